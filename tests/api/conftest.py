@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 import urllib3
 import uvicorn
+from tests.caches import endpoint_cache
 from tests.engines import Engine, Place
 
 from uplift_server.api.app import create_api
@@ -22,15 +23,18 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.health.outage_guard import Outage
+from uplift_server.delivery.listening.audience import Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.scheduling.lanes import Load
 from uplift_server.delivery.sending.commands import LocalCommands
 from uplift_server.delivery.sending.test_deliveries import Busy
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
+from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.service.startup import KeyClaim, begin
@@ -297,28 +301,37 @@ class RecordingEngine:
     def note_due(self, endpoint_seq: int) -> None:
         self.due.append(endpoint_seq)
 
-    def forget(self, endpoint_seq: int) -> None:
+    def deleted(self, endpoint_seq: int) -> None:
         self.forgotten.append(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         self.asked_to_hold.append((endpoint_seq, self.switched[-1:]))
         return endpoint_seq not in self.holding
 
-    def switched_off(self, endpoint_seq: int) -> None:
+    def disabled(self, endpoint_seq: int) -> None:
         self.switched.append(("off", endpoint_seq))
 
-    def switched_on(self, endpoint_seq: int) -> None:
+    def enabled(self, endpoint_seq: int) -> None:
         self.switched.append(("on", endpoint_seq))
 
-    def treat_held(self, endpoint_seq: int) -> None:
+    def held_action_changed(self, endpoint_seq: int) -> None:
         self.switched.append(("held", endpoint_seq))
+
+    def link(self) -> EngineLink:
+        """What services use, all of it recorded here."""
+        parts: Any = self
+        return EngineLink(self.relay, self.measures, parts, self.commands, parts, parts)
+
+    def owns(self, endpoint_seq: int) -> bool:
+        return endpoint_seq not in self.elsewhere
 
     @property
     def commands(self) -> LocalCommands:
         """The real ones, over what this engine holds in memory."""
-        database, directory, clock = self.relay.database, self.relay.directory, self.relay.clock
+        database, cache, clock = self.relay.database, self.relay.cache, self.relay.clock
         memory: Any = self
-        return LocalCommands(database, directory, memory, memory, memory, clock, self.measures, lease_ms=30_000)
+        shards = LocalShards()
+        return LocalCommands(database, cache, shards, memory, memory, memory, clock, self.measures, lease_ms=30_000)
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
         for delivery in self.waiting:
@@ -353,7 +366,7 @@ class RecordingEngine:
         else:
             await self.on_test(self.tested[-1])
 
-    def replay_changed(self, replay: Replay) -> None:
+    def put(self, replay: Replay) -> None:
         self.replays.append(replay)
 
     def waiting_events(self, endpoint_seq: int) -> set[int] | None:
@@ -378,7 +391,8 @@ class RecordingEngine:
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         return self.held_up.get(endpoint_seq, HeldUpBy.SERVER)
 
-    def mass_failure(self) -> Outage | None:
+    @property
+    def outage(self) -> Outage | None:
         return self.mass
 
     def warn_at(self, endpoint_seq: int) -> int | None:
@@ -395,12 +409,13 @@ async def _serve(
     forgotten: list[int] = []
     names: dict[str, list[str]] = {}
     cipher = Cipher(bytes(32))
-    in_memory, clock = EndpointCache(cipher, "Uplift-Webhooks/test"), SystemClock()
+    in_memory, clock = endpoint_cache(cipher), SystemClock()
+    relay = Relay(database, in_memory, Audience(), NoAnnouncer(), clock)
     means = ServiceContext(
         database,
         in_memory,
         clock,
-        RecordingEngine(due, forgotten, Relay(database, in_memory, clock)),
+        RecordingEngine(due, forgotten, relay).link(),
         Cursors(bytes(32)),
     )
     key = await begin(means, KEY_CLAIM, None)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.caches import endpoint_cache
 
 from uplift_server.core import ids
 from uplift_server.core.security.scopes import DEFAULT_SCOPES
@@ -116,7 +117,6 @@ def test_ids_that_are_none_are_not_found(server: Any, account: str) -> None:
 
 def test_a_restart_knows_what_was_stored(server: Any) -> None:
     """A second directory filled from the same database has the same keys, accounts, types and endpoints."""
-    from uplift_server.delivery.endpoint_cache import EndpointCache
     from uplift_server.service.startup import begin
     from uplift_server.store.encryption import Cipher
 
@@ -125,7 +125,7 @@ def test_a_restart_knows_what_was_stored(server: Any) -> None:
     server.operator.put("/v1/event-types/short.lived", {"description": "x"})
     server.operator.delete("/v1/event-types/short.lived")
     first = server.services.context.cache
-    again = EndpointCache(Cipher(bytes(32)), "Uplift-Webhooks/test")
+    again = endpoint_cache(Cipher(bytes(32)))
 
     async def start(configured: str | None) -> str | None:
         return await begin(replace(server.services.context, directory=again), KEY_CLAIM, configured)

@@ -1,12 +1,13 @@
 """The first start, cut off anywhere, leaves nothing that the next one would not put right."""
 
 import pytest
+from tests.caches import endpoint_cache
 from tests.engines import Place
 
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.listening.audience import Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.context import ServiceContext
@@ -27,12 +28,12 @@ async def started(place: Place, kept: list[str]) -> ServiceContext:
     database = place.database()
     await database.open()
     try:
-        directory, clock = EndpointCache(Cipher(bytes(32)), "Uplift-Webhooks/test"), SystemClock()
+        directory, clock = endpoint_cache(Cipher(bytes(32))), SystemClock()
         means = ServiceContext(
             database,
             directory,
             clock,
-            RecordingEngine([], [], Relay(database, directory, clock)),
+            RecordingEngine([], [], Relay(database, directory, Audience(), NoAnnouncer(), clock)).link(),
             Cursors(bytes(32)),
         )
         await begin(means, KEY_CLAIM, None, kept.append)

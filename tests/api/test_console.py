@@ -73,7 +73,7 @@ def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None
     start = server.services.context.now()
     server.event(account, {endpoint: Status.PENDING, slow: Status.PENDING, off: Status.HELD}, created_at=start - 5_000)
     server.event(account, {slow: Status.PENDING}, created_at=start - 90_000)
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     engine.probes[live(server, slow).seq] = start + 60_000
 
     state = now(server)

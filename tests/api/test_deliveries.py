@@ -83,7 +83,7 @@ def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
 
 def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(server: Any, owner: Owner) -> None:
     """In every list, for what is due and for what waits leased in memory; not for what is due later or in flight."""
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     later, in_flight, in_memory, _ = (owner.delivery() for _ in range(4))
     first, _, third, _ = sorted(server.lease(owner.endpoint), key=lambda each: each.event_seq)
     now = server.services.context.now()
@@ -112,7 +112,7 @@ def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(serv
 def test_a_delivery_of_another_process_does_not_say_that_it_is_in_flight(server: Any, owner: Owner) -> None:
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)
-    server.services.context.engine.elsewhere.add(leased.endpoint_seq)
+    server.services.context.engine.status.elsewhere.add(leased.endpoint_seq)
     shown = owner.client.get(f"/v1/deliveries/{delivery}").json
     assert (shown["status"], shown["waiting_for"], shown["next_attempt_at"]) == ("pending", "worker", None)
     [explained] = owner.client.get(f"/v1/events/{shown['event']}/explain").json["data"]
@@ -226,7 +226,7 @@ def test_bad_queries_are_told_whole(server: Any, owner: Owner) -> None:
 def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, status: Status) -> None:
     """Whatever its status was; the engine gets it at once, and knows what to go back to."""
     delivery = owner.delivery(status)
-    resent = server.services.context.engine.resent
+    resent = server.services.context.engine.status.resent
     resent.clear()
     answer = owner.client.post(f"/v1/deliveries/{delivery}/resend")
     assert answer.status == 202
@@ -269,7 +269,7 @@ def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) 
 
 def test_what_waits_in_the_engines_memory_is_resent_at_once(server: Any, owner: Owner) -> None:
     """It was due: a failure leads back to that."""
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     delivery = owner.delivery()
     engine.waiting[:] = server.lease(owner.endpoint)
     [waited] = engine.waiting
@@ -299,7 +299,7 @@ def test_what_is_pending_or_held_can_be_cancelled(server: Any, owner: Owner, sta
 
 
 def test_what_waits_in_the_engines_memory_is_withdrawn_and_cancelled(server: Any, owner: Owner) -> None:
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     delivery = owner.delivery()
     engine.waiting[:] = server.lease(owner.endpoint)
     [leased] = engine.waiting
@@ -333,7 +333,7 @@ def test_what_is_in_flight_cannot_be_cancelled(server: Any, owner: Owner) -> Non
 def test_what_was_withdrawn_and_could_not_be_changed_waits_again(
     server: Any, owner: Owner, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     delivery = owner.delivery()
     engine.waiting[:] = server.lease(owner.endpoint)
     [leased] = engine.waiting

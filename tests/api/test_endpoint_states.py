@@ -24,7 +24,7 @@ class Owner:
         [self.seq] = [seq for seq, live in self._directory.endpoints.items() if live.id_text == self.endpoint]
         [greeting] = server.lease(self.endpoint)
         server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
-        self.server.services.context.engine.switched.clear()
+        self.server.services.context.engine.status.switched.clear()
 
     @property
     def _directory(self) -> Any:
@@ -37,7 +37,7 @@ class Owner:
 
     def told(self) -> list[str]:
         """What the engine was told since this was asked last."""
-        switched = self.server.services.context.engine.switched
+        switched = self.server.services.context.engine.status.switched
         found = [what for what, seq in switched if seq == self.seq]
         switched.clear()
         return found
@@ -102,7 +102,7 @@ def test_what_was_pending_counts_as_held_in_the_answer(server: Any, owner: Owner
     assert owner.client.get(owner.path).json["held_deliveries"] == 0
     off = server.operator.post(f"{owner.path}/{verb}").json
     assert off["held_deliveries"] == 3
-    assert server.services.context.engine.asked_to_hold[-1] == (owner.seq, [("off", owner.seq)])
+    assert server.services.context.engine.status.asked_to_hold[-1] == (owner.seq, [("off", owner.seq)])
     owner.hold(2)
     assert owner.client.get(owner.path).json["held_deliveries"] == 5
     assert owner.client.post(f"{owner.path}/enable").json["held_deliveries"] == 2
@@ -173,7 +173,7 @@ def test_an_enabled_endpoint_that_holds_nothing_has_nothing_to_decide(owner: Own
 
 def test_nothing_is_decided_before_all_that_was_pending_is_held(server: Any, owner: Owner) -> None:
     owner.client.post(f"{owner.path}/pause")
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     engine.holding.add(owner.record.seq)
     refused = owner.client.post(f"{owner.path}/enable", {"held": "drop"})
     assert (refused.status, refused.json["code"]) == (503, "unavailable")

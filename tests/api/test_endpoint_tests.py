@@ -23,7 +23,7 @@ class Owner:
         self.client = server.owner(self.account)
         self.endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
         self.path = f"/v1/endpoints/{self.endpoint}/test"
-        self.engine = server.services.context.engine
+        self.engine = server.services.context.engine.status
         self.engine.tested.clear()
 
     def comes_out(self, outcome: Outcome) -> None:

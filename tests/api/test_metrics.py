@@ -50,7 +50,7 @@ def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> No
 
 
 def test_it_tells_of_the_processes_that_share_the_database(server: Any) -> None:
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     told = read(server)
     assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 1, "api": 0, "worker": 0}
     living = [
@@ -81,7 +81,7 @@ def test_it_tells_what_waits_and_what_holds_it_up(server: Any) -> None:
     now = server.services.context.now()
     directory = server.services.context.cache
     seqs = {each.id_text: seq for seq, each in directory.endpoints.items()}
-    server.services.context.engine.held_up[seqs[second]] = HeldUpBy.PROBE
+    server.services.context.engine.status.held_up[seqs[second]] = HeldUpBy.PROBE
     before = read(server)
     for endpoint, ago_ms in ((first, 90_000), (second, 700_000), (off, 7_000_000)):
         server.event(account, {endpoint: Status.PENDING}, created_at=now - ago_ms)

@@ -54,7 +54,7 @@ def owner(server: Any) -> Owner:
 def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
     """Made, paused, resumed, cancelled; every step is answered with the job and told to the engine."""
     owner.failed(3)
-    engine = server.services.context.engine
+    engine = server.services.context.engine.status
     engine.replays.clear()
     made = owner.replay(rate_per_second=7, types=["movement.*"])
     assert made.status == 201

@@ -11,6 +11,7 @@ from uplift_server.core.operations.statistics import HOUR_MS, Series
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import instant_text
 from uplift_server.delivery.maintenance.statistics import StatisticsUpdater
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.service.errors import Forbidden, NotFound
 from uplift_server.service.principals import Caller, Principal
 
@@ -57,7 +58,7 @@ class Owner:
 
 def counted(server: Any) -> None:
     """Count what was added."""
-    loop = StatisticsUpdater(server.database, server.services.context.clock, every_ms=1000)
+    loop = StatisticsUpdater(server.database, LocalShards(), server.services.context.clock, every_ms=1000)
     server.run(lambda: loop.count_all(asyncio.Event()))
 
 

@@ -12,10 +12,12 @@ from sqlalchemy import Connection
 from tests.delivery.world import START, ScriptedSender, World
 from tests.engines import Place
 
+from uplift_server.app.cluster_parts import ClusteredFoundation
+from uplift_server.app.engine_parts import EngineParts, build_engine
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.clock import DatabaseTime
-from uplift_server.delivery.cluster.engine import SharedEngine
-from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.cluster.cache_sync import CacheSync
+from uplift_server.delivery.cluster.membership import Membership
 from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.store import accounts, endpoints, event_types
 from uplift_server.store.contract import Database
@@ -38,7 +40,7 @@ class Bus:
     def tell(self, text: str) -> None:
         if not self.silent:
             for line in self.lines:
-                asyncio.get_running_loop().call_soon(line.on_told, text)
+                asyncio.get_running_loop().call_soon(line.receive, text)
 
 
 class BusLine:
@@ -48,7 +50,7 @@ class BusLine:
         self._bus = bus
         self._database = database
         self.cut = False
-        self.on_told: Callable[[str], None] = lambda _text: None
+        self.receive: Callable[[str], None] = lambda _text: None
         bus.lines.append(self)
 
     async def write(self, body: Callable[[Connection], R]) -> R:
@@ -56,7 +58,10 @@ class BusLine:
             raise Unavailable("the line is cut")
         return await self._database.write(body)
 
-    async def tell(self, texts: Sequence[str]) -> None:
+    def listen(self, receive: Callable[[str], None]) -> None:
+        self.receive = receive
+
+    async def publish(self, texts: Sequence[str]) -> None:
         if self.cut:
             raise Unavailable("the line is cut")
         for text in texts:
@@ -90,14 +95,21 @@ class PeerSender:
 class Peer:
     """One process of a fleet."""
 
-    def __init__(self, engine: SharedEngine, directory: EndpointCache, sender: PeerSender, line: BusLine) -> None:
-        self.engine = engine
-        self.directory = directory
+    def __init__(self, parts: EngineParts, foundation: ClusteredFoundation, sender: PeerSender, line: BusLine) -> None:
+        self.parts = parts
+        self.engine = parts.engine
+        self.directory = parts.cache
+        self.membership: Membership = foundation.cluster.membership
+        self.cache_sync: CacheSync = foundation.cluster.cache_sync
         self.sender = sender
         self.line = line
 
+    @property
+    def process_id(self) -> int:
+        return self.parts.shards.process_id
+
     def owns(self, endpoint_seq: int) -> bool:
-        return self.directory.owns(endpoint_seq)
+        return self.parts.shards.owns(endpoint_seq)
 
 
 class Fleet(World):
@@ -134,38 +146,43 @@ class Fleet(World):
     async def start(self, role: ProcessRole = ProcessRole.ALL) -> Peer:
         """One process more; it acts for the world if it is the first."""
         line, sender = BusLine(self.bus, self.database), PeerSender(self.sender)
-        directory = EndpointCache(Cipher(b"k" * 32), "Uplift-Webhooks/test")
-        engine = SharedEngine(
+        foundation = ClusteredFoundation(
             self.database,
-            directory,
+            line,
+            self.clock,
+            DatabaseTime(lambda: self.clock.now * 1_000_000),
+            role,
+            read_time=lambda _connection: float(self.clock.now),
+        )
+        parts = build_engine(
+            self.database,
+            Cipher(b"k" * 32),
             sender,
             self.clock,
             self.settings,
-            self.lines.extend,
-            line=line,
-            time=DatabaseTime(lambda: self.clock.now * 1_000_000),
-            role=role,
-            read_time=lambda _connection: float(self.clock.now),
+            foundation,
+            user_agent="Uplift-Webhooks/test",
+            on_lines=self.lines.extend,
+            on_end=self.loop_ended,
         )
-        engine.on_end = self.note_end
-        await engine.join()
-        directory.load(
+        await parts.engine.join()
+        parts.cache.load(
             await self.database.read(accounts.live),
             [],
             await self.database.read(event_types.live),
             await self.database.read(endpoints.live),
         )
-        peer = Peer(engine, directory, sender, line)
+        peer = Peer(parts, foundation, sender, line)
         self.peers.append(peer)
         if len(self.peers) == 1:
             self.at(peer)
-        await engine.start()
+        await parts.engine.start()
         await self.settle()
         return peer
 
     def at(self, peer: Peer) -> None:
         """Act through a process from now on."""
-        self.engine, self.directory = peer.engine, peer.directory
+        self.parts, self.engine, self.directory = peer.parts, peer.engine, peer.directory
 
     def owner_of(self, endpoint_seq: int) -> Peer | None:
         """The one process that delivers to an endpoint."""
@@ -185,14 +202,15 @@ class Fleet(World):
 
     async def _end(self, peer: Peer) -> None:
         peer.sender.dead = True
-        peer.engine.ending = peer.engine.lanes.draining = True
+        peer.engine.ending = True
+        peer.parts.lanes.drain()
         await peer.line.close()
-        for task in peer.engine._tasks:
+        for task in peer.engine.tasks:
             task.cancel()
-        await asyncio.gather(*peer.engine._tasks, return_exceptions=True)
+        await asyncio.gather(*peer.engine.tasks, return_exceptions=True)
 
     def _loops_wait(self) -> bool:
-        tasks = [task for peer in self.peers for task in peer.engine._tasks]
+        tasks = [task for peer in self.peers for task in peer.engine.tasks]
         return self.clock.waiting >= sum(not task.done() for task in [*tasks, *self.callers])
 
 

@@ -30,9 +30,9 @@ class Owner:
     """The services over a world as it is now: to be made anew after a restart."""
 
     def __init__(self, world: World) -> None:
-        cursors, sequence = Cursors(bytes(32)), world.engine.acceptor.ids
+        cursors, sequence = Cursors(bytes(32)), world.parts.acceptor.ids
         means = ServiceContext(
-            world.database, world.directory, world.clock, world.engine, cursors, id_sequence=sequence
+            world.database, world.directory, world.clock, world.parts.link(), cursors, id_sequence=sequence
         )
         registrar = Registrar(AddressPolicy(allow_private_networks=False), _nowhere)
         owned = Endpoints(means, Cipher(b"k" * 32), registrar, RegistrationEvents(means))

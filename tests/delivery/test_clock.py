@@ -70,7 +70,7 @@ async def test_events_are_ordered_by_created_and_id_although_the_clock_is_set_ba
 
 
 async def in_one_request(world: World, draft: Draft) -> list[Appended]:
-    stored = await world.engine.acceptor.accept(world.account.seq, [draft] * 1000)
+    stored = await world.parts.acceptor.accept(world.account.seq, [draft] * 1000)
     assert isinstance(stored, list)
     return stored
 
@@ -197,7 +197,7 @@ async def test_a_clock_set_forward_ends_waits_within_a_scan(place: Place) -> Non
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(20)
         await world.run_for(200 * SECOND)
-        probe_at = world.engine.next_probe_at(1)
+        probe_at = world.parts.status.next_probe_at(1)
         assert probe_at is not None
         sent = len(world.sender.sent)
         step = probe_at - world.clock.now + 5
@@ -248,7 +248,7 @@ async def test_a_clock_set_back_stalls_neither_pace_nor_probes_nor_retries(place
         await world.endpoint("paced.test", rate_limit_per_second=20)
         probed = await world.endpoint("probed.test", lambda _: answer(200 if time.monotonic() > well_at else 500))
         await world.accept(10)
-        assert world.engine.next_probe_at(probed.seq) is not None
+        assert world.parts.status.next_probe_at(probed.seq) is not None
         assert len(world.sender.times("paced.test")) < 10
         world.clock.step_ms = step_ms
         async with asyncio.timeout(5):

@@ -28,7 +28,7 @@ async def test_large_bodies_for_a_hung_endpoint_keep_nobody_else_waiting(place: 
         await world.endpoint("well.test", account=other)
         for _ in range(8):
             await world.accept(40, pad=LARGE)
-        lane = world.engine.lanes.find(1)
+        lane = world.parts.lanes.find(1)
         assert lane is not None
         assert lane.waiting_bytes <= LANE_BODY_BYTES_MAX + LARGE * 20
         await world.accept(5, account=other)
@@ -79,7 +79,7 @@ class Defective:
 async def test_a_loop_that_ends_by_a_defect_stops_the_process(place: Place) -> None:
     async with World(place, database=Defective) as world:
         stopped = []
-        world.engine.on_end = lambda _: stopped.append(True)
+        world.on_end = lambda _: stopped.append(True)
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept()
         world.database.broken = True
@@ -137,7 +137,7 @@ async def test_failures_of_our_own_way_out_spend_no_attempt_and_harm_no_health(p
         assert (row.status, row.scheduled_attempts) == (Status.PENDING, 0)
         assert 5 <= row.attempts_made <= 11
         assert endpoint.health.status == "unknown"
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
         world.sender.scripts["one.test"] = lambda _: answer(200)
         await world.run_for(120 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
@@ -149,7 +149,7 @@ async def test_the_greeting_never_counts_for_health(place: Place) -> None:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5, event_type=WEBHOOK_CREATED)
         assert endpoint.health.status == "unknown"
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
         await world.accept(5)
         assert endpoint.health.status == "failing"
 
@@ -159,7 +159,7 @@ async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(place: Place
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         stored = await world.accept(20)
         await world.run_for(300 * SECOND)
-        probe_at = world.engine.next_probe_at(endpoint.seq)
+        probe_at = world.parts.status.next_probe_at(endpoint.seq)
         assert probe_at is not None
         assert probe_at > world.clock.now
         world.sender.scripts["one.test"] = lambda _: answer(200)
@@ -167,7 +167,7 @@ async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(place: Place
         await resend(world, stored[0].seq, endpoint.seq)
         assert world.sender.sent[sent][0] == world.clock.now
         # And its success closes the breaker.
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
 
 
 async def test_a_resend_of_a_delivered_one_never_makes_it_worse(place: Place) -> None:
@@ -211,7 +211,7 @@ async def test_equal_chosen_ids_in_one_request_are_sent_once(place: Place) -> No
         live = world.directory.event_types["a.b"]
         same = Draft(live, b'{"n":1}', id=bytes(range(16)))
         owed = [(world.account.seq, same), (world.account.seq, same), (other.seq, same), (world.account.seq, same)]
-        stored = await world.engine.acceptor.accept_for(owed)
+        stored = await world.parts.acceptor.accept_for(owed)
         assert isinstance(stored, list)
         assert [appended.duplicate for appended in stored] == [False, True, False, True]
         await world.settle()
@@ -225,8 +225,8 @@ async def test_a_request_that_would_owe_too_much_is_refused(place: Place) -> Non
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
         with pytest.raises(BacklogFull, match="61000 events and deliveries"):
-            world.engine.acceptor.accept_for([(world.account.seq, draft)] * 1000)
-        assert world.engine.acceptor.waiting_events == 0
+            world.parts.acceptor.accept_for([(world.account.seq, draft)] * 1000)
+        assert world.parts.acceptor.waiting_events == 0
 
 
 async def test_slow_receivers_that_answer_well_leave_slots_for_the_quick(place: Place) -> None:

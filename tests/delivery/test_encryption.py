@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+from tests.caches import endpoint_cache
+
 from uplift_server.delivery.cluster.encryption_upgrade import EncryptionUpgrade
-from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 
@@ -22,7 +23,7 @@ class Upgraded:
 
 async def test_an_endpoint_that_no_attempt_has_used_is_signed_for_after_unbound_values_are_rejected() -> None:
     cipher = Cipher(b"k" * 32, accepts_unbound=True)
-    directory = EndpointCache(cipher, "Uplift-Webhooks/test")
+    directory = endpoint_cache(cipher)
     earlier = endpoint(secret=CIPHER.encrypt(SECRET, bytes([1]) * 16, "secret", bound=False))
     directory.load([account()], [], [], [earlier])
     clock, stopping = VirtualClock(), asyncio.Event()

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.caches import Limits, endpoint_cache
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.limits import SCHEMA_PROBLEMS_MAX
 from uplift_server.delivery.endpoint_cache import (
     EndpointCache,
-    LiveEndpoint,
     LiveEventType,
     compile_schema,
 )
 from uplift_server.delivery.sending.http.request import Target
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.store.encryption import Cipher, Column, WrongSecretKey
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 
@@ -62,9 +63,15 @@ def endpoint(seq: int = 1, **fields: Any) -> Endpoint:
 
 
 @pytest.fixture
-def cache() -> EndpointCache:
+def limits() -> Limits:
+    """The limits of the cache's endpoints."""
+    return Limits()
+
+
+@pytest.fixture
+def cache(limits: Limits) -> EndpointCache:
     """A cache with two accounts."""
-    cache = EndpointCache(CIPHER, "Uplift-Webhooks/test")
+    cache = EndpointCache(CIPHER, "Uplift-Webhooks/test", LocalShards(), limits)
     cache.load([account(1), account(2)], [], [], [])
     return cache
 
@@ -115,7 +122,7 @@ def test_matches_follow_every_change(cache: EndpointCache) -> None:
 
 
 def test_everything_loaded_is_found_by_its_names() -> None:
-    cache = EndpointCache(CIPHER, "")
+    cache = endpoint_cache(CIPHER, "")
     key = ApiKey(1, b"k" * 16, 1, "k", b"d" * 32, "abcd", frozenset(), 1)
     cache.load([account()], [key], [event_type()], [endpoint()])
 
@@ -126,7 +133,7 @@ def test_everything_loaded_is_found_by_its_names() -> None:
 
 
 def test_what_is_dropped_is_found_no_more() -> None:
-    cache = EndpointCache(CIPHER, "")
+    cache = endpoint_cache(CIPHER, "")
     key = ApiKey(1, b"k" * 16, 1, "k", b"d" * 32, "abcd", frozenset(), 1)
     cache.load([account()], [key], [event_type()], [endpoint()])
     for _ in range(2):  # the second time there is nothing to drop
@@ -162,13 +169,12 @@ def test_whoever_holds_a_dropped_endpoint_sees_that_it_is_gone(cache: EndpointCa
 # ---- a changed record
 
 
-def test_a_change_takes_effect_on_the_endpoint_that_is_there(cache: EndpointCache) -> None:
+def test_a_change_takes_effect_on_the_endpoint_that_is_there(cache: EndpointCache, limits: Limits) -> None:
     cache.put_endpoint(endpoint())
     live = cache.endpoints[1]
     signed = live.parts.signer.sign(b"id", b"1", b"{}")
     live.health = live.health.after(Outcome.TIMEOUT, 5, ours=False)
-    told: list[LiveEndpoint] = []
-    cache.on_endpoint_changed = told.append
+    limits.adjusted.clear()
 
     cache.put_endpoint(
         endpoint(
@@ -181,7 +187,7 @@ def test_a_change_takes_effect_on_the_endpoint_that_is_there(cache: EndpointCach
     )
 
     assert cache.endpoints[1] is live
-    assert told == [live]
+    assert limits.adjusted == [live]
     assert live.parts.target == Target("10.0.0.1", 8080, False, account=1)
     assert live.parts.head.start.startswith(b"POST /other?x=1 HTTP/1.1\r\nhost: 10.0.0.1:8080\r\n")
     assert live.parts.head.custom == b"X-Team: first\r\nX-Key: k\r\n\r\n"
@@ -305,7 +311,7 @@ def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
     records = [
         endpoint(seq, headers=CIPHER.encrypt('{"X-A": "b"}', bytes([seq]) * 16, "headers")) for seq in range(1, 200)
     ]
-    loaded, put = EndpointCache(CIPHER, "test"), EndpointCache(CIPHER, "test")
+    loaded, put = endpoint_cache(CIPHER), endpoint_cache(CIPHER)
     put.put_account(account())
     began = time.process_time()
     loaded.load([account()], [], [], records)
@@ -324,7 +330,7 @@ def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
 
 
 def test_a_load_with_another_key_fails_at_once() -> None:
-    cache = EndpointCache(Cipher(b"x" * 32), "test")
+    cache = endpoint_cache(Cipher(b"x" * 32))
     with pytest.raises(WrongSecretKey):
         cache.load([account()], [], [], [endpoint()])
 

@@ -154,7 +154,7 @@ async def test_an_endpoint_that_hangs_costs_only_its_own_slots(place: Place) -> 
         # Little of what waits for it is held in memory.
         await world.run_for(2 * SECOND)
         await world.accept(100)
-        assert world.engine.lanes.find(1).waiting_count <= 300  # type: ignore[union-attr]
+        assert world.parts.lanes.find(1).waiting_count <= 300  # type: ignore[union-attr]
 
 
 async def test_many_endpoints_that_hang_leave_slots_for_the_others(place: Place) -> None:
@@ -218,11 +218,11 @@ async def test_the_breaker_probes_without_spending_attempts(place: Place) -> Non
         await world.run_for(30 * SECOND)
         sent = len(world.sender.sent)
         leased = {row.event_seq for row in await world.deliveries() if row.lease_owner}
-        assert world.engine.waiting_events(endpoint.seq) == leased
-        probe_at = world.engine.next_probe_at(endpoint.seq)
+        assert world.parts.status.waiting_events(endpoint.seq) == leased
+        probe_at = world.parts.status.next_probe_at(endpoint.seq)
         assert probe_at is not None
         assert probe_at > world.clock.now
-        load = world.engine.load()
+        load = world.parts.status.load()
         assert (load.in_flight, load.waiting, load.probes) == (0, len(leased), {endpoint.seq: probe_at})
         # All slots, and those that the first nine failures freed, before the breaker opened; then ever rarer probes.
         assert sent <= 16 + 9 + 6
@@ -249,7 +249,7 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
     """Ask for a new attempt, as the service does."""
     entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "delivery.resent", "dlv_", {})
     command = Command(CommandKind.RESEND, world.account.seq, endpoint_seq, entry, event_seq)
-    await world.stepping(world.engine.commands.execute(command))
+    await world.stepping(world.parts.commands.execute(command))
     await world.settle()
 
 
@@ -333,8 +333,8 @@ async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(plac
         with pytest.raises(Unavailable, match="disk full"):
             await world.accept(3)
         assert world.sender.sent == []
-        assert world.engine.lanes.bytes_held == 0
-        assert world.engine.acceptor.waiting_events == 0
+        assert world.parts.lanes.bytes_held == 0
+        assert world.parts.acceptor.waiting_events == 0
         world.database.broken = frozenset()
         await world.accept(3)
         assert await world.statuses() == {Status.DELIVERED: 3}
@@ -402,7 +402,7 @@ async def test_a_duplicate_is_not_sent_again(place: Place) -> None:
         (again,) = await world.accept(idempotency_key="k")
         assert (again.id, again.duplicate) == (first.id, True)
         assert len(world.sender.sent) == 1
-        assert world.engine.lanes.find(1).reserved == 0  # type: ignore[union-attr]
+        assert world.parts.lanes.find(1).reserved == 0  # type: ignore[union-attr]
 
 
 async def test_more_than_memory_holds_is_delivered_from_the_database(place: Place) -> None:
@@ -414,4 +414,4 @@ async def test_more_than_memory_holds_is_delivered_from_the_database(place: Plac
         await world.run_for(100 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 600}
         assert len(world.sender.sent) == 600
-        assert world.engine.lanes.bytes_held == 0
+        assert world.parts.lanes.bytes_held == 0

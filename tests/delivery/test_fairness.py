@@ -83,7 +83,7 @@ async def test_resends_without_a_slot_take_no_memory_and_are_made_later(place: P
         owner = Owner(world)
         for event in stored:
             await owner.resend(event.id, endpoint.seq)
-        assert world.engine.load().waiting <= 4
+        assert world.parts.status.load().waiting <= 4
         world.sender.scripts["one.test"] = lambda _: answer(200)
         await world.run_for(60 * SECOND)
         statuses = await world.statuses()
@@ -101,7 +101,7 @@ async def test_an_account_alone_on_a_server_may_use_every_slot(place: Place) -> 
         for number in range(20):
             world.sender.latency_ms[f"r{number}.test"] = SECOND
         await world.accept(1)
-        assert world.engine.load().in_flight == 10
+        assert world.parts.status.load().in_flight == 10
 
 
 async def test_all_endpoints_of_an_account_share_a_limit_for_each_host(place: Place) -> None:
@@ -135,7 +135,7 @@ async def test_an_endpoint_that_moves_to_another_host_no_longer_waits_for_the_fi
         seqs = [(await world.endpoint("shared.test", lambda _: None)).seq for _ in range(100)]
         await world.accept(1)
         assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX
-        waiting = next(seq for seq in seqs if world.engine.waiting_events(seq))
+        waiting = next(seq for seq in seqs if world.parts.status.waiting_events(seq))
         await world.move(waiting, "elsewhere.test")
         assert len(world.sender.times("elsewhere.test")) == 1
 
@@ -146,7 +146,7 @@ async def test_one_accounts_many_rows_leave_other_accounts_their_turns_in_the_st
         for number in range(300):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.engine.acceptor
+        acceptor = world.parts.acceptor
         heavy = [acceptor.accept(world.account.seq, [draft]) for _ in range(60)]
         light = acceptor.accept(other.seq, [draft])
         await light
@@ -162,7 +162,7 @@ async def test_requests_that_wait_too_long_for_their_turn_are_rejected_and_not_s
         for number in range(300):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.engine.acceptor
+        acceptor = world.parts.acceptor
         answers = [acceptor.accept(world.account.seq, [draft]) for _ in range(60)]
         await asyncio.sleep(0)
         world.clock.now += 5 * SECOND
@@ -181,7 +181,7 @@ async def test_the_time_that_a_request_waits_for_its_turn_counts_towards_its_res
         for number in range(300):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.engine.acceptor
+        acceptor = world.parts.acceptor
         answers = [acceptor.accept(world.account.seq, [draft]) for _ in range(10)]
         await asyncio.sleep(0)
         world.clock.now += 3 * SECOND
@@ -203,7 +203,7 @@ async def test_one_account_cannot_fill_the_room_for_events_to_be_stored(place: P
         for number in range(100):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.engine.acceptor
+        acceptor = world.parts.acceptor
         # 1,010 rows each.
         taken = [acceptor.accept(world.account.seq, [draft] * 10) for _ in range(70)]
         with pytest.raises(Unavailable):

@@ -45,7 +45,7 @@ async def test_a_blocked_attempt_is_spent_and_counts_against_nothing(place: Plac
             (Status.FAILED, 4, FailedReason.EXHAUSTED)
         }
         assert {row.outcome for row in await world.attempts()} == {Outcome.BLOCKED}
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
         assert endpoint.health.failing_since is None
         assert endpoint.health.consecutive_failures == 0
         explanation = explain(Outcome.BLOCKED, status_code=None, error=error, location=None)
@@ -73,7 +73,7 @@ async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(plac
         [row] = await world.deliveries()
         assert (row.status, row.scheduled_attempts) == (Status.PENDING, 0)
         assert 8 <= row.attempts_made <= 11
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
         assert endpoint.health.failing_since is None
         explanation = explain(Outcome.CONNECT_ERROR, status_code=None, error=error, location=None)
         assert explanation is not None

@@ -50,13 +50,13 @@ async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_ba
         fleet.database.read_first = interrupted
         # By name: what it follows by itself meanwhile may have seen some of the changes already.
         subjects = [("api_keys", key.seq), ("event_types", event_type.seq), ("endpoints", endpoint.seq)]
-        await peer.engine._feed._read(subjects)
+        await peer.cache_sync._read(subjects)
         for _ in range(2):
             assert gone == [endpoint.seq]
             assert key.digest not in directory.keys
             assert event_type.name not in directory.event_types
             assert endpoint.seq not in directory.endpoints
-            await peer.engine._feed.look()
+            await peer.cache_sync.look()
 
 
 async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next_look(place: Place) -> None:
@@ -80,10 +80,10 @@ async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next
             return found
 
         fleet.database.read_first = interrupted
-        await peer.engine._feed._read([("event_types", event_type.seq)])
+        await peer.cache_sync._read([("event_types", event_type.seq)])
         assert made
         assert event_type.name in directory.event_types
-        await peer.engine._feed.look()
+        await peer.cache_sync.look()
         assert event_type.name not in directory.event_types
 
 

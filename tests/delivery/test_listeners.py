@@ -7,7 +7,7 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.listening import Answer
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.delivery.cluster.listeners import HEARD_FOR_MS
+from uplift_server.delivery.cluster.announcer import EXPIRES_AFTER_MS
 from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, Ending, Handed, Stream
 from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
@@ -29,7 +29,7 @@ async def two(fleet: Fleet) -> tuple[Peer, Peer]:
 
 
 async def connected(fleet: Fleet, peer: Peer, session: ListenSession | None = None) -> Stream:
-    stream = await peer.engine.relay.connect(session or await session_of(fleet), None)
+    stream = await peer.parts.relay.connect(session or await session_of(fleet), None)
     assert stream is not None
     await fleet.run_for(SECOND)
     return stream
@@ -85,8 +85,8 @@ async def test_nothing_is_sent_between_processes_where_nobody_listens(
         assert sum('"stored"' in text for text in sent) == 1
         # Also where it could not say any more that it is over.
         fleet.bus.silent = True
-        streaming.engine.relay.disconnect(stream)
-        await fleet.run_for(HEARD_FOR_MS + SECOND)
+        streaming.parts.relay.disconnect(stream)
+        await fleet.run_for(EXPIRES_AFTER_MS + SECOND)
         sent.clear()
         await fleet.accept(3)
         await fleet.run_for(SECOND)
@@ -103,7 +103,7 @@ async def test_a_session_removed_through_another_process_is_over(place: Place, s
         fleet.bus.silent = silent
         began = fleet.clock.now
         await fleet.database.write(lambda c: listening.delete(c, session))
-        other.engine.relay.end(session.id)
+        other.parts.relay.end(session.id)
         await fleet.run_for(3 * LOOK_EVERY_MS)
         assert stream.ending is Ending.REMOVED
         assert reading.ended_at is not None
@@ -128,7 +128,7 @@ async def test_a_session_connected_to_through_another_process_streams_there_alon
             second.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
         await fleet.run_for(SECOND)
         # What the first one knew is older.
-        streaming.engine.relay.disconnect(first)
+        streaming.parts.relay.disconnect(first)
         await fleet.run_for(SECOND)
         assert [each.position for each in await sessions(fleet)] == [place]
 
@@ -155,7 +155,7 @@ async def test_a_stream_hears_of_events_of_a_type_that_its_process_is_not_told_o
         streaming, other = await two(fleet)
         everything = Reading(fleet, await connected(fleet, streaming))
         some = Reading(fleet, await connected(fleet, streaming, await session_of(fleet, wanted=("a.b",))))
-        streaming.engine._feed.look = away  # type: ignore[method-assign]
+        streaming.cache_sync.look = away  # type: ignore[method-assign]
         record = await fleet.database.write(new_event_type)
         other.directory.put_event_type(record)
         assert record.name not in streaming.directory.event_types

@@ -49,8 +49,12 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(p
         facts = (await owed(world))[0][2]
         assert (facts["since"], facts["endpoints"], facts["attempted"]) == (START, 18, 20)
         assert facts["causes"] == {"server_error": 18}
-        assert world.engine.warn_at(owners[0].endpoint.seq) is world.engine.disable_at(owners[0].endpoint.seq) is None
-        present = world.engine.mass_failure()
+        assert (
+            world.parts.status.warn_at(owners[0].endpoint.seq)
+            is world.parts.status.disable_at(owners[0].endpoint.seq)
+            is None
+        )
+        present = world.parts.status.outage
         assert present is not None
         assert (present.since, present.endpoints) == (START, 18)
         await world.run_for(3 * DAY)
@@ -64,7 +68,7 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(p
         ended_at = world.clock.now
         await world.run_for(2 * SLACK)
         assert (await kinds(world))[1:] == [(NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
-        assert world.engine.mass_failure() is None
+        assert world.parts.status.outage is None
         facts = (await owed(world))[-1][2]
         assert (facts["since"], facts["endpoints"], facts["still_failing"]) == (START, 18, 2)
         assert ended_at <= facts["ended_at"] <= ended_at + SLACK

@@ -39,7 +39,7 @@ async def test_accepted_attempted_delivered(place: Place) -> None:
         await world.accept()
         await world.run_for(20 * SECOND)
 
-        measures = world.engine.measures
+        measures = world.parts.counters
         assert (measures.accepted, measures.repeated) == (1, 0)
         assert attempts(measures) == {Outcome.SERVER_ERROR: 1, Outcome.DELIVERED: 1}
         assert ended(measures) == {Status.DELIVERED: 1, Status.FAILED: 0, Status.CANCELLED: 0}
@@ -57,7 +57,7 @@ async def test_repeats_are_counted_apart(place: Place) -> None:
         await world.accept(idempotency_key="k")
         await world.accept(idempotency_key="k")
 
-        assert (world.engine.measures.accepted, world.engine.measures.repeated) == (1, 1)
+        assert (world.parts.counters.accepted, world.parts.counters.repeated) == (1, 1)
 
 
 async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
@@ -69,14 +69,14 @@ async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
         draft = Draft(world.directory.event_types["a.b"], b"{}")
         world.database.append = full  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
-            await world.engine.acceptor.accept_for([(world.account.seq, draft)] * 3)
-        world.engine.acceptor.close()
+            await world.parts.acceptor.accept_for([(world.account.seq, draft)] * 3)
+        world.parts.acceptor.close()
         with pytest.raises(Unavailable):
-            world.engine.acceptor.accept(world.account.seq, [draft])
+            world.parts.acceptor.accept(world.account.seq, [draft])
 
-        refused = world.engine.measures.refused
+        refused = world.parts.counters.refused
         assert {each: refused[each] for each in Refusal} == {Refusal.STORE: 3, Refusal.STOPPING: 1, Refusal.FULL: 0}
-        assert world.engine.measures.accepted == 0
+        assert world.parts.counters.accepted == 0
 
 
 async def test_every_way_to_an_end_is_counted(place: Place) -> None:
@@ -97,7 +97,7 @@ async def test_every_way_to_an_end_is_counted(place: Place) -> None:
                 await world.delete_endpoint(endpoint.seq)
             await world.run_for(10 * SECOND)
 
-        counts = ended(world.engine.measures)
+        counts = ended(world.parts.counters)
         statuses = await world.statuses()
         assert counts == {status: statuses.get(status, 0) for status in counts}
         assert counts[Status.CANCELLED] >= 6
@@ -113,7 +113,7 @@ async def test_what_expires_while_it_is_held_has_failed(place: Place) -> None:
         await world.enable(endpoint.seq)
         await world.run_for(10 * SECOND)
 
-        assert ended(world.engine.measures)[Status.FAILED] == 2 == (await world.statuses())[Status.FAILED]
+        assert ended(world.parts.counters)[Status.FAILED] == 2 == (await world.statuses())[Status.FAILED]
 
 
 async def test_it_is_known_what_holds_an_endpoint_up(place: Place) -> None:
@@ -123,11 +123,11 @@ async def test_it_is_known_what_holds_an_endpoint_up(place: Place) -> None:
         paced = await world.endpoint("paced.test", rate_limit_per_second=1)
         fails = await world.endpoint("fails.test", lambda _: answer(500))
         idle = await world.endpoint("idle.test")
-        assert {world.engine.held_up_by(each.seq) for each in (hangs, paced, fails, idle)} == {HeldUpBy.SERVER}
+        assert {world.parts.status.held_up_by(each.seq) for each in (hangs, paced, fails, idle)} == {HeldUpBy.SERVER}
         await world.accept(3)
         await asyncio.sleep(0)
 
-        assert world.engine.held_up_by(hangs.seq) is HeldUpBy.ENDPOINT
-        assert world.engine.held_up_by(paced.seq) is HeldUpBy.ENDPOINT
-        assert world.engine.held_up_by(fails.seq) is HeldUpBy.PROBE
-        assert world.engine.held_up_by(idle.seq) is HeldUpBy.SERVER
+        assert world.parts.status.held_up_by(hangs.seq) is HeldUpBy.ENDPOINT
+        assert world.parts.status.held_up_by(paced.seq) is HeldUpBy.ENDPOINT
+        assert world.parts.status.held_up_by(fails.seq) is HeldUpBy.PROBE
+        assert world.parts.status.held_up_by(idle.seq) is HeldUpBy.SERVER

@@ -45,8 +45,8 @@ async def test_a_limit_of_one_a_second_with_thousands_waiting(place: Place) -> N
         for _ in range(3):
             await world.accept(1000)
         given_back = []
-        give_back = world.engine._attempts._give_back
-        world.engine._attempts._give_back = lambda delivery: (given_back.append(delivery), give_back(delivery))[1]
+        give_back = world.parts.attempts._give_back
+        world.parts.attempts._give_back = lambda delivery: (given_back.append(delivery), give_back(delivery))[1]
         for _ in range(12):
             await world.run_for(10 * SECOND)
             leased = [row for row in await world.deliveries() if row.lease_owner]
@@ -118,7 +118,7 @@ async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(p
         await world.accept(200)
         await world.run_for(118 * SECOND)
         assert len(world.sender.sent) == 1
-        assert world.engine.next_probe_at(1) == START + 120 * SECOND
+        assert world.parts.status.next_probe_at(1) == START + 120 * SECOND
         assert max(row.attempts_made for row in (await world.deliveries())[1:]) == 0
         await world.run_for(12 * SECOND)
         rows = await world.deliveries()
@@ -150,11 +150,11 @@ async def test_the_registration_event_holds_the_endpoint_if_the_receiver_asks_fo
         await world.accept(30)
         await world.run_for(119 * SECOND)
         assert world.sender.times("one.test") == [START]
-        assert world.engine.next_probe_at(endpoint.seq) == START + 120 * SECOND
+        assert world.parts.status.next_probe_at(endpoint.seq) == START + 120 * SECOND
         assert endpoint.health.status == "unknown"
         await world.run_for(11 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 31}
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
 
 
 async def test_a_delivered_registration_event_ends_the_wait(place: Place) -> None:
@@ -165,7 +165,7 @@ async def test_a_delivered_registration_event_ends_the_wait(place: Place) -> Non
         await world.accept(1, event_type=WEBHOOK_CREATED)
         await world.run_for(130 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
 
 
 async def test_what_was_in_flight_does_not_end_the_wait(place: Place) -> None:

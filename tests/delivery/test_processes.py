@@ -53,7 +53,7 @@ async def execute(fleet: Fleet, kind: CommandKind, event_seq: int, endpoint_seq:
     """Cancel or resend a delivery, as the service does."""
     entry = AuditEntry(fleet.account.seq, fleet.clock.now, SYSTEM, f"delivery.{kind}", "dlv_", {})
     command = Command(kind, fleet.account.seq, endpoint_seq, entry, event_seq)
-    executing = asyncio.ensure_future(fleet.engine.commands.execute(command))
+    executing = asyncio.ensure_future(fleet.parts.commands.execute(command))
     fleet.callers.add(executing)
     await fleet.stepping(asyncio.wait([executing]))
     fleet.callers.remove(executing)
@@ -73,14 +73,14 @@ async def away() -> None:
 def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
     """How many endpoints each process has; 0: nobody."""
     found = [fleet.owner_of(seq) for seq in seqs]
-    return Counter(0 if peer is None else peer.engine.membership.number for peer in found)
+    return Counter(0 if peer is None else peer.process_id for peer in found)
 
 
 async def test_endpoints_are_shared_out_and_whoever_accepts_all_is_delivered_once(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=3, hosts=30)
         shares = owners(fleet, seqs)
-        assert set(shares) == {peer.engine.membership.number for peer in fleet.peers}
+        assert set(shares) == {peer.process_id for peer in fleet.peers}
         for peer in fleet.peers:
             fleet.at(peer)
             await fleet.accept(5)
@@ -126,15 +126,15 @@ async def test_what_processes_tell_of_themselves_adds_up(place: Place) -> None:
         fleet.at(api)
         await fleet.accept(3)
         await fleet.run_for(3 * SECOND)
-        engines = [peer.engine for peer in fleet.peers]
-        assert [each.measures.accepted for each in engines] == [0, 0, 3]
-        delivered = [each.measures.ended[Status.DELIVERED] for each in engines]
+        parts = [peer.parts for peer in fleet.peers]
+        assert [each.counters.accepted for each in parts] == [0, 0, 3]
+        delivered = [each.counters.ended[Status.DELIVERED] for each in parts]
         assert (sum(delivered), delivered[-1]) == (3 * 6, 0)
-        slots = [each.own_load().in_flight_max for each in engines]
+        slots = [each.status.own_load().in_flight_max for each in parts]
         assert slots[-1] == 0
-        assert sum(slots) == api.engine.load().in_flight_max
+        assert sum(slots) == api.parts.status.load().in_flight_max
         # Whoever has nothing to send is not stopped.
-        assert not any(each.own_load().stopped for each in engines)
+        assert not any(each.status.own_load().stopped for each in parts)
 
 
 async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(place: Place) -> None:
@@ -177,7 +177,7 @@ async def test_a_stop_hands_everything_over_at_once(place: Place) -> None:
         fleet.at(fleet.peers[0])
         await fleet.stop_peer(leaving)
         await fleet.run_for(200)
-        assert set(owners(fleet, seqs)) == {fleet.peers[0].engine.membership.number}
+        assert set(owners(fleet, seqs)) == {fleet.peers[0].process_id}
         await fleet.accept(4)
         await fleet.run_for(SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 40}
@@ -191,16 +191,16 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place
         fleet.at(fleet.peers[0])
         await fleet.run_for(4500)
         sent = cut_off.sender.sent
-        assert [peer.engine.unheard_ms() is None for peer in fleet.peers] == [True, False]
+        assert [peer.parts.status.unheard_ms() is None for peer in fleet.peers] == [True, False]
         # Who cannot be heard of hears of nobody, either.
-        assert [len(peer.engine.processes()) for peer in fleet.peers] == [2, 0]
+        assert [len(peer.parts.status.processes()) for peer in fleet.peers] == [2, 0]
         await fleet.accept(3)
         await fleet.run_for(10 * SECOND)
         assert cut_off.sender.sent == sent
         assert await fleet.statuses() == {Status.DELIVERED: 30}
         cut_off.line.cut = False
         await fleet.run_for(5 * SECOND)
-        assert cut_off.engine.unheard_ms() is None
+        assert cut_off.parts.status.unheard_ms() is None
         assert len(owners(fleet, seqs)) == 2
         await fleet.accept(3)
         await fleet.run_for(2 * SECOND)
@@ -217,7 +217,7 @@ async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_
         await fleet.pause(seq)
         fleet.at(other)
         await fleet.run_for(SECOND)
-        before = other.engine.membership.number
+        before = other.process_id
         other.line.cut = True
         await fleet.run_for(10 * SECOND)
         [delivery] = await fleet.accept(1)
@@ -235,7 +235,7 @@ async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_
 async def test_after_the_database_was_away_nobody_is_taken_for_dead(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=3, hosts=3)
-        numbers = [peer.engine.membership.number for peer in fleet.peers]
+        numbers = [peer.process_id for peer in fleet.peers]
         for peer in fleet.peers:
             peer.line.cut = True
         await fleet.run_for(30 * SECOND)
@@ -243,7 +243,7 @@ async def test_after_the_database_was_away_nobody_is_taken_for_dead(place: Place
             peer.line.cut = False
             await fleet.run_for(SECOND)
         await fleet.run_for(10 * SECOND)
-        assert [peer.engine.membership.number for peer in fleet.peers] == numbers
+        assert [peer.process_id for peer in fleet.peers] == numbers
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -277,7 +277,7 @@ async def test_what_is_changed_here_while_it_is_read_again_stays_changed(place: 
         [peer] = fleet.peers
         account = await fleet.new_account()
         renamed = replace(account, name="Renamed meanwhile")
-        feed = peer.engine._feed
+        feed = peer.cache_sync
         database = feed._database
 
         class Slow:
@@ -298,12 +298,12 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
     monkeypatch.setattr("uplift_server.delivery.cluster.change_log.KEPT_MS", kept_ms)
     async with Fleet(place) as fleet:
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
-        [on_duty] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(SingletonJob.RETENTION)]
+        [on_duty] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.RETENTION)]
         other = next(peer for peer in fleet.peers if peer is not on_duty)
         noted = await fleet.database.read(change_log.horizon)
         fleet.at(on_duty)
-        look = other.engine._feed.look
-        other.engine._feed.look = away  # type: ignore[method-assign]
+        look = other.cache_sync.look
+        other.cache_sync.look = away  # type: ignore[method-assign]
         await fleet.delete_endpoint(deleted)
         await fleet.pause(changed)
         created = (await fleet.endpoint("new.test")).seq
@@ -315,7 +315,7 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
         assert changes.found == []
         assert changes.forgotten > noted
         assert deleted in other.directory.endpoints
-        other.engine._feed.look = look  # type: ignore[method-assign]
+        other.cache_sync.look = look  # type: ignore[method-assign]
         await fleet.run_for(2 * SECOND)
         for peer in fleet.peers:
             assert set(peer.directory.endpoints) == {changed, created}
@@ -328,7 +328,7 @@ async def test_who_sees_numbers_of_transactions_go_back_reads_everything(place: 
     async with Fleet(place) as fleet:
         [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         here, other = fleet.peers
-        other.engine._feed._next_xid = 1 << 60
+        other.cache_sync._next_xid = 1 << 60
         fleet.at(here)
         await fleet.pause(paused)
         await fleet.run_for(2 * SECOND)
@@ -360,10 +360,10 @@ async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_t
         known, told = (peer.directory.endpoints[seqs[0]].health for peer in (owner, other))
         assert known == told
         assert known.consecutive_failures > 8
-        probe_at = owner.engine.next_probe_at(seqs[0])
+        probe_at = owner.parts.status.next_probe_at(seqs[0])
         assert probe_at is not None
-        assert other.engine.next_probe_at(seqs[0]) == pytest.approx(probe_at, abs=SECOND)
-        assert other.engine.disable_at(seqs[0]) == owner.engine.disable_at(seqs[0])
+        assert other.parts.status.next_probe_at(seqs[0]) == pytest.approx(probe_at, abs=SECOND)
+        assert other.parts.status.disable_at(seqs[0]) == owner.parts.status.disable_at(seqs[0])
         sent = len(fleet.sender.sent)
         fleet.at(other)
         await fleet.kill_peer(owner)
@@ -381,8 +381,8 @@ async def test_a_delivery_in_the_memory_of_another_process_is_cancelled_and_rese
         fleet.at(owner)
         in_flight, waiting, resent = [each.seq for each in await fleet.accept(3)]
         fleet.at(other)
-        assert other.engine.waiting_events(seq) is None
-        assert set(owner.engine.waiting_events(seq) or ()) == {waiting, resent}
+        assert other.parts.status.waiting_events(seq) is None
+        assert set(owner.parts.status.waiting_events(seq) or ()) == {waiting, resent}
         fleet.bus.silent = silent
         began = fleet.clock.now
         with pytest.raises(StoreConflict, match="in flight"):
@@ -528,7 +528,7 @@ async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:
         await fleet_with_endpoints(fleet, peers=2, hosts=4)
 
         def on_duty(duty: SingletonJob) -> list[int]:
-            return [n for n, peer in enumerate(fleet.peers) if peer.engine.membership.has_duty(duty)]
+            return [n for n, peer in enumerate(fleet.peers) if peer.parts.jobs.holds(duty)]
 
         assert all(len(on_duty(duty)) == 1 for duty in SingletonJob)
         [first] = on_duty(SingletonJob.STATISTICS)
@@ -551,18 +551,18 @@ async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_to
         began = [(NoticeKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
         await fleet.run_for(70 * SECOND)
         assert await kinds(fleet) == began
-        assert all(peer.engine.mass_failure() is not None for peer in fleet.peers)
+        assert all(peer.parts.status.outage is not None for peer in fleet.peers)
         # Whoever judges then goes by what was judged.
-        [judge] = [peer for peer in fleet.peers if peer.engine.membership.has_duty(SingletonJob.OUTAGE_GUARD)]
+        [judge] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD)]
         await fleet.kill_peer(judge)
         fleet.at(fleet.peers[0])
         await fleet.run_for(20 * SECOND)
         assert await kinds(fleet) == began
-        assert all(peer.engine.mass_failure() is not None for peer in fleet.peers)
+        assert all(peer.parts.status.outage is not None for peer in fleet.peers)
         # Who judges it to be over has told so before the clocks that it changed are known everywhere.
         for peer in fleet.peers:
-            if not peer.engine.membership.has_duty(SingletonJob.OUTAGE_GUARD):
-                peer.engine._feed.look = away  # type: ignore[method-assign]
+            if not peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD):
+                peer.cache_sync.look = away  # type: ignore[method-assign]
         for number in range(2, 10):
             del fleet.sender.scripts[f"h{number}.test"]
         await fleet.run_for(20 * SECOND)

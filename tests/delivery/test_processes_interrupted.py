@@ -12,7 +12,7 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.clock_offset import Reading
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.delivery.cluster.engine import SharedEngine
+from uplift_server.delivery.cluster.cluster import Cluster
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store import accounts, endpoints, health, processes
@@ -36,21 +36,21 @@ async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sen
         fleet.sender.latency_ms["h0.test"] = 3 * SECOND
         fleet.at(suspended)
         await fleet.accept(5)
-        number = suspended.engine.membership.number
+        number = suspended.process_id
         suspended.line.cut = True
-        bury = other.engine.membership._bury
+        bury = other.membership._evict
         buried = []
 
         async def too_late(process: Process) -> None:
             buried.append(process.seq)
             suspended.line.cut = False
-            await suspended.engine.membership.beat()
+            await suspended.membership.beat()
             await bury(process)
 
-        other.engine.membership._bury = too_late  # type: ignore[method-assign]
+        other.membership._evict = too_late  # type: ignore[method-assign]
         await fleet.run_for(30 * SECOND)
         assert buried == [number]
-        assert suspended.engine.membership.number == number
+        assert suspended.process_id == number
         assert len(fleet.sender.sent) == 5
         assert await fleet.statuses() == {Status.DELIVERED: 5}
 
@@ -70,7 +70,7 @@ async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_conseque
         assert fleet.sender.in_flight["h0.test"] == 1
         assert cut_off.directory.endpoints[seq].health.warned
         cut_off.line.cut = True
-        look, cut_off.engine._feed.look = cut_off.engine._feed.look, away  # type: ignore[method-assign]
+        look, cut_off.cache_sync.look = cut_off.cache_sync.look, away  # type: ignore[method-assign]
         del fleet.sender.latency_ms["h0.test"], fleet.sender.scripts["h0.test"]
         await fleet.run_for(20 * SECOND)
         assert cut_off.directory.endpoints[seq].health.failing_since is not None
@@ -78,7 +78,7 @@ async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_conseque
         stored_health = (await fleet.database.read(lambda c: health.get(c, [seq])))[seq]
         assert (stored_health.status, stored_health.warned_at) == ("healthy", None)
         cut_off.line.cut = False
-        cut_off.engine._feed.look = look  # type: ignore[method-assign]
+        cut_off.cache_sync.look = look  # type: ignore[method-assign]
         await fleet.run_for(10 * SECOND)
         [record] = await fleet.database.read(lambda c: endpoints.find(c, [seq]))
         assert (record.state, record.consecutive_failures) == (EndpointState.ENABLED, 0)
@@ -100,7 +100,7 @@ async def test_a_success_on_its_way_when_its_endpoint_moves_ends_the_failing(pla
         await fleet.stop_peer(leaving)
         fleet.at(other)
         await fleet.run_for(2 * SECOND)
-        assert other.directory.endpoints[seq].owned
+        assert other.owns(seq)
         assert await fleet.statuses() == {Status.DELIVERED: 1}
         for found in (
             other.directory.endpoints[seq].health,
@@ -120,19 +120,19 @@ async def test_what_could_not_be_stored_before_a_process_was_taken_for_dead_is_n
         await fleet.accept(1)
         await fleet.run_for(SECOND // 2)
         del fleet.sender.latency_ms["h0.test"], fleet.sender.scripts["h0.test"]
-        number = cut_off.engine.membership.number
+        number = cut_off.process_id
         fleet.database.refused = number
         cut_off.line.cut = True
-        look, cut_off.engine._feed.look = cut_off.engine._feed.look, away  # type: ignore[method-assign]
+        look, cut_off.cache_sync.look = cut_off.cache_sync.look, away  # type: ignore[method-assign]
         await fleet.run_for(10 * SECOND)
         assert fleet.database.refused_health
         assert await fleet.statuses() == {Status.DELIVERED: 1}
         cut_off.line.cut = False
-        await cut_off.engine.membership.beat()
-        cut_off.engine._feed.look = look  # type: ignore[method-assign]
+        await cut_off.membership.beat()
+        cut_off.cache_sync.look = look  # type: ignore[method-assign]
         fleet.database.refused = 0
         await fleet.run_for(5 * SECOND)
-        assert cut_off.engine.membership.number != number
+        assert cut_off.process_id != number
         assert (await fleet.database.read(lambda c: health.get(c, [seq])))[seq].status == "healthy"
 
 
@@ -160,17 +160,17 @@ async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: 
         for peer in fleet.peers:
             peer.line.cut = False
         peer = fleet.peers[0]
-        membership, ahead_ms = peer.engine.membership, 120 * SECOND
-        read_time, learn = membership._database_now, membership._time.learn
+        membership, ahead_ms = peer.membership, 120 * SECOND
+        read_time, learn = membership._read_time, membership._time.learn
 
         def set_forward(reading: Reading) -> None:
             learn(reading)
             fleet.clock.now += ahead_ms
 
-        membership._database_now = lambda connection: read_time(connection) + ahead_ms
+        membership._read_time = lambda connection: read_time(connection) + ahead_ms
         membership._time.learn = set_forward  # type: ignore[method-assign]
         await membership.beat()
-        membership._database_now = read_time
+        membership._read_time = read_time
         membership._time.learn = learn  # type: ignore[method-assign]
         await fleet.run_for(30 * SECOND)
         assert [(each.seq, each.started_at) for each in await fleet.database.read(processes.every)] == lives
@@ -180,8 +180,8 @@ async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_liv
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=1, hosts=1)
         await fleet.start(ProcessRole.API)
-        membership = fleet.peers[0].engine.membership
-        number, join = membership.number, membership.join
+        membership = fleet.peers[0].membership
+        number, join = fleet.peers[0].process_id, membership.join
         membership.join = away  # type: ignore[method-assign]
         await fleet.database.write(lambda c: processes.forget(c, number))
         await fleet.run_for(SECOND)
@@ -190,7 +190,7 @@ async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_liv
         assert fleet.sender.sent == []
         membership.join = join  # type: ignore[method-assign]
         await fleet.run_for(5 * SECOND)
-        assert membership.number != number
+        assert fleet.peers[0].process_id != number
         assert (len(fleet.sender.sent), await fleet.statuses()) == (1, {Status.DELIVERED: 1})
 
 
@@ -209,12 +209,12 @@ async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhil
         fleet.database.reclaim = slow
         victim = fleet.peers[2]
         await fleet.kill_peer(victim)
-        numbers = [peer.engine.membership.number for peer in fleet.peers]
+        numbers = [peer.process_id for peer in fleet.peers]
         for _ in range(20):
             await fleet.run_for(SECOND)
-            assert [peer.engine.membership.unheard_ms() for peer in fleet.peers] == [None, None]
-        assert set(ended) == {victim.engine.membership.number}
-        assert [peer.engine.membership.number for peer in fleet.peers] == numbers
+            assert [peer.parts.status.unheard_ms() for peer in fleet.peers] == [None, None]
+        assert set(ended) == {victim.process_id}
+        assert [peer.process_id for peer in fleet.peers] == numbers
 
 
 async def test_leases_of_a_dead_process_end_though_the_answer_that_it_is_forgotten_was_lost(place: Place) -> None:
@@ -254,16 +254,18 @@ async def test_an_endpoint_is_tested_that_the_worker_has_not_been_told_of_yet(pl
 
 
 async def test_who_has_just_started_knows_that_others_deliver(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, known = SharedEngine.start, []
-
-    async def started(engine: SharedEngine, *, dispatch: bool = True) -> None:
-        await start(engine, dispatch=dispatch)
-        known.append((engine.sends(), [each.role for each in engine.processes()]))
+    arrive, known = Cluster.arrive, []
 
     async with Fleet(place) as fleet:
+
+        async def arrived(cluster: Cluster, *, delivers: bool) -> None:
+            await arrive(cluster, delivers=delivers)
+            status = fleet.peers[-1].parts.status
+            known.append((status.sends(), [each.role for each in status.processes() or ()]))
+
         await fleet.start(ProcessRole.WORKER)
         await fleet.run_for(3 * SECOND)
-        monkeypatch.setattr(SharedEngine, "start", started)
+        monkeypatch.setattr(Cluster, "arrive", arrived)
         await fleet.start(ProcessRole.API)
     assert known == [(True, [ProcessRole.WORKER, ProcessRole.API])]
 
@@ -299,7 +301,7 @@ async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(
 
         fleet.database.read = interrupted
         late = await fleet.start()
-        await late.engine._feed.look()
+        await late.cache_sync.look()
         assert late.directory.endpoints[made[0].seq].record == made[0].record
 
 
@@ -315,14 +317,14 @@ async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(
         await fleet.run_for(10 * SECOND)
         other = fleet.peers[1]
         assert seq in other.directory.endpoints
-        read = other.engine._feed._read
+        read = other.cache_sync._read
 
         async def accounts_alone(subjects: Collection[tuple[str, int]]) -> None:
             if any(kind != "accounts" for kind, _ in subjects):
                 raise Unavailable("the database is not seen")
             await read(subjects)
 
-        other.engine._feed._read = accounts_alone  # type: ignore[method-assign]
+        other.cache_sync._read = accounts_alone  # type: ignore[method-assign]
         await fleet.database.write(lambda c: accounts.delete(c, account.id, now=fleet.clock.now))
         await fleet.run_for(SECOND)
         assert account.seq not in other.directory.accounts
@@ -333,12 +335,12 @@ async def test_a_loop_that_ends_by_a_defect_stops_a_process_that_serves_the_api_
     async with Fleet(place) as fleet:
         api = await fleet.start(ProcessRole.API)
         stopped: list[bool] = []
-        api.engine.on_end = lambda _: stopped.append(True)
+        fleet.on_end = lambda _: stopped.append(True)
 
         async def defective() -> None:
             raise RuntimeError("a defect")
 
-        api.engine._feed.look = defective  # type: ignore[method-assign]
+        api.cache_sync.look = defective  # type: ignore[method-assign]
         await fleet.run_for(SECOND)
         assert stopped == [True]
 

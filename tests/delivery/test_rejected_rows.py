@@ -53,7 +53,7 @@ async def test_an_outcome_is_stored_without_the_record_that_is_rejected(place: P
         assert len(world.sender.sent) == 80
         [line] = set_aside_lines(logs, SetAside.ATTEMPT)
         assert (line["event_seq"], line["endpoint_seq"], line["number"]) == (stored[7].seq, first.seq, 1)
-        assert world.engine.measures.set_aside == [0, 1, 0, 0]
+        assert world.parts.counters.set_aside == [0, 1, 0, 0]
         assert len(await world.attempts()) == 80
         # One after the other it would be one commit for each.
         assert commits < 60, commits
@@ -99,7 +99,7 @@ async def test_a_delivery_whose_outcome_is_rejected_is_sent_once_until_a_restart
         assert await world.statuses() == {Status.DELIVERED: 39, Status.PENDING: 1}
         assert len(world.sender.sent) == 40
         assert [line["event_seq"] for line in set_aside_lines(logs, SetAside.DELIVERY)] == [stored[20].seq]
-        assert world.engine.measures.set_aside == [0, 1, 1, 0]
+        assert world.parts.counters.set_aside == [0, 1, 1, 0]
         assert world.database.settles < 15
         await world.accept(5)
         await world.run_for(10 * SECOND)
@@ -153,7 +153,7 @@ async def accepted(world: World, count: int) -> list[Any]:
     """Accept events that come in one turn of the loop; the response or the error of each."""
     live = world.directory.event_types["a.b"]
     drafts = [Draft(live, b'{"n":%d}' % n) for n in range(count)]
-    answers = [world.engine.acceptor.accept(world.account.seq, [draft]) for draft in drafts]
+    answers = [world.parts.acceptor.accept(world.account.seq, [draft]) for draft in drafts]
     found = await asyncio.gather(*answers, return_exceptions=True)
     await world.settle()
     return found
@@ -199,7 +199,7 @@ async def test_one_event_that_cannot_be_stored_fails_alone(place: Place) -> None
         assert [n for n, each in enumerate(results) if isinstance(each, BaseException)] == [7]
         assert isinstance(results[7], Unavailable)
         assert len(set_aside_lines(logs, SetAside.EVENT)) == 1
-        assert world.engine.measures.set_aside == [1, 0, 0, 0]
+        assert world.parts.counters.set_aside == [1, 0, 0, 0]
         assert world.database.appends == 7
         await world.run_for(5 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 63}

@@ -71,13 +71,13 @@ async def answers(world: World, session: ListenSession) -> list[StoredAnswer]:
 async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(place: Place) -> None:
     async with World(place, scan_every_ms=HOUR) as world:
         unused, used = await session_of(world), await session_of(world)
-        stream = await world.engine.relay.connect(used, None)
+        stream = await world.parts.relay.connect(used, None)
         assert stream is not None
         await world.run_for(DAY - HOUR)
         assert {session.id for session in await sessions(world)} == {unused.id, used.id}
         await world.run_for(2 * HOUR + SECOND)
         assert [session.id for session in await sessions(world)] == [used.id]
-        world.engine.relay.disconnect(stream)
+        world.parts.relay.disconnect(stream)
         await world.run_for(DAY + 2 * HOUR)
         assert await sessions(world) == []
 
@@ -85,7 +85,7 @@ async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(p
 async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(place: Place) -> None:
     async with World(place, scan_every_ms=HOUR) as world:
         session = await session_of(world)
-        relay, database = world.engine.relay, world.database
+        relay, database = world.parts.relay, world.database
         streams: list[Stream | None] = []
 
         class Interrupted:
@@ -111,14 +111,14 @@ async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(pla
 
 async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(place: Place) -> None:
     async with World(place) as world:
-        session, relay = await session_of(world), world.engine.relay
+        session, relay = await session_of(world), world.parts.relay
         earlier = await relay.connect(session, None)
         assert earlier is not None
         await world.database.write(lambda c: listening.delete(c, session))
         with pytest.raises(SessionGone):
             await relay.connect(session, None)
         assert relay.stream_of(session.id) is None
-        assert relay.listened == {}
+        assert world.parts.audience.here == {}
         assert await earlier.next() is None
 
 
@@ -126,7 +126,7 @@ async def test_no_stream_begins_with_a_key_that_was_revoked_or_for_an_account_th
     place: Place,
 ) -> None:
     async with World(place) as world:
-        relay, other = world.engine.relay, await world.new_account()
+        relay, other = world.parts.relay, await world.new_account()
         session, of_other = await session_of(world), await session_of(world, other)
         await world.database.write(lambda c: keys.revoke(c, world.account.seq, session.key_id, now=world.clock.now))
         await world.database.write(lambda c: accounts.delete(c, other.id, now=world.clock.now))
@@ -138,7 +138,7 @@ async def test_no_stream_begins_with_a_key_that_was_revoked_or_for_an_account_th
 
 async def test_what_was_read_when_a_stream_ended_is_not_handed_over(place: Place) -> None:
     async with World(place) as world:
-        session, relay, database = await session_of(world), world.engine.relay, world.database
+        session, relay, database = await session_of(world), world.parts.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None
         [event] = await world.accept()
@@ -162,7 +162,7 @@ async def test_what_was_read_when_a_stream_ended_is_not_handed_over(place: Place
 async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_unanswered_one_is(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
-        stream = await world.engine.relay.connect(session, None)
+        stream = await world.parts.relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(UNANSWERED_EVENTS_MAX + 10)
         batch = await stream.next()
@@ -178,14 +178,14 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         await world.kill()
         (found,) = await sessions(world)
         assert found.position == stored[2].seq
-        again = await world.engine.relay.connect(found, None)
+        again = await world.parts.relay.connect(found, None)
         assert again is not None
         assert [handed.place for handed in await taken(again, 71)] == [each.seq for each in stored[3:]]
 
 
 async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Place) -> None:
     async with World(place) as world:
-        session, relay, database = await session_of(world), world.engine.relay, world.database
+        session, relay, database = await session_of(world), world.parts.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None
         stored: list[Appended] = []
@@ -209,7 +209,7 @@ async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Plac
 
 async def test_a_stream_goes_on_reading_after_the_database_failed(place: Place) -> None:
     async with World(place) as world:
-        session, relay, database = await session_of(world), world.engine.relay, world.database
+        session, relay, database = await session_of(world), world.parts.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None
         [event] = await world.accept()
@@ -235,7 +235,7 @@ async def test_a_stream_goes_on_reading_after_the_database_failed(place: Place) 
 async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
-        stream = await world.engine.relay.connect(session, None)
+        stream = await world.parts.relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(40, pad=250_000)
         batch = await stream.next()
@@ -257,7 +257,7 @@ async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(p
 async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
-        stream = await world.engine.relay.connect(session, None)
+        stream = await world.parts.relay.connect(session, None)
         assert stream is not None
 
         def hand_test() -> "asyncio.Future[StoredAnswer] | None":
@@ -289,7 +289,7 @@ async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
 async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
-        stream = await world.engine.relay.connect(session, None)
+        stream = await world.parts.relay.connect(session, None)
         assert stream is not None
         given_up = stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"{}")
         assert given_up is not None
@@ -306,7 +306,7 @@ async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(place: Place
 
 async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(place: Place) -> None:
     async with World(place) as world:
-        session, relay = await session_of(world), world.engine.relay
+        session, relay = await session_of(world), world.parts.relay
         first = await relay.connect(session, None)
         assert first is not None
         stored = await world.accept(3)
@@ -338,7 +338,7 @@ async def test_all_sessions_that_nobody_uses_are_removed_at_once(place: Place) -
 async def test_the_newest_answers_are_kept(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
-        stream = await world.engine.relay.connect(session, None)
+        stream = await world.parts.relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(ANSWERS_KEPT_MAX + 50)
         await taken(stream, len(stored))
@@ -350,12 +350,12 @@ async def test_the_newest_answers_are_kept(place: Place) -> None:
 async def test_a_stop_ends_every_stream_and_one_that_is_begun_then(place: Place) -> None:
     async with World(place) as world:
         session, other = await session_of(world), await session_of(world)
-        stream = await world.engine.relay.connect(session, None)
+        stream = await world.parts.relay.connect(session, None)
         assert stream is not None
         await world.stepping(world.engine.drain())
         assert await stream.next() is None
         assert stream.ending is Ending.STOPPING
-        late = await world.engine.relay.connect(other, None)
+        late = await world.parts.relay.connect(other, None)
         assert late is not None
         assert await late.next() is None
 
@@ -366,7 +366,7 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
             await session_of(world)
         with pytest.raises(Conflict, match="at most 50 listen sessions"):
             await session_of(world)
-        relay, streams = world.engine.relay, []
+        relay, streams = world.parts.relay, []
 
         async def connected(made: list[ListenSession]) -> int:
             """How many of the sessions could be connected."""
@@ -392,7 +392,7 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
 
 async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> None:
     async with World(place) as world:
-        relay = world.engine.relay
+        relay = world.parts.relay
         sessions_made = [await session_of(world), await session_of(world)]
         streams = [await relay.connect(session, None) for session in sessions_made]
         stored = await world.accept(3)
@@ -419,7 +419,7 @@ async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_t
     place: Place,
 ) -> None:
     async with World(place) as world:
-        session, relay, database = await session_of(world), world.engine.relay, world.database
+        session, relay, database = await session_of(world), world.parts.relay, world.database
         stream = await relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(4)

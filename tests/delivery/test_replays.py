@@ -46,7 +46,7 @@ async def replay(
     last = await world.database.read(lambda c: c.scalar(sa.select(sa.func.max(events.c.seq)))) or 0
     new = NewReplay(world.fresh_id(), endpoint.record.account_seq, choice, (), rate, 0, 0, 1, last)
     made = await world.database.write(lambda c: replays.create(c, new))
-    world.engine.replay_changed(made)
+    world.parts.replays.put(made)
     await world.settle()
     return made.seq
 
@@ -61,7 +61,7 @@ async def put_into(world: World, seq: int, state: ReplayState) -> Replay:
     job = await stored(world, seq)
     changed = await world.database.write(lambda c: replays.put_into(c, None, job.id, state, now=world.clock.now))
     assert changed is not None
-    world.engine.replay_changed(changed[0])
+    world.parts.replays.put(changed[0])
     await world.settle()
     return changed[0]
 

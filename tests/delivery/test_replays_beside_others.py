@@ -48,7 +48,7 @@ async def in_the_middle(world: World, count: int) -> tuple[LiveEndpoint, int]:
 
 def on_their_way(world: World, endpoint: LiveEndpoint) -> set[int]:
     """The events of what was released and not sent: nothing else keeps a receiver waiting that answers at once."""
-    return world.engine.waiting_events(endpoint.seq)
+    return world.parts.status.waiting_events(endpoint.seq)
 
 
 async def unwritten(world: World, job: int) -> int:
@@ -67,7 +67,7 @@ async def done(world: World, job: int) -> Replay:
     ended = await stored(world, job)
     assert ended.state is ReplayState.COMPLETED
     assert await in_hand(world) == 0
-    assert world.engine.lanes.bytes_held == 0
+    assert world.parts.lanes.bytes_held == 0
     return ended
 
 
@@ -137,7 +137,7 @@ async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_deleted(place: 
         await world.run_for(2 * SECOND)
         ended = await stored(world, job)
         assert (ended.state, ended.delivered, len(world.sender.sent)) == (ReplayState.CANCELLED, sent, sent)
-        assert (await in_hand(world), world.engine.lanes.bytes_held) == (0, 0)
+        assert (await in_hand(world), world.parts.lanes.bytes_held) == (0, 0)
 
 
 async def test_a_drain_neither_waits_for_company_nor_sends_what_is_on_its_way(place: Place) -> None:

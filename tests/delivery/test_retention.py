@@ -13,6 +13,7 @@ from tests.engines import Place
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.delivery.maintenance.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.service import errors
 from uplift_server.store import accounts, audit, retention_clock, schema, schema_traces, trace_parents
@@ -41,19 +42,19 @@ async def seqs(world: World, table: sa.Table) -> list[int]:
 
 async def counted(world: World) -> None:
     """Count all there is, without which no event goes."""
-    await world.stepping(world.engine.numbers.count_all(asyncio.Event()))
+    await world.stepping(world.parts.statistics.count_all(asyncio.Event()))
 
 
 async def pruned(world: World, retention: Retention | None = None) -> dict[str, int]:
     """One pass, of a retention that is new where none is given: how many rows of each table went."""
     await counted(world)
-    chosen = retention or Retention(world.database, world.clock, EngineCounters(), retention_ms=KEEP_MS)
+    chosen = retention or Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
     task = asyncio.create_task(chosen.prune_once(asyncio.Event()))
     # Time stands still until all that waits is waiting for it.
-    world.engine._tasks.append(task)  # type: ignore[arg-type]
+    world.engine.tasks.append(task)  # type: ignore[arg-type]
     with contextlib.suppress(Unavailable):
         await world.stepping(task)
-    world.engine._tasks.remove(task)  # type: ignore[arg-type]
+    world.engine.tasks.remove(task)  # type: ignore[arg-type]
     return +task.result()
 
 
@@ -77,9 +78,9 @@ async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio
     """Retention at work, and how to stop it."""
     stopping = asyncio.Event()
     task = asyncio.create_task(
-        Retention(world.database, world.clock, EngineCounters(), retention_ms=retention_ms).run(stopping)
+        Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=retention_ms).run(stopping)
     )
-    world.engine._tasks.append(task)
+    world.engine.tasks.append(task)
     await world.settle()
     return task, stopping
 
@@ -131,7 +132,7 @@ async def test_what_is_still_owed_stays(place: Place) -> None:
         await world.endpoint("two.test", account=other)
         await world.accept(2, account=other)
         await world.run_for(KEEP_MS + ROUND_EVERY_MS)
-        retention = Retention(world.database, world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         pending = (await world.statuses()).get(Status.PENDING, 0)
         await pruned(world, retention)
         assert pending == (await world.statuses()).get(Status.PENDING, 0) == 1
@@ -253,7 +254,7 @@ async def test_what_stays_is_passed_over_until_an_hour_has_gone(place: Place) ->
         await world.accept(2 * BITE + 1)
         world.clock.now += KEEP_MS + 1
         database: Any = Counting(world)
-        retention = Retention(database, world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
 
         await pruned(world, retention)
         assert (database.reads, database.writes) == (len(KEPT) + 2, 0)
@@ -274,7 +275,7 @@ async def test_a_clock_set_back_does_not_put_the_second_look_off(place: Place) -
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2)
         world.clock.now += 9 * KEEP_MS
-        retention = Retention(world.database, world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         await pruned(world, retention)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
         world.clock.now -= 5 * KEEP_MS
@@ -287,7 +288,7 @@ async def test_nothing_is_written_where_nothing_is_old(place: Place) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         database: Any = Counting(world)
-        await pruned(world, Retention(database, world.clock, EngineCounters(), retention_ms=KEEP_MS))
+        await pruned(world, Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS))
         assert (database.reads, database.writes) == (len(KEPT), 0)
 
 
@@ -342,7 +343,7 @@ async def test_what_is_not_counted_stays(place: Place) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         world.clock.now += KEEP_MS + 1
-        retention = Retention(world.database, world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         assert +await retention.prune_once(asyncio.Event()) == {}
         await counted(world)
         world.clock.now += LOOK_AGAIN_EVERY_MS

@@ -17,6 +17,7 @@ from uplift_server.delivery.maintenance.retention import (
     THIN_SHARE,
     Retention,
 )
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.cleanup import Key
 from uplift_server.store.errors import Rejected
@@ -89,7 +90,7 @@ async def thinned(place: Place, *, partitions: int, takes_ms: int, numbers: int 
         old = OldPartitions(world.clock, partitions, takes_ms, numbers, BITES)
         world.database.partitions = old
         measures = EngineCounters()
-        retention = Retention(world.database, world.clock, measures, retention_ms=KEEP_MS)
+        retention = Retention(world.database, LocalShards(), world.clock, measures, retention_ms=KEEP_MS)
         assert await pruned(world, retention) == {"events": 300 * partitions}
         assert len(old.dropped) == partitions
         assert len(old.pauses) == BITES * partitions
@@ -102,7 +103,7 @@ async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) ->
         old = OldPartitions(world.clock, 1, 4, HUGE, BITES)
         world.database.partitions = old
         measures = EngineCounters()
-        retention = Retention(world.database, world.clock, measures, retention_ms=KEEP_MS)
+        retention = Retention(world.database, LocalShards(), world.clock, measures, retention_ms=KEEP_MS)
         drop, refused = old.drop, []
         began_at = world.clock.now + MINUTE
 
@@ -160,7 +161,7 @@ async def test_everything_else_has_its_turn_every_minute_while_a_large_partition
     async with World(place) as world:
         old = OldPartitions(world.clock, 1, 4, bites, bites)
         world.database.partitions = old
-        retention = Retention(world.database, world.clock, EngineCounters(), retention_ms=KEEP_MS)
+        retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         stopping = asyncio.Event()
         running = asyncio.create_task(retention.run(stopping))
         took_ms = bites * (THIN_PAUSE_MS_LONGEST + 4)

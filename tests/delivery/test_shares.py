@@ -39,7 +39,7 @@ async def test_waiting_deliveries_of_others_leave_memory_for_an_account(
                 world.sender.scripts[host] = lambda _: None
             for _ in range(12):
                 await world.accept(5, account=hanging, pad=1000)
-        assert world.engine.lanes.bytes_held > 400_000
+        assert world.parts.lanes.bytes_held > 400_000
         await world.accept(5, account=other, pad=1000)
         assert len(world.sender.times("well.test")) == 5
 
@@ -52,13 +52,13 @@ async def test_what_accounts_may_always_hold_is_small(place: Place, monkeypatch:
     monkeypatch.setattr(lanes, "ACCOUNT_LITTLE_BODY_BYTES_MAX", 2_000)
     monkeypatch.setattr(lanes, "LANE_LITTLE_BODY_BYTES_MAX", 2_000)
     async with World(place, endpoint_in_flight_max=4) as world:
-        world.engine.lanes.draining = True
+        world.parts.lanes.draining = True
         for number in range(30):
             account = await world.new_account()
             await world.endpoint(f"hangs{number}.test", lambda _: None, account=account)
             await world.accept(20, account=account, pad=1000)
         await world.kill()
-        assert 70_000 <= world.engine.lanes.bytes_held <= 150_000
+        assert 70_000 <= world.parts.lanes.bytes_held <= 150_000
 
 
 async def test_events_accepted_together_do_not_exceed_the_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ async def test_events_accepted_together_do_not_exceed_the_memory(place: Place, m
             account = await world.new_account()
             await world.endpoint(f"hangs{number}.test", lambda _: None, account=account)
             await world.accept(20, account=account, pad=1000)
-        assert 70_000 <= world.engine.lanes.bytes_held <= 150_000
+        assert 70_000 <= world.parts.lanes.bytes_held <= 150_000
 
 
 async def test_what_waits_for_others_leaves_memory_for_an_endpoint(
@@ -90,7 +90,7 @@ async def test_what_waits_for_others_leaves_memory_for_an_endpoint(
             world.sender.scripts[host] = lambda _: None
         for _ in range(12):
             await world.accept(5, pad=1000)
-        assert world.engine.lanes.bytes_held >= 49_000
+        assert world.parts.lanes.bytes_held >= 49_000
         assert len(world.sender.times("well.test")) == 13 * 5
 
 
@@ -102,16 +102,16 @@ async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatc
         for name in ("kept", "deleted", "paused"):
             world.sender.scripts[f"{name}.test"] = lambda _: None
         await world.accept(20, pad=1000)
-        assert world.engine.lanes.bytes_held > 50_000
+        assert world.parts.lanes.bytes_held > 50_000
         await world.delete_endpoint(deleted.seq)
         await world.pause(paused.seq)
         await world.settle()
         world.sender.scripts["kept.test"] = lambda _: answer(200)
         await world.run_for(60 * SECOND)
-        lane = world.engine.lanes.find(kept.seq)
+        lane = world.parts.lanes.find(kept.seq)
         assert lane is not None
         assert len(world.sender.times("kept.test")) >= 20
-        assert lane.account_share.waiting_bytes == world.engine.lanes.bytes_held == 0
+        assert lane.account_share.waiting_bytes == world.parts.lanes.bytes_held == 0
 
 
 async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,8 +175,8 @@ async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> Non
         for number in range(6):
             world.sender.scripts[f"hangs{number}.test"] = lambda _: None
         await world.accept(500)
-        dispatcher: Dispatcher = world.engine.dispatcher
-        given_back = world.engine.lanes.empty_all()
+        dispatcher: Dispatcher = world.parts.dispatcher
+        given_back = world.parts.lanes.empty_all()
         for delivery in given_back:
             dispatcher.give_back(delivery)
         await world.settle()

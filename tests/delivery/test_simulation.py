@@ -94,7 +94,7 @@ def is_test(request: Request) -> bool:
 
 def unsettled(world: World) -> int:
     """How many attempts there are whose outcome the database does not have."""
-    return sum(world.sender.in_flight.values()) + len(world.engine.settler._gathered)
+    return sum(world.sender.in_flight.values()) + len(world.parts.settler._gathered)
 
 
 async def step(world: World, dice: random.Random, witness: Witness, hosts: dict[str, int]) -> None:
@@ -249,7 +249,7 @@ async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
         for before, after in pairwise(times):
             if not any(before <= kill <= after for kill in witness.kill_times):
                 assert after - before >= 0.9 * DELAYS_MS[0], "a retry came before it was due"
-    assert world.engine.lanes.bytes_held == 0
+    assert world.parts.lanes.bytes_held == 0
     await check_numbers(world)
 
 

@@ -81,7 +81,7 @@ async def test_whatever_was_pending_when_it_was_paused_is_held(place: Place) -> 
         assert await world.statuses() == {Status.HELD: 1200 + 5 + 1200}
         assert len(world.sender.sent) == 9
         assert all(row.due_at is None and row.completed_at is None for row in await world.deliveries())
-        assert world.engine.lanes.bytes_held == 0
+        assert world.parts.lanes.bytes_held == 0
 
 
 async def test_an_attempt_in_flight_that_succeeds_counts_though_its_endpoint_was_paused(place: Place) -> None:
@@ -111,16 +111,16 @@ async def test_enabling_starts_health_and_breaker_afresh(place: Place) -> None:
     async with World(place, breaker_failures=3) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(10)
-        assert world.engine.next_probe_at(endpoint.seq) is not None
+        assert world.parts.status.next_probe_at(endpoint.seq) is not None
         assert endpoint.health.status == "failing"
         world.sender.latency_ms["one.test"] = 3000
         await world.run_for(2 * SECOND)
         await world.switch_off(endpoint.seq, EndpointState.DISABLED, DisabledReason.FAILING)
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
         world.sender.scripts["one.test"] = lambda _: answer(200)
         await world.enable(endpoint.seq)
         assert endpoint.health == endpoint.record.health == Health()
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
         # A probe that was in flight before tells nothing of what comes after.
         world.sender.latency_ms["one.test"] = 0
         await world.run_for(SECOND)
@@ -166,7 +166,7 @@ async def treat(world: World, endpoint_seq: int, held: HeldAction) -> None:
     record = await world.database.write(lambda c: treat_held(c, endpoint_seq, held))
     assert record is not None
     world.directory.put_endpoint(record)
-    world.engine.treat_held(endpoint_seq)
+    world.parts.changes.held_action_changed(endpoint_seq)
 
 
 async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(place: Place) -> None:
@@ -190,7 +190,7 @@ async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(pl
         world.sender.latency_ms["one.test"] = SECOND
         endpoint = await world.endpoint("one.test")
         await world.accept(1500)
-        in_flight = world.engine.lanes.in_flight
+        in_flight = world.parts.lanes.in_flight
         await world.pause(endpoint.seq)
         await world.enable(endpoint.seq, held)
         await world.run_for(10 * MINUTE)

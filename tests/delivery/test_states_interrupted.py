@@ -90,7 +90,7 @@ async def test_what_was_being_released_when_it_was_paused_is_held_again(place: P
         async def pause() -> None:
             await world.pause(endpoint.seq)
             if is_waited_for:
-                await world.engine.finish_holding(endpoint.seq, SECOND)
+                await world.parts.changes.finish_holding(endpoint.seq, SECOND)
             sent.append(len(world.sender.sent))
 
         world.database.before = pause  # type: ignore[attr-defined]
@@ -233,7 +233,7 @@ async def test_nothing_is_held_that_another_process_has_said_is_to_go_on_or_to_b
 
         world.directory.put_endpoint(replace(before, state=EndpointState.PAUSED, state_since=START))
         await world.database.write(elsewhere)
-        assert await world.engine.finish_holding(endpoint.seq, SECOND)
+        assert await world.parts.changes.finish_holding(endpoint.seq, SECOND)
         assert await world.statuses() == {Status.PENDING: 3}
 
 
@@ -250,7 +250,7 @@ async def test_an_endpoint_that_is_to_be_dropped_has_not_dropped_all_while_somet
             return late.pop() if late else cancel_held(*arguments, **named)
 
         monkeypatch.setattr(endpoint_backlog, "cancel_held", one_comes_late)
-        await world.stepping(world.engine.finish_holding(endpoint.seq, 3 * SECOND))
+        await world.stepping(world.parts.changes.finish_holding(endpoint.seq, 3 * SECOND))
         assert not late
         assert await world.statuses() == {Status.CANCELLED: 1500}
 
@@ -275,7 +275,7 @@ async def test_what_one_process_holds_another_that_knows_of_a_drop_still_does_no
         assert fleet.sender.in_flight["one.test"] == 0
         live = worker.directory.endpoints[endpoint.seq]
         assert live.record.held_action is HeldAction.DROP
-        await fleet.stepping(fleet.engine.finish_holding(endpoint.seq, 3 * SECOND))
+        await fleet.stepping(fleet.parts.changes.finish_holding(endpoint.seq, 3 * SECOND))
         assert await fleet.statuses() == {Status.CANCELLED: 9000, Status.HELD: 1}
         assert live.record.held_action is HeldAction.DROP
         await fleet.run_for(10 * SECOND)
@@ -321,7 +321,7 @@ async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_an
         await world.enable(releasing.seq)
         world.database.gone = True  # type: ignore[attr-defined]
         world.directory.put_endpoint(replace(pausing.record, state=EndpointState.PAUSED))
-        world.engine.switched_off(pausing.seq)
+        world.parts.changes.disabled(pausing.seq)
         await world.run_for(10 * SECOND)
         world.database.gone = False  # type: ignore[attr-defined]
         await world.run_for(10 * SECOND)
@@ -353,13 +353,13 @@ async def test_of_two_pauses_the_last_is_what_all_is_to_be_held_after(
         await world.database.write(lambda c: endpoints.switch_on(c, endpoint.seq, HeldAction.SEND, now=world.clock.now))
         await paused_elsewhere(world, endpoint.seq)
         held_after: list[int | None] = []
-        finish_holding = world.engine.finish_holding
+        finish_holding = world.parts.changes.finish_holding
 
         async def noted(seq: int, within_ms: int) -> bool:
             held_after.append(world.directory.endpoints[seq].record.state_since)
             return await finish_holding(seq, within_ms)
 
-        monkeypatch.setattr(world.engine, "finish_holding", noted)
+        monkeypatch.setattr(world.parts.changes, "finish_holding", noted)
         now = world.clock.now
         await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
         assert held_after == [now - 10 * MINUTE, now]
@@ -379,7 +379,7 @@ async def test_an_endpoint_that_another_process_paused_stays_so_where_holding_ta
             return world.directory.endpoints[seq].record.state is EndpointState.ENABLED
 
         with monkeypatch.context() as patch:
-            patch.setattr(world.engine, "finish_holding", too_slow)
+            patch.setattr(world.parts.changes, "finish_holding", too_slow)
             with pytest.raises(Busy):
                 await Owner(world).enable(endpoint.seq, HeldAction.DROP)
         await world.run_for(10 * MINUTE)

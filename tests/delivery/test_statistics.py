@@ -8,10 +8,11 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.statistics import StatisticsUpdater as Counted
+from uplift_server.core.operations.statistics import Numbers as Counted
 from uplift_server.core.operations.statistics import total
 from uplift_server.delivery.maintenance import statistics as loop
 from uplift_server.delivery.maintenance.statistics import BUSY_TURNS, UNAVAILABLE_WAIT_MS, StatisticsUpdater
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.store import statistics
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.statistics import FLEET, Scope
@@ -128,7 +129,7 @@ async def test_it_goes_on_bite_by_bite_and_stops_between_two(place: Place, monke
         await world.endpoint("one.test")
         await world.accept(5)
         stopping = asyncio.Event()
-        counter = StatisticsUpdater(world.database, world.clock, every_ms=SECOND)
+        counter = StatisticsUpdater(world.database, LocalShards(), world.clock, every_ms=SECOND)
         task = asyncio.create_task(counter.count_all(stopping))
         world.callers.add(task)
         await world.settle()
@@ -147,7 +148,7 @@ async def test_nothing_is_written_where_there_is_nothing_new(place: Place) -> No
         await world.accept(1)
         writes: list[Any] = []
         database: Any = world.database
-        counter = StatisticsUpdater(database, world.clock, every_ms=SECOND)
+        counter = StatisticsUpdater(database, LocalShards(), world.clock, every_ms=SECOND)
         await counter.count_all(asyncio.Event())
         write = database.write
         database.write = lambda body: writes.append(body) or write(body)

@@ -57,7 +57,7 @@ async def test_tests_tell_nothing_of_how_an_endpoint_fares(place: Place) -> None
     async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(404))
         await world.accept(1)
-        fared, lane = endpoint.health, world.engine.lanes.of(endpoint)
+        fared, lane = endpoint.health, world.parts.lanes.of(endpoint)
         assert fared.status == "failing"
         window, mean_us = lane.window, lane.mean_us
         world.sender.scripts[HOST] = lambda _: None
@@ -67,7 +67,7 @@ async def test_tests_tell_nothing_of_how_an_endpoint_fares(place: Place) -> None
         world.sender.scripts[HOST] = lambda _: answer(200)
         await Owner(world).test(endpoint.seq)
         assert (endpoint.health, lane.window, lane.mean_us) == (fared, window, mean_us)
-        assert world.engine.next_probe_at(endpoint.seq) is None
+        assert world.parts.status.next_probe_at(endpoint.seq) is None
         last = await world.database.read(lambda c: health.last_failure(c, endpoint.seq, endpoint.failed_event))
         assert last is not None
         assert last.status_code == 404
@@ -78,7 +78,7 @@ async def test_neither_breaker_nor_the_endpoints_cap_holds_a_test_back(place: Pl
         endpoint = await world.endpoint(HOST, lambda _: None, max_in_flight=1)
         await world.accept(4)
         await world.run_for(31 * SECOND)
-        probe_at = world.engine.next_probe_at(endpoint.seq)
+        probe_at = world.parts.status.next_probe_at(endpoint.seq)
         assert probe_at is not None
         await world.run_for(probe_at - world.clock.now + SECOND)
         assert world.sender.in_flight[HOST] == 1
@@ -184,7 +184,7 @@ async def test_a_test_that_cannot_be_stored_leaves_nothing_behind(place: Place) 
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await Owner(world).test(endpoint.seq)
-        assert world.engine.lanes.in_flight == 0
+        assert world.parts.lanes.in_flight == 0
         assert (await world.deliveries(), world.sender.sent) == ([], [])
         world.database.broken = frozenset()  # type: ignore[attr-defined]
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
@@ -236,7 +236,7 @@ async def test_an_endpoint_that_is_deleted_meanwhile_is_not_sent_to(place: Place
         else:
             trial = await Owner(world).test(endpoint.seq)
             assert (trial.attempt, trial.delivery.status) == (None, Status.FAILED)
-        assert (world.sender.sent, world.engine.lanes.in_flight) == ([], 0)
+        assert (world.sender.sent, world.parts.lanes.in_flight) == ([], 0)
 
 
 async def test_a_test_that_a_drain_came_before_is_not_made(place: Place) -> None:
@@ -244,11 +244,11 @@ async def test_a_test_that_a_drain_came_before_is_not_made(place: Place) -> None
         endpoint = await world.endpoint(HOST)
 
         async def stop() -> None:
-            world.engine.lanes.draining = True
+            world.parts.lanes.draining = True
 
         world.database.after = stop  # type: ignore[attr-defined]
         trial = await Owner(world).test(endpoint.seq)
-        assert (trial.attempt, world.sender.sent, world.engine.lanes.in_flight) == (None, [], 0)
+        assert (trial.attempt, world.sender.sent, world.parts.lanes.in_flight) == (None, [], 0)
         await world.restart()
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.FAILED: 1}

@@ -44,17 +44,17 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         await world.run_for(3 * DAY - SECOND)
         assert await kinds(world) == []
         assert owner.endpoint.health.status == "failing"
-        assert world.engine.warn_at(owner.endpoint.seq) == START + 3 * DAY
-        assert world.engine.disable_at(owner.endpoint.seq) == START + 5 * DAY
+        assert world.parts.status.warn_at(owner.endpoint.seq) == START + 3 * DAY
+        assert world.parts.status.disable_at(owner.endpoint.seq) == START + 5 * DAY
         await world.run_for(SECOND + SLACK)
         assert await kinds(world) == WARNED
         assert owner.endpoint.health.status == "warned"
-        assert world.engine.warn_at(owner.endpoint.seq) is None
+        assert world.parts.status.warn_at(owner.endpoint.seq) is None
         (_, _, facts), _ = await owed(world)
         warned_at = owner.endpoint.health.warned_at
         assert warned_at is not None
         assert facts["failing_since"] == START
-        assert facts["disable_at"] == warned_at + 2 * DAY == world.engine.disable_at(owner.endpoint.seq)
+        assert facts["disable_at"] == warned_at + 2 * DAY == world.parts.status.disable_at(owner.endpoint.seq)
         assert 5 < facts["failed_attempts"] <= owner.endpoint.health.consecutive_failures
         assert facts["cause"].startswith("Your server answered 503")
         assert facts["remedy"]
@@ -68,7 +68,7 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         row = await stored(world, owner)
         assert (row.state, row.disabled_reason) == (EndpointState.DISABLED, DisabledReason.FAILING)
         assert owner.endpoint.record.state is EndpointState.DISABLED
-        assert world.engine.disable_at(owner.endpoint.seq) is None
+        assert world.parts.status.disable_at(owner.endpoint.seq) is None
         assert await world.statuses() == {Status.HELD: 5, Status.DELIVERED: 1}
         names = [name for name, _ in await actions(world, owner.account)]
         assert names == ["endpoint.warned", "endpoint.disabled"]
@@ -188,7 +188,7 @@ async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(place: Pl
         warned_at = owner.endpoint.health.warned_at
         assert warned_at is not None
         # Whoever is warned late has as long as ever.
-        assert world.engine.disable_at(owner.endpoint.seq) == warned_at + 2 * DAY
+        assert world.parts.status.disable_at(owner.endpoint.seq) == warned_at + 2 * DAY
         await deliver_mails(world)
         await world.run_for(2 * DAY - 2 * SLACK)
         assert await kinds(world) == WARNED
@@ -207,7 +207,7 @@ async def test_failures_of_ours_never_count(place: Place, failure: Failure) -> N
         await world.run_for(8 * HOUR)
         assert await kinds(world) == []
         assert owner.endpoint.health.status == "unknown"
-        assert world.engine.disable_at(owner.endpoint.seq) is None
+        assert world.parts.status.disable_at(owner.endpoint.seq) is None
 
 
 async def test_a_resend_that_succeeds_is_a_recovery(place: Place) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from tests.engines import Place
 
+from uplift_server.app.engine_parts import EngineParts, LocalFoundation, build_engine
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSettings
 from uplift_server.core.http.exchange import Exchange, Failure
@@ -18,11 +19,11 @@ from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
-from uplift_server.delivery.clock import Callback
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.engine import Engine, EngineSettings
 from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.delivery.ingest import Draft
+from uplift_server.delivery.ports import Callback
 from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.store import accounts, endpoints, event_types
@@ -228,11 +229,11 @@ class World:
             in_flight_max=in_flight_max,
             endpoint_in_flight_max=endpoint_in_flight_max,
             retention_ms=0,
-            watch=watch
+            health=watch
             or HealthSettings(HealthRule(3 * DAY, 5 * DAY), mails=True, operator_email="ops@uplift.example"),
             release_rate_per_second=release_rate_per_second,
             scan_every_ms=scan_every_ms,
-            numbers_every_ms=scan_every_ms,
+            statistics_every_ms=scan_every_ms,
             tick_ms=scan_every_ms,
         )
         self._place = place
@@ -241,11 +242,13 @@ class World:
         self.callers: set[asyncio.Future[Any]] = set()
         """Calls under way that wait for nothing but the database and the clock: `settle` knows of them as of loops."""
         self.lines: list[AttemptLine] = []
+        self.on_end: Callable[[BaseException | None], None] = self.note_end
         self.defects = 0
         """How many loops ended by a defect, of which a test that is not about one knows nothing."""
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.database: Any
         self.directory: EndpointCache
+        self.parts: EngineParts
         self.engine: Engine
         self.account: Account
 
@@ -274,6 +277,10 @@ class World:
         """A loop has ended by a defect."""
         self.defects += 1
 
+    def loop_ended(self, error: BaseException | None) -> None:
+        """Pass on the end of a loop; a test may replace `on_end`."""
+        self.on_end(error)
+
     def judge(self, failure: object) -> None:
         """A process would have stopped where a loop ended by a defect."""
         assert failure is not None or not self.defects, "a loop has ended by a defect: the log tells which"
@@ -291,10 +298,11 @@ class World:
 
     async def _abandon(self) -> None:
         self.sender.closed = True
-        self.engine.ending = self.engine.lanes.draining = True
-        for task in self.engine._tasks:
+        self.engine.ending = True
+        self.parts.lanes.drain()
+        for task in self.engine.tasks:
             task.cancel()
-        await asyncio.gather(*self.engine._tasks, return_exceptions=True)
+        await asyncio.gather(*self.engine.tasks, return_exceptions=True)
         await self.database.close()
         self.clock._timers.clear()
 
@@ -304,15 +312,24 @@ class World:
         scripts, latency, sent = self.sender.scripts, self.sender.latency_ms, self.sender.sent
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.sender.scripts, self.sender.latency_ms, self.sender.sent = scripts, latency, sent
-        self.directory = EndpointCache(Cipher(b"k" * 32), "Uplift-Webhooks/test")
+        self.parts = build_engine(
+            self.database,
+            Cipher(b"k" * 32),
+            self.sender,
+            self.clock,
+            self.settings,
+            LocalFoundation(self.settings.process_id),
+            user_agent="Uplift-Webhooks/test",
+            on_lines=self.lines.extend,
+            on_end=self.loop_ended,
+        )
+        self.engine, self.directory = self.parts.engine, self.parts.cache
         self.directory.load(
             await self.database.read(accounts.live),
             [],
             await self.database.read(event_types.live),
             await self.database.read(endpoints.live),
         )
-        self.engine = Engine(self.database, self.directory, self.sender, self.clock, self.settings, self.lines.extend)
-        self.engine.on_end = self.note_end
         await self.engine.start(dispatch=dispatch)
         await self.settle()
 
@@ -360,7 +377,7 @@ class World:
         data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
         drafts = [Draft(live, data % n, **fields) for n in range(count)]
         owner = account or self.account
-        answers = [self.engine.acceptor.accept(owner.seq, [draft]) for draft in drafts]
+        answers = [self.parts.acceptor.accept(owner.seq, [draft]) for draft in drafts]
         results = await asyncio.gather(*answers)
         stored: list[Appended] = []
         for result in results:
@@ -382,7 +399,7 @@ class World:
 
     def _loops_wait(self) -> bool:
         """Whether no loop of the engine is in the middle of something, such as work on another thread."""
-        return self.clock.waiting >= sum(not task.done() for task in [*self.engine._tasks, *self.callers])
+        return self.clock.waiting >= sum(not task.done() for task in [*self.engine.tasks, *self.callers])
 
     async def run_for(self, ms: int) -> None:
         """Let so much time pass, stopping at every instant at which something was due."""
@@ -437,7 +454,7 @@ class World:
         record = self.directory.endpoints[seq].record
         await self.database.write(lambda c: endpoints.delete(c, record.account_seq, record.id, now=self.clock.now))
         self.directory.drop_endpoint(seq)
-        self.engine.forget(seq)
+        self.parts.changes.deleted(seq)
 
     async def move(self, seq: int, host: str) -> None:
         """Give an endpoint the URL of another host, as the service does."""
@@ -459,11 +476,11 @@ class World:
         record = await self.database.write(lambda c: endpoints.switch_off(c, seq, state, reason, now=self.clock.now))
         assert record is not None
         self.directory.put_endpoint(record)
-        self.engine.switched_off(seq)
+        self.parts.changes.disabled(seq)
 
     async def enable(self, seq: int, held: HeldAction = HeldAction.SEND) -> None:
         """Enable an endpoint, as the service does."""
-        assert await self.engine.finish_holding(seq, 3 * SECOND)
+        assert await self.parts.changes.finish_holding(seq, 3 * SECOND)
         await self.switch_on(seq, held)
 
     async def switch_on(self, seq: int, held: HeldAction) -> None:
@@ -471,7 +488,7 @@ class World:
         record = await self.database.write(lambda c: endpoints.switch_on(c, seq, held, now=self.clock.now))
         assert record is not None
         self.directory.put_endpoint(record)
-        self.engine.switched_on(seq)
+        self.parts.changes.enabled(seq)
 
     async def attempts(self) -> list[sa.Row[Any]]:
         """All attempts as they are stored."""

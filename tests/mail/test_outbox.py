@@ -17,6 +17,7 @@ from tests.mail.postbox import Postbox, silence
 
 from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
 from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.mail.outbox import BITE, LOOK_EVERY_MS, Outbox
 from uplift_server.mail.smtp import SmtpServer
 from uplift_server.store import outbox
@@ -64,7 +65,9 @@ class Office:
         server = parse_mail_server(f"smtp://127.0.0.1:{port or self.postbox.port}")
         relay = SmtpServer(server, own_name="hooks.uplift.example", exchange_seconds=seconds)
         sender = Mailbox("Uplift Webhooks", "webhooks@uplift.example")
-        return Outbox(self.database, self.clock, relay, sender=sender, public_url=PUBLIC_URL, link_key=LINK_KEY)
+        return Outbox(
+            self.database, LocalShards(), self.clock, relay, sender=sender, public_url=PUBLIC_URL, link_key=LINK_KEY
+        )
 
     async def rows(self) -> list[Any]:
         """All notices as they are stored."""
@@ -424,7 +427,7 @@ async def test_what_was_sent_is_written_down_though_the_duty_is_anothers_by_then
     outbox = office.outbox()
 
     async def away(_body: object) -> None:
-        outbox.on_duty = lambda: False
+        monkeypatch.setattr(LocalShards, "holds", lambda _self, _job: False)
         raise Unavailable("away")
 
     async with running(outbox):

@@ -7,6 +7,7 @@ from typing import Any
 from tests.engines import Place
 
 from uplift_server.delivery.cluster.cache_sync import CacheSync
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.service.authentication import OPERATOR_PREFIX
 from uplift_server.service.errors import Unauthorized
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
@@ -30,8 +31,8 @@ async def test_a_stored_operator_key_stays_worthless_whatever_is_read_again(worl
     assert lets_in(world, world.operator_key)
     set_in_settings = World(world.database, world.place)
     await begin(set_in_settings.context, KEY_CLAIM, CONFIGURED)
-    acting: Any = SimpleNamespace(replays=SimpleNamespace(known=()), relay=None)
-    feed = CacheSync(world.database, set_in_settings.directory, set_in_settings.clock, acting)
+    unused: Any = SimpleNamespace(known=())
+    feed = CacheSync(world.database, set_in_settings.directory, LocalShards(), *[unused] * 5, set_in_settings.clock)
     await feed.begin()
     for _ in range(2):
         assert lets_in(set_in_settings, CONFIGURED)

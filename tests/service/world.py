@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, cast
 
+from tests.caches import endpoint_cache
 from tests.delivery.world import VirtualClock
 from tests.engines import Place
 
@@ -11,8 +12,9 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.security.rights import Role
-from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.listening.audience import Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
+from uplift_server.observe.counters import EngineCounters
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.authentication import digest_of
 from uplift_server.service.context import ServiceContext
@@ -38,14 +40,11 @@ _HASHED: dict[str, str] = {}
 """By password: to make a hash takes longer than most tests."""
 
 
-class _Engine:
-    """Is told what becomes of accounts and endpoints, and does nothing."""
+class _Ignored:
+    """Ignores changes of endpoints."""
 
-    def __init__(self, relay: Relay) -> None:
-        self.relay = relay
-
-    def forget(self, endpoint_seq: int) -> None:
-        """An endpoint is gone."""
+    def deleted(self, endpoint_seq: int) -> None:
+        """See EndpointChanges."""
 
 
 class World:
@@ -56,9 +55,10 @@ class World:
         clock = self.clock
         self.passwords = Passwords()
         self.cipher = Cipher(bytes(32))
-        self.directory = EndpointCache(self.cipher, "test")
-        engine = _Engine(Relay(database, self.directory, clock))
-        self.context = ServiceContext(database, self.directory, clock, cast(EngineLink, engine), Cursors(bytes(32)))
+        self.directory = endpoint_cache(self.cipher)
+        relay, ignored = Relay(database, self.directory, Audience(), NoAnnouncer(), clock), cast(Any, _Ignored())
+        engine = EngineLink(relay, EngineCounters(), ignored, ignored, ignored, ignored)
+        self.context = ServiceContext(database, self.directory, clock, engine, Cursors(bytes(32)))
         self.services = self.build(mails=True)
         self.operator_key = ""
 

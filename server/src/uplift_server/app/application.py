@@ -16,6 +16,7 @@ from uplift_server.api.ingest import IngestRoutes
 from uplift_server.api.single_headers import SingleHeaders
 from uplift_server.api.traceparents import Traceparents
 from uplift_server.api.vital_signs import VitalSigns
+from uplift_server.app.engine_parts import EngineParts, Foundation, LocalFoundation, build_engine
 from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
 from uplift_server.app.process import collector_paused, raise_file_limit, settle_memory, switch_threads_often
 from uplift_server.app.wiring import database, engine_settings, sender_settings
@@ -26,12 +27,9 @@ from uplift_server.core.http.forwarding import parse_networks
 from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.open_files import FILES_LEAST, divide_files, files_needed
-from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.mail_settings import parse_mailbox
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
-from uplift_server.delivery.endpoint_cache import EndpointCache
-from uplift_server.delivery.engine import Engine
 from uplift_server.delivery.sending.http.client import Sender
 from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.tracing import Traces
@@ -98,13 +96,13 @@ class Application:
         self._keep_key = keep_key
         self._time = DatabaseTime()
         self._clock = SystemClock(self._time.now_ns) if config.on_postgresql else SystemClock()
-        self._line: MessageBus | None = None
+        self._bus: MessageBus | None = None
         self._settings = sender_settings(config)
         self._database = database(config)
         self._log = structlog.get_logger()
         self._stopped = asyncio.Event()
         self._resolver: Resolver
-        self._engine: Engine
+        self._parts: EngineParts
         self._outbox: Outbox | None = None
         self._traces: Traces | None = None
         self._context: ServiceContext
@@ -151,11 +149,11 @@ class Application:
             cipher = await self._cipher(key)
             self._started_at = self._clock.now_ms()
             self._build(cipher, undo)
-            await self._engine.join()
-            key_claim = KeyClaim(fingerprint(key), self._engine.owner)
+            await self._parts.engine.join()
+            key_claim = KeyClaim(fingerprint(key), self._parts.shards.process_id)
             with collector_paused():
                 self.new_operator_key = await begin(self._context, key_claim, self._operator_key, self._keep_key)
-            await self._engine.start(dispatch=self._dispatch)
+            await self._parts.engine.start(dispatch=self._dispatch)
             if self._traces is not None:
                 self._traces.start()
             if self._dispatch:
@@ -186,7 +184,7 @@ class Application:
 
     async def stop(self) -> None:
         """Drain: accept nothing more, finish or give back what is in flight, close the database. Within 20 s."""
-        self._engine.acceptor.close()
+        self._parts.acceptor.close()
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
@@ -194,7 +192,7 @@ class Application:
             mails = asyncio.create_task(self._stop_outbox())
             await asyncio.wait([mails], timeout=OUTBOX_SECONDS)
             # The last answers go out while attempts in flight finish.
-            await asyncio.gather(self._serving, self._engine.drain(), mails)
+            await asyncio.gather(self._serving, self._parts.engine.drain(), mails)
         await self._rescue()
         for what, close in (
             ("traces", self._stop_traces),
@@ -218,7 +216,7 @@ class Application:
             if self._stopped.is_set():
                 return
         self._note_lost(change)
-        self._engine.acceptor.close()
+        self._parts.acceptor.close()
         self.request_stop()
 
     def _note_lost(self, change: FileChange) -> None:
@@ -318,13 +316,13 @@ class Application:
     async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
             from uplift_server.delivery.cluster.membership import learn_time  # noqa: PLC0415 - see `database`
-            from uplift_server.store.postgres.message_bus import line_to  # noqa: PLC0415
+            from uplift_server.store.postgres.message_bus import message_bus  # noqa: PLC0415
             from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
             await prepare(self._config.database_url)
-            self._line = line_to(self._config.database_direct_url or self._config.database_url)
-            undo.push_async_callback(self._line.close)
-            await learn_time(self._line, self._time)
+            self._bus = message_bus(self._config.database_direct_url or self._config.database_url)
+            undo.push_async_callback(self._bus.close)
+            await learn_time(self._bus, self._time)
         else:
             copy = schema_version.upgrade(self._config.database_path, now_ms=self._clock.now_ms())
             publish_key(self._config)
@@ -354,7 +352,6 @@ class Application:
             ) from error
         except ValueError as error:
             raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct it, or leave it out")) from error
-        directory = EndpointCache(cipher, f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)")
         if self._given_writer is None:
             self._log_writer = LogWriter(raw_stream(sys.stderr))
             undo.callback(self._log_writer.close)
@@ -362,16 +359,26 @@ class Application:
             self._log_writer = self._given_writer
         self._attempt_log = AttemptLog(self._log_writer, config.log_format, colours=colourful(sys.stderr))
         self._traces = self._make_traces(undo)
-        self._engine = self._make_engine(directory, sender)
-        self._engine.on_end = self._stop_for
-        undo.push_async_callback(self._engine.drain)
+        self._parts = build_engine(
+            self._database,
+            cipher,
+            sender,
+            self._clock,
+            engine_settings(config),
+            self._foundation(),
+            user_agent=f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)",
+            on_lines=self._note_attempts,
+            on_end=self._stop_for,
+        )
+        cache, acceptor = self._parts.cache, self._parts.acceptor
+        undo.push_async_callback(self._parts.engine.drain)
         self._context = ServiceContext(
             self._database,
-            directory,
+            cache,
             self._clock,
-            self._engine,
+            self._parts.link(),
             Cursors(derived_key(parse_key(secret_key(config)), "cursors")),
-            id_sequence=self._engine.acceptor.ids,
+            id_sequence=acceptor.ids,
         )
         services = Services.build(
             self._context,
@@ -392,9 +399,9 @@ class Application:
                 lambda: self._log_writer.dropped,
             ),
         )
-        ingest = Ingest(directory, self._engine.acceptor, self._clock)
+        ingest = Ingest(cache, acceptor, self._clock)
         if self._traces is not None:
-            ingest = TracedIngest(directory, self._engine.acceptor, self._clock, self._traces.note_event)
+            ingest = TracedIngest(cache, acceptor, self._clock, self._traces.note_event)
         api = create_api(services)
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         routes = IngestRoutes(
@@ -404,23 +411,12 @@ class Application:
             self._traced(routes) if self._role.serves else SingleHeaders(VitalSigns(api)), self._callers_max
         )
 
-    def _make_engine(self, directory: EndpointCache, sender: Sender) -> Engine:
-        settings, write = engine_settings(self._config), self._note_attempts
-        if self._line is None:
-            return Engine(self._database, directory, sender, self._clock, settings, write)
-        from uplift_server.delivery.cluster.engine import SharedEngine  # noqa: PLC0415 - see `database`
+    def _foundation(self) -> Foundation:
+        if self._bus is None:
+            return LocalFoundation(engine_settings(self._config).process_id)
+        from uplift_server.app.cluster_parts import ClusteredFoundation  # noqa: PLC0415 - see `database`
 
-        return SharedEngine(
-            self._database,
-            directory,
-            sender,
-            self._clock,
-            settings,
-            write,
-            line=self._line,
-            time=self._time,
-            role=self._role,
-        )
+        return ClusteredFoundation(self._database, self._bus, self._clock, self._time, self._role)
 
     def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
         """Traces, where the operator has somewhere to send them."""
@@ -479,13 +475,13 @@ class Application:
 
         self._outbox = Outbox(
             self._database,
+            self._parts.jobs,
             self._clock,
             SmtpServer.configured(self._config),
             sender=parse_mailbox(self._config.mail_from or ""),
             public_url=self._public_url(),
             link_key=self._link_key(),
         )
-        self._outbox.on_duty = self._engine.duty(SingletonJob.OUTBOX)
         undo.push_async_callback(self._outbox.stop)
         self._outbox.start()
 

@@ -42,7 +42,7 @@ def engine_settings(config: Config) -> EngineSettings:
         in_flight_max=config.max_in_flight,
         endpoint_in_flight_max=config.max_in_flight_per_endpoint,
         retention_ms=config.retention_ms,
-        watch=HealthSettings(
+        health=HealthSettings(
             HealthRule(config.warn_after_ms, config.disable_after_ms),
             gone_disables=config.gone_disables_endpoint,
             mails=config.sends_mail,

@@ -113,7 +113,7 @@ class Visit:
     def mass_failure(self) -> Outage | None:
         """The mass failure that goes on, as operators are told on every page."""
         is_operator = self.visitor is not None and self.visitor.person is None
-        return self.services.context.engine.mass_failure() if is_operator else None
+        return self.services.context.engine.status.outage if is_operator else None
 
     def enter(self, account: str) -> None:
         """Act for an account from here on. Raises NotFound where the visitor is none of its members."""

@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from uplift_server.core.operations.clock_offset import READINGS_KEPT, Reading, best
+from uplift_server.delivery.ports import Callback, Handle
 
 SLEW_DIVISOR: Final = 10
 """While the machine's clock is behind ours, ours runs a tenth slower until both agree."""
@@ -19,42 +20,6 @@ _log = structlog.get_logger()
 def _ticks_ns() -> int:
     # Linux counts a machine's sleep by another clock than the monotonic one, which other systems let go on.
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-class Clock(Protocol):
-    """The wall clock, and waiting by it."""
-
-    def now_ms(self) -> int:
-        """Unix time in ms, by which everything here waits. It never goes back."""
-
-    def wall_ms(self) -> int:
-        """Unix time in ms as the machine has it now, for what others compare with a clock of their own."""
-
-    def monotonic_us(self) -> int:
-        """Microseconds since some instant, for measuring how long something took."""
-
-    def processor_s(self) -> float:
-        """Processor time this process has used so far."""
-
-    async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        """Until the event is set or the time is over, whichever comes first."""
-
-    def call_at(self, at_ms: float, callback: "Callback") -> "Handle":
-        """Call back once at an instant (Unix ms), or soon if it has passed."""
-
-
-class Callback(Protocol):
-    """What `call_at` calls."""
-
-    def __call__(self) -> None:
-        """Without arguments."""
-
-
-class Handle(Protocol):
-    """A call to come."""
-
-    def cancel(self) -> None:
-        """Do not make it."""
 
 
 class DatabaseTime:

@@ -4,12 +4,13 @@ The store has the truth; whoever changes it there puts the new record here befor
 Everything is read and changed on the event loop only.
 """
 
+import asyncio
 import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 import jsonschema_rs
 import msgspec
@@ -26,6 +27,7 @@ from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MA
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.core.security.signing import Signer
+from uplift_server.delivery.ports import Shards
 from uplift_server.delivery.sending.http.hostnames import to_ascii
 from uplift_server.delivery.sending.http.request import Target
 from uplift_server.store.encryption import Cipher, is_unbound
@@ -174,7 +176,6 @@ class LiveEndpoint:
         "health_saved_at",
         "health_saved_failing",
         "id_text",
-        "owned",
         "record",
         "seq",
         "subscription",
@@ -192,8 +193,6 @@ class LiveEndpoint:
         self._make_parts = make_parts
         self._parts: RequestParts | None = None
         self.deleted = False
-        self.owned = True
-        """Whether it is this process that attempts its deliveries."""
         self.failed_event: int | None = None
         """The event whose attempt failed last, as far as this process knows: it tells why the endpoint fails."""
         self.health_saved_at = 0
@@ -221,12 +220,22 @@ def _subscription(patterns: tuple[str, ...]) -> Subscription:
     return Subscription(patterns)
 
 
-class EndpointCache:
-    """See the module. `user_agent` is sent with every request."""
+class EndpointLimits(Protocol):
+    """Enforces the limits of endpoints."""
 
-    def __init__(self, cipher: Cipher, user_agent: str) -> None:
+    def adjust(self, endpoint: LiveEndpoint) -> None:
+        """Apply the limits and the host of an endpoint that was added or changed."""
+
+
+class EndpointCache:
+    """Accounts, keys, event types and endpoints by their keys."""
+
+    def __init__(self, cipher: Cipher, user_agent: str, shards: Shards, limits: EndpointLimits) -> None:
+        """`user_agent` is sent with every request."""
         self.cipher = cipher
         self._user_agent = user_agent
+        self._shards = shards
+        self._limits = limits
         self.accounts: dict[int, Account] = {}
         self.accounts_by_id: dict[bytes, Account] = {}
         self.keys: dict[bytes, ApiKey] = {}
@@ -237,14 +246,9 @@ class EndpointCache:
         self.endpoints_by_id: dict[bytes, LiveEndpoint] = {}
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
-        self.on_endpoint_changed: Callable[[LiveEndpoint], None] = _ignore
-        """Told of every endpoint that was added or changed."""
         self.overlaps: dict[int, int] = {}
         """By endpoint, until when its previous secret is live (Unix ms): those that have one stored."""
-        self.on_overlap: Callable[[], None] = lambda: None
-        """Told when one is added."""
-        self.owns: Callable[[int], bool] = _everything
-        """Whether an endpoint, also one that is not known, is this process's to deliver to."""
+        self.overlap_added = asyncio.Event()
         self._changed: list[set[Named]] = []
         """What was changed since it was begun to be noted; one for each who wants to know."""
 
@@ -348,7 +352,7 @@ class EndpointCache:
         live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
         live.health = record.health
         live.health_saved_failing = record.failing_since is not None
-        live.owned = self.owns(record.seq)
+        self._shards.add(record.seq)
         return live
 
     def _open_secrets(self, record: Endpoint) -> tuple[SecretPair[str], dict[str, str]]:
@@ -396,7 +400,7 @@ class EndpointCache:
         self._by_account.setdefault(record.account_seq, {})[record.seq] = live
         self._matches.clear()
         self._note_overlap(record)
-        self.on_endpoint_changed(live)
+        self._limits.adjust(live)
 
     def drop_endpoint(self, seq: int) -> None:
         """Forget a deleted endpoint; what waits for it in memory finds it marked."""
@@ -404,6 +408,7 @@ class EndpointCache:
         live = self.endpoints.pop(seq, None)
         if live is not None:
             live.deleted = True
+            self._shards.discard(seq)
             self.overlaps.pop(seq, None)
             del self.endpoints_by_id[live.record.id]
             del self._by_account[live.record.account_seq][seq]
@@ -414,7 +419,7 @@ class EndpointCache:
             self.overlaps.pop(record.seq, None)
         else:
             self.overlaps[record.seq] = record.previous_expires_at
-            self.on_overlap()
+            self.overlap_added.set()
 
     def endpoints_of(self, account_seq: int) -> Iterable[LiveEndpoint]:
         """The endpoints of an account."""
@@ -429,11 +434,3 @@ class EndpointCache:
                 endpoint for endpoint in self.endpoints_of(account_seq) if endpoint.subscription.wants(event_type)
             )
         return found
-
-
-def _ignore(_endpoint: LiveEndpoint) -> None:
-    pass
-
-
-def _everything(_endpoint_seq: int) -> bool:
-    return True

@@ -8,9 +8,9 @@ rows in the store's queue, and its other requests wait here until those are stor
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -29,8 +29,9 @@ from uplift_server.core.limits import (
     GROUP_ROWS_MAX,
 )
 from uplift_server.core.scheduling.lane import Kind, Lane
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
+from uplift_server.delivery.listening.audience import Audience
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.counters import EngineCounters, Refusal, SetAside
@@ -103,6 +104,13 @@ class _Group(NamedTuple):
     """Events and deliveries together."""
 
 
+class StoredEvents(Protocol):
+    """Passes stored events on to listen streams."""
+
+    def note_stored(self, account_seq: int) -> None:
+        """Events of an account with a stream were stored."""
+
+
 class BacklogFull(Exception):
     """The events of one request are wanted by so many endpoints that storing them would hold up everybody."""
 
@@ -117,21 +125,25 @@ class Acceptor:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
         lanes: DeliveryLanes,
         due: DueEndpoints,
+        audience: Audience,
+        stored: StoredEvents,
         clock: Clock,
         measures: EngineCounters,
         *,
-        owner: int,
         lease_ms: int,
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
         self._lanes = lanes
         self._due = due
         self._clock = clock
         self._measures = measures
-        self.owner = owner
+        self._audience = audience
+        self._stored_events = stored
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
         """Requests that go to the store at the end of this turn of the event loop."""
@@ -142,12 +154,6 @@ class Acceptor:
         self._batches = 0
         self._closed = False
         self._refusing = False
-        self.listened: Collection[int] = ()
-        """Accounts somebody wants to be told of."""
-        self.on_stored: Callable[[int], None] = lambda _account_seq: None
-        """Told of each of those when events of it were stored."""
-        self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
-        """Told of other processes' endpoints for which something was stored."""
         self.ids = IdSequence()
         """The source of all IDs of this process."""
         self._random = b""
@@ -265,7 +271,7 @@ class Acceptor:
             if endpoint.record.state is not EndpointState.ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
                 continue
-            if not endpoint.owned:
+            if not self._shards.owns(endpoint.seq):
                 group.foreign.append(endpoint.seq)
                 deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
                 continue
@@ -273,7 +279,7 @@ class Acceptor:
             if self._lanes.room(lane, now) > 0:
                 self._lanes.reserve(lane, len(body))
                 lease_until = now + self._lease_ms
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self.owner))
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self._shards.process_id))
                 group.reserved.append((len(group.events), endpoint, lane, lease_until))
             else:
                 group.overflow.append(endpoint)
@@ -358,7 +364,7 @@ class Acceptor:
                 )
         foreign = {seq: None for group in groups for seq in group.foreign}
         if foreign and error is None:
-            self.on_foreign(foreign)
+            self._shards.notify_owners(foreign)
         if error is None:
             self._note_overflow(groups)
         self._lanes.pump()
@@ -414,10 +420,11 @@ class Acceptor:
     def _hand_over(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
         """Put what was born leased into its lane; give the room back where nothing was stored."""
         stored = result if isinstance(result, list) else None
-        if self.listened and stored is not None:
+        listened = self._audience.accounts
+        if listened and stored is not None:
             for account_seq in {event.account_seq for event in group.events}:
-                if account_seq in self.listened:
-                    self.on_stored(account_seq)
+                if account_seq in listened:
+                    self._stored_events.note_stored(account_seq)
         for place, endpoint, lane, lease_until in group.reserved:
             event = group.events[place]
             if stored is None or stored[place].duplicate:

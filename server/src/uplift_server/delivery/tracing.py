@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from uplift_server.core.http.trace_context import TraceContext, parse_traceparent
-from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.ports import Clock
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.trace_records import AcceptedEvent, EndedAttempt, Tracer
 from uplift_server.store import trace_parents

@@ -6,11 +6,11 @@ the two, or loses the server's answer, is sent once more: as the same message, w
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
 
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.mail_settings import Mailbox
 from uplift_server.core.people.notifications import GIVE_UP_AFTER_MS, LASTS_MS, Notice, retry_at
 from uplift_server.mail.emails import letter
@@ -39,6 +39,13 @@ class Clock(Protocol):
         """Until the event is set or the time is over, whichever comes first."""
 
 
+class SingletonJobs(Protocol):
+    """The jobs that one process does for all."""
+
+    def holds(self, job: SingletonJob) -> bool:
+        """Whether this process does a job now."""
+
+
 class Outbox:
     """Sends what is due, one mail after the other.
 
@@ -48,6 +55,7 @@ class Outbox:
     def __init__(
         self,
         database: Database,
+        jobs: SingletonJobs,
         clock: Clock,
         relay: SmtpServer,
         *,
@@ -56,6 +64,7 @@ class Outbox:
         link_key: bytes,
     ) -> None:
         self._database = database
+        self._jobs = jobs
         self._clock = clock
         self._relay = relay
         self._sender = sender
@@ -64,8 +73,6 @@ class Outbox:
         self._stopping = asyncio.Event()
         self._unsettled: list[EmailResult] = []
         self._task: asyncio.Task[None] | None = None
-        self.on_duty: Callable[[], bool] = lambda: True
-        """Whether this is for this process to do, and not for another."""
 
     def start(self) -> None:
         """Begin to send."""
@@ -84,7 +91,7 @@ class Outbox:
             try:
                 # What became of mails is written down by whoever sent them, whose duty it may be by now.
                 await self._settle()
-                sent = self.on_duty() and await self.send_due()
+                sent = self._jobs.holds(SingletonJob.OUTBOX) and await self.send_due()
             except Unavailable:
                 sent = False
             except Exception:
@@ -107,7 +114,11 @@ class Outbox:
         try:
             async with self._relay.connected() as connection:
                 for notice in owed:
-                    if self._stopping.is_set() or not self.on_duty() or not await self._send(connection, notice):
+                    if (
+                        self._stopping.is_set()
+                        or not self._jobs.holds(SingletonJob.OUTBOX)
+                        or not await self._send(connection, notice)
+                    ):
                         break
         except MailNotSent as failure:
             for notice in owed:

@@ -163,7 +163,7 @@ class Accounts:
             cache.drop_key(digest)
         for endpoint_seq in deleted.endpoint_seqs:
             cache.drop_endpoint(endpoint_seq)
-            self._context.engine.forget(endpoint_seq)
+            self._context.engine.endpoints.deleted(endpoint_seq)
         cache.drop_account(deleted.account.seq)
         self._context.engine.relay.end_of_account(deleted.account.seq)
 

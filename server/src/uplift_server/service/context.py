@@ -13,8 +13,8 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.ids import IdSequence
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.problems import Problem
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import Clock
 from uplift_server.service import errors
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.principals import Caller

@@ -97,14 +97,14 @@ class EndpointStates:
         until = self._context.now() + HOLD_WITHIN_MS
         while True:
             record = self._endpoints.live(caller, endpoint)
-            if not await self._context.engine.finish_holding(record.seq, until - self._context.now()):
+            if not await self._context.engine.endpoints.finish_holding(record.seq, until - self._context.now()):
                 raise errors.Busy(_STILL_HOLDING)
             try:
                 return await self._apply(caller, endpoint, self._on(record, held), problems)
             except _SwitchedOffSince as news:
                 # By another process, or just now: what was pending then is to be held first, too.
                 self._context.cache.put_endpoint(news.endpoint)
-                self._context.engine.switched_off(news.endpoint.seq)
+                self._context.engine.endpoints.disabled(news.endpoint.seq)
 
     def _on(self, seen: Endpoint, held: HeldAction) -> Decide:
         """Enabling one of which all is held that was pending when it was last seen switched off."""
@@ -116,12 +116,12 @@ class EndpointStates:
                 if (seen.state, seen.state_since) != (found.state, found.state_since):
                     raise _SwitchedOffSince(found)
                 changed = endpoints.switch_on(connection, found.seq, held, now=self._context.now())
-                return _Change(changed, "endpoint.enabled", details, engine.switched_on)
+                return _Change(changed, "endpoint.enabled", details, engine.endpoints.enabled)
             as_it_is = held is (HeldAction.SEND if found.held_action is None else found.held_action)
             if as_it_is or not endpoint_backlog.held_counts(connection, [found.seq], limit=1)[found.seq]:
                 return None
             changed = endpoints.treat_held(connection, found.seq, held)
-            return _Change(changed, "endpoint.enabled", details, engine.treat_held)
+            return _Change(changed, "endpoint.enabled", details, engine.endpoints.held_action_changed)
 
         return enable
 
@@ -131,7 +131,7 @@ class EndpointStates:
         if reason is not None:
             action, details = "endpoint.disabled", {"reason": reason.text, **details}
         changed = endpoints.switch_off(connection, found.seq, state, reason, now=self._context.now())
-        return _Change(changed, action, details, self._context.engine.switched_off)
+        return _Change(changed, action, details, self._context.engine.endpoints.disabled)
 
     async def _apply(
         self, caller: Caller, endpoint: str, decide: Decide, problems: Sequence[Problem], *, hold: bool = False
@@ -141,7 +141,7 @@ class EndpointStates:
         changed = await self._context.carry_out(self._change(caller, endpoint, decide))
         if hold:
             # What waits leased in memory is no longer counted as if it were in flight.
-            await self._context.engine.finish_holding(changed.seq, HOLD_AT_ONCE_MS)
+            await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_AT_ONCE_MS)
         return await self._endpoints.shown(changed)
 
     async def _change(self, caller: Caller, text: str, decide: Decide) -> Endpoint:

@@ -232,9 +232,9 @@ class Endpoints:
                 self._headers(endpoint),
                 failures.get(endpoint.seq),
                 held.get(endpoint.seq, 0),
-                self._context.engine.next_probe_at(endpoint.seq),
-                self._context.engine.disable_at(endpoint.seq),
-                self._context.engine.warn_at(endpoint.seq),
+                self._context.engine.status.next_probe_at(endpoint.seq),
+                self._context.engine.status.disable_at(endpoint.seq),
+                self._context.engine.status.warn_at(endpoint.seq),
             )
             for endpoint in found
         ]
@@ -290,7 +290,7 @@ class Endpoints:
         if repeated:
             return await self.shown(endpoint, repeated=True)
         self._context.cache.put_endpoint(endpoint)
-        self._context.engine.note_due(endpoint.seq)
+        self._context.engine.endpoints.note_due(endpoint.seq)
         return await self.shown(endpoint, secret)
 
     async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:
@@ -344,7 +344,7 @@ class Endpoints:
         if deleted is None:
             raise not_found(_WHAT, endpoint)
         self._context.cache.drop_endpoint(deleted.seq)
-        self._context.engine.forget(deleted.seq)
+        self._context.engine.endpoints.deleted(deleted.seq)
 
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
         """What its owner says of it, its headers opened: sealed anew, the same ones look different."""

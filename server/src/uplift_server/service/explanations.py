@@ -163,7 +163,7 @@ class Explanations:
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
 
     def _answer(self, event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None) -> Why:
-        return why(event, endpoint, delivery, now_ms=self._context.now(), sends=self._context.engine.sends())
+        return why(event, endpoint, delivery, now_ms=self._context.now(), sends=self._context.engine.status.sends())
 
 
 class _Read(NamedTuple):

@@ -11,9 +11,9 @@ from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_instant
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEventType
 from uplift_server.delivery.ingest import Acceptor, BacklogFull, Draft
+from uplift_server.delivery.ports import Clock
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
 from uplift_server.store.hot_records import Appended, IdempotencyConflict

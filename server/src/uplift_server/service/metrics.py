@@ -62,13 +62,13 @@ class Metrics:
         """Everything as it is now; without what the database does not answer in time."""
         context = self._context
         stored = await self._readings.latest()
-        load, endpoints = context.engine.own_load(), await self._endpoints()
+        load, endpoints = context.engine.status.own_load(), await self._endpoints()
         return Snapshot(
             at=context.now(),
             version=__version__,
             python=".".join(map(str, sys.version_info[:3])),
             revision=schema_version.HEAD,
-            engine=context.engine.measures,
+            engine=context.engine.counters,
             store=context.database.measures,
             writes_waiting=context.database.writes_waiting,
             in_flight=load.in_flight,
@@ -77,9 +77,9 @@ class Metrics:
             sending_stopped=load.stopped,
             accounts=len(context.cache.accounts),
             endpoints=endpoints,
-            processes=_by_role(context.engine.processes()),
+            processes=_by_role(context.engine.status.processes()),
             probed=len(load.probes),
-            mass_failure=context.engine.mass_failure() is not None,
+            mass_failure=context.engine.status.outage is not None,
             log_lines_dropped=self._settings.log_lines_dropped(),
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
             stored=stored,

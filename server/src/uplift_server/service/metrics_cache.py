@@ -101,17 +101,17 @@ class MetricsCache:
         Each process tells of its own endpoints, and of all of them where nobody sends.
         """
         context = self._context
-        nobody_sends = not context.engine.sends()
+        nobody_sends = not context.engine.status.sends()
         oldest: dict[str, int | None] = dict.fromkeys(HeldUpBy)
         after = 0
         while True:
             found = await context.database.due_endpoints(after=after, limit=DUE_ENDPOINTS)
             for endpoint_seq, due_at in found:
                 endpoint = context.cache.endpoints.get(endpoint_seq)
-                if endpoint is None or not (endpoint.owned or nobody_sends):
+                if endpoint is None or not (nobody_sends or context.engine.status.owns(endpoint_seq)):
                     continue
                 if due_at <= now and endpoint.takes_deliveries:
-                    why = context.engine.held_up_by(endpoint_seq)
+                    why = context.engine.status.held_up_by(endpoint_seq)
                     oldest[why] = min(due_at, oldest[why] or due_at)
             if len(found) < DUE_ENDPOINTS:
                 return oldest

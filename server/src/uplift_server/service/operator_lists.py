@@ -115,7 +115,7 @@ class OperatorLists:
     def _listed(self, live: LiveEndpoint, held: int) -> ListedEndpoint:
         engine = self._context.engine
         account = self._context.cache.accounts[live.record.account_seq]
-        probe_at, disable_at = engine.next_probe_at(live.seq), engine.disable_at(live.seq)
+        probe_at, disable_at = engine.status.next_probe_at(live.seq), engine.status.disable_at(live.seq)
         return ListedEndpoint(account, live.record, live.health, held, probe_at, disable_at)
 
 

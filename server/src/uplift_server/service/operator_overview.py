@@ -71,7 +71,7 @@ class OperatorOverview:
     async def now(self, caller: Caller) -> OverviewState:
         """How things stand. Raises Unavailable."""
         caller.require_operator()
-        load, now = self._context.engine.load(), self._context.now()
+        load, now = self._context.engine.status.load(), self._context.now()
         waiting, running = await self._context.database.read(lambda c: _read(c, now))
         cache = self._context.cache
         states: dict[str, int] = {}
@@ -84,12 +84,12 @@ class OperatorOverview:
             load,
             self._probed(load.probes),
             [self._replays.shown(replay) for replay in running],
-            self._context.engine.mass_failure(),
-            self._context.engine.processes(),
-            self._context.engine.unheard_ms(),
+            self._context.engine.status.outage,
+            self._context.engine.status.processes(),
+            self._context.engine.status.unheard_ms(),
             len(cache.accounts),
             states,
-            sum(self._context.engine.measures.set_aside),
+            sum(self._context.engine.counters.set_aside),
         )
 
     async def _oldest_due(self, probes: Mapping[int, int], now: int) -> int | None:

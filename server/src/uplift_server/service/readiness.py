@@ -36,7 +36,7 @@ class Readiness:
 
     async def check(self) -> str:
         """The ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
-        unheard_ms = self._context.engine.unheard_ms()
+        unheard_ms = self._context.engine.status.unheard_ms()
         if unheard_ms is not None:
             raise NotReady(
                 f"The last heartbeat of this process in the database is {unheard_ms // 1000} s old. Check its"

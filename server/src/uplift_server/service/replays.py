@@ -186,7 +186,7 @@ class Replays:
         except Conflict as error:
             raise refusal(error) from error
         if not repeated:
-            self._context.engine.replay_changed(replay)
+            self._context.engine.replays.put(replay)
         return self.shown(replay, repeated=repeated)
 
     async def _put_into(self, caller: Caller, replay_id: bytes, state: ReplayState) -> ShownReplay:
@@ -205,7 +205,7 @@ class Replays:
         except Conflict as error:
             raise refusal(error) from error
         if changed:
-            self._context.engine.replay_changed(replay)
+            self._context.engine.replays.put(replay)
         return self.shown(replay)
 
     async def _count(self, choice: Choice) -> _Counting:
@@ -275,5 +275,5 @@ class Replays:
         endpoint = self._context.cache.endpoints.get(replay.choice.endpoint_seq)
         if endpoint is not None and not endpoint.takes_deliveries:
             return "endpoint_paused" if endpoint.record.state is EndpointState.PAUSED else "endpoint_disabled"
-        failing = self._context.engine.next_probe_at(replay.choice.endpoint_seq) is not None
+        failing = self._context.engine.status.next_probe_at(replay.choice.endpoint_seq) is not None
         return "endpoint_failing" if failing else None

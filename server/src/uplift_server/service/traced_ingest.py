@@ -8,9 +8,9 @@ from typing import Final
 from uplift_server.core import ids
 from uplift_server.core.http.trace_context import parse_traceparent
 from uplift_server.core.problems import Problem
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import Acceptor
+from uplift_server.delivery.ports import Clock
 from uplift_server.observe.trace_records import AcceptedEvent
 from uplift_server.service.ingest import Answer, Incoming, Ingest
 from uplift_server.service.principals import Caller

@@ -25,12 +25,12 @@ def shown(context: ServiceContext, found: Sequence[Delivery]) -> list[ShownDeliv
     def show(delivery: Delivery) -> ShownDelivery:
         if delivery.status is not Status.PENDING:
             return ShownDelivery(delivery)
-        probe_at = engine.next_probe_at(delivery.endpoint_seq)
+        probe_at = engine.status.next_probe_at(delivery.endpoint_seq)
         if not delivery.leased:
             waiting = waiting_for(due_at=delivery.due_at, next_probe_at=probe_at, now_ms=now_ms)
             return ShownDelivery(delivery, waiting, probe_at)
         # A lease does not say yet that an attempt is in flight: most of what is leased waits for its turn in memory.
-        in_memory = engine.waiting_events(delivery.endpoint_seq)
+        in_memory = engine.status.waiting_events(delivery.endpoint_seq)
         if in_memory is None:
             return ShownDelivery(delivery, Waiting(WaitingFor.WORKER, None), probe_at)
         if delivery.event_seq not in in_memory:

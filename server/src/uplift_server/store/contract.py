@@ -35,7 +35,7 @@ from uplift_server.store.replays import Choice, Replay
 from uplift_server.store.stream_position import StreamPosition
 
 R = TypeVar("R")
-LINE_TEXT_BYTES_MAX: Final = 7_000
+MESSAGE_BYTES_MAX: Final = 7_000
 """PostgreSQL takes no notification of 8,000 bytes or more."""
 Transaction = Connection
 """What a verb is given. Outside this room it is only handed on."""
@@ -153,16 +153,16 @@ class Database(Protocol):
 
 
 class MessageBus(Protocol):
-    """A connection to the database besides all others: by it a process is heard of, and hears of others, in time."""
+    """A connection of its own for heartbeats and notifications, so that neither waits for other work."""
 
-    on_told: Callable[[str], None]
-    """Told of every text that a process sends, this one's own too, unless it was lost: nobody is to rely on it."""
+    def listen(self, receive: Callable[[str], None]) -> None:
+        """Pass on every published text from now on, also this process's own. Texts may get lost."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """Run a verb in a transaction of its own, beside all other writes. Raises Unavailable."""
 
-    async def tell(self, texts: Sequence[str]) -> None:
-        """Send texts of up to LINE_TEXT_BYTES_MAX to every process on this database. Raises Unavailable."""
+    async def publish(self, texts: Sequence[str]) -> None:
+        """Send texts of up to MESSAGE_BYTES_MAX to every process on this database. Raises Unavailable."""
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Close the connection."""

@@ -10,15 +10,17 @@ Who could not look for so long that changes are not noted any more reads everyth
 import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import structlog
 
-from uplift_server.core.deliveries.health import Health
-from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, Named
+from uplift_server.delivery.endpoint_cache import EndpointCache, Named
+from uplift_server.delivery.health.endpoint_changes import EndpointChanges
+from uplift_server.delivery.health.monitor import HealthMonitor
 from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.replays.jobs import ReplayJobs
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.store import accounts, change_log, endpoints, event_types, health, keys, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.encryption import WrongSecretKey
@@ -41,31 +43,6 @@ _log = structlog.get_logger()
 
 Subject = tuple[str, int]
 """A table, and the number of a row."""
-
-
-class Acting(Protocol):
-    """What an engine does about what was changed."""
-
-    relay: Relay
-    replays: ReplayJobs
-
-    def switched_off(self, endpoint_seq: int) -> None:
-        """An endpoint was paused or disabled."""
-
-    def switched_on(self, endpoint_seq: int) -> None:
-        """An endpoint was enabled."""
-
-    def treat_held(self, endpoint_seq: int) -> None:
-        """What becomes of what an enabled endpoint holds was changed."""
-
-    def forget(self, endpoint_seq: int) -> None:
-        """An endpoint was deleted."""
-
-    def is_well_again(self, endpoint: LiveEndpoint) -> None:
-        """An endpoint of this process's that failed was attempted well by the one that had it before."""
-
-    def replay_changed(self, replay: Replay) -> None:
-        """A replay was made, paused, resumed, cancelled or ended."""
 
 
 class _Read(NamedTuple):
@@ -104,11 +81,27 @@ class _Read(NamedTuple):
 class CacheSync:
     """Follows what is changed, and how endpoints fare that other processes attempt."""
 
-    def __init__(self, database: Database, cache: EndpointCache, clock: Clock, acting: Acting) -> None:
+    def __init__(
+        self,
+        database: Database,
+        cache: EndpointCache,
+        shards: Shards,
+        changes: EndpointChanges,
+        lanes: DeliveryLanes,
+        monitor: HealthMonitor,
+        replays: ReplayJobs,
+        relay: Relay,
+        clock: Clock,
+    ) -> None:
         self._database = database
         self._cache = cache
         self._clock = clock
-        self._acting = acting
+        self._shards = shards
+        self._changes = changes
+        self._lanes = lanes
+        self._monitor = monitor
+        self._replays = replays
+        self._relay = relay
         self._next_xid = 0
         self._seen: dict[Subject, int] = {}
         """By subject, the transaction whose change was read last."""
@@ -180,7 +173,7 @@ class CacheSync:
             "event_types": cache.event_types_by_seq,
             "api_keys": [key.seq for key in cache.keys.values() if key.seq],
             "endpoints": cache.endpoints,
-            "replays": self._acting.replays.known,
+            "replays": self._replays.known,
         }
         for kind in change_log.SUBJECTS:
             wanted = set(held[kind])
@@ -223,12 +216,12 @@ class CacheSync:
             if kind == "endpoints":
                 self._drop_endpoint(seq)
         for replay in read.replays:
-            self._acting.replay_changed(replay)
+            self._replays.put(replay)
 
     def _drop_account(self, seq: int) -> None:
         if seq not in self._cache.accounts:
             return
-        self._acting.relay.end_of_account(seq)
+        self._relay.end_of_account(seq)
         # They are told of, too, but maybe later; and nobody may find one without its account.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
@@ -238,7 +231,7 @@ class CacheSync:
         # The one that stands in the settings has no number.
         for key in [key for key in self._cache.keys.values() if key.seq in gone and key.seq]:
             self._cache.drop_key(key.digest)
-            self._acting.relay.end_of_key(key.id)
+            self._relay.end_of_key(key.id)
 
     def _put_event_types(self, live: Iterable[EventType], deleted: Iterable[EventType]) -> None:
         for event_type in deleted:
@@ -257,7 +250,7 @@ class CacheSync:
         if seq not in self._cache.endpoints:
             return
         self._cache.drop_endpoint(seq)
-        self._acting.forget(seq)
+        self._changes.deleted(seq)
 
     def _put_endpoint(self, record: Endpoint) -> None:
         if record.account_seq not in self._cache.accounts:
@@ -271,15 +264,17 @@ class CacheSync:
                 _log.error("an endpoint was sealed with another key than this process has", endpoint=record.seq)
                 return
         live = self._cache.endpoints[record.seq]
-        live.health = _merged(live, record.health)
+        # The owner knows the health first, except for excused time.
+        is_own = self._shards.owns(record.seq)
+        live.health = live.health.with_excuses_of(record.health) if is_own else record.health
         if was is None:
-            self._acting.treat_held(record.seq)
+            self._changes.held_action_changed(record.seq)
         elif live.takes_deliveries and was.state is not record.state:
-            self._acting.switched_on(record.seq)
+            self._changes.enabled(record.seq)
         elif was.state is not record.state:
-            self._acting.switched_off(record.seq)
+            self._changes.disabled(record.seq)
         elif (was.held_action, was.held_through) != (record.held_action, record.held_through):
-            self._acting.treat_held(record.seq)
+            self._changes.held_action_changed(record.seq)
 
     async def _follow_health(self, now: int) -> None:
         """Take over how endpoints fare that other processes attempt."""
@@ -290,11 +285,12 @@ class CacheSync:
             live = self._cache.endpoints.get(seq)
             if live is None:
                 continue
-            if not live.owned:
+            if not self._shards.owns(seq):
                 live.health = told
             elif live.health != (well := live.health.with_success_of(told)):
                 live.health = well
-                self._acting.is_well_again(live)
+                self._lanes.reset(live)
+                self._monitor.note(live)
 
 
 def _read(connection: Transaction, wanted: dict[str, list[int]]) -> _Read:
@@ -319,8 +315,3 @@ def _configuration(record: Endpoint) -> Endpoint:
         excused_ms=0,
         warned_at=None,
     )
-
-
-def _merged(live: LiveEndpoint, stored: Health) -> Health:
-    """How an endpoint fares: of its own, this process knows it first, but for what another has excused."""
-    return live.health.with_excuses_of(stored) if live.owned else stored

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
-from uplift_server.delivery.clock import Clock
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.store import change_log
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -20,11 +20,10 @@ BITE_PAUSE_MS: Final = 20
 class ChangeLogCleanup:
     """Runs until stopped, in one process at a time."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database
+        self._jobs = jobs
         self._clock = clock
-        self.on_duty: Callable[[], bool] = lambda: True
-        """Whether this is for this process to do, and not for another."""
         self._noted: deque[tuple[int, int]] = deque()
         """Instants (Unix ms), each with the transaction below whose number all were over then."""
 
@@ -32,7 +31,7 @@ class ChangeLogCleanup:
         """Forget until stopped; whoever stops it cancels the wait."""
         while not stopping.is_set():
             await self._clock.wait(stopping, LOOK_EVERY_MS)
-            if not self.on_duty():
+            if not self._jobs.holds(SingletonJob.RETENTION):
                 self._noted.clear()
                 continue
             try:
@@ -46,7 +45,7 @@ class ChangeLogCleanup:
         old = 0
         while now - self._noted[0][0] >= KEPT_MS:
             _, old = self._noted.popleft()
-        while old and self.on_duty() and not stopping.is_set():
+        while old and self._jobs.holds(SingletonJob.RETENTION) and not stopping.is_set():
             removed = await self._database.write(lambda c: change_log.forget(c, old, limit=BITE))
             if removed < BITE:
                 return

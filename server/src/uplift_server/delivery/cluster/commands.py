@@ -5,14 +5,15 @@ time, its caller gets no result, and the command waits until the next owner exec
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 import structlog
 
-from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.cluster.cache_sync import CacheSync
 from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import Clock, Peers, Shards
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.commands import LocalCommands, TestRejected
 from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.store import commands
@@ -40,28 +41,30 @@ class ClusteredCommands:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
         clock: Clock,
-        post: Notifier,
+        notifier: Notifier,
         local: LocalCommands,
-        *,
-        sends: Callable[[], bool],
-        look_for_changes: Callable[[], None],
+        lanes: DeliveryLanes,
+        peers: Peers,
+        cache_sync: CacheSync,
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
         self._clock = clock
-        self._post = post
+        self._notifier = notifier
         self._local = local
-        self._sends = sends
-        self._look_for_changes = look_for_changes
+        self._lanes = lanes
+        self._peers = peers
+        self._cache_sync = cache_sync
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
         """Set when a result may be there, and replaced then."""
-        post.on_commands = self.look_soon
 
     async def execute(self, command: Command) -> Result:
         """See Commands."""
-        if self._cache.owns(command.endpoint_seq):
+        if self._shards.owns(command.endpoint_seq):
             return await self._local.execute(command)
         if command.test is None:
             try:
@@ -69,12 +72,15 @@ class ClusteredCommands:
             except InFlight:
                 pass
             else:
-                self._post.tell_commands()
-                self._post.tell_due([command.endpoint_seq])
+                self._notifier.notify_commands()
+                self._notifier.notify_due([command.endpoint_seq])
                 return Result()
-        elif not self._sends():
+        elif not self._any_process_sends():
             raise TestRejected(Busy.STOPPED)
         return await self._leave_to_owner(command)
+
+    def _any_process_sends(self) -> bool:
+        return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
         """See Commands."""
@@ -112,7 +118,7 @@ class ClusteredCommands:
     async def _leave_to_owner(self, command: Command) -> Result:
         now = self._clock.now_ms()
         seq = await self._database.write(lambda c: commands.add(c, command, now=now))
-        self._post.tell_commands()
+        self._notifier.notify_commands()
         until = now + RESULT_WITHIN_MS
         while (result := await self._result(seq)) is None:
             if self._clock.now_ms() >= until:
@@ -140,7 +146,7 @@ class ClusteredCommands:
         found, have_expired = await self._database.read_first(lambda c: commands.waiting(c, now=now))
         if have_expired:
             await self._database.write(lambda c: commands.remove_expired(c, now=now))
-        own = [each for each in found if self._cache.owns(each.command.endpoint_seq)]
+        own = [each for each in found if self._shards.owns(each.command.endpoint_seq)]
         unknown = [each for each in own if not self._is_known(each.command)]
         new = [each for each in unknown if now - each.created_at < KNOWN_WITHIN_MS]
         # The endpoint of an older one was deleted. A cancel or resend is then decided by the delivery's state.
@@ -148,9 +154,9 @@ class ClusteredCommands:
         for each in ready:
             await self._execute(each)
         if ready:
-            self._post.tell_commands()
+            self._notifier.notify_commands()
         if new:
-            self._look_for_changes()
+            self._cache_sync.look_soon()
         return bool(new)
 
     def _is_known(self, command: Command) -> bool:

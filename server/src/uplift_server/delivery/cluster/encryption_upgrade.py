@@ -6,8 +6,8 @@ from typing import Final
 
 import structlog
 
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import Clock
 from uplift_server.store import encryption_upgrade
 from uplift_server.store.contract import Database
 from uplift_server.store.encryption import WrongSecretKey

@@ -1,98 +1,97 @@
-"""Wake-ups between processes. None is stored, and any may be lost: the process that misses one looks a second later."""
+"""Notifications to the other processes. Any may be lost: a process that misses one looks a second later."""
 
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable
+from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
 import structlog
 
-from uplift_server.delivery.clock import Clock
-from uplift_server.store.contract import LINE_TEXT_BYTES_MAX, MessageBus
+from uplift_server.delivery.cluster.state import ClusterState
+from uplift_server.delivery.ports import Clock
+from uplift_server.store.contract import MESSAGE_BYTES_MAX, MessageBus
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.schema_processes import CHANGED
 
 GATHER_MS: Final = 3
-"""How long hints wait for others that go with them: a notification for each event would take half of the throughput."""
+"""The time for which notifications wait for others: one for each event would take half of the throughput."""
 GATHER_STORED_MS: Final = 50
-"""The same for those that only people wait for."""
+"""The same for notifications to listen streams."""
 TEXTS_MAX: Final = 1_000
-"""As many wait to be sent; beyond, they are lost."""
-_NUMBERS_MAX: Final = LINE_TEXT_BYTES_MAX // 20 - 10
-"""How many numbers of up to 19 digits a text takes."""
-_DUE, _MOVED, _COMMANDS = "due", "moved", "commands"
-_LISTENED, _STORED, _ENDED = "listened", "stored", "ended"
-_OF_OTHERS: Final = frozenset({_DUE, _LISTENED, _STORED, _ENDED})
-"""What a process tells all others, itself not."""
+"""The length of the queue. Further notifications are lost."""
+NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
+"""The numbers of up to 19 digits that one text takes."""
 _log = structlog.get_logger()
 
 
-class Notifier:
-    """One process's post. `own` is the number it is known by."""
+class Kind(StrEnum):
+    """The kinds of notifications, as their texts name them."""
 
-    def __init__(self, line: MessageBus, clock: Clock) -> None:
-        self._line = line
+    DUE = "due"
+    """Deliveries of some endpoints are due: sender, endpoints."""
+    WORKERS_CHANGED = "moved"
+    """A worker started or stopped, or has a new view."""
+    COMMANDS = "commands"
+    """A command for another process is stored, or a result."""
+    LISTENED = "listened"
+    """The accounts with listen streams in a process: sender, accounts."""
+    STORED = "stored"
+    """Events were stored for accounts with listen streams: sender, accounts."""
+    SESSION_ENDED = "ended"
+    """The streams of a listen session end: sender, session, reason, time (Unix ms)."""
+
+
+class Notifier:
+    """Sends notifications, gathered into few texts."""
+
+    def __init__(self, bus: MessageBus, state: ClusterState, clock: Clock) -> None:
+        self._bus = bus
+        self._state = state
         self._clock = clock
-        line.on_told = self._told
-        self.own = 0
-        self.on_due: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
-        """Told of endpoints for which something has become due in the database."""
-        self.on_changed: Callable[[], None] = lambda: None
-        """Told that something was changed which processes hold in memory."""
-        self.on_moved: Callable[[], None] = lambda: None
-        """Told that a process has come or gone, or has taken note of that."""
-        self.on_listened: Callable[[int, Iterable[int]], None] = lambda _process, _account_seqs: None
-        """Told for which accounts another process streams to developers' machines: these, and no others."""
-        self.on_stored: Callable[[Iterable[int]], None] = lambda _account_seqs: None
-        """Told of accounts of which another process has stored events."""
-        self.on_ended: Callable[[str, str, int], None] = lambda _session, _why, _at: None
-        """Told of a session whose streams here are over that began before an instant (Unix ms), and why."""
-        self.on_commands: Callable[[], None] = lambda: None
-        """Told that a process has stored a command for another, or a result."""
         self._due: dict[int, None] = {}
         self._stored: dict[int, None] = {}
         self._texts: list[str] = []
         self._scheduled = False
-        """Whether what was gathered will be sent, or is being sent: what comes meanwhile waits for that."""
+        """Whether a flush is scheduled or runs."""
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell_due(self, endpoint_seqs: Iterable[int]) -> None:
-        """Something for other processes' endpoints is due in the database."""
+    def notify_due(self, endpoint_seqs: Iterable[int]) -> None:
+        """Deliveries of other processes' endpoints are due in the database."""
         self._due.update(dict.fromkeys(endpoint_seqs))
         self._schedule()
 
-    def tell_listened(self, account_seqs: Iterable[int]) -> None:
-        """For which accounts this process streams to developers' machines."""
-        self._send(_LISTENED, self.own, list(account_seqs)[:_NUMBERS_MAX])
+    def notify_listened(self, account_seqs: Iterable[int]) -> None:
+        """This process has listen streams of these accounts."""
+        self._send(Kind.LISTENED, self._state.process_id, list(account_seqs)[:NUMBERS_MAX])
 
-    def tell_stored(self, account_seq: int) -> None:
-        """Events were stored of an account that another process streams for."""
+    def notify_stored(self, account_seq: int) -> None:
+        """Events were stored for an account with listen streams in other processes."""
         if not self._stored:
             self._clock.call_at(self._clock.now_ms() + GATHER_STORED_MS, self._schedule)
         self._stored[account_seq] = None
 
-    def tell_ended(self, session_id: str, why: str, at: int) -> None:
-        """A session's streams in other processes are over, those that began before an instant (Unix ms)."""
-        self._send(_ENDED, self.own, session_id, why, at)
+    def notify_session_ended(self, session_id: str, why: str, at: int) -> None:
+        """The streams of a listen session that began before a time (Unix ms) end."""
+        self._send(Kind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
-    def tell_moved(self) -> None:
-        """This process has come or goes, or acts by others that have."""
-        self._send(_MOVED)
+    def notify_workers_changed(self) -> None:
+        """This worker started, stops, or has a new view."""
+        self._send(Kind.WORKERS_CHANGED)
 
-    def tell_commands(self) -> None:
+    def notify_commands(self) -> None:
         """A command for another process is stored, or a result."""
-        self._send(_COMMANDS)
+        self._send(Kind.COMMANDS)
 
     async def close(self) -> None:
-        """Send what is still to be sent."""
+        """Send what is queued, and nothing more."""
         self._closed = True
         await self._flush()
 
-    def _send(self, *parts: object) -> None:
+    def _send(self, kind: Kind, *parts: object) -> None:
         if len(self._texts) < TEXTS_MAX:
-            self._texts.append(_text(*parts))
+            self._texts.append(_text(kind, *parts))
         self._schedule()
 
     def _schedule(self) -> None:
@@ -109,46 +108,19 @@ class Notifier:
         due, self._due = list(self._due), {}
         stored, self._stored = list(self._stored), {}
         texts, self._texts = self._texts, []
-        for kind, numbers in ((_DUE, due), (_STORED, stored)):
-            for at in range(0, len(numbers), _NUMBERS_MAX):
-                texts.append(_text(kind, self.own, numbers[at : at + _NUMBERS_MAX]))
+        for kind, numbers in ((Kind.DUE, due), (Kind.STORED, stored)):
+            for at in range(0, len(numbers), NUMBERS_MAX):
+                texts.append(_text(kind, self._state.process_id, numbers[at : at + NUMBERS_MAX]))
         try:
             if texts:
-                await self._line.tell(texts)
+                await self._bus.publish(texts)
         except Unavailable as error:
-            _log.info("other processes could not be told something", cause=str(error))
+            _log.info("notifications lost", cause=str(error))
         finally:
             self._scheduled = False
             if self._due or self._stored or self._texts:
                 self._schedule()
 
-    def _told(self, text: str) -> None:
-        if text == CHANGED:
-            self.on_changed()
-            return
-        try:
-            kind, *parts = json.loads(text)
-            self._take(kind, parts)
-        except (ValueError, TypeError, IndexError):
-            # Somebody else's, or a later version's.
-            return
 
-    def _take(self, kind: object, parts: list[Any]) -> None:
-        if kind in _OF_OTHERS and parts[0] == self.own:
-            return
-        if kind == _DUE:
-            self.on_due(parts[1])
-        elif kind == _STORED:
-            self.on_stored(parts[1])
-        elif kind == _LISTENED:
-            self.on_listened(*parts)
-        elif kind == _ENDED:
-            self.on_ended(*parts[1:])
-        elif kind == _MOVED:
-            self.on_moved()
-        elif kind == _COMMANDS:
-            self.on_commands()
-
-
-def _text(*parts: object) -> str:
-    return json.dumps(parts, separators=(",", ":"))
+def _text(kind: Kind, *parts: object) -> str:
+    return json.dumps((kind.value, *parts), separators=(",", ":"))

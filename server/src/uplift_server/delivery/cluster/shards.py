@@ -1,180 +1,106 @@
-"""Which endpoints are this process's, and how they pass from one worker to another.
+"""The endpoints that this process owns among the workers of a cluster.
 
-Every worker knows by itself which endpoints are whose (`core.processes.worker_of`), by the workers it has heard of.
-When those change, it first lets go of what is no longer its own, and then tells by which workers it acts. What has
-become its own it takes up once all others act by the same: from then on nobody else begins an attempt, and what others
-have in flight counts against the endpoint's cap until it is over.
+Each worker computes the owner of an endpoint from the living workers (`core.operations.cluster.worker_of`). When the
+workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view. It
+takes up new endpoints when all workers have the same view: by then no other worker begins an attempt, and the attempts
+that others have in flight count against the endpoint's concurrency limit.
 
-That nothing is attempted by two at a time does not rest on this, but on leases and fences.
+Leases and fences prevent concurrent attempts of a delivery. Ownership only avoids needless conflicts.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable, Sequence
 
-import structlog
-
-from uplift_server.core.operations.cluster import HEARTBEAT_EVERY_MS, view_of, worker_of
-from uplift_server.delivery.clock import Clock
-from uplift_server.delivery.cluster.membership import Membership
+from uplift_server.core.operations.cluster import view_of, worker_of
 from uplift_server.delivery.cluster.notifier import Notifier
-from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
-from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.store import health, processes
-from uplift_server.store.contract import Database
-from uplift_server.store.errors import Unavailable
+from uplift_server.delivery.cluster.state import ClusterState
+from uplift_server.delivery.cluster.success_reports import SuccessReports
+from uplift_server.delivery.ports import Clock
 from uplift_server.store.processes import Process
 
-ELSEWHERE_EVERY_MS: Final = 100
-"""How often it is looked how much others still have in flight of what this process has taken over."""
-UNAVAILABLE_WAIT_MS: Final = 500
-HEALTH_READ_MAX: Final = 1_000
-_log = structlog.get_logger()
 
+class ClusteredShards:
+    """Implements Shards. `ShardHandover` moves endpoints between processes."""
 
-class Keeping(Protocol):
-    """What an engine does about endpoints that become its own, or another's."""
-
-    lanes: DeliveryLanes
-
-    async def let_go(self, endpoint_seqs: Sequence[int]) -> None:
-        """Give back what waits for endpoints that belong to another process now. Raises Unavailable."""
-
-    async def prepare(self, endpoint_seqs: Sequence[int]) -> None:
-        """Learn what is to be known of endpoints that are about to be this process's. Raises Unavailable."""
-
-    def take_up(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
-        """An endpoint is this process's from now on; others have leased so many of its deliveries still."""
-
-
-class Ownership:
-    """Runs until stopped. A process that does not deliver owns nothing, and need not know who does."""
-
-    def __init__(
-        self,
-        database: Database,
-        cache: EndpointCache,
-        clock: Clock,
-        membership: Membership,
-        post: Notifier,
-        keeping: Keeping,
-    ) -> None:
-        self._database = database
-        self._cache = cache
+    def __init__(self, state: ClusterState, notifier: Notifier, successes: SuccessReports, clock: Clock) -> None:
+        self._state = state
+        self._notifier = notifier
+        self._successes = successes
         self._clock = clock
-        self._membership = membership
-        self._post = post
-        self._keeping = keeping
-        self._living: Sequence[Process] = ()
-        self._workers: tuple[int, ...] = ()
-        """Those acted by."""
-        self._agreed = False
-        """Whether all others act by the same."""
-        self._coming: dict[int, None] = {}
-        """Endpoints that are this process's, and were not taken up yet."""
-        self._lost: dict[int, None] = {}
-        """Endpoints of which something may still wait here."""
-        self._wake = asyncio.Event()
-        self._has_elsewhere = False
-        cache.owns = self.owns
-        self.on_moved: Callable[[], None] = lambda: None
-        """Told when endpoints were taken up."""
+        self._owned: dict[int, bool] = {}
+        """Whether this process owns an endpoint, for each endpoint in the cache."""
+        self.workers: tuple[int, ...] = ()
+        self.is_agreed = False
+        """Whether all workers have the same view."""
+        self.gained: dict[int, None] = {}
+        """Endpoints of this process that it has not taken up yet."""
+        self.lost: dict[int, None] = {}
+        """Endpoints of other processes with deliveries that may still wait here."""
+
+    @property
+    def process_id(self) -> int:
+        """See Shards."""
+        return self._state.process_id
+
+    @property
+    def membership_id(self) -> int:
+        """See Shards."""
+        return self._state.process_id
 
     def owns(self, endpoint_seq: int) -> bool:
-        """Whether an endpoint is this process's to deliver to now."""
-        live = self._cache.endpoints.get(endpoint_seq)
-        if live is not None:
-            return live.owned
-        if not self._is_own(endpoint_seq):
-            return False
-        if not self._agreed:
-            self._coming[endpoint_seq] = None
-        return self._agreed
+        """See Shards."""
+        owned = self._owned.get(endpoint_seq)
+        return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
-    def drop_all(self) -> None:
-        """Own nothing: this process was taken for dead, or is about to stop."""
-        self._move(())
+    def may_send(self) -> bool:
+        """See Shards."""
+        return self._clock.now_ms() < self._state.trusted_until
 
-    async def settle_down(self) -> None:
-        """Do what is to be done about what has moved. Raises Unavailable; it is to be called again then."""
-        if self._lost:
-            lost = list(self._lost)
-            await self._keeping.let_go(lost)
-            for endpoint_seq in lost:
-                self._lost.pop(endpoint_seq, None)
-        view = view_of(self._workers)
-        if self._membership.view != view:
-            # Only now: whoever gets what was lost relies on it.
-            self._membership.view = view
-            self._membership.hurry()
-            self._post.tell_moved()
-        if self._agreed and self._coming:
-            await self._take_up(list(self._coming))
-        if self._has_elsewhere:
-            leased = await self._foreign_leases()
-            self._has_elsewhere = self._keeping.lanes.note_elsewhere(leased)
+    def add(self, endpoint_seq: int) -> None:
+        """See Shards."""
+        is_own = self.is_own(endpoint_seq)
+        self._owned[endpoint_seq] = is_own and self.is_agreed
+        if is_own and not self.is_agreed:
+            self.gained[endpoint_seq] = None
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Follow what changes until stopped; whoever stops it cancels the wait."""
-        while not stopping.is_set():
-            self._wake.clear()
-            try:
-                await self.settle_down()
-            except Unavailable:
-                await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
-                continue
-            await self._clock.wait(self._wake, ELSEWHERE_EVERY_MS if self._has_elsewhere else HEARTBEAT_EVERY_MS)
+    def discard(self, endpoint_seq: int) -> None:
+        """See Shards."""
+        self._owned.pop(endpoint_seq, None)
 
-    def see(self, living: Sequence[Process]) -> None:
-        """A heartbeat has told who lives."""
-        self._living = living
-        self._keeping.lanes.trusted_until = self._membership.trusted_until
-        workers = tuple(each.seq for each in living if each.delivers)
-        if workers != self._workers:
-            _log.info("the workers have changed", workers=len(workers), own=self._membership.number in workers)
-            self._move(workers)
-        own, view = self._membership.number, view_of(workers)
-        self._agreed = own in workers and all(each.view == view for each in living if each.delivers and each.seq != own)
-        if self._lost or self._coming or self._membership.view != view:
-            self._wake.set()
-        self._keeping.lanes.pump()
+    def foreign(self, endpoint_seqs: Iterable[int]) -> Iterable[int]:
+        """See Shards."""
+        return [seq for seq in endpoint_seqs if not self._owned.get(seq, True)]
 
-    def _is_own(self, endpoint_seq: int) -> bool:
-        return worker_of(endpoint_seq, self._workers) == self._membership.number
+    def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
+        """See Shards."""
+        self._notifier.notify_due(endpoint_seqs)
 
-    def _move(self, workers: tuple[int, ...]) -> None:
-        self._workers = workers
-        self._agreed = False
-        for endpoint_seq, live in self._cache.endpoints.items():
-            if not self._is_own(endpoint_seq):
-                self._coming.pop(endpoint_seq, None)
-                if live.owned:
-                    live.owned = False
-                    self._lost[endpoint_seq] = None
-            elif not live.owned:
-                self._coming[endpoint_seq] = None
-        self._wake.set()
+    def report_success(self, endpoint_seq: int, at: int) -> None:
+        """See Shards."""
+        self._successes.add(endpoint_seq, at)
 
-    async def _take_up(self, endpoint_seqs: Sequence[int]) -> None:
-        workers = self._workers
-        await self._keeping.prepare(endpoint_seqs)
-        fresh = {}
-        for at in range(0, len(endpoint_seqs), HEALTH_READ_MAX):
-            some = endpoint_seqs[at : at + HEALTH_READ_MAX]
-            fresh.update(await self._database.read_first(lambda c: health.get(c, some)))  # noqa: B023 - run before the next turn
-        leased = await self._foreign_leases()
-        if workers != self._workers:
-            return
-        for endpoint_seq in endpoint_seqs:
-            self._coming.pop(endpoint_seq, None)
-            live = self._cache.endpoints.get(endpoint_seq)
-            if live is not None and self._is_own(endpoint_seq):
-                live.health = fresh.get(endpoint_seq, live.health)
-                live.owned = True
-                self._keeping.take_up(live, leased.get(endpoint_seq, 0))
-        self._has_elsewhere = self._has_elsewhere or bool(leased)
-        self.on_moved()
+    def is_own(self, endpoint_seq: int) -> bool:
+        """Whether an endpoint belongs to this process by the living workers."""
+        return worker_of(endpoint_seq, self.workers) == self._state.process_id
 
-    async def _foreign_leases(self) -> dict[int, int]:
-        own = self._membership.number
-        return dict(await self._database.read_first(lambda c: processes.foreign_leases(c, own)))
+    def take(self, endpoint_seq: int) -> None:
+        """Own an endpoint from now on."""
+        self._owned[endpoint_seq] = True
+
+    def set_workers(self, workers: tuple[int, ...]) -> None:
+        """Give up endpoints that belong to other workers, and note those that this process gained."""
+        self.workers = workers
+        self.is_agreed = False
+        for seq, owned in self._owned.items():
+            if not self.is_own(seq):
+                self.gained.pop(seq, None)
+                if owned:
+                    self._owned[seq] = False
+                    self.lost[seq] = None
+            elif not owned:
+                self.gained[seq] = None
+
+    def compare_views(self, living: Sequence[Process]) -> None:
+        """Learn from a heartbeat whether all workers have the same view."""
+        own, view = self._state.process_id, view_of(self.workers)
+        others = [each for each in living if each.delivers and each.seq != own]
+        self.is_agreed = own in self.workers and all(each.view == view for each in others)

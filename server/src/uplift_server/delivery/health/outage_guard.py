@@ -4,9 +4,11 @@ That one is under way stands in the store, so a restart does not end it. When it
 clocks of all that still fail.
 """
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,15 +17,17 @@ import structlog
 from uplift_server.core import ids
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outage_guard import ATTEMPTED_WITHIN_MS, WITHIN_MS, largest_group
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.core.timestamps import instant_text
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.ports import Clock, Shards, SingletonJobs
 from uplift_server.store import audit, health, outbox, processes, server_values
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Unavailable
 
+FOLLOW_EVERY_MS: Final = 3_000
 _MARKS: Final = "mass_failure."
 _ENDED_AT: Final = "mass_failure.ended_at"
 _log = structlog.get_logger()
@@ -58,6 +62,8 @@ class OutageGuard:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
+        jobs: SingletonJobs,
         clock: Clock,
         *,
         recipient: str | None,
@@ -65,6 +71,8 @@ class OutageGuard:
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
+        self._jobs = jobs
         self._clock = clock
         self._recipient = recipient
         self._random_bytes = random_bytes
@@ -75,10 +83,6 @@ class OutageGuard:
         self.present: Outage | None = None
         self._followed = False
         """Whether it is to be learned first what is stored: another process may have judged, or an answer was lost."""
-        self.by = 0
-        """This process among several: see `Transitions.by`."""
-        self.on_duty: Callable[[], bool] = lambda: True
-        """Whether this is for this process to judge, and not for another."""
 
     async def load(self) -> None:
         """Go on with the one that was under way. Raises Unavailable."""
@@ -91,12 +95,19 @@ class OutageGuard:
         else:
             self._ending_at = None
 
+    async def follow(self, stopping: asyncio.Event) -> None:
+        """Follow the judgment of another process until stopped, in a process that does not deliver."""
+        while not stopping.is_set():
+            await self._clock.wait(stopping, FOLLOW_EVERY_MS)
+            with suppress(Unavailable):
+                await self.load()
+
     async def judge(self, failing: Sequence[LiveEndpoint]) -> None:
         """See whether one begins or ends, by all endpoints that fail now. Raises Unavailable.
 
         Off duty, what another process has judged is followed, and what it is yet to judge taken for granted.
         """
-        on_duty = self.on_duty()
+        on_duty = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not on_duty or self._followed:
             await self._follow(failing)
             self._followed = not on_duty
@@ -125,7 +136,7 @@ class OutageGuard:
         if before is None or self.present is not None:
             return
         # With its end the clocks were changed: whoever goes by that has to know of this, too.
-        own = [endpoint for endpoint in failing if endpoint.owned]
+        own = [endpoint for endpoint in failing if self._shards.owns(endpoint.seq)]
         try:
             stored = await self._database.read_first(lambda c: health.get(c, [endpoint.seq for endpoint in own]))
         except Unavailable:
@@ -157,7 +168,7 @@ class OutageGuard:
                 connection, "mass_failure.began", NoticeKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
             )
 
-        await self._database.write(processes.unless_forgotten(self.by, begin))
+        await self._database.write(processes.unless_forgotten(self._shards.membership_id, begin))
         self.present, self._ended_at = begun, None
         _log.error(
             "many endpoints began to fail at once: nobody is warned or disabled until that ends",
@@ -179,7 +190,7 @@ class OutageGuard:
             )
             return health.get(connection, seqs)
 
-        _excuse(failing, await self._database.write(processes.unless_forgotten(self.by, end)))
+        _excuse(failing, await self._database.write(processes.unless_forgotten(self._shards.membership_id, end)))
         self.present, self._ended_at, self._ending_at = None, at, None
         _log.warning(
             "the endpoints that failed at once do so no more",

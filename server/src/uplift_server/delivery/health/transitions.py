@@ -7,7 +7,7 @@ its account. So each is told once, wherever the process is killed.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -17,8 +17,8 @@ from uplift_server.core.deliveries.outcomes import explain
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NoticeKind
 from uplift_server.core.timestamps import optional_instant_text
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.sending.settler import health_row
 from uplift_server.store import audit, health, outbox, processes
 from uplift_server.store.contract import Database, Transaction
@@ -42,6 +42,13 @@ class _Subject(NamedTuple):
     """The event whose attempt failed last, if that is known."""
 
 
+class Disabling(Protocol):
+    """Holds the deliveries of disabled endpoints."""
+
+    def disabled(self, endpoint_seq: int) -> None:
+        """Hold the pending deliveries of an endpoint that was disabled in store and cache."""
+
+
 class Transitions:
     """Writes them down and lets them take effect. All raise Unavailable, having done nothing then."""
 
@@ -49,6 +56,8 @@ class Transitions:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
+        disabling: Disabling,
         clock: Clock,
         *,
         rule: HealthRule,
@@ -57,14 +66,12 @@ class Transitions:
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
+        self._disabling = disabling
         self._clock = clock
         self._rule = rule
         self._mails = mails
         self._random_bytes = random_bytes
-        self.by = 0
-        """This process among several: what one that was taken for dead still knows has no consequences."""
-        self.on_switched_off: Callable[[int], None] = lambda _endpoint_seq: None
-        """Told of every endpoint that was disabled, in store and cache."""
 
     async def warn(self, endpoint: LiveEndpoint) -> None:
         """Warn an endpoint's owner that it will be disabled."""
@@ -123,7 +130,7 @@ class Transitions:
         if isinstance(done, Endpoint):
             if done.seq in self._cache.endpoints:
                 self._cache.put_endpoint(done)
-                self.on_switched_off(done.seq)
+                self._disabling.disabled(done.seq)
             self._log(endpoint, "an endpoint was disabled; its deliveries are held", details)
         return done is not False
 
@@ -153,7 +160,8 @@ class Transitions:
             self._log(endpoint, "an endpoint answers again", details)
 
     async def _write(self, body: Callable[[Transaction], R]) -> R:
-        return await self._database.write(processes.unless_forgotten(self.by, body))
+        # An evicted process must not act on its outdated view of an endpoint.
+        return await self._database.write(processes.unless_forgotten(self._shards.membership_id, body))
 
     def _subject(self, endpoint: LiveEndpoint) -> _Subject:
         record = endpoint.record

@@ -6,7 +6,6 @@ where they were, which is exact.
 """
 
 import asyncio
-from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
@@ -14,9 +13,10 @@ import structlog
 
 from uplift_server.core.deliveries.listening import UNUSED_EXPIRES_AFTER_MS
 from uplift_server.core.deliveries.stream_limits import Exceeded, exceeded
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
+from uplift_server.delivery.listening.audience import Announcer, Audience
 from uplift_server.delivery.listening.streams import UNAVAILABLE_WAIT_MS, Ending, Stream
+from uplift_server.delivery.ports import Clock
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenSession, StoredAnswer, delete_unused, save_progress, see, unused
@@ -47,24 +47,27 @@ _Progress = tuple[Stream, int | None, list[StoredAnswer]]
 class Relay:
     """All streams of this process."""
 
-    def __init__(self, database: Database, cache: EndpointCache, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, cache: EndpointCache, audience: Audience, announcer: Announcer, clock: Clock
+    ) -> None:
         self.database = database
         self.cache = cache
         self.clock = clock
-        self.listened: dict[int, set[Stream]] = {}
-        """By account, the streams to be told of its events."""
-        self.on_listened: Callable[[], None] = lambda: None
-        """Told when accounts have come to `listened`, or gone."""
-        self.on_ended: Callable[[bytes, Ending, int], None] = lambda _session_id, _why, _at: None
-        """Told of a session whose streams are over, wherever they are, that began before an instant (Unix ms)."""
+        self._audience = audience
+        self._announcer = announcer
         self._streams: dict[bytes, Stream] = {}
         self._progressed: dict[Stream, None] = {}
         self._wake = asyncio.Event()
         self._stopping = False
 
-    def note_accepted(self, account_seq: int) -> None:
-        """Events of an account were stored."""
-        for stream in self.listened.get(account_seq, ()):
+    def note_stored(self, account_seq: int) -> None:
+        """Wake the streams of an account, in all processes: events were stored."""
+        self.wake(account_seq)
+        self._announcer.events_stored(account_seq)
+
+    def wake(self, account_seq: int) -> None:
+        """Wake the streams of an account in this process."""
+        for stream in self._audience.here.get(account_seq, ()):
             stream.wake()
 
     async def connect(self, session: ListenSession, place: int | None) -> Stream:
@@ -86,13 +89,13 @@ class Relay:
         stream.began_at = began_at
         if self._streams.get(session.id) is stream and stream.replaced_at > began_at:
             self.end_here(session.id, Ending.REPLACED, stream.replaced_at)
-        self.on_ended(session.id, Ending.REPLACED, began_at)
+        self._announcer.session_ended(session.id, Ending.REPLACED, began_at)
         return stream
 
     def _begin(self, session: ListenSession, place: int | None) -> Stream:
         earlier = self._streams.get(session.id)
         if earlier is None:
-            limit = exceeded(len(self._streams), len(self.listened.get(session.account_seq, ())))
+            limit = exceeded(len(self._streams), len(self._audience.here.get(session.account_seq, ())))
             if limit is not None:
                 raise TooManyStreams(limit)
         else:
@@ -106,10 +109,10 @@ class Relay:
         if self._stopping:
             stream.end(Ending.STOPPING)
         self._streams[session.id] = stream
-        of_account = self.listened.setdefault(session.account_seq, set())
+        of_account = self._audience.here.setdefault(session.account_seq, set())
         of_account.add(stream)
         if len(of_account) == 1:
-            self.on_listened()
+            self._changed()
         self.note_progress(stream)
         return stream
 
@@ -118,12 +121,16 @@ class Relay:
         self.note_progress(stream)
         if self._streams.get(stream.session.id) is stream:
             del self._streams[stream.session.id]
-        of_account = self.listened.get(stream.session.account_seq)
+        of_account = self._audience.here.get(stream.session.account_seq)
         if of_account is not None:
             of_account.discard(stream)
             if not of_account:
-                del self.listened[stream.session.account_seq]
-                self.on_listened()
+                del self._audience.here[stream.session.account_seq]
+                self._changed()
+
+    def _changed(self) -> None:
+        self._audience.update()
+        self._announcer.streams_changed()
 
     def stream_of(self, session_id: bytes) -> Stream | None:
         """The stream of a session that is connected."""
@@ -137,7 +144,7 @@ class Relay:
     def end(self, session_id: bytes) -> None:
         """A session was removed."""
         self.end_here(session_id, Ending.REMOVED, NEVER)
-        self.on_ended(session_id, Ending.REMOVED, NEVER)
+        self._announcer.session_ended(session_id, Ending.REMOVED, NEVER)
 
     def end_here(self, session_id: bytes, why: Ending, at: int) -> None:
         """A session was removed, or connected to once more at an instant (Unix ms), through another process.
@@ -160,7 +167,7 @@ class Relay:
 
     def end_of_account(self, account_seq: int) -> None:
         """An account was deleted: its streams end."""
-        for stream in self.listened.get(account_seq, ()):
+        for stream in self._audience.here.get(account_seq, ()):
             stream.end(Ending.REMOVED)
 
     def stop(self) -> None:

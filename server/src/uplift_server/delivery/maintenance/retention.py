@@ -2,15 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
 from uplift_server.core.operations.partitions import PARTITIONS_A_RETENTION, lasts_ms
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.timestamps import instant_text
-from uplift_server.delivery.clock import Clock
+from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import retention_clock
 from uplift_server.store.cleanup import EVENTS, KEPT, Kept, Key, look, remove
@@ -41,8 +41,11 @@ _log = structlog.get_logger()
 class Retention:
     """Looks once a minute for what is past its retention (ms; 0: keep everything)."""
 
-    def __init__(self, database: Database, clock: Clock, measures: EngineCounters, *, retention_ms: int) -> None:
+    def __init__(
+        self, database: Database, jobs: SingletonJobs, clock: Clock, measures: EngineCounters, *, retention_ms: int
+    ) -> None:
         self._database = database
+        self._jobs = jobs
         self._clock = clock
         self._measures = measures
         self._retention_ms = retention_ms
@@ -55,8 +58,6 @@ class Retention:
         """How far the thinning of a partition has come that was broken off for everything else to have its turn."""
         self._in_the_middle = False
         """Whether it was broken off in this pass."""
-        self.on_duty: Callable[[], bool] = lambda: True
-        """Whether this is for this process to do, and not for another."""
 
     @property
     def has_work(self) -> bool:
@@ -69,7 +70,7 @@ class Retention:
             if not self._in_the_middle:
                 await self._clock.wait(stopping, ROUND_EVERY_MS)
             self._in_the_middle = False
-            if not self.on_duty():
+            if not self._jobs.holds(SingletonJob.RETENTION):
                 continue
             if self._measures.retention_round_at is None:
                 # Who never comes to the end is late, too.
@@ -219,7 +220,7 @@ class Retention:
         return count
 
     def _goes_on(self, stopping: asyncio.Event) -> bool:
-        return not stopping.is_set() and self.on_duty()
+        return not stopping.is_set() and self._jobs.holds(SingletonJob.RETENTION)
 
 
 def _pause_ms(took_ms: float, planned_ms: float, waiting: int) -> float:

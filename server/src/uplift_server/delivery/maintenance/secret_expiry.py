@@ -4,11 +4,11 @@ What signs does not wait for this: an attempt looks at the instant itself (`Requ
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
-from uplift_server.delivery.clock import Clock
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
+from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.store.contract import Database
 from uplift_server.store.endpoints import erase_previous_secrets
 from uplift_server.store.errors import Unavailable
@@ -22,25 +22,22 @@ _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 class SecretExpiry:
     """Sleeps until the next overlap ends."""
 
-    def __init__(self, database: Database, cache: EndpointCache, clock: Clock) -> None:
+    def __init__(self, database: Database, cache: EndpointCache, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database
         self._cache = cache
+        self._jobs = jobs
         self._clock = clock
-        self._changed = asyncio.Event()
-        cache.on_overlap = self._changed.set
-        self.on_duty: Callable[[], bool] = lambda: True
-        """Whether this is for this process to do, and not for another."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Erase until stopped; whoever stops it cancels the wait."""
         while not stopping.is_set():
-            self._changed.clear()
+            self._cache.overlap_added.clear()
             next_end = min(self._cache.overlaps.values(), default=NEVER)
             left_ms = next_end - self._clock.now_ms()
             if left_ms > 0:
-                await self._clock.wait(self._changed, min(left_ms, _WAIT_MS_MAX))
+                await self._clock.wait(self._cache.overlap_added, min(left_ms, _WAIT_MS_MAX))
                 continue
-            if not self.on_duty():
+            if not self._jobs.holds(SingletonJob.SECRET_EXPIRY):
                 await self._clock.wait(stopping, OFF_DUTY_WAIT_MS)
                 continue
             try:

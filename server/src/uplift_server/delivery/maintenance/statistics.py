@@ -1,10 +1,10 @@
 """StatisticsUpdater: counts what was added to the tables, a second or so after it was written, beside traffic."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
-from uplift_server.delivery.clock import Clock
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.statistics import count, save
@@ -26,13 +26,12 @@ class StatisticsUpdater:
     Whoever reads numbers need not wait for it; what it has not come to yet is missing in them for so long.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, every_ms: int) -> None:
+    def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock, *, every_ms: int) -> None:
         self._database = database
+        self._jobs = jobs
         self._clock = clock
         self._every_ms = every_ms
         self._load = (clock.now_ms(), clock.processor_s())
-        self.on_duty: Callable[[], bool] = lambda: True
-        """Whether this is for this process to do, and not for another."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Count until stopped."""
@@ -40,7 +39,7 @@ class StatisticsUpdater:
         while not stopping.is_set():
             await self._clock.wait(stopping, self._every_ms)
             rested += 1
-            if not self.on_duty() or (self._is_busy() and rested < BUSY_TURNS):
+            if not self._jobs.holds(SingletonJob.STATISTICS) or (self._is_busy() and rested < BUSY_TURNS):
                 continue
             rested = 0
             try:

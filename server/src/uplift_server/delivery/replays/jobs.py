@@ -15,8 +15,8 @@ from uplift_server.core.ids import REPLAY, prefixed
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.scheduling.lane import Lane
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.attempts import previous_state, unattempted
@@ -75,21 +75,21 @@ class ReplayJobs:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
         lanes: DeliveryLanes,
         settler: Settler,
         dispatcher: Dispatcher,
         clock: Clock,
         *,
-        owner: int,
         lease_ms: int,
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
         self._lanes = lanes
         self._settler = settler
         self._give_back = dispatcher.give_back
         self._clock = clock
-        self.owner = owner
         self._lease_ms = lease_ms
         self._jobs: dict[int, _Job] = {}
         self._wake = asyncio.Event()
@@ -176,7 +176,7 @@ class ReplayJobs:
 
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
-        if not self._cache.owns(job.replay.choice.endpoint_seq):
+        if not self._shards.owns(job.replay.choice.endpoint_seq):
             # A deleted endpoint moves no more: it may be this process's before anybody tells of it.
             known = job.replay.choice.endpoint_seq in self._cache.endpoints
             job.next_at = math.inf if known else now + LOOK_MS
@@ -264,7 +264,8 @@ class ReplayJobs:
         # In two intervals, as much as the rate asks for may wait for its outcome.
         rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
-        lease = ReplayLease(now, now + self._lease_ms, self.owner, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+        own, until = self._shards.process_id, now + self._lease_ms
+        lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
         released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
         job.pace = job.pace.after(now, len(released.leased))
         job.next_at = max(job.pace.next_ms, now + (RELEASE_EVERY_MS if released.leased else LOOK_MS))

@@ -6,14 +6,13 @@ finds unknown due times: those of a process that ended, and of endpoints that an
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
 from typing import Final
 
 from uplift_server.core.lifecycle import Trigger
 from uplift_server.core.limits import LEASE_BATCH_MAX, RELEASE_BATCH_MAX
 from uplift_server.core.scheduling.lane import Kind
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.held import HeldDeliveries
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
@@ -33,20 +32,20 @@ class Dispatcher:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
         lanes: DeliveryLanes,
         due: DueEndpoints,
         held: HeldDeliveries,
         clock: Clock,
         *,
-        owner: int,
         lease_ms: int,
         scan_every_ms: int,
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
         self._lanes = lanes
         self._clock = clock
-        self.owner = owner
         self._lease_ms = lease_ms
         self._scan_every_ms = scan_every_ms
         self._due = due
@@ -54,8 +53,6 @@ class Dispatcher:
         self._stopping = False
         self._scanned_at = 0
         self._returned: list[tuple[int, int, int]] = []
-        self.on_foreign: Callable[[Iterable[int]], None] = lambda _endpoint_seqs: None
-        """Told of other processes' endpoints to which something was given back."""
 
     def give_back(self, delivery: Lease | LeasedDelivery) -> None:
         """Take back a delivery that waited in memory too long to be sent under its lease."""
@@ -109,8 +106,8 @@ class Dispatcher:
             # The database may have released them. Then a repeat changes nothing: the lease is gone or has a new fence.
             self._returned = returned + self._returned
             raise
-        if foreign := {seq for _, seq, _ in returned if not self._cache.owns(seq)}:
-            self.on_foreign(foreign)
+        if foreign := {seq for _, seq, _ in returned if not self._shards.owns(seq)}:
+            self._shards.notify_owners(foreign)
 
     async def _scan(self, now: int) -> None:
         """End expired leases and find the next due time of every endpoint."""
@@ -122,7 +119,7 @@ class Dispatcher:
         while True:
             page = await self._database.due_endpoints(after=after, limit=SCAN_PAGE)
             for endpoint_seq, due_at in page:
-                if not self._cache.owns(endpoint_seq):
+                if not self._shards.owns(endpoint_seq):
                     continue
                 if not self._is_on(endpoint_seq):
                     self._held.look_at(endpoint_seq)
@@ -148,7 +145,7 @@ class Dispatcher:
             requests,
             now=now,
             lease_until=now + self._lease_ms,
-            owner=self.owner,
+            owner=self._shards.process_id,
             body_bytes_max=body_bytes_max,
         )
         counts = Counter(delivery.endpoint_seq for delivery in leased)
@@ -190,7 +187,7 @@ class Dispatcher:
         left = LEASE_BATCH_MAX
         for endpoint_seq in list(self._due.backlog):
             endpoint = self._cache.endpoints.get(endpoint_seq)
-            if endpoint is None or not endpoint.owned or not endpoint.takes_deliveries:
+            if endpoint is None or not self._shards.owns(endpoint_seq) or not endpoint.takes_deliveries:
                 del self._due.backlog[endpoint_seq]
                 self._held.look_at(endpoint_seq)
                 continue

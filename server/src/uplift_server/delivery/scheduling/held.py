@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Final
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.counters import EngineCounters
@@ -67,6 +67,7 @@ class HeldDeliveries:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
         lanes: DeliveryLanes,
         due: DueEndpoints,
         clock: Clock,
@@ -77,6 +78,7 @@ class HeldDeliveries:
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
         self._lanes = lanes
         self._due = due
         self._clock = clock
@@ -91,7 +93,7 @@ class HeldDeliveries:
 
     def look_at(self, endpoint_seq: int) -> None:
         """An endpoint's state has changed, or something waits for one that is off or deleted."""
-        if not self._cache.owns(endpoint_seq):
+        if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
         self._wake.set()
@@ -136,7 +138,7 @@ class HeldDeliveries:
             found = await self._database.read(lambda c: holding_endpoints(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
             for endpoint_seq in found:
                 endpoint = self._cache.endpoints.get(endpoint_seq)
-                if self._cache.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
+                if self._shards.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
                     self._work[endpoint_seq] = None
             if len(found) < LOOK_PAGE:
                 break
@@ -152,7 +154,7 @@ class HeldDeliveries:
                 break
             # Taken out before anything is waited for: what is told of it meanwhile is not lost.
             del self._work[endpoint_seq]
-            if not self._cache.owns(endpoint_seq):
+            if not self._shards.owns(endpoint_seq):
                 self._stop_releasing(endpoint_seq)
                 continue
             endpoint = self._cache.endpoints.get(endpoint_seq)

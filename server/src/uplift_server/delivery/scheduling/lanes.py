@@ -21,8 +21,8 @@ from uplift_server.core.scheduling.lane import Kind, Lane
 from uplift_server.core.scheduling.lanes import Lanes, NoSlot
 from uplift_server.core.scheduling.rate_limit import gap_ms
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.delivery.clock import Clock, Handle
-from uplift_server.delivery.endpoint_cache import NEVER, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.ports import Clock, Handle, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
@@ -62,11 +62,19 @@ class DeliveryLanes:
     """What waits in memory, who goes next, and which endpoints have more in the database."""
 
     def __init__(
-        self, clock: Clock, due: DueEndpoints, *, in_flight_max: int, endpoint_in_flight_max: int, breaker: BreakerRule
+        self,
+        clock: Clock,
+        due: DueEndpoints,
+        shards: Shards,
+        *,
+        in_flight_max: int,
+        endpoint_in_flight_max: int,
+        breaker: BreakerRule,
     ) -> None:
         self.bytes_held = 0
         """The bodies of everything that waits in a lane, or is on its way there."""
         self._due = due
+        self._shards = shards
         self.in_order: set[int] = set()
         """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
         which they are leased is kept."""
@@ -85,11 +93,9 @@ class DeliveryLanes:
         """The number of attempts that began in this turn of the event loop."""
         self._starter: Starter | None = None
         self.blocked = False
-        """Whether outcomes cannot be written: nothing is sent meanwhile."""
+        """Whether outcomes cannot be written: no attempt begins meanwhile."""
         self.draining = False
-        """Whether the process is about to stop: nothing is sent any more."""
-        self.trusted_until = NEVER
-        """Until when this process may rely on its endpoints being its own (Unix ms): nothing is sent after that."""
+        """Whether the process stops: no attempt begins."""
         self._elsewhere: dict[int, _Elsewhere] = {}
         """By endpoint, what other processes still have leased, which counts against its cap."""
 
@@ -97,10 +103,23 @@ class DeliveryLanes:
         """Let attempts begin from now on."""
         self._starter = starter
 
+    def drain(self) -> None:
+        """Begin no attempt until the process ends."""
+        self.draining = True
+
+    def block(self) -> None:
+        """Begin no attempt until outcomes can be written again."""
+        self.blocked = True
+
+    def unblock(self) -> None:
+        """Begin attempts again."""
+        self.blocked = False
+        self.pump()
+
     @property
     def stopped(self) -> bool:
         """Whether nothing may be sent now."""
-        return self.blocked or self.draining or self._clock.now_ms() >= self.trusted_until
+        return self.blocked or self.draining or not self._shards.may_send()
 
     @property
     def in_flight(self) -> int:
@@ -255,7 +274,7 @@ class DeliveryLanes:
     def note_elsewhere(self, leased: Mapping[int, int]) -> bool:
         """Tell how many of endpoints' deliveries others have leased; whether there are any of those taken over."""
         for seq, (endpoint, before) in list(self._elsewhere.items()):
-            now = leased.get(seq, 0) if endpoint.owned else 0
+            now = leased.get(seq, 0) if self._shards.owns(seq) else 0
             if now:
                 self._elsewhere[seq] = _Elsewhere(endpoint, now)
             else:
@@ -268,8 +287,8 @@ class DeliveryLanes:
         self.pump()
         return bool(self._elsewhere)
 
-    def start_afresh(self, endpoint: LiveEndpoint) -> None:
-        """Know nothing any more of how an endpoint's attempts went."""
+    def reset(self, endpoint: LiveEndpoint) -> None:
+        """Close an endpoint's circuit breaker."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
             lane.breaker = CLOSED
@@ -342,7 +361,7 @@ class DeliveryLanes:
     def pump(self) -> None:
         """Begin every attempt that may begin now, up to STARTS_MAX in one turn of the event loop."""
         now, starter = self._clock.now_ms(), self._starter
-        if starter is None or self.blocked or self.draining or now >= self.trusted_until:
+        if starter is None or self.blocked or self.draining or not self._shards.may_send():
             return
         while self._starts < STARTS_MAX and (item := self._lanes.pop(now)) is not None:
             lane, delivery = item

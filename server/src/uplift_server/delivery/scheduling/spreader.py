@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from uplift_server.delivery.clock import Clock, Handle
+from uplift_server.delivery.ports import Clock, Handle
 from uplift_server.store.hot_records import LeasedDelivery
 
 

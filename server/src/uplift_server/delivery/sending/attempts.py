@@ -1,7 +1,6 @@
 """One attempt: from a leased delivery to a signed request, and from the exchange to what is settled."""
 
 import random
-from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.deliveries.outcomes import Outcome, classify, is_ours
@@ -23,8 +22,8 @@ from uplift_server.core.limits import LEASE_LEFT_MS_MIN
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule, retry_after_ms
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.delivery.sending.settler import Settler
@@ -50,6 +49,30 @@ class Sending(Protocol):
         """See `sender.Sender`."""
 
 
+class Returns(Protocol):
+    """Takes back leases."""
+
+    def give_back(self, delivery: LeasedDelivery) -> None:
+        """Take back a delivery that is not attempted under its lease."""
+
+
+class RunningReplays(Protocol):
+    """The replays that may send."""
+
+    def runs(self, replay_seq: int) -> bool:
+        """Whether deliveries of a replay may be sent."""
+
+
+class HealthListener(Protocol):
+    """Follows the health of endpoints."""
+
+    def note(self, endpoint: LiveEndpoint) -> None:
+        """An attempt failed, or succeeded after failures."""
+
+    def note_gone(self, endpoint: LiveEndpoint) -> None:
+        """An endpoint responded with 410."""
+
+
 class _InFlight(NamedTuple):
     """What must be known again when the exchange is over."""
 
@@ -68,21 +91,22 @@ class Attempts:
     def __init__(
         self,
         cache: EndpointCache,
+        shards: Shards,
         lanes: DeliveryLanes,
         sender: Sending,
         settler: Settler,
+        dispatcher: Returns,
+        replays: RunningReplays,
+        monitor: HealthListener,
         clock: Clock,
         measures: EngineCounters,
         *,
         schedule: RetrySchedule,
         breaker: BreakerRule,
         attempt_timeout_ms: int,
-        give_back: Callable[[LeasedDelivery], None],
-        replay_runs: Callable[[int], bool],
-        on_unwell: Callable[[LiveEndpoint], None],
-        on_gone: Callable[[LiveEndpoint], None],
     ) -> None:
         self._cache = cache
+        self._shards = shards
         self._lanes = lanes
         self._sender = sender
         self._settler = settler
@@ -91,15 +115,15 @@ class Attempts:
         self._schedule = schedule
         self._breaker = breaker
         self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
-        self._give_back = give_back
-        self._replay_runs = replay_runs
-        self._on_unwell = on_unwell
-        self._on_gone = on_gone
-        self.aborting = False
-        """Whether the sender is being closed: what it cuts off is given back, not settled as a failure."""
-        self.on_well_elsewhere: Callable[[LiveEndpoint, int], None] = lambda _endpoint, _now_ms: None
-        """Told of a success, and when it was (Unix ms), of a failing endpoint that is another process's by now."""
+        self._give_back = dispatcher.give_back
+        self._replays = replays
+        self._monitor = monitor
+        self._aborting = False
         self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
+
+    def abort(self) -> None:
+        """Give deliveries back whose attempts the sender cuts off from now on. They are no failures."""
+        self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
         """Send the delivery, or settle at once what must not be sent."""
@@ -112,7 +136,7 @@ class Attempts:
                 self._give_back(late)
             self._lanes.returned(lane, now)
             return
-        if endpoint is not None and not endpoint.owned:
+        if endpoint is not None and not self._shards.owns(endpoint.seq):
             # It came to wait here just when the endpoint became another process's.
             self._give_back(delivery)
             self._lanes.returned(lane, now)
@@ -164,7 +188,7 @@ class Attempts:
         flight: _InFlight = request.context
         lane, delivery, endpoint, _, number, _ = flight
         now = self._clock.now_ms()
-        if self.aborting and exchange.failure is not None:
+        if self._aborting and exchange.failure is not None:
             self._give_back(delivery)
             self._lanes.returned(lane, now)
             return
@@ -173,14 +197,14 @@ class Attempts:
         is_test = delivery.trigger is Trigger.TEST
         counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
         if not is_test and _told_by(endpoint, exchange, now):
-            if endpoint.owned:
+            if self._shards.owns(endpoint.seq):
                 if counts:
                     self._note_health(flight, outcome, exchange, now)
                 if outcome is not _DELIVERED or lane.breaker.failures:
                     self._note_breaker(lane, outcome, exchange, now, counts=counts)
             elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
-                # The rest that process knows better by now.
-                self.on_well_elsewhere(endpoint, now)
+                # Another process owns the endpoint by now.
+                self._shards.report_success(endpoint.seq, now)
         spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
         scheduled = delivery.scheduled_attempts + spent
         if outcome is _DELIVERED:
@@ -223,7 +247,7 @@ class Attempts:
         replay = delivery.replay_seq
         return (
             not endpoint.deleted
-            and (replay is None or self._replay_runs(replay))
+            and (replay is None or self._replays.runs(replay))
             and may_be_sent(
                 trigger=delivery.trigger,
                 fence=delivery.fence,
@@ -259,9 +283,9 @@ class Attempts:
         health = endpoint.health = endpoint.health.after(outcome, now, ours=ours)
         self._settler.note_health(endpoint, now)
         if failed_before or health.failing_since is not None:
-            self._on_unwell(endpoint)
+            self._monitor.note(endpoint)
         if exchange.status_code == GONE:
-            self._on_gone(endpoint)
+            self._monitor.note_gone(endpoint)
         if outcome is not _DELIVERED and not ours:
             endpoint.failed_event = flight.delivery.event_seq
 

@@ -8,8 +8,8 @@ from uplift_server.core import ids
 from uplift_server.core.deliveries import test_events
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.test_deliveries import Busy, RunningTests
@@ -62,6 +62,7 @@ class LocalCommands:
         self,
         database: Database,
         cache: EndpointCache,
+        shards: Shards,
         lanes: DeliveryLanes,
         dispatcher: Dispatcher,
         tests: RunningTests,
@@ -72,6 +73,7 @@ class LocalCommands:
     ) -> None:
         self._database = database
         self._cache = cache
+        self._shards = shards
         self._lanes = lanes
         self._dispatcher = dispatcher
         self._tests = tests
@@ -88,7 +90,7 @@ class LocalCommands:
         withdrawn = self._lanes.withdraw(command.endpoint_seq, command.event_seq)
         fence, result = None if withdrawn is None else withdrawn.fence, Result()
         try:
-            leased = await self.decide(command, lambda c: finish(c, result), fence, owner=self._dispatcher.owner)
+            leased = await self.decide(command, lambda c: finish(c, result), fence, owner=self._shards.process_id)
         except StoreError:
             if withdrawn is not None:
                 self._dispatcher.give_back(withdrawn)
@@ -134,7 +136,7 @@ class LocalCommands:
                 command.event_seq,
                 command.endpoint_seq,
                 lease_until=self._clock.now_ms() + self._lease_ms,
-                owner=self._dispatcher.owner,
+                owner=self._shards.process_id,
             )
 
         self._attempt_now(await self._database.write(lease))
@@ -165,7 +167,7 @@ class LocalCommands:
             audit.add(connection, replace(command.entry, at=event.created_at))
             lease_until = event.created_at + self._lease_ms
             return test_deliveries.begin(
-                connection, event, event_seq, lease_until=lease_until, owner=self._dispatcher.owner
+                connection, event, event_seq, lease_until=lease_until, owner=self._shards.process_id
             )
 
         try:

@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from uplift_server.core.limits import SETTLE_BATCH_MAX, SETTLEMENTS_WAITING_MAX
-from uplift_server.delivery.clock import Clock, Handle
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.ports import Clock, Handle, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.attempt_log import AttemptLine
@@ -41,6 +41,7 @@ class Settler:
         database: Database,
         lanes: DeliveryLanes,
         due: DueEndpoints,
+        shards: Shards,
         clock: Clock,
         measures: EngineCounters,
         on_lines: Callable[[Sequence[AttemptLine]], None],
@@ -48,6 +49,7 @@ class Settler:
         self._database = database
         self._lanes = lanes
         self._due = due
+        self._shards = shards
         self._clock = clock
         self._measures = measures
         self._on_lines = on_lines
@@ -63,17 +65,15 @@ class Settler:
         self._writing = False
         self._failing = False
         self._scheduled = False
-        self.by = 0
-        """This process among several: see `Database.settle`."""
+        self._health_of = shards.membership_id
+        """The membership under which the endpoints of `_health` were owned."""
         self._idle = asyncio.Event()
         self._idle.set()
-        self.on_written: dict[tuple[int, int], Callable[[], None]] = {}
-        """By event and endpoint: called once, when what became of that delivery is written, or was refused."""
+        self._when_written: dict[tuple[int, int], Callable[[], None]] = {}
 
-    def speak_as(self, by: int) -> None:
-        """Begin another life: what is not stored yet of how endpoints fare was of the life before."""
-        self.by = by
-        self._health.clear()
+    def call_when_written(self, event_seq: int, endpoint_seq: int, callback: Callable[[], None]) -> None:
+        """Call back once when the next outcome of a delivery is written, or set aside."""
+        self._when_written[event_seq, endpoint_seq] = callback
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
         """Take what became of a delivery."""
@@ -82,7 +82,7 @@ class Settler:
             self._lines.append(line)
         self._idle.clear()
         if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
-            self._lanes.blocked = True
+            self._lanes.block()
         elif settlement.replay_seq is not None:
             if self._patience is None and not self._pressing:
                 self._patience = self._clock.call_at(self._clock.now_ms() + PATIENCE_MS, self._end_patience)
@@ -111,7 +111,14 @@ class Settler:
     def keep_health(self, endpoint: LiveEndpoint) -> None:
         """Let an endpoint's health, as it will be then, be stored with the next batch."""
         endpoint.health_saved_failing = endpoint.health.failing_since is not None
+        self._forget_lost_health()
         self._health[endpoint.seq] = endpoint
+
+    def _forget_lost_health(self) -> None:
+        """Drop the health of endpoints that this process lost when it was evicted."""
+        if self._health_of != self._shards.membership_id:
+            self._health_of = self._shards.membership_id
+            self._health.clear()
 
     async def drain(self) -> None:
         """Until everything gathered is written, which nothing waits for any longer."""
@@ -134,6 +141,7 @@ class Settler:
 
     def _write(self) -> None:
         self._scheduled = False
+        self._forget_lost_health()
         if self._suspects:
             batch, health = self._suspects.pop()
         else:
@@ -153,15 +161,16 @@ class Settler:
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
-        by = self.by
+        by = self._shards.membership_id
         written = asyncio.ensure_future(self._database.settle(batch, rows, by=by))
-        written.add_done_callback(lambda future: self._written(batch, lines, health if by == self.by else {}, future))
+        written.add_done_callback(lambda future: self._written(batch, lines, health, by, future))
 
     def _written(
         self,
         batch: list[Settlement],
         lines: list[AttemptLine],
         health: dict[int, LiveEndpoint],
+        by: int,
         written: "asyncio.Future[frozenset[tuple[int, int]]]",
     ) -> None:
         self._writing = False
@@ -169,6 +178,9 @@ class Settler:
             # The process ends, and the database has not answered in time.
             return
         error = written.exception()
+        if by != self._shards.membership_id:
+            # Evicted meanwhile: other processes know the health of these endpoints better.
+            health = {}
         if isinstance(error, Unavailable):
             self._keep(batch, lines, health, error)
             return
@@ -191,8 +203,7 @@ class Settler:
         elif not self._gathered:
             self._idle.set()
         if self._lanes.blocked and len(self._gathered) < SETTLEMENTS_WAITING_MAX // 2:
-            self._lanes.blocked = False
-            self._lanes.pump()
+            self._lanes.unblock()
 
     def _keep(
         self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint], error: Unavailable
@@ -205,7 +216,7 @@ class Settler:
         if not self._failing:
             _log.error("outcomes cannot be written; nothing is sent until they can", cause=str(error))
         self._failing = True
-        self._lanes.blocked = True
+        self._lanes.block()
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _isolate(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
@@ -243,10 +254,10 @@ class Settler:
         )
 
     def _tell_written(self, batch: list[Settlement]) -> None:
-        if not self.on_written:
+        if not self._when_written:
             return
         for settlement in batch:
-            call = self.on_written.pop((settlement.event_seq, settlement.endpoint_seq), None)
+            call = self._when_written.pop((settlement.event_seq, settlement.endpoint_seq), None)
             if call is not None:
                 call()
 

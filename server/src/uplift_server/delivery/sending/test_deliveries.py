@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.core.scheduling.lanes import NoSlot
-from uplift_server.delivery.clock import Clock
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import Clock
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.settler import Settler
@@ -105,7 +105,7 @@ class RunningTests:
             if self._running_tests.get(delivery.endpoint_seq) is trial:
                 del self._running_tests[delivery.endpoint_seq]
 
-        self._settler.on_written[delivery.event_seq, delivery.endpoint_seq] = written
+        self._settler.call_when_written(delivery.event_seq, delivery.endpoint_seq, written)
         if self._lanes.stopped:
             self._give_back(delivery)
             self._lanes.returned(trial.lane, self._clock.now_ms())

@@ -1,4 +1,4 @@
-"""The line between processes: a connection of its own for heartbeats and notifications."""
+"""The message bus between processes: a connection of its own for heartbeats and notifications."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,32 +14,35 @@ from uplift_server.store.schema_processes import CHANNEL
 R = TypeVar("R")
 _log = structlog.get_logger()
 
-ANSWER_SECONDS_MAX: Final = 2.0
-"""How long anything may take that goes over the line, and its opening: a heartbeat that comes later is worth
-nothing."""
+RESPONSE_WITHIN_S: Final = 2.0
+"""The timeout of the connection and of each transaction. A later heartbeat is useless."""
 REPEATS_MAX: Final = 3
-UNHEARD: Final = "set UPLIFT_DATABASE_DIRECT_URL to the address of the database without the pooler"
+HOW_TO_FIX: Final = "set UPLIFT_DATABASE_DIRECT_URL to the address of the database without the pooler"
 
 
-def line_to(url: str) -> "PostgresMessageBus":
-    """A line to a database. Through a pooler, it receives no notifications."""
+def message_bus(url: str) -> "PostgresMessageBus":
+    """A message bus over a database. Through a pooler, it receives no notifications."""
     return PostgresMessageBus(Opener(url))
 
 
 class PostgresMessageBus:
-    """See `store.contract.Line`. Opened when first used, and anew after it broke."""
+    """Implements MessageBus. Connects on first use, and again after a failure."""
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
         self._pair: Pair | None = None
         self._hears = False
-        """Whether it is told over this connection what others send."""
+        """Whether this connection receives notifications."""
         self._has_warned = False
         self._turn = asyncio.Lock()
-        self.on_told: Callable[[str], None] = lambda _text: None
+        self._receive: Callable[[str], None] | None = None
+
+    def listen(self, receive: Callable[[str], None]) -> None:
+        """See MessageBus."""
+        self._receive = receive
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """See the contract."""
+        """See MessageBus."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
@@ -47,17 +50,17 @@ class PostgresMessageBus:
 
         return await self._run(write)
 
-    async def tell(self, texts: Sequence[str]) -> None:
-        """See the contract."""
+    async def publish(self, texts: Sequence[str]) -> None:
+        """See MessageBus."""
 
-        async def tell(pair: Pair) -> None:
+        async def publish(pair: Pair) -> None:
             async with pair.alone():
                 await pair.raw.execute("SELECT pg_notify($1, text) FROM unnest($2::text[]) text", CHANNEL, list(texts))
 
-        await self._run(tell)
+        await self._run(publish)
 
     async def close(self) -> None:
-        """See the contract."""
+        """See MessageBus."""
         async with self._turn:
             await self._drop()
 
@@ -80,10 +83,10 @@ class PostgresMessageBus:
         """Raises TimeoutError where the database does not answer in time."""
         if self._pair is None or self._pair.raw.is_closed():
             await self._drop()
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            async with asyncio.timeout(RESPONSE_WITHIN_S):
                 self._pair = await self._opener.pair()
         pair = self._pair
-        silence = Silence(pair, ANSWER_SECONDS_MAX)
+        silence = Silence(pair, RESPONSE_WITHIN_S)
         try:
             if not self._hears:
                 await self._hear(pair)
@@ -101,7 +104,7 @@ class PostgresMessageBus:
             await pair.raw.add_listener(CHANNEL, self._told)
         elif not self._has_warned:
             self._has_warned = True
-            _log.warning("no notifications through the pooler: processes wait up to 2 s longer", remedy=UNHEARD)
+            _log.warning("no notifications through the pooler: processes wait up to 2 s longer", remedy=HOW_TO_FIX)
 
     async def _drop(self) -> None:
         pair, self._pair, self._hears = self._pair, None, False
@@ -109,4 +112,5 @@ class PostgresMessageBus:
             await pair.close()
 
     def _told(self, _connection: Raw | Any, _sender: int, _channel: str, text: object) -> None:
-        self.on_told(str(text))
+        if self._receive is not None:
+            self._receive(str(text))

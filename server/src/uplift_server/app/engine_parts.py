@@ -1,0 +1,295 @@
+"""Builds the parts of the delivery engine, with or without other processes on the database."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.engine import Cluster, Engine, EngineSettings, Loop, Sender, SingleProcess
+from uplift_server.delivery.health.endpoint_changes import LiveEndpointChanges
+from uplift_server.delivery.health.monitor import LOOK_EVERY_MS_MAX, HealthMonitor
+from uplift_server.delivery.health.outage_guard import OutageGuard
+from uplift_server.delivery.health.transitions import Transitions
+from uplift_server.delivery.ingest import Acceptor
+from uplift_server.delivery.listening.audience import Announcer, Audience, NoAnnouncer
+from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.maintenance.retention import Retention
+from uplift_server.delivery.maintenance.secret_expiry import SecretExpiry
+from uplift_server.delivery.maintenance.statistics import StatisticsUpdater
+from uplift_server.delivery.ports import Clock, Peers, Shards, SingletonJobs
+from uplift_server.delivery.replays.jobs import ReplayJobs
+from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.due import DueEndpoints
+from uplift_server.delivery.scheduling.held import HeldDeliveries
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.delivery.sending.attempts import Attempts
+from uplift_server.delivery.sending.commands import Commands, LocalCommands
+from uplift_server.delivery.sending.settler import Settler
+from uplift_server.delivery.sending.test_deliveries import RunningTests
+from uplift_server.delivery.shards import LocalShards
+from uplift_server.observe.attempt_log import AttemptLine
+from uplift_server.observe.counters import EngineCounters
+from uplift_server.service.engine_link import EngineLink
+from uplift_server.service.engine_status import EngineStatus
+from uplift_server.store.contract import Database
+from uplift_server.store.encryption import Cipher
+
+HELD_LOOK_EVERY_SCANS: Final = 5
+"""Endpoints with held deliveries are looked for less often than due deliveries."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """The parts of one engine."""
+
+    engine: Engine
+    cache: EndpointCache
+    shards: Shards
+    jobs: SingletonJobs
+    counters: EngineCounters
+    audience: Audience
+    due: DueEndpoints
+    lanes: DeliveryLanes
+    relay: Relay
+    acceptor: Acceptor
+    settler: Settler
+    held: HeldDeliveries
+    dispatcher: Dispatcher
+    replays: ReplayJobs
+    changes: LiveEndpointChanges
+    outage_guard: OutageGuard
+    monitor: HealthMonitor
+    attempts: Attempts
+    statistics: StatisticsUpdater
+    commands: Commands
+    status: EngineStatus
+
+    def link(self) -> EngineLink:
+        """The parts that services use."""
+        return EngineLink(
+            relay=self.relay,
+            counters=self.counters,
+            endpoints=self.changes,
+            commands=self.commands,
+            replays=self.replays,
+            status=self.status,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CommonParts:
+    """The parts that a cluster builds on."""
+
+    cache: EndpointCache
+    lanes: DeliveryLanes
+    due: DueEndpoints
+    dispatcher: Dispatcher
+    held: HeldDeliveries
+    replays: ReplayJobs
+    changes: LiveEndpointChanges
+    outage_guard: OutageGuard
+    monitor: HealthMonitor
+    relay: Relay
+    commands: LocalCommands
+
+
+class Foundation(Protocol):
+    """The ports by which the engine knows whether other processes exist."""
+
+    @property
+    def shards(self) -> Shards:
+        """The endpoints of this process."""
+
+    @property
+    def jobs(self) -> SingletonJobs:
+        """The jobs of this process."""
+
+    @property
+    def peers(self) -> Peers:
+        """The other processes."""
+
+    @property
+    def delivers(self) -> bool:
+        """Whether the role of this process includes deliveries."""
+
+    @property
+    def health_look_every_ms_max(self) -> int:
+        """The longest time between two looks of the health monitor."""
+
+    def announcer(self, audience: Audience) -> Announcer:
+        """Announces listen streams to other processes."""
+
+    def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
+        """The parts that need the others."""
+
+
+class LocalFoundation:
+    """A foundation for the only process on its database."""
+
+    delivers = True
+    health_look_every_ms_max = LOOK_EVERY_MS_MAX
+
+    def __init__(self, process_id: int) -> None:
+        self.shards = self.jobs = self.peers = LocalShards(process_id)
+
+    def announcer(self, _audience: Audience) -> Announcer:
+        """See Foundation."""
+        return NoAnnouncer()
+
+    def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
+        """See Foundation."""
+        return parts.commands, SingleProcess()
+
+
+def build_engine(
+    database: Database,
+    cipher: Cipher,
+    sender: Sender,
+    clock: Clock,
+    settings: EngineSettings,
+    foundation: Foundation,
+    *,
+    user_agent: str,
+    on_lines: Callable[[Sequence[AttemptLine]], None],
+    on_end: Callable[[BaseException | None], None],
+) -> EngineParts:
+    """Build all parts of an engine. `on_lines` gets the log lines of attempts; see `Engine` for `on_end`."""
+    shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms
+    counters, audience, due = EngineCounters(), Audience(), DueEndpoints()
+    lanes = DeliveryLanes(
+        clock,
+        due,
+        shards,
+        in_flight_max=settings.in_flight_max,
+        endpoint_in_flight_max=settings.endpoint_in_flight_max,
+        breaker=settings.breaker,
+    )
+    cache = EndpointCache(cipher, user_agent, shards, lanes)
+    relay = Relay(database, cache, audience, foundation.announcer(audience), clock)
+    acceptor = Acceptor(database, cache, shards, lanes, due, audience, relay, clock, counters, lease_ms=lease_ms)
+    settler = Settler(database, lanes, due, shards, clock, counters, on_lines)
+    held = HeldDeliveries(
+        database,
+        cache,
+        shards,
+        lanes,
+        due,
+        clock,
+        counters,
+        rate_per_second=settings.release_rate_per_second,
+        look_every_ms=settings.scan_every_ms * HELD_LOOK_EVERY_SCANS,
+    )
+    dispatcher = Dispatcher(
+        database,
+        cache,
+        shards,
+        lanes,
+        due,
+        held,
+        clock,
+        lease_ms=lease_ms,
+        scan_every_ms=settings.scan_every_ms,
+    )
+    replays = ReplayJobs(database, cache, shards, lanes, settler, dispatcher, clock, lease_ms=lease_ms)
+    changes = LiveEndpointChanges(cache, shards, lanes, due, dispatcher, held, replays, settler, clock)
+    health = settings.health
+    outage_guard = OutageGuard(
+        database, cache, shards, jobs, clock, recipient=health.operator_email if health.mails else None
+    )
+    transitions = Transitions(database, cache, shards, changes, clock, rule=health.rule, mails=health.mails)
+    monitor = HealthMonitor(
+        cache,
+        shards,
+        transitions,
+        outage_guard,
+        clock,
+        health,
+        look_every_ms_max=foundation.health_look_every_ms_max,
+    )
+    attempts = Attempts(
+        cache,
+        shards,
+        lanes,
+        sender,
+        settler,
+        dispatcher,
+        replays,
+        monitor,
+        clock,
+        counters,
+        schedule=settings.schedule,
+        breaker=settings.breaker,
+        attempt_timeout_ms=settings.attempt_timeout_ms,
+    )
+    tests = RunningTests(cache, lanes, settler, dispatcher, clock, lease_ms=lease_ms)
+    local_commands = LocalCommands(
+        database, cache, shards, lanes, dispatcher, tests, clock, counters, lease_ms=lease_ms
+    )
+    status = EngineStatus(
+        cache, shards, foundation.peers, lanes, monitor, breaker=settings.breaker, delivers=foundation.delivers
+    )
+    commands, cluster = foundation.complete(
+        CommonParts(
+            cache,
+            lanes,
+            due,
+            dispatcher,
+            held,
+            replays,
+            changes,
+            outage_guard,
+            monitor,
+            relay,
+            local_commands,
+        )
+    )
+    statistics = StatisticsUpdater(database, jobs, clock, every_ms=settings.statistics_every_ms)
+    retention = Retention(database, jobs, clock, counters, retention_ms=settings.retention_ms)
+    loops = [
+        Loop("secret expiry", SecretExpiry(database, cache, jobs, clock).run),
+        Loop("held deliveries", held.run),
+        Loop("statistics", statistics.run),
+    ]
+    if retention.has_work:
+        loops.append(Loop("retention", retention.run))
+    engine = Engine(
+        database,
+        shards,
+        cluster,
+        sender,
+        lanes,
+        attempts,
+        acceptor,
+        settler,
+        dispatcher,
+        replays,
+        monitor,
+        relay,
+        loops,
+        clock,
+        tick_ms=settings.tick_ms,
+        on_end=on_end,
+    )
+    return EngineParts(
+        engine,
+        cache,
+        shards,
+        jobs,
+        counters,
+        audience,
+        due,
+        lanes,
+        relay,
+        acceptor,
+        settler,
+        held,
+        dispatcher,
+        replays,
+        changes,
+        outage_guard,
+        monitor,
+        attempts,
+        statistics,
+        commands,
+        status,
+    )

@@ -1,0 +1,60 @@
+"""Listen streams in a cluster: processes announce the accounts they stream, and wake each other's streams.
+
+Each process repeats its announcement with every heartbeat. An announcement that is not repeated expires.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from uplift_server.core.operations.cluster import HEARTBEAT_EVERY_MS
+from uplift_server.delivery.cluster.notifier import Notifier
+from uplift_server.delivery.listening.audience import Audience
+from uplift_server.delivery.listening.streams import Ending
+from uplift_server.delivery.ports import Clock
+
+EXPIRES_AFTER_MS: Final = 5_000
+"""The time for which an announcement counts."""
+
+
+class ClusteredAnnouncer:
+    """Implements Announcer with notifications."""
+
+    def __init__(self, notifier: Notifier, audience: Audience, clock: Clock) -> None:
+        self._notifier = notifier
+        self._audience = audience
+        self._clock = clock
+        self._announced: dict[int, tuple[frozenset[int], int]] = {}
+        """The accounts that each process streams, and when that expires (Unix ms)."""
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Repeat the announcement, and expire those of others, until stopped; the caller cancels the wait."""
+        while not stopping.is_set():
+            await self._clock.wait(stopping, HEARTBEAT_EVERY_MS)
+            if self._audience.here:
+                self._notifier.notify_listened(self._audience.here)
+            now = self._clock.now_ms()
+            if any(until <= now for _, until in self._announced.values()):
+                self._announced = {process: each for process, each in self._announced.items() if each[1] > now}
+                self._update()
+
+    def streams_changed(self) -> None:
+        """See Announcer."""
+        self._notifier.notify_listened(self._audience.here)
+
+    def events_stored(self, account_seq: int) -> None:
+        """See Announcer."""
+        if self._audience.listens_elsewhere(account_seq):
+            self._notifier.notify_stored(account_seq)
+
+    def session_ended(self, session_id: bytes, why: Ending, at: int) -> None:
+        """See Announcer."""
+        self._notifier.notify_session_ended(session_id.hex(), why.value, at)
+
+    def listened_elsewhere(self, process_id: int, account_seqs: Iterable[int]) -> None:
+        """Another process announced the accounts that it streams: these, and no others."""
+        self._announced[process_id] = frozenset(account_seqs), self._clock.now_ms() + EXPIRES_AFTER_MS
+        self._update()
+
+    def _update(self) -> None:
+        self._audience.set_elsewhere(frozenset().union(*(accounts for accounts, _ in self._announced.values())))

@@ -1,0 +1,154 @@
+"""The handover of endpoints between workers: gives up lost endpoints, and takes up gained ones."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from uplift_server.core.operations.cluster import HEARTBEAT_EVERY_MS, view_of
+from uplift_server.delivery.cluster.notifier import Notifier
+from uplift_server.delivery.cluster.shards import ClusteredShards
+from uplift_server.delivery.cluster.state import ClusterState
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.health.monitor import HealthMonitor
+from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.replays.jobs import ReplayJobs
+from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.due import DueEndpoints
+from uplift_server.delivery.scheduling.held import HeldDeliveries
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.store import health, processes
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.processes import Process
+
+FOREIGN_LEASES_EVERY_MS: Final = 100
+"""The interval between looks at the leases that other processes still have on endpoints taken up here."""
+UNAVAILABLE_WAIT_MS: Final = 500
+HEALTH_READ_MAX: Final = 1_000
+_log = structlog.get_logger()
+
+
+class ShardHandover:
+    """Moves endpoints into and out of this process. A process without deliveries owns none."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: EndpointCache,
+        state: ClusterState,
+        shards: ClusteredShards,
+        notifier: Notifier,
+        lanes: DeliveryLanes,
+        due: DueEndpoints,
+        dispatcher: Dispatcher,
+        replays: ReplayJobs,
+        held: HeldDeliveries,
+        monitor: HealthMonitor,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._state = state
+        self._shards = shards
+        self._notifier = notifier
+        self._lanes = lanes
+        self._due = due
+        self._dispatcher = dispatcher
+        self._replays = replays
+        self._held = held
+        self._monitor = monitor
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._has_foreign_leases = False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Follow the workers until stopped; the caller cancels the wait."""
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                await self.settle()
+            except Unavailable:
+                await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+                continue
+            wait_ms = FOREIGN_LEASES_EVERY_MS if self._has_foreign_leases else HEARTBEAT_EVERY_MS
+            await self._clock.wait(self._wake, wait_ms)
+
+    def heartbeat(self, living: Sequence[Process]) -> None:
+        """See HeartbeatListener."""
+        workers = tuple(each.seq for each in living if each.delivers)
+        if workers != self._shards.workers:
+            _log.info("workers changed", workers=len(workers), own=self._state.process_id in workers)
+            self._set_workers(workers)
+        self._shards.compare_views(living)
+        if self._shards.lost or self._shards.gained or self._state.view != view_of(workers):
+            self._wake.set()
+        self._lanes.pump()
+
+    def rejoined(self) -> None:
+        """See HeartbeatListener."""
+        self.drop_all()
+
+    def drop_all(self) -> None:
+        """Own nothing: this process rejoined, or stops."""
+        self._set_workers(())
+
+    async def settle(self) -> None:
+        """Give up lost endpoints, publish the view, and take up gained endpoints if all workers agree.
+
+        Raises Unavailable; a repeat continues.
+        """
+        if self._shards.lost:
+            await self._give_up(list(self._shards.lost))
+        view = view_of(self._shards.workers)
+        if self._state.view != view:
+            # Other workers rely on it that this one gave up what it lost.
+            self._state.view = view
+            self._state.beat_soon()
+            self._notifier.notify_workers_changed()
+        if self._shards.is_agreed and self._shards.gained:
+            await self._take_up(list(self._shards.gained))
+        if self._has_foreign_leases:
+            leased = await self._foreign_leases()
+            self._has_foreign_leases = self._lanes.note_elsewhere(leased)
+
+    def _set_workers(self, workers: tuple[int, ...]) -> None:
+        self._shards.set_workers(workers)
+        self._wake.set()
+
+    async def _give_up(self, endpoint_seqs: Sequence[int]) -> None:
+        for seq in endpoint_seqs:
+            for delivery in self._lanes.empty(seq):
+                self._dispatcher.give_back(delivery)
+        await self._dispatcher.release_returned()
+        for seq in endpoint_seqs:
+            self._shards.lost.pop(seq, None)
+
+    async def _take_up(self, endpoint_seqs: Sequence[int]) -> None:
+        workers = self._shards.workers
+        await self._replays.take_over(frozenset(endpoint_seqs))
+        stored = {}
+        for at in range(0, len(endpoint_seqs), HEALTH_READ_MAX):
+            some = endpoint_seqs[at : at + HEALTH_READ_MAX]
+            stored.update(await self._database.read_first(lambda c: health.get(c, some)))  # noqa: B023 - run before the next turn
+        leased = await self._foreign_leases()
+        if workers != self._shards.workers:
+            return
+        for seq in endpoint_seqs:
+            self._shards.gained.pop(seq, None)
+            endpoint = self._cache.endpoints.get(seq)
+            if endpoint is not None and self._shards.is_own(seq):
+                endpoint.health = stored.get(seq, endpoint.health)
+                self._shards.take(seq)
+                self._lanes.take_over(endpoint, leased.get(seq, 0))
+                self._due.note_backlog(seq)
+                self._replays.look_at(seq)
+                self._held.look_at(seq)
+                self._monitor.take_up(endpoint)
+        self._has_foreign_leases = self._has_foreign_leases or bool(leased)
+        self._due.scan()
+
+    async def _foreign_leases(self) -> dict[int, int]:
+        own = self._state.process_id
+        return dict(await self._database.read_first(lambda c: processes.foreign_leases(c, own)))

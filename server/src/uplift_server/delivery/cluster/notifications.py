@@ -1,0 +1,72 @@
+"""The receiver of notifications from other processes: wakes the part that each is for."""
+
+import json
+from typing import Any, Final
+
+from uplift_server.delivery.cluster.announcer import ClusteredAnnouncer
+from uplift_server.delivery.cluster.cache_sync import CacheSync
+from uplift_server.delivery.cluster.commands import ClusteredCommands
+from uplift_server.delivery.cluster.notifier import Kind
+from uplift_server.delivery.cluster.shards import ClusteredShards
+from uplift_server.delivery.cluster.state import ClusterState
+from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.listening.streams import Ending
+from uplift_server.delivery.scheduling.due import DueEndpoints
+from uplift_server.store.schema_processes import CHANGED
+
+_WITH_SENDER: Final = frozenset({Kind.DUE, Kind.LISTENED, Kind.STORED, Kind.SESSION_ENDED})
+"""Kinds with the sender's process ID first. A process ignores its own."""
+
+
+class NotificationReceiver:
+    """Receives the texts of the message bus."""
+
+    def __init__(
+        self,
+        state: ClusterState,
+        shards: ClusteredShards,
+        due: DueEndpoints,
+        cache_sync: CacheSync,
+        commands: ClusteredCommands,
+        relay: Relay,
+        announcer: ClusteredAnnouncer,
+    ) -> None:
+        self._state = state
+        self._shards = shards
+        self._due = due
+        self._cache_sync = cache_sync
+        self._commands = commands
+        self._relay = relay
+        self._announcer = announcer
+
+    def receive(self, text: str) -> None:
+        """Act on one text. Texts of other programs and of later releases are ignored."""
+        if text == CHANGED:
+            self._cache_sync.look_soon()
+            return
+        try:
+            kind, *parts = json.loads(text)
+            self._act(Kind(kind), parts)
+        except (ValueError, TypeError, IndexError):
+            return
+
+    def _act(self, kind: Kind, parts: list[Any]) -> None:
+        if kind in _WITH_SENDER and parts[0] == self._state.process_id:
+            return
+        match kind:
+            case Kind.DUE:
+                for seq in parts[1]:
+                    if self._shards.owns(seq):
+                        self._due.note_due(seq)
+            case Kind.STORED:
+                for account_seq in parts[1]:
+                    self._relay.wake(account_seq)
+            case Kind.LISTENED:
+                self._announcer.listened_elsewhere(*parts)
+            case Kind.SESSION_ENDED:
+                _, session_id, why, at = parts
+                self._relay.end_here(bytes.fromhex(session_id), Ending(why), at)
+            case Kind.WORKERS_CHANGED:
+                self._state.beat_soon()
+            case Kind.COMMANDS:
+                self._commands.look_soon()

@@ -1,0 +1,60 @@
+"""The state of this process as a member of the cluster, as its last heartbeat left it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from uplift_server.core.operations.cluster import TRUSTED_MS
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.delivery.ports import Clock
+from uplift_server.store.processes import Process
+
+
+class ClusterState:
+    """Written by heartbeats and by shard ownership. All times are Unix ms of the database."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.process_id = 0
+        self.delivers = False
+        """Whether this process may own endpoints: not before it is ready, nor once it stops."""
+        self.view = 0
+        """A digest of the workers by which this process decides what it owns; see `core.operations.cluster.view_of`."""
+        self.trusted_until = 0
+        """The time until which other processes rely on this one."""
+        self.heard_at = 0
+        """The time of the last heartbeat."""
+        self.members: Sequence[Process] = ()
+        """The processes that lived at the last heartbeat, with this one."""
+        self._jobs: frozenset[SingletonJob] = frozenset()
+        self._jobs_until = 0
+        self.heartbeat_due = asyncio.Event()
+
+    def beat_soon(self) -> None:
+        """Let the next heartbeat come at once."""
+        self.heartbeat_due.set()
+
+    def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
+        """Do these jobs, and no others, until a time."""
+        self._jobs, self._jobs_until = jobs, until
+
+    def evicted(self) -> None:
+        """Do nothing more for the others: they took this process for dead."""
+        self.trusted_until = 0
+        self.take_jobs(frozenset(), 0)
+
+    def holds(self, job: SingletonJob) -> bool:
+        """See SingletonJobs."""
+        return job in self._jobs and self._clock.now_ms() < self._jobs_until
+
+    def living(self) -> Sequence[Process]:
+        """See Peers."""
+        return self.members
+
+    def others(self) -> Sequence[Process]:
+        """See Peers."""
+        return [each for each in self.members if each.seq != self.process_id]
+
+    def unheard_ms(self) -> int | None:
+        """See Peers."""
+        unheard_ms = self._clock.now_ms() - self.heard_at
+        return unheard_ms if unheard_ms > TRUSTED_MS else None

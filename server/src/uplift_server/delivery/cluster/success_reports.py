@@ -1,0 +1,52 @@
+"""Successes of attempts to endpoints that another process owns by now, written to the database for their owners."""
+
+import asyncio
+from typing import Final
+
+from uplift_server.delivery.ports import Clock
+from uplift_server.store import health
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Unavailable
+
+UNAVAILABLE_WAIT_MS: Final = 500
+IDLE_MS: Final = 3_600_000
+
+
+class SuccessReports:
+    """Writes reports in the background. A lost report only delays the recovery of an endpoint."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._successes: dict[int, int] = {}
+        """The time of the last success (Unix ms) by endpoint."""
+        self._wake = asyncio.Event()
+
+    def add(self, endpoint_seq: int, at: int) -> None:
+        """Report a success of a failing endpoint at a time (Unix ms)."""
+        self._successes[endpoint_seq] = at
+        self._wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Write reports until stopped."""
+        while not stopping.is_set():
+            await self._clock.wait(self._wake, IDLE_MS)
+            self._wake.clear()
+            while self._successes and not stopping.is_set():
+                try:
+                    await self.write()
+                except Unavailable:
+                    await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+
+    async def write(self) -> None:
+        """Write all reports. Raises Unavailable, and keeps them."""
+        # In the order in which settlements lock endpoints.
+        batch = sorted(self._successes.items())
+
+        def write(connection: Transaction) -> None:
+            for endpoint_seq, at in batch:
+                health.note_success(connection, endpoint_seq, at)
+
+        if batch:
+            await self._database.write(write)
+            self._successes = {seq: at for seq, at in self._successes.items() if (seq, at) not in batch}

@@ -1,0 +1,113 @@
+"""Changes of endpoints: what follows for the deliveries of an endpoint that was enabled, disabled or deleted."""
+
+import asyncio
+from typing import Protocol
+
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import SEEN_WITHIN_MS, Clock, Shards
+from uplift_server.delivery.replays.jobs import ReplayJobs
+from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.due import DueEndpoints
+from uplift_server.delivery.scheduling.held import HeldDeliveries
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.delivery.sending.settler import Settler
+
+
+class EndpointChanges(Protocol):
+    """Applies changes of endpoints that the store and the cache already have."""
+
+    def note_due(self, endpoint_seq: int) -> None:
+        """Dispatch deliveries of an endpoint that became due in the database."""
+
+    def deleted(self, endpoint_seq: int) -> None:
+        """Cancel the deliveries of a deleted endpoint."""
+
+    def disabled(self, endpoint_seq: int) -> None:
+        """Hold the pending deliveries of an endpoint that was paused or disabled."""
+
+    def enabled(self, endpoint_seq: int) -> None:
+        """Release the held deliveries of an endpoint, and start its health anew."""
+
+    def held_action_changed(self, endpoint_seq: int) -> None:
+        """Release, keep or drop the held deliveries of an enabled endpoint, as its record says now."""
+
+    async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
+        """Hold all pending deliveries of a disabled endpoint before it is enabled again.
+
+        Return False if that takes longer. Raises Unavailable.
+        """
+
+
+class LiveEndpointChanges:
+    """Applies changes to the deliveries in memory and in the database."""
+
+    def __init__(
+        self,
+        cache: EndpointCache,
+        shards: Shards,
+        lanes: DeliveryLanes,
+        due: DueEndpoints,
+        dispatcher: Dispatcher,
+        held: HeldDeliveries,
+        replays: ReplayJobs,
+        settler: Settler,
+        clock: Clock,
+    ) -> None:
+        self._cache = cache
+        self._shards = shards
+        self._lanes = lanes
+        self._due = due
+        self._dispatcher = dispatcher
+        self._held = held
+        self._replays = replays
+        self._settler = settler
+        self._clock = clock
+
+    def note_due(self, endpoint_seq: int) -> None:
+        """See EndpointChanges."""
+        if self._shards.owns(endpoint_seq):
+            self._due.note_due(endpoint_seq)
+        else:
+            self._shards.notify_owners([endpoint_seq])
+
+    def deleted(self, endpoint_seq: int) -> None:
+        """See EndpointChanges."""
+        for delivery in self._lanes.drop(endpoint_seq):
+            self._dispatcher.give_back(delivery)
+        self._held.look_at(endpoint_seq)
+        self._replays.look_at(endpoint_seq)
+
+    def disabled(self, endpoint_seq: int) -> None:
+        """See EndpointChanges."""
+        for delivery in self._lanes.empty(endpoint_seq):
+            self._dispatcher.give_back(delivery)
+        self._held.look_at(endpoint_seq)
+
+    def enabled(self, endpoint_seq: int) -> None:
+        """See EndpointChanges."""
+        endpoint = self._cache.endpoints.get(endpoint_seq)
+        if endpoint is not None:
+            endpoint.health = endpoint.record.health
+            if self._shards.owns(endpoint_seq):
+                self._settler.keep_health(endpoint)
+            self._lanes.reset(endpoint)
+        self._replays.look_at(endpoint_seq)
+        self.held_action_changed(endpoint_seq)
+
+    def held_action_changed(self, endpoint_seq: int) -> None:
+        """See EndpointChanges."""
+        self._held.look_at(endpoint_seq)
+        self.note_due(endpoint_seq)
+
+    async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
+        """See EndpointChanges."""
+        until = self._clock.now_ms() + within_ms
+        endpoint = self._cache.endpoints.get(endpoint_seq)
+        if endpoint is not None and not self._shards.owns(endpoint_seq):
+            # The owner's memory has no delivery once it knows that the endpoint is disabled.
+            seen_at = (endpoint.record.state_since or 0) + SEEN_WITHIN_MS
+            if seen_at > until:
+                return False
+            await self._clock.wait(asyncio.Event(), max(0, seen_at - self._clock.now_ms()))
+        await self._dispatcher.release_returned()
+        return await self._held.finish(endpoint_seq, until)

@@ -1,0 +1,57 @@
+"""The accounts with listen streams, in this process and in others."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from uplift_server.delivery.listening.streams import Ending, Stream
+
+
+class Audience:
+    """Accounts whose stored events someone listens to."""
+
+    def __init__(self) -> None:
+        self.here: dict[int, set[Stream]] = {}
+        """The streams of this process by account. `Relay` adds and removes them."""
+        self._elsewhere: frozenset[int] = frozenset()
+        self.accounts: Collection[int] = self.here
+        """All accounts with a stream. Ingest looks each account up."""
+
+    def listens_elsewhere(self, account_seq: int) -> bool:
+        """Whether another process has a stream of an account."""
+        return account_seq in self._elsewhere
+
+    def set_elsewhere(self, account_seqs: frozenset[int]) -> None:
+        """Replace the accounts with streams in other processes."""
+        self._elsewhere = account_seqs
+        self.update()
+
+    def update(self) -> None:
+        """Count an account in or out after a change of `here`."""
+        self.accounts = self._elsewhere.union(self.here) if self._elsewhere else self.here
+
+
+class Announcer(Protocol):
+    """Tells other processes about listen streams and their events."""
+
+    def streams_changed(self) -> None:
+        """An account got its first stream in this process, or lost its last."""
+
+    def events_stored(self, account_seq: int) -> None:
+        """Events of an account were stored."""
+
+    def session_ended(self, session_id: bytes, why: "Ending", at: int) -> None:
+        """All streams of a session that began before a time (Unix ms) end."""
+
+
+class NoAnnouncer:
+    """An announcer without other processes."""
+
+    def streams_changed(self) -> None:
+        """See Announcer."""
+
+    def events_stored(self, account_seq: int) -> None:
+        """See Announcer."""
+
+    def session_ended(self, session_id: bytes, why: "Ending", at: int) -> None:
+        """See Announcer."""

@@ -1,0 +1,107 @@
+"""The state of the engine, as the API, the dashboard and the metrics show it."""
+
+from collections.abc import Collection, Sequence
+
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule, restored
+from uplift_server.core.scheduling.waiting import HeldUpBy
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.health.monitor import HealthMonitor
+from uplift_server.delivery.health.outage_guard import Outage
+from uplift_server.delivery.ports import Peers, Shards
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes, Load
+from uplift_server.store.processes import Process
+
+
+class EngineStatus:
+    """The state of this process, and of the others as their last heartbeats describe them."""
+
+    def __init__(
+        self,
+        cache: EndpointCache,
+        shards: Shards,
+        peers: Peers,
+        lanes: DeliveryLanes,
+        monitor: HealthMonitor,
+        *,
+        breaker: BreakerRule,
+        delivers: bool,
+    ) -> None:
+        """`delivers`: whether the role of this process includes deliveries."""
+        self._cache = cache
+        self._shards = shards
+        self._peers = peers
+        self._lanes = lanes
+        self._monitor = monitor
+        self._breaker = breaker
+        self._delivers = delivers
+
+    def owns(self, endpoint_seq: int) -> bool:
+        """Whether this process delivers to an endpoint."""
+        return self._shards.owns(endpoint_seq)
+
+    def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
+        """The events (seq) with a leased delivery in the endpoint's lane; None if another process owns the endpoint."""
+        return self._lanes.waiting_events(endpoint_seq) if self._shards.owns(endpoint_seq) else None
+
+    def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
+        """The reason why the next due delivery of an endpoint waits."""
+        return self._lanes.held_up_by(endpoint_seq)
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """The time of the next probe of an endpoint with an open circuit (Unix ms); None while it is disabled."""
+        endpoint = self._cache.endpoints.get(endpoint_seq)
+        if endpoint is None or not endpoint.takes_deliveries:
+            return None
+        if self._shards.owns(endpoint_seq):
+            return self._lanes.next_probe_at(endpoint_seq)
+        return self._stored_probe_at(endpoint)
+
+    def warn_at(self, endpoint_seq: int) -> int | None:
+        """The time of the warning email about a failing endpoint (Unix ms)."""
+        return self._monitor.warn_at(endpoint_seq)
+
+    def disable_at(self, endpoint_seq: int) -> int | None:
+        """The time at which a failing endpoint will be disabled (Unix ms)."""
+        return self._monitor.disable_at(endpoint_seq)
+
+    @property
+    def outage(self) -> Outage | None:
+        """The current outage, during which no endpoint is warned or disabled."""
+        return self._monitor.outage
+
+    def own_load(self) -> Load:
+        """The load of this process."""
+        own = self._lanes.load()
+        return own if self._delivers else own._replace(in_flight_max=0, stopped=False)
+
+    def sends(self) -> bool:
+        """Whether any process may begin an attempt now."""
+        return (self._delivers and not self._lanes.stopped) or any(each.delivers for each in self._peers.others())
+
+    def load(self) -> Load:
+        """The load of all processes."""
+        own, others = self.own_load(), self._peers.others()
+        probes = dict(own.probes)
+        for seq in self._shards.foreign(self._cache.endpoints):
+            endpoint = self._cache.endpoints[seq]
+            if endpoint.takes_deliveries and (at := self._stored_probe_at(endpoint)) is not None:
+                probes[seq] = at
+        return Load(
+            own.in_flight + sum(each.in_flight for each in others),
+            own.in_flight_max + sum(each.in_flight_max for each in others),
+            own.waiting + sum(each.waiting for each in others),
+            probes,
+            not self.sends(),
+        )
+
+    def processes(self) -> Sequence[Process] | None:
+        """The living processes; none while heartbeats are late, None if there can be no others."""
+        living = self._peers.living()
+        return living if living is None or self._peers.unheard_ms() is None else ()
+
+    def unheard_ms(self) -> int | None:
+        """The time since the last heartbeat, if it is so long that other processes continue without this one."""
+        return self._peers.unheard_ms()
+
+    def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:
+        return restored(endpoint.health, self._breaker).probe_at
