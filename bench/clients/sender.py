@@ -18,7 +18,7 @@ import uvloop
 from bench.clients.request import EVENT_ID, body, raw
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.exchange import Exchange
-from uplift_server.core.http.request_headers import head_template
+from uplift_server.core.http.request_headers import request_headers_template
 from uplift_server.core.security.signing import Signer
 from uplift_server.delivery.sending.http import Request, Resolver, Sender, SenderSettings, Target
 
@@ -58,7 +58,7 @@ def _signed(port: int, path: str) -> Callable[[], Request]:
     target, content = Target("127.0.0.1", port, encrypted=False), body()
     secret = "whsec_" + "A" * 43 + "="
     signer = Signer([secret], secret)
-    template = head_template(
+    template = request_headers_template(
         path=path, host_header=f"127.0.0.1:{port}", user_agent="Uplift-Webhooks/bench", custom={}, endpoint_id=bytes(16)
     )
     event_id, event_hex = EVENT_ID.encode(), uuid.UUID(EVENT_ID).hex.encode()

@@ -7,7 +7,7 @@ import pytest
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.people.notifications import NoticeKind, NoticeState
+from uplift_server.core.people.notifications import NotificationKind, NotificationState
 from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.service import traces
 from uplift_server.service.context import Listing
@@ -152,7 +152,7 @@ def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None
     for endpoint, warned_at in ((failing, None), (warned, start)):
         health = live(server, endpoint).health
         for _ in range(6):
-            health = health.after(Outcome.SERVER_ERROR, start, ours=False)
+            health = health.after(Outcome.SERVER_ERROR, start, own_fault=False)
         object.__setattr__(health, "warned_at", warned_at)
         live(server, endpoint).health = health
 
@@ -297,13 +297,13 @@ def test_what_is_nothing_is_not_found(server: Any, text: str) -> None:
 
 def test_the_outbox_is_read(server: Any) -> None:
     def add(connection: Any) -> None:
-        for kind in (NoticeKind.ENDPOINT_WARNED, NoticeKind.MASS_FAILURE_BEGAN):
+        for kind in (NotificationKind.ENDPOINT_WARNED, NotificationKind.MASS_FAILURE_BEGAN):
             recipient = (bytes([kind]) * 16, f"{kind.text}@x.example")
             outbox.add(connection, kind, account_seq=None, endpoint_seq=None, recipients=[recipient], facts={}, now=5)
 
     server.run(lambda: server.database.write(add))
 
-    for wanted, expected in ((None, 2), (NoticeState.WAITING, 2), (NoticeState.SENT, 0)):
+    for wanted, expected in ((None, 2), (NotificationState.WAITING, 2), (NotificationState.SENT, 0)):
         page = server.run(lambda wanted=wanted: server.services.notices.page(caller(server), wanted, ALL))
         assert len(page.items) == expected
 

@@ -6,7 +6,7 @@ import pytest
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.store import audit
 from uplift_server.store.errors import Unavailable
 
@@ -92,11 +92,11 @@ def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(serv
     probe_at = now + 60_000
     engine.waiting.append(third)
     engine.probes[third.endpoint_seq] = probe_at
-    probe_text = instant_text(probe_at)
+    probe_text = format_timestamp(probe_at)
 
     listed = owner.client.get(f"/v1/deliveries?endpoint={owner.endpoint}&status=pending").json["data"]
     found = {each["id"]: (each["waiting_for"], each["next_attempt_at"]) for each in listed}
-    assert found[later] == ("schedule", instant_text(now + 3_600_000))
+    assert found[later] == ("schedule", format_timestamp(now + 3_600_000))
     assert found[in_flight] == (None, None)
     assert found[in_memory] == found[due] == ("probe", probe_text)
     of_endpoint = owner.client.get(f"/v1/endpoints/{owner.endpoint}/deliveries?status=pending").json["data"]

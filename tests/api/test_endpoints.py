@@ -63,13 +63,13 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
     assert owner.get("/v1/endpoints").json == {"data": [endpoint], "next_cursor": None}
 
     live = server.services.context.cache.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])]
-    assert live.subscription.wants("movement.x.y")
+    assert live.subscription.matches("movement.x.y")
     changed = owner.patch(path, {"url": "https://example.com/b", "event_types": None, "max_in_flight": None})
     assert changed.status == 200
     assert (changed.json["url"], changed.json["event_types"]) == ("https://example.com/b", [])
     assert (changed.json["max_in_flight"], changed.json["rate_limit_per_second"]) == (None, 5)
     assert changed.json["headers"] == endpoint["headers"]
-    assert live.subscription.wants("export.completed")
+    assert live.subscription.matches("export.completed")
     assert b"X-Jwt: Bearer abc" in live.parts.head.custom
     assert owner.patch(path, {"headers": {"Accept": "*/*"}}).json["headers"] == {"Accept": "*/*"}
     assert owner.patch(path, {"headers": {}, "description": None}).json["headers"] == {}

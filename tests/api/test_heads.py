@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from uplift_server.api.heads import BoundedHeads
-from uplift_server.core.limits import DISCARDED_BODY_BYTES_MAX, LINGER_SECONDS_MAX, REQUEST_HEAD_BYTES_MAX
+from uplift_server.core.limits import DISCARDED_BODY_BYTES_MAX, LINGER_SECONDS_MAX, REQUEST_HEADERS_BYTES_MAX
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
 SLOW = HEAD.replace(b"/ ", b"/slow ")
@@ -124,7 +124,9 @@ def problem_in(answer: bytes) -> Any:
 
 async def test_a_head_without_an_end_is_refused() -> None:
     filler = b"X-Filler: " + b"y" * 1000 + b"\r\n"
-    answer, _ = await exchange(BoundedHeads, HEAD, *[filler * 10] * (REQUEST_HEAD_BYTES_MAX // 10_000 + 1), pause=0.01)
+    answer, _ = await exchange(
+        BoundedHeads, HEAD, *[filler * 10] * (REQUEST_HEADERS_BYTES_MAX // 10_000 + 1), pause=0.01
+    )
     assert problem_in(answer)["code"] == "head_too_large"
     assert answer.startswith(b"HTTP/1.1 431 ")
 
@@ -136,7 +138,7 @@ async def test_what_is_no_http_is_refused_like_everything_else() -> None:
 
 
 async def test_a_long_body_in_pieces_does_not_count_as_head() -> None:
-    size = 4 * REQUEST_HEAD_BYTES_MAX
+    size = 4 * REQUEST_HEADERS_BYTES_MAX
     head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
     answer, _ = await exchange(BoundedHeads, head, *[b"x" * (size // 8)] * 8, pause=0.01)
     assert answer.startswith(b"HTTP/1.1 204 ")

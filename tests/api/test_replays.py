@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service import replays as service
 from uplift_server.store.schema import audit_log
 
@@ -113,13 +113,16 @@ def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
         200,
         {
             "count": 6,
-            "oldest_at": instant_text(now - 2 * HOUR_MS),
-            "newest_at": instant_text(now - HOUR_MS // 2),
+            "oldest_at": format_timestamp(now - 2 * HOUR_MS),
+            "newest_at": format_timestamp(now - HOUR_MS // 2),
             "complete": True,
         },
     )
     counts = {
-        3: {"created_after": instant_text(now - 2 * HOUR_MS), "created_before": instant_text(now - HOUR_MS // 2)},
+        3: {
+            "created_after": format_timestamp(now - 2 * HOUR_MS),
+            "created_before": format_timestamp(now - HOUR_MS // 2),
+        },
         5: {"types": ["movement.*"]},
         1: {"types": ["athlete.created"]},
         0: {"status": ["cancelled"]},
@@ -128,7 +131,7 @@ def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
     }
     for count, fields in counts.items():
         assert owner.replay(dry_run=True, **fields).json["count"] == count, fields
-    nothing = owner.replay(dry_run=True, created_after=instant_text(now + HOUR_MS)).json
+    nothing = owner.replay(dry_run=True, created_after=format_timestamp(now + HOUR_MS)).json
     assert nothing == {"count": 0, "oldest_at": None, "newest_at": None, "complete": True}
     assert owner.client.get("/v1/replays").json["data"] == []
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.store import retention_clock
 
 DAY = 24 * 3600 * 1000
@@ -24,7 +24,7 @@ def test_an_operator_confirms_the_clock(server: Any) -> None:
     answer = server.operator.post("/v1/retention/resume")
 
     assert answer.status == 200
-    assert answer.json["resumed_at"] >= instant_text(now)
+    assert answer.json["resumed_at"] >= format_timestamp(now)
     assert observed() is None
     [entry] = server.operator.get("/v1/audit-log?action=retention.resumed").json["data"]
     assert entry["actor"]["kind"] == "operator"

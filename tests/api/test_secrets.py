@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from uplift_server.core import ids
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import keys_of
-from uplift_server.core.timestamps import parse_instant
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.store import audit, endpoints
 from uplift_server.store.errors import Unavailable
 
@@ -144,7 +144,7 @@ def test_a_rotation_keeps_the_old_secret_for_a_day(server: Any, owner: Any, endp
     assert new != endpoint["secret"]
     assert answer.json["standard_webhooks_secret"] == new
     assert answer.json["uplift_header"] == "old"
-    created_at, expires_at = (parse_instant(answer.json[each]) for each in ("created_at", "previous_expires_at"))
+    created_at, expires_at = (parse_timestamp(answer.json[each]) for each in ("created_at", "previous_expires_at"))
     assert expires_at - created_at == DAY_S * 1000
     assert owner.get(path(endpoint)).json == answer.json
     assert signatures(server, endpoint) == signed_by(endpoint["secret"], new)

@@ -9,7 +9,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS, Series
 from uplift_server.core.security.scopes import Scope
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.maintenance.statistics import StatisticsUpdater
 from uplift_server.delivery.shards import LocalShards
 from uplift_server.service.errors import Forbidden, NotFound
@@ -88,7 +88,7 @@ def test_a_day_is_told_by_the_hour(mine: Owner) -> None:
     assert answer["failures"] == {"timeout": 2}
     if before - before % HOUR_MS == hour:
         assert [bucket["at"] for bucket in answer["buckets"]] == [
-            instant_text(hour - back * HOUR_MS) for back in range(23, -1, -1)
+            format_timestamp(hour - back * HOUR_MS) for back in range(23, -1, -1)
         ]
         assert [bucket["held"] for bucket in answer["buckets"]] == [0] * 21 + [1, 0, 0]
     empty = answer["buckets"][0]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from uplift_server.cli import checks
 from uplift_server.cli.main import app
 from uplift_server.config import load, publish_key, secret_key
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service import diagnostics
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.encryption import Cipher, parse_key
@@ -98,12 +98,12 @@ def test_what_is_held_longer_than_anything_is_kept_is_told(monkeypatch: pytest.M
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
     hold(path, 7, 12, now)
-    text = f"1 delivery is held, for 1 endpoint, the oldest of an event of {instant_text(now)}"
+    text = f"1 delivery is held, for 1 endpoint, the oldest of an event of {format_timestamp(now)}"
     assert examine()[1]["held"] == ("ok", text)
     old = now - 31 * 86_400_000
     hold(path, 7, 11, now)
     hold(path, 9, 10, old)
-    text = f"3 deliveries are held, for 2 endpoints, the oldest of an event of {instant_text(old)}"
+    text = f"3 deliveries are held, for 2 endpoints, the oldest of an event of {format_timestamp(old)}"
     warned = ("warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them")
     assert examine()[1]["held"] == warned
     assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)

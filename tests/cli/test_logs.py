@@ -83,7 +83,7 @@ def test_a_line_for_people_says_what_comes_next_and_cannot_steer_the_terminal() 
     assert second.endswith("refused?[2J, twice  again at 2025-11-24T16:00:05.000Z")
     assert third.endswith("now failed")
     assert "\x1b" not in text
-    assert "\x1b[32mdelivered" in readable_lines([line()], colours=True).decode()
+    assert "\x1b[32mdelivered" in readable_lines([line()], colors=True).decode()
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
@@ -105,7 +105,7 @@ def test_the_form_none_ignores_attempts_and_writes_warnings() -> None:
     log.write([line()])
     writer.close()
     assert (stream.getvalue(), writer.dropped) == (b"", 0)
-    logs.set_up("none", ordinary)
+    logs.configure_logs("none", ordinary)
     structlog.get_logger().info("not shown")
     structlog.get_logger().warning("shown")
     assert ordinary.getvalue().endswith("shown\n")
@@ -131,7 +131,7 @@ def test_a_full_queue_drops_lines_and_keeps_the_order(monkeypatch: pytest.Monkey
     stream = StuckStream()
     writer = LogWriter(stream)
     log = AttemptLog(writer, "json")
-    logs.set_up("json", QueuedStream(io.StringIO(), writer))
+    logs.configure_logs("json", QueuedStream(io.StringIO(), writer))
     log.write([line(attempt=number) for number in range(6)])
     assert stream.entered.wait(10)
     structlog.get_logger().info("ordinary")
@@ -157,7 +157,7 @@ def test_lines_that_the_stream_rejects_are_counted() -> None:
 
 def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:
     stream = io.StringIO()
-    logs.set_up("json", stream)
+    logs.configure_logs("json", stream)
     structlog.get_logger().info("started", port=8420, operator_key="op_x", new_token="t", path=Path("x"))
     logging.getLogger("library").warning("slow %s", "thing")
     logging.getLogger("library").info("not shown")
@@ -182,7 +182,7 @@ def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_shows_no_values(log_format: str) -> None:
     stream = io.StringIO()
-    logs.set_up(log_format, stream)  # type: ignore[arg-type]
+    logs.configure_logs(log_format, stream)  # type: ignore[arg-type]
     whsec = "local-value"
     try:
         raise ValueError(len(whsec))
@@ -194,7 +194,7 @@ def test_a_traceback_shows_no_values(log_format: str) -> None:
 
 def test_lines_for_people_begin_with_the_same_instant() -> None:
     stream = io.StringIO()
-    logs.set_up("console", stream)
+    logs.configure_logs("console", stream)
     structlog.get_logger().warning("slow", endpoint="ep_01")
     logging.getLogger("library").warning("slow thing")
     ours, theirs = stream.getvalue().splitlines()
@@ -218,14 +218,14 @@ def test_a_line_that_cannot_be_written_hurts_nobody(closed: bool) -> None:
     stream = Refusing()
     if closed:
         stream.close()
-    logs.set_up("console", stream)
+    logs.configure_logs("console", stream)
     structlog.get_logger().error("not to be seen")
     logging.getLogger("library").error("nor this")
 
 
 def test_warnings_that_anybody_can_provoke_are_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    logs.set_up("json", stream)
+    logs.configure_logs("json", stream)
     monkeypatch.setattr(logs, "WARNINGS_KNOWN_MAX", 3)
 
     def told(at: float, text: str, level: int = logging.WARNING) -> list[str]:
@@ -256,10 +256,10 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert logs.colourful(Terminal())
-    assert not logs.colourful(io.StringIO())
+    assert logs.supports_color(Terminal())
+    assert not logs.supports_color(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not logs.colourful(Terminal())
+    assert not logs.supports_color(Terminal())
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
-    assert not logs.colourful(Terminal())
+    assert not logs.supports_color(Terminal())

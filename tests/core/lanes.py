@@ -1,7 +1,7 @@
 """Lanes as their tests make, fill and empty them."""
 
 from uplift_server.core.scheduling.circuit_breaker import Breaker
-from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.core.scheduling.lanes import Lanes
 
 NOW_MS = 1_764_000_000_000
@@ -15,16 +15,16 @@ def lane_of(
     *,
     host: str = "",
     in_flight_max: int = 1000,
-    rate_gap_ms: float = 0.0,
+    start_interval_ms: float = 0.0,
 ) -> Lane[int]:
     """A lane with limits, whose receiver has proved itself; it has a host of its own unless one is given."""
     lane = lanes.lane(endpoint, account, host or f"{endpoint}.test")
     lane.proven, lane.window, lane.last_return_ms = True, 1_000_000, NOW_MS
-    lanes.limit(lane, in_flight_max=in_flight_max, rate_gap_ms=rate_gap_ms)
+    lanes.set_limits(lane, in_flight_max=in_flight_max, start_interval_ms=start_interval_ms)
     return lane
 
 
-def fill(lanes: Lanes[int], lane: Lane[int], items: int, kind: Kind = Kind.FIRST) -> None:
+def fill(lanes: Lanes[int], lane: Lane[int], items: int, kind: AttemptKind = AttemptKind.FIRST) -> None:
     """Let so many deliveries wait."""
     for item in range(items):
         lanes.push(lane, item, kind)
@@ -42,7 +42,7 @@ def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
     """Start what may start now, and let each be answered at once; how many."""
     started = 0
     while (found := lanes.pop(now_ms)) is not None:
-        lanes.returned(found[0], now_ms, 1000, well=True)
+        lanes.attempt_ended(found[0], now_ms, 1000, succeeded=True)
         started += found[0] is lane
     return started
 
@@ -50,6 +50,6 @@ def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
 def fresh_lane(lanes: Lanes[int], endpoint: int, account: int = 1, *, items: int = 10) -> Lane[int]:
     """The lane of an endpoint that never answered yet, with work."""
     lane = lanes.lane(endpoint, account, f"{endpoint}.test")
-    lanes.limit(lane, in_flight_max=16, rate_gap_ms=0.0)
+    lanes.set_limits(lane, in_flight_max=16, start_interval_ms=0.0)
     fill(lanes, lane, items)
     return lane

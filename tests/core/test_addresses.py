@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.core.http.address_ranges import BLOCKS, Reach
-from uplift_server.core.http.addresses import AddressPolicy, describe, describe_found, parse_literal
+from uplift_server.core.http.addresses import AddressPolicy, describe, describe_resolved, parse_literal
 
 STRICT = AddressPolicy(allow_private_networks=False)
 OPEN = AddressPolicy(allow_private_networks=True)
@@ -116,7 +116,7 @@ PUBLIC = [
 
 def judgements(address: str) -> list[str | None]:
     """Strict and open policy, each without and with TLS."""
-    return [policy.judge(address, encrypted=encrypted) for policy in (STRICT, OPEN) for encrypted in (False, True)]
+    return [policy.check(address, encrypted=encrypted) for policy in (STRICT, OPEN) for encrypted in (False, True)]
 
 
 @pytest.mark.parametrize("address", FORBIDDEN)
@@ -185,14 +185,14 @@ def test_6to4_and_local_use_nat64_are_forbidden_for_any_embedded_address(inner: 
 
 @given(IPV4)
 def test_no_ipv4_address_passes_that_python_knows_not_to_be_public(address: ipaddress.IPv4Address) -> None:
-    if STRICT.judge(str(address), encrypted=True) is None:
+    if STRICT.check(str(address), encrypted=True) is None:
         assert address.is_global
         assert not address.is_multicast
 
 
 @given(IPV6)
 def test_no_ipv6_address_passes_that_python_knows_to_be_special(address: ipaddress.IPv6Address) -> None:
-    if STRICT.judge(str(address), encrypted=True) is None:
+    if STRICT.check(str(address), encrypted=True) is None:
         assert not address.is_multicast
         assert not address.is_link_local
         assert not address.is_site_local
@@ -202,18 +202,18 @@ def test_no_ipv6_address_passes_that_python_knows_to_be_special(address: ipaddre
 @given(st.integers(0x2400 << 112, (0x2C00 << 112) - 1).map(ipaddress.IPv6Address))
 def test_unicast_that_registries_hand_out_passes(address: ipaddress.IPv6Address) -> None:
     if (int(address) >> 32) & 0xFFFF_FFFF not in (0x5EFE, 0x0200_5EFE) and int(address) >> 80 != 0x2620_004F_8000:
-        assert STRICT.judge(str(address), encrypted=True) is None
+        assert STRICT.check(str(address), encrypted=True) is None
 
 
 @given(st.text() | IPV4.map(str) | IPV6.map(str), st.booleans(), st.booleans())
 def test_a_judgement_is_one_of_three(text: str, allow: bool, encrypted: bool) -> None:
     policy = AddressPolicy(allow_private_networks=allow)
-    code = policy.judge(text, encrypted=encrypted)
+    code = policy.check(text, encrypted=encrypted)
 
     assert code in (None, REFUSED, "https_required")
     if encrypted:
         assert code != "https_required"
-    if STRICT.judge(text, encrypted=encrypted) is None:
+    if STRICT.check(text, encrypted=encrypted) is None:
         assert code is None or not encrypted
     assert describe(text)
 
@@ -264,7 +264,7 @@ def test_descriptions(address: str, text: str) -> None:
     ],
 )
 def test_descriptions_of_what_was_found_tell_no_address(address: str, text: str) -> None:
-    assert describe_found(address) == text
+    assert describe_resolved(address) == text
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_a_change_tells_its_fields_and_only_the_harmless_values() -> None:
     before = {"url": "https://a.example/x?token=1", "headers": {"x-key": "1"}, "limit": 5, "name": "a"}
     after = {"url": "https://b.example/y?token=2#z", "headers": {"x-key": "2"}, "limit": None, "name": "a"}
 
-    assert difference(before, after, told=("url", "limit", "name")) == {
+    assert difference(before, after, shown=("url", "limit", "name")) == {
         "changed": ["url", "headers", "limit"],
         "from": {"url": "https://a.example/x", "limit": 5},
         "to": {"url": "https://b.example/y", "limit": None},
@@ -28,11 +28,11 @@ def test_a_change_tells_its_fields_and_only_the_harmless_values() -> None:
 
 
 def test_a_change_of_nothing_but_secrets_tells_no_values() -> None:
-    assert difference({"headers": {}}, {"headers": {"a": "b"}}, told=("url",)) == {"changed": ["headers"]}
+    assert difference({"headers": {}}, {"headers": {"a": "b"}}, shown=("url",)) == {"changed": ["headers"]}
 
 
 def test_a_change_of_nothing_tells_nothing() -> None:
-    assert difference({"url": "u", "headers": {}}, {"url": "u", "headers": {}}, told=("url",)) == {}
+    assert difference({"url": "u", "headers": {}}, {"url": "u", "headers": {}}, shown=("url",)) == {}
 
 
 def test_a_url_is_told_without_its_query() -> None:

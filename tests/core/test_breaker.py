@@ -8,10 +8,10 @@ from uplift_server.core.deliveries.health import Health
 from uplift_server.core.scheduling.circuit_breaker import (
     CLOSED,
     PROBE_FIRST_MS,
-    TIMEOUTS_ONLY_MS,
+    TIMEOUTS_OPEN_AFTER_MS,
     Breaker,
     BreakerRule,
-    restored,
+    restore_breaker,
 )
 
 NOW_MS = 1_764_000_000_000
@@ -24,7 +24,7 @@ def fail(
 ) -> Breaker:
     """A breaker after so many failures at one instant."""
     for _ in range(times):
-        breaker = breaker.failed(at, timed_out=timed_out, rule=rule)
+        breaker = breaker.after_failure(at, timed_out=timed_out, rule=rule)
     return breaker
 
 
@@ -34,11 +34,11 @@ def test_it_opens_at_the_last_of_so_many_failures_in_a_row() -> None:
 
 
 def test_a_success_starts_the_count_afresh() -> None:
-    assert fail(fail(CLOSED, 2).succeeded(NOW_MS), 2).probe_at is None
+    assert fail(fail(CLOSED, 2).after_success(NOW_MS), 2).probe_at is None
 
 
 def test_a_success_closes_an_open_one() -> None:
-    assert fail(CLOSED, 7).succeeded(NOW_MS) == CLOSED
+    assert fail(CLOSED, 7).after_success(NOW_MS) == CLOSED
 
 
 def test_each_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
@@ -48,7 +48,7 @@ def test_each_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
         at = breaker.probe_at
         assert at is not None
         waits.append(breaker.probe_wait_ms)
-        breaker = breaker.failed(at, timed_out=False, rule=RULE)
+        breaker = breaker.after_failure(at, timed_out=False, rule=RULE)
         assert breaker.probe_at == at + breaker.probe_wait_ms
     assert waits == [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000, 256_000, 300_000, 300_000]
 
@@ -68,8 +68,8 @@ def test_attempts_that_were_under_way_when_it_opened_do_not_lengthen_the_wait() 
 def test_it_opens_after_a_minute_of_nothing_but_timeouts() -> None:
     one = fail(CLOSED, 1, timed_out=True)
 
-    assert fail(one, 1, at=NOW_MS + TIMEOUTS_ONLY_MS - 1, timed_out=True).probe_at is None
-    assert fail(one, 1, at=NOW_MS + TIMEOUTS_ONLY_MS, timed_out=True).probe_at is not None
+    assert fail(one, 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS - 1, timed_out=True).probe_at is None
+    assert fail(one, 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS, timed_out=True).probe_at is not None
 
 
 def test_any_other_failure_ends_a_row_of_timeouts() -> None:
@@ -77,23 +77,25 @@ def test_any_other_failure_ends_a_row_of_timeouts() -> None:
 
     assert mixed.timeouts_since is None
     rule = BreakerRule(100, 300_000)
-    later = fail(mixed, 1, at=NOW_MS + TIMEOUTS_ONLY_MS, timed_out=True, rule=rule)
-    assert (later.probe_at, later.timeouts_since) == (None, NOW_MS + TIMEOUTS_ONLY_MS)
+    later = fail(mixed, 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS, timed_out=True, rule=rule)
+    assert (later.probe_at, later.timeouts_since) == (None, NOW_MS + TIMEOUTS_OPEN_AFTER_MS)
 
 
 def test_a_failed_probe_never_closes_it_whatever_failed() -> None:
     """Opened by timeouts with few failures in a row, then answered with an error."""
-    opened = fail(fail(CLOSED, 1, timed_out=True), 1, at=NOW_MS + TIMEOUTS_ONLY_MS, timed_out=True)
+    opened = fail(fail(CLOSED, 1, timed_out=True), 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS, timed_out=True)
     assert opened.failures < RULE.failures
     assert opened.probe_at is not None
 
-    probed = opened.failed(opened.probe_at, timed_out=False, rule=BreakerRule(10, 300_000))
+    probed = opened.after_failure(opened.probe_at, timed_out=False, rule=BreakerRule(10, 300_000))
 
     assert probed == Breaker(3, None, opened.probe_at + 2 * PROBE_FIRST_MS, 2 * PROBE_FIRST_MS)
 
 
 def test_a_rule_of_no_failures_switches_it_off() -> None:
-    breaker = fail(fail(CLOSED, 1000, timed_out=True, rule=NEVER), 1, at=NOW_MS + 10 * TIMEOUTS_ONLY_MS, rule=NEVER)
+    breaker = fail(
+        fail(CLOSED, 1000, timed_out=True, rule=NEVER), 1, at=NOW_MS + 10 * TIMEOUTS_OPEN_AFTER_MS, rule=NEVER
+    )
 
     assert breaker == Breaker(failures=1001)
 
@@ -103,30 +105,30 @@ def test_after_a_restart_an_open_one_probes_when_it_would_have(failures: int) ->
     breaker = CLOSED
     for number in range(failures):
         at = NOW_MS + number if breaker.probe_at is None else breaker.probe_at
-        breaker = breaker.failed(at, timed_out=False, rule=RULE)
+        breaker = breaker.after_failure(at, timed_out=False, rule=RULE)
 
-    assert restored(Health(failures, NOW_MS, None, at), RULE) == breaker
+    assert restore_breaker(Health(failures, NOW_MS, None, at), RULE) == breaker
 
 
 def test_after_a_restart_the_wait_is_bounded_however_many_failures_there_were() -> None:
-    assert restored(Health(10**9, None, None, NOW_MS), RULE).probe_at == NOW_MS + RULE.probe_max_ms
+    assert restore_breaker(Health(10**9, None, None, NOW_MS), RULE).probe_at == NOW_MS + RULE.probe_max_ms
 
 
 @pytest.mark.parametrize("apart_ms", [0, 3000])
 def test_after_a_restart_attempts_that_failed_together_are_no_reason_to_wait_longer(apart_ms: int) -> None:
     """As it would have waited without one: what was in flight when it opened changes nothing."""
     health = Health(RULE.failures + 246, NOW_MS - apart_ms, None, NOW_MS)
-    assert restored(health, RULE).probe_at == NOW_MS + PROBE_FIRST_MS + apart_ms
+    assert restore_breaker(health, RULE).probe_at == NOW_MS + PROBE_FIRST_MS + apart_ms
 
 
 def test_after_a_restart_failures_of_which_no_instant_is_known_open_nothing() -> None:
-    assert restored(Health(1000), RULE) == Breaker(1000)
+    assert restore_breaker(Health(1000), RULE) == Breaker(1000)
 
 
 def test_after_a_restart_failures_in_a_row_go_on_counting() -> None:
-    assert restored(Health(2, NOW_MS, None, NOW_MS), RULE) == Breaker(2)
-    assert fail(restored(Health(2, NOW_MS, None, NOW_MS), RULE), 1).probe_at is not None
-    assert restored(Health(1000, NOW_MS, None, NOW_MS), NEVER) == Breaker(1000)
+    assert restore_breaker(Health(2, NOW_MS, None, NOW_MS), RULE) == Breaker(2)
+    assert fail(restore_breaker(Health(2, NOW_MS, None, NOW_MS), RULE), 1).probe_at is not None
+    assert restore_breaker(Health(1000, NOW_MS, None, NOW_MS), NEVER) == Breaker(1000)
 
 
 @given(
@@ -141,7 +143,7 @@ def test_however_it_fails_it_stays_open_and_its_next_probe_is_near(
     breaker, now = CLOSED, NOW_MS
     for count, (passed, timed_out) in enumerate(steps, 1):
         now += passed
-        before, breaker = breaker, breaker.failed(now, timed_out=timed_out, rule=rule)
+        before, breaker = breaker, breaker.after_failure(now, timed_out=timed_out, rule=rule)
         assert breaker.failures == count
         if before.probe_at is not None or count >= failures:
             assert breaker.probe_at is not None
@@ -154,53 +156,58 @@ def test_however_it_fails_it_stays_open_and_its_next_probe_is_near(
 
 
 def test_a_receiver_may_ask_for_a_wait_at_its_first_failure() -> None:
-    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
     assert asked == Breaker(1, None, NOW_MS + 30_000, 0, NOW_MS)
-    assert CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=0).probe_at is None
+    assert CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=0).probe_at is None
 
 
 def test_what_it_asks_for_is_bounded_like_a_probes_wait() -> None:
-    assert CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=86_400_000).probe_at == NOW_MS + 300_000
+    assert (
+        CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=86_400_000).probe_at == NOW_MS + 300_000
+    )
 
 
 def test_a_breaker_that_is_off_takes_no_wishes() -> None:
-    assert CLOSED.failed(NOW_MS, timed_out=False, rule=NEVER, asked_ms=30_000) == Breaker(1)
+    assert CLOSED.after_failure(NOW_MS, timed_out=False, rule=NEVER, retry_after_ms=30_000) == Breaker(1)
 
 
 def test_a_success_from_before_the_wish_does_not_end_the_wait_and_a_later_one_does() -> None:
-    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
-    assert asked.succeeded(NOW_MS - 1) == asked
-    assert asked.succeeded(NOW_MS) == CLOSED
+    assert asked.after_success(NOW_MS - 1) == asked
+    assert asked.after_success(NOW_MS) == CLOSED
 
 
 def test_others_under_way_may_lengthen_the_wait_and_never_shorten_it() -> None:
-    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
     for ask, probe_at in ((0, 30_000), (5_000, 30_000), (60_000, 60_100)):
-        assert asked.failed(NOW_MS + 100, timed_out=False, rule=RULE, asked_ms=ask).probe_at == NOW_MS + probe_at
+        assert (
+            asked.after_failure(NOW_MS + 100, timed_out=False, rule=RULE, retry_after_ms=ask).probe_at
+            == NOW_MS + probe_at
+        )
 
 
 def test_a_probe_that_fails_without_a_wish_begins_the_usual_waits() -> None:
-    asked = CLOSED.failed(NOW_MS, timed_out=False, rule=RULE, asked_ms=30_000)
+    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
     at = NOW_MS + 30_000
 
-    assert asked.failed(at, timed_out=False, rule=RULE).probe_at == at + PROBE_FIRST_MS
+    assert asked.after_failure(at, timed_out=False, rule=RULE).probe_at == at + PROBE_FIRST_MS
 
 
 def test_a_wish_shorter_than_the_usual_wait_does_not_shorten_it() -> None:
     opened = fail(CLOSED, 3)
     at = NOW_MS + PROBE_FIRST_MS
 
-    assert opened.failed(at, timed_out=False, rule=RULE, asked_ms=10).probe_at == at + 2 * PROBE_FIRST_MS
+    assert opened.after_failure(at, timed_out=False, rule=RULE, retry_after_ms=10).probe_at == at + 2 * PROBE_FIRST_MS
 
 
 @given(st.lists(st.tuples(st.integers(0, 400_000), st.booleans(), st.integers(0, 400_000)), max_size=30))
 def test_no_wait_is_longer_than_the_longest(steps: list[tuple[int, bool, int]]) -> None:
     breaker, now = CLOSED, NOW_MS
-    for passed, timed_out, asked_ms in steps:
+    for passed, timed_out, retry_after_ms in steps:
         now += passed
-        breaker = breaker.failed(now, timed_out=timed_out, rule=RULE, asked_ms=asked_ms)
+        breaker = breaker.after_failure(now, timed_out=timed_out, rule=RULE, retry_after_ms=retry_after_ms)
         assert breaker.probe_at is None or breaker.probe_at <= now + RULE.probe_max_ms
-        assert asked_ms == 0 or (breaker.probe_at or 0) >= now + min(asked_ms, RULE.probe_max_ms)
+        assert retry_after_ms == 0 or (breaker.probe_at or 0) >= now + min(retry_after_ms, RULE.probe_max_ms)

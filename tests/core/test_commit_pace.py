@@ -2,7 +2,12 @@
 
 import pytest
 
-from uplift_server.core.scheduling.commit_interval import APART_MS_MAX, CORES_BUSY, CORES_FREE, apart_ms
+from uplift_server.core.scheduling.commit_interval import (
+    COMMIT_INTERVAL_MS_MAX,
+    CORES_BUSY,
+    CORES_FREE,
+    commit_interval_ms,
+)
 
 
 @pytest.mark.parametrize(
@@ -10,10 +15,10 @@ from uplift_server.core.scheduling.commit_interval import APART_MS_MAX, CORES_BU
     [
         (0.0, 0.0),
         (CORES_FREE, 0.0),
-        ((CORES_FREE + CORES_BUSY) / 2, APART_MS_MAX / 2),
-        (CORES_BUSY, APART_MS_MAX),
-        (3.0, APART_MS_MAX),
+        ((CORES_FREE + CORES_BUSY) / 2, COMMIT_INTERVAL_MS_MAX / 2),
+        (CORES_BUSY, COMMIT_INTERVAL_MS_MAX),
+        (3.0, COMMIT_INTERVAL_MS_MAX),
     ],
 )
 def test_commits_are_the_farther_apart_the_busier_a_process_is(cores: float, expected: float) -> None:
-    assert apart_ms(cores) == expected
+    assert commit_interval_ms(cores) == expected

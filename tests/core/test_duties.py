@@ -1,6 +1,6 @@
 import pytest
 
-from uplift_server.core.operations.singleton_jobs import may_take
+from uplift_server.core.operations.singleton_jobs import can_take_lease
 
 NOW = 1_764_000_000_000
 
@@ -15,4 +15,4 @@ NOW = 1_764_000_000_000
     ],
 )
 def test_who_may_take_a_duty(held_by: int, until: int, may: bool) -> None:
-    assert may_take(held_by, until, by=7, now_ms=NOW) is may
+    assert can_take_lease(held_by, until, by=7, now_ms=NOW) is may

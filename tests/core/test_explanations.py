@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from uplift_server.core.deliveries.explanations import (
+    DeliveryExplanation,
+    DeliveryFacts,
+    EndpointFacts,
+    EventFacts,
     Reason,
-    TheDelivery,
-    TheEndpoint,
-    TheEvent,
-    Why,
-    why,
-    why_listened,
-    why_never_owed_deleted,
-    why_removed,
+    explain_deleted_endpoint,
+    explain_delivery,
+    explain_listen_session,
+    explain_removed_delivery,
 )
 from uplift_server.core.deliveries.outcomes import Explanation
 from uplift_server.core.lifecycle import FailedReason, Status
@@ -21,22 +21,22 @@ from uplift_server.core.scheduling.waiting import Waiting, WaitingFor
 
 NOW = 1_764_000_000_000
 HOUR = 3_600_000
-EVENT = TheEvent("athlete.created", NOW - HOUR)
-ENDPOINT = TheEndpoint("enabled", NOW - 9 * HOUR, NOW - 9 * HOUR, ("athlete.*",))
+EVENT = EventFacts("athlete.created", NOW - HOUR)
+ENDPOINT = EndpointFacts("enabled", NOW - 9 * HOUR, NOW - 9 * HOUR, ("athlete.*",))
 DUE = Waiting(WaitingFor.SCHEDULE, NOW + HOUR)
-DELIVERY = TheDelivery(Status.PENDING, DUE, 0, None, None)
+DELIVERY = DeliveryFacts(Status.PENDING, DUE, 0, None, None)
 FAILURE = Explanation("Your server answered 500.", "Look at its log.")
 TRIED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
 
 
 def answer(
-    event: TheEvent = EVENT,
-    endpoint: TheEndpoint | None = ENDPOINT,
-    delivery: TheDelivery | None = DELIVERY,
+    event: EventFacts = EVENT,
+    endpoint: EndpointFacts | None = ENDPOINT,
+    delivery: DeliveryFacts | None = DELIVERY,
     *,
     sends: bool = True,
-) -> Why:
-    return why(event, endpoint, delivery, now_ms=NOW, sends=sends)
+) -> DeliveryExplanation:
+    return explain_delivery(event, endpoint, delivery, now_ms=NOW, sends=sends)
 
 
 # ---- with a delivery
@@ -47,7 +47,9 @@ def test_a_delivered_event_tells_when_and_how_many_attempts_were_made() -> None:
 
     for endpoint in (ENDPOINT, None):
         found = answer(endpoint=endpoint, delivery=done)
-        assert found == Why(Reason.DELIVERED, "It was delivered at 2025-11-24T16:00:00.000Z. 2 attempts were made.")
+        assert found == DeliveryExplanation(
+            Reason.DELIVERED, "It was delivered at 2025-11-24T16:00:00.000Z. 2 attempts were made."
+        )
     assert answer(delivery=replace(done, completed_at=None, attempts_made=1)).text.endswith(
         "delivered. 1 attempt was made."
     )
@@ -93,7 +95,7 @@ def test_a_delivered_event_tells_when_and_how_many_attempts_were_made() -> None:
         ),
     ],
 )
-def test_a_pending_one_tells_what_it_waits_for(endpoint: TheEndpoint, delivery: TheDelivery, text: str) -> None:
+def test_a_pending_one_tells_what_it_waits_for(endpoint: EndpointFacts, delivery: DeliveryFacts, text: str) -> None:
     found = answer(endpoint=endpoint, delivery=delivery)
 
     assert found.reason is Reason.PENDING
@@ -126,7 +128,7 @@ def test_a_failed_one_tells_why_and_how_to_resend_it() -> None:
 def test_a_failed_test_is_not_to_be_resent() -> None:
     failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED, attempts_made=1)
 
-    found = answer(replace(EVENT, for_one=True, is_test=True), delivery=failed)
+    found = answer(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
     assert found.reason is Reason.FAILED
     assert found.text == "This was a test, which is made once. 1 attempt was made. Your server answered 500."
     assert found.hint == "Look at its log. Then send another test."
@@ -186,7 +188,7 @@ def test_a_newer_endpoint_is_not_owed_what_was_before_it() -> None:
 def test_a_subscription_to_other_types_is_named() -> None:
     found = answer(endpoint=replace(ENDPOINT, patterns=("movement.*", "export.completed")), delivery=None)
 
-    assert found == Why(
+    assert found == DeliveryExplanation(
         Reason.NOT_SUBSCRIBED,
         "The endpoint subscribes to movement.*, export.completed, and this is athlete.created.",
         "Add athlete.created to its event types if it is to get such events.",
@@ -220,28 +222,28 @@ def test_a_subscription_widened_since_did_not_want_it_then() -> None:
         (replace(ENDPOINT, patterns=("export.*",)), EVENT, NOW - 2 * HOUR, Reason.ENDPOINT_DELETED),
         (replace(ENDPOINT, patterns=("export.*",)), EVENT, NOW, Reason.NOT_SUBSCRIBED),
         (replace(ENDPOINT, created_at=NOW - 1), EVENT, NOW, Reason.ENDPOINT_NEWER),
-        (ENDPOINT, replace(EVENT, for_one=True), NOW, Reason.NOT_SUBSCRIBED),
+        (ENDPOINT, replace(EVENT, for_one_endpoint=True), NOW, Reason.NOT_SUBSCRIBED),
     ],
 )
 def test_a_deleted_endpoint_without_a_delivery_is_explained(
-    endpoint: TheEndpoint, event: TheEvent, deleted_at: int, reason: Reason
+    endpoint: EndpointFacts, event: EventFacts, deleted_at: int, reason: Reason
 ) -> None:
-    found = why_never_owed_deleted(event, endpoint, deleted_at)
+    found = explain_deleted_endpoint(event, endpoint, deleted_at)
     assert found.reason is reason
     assert (found.hint is not None) == (reason is Reason.ENDPOINT_DELETED)
 
 
 def test_a_greeting_or_a_test_is_for_one_endpoint_only() -> None:
     for endpoint in (ENDPOINT, replace(ENDPOINT, created_at=NOW)):
-        found = answer(replace(EVENT, for_one=True), endpoint, None)
-        assert found == Why(
+        found = answer(replace(EVENT, for_one_endpoint=True), endpoint, None)
+        assert found == DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
             "This athlete.created was made for one endpoint alone, whatever others subscribe to.",
         )
 
 
 def test_a_listen_session_is_owed_nothing() -> None:
-    named, unnamed = why_listened("ana-laptop"), why_listened("")
+    named, unnamed = explain_listen_session("ana-laptop"), explain_listen_session("")
     assert named.reason is unnamed.reason is Reason.DEVELOPMENT_ENDPOINT
     assert "(ana-laptop)" in named.text
     assert "()" not in unnamed.text
@@ -249,7 +251,7 @@ def test_a_listen_session_is_owed_nothing() -> None:
 
 
 def test_what_retention_has_begun_to_remove_is_not_called_never_owed() -> None:
-    delivered, failed = why_removed(delivered=True), why_removed(delivered=False)
+    delivered, failed = explain_removed_delivery(delivered=True), explain_removed_delivery(delivered=False)
     assert (delivered.reason, failed.reason) == (Reason.DELIVERED, Reason.FAILED)
     assert delivered.text.startswith("It was delivered. ")
     assert failed.text.startswith("It was attempted, and not delivered. ")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.http.forwarding import HOPS_MAX, origin, parse_networks
+from uplift_server.core.http.forwarding import HOPS_MAX, client_address, parse_networks
 
 TRUSTED = parse_networks("127.0.0.1, 10.0.0.0/8,2001:db8::/32")
 CLIENT, OTHER = "203.0.113.7", "198.51.100.9"
@@ -39,17 +39,17 @@ def test_networks_are_written_between_commas() -> None:
 def test_the_last_one_that_is_no_trusted_proxy_is_where_it_comes_from(
     peer: str, forwarded: list[str], found: str
 ) -> None:
-    assert origin(peer, forwarded, TRUSTED) == found
+    assert client_address(peer, forwarded, TRUSTED) == found
 
 
 def test_nobody_is_believed_where_no_proxy_is_trusted() -> None:
-    assert origin("127.0.0.1", [CLIENT], ()) == "127.0.0.1"
+    assert client_address("127.0.0.1", [CLIENT], ()) == "127.0.0.1"
 
 
 def test_a_long_list_is_looked_at_from_its_end_only() -> None:
-    assert origin("127.0.0.1", [", ".join([CLIENT] + ["10.0.0.1"] * HOPS_MAX)], TRUSTED) == "10.0.0.1"
+    assert client_address("127.0.0.1", [", ".join([CLIENT] + ["10.0.0.1"] * HOPS_MAX)], TRUSTED) == "10.0.0.1"
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))
 def test_whatever_stands_before_a_proxys_word_changes_nothing(before: list[str]) -> None:
-    assert origin("127.0.0.1", [*before, f"{CLIENT}"], TRUSTED) == CLIENT
+    assert client_address("127.0.0.1", [*before, f"{CLIENT}"], TRUSTED) == CLIENT

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.deliveries.health import FAILURES_MIN, Health, HealthRule, Step
+from uplift_server.core.deliveries.health import FAILURES_MIN, Health, HealthAction, HealthRule
 from uplift_server.core.deliveries.outcomes import Outcome
 
 NOW_MS = 1_764_000_000_000
@@ -17,7 +17,7 @@ def test_nothing_is_known_before_the_first_attempt() -> None:
 
 
 def test_a_success_makes_it_healthy() -> None:
-    health = Health().after(Outcome.DELIVERED, NOW_MS, ours=False)
+    health = Health().after(Outcome.DELIVERED, NOW_MS, own_fault=False)
 
     assert health == Health(0, None, NOW_MS, None, Outcome.DELIVERED)
     assert health.status == "healthy"
@@ -26,30 +26,30 @@ def test_a_success_makes_it_healthy() -> None:
 def test_it_fails_since_the_first_failure_in_a_row() -> None:
     health = Health()
     for minute in range(3):
-        health = health.after(Outcome.TIMEOUT, NOW_MS + 60_000 * minute, ours=False)
+        health = health.after(Outcome.TIMEOUT, NOW_MS + 60_000 * minute, own_fault=False)
 
     assert health == Health(3, NOW_MS, None, NOW_MS + 120_000, Outcome.TIMEOUT)
     assert health.status == "failing"
 
 
 def test_one_success_clears_the_clock_and_remembers_when_it_failed_last() -> None:
-    failing = Health().after(Outcome.SERVER_ERROR, NOW_MS, ours=False)
+    failing = Health().after(Outcome.SERVER_ERROR, NOW_MS, own_fault=False)
 
-    assert failing.after(Outcome.DELIVERED, NOW_MS + 5, ours=False) == Health(
+    assert failing.after(Outcome.DELIVERED, NOW_MS + 5, own_fault=False) == Health(
         0, None, NOW_MS + 5, NOW_MS, Outcome.DELIVERED
     )
 
 
 def test_a_failure_after_a_success_starts_the_clock_anew() -> None:
     well = Health(0, None, NOW_MS, NOW_MS - 50, Outcome.DELIVERED)
-    failing = well.after(Outcome.DNS_ERROR, NOW_MS + 10, ours=False)
+    failing = well.after(Outcome.DNS_ERROR, NOW_MS + 10, own_fault=False)
 
     assert failing == Health(1, NOW_MS + 10, NOW_MS, NOW_MS + 10, Outcome.DNS_ERROR)
 
 
 def test_failures_of_ours_change_nothing() -> None:
     for health in (Health(), Health(2, NOW_MS, None, NOW_MS, Outcome.TIMEOUT)):
-        assert health.after(Outcome.BLOCKED, NOW_MS + 1, ours=True) == health
+        assert health.after(Outcome.BLOCKED, NOW_MS + 1, own_fault=True) == health
 
 
 @given(st.lists(st.tuples(st.sampled_from(Outcome), st.integers(0, 1000), st.booleans())))
@@ -59,7 +59,7 @@ def test_the_clock_runs_exactly_from_the_first_failure_since_the_last_success(
     health, now, row = Health(), NOW_MS, []
     for outcome, passed, ours in attempts:
         now += passed
-        health = health.after(outcome, now, ours=ours)
+        health = health.after(outcome, now, own_fault=ours)
         if outcome is Outcome.DELIVERED:
             row = []
         elif not ours:
@@ -83,13 +83,13 @@ def test_the_owner_is_warned_on_the_third_day_and_it_is_disabled_on_the_fifth() 
     assert health.warn_at(RULE) == NOW_MS + 3 * DAY_MS
     assert health.disable_at(RULE) == NOW_MS + 5 * DAY_MS
     assert health.step(NOW_MS + 3 * DAY_MS - 1, RULE) is None
-    assert health.step(NOW_MS + 3 * DAY_MS, RULE) is Step.WARN
+    assert health.step(NOW_MS + 3 * DAY_MS, RULE) is HealthAction.WARN
 
     warned = replace(health, warned_at=NOW_MS + 3 * DAY_MS)
     assert warned.status == "warned"
     assert warned.warn_at(RULE) is None
     assert warned.step(NOW_MS + 5 * DAY_MS - 1, RULE) is None
-    assert warned.step(NOW_MS + 5 * DAY_MS, RULE) is Step.DISABLE
+    assert warned.step(NOW_MS + 5 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
 def test_too_few_failures_warn_of_nothing() -> None:
@@ -99,22 +99,22 @@ def test_too_few_failures_warn_of_nothing() -> None:
 def test_nobody_is_disabled_without_a_warning_and_the_time_after_it() -> None:
     """The server did not run from the second day to the sixth."""
     late = failing()
-    assert late.step(NOW_MS + 6 * DAY_MS, RULE) is Step.WARN
+    assert late.step(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
 
     warned = replace(late, warned_at=NOW_MS + 6 * DAY_MS)
     assert warned.disable_at(RULE) == NOW_MS + 8 * DAY_MS
     assert warned.step(NOW_MS + 8 * DAY_MS - 1, RULE) is None
-    assert warned.step(NOW_MS + 8 * DAY_MS, RULE) is Step.DISABLE
+    assert warned.step(NOW_MS + 8 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
 def test_a_success_after_the_warning_is_told_once_it_happened_even_if_failing_began_again() -> None:
     warned = failing(warned_at=NOW_MS + 3 * DAY_MS)
-    well = warned.after(Outcome.DELIVERED, NOW_MS + 4 * DAY_MS, ours=False)
-    again = well.after(Outcome.TIMEOUT, NOW_MS + 4 * DAY_MS + 1, ours=False)
+    well = warned.after(Outcome.DELIVERED, NOW_MS + 4 * DAY_MS, own_fault=False)
+    again = well.after(Outcome.TIMEOUT, NOW_MS + 4 * DAY_MS + 1, own_fault=False)
 
     for health in (well, again):
         assert not health.warned
-        assert health.step(NOW_MS + 4 * DAY_MS + 1, RULE) is Step.RECOVER
+        assert health.step(NOW_MS + 4 * DAY_MS + 1, RULE) is HealthAction.RECOVER
         assert replace(health, warned_at=None).step(NOW_MS + 4 * DAY_MS + 1, RULE) is None
     assert again.status == "failing"
     assert again.disable_at(RULE) == NOW_MS + 9 * DAY_MS + 1
@@ -125,17 +125,17 @@ def test_time_that_counts_for_nobody_moves_everything_later() -> None:
 
     assert health.warn_at(RULE) == NOW_MS + 4 * DAY_MS
     assert health.disable_at(RULE) == NOW_MS + 6 * DAY_MS
-    assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, ours=False).excused_ms == 0
+    assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, own_fault=False).excused_ms == 0
 
 
 def test_what_another_process_excuses_counts_for_the_same_failing_alone() -> None:
     health = failing()
     excused = replace(health, excused_ms=DAY_MS)
-    assert health.with_excuses_of(excused) == excused
-    assert excused.with_excuses_of(health) == excused
+    assert health.with_excused_time_of(excused) == excused
+    assert excused.with_excused_time_of(health) == excused
     earlier = replace(excused, failing_since=NOW_MS - DAY_MS)
-    assert health.with_excuses_of(earlier) == health
-    assert Health().with_excuses_of(Health(excused_ms=1)) == Health()
+    assert health.with_excused_time_of(earlier) == health
+    assert Health().with_excused_time_of(Health(excused_ms=1)) == Health()
 
 
 def test_a_success_on_its_way_at_another_process_counts_unless_a_later_attempt_failed() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.timestamps import instant_text, optional_instant_text, parse_instant
+from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
 NOON = 1_769_860_800_000
 
@@ -19,36 +19,36 @@ NOON = 1_769_860_800_000
     ],
 )
 def test_the_text_of_an_instant(ms: int, text: str) -> None:
-    assert instant_text(ms) == optional_instant_text(ms) == text
+    assert format_timestamp(ms) == format_optional_timestamp(ms) == text
 
 
 def test_no_instant_has_no_text() -> None:
-    assert optional_instant_text(None) is None
+    assert format_optional_timestamp(None) is None
 
 
 @pytest.mark.parametrize(
     "text", ["2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00", "2026-01-31T12:00:00.0009Z", "2026-01-31 12:00Z"]
 )
 def test_any_offset_is_read_and_less_than_a_millisecond_is_cut_off(text: str) -> None:
-    assert parse_instant(text) == NOON
+    assert parse_timestamp(text) == NOON
 
 
 @pytest.mark.parametrize(("text", "reason"), [("noon", "such as"), ("", "such as"), ("2026-01-31T12:00:00", "offset")])
 def test_what_cannot_mean_one_instant_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        parse_instant(text)
+        parse_timestamp(text)
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999-23:59"])
 def test_what_leaves_the_calendar_in_utc_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="out of range"):
-        parse_instant(text)
+        parse_timestamp(text)
 
 
 def test_the_last_instant_of_the_calendar_is_written_as_it_was_read() -> None:
-    assert instant_text(parse_instant("9999-12-31T23:59:59.999Z")) == "9999-12-31T23:59:59.999Z"
+    assert format_timestamp(parse_timestamp("9999-12-31T23:59:59.999Z")) == "9999-12-31T23:59:59.999Z"
 
 
 @given(st.integers(0, 253_402_300_799_999))
 def test_every_text_is_read_as_what_it_was_made_of(ms: int) -> None:
-    assert parse_instant(instant_text(ms)) == ms
+    assert parse_timestamp(format_timestamp(ms)) == ms

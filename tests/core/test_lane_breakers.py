@@ -13,10 +13,10 @@ def test_an_open_breaker_lets_one_probe_through_when_it_is_time() -> None:
     fill(lanes, lane, 3)
 
     assert drain(lanes, NOW_MS + 999) == []
-    assert lanes.wake_at() == NOW_MS + 1000
+    assert lanes.next_start_at() == NOW_MS + 1000
     assert len(drain(lanes, NOW_MS + 1000)) == 1
     lane.breaker = Breaker(11, None, NOW_MS + 3000, 2000)
-    lanes.returned(lane, NOW_MS + 1001, 1000)
+    lanes.attempt_ended(lane, NOW_MS + 1001, 1000)
     assert drain(lanes, NOW_MS + 2999) == []
     assert len(drain(lanes, NOW_MS + 3000)) == 1
 
@@ -31,15 +31,15 @@ def test_what_waited_for_a_probe_goes_out_as_soon_as_an_earlier_attempt_succeeds
     lane.in_flight += 1
     lanes.in_flight += 1
     fill(lanes, lane, 3)
-    lanes.returned(lane, NOW_MS, 1000)
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes, NOW_MS + 1) == []
-    assert lanes.wake_at() == NOW_MS + 1000
+    assert lanes.next_start_at() == NOW_MS + 1000
 
-    lane.breaker = lane.breaker.succeeded(NOW_MS)
-    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
+    lane.breaker = lane.breaker.after_success(NOW_MS)
+    lanes.set_limits(lane, in_flight_max=1000, start_interval_ms=0.0)
 
-    assert lanes.wake_at() is None
+    assert lanes.next_start_at() is None
     assert len(drain(lanes, NOW_MS + 2)) == 3
     assert drain(lanes, NOW_MS + 1000) == []
 
@@ -55,10 +55,10 @@ def test_what_comes_after_the_breaker_closed_does_not_wait_for_its_probe() -> No
     lane.breaker = OPEN
     fill(lanes, lane, 1)
     for _ in range(2):
-        lanes.returned(lane, NOW_MS, 1000)
+        lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == []
-    assert lanes.empty(lane) == [0]
-    lane.breaker = lane.breaker.succeeded(NOW_MS)
+    assert lanes.take_waiting(lane) == [0]
+    lane.breaker = lane.breaker.after_success(NOW_MS)
 
     fill(lanes, lane, 1)
     assert drain(lanes) == [(1, 0)]
@@ -66,11 +66,11 @@ def test_what_comes_after_the_breaker_closed_does_not_wait_for_its_probe() -> No
 
 def test_an_entry_made_void_is_passed_over_when_its_instant_comes() -> None:
     lanes: Lanes[int] = Lanes(1000)
-    lane = lane_of(lanes, rate_gap_ms=1000)
+    lane = lane_of(lanes, start_interval_ms=1000)
     fill(lanes, lane, 5)
     assert len(drain(lanes)) == 1
     lane.next_start_ms = NOW_MS + 10.0
-    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
+    lanes.set_limits(lane, in_flight_max=1000, start_interval_ms=0.0)
     fill(lanes, lane_of(lanes, 2), 4)
 
     for each in (1, 2):

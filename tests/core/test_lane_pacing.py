@@ -5,14 +5,14 @@ from itertools import pairwise
 import pytest
 
 from uplift_server.core.scheduling.lanes import Lanes
-from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS, gap_ms
+from uplift_server.core.scheduling.rate_limit import LATENESS_CREDIT_MS, start_interval_ms
 
 from .lanes import NOW_MS, answering, drain, fill, lane_of
 
 
 def test_a_rate_limit_spaces_starts() -> None:
     lanes: Lanes[int] = Lanes(1000)
-    lane = lane_of(lanes, rate_gap_ms=100)
+    lane = lane_of(lanes, start_interval_ms=100)
     fill(lanes, lane, 5)
 
     starts = [now for now in range(NOW_MS, NOW_MS + 1000) for _ in range(answering(lanes, lane, now))]
@@ -21,7 +21,7 @@ def test_a_rate_limit_spaces_starts() -> None:
 
 def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
     lanes: Lanes[int] = Lanes(100_000)
-    lane = lane_of(lanes, rate_gap_ms=2, in_flight_max=100_000)
+    lane = lane_of(lanes, start_interval_ms=2, in_flight_max=100_000)
     fill(lanes, lane, 1000)
 
     assert sum(answering(lanes, lane, now) for now in range(NOW_MS, NOW_MS + 1000, 10)) >= 500
@@ -32,30 +32,30 @@ def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
 def test_no_second_sees_more_than_the_limit_and_most_of_it_is_reached(rate: int, every_ms: int) -> None:
     """However late the timers fire: idle at first, then with work for long."""
     lanes: Lanes[int] = Lanes(100_000)
-    lane = lane_of(lanes, rate_gap_ms=gap_ms(rate), in_flight_max=100_000)
+    lane = lane_of(lanes, start_interval_ms=start_interval_ms(rate), in_flight_max=100_000)
     fill(lanes, lane, 4 * rate)
     starts = [now for now in range(NOW_MS, NOW_MS + 3000, every_ms) for _ in range(answering(lanes, lane, now))]
 
     assert all(later - earlier >= 1000 for earlier, later in zip(starts, starts[rate:], strict=False))
-    if every_ms <= PACE_CREDIT_MS:
+    if every_ms <= LATENESS_CREDIT_MS:
         assert len(starts) >= int(rate * 3 * 0.98) - 1
 
 
 def test_a_changed_rate_counts_from_the_last_start() -> None:
     lanes: Lanes[int] = Lanes(1000)
-    lane = lane_of(lanes, rate_gap_ms=1000)
+    lane = lane_of(lanes, start_interval_ms=1000)
     fill(lanes, lane, 10)
     assert len(drain(lanes)) == 1
     for gap, at in ((100, 80), (5000, 4980), (20, 0)):
-        lanes.limit(lane, in_flight_max=1000, rate_gap_ms=gap)
-        assert lane.start_at() == NOW_MS + at
-    lanes.limit(lane, in_flight_max=1000, rate_gap_ms=0.0)
+        lanes.set_limits(lane, in_flight_max=1000, start_interval_ms=gap)
+        assert lane.next_start_at() == NOW_MS + at
+    lanes.set_limits(lane, in_flight_max=1000, start_interval_ms=0.0)
     assert len(drain(lanes)) == 9
 
 
 def test_a_paced_lane_lends_a_person_one_start_at_a_time() -> None:
     lanes: Lanes[int] = Lanes(1000)
-    lane = lane_of(lanes, rate_gap_ms=1000)
+    lane = lane_of(lanes, start_interval_ms=1000)
     assert lanes.start_now(lane, NOW_MS) is None
     assert lanes.start_now(lane, NOW_MS) is None
     assert lanes.start_now(lane, NOW_MS) is not None
@@ -69,22 +69,22 @@ def test_a_paced_lane_lends_a_person_one_start_at_a_time() -> None:
 
 def test_the_next_start_of_a_paced_lane_is_known() -> None:
     lanes: Lanes[int] = Lanes(1000)
-    lane = lane_of(lanes, rate_gap_ms=100)
+    lane = lane_of(lanes, start_interval_ms=100)
     fill(lanes, lane, 2)
-    assert lanes.wake_at() is None
+    assert lanes.next_start_at() is None
 
     assert len(drain(lanes)) == 1
 
-    assert lanes.wake_at() == lane.start_at() == NOW_MS + 80
+    assert lanes.next_start_at() == lane.next_start_at() == NOW_MS + 80
 
 
 def test_an_attempt_that_never_began_costs_nothing_of_the_rate() -> None:
     lanes: Lanes[int] = Lanes(1000)
-    lane = lane_of(lanes, rate_gap_ms=1000)
+    lane = lane_of(lanes, start_interval_ms=1000)
     fill(lanes, lane, 10)
     for _ in range(9):
         assert lanes.pop(NOW_MS) is not None
-        lanes.returned(lane, NOW_MS + 1, 0)
+        lanes.attempt_ended(lane, NOW_MS + 1, 0)
 
     assert len(drain(lanes)) == 1
     assert (lane.mean_us, lane.last_return_ms) == (0, NOW_MS)

@@ -14,16 +14,16 @@ def test_the_window_opens_with_every_success_and_shuts_at_a_time_out() -> None:
     assert len(drain(lanes)) == WINDOW_START
 
     for more in range(1, 30):
-        lanes.returned(lane, NOW_MS, 1000, well=True)
+        lanes.attempt_ended(lane, NOW_MS, 1000, succeeded=True)
         assert len(drain(lanes)) == (2 if more <= 16 - WINDOW_START else 1)
     assert lane.in_flight == lane.window == lane.in_flight_max
 
-    lanes.returned(lane, NOW_MS, 15_000_000, well=False)
+    lanes.attempt_ended(lane, NOW_MS, 15_000_000, succeeded=False)
     assert lane.window == 1
     for _ in range(14):
-        lanes.returned(lane, NOW_MS, 1000)
+        lanes.attempt_ended(lane, NOW_MS, 1000)
         assert drain(lanes) == []
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert len(drain(lanes)) == 1
 
 
@@ -31,7 +31,7 @@ def test_other_failures_leave_the_window_as_it_is() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = fresh_lane(lanes, 1)
     assert len(drain(lanes)) == WINDOW_START
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert (lane.window, lane.proven, lane.mean_us) == (WINDOW_START, False, 0)
 
 
@@ -43,7 +43,7 @@ def test_a_receiver_that_begins_to_hang_is_sent_little_more() -> None:
     later = NOW_MS + 50 * STALLED_MEANS + 1
 
     assert len(drain(lanes, later, most=100)) == WINDOW_START
-    lanes.returned(lane, later, 1000, well=True)
+    lanes.attempt_ended(lane, later, 1000, succeeded=True)
     assert len(drain(lanes, later)) == 100 - WINDOW_START
 
 
@@ -68,7 +68,7 @@ def test_a_parked_endpoint_goes_out_before_the_one_whose_slot_it_takes() -> None
     assert three.parked
 
     for _ in range(2):
-        lanes.returned(one, NOW_MS, 1000)
+        lanes.attempt_ended(one, NOW_MS, 1000)
     assert drain(lanes) == [(2, 0), (3, 0)]
 
 
@@ -81,10 +81,10 @@ def test_when_many_slots_become_free_many_parked_endpoints_go_out() -> None:
     assert drain(lanes) == []
 
     # Its other two in flight no longer count as unproven.
-    lanes.returned(one, NOW_MS, 1000, well=True)
+    lanes.attempt_ended(one, NOW_MS, 1000, succeeded=True)
 
     assert drain(lanes) == [(2, 0), (3, 0)]
-    lanes.returned(one, NOW_MS, 1000, well=True)
+    lanes.attempt_ended(one, NOW_MS, 1000, succeeded=True)
     assert drain(lanes) == [(4, 0)]
 
 
@@ -99,7 +99,7 @@ def test_a_parked_endpoint_that_proves_itself_waits_no_longer() -> None:
     assert drain(lanes) == []
     assert good.parked
     # What it leaves goes to another unproven one.
-    lanes.returned(good, NOW_MS, 1000, well=True)
+    lanes.attempt_ended(good, NOW_MS, 1000, succeeded=True)
 
     assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 3: 1}
 
@@ -114,7 +114,7 @@ def test_the_place_it_leaves_among_the_parked_ones_takes_nobodys_slot() -> None:
     fresh_lane(lanes, 3, items=1)
     assert drain(lanes) == []
 
-    lanes.returned(good, NOW_MS, 1000, well=True)
+    lanes.attempt_ended(good, NOW_MS, 1000, succeeded=True)
 
     assert drain(lanes) == [(1, 0), (3, 0)]
 
@@ -129,7 +129,7 @@ def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
     lanes.drop(2)
 
     # The slot is offered to the one that is gone; nothing else will come back to offer it again.
-    lanes.returned(one, NOW_MS, 1000)
+    lanes.attempt_ended(one, NOW_MS, 1000)
 
     assert drain(lanes) == [(3, 0)]
 
@@ -137,16 +137,16 @@ def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
 def test_a_parked_endpoint_that_is_slowed_down_waits_for_its_slot_and_then_for_its_instant() -> None:
     lanes: Lanes[int] = Lanes(4)
     one, two = fresh_lane(lanes, 1, items=3), lanes.lane(2, 1, "2.test")
-    lanes.limit(two, in_flight_max=16, rate_gap_ms=20)
+    lanes.set_limits(two, in_flight_max=16, start_interval_ms=20)
     assert len(drain(lanes)) == 3
     two.next_start_ms = NOW_MS
     fill(lanes, two, 1)
     assert drain(lanes) == []
     assert two.parked
 
-    lanes.limit(two, in_flight_max=16, rate_gap_ms=1000)
+    lanes.set_limits(two, in_flight_max=16, start_interval_ms=1000)
     assert drain(lanes) == []
-    lanes.returned(one, NOW_MS, 1000)
+    lanes.attempt_ended(one, NOW_MS, 1000)
     assert drain(lanes) == []
-    assert lanes.wake_at() == NOW_MS + 980
+    assert lanes.next_start_at() == NOW_MS + 980
     assert drain(lanes, NOW_MS + 980) == [(2, 0)]

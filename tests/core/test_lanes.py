@@ -3,7 +3,7 @@
 from collections import Counter
 
 from uplift_server.core.scheduling.circuit_breaker import Breaker
-from uplift_server.core.scheduling.lane import Kind
+from uplift_server.core.scheduling.lane import AttemptKind
 from uplift_server.core.scheduling.lanes import Lanes, NoSlot
 
 from .lanes import NOW_MS, OPEN, drain, fill, fresh_lane, lane_of
@@ -64,7 +64,7 @@ def test_the_fewer_slots_are_free_the_fewer_a_lane_may_add() -> None:
 def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> None:
     lanes: Lanes[int] = Lanes(3)
     lane = lane_of(lanes)
-    lanes.limit(lane, in_flight_max=2, rate_gap_ms=60_000)
+    lanes.set_limits(lane, in_flight_max=2, start_interval_ms=60_000)
     fill(lanes, lane, 3)
     assert len(drain(lanes)) == 1
     lane.breaker = Breaker(failures=9, probe_at=NOW_MS + 60_000, probe_wait_ms=60_000)
@@ -86,9 +86,9 @@ def test_a_start_besides_what_a_lane_may_needs_only_a_slot_of_the_process() -> N
     assert (lane.in_flight, lanes.in_flight) == (2, 2)
     # The lane's own work waits until it is below its cap again.
     fill(lanes, lane, 1)
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == []
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == [(1, 0)]
     other = lane_of(lanes, 2, in_flight_max=2)
     assert lanes.start_now(other, NOW_MS) is None
@@ -102,7 +102,7 @@ def test_the_processs_cap_stops_everything_until_something_returns() -> None:
     fill(lanes, lane, 3)
 
     assert len(drain(lanes)) == lanes.in_flight == 2
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == [(1, 2)]
 
 
@@ -113,7 +113,7 @@ def test_an_endpoint_that_hangs_fills_only_its_own_lane() -> None:
     fill(lanes, well, 1)
 
     assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 2: 1}
-    lanes.returned(well, NOW_MS, 1000)
+    lanes.attempt_ended(well, NOW_MS, 1000)
     fill(lanes, hangs, 1)
     fill(lanes, well, 1)
     assert drain(lanes) == [(2, 0)]
@@ -125,7 +125,7 @@ def test_a_higher_cap_holds_at_once() -> None:
     fill(lanes, lane, 3)
     assert len(drain(lanes)) == 1
 
-    lanes.limit(lane, in_flight_max=3, rate_gap_ms=0.0)
+    lanes.set_limits(lane, in_flight_max=3, start_interval_ms=0.0)
 
     assert len(drain(lanes)) == 2
 
@@ -136,12 +136,12 @@ def test_a_lower_cap_waits_for_what_is_in_flight() -> None:
     fill(lanes, lane, 4)
     assert len(drain(lanes, most=2)) == 2
 
-    lanes.limit(lane, in_flight_max=1, rate_gap_ms=0.0)
+    lanes.set_limits(lane, in_flight_max=1, start_interval_ms=0.0)
 
     assert drain(lanes) == []
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == []
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == [(1, 2)]
 
 
@@ -165,32 +165,32 @@ def test_dropping_gives_back_what_waited() -> None:
     assert lanes.drop(1) == []
     assert lanes.find(1) is None
     assert lanes.pop(NOW_MS) is None
-    lanes.returned(lane, NOW_MS, 1000)
+    lanes.attempt_ended(lane, NOW_MS, 1000)
     assert lanes.in_flight == 0
 
 
 def test_one_delivery_can_be_taken_out_of_any_queue() -> None:
     lanes: Lanes[int] = Lanes(100)
     lane = lane_of(lanes, 1)
-    for item, kind in enumerate([Kind.FIRST, Kind.FIRST, Kind.RETRY, Kind.REPLAY]):
+    for item, kind in enumerate([AttemptKind.FIRST, AttemptKind.FIRST, AttemptKind.RETRY, AttemptKind.REPLAY]):
         lanes.push(lane, item, kind)
-    assert lanes.withdraw(lane, lambda item: item == 2) == 2
-    assert lanes.withdraw(lane, lambda item: item == 2) is None
+    assert lanes.remove(lane, lambda item: item == 2) == 2
+    assert lanes.remove(lane, lambda item: item == 2) is None
     assert lane.waiting_count == 3
     assert sorted(item for _, item in drain(lanes)) == [0, 1, 3]
 
 
 def test_emptying_takes_all_kinds_of_all_lanes() -> None:
     lanes: Lanes[int] = Lanes(1000)
-    one, two = lane_of(lanes, 1), lane_of(lanes, 2, rate_gap_ms=1000)
+    one, two = lane_of(lanes, 1), lane_of(lanes, 2, start_interval_ms=1000)
     fill(lanes, one, 1)
-    fill(lanes, one, 1, Kind.REPLAY)
+    fill(lanes, one, 1, AttemptKind.REPLAY)
     fill(lanes, two, 2)
     assert lanes.pop(NOW_MS) is not None
     assert len(drain(lanes)) == 2
 
-    assert lanes.empty(one) == []
-    assert lanes.empty(two) == [1]
+    assert lanes.take_waiting(one) == []
+    assert lanes.take_waiting(two) == [1]
     assert drain(lanes, NOW_MS + 5000) == []
     fill(lanes, two, 1)
     assert drain(lanes, NOW_MS + 5000) == [(2, 0)]
@@ -200,10 +200,10 @@ def test_one_kind_is_taken_out_and_the_others_stay() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     fill(lanes, lane, 2)
-    fill(lanes, lane, 3, Kind.REPLAY)
+    fill(lanes, lane, 3, AttemptKind.REPLAY)
 
-    assert lanes.empty(lane, (Kind.REPLAY,)) == [0, 1, 2]
-    assert lanes.empty(lane, (Kind.REPLAY,)) == []
+    assert lanes.take_waiting(lane, (AttemptKind.REPLAY,)) == [0, 1, 2]
+    assert lanes.take_waiting(lane, (AttemptKind.REPLAY,)) == []
     assert lane.waiting_count == 2
     assert len(drain(lanes)) == 2
 
@@ -220,9 +220,9 @@ def test_an_account_among_several_takes_half_of_the_slots() -> None:
     fill(lanes, lane_of(lanes, 3, account=2), 10)
 
     for _ in range(5):
-        lanes.returned(alone[0], NOW_MS, 1000, well=True)
+        lanes.attempt_ended(alone[0], NOW_MS, 1000, succeeded=True)
     assert [endpoint for endpoint, _ in drain(lanes)] == [3] * 5
-    lanes.returned(alone[1], NOW_MS, 1000, well=True)
+    lanes.attempt_ended(alone[1], NOW_MS, 1000, succeeded=True)
     assert [endpoint for endpoint, _ in drain(lanes)] == [1]
 
 
@@ -238,7 +238,7 @@ def test_the_lanes_of_an_account_to_one_host_share_a_limit() -> None:
     assert [endpoint for endpoint, _ in drain(lanes)] == [5, 5, 5]
     assert lanes.start_now(three, NOW_MS) is NoSlot.ACCOUNT
 
-    lanes.returned(one, NOW_MS, 1000)
+    lanes.attempt_ended(one, NOW_MS, 1000)
     assert [endpoint for endpoint, _ in drain(lanes)] == [2]
 
 
@@ -250,9 +250,9 @@ def test_a_slot_for_a_host_goes_to_the_next_lane_if_the_first_cannot_use_it() ->
     for lane in (two, three):
         fill(lanes, lane, 1)
     assert drain(lanes) == []
-    lanes.empty(two)
+    lanes.take_waiting(two)
 
-    lanes.returned(one, NOW_MS, 1000)
+    lanes.attempt_ended(one, NOW_MS, 1000)
     assert drain(lanes) == [(3, 0)]
 
 
@@ -263,7 +263,7 @@ def test_a_host_allows_as_many_attempts_as_its_endpoint_with_the_highest_limit()
     fill(lanes, two, 2)
     assert len(drain(lanes)) == 2
 
-    lanes.limit(one, in_flight_max=3, rate_gap_ms=0.0)
+    lanes.set_limits(one, in_flight_max=3, start_interval_ms=0.0)
     assert len(drain(lanes)) == 1
 
 
@@ -273,13 +273,13 @@ def test_a_lane_that_moves_takes_its_attempts_in_flight_to_the_other_host() -> N
     fill(lanes, one, 3)
     fill(lanes, two, 2)
     assert [endpoint for endpoint, _ in drain(lanes)] == [1, 2]
-    lanes.move(one, "shared.test")
+    lanes.move_to_host(one, "shared.test")
     assert drain(lanes) == []
 
-    lanes.move(one, "elsewhere.test")
+    lanes.move_to_host(one, "elsewhere.test")
     assert sorted(endpoint for endpoint, _ in drain(lanes)) == [1, 2]
     assert lanes.start_now(one, NOW_MS, beyond_limit=True) is NoSlot.ACCOUNT
-    lanes.returned(one, NOW_MS, 1000)
+    lanes.attempt_ended(one, NOW_MS, 1000)
     assert lanes.start_now(one, NOW_MS, beyond_limit=True) is None
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
-from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.core.scheduling.lanes import Lanes
-from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS
+from uplift_server.core.scheduling.rate_limit import LATENESS_CREDIT_MS
 
 from .lanes import NOW_MS, fill, lane_of
 
@@ -33,9 +33,11 @@ class LanesMachine(RuleBasedStateMachine):
         super().__init__()
         self.lanes: Lanes[int] = Lanes(IN_FLIGHT_MAX, HOST_MAX)
         self.now = NOW_MS
-        self.numbers = count()
-        self.kinds: dict[int, Kind] = {}
-        self.waiting: dict[Lane[int], dict[Kind, list[int]]] = defaultdict(lambda: {kind: [] for kind in Kind})
+        self.statistics = count()
+        self.kinds: dict[int, AttemptKind] = {}
+        self.waiting: dict[Lane[int], dict[AttemptKind, list[int]]] = defaultdict(
+            lambda: {kind: [] for kind in AttemptKind}
+        )
         self.in_flight: list[tuple[Lane[int], int]] = []
         self.starts: dict[Lane[int], list[tuple[int, int]]] = defaultdict(list)
         """When each item began, under the lane's present limits."""
@@ -53,7 +55,7 @@ class LanesMachine(RuleBasedStateMachine):
             lane.proven = endpoint % 2 == 0
             self.accounts.add(account)
             self.hosts[lane] = HOSTS[endpoint]
-            self.lanes.limit(lane, in_flight_max=2, rate_gap_ms=gap)
+            self.lanes.set_limits(lane, in_flight_max=2, start_interval_ms=gap)
             self.waiting[lane]
         return lane
 
@@ -64,7 +66,7 @@ class LanesMachine(RuleBasedStateMachine):
         """Whether a lane has work and a free slot, and is not waiting for a response."""
         slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
         has_work = any(self.waiting[lane].values())
-        return has_work and self.flying(lane) < slots and not lane.stalled(self.now) and self.has_share(lane)
+        return has_work and self.flying(lane) < slots and not lane.is_stalled(self.now) and self.has_share(lane)
 
     def has_share(self, lane: Lane[int]) -> bool:
         """Whether the account may have one more attempt in flight, in all and to the lane's host."""
@@ -76,7 +78,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     def in_good_standing(self, lane: Lane[int]) -> bool:
         """Whether a lane is proven and stays so when it is looked at now."""
-        return lane.proven and not lane.overdue(self.now)
+        return lane.proven and not lane.is_overdue(self.now)
 
     def ready(self) -> set[Lane[int]]:
         """Lanes that must get a slot if one is free, whichever lanes are found overdue before it is their turn."""
@@ -84,16 +86,18 @@ class LanesMachine(RuleBasedStateMachine):
         return self.could_start(lambda lane: self.in_good_standing(lane) or unproven < UNPROVEN_MAX)
 
     def could_start(self, allowed: Callable[[Lane[int]], bool]) -> set[Lane[int]]:
-        return {lane for lane in self.waiting if self.may_start(lane) and lane.start_at() <= self.now and allowed(lane)}
+        return {
+            lane for lane in self.waiting if self.may_start(lane) and lane.next_start_at() <= self.now and allowed(lane)
+        }
 
     def unproven_in_flight(self) -> int:
         return sum(not lane.proven for lane, _ in self.in_flight)
 
-    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), kind=st.sampled_from(Kind), items=st.integers(1, 4))
-    def push(self, endpoint: int, kind: Kind, items: int) -> None:
+    @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), kind=st.sampled_from(AttemptKind), items=st.integers(1, 4))
+    def push(self, endpoint: int, kind: AttemptKind, items: int) -> None:
         lane = self.lane(endpoint)
         for _ in range(items):
-            item = next(self.numbers)
+            item = next(self.statistics)
             self.kinds[item] = kind
             self.waiting[lane][kind].append(item)
             self.lanes.push(lane, item, kind)
@@ -128,18 +132,18 @@ class LanesMachine(RuleBasedStateMachine):
 
     def check_wake(self) -> None:
         """Nobody who waits for an instant alone is forgotten; who needs a slot, too, is looked at once it is free."""
-        wake_at = self.lanes.wake_at()
+        wake_at = self.lanes.next_start_at()
         has_room = self.unproven_in_flight() < UNPROVEN_MAX
         for lane in self.waiting:
-            if self.may_start(lane) and lane.start_at() > self.now and (lane.proven or has_room):
+            if self.may_start(lane) and lane.next_start_at() > self.now and (lane.proven or has_room):
                 assert wake_at is not None
-                assert self.now < wake_at <= lane.start_at()
+                assert self.now < wake_at <= lane.next_start_at()
 
     def check_rate(self, lane: Lane[int]) -> None:
-        gap = lane.rate_gap_ms
+        gap = lane.start_interval_ms
         starts = self.starts[lane]
         for back, (earlier, _) in enumerate(reversed(starts[:-1]), 1):
-            assert self.now - earlier >= back * gap - PACE_CREDIT_MS - 0.01
+            assert self.now - earlier >= back * gap - LATENESS_CREDIT_MS - 0.01
 
     def check_turns(self, served: Lane[int], ready: set[Lane[int]]) -> None:
         """Nobody is served twice while somebody who could be served waits; accounts first, then their lanes.
@@ -166,15 +170,15 @@ class LanesMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), how=st.sampled_from(["delivered", "failed", "failed", "timed out", "never began"]))
-    def returned(self, data: st.DataObject, how: str) -> None:
+    def attempt_ended(self, data: st.DataObject, how: str) -> None:
         lane, item = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         began = how != "never began" or (self.now, item) not in self.starts[lane][-1:]
         if how == "delivered":
-            lane.breaker = lane.breaker.succeeded(NOW_MS)
+            lane.breaker = lane.breaker.after_success(NOW_MS)
         elif how in ("failed", "timed out"):
-            lane.breaker = lane.breaker.failed(self.now, timed_out=how == "timed out", rule=RULE)
+            lane.breaker = lane.breaker.after_failure(self.now, timed_out=how == "timed out", rule=RULE)
         well = {"delivered": True, "timed out": False}.get(how)
-        self.lanes.returned(lane, self.now, 2000 if began else 0, well=well)
+        self.lanes.attempt_ended(lane, self.now, 2000 if began else 0, succeeded=well)
         if not began:
             self.starts[lane].pop()
 
@@ -185,7 +189,7 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), cap=st.integers(1, 6))
     def change_cap(self, endpoint: int, cap: int) -> None:
         lane = self.lane(endpoint)
-        self.lanes.limit(lane, in_flight_max=cap, rate_gap_ms=lane.rate_gap_ms)
+        self.lanes.set_limits(lane, in_flight_max=cap, start_interval_ms=lane.start_interval_ms)
         self.note_host_max(lane)
 
     def note_host_max(self, lane: Lane[int]) -> None:
@@ -193,9 +197,9 @@ class LanesMachine(RuleBasedStateMachine):
         self.host_max[key] = max(self.host_max[key], lane.in_flight_max)
 
     @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), host=st.sampled_from(sorted(set(HOSTS.values()))))
-    def move(self, endpoint: int, host: str) -> None:
+    def move_to_host(self, endpoint: int, host: str) -> None:
         lane = self.lane(endpoint)
-        self.lanes.move(lane, host)
+        self.lanes.move_to_host(lane, host)
         self.hosts[lane] = host
         self.forget_unused_hosts()
         self.note_host_max(lane)
@@ -209,7 +213,7 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)), gap=st.sampled_from([0.0, 3.0, 40.0, 1000.0]))
     def change_rate(self, endpoint: int, gap: float) -> None:
         lane = self.lane(endpoint)
-        self.lanes.limit(lane, in_flight_max=lane.in_flight_max, rate_gap_ms=gap)
+        self.lanes.set_limits(lane, in_flight_max=lane.in_flight_max, start_interval_ms=gap)
         self.starts[lane].clear()
 
     @rule(endpoint=st.sampled_from(sorted(ENDPOINTS)))
@@ -224,7 +228,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule()
     def empty_all(self) -> None:
-        taken = [item for lane in self.lanes.all() for item in self.lanes.empty(lane)]
+        taken = [item for lane in self.lanes.all() for item in self.lanes.take_waiting(lane)]
         assert sorted(taken) == sorted(
             item for kinds in self.waiting.values() for each in kinds.values() for item in each
         )
@@ -239,15 +243,15 @@ class LanesMachine(RuleBasedStateMachine):
             assert lane.waiting_count == sum(map(len, kinds.values()))
             assert lane.in_flight == self.flying(lane)
             if lane.breaker.probe_at is not None:
-                assert lane.room(self.now) <= 1
+                assert lane.free_capacity(self.now) <= 1
 
     def teardown(self) -> None:
         """In the end everything that was pushed and not taken out goes out, once."""
         for _ in range(10_000):
             while self.in_flight:
                 lane, _ = self.in_flight.pop()
-                lane.breaker = lane.breaker.succeeded(NOW_MS)
-                self.lanes.returned(lane, self.now, 1000, well=True)
+                lane.breaker = lane.breaker.after_success(NOW_MS)
+                self.lanes.attempt_ended(lane, self.now, 1000, succeeded=True)
             if not any(any(kinds.values()) for kinds in self.waiting.values()):
                 return
             self.now += 1000
@@ -276,5 +280,5 @@ def test_whatever_waits_where_every_account_gets_its_share(lanes: list[tuple[int
         served[lane.account] += 1
         with_work = [account for account in work if served[account] < work[account]]
         assert max((served[a] for a in with_work), default=0) - min((served[a] for a in with_work), default=0) <= 1
-        all_lanes.returned(lane, NOW_MS, 1000)
+        all_lanes.attempt_ended(lane, NOW_MS, 1000)
     assert served == work

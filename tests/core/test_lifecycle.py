@@ -17,10 +17,10 @@ from uplift_server.core.lifecycle import (
     Event,
     Fact,
     FailedReason,
+    NextState,
     State,
     Status,
     Trigger,
-    Verdict,
     after_failure,
     after_skip,
     may_be_sent,
@@ -37,12 +37,12 @@ BEFORE = [None, *Status]
 
 def failure(
     *,
-    before: Verdict | None = None,
+    before: NextState | None = None,
     off: bool = False,
     scheduled_attempts: int = 1,
     expires_at: int | None = None,
     retry_after_ms: int | None = None,
-) -> Verdict:
+) -> NextState:
     return after_failure(
         before=before,
         off=off,
@@ -62,16 +62,16 @@ def facts_before(before: Status | None) -> set[Fact]:
     return {Fact.REMEMBERS, *([Fact.REMEMBERS_PENDING] if before is Status.PENDING else [])}
 
 
-def by_table(event: Event, facts: set[Fact], before: Status | None) -> Verdict:
+def by_table(event: Event, facts: set[Fact], before: Status | None) -> NextState:
     """Return the verdict of the table on a leased delivery."""
     found = transition(State.LEASED, event, facts)
     assert found is not None
     if found.after is None:
         assert before is not None
         due_at = PREVIOUS_DUE_AT if before is Status.PENDING else None
-        return Verdict(before, due_at, FailedReason.EXHAUSTED if before is Status.FAILED else None)
+        return NextState(before, due_at, FailedReason.EXHAUSTED if before is Status.FAILED else None)
     due_at = {None: None, Due.NOW: NOW_MS, Due.RETRY: NOW_MS + 5000}[found.due]
-    return Verdict(found.after.value[0], due_at, found.reason)
+    return NextState(found.after.value[0], due_at, found.reason)
 
 
 def test_every_row_of_the_table_applies() -> None:
@@ -122,7 +122,7 @@ def test_the_rules_follow_the_table(before: Status | None) -> None:
 
 def test_what_never_expires_is_skipped_until_its_endpoint_is_enabled() -> None:
     skipped = after_skip(before=None, deleted=False, off=False, expires_at=None, now_ms=NOW_MS)
-    assert skipped == Verdict(Status.PENDING, NOW_MS)
+    assert skipped == NextState(Status.PENDING, NOW_MS)
 
 
 def test_a_delivery_is_sent_to_an_enabled_endpoint_before_it_expires() -> None:
@@ -145,8 +145,8 @@ def test_a_test_is_sent_once_whatever_the_state_of_its_endpoint(enabled: bool) -
 
 
 def test_a_failure_waits_for_the_schedule() -> None:
-    assert failure() == Verdict(Status.PENDING, NOW_MS + 5000)
-    assert failure(scheduled_attempts=2) == Verdict(Status.PENDING, NOW_MS + 300_000)
+    assert failure() == NextState(Status.PENDING, NOW_MS + 5000)
+    assert failure(scheduled_attempts=2) == NextState(Status.PENDING, NOW_MS + 300_000)
 
 
 def test_the_last_failure_ends_it() -> None:

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.core.deliveries.listening import (
-    ANSWER_BODY_BYTES_MAX,
-    ANSWER_ERROR_CHARACTERS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
-    Answer,
+    LOCAL_RESPONSE_BODY_BYTES_MAX,
+    LOCAL_RESPONSE_ERROR_CHARACTERS_MAX,
+    LocalResponse,
     check_description,
     event_frame,
-    read_answer,
-    secret_of,
+    parse_local_response,
+    session_secret,
 )
 from uplift_server.core.security.signing import check_secret
 
@@ -23,9 +23,9 @@ ANSWER: dict[str, Any] = {"kind": "answer", "place": "x", "status_code": 200, "d
 
 
 def test_the_secret_of_a_key_is_always_the_same_and_nobody_elses() -> None:
-    secret = secret_of(KEY, b"a" * 16)
-    assert secret == secret_of(KEY, b"a" * 16)
-    assert len({secret, secret_of(KEY, b"b" * 16), secret_of(KEY[::-1], b"a" * 16)}) == 3
+    secret = session_secret(KEY, b"a" * 16)
+    assert secret == session_secret(KEY, b"a" * 16)
+    assert len({secret, session_secret(KEY, b"b" * 16), session_secret(KEY[::-1], b"a" * 16)}) == 3
     assert check_secret(secret) is None
     assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
 
@@ -47,24 +47,24 @@ def test_a_frame_has_a_line_that_describes_it_and_then_the_very_bytes() -> None:
 
 
 def test_an_answer_is_read_and_cut() -> None:
-    assert read_answer(json.dumps(ANSWER)) == Answer("x", 200, 3, None, "", redelivered=False)
+    assert parse_local_response(json.dumps(ANSWER)) == LocalResponse("x", 200, 3, None, "", redelivered=False)
     long = ANSWER | {"status_code": None, "error": "e" * 1000, "body": "b" * 5000, "redelivered": True}
-    assert read_answer(json.dumps(long)) == Answer(
-        "x", None, 3, "e" * ANSWER_ERROR_CHARACTERS_MAX, "b" * ANSWER_BODY_BYTES_MAX, redelivered=True
+    assert parse_local_response(json.dumps(long)) == LocalResponse(
+        "x", None, 3, "e" * LOCAL_RESPONSE_ERROR_CHARACTERS_MAX, "b" * LOCAL_RESPONSE_BODY_BYTES_MAX, redelivered=True
     )
 
 
 def test_the_body_of_an_answer_is_cut_to_bytes_between_two_characters() -> None:
     for body in ("é" * 5000, "x" + "é" * 5000, "🦁" * 400, "x🦁" * 400):
-        answer = read_answer(json.dumps(ANSWER | {"body": body}))
+        answer = parse_local_response(json.dumps(ANSWER | {"body": body}))
         assert answer is not None
         assert body.startswith(answer.body)
-        assert ANSWER_BODY_BYTES_MAX - 4 < len(answer.body.encode()) <= ANSWER_BODY_BYTES_MAX
+        assert LOCAL_RESPONSE_BODY_BYTES_MAX - 4 < len(answer.body.encode()) <= LOCAL_RESPONSE_BODY_BYTES_MAX
 
 
 def test_halves_of_surrogate_pairs_are_replaced_and_whole_pairs_stay() -> None:
     text = '{"kind": "answer", "place": "x", "status_code": null, "duration_ms": 3, "error": "a\\ud800", "body": "%s"}'
-    assert read_answer(text % r"\ud800 \udc00b \ud83e\udd81") == Answer(
+    assert parse_local_response(text % r"\ud800 \udc00b \ud83e\udd81") == LocalResponse(
         "x", None, 3, "a?", "? ?b 🦁", redelivered=False
     )
 
@@ -88,13 +88,13 @@ def test_halves_of_surrogate_pairs_are_replaced_and_whole_pairs_stay() -> None:
     ],
 )
 def test_what_is_no_answer_is_none(changed: dict[str, Any]) -> None:
-    assert read_answer(json.dumps(ANSWER | changed)) is None
+    assert parse_local_response(json.dumps(ANSWER | changed)) is None
 
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
 def test_nothing_that_is_sent_raises(text: str) -> None:
-    assert read_answer(text) is None
+    assert parse_local_response(text) is None
 
 
 def test_nesting_without_end_is_none() -> None:
-    assert read_answer("[" * 100_000) is None
+    assert parse_local_response("[" * 100_000) is None

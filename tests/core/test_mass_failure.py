@@ -3,7 +3,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN, WITHIN_MS, Group, largest_group
+from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN, WITHIN_MS, FailureGroup, largest_group
 
 NOW = 1_764_000_000_000
 _INSTANTS = st.lists(st.integers(0, 20 * WITHIN_MS), max_size=40)
@@ -11,28 +11,28 @@ _INSTANTS = st.lists(st.integers(0, 20 * WITHIN_MS), max_size=40)
 
 def test_fewer_than_ten_are_no_group() -> None:
     assert largest_group([NOW] * (ENDPOINTS_MIN - 1)) is None
-    assert largest_group([NOW] * ENDPOINTS_MIN) == Group(NOW, ENDPOINTS_MIN)
+    assert largest_group([NOW] * ENDPOINTS_MIN) == FailureGroup(NOW, ENDPOINTS_MIN)
 
 
 def test_an_hour_is_the_most_that_lies_between_the_first_and_the_last() -> None:
     within = [NOW + n * WITHIN_MS // 9 for n in range(10)]
-    assert largest_group(within) == Group(NOW, 10)
+    assert largest_group(within) == FailureGroup(NOW, 10)
     group = largest_group([*within[:-1], NOW + WITHIN_MS + 1])
     assert group is not None
     assert group.endpoints == 9
 
 
 def test_the_earliest_of_groups_of_the_same_size_is_taken() -> None:
-    assert largest_group([NOW] * 5 + [NOW + 3 * WITHIN_MS] * 6 + [NOW + 9 * WITHIN_MS] * 6) == Group(
+    assert largest_group([NOW] * 5 + [NOW + 3 * WITHIN_MS] * 6 + [NOW + 9 * WITHIN_MS] * 6) == FailureGroup(
         NOW + 3 * WITHIN_MS, 6
     )
 
 
 def test_a_mass_is_ten_at_least_and_half_of_those_attempted() -> None:
-    assert Group(NOW, 10).is_mass(20)
-    assert not Group(NOW, 10).is_mass(21)
-    assert not Group(NOW, 9).is_mass(9)
-    assert Group(NOW, 10).is_mass(0)
+    assert FailureGroup(NOW, 10).is_mass_failure(20)
+    assert not FailureGroup(NOW, 10).is_mass_failure(21)
+    assert not FailureGroup(NOW, 9).is_mass_failure(9)
+    assert FailureGroup(NOW, 10).is_mass_failure(0)
 
 
 @given(_INSTANTS, st.randoms(use_true_random=False))

@@ -1,9 +1,9 @@
 """Members know their number and their name."""
 
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 
 
-class Colour(Named):
+class Colour(NamedCode):
     """A named enumeration."""
 
     DEEP_RED = 1

@@ -3,13 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.people.notifications import FACTS, GIVE_UP_AFTER_MS, LASTS_MS, NoticeKind, retry_at
+from uplift_server.core.people.notifications import (
+    EXPIRES_AFTER_MS,
+    FACTS,
+    GIVE_UP_AFTER_MS,
+    NotificationKind,
+    retry_at,
+)
 
 MINUTE = 60_000
 
 
 def test_every_kind_has_its_facts() -> None:
-    assert set(FACTS) == set(NoticeKind)
+    assert set(FACTS) == set(NotificationKind)
     assert all(facts and len(set(facts)) == len(facts) for facts in FACTS.values())
 
 
@@ -25,7 +31,7 @@ def test_the_last_attempt_is_made_when_the_time_is_over() -> None:
 
 
 def test_a_mail_that_is_of_use_for_an_hour_is_tried_for_an_hour() -> None:
-    assert set(LASTS_MS.values()) == {60 * MINUTE}
+    assert set(EXPIRES_AFTER_MS.values()) == {60 * MINUTE}
     assert retry_at(3, created_at=0, now_ms=50 * MINUTE, lasts_ms=60 * MINUTE) == 60 * MINUTE
     assert retry_at(3, created_at=0, now_ms=60 * MINUTE, lasts_ms=60 * MINUTE) is None
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.operations.statistics import (
-    COUNTS,
+    COUNT_FIELDS,
     DURATION_BOUNDS_US,
     HOUR_MS,
-    Numbers,
     Period,
     Span,
+    Statistics,
     parse_sparse,
     percentile_ms,
     series,
@@ -27,8 +27,8 @@ DAY_MS = 24 * HOUR_MS
 
 counts = st.integers(0, 10**9)
 some_numbers = st.builds(
-    Numbers,
-    **dict.fromkeys(COUNTS, counts),
+    Statistics,
+    **dict.fromkeys(COUNT_FIELDS, counts),
     outcomes=st.dictionaries(st.sampled_from(Outcome), st.integers(1, 10**6)),
     durations=st.dictionaries(st.integers(0, len(DURATION_BOUNDS_US)), st.integers(1, 10**6)),
 )
@@ -55,22 +55,22 @@ def test_hours_are_gathered_into_buckets_and_others_are_left_out() -> None:
         Span(3, 6 * HOUR_MS),
         NOON + 5,
         [
-            (NOON + HOUR_MS, Numbers(deliveries=64)),
-            (NOON, Numbers(deliveries=1, delivered=1, outcomes={Outcome.DELIVERED: 1}, durations={3: 1})),
-            (NOON - HOUR_MS, Numbers(deliveries=2, outcomes={Outcome.TIMEOUT: 2}, durations={3: 1, 43: 1})),
-            (NOON - 6 * HOUR_MS, Numbers(deliveries=4)),
-            (NOON - 12 * HOUR_MS, Numbers(deliveries=8)),
-            (NOON - 13 * HOUR_MS, Numbers(deliveries=16)),
-            (NOON + 6 * HOUR_MS, Numbers(deliveries=32)),
+            (NOON + HOUR_MS, Statistics(deliveries=64)),
+            (NOON, Statistics(deliveries=1, delivered=1, outcomes={Outcome.DELIVERED: 1}, durations={3: 1})),
+            (NOON - HOUR_MS, Statistics(deliveries=2, outcomes={Outcome.TIMEOUT: 2}, durations={3: 1, 43: 1})),
+            (NOON - 6 * HOUR_MS, Statistics(deliveries=4)),
+            (NOON - 12 * HOUR_MS, Statistics(deliveries=8)),
+            (NOON - 13 * HOUR_MS, Statistics(deliveries=16)),
+            (NOON + 6 * HOUR_MS, Statistics(deliveries=32)),
         ],
     )
-    assert [(bucket.at, bucket.numbers.deliveries) for bucket in found.buckets] == [
+    assert [(bucket.at, bucket.statistics.deliveries) for bucket in found.buckets] == [
         (NOON - 12 * HOUR_MS, 8),
         (NOON - 6 * HOUR_MS, 6),
         (NOON, 65),
     ]
     assert found.bucket_ms == 6 * HOUR_MS
-    assert found.totals == Numbers(
+    assert found.totals == Statistics(
         deliveries=79, delivered=1, outcomes={Outcome.DELIVERED: 1, Outcome.TIMEOUT: 2}, durations={3: 2, 43: 1}
     )
     assert (found.totals.pending, found.totals.failures) == (78, {Outcome.TIMEOUT: 2})
@@ -78,16 +78,16 @@ def test_hours_are_gathered_into_buckets_and_others_are_left_out() -> None:
 
 def test_an_empty_bucket_is_shown_and_says_nothing_of_rates() -> None:
     found = series(Period.LAST_24_HOURS.span, NOON, [])
-    assert {bucket.numbers for bucket in found.buckets if bucket.numbers.attempts} == set()
+    assert {bucket.statistics for bucket in found.buckets if bucket.statistics.attempts} == set()
     assert len(found.buckets) == 24
     nothing = found.totals
     assert (nothing.pending, nothing.first_try_rate, nothing.p50_ms, nothing.p95_ms) == (0, None, None, None)
 
 
 @given(st.lists(some_numbers, max_size=5))
-def test_a_total_counts_everything_once(several: list[Numbers]) -> None:
+def test_a_total_counts_everything_once(several: list[Statistics]) -> None:
     together = total(several)
-    for name in COUNTS:
+    for name in COUNT_FIELDS:
         assert getattr(together, name) == sum(getattr(each, name) for each in several)
     for outcome in Outcome:
         assert together.outcomes.get(outcome, 0) == sum(each.outcomes.get(outcome, 0) for each in several)
@@ -96,12 +96,12 @@ def test_a_total_counts_everything_once(several: list[Numbers]) -> None:
 
 
 def test_what_is_pending_is_what_is_nothing_else() -> None:
-    assert Numbers(deliveries=20, delivered=8, failed=4, held=2, cancelled=1).pending == 5
-    assert Numbers(deliveries=1, delivered=2).pending == 0
+    assert Statistics(deliveries=20, delivered=8, failed=4, held=2, cancelled=1).pending == 5
+    assert Statistics(deliveries=1, delivered=2).pending == 0
 
 
 def test_the_rate_is_that_of_first_attempts() -> None:
-    assert Numbers(attempts=9, first_attempts=3, first_delivered=2).first_try_rate == 0.6667
+    assert Statistics(attempts=9, first_attempts=3, first_delivered=2).first_try_rate == 0.6667
 
 
 # ---- durations
@@ -133,7 +133,7 @@ def test_percentiles_are_interpolated_within_their_class(durations_us: list[int]
     durations: dict[int, int] = {}
     for each in durations_us:
         durations[duration_class(each)] = durations.get(duration_class(each), 0) + 1
-    numbers = Numbers(durations=durations)
+    numbers = Statistics(durations=durations)
     assert (numbers.p50_ms, numbers.p95_ms) == (p50, p95)
 
 

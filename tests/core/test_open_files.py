@@ -3,21 +3,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.operations.open_files import CALLERS_MOST, FILES_LEAST, OWN_FILES, divide_files, files_needed
+from uplift_server.core.operations.open_files import CALLERS_MAX, FILES_MIN, OWN_FILES, divide_files, files_needed
 
-COUNTS = st.integers(1, 100_000)
+COUNT_FIELDS = st.integers(1, 100_000)
 
 
-@given(limit=st.integers(FILES_LEAST, 200_000), in_flight=COUNTS, idle=st.integers(0, 2000))
+@given(limit=st.integers(FILES_MIN, 200_000), in_flight=COUNT_FIELDS, idle=st.integers(0, 2000))
 def test_the_shares_fit_into_the_limit_and_each_use_has_one(limit: int, in_flight: int, idle: int) -> None:
     shares = divide_files(limit, in_flight, idle)
     assert OWN_FILES + shares.callers + shares.receivers <= limit
-    assert shares.callers >= min(CALLERS_MOST, (limit - OWN_FILES) // 4)
+    assert shares.callers >= min(CALLERS_MAX, (limit - OWN_FILES) // 4)
     assert 1 <= shares.in_flight <= min(in_flight, shares.receivers)
 
 
-@given(in_flight=COUNTS, idle=st.integers(0, 2000))
+@given(in_flight=COUNT_FIELDS, idle=st.integers(0, 2000))
 def test_a_sufficient_limit_does_not_reduce_the_settings(in_flight: int, idle: int) -> None:
-    limit = max(FILES_LEAST, 2 * files_needed(in_flight, idle))
+    limit = max(FILES_MIN, 2 * files_needed(in_flight, idle))
     shares = divide_files(limit, in_flight, idle)
     assert (shares.in_flight, shares.receivers) == (in_flight, in_flight + idle)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.deliveries.outcomes import Outcome, classify, explain, is_ours
+from uplift_server.core.deliveries.outcomes import Outcome, classify, explain, is_own_fault
 from uplift_server.core.http.exchange import Exchange, Failure
 
 CONTRACT_NAMES = (
@@ -62,10 +62,10 @@ def test_a_failed_exchange_is_no_success_whatever_its_status_line_said(failure: 
 
 
 def test_only_failures_of_ours_are_ours() -> None:
-    ours = {failure for failure in Failure if is_ours(exchange(failure=failure))}
+    ours = {failure for failure in Failure if is_own_fault(exchange(failure=failure))}
 
     assert ours == {Failure.EGRESS, Failure.BLOCKED}
-    assert not is_ours(exchange(500))
+    assert not is_own_fault(exchange(500))
 
 
 def test_names_and_numbers_never_change() -> None:

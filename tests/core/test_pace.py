@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS, gap_ms
+from uplift_server.core.scheduling.rate_limit import LATENESS_CREDIT_MS, start_interval_ms
 
 
 @given(st.integers(1, 10_000))
 def test_as_many_gaps_as_a_second_may_see_starts_last_longer_than_it(per_second: int) -> None:
-    gap = gap_ms(per_second)
+    gap = start_interval_ms(per_second)
 
-    assert gap * per_second - PACE_CREDIT_MS >= 1000 - 1e-6
+    assert gap * per_second - LATENESS_CREDIT_MS >= 1000 - 1e-6
     assert gap * per_second <= 1020 + 1e-6

@@ -3,11 +3,11 @@
 import pytest
 
 from uplift_server.core.operations.partitions import (
-    LASTS_MS_FOREVER,
+    PARTITION_MS_FOREVER,
     PARTITIONS_MAX,
     RETENTION_MS_MIN,
-    is_over,
-    lasts_ms,
+    is_full,
+    partition_duration_ms,
 )
 
 DAY = 86_400_000
@@ -16,7 +16,7 @@ DAY = 86_400_000
 @pytest.mark.parametrize(
     ("retention_ms", "lasts"),
     [
-        (0, LASTS_MS_FOREVER),
+        (0, PARTITION_MS_FOREVER),
         (60_000, None),
         (RETENTION_MS_MIN - 1, None),
         (RETENTION_MS_MIN, RETENTION_MS_MIN // 28),
@@ -25,12 +25,12 @@ DAY = 86_400_000
     ],
 )
 def test_what_is_kept_for_long_is_kept_a_twenty_eighth_longer_at_most(retention_ms: int, lasts: int | None) -> None:
-    assert lasts_ms(retention_ms) == lasts
+    assert partition_duration_ms(retention_ms) == lasts
 
 
 def test_a_partition_is_over_after_its_time_unless_there_are_too_many() -> None:
-    assert not is_over(1000, now=1000 + DAY - 1, lasts_ms=DAY, partitions=1)
-    assert is_over(1000, now=1000 + DAY, lasts_ms=DAY, partitions=PARTITIONS_MAX - 1)
-    assert is_over(1000 + DAY, now=1000, lasts_ms=DAY, partitions=1)
-    assert not is_over(1000, now=1000, lasts_ms=DAY, partitions=1)
-    assert not is_over(1000, now=1000 + 9 * DAY, lasts_ms=DAY, partitions=PARTITIONS_MAX)
+    assert not is_full(1000, now=1000 + DAY - 1, lasts_ms=DAY, partitions=1)
+    assert is_full(1000, now=1000 + DAY, lasts_ms=DAY, partitions=PARTITIONS_MAX - 1)
+    assert is_full(1000 + DAY, now=1000, lasts_ms=DAY, partitions=1)
+    assert not is_full(1000, now=1000, lasts_ms=DAY, partitions=1)
+    assert not is_full(1000, now=1000 + 9 * DAY, lasts_ms=DAY, partitions=PARTITIONS_MAX)

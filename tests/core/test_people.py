@@ -8,9 +8,9 @@ from uplift_server.core.people.people import (
     check_password,
     csrf_token,
     is_confirmed,
-    normal_email,
-    normal_password,
-    session_is_over,
+    is_session_expired,
+    normalize_email,
+    normalize_password,
 )
 
 DAY_MS = 86_400_000
@@ -24,13 +24,13 @@ def code(password: str, email: str | None = None) -> str | None:
 
 
 def test_mail_addresses_are_compared_in_lower_case_and_cut_where_none_can_be_so_long() -> None:
-    assert normal_email("  Coach@Example.COM ") == "coach@example.com"
-    assert len(normal_email("a" * 10_000)) == 255
+    assert normalize_email("  Coach@Example.COM ") == "coach@example.com"
+    assert len(normalize_email("a" * 10_000)) == 255
 
 
 def test_a_password_is_the_same_however_it_was_typed() -> None:
-    assert normal_password("cafe\u0301 ﬁve") == normal_password("caf\u00e9 five") == "caf\u00e9 five".encode()
-    assert normal_password("half \ud800") == b"half ?"
+    assert normalize_password("cafe\u0301 ﬁve") == normalize_password("caf\u00e9 five") == "caf\u00e9 five".encode()
+    assert normalize_password("half \ud800") == b"half ?"
 
 
 def test_a_password_has_length_and_is_not_the_first_guess() -> None:
@@ -51,10 +51,10 @@ def test_every_session_has_a_token_of_its_own_for_forms() -> None:
 
 def test_a_session_ends_at_its_end_or_unused() -> None:
     assert SESSION_IDLE_MS == 7 * DAY_MS
-    assert not session_is_over(9, seen_at=8, ends_at=10)
-    assert session_is_over(10, seen_at=8, ends_at=10)
-    assert not session_is_over(SESSION_IDLE_MS - 1, seen_at=0, ends_at=30 * DAY_MS)
-    assert session_is_over(SESSION_IDLE_MS, seen_at=0, ends_at=30 * DAY_MS)
+    assert not is_session_expired(9, seen_at=8, ends_at=10)
+    assert is_session_expired(10, seen_at=8, ends_at=10)
+    assert not is_session_expired(SESSION_IDLE_MS - 1, seen_at=0, ends_at=30 * DAY_MS)
+    assert is_session_expired(SESSION_IDLE_MS, seen_at=0, ends_at=30 * DAY_MS)
 
 
 def test_a_password_counts_as_just_given_for_ten_minutes() -> None:

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole, is_dead, view_of, worker_of
+from uplift_server.core.operations.cluster import (
+    HEARTBEAT_EXPIRES_MS,
+    ProcessRole,
+    assigned_worker,
+    is_heartbeat_expired,
+    membership_hash,
+)
 
 _WORKERS = st.lists(st.integers(1, 2**40), min_size=1, max_size=8, unique=True)
 _ENDPOINTS = st.integers(1, 2**40)
@@ -14,42 +20,42 @@ _ENDPOINTS = st.integers(1, 2**40)
 def test_all_who_know_the_same_workers_name_the_same_one(endpoint: int, workers: list[int], shuffle: object) -> None:
     mixed = list(workers)
     shuffle.shuffle(mixed)  # type: ignore[attr-defined]
-    assert worker_of(endpoint, mixed) == worker_of(endpoint, workers)
-    assert worker_of(endpoint, workers) in workers
-    assert view_of(mixed) == view_of(workers)
-    assert 0 <= view_of(workers) < 2**63
+    assert assigned_worker(endpoint, mixed) == assigned_worker(endpoint, workers)
+    assert assigned_worker(endpoint, workers) in workers
+    assert membership_hash(mixed) == membership_hash(workers)
+    assert 0 <= membership_hash(workers) < 2**63
 
 
 @given(_ENDPOINTS, _WORKERS, st.integers(2**41, 2**42))
 def test_an_endpoint_moves_only_to_a_worker_that_comes_or_from_one_that_goes(
     endpoint: int, workers: list[int], comes: int
 ) -> None:
-    before = worker_of(endpoint, workers)
-    assert worker_of(endpoint, [*workers, comes]) in (before, comes)
+    before = assigned_worker(endpoint, workers)
+    assert assigned_worker(endpoint, [*workers, comes]) in (before, comes)
     others = [worker for worker in workers if worker != before]
-    assert all(worker_of(endpoint, [worker for worker in workers if worker != gone]) == before for gone in others)
+    assert all(assigned_worker(endpoint, [worker for worker in workers if worker != gone]) == before for gone in others)
 
 
 def test_workers_get_equal_shares() -> None:
-    shares = Counter(worker_of(endpoint, [3, 4, 5, 6]) for endpoint in range(1, 4001))
+    shares = Counter(assigned_worker(endpoint, [3, 4, 5, 6]) for endpoint in range(1, 4001))
     assert sorted(shares) == [3, 4, 5, 6]
     assert all(900 < share < 1100 for share in shares.values())
 
 
 def test_without_workers_an_endpoint_belongs_to_nobody() -> None:
-    assert worker_of(7, []) is None
-    assert view_of([]) == 0
+    assert assigned_worker(7, []) is None
+    assert membership_hash([]) == 0
 
 
 @given(_WORKERS, _WORKERS)
 def test_other_workers_are_another_view(some: list[int], others: list[int]) -> None:
-    assert (view_of(some) == view_of(others)) is (set(some) == set(others))
+    assert (membership_hash(some) == membership_hash(others)) is (set(some) == set(others))
 
 
 def test_whoever_was_not_heard_of_for_longer_than_five_seconds_is_dead() -> None:
-    assert not is_dead(1000, 1000 + DEAD_AFTER_MS)
-    assert is_dead(1000, 1001 + DEAD_AFTER_MS)
-    assert not is_dead(1000, 900)
+    assert not is_heartbeat_expired(1000, 1000 + HEARTBEAT_EXPIRES_MS)
+    assert is_heartbeat_expired(1000, 1001 + HEARTBEAT_EXPIRES_MS)
+    assert not is_heartbeat_expired(1000, 900)
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,21 @@ from hypothesis import strategies as st
 
 from uplift_server.core.deliveries.replays import (
     BURST_MS,
-    Pace,
+    ReplayRate,
     ReplayState,
-    may_become,
-    read_statuses,
-    room_in,
+    can_change_to,
+    parse_statuses,
+    replay_capacity,
 )
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.circuit_breaker import Breaker
-from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lane import AttemptKind, Lane
 
 RUNNING, PAUSED, COMPLETED, CANCELLED = ReplayState
 
 
 def test_what_somebody_may_make_of_a_replay() -> None:
-    allowed = {(before, after) for before in ReplayState for after in ReplayState if may_become(before, after)}
+    allowed = {(before, after) for before in ReplayState for after in ReplayState if can_change_to(before, after)}
     assert allowed == {
         (RUNNING, RUNNING),
         (RUNNING, PAUSED),
@@ -33,8 +33,8 @@ def test_what_somebody_may_make_of_a_replay() -> None:
 
 
 def test_statuses_that_can_be_replayed() -> None:
-    assert read_statuses(["failed"]) == ((Status.FAILED,), [])
-    assert read_statuses(["cancelled", "failed", "failed", "delivered"]) == (
+    assert parse_statuses(["failed"]) == ((Status.FAILED,), [])
+    assert parse_statuses(["cancelled", "failed", "failed", "delivered"]) == (
         (Status.DELIVERED, Status.FAILED, Status.CANCELLED),
         [],
     )
@@ -50,7 +50,7 @@ def test_statuses_that_can_be_replayed() -> None:
     ],
 )
 def test_statuses_that_cannot(names: list[str], codes: list[str], words: str) -> None:
-    found, problems = read_statuses([*names])
+    found, problems = parse_statuses([*names])
     assert found == ()
     assert [problem.code for problem in problems] == codes
     assert {problem.field for problem in problems} == {"status"}
@@ -58,38 +58,38 @@ def test_statuses_that_cannot(names: list[str], codes: list[str], words: str) ->
 
 
 def test_what_is_right_is_read_beside_what_is_wrong() -> None:
-    found, problems = read_statuses(["held", "cancelled"])
+    found, problems = parse_statuses(["held", "cancelled"])
     assert found == (Status.CANCELLED,)
     assert len(problems) == 1
 
 
 def test_the_first_is_due_at_once_and_the_next_after_the_gap() -> None:
-    pace = Pace(10, 5000)
-    assert pace.due(4999) == 0
-    assert pace.due(5000) == 1
-    pace = pace.after(5000, 1)
-    assert (pace.next_ms, pace.due(5099), pace.due(5100)) == (5100, 0, 1)
+    pace = ReplayRate(10, 5000)
+    assert pace.available(4999) == 0
+    assert pace.available(5000) == 1
+    pace = pace.after_release(5000, 1)
+    assert (pace.next_ms, pace.available(5099), pace.available(5100)) == (5100, 0, 1)
 
 
 def test_what_is_released_late_does_not_slow_the_pace_down() -> None:
-    pace = Pace(100, 1000)
-    assert pace.due(1025) == 3
-    assert pace.after(1025, 3).next_ms == 1030
+    pace = ReplayRate(100, 1000)
+    assert pace.available(1025) == 3
+    assert pace.after_release(1025, 3).next_ms == 1030
 
 
 def test_idle_time_earns_no_burst() -> None:
-    assert Pace(100, 1000).due(3_600_000) == 1 + BURST_MS // 10
-    assert Pace(100, 1000).after(3_600_000, 0).next_ms == 3_600_000 - BURST_MS
+    assert ReplayRate(100, 1000).available(3_600_000) == 1 + BURST_MS // 10
+    assert ReplayRate(100, 1000).after_release(3_600_000, 0).next_ms == 3_600_000 - BURST_MS
 
 
 @given(st.integers(1, 1000), st.lists(st.integers(1, 400), min_size=1, max_size=60))
 def test_no_stretch_of_time_sees_more_than_its_share(rate: int, waits: list[int]) -> None:
-    pace, now, released = Pace(rate, 0), 0, 0
+    pace, now, released = ReplayRate(rate, 0), 0, 0
     for wait in waits:
         now += wait
-        count = pace.due(now)
+        count = pace.available(now)
         released += count
-        pace = pace.after(now, count)
+        pace = pace.after_release(now, count)
     assert released <= 1 + now * rate / 1000 + 1e-6
 
 
@@ -98,21 +98,21 @@ def full_lane() -> Lane[int]:
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max, lane.mean_us = 2, 10_000_000
     lane.waiting_count = 2
-    assert lane.room(0) == 0
+    assert lane.free_capacity(0) == 0
     return lane
 
 
 def test_a_replay_has_the_room_of_its_lane_and_one_place_in_a_full_one() -> None:
-    assert room_in(Lane(1, 1), 0) == Lane(1, 1).room(0)
+    assert replay_capacity(Lane(1, 1), 0) == Lane(1, 1).free_capacity(0)
     lane = full_lane()
-    assert room_in(lane, 0) == 1
-    lane.waiting[Kind.REPLAY].append(1)
-    assert room_in(lane, 0) == 0
+    assert replay_capacity(lane, 0) == 1
+    lane.waiting[AttemptKind.REPLAY].append(1)
+    assert replay_capacity(lane, 0) == 0
 
 
 def test_a_full_lane_that_fails_or_hangs_has_no_place_for_a_replay() -> None:
     failing, hanging = full_lane(), full_lane()
     failing.breaker = Breaker(failures=1)
     hanging.in_flight = 4
-    assert room_in(failing, 0) == 0
-    assert room_in(hanging, 1_000_000) == 0
+    assert replay_capacity(failing, 0) == 0
+    assert replay_capacity(hanging, 1_000_000) == 0

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.core.http.headers import MASKED, check_headers
-from uplift_server.core.http.request_headers import HeadTemplate, head_template, mask_head
+from uplift_server.core.http.request_headers import (
+    RequestHeadersTemplate,
+    mask_request_headers,
+    request_headers_template,
+)
 from uplift_server.core.ids import delivery_id, uuid_text
 from uplift_server.core.security.signing import Signer
 
@@ -20,14 +24,14 @@ ENDPOINT_ID = bytes(range(16))
 USER_AGENT = "Uplift-Webhooks/1.2.3 (+https://hooks.example/docs)"
 
 
-def template(custom: Mapping[str, str] | None = None, *, path: str = "/hook?team=7") -> HeadTemplate:
+def template(custom: Mapping[str, str] | None = None, *, path: str = "/hook?team=7") -> RequestHeadersTemplate:
     """The fixed part of requests to one endpoint."""
-    return head_template(
+    return request_headers_template(
         path=path, host_header="club.example:8443", user_agent=USER_AGENT, custom=custom or {}, endpoint_id=ENDPOINT_ID
     )
 
 
-def render(head: HeadTemplate, *, body: bytes = b"{}", number: int = 3) -> bytes:
+def render(head: RequestHeadersTemplate, *, body: bytes = b"{}", number: int = 3) -> bytes:
     """A whole head, as sent."""
     return (
         head.render(
@@ -129,8 +133,8 @@ def test_a_head_that_was_stored_with_plain_custom_values_is_masked_when_it_is_re
     stored = render(head)
 
     sent = stored.removesuffix(head.custom)
-    assert mask_head(stored) == sent + head.custom_masked
-    assert mask_head(sent + head.custom_masked) == sent + head.custom_masked
+    assert mask_request_headers(stored) == sent + head.custom_masked
+    assert mask_request_headers(sent + head.custom_masked) == sent + head.custom_masked
 
 
 def test_without_headers_of_its_own_the_head_just_ends() -> None:

@@ -8,7 +8,7 @@ DAY = 24 * 3600 * 1000
 
 
 @pytest.mark.parametrize(
-    ("gap_ms", "retention_ms", "jumped"),
+    ("start_interval_ms", "retention_ms", "jumped"),
     [
         (60_000, 30 * DAY, False),
         (15 * DAY, 30 * DAY, False),
@@ -18,5 +18,5 @@ DAY = 24 * 3600 * 1000
         (-DAY, 30 * DAY, False),
     ],
 )
-def test_the_gap_is_compared_with_half_the_retention(gap_ms: int, retention_ms: int, jumped: bool) -> None:
-    assert clock_jumped(1_764_000_000_000, 1_764_000_000_000 + gap_ms, retention_ms) is jumped
+def test_the_gap_is_compared_with_half_the_retention(start_interval_ms: int, retention_ms: int, jumped: bool) -> None:
+    assert clock_jumped(1_764_000_000_000, 1_764_000_000_000 + start_interval_ms, retention_ms) is jumped

@@ -9,8 +9,8 @@ from uplift_server.core.security.rights import (
     SCOPES_OF_ROLE,
     Right,
     Role,
+    can_grant,
     check_role,
-    may_give,
     parse_role,
 )
 from uplift_server.core.security.scopes import Scope
@@ -52,7 +52,7 @@ def test_a_higher_role_may_do_all_that_a_lower_one_may() -> None:
 
 
 def test_nobody_lifts_anybody_above_themselves() -> None:
-    given = {own: {other for other in Role if may_give(own, other)} for own in Role}
+    given = {own: {other for other in Role if can_grant(own, other)} for own in Role}
     assert given[Role.OWNER] == set(Role)
     assert given[Role.ADMIN] == {Role.MEMBER, Role.MANAGER, Role.ADMIN}
     assert Role.OWNER not in given[Role.MANAGER] | given[Role.MEMBER]

@@ -24,7 +24,7 @@ def test_one_or_two_are_live_and_the_header_follows_one_of_them(steps: list[tupl
         elif what == "wait":
             now += length_ms
         else:
-            pair = pair.alone()
+            pair = pair.without_previous()
         stands = pair.at(now)
         # No older secret than the one before the newest is ever live, and the newest always is.
         assert set(stands.live) in ({newest}, {newest, newest - 1})
@@ -78,7 +78,7 @@ def test_a_rotation_can_be_taken_back() -> None:
 def test_ending_the_previous_one_leaves_the_current_one_as_old_as_it_is() -> None:
     pair = SecretPair("a", START).rotated("b", START + 1, HOUR)
 
-    assert pair.alone() == SecretPair("b", START + 1) == pair.alone().alone()
+    assert pair.without_previous() == SecretPair("b", START + 1) == pair.without_previous().without_previous()
 
 
 def test_another_form_changes_nothing_else() -> None:
@@ -86,7 +86,7 @@ def test_another_form_changes_nothing_else() -> None:
 
     mapped = pair.mapped(str.upper, str.title)
     assert mapped == SecretPair("B", START + 1, "A", START + 1 + HOUR, header_new=True)
-    assert pair.alone().mapped(str.upper, str.title) == SecretPair("B", START + 1)
+    assert pair.without_previous().mapped(str.upper, str.title) == SecretPair("B", START + 1)
 
 
 def test_secrets_are_not_shown() -> None:

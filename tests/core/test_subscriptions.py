@@ -27,7 +27,7 @@ PATTERNS = NAMES | NAMES.map("{}.*".format)
     ],
 )
 def test_matching(patterns: list[str], event_type: str, wanted: bool) -> None:
-    assert Subscription(patterns).wants(event_type) is wanted
+    assert Subscription(patterns).matches(event_type) is wanted
 
 
 @given(st.lists(PATTERNS, min_size=1, max_size=5), NAMES)
@@ -38,13 +38,13 @@ def test_matching_is_label_by_label(patterns: list[str], name: str) -> None:
             return len(labels) >= len(wanted) and labels[: len(wanted) - 1] == wanted[:-1]
         return labels == wanted
 
-    assert Subscription(patterns).wants(name) == any(fits(pattern) for pattern in patterns)
+    assert Subscription(patterns).matches(name) == any(fits(pattern) for pattern in patterns)
 
 
 @given(st.lists(PATTERNS, max_size=4), st.lists(PATTERNS, min_size=1, max_size=4), NAMES)
 def test_more_patterns_never_want_less(patterns: list[str], more: list[str], name: str) -> None:
-    if patterns and Subscription(patterns).wants(name):
-        assert Subscription([*patterns, *more]).wants(name)
+    if patterns and Subscription(patterns).matches(name):
+        assert Subscription([*patterns, *more]).matches(name)
 
 
 def test_a_subscription_is_a_value() -> None:
@@ -69,7 +69,7 @@ def test_patterns_that_fit_nothing_are_named_in_order() -> None:
 
 @given(st.lists(PATTERNS, max_size=4), st.lists(NAMES, max_size=4))
 def test_a_pattern_is_unknown_exactly_if_it_wants_no_known_type(patterns: list[str], known: list[str]) -> None:
-    expected = [pattern for pattern in patterns if not any(Subscription([pattern]).wants(name) for name in known)]
+    expected = [pattern for pattern in patterns if not any(Subscription([pattern]).matches(name) for name in known)]
 
     assert unknown_patterns(patterns, known) == expected
 

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.security.tokens import Purpose, is_reset, object_of, password_mark, reset_of, reset_token, token
+from uplift_server.core.security.tokens import (
+    Purpose,
+    is_valid_reset_token,
+    parse_reset_token,
+    password_mark,
+    reset_token,
+    token,
+    verified_id,
+)
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 ID = bytes(range(16))
@@ -13,23 +21,23 @@ ID = bytes(range(16))
 @given(st.binary(min_size=16, max_size=16), st.sampled_from(Purpose))
 def test_a_token_leads_back_to_what_it_stands_for(object_id: bytes, purpose: Purpose) -> None:
     text = token(KEY, purpose, object_id)
-    assert object_of(KEY, purpose, text) == object_id
-    assert object_of(OTHER, purpose, text) is None
-    assert [object_of(KEY, other, text) for other in Purpose if other is not purpose] == [None, None]
+    assert verified_id(KEY, purpose, text) == object_id
+    assert verified_id(OTHER, purpose, text) is None
+    assert [verified_id(KEY, other, text) for other in Purpose if other is not purpose] == [None, None]
 
 
 @pytest.mark.parametrize("text", ["", "x" * 54, "é" * 54, token(KEY, Purpose.ENTER, ID) + "A", "A" * 41])
 def test_any_other_text_is_no_token(text: str) -> None:
-    assert object_of(KEY, Purpose.ENTER, text) is None
-    assert reset_of(text) is None
-    assert not is_reset(KEY, text, "m")
+    assert verified_id(KEY, Purpose.ENTER, text) is None
+    assert parse_reset_token(text) is None
+    assert not is_valid_reset_token(KEY, text, "m")
 
 
 @given(st.integers(0, 53), st.sampled_from("ABab09-_"))
 def test_a_token_with_another_character_is_none(place: int, character: str) -> None:
     text = token(KEY, Purpose.ENTER, ID)
     changed = text[:place] + character + text[place + 1 :]
-    assert (object_of(KEY, Purpose.ENTER, changed) == ID) == (changed == text)
+    assert (verified_id(KEY, Purpose.ENTER, changed) == ID) == (changed == text)
 
 
 def test_every_purpose_has_a_place_of_its_own() -> None:
@@ -40,9 +48,9 @@ def test_every_purpose_has_a_place_of_its_own() -> None:
 def test_a_reset_is_bound_to_the_password_it_replaces() -> None:
     mark = password_mark("$argon2id$one")
     text = reset_token(KEY, ID, expires_at=1_764_000_000_000, mark=mark)
-    assert reset_of(text) == (ID, 1_764_000_000_000)
-    assert is_reset(KEY, text, mark)
-    assert not is_reset(OTHER, text, mark)
-    assert not is_reset(KEY, text, password_mark("$argon2id$two"))
+    assert parse_reset_token(text) == (ID, 1_764_000_000_000)
+    assert is_valid_reset_token(KEY, text, mark)
+    assert not is_valid_reset_token(OTHER, text, mark)
+    assert not is_valid_reset_token(KEY, text, password_mark("$argon2id$two"))
     later = reset_token(OTHER, ID, expires_at=1_764_000_000_001, mark=mark)
-    assert not is_reset(KEY, later, mark)
+    assert not is_valid_reset_token(KEY, later, mark)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uplift_server.core.deliveries.test_events import DATA_WITHOUT_EXAMPLE, data_of, type_of_choice
+from uplift_server.core.deliveries.test_events import DATA_WITHOUT_EXAMPLE, data_from_example, default_type
 from uplift_server.core.events.subscriptions import Subscription
 
 CATALOG = {"webhook.created", "movement.analytics.created", "athlete.created", "export.completed"}
@@ -24,10 +24,10 @@ CATALOG = {"webhook.created", "movement.analytics.created", "athlete.created", "
 def test_an_endpoint_is_tested_with_what_it_most_likely_gets(
     patterns: list[str], names: set[str], chosen: str | None
 ) -> None:
-    assert type_of_choice(Subscription(patterns), names) == chosen
+    assert default_type(Subscription(patterns), names) == chosen
 
 
 def test_the_data_is_the_catalogs_example_where_that_can_be_data() -> None:
-    assert data_of('{"object": {"name": "Tomás"}}') == '{"object": {"name": "Tomás"}}'.encode()
+    assert data_from_example('{"object": {"name": "Tomás"}}') == '{"object": {"name": "Tomás"}}'.encode()
     for example in (None, "[1]", "5", '"text"', "null"):
-        assert data_of(example) == DATA_WITHOUT_EXAMPLE
+        assert data_from_example(example) == DATA_WITHOUT_EXAMPLE

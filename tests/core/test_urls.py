@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift_server.core.http.addresses import AddressPolicy
-from uplift_server.core.http.urls import EndpointUrl, judge_resolved, parse_endpoint_url, with_lower_case_host
+from uplift_server.core.http.urls import EndpointUrl, check_resolved, parse_endpoint_url, with_lower_case_host
 from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
@@ -228,7 +228,7 @@ def test_addresses_that_need_no_resolving() -> None:
     ],
 )
 def test_what_a_name_resolves_to(text: str, addresses: list[str], policy: AddressPolicy, code: str | None) -> None:
-    problem = judge_resolved(url_of(text, policy), addresses, policy)
+    problem = check_resolved(url_of(text, policy), addresses, policy)
 
     assert (problem and problem.code) == code
 
@@ -236,7 +236,7 @@ def test_what_a_name_resolves_to(text: str, addresses: list[str], policy: Addres
 def test_a_refusal_tells_the_kind_of_address_a_name_leads_to_and_not_the_address() -> None:
     """Whoever may register an endpoint could otherwise read the operator's internal names."""
     found = ["10.1.2.3", "10.4.5.6", "64:ff9b::a01:203"]
-    problem = judge_resolved(url_of("https://a.example", STRICT), found, STRICT)
+    problem = check_resolved(url_of("https://a.example", STRICT), found, STRICT)
 
     assert problem is not None
     assert problem.message.startswith(

@@ -1,10 +1,10 @@
 """From what was counted to charts and words."""
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Numbers, Period, Series
+from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Period, Series, Statistics
 from uplift_server.dashboard import figures
 
-BUSY = Numbers(
+BUSY = Statistics(
     deliveries=10,
     delivered=6,
     failed=1,
@@ -13,7 +13,7 @@ BUSY = Numbers(
     outcomes={Outcome.DELIVERED: 6, Outcome.TIMEOUT: 1, Outcome.SERVER_ERROR: 1, Outcome.DNS_ERROR: 1},
     durations={5: 9},
 )
-HOURLY = Series(HOUR_MS, BUSY, (Bucket(0, Numbers()), Bucket(23 * HOUR_MS, BUSY)))
+HOURLY = Series(HOUR_MS, BUSY, (Bucket(0, Statistics()), Bucket(23 * HOUR_MS, BUSY)))
 
 
 def test_a_period_is_named_by_the_url_or_is_the_last_day() -> None:
@@ -42,7 +42,7 @@ def test_lines_are_broken_where_nothing_was_measured() -> None:
 
 
 def test_failures_are_told_by_class_the_most_frequent_first() -> None:
-    counted = Numbers(outcomes={Outcome.DELIVERED: 9, Outcome.DNS_ERROR: 1, Outcome.TIMEOUT: 2, Outcome.REDIRECT: 1})
+    counted = Statistics(outcomes={Outcome.DELIVERED: 9, Outcome.DNS_ERROR: 1, Outcome.TIMEOUT: 2, Outcome.REDIRECT: 1})
     found = figures.failure_counts(counted)
     assert [(name, count) for name, count, _ in found] == [("Timeout", 2), ("Redirect", 1), ("DNS error", 1)]
     assert [tuple(part.value for part in parts) for _, _, parts in found] == [(2, 2), (1, 3), (1, 3)]
@@ -50,9 +50,9 @@ def test_failures_are_told_by_class_the_most_frequent_first() -> None:
 
 def test_shares_and_words() -> None:
     assert figures.success_share(BUSY) == 6 / 9
-    assert figures.success_share(Numbers()) is None
+    assert figures.success_share(Statistics()) is None
     assert figures.attempt_words(BUSY) == "6 attempts succeeded, 3 failed"
-    assert figures.attempt_words(Numbers(outcomes={Outcome.DELIVERED: 1})) == "1 attempt succeeded, 0 failed"
+    assert figures.attempt_words(Statistics(outcomes={Outcome.DELIVERED: 1})) == "1 attempt succeeded, 0 failed"
     assert figures.status_words(BUSY) == "6 delivered, 2 pending, 1 held, 1 failed"
-    assert figures.status_words(Numbers(deliveries=12_000, delivered=12_000)) == "12\u202f000 delivered"
-    assert figures.status_words(Numbers()) == "nothing to deliver"
+    assert figures.status_words(Statistics(deliveries=12_000, delivered=12_000)) == "12\u202f000 delivered"
+    assert figures.status_words(Statistics()) == "nothing to deliver"

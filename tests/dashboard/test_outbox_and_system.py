@@ -13,7 +13,7 @@ from tests.mail.facts import example
 
 from uplift_server import __version__
 from uplift_server.core.ids import uuid7
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import outbox, schema_version
 from uplift_server.store.outbox import EmailResult
 
@@ -28,7 +28,7 @@ def owe(server: Server, *recipients: str) -> None:
     def owe_and_settle(connection: sa.Connection) -> None:
         for number, recipient in enumerate(recipients):
             notice = (uuid7(NOW_MS, number.to_bytes(10, "big")), recipient)
-            kind = NoticeKind.ENDPOINT_WARNED
+            kind = NotificationKind.ENDPOINT_WARNED
             facts = {**example(kind).facts, "cause": "hush-hush"}
             outbox.add(connection, kind, account_seq=1, endpoint_seq=None, recipients=[notice], facts=facts, now=NOW_MS)
         later = NOW_MS + 3_600_000

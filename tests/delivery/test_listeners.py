@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries.listening import Answer
+from uplift_server.core.deliveries.listening import LocalResponse
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.cluster.announcer import EXPIRES_AFTER_MS
 from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, Ending, Handed, Stream
@@ -125,7 +125,7 @@ async def test_a_session_connected_to_through_another_process_streams_there_alon
         assert (len(reading.came), len(reading_on.came)) == (0, 2)
         place = max(handed.place for _, handed in reading_on.came)
         for _, handed in reading_on.came:
-            second.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+            second.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
         await fleet.run_for(SECOND)
         # What the first one knew is older.
         streaming.parts.relay.disconnect(first)

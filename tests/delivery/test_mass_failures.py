@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
@@ -45,7 +45,7 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(p
             owner.receiver.status = 200
         await event_to_each(world, owners)
         await world.run_for(SLACK)
-        assert await kinds(world) == [(NoticeKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
+        assert await kinds(world) == [(NotificationKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
         facts = (await owed(world))[0][2]
         assert (facts["since"], facts["endpoints"], facts["attempted"]) == (START, 18, 20)
         assert facts["causes"] == {"server_error": 18}
@@ -77,7 +77,7 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(p
         await world.run_for(3 * DAY - 3 * SLACK)
         assert len(await kinds(world)) == 2
         await world.run_for(3 * SLACK)
-        assert (await kinds(world))[2:] == [(NoticeKind.ENDPOINT_WARNED, "x@club.example")] * 2
+        assert (await kinds(world))[2:] == [(NotificationKind.ENDPOINT_WARNED, "x@club.example")] * 2
         await deliver_mails(world)
         await world.run_for(2 * DAY - 3 * SLACK)
         assert all(endpoint.record.state is EndpointState.ENABLED for endpoint in live)
@@ -101,7 +101,7 @@ async def test_fewer_than_ten_or_than_half_are_no_mass_failure(place: Place, fai
             await event_to_each(world, owners[failing:])
             await world.run_for(HOUR)
         await world.run_for(SLACK)
-        assert await kinds(world) == [(NoticeKind.ENDPOINT_WARNED, "x@club.example")] * failing
+        assert await kinds(world) == [(NotificationKind.ENDPOINT_WARNED, "x@club.example")] * failing
 
 
 async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(place: Place) -> None:
@@ -142,8 +142,8 @@ async def test_one_that_flares_up_again_is_told_once_and_excuses_nothing_twice(p
         names = [name for name, _ in await actions(world)]
         assert names == ["mass_failure.began", ENDED, "mass_failure.began"]
         told = [
-            (NoticeKind.MASS_FAILURE_BEGAN, "ops@uplift.example"),
-            (NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example"),
+            (NotificationKind.MASS_FAILURE_BEGAN, "ops@uplift.example"),
+            (NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example"),
         ]
         assert await kinds(world) == told
         await world.run_for(HOUR // 2)
@@ -197,7 +197,7 @@ async def test_what_was_judged_though_the_answer_was_lost_is_told_once_and_excus
         assert world.database.losing == ""
         assert [name for name, _ in await actions(world)] == ["mass_failure.began", ENDED]
         assert [kind for kind, _ in await kinds(world)] == [
-            NoticeKind.MASS_FAILURE_BEGAN, NoticeKind.MASS_FAILURE_ENDED,
+            NotificationKind.MASS_FAILURE_BEGAN, NotificationKind.MASS_FAILURE_ENDED,
         ]  # fmt: skip
         excused = owners[-1].endpoint.health.excused_ms
         assert HOUR <= excused <= HOUR + SLACK

@@ -10,7 +10,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.ingest import Draft
-from uplift_server.observe.counters import EngineCounters, Histogram, Refusal
+from uplift_server.observe.counters import EngineCounters, Histogram, Rejection
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
 
@@ -47,7 +47,7 @@ async def test_accepted_attempted_delivered(place: Place) -> None:
         assert upper(measures.first_attempt_delays) == [1]
         assert upper(measures.delivery_delays) in ([5_000], [10_000])
         assert sum(measures.attempt_durations.counts) == 2
-        assert sum(measures.accepts.counts) == 1
+        assert sum(measures.accept_durations.counts) == 1
         assert sum(world.database.measures.commits.counts) > 0
         assert world.database.measures.writes >= 3
 

@@ -19,7 +19,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.delivery.cluster.change_log import LOOK_EVERY_MS
 from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.service.errors import Busy, Conflict
@@ -548,7 +548,7 @@ async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_to
         assert len(owners(fleet, seqs)) == 3
         fleet.sender.scripts.update({f"h{number}.test": lambda _: answer(503) for number in range(10)})
         await fleet.accept(1, account=account)
-        began = [(NoticeKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
+        began = [(NotificationKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
         await fleet.run_for(70 * SECOND)
         assert await kinds(fleet) == began
         assert all(peer.parts.status.outage is not None for peer in fleet.peers)
@@ -566,12 +566,12 @@ async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_to
         for number in range(2, 10):
             del fleet.sender.scripts[f"h{number}.test"]
         await fleet.run_for(20 * SECOND)
-        assert await kinds(fleet) == [*began, (NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
+        assert await kinds(fleet) == [*began, (NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
         found = await fleet.database.read(lambda c: endpoints.find(c, seqs))
         assert {endpoint.state for endpoint in found} == {EndpointState.ENABLED}
         # That time counts for nobody, and what comes after it does: also for those whose worker did not judge.
         await fleet.run_for(40 * SECOND)
-        warned = [recipient for kind, recipient in await kinds(fleet) if kind is NoticeKind.ENDPOINT_WARNED]
+        warned = [recipient for kind, recipient in await kinds(fleet) if kind is NotificationKind.ENDPOINT_WARNED]
         assert warned == 2 * ["coach@rapids.example"]
 
 

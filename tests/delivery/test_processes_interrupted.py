@@ -10,7 +10,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.clock_offset import Reading
+from uplift_server.core.operations.clock_offset import ClockReading
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.cluster.cluster import Cluster
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
@@ -163,7 +163,7 @@ async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: 
         membership, ahead_ms = peer.membership, 120 * SECOND
         read_time, learn = membership._read_time, membership._time.learn
 
-        def set_forward(reading: Reading) -> None:
+        def set_forward(reading: ClockReading) -> None:
             learn(reading)
             fleet.clock.now += ahead_ms
 

@@ -8,11 +8,11 @@ import pytest
 from tests.engines import Place
 
 from uplift_server.core.deliveries.listening import (
-    ANSWERS_KEPT_MAX,
+    LOCAL_RESPONSES_KEPT_MAX,
     TESTS_AWAITED_MAX,
-    UNANSWERED_BYTES_MAX,
-    UNANSWERED_EVENTS_MAX,
-    Answer,
+    UNACKNOWLEDGED_BYTES_MAX,
+    UNACKNOWLEDGED_EVENTS_MAX,
+    LocalResponse,
 )
 from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
 from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
@@ -59,7 +59,7 @@ async def taken(stream: Stream, count: int) -> list[Handed]:
         batch = await stream.next()
         assert batch is not None
         for handed in batch:
-            stream.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
         found += batch
     return found
 
@@ -164,15 +164,15 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
         assert stream is not None
-        stored = await world.accept(UNANSWERED_EVENTS_MAX + 10)
+        stored = await world.accept(UNACKNOWLEDGED_EVENTS_MAX + 10)
         batch = await stream.next()
         assert batch is not None
-        assert [handed.place for handed in batch] == [each.seq for each in stored[:UNANSWERED_EVENTS_MAX]]
+        assert [handed.place for handed in batch] == [each.seq for each in stored[:UNACKNOWLEDGED_EVENTS_MAX]]
         # Answered out of order, as with `--shuffle`: it would go on behind the last of which all before are answered.
         for handed in (batch[1], batch[2]):
-            stream.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
         assert stream.position == stored[0].seq - 1
-        stream.answered(batch[0].place, Answer("", 200, 1, None, "", redelivered=False))
+        stream.answered(batch[0].place, LocalResponse("", 200, 1, None, "", redelivered=False))
         assert stream.position == stored[2].seq
         await world.run_for(SECOND)
         await world.kill()
@@ -241,15 +241,15 @@ async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(p
         batch = await stream.next()
         assert batch is not None
         size = sum(len(handed.body) for handed in batch)
-        assert UNANSWERED_BYTES_MAX <= size < UNANSWERED_BYTES_MAX + len(batch[-1].body)
+        assert UNACKNOWLEDGED_BYTES_MAX <= size < UNACKNOWLEDGED_BYTES_MAX + len(batch[-1].body)
         # An answer makes room for one more.
         for handed in batch[:2]:
-            stream.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
         more = await stream.next()
         assert more is not None
         assert len(more) <= 2
         for handed in [*batch[2:], *more]:
-            stream.answered(handed.place, Answer("", 200, 1, None, "", redelivered=False))
+            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
         rest = await taken(stream, 40 - len(batch) - len(more))
         assert [handed.place for handed in [*batch, *more, *rest]] == [each.seq for each in stored]
 
@@ -274,15 +274,15 @@ async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
         assert last is not None
         [sent] = await stream.next() or []
         # Those that were sent are never answered; events come all the same.
-        for _ in range(2 * UNANSWERED_EVENTS_MAX):
+        for _ in range(2 * UNACKNOWLEDGED_EVENTS_MAX):
             unanswered = hand_test()
             assert unanswered is not None
             assert len(await stream.next() or ()) == 1
             unanswered.cancel()
-        stored = await world.accept(UNANSWERED_EVENTS_MAX)
+        stored = await world.accept(UNACKNOWLEDGED_EVENTS_MAX)
         assert [handed.place for handed in await stream.next() or ()] == [each.seq for each in stored]
         # An answer that was waited for all the time.
-        stream.answered(sent.place, Answer("", 201, 1, None, "", redelivered=False))
+        stream.answered(sent.place, LocalResponse("", 201, 1, None, "", redelivered=False))
         assert (await last).status_code == 201
 
 
@@ -295,9 +295,9 @@ async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(place: Place
         assert given_up is not None
         [sent] = await stream.next() or []
         given_up.cancel()
-        stream.answered(sent.place, Answer("", 401, 1, None, "", redelivered=False))
+        stream.answered(sent.place, LocalResponse("", 401, 1, None, "", redelivered=False))
         assert stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"{}") is not None
-        stream.answered(sent.place - 1, Answer("", 200, 1, None, "", redelivered=False))
+        stream.answered(sent.place - 1, LocalResponse("", 200, 1, None, "", redelivered=False))
         [event] = await world.accept()
         assert [handed.place for handed in await stream.next() or ()] == [event.seq]
         await world.run_for(SECOND)
@@ -317,7 +317,7 @@ async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(pla
         await taken(second, 3)
         await world.run_for(SECOND)
         # Its connection ends late, and so does what came over it.
-        first.answered(batch[0].place, Answer("", 503, 1, None, "", redelivered=False))
+        first.answered(batch[0].place, LocalResponse("", 503, 1, None, "", redelivered=False))
         relay.disconnect(first)
         await world.run_for(SECOND)
         (found,) = await sessions(world)
@@ -340,7 +340,7 @@ async def test_the_newest_answers_are_kept(place: Place) -> None:
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
         assert stream is not None
-        stored = await world.accept(ANSWERS_KEPT_MAX + 50)
+        stored = await world.accept(LOCAL_RESPONSES_KEPT_MAX + 50)
         await taken(stream, len(stored))
         await world.run_for(2 * SECOND)
         kept = await answers(world, session)
@@ -400,7 +400,7 @@ async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> No
             assert stream is not None
             for handed in await stream.next() or ():
                 status = UNSTORABLE if stream is streams[0] and handed.place == stored[1].seq else 200
-                stream.answered(handed.place, Answer("", status, 1, None, "fine", redelivered=False))
+                stream.answered(handed.place, LocalResponse("", status, 1, None, "fine", redelivered=False))
         await world.run_for(2 * SECOND)
         kept = [[answer.event_id for answer in await answers(world, session)] for session in sessions_made]
         newest_first = [each.id for each in reversed(stored)]
@@ -425,7 +425,7 @@ async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_t
         stored = await world.accept(4)
         for handed in await stream.next() or ():
             status = UNSTORABLE if handed.place == stored[0].seq else 200
-            stream.answered(handed.place, Answer("", status, 1, None, "fine", redelivered=False))
+            stream.answered(handed.place, LocalResponse("", status, 1, None, "fine", redelivered=False))
         writes = 0
 
         class Failing:

@@ -39,7 +39,7 @@ class Recorder:
 
     @property
     def senders(self) -> list[TraceContext | None]:
-        return [attempt.of_sender for attempt in self.attempts]
+        return [attempt.sender_span for attempt in self.attempts]
 
 
 class Broken(Recorder):
@@ -54,8 +54,8 @@ class Broken(Recorder):
         super().record(events, attempts)
 
 
-def accepted(stored: Any, of_sender: TraceContext | None = SENDER, *, repeated: bool = False) -> AcceptedEvent:
-    return AcceptedEvent(stored.id, "a.b", "acc_1", 1, 2, of_sender, repeated)
+def accepted(stored: Any, sender_span: TraceContext | None = SENDER, *, repeated: bool = False) -> AcceptedEvent:
+    return AcceptedEvent(stored.id, "a.b", "acc_1", 1, 2, sender_span, repeated)
 
 
 async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_restart(place: Place) -> None:

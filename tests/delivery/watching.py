@@ -9,7 +9,7 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.http.exchange import Exchange
-from uplift_server.core.people.notifications import FACTS, NoticeKind
+from uplift_server.core.people.notifications import FACTS, NotificationKind
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store import audit
@@ -66,17 +66,17 @@ async def owner_of(world: World, host: str = "one.test", contacts: tuple[str, ..
     return Owner(account, await world.endpoint(host, receiver, account=account), receiver, host)
 
 
-async def owed(world: World) -> list[tuple[NoticeKind, str, dict[str, Any]]]:
+async def owed(world: World) -> list[tuple[NotificationKind, str, dict[str, Any]]]:
     """The mails owed so far."""
     query = sa.select(notices_table).order_by(notices_table.c.seq)
     rows = await world.database.read(lambda c: list(c.execute(query).all()))
-    found = [(NoticeKind(row.kind), row.recipient, json.loads(row.facts)) for row in rows]
+    found = [(NotificationKind(row.kind), row.recipient, json.loads(row.facts)) for row in rows]
     for kind, _, facts in found:
         assert set(facts) == set(FACTS[kind])
     return found
 
 
-async def kinds(world: World) -> list[tuple[NoticeKind, str]]:
+async def kinds(world: World) -> list[tuple[NotificationKind, str]]:
     return [(kind, recipient) for kind, recipient, _ in await owed(world)]
 
 
@@ -100,14 +100,14 @@ async def stored(world: World, owner: Owner) -> sa.Row[Any]:
     return await world.database.read(lambda c: c.execute(query).one())
 
 
-def both(kind: NoticeKind) -> list[tuple[NoticeKind, str]]:
+def both(kind: NotificationKind) -> list[tuple[NotificationKind, str]]:
     return [(kind, contact) for contact in CONTACTS]
 
 
-WARNED = both(NoticeKind.ENDPOINT_WARNED)
+WARNED = both(NotificationKind.ENDPOINT_WARNED)
 
 
-DISABLED = both(NoticeKind.ENDPOINT_DISABLED)
+DISABLED = both(NotificationKind.ENDPOINT_DISABLED)
 
 
-RECOVERED = both(NoticeKind.ENDPOINT_RECOVERED)
+RECOVERED = both(NotificationKind.ENDPOINT_RECOVERED)

@@ -13,7 +13,7 @@ from tests.mail.facts import example
 from tests.mail.postbox import Postbox
 
 from uplift_server.core.ids import uuid7
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import outbox
 
 from .fleet import Fleet
@@ -53,11 +53,11 @@ def owe(place: Place, *recipients: str) -> None:
     place.run(
         lambda connection: outbox.add(
             connection,
-            NoticeKind.ENDPOINT_WARNED,
+            NotificationKind.ENDPOINT_WARNED,
             account_seq=1,
             endpoint_seq=1,
             recipients=list(zip(ids, recipients, strict=True)),
-            facts=example(NoticeKind.ENDPOINT_WARNED).facts,
+            facts=example(NotificationKind.ENDPOINT_WARNED).facts,
             now=now,
         )
     )

@@ -12,7 +12,7 @@ import pytest
 from tests.between import Between
 
 from uplift_server.core import ids
-from uplift_server.core.operations.cluster import DEAD_AFTER_MS, TRUSTED_MS
+from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, HEARTBEAT_TRUSTED_MS
 
 from .fleet import Fleet, account_of, known_everywhere
 from .harness import OPERATOR_KEY, Answer, settled, wait_for
@@ -87,7 +87,7 @@ def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     # It has stopped before the other began, and not because it had nothing more to do.
     began = [each.at for path in paths for each in receiver.on(path) if each.peer == NEAR]
     ended = [each.at for path in paths for each in receiver.on(path) if each.peer == FAR]
-    assert max(ended) < cut_at + TRUSTED_MS / 1000 + 0.5
+    assert max(ended) < cut_at + HEARTBEAT_TRUSTED_MS / 1000 + 0.5
     assert max(ended) < min(began)
     assert len(ended) > len(paths)
     said = "outcomes came too late and were dropped"
@@ -134,7 +134,7 @@ def test_a_process_that_takes_requests_answers_all_of_them_in_time(
         lambda: api.send(-1),
         lambda: api("POST", "/v1/endpoints", {"url": receiver.url("/other")}),
     ]
-    while time.monotonic() - cut_at < DEAD_AFTER_MS / 1000 + 1:
+    while time.monotonic() - cut_at < HEARTBEAT_EXPIRES_MS / 1000 + 1:
         threads = [threading.Thread(target=lambda each=each: answers.append(each())) for each in ask]
         for thread in threads:
             thread.start()

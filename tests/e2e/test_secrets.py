@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from uplift_server.core.timestamps import parse_instant
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_webhooks import Webhook, WebhookVerificationError
 
 from .harness import Api, Server, serving, wait_for
@@ -120,7 +120,7 @@ def test_an_overlap_ends_also_while_the_server_is_down(tmp_path: Path, receiver:
         path = f"/v1/endpoints/{endpoint['id']}/secret"
         rotated = api.ok("POST", f"{path}/rotate", {"overlap_seconds": 1})
         server.kill()
-        wait_for(lambda: time.time() * 1000 > parse_instant(rotated["previous_expires_at"]), "the overlap ended")
+        wait_for(lambda: time.time() * 1000 > parse_timestamp(rotated["previous_expires_at"]), "the overlap ended")
         verifying.knows = (rotated["secret"],)
         server.start()
         api.send(1)

@@ -75,7 +75,7 @@ def test_the_table_of_endpoint_settings_in_the_api_page_matches_the_definitions(
 def test_the_metrics_of_the_monitoring_page_are_those_there_are(root: Path) -> None:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {f'`{metric.label}`' if metric.label else ''} |"
-        f" {metric.several} | {metric.help} |"
+        f" {metric.across_processes} | {metric.help} |"
         for metric in METRICS
     ]
     text = _document(root, "monitoring.md")

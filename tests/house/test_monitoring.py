@@ -15,7 +15,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.observe.counters import Refusal
+from uplift_server.observe.counters import Rejection
 from uplift_server.observe.metrics import METRICS, samples_of
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ SHARED = {
 KNOWN = {name for metric in METRICS for name in samples_of(metric)}
 LABELS = {metric.name: metric.label for metric in METRICS}
 VALUES = {
-    "reason": {each.text for each in Refusal},
+    "reason": {each.text for each in Rejection},
     "outcome": {each.text for each in Outcome},
     "status": {each.text for each in Status},
     "held_up_by": {*HeldUpBy},

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uplift_server.core.people.notifications import FACTS, Notice, NoticeKind
+from uplift_server.core.people.notifications import FACTS, Notification, NotificationKind
 
 AT = 1_764_000_000_000
 """24 November 2025, 16:00 UTC."""
@@ -22,30 +22,32 @@ _ERROR = {
     "never followed.",
     "remedy": "Register that address if it is yours, or let this one answer 2xx itself.",
 }
-_EXAMPLES: dict[NoticeKind, dict[str, object]] = {
-    NoticeKind.ENDPOINT_WARNED: _ENDPOINT
+_EXAMPLES: dict[NotificationKind, dict[str, object]] = {
+    NotificationKind.ENDPOINT_WARNED: _ENDPOINT
     | _ERROR
     | {"failing_since": AT - 3 * DAY, "failed_attempts": 1234, "disable_at": AT + 2 * DAY},
-    NoticeKind.ENDPOINT_DISABLED: _ENDPOINT
+    NotificationKind.ENDPOINT_DISABLED: _ENDPOINT
     | _ERROR
     | {"failing_since": AT - 5 * DAY, "failed_attempts": 99, "reason": "failing"},
-    NoticeKind.ENDPOINT_RECOVERED: _ENDPOINT | {"failed_since": AT - 4 * DAY, "recovered_at": AT},
-    NoticeKind.MASS_FAILURE_BEGAN: {
+    NotificationKind.ENDPOINT_RECOVERED: _ENDPOINT | {"failed_since": AT - 4 * DAY, "recovered_at": AT},
+    NotificationKind.MASS_FAILURE_BEGAN: {
         "since": AT, "endpoints": 412, "attempted": 500, "causes": {"timeout": 12, "connect_error": 400},
     },
-    NoticeKind.MASS_FAILURE_ENDED: {
+    NotificationKind.MASS_FAILURE_ENDED: {
         "since": AT, "ended_at": AT + 2 * 3_600_000, "endpoints": 412, "still_failing": 1,
     },
-    NoticeKind.MEMBER_INVITED: {
+    NotificationKind.MEMBER_INVITED: {
         "invitation": bytes(range(16)).hex(), "account": "Rapids Academy", "role": "manager",
         "invited_by": "Ann <ann@rapids.example>", "expires_at": AT + 7 * DAY,
     },
-    NoticeKind.PASSWORD_RESET: {"person": bytes(range(16)).hex(), "expires_at": AT + 3_600_000, "mark": "ab" * 32},
+    NotificationKind.PASSWORD_RESET: {
+        "person": bytes(range(16)).hex(), "expires_at": AT + 3_600_000, "mark": "ab" * 32,
+    },
 }  # fmt: skip
 
 
-def example(kind: NoticeKind, *, recipient: str = "coach@rapids.example", **changed: Any) -> Notice:
+def example(kind: NotificationKind, *, recipient: str = "coach@rapids.example", **changed: Any) -> Notification:
     """A notice of a kind, with some of its facts changed."""
     facts = _EXAMPLES[kind] | changed
     assert set(facts) == set(FACTS[kind])
-    return Notice(1, bytes(range(16)), kind, recipient, facts, AT)
+    return Notification(1, bytes(range(16)), kind, recipient, facts, AT)

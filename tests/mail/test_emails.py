@@ -3,22 +3,22 @@
 import pytest
 from tests.mail.facts import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example
 
-from uplift_server.core.people.notifications import FACTS, NoticeKind
-from uplift_server.core.security.tokens import Purpose, is_reset, reset_of, token
-from uplift_server.mail.emails import Email, letter, trial
+from uplift_server.core.people.notifications import FACTS, NotificationKind
+from uplift_server.core.security.tokens import Purpose, is_valid_reset_token, parse_reset_token, token
+from uplift_server.mail.emails import Email, compose_email, compose_test_email
 from uplift_server.mail.messages import html, plain
 
 ABOUT_ENDPOINTS = [
-    NoticeKind.ENDPOINT_WARNED,
-    NoticeKind.ENDPOINT_DISABLED,
-    NoticeKind.ENDPOINT_RECOVERED,
+    NotificationKind.ENDPOINT_WARNED,
+    NotificationKind.ENDPOINT_DISABLED,
+    NotificationKind.ENDPOINT_RECOVERED,
 ]
 TEXTS = {"url", "description", "account", "cause", "remedy", "role", "invited_by"}
 NASTY = '<script>alert("x")</script> & \r\nBcc: all@evil.example\u202e\u2028\x00'
 
 
-def words(kind: NoticeKind, **changed: object) -> Email:
-    return letter(example(kind, **changed), PUBLIC_URL, LINK_KEY)
+def words(kind: NotificationKind, **changed: object) -> Email:
+    return compose_email(example(kind, **changed), PUBLIC_URL, LINK_KEY)
 
 
 def line(text: str) -> str:
@@ -33,7 +33,7 @@ def bodies(written: Email) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", ABOUT_ENDPOINTS)
-def test_it_says_which_endpoint_and_where_to_go(kind: NoticeKind) -> None:
+def test_it_says_which_endpoint_and_where_to_go(kind: NotificationKind) -> None:
     written = words(kind)
     assert "hooks.rapids.example:8443" in written.subject
     for body in bodies(written):
@@ -50,7 +50,7 @@ def test_it_says_which_endpoint_and_where_to_go(kind: NoticeKind) -> None:
 
 
 def test_a_warning_says_since_when_why_what_will_happen_when_and_what_to_do() -> None:
-    written = words(NoticeKind.ENDPOINT_WARNED)
+    written = words(NotificationKind.ENDPOINT_WARNED)
     assert "26 November 2025" in written.subject
     for body in bodies(written):
         for told in (
@@ -65,7 +65,7 @@ def test_a_warning_says_since_when_why_what_will_happen_when_and_what_to_do() ->
 
 
 def test_a_warning_without_an_end_or_a_cause_promises_neither() -> None:
-    written = words(NoticeKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
+    written = words(NotificationKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
     text = line(plain(written))
     assert "switched off" not in written.subject
     assert "If nothing changes, the endpoint will be disabled" in text
@@ -76,7 +76,7 @@ def test_a_warning_without_an_end_or_a_cause_promises_neither() -> None:
 
 
 def test_a_disabled_endpoint_has_its_reason_and_the_way_back() -> None:
-    for body in bodies(words(NoticeKind.ENDPOINT_DISABLED)):
+    for body in bodies(words(NotificationKind.ENDPOINT_DISABLED)):
         for told in (
             "since 19 November 2025, 16:00 UTC",
             "99 attempts",
@@ -86,14 +86,14 @@ def test_a_disabled_endpoint_has_its_reason_and_the_way_back() -> None:
             "Enable it, and choose whether what was held is sent, kept or dropped",
         ):
             assert told in body
-    assert "410 Gone" in plain(words(NoticeKind.ENDPOINT_DISABLED, reason="gone"))
-    by_hand = line(plain(words(NoticeKind.ENDPOINT_DISABLED, reason="operator", cause="", remedy="")))
+    assert "410 Gone" in plain(words(NotificationKind.ENDPOINT_DISABLED, reason="gone"))
+    by_hand = line(plain(words(NotificationKind.ENDPOINT_DISABLED, reason="operator", cause="", remedy="")))
     assert "The operator of Uplift Webhooks disabled it" in by_hand
     assert "Ask the operator why" in by_hand
 
 
 def test_a_recovery_says_from_when_to_when_and_that_nothing_is_to_be_done() -> None:
-    for body in bodies(words(NoticeKind.ENDPOINT_RECOVERED)):
+    for body in bodies(words(NotificationKind.ENDPOINT_RECOVERED)):
         for told in (
             "on 24 November 2025, 16:00 UTC",
             "since 20 November 2025, 16:00 UTC",
@@ -102,36 +102,36 @@ def test_a_recovery_says_from_when_to_when_and_that_nothing_is_to_be_done() -> N
         ):
             assert told in body
     assert "Your endpoint accepted an event." in plain(
-        words(NoticeKind.ENDPOINT_RECOVERED, failed_since=None, recovered_at=None)
+        words(NotificationKind.ENDPOINT_RECOVERED, failed_since=None, recovered_at=None)
     )
 
 
 def test_a_mass_failure_tells_the_operator_how_many_how_and_that_nobody_is_disabled() -> None:
-    written = words(NoticeKind.MASS_FAILURE_BEGAN)
+    written = words(NotificationKind.MASS_FAILURE_BEGAN)
     assert "412 of 500 endpoints" in written.subject
     for body in bodies(written):
         for told in ("412 endpoints", "24 November 2025, 16:00 UTC", "nobody is warned", "uplift-server doctor"):
             assert told in body
         # The most frequent cause comes first.
         assert body.index("Connect error") < body.index("Timeout")
-    assert plain(words(NoticeKind.MASS_FAILURE_BEGAN, causes={}, since=None))
+    assert plain(words(NotificationKind.MASS_FAILURE_BEGAN, causes={}, since=None))
 
 
 def test_its_end_tells_how_long_it_took_and_how_many_still_fail() -> None:
-    for body in bodies(words(NoticeKind.MASS_FAILURE_ENDED)):
+    for body in bodies(words(NotificationKind.MASS_FAILURE_ENDED)):
         for told in ("24 November 2025, 16:00 UTC", "24 November 2025, 18:00 UTC", "1 endpoint still fails"):
             assert told in body
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_facts_that_are_missing_stop_no_letter(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_facts_that_are_missing_stop_no_email(kind: NotificationKind) -> None:
     written = words(kind, **dict.fromkeys(FACTS[kind]))
     assert "None" not in plain(written) + html(written)
     assert written.subject
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_nothing_secret_stands_in_it(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_nothing_secret_stands_in_it(kind: NotificationKind) -> None:
     written = words(kind)
     for body in (written.subject, plain(written), html(written)):
         assert "geheim" not in body
@@ -150,21 +150,25 @@ def test_nothing_secret_stands_in_it(kind: NoticeKind) -> None:
     ],
 )
 def test_a_url_is_shown_without_what_may_let_somebody_in(url: str, shown: str) -> None:
-    assert ("URL", shown) in words(NoticeKind.ENDPOINT_WARNED, url=url).details
+    assert ("URL", shown) in words(NotificationKind.ENDPOINT_WARNED, url=url).details
 
 
 def test_a_url_that_cannot_be_read_and_a_long_one_are_shown_all_the_same() -> None:
-    assert "unknown host" in words(NoticeKind.ENDPOINT_WARNED, url="https://[").subject
-    long = words(NoticeKind.ENDPOINT_WARNED, url=f"https://{'a' * 300}.example/{'b' * 2000}")
+    assert "unknown host" in words(NotificationKind.ENDPOINT_WARNED, url="https://[").subject
+    long = words(NotificationKind.ENDPOINT_WARNED, url=f"https://{'a' * 300}.example/{'b' * 2000}")
     assert len(long.subject) < 200
     assert max(len(value) for _, value in long.details) <= 300
 
 
-ENDPOINT_KINDS = (NoticeKind.ENDPOINT_WARNED, NoticeKind.ENDPOINT_DISABLED, NoticeKind.ENDPOINT_RECOVERED)
+ENDPOINT_KINDS = (
+    NotificationKind.ENDPOINT_WARNED,
+    NotificationKind.ENDPOINT_DISABLED,
+    NotificationKind.ENDPOINT_RECOVERED,
+)
 
 
 @pytest.mark.parametrize("kind", ENDPOINT_KINDS)
-def test_endpoints_of_one_host_are_told_apart_by_subject_and_first_line(kind: NoticeKind) -> None:
+def test_endpoints_of_one_host_are_told_apart_by_subject_and_first_line(kind: NotificationKind) -> None:
     one, other = (words(kind, url=f"https://a.example/{path}", description=None) for path in ("runs", "rides"))
     assert "to a.example/runs " in one.subject
     assert "to a.example/rides " in other.subject
@@ -186,22 +190,24 @@ def test_endpoints_of_one_host_are_told_apart_by_subject_and_first_line(kind: No
     ],
 )
 def test_the_path_in_a_subject_is_short_and_has_nothing_that_may_be_a_token(path: str, shown: str) -> None:
-    subject = words(NoticeKind.ENDPOINT_DISABLED, url=f"https://a.example{path}", description=None).subject
+    subject = words(NotificationKind.ENDPOINT_DISABLED, url=f"https://a.example{path}", description=None).subject
     found = subject.removeprefix("Webhooks to a.example").removesuffix(" have been switched off")
     assert found == shown
     assert len(found) <= 40
 
 
 def test_a_long_description_is_cut_where_the_subject_has_no_room() -> None:
-    long = words(NoticeKind.ENDPOINT_WARNED, url="https://a.example/x", description="d" * 500)
+    long = words(NotificationKind.ENDPOINT_WARNED, url="https://a.example/x", description="d" * 500)
     assert len(long.subject) < 200
     assert "ddd…)" in long.subject
-    crowded = words(NoticeKind.ENDPOINT_WARNED, url=f"https://{'a' * 90}.example/{'b/' * 40}", description="d" * 500)
+    crowded = words(
+        NotificationKind.ENDPOINT_WARNED, url=f"https://{'a' * 90}.example/{'b/' * 40}", description="d" * 500
+    )
     assert "(d" not in crowded.subject
 
 
 def test_an_invitation_says_who_invites_to_what_until_when_and_leads_there() -> None:
-    written = words(NoticeKind.MEMBER_INVITED)
+    written = words(NotificationKind.MEMBER_INVITED)
     assert "Rapids Academy" in written.subject
     invitation = token(LINK_KEY, Purpose.INVITATION, bytes(range(16)))
     assert written.link[1] == f"{PUBLIC_URL}/invitations/{invitation}"
@@ -217,17 +223,17 @@ def test_an_invitation_says_who_invites_to_what_until_when_and_leads_there() -> 
 
 
 def test_a_reset_leads_to_where_the_password_is_set_and_says_that_nothing_changed_yet() -> None:
-    written = words(NoticeKind.PASSWORD_RESET)
+    written = words(NotificationKind.PASSWORD_RESET)
     made = written.link[1].removeprefix(f"{PUBLIC_URL}/passwords/")
-    assert is_reset(LINK_KEY, made, "ab" * 32)
-    assert reset_of(made) == (bytes(range(16)), AT + 3_600_000)
+    assert is_valid_reset_token(LINK_KEY, made, "ab" * 32)
+    assert parse_reset_token(made) == (bytes(range(16)), AT + 3_600_000)
     for body in bodies(written):
         for told in ("24 November 2025, 17:00 UTC", "goes on working", "works once", made):
             assert told in body
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_texts_of_others_are_texts_and_nothing_else(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_texts_of_others_are_texts_and_nothing_else(kind: NotificationKind) -> None:
     texts = {name: NASTY for name in FACTS[kind] if name in TEXTS}
     written = words(kind, **texts)
     assert "<script" not in html(written)
@@ -237,14 +243,14 @@ def test_texts_of_others_are_texts_and_nothing_else(kind: NoticeKind) -> None:
 
 
 def test_causes_of_others_are_texts_too() -> None:
-    written = words(NoticeKind.MASS_FAILURE_BEGAN, causes={"<b>\n": 3, "timeout": "many"})
+    written = words(NotificationKind.MASS_FAILURE_BEGAN, causes={"<b>\n": 3, "timeout": "many"})
     assert "<b>" not in html(written)
     assert ("<b>", "3 endpoints") in written.details
     assert "Timeout" not in plain(written)
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_the_html_refers_to_nothing_but_its_one_link(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_the_html_refers_to_nothing_but_its_one_link(kind: NotificationKind) -> None:
     written = words(kind)
     page = html(written)
     assert page.count("href=") == 1
@@ -253,10 +259,10 @@ def test_the_html_refers_to_nothing_but_its_one_link(kind: NoticeKind) -> None:
 
 
 def test_a_trial_says_what_it_is() -> None:
-    assert "An operator asked the server for this mail" in line(plain(trial(PUBLIC_URL)))
+    assert "An operator asked the server for this mail" in line(plain(compose_test_email(PUBLIC_URL)))
 
 
 def test_instants_are_those_of_the_calendar() -> None:
-    text = plain(words(NoticeKind.ENDPOINT_RECOVERED, failed_since=AT - 365 * DAY, recovered_at=0))
+    text = plain(words(NotificationKind.ENDPOINT_RECOVERED, failed_since=AT - 365 * DAY, recovered_at=0))
     assert "24 November 2024" in text
     assert "1 January 1970, 00:00 UTC" in line(text)

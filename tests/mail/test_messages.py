@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.mail.facts import AT, LINK_KEY, PUBLIC_URL, example
 
 from uplift_server.core.people.mail_settings import Mailbox
-from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.mail.emails import letter
+from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.mail.emails import compose_email
 from uplift_server.mail.messages import message
 
 SENDER = Mailbox("Uplift Webhooks", "webhooks@uplift.example")
@@ -23,10 +23,10 @@ HEADERS = {
 }  # fmt: skip
 
 
-def raw(kind: NoticeKind = NoticeKind.ENDPOINT_WARNED, sender: Mailbox = SENDER, **changed: Any) -> bytes:
+def raw(kind: NotificationKind = NotificationKind.ENDPOINT_WARNED, sender: Mailbox = SENDER, **changed: Any) -> bytes:
     notice = example(kind, **changed)
     return message(
-        letter(notice, PUBLIC_URL, LINK_KEY),
+        compose_email(notice, PUBLIC_URL, LINK_KEY),
         sender=sender,
         recipient=notice.recipient,
         message_id=notice.id.hex(),
@@ -53,15 +53,15 @@ def test_the_headers_are_these() -> None:
     assert found["X-Auto-Response-Suppress"] == "All"
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_it_has_a_text_and_an_html_body(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_it_has_a_text_and_an_html_body(kind: NotificationKind) -> None:
     found = parsed(raw(kind))
     assert [part.get_content_type() for part in found.walk()] == ["multipart/alternative", "text/plain", "text/html"]
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_every_byte_is_ascii_and_every_line_short(kind: NoticeKind) -> None:
-    facts = {} if kind >= NoticeKind.MASS_FAILURE_BEGAN else {"account": "Fußballakademie Zürich 東京 " * 9}
+@pytest.mark.parametrize("kind", NotificationKind)
+def test_every_byte_is_ascii_and_every_line_short(kind: NotificationKind) -> None:
+    facts = {} if kind >= NotificationKind.MASS_FAILURE_BEGAN else {"account": "Fußballakademie Zürich 東京 " * 9}
     content = raw(kind, **facts)
     assert content.isascii()
     lines = content.split(b"\r\n")

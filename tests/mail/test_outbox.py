@@ -46,7 +46,9 @@ class Office:
         self.database = self._place.database()
         await self.database.open()
 
-    async def owe(self, *recipients: str, kind: NoticeKind = NoticeKind.ENDPOINT_WARNED, **facts: Any) -> None:
+    async def owe(
+        self, *recipients: str, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED, **facts: Any
+    ) -> None:
         """What a transition does in its transaction."""
         ids = [next(self._numbers).to_bytes(16, "big") for _ in recipients]
         await self.database.write(
@@ -94,8 +96,8 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-async def test_each_contact_gets_one_message_with_both_bodies(office: Office, kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", NotificationKind)
+async def test_each_contact_gets_one_message_with_both_bodies(office: Office, kind: NotificationKind) -> None:
     office.postbox.open()
     await office.owe(COACH, DATA, kind=kind)
     outbox = office.outbox()
@@ -237,10 +239,10 @@ async def test_a_notice_that_cannot_be_put_into_words_holds_up_nobody(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.postbox.open()
-    await office.owe(COACH, kind=NoticeKind.ENDPOINT_WARNED)
-    await office.owe(DATA, kind=NoticeKind.ENDPOINT_RECOVERED)
+    await office.owe(COACH, kind=NotificationKind.ENDPOINT_WARNED)
+    await office.owe(DATA, kind=NotificationKind.ENDPOINT_RECOVERED)
     monkeypatch.delitem(
-        __import__("uplift_server.mail.emails", fromlist=["_WORDING"])._WORDING, NoticeKind.ENDPOINT_WARNED
+        __import__("uplift_server.mail.emails", fromlist=["_WORDING"])._WORDING, NotificationKind.ENDPOINT_WARNED
     )
     with capture_logs() as logs:
         await office.outbox().send_due()

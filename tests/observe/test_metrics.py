@@ -10,20 +10,20 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.observe.counters import EngineCounters, Histogram, Refusal, StoreCounters
+from uplift_server.observe.counters import EngineCounters, Histogram, Rejection, StoreCounters
 from uplift_server.observe.exposition import render
 from uplift_server.observe.metrics import METRICS, PREFIX
-from uplift_server.observe.snapshot import Disk, Snapshot, Stored
+from uplift_server.observe.snapshot import DatabaseReading, Disk, Snapshot
 
 AT = 1_764_000_000_000
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
-STORED = Stored(
+STORED = DatabaseReading(
     read_at=AT - 500,
     waiting={"due": 1, "later": 2, "leased": 3, "held": 4},
     pending=6,
     oldest_due_at={"server": AT - 1_500, "endpoint": None, "probe": AT + 1},
-    mails=5,
-    oldest_mail_at=AT - 60_000,
+    emails_waiting=5,
+    oldest_email_at=AT - 60_000,
     replays={"running": 1, "paused": 0},
     oldest_event_at=None,
 )
@@ -54,7 +54,7 @@ def snapshot(**changes: Any) -> Snapshot:
         log_lines_dropped=3,
         disk=Disk(100, 200, 300),
         stored=STORED,
-        store_answers=True,
+        store_up=True,
     )
     return replace(given, **changes)
 
@@ -109,7 +109,7 @@ def test_instants_become_ages_in_seconds() -> None:
 def test_values_stand_under_their_labels() -> None:
     given = snapshot()
     given.engine.attempts[Outcome.TIMEOUT] += 4
-    given.engine.refused[Refusal.FULL] += 2
+    given.engine.rejected[Rejection.FULL] += 2
     found = samples(given)
 
     assert found["uplift_attempts_total timeout"] == 4
@@ -125,7 +125,7 @@ def test_values_stand_under_their_labels() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    found = samples(snapshot(stored=None, store_answers=False, disk=None, engine=EngineCounters()))
+    found = samples(snapshot(stored=None, store_up=False, disk=None, engine=EngineCounters()))
 
     assert found["uplift_store_up"] == 0
     assert found["uplift_attempts_in_flight"] == 9
@@ -136,8 +136,8 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_a_bound_counts_to_its_own_class() -> None:
     histogram = Histogram((1, 5, 10), 1000)
     for value in (-7, 0, 1, 2, 5, 6, 10, 11):
-        histogram.note(value)
-    histogram.note_many(3, 4)
+        histogram.observe(value)
+    histogram.observe_many(3, 4)
 
     assert histogram.counts == [3, 6, 2, 1]
     assert histogram.sum == 35 + 12
@@ -146,7 +146,7 @@ def test_a_bound_counts_to_its_own_class() -> None:
 def test_classes_are_told_as_how_many_were_up_to_a_bound() -> None:
     given = snapshot()
     for value_us in (400, 500, 600, 9_000_000):
-        given.store.commits.note(value_us)
+        given.store.commits.observe(value_us)
     name = "uplift_store_commit_duration_seconds"
     found = samples(given)
 

@@ -24,8 +24,8 @@ class BenchPolicy(AddressPolicy):
 
     __slots__ = ()
 
-    def judge(self, address: str, *, encrypted: bool) -> str | None:
-        return None if address == GOOD else super().judge(address, encrypted=encrypted)
+    def check(self, address: str, *, encrypted: bool) -> str | None:
+        return None if address == GOOD else super().check(address, encrypted=encrypted)
 
 
 BLOCKED: Final = "blocked"

@@ -22,7 +22,7 @@ class Only(AddressPolicy):
         object.__setattr__(self, "allowed", set(allowed))
         object.__setattr__(self, "asked", [])
 
-    def judge(self, address: str, *, encrypted: bool) -> str | None:
+    def check(self, address: str, *, encrypted: bool) -> str | None:
         self.asked.append((address, encrypted))
         return None if address in self.allowed else "address_not_allowed"
 

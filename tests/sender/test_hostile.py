@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from uplift_server.core.deliveries.outcomes import classify, is_ours
+from uplift_server.core.deliveries.outcomes import classify, is_own_fault
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.http.urls import parse_endpoint_url
@@ -121,7 +121,7 @@ class Careless(BenchPolicy):
 
     __slots__ = ()
 
-    def judge(self, address: str, *, encrypted: bool) -> str | None:
+    def check(self, address: str, *, encrypted: bool) -> str | None:
         return None
 
 
@@ -146,7 +146,7 @@ def check(case: Case, exchange: Exchange) -> None:
     elif case.sent == BLOCKED:
         assert exchange.failure is Failure.BLOCKED, exchange.error
         assert classify(exchange).text == "blocked"
-        assert is_ours(exchange)
+        assert is_own_fault(exchange)
         assert "is not allowed as a receiver" in (exchange.error or "")
     else:
         assert case.sent == LOST

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.core.people.people import INVITATION_LASTS_MS, RESET_LASTS_MS
+from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.people.people import INVITATION_TTL_MS, RESET_TTL_MS
 from uplift_server.core.security.rights import Role
 from uplift_server.service.errors import (
     ConfirmationRequired,
@@ -77,7 +77,7 @@ async def test_somebody_new_sets_a_name_and_a_password(world: World) -> None:
 async def test_an_invitation_ends_when_it_is_over_or_the_account_is_gone(world: World) -> None:
     account = await world.account()
     token = await invite(world, account)
-    world.clock.now += INVITATION_LASTS_MS
+    world.clock.now += INVITATION_TTL_MS
     assert await world.services.sessions.invitation(token) is None
     with pytest.raises(NotFound):
         await accept(world, token)
@@ -247,7 +247,7 @@ async def reset_token(world: World) -> str:
     [owed] = [
         each
         for each in await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
-        if each.kind is NoticeKind.PASSWORD_RESET
+        if each.kind is NotificationKind.PASSWORD_RESET
     ]
     person = await world.database.read(lambda c: people.find(c, owed.recipient))
     assert person is not None
@@ -286,7 +286,7 @@ async def test_a_reset_is_over_after_an_hour(world: World) -> None:
     await world.member(await world.account(), ANN)
     await world.services.sessions.request_reset(ANN)
     token = await reset_token(world)
-    world.clock.now += RESET_LASTS_MS
+    world.clock.now += RESET_TTL_MS
     for text in (token, "", "x" * 64):
         with pytest.raises(NotFound):
             await world.services.sessions.reset(text, NEW)

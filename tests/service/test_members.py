@@ -7,8 +7,8 @@ import re
 import pytest
 
 from uplift_server.core import ids
-from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.core.people.people import INVITATION_LASTS_MS
+from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.people.people import INVITATION_TTL_MS
 from uplift_server.core.security.rights import Role
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Forbidden, IdempotencyConflict, Invalid, NotFound, RateLimited
@@ -44,9 +44,9 @@ async def test_an_invitation_is_mailed_and_its_link_stands_nowhere_else(world: W
 
     assert (made.url, made.repeated) == (None, False)
     assert made.invitation.email == ANN
-    assert made.invitation.expires_at == world.clock.now + INVITATION_LASTS_MS == world.clock.now + 7 * 86_400_000
+    assert made.invitation.expires_at == world.clock.now + INVITATION_TTL_MS == world.clock.now + 7 * 86_400_000
     [owed] = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
-    assert (owed.kind, owed.recipient) == (NoticeKind.MEMBER_INVITED, ANN)
+    assert (owed.kind, owed.recipient) == (NotificationKind.MEMBER_INVITED, ANN)
     assert owed.facts["invited_by"] == owner.principal.name
     assert owed.facts["role"] == "manager"
     token = world.services.sessions._entrance.invitation_url(made.invitation.id).rpartition("/")[2]
@@ -231,7 +231,7 @@ async def test_replacing_an_invitation_requires_the_right_to_give_its_role(world
     with pytest.raises(Forbidden, match="owner"):
         await members.invite(admin, account, InvitationDraft(ANN.upper(), "member"))
     assert (await members.invitations(owner, account, ALL)).items == [made.invitation]
-    world.clock.now += INVITATION_LASTS_MS
+    world.clock.now += INVITATION_TTL_MS
     await members.invite(admin, account, InvitationDraft(ANN, "member"))
     await members.invite(admin, account, InvitationDraft(ANN, "admin"))
     await members.invite(owner, account, InvitationDraft(ANN, "owner"))
@@ -257,7 +257,7 @@ async def test_invitations_run_out_and_are_bounded(world: World, monkeypatch: py
         await members.invite(world.operator, account, InvitationDraft(f"{number}@example.com", "member"))
     with pytest.raises(Conflict, match="as many as may be"):
         await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
-    world.clock.now += INVITATION_LASTS_MS
+    world.clock.now += INVITATION_TTL_MS
     assert (await members.invitations(world.operator, account, ALL)).items == []
     await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
 

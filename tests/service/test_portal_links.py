@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from uplift_server.core.people.people import GUEST_NAME, LINK_LASTS_MS, PORTAL_SESSION_LASTS_MS
+from uplift_server.core.people.people import GUEST_NAME, LINK_TTL_MS, PORTAL_SESSION_TTL_MS
 from uplift_server.core.security.rights import Role
 from uplift_server.service.errors import Forbidden, Invalid, NotFound, Unauthorized
 from uplift_server.service.portal_links import LinkDraft
@@ -51,9 +51,9 @@ async def test_a_link_works_once_also_when_it_is_opened_twice_at_the_same_time(w
 async def test_a_link_is_over_after_five_minutes(world: World) -> None:
     account = await world.account()
     link = await world.services.portal_links.create(world.operator, account, LinkDraft())
-    assert link.expires_at == world.clock.now + LINK_LASTS_MS == world.clock.now + 300_000
+    assert link.expires_at == world.clock.now + LINK_TTL_MS == world.clock.now + 300_000
     token = link.url.removeprefix(f"{URL}/enter/")
-    world.clock.now += LINK_LASTS_MS - 1
+    world.clock.now += LINK_TTL_MS - 1
     assert await world.services.sessions.can_enter(token)
     world.clock.now += 1
     assert not await world.services.sessions.can_enter(token)
@@ -64,7 +64,7 @@ async def test_a_link_is_over_after_five_minutes(world: World) -> None:
 async def test_a_link_that_ran_out_while_it_was_opened_lets_nobody_in(world: World) -> None:
     token = await world.portal(await world.account())
     link_id = world.services.sessions._entrance.link_of(token) or b""
-    late = world.clock.now + LINK_LASTS_MS
+    late = world.clock.now + LINK_TTL_MS
     assert await world.database.write(lambda c: sessions.take_link(c, link_id, now=late)) is None
 
 
@@ -100,7 +100,7 @@ async def test_a_portal_session_shows_its_account_alone_and_ends_after_twelve_ho
     with pytest.raises(NotFound):
         visitor.caller(two, None)
     assert [each.account.name for each in (await world.sign_in(ANN)).memberships] == ["one", "two"]
-    world.clock.now += PORTAL_SESSION_LASTS_MS - 1
+    world.clock.now += PORTAL_SESSION_TTL_MS - 1
     await world.visitor(cookie)
     world.clock.now += 1
     assert await world.services.sessions.visitor(cookie) is None

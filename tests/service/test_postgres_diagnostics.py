@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from tests.postgres import PostgresServer, name_of
 
-from uplift_server.core.operations.clock_offset import Reading
+from uplift_server.core.operations.clock_offset import ClockReading
 from uplift_server.core.operations.findings import Finding
 from uplift_server.service import postgres_diagnostics
 from uplift_server.store.errors import Misaddressed
@@ -53,7 +53,7 @@ def sound() -> Inspected:
         connections_used=12,
         may_make_tables=True,
         bytes=10_000_000,
-        clock=Reading(now, now + 0.5, now + 1),
+        clock=ClockReading(now, now + 0.5, now + 1),
         dead_rows=100,
         live_rows=10,
     )
@@ -100,8 +100,8 @@ def test_a_real_one_tells_of_its_version_clock_settings_and_schema(postgres_url:
         ({"fsync": False}, "durability", "warn", "fsync is off"),
         ({"connections_used": 95}, "connections", "warn", "95 of 97 in use"),
         ({"dead_rows": 300_000, "live_rows": 200_000}, "vacuum", "warn", "300,000 dead rows beside 200,000"),
-        ({"clock": Reading(0, -10_000, 0)}, "database clock", "warn", "this machine's clock is 10.0 s ahead of"),
-        ({"clock": Reading(0, 400_000, 0)}, "database clock", "fail", "this machine's clock is 400.0 s behind"),
+        ({"clock": ClockReading(0, -10_000, 0)}, "database clock", "warn", "this machine's clock is 10.0 s ahead of"),
+        ({"clock": ClockReading(0, 400_000, 0)}, "database clock", "fail", "this machine's clock is 400.0 s behind"),
     ],
 )
 def test_what_is_wrong_is_told(

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from uplift_server.core.people.audit import ActorKind
-from uplift_server.core.people.people import SESSION_LASTS_MS, csrf_token
+from uplift_server.core.people.people import SESSION_TTL_MS, csrf_token
 from uplift_server.core.security.rights import Right, Role
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service.accounts import AccountDraft
@@ -332,7 +332,7 @@ async def test_a_session_ends_a_week_after_its_last_use_and_after_thirty_days(wo
         world.clock.now = began + days * DAY
         assert await world.services.sessions.visitor(cookie) is not None
     assert await world.services.sessions.visitor(unused) is None
-    world.clock.now = began + SESSION_LASTS_MS
+    world.clock.now = began + SESSION_TTL_MS
     assert await world.services.sessions.visitor(cookie) is None
 
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import endpoints, health, outbox, server_values
 from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.outbox import EmailResult
@@ -14,7 +14,7 @@ from .test_nouns import new_account, new_endpoint
 
 
 def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(connection: sa.Connection) -> None:
-    def waits(endpoint_seq: int = 2, since: int = 0, kind: NoticeKind = NoticeKind.ENDPOINT_WARNED) -> bool:
+    def waits(endpoint_seq: int = 2, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED) -> bool:
         return outbox.none_sent_yet(connection, endpoint_seq, kind, since=since)
 
     def settle(seq: int, sent_at: int | None = None) -> None:
@@ -24,7 +24,7 @@ def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(co
     for number, at in enumerate((10, 30, 30), 1):
         outbox.add(
             connection,
-            NoticeKind.ENDPOINT_WARNED,
+            NotificationKind.ENDPOINT_WARNED,
             account_seq=1,
             endpoint_seq=2,
             recipients=[(bytes([number]) * 16, "a@x.example")],
@@ -33,7 +33,7 @@ def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(co
         )
     assert waits()
     assert not waits(endpoint_seq=3)
-    assert not waits(kind=NoticeKind.ENDPOINT_DISABLED)
+    assert not waits(kind=NotificationKind.ENDPOINT_DISABLED)
     settle(1, sent_at=12)
     assert waits(since=30)  # that one told of another failing
     settle(2)

@@ -18,11 +18,11 @@ from uplift_server.core.lifecycle import (
     Event,
     Fact,
     FailedReason,
+    NextState,
     State,
     Status,
     Transition,
     Trigger,
-    Verdict,
     after_failure,
     after_skip,
     previous,
@@ -294,7 +294,7 @@ class Walk:
                 self.leases.remove((leased, row))
         assert await self.bench.database.settle(list(batch.values())) == lost
 
-    def outcome(self, leased: LeasedDelivery, row: Row) -> tuple[Event, set[Fact], Call, Verdict]:
+    def outcome(self, leased: LeasedDelivery, row: Row) -> tuple[Event, set[Fact], Call, NextState]:
         """What a process makes of a lease, by the rules."""
         event = self.random.choice((Event.SUCCEED, Event.FAIL, Event.FAIL, Event.FAIL, Event.SKIP, Event.SKIP))
         before = previous(leased.resume_status, leased.resume_due_at or leased.lease_until)
@@ -407,7 +407,7 @@ def row_of(stored: sa.Row[tuple[object, ...]]) -> Row:
     return Row(**{name: of.get(name, int)(value) if value is not None else None for name, value in values.items()})
 
 
-def settlement(leased: LeasedDelivery, event: Event, verdict: Verdict, now: int) -> Settlement:
+def settlement(leased: LeasedDelivery, event: Event, verdict: NextState, now: int) -> Settlement:
     """What a process writes."""
     completed_at = now if verdict.status in ENDED else None
     written = settled(leased, Status.DELIVERED if event is Event.SUCCEED else Status.FAILED)

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.statistics import COUNTS, HOUR_MS
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.operations.statistics import COUNT_FIELDS, HOUR_MS
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import (
     accounts,
     backlog,
@@ -74,7 +74,7 @@ def add_notice(connection: sa.Connection, number: int, *, now: int) -> None:
     """A mail to be sent about endpoint 1."""
     outbox.add(
         connection,
-        NoticeKind.ENDPOINT_WARNED,
+        NotificationKind.ENDPOINT_WARNED,
         account_seq=1,
         endpoint_seq=1,
         recipients=[(bytes([number]) * 16, "x@x.example")],
@@ -386,7 +386,13 @@ def test_how_everything_stands_is_read_at_once(connection: sa.Connection) -> Non
         add_notice(connection, number, now=at)
     outbox.settle(connection, [EmailResult(1, 1, sent_at=9)])
     # Of an account and of an endpoint, and of all: these alone count.
-    counts = dict.fromkeys(COUNTS, 0) | {"deliveries": 100, "delivered": 40, "failed": 20, "held": 10, "cancelled": 5}
+    counts = dict.fromkeys(COUNT_FIELDS, 0) | {
+        "deliveries": 100,
+        "delivered": 40,
+        "failed": 20,
+        "held": 10,
+        "cancelled": 5,
+    }
     for endpoint, account, at in ((1, 1, 0), (0, 1, 0), (0, 0, 0), (0, 0, HOUR_MS)):
         row = counts | {"endpoint_seq": endpoint, "account_seq": account, "at": at, "outcomes": "", "durations": ""}
         connection.execute(sa.insert(rollups).values(row))

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.core.people.notifications import Notice, NoticeKind, NoticeState
+from uplift_server.core.people.notifications import Notification, NotificationKind, NotificationState
 from uplift_server.store import outbox
 from uplift_server.store.outbox import EmailResult
 from uplift_server.store.schema import notices as table
@@ -15,7 +15,7 @@ def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connecti
     def add(at: int, *numbers: int) -> None:
         outbox.add(
             connection,
-            NoticeKind.ENDPOINT_RECOVERED,
+            NotificationKind.ENDPOINT_RECOVERED,
             account_seq=1,
             endpoint_seq=2,
             recipients=[(bytes([number]) * 16, f"{number}@x.example") for number in numbers],
@@ -34,7 +34,7 @@ def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connecti
     assert due(20, limit=2) == [2, 3]
     facts = {"url": "ü", "recovered_at": None}
     assert outbox.due(connection, now=10, limit=1) == [
-        Notice(2, b"\2" * 16, NoticeKind.ENDPOINT_RECOVERED, "2@x.example", facts, 10)
+        Notification(2, b"\2" * 16, NotificationKind.ENDPOINT_RECOVERED, "2@x.example", facts, 10)
     ]
     results = [
         EmailResult(1, 1, sent_at=30),
@@ -54,7 +54,7 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
     for number in range(1, 7):
         outbox.add(
             connection,
-            NoticeKind.ENDPOINT_WARNED if number < 6 else NoticeKind.MASS_FAILURE_BEGAN,
+            NotificationKind.ENDPOINT_WARNED if number < 6 else NotificationKind.MASS_FAILURE_BEGAN,
             account_seq=account.seq if number < 6 else None,
             endpoint_seq=endpoint.seq if number < 6 else None,
             recipients=[(bytes([number]) * 16, f"{number}@x.example")],
@@ -70,7 +70,7 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
         ],
     )
 
-    def seqs(wanted: NoticeState | None) -> list[int]:
+    def seqs(wanted: NotificationState | None) -> list[int]:
         found: list[int] = []
         before = None
         for _ in range(4):
@@ -83,10 +83,10 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
         raise AssertionError("the list has no end")
 
     assert seqs(None) == [6, 5, 4, 3, 2, 1]
-    assert seqs(NoticeState.WAITING) == [4, 5, 6, 3]
-    assert seqs(NoticeState.SENT) == [1]
-    assert seqs(NoticeState.GIVEN_UP) == [2]
-    [given_up] = outbox.page(connection, NoticeState.GIVEN_UP, limit=9).items
+    assert seqs(NotificationState.WAITING) == [4, 5, 6, 3]
+    assert seqs(NotificationState.SENT) == [1]
+    assert seqs(NotificationState.GIVEN_UP) == [2]
+    [given_up] = outbox.page(connection, NotificationState.GIVEN_UP, limit=9).items
     assert (given_up.account_id, given_up.endpoint_id) == (account.id, endpoint.id)
     assert (given_up.recipient, given_up.attempts_made, given_up.last_error) == ("2@x.example", 9, "unknown recipient")
     assert "hush" not in repr(given_up)
@@ -103,7 +103,7 @@ def test_an_outbox_longer_than_the_window_is_read_to_its_end(
     outbox.settle(connection, [EmailResult(number, 1, sent_at=9) for number in (1, 5)])
     found, before, pages = [], None, 0
     while True:
-        page = outbox.page(connection, NoticeState.SENT, limit=9, before=before)
+        page = outbox.page(connection, NotificationState.SENT, limit=9, before=before)
         found += [each.seq for each in page.items]
         before, pages = page.next_key, pages + 1
         if before is None:
@@ -150,7 +150,7 @@ def owe(connection: sa.Connection) -> None:
     """A mail that is due."""
     outbox.add(
         connection,
-        NoticeKind.ENDPOINT_WARNED,
+        NotificationKind.ENDPOINT_WARNED,
         account_seq=1,
         endpoint_seq=1,
         recipients=[(b"\1" * 16, "a@x.example")],

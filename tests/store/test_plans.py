@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.people.notifications import NoticeState
+from uplift_server.core.people.notifications import NotificationState
 from uplift_server.core.security.rights import Role
 from uplift_server.store import (
     accounts,
@@ -122,8 +122,8 @@ LIST_VERBS: dict[str, Verb] = {
     "numbers, counted": lambda c: statistics.count(c, NO_HORIZON, rows=9, notes=9),
     "notices due": lambda c: outbox.due(c, now=9, limit=20),
     "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
-    "outbox, given up": lambda c: outbox.page(c, NoticeState.GIVEN_UP, limit=50, before=(9,)),
-    "outbox, waiting": lambda c: outbox.page(c, NoticeState.WAITING, limit=50, before=(9, 9)),
+    "outbox, given up": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
+    "outbox, waiting": lambda c: outbox.page(c, NotificationState.WAITING, limit=50, before=(9, 9)),
     "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
     "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),
     "replay": lambda c: replays.get(c, 1, b"r"),

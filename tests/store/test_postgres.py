@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer, name_of
 
-from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
+from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
 from uplift_server.store import endpoint_backlog, processes, server_values, standing
 from uplift_server.store.errors import Misaddressed, Rejected, Unavailable
 from uplift_server.store.hot_records import LeaseRequest
@@ -147,7 +147,7 @@ async def test_through_a_pooler_servers_are_those_that_were_heard_of(postgres_ur
     await database.open()
     assert await inspection.servers(url) == 0
     now = int(await database.read(processes.database_now))
-    for seen_at in (now, now - DEAD_AFTER_MS - 1000):
+    for seen_at in (now, now - HEARTBEAT_EXPIRES_MS - 1000):
         await database.write(
             lambda c, at=seen_at: processes.join(c, ProcessRole.ALL, host="x", pid=1, version="1", now=at)  # type: ignore[misc]
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.singleton_jobs import LASTS_MS, SingletonJob
+from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob
 from uplift_server.store import singleton_jobs
 from uplift_server.store.hot_records import (
     Appended,
@@ -278,7 +278,7 @@ async def test_of_two_that_take_the_same_duties_one_gets_them(
     try:
         if known:
             assert await taken(lines[0], 7) == set(known)
-            now += LASTS_MS
+            now += LEASE_MS
         async with raw.transaction():
             # Both have read what is held by whom before either can take it.
             await raw.execute("LOCK TABLE duties IN SHARE MODE")

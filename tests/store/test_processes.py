@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.core.operations.singleton_jobs import LASTS_MS, SingletonJob
+from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob
 from uplift_server.store import change_log, processes, singleton_jobs
 from uplift_server.store.change_log import Change
 from uplift_server.store.processes import ForeignLeases, Forgotten, Heartbeat
@@ -50,13 +50,13 @@ def test_a_duty_is_one_processs_until_it_is_not_taken_anew(connection: sa.Connec
     assert singleton_jobs.take(connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], by=1, now=NOW + 4000) == {
         SingletonJob.OUTBOX
     }
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + LASTS_MS) == frozenset()
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + 4000 + LASTS_MS) == {
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + LEASE_MS) == frozenset()
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + 4000 + LEASE_MS) == {
         SingletonJob.OUTBOX
     }
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == frozenset()
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LEASE_MS) == frozenset()
     singleton_jobs.leave(connection, by=2)
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LASTS_MS) == {
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LEASE_MS) == {
         SingletonJob.OUTBOX
     }
 

@@ -12,7 +12,7 @@ from tests.store import later_releases
 from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
 
 from uplift_server import __version__
-from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
+from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
 from uplift_server.store import admission, encryption_upgrade, processes
 from uplift_server.store.admission import SCHEMA_LOCK, leave_behind
 from uplift_server.store.errors import Unavailable
@@ -53,7 +53,7 @@ async def test_what_only_adds_is_done_beside_servers(url: str, monkeypatch: pyte
 async def test_what_takes_away_waits_until_no_server_needs_it(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    await serve(url, "0.1.0", seen_ms_ago=DEAD_AFTER_MS + 1000)
+    await serve(url, "0.1.0", seen_ms_ago=HEARTBEAT_EXPIRES_MS + 1000)
     await serve(url, NEEDS)
     await serve(url, "7.1.9")
     later_releases.come(monkeypatch, tmp_path, TAKES)
@@ -72,7 +72,7 @@ async def test_a_server_that_was_held_up_meanwhile_does_not_go_on_with_what_take
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It counted as dead, and learns that it was forgotten before it sends anything."""
-    await serve(url, "7.1.9", seen_ms_ago=DEAD_AFTER_MS + 1000)
+    await serve(url, "7.1.9", seen_ms_ago=HEARTBEAT_EXPIRES_MS + 1000)
     later_releases.come(monkeypatch, tmp_path, TAKES)
     assert await upgrade(url) == HEAD
     pair = await Opener(url).pair()

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from uplift_server.core.scheduling.commit_interval import APART_MS_MAX, apart_ms
+from uplift_server.core.scheduling.commit_interval import COMMIT_INTERVAL_MS_MAX, commit_interval_ms
 from uplift_server.store import schema_version
 from uplift_server.store.errors import Misaddressed, Rejected, Unavailable
 from uplift_server.store.schema import events
@@ -229,7 +229,7 @@ async def test_a_busy_process_commits_more_at_a_time(
         setattr(busy, name, getattr(time, name))
     monkeypatch.setattr(writer, "time", busy)
     # Longer than any hiccup of a machine that tests are run on.
-    monkeypatch.setattr(writer, "apart_ms", lambda cores: 100 * apart_ms(cores))
+    monkeypatch.setattr(writer, "commit_interval_ms", lambda cores: 100 * commit_interval_ms(cores))
 
     async def commits(events: int) -> int:
         before = sum(bench.database.measures.commits.counts)
@@ -246,7 +246,7 @@ async def test_a_busy_process_commits_more_at_a_time(
         await commits(1)
     began = time.monotonic()
     count = await commits(20)
-    paced = 2 + (time.monotonic() - began) * 1000 / (100 * APART_MS_MAX)
+    paced = 2 + (time.monotonic() - began) * 1000 / (100 * COMMIT_INTERVAL_MS_MAX)
     assert count <= paced if at_once else count > paced, (count, paced)
 
 

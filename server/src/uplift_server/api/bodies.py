@@ -24,7 +24,7 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.security.rights import roles_text
 from uplift_server.core.security.scopes import Scope
-from uplift_server.core.timestamps import parse_instant
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.context import Listing
 from uplift_server.store.records import EndpointFilter
 
@@ -39,7 +39,7 @@ _ROLES = roles_text()
 def _instant(value: object) -> int:
     if not isinstance(value, str):
         raise PydanticKnownError("string_type")
-    return parse_instant(value)
+    return parse_timestamp(value)
 
 
 Instant = Annotated[int, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from uplift_server.core.http.forwarding import Network, origin
+from uplift_server.core.http.forwarding import Network, client_address
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,5 +27,5 @@ class Forwarded:
         if peer is not None:
             said = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]
             if said:
-                scope["client"] = (origin(peer[0], said, self._trusted), peer[1])
+                scope["client"] = (client_address(peer[0], said, self._trusted), peer[1])
         await self._app(scope, receive, send)

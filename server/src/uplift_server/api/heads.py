@@ -13,7 +13,7 @@ from uplift_server.core.limits import (
     DISCARDED_BODY_BYTES_MAX,
     LINGER_SECONDS_MAX,
     LINGERING_CONNECTIONS_MAX,
-    REQUEST_HEAD_BYTES_MAX,
+    REQUEST_HEADERS_BYTES_MAX,
 )
 
 
@@ -30,7 +30,8 @@ def _answer(code: str, detail: str) -> bytes:
 
 
 _TOO_LARGE: Final = _answer(
-    "head_too_large", f"The request line and headers have more than {REQUEST_HEAD_BYTES_MAX} bytes. Send fewer headers."
+    "head_too_large",
+    f"The request line and headers have more than {REQUEST_HEADERS_BYTES_MAX} bytes. Send fewer headers.",
 )
 _NO_HTTP_DETAIL: Final = "This is not a valid HTTP/1.1 request. Use `http://` unless a proxy in front terminates TLS."
 _NO_HTTP: Final = _answer("malformed_request", _NO_HTTP_DETAIL)
@@ -118,7 +119,7 @@ class BoundedHeads(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > REQUEST_HEAD_BYTES_MAX:
+            if self._head_bytes > REQUEST_HEADERS_BYTES_MAX:
                 # This drops the responses to earlier requests of this connection.
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()

@@ -18,10 +18,10 @@ from uplift_server.core.limits import (
     BATCH_BODY_BYTES_MAX,
     BATCH_EVENTS_MAX,
     EVENT_BODY_BYTES_MAX,
-    PROBLEMS_TOLD_MAX,
+    PROBLEMS_LISTED_MAX,
 )
 from uplift_server.core.problems import Problem
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.errors import (
     IdempotencyConflict,
@@ -288,7 +288,7 @@ def _readable_batch(body: bytes) -> tuple[list[Incoming], list[Problem]]:
         raise Invalid([*problems, _wrong_count(len(events))])
     found = []
     for index, raw in enumerate(events):
-        if len(problems) > PROBLEMS_TOLD_MAX:
+        if len(problems) > PROBLEMS_LISTED_MAX:
             raise Invalid(problems)
         event = _readable(bytes(raw), f"events.{index}.", _BATCH_FIELDS, problems)
         found.append(Incoming(None, None) if event is None else event)
@@ -333,7 +333,7 @@ def _unknown_fields(fields: Iterable[str], prefix: str, known: frozenset[str] | 
     """A problem for each unknown field, at most one more than a response names."""
     unknown = (prefix + name for name in fields if name not in known)
     text = "There is no such field. Check its spelling, or leave it out."
-    return [Problem(name[:200], "unknown_field", text) for name in itertools.islice(unknown, PROBLEMS_TOLD_MAX + 1)]
+    return [Problem(name[:200], "unknown_field", text) for name in itertools.islice(unknown, PROBLEMS_LISTED_MAX + 1)]
 
 
 def _stored(result: list[hot_records.Appended] | hot_records.IdempotencyConflict) -> list[hot_records.Appended]:
@@ -350,7 +350,7 @@ def _rendered(appended: hot_records.Appended, event_type: str | None) -> bytes:
     return b'{"id":"%b","type":"%b","created_at":"%b","duplicate":%b}' % (
         uuid_text(appended.id).encode(),
         event_type.encode(),
-        instant_text(appended.created_at).encode(),
+        format_timestamp(appended.created_at).encode(),
         b"true" if appended.duplicate else b"false",
     )
 

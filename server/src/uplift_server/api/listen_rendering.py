@@ -3,7 +3,7 @@
 from uplift_server.api.rendering import account_field
 from uplift_server.api.views import ListenAnswerView, ListenSessionView, ListenTestView
 from uplift_server.core import ids
-from uplift_server.core.timestamps import instant_text, optional_instant_text
+from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
 from uplift_server.service.listening import ShownSession, Tested
 from uplift_server.store.listening import StoredAnswer
 
@@ -19,9 +19,9 @@ def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionVie
         description=session.description,
         event_types=list(session.event_types),
         connected=shown.connected,
-        created_at=instant_text(session.created_at),
-        last_seen_at=instant_text(session.last_seen_at),
-        expires_at=optional_instant_text(shown.expires_at),
+        created_at=format_timestamp(session.created_at),
+        last_seen_at=format_timestamp(session.last_seen_at),
+        expires_at=format_optional_timestamp(shown.expires_at),
         **secret,
     )
 
@@ -31,7 +31,7 @@ def listen_answer_view(answer: StoredAnswer) -> ListenAnswerView:
     return ListenAnswerView(
         event=ids.uuid_text(answer.event_id),
         type=answer.type,
-        at=instant_text(answer.at),
+        at=format_timestamp(answer.at),
         status_code=answer.status_code,
         duration_ms=answer.duration_ms,
         error=answer.error,

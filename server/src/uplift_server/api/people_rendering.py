@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.api.views import InvitationView, LinkView, MemberView, RoleName
 from uplift_server.core import ids
 from uplift_server.core.security.rights import Role
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.portal_links import ShownLink
 from uplift_server.store.records import Invitation, Member
 
@@ -26,7 +26,7 @@ def member_view(member: Member, account: str) -> MemberView:
         name=member.person.name,
         role=_ROLE_NAMES[member.role],
         has_password=member.person.password_hash is not None,
-        created_at=instant_text(member.created_at),
+        created_at=format_timestamp(member.created_at),
     )
 
 
@@ -38,12 +38,12 @@ def invitation_view(invitation: Invitation, account: str, url: str | None = None
         email=invitation.email,
         role=_ROLE_NAMES[invitation.role],
         invited_by=invitation.invited_by,
-        created_at=instant_text(invitation.created_at),
-        expires_at=instant_text(invitation.expires_at),
+        created_at=format_timestamp(invitation.created_at),
+        expires_at=format_timestamp(invitation.expires_at),
         **({} if url is None else {"url": url}),
     )
 
 
 def link_view(link: ShownLink) -> LinkView:
     """A one-time link into the dashboard."""
-    return LinkView(url=link.url, expires_at=instant_text(link.expires_at))
+    return LinkView(url=link.url, expires_at=format_timestamp(link.expires_at))

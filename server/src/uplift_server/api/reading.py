@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
 from uplift_server.core.limits import (
-    PROBLEMS_TOLD_MAX,
+    PROBLEMS_LISTED_MAX,
     REQUEST_BODY_BYTES_MAX,
     REQUEST_CONTAINERS_MAX,
     REQUEST_ENTRIES_MAX,
@@ -155,7 +155,7 @@ def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any
         # One more than are told: then it shows that there are more.
         [
             Problem(name[:FIELD_CHARACTERS_MAX], *_TEXTS["extra_forbidden"])
-            for name in itertools.islice(unknown, PROBLEMS_TOLD_MAX + 1)
+            for name in itertools.islice(unknown, PROBLEMS_LISTED_MAX + 1)
         ],
     )
 

@@ -38,7 +38,7 @@ from uplift_server.core.http.headers import mask
 from uplift_server.core.lifecycle import OPEN, Status, Trigger
 from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
-from uplift_server.core.timestamps import instant_text, optional_instant_text
+from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
 from uplift_server.service.endpoints import Shown
 from uplift_server.service.explanations import Explained
 from uplift_server.service.replays import Preview, ShownReplay
@@ -114,8 +114,8 @@ def account_view(account: Account) -> AccountView:
         id=ids.prefixed(ids.ACCOUNT, account.id),
         name=account.name,
         contact_emails=list(account.contact_emails),
-        created_at=instant_text(account.created_at),
-        updated_at=instant_text(account.updated_at),
+        created_at=format_timestamp(account.created_at),
+        updated_at=format_timestamp(account.updated_at),
     )
 
 
@@ -127,7 +127,7 @@ def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
         name=key.name,
         ends_with=key.ends_with,
         scopes=sorted(key.scopes),
-        created_at=instant_text(key.created_at),
+        created_at=format_timestamp(key.created_at),
         **_only(key=text),
     )
 
@@ -143,9 +143,9 @@ def event_type_view(event_type: EventType) -> EventTypeView:
         api_version=event_type.api_version,
         documented=event_type.documented,
         archived=event_type.archived_at is not None,
-        archived_at=optional_instant_text(event_type.archived_at),
-        created_at=instant_text(event_type.created_at),
-        updated_at=instant_text(event_type.updated_at),
+        archived_at=format_optional_timestamp(event_type.archived_at),
+        created_at=format_timestamp(event_type.created_at),
+        updated_at=format_timestamp(event_type.updated_at),
     )
 
 
@@ -164,8 +164,8 @@ def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
         disabled_reason=None if endpoint.disabled_reason is None else _REASON_NAMES[endpoint.disabled_reason],
         held_deliveries=shown.held_deliveries,
         health=health_view(shown),
-        created_at=instant_text(endpoint.created_at),
-        updated_at=instant_text(endpoint.updated_at),
+        created_at=format_timestamp(endpoint.created_at),
+        updated_at=format_timestamp(endpoint.updated_at),
     )
 
 
@@ -174,14 +174,14 @@ def health_view(shown: Shown) -> HealthView:
     health = shown.endpoint.health
     return HealthView(
         status=health.status,
-        failing_since=optional_instant_text(health.failing_since),
-        warned_at=optional_instant_text(health.warned_at if health.warned else None),
-        disable_at=optional_instant_text(shown.disable_at),
-        last_success_at=optional_instant_text(health.last_success_at),
-        last_failure_at=optional_instant_text(health.last_failure_at),
+        failing_since=format_optional_timestamp(health.failing_since),
+        warned_at=format_optional_timestamp(health.warned_at if health.warned else None),
+        disable_at=format_optional_timestamp(shown.disable_at),
+        last_success_at=format_optional_timestamp(health.last_success_at),
+        last_failure_at=format_optional_timestamp(health.last_failure_at),
         last_outcome=_outcome_text(health.last_outcome),
         hint=None if shown.last_failure is None else _hint(shown.last_failure),
-        next_probe_at=optional_instant_text(shown.next_probe_at),
+        next_probe_at=format_optional_timestamp(shown.next_probe_at),
     )
 
 
@@ -190,8 +190,8 @@ def secret_view(shown: ShownSecrets) -> SecretView:
     secret, pair = shown.secret, shown.pair
     return SecretView(
         **_only(secret=secret, standard_webhooks_secret=None if secret is None else standard_form(secret)),
-        created_at=instant_text(pair.created_at),
-        previous_expires_at=optional_instant_text(pair.previous_expires_at),
+        created_at=format_timestamp(pair.created_at),
+        previous_expires_at=format_optional_timestamp(pair.previous_expires_at),
         uplift_header=pair.uplift_header,
     )
 
@@ -202,9 +202,9 @@ def event_view(event: Event, *, spans: bool) -> EventView:
         id=ids.uuid_text(event.id),
         **account_field(event.account_id, spans=spans),
         type=event.type,
-        created_at=instant_text(event.created_at),
+        created_at=format_timestamp(event.created_at),
         api_version=event.api_version,
-        expires_at=optional_instant_text(event.expires_at),
+        expires_at=format_optional_timestamp(event.expires_at),
         deliveries={name: event.deliveries.get(status, 0) for status, name in _STATUS_NAMES.items()},
     )
 
@@ -230,10 +230,10 @@ def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
         status=_STATUS_NAMES[delivery.status],
         attempts_made=delivery.attempts_made,
         waiting_for=None if waiting is None else waiting.what,
-        next_attempt_at=None if waiting is None else optional_instant_text(waiting.until),
+        next_attempt_at=None if waiting is None else format_optional_timestamp(waiting.until),
         last_outcome=_outcome_text(delivery.last_outcome),
-        created_at=instant_text(delivery.created_at),
-        completed_at=None if is_open else optional_instant_text(delivery.completed_at),
+        created_at=format_timestamp(delivery.created_at),
+        completed_at=None if is_open else format_optional_timestamp(delivery.completed_at),
         failed_reason=delivery.failed_reason.text if failed and delivery.failed_reason is not None else None,
     )
 
@@ -246,7 +246,7 @@ def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
         delivery=ids.delivery_id(delivery.event_id, delivery.endpoint_id),
         number=attempt.number,
         trigger=_TRIGGER_NAMES[attempt.trigger],
-        started_at=instant_text(attempt.started_at),
+        started_at=format_timestamp(attempt.started_at),
         duration_ms=round(attempt.duration_us / 1000, 1),
         timings=TimingsView(
             dns_ms=attempt.dns_ms,
@@ -285,7 +285,7 @@ def explanation_view(explained: Explained) -> ExplanationView:
 def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
     """An entry of the audit log."""
     return AuditEntryView(
-        at=instant_text(entry.at),
+        at=format_timestamp(entry.at),
         **({} if entry.account_id is None else account_field(entry.account_id, spans=spans)),
         actor=ActorView(kind=_ACTOR_KINDS[entry.actor.kind], id=entry.actor.id, name=entry.actor.name),
         action=entry.action,
@@ -306,17 +306,17 @@ def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
         reason=shown.reason,
         status=[_STATUS_NAMES[status] for status in choice.statuses],
         types=list(replay.types),
-        created_after=optional_instant_text(choice.created_after),
-        created_before=optional_instant_text(choice.created_before),
+        created_after=format_optional_timestamp(choice.created_after),
+        created_before=format_optional_timestamp(choice.created_before),
         rate_per_second=replay.rate_per_second,
         total=replay.total if replay.is_counted else None,
         sent=replay.delivered + replay.failed,
         delivered=replay.delivered,
         failed=replay.failed,
         skipped=replay.skipped,
-        created_at=instant_text(replay.created_at),
-        updated_at=instant_text(replay.updated_at),
-        completed_at=optional_instant_text(replay.completed_at),
+        created_at=format_timestamp(replay.created_at),
+        updated_at=format_timestamp(replay.updated_at),
+        completed_at=format_optional_timestamp(replay.completed_at),
     )
 
 
@@ -324,8 +324,8 @@ def replay_preview(preview: Preview) -> ReplayPreview:
     """What a replay would send."""
     return ReplayPreview(
         count=preview.count,
-        oldest_at=optional_instant_text(preview.oldest_at),
-        newest_at=optional_instant_text(preview.newest_at),
+        oldest_at=format_optional_timestamp(preview.oldest_at),
+        newest_at=format_optional_timestamp(preview.newest_at),
         complete=preview.complete,
     )
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from uplift_server.api.views import BucketView, NumbersView, PeriodName, StatsView
-from uplift_server.core.operations.statistics import Numbers, Series
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.operations.statistics import Series, Statistics
+from uplift_server.core.timestamps import format_timestamp
 
 
 def stats_view(period: PeriodName, series: Series) -> StatsView:
@@ -12,10 +12,10 @@ def stats_view(period: PeriodName, series: Series) -> StatsView:
     return StatsView(
         period=period,
         totals=NumbersView(**_fields(series.totals)),
-        buckets=[BucketView(at=instant_text(each.at), **_fields(each.numbers)) for each in series.buckets],
+        buckets=[BucketView(at=format_timestamp(each.at), **_fields(each.statistics)) for each in series.buckets],
         failures={outcome.text: count for outcome, count in sorted(series.totals.failures.items())},
     )
 
 
-def _fields(numbers: Numbers) -> dict[str, Any]:
+def _fields(numbers: Statistics) -> dict[str, Any]:
     return {name: getattr(numbers, name) for name in NumbersView.model_fields}

@@ -35,7 +35,7 @@ from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resol
 from uplift_server.delivery.tracing import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.log_writer import LogWriter, raw_stream
-from uplift_server.observe.logs import colourful
+from uplift_server.observe.logs import supports_color
 from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
@@ -277,8 +277,8 @@ class Application:
         needed = files_needed(wanted, idle)
         limit = raise_file_limit(needed)
         remedy = f"raise the limit to {needed} (LimitNOFILE of systemd, ulimit -n), or lower UPLIFT_MAX_IN_FLIGHT"
-        if limit < FILES_LEAST:
-            raise ConfigError(ConfigProblem("the file descriptor limit", f"is {limit}, below {FILES_LEAST}", remedy))
+        if limit < FILES_MIN:
+            raise ConfigError(ConfigProblem("the file descriptor limit", f"is {limit}, below {FILES_MIN}", remedy))
         shares = divide_files(limit, wanted, idle)
         self._callers_max = shares.callers
         self._config = replace(self._config, max_in_flight=shares.in_flight)
@@ -357,7 +357,7 @@ class Application:
             undo.callback(self._log_writer.close)
         else:
             self._log_writer = self._given_writer
-        self._attempt_log = AttemptLog(self._log_writer, config.log_format, colours=colourful(sys.stderr))
+        self._attempt_log = AttemptLog(self._log_writer, config.log_format, colors=supports_color(sys.stderr))
         self._traces = self._make_traces(undo)
         self._parts = build_engine(
             self._database,
@@ -477,7 +477,7 @@ class Application:
             self._database,
             self._parts.jobs,
             self._clock,
-            SmtpServer.configured(self._config),
+            SmtpServer.from_config(self._config),
             sender=parse_mailbox(self._config.mail_from or ""),
             public_url=self._public_url(),
             link_key=self._link_key(),

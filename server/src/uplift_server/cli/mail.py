@@ -48,14 +48,14 @@ def send_trial(
 async def _send_trial(config: Config, address: str) -> str:
     """Hand over a mail; to which server. Raises CliError."""
     # Commands that send no mail start faster without these.
-    from uplift_server.mail.emails import trial  # noqa: PLC0415
+    from uplift_server.mail.emails import compose_test_email  # noqa: PLC0415
     from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
     from uplift_server.mail.messages import message  # noqa: PLC0415
     from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
 
-    relay, sender = SmtpServer.configured(config), parse_mailbox(config.mail_from or "")
+    relay, sender = SmtpServer.from_config(config), parse_mailbox(config.mail_from or "")
     made = message(
-        trial(config.public_url),
+        compose_test_email(config.public_url),
         sender=sender,
         recipient=address,
         message_id=uuid.uuid4().hex,

@@ -9,7 +9,7 @@ from typing import Final
 
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, ConfigProblem
-from uplift_server.config.kinds import POSTGRESQL, SQLITE, WrongValue, direct_database_url
+from uplift_server.config.kinds import POSTGRESQL, SQLITE, InvalidValue, direct_database_url
 from uplift_server.config.secret_key import NAME, read_key
 from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.sqlite.connection import FileLock
@@ -70,7 +70,7 @@ def _target(text: str) -> str:
         raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
     try:
         return direct_database_url(text)
-    except WrongValue as wrong:
+    except InvalidValue as wrong:
         raise CliError(f"the target {wrong.reason}", wrong.remedy, ExitCode.USAGE) from wrong
 
 

@@ -20,7 +20,7 @@ import uvloop
 from uplift_server.cli.advice import ADVICE, REMEDY_WITHOUT_KEY
 from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.observe.logs import set_up
+from uplift_server.observe.logs import configure_logs
 from uplift_server.store.errors import Unavailable
 from uplift_webhooks.api import ApiFailure
 from uplift_webhooks.api.client import api_error
@@ -273,7 +273,7 @@ def _momentary(config: Config) -> Iterator[Calls]:
     """
     # On the terminal its log would bury what the command has to say.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")
-    set_up(own.log_format)
+    configure_logs(own.log_format)
     key = new_operator_key()
     server = _Momentary(own, key)
     host, port = server.start()

@@ -23,7 +23,7 @@ from uplift_server.core.durations import format_duration
 from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.log_writer import LogWriter, QueuedStream, raw_stream
-from uplift_server.observe.logs import set_up
+from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.output import Output
 
@@ -70,7 +70,7 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
     """
     config = session.config()
     log_writer = _queue_streams()
-    set_up(config.log_format)
+    configure_logs(config.log_format)
     stop_limit = StopLimit(log_writer)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -3,7 +3,7 @@
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.secret_key import check_database, publish_key, secret_key
 from uplift_server.config.settings import OTHER_TOOLS, SETTINGS, Config, Setting
-from uplift_server.config.sources import FILE_NAME, Described, describe, find_file, load
+from uplift_server.config.sources import FILE_NAME, DescribedSetting, describe, find_file, load
 
 __all__ = [
     "SETTINGS",
@@ -12,7 +12,7 @@ __all__ = [
     "load",
     "find_file",
     "describe",
-    "Described",
+    "DescribedSetting",
     "secret_key",
     "publish_key",
     "check_database",

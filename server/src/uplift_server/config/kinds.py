@@ -1,4 +1,4 @@
-"""What one value may be: functions from an operator's text to a value, which raise WrongValue for anything else.
+"""What one value may be: functions from an operator's text to a value, which raise InvalidValue for anything else.
 
 Each is as strict as it can be without asking the world outside; what only a try can tell, `doctor` tries.
 """
@@ -34,11 +34,11 @@ _CODES: Final = "write signs such as @, / and # in user and password as %-codes 
 
 _BRACKETED: Final = re.compile(r"\[([^]]*)\](:.*)?")
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
-SEALING_KEY_BYTES: Final = 32
+ENCRYPTION_KEY_BYTES: Final = 32
 MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
 
 
-class WrongValue(ValueError):
+class InvalidValue(ValueError):
     """Why one value was refused, and what to write instead."""
 
     def __init__(self, reason: str, remedy: str) -> None:
@@ -51,7 +51,7 @@ def frame_ancestors(text: str) -> str:
     """Origins with spaces between, as Content-Security-Policy reads them; `*.` stands for every name below a host."""
     origins = text.split()
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
-        raise WrongValue(
+        raise InvalidValue(
             "does not name origins",
             "write such as https://app.example.com or https://*.example.com, with spaces between",
         )
@@ -66,9 +66,9 @@ def duration(low: str, high: str) -> Callable[[str], int]:
         try:
             value = parse_duration(text)
         except ValueError as error:
-            raise WrongValue("is no duration", f"write a number with its unit, {low} to {high}") from error
+            raise InvalidValue("is no duration", f"write a number with its unit, {low} to {high}") from error
         if not low_ms <= value <= high_ms:
-            raise WrongValue("is out of range", f"choose {low} to {high}")
+            raise InvalidValue("is out of range", f"choose {low} to {high}")
         return value
 
     return parse
@@ -79,7 +79,7 @@ def count(low: int, high: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
-            raise WrongValue(f"is not a whole number from {low} to {high}", f"choose one from {low} to {high}")
+            raise InvalidValue(f"is not a whole number from {low} to {high}", f"choose one from {low} to {high}")
         return int(text)
 
     return parse
@@ -90,7 +90,7 @@ def switch(text: str) -> bool:
     try:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
     except KeyError:
-        raise WrongValue("is neither true nor false", "write true or false") from None
+        raise InvalidValue("is neither true nor false", "write true or false") from None
 
 
 def retention(text: str) -> int:
@@ -99,33 +99,33 @@ def retention(text: str) -> int:
         return 0
     try:
         return duration("1m", "3650d")(text)
-    except WrongValue as wrong:
-        raise WrongValue(wrong.reason, f"{wrong.remedy}, or 0 to keep everything") from wrong
+    except InvalidValue as wrong:
+        raise InvalidValue(wrong.reason, f"{wrong.remedy}, or 0 to keep everything") from wrong
 
 
 def schedule(text: str) -> tuple[int, ...]:
     """Milliseconds of each delay between commas; none for an empty text."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
-        raise WrongValue(f"has {len(parts)} delays", f"write at most {DELAYS_MAX}")
+        raise InvalidValue(f"has {len(parts)} delays", f"write at most {DELAYS_MAX}")
     parse = duration("1ms", "30d")
     delays: list[int] = []
     for number, part in enumerate(parts, 1):
         try:
             delays.append(parse(part))
-        except WrongValue as wrong:
+        except InvalidValue as wrong:
             remedy = "write delays between commas such as 5s,5m,2h (1ms to 30d each), or nothing for a single attempt"
-            raise WrongValue(f"has a delay, number {number}, that {wrong.reason}", remedy) from wrong
+            raise InvalidValue(f"has a delay, number {number}, that {wrong.reason}", remedy) from wrong
     return tuple(delays)
 
 
 def direct_database_url(text: str) -> str:
     """The address of a PostgreSQL database without a pooler."""
     if not text.startswith(POSTGRESQL):
-        raise WrongValue("is no PostgreSQL URL", "write postgresql://user:password@host:port/database")
+        raise InvalidValue("is no PostgreSQL URL", "write postgresql://user:password@host:port/database")
     url = _postgresql_url(text)
     if "pooler" in dict(parse_qsl(split_postgres_url(url).query)):
-        raise WrongValue("goes through a pooler", "name the database's own address, and leave pooler out")
+        raise InvalidValue("goes through a pooler", "name the database's own address, and leave pooler out")
     return url
 
 
@@ -134,13 +134,13 @@ def database_url(text: str) -> str:
     if text.startswith(POSTGRESQL):
         return _postgresql_url(text)
     if not text.startswith(SQLITE) or not text[len(SQLITE) :].strip("/"):
-        raise WrongValue(
+        raise InvalidValue(
             "is the address of neither a SQLite file nor a PostgreSQL database",
             "write sqlite:///directory/file.db, with a fourth slash before an absolute path, or"
             " postgresql://user:password@host:port/database",
         )
     if "?" in text or "#" in text or text.endswith("/"):
-        raise WrongValue(
+        raise InvalidValue(
             "has parameters or names a directory", "write sqlite:///directory/file.db and nothing after it"
         )
     return text
@@ -152,26 +152,28 @@ def _postgresql_url(text: str) -> str:
         parts = split_postgres_url(text)
         listed = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise WrongValue("is no URL", remedy) from None
+        raise InvalidValue("is no URL", remedy) from None
     if text.count("@") > 1:
-        raise WrongValue("has more than one @", _CODES)
+        raise InvalidValue("has more than one @", _CODES)
     _check_hosts(parts.hosts.split(","))
     if parts.fragment or " " in text or not text.isascii() or not {"[", "]"}.isdisjoint(parts.userinfo or ""):
-        raise WrongValue("is no URL", remedy)
+        raise InvalidValue("is no URL", remedy)
     if not parts.path.strip("/"):
-        raise WrongValue("names no database", remedy)
+        raise InvalidValue("names no database", remedy)
     given = dict(listed)
     if len(given) < len(listed):
-        raise WrongValue("has a parameter twice", "leave one of them")
+        raise InvalidValue("has a parameter twice", "leave one of them")
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
-        raise WrongValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")
+        raise InvalidValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")
     _check_hosts_given(given, beside=parts.hosts)
     if (wanted := given.get("target_session_attrs", "any")) not in _SESSIONS:
-        raise WrongValue(f"has target_session_attrs={wanted}", f"write one of {', '.join(_SESSIONS)}, or leave it out")
+        raise InvalidValue(
+            f"has target_session_attrs={wanted}", f"write one of {', '.join(_SESSIONS)}, or leave it out"
+        )
     _check_encryption(given)
     if given.get("pooler", "transaction") != "transaction":
-        raise WrongValue(f"has pooler={given['pooler']}", "write pooler=transaction, or leave it out")
+        raise InvalidValue(f"has pooler={given['pooler']}", "write pooler=transaction, or leave it out")
     return text
 
 
@@ -186,7 +188,7 @@ def _check_hosts(hosts: Sequence[str]) -> None:
         try:
             name.encode("idna")
         except UnicodeError:
-            raise WrongValue(f"has the host {name!r}, which none can have", "correct it") from None
+            raise InvalidValue(f"has the host {name!r}, which none can have", "correct it") from None
 
 
 def _check_bracketed(host: str) -> None:
@@ -196,7 +198,7 @@ def _check_bracketed(host: str) -> None:
             raise ValueError
         IPv6Address(unquote(found[1]))
     except ValueError:
-        raise WrongValue(
+        raise InvalidValue(
             f"has the host {host!r}, which is not an IPv6 address", "write one such as [2001:db8::1]"
         ) from None
     _check_port((found[2] or ":")[1:])
@@ -206,40 +208,42 @@ def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
     for name in ("host", "port"):
         if beside and name in given:
             remedy = "write all of them before the database's name, each as host:port"
-            raise WrongValue(f"has the parameter {name} beside hosts", remedy)
+            raise InvalidValue(f"has the parameter {name} beside hosts", remedy)
     hosts, ports = given.get("host", "").split(","), given.get("port", "").split(",")
     _check_all_named(hosts)
     if any(host.count(":") > 1 and host[:1] not in "[/" for host in hosts):
-        raise WrongValue("has an IPv6 address without brackets", "write it as [2001:db8::1]")
+        raise InvalidValue("has an IPv6 address without brackets", "write it as [2001:db8::1]")
     if len(ports) > 1 and "" in ports:
-        raise WrongValue("has a comma without a port beside it", "write a port for every host, or one for all")
+        raise InvalidValue("has a comma without a port beside it", "write a port for every host, or one for all")
     for port in ports:
         _check_port(port)
 
 
 def _check_all_named(hosts: Sequence[str]) -> None:
     if len(hosts) > 1 and "" in hosts:
-        raise WrongValue("has a comma without a host beside it", "name all hosts, with a comma between two")
+        raise InvalidValue("has a comma without a host beside it", "name all hosts, with a comma between two")
 
 
 def _check_port(port: str) -> None:
     if port and not port.isdecimal():
         # Not what it is: a password with a / ends up here.
-        raise WrongValue("has a port that is no number", f"write one from 1 to 65535, or leave it out; {_CODES}")
+        raise InvalidValue("has a port that is no number", f"write one from 1 to 65535, or leave it out; {_CODES}")
     if port and not 0 < int(port) < 65_536:
-        raise WrongValue(f"has the port {port}", "write a number from 1 to 65535, or leave it out")
+        raise InvalidValue(f"has the port {port}", "write a number from 1 to 65535, or leave it out")
 
 
 def _check_encryption(given: Mapping[str, str]) -> None:
     mode = given.get("sslmode", "prefer")
     if mode not in _SSLMODES:
-        raise WrongValue(f"has sslmode={mode}", f"write one of {', '.join(_SSLMODES)}, or leave it out")
+        raise InvalidValue(f"has sslmode={mode}", f"write one of {', '.join(_SSLMODES)}, or leave it out")
     if given.get("sslrootcert") == "system" and mode != "verify-full":
-        raise WrongValue("has sslrootcert=system without sslmode=verify-full", "write both")
+        raise InvalidValue("has sslrootcert=system without sslmode=verify-full", "write both")
     for name in ("sslrootcert", "sslcert", "sslkey"):
         path = given.get(name)
         if path and (name, path) != ("sslrootcert", "system") and not _is_file(path):
-            raise WrongValue(f"has {name}={path}, no file that can be read", "name a file in PEM form, or leave it out")
+            raise InvalidValue(
+                f"has {name}={path}, no file that can be read", "name a file in PEM form, or leave it out"
+            )
 
 
 def without_password(url: str) -> str:
@@ -258,7 +262,7 @@ def address(text: str) -> str:
             raise ValueError
         return str(ip_address(text))
     except ValueError:
-        raise WrongValue("is no IP address", "write one such as 192.0.2.10 or 2001:db8::10") from None
+        raise InvalidValue("is no IP address", "write one such as 192.0.2.10 or 2001:db8::10") from None
 
 
 def addresses(text: str) -> tuple[str, ...]:
@@ -271,7 +275,7 @@ def networks(text: str) -> tuple[str, ...]:
     try:
         return tuple(str(each) for each in parse_networks(text)) if text else ()
     except ValueError:
-        raise WrongValue(
+        raise InvalidValue(
             "is no list of addresses and networks", "write 127.0.0.1,10.0.0.0/8 for one of each, between commas"
         ) from None
 
@@ -281,7 +285,7 @@ def published_addresses(text: str) -> tuple[str, ...]:
     try:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:
-        raise WrongValue(
+        raise InvalidValue(
             "is no list of addresses, of which each may have an instant",
             "write 192.0.2.10,192.0.2.11@2026-12-01T00:00:00Z for one address in use and one from that instant on",
         ) from None
@@ -291,9 +295,11 @@ def source_addresses(text: str) -> tuple[str, ...]:
     """IP addresses to send from: one, or one of each version between commas."""
     found = addresses(text)
     if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
-        raise WrongValue("is no address to send from", "name one of this machine's own")
+        raise InvalidValue("is no address to send from", "name one of this machine's own")
     if len(found) != len({":" in each for each in found}):
-        raise WrongValue("has two addresses of one version", "write one IPv4 address, one IPv6 address, or one of each")
+        raise InvalidValue(
+            "has two addresses of one version", "write one IPv4 address, one IPv6 address, or one of each"
+        )
     return found
 
 
@@ -306,7 +312,7 @@ def host(text: str) -> str:
         label and len(label) <= 63 and label.isascii() and label.replace("-", "").replace("_", "").isalnum()
         for label in labels
     ):
-        raise WrongValue(
+        raise InvalidValue(
             "is neither an address nor a host name", "write 127.0.0.1 (this machine) or 0.0.0.0 (every one)"
         )
     return text
@@ -322,13 +328,13 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
             parts = urlsplit(text)
             port, host = parts.port, parts.hostname
         except ValueError:
-            raise WrongValue("is no URL", remedy) from None
+            raise InvalidValue("is no URL", remedy) from None
         if parts.scheme not in schemes or not host or port == 0 or " " in text or not text.isascii():
-            raise WrongValue(f"is no URL that begins with {allowed}", remedy)
+            raise InvalidValue(f"is no URL that begins with {allowed}", remedy)
         if parts.query or parts.fragment or text[-1] in "?#" or (parts.path.strip("/") and not path):
-            raise WrongValue("has parts a URL here must not have", remedy)
+            raise InvalidValue("has parts a URL here must not have", remedy)
         if "@" in parts.netloc and not userinfo:
-            raise WrongValue("has a user name or password in it", remedy)
+            raise InvalidValue("has a user name or password in it", remedy)
         return text.rstrip("/")
 
     return parse
@@ -340,7 +346,7 @@ def mail_server(text: str) -> str:
         parse_mail_server(text)
     except ValueError as error:
         remedy = "write smtp://[user:password@]host[:port], or smtps:// for TLS from the start"
-        raise WrongValue(str(error), remedy) from None
+        raise InvalidValue(str(error), remedy) from None
     return text
 
 
@@ -350,21 +356,21 @@ def mailbox(text: str) -> str:
         parse_mailbox(text)
     except ValueError:
         remedy = "write webhooks@example.com, or Uplift Webhooks <webhooks@example.com>"
-        raise WrongValue("is no mail address", remedy) from None
+        raise InvalidValue("is no mail address", remedy) from None
     return text
 
 
 def email(text: str) -> str:
     """A mail address alone."""
     if check_email(text) is not None:
-        raise WrongValue("is no mail address", "write one such as operations@example.com")
+        raise InvalidValue("is no mail address", "write one such as operations@example.com")
     return text
 
 
 def token(text: str) -> str:
     """What a program shows to be let in somewhere."""
     if not 16 <= len(text) <= 256 or not all("!" <= character <= "~" for character in text):
-        raise WrongValue(
+        raise InvalidValue(
             "is not 16 to 256 printable ASCII characters without spaces",
             "make one with: head -c 32 /dev/urandom | base64",
         )
@@ -374,7 +380,7 @@ def token(text: str) -> str:
 def operator_key(text: str) -> str:
     """The text of an operator key."""
     if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():
-        raise WrongValue(
+        raise InvalidValue(
             "is no operator key: op_ and 13 to 253 more characters of ASCII without spaces",
             'make one with: echo "op_$(head -c 24 /dev/urandom | base64 | tr +/ -_)"',
         )
@@ -386,16 +392,16 @@ def secret_key(text: str) -> str:
     try:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise WrongValue("is not base64", MAKE_KEY) from None
-    if len(key) != SEALING_KEY_BYTES:
-        raise WrongValue(f"is {len(key)} bytes, not {SEALING_KEY_BYTES}", MAKE_KEY)
+        raise InvalidValue("is not base64", MAKE_KEY) from None
+    if len(key) != ENCRYPTION_KEY_BYTES:
+        raise InvalidValue(f"is {len(key)} bytes, not {ENCRYPTION_KEY_BYTES}", MAKE_KEY)
     return text
 
 
 def file(text: str) -> str:
     """The path of a file that is there."""
     if not _is_file(text):
-        raise WrongValue("is no file that can be read", "name a file of certificates in PEM form")
+        raise InvalidValue("is no file that can be read", "name a file of certificates in PEM form")
     return text
 
 
@@ -409,5 +415,5 @@ def _is_file(path: str) -> bool:
 def log_format(text: str) -> str:
     """The form of log lines."""
     if text not in ("console", "json", "none"):
-        raise WrongValue("is no log format", "write console, json or none")
+        raise InvalidValue("is no log format", "write console, json or none")
     return text

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from uplift_server.config.kinds import MAKE_KEY, SEALING_KEY_BYTES, WrongValue
+from uplift_server.config.kinds import ENCRYPTION_KEY_BYTES, MAKE_KEY, InvalidValue
 from uplift_server.config.kinds import secret_key as parse
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import Config
@@ -93,7 +93,7 @@ def _draft(path: Path) -> Path:
 
 def new_key() -> str:
     """A random key as base64."""
-    return base64.b64encode(os.urandom(SEALING_KEY_BYTES)).decode("ascii")
+    return base64.b64encode(os.urandom(ENCRYPTION_KEY_BYTES)).decode("ascii")
 
 
 def read_key(path: Path) -> str:
@@ -101,7 +101,7 @@ def read_key(path: Path) -> str:
     try:
         text = path.read_text(encoding="ascii").strip()
         parse(text)
-    except WrongValue as wrong:
+    except InvalidValue as wrong:
         problem = ConfigProblem(f"{NAME} (in {path})", wrong.reason, "put the right key back from a copy")
         raise ConfigError(problem) from wrong
     except UnicodeDecodeError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from uplift_server.config.kinds import WrongValue, published_addresses, schedule, without_password
+from uplift_server.config.kinds import InvalidValue, published_addresses, schedule, without_password
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import (
     BY_KEY,
@@ -57,7 +57,7 @@ def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool
         source, text = given.get(setting.name, ("default", setting.default))
         try:
             values[setting.attribute] = _parse(setting, text)
-        except WrongValue as wrong:
+        except InvalidValue as wrong:
             where = "" if source == "environment" else f" (in {source})"
             problems.append(ConfigProblem(setting.name + where, wrong.reason, wrong.remedy))
     if not problems:
@@ -73,9 +73,9 @@ def _parse(setting: Setting, text: str | None) -> Value:
     if text is None or (text == "" and setting.default is None):
         return None
     if not text.isprintable() or len(text) > VALUE_CHARACTERS_MAX:
-        raise WrongValue("has characters that cannot be printed, or too many", "write it again")
+        raise InvalidValue("has characters that cannot be printed, or too many", "write it again")
     if text == "" and setting.parse not in (schedule, published_addresses):
-        raise WrongValue("is empty", f"give it a value, or remove it to have {setting.default}")
+        raise InvalidValue("is empty", f"give it a value, or remove it to have {setting.default}")
     return setting.parse(text)
 
 
@@ -164,7 +164,7 @@ def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class DescribedSetting:
     """A setting's value and where it came from, for people. Secrets are masked."""
 
     setting: Setting
@@ -172,12 +172,12 @@ class Described:
     source: str
 
 
-def describe(config: Config) -> list[Described]:
+def describe(config: Config) -> list[DescribedSetting]:
     """Every setting in the table's order."""
     return [_described(config, setting) for setting in SETTINGS]
 
 
-def _described(config: Config, setting: Setting) -> Described:
+def _described(config: Config, setting: Setting) -> DescribedSetting:
     source, text = config.given.get(setting.name, ("default", setting.default))
     if text is None:
         value = getattr(config, setting.attribute)
@@ -191,4 +191,4 @@ def _described(config: Config, setting: Setting) -> Described:
         text = "•" * 8
     elif setting.attribute in ("database_url", "database_direct_url"):
         text = without_password(text)
-    return Described(setting, text, source)
+    return DescribedSetting(setting, text, source)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 
 
-class Status(Named):
+class Status(NamedCode):
     """The status of a delivery. The store keeps the number."""
 
     PENDING = 0
@@ -23,7 +23,7 @@ class Status(Named):
     CANCELLED = 4
 
 
-class Trigger(Named):
+class Trigger(NamedCode):
     """The cause of an attempt. The store keeps the number."""
 
     SCHEDULE = 0
@@ -32,7 +32,7 @@ class Trigger(Named):
     TEST = 3
 
 
-class FailedReason(Named):
+class FailedReason(NamedCode):
     """Why a delivery is `failed`. The store keeps the number."""
 
     EXHAUSTED = 1
@@ -201,7 +201,7 @@ ENDED: Final = statuses(Event.REPLAY)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class NextState:
     """The state of a delivery after it was settled.
 
     `due_at` (Unix ms) is set if and only if the delivery stays pending.
@@ -212,24 +212,24 @@ class Verdict:
     failed_reason: FailedReason | None = None
 
 
-DELIVERED: Final = Verdict(Status.DELIVERED)
+DELIVERED: Final = NextState(Status.DELIVERED)
 """After a successful attempt."""
-CANCELLED: Final = Verdict(Status.CANCELLED)
-HELD: Final = Verdict(Status.HELD)
-EXHAUSTED: Final = Verdict(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
-EXPIRED: Final = Verdict(Status.FAILED, failed_reason=FailedReason.EXPIRED)
+CANCELLED: Final = NextState(Status.CANCELLED)
+HELD: Final = NextState(Status.HELD)
+EXHAUSTED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
+EXPIRED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXPIRED)
 # Constants: looking up a member of an enumeration takes longer than a rule.
 _PENDING: Final = Status.PENDING
 _TEST: Final = Trigger.TEST
 
 
-def previous(status: Status | None, due_at: int) -> Verdict | None:
+def previous(status: Status | None, due_at: int) -> NextState | None:
     """Return the state before a resend, replay, or test, from what the delivery remembers; None for other attempts."""
     if status is None:
         return None
     if status is _PENDING:
-        return Verdict(_PENDING, due_at)
-    return EXHAUSTED if status is Status.FAILED else Verdict(status)
+        return NextState(_PENDING, due_at)
+    return EXHAUSTED if status is Status.FAILED else NextState(status)
 
 
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
@@ -242,7 +242,7 @@ def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int 
     return enabled and (expires_at is None or now_ms < expires_at)
 
 
-def after_skip(*, before: Verdict | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> Verdict:
+def after_skip(*, before: NextState | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> NextState:
     """Decide the state of a leased delivery that may not be sent (`Event.SKIP`).
 
     `before` is its `previous` state. `off`: the endpoint is paused or disabled, and does not drop held deliveries.
@@ -253,12 +253,12 @@ def after_skip(*, before: Verdict | None, deleted: bool, off: bool, expires_at: 
         return CANCELLED
     if expires_at is not None and expires_at <= now_ms:
         return EXPIRED
-    return HELD if off else Verdict(_PENDING, now_ms)
+    return HELD if off else NextState(_PENDING, now_ms)
 
 
 def after_failure(
     *,
-    before: Verdict | None,
+    before: NextState | None,
     off: bool,
     scheduled_attempts: int,
     schedule: RetrySchedule,
@@ -266,7 +266,7 @@ def after_failure(
     expires_at: int | None,
     retry_after_ms: int | None,
     draw: float,
-) -> Verdict:
+) -> NextState:
     """Decide the state of a delivery after a failed attempt (`Event.FAIL`).
 
     `before` and `off` are those of `after_skip`. `scheduled_attempts` counts the attempts of the retry schedule,
@@ -280,4 +280,4 @@ def after_failure(
     due_at = now_ms + max(delay_ms, retry_after_ms or 0)
     if expires_at is not None and due_at >= expires_at:
         return EXPIRED
-    return HELD if off else Verdict(_PENDING, due_at)
+    return HELD if off else NextState(_PENDING, due_at)

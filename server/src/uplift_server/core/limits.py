@@ -18,7 +18,7 @@ EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 # Any other request to the HTTP API.
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # Its line and headers, which arrive in reads of up to 256 KiB: the bound is on what is held from one read to the next.
-REQUEST_HEAD_BYTES_MAX = 64 * 1024
+REQUEST_HEADERS_BYTES_MAX = 64 * 1024
 # Bodies that are not complete yet: of all operators, of all accounts, and of all visitors who are not signed in. The
 # second limit is for one account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
@@ -34,7 +34,7 @@ REQUEST_ENTRIES_MAX = 1_000
 # Lists and objects in a whole request that is read into values, which each cost the collector of garbage time.
 REQUEST_CONTAINERS_MAX = 20_000
 # What is wrong with one request, as far as it is told.
-PROBLEMS_TOLD_MAX = 100
+PROBLEMS_LISTED_MAX = 100
 
 # Event types
 JSON_DEPTH_MAX = 64
@@ -101,10 +101,10 @@ PAGE_ITEMS_DEFAULT = 50
 PAGE_ITEMS_MAX = 500
 
 # One attempt
-RESPONSE_HEAD_BYTES_MAX = 32 * 1024
+RESPONSE_HEADERS_BYTES_MAX = 32 * 1024
 RESPONSE_BODY_BYTES_READ_MAX = 64 * 1024
 RESPONSE_BODY_BYTES_STORED_MAX = 4 * 1024
-RESPONSE_HEAD_BYTES_STORED_MAX = 4 * 1024
+RESPONSE_HEADERS_BYTES_STORED_MAX = 4 * 1024
 ERROR_CHARACTERS_MAX = 300
 RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 

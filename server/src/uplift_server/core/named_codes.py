@@ -3,7 +3,7 @@
 from enum import IntEnum
 
 
-class Named(IntEnum):
+class NamedCode(IntEnum):
     """An enumeration whose members have a number, which the store keeps, and a name for the outside world."""
 
     text: str

@@ -10,18 +10,18 @@ _INSTANTS_KEPT: Final = 64
 
 
 @lru_cache(_INSTANTS_KEPT)
-def instant_text(ms: int) -> str:
+def format_timestamp(ms: int) -> str:
     """`2026-01-31T12:00:00.000Z` of a Unix time in ms."""
     # What is stored together has one instant, which is told in each body and each answer.
     return f"{_second_text(ms // 1000)}.{ms % 1000:03d}Z"
 
 
-def optional_instant_text(ms: int | None) -> str | None:
+def format_optional_timestamp(ms: int | None) -> str | None:
     """The same where there may be none."""
-    return None if ms is None else instant_text(ms)
+    return None if ms is None else format_timestamp(ms)
 
 
-def parse_instant(text: str) -> int:
+def parse_timestamp(text: str) -> int:
     """The Unix time in ms of an ISO 8601 instant with its offset from UTC. ValueError saying what is wrong."""
     try:
         instant = datetime.fromisoformat(text)

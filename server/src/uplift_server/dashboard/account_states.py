@@ -1,11 +1,11 @@
 """How an account fares, in one sentence."""
 
-from uplift_server.core.operations.statistics import Numbers
+from uplift_server.core.operations.statistics import Statistics
 from uplift_server.dashboard import words
 from uplift_server.service.endpoint_problems import EndpointProblems
 
 
-def account_sentence(troubles: EndpointProblems, numbers: Numbers, span: str) -> tuple[str, str]:
+def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
     """How an account fares: a class for its colour, and one sentence.
 
     `numbers` are of the time that `span` names, such as `the last 24 hours`.
@@ -25,7 +25,7 @@ def account_sentence(troubles: EndpointProblems, numbers: Numbers, span: str) ->
     return _of_what_works(troubles, numbers, span)
 
 
-def _of_what_works(troubles: EndpointProblems, numbers: Numbers, span: str) -> tuple[str, str]:
+def _of_what_works(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
     """Of an account whose endpoints answer."""
     if troubles.shown:
         count = len(troubles.shown)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Numbers, Period, Series
+from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Period, Series, Statistics
 from uplift_server.dashboard import words
 from uplift_server.dashboard.charts import Column, Line, Part
 from uplift_server.dashboard.words import OUTCOMES
@@ -37,8 +37,8 @@ def attempt_columns(series: Series) -> list[Column]:
         Column(
             stretch(bucket, series.bucket_ms),
             (
-                Part("succeeded", "delivered", succeeded(bucket.numbers)),
-                Part("failed", "failed", sum(bucket.numbers.failures.values())),
+                Part("succeeded", "delivered", succeeded(bucket.statistics)),
+                Part("failed", "failed", sum(bucket.statistics.failures.values())),
             ),
         )
         for bucket in series.buckets
@@ -47,14 +47,14 @@ def attempt_columns(series: Series) -> list[Column]:
 
 def latency_lines(series: Series) -> tuple[list[str], list[Line]]:
     """How long the attempts of each bucket took, and what the buckets are called."""
-    numbers = [bucket.numbers for bucket in series.buckets]
+    numbers = [bucket.statistics for bucket in series.buckets]
     return [stretch(bucket, series.bucket_ms) for bucket in series.buckets], [
         Line("p50", "p50", tuple(each.p50_ms for each in numbers)),
         Line("p95", "p95", tuple(each.p95_ms for each in numbers)),
     ]
 
 
-def failure_counts(numbers: Numbers) -> list[tuple[str, int, tuple[Part, Part]]]:
+def failure_counts(numbers: Statistics) -> list[tuple[str, int, tuple[Part, Part]]]:
     """The classes of failed attempts, how many there were, and their share as a bar; the most frequent first."""
     counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
     whole = sum(count for _, count in counts)
@@ -64,24 +64,24 @@ def failure_counts(numbers: Numbers) -> list[tuple[str, int, tuple[Part, Part]]]
     ]
 
 
-def succeeded(numbers: Numbers) -> int:
+def succeeded(numbers: Statistics) -> int:
     """How many attempts succeeded."""
     return numbers.outcomes.get(Outcome.DELIVERED, 0)
 
 
-def attempt_words(numbers: Numbers) -> str:
+def attempt_words(numbers: Statistics) -> str:
     """How attempts ended, in words: `12 attempts succeeded, 1 failed`."""
     good = succeeded(numbers)
     failed = sum(numbers.failures.values())
     return f"{words.count(good)} attempt{'' if good == 1 else 's'} succeeded, {words.count(failed)} failed"
 
 
-def success_share(numbers: Numbers) -> float | None:
+def success_share(numbers: Statistics) -> float | None:
     """Which share of the attempts succeeded, 0 to 1; None where there was none."""
     return succeeded(numbers) / numbers.attempts if numbers.attempts else None
 
 
-def status_words(numbers: Numbers) -> str:
+def status_words(numbers: Statistics) -> str:
     """What became of deliveries, in words: `12 delivered, 1 failed`."""
     counts = {name: getattr(numbers, name) for name in STATUSES}
     told = [f"{words.count(count)} {name}" for name, count in counts.items() if count]
@@ -98,5 +98,5 @@ def stretch(bucket: Bucket, length_ms: int) -> str:
 
 
 def _of(bucket: Bucket, status: str) -> int:
-    count: int = getattr(bucket.numbers, status)
+    count: int = getattr(bucket.statistics, status)
     return count

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 
 from uplift_server.core.problems import Problem
-from uplift_server.core.timestamps import parse_instant
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.errors import Malformed, PayloadTooLarge
 from uplift_server.service.idempotency import Repeat
 from uplift_server.service.unfinished_bodies import Reservation
@@ -77,7 +77,7 @@ class Form:
             text += "T00:00"
         zoned = text if _OFFSET.search(text) else f"{text}Z"
         try:
-            return parse_instant(zoned)
+            return parse_timestamp(zoned)
         except ValueError:
             problems.append(Problem(name, "instant_invalid", "Write an instant in UTC, such as 2026-01-31T12:00."))
             return None

@@ -20,7 +20,7 @@ from uplift_server.core import ids
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.texts import printable
-from uplift_server.core.timestamps import instant_text, parse_instant
+from uplift_server.core.timestamps import format_timestamp, parse_timestamp
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
@@ -111,7 +111,7 @@ def _environment() -> Environment:
 
 def instant(ms: int) -> str:
     """An instant for machines."""
-    return instant_text(ms)
+    return format_timestamp(ms)
 
 
 def clock(ms: int) -> str:
@@ -141,7 +141,7 @@ def with_code(text: str) -> Markup:
 
 def _time(text: str) -> Markup | str:
     try:
-        at = parse_instant(text)
+        at = parse_timestamp(text)
     except ValueError:
         # A receiver's text may look like an instant, too.
         return text

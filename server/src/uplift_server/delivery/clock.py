@@ -31,17 +31,17 @@ class DatabaseTime:
     def __init__(self, ticks_ns: Callable[[], int] = _ticks_ns) -> None:
         """`ticks_ns` goes on by itself, also while the machine sleeps, from wherever it began."""
         self._ticks_ns = ticks_ns
-        self._readings: deque[Reading] = deque(maxlen=READINGS_KEPT)
+        self._readings: deque[ClockReading] = deque(maxlen=READINGS_KEPT)
         self._offset_ns: int | None = None
 
     def ticks_ms(self) -> float:
         """What readings are made with."""
         return self._ticks_ns() / 1_000_000
 
-    def learn(self, reading: Reading) -> None:
+    def learn(self, reading: ClockReading) -> None:
         """Take in a reading of the database's clock."""
         self._readings.append(reading)
-        self._offset_ns = int(best(self._readings).offset_ms * 1_000_000)
+        self._offset_ns = int(best_reading(self._readings).offset_ms * 1_000_000)
 
     def now_ns(self) -> int:
         """Unix time in ns; until the first reading, as the machine has it."""

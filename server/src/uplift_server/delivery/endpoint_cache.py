@@ -20,7 +20,7 @@ from uplift_server.core.deliveries.health import Health
 from uplift_server.core.events.schema_cost import SchemaCost
 from uplift_server.core.events.schema_graph import SchemaGraph
 from uplift_server.core.events.subscriptions import Subscription
-from uplift_server.core.http.request_headers import HeadTemplate, head_template
+from uplift_server.core.http.request_headers import RequestHeadersTemplate, request_headers_template
 from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MAX
@@ -145,7 +145,9 @@ class RequestParts:
 
     __slots__ = ("_signer_afterwards", "head", "signer", "signer_until", "target", "url")
 
-    def __init__(self, url: EndpointUrl, account_seq: int, head: HeadTemplate, secrets: SecretPair[str]) -> None:
+    def __init__(
+        self, url: EndpointUrl, account_seq: int, head: RequestHeadersTemplate, secrets: SecretPair[str]
+    ) -> None:
         """`secrets` are decrypted."""
         self.url = url
         self.target = Target(url.host, url.port, url.encrypted, account_seq)
@@ -382,7 +384,7 @@ class EndpointCache:
             endpoint = prefixed(ENDPOINT, record.id)
             _log.error("stored endpoint url is invalid", endpoint=endpoint, cause=url.message)
             url = _UNREACHABLE
-        head = head_template(
+        head = request_headers_template(
             path=url.path,
             host_header=url.host_header,
             user_agent=self._user_agent,
@@ -431,6 +433,6 @@ class EndpointCache:
         found = self._matches.get(key)
         if found is None:
             found = self._matches[key] = tuple(
-                endpoint for endpoint in self.endpoints_of(account_seq) if endpoint.subscription.wants(event_type)
+                endpoint for endpoint in self.endpoints_of(account_seq) if endpoint.subscription.matches(event_type)
             )
         return found

@@ -34,7 +34,7 @@ from uplift_server.delivery.listening.audience import Audience
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.observe.counters import EngineCounters, Refusal, SetAside
+from uplift_server.observe.counters import EngineCounters, Rejection, SetAside
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, LeasedDelivery, NewDelivery, NewEvent
@@ -180,7 +180,7 @@ class Acceptor:
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """The same for drafts that each name their account."""
         if self._closed:
-            raise self._refused(len(drafts), Refusal.STOPPING, "the server is shutting down")
+            raise self._refused(len(drafts), Rejection.STOPPING, "the server is shutting down")
         seq, rows, body_bytes = drafts[0][0], len(drafts), 0
         for account_seq, draft in drafts:
             rows += len(self._cache.matches(account_seq, draft.event_type.name))
@@ -217,14 +217,14 @@ class Acceptor:
             or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
         ):
             text = "the server's queue of events and deliveries to store is full"
-            raise self._refused(events, Refusal.FULL, text)
+            raise self._refused(events, Rejection.FULL, text)
         if (
             account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
             or account.body_bytes >= ACCOUNT_ACCEPTS_BODY_BYTES_MAX
             or account.rows + rows > ACCOUNT_ACCEPTS_WAITING_ROWS_MAX
         ):
             text = "the account's share of the queue of events and deliveries to store is full"
-            raise self._refused(events, Refusal.FULL, text)
+            raise self._refused(events, Rejection.FULL, text)
 
     def _gather(self, group: _Group, now: int) -> None:
         """Create the events of a request and queue them. The next turn of the event loop stores the queue."""
@@ -255,11 +255,11 @@ class Acceptor:
 
     def _give_up(self, group: _Group) -> None:
         if not group.answer.done():
-            refusal = self._refused(len(group.drafts), Refusal.STORE, "the database does not answer")
+            refusal = self._refused(len(group.drafts), Rejection.STORE, "the database does not answer")
             group.answer.set_exception(refusal)
 
-    def _refused(self, events: int, why: Refusal, text: str) -> Unavailable:
-        self._measures.refused[why] += events
+    def _refused(self, events: int, why: Rejection, text: str) -> Unavailable:
+        self._measures.rejected[why] += events
         return Unavailable(text)
 
     def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
@@ -358,7 +358,7 @@ class Acceptor:
                 group.answer.set_result(result)
             else:
                 assert error is not None
-                self._measures.refused[Refusal.STORE] += len(group.events)
+                self._measures.rejected[Rejection.STORE] += len(group.events)
                 group.answer.set_exception(
                     error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
                 )
@@ -395,8 +395,8 @@ class Acceptor:
         repeated = [event.duplicate for stored in results if isinstance(stored, list) for event in stored]
         measures = self._measures
         measures.accepted += repeated.count(False)
-        measures.repeated += repeated.count(True)
-        measures.accepts.note_many(took_us, len(results))
+        measures.duplicates += repeated.count(True)
+        measures.accept_durations.observe_many(took_us, len(results))
 
     def _set_aside(self, group: _Group, error: BaseException) -> None:
         self._measures.set_aside[SetAside.EVENT] += len(group.events)
@@ -445,4 +445,4 @@ class Acceptor:
                 event.expires_at,
                 event.body,
             )
-            self._lanes.push_reserved(lane, leased, Kind.FIRST)
+            self._lanes.push_reserved(lane, leased, AttemptKind.FIRST)

@@ -86,8 +86,8 @@ class Traces:
             return
         self._events.append(event)
         if not event.repeated:
-            self._remember(event.id, event.of_sender)
-            if event.of_sender is not None and traceparent is not None:
+            self._remember(event.id, event.sender_span)
+            if event.sender_span is not None and traceparent is not None:
                 self._to_store[seq] = traceparent
 
     def note_attempts(self, lines: Sequence[AttemptLine]) -> None:
@@ -104,10 +104,10 @@ class Traces:
         self._full[name] = full
         return not full
 
-    def _remember(self, event_id: bytes, of_sender: TraceContext | None) -> None:
+    def _remember(self, event_id: bytes, sender_span: TraceContext | None) -> None:
         if len(self._known) >= KNOWN_MAX:
             del self._known[next(iter(self._known))]
-        self._known[event_id] = of_sender
+        self._known[event_id] = sender_span
 
     async def _run(self) -> None:
         while not self._stopping.is_set():

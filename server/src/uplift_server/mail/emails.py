@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.people.notifications import Notice, NoticeKind
+from uplift_server.core.people.notifications import Notification, NotificationKind
 from uplift_server.mail.email_values import EmailValues, counted
 
 
@@ -30,7 +30,7 @@ class Email:
     """Why it was sent."""
 
 
-def letter(notice: Notice, public_url: str, link_key: bytes) -> Email:
+def compose_email(notice: Notification, public_url: str, link_key: bytes) -> Email:
     """The words of a notice; `public_url` is where this server is reached, without a final slash.
 
     From `link_key` follow the secret parts of links.
@@ -38,7 +38,7 @@ def letter(notice: Notice, public_url: str, link_key: bytes) -> Email:
     return _WORDING[notice.kind](EmailValues(notice.facts, public_url, link_key))
 
 
-def trial(public_url: str) -> Email:
+def compose_test_email(public_url: str) -> Email:
     """A mail that only shows that mail arrives."""
     return Email(
         subject="Mail from Uplift Webhooks arrives",
@@ -251,14 +251,14 @@ def _password_reset(facts: EmailValues) -> Email:
     )
 
 
-_WORDING: Final[Mapping[NoticeKind, Callable[[EmailValues], Email]]] = {
-    NoticeKind.ENDPOINT_WARNED: _warned,
-    NoticeKind.ENDPOINT_DISABLED: _disabled,
-    NoticeKind.ENDPOINT_RECOVERED: _recovered,
-    NoticeKind.MASS_FAILURE_BEGAN: _mass_failure_began,
-    NoticeKind.MASS_FAILURE_ENDED: _mass_failure_ended,
-    NoticeKind.MEMBER_INVITED: _member_invited,
-    NoticeKind.PASSWORD_RESET: _password_reset,
+_WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
+    NotificationKind.ENDPOINT_WARNED: _warned,
+    NotificationKind.ENDPOINT_DISABLED: _disabled,
+    NotificationKind.ENDPOINT_RECOVERED: _recovered,
+    NotificationKind.MASS_FAILURE_BEGAN: _mass_failure_began,
+    NotificationKind.MASS_FAILURE_ENDED: _mass_failure_ended,
+    NotificationKind.MEMBER_INVITED: _member_invited,
+    NotificationKind.PASSWORD_RESET: _password_reset,
 }
 
 

@@ -36,38 +36,38 @@ class _Policy(EmailPolicy):
 _POLICY: Final = _Policy(linesep=SMTP.linesep, max_line_length=SMTP.max_line_length)
 
 
-def message(letter: Email, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
+def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
     """The message, ASCII with CRLF. `message_id` is unique and made of letters and digits; `created_at` is Unix ms."""
     made = EmailMessage(policy=_POLICY)
     made["From"] = Address(sender.name, addr_spec=sender.address)
     made["To"] = Address(addr_spec=recipient)
-    made["Subject"] = letter.subject
+    made["Subject"] = email.subject
     made["Date"] = format_datetime(datetime.fromtimestamp(created_at // 1000, UTC))
     made["Message-ID"] = f"<{message_id}@{sender.address.rpartition('@')[2]}>"
     # No out-of-office note is wanted in answer (RFC 3834; the second is what Exchange reads).
     made["Auto-Submitted"] = "auto-generated"
     made["X-Auto-Response-Suppress"] = "All"
     # Every byte is ASCII then, and every line short: no mail server has to be able to do more.
-    made.set_content(plain(letter), cte="quoted-printable")
-    made.add_alternative(html(letter), subtype="html", cte="quoted-printable")
+    made.set_content(plain(email), cte="quoted-printable")
+    made.add_alternative(html(email), subtype="html", cte="quoted-printable")
     made.set_boundary(f"={message_id}")
     return made.as_bytes()
 
 
-def plain(letter: Email) -> str:
+def plain(email: Email) -> str:
     """The words as plain text, complete in itself."""
-    parts = [_wrapped(letter.title), *map(_wrapped, letter.opening)]
-    parts.append("What to do now:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in letter.steps))
+    parts = [_wrapped(email.title), *map(_wrapped, email.opening)]
+    parts.append("What to do now:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in email.steps))
     # A URL that is broken in two cannot be followed.
-    parts.append(f"{letter.link[0]}:\n{letter.link[1]}")
-    parts.append("\n".join(_wrapped(f"{label}: {value}", "", "    ") for label, value in letter.details))
-    parts.append(f"-- \n{_wrapped(letter.closing)}")
+    parts.append(f"{email.link[0]}:\n{email.link[1]}")
+    parts.append("\n".join(_wrapped(f"{label}: {value}", "", "    ") for label, value in email.details))
+    parts.append(f"-- \n{_wrapped(email.closing)}")
     return "\n\n".join(parts) + "\n"
 
 
-def html(letter: Email) -> str:
+def html(email: Email) -> str:
     """The words as HTML, which refers to nothing outside itself."""
-    return _template().render(letter=letter)
+    return _template().render(email=email)
 
 
 def _wrapped(text: str, first: str = "", later: str = "") -> str:
@@ -89,4 +89,4 @@ def _template() -> "Template":
     environment = Environment(
         loader=PackageLoader("uplift_server.mail", "."), autoescape=True, undefined=StrictUndefined
     )
-    return environment.get_template("letter.html")
+    return environment.get_template("email.html")

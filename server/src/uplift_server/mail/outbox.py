@@ -12,8 +12,8 @@ import structlog
 
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.mail_settings import Mailbox
-from uplift_server.core.people.notifications import GIVE_UP_AFTER_MS, LASTS_MS, Notice, retry_at
-from uplift_server.mail.emails import letter
+from uplift_server.core.people.notifications import EXPIRES_AFTER_MS, GIVE_UP_AFTER_MS, Notification, retry_at
+from uplift_server.mail.emails import compose_email
 from uplift_server.mail.failures import MailNotSent
 from uplift_server.mail.messages import message
 from uplift_server.mail.smtp import MailConnection, SmtpServer
@@ -127,7 +127,7 @@ class Outbox:
             await self._settle()
         return True
 
-    async def _send(self, connection: MailConnection, notice: Notice) -> bool:
+    async def _send(self, connection: MailConnection, notice: Notification) -> bool:
         """Send one; whether the connection can take another."""
         try:
             await connection.send(self._sender.address, notice.recipient, self._message(notice))
@@ -142,10 +142,10 @@ class Outbox:
         await self._settle()
         return connected
 
-    def _message(self, notice: Notice) -> bytes:
+    def _message(self, notice: Notification) -> bytes:
         try:
             return message(
-                letter(notice, self._public_url, self._link_key),
+                compose_email(notice, self._public_url, self._link_key),
                 sender=self._sender,
                 recipient=notice.recipient,
                 message_id=notice.id.hex(),
@@ -157,13 +157,13 @@ class Outbox:
             cause = f"a defect: it cannot be put into words ({type(defect).__name__})"
             raise MailNotSent(cause, "report the log", for_good=True, disconnected=False) from defect
 
-    def _put_off(self, notice: Notice, failure: MailNotSent) -> None:
+    def _put_off(self, notice: Notification, failure: MailNotSent) -> None:
         """Owe it again later, unless that is of no use."""
         if self._stopping.is_set():
             # It had no fair chance, and is due as before at the next start.
             return
         made = notice.attempts_made + 1
-        lasts_ms = LASTS_MS.get(notice.kind, GIVE_UP_AFTER_MS)
+        lasts_ms = EXPIRES_AFTER_MS.get(notice.kind, GIVE_UP_AFTER_MS)
         due_at = retry_at(made, created_at=notice.created_at, now_ms=self._clock.now_ms(), lasts_ms=lasts_ms)
         if failure.for_good:
             due_at = None

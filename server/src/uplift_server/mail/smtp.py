@@ -86,7 +86,7 @@ class SmtpServer:
         self._tls: ssl.SSLContext | None = None
 
     @classmethod
-    def configured(cls, config: Config) -> Self:
+    def from_config(cls, config: Config) -> Self:
         """The one that an operator configured, who must have."""
         assert config.smtp_url is not None, "without one no mail is sent"
         own_name = urlsplit(config.public_url).hostname or "localhost"

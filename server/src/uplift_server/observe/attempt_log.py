@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from uplift_server.core.texts import printable
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.observe.log_writer import LogWriter
 from uplift_server.observe.logs import LogFormat
 
@@ -45,10 +45,10 @@ class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_
 class AttemptLog:
     """Queues attempt lines for the log's thread, which encodes them; with the form `none` it ignores them."""
 
-    def __init__(self, writer: LogWriter, log_format: LogFormat, *, colours: bool = False) -> None:
+    def __init__(self, writer: LogWriter, log_format: LogFormat, *, colors: bool = False) -> None:
         self._writer = writer
         self._silent = log_format == "none"
-        self._encode = encode_lines if log_format == "json" else partial(readable_lines, colours=colours)
+        self._encode = encode_lines if log_format == "json" else partial(readable_lines, colors=colors)
 
     def write(self, lines: Sequence[AttemptLine]) -> None:
         """Take over a list of lines, which the caller must not change any more. Never waits."""
@@ -66,32 +66,32 @@ def encode_lines(lines: Iterable[AttemptLine]) -> bytes:
         # The encoder writes {"at":1,"next_attempt_at":2,"event":…: the two numbers are replaced by texts.
         rest = _encoder.encode(line).split(b",", 2)[2]
         next_at = line.next_attempt_at
-        due = "" if next_at is None else f'"next_attempt_at":"{instant_text(next_at)}",'
-        parts.append(f'{{"at":"{instant_text(line.at)}","level":"info","message":"attempt",{due}'.encode())
+        due = "" if next_at is None else f'"next_attempt_at":"{format_timestamp(next_at)}",'
+        parts.append(f'{{"at":"{format_timestamp(line.at)}","level":"info","message":"attempt",{due}'.encode())
         parts.append(rest)
         parts.append(b"\n")
     return b"".join(parts)
 
 
-def readable_lines(lines: Iterable[AttemptLine], *, colours: bool = False) -> bytes:
+def readable_lines(lines: Iterable[AttemptLine], *, colors: bool = False) -> bytes:
     """The lines for people: what happened, where to, how long it took, and what comes next."""
-    return "".join(_readable(line, colours) for line in lines).encode()
+    return "".join(_readable(line, colors) for line in lines).encode()
 
 
-def _readable(line: AttemptLine, colours: bool) -> str:
+def _readable(line: AttemptLine, colors: bool) -> str:
     outcome = f"{line.outcome:<14}"
-    if colours:
+    if colors:
         outcome = f"\x1b[{32 if line.outcome == 'delivered' else 31}m{outcome}\x1b[0m"
     code = "   " if line.status_code is None else str(line.status_code)
     text = (
-        f"{instant_text(line.at)} {outcome} {code} {line.duration_ms:>6.0f} ms  {line.type}  {line.delivery}"
+        f"{format_timestamp(line.at)} {outcome} {code} {line.duration_ms:>6.0f} ms  {line.type}  {line.delivery}"
         f" -> {line.endpoint}  attempt {line.attempt} ({line.trigger})"
     )
     if line.error is not None:
         # What a server answered may be in here, and must not steer the operator's terminal.
         text += "  " + printable(line.error)
     if line.next_attempt_at is not None:
-        text += f"  again at {instant_text(line.next_attempt_at)}"
+        text += f"  again at {format_timestamp(line.next_attempt_at)}"
     elif line.delivery_status != "delivered":
         text += f"  now {line.delivery_status}"
     return text + "\n"

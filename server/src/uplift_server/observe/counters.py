@@ -11,7 +11,7 @@ from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 
 _COMMIT_BOUNDS_US: Final = (
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
@@ -29,7 +29,7 @@ _MS: Final = 1_000
 _US: Final = 1_000_000
 
 
-class Refusal(Named):
+class Rejection(NamedCode):
     """Why an event was not taken."""
 
     FULL = 0
@@ -40,7 +40,7 @@ class Refusal(Named):
     """The server was about to stop."""
 
 
-class SetAside(Named):
+class SetAside(NamedCode):
     """Kinds of rows that the database rejected and the server set aside."""
 
     EVENT = 0
@@ -65,13 +65,13 @@ class Histogram:
         self.sum = 0
         self.per_second = per_second
 
-    def note(self, value: int) -> None:
+    def observe(self, value: int) -> None:
         """Count a value; one below 0, as clocks of two processes may make it, as 0."""
         self.counts[bisect_left(self.bounds, value)] += 1
         if value > 0:
             self.sum += value
 
-    def note_many(self, value: int, count: int) -> None:
+    def observe_many(self, value: int, count: int) -> None:
         """Count a value that many had."""
         self.counts[bisect_left(self.bounds, value)] += count
         self.sum += value * count
@@ -81,22 +81,33 @@ class EngineCounters:
     """What has become of events, attempts and deliveries in this process."""
 
     __slots__ = (
-        "accepted", "accepts", "attempt_durations", "attempts", "delivery_delays", "ended", "failed_here",
-        "first_attempt_delays", "refused", "removed", "repeated", "requests_repeated", "retention_round_at",
+        "accept_durations",
+        "accepted",
+        "attempt_durations",
+        "attempts",
+        "delivery_delays",
+        "duplicates",
+        "ended",
+        "first_attempt_delays",
+        "own_failures",
+        "rejected",
+        "removed",
+        "requests_repeated",
+        "retention_round_at",
         "set_aside",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.accepted = 0
-        self.repeated = 0
+        self.duplicates = 0
         """Events that had been accepted before."""
-        self.refused = [0] * len(Refusal)
+        self.rejected = [0] * len(Rejection)
         """Events by why."""
-        self.accepts = Histogram(_COMMIT_BOUNDS_US, _US)
+        self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)
         """How long requests waited until their events were stored."""
         self.attempts = [0] * len(Outcome)
         """By outcome."""
-        self.failed_here = 0
+        self.own_failures = 0
         """Attempts that failed by no fault of the receiver."""
         self.requests_repeated = 0
         """Requests sent a second time within their attempt."""

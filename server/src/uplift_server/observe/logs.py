@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TextIO, cast
 import msgspec
 import structlog
 
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 
 MASKED_NAMES: Final = ("secret", "authorization", "password", "token", "operator_key", "api_key", "body", "signature")
 MASK: Final = "[masked]"
@@ -33,7 +33,7 @@ WARNINGS_KNOWN_MAX: Final = 1_000
 LogFormat = Literal["console", "json", "none"]
 
 
-def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
+def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send the lines of this process, and the warnings of libraries, to a stream (standard error by default)."""
     target = _Unfailing(sys.stderr if stream is None else stream)
     shared: list[structlog.typing.Processor] = [
@@ -49,7 +49,7 @@ def set_up(log_format: LogFormat, stream: TextIO | None = None) -> None:
     else:
         ending = [
             structlog.dev.ConsoleRenderer(
-                colors=colourful(target),
+                colors=supports_color(target),
                 event_key="message",
                 timestamp_key="at",
                 # The default one shows local variables, among them secrets and bodies.
@@ -113,7 +113,7 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
     return passes
 
 
-def colourful(stream: TextIO | io.TextIOBase) -> bool:
+def supports_color(stream: TextIO | io.TextIOBase) -> bool:
     """Whether colours may be written to a stream: a terminal whose user did not say NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -121,7 +121,7 @@ def colourful(stream: TextIO | io.TextIOBase) -> bool:
 def _begun(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The line with what all lines begin with: the lines of attempts have it in the same order and form."""
     level, message = line.pop("level"), line.pop("event")
-    at = instant_text(time.time_ns() // 1_000_000)
+    at = format_timestamp(time.time_ns() // 1_000_000)
     return {"at": at, "level": level, "message": message, **line}
 
 

@@ -9,12 +9,12 @@ from typing import Final, Literal
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import ENDED
-from uplift_server.observe.counters import Histogram, Refusal, SetAside
-from uplift_server.observe.snapshot import Disk, Snapshot, Stored
+from uplift_server.observe.counters import Histogram, Rejection, SetAside
+from uplift_server.observe.snapshot import DatabaseReading, Disk, Snapshot
 
 PREFIX: Final = "uplift_"
 
-Kind = Literal["counter", "gauge", "histogram", "info"]
+MetricKind = Literal["counter", "gauge", "histogram", "info"]
 Value = float | Histogram | Mapping[str, float] | Mapping[str, str] | None
 """By label value where there is a label, and texts by label where that is all there is; None: not known now."""
 
@@ -24,16 +24,16 @@ class Metric:
     """One metric. Times are seconds and sizes bytes, as the ends of their names say."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     """What it counts or measures, for the exposition and the documentation."""
     value: Callable[[Snapshot], Value]
     label: str | None = None
-    several: Literal["sum", "max", "each"] = "sum"
-    """What becomes one number of those of several processes on one database; of each: nothing does."""
+    across_processes: Literal["sum", "max", "each"] = "sum"
+    """What becomes one number of those of across_processes processes on one database; of each: nothing does."""
 
 
-def _stored(value: Callable[[Stored, Snapshot], Value]) -> Callable[[Snapshot], Value]:
+def _stored(value: Callable[[DatabaseReading, Snapshot], Value]) -> Callable[[Snapshot], Value]:
     """What follows from the database's answer; None where there was none."""
     return lambda snapshot: None if snapshot.stored is None else value(snapshot.stored, snapshot)
 
@@ -48,24 +48,24 @@ def _age_s(at_ms: int | None, snapshot: Snapshot) -> float:
 
 METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_build_info", "info", "The program: its version, Python's, and the revision of the database's schema",
-           lambda s: {"version": s.version, "python": s.python, "revision": s.revision}, several="each"),
+           lambda s: {"version": s.version, "python": s.python, "revision": s.revision}, across_processes="each"),
     # ---- events in
     Metric("uplift_events_accepted_total", "counter", "Events that were stored and answered 202",
            lambda s: s.engine.accepted),
     Metric("uplift_events_repeated_total", "counter",
-           "Events that had been accepted before, under the same idempotency key or id", lambda s: s.engine.repeated),
+           "Events that had been accepted before, under the same idempotency key or id", lambda s: s.engine.duplicates),
     Metric("uplift_events_refused_total", "counter",
            "Events answered 503: more waited than the server takes at once (full), the database could not store them in"
            " time (store), or the server was about to stop (stopping)",
-           lambda s: {each.text: s.engine.refused[each] for each in Refusal}, "reason"),
+           lambda s: {each.text: s.engine.rejected[each] for each in Rejection}, "reason"),
     Metric("uplift_accept_duration_seconds", "histogram",
-           "How long requests waited until their events were stored", lambda s: s.engine.accepts),
+           "How long requests waited until their events were stored", lambda s: s.engine.accept_durations),
     # ---- attempts and deliveries
     Metric("uplift_attempts_total", "counter", "Attempts by outcome, tests and replays among them",
            lambda s: {each.text: s.engine.attempts[each] for each in Outcome}, "outcome"),
     Metric("uplift_attempts_failed_here_total", "counter",
            "Attempts that failed by no fault of the receiver: blocked by the address policy, or the way out was down",
-           lambda s: s.engine.failed_here),
+           lambda s: s.engine.own_failures),
     Metric("uplift_requests_repeated_total", "counter",
            "Requests sent twice within an attempt, because a reused connection ended without a response",
            lambda s: s.engine.requests_repeated),
@@ -91,44 +91,44 @@ METRICS: Final[tuple[Metric, ...]] = (
            lambda s: s.in_memory),
     Metric("uplift_sending_stopped", "gauge",
            "1 while nothing is sent, since outcomes cannot be written or the server is about to stop",
-           lambda s: int(s.sending_stopped), several="each"),
+           lambda s: int(s.sending_stopped), across_processes="each"),
     Metric("uplift_processes", "gauge",
            "Processes that share the database and work, by role: those that do everything (all), take requests (api)"
            " or deliver (worker). Not workers that start or are about to stop; a command that works on the database is"
            " one of api. None while this process itself is not heard of, and so does not know",
-           lambda s: s.processes, "role", several="max"),
+           lambda s: s.processes, "role", across_processes="max"),
     # ---- what waits
     Metric("uplift_deliveries_waiting", "gauge",
            "Deliveries in the database by what they are: due, due later (later), leased by a process (leased), held"
            " for an endpoint that is off (held). Each is counted up to 100,000",
-           _stored(lambda r, _: r.waiting), "kind", several="max"),
+           _stored(lambda r, _: r.waiting), "kind", across_processes="max"),
     Metric("uplift_deliveries_pending", "gauge",
            "Deliveries that are due or will be, in flight or not: all of them, as numbers by the hour have them a"
            " second or two later, while a worker runs",
-           _stored(lambda r, _: r.pending), several="max"),
+           _stored(lambda r, _: r.pending), across_processes="max"),
     Metric("uplift_oldest_due_age_seconds", "gauge",
            "For how long the oldest due delivery that is not leased has waited, by what holds it up: this server"
            " (server), an endpoint that is sent as much as it may be (endpoint), or that is only probed (probe). 0:"
            " none waits",
            _stored(lambda r, s: {name: _age_s(at, s) for name, at in r.oldest_due_at.items()}),
-           "held_up_by", several="max"),
+           "held_up_by", across_processes="max"),
     Metric("uplift_replays", "gauge", "Replays that are not finished, by state", _stored(lambda r, _: r.replays),
-           "state", several="max"),
+           "state", across_processes="max"),
     # ---- endpoints
-    Metric("uplift_accounts", "gauge", "Accounts", lambda s: s.accounts, several="max"),
+    Metric("uplift_accounts", "gauge", "Accounts", lambda s: s.accounts, across_processes="max"),
     Metric("uplift_endpoints", "gauge",
            "Endpoints by state; enabled ones by their health: unknown, healthy, failing, warned",
-           lambda s: s.endpoints, "state", several="max"),
+           lambda s: s.endpoints, "state", across_processes="max"),
     Metric("uplift_endpoints_probed", "gauge", "Endpoints that fail so often that single attempts only are made",
            lambda s: s.probed),
     Metric("uplift_mass_failure", "gauge",
            "1 while so many endpoints fail at once that nobody is warned or disabled", lambda s: int(s.mass_failure),
-           several="max"),
+           across_processes="max"),
     # ---- the database
     Metric("uplift_store_up", "gauge", "1 if the latest reads and writes of the database succeeded in time",
-           lambda s: int(s.store_answers), several="each"),
+           lambda s: int(s.store_up), across_processes="each"),
     Metric("uplift_store_reading_age_seconds", "gauge", "How old what was read from the database for metrics is",
-           _stored(lambda r, s: _age_s(r.read_at, s)), several="each"),
+           _stored(lambda r, s: _age_s(r.read_at, s)), across_processes="each"),
     Metric("uplift_store_commit_duration_seconds", "histogram", "How long transactions took, with their commit",
            lambda s: s.store.commits),
     Metric("uplift_store_writes_total", "counter", "Writes those transactions were made of",
@@ -138,13 +138,13 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_store_writes_waiting", "gauge", "Writes that wait for their transaction to begin",
            lambda s: s.writes_waiting),
     Metric("uplift_database_bytes", "gauge", "The size of the SQLite database",
-           _on_disk(lambda disk: disk.database), several="max"),
+           _on_disk(lambda disk: disk.database), across_processes="max"),
     Metric("uplift_database_disk_free_bytes", "gauge", "What is free on its disk", _on_disk(lambda disk: disk.free),
-           several="max"),
+           across_processes="max"),
     Metric("uplift_database_disk_size_bytes", "gauge", "The size of that disk", _on_disk(lambda disk: disk.size),
-           several="max"),
+           across_processes="max"),
     Metric("uplift_oldest_event_age_seconds", "gauge", "How long ago the oldest event that is kept was accepted",
-           _stored(lambda r, s: _age_s(r.oldest_event_at, s)), several="max"),
+           _stored(lambda r, s: _age_s(r.oldest_event_at, s)), across_processes="max"),
     # ---- beside the way of events
     Metric("uplift_retention_removed_rows_total", "counter",
            "Rows that were removed since they were older than UPLIFT_RETENTION, by table, without what goes with them;"
@@ -153,11 +153,11 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_retention_round_age_seconds", "gauge",
            "How long ago retention last looked through everything, or first began to",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),
-           several="each"),
+           across_processes="each"),
     Metric("uplift_mails_waiting", "gauge", "Mails in the outbox that are not sent yet, counted up to 10,000",
-           _stored(lambda r, _: r.mails), several="max"),
+           _stored(lambda r, _: r.emails_waiting), across_processes="max"),
     Metric("uplift_oldest_mail_age_seconds", "gauge", "For how long the oldest of them has waited; 0: none does",
-           _stored(lambda r, s: _age_s(r.oldest_mail_at, s)), several="max"),
+           _stored(lambda r, s: _age_s(r.oldest_email_at, s)), across_processes="max"),
     Metric("uplift_log_lines_dropped_total", "counter", "Log lines that were not written",
            lambda s: s.log_lines_dropped),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from uplift_server.observe.counters import EngineCounters, StoreCounters
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class DatabaseReading:
     """What was read from the database, for all processes together. Instants are Unix ms."""
 
     read_at: int
@@ -17,8 +17,8 @@ class Stored:
     """All that have not ended and are not held, as they are counted."""
     oldest_due_at: Mapping[str, int | None]
     """Since when the oldest waits, by what holds it up."""
-    mails: int
-    oldest_mail_at: int | None
+    emails_waiting: int
+    oldest_email_at: int | None
     replays: Mapping[str, int]
     """Those that are not finished, by state."""
     oldest_event_at: int | None
@@ -60,7 +60,7 @@ class Snapshot:
     log_lines_dropped: int
     disk: Disk | None
     """None: the database is elsewhere."""
-    stored: Stored | None
+    stored: DatabaseReading | None
     """None: the database does not answer."""
-    store_answers: bool
+    store_up: bool
     """Whether it did when it was asked last."""

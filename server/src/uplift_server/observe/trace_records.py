@@ -18,7 +18,7 @@ class AcceptedEvent(NamedTuple):
     account: str
     began_at: int
     ended_at: int
-    of_sender: TraceContext | None
+    sender_span: TraceContext | None
     """The span it was sent in, where its sender told."""
     repeated: bool
     """Whether it had been stored before."""
@@ -28,7 +28,7 @@ class EndedAttempt(NamedTuple):
     """An attempt, and the span its event was sent in."""
 
     line: AttemptLine
-    of_sender: TraceContext | None
+    sender_span: TraceContext | None
 
 
 class Tracer(Protocol):

@@ -64,19 +64,19 @@ class OtlpTracer:
         for event in events:
             self._event(event)
         for attempt in attempts:
-            self._attempt(attempt.line, attempt.of_sender)
+            self._attempt(attempt.line, attempt.sender_span)
 
     def close(self) -> None:
         """See Tracer."""
         self._provider.shutdown()
 
     def _event(self, event: AcceptedEvent) -> None:
-        own = self._own(event.id, event.of_sender)
+        own = self._own(event.id, event.sender_span)
         # One that had been stored before has its span already.
         self._ids.choose(own.trace_id, None if event.repeated else own.span_id)
         span = self._tracer.start_span(
             ACCEPT,
-            Context() if event.of_sender is None else _below(event.of_sender),
+            Context() if event.sender_span is None else _below(event.sender_span),
             SpanKind.SERVER,
             {
                 "uplift.event.id": str(uuid.UUID(bytes=event.id)),
@@ -88,8 +88,8 @@ class OtlpTracer:
         )
         span.end(event.ended_at)
 
-    def _attempt(self, line: AttemptLine, of_sender: TraceContext | None) -> None:
-        own = self._own(uuid.UUID(line.event).bytes, of_sender)
+    def _attempt(self, line: AttemptLine, sender_span: TraceContext | None) -> None:
+        own = self._own(uuid.UUID(line.event).bytes, sender_span)
         self._ids.choose(own.trace_id, None)
         # Nobody sent such an event, so there is no span it could be below.
         alone = line.type == WEBHOOK_CREATED or line.trigger == _TEST
@@ -116,10 +116,10 @@ class OtlpTracer:
             span.set_status(Status(StatusCode.ERROR, line.outcome))
         span.end(began_at + int(line.duration_ms * _NS_PER_MS))
 
-    def _own(self, event_id: bytes, of_sender: TraceContext | None) -> TraceContext:
+    def _own(self, event_id: bytes, sender_span: TraceContext | None) -> TraceContext:
         """The span of an event, which its attempts are below."""
-        own = event_span(event_id, of_sender, sampled=True)
-        if of_sender is not None:
+        own = event_span(event_id, sender_span, sampled=True)
+        if sender_span is not None:
             return own
         decision = self._provider.sampler.should_sample(None, own.trace_id, ACCEPT).decision
         return own._replace(sampled=decision is Decision.RECORD_AND_SAMPLE)

@@ -130,7 +130,7 @@ class Accounts:
                     contact_emails=tuple(given_or(draft.contact_emails, stored.contact_emails)),
                     updated_at=now,
                 )
-                details.update(difference(_fields(stored), _fields(changed), told=_FIELDS))
+                details.update(difference(_fields(stored), _fields(changed), shown=_FIELDS))
                 return changed
 
             changed = accounts.update(connection, account_id, change)

@@ -9,13 +9,13 @@ import structlog
 from uplift_server.core import ids
 from uplift_server.core.people.accounts import check_name
 from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.people.people import (
-    RESET_LASTS_MS,
-    SESSION_LASTS_MS,
+    RESET_TTL_MS,
     SESSION_RANDOM_BYTES,
+    SESSION_TTL_MS,
     check_password,
-    normal_email,
+    normalize_email,
 )
 from uplift_server.core.problems import Problem
 from uplift_server.core.security import tokens
@@ -74,7 +74,7 @@ class Credentials:
 
     async def sign_in(self, email: str, password: str, *, address: str | None) -> str:
         """Begin a session of a person; gives the cookie's text. Raises Unauthorized, RateLimited and Busy."""
-        email = normal_email(email)
+        email = normalize_email(email)
         person = await self._person(email, password, address)
         return await self.begin(person, "password", address)
 
@@ -112,7 +112,7 @@ class Credentials:
 
         Raises RateLimited.
         """
-        email = normal_email(email)
+        email = normalize_email(email)
         attempt = self._limits.begin_reset(self._context.now(), email=email, address=address)
         try:
             person = await self._context.database.read(lambda c: people.find(c, email))
@@ -122,13 +122,13 @@ class Credentials:
         if person is None or person.password_hash is None or not self._entrance.mails:
             return
         now, notice_id = self._context.now(), self._context.new_id()
-        mark, ends_at = tokens.password_mark(person.password_hash), now + RESET_LASTS_MS
+        mark, ends_at = tokens.password_mark(person.password_hash), now + RESET_TTL_MS
         facts = {"person": person.id.hex(), "expires_at": ends_at, "mark": mark}
 
         def owe(connection: Transaction) -> None:
             outbox.add(
                 connection,
-                NoticeKind.PASSWORD_RESET,
+                NotificationKind.PASSWORD_RESET,
                 account_seq=None,
                 endpoint_seq=None,
                 recipients=[(notice_id, email)],
@@ -144,7 +144,7 @@ class Credentials:
 
         Raises NotFound, Invalid (`password`), Busy and Conflict.
         """
-        stated = tokens.reset_of(token)
+        stated = tokens.parse_reset_token(token)
         person = None
         if stated is not None:
             person_id, ends_at = stated
@@ -203,7 +203,7 @@ class Credentials:
         Raises Unauthorized where the person left, or changed the password, at the same moment.
         """
         cookie, now = self.new_cookie(), self._context.now()
-        session = new_session(cookie, now, SESSION_LASTS_MS, person_seq=person.seq)
+        session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)
 
         def begin(connection: Transaction) -> None:
             # The number of whoever was forgotten may be given to somebody else.
@@ -272,7 +272,7 @@ class Credentials:
             member = accept(connection, invitation, known, fresh, now, name=name.strip(), password_hash=password_hash)
             if member is None:
                 return False
-            sessions.create(connection, new_session(cookie, now, SESSION_LASTS_MS, person_seq=member.person.seq))
+            sessions.create(connection, new_session(cookie, now, SESSION_TTL_MS, person_seq=member.person.seq))
             note(connection, member, "member.joined", "invitation", now, address)
             return True
 

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from uplift_server.core.security.tokens import Purpose, is_reset, object_of, password_mark, reset_token, token
+from uplift_server.core.security.tokens import (
+    Purpose,
+    is_valid_reset_token,
+    password_mark,
+    reset_token,
+    token,
+    verified_id,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class DashboardLinks:
 
     def link_of(self, text: str) -> bytes | None:
         """The id of the link with this token."""
-        return object_of(self.key, Purpose.ENTER, text)
+        return verified_id(self.key, Purpose.ENTER, text)
 
     def invitation_url(self, invitation_id: bytes) -> str:
         """Where an invitation leads."""
@@ -32,7 +39,7 @@ class DashboardLinks:
 
     def invitation_of(self, text: str) -> bytes | None:
         """The id of the invitation with this token."""
-        return object_of(self.key, Purpose.INVITATION, text)
+        return verified_id(self.key, Purpose.INVITATION, text)
 
     def reset_url(self, person_id: bytes, password_hash: str, ends_at: int) -> str:
         """Where a person sets a new password for a forgotten one."""
@@ -42,4 +49,4 @@ class DashboardLinks:
 
     def is_reset(self, text: str, password_hash: str) -> bool:
         """Whether this token resets this password."""
-        return is_reset(self.key, text, password_mark(password_hash))
+        return is_valid_reset_token(self.key, text, password_mark(password_hash))

@@ -17,7 +17,7 @@ from typing import Final
 from uplift_server.config import Config
 from uplift_server.core.http.source_addresses import SourceAddress, current
 from uplift_server.core.operations.findings import Finding
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.sending.http.proxy import Proxy
 from uplift_server.store import inspection
 from uplift_server.store.errors import Unavailable
@@ -92,7 +92,7 @@ def held_findings(config: Config) -> Iterator[Finding]:
     many = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
     text = (
         f"{many} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
-        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest of an event of {instant_text(found.oldest_at)}"
+        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest of an event of {format_timestamp(found.oldest_at)}"
     )
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at
     if config.retention_ms and age_ms > config.retention_ms:
@@ -182,7 +182,7 @@ async def _try(config: Config) -> Finding:
     from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
     from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
 
-    relay = SmtpServer.configured(config)
+    relay = SmtpServer.from_config(config)
     try:
         async with relay.connected() as connection:
             told = ("logged in, " if connection.logged_in else "") + (

@@ -128,7 +128,7 @@ class EndpointTests:
         if name is None:
             live = self._context.cache.endpoints[endpoint.seq]
             usable = [each.name for each in known.values() if not each.archived]
-            name = test_events.type_of_choice(live.subscription, usable)
+            name = test_events.default_type(live.subscription, usable)
             if name is None:
                 return None, [Problem("type", "event_type_unknown", "The catalog has no event types. Add one.")]
         event_type = known.get(name)

@@ -317,7 +317,7 @@ class Endpoints:
 
             def noted(stored: Endpoint) -> Endpoint:
                 changed = change(stored, bound=bound)
-                details.update(difference(self._fields(stored), self._fields(changed), told=_AUDITED))
+                details.update(difference(self._fields(stored), self._fields(changed), shown=_AUDITED))
                 return changed
 
             changed = endpoints.update(connection, caller.account_seq, endpoint_id, noted)

@@ -6,7 +6,7 @@ The edges decide how to tell: an HTTP status, an exit code, a banner. The texts 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from uplift_server.core.limits import PROBLEMS_TOLD_MAX
+from uplift_server.core.limits import PROBLEMS_LISTED_MAX
 from uplift_server.core.problems import Problem
 
 
@@ -111,17 +111,17 @@ class UnsupportedMediaType(ServiceError):
 
 
 class Invalid(ServiceError):
-    """Something is wrong with what was sent; `problems` has all of it, up to PROBLEMS_TOLD_MAX."""
+    """Something is wrong with what was sent; `problems` has all of it, up to PROBLEMS_LISTED_MAX."""
 
     code = "validation_failed"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         count = len(problems)
         text = "1 field is wrong." if count == 1 else f"{count} fields are wrong."
-        if count > PROBLEMS_TOLD_MAX:
-            text = f"More than {PROBLEMS_TOLD_MAX} fields are wrong; these are the first {PROBLEMS_TOLD_MAX}."
+        if count > PROBLEMS_LISTED_MAX:
+            text = f"More than {PROBLEMS_LISTED_MAX} fields are wrong; these are the first {PROBLEMS_LISTED_MAX}."
         super().__init__(text)
-        self.problems = tuple(problems[:PROBLEMS_TOLD_MAX])
+        self.problems = tuple(problems[:PROBLEMS_LISTED_MAX])
 
 
 class AccountRequired(ServiceError):

@@ -166,7 +166,7 @@ class EventTypes:
         return stored
 
     def _note(self, connection: Transaction, caller: Caller, before: EventType | None, stored: EventType) -> None:
-        details = {"new": True} if before is None else difference(_fields(before), _fields(stored), told=_TOLD)
+        details = {"new": True} if before is None else difference(_fields(before), _fields(stored), shown=_TOLD)
         if details:
             audit.add(connection, self._context.entry(caller, "event_type.published", stored.name, details, None))
 

@@ -6,14 +6,14 @@ from typing import Final, NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.explanations import (
-    TheDelivery,
-    TheEndpoint,
-    TheEvent,
-    Why,
-    why,
-    why_listened,
-    why_never_owed_deleted,
-    why_removed,
+    DeliveryExplanation,
+    DeliveryFacts,
+    EndpointFacts,
+    EventFacts,
+    explain_deleted_endpoint,
+    explain_delivery,
+    explain_listen_session,
+    explain_removed_delivery,
 )
 from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
@@ -44,7 +44,7 @@ class Explained:
 
     endpoint: str
     """The id of the endpoint, or of a listen session."""
-    why: Why
+    why: DeliveryExplanation
     delivery: Delivery | None
 
 
@@ -52,7 +52,7 @@ class Owed(NamedTuple):
     """A delivery, and how it stands in words."""
 
     shown: ShownDelivery
-    why: Why
+    why: DeliveryExplanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +117,27 @@ class Explanations:
         owed = Page(await self._owed(about, read), read.owed.next_key)
         return Overview(found, owed, removed, len(gone), others, len(never) + len(read.sessions))
 
-    async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> Why:
+    async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> DeliveryExplanation:
         """How a delivery stands that the caller was given, in words; `last` is its last attempt."""
         caller.require(Scope.DELIVERIES_READ)
         delivery = found.delivery
         is_trial = await self._context.database.read(lambda c: test_deliveries.is_trial(c, delivery.event_seq))
-        event = TheEvent(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_trial)
+        event = EventFacts(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_trial)
         return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
 
-    async def _owed(self, event: TheEvent, read: "_Read") -> list[Owed]:
+    async def _owed(self, event: EventFacts, read: "_Read") -> list[Owed]:
         return [
             Owed(each, self._why(event, each, read.failures.get(each.delivery.endpoint_seq)))
             for each in shown(self._context, read.owed.items)
         ]
 
-    def _why(self, event: TheEvent, found: ShownDelivery, failure: Attempt | None) -> Why:
+    def _why(self, event: EventFacts, found: ShownDelivery, failure: Attempt | None) -> DeliveryExplanation:
         live = self._context.cache.endpoints.get(found.delivery.endpoint_seq)
         endpoint = None if live is None else _of_endpoint(live.record, found.next_probe_at)
         return self._answer(event, endpoint, _of_delivery(found, failure))
 
     async def _of_deleted(
-        self, event: Event, about: TheEvent, read: "_Read", endpoint: str, problems: Sequence[Problem]
+        self, event: Event, about: EventFacts, read: "_Read", endpoint: str, problems: Sequence[Problem]
     ) -> Explained:
         """Explain a deleted endpoint without a delivery. Raises Invalid if the account had no such endpoint."""
         endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
@@ -151,15 +151,15 @@ class Explanations:
         record, deleted_at = deleted
         if record.seq in read.attempted:
             return self._without(about, record, read)
-        return Explained(endpoint, why_never_owed_deleted(about, _of_endpoint(record), deleted_at), None)
+        return Explained(endpoint, explain_deleted_endpoint(about, _of_endpoint(record), deleted_at), None)
 
-    def _without(self, event: TheEvent, endpoint: Endpoint, read: "_Read") -> Explained:
+    def _without(self, event: EventFacts, endpoint: Endpoint, read: "_Read") -> Explained:
         """Why there is no delivery: it was never owed to the endpoint, or its delivery has gone before it."""
         delivered = read.attempted.get(endpoint.seq)
         if delivered is None:
             answer = self._answer(event, _of_endpoint(endpoint), None)
         else:
-            answer = why_removed(delivered=delivered)
+            answer = explain_removed_delivery(delivered=delivered)
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
 
     def _answer(self, event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None) -> Why:
@@ -198,13 +198,13 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
     )
 
 
-def _about(event: Event, *, is_trial: bool) -> TheEvent:
+def _about(event: Event, *, is_trial: bool) -> EventFacts:
     for_one = is_trial or event.type == WEBHOOK_CREATED
-    return TheEvent(event.type, event.created_at, event.expires_at, for_one, is_trial)
+    return EventFacts(event.type, event.created_at, event.expires_at, for_one, is_trial)
 
 
-def _of_endpoint(endpoint: Endpoint, next_probe_at: int | None = None) -> TheEndpoint:
-    return TheEndpoint(
+def _of_endpoint(endpoint: Endpoint, next_probe_at: int | None = None) -> EndpointFacts:
+    return EndpointFacts(
         endpoint.state.text, endpoint.created_at, endpoint.updated_at, endpoint.event_types, next_probe_at
     )
 
@@ -215,12 +215,12 @@ def _of_owed(owed: Owed) -> Explained:
 
 
 def _of_session(session: ListenSession) -> Explained:
-    return Explained(ids.prefixed(ids.LISTEN_SESSION, session.id), why_listened(session.description), None)
+    return Explained(ids.prefixed(ids.LISTEN_SESSION, session.id), explain_listen_session(session.description), None)
 
 
-def _of_delivery(found: ShownDelivery, failure: Attempt | None) -> TheDelivery:
+def _of_delivery(found: ShownDelivery, failure: Attempt | None) -> DeliveryFacts:
     delivery = found.delivery
-    return TheDelivery(
+    return DeliveryFacts(
         delivery.status,
         found.waiting,
         delivery.attempts_made,

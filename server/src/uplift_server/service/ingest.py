@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.events.idempotency import check_key
-from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_MAX, PROBLEMS_TOLD_MAX
+from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_MAX, PROBLEMS_LISTED_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_instant
@@ -72,7 +72,7 @@ class Ingest:
             if time.monotonic() - began > BATCH_CHECK_SECONDS_MAX:
                 await asyncio.sleep(0)
                 began = time.monotonic()
-            if len(found) > PROBLEMS_TOLD_MAX:
+            if len(found) > PROBLEMS_LISTED_MAX:
                 break
             prefix = f"events.{index}."
             account_seq = self._account(caller, event, prefix, found)
@@ -159,7 +159,7 @@ class Ingest:
     def _expires_at(self, text: str, prefix: str, problems: list[Problem]) -> int | None:
         field = f"{prefix}expires_at"
         try:
-            at_ms = parse_instant(text)
+            at_ms = parse_timestamp(text)
         except ValueError as error:
             problems.append(Problem(field, "instant_invalid", str(error)))
             return None

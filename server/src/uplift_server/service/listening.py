@@ -10,15 +10,15 @@ from uplift_server.core.deliveries import test_events
 from uplift_server.core.deliveries.listening import (
     TESTS_AWAITED_MAX,
     UNUSED_EXPIRES_AFTER_MS,
-    Answer,
+    LocalResponse,
     check_description,
-    secret_of,
+    session_secret,
 )
 from uplift_server.core.events import envelope
 from uplift_server.core.events.subscriptions import Subscription, pattern_problems
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.core.timestamps import parse_instant
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.listening.streams import Handed, Stream
 from uplift_server.service import errors
@@ -103,7 +103,7 @@ class Listening:
             self._create(caller, account_seq, draft, since, after_event, repeat)
         )
         own = session.key_id == caller.principal.holder_id
-        secret = secret_of(self._secret_key, session.key_id) if own else None
+        secret = session_secret(self._secret_key, session.key_id) if own else None
         return replace(self._shown(session), secret=secret, repeated=repeated)
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownSession]:
@@ -171,7 +171,7 @@ class Listening:
         """Where an event stands in its stream, as text."""
         return f"test{handed.place}" if handed.place < 0 else self._context.cursors.encode((handed.place,))
 
-    def take_answer(self, stream: Stream, answer: Answer) -> None:
+    def take_answer(self, stream: Stream, answer: LocalResponse) -> None:
         """Note what a developer's machine answered."""
         text = answer.place
         if text.startswith("test-") and text[5:].isdecimal() and len(text) < 20:
@@ -193,7 +193,7 @@ class Listening:
         found = await self._find(caller, session)
         known = self._context.cache.event_types
         usable = [each.name for each in known.values() if not each.archived]
-        name = test_events.type_of_choice(Subscription(found.event_types), usable) if type_name is None else type_name
+        name = test_events.default_type(Subscription(found.event_types), usable) if type_name is None else type_name
         event_type = None if name is None else known.get(name)
         wrong = []
         if event_type is None or event_type.archived:
@@ -205,7 +205,7 @@ class Listening:
         if stream is None:
             raise errors.Conflict("Nobody is connected to this session. Start `uplift listen`, then try again.")
         event_id, now = self._context.new_id(), self._context.now()
-        data = test_events.data_of(event_type.record.example)
+        data = test_events.data_from_example(event_type.record.example)
         body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
         answered = stream.hand_test(event_id, event_type.name, now, body)
         if answered is None:
@@ -301,6 +301,6 @@ def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
     if event_id is not None:
         return None, event_id, []
     try:
-        return parse_instant(text), None, []
+        return parse_timestamp(text), None, []
     except ValueError as wrong:
         return None, None, [Problem("since", "since_invalid", f"This is no id of an event, and no instant. {wrong}")]

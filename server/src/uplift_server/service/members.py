@@ -6,11 +6,11 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.people.accounts import check_email
-from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.core.people.people import INVITATION_LASTS_MS, RESET_LASTS_MS, normal_email
+from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.people.people import INVITATION_TTL_MS, RESET_TTL_MS, normalize_email
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.failed_attempts import Failures
-from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, check_role, may_give, parse_role
+from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, can_grant, check_role, parse_role
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import Conflict, Forbidden, Invalid, RateLimited
@@ -109,7 +109,7 @@ class Members:
         if not caller.principal.is_operator:
             self._limit(owner)
         return await self._context.carry_out(
-            self._invite(caller, owner, normal_email(given(draft.email)), role, repeat)
+            self._invite(caller, owner, normalize_email(given(draft.email)), role, repeat)
         )
 
     async def withdraw(self, caller: Caller, account: str, invitation: str) -> None:
@@ -182,7 +182,7 @@ class Members:
         caller.require_operator()
         owner = self._context.account_of(caller, account)
         refuse(problems)
-        ends_at = self._context.now() + RESET_LASTS_MS
+        ends_at = self._context.now() + RESET_TTL_MS
 
         def find(connection: Transaction) -> Member:
             found = self._found(connection, owner, member)
@@ -237,7 +237,7 @@ class Members:
                 role=role,
                 invited_by=invited_by,
                 proves=mails or caller.principal.is_operator,
-                expires_at=now + INVITATION_LASTS_MS,
+                expires_at=now + INVITATION_TTL_MS,
                 now=now,
             )
             if mails:
@@ -287,7 +287,7 @@ def _role(text: str) -> Role:
 def _require_may_give(caller: Caller, role: Role, what: str = "This") -> None:
     """Raise Forbidden if this role is above the caller's."""
     own = caller.principal.role
-    if own is not None and not may_give(own, role):
+    if own is not None and not can_grant(own, role):
         text = f"{what} requires the role {role.text}, and your role is {own.text}."
         raise Forbidden(f"{text} Ask a member with the role {role.text}.")
 
@@ -307,7 +307,7 @@ def _owe(connection: Transaction, owner: Account, invitation: Invitation, notice
     }
     outbox.add(
         connection,
-        NoticeKind.MEMBER_INVITED,
+        NotificationKind.MEMBER_INVITED,
         account_seq=owner.seq,
         endpoint_seq=None,
         recipients=[(notice_id, invitation.email)],

@@ -83,7 +83,7 @@ class Metrics:
             log_lines_dropped=self._settings.log_lines_dropped(),
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
             stored=stored,
-            store_answers=self._readings.answers and self._readiness.trouble() is None,
+            store_up=self._readings.answers and self._readiness.trouble() is None,
         )
 
     async def _endpoints(self) -> dict[str, int]:

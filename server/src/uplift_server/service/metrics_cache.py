@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.observe.snapshot import Stored
+from uplift_server.observe.snapshot import DatabaseReading
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.readiness import Readiness
 from uplift_server.store import standing
@@ -32,7 +32,7 @@ FIRST_WAIT_SECONDS: Final = 1.0
 class _Reading:
     """What was read, and when the next one may begin (Unix ms)."""
 
-    stored: Stored
+    stored: DatabaseReading
     next_at: int
 
 
@@ -53,7 +53,7 @@ class MetricsCache:
         """Whether the last reading succeeded, and the current one has not stalled."""
         return self._answered and (self._done is None or self._context.now() - self._began_at < STALLED_MS)
 
-    async def latest(self) -> Stored | None:
+    async def latest(self) -> DatabaseReading | None:
         """What was read last, now if that is soon done; None where the database has not answered lately."""
         if self._done is None and (self._last is None or self._context.now() >= self._last.next_at):
             self._done = asyncio.Event()
@@ -76,13 +76,13 @@ class MetricsCache:
             ended = self._context.now()
             waiting = found.backlog
             self._last = _Reading(
-                Stored(
+                DatabaseReading(
                     read_at=began,
                     waiting={"due": waiting.due, "later": waiting.later, "leased": found.leased, "held": waiting.held},
                     pending=found.pending,
                     oldest_due_at=oldest,
-                    mails=found.mails,
-                    oldest_mail_at=found.oldest_mail_at,
+                    emails_waiting=found.mails,
+                    oldest_email_at=found.oldest_mail_at,
                     replays={state.text: count for state, count in found.replays.items()},
                     oldest_event_at=found.oldest_event_at,
                 ),

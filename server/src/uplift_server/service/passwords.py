@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
-from uplift_server.core.people.people import PASSWORD_CHARACTERS_MAX, normal_password
+from uplift_server.core.people.people import PASSWORD_CHARACTERS_MAX, normalize_password
 from uplift_server.service.errors import Busy
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _stand_back() -> None:
 
 
 def _hash(password: str) -> str:
-    return _hasher().hash(normal_password(password))
+    return _hasher().hash(normalize_password(password))
 
 
 def _matches(password_hash: str, password: str) -> bool:
@@ -72,7 +72,7 @@ def _matches(password_hash: str, password: str) -> bool:
     from argon2.exceptions import VerifyMismatchError  # noqa: PLC0415
 
     try:
-        return _hasher().verify(password_hash, normal_password(password))
+        return _hasher().verify(password_hash, normalize_password(password))
     except VerifyMismatchError:
         return False
 

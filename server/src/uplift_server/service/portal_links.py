@@ -6,7 +6,7 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.people.accounts import check_email
-from uplift_server.core.people.people import LINK_LASTS_MS, normal_email
+from uplift_server.core.people.people import LINK_TTL_MS, normalize_email
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import GUEST_ROLE_MAX, Role, check_role, parse_role
 from uplift_server.service.context import ServiceContext
@@ -43,7 +43,7 @@ class LinkDraft:
     def whom(self) -> str | None:
         """The mail address, as people are told apart by it."""
         email = given_or_none(self.email)
-        return None if email is None else normal_email(email)
+        return None if email is None else normalize_email(email)
 
     def granted(self) -> Role:
         """The role of whoever is no member yet: the least where it names none."""
@@ -97,7 +97,7 @@ class PortalLinks:
         return await self._context.carry_out(self._create(caller, link, None, request, {}))
 
     def _ends_at(self) -> int:
-        return self._context.now() + LINK_LASTS_MS
+        return self._context.now() + LINK_TTL_MS
 
     def _key_digest(self, caller: Caller) -> bytes | None:
         holder_id = caller.principal.holder_id

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from uplift_server.core.http.addresses import AddressPolicy
-from uplift_server.core.http.urls import judge_resolved, parse_endpoint_url
+from uplift_server.core.http.urls import check_resolved, parse_endpoint_url
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.sending.http.hostnames import to_ascii
 
@@ -28,7 +28,7 @@ class Registrar:
         if isinstance(url, Problem):
             return url
         addresses = () if url.known_addresses else await self._addresses(url.host)
-        return judge_resolved(url, addresses, self._policy)
+        return check_resolved(url, addresses, self._policy)
 
     async def _addresses(self, host: str) -> tuple[str, ...]:
         try:

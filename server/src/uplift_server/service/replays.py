@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries.replays import STATUSES_DEFAULT, ReplayState, Wait, read_statuses
+from uplift_server.core.deliveries.replays import STATUSES_DEFAULT, ReplayState, Wait, parse_statuses
 from uplift_server.core.events.subscriptions import Subscription, pattern_problems
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT
@@ -228,7 +228,7 @@ class Replays:
         endpoint = self._endpoint(caller, draft.endpoint, found)
         statuses: tuple[Status, ...] = STATUSES_DEFAULT
         if draft.status is not None:
-            statuses, wrong = read_statuses(draft.status)
+            statuses, wrong = parse_statuses(draft.status)
             found.extend(wrong)
         type_seqs = self._type_seqs(draft.types or (), found)
         after, before = draft.created_after, draft.created_before
@@ -260,7 +260,7 @@ class Replays:
         if not right:
             return ()
         wanted = Subscription(right)
-        return tuple(sorted(event_type.seq for name, event_type in known.items() if wanted.wants(name)))
+        return tuple(sorted(event_type.seq for name, event_type in known.items() if wanted.matches(name)))
 
     def shown(self, replay: Replay, *, repeated: bool = False) -> ShownReplay:
         """A replay that was read just now, as people see it."""

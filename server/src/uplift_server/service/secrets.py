@@ -181,7 +181,7 @@ class Secrets:
             if stored.secrets.at(now).previous is None:
                 return stored
             self._audit(connection, caller, "secret.old_expired", stored)
-            return endpoints.set_secrets(connection, stored, stored.secrets.alone(), now=now)
+            return endpoints.set_secrets(connection, stored, stored.secrets.without_previous(), now=now)
 
         changed = await self._write(live, expire)
         self._context.cache.put_endpoint(changed)

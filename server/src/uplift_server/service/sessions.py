@@ -11,11 +11,11 @@ import structlog
 from uplift_server.core import ids
 from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
 from uplift_server.core.people.people import (
-    PORTAL_SESSION_LASTS_MS,
-    SESSION_LASTS_MS,
+    PORTAL_SESSION_TTL_MS,
     SESSION_SEEN_EVERY_MS,
+    SESSION_TTL_MS,
     csrf_token,
-    session_is_over,
+    is_session_expired,
 )
 from uplift_server.service.authentication import KEY_BYTES_MAX, digest_of
 from uplift_server.service.credentials import Credentials, new_session, note
@@ -73,7 +73,7 @@ class Sessions(Credentials):
             return None
         digest, now = digest_of(cookie.encode("utf-8", "replace")), self._context.now()
         found = await self._context.database.read(lambda c: _find(c, digest))
-        if found is None or session_is_over(now, seen_at=found.session.seen_at, ends_at=found.session.ends_at):
+        if found is None or is_session_expired(now, seen_at=found.session.seen_at, ends_at=found.session.ends_at):
             return None
         visitor = self._visitor_of(found, cookie)
         if visitor is not None and now - found.session.seen_at >= SESSION_SEEN_EVERY_MS:
@@ -135,7 +135,7 @@ class Sessions(Credentials):
 
     async def _begin_operator(self, key: ApiKey, by: str, address: str | None, link: Link | None = None) -> str:
         cookie, now = self.new_cookie(), self._context.now()
-        session = new_session(cookie, now, SESSION_LASTS_MS, key_digest=key.digest)
+        session = new_session(cookie, now, SESSION_TTL_MS, key_digest=key.digest)
         actor = Actor(ActorKind.OPERATOR, key.name, ids.prefixed(ids.KEY, key.id), address)
 
         def begin(connection: Transaction) -> bool:
@@ -159,7 +159,7 @@ class Sessions(Credentials):
                 return False
             member = portal_member(connection, taken, fresh, now)
             session = new_session(
-                cookie, now, PORTAL_SESSION_LASTS_MS, person_seq=member.person.seq, account_seq=member.account_seq
+                cookie, now, PORTAL_SESSION_TTL_MS, person_seq=member.person.seq, account_seq=member.account_seq
             )
             sessions.create(connection, session)
             if member.id == fresh.member:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from uplift_server.core import ids
 from uplift_server.core.events.catalog import EVENT_TYPES
-from uplift_server.core.operations.cluster import is_dead
+from uplift_server.core.operations.cluster import is_heartbeat_expired
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, ending_of
 from uplift_server.service.context import ServiceContext
@@ -82,7 +82,11 @@ async def _claim_key(context: ServiceContext, key_claim: KeyClaim) -> None:
 
     def claim(transaction: Transaction) -> bool:
         noted = server_values.get(transaction, [KEY_MARK]).get(KEY_MARK)
-        others = (each for each in processes.every(transaction) if each.seq != own and not is_dead(each.seen_at, now))
+        others = (
+            each
+            for each in processes.every(transaction)
+            if each.seq != own and not is_heartbeat_expired(each.seen_at, now)
+        )
         if noted not in (None, fingerprint) and not proven and any(others):
             return False
         server_values.replace(transaction, KEY_MARK, {KEY_MARK: fingerprint})

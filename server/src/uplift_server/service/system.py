@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from uplift_server import __version__
-from uplift_server.config import Config, Described, describe
+from uplift_server.config import Config, DescribedSetting, describe
 from uplift_server.core.operations.findings import Finding
 from uplift_server.service.diagnostics import examine_beside
 from uplift_server.service.errors import Busy
@@ -35,7 +35,7 @@ class Facts:
     database: str
     database_bytes: int | None
     """With what is not merged into the file yet; of PostgreSQL's it knows nothing."""
-    settings: Sequence[Described]
+    settings: Sequence[DescribedSetting]
     """As this process was started with; secrets are masked."""
 
 

@@ -69,9 +69,9 @@ class TracedIngest(Ingest):
             return
         began_at, since = began
         ended_at = began_at + self._clock.monotonic_us() * _NS_PER_US - since
-        of_sender = None if traceparent is None else parse_traceparent(traceparent)
+        sender_span = None if traceparent is None else parse_traceparent(traceparent)
         for appended, event, account in zip(stored, events, accounts, strict=True):
             traced = AcceptedEvent(
-                appended.id, event.type or "", account, began_at, ended_at, of_sender, appended.duplicate
+                appended.id, event.type or "", account, began_at, ended_at, sender_span, appended.duplicate
             )
             self._note(appended.seq, traced, traceparent)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries.explanations import Why
+from uplift_server.core.deliveries.explanations import DeliveryExplanation
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service.context import Listing, ServiceContext
@@ -31,7 +31,7 @@ class TracedDelivery:
     """A delivery, how it stands in words, its attempts, newest first, and where it goes."""
 
     shown: ShownDelivery
-    why: Why
+    why: DeliveryExplanation
     endpoint: LiveEndpoint | None
     """None: it was deleted."""
     attempts: Sequence[Attempt]

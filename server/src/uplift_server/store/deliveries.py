@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.http.request_headers import mask_head
+from uplift_server.core.http.request_headers import mask_request_headers
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store import event_times, status_sql
 from uplift_server.store.errors import Conflict, InFlight, Missing
@@ -349,7 +349,7 @@ def _attempt(row: sa.Row[Any]) -> Attempt:
         error=row.error,
         location=row.location,
         remote_address=row.remote_address,
-        request_head=mask_head(row.request_head),
+        request_head=mask_request_headers(row.request_head),
         response_head=row.response_head,
         response_body=row.response_body,
         body_truncated=row.body_truncated,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from uplift_server.config.kinds import SEALING_KEY_BYTES
+from uplift_server.config.kinds import ENCRYPTION_KEY_BYTES
 
 Column = Literal["secret", "previous_secret", "headers"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers")
@@ -39,8 +39,8 @@ class Cipher:
     """Encrypts and decrypts values with one key of 32 bytes."""
 
     def __init__(self, key: bytes, *, accepts_unbound: bool = False) -> None:
-        if len(key) != SEALING_KEY_BYTES:
-            raise ValueError(f"the key must be {SEALING_KEY_BYTES} bytes, not {len(key)}")
+        if len(key) != ENCRYPTION_KEY_BYTES:
+            raise ValueError(f"the key must be {ENCRYPTION_KEY_BYTES} bytes, not {len(key)}")
         self._aead = AESGCM(key)
         self._accepts_unbound = accepts_unbound
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries.listening import ANSWERS_KEPT_MAX, SESSIONS_PER_ACCOUNT_MAX
+from uplift_server.core.deliveries.listening import LOCAL_RESPONSES_KEPT_MAX, SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.lifecycle import Trigger
 from uplift_server.store import accounts, event_times
 from uplift_server.store.errors import Conflict
@@ -302,7 +302,7 @@ def save_progress(
             sa.select(listen_answers.c.seq)
             .where(listen_answers.c.session_seq == session_seq)
             .order_by(listen_answers.c.seq.desc())
-            .offset(ANSWERS_KEPT_MAX)
+            .offset(LOCAL_RESPONSES_KEPT_MAX)
             .limit(1)
         )
         too_old = connection.scalar(last_kept)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.people.notifications import Notice, NoticeKind, NoticeState
+from uplift_server.core.people.notifications import Notification, NotificationKind, NotificationState
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
@@ -19,7 +19,7 @@ WINDOW_ROWS: Final = 10_000
 
 def add(
     connection: Connection,
-    kind: NoticeKind,
+    kind: NotificationKind,
     *,
     account_seq: int | None,
     endpoint_seq: int | None,
@@ -57,16 +57,16 @@ class EmailResult:
     last_error: str | None = None
 
 
-def due(connection: Connection, *, now: int, limit: int) -> list[Notice]:
+def due(connection: Connection, *, now: int, limit: int) -> list[Notification]:
     """Notices whose instant has come (Unix ms), those that wait longest first."""
     rows = connection.execute(
         sa.select(notices).where(notices.c.due_at <= now).order_by(notices.c.due_at, notices.c.seq).limit(limit)
     )
     return [
-        Notice(
+        Notification(
             row.seq,
             row.id,
-            NoticeKind(row.kind),
+            NotificationKind(row.kind),
             row.recipient,
             json.loads(row.facts),
             row.created_at,
@@ -92,7 +92,7 @@ class DueEmail:
     """A mail in the outbox as operators see it, without what it tells. Instants are Unix ms."""
 
     seq: int
-    kind: NoticeKind
+    kind: NotificationKind
     recipient: str
     account_id: bytes | None
     """None: to the operator."""
@@ -104,18 +104,18 @@ class DueEmail:
     last_error: str | None
 
     @property
-    def state(self) -> NoticeState:
+    def state(self) -> NotificationState:
         """What became of it."""
         if self.due_at is not None:
-            return NoticeState.WAITING
-        return NoticeState.GIVEN_UP if self.sent_at is None else NoticeState.SENT
+            return NotificationState.WAITING
+        return NotificationState.GIVEN_UP if self.sent_at is None else NotificationState.SENT
 
 
 def page(
-    connection: Connection, wanted: NoticeState | None, *, limit: int, before: tuple[int, ...] | None = None
+    connection: Connection, wanted: NotificationState | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[DueEmail]:
     """The outbox, newest first; of what waits, what is tried next comes first."""
-    if wanted is NoticeState.WAITING:
+    if wanted is NotificationState.WAITING:
         return _waiting(connection, limit=limit, after=before)
     newest = connection.scalar(sa.select(sa.func.max(notices.c.seq))) or 0
     high = newest if before is None else before[0] - 1
@@ -124,7 +124,7 @@ def page(
     if wanted is not None:
         keys = keys.where(
             notices.c.due_at.is_(None),
-            notices.c.sent_at.is_not(None) if wanted is NoticeState.SENT else notices.c.sent_at.is_(None),
+            notices.c.sent_at.is_not(None) if wanted is NotificationState.SENT else notices.c.sent_at.is_(None),
         )
     keys = keys.order_by(notices.c.seq.desc()).limit(limit + 1)
     rows = connection.execute(_shown().where(notices.c.seq.in_(keys)).order_by(notices.c.seq.desc()))
@@ -152,7 +152,7 @@ def _shown() -> sa.Select[Any]:
 def _mail(row: sa.Row[Any]) -> DueEmail:
     return DueEmail(
         row.seq,
-        NoticeKind(row.kind),
+        NotificationKind(row.kind),
         row.recipient,
         row.account_id,
         row.endpoint_id,
@@ -164,7 +164,7 @@ def _mail(row: sa.Row[Any]) -> DueEmail:
     )
 
 
-def none_sent_yet(connection: Connection, endpoint_seq: int, kind: NoticeKind, *, since: int) -> bool:
+def none_sent_yet(connection: Connection, endpoint_seq: int, kind: NotificationKind, *, since: int) -> bool:
     """Whether mails of a kind about an endpoint are still being tried, and none owed since (Unix ms) was sent."""
     owed = sa.select(notices.c.seq).where(notices.c.endpoint_seq == endpoint_seq, notices.c.kind == int(kind))
     if connection.execute(owed.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:

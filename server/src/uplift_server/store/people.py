@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.people.people import PLACES_PER_PERSON_MAX
+from uplift_server.core.people.people import ACCOUNTS_PER_PERSON_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store.records import Person
 from uplift_server.store.schema_people import invitations, links, members, people, sessions
@@ -66,9 +66,9 @@ def update(connection: Connection, person: Person) -> None:
 
 
 def places(connection: Connection, person_seq: int) -> list[Place]:
-    """Where a person is a member, the oldest account first; the first PLACES_PER_PERSON_MAX of them."""
+    """Where a person is a member, the oldest account first; the first ACCOUNTS_PER_PERSON_MAX of them."""
     own = sa.select(members).where(members.c.person_seq == person_seq)
-    query = own.order_by(members.c.account_seq).limit(PLACES_PER_PERSON_MAX)
+    query = own.order_by(members.c.account_seq).limit(ACCOUNTS_PER_PERSON_MAX)
     return [Place(row.id, row.account_seq, Role(row.role)) for row in connection.execute(query)]
 
 

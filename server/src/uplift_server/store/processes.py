@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.operations.cluster import ProcessRole, is_dead
+from uplift_server.core.operations.cluster import ProcessRole, is_heartbeat_expired
 from uplift_server.store import admission, singleton_jobs, status_sql
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.schema import deliveries
@@ -123,7 +123,7 @@ def living_before(connection: Connection, release: str) -> list[Process]:
     return [
         each
         for each in earlier
-        if not (is_dead(each.seen_at, now) and forget(connection, each.seq, heard_at=each.seen_at))
+        if not (is_heartbeat_expired(each.seen_at, now) and forget(connection, each.seq, heard_at=each.seen_at))
     ]
 
 

@@ -7,12 +7,12 @@ from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.endpoint_settings import DEFAULTS, EndpointSettings
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.security.rights import Role
 from uplift_server.core.security.secrets import SecretPair
 
 
-class EndpointState(Named):
+class EndpointState(NamedCode):
     """Whether an endpoint takes deliveries. The number is what the store keeps."""
 
     ENABLED = 0
@@ -20,7 +20,7 @@ class EndpointState(Named):
     DISABLED = 2
 
 
-class DisabledReason(Named):
+class DisabledReason(NamedCode):
     """Why an endpoint was switched off by us."""
 
     FAILING = 0
@@ -28,7 +28,7 @@ class DisabledReason(Named):
     OPERATOR = 2
 
 
-class HeldAction(Named):
+class HeldAction(NamedCode):
     """What becomes, bit by bit, of the deliveries an enabled endpoint holds."""
 
     SEND = 0

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.deliveries.replays import ReplayState, may_become
+from uplift_server.core.deliveries.replays import ReplayState, can_change_to
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.store.errors import Conflict
@@ -184,7 +184,7 @@ def put_into(
     if found is None:
         return None
     found = one(connection, replays.c.seq == found.seq, lock=True)
-    if not may_become(found.state, wanted):
+    if not can_change_to(found.state, wanted):
         raise Conflict(f"The replay is {found.state.text}; nothing about it can be changed any more.")
     if found.state is wanted:
         return found, False

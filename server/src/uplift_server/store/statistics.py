@@ -23,9 +23,9 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import (
-    COUNTS,
+    COUNT_FIELDS,
     HOUR_MS,
-    Numbers,
+    Statistics,
     parse_sparse,
     sparse_text,
 )
@@ -80,9 +80,11 @@ class Counted:
     """Whether there is more to count."""
 
 
-def by_hour(connection: Connection, scopes: Iterable[Scope], *, since: int) -> dict[Scope, list[tuple[int, Numbers]]]:
+def by_hour(
+    connection: Connection, scopes: Iterable[Scope], *, since: int
+) -> dict[Scope, list[tuple[int, Statistics]]]:
     """Return the statistics of each scope by hour, for hours that begin at `since` (Unix ms) or later."""
-    found: dict[Scope, list[tuple[int, Numbers]]] = {scope: [] for scope in scopes}
+    found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
     for row in connection.execute(
         sql.ROWS_SINCE[connection.dialect.name], {"scopes": json.dumps(list(found)), "since": since}
     ):
@@ -195,8 +197,8 @@ class _Tally:
     __slots__ = ("counts", "durations", "moves", "outcomes")
 
     def __init__(self) -> None:
-        self.counts = [0] * len(COUNTS)
-        self.moves = [0] * len(COUNTS)
+        self.counts = [0] * len(COUNT_FIELDS)
+        self.moves = [0] * len(COUNT_FIELDS)
         """How many more or fewer stand in a status, of deliveries that were counted before."""
         self.outcomes: dict[int, int] = {}
         self.durations: dict[int, int] = {}
@@ -243,11 +245,11 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
 
 
 _COUNTED_AS: Final[dict[Status, int]] = {
-    status: COUNTS.index(status.text) for status in Status if status is not Status.PENDING
+    status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
 """What is pending is not kept: it is what is left of all."""
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_MADE_OF = map(
-    COUNTS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
+    COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )
 
 
@@ -320,10 +322,10 @@ def _rows(connection: Connection, places: Iterable[_Place]) -> dict[_Place, _Sto
     }
 
 
-def _numbers(row: sa.Row[Any]) -> Numbers:
-    counts = {name: getattr(row, name) for name in COUNTS}
+def _numbers(row: sa.Row[Any]) -> Statistics:
+    counts = {name: getattr(row, name) for name in COUNT_FIELDS}
     outcomes = _by_outcome(parse_sparse(row.outcomes))
-    return Numbers(**counts, outcomes=outcomes, durations=parse_sparse(row.durations))
+    return Statistics(**counts, outcomes=outcomes, durations=parse_sparse(row.durations))
 
 
 def _by_outcome(counts: Mapping[int, int]) -> dict[Outcome, int]:

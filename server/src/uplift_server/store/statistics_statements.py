@@ -6,7 +6,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.operations.statistics import COUNTS, DURATION_BOUNDS_US, HOUR_MS
+from uplift_server.core.operations.statistics import COUNT_FIELDS, DURATION_BOUNDS_US, HOUR_MS
 from uplift_server.store.status_sql import TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
@@ -62,7 +62,7 @@ GROUP BY 1, 2, 3, 4, 5
 
 # ---- rows of `rollups`
 
-_VALUES: Final = (*COUNTS, "outcomes", "durations")
+_VALUES: Final = (*COUNT_FIELDS, "outcomes", "durations")
 _COLUMNS: Final = (*KEY_COLUMNS, *_VALUES)
 # How each engine reads a JSON list of lists as rows, joins a table in that order, and reads a number of a row.
 _LISTS: Final = {

@@ -17,8 +17,8 @@ from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView, ListenTestView
 from uplift_server.core import ids
-from uplift_server.core.deliveries.listening import event_frame, read_answer
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.deliveries.listening import event_frame, parse_local_response
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.listening.streams import Ending, Handed, Stream
 from uplift_server.service.errors import ServiceError
 from uplift_server.service.listening import ListenDraft, Listening
@@ -163,7 +163,7 @@ async def _receive(websocket: WebSocket, listening: Listening, stream: Stream) -
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return
-        answer = read_answer(message.get("text") or "")
+        answer = parse_local_response(message.get("text") or "")
         if answer is None:
             await websocket.close(NOT_AN_ANSWER, "this is no answer to an event")
             return
@@ -175,7 +175,7 @@ def _header(listening: Listening, stream: Stream, handed: Handed) -> dict[str, o
         "place": listening.place_of(handed),
         "event": ids.uuid_text(handed.event_id),
         "type": handed.type,
-        "created_at": instant_text(handed.created_at),
+        "created_at": format_timestamp(handed.created_at),
         "delivery": ids.delivery_id(handed.event_id, stream.session.id),
         "test": handed.place < 0,
     }

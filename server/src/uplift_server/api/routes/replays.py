@@ -10,7 +10,7 @@ from uplift_server.api.rendering import listed, replay_preview, replay_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ReplayPreview, ReplayView
 from uplift_server.core.deliveries.replays import ReplayState
-from uplift_server.core.timestamps import parse_instant
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import ReplayDraft
 from uplift_server.service.services import Services
@@ -41,7 +41,7 @@ async def create_replay(
     dry_run = given.pop("dry_run", False)
     for name in ("created_after", "created_before"):
         if given.get(name) is not None:
-            given[name] = parse_instant(given[name])
+            given[name] = parse_timestamp(given[name])
     draft = ReplayDraft(**given)
     if dry_run:
         response.status_code = 200

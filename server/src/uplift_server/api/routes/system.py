@@ -9,7 +9,7 @@ from uplift_server.api.bodies import Nothing
 from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf
 from uplift_server.api.views import RetentionView, SourceIpsView
 from uplift_server.core.http import source_addresses
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.rejections import refuse
 
 router = APIRouter(tags=["Server"])
@@ -33,7 +33,7 @@ async def get_source_ips(services: ServicesOf) -> SourceIpsView:
     announced = source_addresses.upcoming(services.source_ips, now)
     return SourceIpsView(
         current=source_addresses.current(services.source_ips, now),
-        upcoming=[{"address": each.address, "from": instant_text(each.since or now)} for each in announced],
+        upcoming=[{"address": each.address, "from": format_timestamp(each.since or now)} for each in announced],
     )
 
 
@@ -43,7 +43,7 @@ async def resume_retention(
 ) -> RetentionView:
     """For operators. Resumes retention after the clock jumped forward by more than half of `UPLIFT_RETENTION`."""
     refuse(sent.problems)
-    return RetentionView(resumed_at=instant_text(await services.retention.resume(caller)))
+    return RetentionView(resumed_at=format_timestamp(await services.retention.resume(caller)))
 
 
 @router.head("/healthz", include_in_schema=False)

@@ -25,7 +25,7 @@ from uplift_server.cli.reach import new_operator_key
 from uplift_server.config import Config, load
 from uplift_server.core.events.samples import sample_data
 from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
-from uplift_server.observe.logs import set_up
+from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.calls import Calls
 
 RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
@@ -107,7 +107,7 @@ class Demo:
         receivers = Receivers(tokens, self._arrived)
         operator_key = new_operator_key()
         config = demo_config(self._plan)
-        set_up(config.log_format)
+        configure_logs(config.log_format)
         application = Application(config, operator_key=operator_key)
         await receivers.start()
         try:

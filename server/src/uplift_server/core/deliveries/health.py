@@ -18,7 +18,7 @@ class HealthRule:
     disable_after_ms: int
 
 
-class Step(Enum):
+class HealthAction(Enum):
     """What is to be done about an endpoint now."""
 
     WARN = "warn"
@@ -53,17 +53,17 @@ class Health:
             return "warned" if self.warned else "failing"
         return "unknown" if self.last_success_at is None else "healthy"
 
-    def after(self, outcome: Outcome, now_ms: int, *, ours: bool) -> "Health":
+    def after(self, outcome: Outcome, now_ms: int, *, own_fault: bool) -> "Health":
         """The health after an attempt; a failure that is `ours` tells nothing about the endpoint."""
         if outcome is Outcome.DELIVERED:
             return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at)
-        if ours:
+        if own_fault:
             return self
         since = now_ms if self.failing_since is None else self.failing_since
         failures = self.consecutive_failures + 1
         return Health(failures, since, self.last_success_at, now_ms, outcome, self.excused_ms, self.warned_at)
 
-    def with_excuses_of(self, stored: "Health") -> "Health":
+    def with_excused_time_of(self, stored: "Health") -> "Health":
         """The health with what another process lets count for nobody of the same failing, as that is stored."""
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self
@@ -95,12 +95,14 @@ class Health:
             return at
         return max(at, self.warned_at + rule.disable_after_ms - rule.warn_after_ms)
 
-    def step(self, now_ms: int, rule: HealthRule) -> Step | None:
+    def step(self, now_ms: int, rule: HealthRule) -> HealthAction | None:
         """What is to be done now, if anything. It is asked again and again, so a step not taken is not lost."""
         if self.warned_at is not None and not self.warned:
-            return Step.RECOVER
+            return HealthAction.RECOVER
         if self.warned:
             at = self.disable_at(rule)
-            return Step.DISABLE if at is not None and at <= now_ms else None
+            return HealthAction.DISABLE if at is not None and at <= now_ms else None
         at = self.warn_at(rule)
-        return Step.WARN if at is not None and at <= now_ms and self.consecutive_failures >= FAILURES_MIN else None
+        return (
+            HealthAction.WARN if at is not None and at <= now_ms and self.consecutive_failures >= FAILURES_MIN else None
+        )

@@ -17,23 +17,23 @@ from uplift_server.core.security.signing import PREFIX
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
 """A session nobody was connected to for so long is removed."""
-UNANSWERED_EVENTS_MAX: Final = 64
+UNACKNOWLEDGED_EVENTS_MAX: Final = 64
 """So many events may be on their way to a developer's machine, which answers each."""
-UNANSWERED_BYTES_MAX: Final = 1024 * 1024
+UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
 """So many bytes of them, but for the last."""
 TESTS_AWAITED_MAX: Final = 10
 """So many tests of one stream may be waited for."""
 TESTS_REMEMBERED_MAX: Final = 64
 """Of so many tests an answer is taken that comes when nobody waits for it any more."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
-ANSWER_BODY_BYTES_MAX: Final = 1024
+LOCAL_RESPONSE_BODY_BYTES_MAX: Final = 1024
 """So much of what a local server answered is kept, as UTF-8."""
-ANSWER_ERROR_CHARACTERS_MAX: Final = 300
-ANSWERS_KEPT_MAX: Final = 1000
+LOCAL_RESPONSE_ERROR_CHARACTERS_MAX: Final = 300
+LOCAL_RESPONSES_KEPT_MAX: Final = 1000
 """Of each session the newest answers."""
 
 
-def secret_of(key: bytes, key_id: bytes) -> str:
+def session_secret(key: bytes, key_id: bytes) -> str:
     """The secret of all sessions made with one API key: the same after every start, and stored nowhere.
 
     `key` is derived from the server's own secret key.
@@ -52,7 +52,7 @@ def check_description(text: str) -> Problem | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LocalResponse:
     """What came of handing an event to a developer's local server."""
 
     place: str
@@ -72,7 +72,7 @@ def event_frame(header: Mapping[str, object], body: bytes) -> bytes:
     return json.dumps({"kind": "event", **header}, separators=(",", ":")).encode() + b"\n" + body
 
 
-def read_answer(text: str) -> Answer | None:
+def parse_local_response(text: str) -> LocalResponse | None:
     """A developer's answer to an event; None for what is not one."""
     try:
         value = json.loads(text)
@@ -88,12 +88,12 @@ def read_answer(text: str) -> Answer | None:
     body = value.get("body", "")
     if not isinstance(body, str):
         return None
-    return Answer(
+    return LocalResponse(
         place=value["place"],
         status_code=status,
         duration_ms=duration,
-        error=None if error is None else _storable(error[:ANSWER_ERROR_CHARACTERS_MAX]),
-        body=_storable(body[:ANSWER_BODY_BYTES_MAX], ANSWER_BODY_BYTES_MAX),
+        error=None if error is None else _storable(error[:LOCAL_RESPONSE_ERROR_CHARACTERS_MAX]),
+        body=_storable(body[:LOCAL_RESPONSE_BODY_BYTES_MAX], LOCAL_RESPONSE_BODY_BYTES_MAX),
         redelivered=value.get("redelivered") is True,
     )
 

@@ -13,19 +13,19 @@ ATTEMPTED_WITHIN_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class FailureGroup:
     """The endpoints that began to fail within an hour."""
 
     since: int
     """When the first of them began to (Unix ms)."""
     endpoints: int
 
-    def is_mass(self, attempted: int) -> bool:
+    def is_mass_failure(self, attempted: int) -> bool:
         """Whether they are too many for it to be the fault of each, of so many endpoints attempted of late."""
         return self.endpoints >= ENDPOINTS_MIN and 2 * self.endpoints >= attempted
 
 
-def largest_group(failing_since: Iterable[int]) -> Group | None:
+def largest_group(failing_since: Iterable[int]) -> FailureGroup | None:
     """The largest group among endpoints that fail, the earliest of several; None where fewer fail than a mass has.
 
     `failing_since` are instants in Unix ms, in any order.
@@ -33,11 +33,11 @@ def largest_group(failing_since: Iterable[int]) -> Group | None:
     begun = sorted(failing_since)
     if len(begun) < ENDPOINTS_MIN:
         return None
-    largest = Group(0, 0)
+    largest = FailureGroup(0, 0)
     first = 0
     for last, at in enumerate(begun):
         while at - begun[first] > WITHIN_MS:
             first += 1
         if last - first + 1 > largest.endpoints:
-            largest = Group(begun[first], last - first + 1)
+            largest = FailureGroup(begun[first], last - first + 1)
     return largest

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.http.exchange import Exchange, Failure
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 
 
-class Outcome(Named):
+class Outcome(NamedCode):
     """The class of an attempt's result. The number is what the store keeps."""
 
     DELIVERED = 0
@@ -55,7 +55,7 @@ def classify(exchange: Exchange) -> Outcome:
     return _BY_STATUS_CLASS.get(status // 100, Outcome.PROTOCOL_ERROR)
 
 
-def is_ours(exchange: Exchange) -> bool:
+def is_own_fault(exchange: Exchange) -> bool:
     """Whether a failure is no fault of the receiver and so must never count against its health."""
     return exchange.failure in (Failure.EGRESS, Failure.BLOCKED)
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from uplift_server.core.lifecycle import ENDED, Status
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.problems import Problem
-from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lane import AttemptKind, Lane
 
 
-class ReplayState(Named):
+class ReplayState(NamedCode):
     """Where a replay stands. The number is what the store keeps."""
 
     RUNNING = 0
@@ -37,12 +37,12 @@ _FROM: Final = {
 }
 
 
-def may_become(state: ReplayState, wanted: ReplayState) -> bool:
+def can_change_to(state: ReplayState, wanted: ReplayState) -> bool:
     """Whether somebody may put a replay into a state; being there already is no mistake."""
     return state in _FROM.get(wanted, frozenset())
 
 
-def read_statuses(names: Sequence[str]) -> tuple[tuple[Status, ...], list[Problem]]:
+def parse_statuses(names: Sequence[str]) -> tuple[tuple[Status, ...], list[Problem]]:
     """The statuses a replay chooses from, each once, and what is wrong with their names."""
     problems = []
     if not names:
@@ -57,30 +57,30 @@ def read_statuses(names: Sequence[str]) -> tuple[tuple[Status, ...], list[Proble
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ReplayRate:
     """When the next delivery may be released, at an even rate. Idle time earns no more than BURST_MS of it."""
 
     rate_per_second: int
     next_ms: float = 0.0
     """The instant (Unix ms) from which the next one may go."""
 
-    def due(self, now_ms: int) -> int:
+    def available(self, now_ms: int) -> int:
         """How many may be released now."""
         if self.next_ms > now_ms:
             return 0
         return 1 + int((now_ms - self._since(now_ms)) * self.rate_per_second / 1000)
 
-    def after(self, now_ms: int, count: int) -> "Pace":
+    def after_release(self, now_ms: int, count: int) -> "ReplayRate":
         """The pace once `count` of them have been."""
-        return Pace(self.rate_per_second, self._since(now_ms) + count * 1000 / self.rate_per_second)
+        return ReplayRate(self.rate_per_second, self._since(now_ms) + count * 1000 / self.rate_per_second)
 
     def _since(self, now_ms: int) -> float:
         return max(self.next_ms, now_ms - BURST_MS)
 
 
-def room_in(lane: Lane[Any], now_ms: int) -> int:
+def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
     """How many more of a replay may wait in a lane: one in any case, so that fresh events cannot keep it out."""
-    room = lane.room(now_ms)
-    if room > 0 or lane.waiting[Kind.REPLAY] or lane.breaker.failures or lane.stalled(now_ms):
+    room = lane.free_capacity(now_ms)
+    if room > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):
         return max(0, room)
     return 1

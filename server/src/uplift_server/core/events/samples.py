@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from uplift_server.core.ids import uuid_text
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 
 LINK_LIFETIME_MS: Final = 7 * 86_400_000
 """How long the link to a capture's data can be followed, as in Uplift's published example."""
@@ -159,7 +159,7 @@ def _capture_processing_failed(draws: _Draws, now_ms: int) -> dict[str, object]:
         "movement": movement,
         "status": "error",
         "error": draws.of(_ERRORS),
-        "capture_time": instant_text(now_ms - draws.number(120_000, 900_000)),
+        "capture_time": format_timestamp(now_ms - draws.number(120_000, 900_000)),
         "athlete": {"id": _named_uuid(name), "name": name},
     }
 
@@ -197,8 +197,8 @@ def _export_completed(draws: _Draws, now_ms: int) -> dict[str, object]:
         "startTime": end - 7 * 86_400,
         "endTime": end,
         "rowCount": draws.number(400, 48_000),
-        "createdAt": instant_text(now_ms - draws.number(3_000, 90_000)),
-        "completedAt": instant_text(now_ms),
+        "createdAt": format_timestamp(now_ms - draws.number(3_000, 90_000)),
+        "completedAt": format_timestamp(now_ms),
         "data": _link(draws, now_ms),
     }
 

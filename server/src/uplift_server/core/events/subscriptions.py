@@ -27,7 +27,7 @@ class Subscription:
             self, "_prefixes", tuple(_prefix(pattern) for pattern in patterns if pattern.endswith(GROUP_SUFFIX))
         )
 
-    def wants(self, event_type: str) -> bool:
+    def matches(self, event_type: str) -> bool:
         """Whether an event of this type is owed to the endpoint."""
         return not self.patterns or event_type in self._names or event_type.startswith(self._prefixes)
 

@@ -29,7 +29,7 @@ class AddressPolicy:
 
     allow_private_networks: bool
 
-    def judge(self, address: str, *, encrypted: bool) -> str | None:
+    def check(self, address: str, *, encrypted: bool) -> str | None:
         """Whether a connection to an address (IPv4 or IPv6 text, no brackets) is allowed, with or without TLS.
 
         None if so; else `address_not_allowed`, or `https_required` where TLS alone is missing. Text that is no address,
@@ -55,7 +55,7 @@ def describe(address: str) -> str:
     return "no IP address" if parsed is None else _description(parsed, inner_named=True)
 
 
-def describe_found(address: str) -> str:
+def describe_resolved(address: str) -> str:
     """The same for an address that a name resolved to: no part of the address itself is told.
 
     What an internal name resolves to is not for everyone who can register an endpoint.

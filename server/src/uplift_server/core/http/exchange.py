@@ -41,7 +41,7 @@ class Exchange(NamedTuple):
     tls_ms: int | None = None
     first_byte_ms: int | None = None
     response_head: bytes = b""
-    """Status line and headers as received, cut to RESPONSE_HEAD_BYTES_STORED_MAX."""
+    """Status line and headers as received, cut to RESPONSE_HEADERS_BYTES_STORED_MAX."""
     response_body: bytes = b""
     """Cut to RESPONSE_BODY_BYTES_STORED_MAX."""
     body_truncated: bool = False

@@ -15,7 +15,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(","))
 
 
-def origin(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """The address a request comes from, given who is connected and the values of `X-Forwarded-For` in their order.
 
     Each proxy adds the address it got the request from at the end, and whatever stands before may be anybody's word: so

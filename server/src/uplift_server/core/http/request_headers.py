@@ -22,7 +22,7 @@ _HEAD: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class HeadTemplate:
+class RequestHeadersTemplate:
     """What is the same in every request to one endpoint."""
 
     start: bytes
@@ -63,9 +63,9 @@ class HeadTemplate:
         )
 
 
-def head_template(
+def request_headers_template(
     *, path: str, host_header: str, user_agent: str, custom: Mapping[str, str], endpoint_id: bytes
-) -> HeadTemplate:
+) -> RequestHeadersTemplate:
     """Render what does not change. Arguments are trusted to be free of line breaks: they were checked when accepted.
 
     A custom `user-agent`, which earlier releases accepted, replaces the server's own.
@@ -75,7 +75,7 @@ def head_template(
         start += f"user-agent: {user_agent}\r\n"
     lines = "".join(f"{name}: {value}\r\n" for name, value in custom.items())
     masked = "".join(f"{name}: {mask(name, value)}\r\n" for name, value in custom.items())
-    return HeadTemplate(
+    return RequestHeadersTemplate(
         start=start.encode("latin-1"),
         custom=lines.encode("latin-1") + b"\r\n",
         custom_masked=masked.encode("latin-1") + b"\r\n",
@@ -83,7 +83,7 @@ def head_template(
     )
 
 
-def mask_head(head: bytes) -> bytes:
+def mask_request_headers(head: bytes) -> bytes:
     """A stored request head with masked custom values. Earlier releases stored some as plain text."""
     return b"\r\n".join(_masked_line(line) for line in head.split(b"\r\n"))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from uplift_server.core.timestamps import instant_text, parse_instant
+from uplift_server.core.timestamps import format_timestamp, parse_timestamp
 
 _SEPARATOR: Final = "@"
 
@@ -23,12 +23,12 @@ class SourceAddress:
         address, separator, instant = (part.strip() for part in text.partition(_SEPARATOR))
         if "%" in address:
             raise ValueError("An address that is published has no zone.")
-        return cls(str(ip_address(address)), parse_instant(instant) if separator else None)
+        return cls(str(ip_address(address)), parse_timestamp(instant) if separator else None)
 
     @property
     def text(self) -> str:
         """The form that `parse` reads."""
-        return self.address if self.since is None else f"{self.address}{_SEPARATOR}{instant_text(self.since)}"
+        return self.address if self.since is None else f"{self.address}{_SEPARATOR}{format_timestamp(self.since)}"
 
     def is_upcoming(self, now_ms: int) -> bool:
         """Whether it is only announced."""

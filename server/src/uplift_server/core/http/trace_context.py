@@ -36,13 +36,13 @@ def parse_traceparent(text: str) -> TraceContext | None:
     return TraceContext(trace_id, span_id, bool(int(flags, 16) & _SAMPLED)) if trace_id and span_id else None
 
 
-def event_span(event_id: bytes, of_sender: TraceContext | None, *, sampled: bool) -> TraceContext:
+def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
     """The span of an event: in its sender's trace, or in one of its own, of which `sampled` tells whether it counts.
 
     Samplers go by a trace's last bytes. An id has its time and its version among them, so they are mixed.
     """
     digest = hashlib.sha256(event_id).digest()
     span_id = int.from_bytes(digest[16:24])
-    if of_sender is not None:
-        return TraceContext(of_sender.trace_id, span_id, of_sender.sampled)
+    if sender_span is not None:
+        return TraceContext(sender_span.trace_id, span_id, sender_span.sampled)
     return TraceContext(int.from_bytes(digest[:16]), span_id, sampled)

@@ -17,7 +17,7 @@ from uplift_server.core.http.addresses import (
     HTTPS_REQUIRED,
     AddressPolicy,
     describe,
-    describe_found,
+    describe_resolved,
     parse_literal,
 )
 from uplift_server.core.limits import URL_CHARACTERS_MAX
@@ -79,19 +79,19 @@ class EndpointUrl:
 def parse_endpoint_url(
     text: str, policy: AddressPolicy | None, *, to_ascii: Callable[[str], str]
 ) -> EndpointUrl | Problem:
-    """Parse a URL, and check it without DNS; `judge_resolved` does the rest. Without a policy, only parse it.
+    """Parse a URL, and check it without DNS; `check_resolved` does the rest. Without a policy, only parse it.
 
     `to_ascii` gives the ASCII form of an international host name (UTS 46) and raises ValueError if there is none; it is
     asked only about names that are not ASCII. Problems stand at the field `url`; the first one found is given.
     """
     try:
         url = _parse(text, to_ascii)
-    except _RefusedError as refused:
+    except _RejectedError as refused:
         return refused.problem
-    return url if policy is None else _judge(url, policy) or url
+    return url if policy is None else _check(url, policy) or url
 
 
-def judge_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPolicy) -> Problem | None:
+def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPolicy) -> Problem | None:
     """Whether a parsed URL may be registered, given what its name resolves to now (nothing, if it does not resolve).
 
     One allowed address is enough, since only allowed ones are used at each connect. A name that does not resolve may
@@ -102,13 +102,13 @@ def judge_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
         if url.encrypted or "." not in url.host:
             return None
         return _https_required(f"{url.host} does not resolve now, so nobody can tell whether it is private.")
-    codes = [policy.judge(address, encrypted=url.encrypted) for address in found]
+    codes = [policy.check(address, encrypted=url.encrypted) for address in found]
     if None in codes:
         return None
     if url.is_literal:
         reason = f"{url.host} is no address we send to: {describe(url.host)}."
     else:
-        kinds = dict.fromkeys(describe_found(address) for address in found)
+        kinds = dict.fromkeys(describe_resolved(address) for address in found)
         reason = f"{url.host} resolves to {' and '.join(kinds)}."
     return _https_required(reason) if HTTPS_REQUIRED in codes else _address_not_allowed(reason, policy)
 
@@ -123,7 +123,7 @@ def with_lower_case_host(text: str) -> str:
     return text[:end].translate(_TO_LOWER_CASE) + text[end:]
 
 
-class _RefusedError(Exception):
+class _RejectedError(Exception):
     """Ends the reading of a URL at the first problem."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -133,36 +133,38 @@ class _RefusedError(Exception):
 
 def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
     if len(text) > URL_CHARACTERS_MAX:
-        raise _RefusedError(
+        raise _RejectedError(
             "url_invalid",
             f"A URL has at most {URL_CHARACTERS_MAX} characters, this one {len(text)}. Use a shorter one.",
         )
     forbidden = _NEVER.search(text)
     if forbidden:
-        raise _RefusedError(
+        raise _RejectedError(
             "url_invalid",
             f"The character {forbidden[0]!a} at position {forbidden.start() + 1} cannot stand in a URL. "
             "Remove it, or percent-encode it.",
         )
     scheme_match = _SCHEME.match(text)
     if scheme_match is None:
-        raise _RefusedError("url_invalid", "This is not a full URL. Write it like https://example.com/webhook.")
+        raise _RejectedError("url_invalid", "This is not a full URL. Write it like https://example.com/webhook.")
     scheme = scheme_match[1].lower()
     if scheme not in DEFAULT_PORTS:
-        raise _RefusedError("url_scheme", f"The scheme {scheme} is not supported. Use a URL that begins with https://.")
+        raise _RejectedError(
+            "url_scheme", f"The scheme {scheme} is not supported. Use a URL that begins with https://."
+        )
     parts = _PARTS.fullmatch(text, scheme_match.end())
     if parts is None:
-        raise _RefusedError(
+        raise _RejectedError(
             "url_invalid", f"Two slashes must follow {scheme}:. Write it like {scheme}://example.com/webhook."
         )
     if "@" in parts["authority"]:
-        raise _RefusedError(
+        raise _RejectedError(
             "url_userinfo",
             "A user name or password cannot stand in the URL. Remove everything up to the @; "
             "to authenticate us use the signature, or a custom header.",
         )
     if parts["fragment"]:
-        raise _RefusedError("url_fragment", "A fragment is never sent to a server. Remove the # and what follows it.")
+        raise _RejectedError("url_fragment", "A fragment is never sent to a server. Remove the # and what follows it.")
     authority = _AUTHORITY.fullmatch(parts["authority"])
     if authority is None:
         raise _host_error(
@@ -201,10 +203,10 @@ def _host(text: str, to_ascii: Callable[[str], str]) -> tuple[str, bool]:
     return name, False
 
 
-def _host_error(host: str, reason: str) -> _RefusedError:
+def _host_error(host: str, reason: str) -> _RejectedError:
     if not host:
-        return _RefusedError("url_host", "The URL has no host. Write it like https://example.com/webhook.")
-    return _RefusedError("url_host", f"{host!r} is no host: {reason}. Check how it is written.")
+        return _RejectedError("url_host", "The URL has no host. Write it like https://example.com/webhook.")
+    return _RejectedError("url_host", f"{host!r} is no host: {reason}. Check how it is written.")
 
 
 def _port(text: str | None, scheme: str) -> int:
@@ -213,18 +215,18 @@ def _port(text: str | None, scheme: str) -> int:
         return DEFAULT_PORTS[scheme]
     digits = text.lstrip("0")
     if not (text.isascii() and text.isdigit()) or not 1 <= len(digits) <= 5 or int(digits) > 65535:
-        raise _RefusedError("url_port", f"{text!r} is no port. Use a number from 1 to 65535, or none.")
+        raise _RejectedError("url_port", f"{text!r} is no port. Use a number from 1 to 65535, or none.")
     return int(digits)
 
 
-def _judge(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
+def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
     """What can be said without resolving."""
     if not policy.allow_private_networks:
         if not url.encrypted:
             return _https_required("Requests over http can be read and changed on their way.")
         if not url.is_literal and ("." not in url.host or _is_localhost(url.host)):
             return _address_not_allowed(f"{url.host} is a name of a private network.", policy)
-    return judge_resolved(url, (), policy) if url.known_addresses else None
+    return check_resolved(url, (), policy) if url.known_addresses else None
 
 
 def _is_localhost(host: str) -> bool:

@@ -10,7 +10,7 @@ DRIFT_MS_MAX: Final = 1.0
 """By how much two clocks part while readings are kept; those further apart are of a clock that was set between them."""
 
 
-class Reading(NamedTuple):
+class ClockReading(NamedTuple):
     """Another clock, read once. Instants are Unix ms; ours are those of one clock that is not set meanwhile."""
 
     asked_at: float
@@ -28,7 +28,7 @@ class Reading(NamedTuple):
         return (self.answered_at - self.asked_at) / 2
 
 
-def best(readings: Sequence[Reading]) -> Reading:
+def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
     """The reading that tells most: the one that was answered the fastest, of several the latest.
 
     `readings` stand in order. Those that cannot be true beside the latest are none of the clock as it is set now.

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
-HEARTBEAT_EVERY_MS: Final = 1_000
-DEAD_AFTER_MS: Final = 5_000
+HEARTBEAT_INTERVAL_MS: Final = 1_000
+HEARTBEAT_EXPIRES_MS: Final = 5_000
 """Whoever was not heard of for so long is dead to the others: what it had leased is anybody's."""
-TRUSTED_MS: Final = 4_000
+HEARTBEAT_TRUSTED_MS: Final = 4_000
 """How long after a heartbeat began a process may rely on it. It stops before the others take it for dead."""
 _MASK: Final = 2**64 - 1
 _VIEW_BITS: Final = 63
@@ -38,18 +38,18 @@ class ProcessRole(StrEnum):
         return self is not ProcessRole.API
 
 
-def is_dead(seen_at: int, now_ms: int) -> bool:
+def is_heartbeat_expired(seen_at: int, now_ms: int) -> bool:
     """Whether a process that was last heard of at an instant (Unix ms) is to be taken for dead."""
-    return now_ms - seen_at > DEAD_AFTER_MS
+    return now_ms - seen_at > HEARTBEAT_EXPIRES_MS
 
 
-def worker_of(endpoint: int, workers: Sequence[int]) -> int | None:
+def assigned_worker(endpoint: int, workers: Sequence[int]) -> int | None:
     """The one of these workers that an endpoint belongs to, by their numbers; None where there are none."""
     mixed = _mixed(endpoint)
     return max(workers, key=lambda worker: (_mixed(mixed ^ worker), worker), default=None)
 
 
-def view_of(workers: Iterable[int]) -> int:
+def membership_hash(workers: Iterable[int]) -> int:
     """A number that stands for a set of workers: those who act by the same set name the same one."""
     view = 0
     for worker in sorted(workers):

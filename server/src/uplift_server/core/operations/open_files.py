@@ -4,9 +4,9 @@ from typing import Final, NamedTuple
 
 OWN_FILES: Final = 128
 """For the database, the log, name servers, email, and everything else except callers and receivers."""
-CALLERS_LEAST: Final = 256
-CALLERS_MOST: Final = 10_000
-FILES_LEAST: Final = 256
+CALLERS_MIN: Final = 256
+CALLERS_MAX: Final = 10_000
+FILES_MIN: Final = 256
 """With fewer the server does not start."""
 
 
@@ -23,12 +23,12 @@ class FileShares(NamedTuple):
 
 def files_needed(in_flight: int, idle: int) -> int:
     """Descriptors for these attempts in flight and idle connections, for callers, and for everything else."""
-    return OWN_FILES + CALLERS_LEAST + in_flight + idle
+    return OWN_FILES + CALLERS_MIN + in_flight + idle
 
 
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
-    """The shares under a limit of at least FILES_LEAST. Callers keep a quarter, so that the API stays reachable."""
+    """The shares under a limit of at least FILES_MIN. Callers keep a quarter, so that the API stays reachable."""
     free = limit - OWN_FILES
-    callers = min(CALLERS_MOST, max(free // 4, free - in_flight - idle))
+    callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))
     receivers = min(free - callers, in_flight + idle)
     return FileShares(callers, receivers, min(in_flight, receivers))

@@ -3,9 +3,9 @@
 from enum import StrEnum
 from typing import Final
 
-LASTS_MS: Final = 5_000
+LEASE_MS: Final = 5_000
 """For how long a duty is taken. Whoever has it takes it anew with every heartbeat."""
-TRUSTED_MS: Final = 4_000
+LEASE_TRUSTED_MS: Final = 4_000
 """How long after asking for it a process may act on a duty it got: it stops before another can have it."""
 
 
@@ -24,6 +24,6 @@ class SingletonJob(StrEnum):
     """Removing what is too old."""
 
 
-def may_take(held_by: int, until: int, *, by: int, now_ms: int) -> bool:
+def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:
     """Whether a process may have a duty now that one (0: nobody) has until an instant (Unix ms)."""
     return held_by in (0, by) or until <= now_ms

@@ -60,7 +60,7 @@ _SPANS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class Statistics:
     """What was counted, of an hour or of several together."""
 
     deliveries: int = 0
@@ -110,7 +110,7 @@ class Bucket:
     """The numbers of a stretch of time that begins at an instant (Unix ms)."""
 
     at: int
-    numbers: Numbers
+    statistics: Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,37 +118,37 @@ class Series:
     """The numbers of a span: together, and bucket by bucket, the oldest first and none left out."""
 
     bucket_ms: int
-    totals: Numbers
+    totals: Statistics
     buckets: tuple[Bucket, ...]
 
 
-def series(span: Span, now_ms: int, hours: Iterable[tuple[int, Numbers]]) -> Series:
+def series(span: Span, now_ms: int, hours: Iterable[tuple[int, Statistics]]) -> Series:
     """Gather hours (when they begin, Unix ms, and their numbers) into the buckets of a span; others are left out."""
     starts = span.starts(now_ms)
-    gathered: dict[int, list[Numbers]] = {at: [] for at in starts}
+    gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
     for at, numbers in hours:
         start = at - at % span.bucket_ms
         if start in gathered:
             gathered[start].append(numbers)
     # Where a bucket is an hour, as for the sparklines of a whole page, there is nothing to be added up.
     buckets = tuple(Bucket(at, each[0] if len(each) == 1 else total(each)) for at, each in gathered.items())
-    return Series(span.bucket_ms, total(bucket.numbers for bucket in buckets), buckets)
+    return Series(span.bucket_ms, total(bucket.statistics for bucket in buckets), buckets)
 
 
-def total(several: Iterable[Numbers]) -> Numbers:
+def total(several: Iterable[Statistics]) -> Statistics:
     """Several numbers together."""
     counts: Counter[str] = Counter()
     outcomes: Counter[Outcome] = Counter()
     durations: Counter[int] = Counter()
     for numbers in several:
-        for name in COUNTS:
+        for name in COUNT_FIELDS:
             counts[name] += getattr(numbers, name)
         outcomes.update(numbers.outcomes)
         durations.update(numbers.durations)
-    return Numbers(**counts, outcomes=dict(outcomes), durations=dict(durations))
+    return Statistics(**counts, outcomes=dict(outcomes), durations=dict(durations))
 
 
-COUNTS: Final = (
+COUNT_FIELDS: Final = (
     "deliveries", "delivered", "failed", "held", "cancelled", "attempts", "first_attempts", "first_delivered",
 )  # fmt: skip
 """The plain numbers among the fields."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 
 ACTIONS: Final = {
     "account.created": "An account was made.",
@@ -51,7 +51,7 @@ ACTIONS: Final = {
 """By name; the part before the point is what the action was done to."""
 
 
-class ActorKind(Named):
+class ActorKind(NamedCode):
     """Who did something."""
 
     SYSTEM = 0
@@ -91,21 +91,20 @@ class AuditEntry:
 
 
 def difference(
-    before: Mapping[str, object], after: Mapping[str, object], *, told: Collection[str]
+    before: Mapping[str, object], after: Mapping[str, object], *, shown: Collection[str]
 ) -> dict[str, object]:
-    """What a change changed: the fields' names, and what those in `told` held before and hold now.
+    """Describe a change: the names of the changed fields, with old and new values of the fields in `shown`.
 
-    Fields that may hold secrets are left out of `told`: that they changed is all that is remembered. Of a URL the query
-    is left out, in which many receivers take a token. Empty where nothing changed.
+    Leave fields that may hold secrets out of `shown`. URLs are recorded without their query, which may hold a token.
     """
     changed = [name for name, value in after.items() if value != before[name]]
     if not changed:
         return {}
-    shown = [name for name in changed if name in told]
     details: dict[str, object] = {"changed": changed}
-    if shown:
-        details["from"] = {name: _told(before[name], name) for name in shown}
-        details["to"] = {name: _told(after[name], name) for name in shown}
+    names = [name for name in changed if name in shown]
+    if names:
+        details["from"] = {name: _shown(before[name], name) for name in names}
+        details["to"] = {name: _shown(after[name], name) for name in names}
     return details
 
 
@@ -114,5 +113,5 @@ def without_query(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _told(value: object, name: str) -> object:
+def _shown(value: object, name: str) -> object:
     return without_query(str(value)) if name == "url" else value

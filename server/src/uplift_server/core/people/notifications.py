@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from uplift_server.core.named_codes import Named
-from uplift_server.core.people.people import RESET_LASTS_MS
+from uplift_server.core.named_codes import NamedCode
+from uplift_server.core.people.people import RESET_TTL_MS
 
 
-class NoticeKind(Named):
+class NotificationKind(NamedCode):
     """What a notice is about. The number is what the store keeps."""
 
     ENDPOINT_WARNED = 0
@@ -21,7 +21,7 @@ class NoticeKind(Named):
     PASSWORD_RESET = 6
 
 
-class NoticeState(StrEnum):
+class NotificationState(StrEnum):
     """What became of a mail so far."""
 
     WAITING = "waiting"
@@ -31,17 +31,17 @@ class NoticeState(StrEnum):
 
 
 FACTS: Final = {
-    NoticeKind.ENDPOINT_WARNED: (
+    NotificationKind.ENDPOINT_WARNED: (
         "endpoint", "url", "description", "account", "failing_since", "failed_attempts", "cause", "remedy", "disable_at"
     ),
-    NoticeKind.ENDPOINT_DISABLED: (
+    NotificationKind.ENDPOINT_DISABLED: (
         "endpoint", "url", "description", "account", "reason", "failing_since", "failed_attempts", "cause", "remedy"
     ),
-    NoticeKind.ENDPOINT_RECOVERED: ("endpoint", "url", "description", "account", "failed_since", "recovered_at"),
-    NoticeKind.MASS_FAILURE_BEGAN: ("since", "endpoints", "attempted", "causes"),
-    NoticeKind.MASS_FAILURE_ENDED: ("since", "ended_at", "endpoints", "still_failing"),
-    NoticeKind.MEMBER_INVITED: ("invitation", "account", "role", "invited_by", "expires_at"),
-    NoticeKind.PASSWORD_RESET: ("person", "expires_at", "mark"),
+    NotificationKind.ENDPOINT_RECOVERED: ("endpoint", "url", "description", "account", "failed_since", "recovered_at"),
+    NotificationKind.MASS_FAILURE_BEGAN: ("since", "endpoints", "attempted", "causes"),
+    NotificationKind.MASS_FAILURE_ENDED: ("since", "ended_at", "endpoints", "still_failing"),
+    NotificationKind.MEMBER_INVITED: ("invitation", "account", "role", "invited_by", "expires_at"),
+    NotificationKind.PASSWORD_RESET: ("person", "expires_at", "mark"),
 }  # fmt: skip
 """Which facts a notice of each kind carries.
 
@@ -54,19 +54,19 @@ password to be replaced: the tokens of links follow from these and a key, and st
 
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 """A mail that could not be handed over for so long is given up: what it tells is no news any more."""
-LASTS_MS: Final = {NoticeKind.PASSWORD_RESET: RESET_LASTS_MS}
+EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
 """Of the kinds whose mails are of no use even sooner."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
 """The waits after attempts 1, 2, 3 …; the last one again and again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """A mail that is owed. Instants are Unix ms."""
 
     seq: int
     id: bytes
-    kind: NoticeKind
+    kind: NotificationKind
     recipient: str
     facts: Mapping[str, object]
     created_at: int

@@ -18,8 +18,8 @@ _HOUR_MS: Final = 60 * _MINUTE_MS
 _DAY_MS: Final = 24 * _HOUR_MS
 SESSION_RANDOM_BYTES: Final = 32
 SESSION_IDLE_MS: Final = 7 * _DAY_MS
-SESSION_LASTS_MS: Final = 30 * _DAY_MS
-PORTAL_SESSION_LASTS_MS: Final = 12 * _HOUR_MS
+SESSION_TTL_MS: Final = 30 * _DAY_MS
+PORTAL_SESSION_TTL_MS: Final = 12 * _HOUR_MS
 """Of a session that a portal link began."""
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
 """That a session is used is written down no more often than this."""
@@ -28,21 +28,21 @@ SESSIONS_PER_PERSON_MAX: Final = 1_000
 CONFIRMED_FOR_MS: Final = 10 * _MINUTE_MS
 """For how long a password counts as just given, which showing a secret wants."""
 
-LINK_LASTS_MS: Final = 5 * _MINUTE_MS
-INVITATION_LASTS_MS: Final = 7 * _DAY_MS
-RESET_LASTS_MS: Final = _HOUR_MS
-PLACES_PER_PERSON_MAX: Final = 500
+LINK_TTL_MS: Final = 5 * _MINUTE_MS
+INVITATION_TTL_MS: Final = 7 * _DAY_MS
+RESET_TTL_MS: Final = _HOUR_MS
+ACCOUNTS_PER_PERSON_MAX: Final = 500
 """Accounts that one person is shown."""
 MEMBERS_PER_ACCOUNT_MAX: Final = 500
 INVITATIONS_PER_ACCOUNT_MAX: Final = 100
 
 
-def normal_email(text: str) -> str:
+def normalize_email(text: str) -> str:
     """A mail address as people are told apart by it."""
     return text.strip()[: EMAIL_CHARACTERS_MAX + 1].lower()
 
 
-def normal_password(text: str) -> bytes:
+def normalize_password(text: str) -> bytes:
     """What is hashed of a password: the same bytes however a keyboard puts its characters together (NFKC)."""
     return unicodedata.normalize("NFKC", text).encode("utf-8", "replace")
 
@@ -70,7 +70,7 @@ def csrf_token(cookie: str) -> str:
     return hmac.digest(cookie.encode(), b"csrf", "sha256").hex()
 
 
-def session_is_over(now_ms: int, *, seen_at: int, ends_at: int) -> bool:
+def is_session_expired(now_ms: int, *, seen_at: int, ends_at: int) -> bool:
     """Whether a session has ended: at its end, or when nobody used it for SESSION_IDLE_MS (Unix ms)."""
     return now_ms >= ends_at or now_ms - seen_at >= SESSION_IDLE_MS
 

@@ -10,7 +10,7 @@ from typing import Final
 from uplift_server.core.deliveries.health import Health
 
 PROBE_FIRST_MS: Final = 1000
-TIMEOUTS_ONLY_MS: Final = 60_000
+TIMEOUTS_OPEN_AFTER_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +36,40 @@ class Breaker:
     asked_at: int | None = None
     """When the receiver last asked for a wait."""
 
-    def succeeded(self, began_at: int) -> "Breaker":
+    def after_success(self, began_at: int) -> "Breaker":
         """Closed, unless the receiver asked for a wait after this attempt had begun (Unix ms)."""
         if self.asked_at is not None and began_at < self.asked_at:
             return self
         return CLOSED
 
-    def failed(self, now_ms: int, *, timed_out: bool, rule: BreakerRule, asked_ms: int = 0) -> "Breaker":
+    def after_failure(self, now_ms: int, *, timed_out: bool, rule: BreakerRule, retry_after_ms: int = 0) -> "Breaker":
         """The state after one more failure that is the receiver's: what is open stays open.
 
-        `asked_ms`: how long the receiver asks us to stay away; it opens a breaker by itself.
+        `retry_after_ms`: how long the receiver asks us to stay away; it opens a breaker by itself.
         """
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None
-        asked_ms = min(asked_ms, rule.probe_max_ms) if rule.failures else 0
-        asked_at = now_ms if asked_ms else self.asked_at
+        retry_after_ms = min(retry_after_ms, rule.probe_max_ms) if rule.failures else 0
+        asked_at = now_ms if retry_after_ms else self.asked_at
         if self.probe_at is not None and now_ms < self.probe_at:
             # An attempt that began before the breaker opened tells nothing new, unless the receiver says how long.
-            return Breaker(failures, since, max(self.probe_at, now_ms + asked_ms), self.probe_wait_ms, asked_at)
+            return Breaker(failures, since, max(self.probe_at, now_ms + retry_after_ms), self.probe_wait_ms, asked_at)
         trips = rule.failures > 0 and (
             self.probe_at is not None
             or failures >= rule.failures
-            or (since is not None and now_ms - since >= TIMEOUTS_ONLY_MS)
+            or (since is not None and now_ms - since >= TIMEOUTS_OPEN_AFTER_MS)
         )
         wait = min(self.probe_wait_ms * 2 or PROBE_FIRST_MS, rule.probe_max_ms) if trips else 0
-        if not trips and not asked_ms:
+        if not trips and not retry_after_ms:
             return Breaker(failures, since)
-        return Breaker(failures, since, now_ms + max(wait, asked_ms), wait, asked_at)
+        return Breaker(failures, since, now_ms + max(wait, retry_after_ms), wait, asked_at)
 
 
 CLOSED: Final = Breaker()
 """How every endpoint begins."""
 
 
-def restored(health: Health, rule: BreakerRule) -> Breaker:
+def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
     """The breaker after a restart, or where another process takes the endpoint over, from how it fares.
 
     Its probes go on where they were, so that a restart is no reason to try everything that fails at once.

@@ -18,11 +18,11 @@ STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
 """A lane is stalled once nothing has come back for STALLED_MEANS times its usual duration. Then it starts nothing
 beyond WINDOW_START: a receiver that begins to hang takes a few slots, and not its whole share."""
-HORIZON_MS: Final = 5000
+LOOKAHEAD_MS: Final = 5000
 """A lane holds what it can send within this time."""
 
 
-class Kind(IntEnum):
+class AttemptKind(IntEnum):
     """What a waiting delivery is about to have: kinds of a lane take turns."""
 
     FIRST = 0
@@ -31,7 +31,14 @@ class Kind(IntEnum):
 
 
 # Of any six turns first attempts get three, retries two and replays one, as far as each has work.
-_TURNS: Final = (Kind.FIRST, Kind.RETRY, Kind.FIRST, Kind.REPLAY, Kind.FIRST, Kind.RETRY)
+_KIND_ORDER: Final = (
+    AttemptKind.FIRST,
+    AttemptKind.RETRY,
+    AttemptKind.FIRST,
+    AttemptKind.REPLAY,
+    AttemptKind.FIRST,
+    AttemptKind.RETRY,
+)
 
 
 class AccountShare(Generic[T]):
@@ -72,17 +79,17 @@ class Lane(Generic[T]):
         "host_share",
         "in_flight",
         "in_flight_max",
+        "kind_index",
         "last_return_ms",
         "mean_us",
         "next_start_ms",
-        "paced_at",
-        "paced_number",
         "parked",
         "proven",
         "queued",
-        "rate_gap_ms",
         "reserved",
-        "turn",
+        "start_interval_ms",
+        "timer_at",
+        "timer_id",
         "waiting",
         "waiting_bytes",
         "waiting_count",
@@ -101,7 +108,7 @@ class Lane(Generic[T]):
         self.account_share: AccountShare[T] = account_share or AccountShare()
         self.host_share: HostShare[T] = host_share or HostShare()
         self.in_flight_max = 1
-        self.rate_gap_ms = 0.0
+        self.start_interval_ms = 0.0
         """The time between two starts (`core.pace`); 0 without a rate limit."""
         self.breaker: Breaker = CLOSED
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
@@ -121,32 +128,32 @@ class Lane(Generic[T]):
         self.mean_us = 0
         """How long attempts take, lately."""
         self.next_start_ms = 0.0
-        self.turn = 0
+        self.kind_index = 0
         self.queued = False
         """Whether the lane is in its account's queue, paced or parked."""
-        self.paced_number = 0
+        self.timer_id = 0
         """Its entry among the paced ones; 0: it is not one of them."""
-        self.paced_at = 0.0
+        self.timer_at = 0.0
         self.parked = False
 
-    def room(self, now_ms: int) -> int:
+    def free_capacity(self, now_ms: int) -> int:
         """How many more deliveries the lane may hold in memory."""
         held = self.waiting_count + self.reserved
         if self.breaker.probe_at is not None:
             return max(0, 1 - held - self.in_flight)
-        if self.breaker.failures or self.stalled(now_ms):
+        if self.breaker.failures or self.is_stalled(now_ms):
             return min(self.in_flight_max, self._waiting_max()) - held
         return self._waiting_max() - held
 
     def _waiting_max(self) -> int:
-        """As much as goes out within HORIZON_MS: what waits longer in memory would outlive its lease."""
-        per_horizon = self.in_flight_max * HORIZON_MS * 1000 // max(self.mean_us, 1)
+        """As much as goes out within LOOKAHEAD_MS: what waits longer in memory would outlive its lease."""
+        per_horizon = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
         most = LANE_WAITING_MAX
-        if self.rate_gap_ms:
-            most = max(1, min(most, int(HORIZON_MS / self.rate_gap_ms)))
+        if self.start_interval_ms:
+            most = max(1, min(most, int(LOOKAHEAD_MS / self.start_interval_ms)))
         return min(most, max(self.in_flight_max, per_horizon))
 
-    def start_at(self) -> float:
+    def next_start_at(self) -> float:
         """The earliest instant (Unix ms) at which the next attempt may start."""
         probe_at = self.breaker.probe_at
         return self.next_start_ms if probe_at is None else max(self.next_start_ms, probe_at)
@@ -156,15 +163,17 @@ class Lane(Generic[T]):
         """Whether one more attempt may be in flight."""
         return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
 
-    def stalled(self, now_ms: int) -> bool:
+    def is_stalled(self, now_ms: int) -> bool:
         """Whether attempts go out and nothing comes back."""
-        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > self._patience_ms()
+        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > self._response_timeout_ms()
 
-    def overdue(self, now_ms: int) -> bool:
+    def is_overdue(self, now_ms: int) -> bool:
         """Whether what is in flight takes longer than usual."""
-        return self.in_flight > 0 and now_ms - max(self.last_return_ms, self.busy_since_ms) > self._patience_ms()
+        return (
+            self.in_flight > 0 and now_ms - max(self.last_return_ms, self.busy_since_ms) > self._response_timeout_ms()
+        )
 
-    def _patience_ms(self) -> int:
+    def _response_timeout_ms(self) -> int:
         return max(STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000)
 
     def pop(self) -> T:
@@ -174,7 +183,7 @@ class Lane(Generic[T]):
         if not retry and not replay:
             return first.popleft()
         while True:
-            queue = self.waiting[_TURNS[self.turn]]
-            self.turn = (self.turn + 1) % len(_TURNS)
+            queue = self.waiting[_KIND_ORDER[self.kind_index]]
+            self.kind_index = (self.kind_index + 1) % len(_KIND_ORDER)
             if queue:
                 return queue.popleft()

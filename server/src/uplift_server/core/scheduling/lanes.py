@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from uplift_server.core.limits import HOST_IN_FLIGHT_MAX
-from uplift_server.core.scheduling.lane import AccountShare, HostShare, Kind, Lane
-from uplift_server.core.scheduling.rate_limit import PACE_CREDIT_MS
+from uplift_server.core.scheduling.lane import AccountShare, AttemptKind, HostShare, Lane
+from uplift_server.core.scheduling.rate_limit import LATENESS_CREDIT_MS
 
 T = TypeVar("T")
 
@@ -57,13 +57,13 @@ class Lanes(Generic[T]):
         self._account_max = in_flight_max
         self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
         """By account and host. Its lanes keep a share alive."""
-        self._turns: deque[AccountShare[T]] = deque()
-        self._paced: list[tuple[float, int, Lane[T]]] = []
+        self._account_queue: deque[AccountShare[T]] = deque()
+        self._timers: list[tuple[float, int, Lane[T]]] = []
         """Lanes with work that may not start yet, by the instant they may.
 
         The number breaks ties; an entry whose number is not its lane's any more is void.
         """
-        self._paced_count = 0
+        self._timer_count = 0
         self._unproven_max = in_flight_max * UNPROVEN_SHARE
         self._unproven_in_flight = 0
         self._scarce_below = in_flight_max * SCARCE_SHARE if in_flight_max >= SCARCE_SLOTS_MIN else 0
@@ -82,7 +82,7 @@ class Lanes(Generic[T]):
             lane = self._lanes[endpoint] = Lane(endpoint, account, share, self._host_share(account, host))
         return lane
 
-    def move(self, lane: Lane[T], host: str) -> None:
+    def move_to_host(self, lane: Lane[T], host: str) -> None:
         """Note that a lane's endpoint has moved to a host. Its attempts in flight count there from now on."""
         before, share = lane.host_share, self._host_share(lane.account, host)
         if share is before:
@@ -112,9 +112,9 @@ class Lanes(Generic[T]):
     def drop(self, endpoint: int) -> list[T]:
         """Forget an endpoint: what waited in its lane comes back; what is in flight returns as ever."""
         lane = self._lanes.pop(endpoint, None)
-        return [] if lane is None else self.empty(lane)
+        return [] if lane is None else self.take_waiting(lane)
 
-    def empty(self, lane: Lane[T], kinds: Sequence[Kind] = tuple(Kind)) -> list[T]:
+    def take_waiting(self, lane: Lane[T], kinds: Sequence[AttemptKind] = tuple(AttemptKind)) -> list[T]:
         """Take everything that waits, or what is of some kinds, out of a lane."""
         taken = [item for kind in kinds for item in lane.waiting[kind]]
         for kind in kinds:
@@ -122,7 +122,7 @@ class Lanes(Generic[T]):
         lane.waiting_count -= len(taken)
         return taken
 
-    def withdraw(self, lane: Lane[T], wanted: Callable[[T], bool]) -> T | None:
+    def remove(self, lane: Lane[T], wanted: Callable[[T], bool]) -> T | None:
         """Take the first that is wanted out of a lane; None if none waits there."""
         for queue in lane.waiting:
             for item in queue:
@@ -132,40 +132,40 @@ class Lanes(Generic[T]):
                     return item
         return None
 
-    def limit(self, lane: Lane[T], *, in_flight_max: int, rate_gap_ms: float) -> None:
+    def set_limits(self, lane: Lane[T], *, in_flight_max: int, start_interval_ms: float) -> None:
         """Set a lane's limits: what they allow may go out at the next `pop`."""
         lane.in_flight_max = in_flight_max
         # The last start is followed by the new gap, not by the one it was made under.
-        if not rate_gap_ms:
+        if not start_interval_ms:
             lane.next_start_ms = 0.0
-        elif lane.rate_gap_ms:
-            lane.next_start_ms += rate_gap_ms - lane.rate_gap_ms
-        lane.rate_gap_ms = rate_gap_ms
+        elif lane.start_interval_ms:
+            lane.next_start_ms += start_interval_ms - lane.start_interval_ms
+        lane.start_interval_ms = start_interval_ms
         share = lane.host_share
         if in_flight_max > share.in_flight_max:
             share.in_flight_max = in_flight_max
             self._unpark_host(share)
-        self._reconsider(lane)
+        self._queue_if_ready(lane)
 
-    def push(self, lane: Lane[T], item: T, kind: Kind) -> None:
+    def push(self, lane: Lane[T], item: T, kind: AttemptKind) -> None:
         """Let a delivery wait in a lane."""
         lane.waiting[kind].append(item)
         lane.waiting_count += 1
-        if not lane.queued or lane.paced_number:
-            self._reconsider(lane)
+        if not lane.queued or lane.timer_id:
+            self._queue_if_ready(lane)
 
     def pop(self, now_ms: int) -> tuple[Lane[T], T] | None:
         """The next delivery to attempt, with its lane, counted as in flight; None if none may start now."""
-        paced = self._paced
-        while paced and paced[0][0] <= now_ms:
-            _, number, lane = heappop(paced)
-            if number != lane.paced_number:
+        timers = self._timers
+        while timers and timers[0][0] <= now_ms:
+            _, number, lane = heappop(timers)
+            if number != lane.timer_id:
                 continue
-            lane.paced_number = 0
+            lane.timer_id = 0
             lane.queued = False
             if lane.waiting_count and lane.has_slot:
                 self._queue(lane)
-        turns = self._turns
+        turns = self._account_queue
         while self.in_flight < self.in_flight_max and (turns or (self._parked and self._unpark())):
             account = turns[0]
             if account.in_flight >= self._account_max:
@@ -181,17 +181,17 @@ class Lanes(Generic[T]):
                     self._unpark_host(lane.host_share)
                 # The turn is not used up: it is the account's next lane's.
                 if not account.lanes:
-                    self._next_turn(account)
+                    self._rotate_accounts(account)
                 continue
             item = lane.pop()
             self._take_slot(lane, now_ms)
-            if lane.rate_gap_ms:
+            if lane.start_interval_ms:
                 # Idle time earns no burst, but a timer that fired a little late must not lower the rate.
-                lane.next_start_ms = max(lane.next_start_ms, now_ms - PACE_CREDIT_MS) + lane.rate_gap_ms
+                lane.next_start_ms = max(lane.next_start_ms, now_ms - LATENESS_CREDIT_MS) + lane.start_interval_ms
             if lane.waiting_count and lane.has_slot:
                 lane.queued = True
                 account.lanes.append(lane)
-            self._next_turn(account)
+            self._rotate_accounts(account)
             return lane, item
         return None
 
@@ -201,8 +201,8 @@ class Lanes(Generic[T]):
         Such an attempt waits for no turn and no circuit breaker. A paced lane lends one start at a time, and the next
         start is a gap later. With `beyond_limit` the lane's own limit does not count.
         """
-        if lane.proven and lane.overdue(now_ms):
-            self._prove(lane, proven=False)
+        if lane.proven and lane.is_overdue(now_ms):
+            self._set_proven(lane, proven=False)
         share = lane.host_share
         if self.in_flight >= self.in_flight_max or self._is_crowded(lane):
             return NoSlot.SERVER
@@ -212,10 +212,10 @@ class Lanes(Generic[T]):
             return NoSlot.SERVER
         if lane.in_flight >= lane.in_flight_max and not beyond_limit:
             return NoSlot.ENDPOINT
-        if lane.rate_gap_ms:
-            if lane.next_start_ms - now_ms > lane.rate_gap_ms:
+        if lane.start_interval_ms:
+            if lane.next_start_ms - now_ms > lane.start_interval_ms:
                 return NoSlot.ENDPOINT
-            lane.next_start_ms = max(lane.next_start_ms, now_ms - PACE_CREDIT_MS) + lane.rate_gap_ms
+            lane.next_start_ms = max(lane.next_start_ms, now_ms - LATENESS_CREDIT_MS) + lane.start_interval_ms
         self._take_slot(lane, now_ms)
         return None
 
@@ -236,15 +236,15 @@ class Lanes(Generic[T]):
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Whether a lane may start an attempt now; one that may later is put where it will be found then."""
-        if lane.proven and lane.overdue(now_ms):
-            self._prove(lane, proven=False)
-        if not lane.waiting_count or not lane.has_slot or lane.stalled(now_ms):
+        if lane.proven and lane.is_overdue(now_ms):
+            self._set_proven(lane, proven=False)
+        if not lane.waiting_count or not lane.has_slot or lane.is_stalled(now_ms):
             return False
         if self.in_flight_max - self.in_flight < self._scarce_below and self._is_crowded(lane):
             # It is looked at again when one of its own attempts returns.
             return False
-        if lane.start_at() > now_ms:
-            self._pace(lane)
+        if lane.next_start_at() > now_ms:
+            self._start_timer(lane)
             return False
         share = lane.host_share
         if share.in_flight >= share.in_flight_max:
@@ -259,7 +259,7 @@ class Lanes(Generic[T]):
         lane.queued = lane.parked = True
         parked.append(lane)
 
-    def returned(self, lane: Lane[T], now_ms: int, duration_us: int, *, well: bool | None = None) -> None:
+    def attempt_ended(self, lane: Lane[T], now_ms: int, duration_us: int, *, succeeded: bool | None = None) -> None:
         """An attempt of the lane is over, after so long (0: it never began, and takes none of the lane's rate).
 
         `well`: it succeeded (True), or nothing came back in time (False).
@@ -273,16 +273,16 @@ class Lanes(Generic[T]):
             self._unproven_in_flight -= 1
         if duration_us:
             lane.last_return_ms = now_ms
-            if well:
-                self._prove(lane, proven=duration_us <= QUICK_US)
+            if succeeded:
+                self._set_proven(lane, proven=duration_us <= QUICK_US)
                 lane.mean_us += (duration_us - lane.mean_us) >> 3
                 if lane.window < lane.in_flight_max:
                     lane.window += 1
-            elif well is False:
-                self._prove(lane, proven=False)
+            elif succeeded is False:
+                self._set_proven(lane, proven=False)
                 lane.window = 1
         else:
-            lane.next_start_ms -= lane.rate_gap_ms
+            lane.next_start_ms -= lane.start_interval_ms
         # Before the lane itself, which otherwise took the slot it left again and again.
         if self._parked:
             self._unpark()
@@ -290,14 +290,14 @@ class Lanes(Generic[T]):
             self._unpark_host(share)
         if account.lanes and not account.queued:
             account.queued = True
-            self._turns.append(account)
+            self._account_queue.append(account)
         if lane.waiting_count:
-            self._reconsider(lane)
+            self._queue_if_ready(lane)
 
     def _unpark(self) -> bool:
         """Queue as many parked lanes as there are slots for; whether anything is queued now."""
         self._queue_parked(self._parked, self._unproven_max - self._unproven_in_flight)
-        return bool(self._turns)
+        return bool(self._account_queue)
 
     def _unpark_host(self, share: HostShare[T]) -> None:
         """Queue as many lanes parked for a host as there are slots for it."""
@@ -310,7 +310,7 @@ class Lanes(Generic[T]):
                 self._queue(lane)
                 slots -= 1
 
-    def _prove(self, lane: Lane[T], *, proven: bool) -> None:
+    def _set_proven(self, lane: Lane[T], *, proven: bool) -> None:
         """Note whether a lane has proved itself; what it has in flight then counts as such."""
         if lane.proven is not proven:
             lane.proven = proven
@@ -318,41 +318,41 @@ class Lanes(Generic[T]):
             if lane.parked:
                 self._queue(lane)
 
-    def wake_at(self) -> float | None:
+    def next_start_at(self) -> float | None:
         """The next instant at which a paced lane may start something, if any."""
-        paced = self._paced
-        while paced and paced[0][1] != paced[0][2].paced_number:
-            heappop(paced)
-        return paced[0][0] if paced else None
+        timers = self._timers
+        while timers and timers[0][1] != timers[0][2].timer_id:
+            heappop(timers)
+        return timers[0][0] if timers else None
 
-    def _reconsider(self, lane: Lane[T]) -> None:
+    def _queue_if_ready(self, lane: Lane[T]) -> None:
         """Queue a lane that may start something sooner than it was thought to: a slot is free, its breaker closed."""
-        waits = not lane.queued or (lane.paced_number and lane.start_at() < lane.paced_at)
+        waits = not lane.queued or (lane.timer_id and lane.next_start_at() < lane.timer_at)
         if waits and lane.waiting_count and lane.has_slot:
             self._queue(lane)
 
     def _queue(self, lane: Lane[T]) -> None:
-        lane.paced_number = 0
+        lane.timer_id = 0
         lane.parked = False
         account = lane.account_share
         lane.queued = True
         account.lanes.append(lane)
         if not account.queued:
             account.queued = True
-            self._turns.append(account)
+            self._account_queue.append(account)
 
-    def _next_turn(self, account: AccountShare[T]) -> None:
+    def _rotate_accounts(self, account: AccountShare[T]) -> None:
         """The account at the front had its turn."""
         if account.lanes:
-            if len(self._turns) > 1:
-                self._turns.rotate(-1)
+            if len(self._account_queue) > 1:
+                self._account_queue.rotate(-1)
         else:
-            self._turns.popleft()
+            self._account_queue.popleft()
             account.queued = False
 
-    def _pace(self, lane: Lane[T]) -> None:
+    def _start_timer(self, lane: Lane[T]) -> None:
         lane.queued = True
-        lane.paced_at = lane.start_at()
-        self._paced_count += 1
-        lane.paced_number = self._paced_count
-        heappush(self._paced, (lane.paced_at, self._paced_count, lane))
+        lane.timer_at = lane.next_start_at()
+        self._timer_count += 1
+        lane.timer_id = self._timer_count
+        heappush(self._timers, (lane.timer_at, self._timer_count, lane))

@@ -2,14 +2,14 @@
 
 from typing import Final
 
-PACE_CREDIT_MS: Final = 20
+LATENESS_CREDIT_MS: Final = 20
 """How late an attempt may begin and still count as on time, so that the next one need not be late too."""
 
 
-def gap_ms(per_second: int) -> float:
+def start_interval_ms(per_second: int) -> float:
     """The time between two starts, in ms, by which no second ever sees more than `per_second` of them.
 
     A second that begins with a late start is not to see the first one after it as well, so the gaps of a second last
-    PACE_CREDIT_MS longer than it does: 98 % of the limit are reached, and never more than all of it.
+    LATENESS_CREDIT_MS longer than it does: 98 % of the limit are reached, and never more than all of it.
     """
-    return (1000 + PACE_CREDIT_MS) / per_second
+    return (1000 + LATENESS_CREDIT_MS) / per_second

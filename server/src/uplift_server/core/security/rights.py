@@ -8,12 +8,12 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from uplift_server.core.named_codes import Named
+from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 
 
-class Role(Named):
+class Role(NamedCode):
     """A member's place in an account, from the least to the most. The number is what the store keeps."""
 
     MEMBER = 0
@@ -80,7 +80,7 @@ def check_role(text: str, field: str = "role") -> Problem | None:
     return Problem(field, "role_unknown", f"{text[:40]!r} is no role. The roles are {roles_text()}.")
 
 
-def may_give(own: Role, other: Role) -> bool:
+def can_grant(own: Role, other: Role) -> bool:
     """Whether a member who may manage members may give this role, or change or remove somebody who has it.
 
     Nobody lifts anybody above themselves, and only owners touch owners.

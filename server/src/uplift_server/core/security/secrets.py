@@ -27,9 +27,9 @@ class SecretPair(Generic[T]):
     def at(self, now_ms: int) -> "SecretPair[T]":
         """The pair as it stands at an instant: without a previous secret whose time is over."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
-        return self.alone() if ended else self
+        return self.without_previous() if ended else self
 
-    def alone(self) -> "SecretPair[T]":
+    def without_previous(self) -> "SecretPair[T]":
         """The current secret, the previous one ended."""
         return SecretPair(self.current, self.created_at)
 

@@ -33,7 +33,7 @@ def token(key: bytes, purpose: Purpose, object_id: bytes) -> str:
     return _text(object_id + _tag(key, purpose, object_id))
 
 
-def object_of(key: bytes, purpose: Purpose, text: str) -> bytes | None:
+def verified_id(key: bytes, purpose: Purpose, text: str) -> bytes | None:
     """The id behind a token made with the same key for the same purpose; None for any other text."""
     value = _bytes(text, _ID_BYTES + _TAG_BYTES)
     if value is None:
@@ -53,7 +53,7 @@ def reset_token(key: bytes, person_id: bytes, *, expires_at: int, mark: str) -> 
     return _text(head + _tag(key, Purpose.RESET, head + mark.encode()))
 
 
-def reset_of(text: str) -> tuple[bytes, int] | None:
+def parse_reset_token(text: str) -> tuple[bytes, int] | None:
     """Whom a reset's token is for and when it ends, as it says itself; None for what is none."""
     value = _bytes(text, _ID_BYTES + _INSTANT_BYTES + _TAG_BYTES)
     if value is None:
@@ -61,9 +61,9 @@ def reset_of(text: str) -> tuple[bytes, int] | None:
     return value[:_ID_BYTES], int.from_bytes(value[_ID_BYTES : _ID_BYTES + _INSTANT_BYTES], "big")
 
 
-def is_reset(key: bytes, text: str, mark: str) -> bool:
+def is_valid_reset_token(key: bytes, text: str, mark: str) -> bool:
     """Whether a reset's token is true, and of the password that has this mark."""
-    stated = reset_of(text)
+    stated = parse_reset_token(text)
     if stated is None:
         return False
     return hmac.compare_digest(text, reset_token(key, stated[0], expires_at=stated[1], mark=mark))

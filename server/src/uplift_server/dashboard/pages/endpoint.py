@@ -172,7 +172,7 @@ async def subscription(visit: Visit) -> Response:
         visit,
         "subscription",
         shown=shown,
-        matching=sorted(each.name for each in live if not each.archived and wanted.wants(each.name)),
+        matching=sorted(each.name for each in live if not each.archived and wanted.matches(each.name)),
         headers={name: mask(name, value) for name, value in shown.headers.items()},
     )
 

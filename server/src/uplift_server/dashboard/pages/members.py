@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.people.people import INVITATIONS_PER_ACCOUNT_MAX
-from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, may_give
+from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, can_grant
 from uplift_server.dashboard.forms import repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit
@@ -110,9 +110,9 @@ async def _page(
         "next": visit.cursor(found.next_key),
         "you": caller.actor.id,
         "invitations": [
-            (ids.prefixed(ids.INVITATION, each.id), each, may_give(own, each.role)) for each in invited.items
+            (ids.prefixed(ids.INVITATION, each.id), each, can_grant(own, each.role)) for each in invited.items
         ],
-        "roles": [(each.text, each.text) for each in Role if may_give(own, each)],
+        "roles": [(each.text, each.text) for each in Role if can_grant(own, each)],
         "words": ROLE_WORDS,
         "made": made,
         "reset": reset,
@@ -127,10 +127,10 @@ async def _page(
 
 def _roles_for(own: Role, member: Member) -> list[Role]:
     """The roles that somebody with one of their own may give a member; none to whoever is above."""
-    if not may_give(own, member.role):
+    if not can_grant(own, member.role):
         return []
     most = GUEST_ROLE_MAX if member.person.email is None else Role.OWNER
-    return [role for role in Role if may_give(own, role) and role <= most]
+    return [role for role in Role if can_grant(own, role) and role <= most]
 
 
 def _account(visit: Visit) -> str:

@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.statistics import Numbers, Period
+from uplift_server.core.operations.statistics import Period, Statistics
 from uplift_server.dashboard.account_states import account_sentence
 from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
 from uplift_server.dashboard.figures import status_columns, status_words
@@ -61,7 +61,7 @@ def _id(shown: Shown) -> str:
     return ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
 
 
-def _delivered_share(numbers: Numbers) -> float | None:
+def _delivered_share(numbers: Statistics) -> float | None:
     """Which share of the deliveries that are over was delivered, 0 to 1; None where none is over."""
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None

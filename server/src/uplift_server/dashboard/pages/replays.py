@@ -14,7 +14,7 @@ from uplift_server.core.deliveries.replays import STATUSES_DEFAULT, ReplayState
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT, REPLAY_RATE_PER_SECOND_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.core.timestamps import optional_instant_text
+from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.dashboard import words
 from uplift_server.dashboard.forms import Form, repeat_of
 from uplift_server.dashboard.routes import account_form, account_page
@@ -193,8 +193,8 @@ def _body(draft: ReplayDraft) -> dict[str, object]:
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),
         "types": list(draft.types or ()),
-        "created_after": optional_instant_text(draft.created_after),
-        "created_before": optional_instant_text(draft.created_before),
+        "created_after": format_optional_timestamp(draft.created_after),
+        "created_before": format_optional_timestamp(draft.created_before),
         "rate_per_second": draft.rate_per_second,
     }
     return {name: value for name, value in given.items() if value}
@@ -205,8 +205,8 @@ def _command(draft: ReplayDraft) -> str:
     told: Mapping[str, Sequence[object]] = {
         "--status": list(draft.status or ()),
         "--type": list(draft.types or ()),
-        "--after": [optional_instant_text(draft.created_after)],
-        "--before": [optional_instant_text(draft.created_before)],
+        "--after": [format_optional_timestamp(draft.created_after)],
+        "--before": [format_optional_timestamp(draft.created_before)],
         "--rate": [draft.rate_per_second],
     }
     options = [text for name, values in told.items() for value in values if value for text in (name, str(value))]

@@ -192,7 +192,10 @@ class Membership:
     def _is_dead(self, process: Process, now: int) -> bool:
         if process.host == self._host and not _runs(process.pid):
             return True
-        return is_dead(process.seen_at, now) and self._clock.now_ms() - self._unbroken_since > DEAD_AFTER_MS
+        return (
+            is_heartbeat_expired(process.seen_at, now)
+            and self._clock.now_ms() - self._unbroken_since > HEARTBEAT_EXPIRES_MS
+        )
 
     async def _evict(self, process: Process) -> None:
         """Remove a dead process unless it sends a heartbeat just now, then end its leases.

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.deliveries.health import FAILURES_MIN, HealthRule, Step
+from uplift_server.core.deliveries.health import FAILURES_MIN, HealthAction, HealthRule
 from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN
 from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache, LiveEndpoint
 from uplift_server.delivery.health.outage_guard import Outage, OutageGuard

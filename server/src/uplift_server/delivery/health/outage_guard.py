@@ -112,7 +112,7 @@ class OutageGuard:
             await self._follow(failing)
             self._followed = not on_duty
         group = largest_group(endpoint.health.failing_since or 0 for endpoint in failing)
-        is_mass = group is not None and group.is_mass(self._attempted(enough=2 * group.endpoints))
+        is_mass = group is not None and group.is_mass_failure(self._attempted(enough=2 * group.endpoints))
         if not on_duty:
             self._ending_at = None
             if self.present is None and group is not None and is_mass:
@@ -165,14 +165,14 @@ class OutageGuard:
         def begin(connection: Transaction) -> None:
             server_values.replace(connection, _MARKS, begun.marks())
             self._tell(
-                connection, "mass_failure.began", NoticeKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
+                connection, "mass_failure.began", NotificationKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
             )
 
         await self._database.write(processes.unless_forgotten(self._shards.membership_id, begin))
         self.present, self._ended_at = begun, None
         _log.error(
             "many endpoints began to fail at once: nobody is warned or disabled until that ends",
-            since=instant_text(begun.since), endpoints=begun.endpoints, attempted=attempted, causes=causes,
+            since=format_timestamp(begun.since), endpoints=begun.endpoints, attempted=attempted, causes=causes,
         )  # fmt: skip
 
     async def _end(self, ended: Outage, failing: Sequence[LiveEndpoint]) -> None:
@@ -186,7 +186,7 @@ class OutageGuard:
             health.excuse(connection, seqs, ended.counts_from, at)
             server_values.replace(connection, _MARKS, {_ENDED_AT: at})
             self._tell(
-                connection, "mass_failure.ended", NoticeKind.MASS_FAILURE_ENDED, facts, now=now, mailed=ended.told
+                connection, "mass_failure.ended", NotificationKind.MASS_FAILURE_ENDED, facts, now=now, mailed=ended.told
             )
             return health.get(connection, seqs)
 
@@ -194,21 +194,21 @@ class OutageGuard:
         self.present, self._ended_at, self._ending_at = None, at, None
         _log.warning(
             "the endpoints that failed at once do so no more",
-            since=instant_text(ended.since), endpoints=ended.endpoints, still_failing=len(failing),
+            since=format_timestamp(ended.since), endpoints=ended.endpoints, still_failing=len(failing),
         )  # fmt: skip
 
     def _tell(
         self,
         connection: Transaction,
         action: str,
-        kind: NoticeKind,
+        kind: NotificationKind,
         facts: Mapping[str, object],
         *,
         now: int,
         mailed: bool,
     ) -> None:
         details = {
-            name: instant_text(fact) if name in ("since", "ended_at") and isinstance(fact, int) else fact
+            name: format_timestamp(fact) if name in ("since", "ended_at") and isinstance(fact, int) else fact
             for name, fact in facts.items()
         }
         audit.add(connection, AuditEntry(None, now, SYSTEM, action, "", details))
@@ -228,4 +228,4 @@ class OutageGuard:
 def _excuse(endpoints: Iterable[LiveEndpoint], stored: Mapping[int, Health]) -> None:
     for endpoint in endpoints:
         if endpoint.seq in stored:
-            endpoint.health = endpoint.health.with_excuses_of(stored[endpoint.seq])
+            endpoint.health = endpoint.health.with_excused_time_of(stored[endpoint.seq])

@@ -80,8 +80,8 @@ class Transitions:
         failing_since = endpoint.health.failing_since
         disable_at = replace(endpoint.health, warned_at=now).disable_at(self._rule)
         details = {
-            "failing_since": optional_instant_text(failing_since),
-            "disable_at": optional_instant_text(disable_at),
+            "failing_since": format_optional_timestamp(failing_since),
+            "disable_at": format_optional_timestamp(disable_at),
         }
 
         def warn(connection: Transaction) -> int | None:
@@ -94,7 +94,7 @@ class Transitions:
             health.save(connection, [row])
             self._note(connection, subject, "endpoint.warned", details, now)
             facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
-            self._owe(connection, subject, NoticeKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
+            self._owe(connection, subject, NotificationKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
             return now
 
         warned_at = await self._write(warn)
@@ -110,11 +110,11 @@ class Transitions:
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
-        details = {"reason": reason.text, "failing_since": optional_instant_text(failing_since)}
+        details = {"reason": reason.text, "failing_since": format_optional_timestamp(failing_since)}
 
         def disable(connection: Transaction) -> Endpoint | bool:
             if self._mails and warned_at is not None and reason is DisabledReason.FAILING:
-                kind = NoticeKind.ENDPOINT_WARNED
+                kind = NotificationKind.ENDPOINT_WARNED
                 if outbox.none_sent_yet(connection, subject.endpoint_seq, kind, since=warned_at):
                     return False
             record = health.disable(connection, subject.endpoint_seq, reason, now=now)
@@ -123,7 +123,7 @@ class Transitions:
             health.save(connection, [row])
             self._note(connection, subject, "endpoint.disabled", details, now)
             facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
-            self._owe(connection, subject, NoticeKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
+            self._owe(connection, subject, NotificationKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
             return record
 
         done = await self._write(disable)
@@ -140,8 +140,8 @@ class Transitions:
         row = health_row(endpoint)
         recovered_at = endpoint.health.last_success_at
         details = {
-            "failed_since": optional_instant_text(failed_since),
-            "recovered_at": optional_instant_text(recovered_at),
+            "failed_since": format_optional_timestamp(failed_since),
+            "recovered_at": format_optional_timestamp(recovered_at),
         }
 
         def recover(connection: Transaction) -> bool:
@@ -152,7 +152,7 @@ class Transitions:
             health.save(connection, [row])
             self._note(connection, subject, "endpoint.recovered", details, now)
             facts = subject.facts | {"failed_since": failed_since, "recovered_at": recovered_at}
-            self._owe(connection, subject, NoticeKind.ENDPOINT_RECOVERED, facts, now)
+            self._owe(connection, subject, NotificationKind.ENDPOINT_RECOVERED, facts, now)
             return True
 
         if await self._write(recover):
@@ -194,7 +194,7 @@ class Transitions:
         audit.add(connection, AuditEntry(subject.account.seq, now, SYSTEM, action, subject.endpoint, details))
 
     def _owe(
-        self, connection: Transaction, subject: _Subject, kind: NoticeKind, facts: Mapping[str, object], now: int
+        self, connection: Transaction, subject: _Subject, kind: NotificationKind, facts: Mapping[str, object], now: int
     ) -> None:
         if not self._mails:
             return

@@ -9,9 +9,9 @@ from typing import Final, Protocol
 from uplift_server.core.deliveries.listening import (
     TESTS_AWAITED_MAX,
     TESTS_REMEMBERED_MAX,
-    UNANSWERED_BYTES_MAX,
-    UNANSWERED_EVENTS_MAX,
-    Answer,
+    UNACKNOWLEDGED_BYTES_MAX,
+    UNACKNOWLEDGED_EVENTS_MAX,
+    LocalResponse,
 )
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.subscriptions import Subscription
@@ -108,7 +108,9 @@ class Stream:
             if tests := self._awaited_tests():
                 self._tests_to_send = []
                 return tests
-            has_room = len(self._unanswered) < UNANSWERED_EVENTS_MAX and self._unanswered_bytes < UNANSWERED_BYTES_MAX
+            has_room = (
+                len(self._unanswered) < UNACKNOWLEDGED_EVENTS_MAX and self._unanswered_bytes < UNACKNOWLEDGED_BYTES_MAX
+            )
             if self._more and has_room:
                 try:
                     found = await self._read()
@@ -145,7 +147,7 @@ class Stream:
         self._wake.set()
         return answered
 
-    def answered(self, place: int, answer: Answer) -> None:
+    def answered(self, place: int, answer: LocalResponse) -> None:
         """The other end has handed an event to a local server, or tried to; what is not awaited is ignored."""
         test = self._tests.pop(place, None)
         sent = self._unanswered.pop(place, None) if test is None else test[0]
@@ -196,8 +198,8 @@ class Stream:
                     unwanted,
                     horizon,
                     after=self._read_through,
-                    limit=UNANSWERED_EVENTS_MAX - len(self._unanswered),
-                    body_bytes_max=UNANSWERED_BYTES_MAX - self._unanswered_bytes,
+                    limit=UNACKNOWLEDGED_EVENTS_MAX - len(self._unanswered),
+                    body_bytes_max=UNACKNOWLEDGED_BYTES_MAX - self._unanswered_bytes,
                     now=now,
                 )
             )
@@ -220,7 +222,7 @@ class Stream:
         return [_handed(event, names[event.type_seq]) for event in wanted]
 
     def _wants(self, type_name: str) -> bool:
-        return type_name != WEBHOOK_CREATED and self._subscription.wants(type_name)
+        return type_name != WEBHOOK_CREATED and self._subscription.matches(type_name)
 
 
 class Streaming(Protocol):

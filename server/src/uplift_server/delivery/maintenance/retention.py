@@ -28,7 +28,7 @@ THIN_SHARE: Final = 2
 machine now. Beside 500 deliveries a second that went, p99 at 300 events/s was 5.2 instead of 4.0 ms."""
 THIN_PAUSE_MS_LONGEST: Final = 1_000
 """Slower, nobody gains anything."""
-BEHIND_PARTITIONS: Final = PARTITIONS_A_RETENTION
+BEHIND_PARTITIONS: Final = PARTITIONS_PER_RETENTION
 """If so many are to go, more has come all the time than went: pauses are as short as they can be, and longer the fewer
 there are."""
 ROUND_EVERY_MS: Final = 60_000
@@ -49,7 +49,7 @@ class Retention:
         self._clock = clock
         self._measures = measures
         self._retention_ms = retention_ms
-        self._partition_lasts_ms = lasts_ms(retention_ms)
+        self._partition_lasts_ms = partition_duration_ms(retention_ms)
         self._places: dict[str, tuple[Any, ...] | None] = {}
         """By table, behind what was old and stayed."""
         self._looked_again_at = 0
@@ -96,7 +96,7 @@ class Retention:
             self._distrust_logged_at = now
             _log.error(
                 "retention stopped: the clock jumped forward",
-                last_seen_at=instant_text(last_seen_at),
+                last_seen_at=format_timestamp(last_seen_at),
                 remedy="check the clock, then run `uplift-server retention resume`",
             )
         return last_seen_at is None

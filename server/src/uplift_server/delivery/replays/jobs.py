@@ -10,7 +10,7 @@ from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 from typing import Final
 
-from uplift_server.core.deliveries.replays import BURST_MS, Pace, ReplayState
+from uplift_server.core.deliveries.replays import BURST_MS, ReplayRate, ReplayState
 from uplift_server.core.ids import REPLAY, prefixed
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
@@ -56,7 +56,7 @@ class _Job:
 
     def __init__(self, replay: Replay, now: int) -> None:
         self.replay = replay
-        self.pace = Pace(replay.rate_per_second, now)
+        self.pace = ReplayRate(replay.rate_per_second, now)
         self.next_at: float = now
         """When there is something to do or to look at (Unix ms)."""
         self.ahead = Ahead((), replay.next_event_seq - 1)
@@ -234,7 +234,7 @@ class ReplayJobs:
             await self._count(job, now)
             return
         lane = self._lanes.of(endpoint)
-        due = job.pace.due(now)
+        due = job.pace.available(now)
         limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
         if limit or job.exhausted:
             await self._release(job, lane, limit)
@@ -267,7 +267,7 @@ class ReplayJobs:
         own, until = self._shards.process_id, now + self._lease_ms
         lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
         released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
-        job.pace = job.pace.after(now, len(released.leased))
+        job.pace = job.pace.after_release(now, len(released.leased))
         job.next_at = max(job.pace.next_ms, now + (RELEASE_EVERY_MS if released.leased else LOOK_MS))
         stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
         self._learn(job, stands)

@@ -203,8 +203,8 @@ class Dispatcher:
         endpoint = self._cache.endpoints.get(endpoint_seq)
         return endpoint is not None and endpoint.takes_deliveries
 
-    def _kind(self, delivery: LeasedDelivery) -> Kind:
+    def _kind(self, delivery: LeasedDelivery) -> AttemptKind:
         if delivery.trigger is Trigger.REPLAY:
-            return Kind.REPLAY
+            return AttemptKind.REPLAY
         first = delivery.attempts_made == 0 or delivery.trigger is Trigger.RESEND
-        return Kind.FIRST if first or delivery.endpoint_seq in self._lanes.in_order else Kind.RETRY
+        return AttemptKind.FIRST if first or delivery.endpoint_seq in self._lanes.in_order else AttemptKind.RETRY

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from uplift_server.core.deliveries.replays import room_in
+from uplift_server.core.deliveries.replays import replay_capacity
 from uplift_server.core.limits import (
     ACCOUNT_LANES_BODY_BYTES_MAX,
     ACCOUNT_LITTLE_BODY_BYTES_MAX,
@@ -16,10 +16,10 @@ from uplift_server.core.limits import (
     LEASE_BATCH_BODY_BYTES_MAX,
     PARKED_MAX,
 )
-from uplift_server.core.scheduling.circuit_breaker import CLOSED, BreakerRule, restored
-from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.circuit_breaker import CLOSED, BreakerRule, restore_breaker
+from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.core.scheduling.lanes import Lanes, NoSlot
-from uplift_server.core.scheduling.rate_limit import gap_ms
+from uplift_server.core.scheduling.rate_limit import start_interval_ms
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.ports import Clock, Handle, Shards
@@ -132,19 +132,19 @@ class DeliveryLanes:
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
             health = endpoint.health
-            lane.breaker = restored(health, self._breaker)
+            lane.breaker = restore_breaker(health, self._breaker)
             lane.proven = health.status == "healthy"
             self._limit(lane, endpoint)
-            if lane.rate_gap_ms:
+            if lane.start_interval_ms:
                 # An earlier life of this process may have started an attempt just before it ended.
-                lane.next_start_ms = self._began_at + lane.rate_gap_ms
+                lane.next_start_ms = self._began_at + lane.start_interval_ms
         return lane
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
         """Let an endpoint's changed limits and host take effect."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
-            self._lanes.move(lane, endpoint.parts.url.host)
+            self._lanes.move_to_host(lane, endpoint.parts.url.host)
             self._limit(lane, endpoint)
             self.pump()
 
@@ -171,12 +171,12 @@ class DeliveryLanes:
         lane.reserved -= 1
         self._hold(lane, -body_bytes)
 
-    def push_reserved(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
+    def push_reserved(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
         """Queue a delivery that has a reservation; `pump` sends it."""
         lane.reserved -= 1
         self._lanes.push(lane, delivery, kind)
 
-    def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: Kind) -> None:
+    def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
         """Queue a delivery without a reservation; `pump` sends it."""
         self._hold(lane, len(delivery.body))
         self._lanes.push(lane, delivery, kind)
@@ -197,11 +197,11 @@ class DeliveryLanes:
         """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
         if self.draining or (self.bytes_held >= LANE_LITTLE_BODY_BYTES_MAX and self._is_full(lane)):
             return 0
-        return lane.room(now_ms)
+        return lane.free_capacity(now_ms)
 
     def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """How many more deliveries of a replay may wait in a lane. See `core.replays.room_in`."""
-        return 0 if self.stopped or self._is_full(lane) else room_in(lane, now_ms)
+        """How many more deliveries of a replay may wait in a lane. See `core.replays.replay_capacity`."""
+        return 0 if self.stopped or self._is_full(lane) else replay_capacity(lane, now_ms)
 
     @property
     def batch_bytes_max(self) -> int:
@@ -228,7 +228,7 @@ class DeliveryLanes:
         self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, well: bool | None = None
     ) -> None:
         """An attempt is over, after so long: its slot is free. See `Lanes.returned`."""
-        self._lanes.returned(lane, now_ms, duration_us, well=well)
+        self._lanes.attempt_ended(lane, now_ms, duration_us, succeeded=well)
         if lane.endpoint in self._due.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
             self._due.look()
 
@@ -245,14 +245,14 @@ class DeliveryLanes:
         """Take out everything that waits for an endpoint."""
         self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
-        return [] if lane is None else self._taken(lane, [*self._lanes.empty(lane), *self._coming(endpoint_seq)])
+        return [] if lane is None else self._taken(lane, [*self._lanes.take_waiting(lane), *self._coming(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
         """Take one delivery out of its lane, if it waits there or is on its way."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return None
-        found = self._lanes.withdraw(lane, lambda delivery: delivery.event_seq == event_seq)
+        found = self._lanes.remove(lane, lambda delivery: delivery.event_seq == event_seq)
         spreader = self._spreaders.get(endpoint_seq)
         if found is None and spreader is not None and (found := spreader.withdraw(event_seq)) is not None:
             lane.reserved -= 1
@@ -262,14 +262,14 @@ class DeliveryLanes:
         """An endpoint has become this process's; others have so many of its deliveries leased still."""
         lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
         health = endpoint.health
-        lane.breaker = restored(health, self._breaker)
+        lane.breaker = restore_breaker(health, self._breaker)
         if not lane.in_flight:
             lane.proven = health.status == "healthy"
         if elsewhere:
             self._elsewhere[endpoint.seq] = _Elsewhere(endpoint, elsewhere)
         self._limit(lane, endpoint)
         # Another process may have started an attempt just before.
-        lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.rate_gap_ms)
+        lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.start_interval_ms)
 
     def note_elsewhere(self, leased: Mapping[int, int]) -> bool:
         """Tell how many of endpoints' deliveries others have leased; whether there are any of those taken over."""
@@ -299,7 +299,7 @@ class DeliveryLanes:
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return []
-        return self._taken(lane, [*self._lanes.empty(lane, (Kind.REPLAY,)), *self._coming(endpoint_seq)])
+        return self._taken(lane, [*self._lanes.take_waiting(lane, (AttemptKind.REPLAY,)), *self._coming(endpoint_seq)])
 
     def empty_all(self) -> list[LeasedDelivery]:
         """Take out everything that waits."""
@@ -313,7 +313,7 @@ class DeliveryLanes:
         if self._lanes.start_now(lane, now) is None:
             self.start(lane, delivery)
         elif self.room(lane, now) > 0:
-            self.push(lane, delivery, Kind.FIRST)
+            self.push(lane, delivery, AttemptKind.FIRST)
         else:
             return False
         return True
@@ -346,7 +346,7 @@ class DeliveryLanes:
             return HeldUpBy.SERVER
         if lane.breaker.probe_at is not None:
             return HeldUpBy.PROBE
-        free = lane.has_slot and lane.start_at() <= self._clock.now_ms()
+        free = lane.has_slot and lane.next_start_at() <= self._clock.now_ms()
         return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
 
     def load(self) -> Load:
@@ -381,7 +381,7 @@ class DeliveryLanes:
     def _arrived(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery]) -> None:
         lane.reserved -= len(deliveries)
         for delivery in deliveries:
-            self._lanes.push(lane, delivery, Kind.REPLAY)
+            self._lanes.push(lane, delivery, AttemptKind.REPLAY)
         self.pump()
 
     def _coming(self, endpoint_seq: int) -> list[LeasedDelivery]:
@@ -401,10 +401,10 @@ class DeliveryLanes:
         if self._elsewhere:
             _, elsewhere = self._elsewhere.get(endpoint.seq, (endpoint, 0))
             in_flight_max = max(0, in_flight_max - elsewhere)
-        self._lanes.limit(
+        self._lanes.set_limits(
             lane,
             in_flight_max=in_flight_max,
-            rate_gap_ms=gap_ms(rate) if rate else 0.0,
+            start_interval_ms=start_interval_ms(rate) if rate else 0.0,
         )
 
     def _taken(self, lane: Lane[LeasedDelivery], deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
@@ -413,7 +413,7 @@ class DeliveryLanes:
 
     def _set_timer(self) -> None:
         """Pump again when the first paced lane may start something."""
-        wake_at = self._lanes.wake_at()
+        wake_at = self._lanes.next_start_at()
         if wake_at is None or (self._timer_at is not None and self._timer_at <= wake_at):
             return
         if self._timer is not None:

@@ -3,7 +3,7 @@
 import random
 from typing import Final, NamedTuple, Protocol
 
-from uplift_server.core.deliveries.outcomes import Outcome, classify, is_ours
+from uplift_server.core.deliveries.outcomes import Outcome, classify, is_own_fault
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.envelope import event_id_of
 from uplift_server.core.http.exchange import Exchange, Failure
@@ -11,8 +11,8 @@ from uplift_server.core.ids import delivery_id, uuid_text
 from uplift_server.core.lifecycle import (
     DELIVERED,
     OPEN,
+    NextState,
     Trigger,
-    Verdict,
     after_failure,
     after_skip,
     may_be_sent,
@@ -232,14 +232,14 @@ class Attempts:
     def _count(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         measures, delivery = self._measures, flight.delivery
         measures.attempts[outcome] += 1
-        measures.attempt_durations.note(exchange.duration_us)
+        measures.attempt_durations.observe(exchange.duration_us)
         if delivery.trigger is _SCHEDULE:
             if flight.number == 1:
-                measures.first_attempt_delays.note(exchange.started_at - delivery.created_at)
+                measures.first_attempt_delays.observe(exchange.started_at - delivery.created_at)
             if outcome is _DELIVERED:
-                measures.delivery_delays.note(now - delivery.created_at)
-        if exchange.failure is not None and is_ours(exchange):
-            measures.failed_here += 1
+                measures.delivery_delays.observe(now - delivery.created_at)
+        if exchange.failure is not None and is_own_fault(exchange):
+            measures.own_failures += 1
         if exchange.repeated:
             measures.requests_repeated += 1
 
@@ -259,7 +259,7 @@ class Attempts:
 
     def _after_failure(
         self, delivery: LeasedDelivery, endpoint: LiveEndpoint, exchange: Exchange, scheduled: int, now: int
-    ) -> Verdict:
+    ) -> NextState:
         wait_ms = None if exchange.retry_after is None else retry_after_ms(exchange.retry_after, now)
         if exchange.failure is Failure.EGRESS:
             # This attempt did not count. The delivery waits as long as after the last attempt that did.
@@ -278,9 +278,9 @@ class Attempts:
     def _note_health(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         """Update the endpoint's health."""
         endpoint = flight.endpoint
-        ours = is_ours(exchange)
+        ours = is_own_fault(exchange)
         failed_before = endpoint.health.failing_since is not None
-        health = endpoint.health = endpoint.health.after(outcome, now, ours=ours)
+        health = endpoint.health = endpoint.health.after(outcome, now, own_fault=ours)
         self._settler.note_health(endpoint, now)
         if failed_before or health.failing_since is not None:
             self._monitor.note(endpoint)
@@ -294,15 +294,17 @@ class Attempts:
     ) -> None:
         """Update the lane's circuit breaker. Failures that do not count only open it for the wait in `Retry-After`."""
         if outcome is _DELIVERED:
-            lane.breaker = lane.breaker.succeeded(now - exchange.duration_us // 1000)
-        elif not is_ours(exchange):
-            asked_ms = _endpoint_wait_ms(exchange, now)
-            if counts or asked_ms:
+            lane.breaker = lane.breaker.after_success(now - exchange.duration_us // 1000)
+        elif not is_own_fault(exchange):
+            retry_after_ms = _endpoint_wait_ms(exchange, now)
+            if counts or retry_after_ms:
                 timed_out = outcome is Outcome.TIMEOUT
-                lane.breaker = lane.breaker.failed(now, timed_out=timed_out, rule=self._breaker, asked_ms=asked_ms)
+                lane.breaker = lane.breaker.after_failure(
+                    now, timed_out=timed_out, rule=self._breaker, retry_after_ms=retry_after_ms
+                )
 
 
-def unattempted(delivery: LeasedDelivery, verdict: Verdict, now: int) -> Settlement:
+def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
     """What is written of a delivery that ends, or waits on, without an attempt."""
     return Settlement(
         delivery.event_seq,
@@ -341,7 +343,7 @@ def _told_by(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
     return record.state is EndpointState.ENABLED and (exchange.started_at >= since or since > now)
 
 
-def previous_state(delivery: LeasedDelivery) -> Verdict | None:
+def previous_state(delivery: LeasedDelivery) -> NextState | None:
     """Return the state of a delivery before its resend, replay, or test; None for a scheduled attempt."""
     return previous(delivery.resume_status, delivery.resume_due_at or delivery.lease_until)
 
@@ -371,7 +373,7 @@ def _row(flight: _InFlight, outcome: Outcome, exchange: Exchange) -> AttemptRow:
     )
 
 
-def _line(flight: _InFlight, outcome: Outcome, exchange: Exchange, verdict: Verdict) -> AttemptLine:
+def _line(flight: _InFlight, outcome: Outcome, exchange: Exchange, verdict: NextState) -> AttemptLine:
     delivery = flight.delivery
     endpoint = flight.endpoint
     return AttemptLine(

@@ -182,7 +182,7 @@ class LocalCommands:
 
     def _event(self, command: Command, test: NewTest) -> NewEvent:
         now, event_type = self._clock.now_ms(), self._cache.event_types_by_seq[test.type_seq]
-        data = test_events.data_of(event_type.record.example)
+        data = test_events.data_from_example(event_type.record.example)
         return NewEvent(
             id=test.event_id,
             account_seq=command.account_seq,

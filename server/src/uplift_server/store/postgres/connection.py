@@ -30,7 +30,7 @@ COMMAND_SECONDS_MAX: Final = 10.0
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
 """How long PostgreSQL keeps what a transaction holds whose process has gone silent. Until then all others' ordinary
-writes wait, also those by which they tell that they live (`core.processes.DEAD_AFTER_MS`)."""
+writes wait, also those by which they tell that they live (`core.processes.HEARTBEAT_EXPIRES_MS`)."""
 TAKE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"

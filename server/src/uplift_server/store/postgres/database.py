@@ -347,7 +347,7 @@ class PostgresDatabase:
                 raise
             if changes:
                 self.health.note_write()
-            self.measures.commits.note((time.monotonic_ns() - began) // 1000)
+            self.measures.commits.observe((time.monotonic_ns() - began) // 1000)
             self.measures.writes += 1
             return result
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from uplift_server.core.operations.clock_offset import Reading, best
-from uplift_server.core.operations.cluster import DEAD_AFTER_MS, ProcessRole
+from uplift_server.core.operations.clock_offset import ClockReading, best_reading
+from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
 from uplift_server.store import database_identity, status_sql
 from uplift_server.store.inspection import (
     SELECT_ACCEPTS_UNBOUND,
@@ -63,7 +63,7 @@ class Inspected:
     connections_max: int
     connections_used: int
     bytes: int
-    clock: Reading
+    clock: ClockReading
     """In Unix ms."""
     dead_rows: int
     """Of `deliveries`: what vacuum has still to remove."""
@@ -78,7 +78,7 @@ async def inspect(url: str) -> Inspected:
         for _ in range(READINGS):
             asked_at = time.time() * 1000
             theirs = await raw.fetchval(_CLOCK)
-            readings.append(Reading(asked_at, theirs, time.time() * 1000))
+            readings.append(ClockReading(asked_at, theirs, time.time() * 1000))
         [found] = await raw.fetch(_SETTINGS)
         rows = await raw.fetchrow(_ROWS)
         return Inspected(
@@ -93,7 +93,7 @@ async def inspect(url: str) -> Inspected:
             connections_max=found["connections_max"] - found["connections_reserved"],
             connections_used=found["connections_used"],
             bytes=found["bytes"],
-            clock=best(readings),
+            clock=best_reading(readings),
             dead_rows=0 if rows is None else rows["n_dead_tup"],
             live_rows=0 if rows is None else rows["n_live_tup"],
         )
@@ -111,7 +111,7 @@ async def servers(url: str) -> int:
     async with _connected(url) as pair:
         count = int(await pair.raw.fetchval(connections, APPLICATION_NAME))
         if await pair.raw.fetchval("SELECT to_regclass('processes')") is not None:
-            count += await pair.raw.fetchval(heard_of, DEAD_AFTER_MS)
+            count += await pair.raw.fetchval(heard_of, HEARTBEAT_EXPIRES_MS)
         return count
 
 
@@ -140,7 +140,7 @@ async def processes(url: str) -> Living:
         f" FROM processes WHERE seen_at > ({_CLOCK}) - $1"
     )
     async with _connected(url) as pair:
-        [counts] = await pair.raw.fetch(query, DEAD_AFTER_MS)
+        [counts] = await pair.raw.fetch(query, HEARTBEAT_EXPIRES_MS)
         return Living(*counts)
 
 

@@ -239,7 +239,7 @@ async def _make_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
     assert newest is not None, "the schema has the first"
     if newest["begun_at"] is None:
         return True
-    over = rules.is_over(newest["begun_at"], now=now, lasts_ms=lasts_ms, partitions=newest["partitions"])
+    over = rules.is_full(newest["begun_at"], now=now, lasts_ms=lasts_ms, partitions=newest["partitions"])
     if not (over and newest["is_used"]):
         return False
     first, end = newest["end_seq"], newest["end_seq"] + NUMBERS

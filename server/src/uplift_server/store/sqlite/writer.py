@@ -21,7 +21,7 @@ import sqlalchemy as sa
 import structlog
 
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX, SMALL_JOB_ROWS_MAX, WRITES_WAITING_MAX
-from uplift_server.core.scheduling.commit_interval import apart_ms
+from uplift_server.core.scheduling.commit_interval import commit_interval_ms
 from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.errors import Rejected, StoreError, Unavailable
@@ -54,7 +54,7 @@ class _Pace:
         now = time.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
             used_s = time.process_time()
-            self._apart_s = apart_ms((used_s - self._used_s) / (now - self._looked_at)) / 1000
+            self._apart_s = commit_interval_ms((used_s - self._used_s) / (now - self._looked_at)) / 1000
             self._looked_at, self._used_s = now, used_s
         rest_s = self._began_at + self._apart_s - now
         if rest_s > 0:
@@ -229,7 +229,7 @@ class Writer:
             self._health.writing_since = time.monotonic()
             self._commit(jobs)
             self._health.writing_since = None
-            self._measures.commits.note((time.monotonic_ns() - began) // 1000)
+            self._measures.commits.observe((time.monotonic_ns() - began) // 1000)
             self._measures.writes += len(jobs)
             self._loop.call_soon_threadsafe(_resolve, jobs)
         if self._writing is not None:

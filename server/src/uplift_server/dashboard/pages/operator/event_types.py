@@ -157,7 +157,7 @@ def _sent(form: Form) -> dict[str, str]:
 
 def _about(visit: Visit, record: EventType) -> dict[str, Any]:
     endpoints = visit.services.context.cache.endpoints.values()
-    return {"record": record, "wanted_by": sum(live.subscription.wants(record.name) for live in endpoints)}
+    return {"record": record, "wanted_by": sum(live.subscription.matches(record.name) for live in endpoints)}
 
 
 def _path(name: str) -> str:

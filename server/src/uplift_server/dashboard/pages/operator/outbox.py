@@ -4,27 +4,27 @@ from typing import Final
 
 from starlette.responses import Response
 
-from uplift_server.core.people.notifications import NoticeState
+from uplift_server.core.people.notifications import NotificationState
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit, link
 
 TITLES: Final = {
     None: "All",
-    NoticeState.WAITING: "Waiting",
-    NoticeState.SENT: "Sent",
-    NoticeState.GIVEN_UP: "Given up",
+    NotificationState.WAITING: "Waiting",
+    NotificationState.SENT: "Sent",
+    NotificationState.GIVEN_UP: "Given up",
 }
 SHOWN_AS: Final = {
-    NoticeState.WAITING: ("pending", "waiting"),
-    NoticeState.SENT: ("delivered", "sent"),
-    NoticeState.GIVEN_UP: ("failed", "given up"),
+    NotificationState.WAITING: ("pending", "waiting"),
+    NotificationState.SENT: ("delivered", "sent"),
+    NotificationState.GIVEN_UP: ("failed", "given up"),
 }
 
 
 async def outbox(visit: Visit) -> Response:
     """The list."""
     asked = visit.query.text("state")
-    wanted = next((each for each in NoticeState if each == asked), None)
+    wanted = next((each for each in NotificationState if each == asked), None)
     page = await visit.services.notices.page(visit.caller, wanted, visit.listing())
     known = visit.services.context.cache.accounts_by_id
     return visit.render(

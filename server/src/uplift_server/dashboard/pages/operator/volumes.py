@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from uplift_server.core.operations.statistics import Numbers, Series
+from uplift_server.core.operations.statistics import Series, Statistics
 from uplift_server.dashboard.charts import Column
 from uplift_server.dashboard.figures import status_columns, status_words, success_share
 
@@ -11,7 +11,7 @@ from uplift_server.dashboard.figures import status_columns, status_words, succes
 class Volume(NamedTuple):
     """The numbers of a stretch of time."""
 
-    totals: Numbers
+    totals: Statistics
     error_share: float | None
     """Of the attempts; None where there was none."""
     columns: Sequence[Column]

@@ -16,8 +16,8 @@ from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.limits import (
     RESPONSE_BODY_BYTES_READ_MAX,
     RESPONSE_BODY_BYTES_STORED_MAX,
-    RESPONSE_HEAD_BYTES_MAX,
-    RESPONSE_HEAD_BYTES_STORED_MAX,
+    RESPONSE_HEADERS_BYTES_MAX,
+    RESPONSE_HEADERS_BYTES_STORED_MAX,
 )
 from uplift_server.delivery.sending.http.attempt import Attempt, Opening
 from uplift_server.delivery.sending.http.failures import one_line, reason
@@ -35,7 +35,7 @@ from uplift_server.delivery.sending.http.tls import in_words
 # Joining two small byte strings costs less than handing the kernel two buffers.
 _JOINED_BYTES_MAX = 64 * 1024
 _READ_BYTES_MAX = 64 * 1024
-_HEAD_TOO_LONG = f"its head is longer than {RESPONSE_HEAD_BYTES_MAX} bytes"
+_HEAD_TOO_LONG = f"its head is longer than {RESPONSE_HEADERS_BYTES_MAX} bytes"
 
 
 class Owner(Protocol):
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._finish()
         elif self._status == 0:
-            if len(self._raw) > RESPONSE_HEAD_BYTES_MAX:
+            if len(self._raw) > RESPONSE_HEADERS_BYTES_MAX:
                 self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {_HEAD_TOO_LONG}")
         elif self._body_bytes > RESPONSE_BODY_BYTES_READ_MAX or self._wire_bytes > RESPONSE_WIRE_BYTES_MAX:
             self._keep = False
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
                 raise ValueError(f"unexpected status {status}")
             self._interim += 1
             return
-        if len(self._raw) > RESPONSE_HEAD_BYTES_MAX < len(final_head(self._raw, self._interim)):
+        if len(self._raw) > RESPONSE_HEADERS_BYTES_MAX < len(final_head(self._raw, self._interim)):
             raise ValueError(_HEAD_TOO_LONG)
         self._status = status
         # The parser forgets this when the message is complete.
@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
                 None if reused else opening.connect_ms,
                 None if reused else opening.tls_ms,
                 int((self._first_byte_at - started) * 1e3) if self._raw else None,
-                head[:RESPONSE_HEAD_BYTES_STORED_MAX],
+                head[:RESPONSE_HEADERS_BYTES_STORED_MAX],
                 body[:RESPONSE_BODY_BYTES_STORED_MAX],
                 self._body_bytes > RESPONSE_BODY_BYTES_STORED_MAX or (failure is None and not self._complete),
                 retry_after(head) if unusual else None,

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from uplift_server.core.http.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_found, parse_literal
+from uplift_server.core.http.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_resolved, parse_literal
 from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sending.http.attempt import Opening
 from uplift_server.delivery.sending.http.connection import Connection
@@ -105,20 +105,20 @@ class Connector:
                 raise AttemptFailed(Failure.DNS, error.text) from None
             finally:
                 opening.dns_ms = _ms(self._monotonic() - before)
-        allowed = [address for address in found if self._policy.judge(address, encrypted=target.encrypted) is None]
+        allowed = [address for address in found if self._policy.check(address, encrypted=target.encrypted) is None]
         if not allowed:
             raise AttemptFailed(Failure.BLOCKED, self._refusal(target, found, literal=literal is not None))
         return allowed
 
     def _refusal(self, target: Target, addresses: tuple[str, ...], *, literal: bool) -> str:
-        words = describe if literal else describe_found
+        words = describe if literal else describe_resolved
         kinds = " and ".join(dict.fromkeys(words(address) for address in addresses[:_ADDRESSES_TRIED_MAX]))
         text = f"{target.host} is not allowed as a receiver: {kinds}"
-        codes = [self._policy.judge(address, encrypted=target.encrypted) for address in addresses]
+        codes = [self._policy.check(address, encrypted=target.encrypted) for address in addresses]
         if HTTPS_REQUIRED in codes:
             return f"{text}. Plain http is for private addresses only; use https"
         open_policy = AddressPolicy(allow_private_networks=True)
-        if any(open_policy.judge(address, encrypted=target.encrypted) is None for address in addresses):
+        if any(open_policy.check(address, encrypted=target.encrypted) is None for address in addresses):
             return f"{text}. UPLIFT_ALLOW_PRIVATE_NETWORKS=true allows private networks"
         return f"{text}. No setting allows it"
 
