@@ -36,7 +36,7 @@ def answer(
     *,
     sends: bool = True,
 ) -> DeliveryExplanation:
-    return explain_delivery(event, endpoint, delivery, now_ms=NOW, sends=sends)
+    return explain_delivery(event, endpoint, delivery, now_ms=NOW, can_send=sends)
 
 
 # ---- with a delivery

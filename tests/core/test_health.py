@@ -82,29 +82,29 @@ def test_the_owner_is_warned_on_the_third_day_and_it_is_disabled_on_the_fifth() 
 
     assert health.warn_at(RULE) == NOW_MS + 3 * DAY_MS
     assert health.disable_at(RULE) == NOW_MS + 5 * DAY_MS
-    assert health.step(NOW_MS + 3 * DAY_MS - 1, RULE) is None
-    assert health.step(NOW_MS + 3 * DAY_MS, RULE) is HealthAction.WARN
+    assert health.next_action(NOW_MS + 3 * DAY_MS - 1, RULE) is None
+    assert health.next_action(NOW_MS + 3 * DAY_MS, RULE) is HealthAction.WARN
 
     warned = replace(health, warned_at=NOW_MS + 3 * DAY_MS)
     assert warned.status == "warned"
     assert warned.warn_at(RULE) is None
-    assert warned.step(NOW_MS + 5 * DAY_MS - 1, RULE) is None
-    assert warned.step(NOW_MS + 5 * DAY_MS, RULE) is HealthAction.DISABLE
+    assert warned.next_action(NOW_MS + 5 * DAY_MS - 1, RULE) is None
+    assert warned.next_action(NOW_MS + 5 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
 def test_too_few_failures_warn_of_nothing() -> None:
-    assert failing(FAILURES_MIN - 1).step(NOW_MS + 90 * DAY_MS, RULE) is None
+    assert failing(FAILURES_MIN - 1).next_action(NOW_MS + 90 * DAY_MS, RULE) is None
 
 
 def test_nobody_is_disabled_without_a_warning_and_the_time_after_it() -> None:
     """The server did not run from the second day to the sixth."""
     late = failing()
-    assert late.step(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
+    assert late.next_action(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
 
     warned = replace(late, warned_at=NOW_MS + 6 * DAY_MS)
     assert warned.disable_at(RULE) == NOW_MS + 8 * DAY_MS
-    assert warned.step(NOW_MS + 8 * DAY_MS - 1, RULE) is None
-    assert warned.step(NOW_MS + 8 * DAY_MS, RULE) is HealthAction.DISABLE
+    assert warned.next_action(NOW_MS + 8 * DAY_MS - 1, RULE) is None
+    assert warned.next_action(NOW_MS + 8 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
 def test_a_success_after_the_warning_is_told_once_it_happened_even_if_failing_began_again() -> None:
@@ -114,8 +114,8 @@ def test_a_success_after_the_warning_is_told_once_it_happened_even_if_failing_be
 
     for health in (well, again):
         assert not health.warned
-        assert health.step(NOW_MS + 4 * DAY_MS + 1, RULE) is HealthAction.RECOVER
-        assert replace(health, warned_at=None).step(NOW_MS + 4 * DAY_MS + 1, RULE) is None
+        assert health.next_action(NOW_MS + 4 * DAY_MS + 1, RULE) is HealthAction.RECOVER
+        assert replace(health, warned_at=None).next_action(NOW_MS + 4 * DAY_MS + 1, RULE) is None
     assert again.status == "failing"
     assert again.disable_at(RULE) == NOW_MS + 9 * DAY_MS + 1
 
@@ -150,4 +150,4 @@ def test_a_success_on_its_way_at_another_process_counts_unless_a_later_attempt_f
 
 def test_a_healthy_endpoint_has_nothing_to_fear() -> None:
     for health in (Health(), Health(0, None, NOW_MS, None, Outcome.DELIVERED)):
-        assert health.warn_at(RULE) is health.disable_at(RULE) is health.step(NOW_MS + 90 * DAY_MS, RULE) is None
+        assert health.warn_at(RULE) is health.disable_at(RULE) is health.next_action(NOW_MS + 90 * DAY_MS, RULE) is None

@@ -1,8 +1,7 @@
-"""Places in lists, as opaque text for the outside world.
+"""Cursors: opaque, encrypted positions in lists.
 
-A cursor holds the keyset of the last row seen, a few integers: some count the events of everybody, which is nobody's
-business, so they are encrypted. Forging one would gain nothing, since lists are filtered by rights; but a mangled one
-is refused instead of giving a wrong page. The same place has the same text, also after a restart.
+A cursor holds the sort key of the last row, including sequence numbers that count the events of all accounts. It is
+encrypted so that callers cannot read them. A modified cursor is rejected. The same position always has the same text.
 """
 
 import re
@@ -21,10 +20,10 @@ _TAG_BYTES: Final = 8
 
 
 class Cursors:
-    """Makes cursors, and reads those it made with the same key of CURSOR_KEY_BYTES.
+    """Encode and decode cursors with a key of CURSOR_KEY_BYTES.
 
-    The tag is a keyed hash of the numbers, and the numbers are hidden under a keyed hash of the tag (the construction
-    of RFC 5297, with BLAKE2b, whose 64 bytes cover the longest cursor).
+    The tag is a keyed hash of the numbers, and the numbers are encrypted with a keyed hash of the tag. This is the
+    construction of RFC 5297 with BLAKE2b, whose 64 bytes cover the longest cursor.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -33,38 +32,41 @@ class Cursors:
         self._key = key
 
     def encode(self, numbers: Sequence[int]) -> str:
-        """The text of 1 to CURSOR_NUMBERS_MAX integers of 64 bits, signed. OverflowError or ValueError for others."""
+        """Encode 1 to CURSOR_NUMBERS_MAX signed 64-bit integers.
+
+        Raises OverflowError or ValueError for other numbers.
+        """
         if not 1 <= len(numbers) <= CURSOR_NUMBERS_MAX:
             raise ValueError(f"a cursor holds 1 to {CURSOR_NUMBERS_MAX} numbers, not {len(numbers)}")
         content = b"".join(number.to_bytes(_NUMBER_BYTES, "big", signed=True) for number in numbers)
         tag = self._tag(content)
-        return urlsafe_b64encode(tag + self._covered(content, tag)).rstrip(b"=").decode("ascii")
+        return urlsafe_b64encode(tag + self._crypt(content, tag)).rstrip(b"=").decode("ascii")
 
     def decode(self, text: str, count: int) -> tuple[int, ...] | None:
-        """The `count` integers behind a cursor, or None if the text is not one that `encode` made of as many."""
+        """Return the `count` integers of a cursor, or None if `encode` did not create the text from as many."""
         if not _TEXT.fullmatch(text):
             return None
         try:
             value = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except ValueError:
             return None
-        tag, covered = value[:_TAG_BYTES], value[_TAG_BYTES:]
-        if not 1 <= count <= CURSOR_NUMBERS_MAX or len(covered) != count * _NUMBER_BYTES:
+        tag, encrypted = value[:_TAG_BYTES], value[_TAG_BYTES:]
+        if not 1 <= count <= CURSOR_NUMBERS_MAX or len(encrypted) != count * _NUMBER_BYTES:
             return None
-        content = self._covered(covered, tag)
+        content = self._crypt(encrypted, tag)
         if not compare_digest(tag, self._tag(content)):
             return None
         numbers = tuple(
             int.from_bytes(content[start : start + _NUMBER_BYTES], "big", signed=True)
             for start in range(0, len(content), _NUMBER_BYTES)
         )
-        # The last character of base64 may carry bits that mean nothing: one place has one text.
+        # The last base64 character may carry unused bits. Each position has only one valid text.
         return numbers if self.encode(numbers) == text else None
 
     def _tag(self, content: bytes) -> bytes:
         return blake2b(content, key=self._key, person=b"uplift cursor 1", digest_size=_TAG_BYTES).digest()
 
-    def _covered(self, content: bytes, tag: bytes) -> bytes:
-        """The content under the cover that belongs to a tag; covering it again uncovers it."""
-        cover = blake2b(tag, key=self._key, person=b"uplift cover 1", digest_size=64).digest()
-        return bytes(a ^ b for a, b in zip(content, cover, strict=False))
+    def _crypt(self, content: bytes, tag: bytes) -> bytes:
+        """Encrypt or decrypt content with the key stream that belongs to a tag."""
+        stream = blake2b(tag, key=self._key, person=b"uplift cover 1", digest_size=64).digest()
+        return bytes(a ^ b for a, b in zip(content, stream, strict=False))

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
+"""Durations as operators write them: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
 
 import re
 from itertools import pairwise
@@ -11,9 +11,9 @@ _DURATION_MS_MAX: Final = 100 * 365 * _UNITS_MS["d"]
 
 
 def parse_duration(text: str) -> int:
-    """The milliseconds of a duration: whole numbers, each with its unit, the larger units first; `0` needs no unit.
+    """Return the milliseconds of a duration: whole numbers with units, larger units first; `0` needs no unit.
 
-    ValueError, with a message for people, for anything else and for more than a hundred years.
+    Raises ValueError, with a message for users, for other texts and for more than 100 years.
     """
     stripped = text.strip()
     if stripped == "0":
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(duration_ms: int) -> str:
-    """The shortest text that `parse_duration` reads as this many milliseconds (0 or more)."""
+    """Return the shortest text that `parse_duration` reads as this many milliseconds (0 or more)."""
     rest = duration_ms
     text = ""
     for unit, size in _UNITS_MS.items():

@@ -1,7 +1,7 @@
-"""The delivery settings of an endpoint, each defined once.
+"""The delivery settings of an endpoint.
 
-The API models, the options of both commands, the dashboard's form, the audit log and the table in `docs/api.md` follow
-from these definitions. A setting is a whole number in a nullable column of its own name.
+The API models, the options of both commands, the dashboard's form, the audit log and the table in `docs/api.md` are
+generated from these definitions. A setting is a whole number in a nullable column with the same name.
 """
 
 from dataclasses import dataclass, field, fields
@@ -15,15 +15,15 @@ class EndpointSetting:
     """The definition of one setting."""
 
     name: str
-    """Of the API field, the column and the form field."""
+    """Name of the API field, the column and the form field."""
     label: str
     unit: str
     help: str
-    """What it does: one sentence for the API reference, the commands and the form."""
+    """One sentence for the API reference, the commands and the form."""
     maximum: int
     """The minimum is 1."""
     default: str
-    """What applies while the endpoint does not set it, in words."""
+    """The default in words."""
 
     @property
     def bounds(self) -> str:
@@ -41,7 +41,7 @@ def _setting(**definition: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """The settings of one endpoint; None means the default."""
+    """The settings of one endpoint. None means the default."""
 
     rate_limit_per_second: int | None = _setting(
         label="Rate limit",
@@ -59,7 +59,7 @@ class EndpointSettings:
     )
 
     def by_name(self) -> dict[str, Any]:
-        """Every setting with its value, in the order of the definitions."""
+        """All settings with their values, in the order of the definitions."""
         return {each.name: getattr(self, each.name) for each in ENDPOINT_SETTINGS}
 
 

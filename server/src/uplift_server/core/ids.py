@@ -1,6 +1,6 @@
-"""Identifiers: UUID version 7 for events, a prefix and sortable text for everything else.
+"""IDs: UUID version 7 for events, a prefix and sortable text for everything else.
 
-The caller passes the timestamp and the random bits, so that tests can choose both.
+The caller passes the timestamp and the random bytes.
 """
 
 import re
@@ -19,7 +19,7 @@ INVITATION: Final = "inv"
 LINK: Final = "lnk"
 
 RANDOM_BYTES: Final = 10
-"""How many random bytes one id takes."""
+"""The number of random bytes for one ID."""
 
 UUID_BEGINNING_CHARACTERS_MIN: Final = 6
 
@@ -28,7 +28,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _HEX = re.compile(r"[0-9a-f]+")
 _ENDPOINT_TAIL_BYTES: Final = 6
 _TEXTS_KEPT: Final = 2048
-"""An event's id is written in its body, its answer, each request and each log line; its account's is read with each."""
+"""Size of the caches. The text of an event ID is used in its body, the response, each request and each log line."""
 _MS_BITS_MASK: Final = (1 << 48) - 1
 _LOW_BYTES: Final = 8
 _VARIANT: Final = 0x8000_0000_0000_0000
@@ -54,7 +54,7 @@ class IdSequence:
     """Version 7 UUIDs that strictly increase, also within a millisecond and after the clock was set back.
 
     The 12 bits after the timestamp are a counter (RFC 9562, section 6.2, method 1). It starts at a random number in
-    each millisecond. If it is used up, the timestamp runs ahead. The other 62 bits are random.
+    each millisecond. If it overflows, the timestamp runs ahead. The other 62 bits are random.
     """
 
     __slots__ = ("_last",)
@@ -74,7 +74,7 @@ class IdSequence:
 
 
 def is_uuid7(value: bytes) -> bool:
-    """Whether a 16-byte UUID says that it is of version 7, as all are that are made here."""
+    """Whether the version field of a 16-byte UUID is 7."""
     return value[6] >> 4 == 7
 
 
@@ -93,9 +93,10 @@ def parse_uuid(text: str) -> bytes | None:
 
 
 def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
-    """The lowest and the highest UUID that begins so, or None where none does; hyphens do not count.
+    """Return the lowest and the highest UUID with this prefix, or None if the prefix is not valid.
 
-    At least UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits are wanted: less says little more than the month.
+    Hyphens are ignored. The minimum is UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits, because fewer cover whole
+    months.
     """
     digits = beginning.replace("-", "").lower()
     if not UUID_BEGINNING_CHARACTERS_MIN <= len(digits) <= _UUID_DIGITS or not _HEX.fullmatch(digits):
@@ -104,13 +105,13 @@ def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
 
 
 def prefixed(prefix: str, value: bytes) -> str:
-    """`prefix_` and the value in hexadecimal, which sorts as the bytes do."""
+    """Return `prefix_` and the value in hexadecimal, which sorts like the bytes."""
     return f"{prefix}_{value.hex()}"
 
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
-    """The bytes behind `prefix_…`, or None if the text is not such an id."""
-    # Nothing longer is kept, whatever strangers send.
+    """Return the bytes of an ID with this prefix, or None if the text is not one."""
+    # Only texts of the right length reach the cache, which bounds its memory.
     return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
 
 
@@ -121,31 +122,31 @@ def _parsed(prefix: str, text: str) -> bytes | None:
 
 
 def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
-    """The id of the delivery of one event to one endpoint.
+    """Return the ID of the delivery of an event to an endpoint.
 
-    A delivery is the pair of its event and its endpoint, so its id needs no column and no index: the event's 16 bytes,
-    which sort by time, and the last 6 (random) bytes of the endpoint's, enough to tell an event's endpoints apart.
+    It consists of the event's 16 bytes, which sort by time, and the last 6 (random) bytes of the endpoint's ID. It
+    needs no column and no index.
     """
     return prefixed(DELIVERY, event_id + endpoint_tail(endpoint_id))
 
 
 def endpoint_tail(endpoint_id: bytes) -> bytes:
-    """The part of an endpoint's id that tells it apart from others of the same event."""
+    """Return the bytes of an endpoint ID that delivery IDs contain."""
     return endpoint_id[-_ENDPOINT_TAIL_BYTES:]
 
 
 def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:
-    """The event id and the endpoint id's last bytes in a delivery id, or None if the text is not one."""
+    """Return the event ID and the endpoint ID's last bytes, or None if the text is not a delivery ID."""
     value = parse_prefixed(DELIVERY, text, 16 + _ENDPOINT_TAIL_BYTES)
     return None if value is None else (value[:16], value[16:])
 
 
 def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
-    """The id of a delivery's attempt: the delivery's bytes and the attempt's number."""
+    """Return the ID of an attempt: the delivery's bytes and the attempt's number."""
     return prefixed(ATTEMPT, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:] + number.to_bytes(4, "big"))
 
 
 def parse_attempt_id(text: str) -> tuple[bytes, bytes, int] | None:
-    """The event id, the endpoint id's last bytes and the attempt's number in an attempt id, or None."""
+    """Return the event ID, the endpoint ID's last bytes and the attempt's number, or None."""
     value = parse_prefixed(ATTEMPT, text, 16 + _ENDPOINT_TAIL_BYTES + 4)
     return None if value is None else (value[:16], value[16:-4], int.from_bytes(value[-4:], "big"))

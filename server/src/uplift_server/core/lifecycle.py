@@ -1,6 +1,6 @@
-"""The life of a delivery: states, one table of transitions, and the rules that the delivery engine applies.
+"""The lifecycle of a delivery: states, transitions, and the rules that the delivery engine applies.
 
-The table is the reference. The statuses in SQL statements, the model of the store's tests, and the table and diagram
+TRANSITIONS is the reference. The statuses in SQL statements, the model of the store's tests, and the table and diagram
 in ARCHITECTURE.md are derived from it.
 """
 
@@ -14,7 +14,7 @@ from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 
 
 class Status(NamedCode):
-    """The status of a delivery. The store keeps the number."""
+    """The status of a delivery. The database stores the number."""
 
     PENDING = 0
     DELIVERED = 1
@@ -24,7 +24,7 @@ class Status(NamedCode):
 
 
 class Trigger(NamedCode):
-    """The cause of an attempt. The store keeps the number."""
+    """The cause of an attempt. The database stores the number."""
 
     SCHEDULE = 0
     RESEND = 1
@@ -33,7 +33,7 @@ class Trigger(NamedCode):
 
 
 class FailedReason(NamedCode):
-    """Why a delivery is `failed`. The store keeps the number."""
+    """The reason for status `failed`. The database stores the number."""
 
     EXHAUSTED = 1
     EXPIRED = 2
@@ -116,7 +116,7 @@ class Transition:
     before: tuple[State, ...]
     event: Event
     after: State | None
-    """None: the state that the delivery remembers from before its resend, replay, or test."""
+    """None: the remembered state from before a resend, replay, or test."""
     when: tuple[Fact, ...] = ()
     unless: tuple[Fact, ...] = ()
     due: Due | None = None
@@ -202,7 +202,7 @@ ENDED: Final = statuses(Event.REPLAY)
 
 @dataclass(frozen=True, slots=True)
 class NextState:
-    """The state of a delivery after it was settled.
+    """The state of a delivery after a settlement.
 
     `due_at` (Unix ms) is set if and only if the delivery stays pending.
     """
@@ -213,7 +213,6 @@ class NextState:
 
 
 DELIVERED: Final = NextState(Status.DELIVERED)
-"""After a successful attempt."""
 CANCELLED: Final = NextState(Status.CANCELLED)
 HELD: Final = NextState(Status.HELD)
 EXHAUSTED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
@@ -233,9 +232,9 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 
 
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
-    """Decide whether a leased delivery may be sent to its endpoint, which is not deleted.
+    """Whether a leased delivery may be sent to its endpoint, which is not deleted.
 
-    A test is sent in any state of its endpoint, but only under its first lease: a repeat would come too late.
+    A test is sent in any state of its endpoint, but only under its first lease, because a late test is useless.
     """
     if trigger is _TEST:
         return fence == 1

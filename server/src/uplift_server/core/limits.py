@@ -1,6 +1,6 @@
-"""Every fixed bound of the product, with its unit in its name.
+"""Every fixed limit of the product, with its unit in its name.
 
-What an operator may change stands in `config/`; these may only be changed with the contract.
+Settings for operators are in `config/`. These limits change only with the contract.
 """
 
 # Events
@@ -9,15 +9,15 @@ EVENT_DATA_BYTES_MAX = 256 * 1024
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
-# How long the checks of a batch run before other requests have a turn.
+# How long the checks of a batch run before other requests continue.
 BATCH_CHECK_SECONDS_MAX = 0.01
 EVENT_TYPE_NAME_CHARACTERS_MAX = 128
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
-# A single event's request: its data, and room for the fields around it.
+# The request of a single event: its data and the other fields.
 EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
-# Any other request to the HTTP API.
+# Other requests to the HTTP API.
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
-# Its line and headers, which arrive in reads of up to 256 KiB: the bound is on what is held from one read to the next.
+# Request line and headers. They arrive in reads of up to 256 KiB; this limits the bytes kept between two reads.
 REQUEST_HEADERS_BYTES_MAX = 64 * 1024
 # Bodies that are not complete yet: of all operators, of all accounts, and of all visitors who are not signed in. The
 # second limit is for one account.
@@ -29,11 +29,11 @@ DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 LINGER_SECONDS_MAX = 5
 LINGERING_CONNECTIONS_MAX = 200
 
-# A list or an object within it, and all of a request's query parameters: more are not looked at.
+# Entries of a list or an object in a request, and all its query parameters. More are not read.
 REQUEST_ENTRIES_MAX = 1_000
-# Lists and objects in a whole request that is read into values, which each cost the collector of garbage time.
+# Lists and objects in a whole request. Each one costs garbage collection time.
 REQUEST_CONTAINERS_MAX = 20_000
-# What is wrong with one request, as far as it is told.
+# Problems of one request in the response.
 PROBLEMS_LISTED_MAX = 100
 
 # Event types
@@ -62,7 +62,7 @@ ENDPOINTS_PER_ACCOUNT_MAX = 1_000
 ENDPOINT_IN_FLIGHT_MAX = 256
 # The attempts in flight of one account to one host. An endpoint there with a higher limit raises this one.
 HOST_IN_FLIGHT_MAX = 64
-# Of what is looked for in their URLs and descriptions.
+# A search text for URLs and descriptions.
 ENDPOINT_TEXT_CHARACTERS_MAX = 200
 RATE_LIMIT_PER_SECOND_MAX = 10_000
 SECRET_CHARACTERS_MIN = 16
@@ -70,11 +70,11 @@ SECRET_CHARACTERS_MAX = 256
 SECRET_KEY_BYTES_MIN = 24
 SECRET_KEY_BYTES_MAX = 64
 SECRET_KEY_BYTES_GENERATED = 32
-# How long a secret stays live beside the one that replaces it.
+# How long the previous secret stays valid after a rotation.
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
 
-# How many of an endpoint's held deliveries are counted where it is shown.
+# The count of an endpoint's held deliveries ends here.
 HELD_COUNTED_MAX = 1_000
 
 # Accounts
@@ -86,10 +86,10 @@ EMAIL_CHARACTERS_MAX = 254
 REPLAY_RATE_PER_SECOND_DEFAULT = 50
 REPLAY_RATE_PER_SECOND_MAX = 1_000
 REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 20
-# Of one replay, released and not settled yet; and no more than twice what its endpoint may have in flight.
+# Deliveries of one replay that are released and not settled; at most twice the endpoint's concurrency limit.
 REPLAY_OUTSTANDING_MAX = 200
 
-# Of one process: listen streams, and the same number of live pages. From STREAMS_CROWDED_FROM on, the second limit per
+# Listen streams of one process, and the same number of live pages. From STREAMS_CROWDED_FROM on, the second limit per
 # account applies.
 STREAMS_MAX = 200
 STREAMS_PER_ACCOUNT_MAX = 25
@@ -109,30 +109,30 @@ ERROR_CHARACTERS_MAX = 300
 RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
-# A stop waits so long for attempts in flight: one attempt timeout and a little. The whole stop takes at most 20 s.
+# A stop waits this long for attempts in flight: one attempt timeout and a margin. The whole stop takes at most 20 s.
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
 # A small job has at most this many rows. After a commit with a larger job, small jobs have a commit of their own.
 SMALL_JOB_ROWS_MAX = 500
 # Changes through the API in one commit. Each takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8
-# In memory, for an endpoint that answers well; others hold no more than they have in flight.
+# In memory, for a healthy endpoint. Others hold no more than their concurrency limit.
 LANE_WAITING_MAX = 1024
 # The bodies of deliveries that wait in lanes: of all accounts, of one account, and of one endpoint. Further deliveries
-# wait in the database. The last quarter of the memory is for accounts that hold little. An endpoint that holds little
-# has room even if its account has reached its limit.
+# wait in the database. The last quarter of the memory is for accounts with little data. An endpoint with little data
+# can add deliveries even if its account has reached its limit.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANES_SHARED_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
 ACCOUNT_LITTLE_BODY_BYTES_MAX = 256 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
 LANE_LITTLE_BODY_BYTES_MAX = 256 * 1024
-# Accepted events that are not stored yet, of all accounts and of one: beyond, the server rejects events with 503.
+# Events that wait to be stored, of all accounts and of one. Beyond, the server rejects events with 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
-# Events and deliveries that one request may bring, and that may wait: storing 10,000 rows takes some 200 ms.
+# Events and deliveries of one request, and of all that wait. Storing 10,000 rows takes about 200 ms.
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
@@ -152,7 +152,7 @@ ACCOUNT_COMMANDS_WAITING_MAX = 100
 DUE_STEP_MS = 20
 # Deliveries that are not attempted again before a restart because their outcome cannot be stored.
 PARKED_MAX = 10_000
-# What must be left of a lease, beyond an attempt's own time, for the attempt to begin.
+# The minimum rest of a lease after the attempt timeout. With less, the attempt does not start.
 LEASE_LEFT_MS_MIN = 1_000
-# Ordinary writes that wait for the writer.
+# Other writes that wait for the writer.
 WRITES_WAITING_MAX = 1_000

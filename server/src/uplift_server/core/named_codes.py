@@ -1,13 +1,13 @@
-"""Numbers inside, names outside: what the store keeps and what people read."""
+"""Enumerations that the database stores as numbers and the API shows as names."""
 
 from enum import IntEnum
 
 
 class NamedCode(IntEnum):
-    """An enumeration whose members have a number, which the store keeps, and a name for the outside world."""
+    """An enumeration member with a number for the database and a name for users."""
 
     text: str
-    """The member's name in lowercase, such as `server_error`; made once, since every log line has several."""
+    """The name in lower case, such as `server_error`. Cached because every log line has several."""
 
     def __init__(self, _number: int) -> None:
         self.text = self._name_.lower()

@@ -1,10 +1,10 @@
-"""Texts of others, made fit to be shown."""
+"""Display of text from outside."""
 
 import re
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """A text that cannot steer a terminal, whoever wrote it; with `lines`, it may have several."""
-    # The few characters that occur are looked at, not each place: texts have up to 256 KiB.
-    steering = "".join(c for c in set(text) if not (c.isprintable() or (lines and c == "\n")))
-    return re.sub(f"[{steering}]", "?", text) if steering else text
+    """Replace characters that could control a terminal. Line feeds stay if `lines` is true."""
+    # Check each distinct character once, because texts have up to 256 KiB.
+    controls = "".join(c for c in set(text) if not (c.isprintable() or (lines and c == "\n")))
+    return re.sub(f"[{controls}]", "?", text) if controls else text

@@ -163,8 +163,10 @@ class Outbox:
             # It had no fair chance, and is due as before at the next start.
             return
         made = notice.attempts_made + 1
-        lasts_ms = EXPIRES_AFTER_MS.get(notice.kind, GIVE_UP_AFTER_MS)
-        due_at = retry_at(made, created_at=notice.created_at, now_ms=self._clock.now_ms(), lasts_ms=lasts_ms)
+        expires_after_ms = EXPIRES_AFTER_MS.get(notice.kind, GIVE_UP_AFTER_MS)
+        due_at = retry_at(
+            made, created_at=notice.created_at, now_ms=self._clock.now_ms(), expires_after_ms=expires_after_ms
+        )
         if failure.for_good:
             due_at = None
         self._unsettled.append(EmailResult(notice.seq, made, due_at=due_at, last_error=failure.cause))

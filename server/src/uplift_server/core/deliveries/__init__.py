@@ -1,1 +1,1 @@
-"""Rules of deliveries after the first attempt: outcomes, health, replays, tests."""
+"""Delivery rules: outcomes, endpoint health, replays, tests."""

@@ -1,4 +1,4 @@
-"""Why an event did or did not reach an endpoint: a reason, what happened in words, and what to do about it."""
+"""Why an event reached or did not reach an endpoint: a reason code, a text and a hint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from uplift_server.core.timestamps import format_timestamp
 
 _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
-_NOTHING_SENT: Final = (
+_NO_WORKER_HINT: Final = (
     "Wait: nothing is lost. Whoever runs this service sees what keeps it from sending with `uplift-server doctor`: no"
     " worker runs, or outcomes cannot be written."
 )
 
 
 class Reason(StrEnum):
-    """Where a delivery stands, or why there is none."""
+    """Reason codes of the API."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -36,47 +36,47 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """What is known of the event. Instants are Unix ms."""
+    """The event. Times are Unix ms."""
 
     type: str
     created_at: int
     expires_at: int | None = None
     for_one_endpoint: bool = False
-    """Whether it was made for one endpoint alone, as greetings and tests are."""
+    """Whether it was created for one endpoint only, like registration events and tests."""
     is_test: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """What is known of an endpoint that exists. Instants are Unix ms."""
+    """An existing endpoint. Times are Unix ms."""
 
     state: str
     """`enabled`, `paused` or `disabled`."""
     created_at: int
     updated_at: int
     patterns: Sequence[str]
-    """What it subscribes to today."""
+    """Its current subscription."""
     next_probe_at: int | None = None
-    """While its breaker is open."""
+    """Set while its circuit breaker is open."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
-    """How the delivery stands. Instants are Unix ms."""
+    """The state of the delivery. Times are Unix ms."""
 
     status: Status
     waiting: Waiting | None
-    """What a pending one waits for; None while an attempt is in flight."""
+    """Why a pending delivery waits; None while an attempt is in flight."""
     attempts_made: int
     completed_at: int | None
     failed_reason: FailedReason | None
     failure: Explanation | None = None
-    """Of its last attempt, if that failed."""
+    """The explanation of the last attempt, if it failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryExplanation:
-    """The answer."""
+    """Why an event reached or did not reach an endpoint."""
 
     reason: Reason
     text: str
@@ -84,30 +84,30 @@ class DeliveryExplanation:
 
 
 def explain_delivery(
-    event: EventFacts, endpoint: EndpointFacts | None, delivery: DeliveryFacts | None, *, now_ms: int, sends: bool
+    event: EventFacts, endpoint: EndpointFacts | None, delivery: DeliveryFacts | None, *, now_ms: int, can_send: bool
 ) -> DeliveryExplanation:
-    """Why the event did or did not reach the endpoint, which is None where it was deleted.
+    """Explain a delivery, or why there is none.
 
-    `sends` is whether there is a process that may begin an attempt now.
+    `endpoint` is None if it was deleted. `can_send`: whether some process can start an attempt now.
     """
     if delivery is None:
-        assert endpoint is not None, "nothing joins an event to an endpoint that is gone but a delivery"
+        assert endpoint is not None, "a deleted endpoint without a delivery is explained by `explain_deleted_endpoint`"
         return _no_delivery(event, endpoint)
     if delivery.status in _ENDED:
         return _ended(event, delivery, deleted=endpoint is None)
     if endpoint is None:
         return DeliveryExplanation(
             Reason.ENDPOINT_DELETED,
-            f"The endpoint was deleted before the event was delivered.{_so_far(delivery)}",
+            f"The endpoint was deleted before the event was delivered.{_progress(delivery)}",
             "Register the URL again for what is to come.",
         )
     if delivery.status is Status.PENDING:
-        return _pending(endpoint, delivery, now_ms, sends=sends)
+        return _pending(endpoint, delivery, now_ms, can_send=can_send)
     return _held(endpoint) if delivery.status is Status.HELD else _cancelled(delivery)
 
 
 def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted_at: int) -> DeliveryExplanation:
-    """Why a deleted endpoint has no delivery of the event. `deleted_at` is in Unix ms."""
+    """Explain why a deleted endpoint has no delivery of the event. `deleted_at` is Unix ms."""
     newer = endpoint.created_at > event.created_at
     subscribed = Subscription(endpoint.patterns).matches(event.type)
     if deleted_at > event.created_at and (event.for_one_endpoint or newer or not subscribed):
@@ -122,14 +122,14 @@ def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted
 
 
 def explain_removed_delivery(*, delivered: bool) -> DeliveryExplanation:
-    """Why there is no delivery where attempts tell that there was one: what is old goes, the deliveries first."""
+    """Explain why attempts exist without a delivery: retention deletes old deliveries before their attempts."""
     what = "It was delivered" if delivered else "It was attempted, and not delivered"
     text = f"{what}. How is not known any more: the event is older than what is kept, and is being removed."
     return DeliveryExplanation(Reason.DELIVERED if delivered else Reason.FAILED, text)
 
 
 def explain_listen_session(description: str) -> DeliveryExplanation:
-    """Why there is no delivery to a listen session."""
+    """Explain why a listen session has no delivery."""
     whose = f" ({description})" if description else ""
     return DeliveryExplanation(
         Reason.DEVELOPMENT_ENDPOINT,
@@ -156,7 +156,7 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
             f" {format_timestamp(event.created_at)}.",
             "Send the event again if the endpoint needs it.",
         )
-    text = f"The endpoint subscribes to {_listed(endpoint.patterns)}, and this is {event.type}."
+    text = f"The endpoint subscribes to {_pattern_list(endpoint.patterns)}, and this is {event.type}."
     if endpoint.updated_at > event.created_at:
         text += " The endpoint was changed since the event was accepted: this is judged by its subscription of today."
     return DeliveryExplanation(
@@ -166,21 +166,21 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
 
 def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> DeliveryExplanation:
     if delivery.status is Status.DELIVERED:
-        instant = "" if delivery.completed_at is None else f" at {format_timestamp(delivery.completed_at)}"
-        return DeliveryExplanation(Reason.DELIVERED, f"It was delivered{instant}.{_made(delivery)}")
+        time = "" if delivery.completed_at is None else f" at {format_timestamp(delivery.completed_at)}"
+        return DeliveryExplanation(Reason.DELIVERED, f"It was delivered{time}.{_attempt_count(delivery)}")
     if delivery.failed_reason is FailedReason.EXPIRED:
-        instant = "" if event.expires_at is None else f" at {format_timestamp(event.expires_at)}"
-        text = f"The event expired{instant}, before it was delivered.{_so_far(delivery)}"
+        time = "" if event.expires_at is None else f" at {format_timestamp(event.expires_at)}"
+        text = f"The event expired{time}, before it was delivered.{_progress(delivery)}"
         return DeliveryExplanation(Reason.EXPIRED, text, "Send a new event; this one is not sent any more.")
-    spent = "This was a test, which is made once." if event.is_test else "The schedule of attempts is spent."
+    text = "This was a test, which is made once." if event.is_test else "The schedule of attempts is spent."
     then = "Then send another test." if event.is_test else "Then resend the delivery."
-    return DeliveryExplanation(Reason.FAILED, spent + _so_far(delivery), _remedy(delivery, None if deleted else then))
+    return DeliveryExplanation(Reason.FAILED, text + _progress(delivery), _hint(delivery, None if deleted else then))
 
 
 def _cancelled(delivery: DeliveryFacts) -> DeliveryExplanation:
     return DeliveryExplanation(
         Reason.CANCELLED,
-        f"It was cancelled, or dropped when its endpoint was enabled.{_so_far(delivery)}",
+        f"It was cancelled, or dropped when its endpoint was enabled.{_progress(delivery)}",
         "Resend the delivery if it is wanted after all.",
     )
 
@@ -199,7 +199,7 @@ def _held(endpoint: EndpointFacts) -> DeliveryExplanation:
     )
 
 
-def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, sends: bool) -> DeliveryExplanation:
+def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, can_send: bool) -> DeliveryExplanation:
     number, waiting = delivery.attempts_made + 1, delivery.waiting
     then = None
     if waiting is None:
@@ -214,15 +214,14 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, s
         if endpoint.next_probe_at is not None:
             text += ", or later: the endpoint fails so often that it is only probed"
         text += f".{_probe(endpoint.next_probe_at, now_ms)}"
-    elif sends:
+    elif can_send:
         text = f"Attempt {number} is due, and waits for its turn behind what was due before."
     else:
-        text, then = f"Attempt {number} is due, and this service sends nothing now.", _NOTHING_SENT
-    return DeliveryExplanation(Reason.PENDING, text + _so_far(delivery), _remedy(delivery, then))
+        text, then = f"Attempt {number} is due, and this service sends nothing now.", _NO_WORKER_HINT
+    return DeliveryExplanation(Reason.PENDING, text + _progress(delivery), _hint(delivery, then))
 
 
 def _probe(next_probe_at: int | None, now_ms: int) -> str:
-    """When an endpoint that is only probed is tried next."""
     if next_probe_at is None:
         return ""
     if next_probe_at <= now_ms:
@@ -230,24 +229,24 @@ def _probe(next_probe_at: int | None, now_ms: int) -> str:
     return f" The next probe is at {format_timestamp(next_probe_at)}."
 
 
-def _so_far(delivery: DeliveryFacts) -> str:
-    """What came of the attempts that were made."""
-    return _made(delivery) + ("" if delivery.failure is None else f" {delivery.failure.cause}")
+def _progress(delivery: DeliveryFacts) -> str:
+    """The number of attempts, and the cause of the last failure."""
+    return _attempt_count(delivery) + ("" if delivery.failure is None else f" {delivery.failure.cause}")
 
 
-def _made(delivery: DeliveryFacts) -> str:
-    """How many attempts were made: of what was delivered, some may have come later, resent or replayed."""
+def _attempt_count(delivery: DeliveryFacts) -> str:
+    """The number of attempts. For a delivered one it includes later resends and replays."""
     if delivery.attempts_made == 0:
         return " No attempt was made."
     return " 1 attempt was made." if delivery.attempts_made == 1 else f" {delivery.attempts_made} attempts were made."
 
 
-def _remedy(delivery: DeliveryFacts, then: str | None) -> str | None:
-    known = [each for each in (delivery.failure and delivery.failure.remedy, then) if each]
-    return " ".join(known) or None
+def _hint(delivery: DeliveryFacts, then: str | None) -> str | None:
+    hints = [each for each in (delivery.failure and delivery.failure.remedy, then) if each]
+    return " ".join(hints) or None
 
 
-def _listed(patterns: Sequence[str]) -> str:
+def _pattern_list(patterns: Sequence[str]) -> str:
     shown = ", ".join(patterns[:_PATTERNS_SHOWN_MAX])
     more = len(patterns) - _PATTERNS_SHOWN_MAX
     return f"{shown} and {more} more" if more > 0 else shown

@@ -1,4 +1,4 @@
-"""The health of an endpoint, as its attempts tell it, and when that has consequences."""
+"""Health of an endpoint, derived from its attempts, and the actions that follow from it."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -7,29 +7,29 @@ from typing import Final, Literal
 from uplift_server.core.deliveries.outcomes import Outcome
 
 FAILURES_MIN: Final = 5
-"""Nobody is warned of fewer failed attempts than these, however long ago the first was."""
+"""With fewer failed attempts, the account is not warned."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """After how long of failing an endpoint's owner is warned, and it is disabled; both from `failing_since`."""
+    """How long an endpoint may fail before its account is warned and before it is disabled, from `failing_since`."""
 
     warn_after_ms: int
     disable_after_ms: int
 
 
 class HealthAction(Enum):
-    """What is to be done about an endpoint now."""
+    """An action on an endpoint."""
 
     WARN = "warn"
     DISABLE = "disable"
     RECOVER = "recover"
-    """Its owner, who was warned, is to be told that it answers again."""
+    """Notify the account, which was warned, that the endpoint works again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an endpoint fares. Instants are Unix ms; `failing_since` is the first failure since the last success."""
+    """The health of an endpoint. Times are Unix ms. `failing_since` is the first failure since the last success."""
 
     consecutive_failures: int = 0
     failing_since: int | None = None
@@ -37,13 +37,13 @@ class Health:
     last_failure_at: int | None = None
     last_outcome: Outcome | None = None
     excused_ms: int = 0
-    """How much of the time since `failing_since` counts for nobody, since the fault was ours."""
+    """The part of the time since `failing_since` that does not count, because the server was at fault."""
     warned_at: int | None = None
-    """When its owner was last warned, until the recovery has been told."""
+    """Time of the last warning, until the account is notified of the recovery."""
 
     @property
     def warned(self) -> bool:
-        """Whether its owner was warned of the failing that goes on now."""
+        """Whether the account was warned of the current failure."""
         return self.warned_at is not None and self.failing_since is not None and self.warned_at >= self.failing_since
 
     @property
@@ -54,7 +54,7 @@ class Health:
         return "unknown" if self.last_success_at is None else "healthy"
 
     def after(self, outcome: Outcome, now_ms: int, *, own_fault: bool) -> "Health":
-        """The health after an attempt; a failure that is `ours` tells nothing about the endpoint."""
+        """Return the health after an attempt. With `own_fault`, a failure does not count against the endpoint."""
         if outcome is Outcome.DELIVERED:
             return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at)
         if own_fault:
@@ -64,13 +64,13 @@ class Health:
         return Health(failures, since, self.last_success_at, now_ms, outcome, self.excused_ms, self.warned_at)
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """The health with what another process lets count for nobody of the same failing, as that is stored."""
+        """Add the excused time that another process has stored for the same failure."""
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self
         return replace(self, excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """The health with a success that was on its way at another process, as that is stored, if it was the latest."""
+        """Apply a success that another process has stored, if it is the latest attempt."""
         if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
             return self
         if self.last_failure_at is not None and stored.last_success_at <= self.last_failure_at:
@@ -78,15 +78,16 @@ class Health:
         return replace(stored, last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
-        """When its owner is warned unless it succeeds before (Unix ms); None if there is nothing to warn of."""
+        """When the account is warned if no attempt succeeds (Unix ms); None if there is nothing to warn about."""
         if self.failing_since is None or self.warned:
             return None
         return self.failing_since + self.excused_ms + rule.warn_after_ms
 
     def disable_at(self, rule: HealthRule) -> int | None:
-        """When it is disabled unless it succeeds before (Unix ms).
+        """When the endpoint is disabled if no attempt succeeds (Unix ms).
 
-        Whoever is warned late, since the server was not running, has as long as ever to do something about it.
+        A late warning, for example after downtime of the server, still gives the full time between warning and
+        disabling.
         """
         if self.failing_since is None:
             return None
@@ -95,8 +96,8 @@ class Health:
             return at
         return max(at, self.warned_at + rule.disable_after_ms - rule.warn_after_ms)
 
-    def step(self, now_ms: int, rule: HealthRule) -> HealthAction | None:
-        """What is to be done now, if anything. It is asked again and again, so a step not taken is not lost."""
+    def next_action(self, now_ms: int, rule: HealthRule) -> HealthAction | None:
+        """Return the action that is due now, if any. The caller asks again if it could not take the action."""
         if self.warned_at is not None and not self.warned:
             return HealthAction.RECOVER
         if self.warned:

@@ -1,7 +1,6 @@
-"""Listen sessions: a developer's own stream of an account's events, instead of a public URL.
+"""Listen sessions: a developer's stream of an account's events, without a public URL.
 
-A session has no deliveries. It reads the account's events in the order of acceptance from a place of its own on, so it
-disturbs nobody, and a stream that breaks goes on from where it was.
+A session has no deliveries. It has its own position in the account's events, and a broken stream continues from there.
 """
 
 import hmac
@@ -16,33 +15,33 @@ from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
-"""A session nobody was connected to for so long is removed."""
+"""A session without a connection for this long is deleted."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
-"""So many events may be on their way to a developer's machine, which answers each."""
+"""Limit of events that a developer's machine has not responded to."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
-"""So many bytes of them, but for the last."""
+"""Limit of the size of these events. The last one may exceed it."""
 TESTS_AWAITED_MAX: Final = 10
-"""So many tests of one stream may be waited for."""
+"""Limit of test events of one stream whose callers wait."""
 TESTS_REMEMBERED_MAX: Final = 64
-"""Of so many tests an answer is taken that comes when nobody waits for it any more."""
+"""Limit of test events whose response is accepted after the caller stopped waiting."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 LOCAL_RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""So much of what a local server answered is kept, as UTF-8."""
+"""The stored part of a local server's response, in bytes of UTF-8."""
 LOCAL_RESPONSE_ERROR_CHARACTERS_MAX: Final = 300
 LOCAL_RESPONSES_KEPT_MAX: Final = 1000
-"""Of each session the newest answers."""
+"""Limit of stored responses for each session. The newest are kept."""
 
 
 def session_secret(key: bytes, key_id: bytes) -> str:
-    """The secret of all sessions made with one API key: the same after every start, and stored nowhere.
+    """Return the secret of all sessions of one API key. It is derived, never stored.
 
-    `key` is derived from the server's own secret key.
+    `key` is derived from the server's encryption key.
     """
     return PREFIX + b64encode(hmac.digest(key, key_id, "sha256")).decode("ascii")
 
 
 def check_description(text: str) -> Problem | None:
-    """What is wrong with a description, if anything."""
+    """Return the problem with a description, if any."""
     if len(text) <= DESCRIPTION_CHARACTERS_MAX and text.isprintable():
         return None
     return Problem(
@@ -53,27 +52,27 @@ def check_description(text: str) -> Problem | None:
 
 @dataclass(frozen=True, slots=True)
 class LocalResponse:
-    """What came of handing an event to a developer's local server."""
+    """The response of a developer's local server to an event."""
 
     place: str
-    """Which event it answers, in the words of the stream."""
+    """The event's position in the stream."""
     status_code: int | None
-    """None where no answer came."""
+    """None without a response."""
     duration_ms: int
     error: str | None
     body: str
-    """The beginning of the local server's answer."""
+    """The start of the response body."""
     redelivered: bool
-    """Whether the event had been handed over before."""
+    """Whether the event was sent to the local server before."""
 
 
 def event_frame(header: Mapping[str, object], body: bytes) -> bytes:
-    """A frame that carries an event: a line of JSON that describes it, and the envelope's very bytes."""
+    """Return a frame with an event: a line of JSON that describes it, and the bytes of the envelope."""
     return json.dumps({"kind": "event", **header}, separators=(",", ":")).encode() + b"\n" + body
 
 
 def parse_local_response(text: str) -> LocalResponse | None:
-    """A developer's answer to an event; None for what is not one."""
+    """Parse a frame with a local server's response. Return None if it is not valid."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -99,8 +98,8 @@ def parse_local_response(text: str) -> LocalResponse | None:
 
 
 def _storable(text: str, bytes_max: int | None = None) -> str:
-    """As much of a text as fits into so many bytes of UTF-8, which cannot carry halves of surrogate pairs: each is `?`.
+    r"""Truncate a text to so many bytes of UTF-8. Replace lone surrogates and NUL with `?`.
 
-    JSON can (`"\\ud800"`), and no database takes them; nor does PostgreSQL take NUL, which is `?`, too.
+    JSON can carry lone surrogates (`"\\ud800"`). No database stores them, and PostgreSQL does not store NUL.
     """
     return text.replace("\0", "?").encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")

@@ -1,34 +1,34 @@
-"""Mass failure: when so many endpoints begin to fail at once that the fault is more likely ours than theirs."""
+"""Detection of mass failures: so many endpoints begin to fail together that the cause is probably on this side."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 ENDPOINTS_MIN: Final = 10
-"""Fewer endpoints than these are no mass."""
+"""Fewer endpoints are no mass failure."""
 WITHIN_MS: Final = 3_600_000
-"""Endpoints that began to fail within the same hour may have done so for one reason."""
+"""Endpoints that begin to fail within this time may have a common cause."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
-"""Endpoints whose latest attempt is older say nothing about the present."""
+"""Endpoints with older attempts do not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """The endpoints that began to fail within an hour."""
+    """Endpoints that began to fail within an hour."""
 
     since: int
-    """When the first of them began to (Unix ms)."""
+    """Start of the first failure (Unix ms)."""
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
-        """Whether they are too many for it to be the fault of each, of so many endpoints attempted of late."""
+        """Whether they are at least half of the recently attempted endpoints."""
         return self.endpoints >= ENDPOINTS_MIN and 2 * self.endpoints >= attempted
 
 
 def largest_group(failing_since: Iterable[int]) -> FailureGroup | None:
-    """The largest group among endpoints that fail, the earliest of several; None where fewer fail than a mass has.
+    """Return the largest group of failing endpoints, the earliest of equals; None below ENDPOINTS_MIN.
 
-    `failing_since` are instants in Unix ms, in any order.
+    `failing_since` are Unix times in ms, in any order.
     """
     begun = sorted(failing_since)
     if len(begun) < ENDPOINTS_MIN:

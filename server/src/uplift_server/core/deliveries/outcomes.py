@@ -1,6 +1,6 @@
-"""From an exchange to the outcome of an attempt, and from an outcome to words.
+"""Outcome of an attempt from its exchange, and the explanation of a failure.
 
-One sentence of cause and one of remedy for each class of failure; every edge (API, CLI, dashboard, mail) uses these.
+Each class of failure has one sentence of cause and one of remedy. API, CLI, dashboard and emails use them.
 """
 
 import re
@@ -12,7 +12,7 @@ from uplift_server.core.named_codes import NamedCode
 
 
 class Outcome(NamedCode):
-    """The class of an attempt's result. The number is what the store keeps."""
+    """The result of an attempt. The database stores the number."""
 
     DELIVERED = 0
     REDIRECT = 1
@@ -46,7 +46,7 @@ _BY_STATUS_CLASS: Final = {
 
 
 def classify(exchange: Exchange) -> Outcome:
-    """The outcome of an attempt: success is a complete exchange with a status of 200 to 299, and nothing else."""
+    """Return the outcome of an attempt. Success is a complete exchange with status 200 to 299."""
     if exchange.failure is not None:
         return _BY_FAILURE[exchange.failure]
     status = exchange.status_code or 0
@@ -56,13 +56,13 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Whether a failure is no fault of the receiver and so must never count against its health."""
+    """Whether a failure is not the receiver's fault and must not count against its health."""
     return exchange.failure in (Failure.EGRESS, Failure.BLOCKED)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why an attempt failed, in words."""
+    """Cause of a failed attempt and how to fix it."""
 
     cause: str
     remedy: str
@@ -144,7 +144,7 @@ _OTHER_SERVER_ERROR: Final = Explanation(
     "Your server answered {status}: it failed while handling the request.",
     "See your server's log for the error at this time; once it is fixed, resend what failed.",
 )
-_CUT: Final = Explanation(
+_CONNECTION_CUT: Final = Explanation(
     "Your server, or something in front of it, cut the connection before its answer was complete.",
     "See its log for crashes and limits, and let its firewall pass our source addresses.",
 )
@@ -154,9 +154,9 @@ _DNS: Final = Explanation(
     "Check how the name is written, and that its DNS records can be seen from the internet.",
 )
 
-# Where more than one text stands for an outcome, the first whose pattern is found in the attempt's error is taken. The
-# patterns are words of the sender or the system, of two words at least: no host name in the error can imitate them.
-_OUR_FAULTS: Final = (
+# If an outcome has several texts, the first pattern that matches the attempt's error decides. The patterns are
+# phrases of the sender or the system with at least two words, so that no host name in the error can match.
+_OWN_FAULTS: Final = (
     "egress address |the egress proxy (?!could not reach)|the sender was closed|internal error: |too many open files"
     "|no buffer space|cannot allocate memory|cannot assign requested|address already in use"
 )
@@ -181,7 +181,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.DNS_ERROR: (("", _DNS),),
     Outcome.CONNECT_ERROR: (
         (
-            _OUR_FAULTS,
+            _OWN_FAULTS,
             Explanation(
                 "Our own way out to the internet failed; your server has nothing to do with it.",
                 "Nothing is asked of you: this does not count against your endpoint, and we try again.",
@@ -201,7 +201,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "Check that its DNS records name its present address and that it is connected to the internet.",
             ),
         ),
-        ("connection reset|closed the connection|broken pipe", _CUT),
+        ("connection reset|closed the connection|broken pipe", _CONNECTION_CUT),
         (
             "",
             Explanation(
@@ -253,7 +253,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "Let your server offer TLS 1.2 or 1.3, and serve a certificate for the host of the endpoint's URL.",
             ),
         ),
-        ("ended the connection|tls connection broke", _CUT),
+        ("ended the connection|tls connection broke", _CONNECTION_CUT),
         (
             "",
             Explanation(
@@ -263,7 +263,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         ),
     ),
     Outcome.PROTOCOL_ERROR: (
-        ("(closed|broke|ended) the connection", _CUT),
+        ("(closed|broke|ended) the connection", _CONNECTION_CUT),
         (
             "longer than [0-9]+ bytes",
             Explanation(
@@ -316,10 +316,10 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
 def explain(
     outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None
 ) -> Explanation | None:
-    """Why an attempt failed and what to do about it, one sentence each; None for `delivered`.
+    """Explain why an attempt failed and how to fix it; None for `delivered`.
 
-    `status_code`, `error` and `location` are those of the attempt's exchange; a location is shown cut and printable,
-    as it is the receiver's text.
+    `status_code`, `error` and `location` are those of the attempt's exchange. The location comes from the receiver, so
+    it is truncated and made printable.
     """
     if outcome is Outcome.DELIVERED:
         return None

@@ -1,4 +1,4 @@
-"""Replays: the states of a job that sends many deliveries again, what it may choose from, and its pace."""
+"""Replays: their states, the deliveries that they select, and their rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from uplift_server.core.scheduling.lane import AttemptKind, Lane
 
 
 class ReplayState(NamedCode):
-    """Where a replay stands. The number is what the store keeps."""
+    """The state of a replay. The database stores the number."""
 
     RUNNING = 0
     PAUSED = 1
@@ -20,13 +20,13 @@ class ReplayState(NamedCode):
 
 
 Wait = Literal["counting", "endpoint_paused", "endpoint_disabled", "endpoint_failing"]
-"""Why a running replay sends nothing for now."""
+"""Why a running replay pauses."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""How late a release may be and still count as on time: more would follow as a burst."""
+"""Releases that are up to this late are caught up in a burst."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
-_WHY_NOT: Final = {
+_NOT_REPLAYABLE: Final = {
     Status.PENDING.text: "A pending delivery is sent by its schedule anyway.",
     Status.HELD.text: "Held deliveries are sent by enabling their endpoint.",
 }
@@ -37,41 +37,43 @@ _FROM: Final = {
 }
 
 
-def can_change_to(state: ReplayState, wanted: ReplayState) -> bool:
-    """Whether somebody may put a replay into a state; being there already is no mistake."""
-    return state in _FROM.get(wanted, frozenset())
+def can_change_to(state: ReplayState, target: ReplayState) -> bool:
+    """Whether a user may change the state of a replay. Repeating a change is allowed."""
+    return state in _FROM.get(target, frozenset())
 
 
 def parse_statuses(names: Sequence[str]) -> tuple[tuple[Status, ...], list[Problem]]:
-    """The statuses a replay chooses from, each once, and what is wrong with their names."""
+    """Return the selected statuses, each once, and the problems with their names."""
     problems = []
     if not names:
         text = f"Name at least one of {', '.join(_REPLAYABLE)}, or leave the field out."
         problems.append(Problem("status", "required", text))
     for name in dict.fromkeys(names):
         if name not in _REPLAYABLE:
-            why = _WHY_NOT.get(name, "There is no such status.")
-            text = f"{why} Use {', '.join(_REPLAYABLE)}."
-            problems.append(Problem("status", "status_not_replayable" if name in _WHY_NOT else "value_unknown", text))
+            reason = _NOT_REPLAYABLE.get(name, "There is no such status.")
+            text = f"{reason} Use {', '.join(_REPLAYABLE)}."
+            problems.append(
+                Problem("status", "status_not_replayable" if name in _NOT_REPLAYABLE else "value_unknown", text)
+            )
     return tuple(sorted({_REPLAYABLE[name] for name in names if name in _REPLAYABLE})), problems
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayRate:
-    """When the next delivery may be released, at an even rate. Idle time earns no more than BURST_MS of it."""
+    """Rate limiter of a replay. Idle time adds at most BURST_MS."""
 
     rate_per_second: int
     next_ms: float = 0.0
-    """The instant (Unix ms) from which the next one may go."""
+    """The time (Unix ms) of the next release."""
 
     def available(self, now_ms: int) -> int:
-        """How many may be released now."""
+        """The number of deliveries that may be released now."""
         if self.next_ms > now_ms:
             return 0
         return 1 + int((now_ms - self._since(now_ms)) * self.rate_per_second / 1000)
 
     def after_release(self, now_ms: int, count: int) -> "ReplayRate":
-        """The pace once `count` of them have been."""
+        """The rate limiter after `count` releases."""
         return ReplayRate(self.rate_per_second, self._since(now_ms) + count * 1000 / self.rate_per_second)
 
     def _since(self, now_ms: int) -> float:
@@ -79,8 +81,11 @@ class ReplayRate:
 
 
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
-    """How many more of a replay may wait in a lane: one in any case, so that fresh events cannot keep it out."""
-    room = lane.free_capacity(now_ms)
-    if room > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):
-        return max(0, room)
+    """The number of deliveries of a replay that a lane can still hold.
+
+    At least one, so that new events cannot block the replay, unless the endpoint fails or one waits already.
+    """
+    capacity = lane.free_capacity(now_ms)
+    if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):
+        return max(0, capacity)
     return 1

@@ -18,7 +18,7 @@ class Exceeded(Enum):
 
 
 def exceeded(of_all: int, of_account: int) -> Exceeded | None:
-    """The limit that one more stream of an account would exceed; None if there is room.
+    """Return the limit that one more stream of an account would exceed; None if there is capacity.
 
     The last quarter is for accounts with few streams, so that a few accounts cannot take all.
     """

@@ -1,7 +1,4 @@
-"""Tests of endpoints: of which event type one is, and with what data.
-
-In code a test is a trial: the word test is taken, by our own.
-"""
+"""Event type and data of test events."""
 
 from collections.abc import Collection
 from typing import Final
@@ -10,22 +7,23 @@ from uplift_server.core.events.catalog import MOVEMENT_ANALYTICS_CREATED, WEBHOO
 from uplift_server.core.events.subscriptions import Subscription
 
 DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
-"""The data of a test of a type of which the catalog has no example that could be an event's data."""
+"""The data of a test if the catalog has no example that is an object."""
 
 
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
-    """Of these event types the one an endpoint is tested with unless somebody says which; None if there are none.
+    """Return the event type of a test without a chosen type; None if there are no types.
 
-    The one Uplift documents, where the endpoint wants it; else the first that it wants; else the greeting; else any.
+    In this order: the type that Uplift documents, if subscribed; the first subscribed type; the registration event; any
+    type.
     """
-    wanted = sorted(name for name in names if subscription.matches(name) and name != WEBHOOK_CREATED)
-    if MOVEMENT_ANALYTICS_CREATED in wanted:
+    subscribed = sorted(name for name in names if subscription.matches(name) and name != WEBHOOK_CREATED)
+    if MOVEMENT_ANALYTICS_CREATED in subscribed:
         return MOVEMENT_ANALYTICS_CREATED
-    if wanted:
-        return wanted[0]
+    if subscribed:
+        return subscribed[0]
     return WEBHOOK_CREATED if WEBHOOK_CREATED in names else min(names, default=None)
 
 
 def data_from_example(example: str | None) -> bytes:
-    """The data of a test, from the catalog's example of its type (a JSON text)."""
+    """Return the data of a test from the catalog's example (JSON text)."""
     return example.encode() if example is not None and example.startswith("{") else DATA_WITHOUT_EXAMPLE

@@ -1,7 +1,7 @@
-"""The built-in event types: what each means, its JSON Schema and an example.
+"""The built-in event types: description, JSON Schema and example.
 
-Two are documented by Uplift, by example only. Their schemas therefore require nothing inside `data.object` and allow
-anything more; the types of the known properties stand there for readers. The others are extensions of ours, and say so.
+Uplift documents two types, by example only. Their schemas therefore require nothing inside `data.object` and allow
+additional properties. The other types are our extensions, and their descriptions say so.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ MOVEMENT_ANALYTICS_CREATED: Final = "movement.analytics.created"
 WEBHOOK_CREATED: Final = "webhook.created"
 
 EXTENSION_NOTE: Final = "Extension, not documented by Uplift."
-"""Ends the description of each type that is ours."""
+"""The end of the description of an extension."""
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-# Examples are made by the sample maker from these, so that they never drift from it.
+# Input of the sample generator, so that examples never differ from samples.
 _EXAMPLE_MS: Final = 1_764_000_000_000
 _EXAMPLE_DRAW: Final = b"catalog"
 
@@ -29,15 +29,15 @@ class EventType:
 
     name: str
     group: str
-    """Under which heading it is listed."""
+    """The heading in lists."""
     description: str
-    """When it happens and what it carries, for people."""
+    """When the event occurs and what it contains, for users."""
     documented: bool
-    """Whether Uplift documents it; else it is an extension of ours."""
+    """Whether Uplift documents the type. Otherwise it is our extension."""
     schema: Mapping[str, object]
     """JSON Schema 2020-12 of `data`."""
     example: Mapping[str, object]
-    """A `data`."""
+    """An example of `data`."""
     api_version: str = API_VERSION_DEFAULT
 
 
@@ -230,4 +230,4 @@ EVENT_TYPES: Final = (
         ),
     ),
 )
-"""Every built-in event type; operators add their own."""
+"""The built-in event types. Operators add others."""

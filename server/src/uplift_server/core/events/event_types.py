@@ -1,4 +1,4 @@
-"""Names of event types, and the patterns that subscribe to them."""
+"""Names of event types, and patterns in subscriptions."""
 
 import re
 from typing import Final
@@ -7,13 +7,13 @@ from uplift_server.core.limits import EVENT_TYPE_NAME_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 GROUP_SUFFIX: Final = ".*"
-"""Ends a pattern that means every type below a group, at any depth."""
+"""The end of a pattern that matches all types of a group, at any depth."""
 
 _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 
 
 def check_name(text: str, field: str = "type") -> Problem | None:
-    """What is wrong with the name of an event type, if anything; `field` is where it stood."""
+    """Return the problem with the name of an event type, if any."""
     if len(text) > EVENT_TYPE_NAME_CHARACTERS_MAX:
         return Problem(
             field,
@@ -30,7 +30,7 @@ def check_name(text: str, field: str = "type") -> Problem | None:
 
 
 def check_pattern(text: str, field: str = "event_types") -> Problem | None:
-    """What is wrong with an entry of a subscription, an exact name or `group.*`, if anything."""
+    """Return the problem with an entry of a subscription (an exact name or `group.*`), if any."""
     if text == "*":
         return Problem(field, "event_type_invalid", "* alone is not a pattern. Leave the list empty to get every type.")
     problem = check_name(text.removesuffix(GROUP_SUFFIX), field)

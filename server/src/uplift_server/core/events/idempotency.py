@@ -1,4 +1,4 @@
-"""Idempotency keys: how a caller says that a request is one it has made before."""
+"""Idempotency keys."""
 
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
@@ -7,7 +7,7 @@ KEY_INVALID = "idempotency_key_invalid"
 
 
 def check_key(text: str, field: str) -> Problem | None:
-    """What is wrong with a key that came in this field, if anything."""
+    """Return the problem with an idempotency key, if any."""
     if 1 <= len(text) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and text.isprintable():
         return None
     message = f"An idempotency key has 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable characters. Use a UUID."

@@ -1,6 +1,6 @@
-"""Realistic data for demonstrations and test sends: captures of fictional athletes, in the shapes of the catalog.
+"""Realistic data for demonstrations and tests: captures of fictional athletes, in the shapes of the catalog.
 
-Everything follows from the arguments: the same random bytes give the same athlete, movement and ids.
+The same random bytes always give the same data.
 """
 
 import binascii
@@ -14,7 +14,7 @@ from uplift_server.core.ids import uuid_text
 from uplift_server.core.timestamps import format_timestamp
 
 LINK_LIFETIME_MS: Final = 7 * 86_400_000
-"""How long the link to a capture's data can be followed, as in Uplift's published example."""
+"""How long the link to a capture's data works, as in Uplift's published example."""
 
 _ATHLETES: Final = (
     ("Mara", "Okonkwo"),
@@ -30,7 +30,7 @@ _ATHLETES: Final = (
     ("Amélie", "Fournier"),
     ("Marcus", "Delacroix"),
 )
-# Activity, movement, and where on the field the athlete stands.
+# Activity, movement, and the athlete's position.
 _MOVEMENTS: Final = (
     ("baseball", "pitching", "pitcher"),
     ("baseball", "hitting", "shortstop"),
@@ -58,15 +58,15 @@ _Item = TypeVar("_Item")
 
 
 def sample_data(name: str, now_ms: int, random_bytes: bytes) -> dict[str, object]:
-    """The `data` of a made-up event of a built-in type that happens at `now_ms` (Unix ms).
+    """Return the `data` of a fictional event of a built-in type at `now_ms` (Unix ms).
 
-    8 random bytes and more give variety enough. KeyError for a type that is not built in.
+    8 random bytes or more are enough. Raises KeyError for types that are not built in.
     """
-    return {"object": _MAKERS[name](_Draws(random_bytes), now_ms)}
+    return {"object": _GENERATORS[name](_Random(random_bytes), now_ms)}
 
 
-class _Draws:
-    """An endless row of choices that random bytes decide."""
+class _Random:
+    """An endless sequence of choices, derived from random bytes."""
 
     def __init__(self, random_bytes: bytes) -> None:
         self._random_bytes = random_bytes
@@ -96,7 +96,7 @@ def _uuid(value: bytes, version: int) -> str:
 
 
 def _named_uuid(name: str) -> str:
-    """Always the same for a name, so that an athlete is the same one in every sample."""
+    """Return the UUID of a name, so that an athlete has the same ID in every sample."""
     return _uuid(hashlib.sha256(name.encode()).digest(), version=5)
 
 
@@ -104,10 +104,10 @@ _ORGANIZATION: Final = _named_uuid("organization")
 _OWNER: Final = _named_uuid("owner")
 
 
-def _link(draws: _Draws, now_ms: int) -> dict[str, object]:
-    """A link that looks like the signed one to an export, and the instant at which it ends."""
+def _link(draws: _Random, now_ms: int) -> dict[str, object]:
+    """Return a fictional signed link to an export, and when it expires."""
     expires = now_ms + LINK_LIFETIME_MS
-    # The file is written the second before the event, and lies under its owner's id.
+    # The file is created one second before the event, in a folder with the owner's ID.
     stamp = datetime.fromtimestamp(now_ms // 1000 - 1, UTC).strftime("%Y%m%d%H%M%S")
     signature = b64encode(draws.bytes(_SIGNATURE_BYTES)).translate(_CLOUDFRONT_BASE64).decode("ascii")
     key = binascii.hexlify(draws.bytes(3)).decode("ascii").upper()
@@ -118,12 +118,12 @@ def _link(draws: _Draws, now_ms: int) -> dict[str, object]:
     }
 
 
-def _session(draws: _Draws) -> str:
-    """A capture's id: the session, and which repetition of it."""
+def _session(draws: _Random) -> str:
+    """Return a capture's ID: the session, and the number of the repetition."""
     return f"{draws.uuid()}_{draws.number(1, 6)}"
 
 
-def _movement_analytics_created(draws: _Draws, now_ms: int) -> dict[str, object]:
+def _movement_analytics_created(draws: _Random, now_ms: int) -> dict[str, object]:
     activity, movement, _ = draws.of(_MOVEMENTS)
     name = " ".join(draws.of(_ATHLETES))
     return {
@@ -139,7 +139,7 @@ def _movement_analytics_created(draws: _Draws, now_ms: int) -> dict[str, object]
     }
 
 
-def _webhook_created(draws: _Draws, _now_ms: int) -> dict[str, object]:
+def _webhook_created(draws: _Random, _now_ms: int) -> dict[str, object]:
     return {
         "id": draws.uuid(),
         "userId": _OWNER,
@@ -150,7 +150,7 @@ def _webhook_created(draws: _Draws, _now_ms: int) -> dict[str, object]:
     }
 
 
-def _capture_processing_failed(draws: _Draws, now_ms: int) -> dict[str, object]:
+def _capture_processing_failed(draws: _Random, now_ms: int) -> dict[str, object]:
     activity, movement, _ = draws.of(_MOVEMENTS)
     name = " ".join(draws.of(_ATHLETES))
     return {
@@ -164,7 +164,7 @@ def _capture_processing_failed(draws: _Draws, now_ms: int) -> dict[str, object]:
     }
 
 
-def _athlete_created(draws: _Draws, _now_ms: int) -> dict[str, object]:
+def _athlete_created(draws: _Random, _now_ms: int) -> dict[str, object]:
     activity, _, position = draws.of(_MOVEMENTS)
     first_name, last_name = draws.of(_ATHLETES)
     return {
@@ -182,11 +182,11 @@ def _athlete_created(draws: _Draws, _now_ms: int) -> dict[str, object]:
     }
 
 
-def _athlete_updated(draws: _Draws, now_ms: int) -> dict[str, object]:
+def _athlete_updated(draws: _Random, now_ms: int) -> dict[str, object]:
     return {**_athlete_created(draws, now_ms), "changed": sorted({draws.of(_ATTRIBUTES), draws.of(_ATTRIBUTES)})}
 
 
-def _export_completed(draws: _Draws, now_ms: int) -> dict[str, object]:
+def _export_completed(draws: _Random, now_ms: int) -> dict[str, object]:
     activity, movement, _ = draws.of(_MOVEMENTS)
     end = now_ms // 1000
     return {
@@ -203,7 +203,7 @@ def _export_completed(draws: _Draws, now_ms: int) -> dict[str, object]:
     }
 
 
-_MAKERS: Final[dict[str, Callable[[_Draws, int], dict[str, object]]]] = {
+_GENERATORS: Final[dict[str, Callable[[_Random, int], dict[str, object]]]] = {
     "movement.analytics.created": _movement_analytics_created,
     "webhook.created": _webhook_created,
     "capture.processing.failed": _capture_processing_failed,

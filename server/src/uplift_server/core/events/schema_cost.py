@@ -127,7 +127,7 @@ class SchemaCost:
         places = [self._root, *(self._places.values() if self.is_complete else [])]
         self.value_ns_max = max(place.value_ns_max + place.names.by_type[str] for place in places)
         self._byte_ns_max = max(place.byte_ns_max + place.names.byte_ns_max for place in places)
-        # Two bytes are the shortest value, as in `[1,1,1]`.
+        # The shortest value, as in `[1,1,1]`, has two bytes.
         self._unmeasured_bytes_max = int(SCHEMA_CHECK_NS_MAX / (self.value_ns_max / 2 + self._byte_ns_max))
         del self._graph, self._recursions, self._own, self._places, self._kinds, self._undivided
 
@@ -152,7 +152,7 @@ class SchemaCost:
     def measure(self, value: Any, *, by_kind: bool = True) -> Measure:
         """The cost of a check of `value`. The measurement stops soon after SCHEMA_CHECK_NS_MAX.
 
-        Set `by_kind` to leave out the alternatives that the kind of an object excludes.
+        With `by_kind`, alternatives that the kind of an object excludes do not count.
         """
         ns: float = 0
         errors = large = 0

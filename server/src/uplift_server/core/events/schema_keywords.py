@@ -1,6 +1,6 @@
 """The time that a validator takes for each keyword of a JSON Schema.
 
-Costs are measured times of jsonschema-rs 0.61. They are close to the truth, because too high an estimate rejects an
+Costs are measured times of jsonschema-rs 0.61. They are precise, because an estimate that is too high rejects an
 ordinary event.
 """
 

@@ -1,7 +1,7 @@
-"""Bounds on the schema and the example of an event type.
+"""Limits on the schema and the example of an event type.
 
 A validator follows every reference. A few levels that each refer twice to the next level double the work with every
-level, so the number of places that a schema unfolds to is bounded, not only its size.
+level, so not only the size of a schema is limited but also the number of places that it unfolds to.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _REFERENCES: Final = ("$ref", "$dynamicRef")
 
 
 def check_depth(value: Any, field: str) -> Problem | None:
-    """Whether JSON nests more than JSON_DEPTH_MAX levels."""
+    """Return the problem with JSON that has more than JSON_DEPTH_MAX levels, if any."""
     level = [value]
     for _ in range(JSON_DEPTH_MAX):
         level = [below for each in level for below in _below(each)]
@@ -26,7 +26,7 @@ def check_depth(value: Any, field: str) -> Problem | None:
 
 
 def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
-    """What makes a JSON Schema too expensive to check, if anything; `text` is the schema as it was sent."""
+    """Return the reason why a JSON Schema is too expensive to check, if any; `text` is the schema as it was sent."""
     if len(text) > SCHEMA_CHARACTERS_MAX:
         return Problem(field, "schema_too_large", f"A schema has at most {SCHEMA_CHARACTERS_MAX} characters.")
     deep = check_depth(schema, field)
@@ -88,7 +88,7 @@ def _below(value: Any) -> Iterator[Any]:
 
 
 def _places(root: Any, value: Any, known: dict[int, int]) -> int:
-    """How many places a value unfolds to; one that is being unfolded already (a recursion) counts once."""
+    """Return the number of places that a value unfolds to. A recursion counts once."""
     if not isinstance(value, Mapping | list):
         return 1
     if id(value) in known:
@@ -102,10 +102,10 @@ def _places(root: Any, value: Any, known: dict[int, int]) -> int:
 
 
 def _referred(root: Any, reference: Any) -> Any:
-    """What a reference within the schema points to; None for any other, which the compiler judges."""
+    """Return the target of a reference within the schema; None for other references, which the compiler checks."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     if not reference.startswith("#/"):
-        # The whole schema, or an anchor: where that stands does not matter for an upper bound.
+        # The whole schema, or an anchor, whose position does not matter for an upper bound.
         return root
     return follow_pointer(root, reference[1:])

@@ -1,4 +1,4 @@
-"""Which event types an endpoint wants."""
+"""Subscriptions: the event types that an endpoint receives."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from uplift_server.core.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Exact names and `group.*`, which means every type below the group, at any depth; no patterns means all types.
+    """Exact names and `group.*` patterns, which match all types of a group, at any depth. No patterns match all types.
 
-    Any sequence is taken; a tuple is kept.
+    Accepts any sequence and stores a tuple.
     """
 
     patterns: Sequence[str]
@@ -28,28 +28,28 @@ class Subscription:
         )
 
     def matches(self, event_type: str) -> bool:
-        """Whether an event of this type is owed to the endpoint."""
+        """Whether the endpoint receives events of this type."""
         return not self.patterns or event_type in self._names or event_type.startswith(self._prefixes)
 
 
 def pattern_problems(
     patterns: Sequence[str], known_names: Collection[str], field: str = "event_types"
 ) -> tuple[list[str], list[Problem]]:
-    """The well-formed ones among names and patterns, and everything that is wrong with them all."""
-    wrong = [check_pattern(pattern, field) for pattern in patterns]
-    right = [pattern for pattern, problem in zip(patterns, wrong, strict=True) if problem is None]
-    problems = [problem for problem in wrong if problem is not None]
+    """Return the valid names and patterns, and all problems."""
+    checked = [check_pattern(pattern, field) for pattern in patterns]
+    valid = [pattern for pattern, problem in zip(patterns, checked, strict=True) if problem is None]
+    problems = [problem for problem in checked if problem is not None]
     if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
         text = f"At most {SUBSCRIPTION_PATTERNS_MAX} entries are taken, not {len(patterns)}. Use group.*."
         problems.append(Problem(field, "too_many", text))
-    for pattern in unknown_patterns(right, known_names):
+    for pattern in unknown_patterns(valid, known_names):
         text = f"The catalog has nothing that fits {pattern}. List the event types."
         problems.append(Problem(field, "event_type_unknown", text))
-    return right, problems
+    return valid, problems
 
 
 def unknown_patterns(patterns: Iterable[str], known_names: Collection[str]) -> list[str]:
-    """The patterns that no known event type fits, in their order: surely a slip of the pen."""
+    """Return the patterns that match no known event type, in their order."""
     return [
         pattern
         for pattern in patterns
@@ -62,5 +62,4 @@ def unknown_patterns(patterns: Iterable[str], known_names: Collection[str]) -> l
 
 
 def _prefix(pattern: str) -> str:
-    """`group.` of `group.*`."""
     return pattern[:-1]

@@ -1,1 +1,1 @@
-"""Rules of HTTP requests: URLs, addresses, headers, and the result of an exchange."""
+"""HTTP rules: URLs, addresses, headers, and the result of an exchange."""

@@ -1,9 +1,9 @@
-"""Every block of addresses that is not an ordinary host on the internet, as data.
+"""All blocks of special-purpose addresses.
 
-The blocks are those of the IANA IPv4 and IPv6 Special-Purpose Address Registries, the multicast and reserved blocks
-of the address architectures, deprecated blocks that routers may still carry, and the addresses at which clouds serve
-credentials to their own machines. They are written out because `ipaddress.is_global` differs between Python versions.
-The longest block that holds an address decides.
+Sources: the IANA IPv4 and IPv6 Special-Purpose Address Registries, the multicast and reserved blocks of the address
+architectures, deprecated blocks that routers may still carry, and the addresses of cloud metadata services. They are
+listed because `ipaddress.is_global` differs between Python versions. The longest block that contains an address
+decides.
 """
 
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from typing import Final
 
 
 class Reach(Enum):
-    """Who may be reached in a block."""
+    """Whether receivers in a block can be reached."""
 
     PUBLIC = "public"
     PRIVATE = "private"
-    """The operator's own machine or network: reached only where the operator allows it."""
+    """The operator's own machine or network: only if the operator allows it."""
     FORBIDDEN = "forbidden"
-    """Never a receiver."""
+    """Never."""
     EMBEDDED = "embedded"
-    """As far as the IPv4 addresses inside the IPv6 address may be reached."""
+    """Decided by the IPv4 addresses inside the IPv6 address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of addresses, what it is for and the document that says so."""
+    """A block of addresses, its purpose and the document that defines it."""
 
     network: IPv4Network | IPv6Network
     name: str
@@ -74,12 +74,12 @@ _FORBIDDEN: Final = _blocks(
     ("233.252.0.0/24", "documentation", "RFC 6676"),
     ("240.0.0.0/4", "reserved", "RFC 1112"),
     ("255.255.255.255/32", "broadcast", "RFC 919"),
-    # A public address that inside Azure means the platform itself.
+    # A public address that means the platform inside Azure.
     ("168.63.129.16/32", "cloud platform service", "Azure: What is IP address 168.63.129.16"),
-    # IPv6 outside 2000::/3 is no public unicast, whatever it will be one day.
+    # IPv6 outside 2000::/3 is not public unicast today.
     ("::/0", "reserved", "RFC 4291"),
     ("::/128", "unspecified", "RFC 4291"),
-    # Each local network chooses what these embed, and at which bits.
+    # Each local network defines the embedded address and its position.
     ("64:ff9b:1::/48", "local-use NAT64", "RFC 8215"),
     ("100::/64", "discard only", "RFC 6666"),
     ("100:0:0:1::/64", "dummy prefix", "RFC 9780"),
@@ -102,7 +102,7 @@ _FORBIDDEN: Final = _blocks(
     ("fe80::/10", "link-local", "RFC 4291"),
     ("fec0::/10", "site-local, deprecated", "RFC 3879"),
     ("ff00::/8", "multicast", "RFC 4291"),
-    # Clouds serve credentials inside unique local space too; refused even where private networks are allowed.
+    # Cloud metadata services in unique local space. Forbidden even if private networks are allowed.
     ("fd00:ec2::/32", "cloud metadata service", "AWS: Instance metadata service"),
     ("fd20:ce::/32", "cloud metadata service", "Google Cloud: View and query VM metadata"),
     ("fd00:42::42/128", "cloud metadata service", "Scaleway: Instance metadata"),
@@ -123,4 +123,4 @@ _EMBEDDED: Final = _blocks(
 BLOCKS: Final = tuple(
     sorted(_PUBLIC + _PRIVATE + _FORBIDDEN + _EMBEDDED, key=lambda block: block.network.prefixlen, reverse=True)
 )
-"""Every block, the longest prefixes first; each address of either version is in at least one."""
+"""All blocks, the longest prefixes first. Each address of either version is in at least one."""

@@ -1,7 +1,7 @@
-"""Which addresses may be connected to: the rule that keeps requests of ours out of networks nobody meant.
+"""Address policy: which addresses the server may connect to (SSRF protection).
 
-The same rule is asked at registration and again for every address a name resolves to at every connect
-(contract, section 2, *Registration*).
+It applies at registration, and again at each connection to every address that the name resolves to (contract, section
+2, *Registration*).
 """
 
 import re
@@ -18,22 +18,22 @@ _DIGITS = re.compile(r"[0-9]+")
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]*")
 _NUMBER_CHARACTERS_MAX: Final = 64
 _IPV4_MASK: Final = 0xFFFF_FFFF
-# Interface identifiers by which ISATAP (RFC 5214) carries an IPv4 address in any /64.
+# Interface identifiers with which ISATAP (RFC 5214) embeds an IPv4 address in any /64.
 _ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)
 _MAPPED: Final = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """What the operator allows. Private means loopback, RFC 1918 and unique local addresses, nothing else."""
+    """The operator's choice. Private means loopback, RFC 1918 and unique local addresses, nothing else."""
 
     allow_private_networks: bool
 
     def check(self, address: str, *, encrypted: bool) -> str | None:
-        """Whether a connection to an address (IPv4 or IPv6 text, no brackets) is allowed, with or without TLS.
+        """Return None if a connection to an address (IPv4 or IPv6 text, no brackets) is allowed, or an error code.
 
-        None if so; else `address_not_allowed`, or `https_required` where TLS alone is missing. Text that is no address,
-        or an address with a scope (`fe80::1%eth0`, which can only mean a link of this machine), is not allowed.
+        The code is `https_required` if only TLS is missing, otherwise `address_not_allowed`. Invalid addresses and
+        addresses with a scope (`fe80::1%eth0`, a link of this machine) are not allowed.
         """
         parsed = _parse(address)
         if parsed is None or "%" in address:
@@ -47,30 +47,30 @@ class AddressPolicy:
 
 
 def describe(address: str) -> str:
-    """What kind of address this is, for error texts: `loopback (127.0.0.0/8, RFC 1122)`, `public address` …
+    """Describe the kind of an address for error texts, such as `loopback (127.0.0.0/8, RFC 1122)`.
 
-    An address inside the address is named too: for one that the reader wrote.
+    The description names an embedded address, so use it only for addresses that the user entered.
     """
     parsed = _parse(address)
-    return "no IP address" if parsed is None else _description(parsed, inner_named=True)
+    return "no IP address" if parsed is None else _description(parsed, show_inner=True)
 
 
 def describe_resolved(address: str) -> str:
-    """The same for an address that a name resolved to: no part of the address itself is told.
+    """Describe the kind of an address that a name resolved to, without any part of the address.
 
-    What an internal name resolves to is not for everyone who can register an endpoint.
+    Internal DNS results must not leak to users who can create endpoints.
     """
     parsed = _parse(address)
-    return "no IP address" if parsed is None else _description(parsed, inner_named=False)
+    return "no IP address" if parsed is None else _description(parsed, show_inner=False)
 
 
 def parse_literal(host: str) -> str | None:
-    """The canonical text of the address a URL's host denotes, or None if the host is a name.
+    r"""Return the canonical text of the address in a URL's host, or None if the host is a name.
 
-    Reads every notation that browsers (WHATWG URL, *host parsing*) and `inet_aton` read, so that none can hide an
-    address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without brackets.
-    Raises ValueError for a host that can only be an address and is not a valid one: brackets around anything but
-    IPv6, an IPv6 scope, or a last label that is a number without the whole being IPv4.
+    Accepts every notation of browsers (WHATWG URL, *host parsing*) and `inet_aton`, so that none can hide an address:
+    decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without brackets.
+    Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 scope, or a last label that is
+    a number if the whole is not IPv4.
     """
     if host.startswith("[") or ":" in host:
         return _canonical_ipv6(host)
@@ -89,7 +89,7 @@ def _canonical_ipv6(host: str) -> str:
         raise ValueError("an IPv6 scope has no meaning outside the machine that wrote it")
     value = int(IPv6Address(text))
     if value >> 32 == _MAPPED:
-        # `str` writes these differently from Python 3.13 on.
+        # Python 3.13 changed how `str` formats these.
         return f"::ffff:{(value >> 16) & 0xFFFF:x}:{value & 0xFFFF:x}"
     return str(IPv6Address(value))
 
@@ -98,8 +98,8 @@ def _ipv4(labels: list[str]) -> IPv4Address:
     if len(labels) > 4:
         raise ValueError("an IPv4 address has at most four numbers")
     numbers = [_number(label) for label in labels]
-    room = 256 ** (5 - len(numbers))
-    if any(number > 255 for number in numbers[:-1]) or numbers[-1] >= room:
+    limit = 256 ** (5 - len(numbers))
+    if any(number > 255 for number in numbers[:-1]) or numbers[-1] >= limit:
         raise ValueError("a number of the IPv4 address is too large")
     value = numbers[-1]
     for position, number in enumerate(numbers[:-1]):
@@ -109,7 +109,7 @@ def _ipv4(labels: list[str]) -> IPv4Address:
 
 def _number(label: str) -> int:
     try:
-        # Longer ones are too large in any base, and slow to read.
+        # Longer numbers are too large in any base, and slow to parse.
         if len(label) > _NUMBER_CHARACTERS_MAX:
             raise ValueError
         if _HEXADECIMAL.fullmatch(label):
@@ -131,7 +131,7 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def _description(address: IPv4Address | IPv6Address, *, inner_named: bool) -> str:
+def _description(address: IPv4Address | IPv6Address, *, show_inner: bool) -> str:
     block = _block(address)
     inner: IPv4Address | None
     if block.reach is Reach.EMBEDDED:
@@ -143,8 +143,8 @@ def _description(address: IPv4Address | IPv6Address, *, inner_named: bool) -> st
             return block.name
     else:
         return f"{block.name} ({block.network}, {block.source})"
-    description = _description(inner, inner_named=inner_named)
-    return f"{text} of {inner}, {description}" if inner_named else f"{text} of {description}"
+    description = _description(inner, show_inner=show_inner)
+    return f"{text} of {inner}, {description}" if show_inner else f"{text} of {description}"
 
 
 def _block(address: IPv4Address | IPv6Address) -> Block:
@@ -167,7 +167,7 @@ def _isatap(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 def _embedded(address: IPv4Address | IPv6Address, block: Block) -> list[IPv4Address]:
-    """The IPv4 addresses inside an address. All must be allowed, because each can receive the packets."""
+    """Return the IPv4 addresses inside an address. All must be allowed, because each can receive the packets."""
     value = int(address)
     if block.name == "Teredo":
         # The relay's server, and the client, whose bits are inverted (RFC 4380, section 4).

@@ -1,4 +1,4 @@
-"""The headers an endpoint's owner may add to every request (contract, section 1, *custom*)."""
+"""Custom headers of an endpoint (contract, section 1, *custom*)."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from uplift_server.core.limits import (
 from uplift_server.core.problems import Problem
 
 MASKED: Final = "********"
-"""Shown and stored instead of the value of a custom header. ASCII, because request heads are stored as bytes."""
+"""Shown and stored instead of the value of a custom header. ASCII, because request headers are stored as bytes."""
 
 _TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Visible Latin-1, with spaces and tabs inside only (RFC 9110, section 5.5): what any server takes without surprise.
+# Visible Latin-1, with spaces and tabs only inside (RFC 9110, section 5.5).
 _VALUE = re.compile(r"[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\t\xa0-\xff]*[\x21-\x7e\xa0-\xff])?")
-# RFC 9110, section 7.6.1, and what older proxies treat likewise.
+# RFC 9110, section 7.6.1, and older names with the same meaning.
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
@@ -33,8 +33,8 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _RESERVED: Final = frozenset({"host", "user-agent"})
-_OURS: Final = ("content-", "webhook-", "x-uplift-")
-# Standard headers (RFC 9110, 9111, 7240, 9218) whose meaning leaves no room for a secret. Any other name can hold one.
+_OWN_PREFIXES: Final = ("content-", "webhook-", "x-uplift-")
+# Standard headers (RFC 9110, 9111, 7240, 9218) that cannot hold a secret. All others can.
 _NOT_SECRET: Final = frozenset(
     {
         "accept",
@@ -51,7 +51,7 @@ _NOT_SECRET: Final = frozenset(
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Problem]:
-    """Everything wrong with an endpoint's custom headers; one entry at most for each, at the field `headers.<name>`."""
+    """Return the problems with an endpoint's custom headers, at most one for each, at the field `headers.<name>`."""
     problems = []
     if len(headers) > CUSTOM_HEADERS_MAX:
         problems.append(
@@ -71,14 +71,14 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
 
 
 def mask(name: str, value: str) -> str:
-    """The value of a custom header to show or store: MASKED, except for standard headers that hold no secrets."""
+    """Return the value of a custom header to show or store: MASKED, except for standard headers without secrets."""
     return value if name.lower() in _NOT_SECRET else MASKED
 
 
 def is_reserved(name: str) -> bool:
     """Whether the server or the connection sets this header, so that endpoints cannot."""
     lower = name.lower()
-    return lower in _RESERVED or lower in _HOP_BY_HOP or lower.startswith(_OURS)
+    return lower in _RESERVED or lower in _HOP_BY_HOP or lower.startswith(_OWN_PREFIXES)
 
 
 def _check_name(name: str, seen: set[str]) -> Problem | None:

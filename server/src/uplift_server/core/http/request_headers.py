@@ -1,4 +1,4 @@
-"""The head of a request to a receiver: request line and headers (contract, section 1), and what of it is kept.
+"""The request line and headers of a delivery (contract, section 1), and the masked form for storage.
 
 Only a few values change between the attempts to one endpoint, so the rest is rendered once.
 """
@@ -23,15 +23,15 @@ _HEAD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RequestHeadersTemplate:
-    """What is the same in every request to one endpoint."""
+    """The constant parts of the requests to one endpoint."""
 
     start: bytes
     custom: bytes
-    """The endpoint's own headers, and the empty line."""
+    """The endpoint's custom headers, and the empty line."""
     custom_masked: bytes
     """The same with masked values, for storage."""
     delivery_tail: bytes
-    """The end of every delivery id of this endpoint."""
+    """The end of the delivery IDs of this endpoint."""
 
     def render(
         self,
@@ -44,10 +44,10 @@ class RequestHeadersTemplate:
         signatures: tuple[bytes, bytes],
         body_bytes: int,
     ) -> bytes:
-        """The head without the endpoint's own headers: add `custom` to send it, `custom_masked` to keep it.
+        """Return the headers without custom headers. Append `custom` to send, or `custom_masked` to store.
 
-        `event_id` is the UUID's text and `event_hex` the same without hyphens; `signatures` are the Uplift header's
-        value and the Standard Webhooks one.
+        `event_id` is the UUID's text and `event_hex` the same without hyphens. `signatures` are the values of the
+        Uplift header and of the Standard Webhooks header.
         """
         return _HEAD % (
             self.start,
@@ -66,7 +66,7 @@ class RequestHeadersTemplate:
 def request_headers_template(
     *, path: str, host_header: str, user_agent: str, custom: Mapping[str, str], endpoint_id: bytes
 ) -> RequestHeadersTemplate:
-    """Render what does not change. Arguments are trusted to be free of line breaks: they were checked when accepted.
+    """Render the constant parts. The arguments were checked for line breaks before.
 
     A custom `user-agent`, which earlier releases accepted, replaces the server's own.
     """
@@ -84,7 +84,7 @@ def request_headers_template(
 
 
 def mask_request_headers(head: bytes) -> bytes:
-    """A stored request head with masked custom values. Earlier releases stored some as plain text."""
+    """Mask the custom values in stored request headers. Earlier releases stored some as plain text."""
     return b"\r\n".join(_masked_line(line) for line in head.split(b"\r\n"))
 
 

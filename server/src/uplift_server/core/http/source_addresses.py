@@ -1,4 +1,4 @@
-"""The addresses requests come from, as they are published: those in use, and those that are announced."""
+"""The published egress IPs: current and upcoming ones."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ _SEPARATOR: Final = "@"
 
 @dataclass(frozen=True, slots=True)
 class SourceAddress:
-    """One address, and from when it is used (Unix ms); None: it already is."""
+    """An egress IP and the start of its use (Unix ms); None: in use."""
 
     address: str
     since: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> "SourceAddress":
-        """From `192.0.2.10` or `192.0.2.10@2026-12-01T00:00:00Z`. Raises ValueError."""
-        address, separator, instant = (part.strip() for part in text.partition(_SEPARATOR))
+        """Parse `192.0.2.10` or `192.0.2.10@2026-12-01T00:00:00Z`. Raises ValueError."""
+        address, separator, since = (part.strip() for part in text.partition(_SEPARATOR))
         if "%" in address:
             raise ValueError("An address that is published has no zone.")
-        return cls(str(ip_address(address)), parse_timestamp(instant) if separator else None)
+        return cls(str(ip_address(address)), parse_timestamp(since) if separator else None)
 
     @property
     def text(self) -> str:
@@ -31,15 +31,15 @@ class SourceAddress:
         return self.address if self.since is None else f"{self.address}{_SEPARATOR}{format_timestamp(self.since)}"
 
     def is_upcoming(self, now_ms: int) -> bool:
-        """Whether it is only announced."""
+        """Whether its use begins later."""
         return self.since is not None and self.since > now_ms
 
 
 def current(published: Iterable[SourceAddress], now_ms: int) -> list[str]:
-    """The addresses in use at an instant, in their order."""
+    """Return the addresses in use, in their order."""
     return list(dict.fromkeys(each.address for each in published if not each.is_upcoming(now_ms)))
 
 
 def upcoming(published: Iterable[SourceAddress], now_ms: int) -> list[SourceAddress]:
-    """Those that are announced, the next one first."""
+    """Return the addresses that will be used later, the next one first."""
     return sorted((each for each in published if each.is_upcoming(now_ms)), key=lambda each: each.since or 0)

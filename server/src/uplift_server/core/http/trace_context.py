@@ -1,7 +1,7 @@
-"""Traces: the header by which they are handed on (W3C Trace Context), and the ids that follow from an event's.
+"""Trace context: the `traceparent` header (W3C Trace Context), and trace IDs derived from event IDs.
 
-An attempt is made long after its event was accepted, perhaps by another process. So the ids of an event's span are not
-remembered but made from the event's id; what is remembered is only the trace of whoever sent it, where there is one.
+Attempts follow long after the event, maybe in another process. So the IDs of an event's span are derived from the event
+ID, and only the sender's trace context, if any, is stored.
 """
 
 import hashlib
@@ -15,21 +15,21 @@ _SAMPLED: Final = 1
 
 
 class TraceContext(NamedTuple):
-    """A span, as others refer to it."""
+    """A reference to a span."""
 
     trace_id: int
     span_id: int
     sampled: bool
-    """Whether whoever began the trace wants it to be recorded."""
+    """Whether the trace is recorded, by the decision of its first program."""
 
 
 def parse_traceparent(text: str) -> TraceContext | None:
-    """The span a `traceparent` names; None for what is none."""
+    """Parse a `traceparent` header; None if it is not valid."""
     found = _FORM.fullmatch(text)
     if found is None:
         return None
     version, trace, span, flags, rest = found.groups()
-    # Later versions may have more parts; this one has not.
+    # Only later versions may have more parts.
     if version == _INVALID_VERSION or (version == _FIRST_VERSION and rest is not None):
         return None
     trace_id, span_id = int(trace, 16), int(span, 16)
@@ -37,9 +37,9 @@ def parse_traceparent(text: str) -> TraceContext | None:
 
 
 def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
-    """The span of an event: in its sender's trace, or in one of its own, of which `sampled` tells whether it counts.
+    """Return the span of an event, in its sender's trace or in a new one, which `sampled` applies to.
 
-    Samplers go by a trace's last bytes. An id has its time and its version among them, so they are mixed.
+    Samplers use the last bytes of a trace ID. A UUID has its version there, so the ID is hashed.
     """
     digest = hashlib.sha256(event_id).digest()
     span_id = int.from_bytes(digest[16:24])

@@ -1,8 +1,8 @@
-"""Endpoint URLs: read strictly once, so that every later step works on parts that can only mean one thing.
+"""Strict parsing of endpoint URLs, so that all later steps use unambiguous parts.
 
-The rules and codes are those of the contract, section 2, *Registration*. What browsers repair (backslashes, tabs,
-spaces, missing slashes) is refused, because a URL that two readers understand differently hides where it leads; hosts
-are read as liberally as `inet_aton` and browsers do, so that no notation of an address passes for a name.
+The rules and codes are those of the contract, section 2, *Registration*. Characters that browsers repair (backslashes,
+tabs, spaces, missing slashes) are rejected, because two parsers could disagree about the host. Hosts accept all
+notations of `inet_aton` and browsers, so that no notation of an address passes as a name.
 """
 
 import re
@@ -29,48 +29,48 @@ _OWN_MACHINE: Final = (
     "server of your own with UPLIFT_ALLOW_PRIVATE_NETWORKS=true."
 )
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
-"""What `localhost` and names below it mean, without asking anybody (RFC 6761, section 6.3)."""
+"""The addresses of `localhost` and names below it, without DNS (RFC 6761, section 6.3)."""
 
 _HOST_CHARACTERS_MAX: Final = 253
-# Controls, white space of any script, backslashes, and halves of surrogate pairs, which no encoding can carry.
-_NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
+# Control characters, white space of any script, backslashes, and lone surrogates, which cannot be encoded.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 # Only ASCII letters: UTS 46 does not map every other letter to its lower case.
 _TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-# What stays as written (WHATWG URL, path and special-query percent-encode sets).
+# Characters that are not percent-encoded (WHATWG URL, path and special-query percent-encode sets).
 _PATH_SAFE: Final = "!$%&'()*+,/:;=@[]|~"
 _QUERY_SAFE: Final = "!$%&()*+,/:;=?@[]^`{|}~"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointUrl:
-    """A URL that may be an endpoint's, in parts as the sender needs them."""
+    """A parsed endpoint URL."""
 
     text: str
-    """As the owner registered it, for showing."""
+    """As the owner entered it, for display."""
     scheme: str
     """`http` or `https`."""
     host: str
     """Lowercase ASCII without a trailing dot; an address in canonical text, IPv6 without brackets."""
     port: int
     path: str
-    """Path and query for the request line: printable ASCII without spaces, beginning with a slash."""
+    """Path and query for the request line: printable ASCII without spaces, starting with a slash."""
     host_header: str
-    """The host as the Host header has it: IPv6 in brackets, the port unless it is the scheme's own."""
+    """The value of the Host header: IPv6 in brackets, the port unless it is the scheme's default."""
     is_literal: bool
     """Whether the host is an address."""
 
     @property
     def encrypted(self) -> bool:
-        """Whether the exchange runs over TLS."""
+        """Whether the connection uses TLS."""
         return self.scheme == "https"
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
-        """The addresses that need no resolving: the host itself, or those of loopback; empty for any other name."""
+        """The addresses that need no DNS: a literal host, or those of loopback; empty for other names."""
         if self.is_literal:
             return (self.host,)
         return LOOPBACK_ADDRESSES if _is_localhost(self.host) else ()
@@ -79,23 +79,23 @@ class EndpointUrl:
 def parse_endpoint_url(
     text: str, policy: AddressPolicy | None, *, to_ascii: Callable[[str], str]
 ) -> EndpointUrl | Problem:
-    """Parse a URL, and check it without DNS; `check_resolved` does the rest. Without a policy, only parse it.
+    """Parse a URL and check it without DNS; `check_resolved` checks the rest. Without a policy, only parse it.
 
-    `to_ascii` gives the ASCII form of an international host name (UTS 46) and raises ValueError if there is none; it is
-    asked only about names that are not ASCII. Problems stand at the field `url`; the first one found is given.
+    `to_ascii` returns the ASCII form of an international host name (UTS 46) or raises ValueError. It is called only for
+    names that are not ASCII. Returns the first problem, at the field `url`.
     """
     try:
         url = _parse(text, to_ascii)
-    except _RejectedError as refused:
-        return refused.problem
+    except _RejectedError as error:
+        return error.problem
     return url if policy is None else _check(url, policy) or url
 
 
 def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPolicy) -> Problem | None:
-    """Whether a parsed URL may be registered, given what its name resolves to now (nothing, if it does not resolve).
+    """Return the problem with a URL whose name resolves to these addresses (none if it does not resolve).
 
-    One allowed address is enough, since only allowed ones are used at each connect. A name that does not resolve may
-    be registered with https; with http only where it can but be private, a single label or below `localhost`.
+    One allowed address is enough, because each connection uses only allowed ones. A name that does not resolve is
+    accepted with https. With http it is accepted only if it must be private: a single label or below `localhost`.
     """
     found = url.known_addresses or tuple(addresses)
     if not found:
@@ -114,7 +114,7 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
 
 
 def with_lower_case_host(text: str) -> str:
-    """A URL with its scheme and host in lower case; text that is not a full URL stays unchanged."""
+    """Return a URL with its scheme and host in lower case. Other texts stay unchanged."""
     scheme = _SCHEME.match(text)
     parts = scheme and _PARTS.fullmatch(text, scheme.end())
     if not parts:
@@ -124,7 +124,7 @@ def with_lower_case_host(text: str) -> str:
 
 
 class _RejectedError(Exception):
-    """Ends the reading of a URL at the first problem."""
+    """Ends parsing at the first problem."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -137,7 +137,7 @@ def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
             "url_invalid",
             f"A URL has at most {URL_CHARACTERS_MAX} characters, this one {len(text)}. Use a shorter one.",
         )
-    forbidden = _NEVER.search(text)
+    forbidden = _FORBIDDEN.search(text)
     if forbidden:
         raise _RejectedError(
             "url_invalid",
@@ -185,7 +185,7 @@ def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
 
 
 def _host(text: str, to_ascii: Callable[[str], str]) -> tuple[str, bool]:
-    """The host in the form to use, and whether it is an address."""
+    """Return the normalized host, and whether it is an address."""
     try:
         host = (text if text.isascii() else to_ascii(text)).lower()
         literal = parse_literal(host)
@@ -211,7 +211,7 @@ def _host_error(host: str, reason: str) -> _RejectedError:
 
 def _port(text: str | None, scheme: str) -> int:
     if not text:
-        # `https://host:/` is the default port too (RFC 3986, section 3.2.3).
+        # `https://host:/` means the default port (RFC 3986, section 3.2.3).
         return DEFAULT_PORTS[scheme]
     digits = text.lstrip("0")
     if not (text.isascii() and text.isdigit()) or not 1 <= len(digits) <= 5 or int(digits) > 65535:
@@ -220,7 +220,7 @@ def _port(text: str | None, scheme: str) -> int:
 
 
 def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
-    """What can be said without resolving."""
+    """Check the parts that need no DNS."""
     if not policy.allow_private_networks:
         if not url.encrypted:
             return _https_required("Requests over http can be read and changed on their way.")

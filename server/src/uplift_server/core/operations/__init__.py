@@ -1,1 +1,1 @@
-"""Rules of operation: processes, partitions, retention, statistics."""
+"""Operation rules: cluster, partitions, retention, statistics."""

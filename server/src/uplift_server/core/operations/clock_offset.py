@@ -1,17 +1,17 @@
-"""How far another clock is ahead of ours, as far as asking for its time can tell."""
+"""Offset between this clock and another one, estimated from requests for its time."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 READINGS_KEPT: Final = 8
-"""An old reading tells less with every second, since clocks run unequally fast; a quick one is worth a few seconds."""
+"""The number of recent readings to choose from. Clocks drift, so old readings lose value."""
 
 DRIFT_MS_MAX: Final = 1.0
-"""By how much two clocks part while readings are kept; those further apart are of a clock that was set between them."""
+"""Maximum drift between two readings that are kept. A larger difference means that a clock was set."""
 
 
 class ClockReading(NamedTuple):
-    """Another clock, read once. Instants are Unix ms; ours are those of one clock that is not set meanwhile."""
+    """One reading of another clock. Times are Unix ms; ours come from a clock that is not set in between."""
 
     asked_at: float
     theirs: float
@@ -19,24 +19,25 @@ class ClockReading(NamedTuple):
 
     @property
     def offset_ms(self) -> float:
-        """How far theirs is ahead: they looked at it some time between the question and the answer."""
+        """How far the other clock is ahead, if it was read halfway between request and response."""
         return self.theirs - (self.asked_at + self.answered_at) / 2
 
     @property
     def uncertainty_ms(self) -> float:
-        """By how much that can be wrong."""
+        """The maximum error of `offset_ms`."""
         return (self.answered_at - self.asked_at) / 2
 
 
 def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
-    """The reading that tells most: the one that was answered the fastest, of several the latest.
+    """Return the reading with the lowest uncertainty, the latest of equals.
 
-    `readings` stand in order. Those that cannot be true beside the latest are none of the clock as it is set now.
+    `readings` are in order of time. Readings that contradict the latest one are older than a change of the clock, and
+    ignored.
     """
     latest = readings[-1]
-    true = [
+    consistent = [
         reading
         for reading in readings
         if abs(reading.offset_ms - latest.offset_ms) <= reading.uncertainty_ms + latest.uncertainty_ms + DRIFT_MS_MAX
     ]
-    return min(true, key=lambda reading: (reading.uncertainty_ms, -reading.answered_at))
+    return min(consistent, key=lambda reading: (reading.uncertainty_ms, -reading.answered_at))

@@ -1,4 +1,4 @@
-"""What an examination of a server and its surroundings finds."""
+"""Findings of `doctor`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. `remedy` is empty where all is well."""
+    """The result of one check. `remedy` is empty if the check passed."""
 
     check: str
     result: Literal["ok", "warn", "fail"]

@@ -1,4 +1,4 @@
-"""How the file descriptors of a process are divided between callers, receivers and the process itself."""
+"""Division of file descriptors between callers, receivers and the process itself."""
 
 from typing import Final, NamedTuple
 
@@ -7,7 +7,7 @@ OWN_FILES: Final = 128
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
 FILES_MIN: Final = 256
-"""With fewer the server does not start."""
+"""With fewer, the server does not start."""
 
 
 class FileShares(NamedTuple):

@@ -1,28 +1,28 @@
-"""For how long events go into one part of the store before the next is begun, where it has parts by time."""
+"""How long a partition of the event tables takes events before the next one begins."""
 
 from typing import Final
 
 _DAY_MS: Final = 86_400_000
 RETENTION_MS_MIN: Final = 7 * _DAY_MS
-"""What is kept for less goes row by row, and on time: as a whole it would stay for a noticeable part of that longer."""
+"""With a shorter retention, rows are deleted one by one. Partitions would keep them noticeably longer."""
 PARTITIONS_PER_RETENTION: Final = 28
-"""So that nothing is kept for more than a twenty-eighth longer than it is to be."""
+"""Data is kept at most 1/28 longer than the retention."""
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
-"""How long one lasts where everything is kept for ever: indexes stay small, and twelve a year are few."""
+"""The duration of a partition if data is kept forever: indexes stay small with twelve partitions a year."""
 PARTITIONS_MAX: Final = 120
-"""With so many no further one is begun: every one costs every search by anything but time something."""
+"""Limit of partitions. Each one slows down searches by anything but time."""
 
 
 def partition_duration_ms(retention_ms: int) -> int | None:
-    """How long (ms) a partition takes events, by how long they are kept (ms; 0: for ever); None: there are none."""
+    """Return how long (ms) a partition takes events, by the retention (ms; 0: forever); None: no partitions."""
     if retention_ms == 0:
         return PARTITION_MS_FOREVER
     return None if retention_ms < RETENTION_MS_MIN else retention_ms // PARTITIONS_PER_RETENTION
 
 
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
-    """Whether a partition that was begun at an instant (Unix ms) has lasted long enough, with so many in all.
+    """Whether the partition that began at `begun_at` (Unix ms) has lasted long enough.
 
-    One that was begun in what is the future was begun by a clock that has been set right since.
+    A start in the future comes from a clock that was corrected since.
     """
     return partitions < PARTITIONS_MAX and (now - begun_at >= lasts_ms or begun_at > now)

@@ -1,29 +1,29 @@
-"""Duties: what one process does for all of them, and who may take it over."""
+"""Singleton jobs: work that one process does for all, under a lease."""
 
 from enum import StrEnum
 from typing import Final
 
 LEASE_MS: Final = 5_000
-"""For how long a duty is taken. Whoever has it takes it anew with every heartbeat."""
+"""Duration of a lease. The holder renews it with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""How long after asking for it a process may act on a duty it got: it stops before another can have it."""
+"""A process trusts its lease for this long after it requested it. It stops before another process can take it."""
 
 
 class SingletonJob(StrEnum):
-    """What would be done twice, or in vain, if every process did it."""
+    """A job that only one process must do. The database stores the value."""
 
     OUTAGE_GUARD = "mass_failure"
-    """Judging whether most endpoints fail at once."""
+    """Detects mass failures."""
     STATISTICS = "numbers"
-    """Counting what was added."""
+    """Updates the statistics."""
     OUTBOX = "outbox"
-    """Sending mails."""
+    """Sends emails."""
     SECRET_EXPIRY = "overlaps"  # noqa: S105 - a name
-    """Erasing replaced secrets."""
+    """Deletes replaced secrets."""
     RETENTION = "retention"
-    """Removing what is too old."""
+    """Deletes old data."""
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:
-    """Whether a process may have a duty now that one (0: nobody) has until an instant (Unix ms)."""
+    """Whether a process may take the lease that `held_by` (0: none) has until a time (Unix ms)."""
     return held_by in (0, by) or until <= now_ms

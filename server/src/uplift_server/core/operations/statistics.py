@@ -1,7 +1,7 @@
-"""What a row of numbers means, over which periods rows are shown, and percentiles of durations.
+"""Statistics by hour: meaning of a row, periods for display, and percentiles of durations.
 
-A row tells of one hour of one endpoint, of an account, or of all. Deliveries are counted in the hour in which their
-event was created, in the status they have now; attempts in the hour in which they began. Tests are never counted.
+A row covers one hour of an endpoint, an account, or all accounts. Deliveries count in the hour of their event, with
+their current status. Attempts count in the hour in which they began. Tests do not count.
 """
 
 from collections import Counter
@@ -14,8 +14,8 @@ from uplift_server.core.deliveries.outcomes import Outcome
 
 HOUR_MS: Final = 3_600_000
 
-# The R10 series of preferred numbers: each is about a quarter more than the one before, so that what is interpolated
-# between two is never far off. An attempt that takes as long as the last, which is the usual deadline, is told as that.
+# The R10 series of preferred numbers: each is about a quarter larger than the previous one, which keeps the error of
+# interpolation low. The last one is the default attempt timeout, the maximum of a percentile.
 _R10: Final = (1_000, 1_250, 1_600, 2_000, 2_500, 3_150, 4_000, 5_000, 6_300, 8_000)
 DURATION_BOUNDS_US: Final = (
     *(bound * decade for decade in (1, 10, 100, 1_000) for bound in _R10),
@@ -23,24 +23,27 @@ DURATION_BOUNDS_US: Final = (
     12_500_000,
     15_000_000,
 )
-"""Class `n` of the durations holds those from bound `n - 1` on that are shorter than bound `n`."""
+"""Class `n` holds the durations from bound `n - 1` (inclusive) to bound `n` (exclusive)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Buckets of equal length up to now. Their limits are multiples of the length in UTC; the last one still fills."""
+    """Buckets of equal length up to now.
+
+    Their limits are multiples of the length in UTC. The last one is incomplete.
+    """
 
     buckets: int
     bucket_ms: int
 
     def starts(self, now_ms: int) -> range:
-        """When each begins (Unix ms), the oldest first."""
+        """The start of each bucket (Unix ms), the oldest first."""
         last = now_ms - now_ms % self.bucket_ms
         return range(last - (self.buckets - 1) * self.bucket_ms, last + 1, self.bucket_ms)
 
 
 class Period(Enum):
-    """What numbers may be asked for. The value is its name outside."""
+    """A period of statistics. The value is its name in the API."""
 
     LAST_24_HOURS = "24h"
     LAST_7_DAYS = "7d"
@@ -48,7 +51,7 @@ class Period(Enum):
 
     @property
     def span(self) -> Span:
-        """Its buckets."""
+        """The buckets of the period."""
         return _SPANS[self]
 
 
@@ -61,7 +64,7 @@ _SPANS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What was counted, of an hour or of several together."""
+    """The counts of one hour or of several."""
 
     deliveries: int = 0
     delivered: int = 0
@@ -70,44 +73,44 @@ class Statistics:
     cancelled: int = 0
     attempts: int = 0
     first_attempts: int = 0
-    """Of the attempts, those that were the first of their delivery."""
+    """First attempts of a delivery."""
     first_delivered: int = 0
-    """Of the first attempts, those that succeeded."""
+    """Successful first attempts."""
     outcomes: Mapping[Outcome, int] = field(default_factory=dict)
-    """How the attempts ended; outcomes without one are left out."""
+    """Attempts by outcome, without zeros."""
     durations: Mapping[int, int] = field(default_factory=dict)
-    """How many attempts fell into which class of DURATION_BOUNDS_US; classes without one are left out."""
+    """Attempts by class of DURATION_BOUNDS_US, without zeros."""
 
     @property
     def pending(self) -> int:
-        """Deliveries that have not come to any of the other statuses."""
-        # What was counted with an hour that retention has removed since may be missing here.
+        """Deliveries without another status."""
+        # Hours that retention has deleted may be missing, so the difference could be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
     @property
     def failures(self) -> dict[Outcome, int]:
-        """How the attempts that failed ended."""
+        """Failed attempts by outcome."""
         return {outcome: count for outcome, count in self.outcomes.items() if outcome is not Outcome.DELIVERED}
 
     @property
     def first_try_rate(self) -> float | None:
-        """Which share of the first attempts succeeded, 0 to 1; None where there was none."""
+        """Share of successful first attempts, 0 to 1; None without attempts."""
         return round(self.first_delivered / self.first_attempts, 4) if self.first_attempts else None
 
     @property
     def p50_ms(self) -> float | None:
-        """How long half of the attempts took at most."""
+        """Median duration of attempts."""
         return percentile_ms(self.durations, 0.5)
 
     @property
     def p95_ms(self) -> float | None:
-        """How long 95 % of the attempts took at most."""
+        """95th percentile of the duration of attempts."""
         return percentile_ms(self.durations, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """The numbers of a stretch of time that begins at an instant (Unix ms)."""
+    """The statistics of a bucket that begins at `at` (Unix ms)."""
 
     at: int
     statistics: Statistics
@@ -115,7 +118,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The numbers of a span: together, and bucket by bucket, the oldest first and none left out."""
+    """The statistics of a span: the totals, and all buckets, the oldest first."""
 
     bucket_ms: int
     totals: Statistics
@@ -123,20 +126,20 @@ class Series:
 
 
 def series(span: Span, now_ms: int, hours: Iterable[tuple[int, Statistics]]) -> Series:
-    """Gather hours (when they begin, Unix ms, and their numbers) into the buckets of a span; others are left out."""
+    """Gather hours (start in Unix ms, and statistics) into the buckets of a span. Other hours are ignored."""
     starts = span.starts(now_ms)
     gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
     for at, numbers in hours:
         start = at - at % span.bucket_ms
         if start in gathered:
             gathered[start].append(numbers)
-    # Where a bucket is an hour, as for the sparklines of a whole page, there is nothing to be added up.
+    # Buckets of one hour need no addition. This matters for the sparklines of a whole page.
     buckets = tuple(Bucket(at, each[0] if len(each) == 1 else total(each)) for at, each in gathered.items())
     return Series(span.bucket_ms, total(bucket.statistics for bucket in buckets), buckets)
 
 
 def total(several: Iterable[Statistics]) -> Statistics:
-    """Several numbers together."""
+    """Add up statistics."""
     counts: Counter[str] = Counter()
     outcomes: Counter[Outcome] = Counter()
     durations: Counter[int] = Counter()
@@ -151,13 +154,13 @@ def total(several: Iterable[Statistics]) -> Statistics:
 COUNT_FIELDS: Final = (
     "deliveries", "delivered", "failed", "held", "cancelled", "attempts", "first_attempts", "first_delivered",
 )  # fmt: skip
-"""The plain numbers among the fields."""
+"""The fields that are plain numbers."""
 
 
 def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
-    """The duration that a share (0 to 1) of those counted do not exceed, to three digits; None where there are none.
+    """Return the duration that a share (0 to 1) of the attempts does not exceed, with three digits.
 
-    It is interpolated within its class; whatever exceeds the last bound is told as that.
+    Interpolates within a class. The last bound is the maximum. None without attempts.
     """
     rank = share * sum(durations.values())
     passed = 0
@@ -173,11 +176,11 @@ def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
 
 
 def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
-    """Numbers and how often each was counted, as the store keeps them: `0:17 5:1`."""
+    """Format counts for the database: `0:17 5:1`."""
     return " ".join(f"{int(number)}:{count}" for number, count in sorted(counts.items()) if count)
 
 
 def parse_sparse(text: str) -> dict[int, int]:
-    """What `sparse_text` wrote."""
+    """Parse the text of `sparse_text`."""
     pairs = (pair.split(":") for pair in text.split())
     return {int(number): int(count) for number, count in pairs}

@@ -1,1 +1,1 @@
-"""Rules of accounts, members and their email."""
+"""Rules of accounts, members and their emails."""

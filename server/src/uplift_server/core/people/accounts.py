@@ -1,4 +1,4 @@
-"""What an account's particulars may look like."""
+"""Validation of account names and email addresses."""
 
 import re
 
@@ -6,16 +6,16 @@ from uplift_server.core.limits import EMAIL_CHARACTERS_MAX, NAME_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 _EMAIL_LOCAL_CHARACTERS_MAX = 64
-# Controls, line and paragraph separators, marks that turn the direction of text around, halves of surrogate pairs.
+# Control characters, line and paragraph separators, bidirectional marks, lone surrogates.
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# The addresses that mail servers really take: a dot-atom and a domain name (RFC 5321, section 4.1.2), no quoting.
+# Addresses that mail servers accept in practice: a dot-atom and a domain name (RFC 5321, section 4.1.2), no quoting.
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@{_LABEL}(?:\.{_LABEL})*")
 
 
 def check_name(text: str, field: str = "name") -> Problem | None:
-    """What is wrong with the name of an account, a key or a person, if anything."""
+    """Return the problem with the name of an account, a key or a person, if any."""
     if not text.strip():
         return Problem(field, "name_invalid", "The name is empty. Give one that people recognise.")
     if len(text) > NAME_CHARACTERS_MAX:
@@ -30,7 +30,7 @@ def check_name(text: str, field: str = "name") -> Problem | None:
 
 
 def check_email(text: str, field: str = "email") -> Problem | None:
-    """What is wrong with a mail address, if anything. Whether mail arrives there, only mail can tell."""
+    """Return the problem with an email address, if any."""
     match = _EMAIL.fullmatch(text)
     if match is None or len(text) > EMAIL_CHARACTERS_MAX or len(match[1]) > _EMAIL_LOCAL_CHARACTERS_MAX:
         return Problem(field, "email_invalid", "This is not a mail address. Write it like coach@example.com.")

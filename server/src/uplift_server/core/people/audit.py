@@ -1,4 +1,4 @@
-"""What the audit log tells of: every action there is, and who did what, when and from where."""
+"""The audit log: its actions, actors and entries."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -48,11 +48,11 @@ ACTIONS: Final = {
     "mass_failure.began": "Many endpoints began to fail at once: nobody is warned or disabled until it ends.",
     "mass_failure.ended": "Enough of them answer again: the clocks go on.",
 }
-"""By name; the part before the point is what the action was done to."""
+"""By name. The part before the period is the type of the subject."""
 
 
 class ActorKind(NamedCode):
-    """Who did something."""
+    """The kind of actor. The database stores the number."""
 
     SYSTEM = 0
     OPERATOR = 1
@@ -62,13 +62,13 @@ class ActorKind(NamedCode):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did something, and from where."""
+    """The person or program that performed an action."""
 
     kind: ActorKind
     name: str
     id: str | None = None
     address: str | None = None
-    """The address the request came from."""
+    """The IP address of the request."""
 
 
 SYSTEM: Final = Actor(ActorKind.SYSTEM, "Uplift Webhooks")
@@ -77,7 +77,7 @@ SYSTEM: Final = Actor(ActorKind.SYSTEM, "Uplift Webhooks")
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One thing that was done. `seq` is 0 until it is stored."""
+    """One entry. `seq` is 0 until it is stored."""
 
     account_seq: int | None
     at: int
@@ -87,7 +87,7 @@ class AuditEntry:
     details: Mapping[str, object]
     seq: int = 0
     account_id: bytes | None = None
-    """Filled in where entries are read."""
+    """Set when entries are read."""
 
 
 def difference(
@@ -109,7 +109,7 @@ def difference(
 
 
 def without_query(url: str) -> str:
-    """An endpoint's URL as the audit log tells it."""
+    """Return a URL without its query."""
     return url.partition("?")[0]
 
 

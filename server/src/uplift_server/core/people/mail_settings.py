@@ -1,4 +1,4 @@
-"""The operator's mail server and sender, as an operator writes them."""
+"""Mail server and sender, as an operator configures them."""
 
 import re
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is handed over."""
+    """An SMTP server."""
 
     host: str
     port: int
@@ -29,24 +29,23 @@ class MailServer:
 
     @property
     def protected(self) -> bool:
-        """Whether nothing may be said in the clear, nor to anybody but the server that the certificate names."""
+        """Whether the connection must be encrypted and the certificate verified."""
         return self.tls_from_the_start or self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """Whom mail is from: a mail address, and a name beside it (perhaps empty)."""
+    """A sender: an email address, and a name (may be empty)."""
 
     name: str
     address: str
 
 
 def parse_mail_server(text: str) -> MailServer:
-    """The server of `smtp://[user:password@]host[:port]`, or `smtps://` for TLS from the start.
+    """Parse `smtp://[user:password@]host[:port]`, or `smtps://` for TLS from the start.
 
-    Without a port it is the one each is meant for: 25 for a relay that asks for no login, 587 for one that does, 465
-    with TLS from the start. User and password are percent-encoded. ValueError, with a reason that holds no part of the
-    text, for anything else.
+    The default port is 25 without a login, 587 with a login, and 465 with TLS from the start. User and password are
+    percent-encoded. Raises ValueError with a reason that contains no part of the text.
     """
     try:
         parts = urlsplit(text)
@@ -94,7 +93,7 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
 
 
 def parse_mailbox(text: str) -> Mailbox:
-    """The mailbox of `address` or `Name <address>`. ValueError saying what is wrong with any other text."""
+    """Parse `address` or `Name <address>`. Raises ValueError with a message for users."""
     match = _MAILBOX.fullmatch(text.strip())
     name, address = (match["name"].strip(), match["address"]) if match else ("", text.strip())
     if len(name) > 1 and name[0] == name[-1] == '"':

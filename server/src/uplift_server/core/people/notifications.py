@@ -1,4 +1,4 @@
-"""Notices: what people are told by mail, what each kind tells, and how long a mail is tried."""
+"""Notifications by email: their kinds, their values, and how long the server tries to send them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from uplift_server.core.people.people import RESET_TTL_MS
 
 
 class NotificationKind(NamedCode):
-    """What a notice is about. The number is what the store keeps."""
+    """The reason for a notification. The database stores the number."""
 
     ENDPOINT_WARNED = 0
     ENDPOINT_DISABLED = 1
@@ -22,10 +22,10 @@ class NotificationKind(NamedCode):
 
 
 class NotificationState(StrEnum):
-    """What became of a mail so far."""
+    """The state of an email."""
 
     WAITING = "waiting"
-    """It is tried, for the first time or once more."""
+    """Not sent yet; attempts continue."""
     SENT = "sent"
     GIVEN_UP = "given_up"
 
@@ -43,26 +43,26 @@ FACTS: Final = {
     NotificationKind.MEMBER_INVITED: ("invitation", "account", "role", "invited_by", "expires_at"),
     NotificationKind.PASSWORD_RESET: ("person", "expires_at", "mark"),
 }  # fmt: skip
-"""Which facts a notice of each kind carries.
+"""The values of each kind of notification.
 
-`endpoint` is the public id, `account` its account's name; instants are Unix ms and may be null where unknown; `cause`
-and `remedy` are the two sentences of `core.outcomes.Explanation` for the last failed attempt (empty where there is
-none); `reason` is the name of a disabled reason; `endpoints`, `attempted` and `still_failing` are counts; `causes` maps
-outcome names to how many endpoints fail so; `invitation` and `person` are ids in hexadecimal, `mark` that of the
-password to be replaced: the tokens of links follow from these and a key, and stand in no notice.
+`endpoint` is the public ID, `account` the account's name. Times are Unix ms and may be null. `cause` and `remedy` are
+the sentences of `Explanation` for the last failed attempt (empty without one). `reason` is the name of a disabled
+reason. `endpoints`, `attempted` and `still_failing` are counts. `causes` maps outcome names to numbers of endpoints.
+`invitation` and `person` are IDs in hexadecimal. `mark` is the fingerprint of the password to replace: the tokens of
+links are derived from it and a key, and never stored.
 """
 
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
-"""A mail that could not be handed over for so long is given up: what it tells is no news any more."""
+"""The server gives up on an email after this time."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
-"""Of the kinds whose mails are of no use even sooner."""
+"""By kind, a shorter limit for emails that become useless sooner."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
-"""The waits after attempts 1, 2, 3 …; the last one again and again."""
+"""The waits after attempts 1, 2, 3 …; the last one repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A mail that is owed. Instants are Unix ms."""
+    """An email to send. Times are Unix ms."""
 
     seq: int
     id: bytes
@@ -73,14 +73,14 @@ class Notification:
     attempts_made: int = 0
 
 
-def retry_at(attempts_made: int, *, created_at: int, now_ms: int, lasts_ms: int = GIVE_UP_AFTER_MS) -> int | None:
-    """When a mail that is of use for so long is tried again, after its latest attempt failed for now (Unix ms).
+def retry_at(
+    attempts_made: int, *, created_at: int, now_ms: int, expires_after_ms: int = GIVE_UP_AFTER_MS
+) -> int | None:
+    """Return when to retry an email after a temporary failure (Unix ms); None to give up.
 
-    None once it is given up.
-
-    The last attempt is made when the time is over, so a mail owed by a server that was long down has one too.
+    The last attempt is made when the time is over, so an email also gets one attempt after a long downtime.
     """
-    end = created_at + lasts_ms
+    end = created_at + expires_after_ms
     if now_ms >= end:
         return None
     return min(now_ms + _DELAYS_MS[min(attempts_made, len(_DELAYS_MS)) - 1], end)

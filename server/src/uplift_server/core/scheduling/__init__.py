@@ -1,1 +1,1 @@
-"""Rules of time and order: retry schedule, circuit breaker, fair lanes."""
+"""Scheduling rules: retry schedule, circuit breaker, fair lanes."""

@@ -1,7 +1,8 @@
-"""The breaker of an endpoint: after many failures in a row it is only probed, one attempt at a time, ever more rarely.
+"""Circuit breaker of an endpoint.
 
-Other due deliveries wait meanwhile without spending attempts. The first success closes it. It also opens for as long as
-a receiver asks for by `Retry-After`, whatever came before.
+After many failures in a row, it opens: the endpoint gets one probe at a time, with growing waits between probes. Other
+due deliveries wait without using attempts. The first success closes it. A `Retry-After` header opens it for the
+requested time.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ TIMEOUTS_OPEN_AFTER_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
-    """When a breaker opens (`failures` in a row; 0: never) and how rare its probes become.
+    """When a breaker opens (`failures` in a row; 0: never) and the longest wait between probes.
 
-    `probe_max_ms` bounds what a receiver may ask for, too.
+    `probe_max_ms` also limits the wait that a receiver can request.
     """
 
     failures: int
@@ -26,60 +27,62 @@ class BreakerRule:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """One endpoint's breaker. It is open while `probe_at` (Unix ms) is set: the next attempt may start then."""
+    """The breaker of one endpoint. It is open while `probe_at` (Unix ms), the time of the next attempt, is set."""
 
     failures: int = 0
     timeouts_since: int | None = None
-    """Since when every attempt has timed out."""
+    """Start of an unbroken series of timeouts."""
     probe_at: int | None = None
     probe_wait_ms: int = 0
-    asked_at: int | None = None
-    """When the receiver last asked for a wait."""
+    retry_after_at: int | None = None
+    """Time of the receiver's last `Retry-After`."""
 
     def after_success(self, began_at: int) -> "Breaker":
-        """Closed, unless the receiver asked for a wait after this attempt had begun (Unix ms)."""
-        if self.asked_at is not None and began_at < self.asked_at:
+        """Return a closed breaker, unless the receiver requested a wait after this attempt began (Unix ms)."""
+        if self.retry_after_at is not None and began_at < self.retry_after_at:
             return self
         return CLOSED
 
     def after_failure(self, now_ms: int, *, timed_out: bool, rule: BreakerRule, retry_after_ms: int = 0) -> "Breaker":
-        """The state after one more failure that is the receiver's: what is open stays open.
+        """Return the state after a failure of the receiver. An open breaker stays open.
 
-        `retry_after_ms`: how long the receiver asks us to stay away; it opens a breaker by itself.
+        `retry_after_ms`: the wait that the receiver requests, which opens the breaker.
         """
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None
         retry_after_ms = min(retry_after_ms, rule.probe_max_ms) if rule.failures else 0
-        asked_at = now_ms if retry_after_ms else self.asked_at
+        retry_after_at = now_ms if retry_after_ms else self.retry_after_at
         if self.probe_at is not None and now_ms < self.probe_at:
-            # An attempt that began before the breaker opened tells nothing new, unless the receiver says how long.
-            return Breaker(failures, since, max(self.probe_at, now_ms + retry_after_ms), self.probe_wait_ms, asked_at)
-        trips = rule.failures > 0 and (
+            # The attempt began before the breaker opened. Only its Retry-After counts.
+            return Breaker(
+                failures, since, max(self.probe_at, now_ms + retry_after_ms), self.probe_wait_ms, retry_after_at
+            )
+        opens = rule.failures > 0 and (
             self.probe_at is not None
             or failures >= rule.failures
             or (since is not None and now_ms - since >= TIMEOUTS_OPEN_AFTER_MS)
         )
-        wait = min(self.probe_wait_ms * 2 or PROBE_FIRST_MS, rule.probe_max_ms) if trips else 0
-        if not trips and not retry_after_ms:
+        wait = min(self.probe_wait_ms * 2 or PROBE_FIRST_MS, rule.probe_max_ms) if opens else 0
+        if not opens and not retry_after_ms:
             return Breaker(failures, since)
-        return Breaker(failures, since, now_ms + max(wait, retry_after_ms), wait, asked_at)
+        return Breaker(failures, since, now_ms + max(wait, retry_after_ms), wait, retry_after_at)
 
 
 CLOSED: Final = Breaker()
-"""How every endpoint begins."""
+"""The initial state."""
 
 
 def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
-    """The breaker after a restart, or where another process takes the endpoint over, from how it fares.
+    """Return the breaker after a restart or a change of owner, from the endpoint's health.
 
-    Its probes go on where they were, so that a restart is no reason to try everything that fails at once.
+    The waits between probes continue where they were, so a restart does not retry all failing endpoints at once.
     """
     failures, last_failure_at = health.consecutive_failures, health.last_failure_at
     if rule.failures == 0 or failures < rule.failures or last_failure_at is None:
         return Breaker(failures)
-    # No wait needs more doublings than a number has bits; the exponent has no such bound.
+    # More doublings than the maximum has bits make no difference.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
-    # Failures of attempts that were in flight together are one: so far it can have waited no longer than it has failed.
+    # Failures of concurrent attempts count once: the wait is never longer than the time of failing.
     longest = PROBE_FIRST_MS + max(0, last_failure_at - (health.failing_since or 0))
     wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms, longest)
     return Breaker(failures, None, last_failure_at + wait, wait)

@@ -12,7 +12,7 @@ _VOID_ENTRIES_MAX: Final = 1000
 class DueTimes:
     """One due time (Unix ms) for each endpoint, rounded up to a multiple of DUE_STEP_MS.
 
-    Rounding lets due times that are close together lead to one lease. Memory is bounded by the number of endpoints.
+    Rounding combines due times that are close together into one lease. Memory is bounded by the number of endpoints.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """The lane of one endpoint: its waiting deliveries in memory, its attempts in flight, and the limits of both.
 
-Nothing here reads a clock: `now_ms` is an argument.
+Callers pass the time as `now_ms`.
 """
 
 from collections import deque
@@ -13,32 +13,26 @@ from uplift_server.core.scheduling.circuit_breaker import CLOSED, Breaker
 T = TypeVar("T")
 
 WINDOW_START: Final = 4
-"""How many attempts a lane may have in flight before any came back well; each that does adds one."""
+"""Initial limit of attempts in flight. Each success raises it by one."""
 STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
-"""A lane is stalled once nothing has come back for STALLED_MEANS times its usual duration. Then it starts nothing
-beyond WINDOW_START: a receiver that begins to hang takes a few slots, and not its whole share."""
+"""A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration. A stalled lane starts nothing
+beyond WINDOW_START, so a receiver that begins to hang takes only a few slots."""
 LOOKAHEAD_MS: Final = 5000
-"""A lane holds what it can send within this time."""
+"""A lane holds the deliveries that it can send within this time."""
 
 
 class AttemptKind(IntEnum):
-    """What a waiting delivery is about to have: kinds of a lane take turns."""
+    """The kind of a waiting attempt. The kinds of a lane alternate."""
 
     FIRST = 0
     RETRY = 1
     REPLAY = 2
 
 
-# Of any six turns first attempts get three, retries two and replays one, as far as each has work.
-_KIND_ORDER: Final = (
-    AttemptKind.FIRST,
-    AttemptKind.RETRY,
-    AttemptKind.FIRST,
-    AttemptKind.REPLAY,
-    AttemptKind.FIRST,
-    AttemptKind.RETRY,
-)
+# Of six attempts, three are first attempts, two retries and one a replay, if all kinds wait.
+_FIRST, _RETRY, _REPLAY = AttemptKind
+_KIND_ORDER: Final = (_FIRST, _RETRY, _FIRST, _REPLAY, _FIRST, _RETRY)
 
 
 class AccountShare(Generic[T]):
@@ -50,9 +44,9 @@ class AccountShare(Generic[T]):
         self.in_flight = 0
         self.lanes: deque[Lane[T]] = deque()
         self.queued = False
-        """Whether the account is in the queue of accounts that take turns."""
+        """Whether the account is in the round-robin queue of accounts."""
         self.waiting_bytes = 0
-        """The size of the deliveries that wait in its lanes. The caller that pushes and pops keeps it."""
+        """The size of the deliveries that wait in its lanes. The caller updates it."""
 
 
 class HostShare(Generic[T]):
@@ -68,7 +62,7 @@ class HostShare(Generic[T]):
 
 
 class Lane(Generic[T]):
-    """What waits for, and what is in flight to, one endpoint."""
+    """The waiting deliveries and the attempts in flight of one endpoint."""
 
     __slots__ = (
         "account",
@@ -109,35 +103,35 @@ class Lane(Generic[T]):
         self.host_share: HostShare[T] = host_share or HostShare()
         self.in_flight_max = 1
         self.start_interval_ms = 0.0
-        """The time between two starts (`core.pace`); 0 without a rate limit."""
+        """The minimum time between two starts; 0 without a rate limit."""
         self.breaker: Breaker = CLOSED
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
         self.waiting_bytes = 0
-        """The size of the deliveries that wait. The caller that pushes and pops keeps it."""
+        """The size of the waiting deliveries. The caller updates it."""
         self.reserved = 0
-        """Deliveries on their way into the lane: being stored now, already leased."""
+        """Deliveries that are leased and being stored, and will enter the lane."""
         self.in_flight = 0
         self.window = WINDOW_START
-        """How many may be in flight, within `in_flight_max`: grows with every success, falls to 1 at a time-out."""
+        """Limit of attempts in flight, up to `in_flight_max`. Each success raises it, a timeout resets it to 1."""
         self.proven = False
-        """Whether the last attempt that came back well was quick, and none is overdue."""
+        """Whether the last successful attempt was quick, and none is overdue."""
         self.last_return_ms = 0
         self.busy_since_ms = 0
-        """When the lane last went from nothing in flight to something."""
+        """When the lane last changed from idle to busy."""
         self.mean_us = 0
-        """How long attempts take, lately."""
+        """Moving mean of the duration of attempts."""
         self.next_start_ms = 0.0
         self.kind_index = 0
         self.queued = False
-        """Whether the lane is in its account's queue, paced or parked."""
+        """Whether the lane is in its account's queue, parked, or waits for its timer."""
         self.timer_id = 0
-        """Its entry among the paced ones; 0: it is not one of them."""
+        """Its entry among the timers; 0: none."""
         self.timer_at = 0.0
         self.parked = False
 
     def free_capacity(self, now_ms: int) -> int:
-        """How many more deliveries the lane may hold in memory."""
+        """The number of deliveries that the lane can still hold in memory."""
         held = self.waiting_count + self.reserved
         if self.breaker.probe_at is not None:
             return max(0, 1 - held - self.in_flight)
@@ -146,15 +140,15 @@ class Lane(Generic[T]):
         return self._waiting_max() - held
 
     def _waiting_max(self) -> int:
-        """As much as goes out within LOOKAHEAD_MS: what waits longer in memory would outlive its lease."""
-        per_horizon = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
+        """The number of deliveries that the lane sends within LOOKAHEAD_MS. More would outlive their lease."""
+        per_lookahead = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
         most = LANE_WAITING_MAX
         if self.start_interval_ms:
             most = max(1, min(most, int(LOOKAHEAD_MS / self.start_interval_ms)))
-        return min(most, max(self.in_flight_max, per_horizon))
+        return min(most, max(self.in_flight_max, per_lookahead))
 
     def next_start_at(self) -> float:
-        """The earliest instant (Unix ms) at which the next attempt may start."""
+        """The earliest time (Unix ms) of the next attempt."""
         probe_at = self.breaker.probe_at
         return self.next_start_ms if probe_at is None else max(self.next_start_ms, probe_at)
 
@@ -164,20 +158,18 @@ class Lane(Generic[T]):
         return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
 
     def is_stalled(self, now_ms: int) -> bool:
-        """Whether attempts go out and nothing comes back."""
-        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > self._response_timeout_ms()
+        """Whether several attempts are in flight and none has ended for too long."""
+        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > self._stall_timeout_ms()
 
     def is_overdue(self, now_ms: int) -> bool:
-        """Whether what is in flight takes longer than usual."""
-        return (
-            self.in_flight > 0 and now_ms - max(self.last_return_ms, self.busy_since_ms) > self._response_timeout_ms()
-        )
+        """Whether the attempts in flight take longer than usual."""
+        return self.in_flight > 0 and now_ms - max(self.last_return_ms, self.busy_since_ms) > self._stall_timeout_ms()
 
-    def _response_timeout_ms(self) -> int:
+    def _stall_timeout_ms(self) -> int:
         return max(STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000)
 
     def pop(self) -> T:
-        """The next delivery; kinds take turns."""
+        """Return the next delivery. The kinds alternate."""
         self.waiting_count -= 1
         first, retry, replay = self.waiting
         if not retry and not replay:

@@ -1,10 +1,10 @@
-"""The order in which waiting deliveries go out: a lane for each endpoint, turns for accounts, endpoints and kinds.
+r"""Fair order of waiting deliveries: round robin over accounts, endpoints and kinds of attempts.
 
-A lane holds the waiting deliveries of one endpoint and counts its attempts in flight. An endpoint that hangs fills only
-its own lane. If slots are scarce, accounts take turns, then the endpoints of an account, then first attempts, retries
-and replays of an endpoint. An account has limits of its own: a share of the slots, and a number of attempts per host.
-
-Nothing here reads a clock: `now_ms` is an argument.
+A lane holds the waiting deliveries of one endpoint and counts its attempts in flight, so an endpoint that hangs fills
+only its own lane. If slots are scarce, accounts alternate, then the endpoints of an account, then first attempts,
+retries and replays of an endpoint. An account has a limited share of the slots and a limited number of attempts per
+host.
+Callers pass the time as `now_ms`.
 """
 
 from collections import deque
@@ -22,22 +22,21 @@ T = TypeVar("T")
 
 QUICK_US: Final = 1_000_000
 UNPROVEN_SHARE: Final = 0.75
-"""The last quarter of the process's slots is for lanes that have proved themselves by answering well within QUICK_US:
-receivers that never answer, or take their time, cannot take it, however many they are."""
+"""The last quarter of the slots is for proven lanes, whose last success took at most QUICK_US. Slow or silent receivers
+cannot use it."""
 SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
-"""Once less than a quarter of the slots is free, a lane may add to what it has in flight only while four times that is
-still free. So the more is taken the less each may take, and a few slots stay free for whoever has none (a dynamic
-threshold, as switches share their buffers). A process with fewer than SCARCE_SLOTS_MIN slots has them taken in turns
-alone."""
+"""If less than a quarter of the slots is free, a lane may start an attempt only while four times its attempts in flight
+are free. So a few slots stay free for idle lanes (a dynamic threshold, as in shared-memory switches). A process with
+fewer than SCARCE_SLOTS_MIN slots only alternates."""
 ACCOUNT_SHARE: Final = 0.5
-"""The part of the slots that one account may take, unless it is the only account. It is below UNPROVEN_SHARE, so that
-unproven lanes of other accounts find slots."""
+"""The share of the slots for one account, unless it is the only account. It is below UNPROVEN_SHARE, so that unproven
+lanes of other accounts find slots."""
 
 
 class NoSlot(Enum):
-    """Which limit leaves no slot for an attempt."""
+    """The limit that leaves no slot for an attempt."""
 
     SERVER = "server"
     ACCOUNT = "account"
@@ -46,7 +45,7 @@ class NoSlot(Enum):
 
 
 class Lanes(Generic[T]):
-    """All lanes, and whose turn it is."""
+    """All lanes of a process and their order."""
 
     def __init__(self, in_flight_max: int, host_in_flight_max: int = HOST_IN_FLIGHT_MAX) -> None:
         self.in_flight_max = in_flight_max
@@ -56,22 +55,22 @@ class Lanes(Generic[T]):
         self._accounts: dict[int, AccountShare[T]] = {}
         self._account_max = in_flight_max
         self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
-        """By account and host. Its lanes keep a share alive."""
+        """By account and host. The lanes keep a share alive."""
         self._account_queue: deque[AccountShare[T]] = deque()
         self._timers: list[tuple[float, int, Lane[T]]] = []
-        """Lanes with work that may not start yet, by the instant they may.
+        """Lanes with work that may not start yet, by start time.
 
-        The number breaks ties; an entry whose number is not its lane's any more is void.
+        The number breaks ties. An entry is void if its lane has another `timer_id`.
         """
         self._timer_count = 0
         self._unproven_max = in_flight_max * UNPROVEN_SHARE
         self._unproven_in_flight = 0
         self._scarce_below = in_flight_max * SCARCE_SHARE if in_flight_max >= SCARCE_SLOTS_MIN else 0
         self._parked: deque[Lane[T]] = deque()
-        """Unproven lanes that wait until there are slots for such again; one that is not `parked` any more is void."""
+        """Unproven lanes that wait for slots. An entry is void if its lane is no longer `parked`."""
 
     def lane(self, endpoint: int, account: int, host: str) -> Lane[T]:
-        """The endpoint's lane, created on first use."""
+        """Return the lane of an endpoint; the first call creates it."""
         lane = self._lanes.get(endpoint)
         if lane is None:
             share = self._accounts.get(account)
@@ -83,7 +82,7 @@ class Lanes(Generic[T]):
         return lane
 
     def move_to_host(self, lane: Lane[T], host: str) -> None:
-        """Note that a lane's endpoint has moved to a host. Its attempts in flight count there from now on."""
+        """Move a lane, with its attempts in flight, to the share of another host."""
         before, share = lane.host_share, self._host_share(lane.account, host)
         if share is before:
             return
@@ -102,40 +101,40 @@ class Lanes(Generic[T]):
         return share
 
     def find(self, endpoint: int) -> Lane[T] | None:
-        """The endpoint's lane if it has one."""
+        """Return the lane of an endpoint, if it has one."""
         return self._lanes.get(endpoint)
 
     def all(self) -> Iterable[Lane[T]]:
-        """Every lane there is."""
+        """All lanes."""
         return self._lanes.values()
 
     def drop(self, endpoint: int) -> list[T]:
-        """Forget an endpoint: what waited in its lane comes back; what is in flight returns as ever."""
+        """Remove the lane of an endpoint and return its waiting deliveries. Attempts in flight still end normally."""
         lane = self._lanes.pop(endpoint, None)
         return [] if lane is None else self.take_waiting(lane)
 
     def take_waiting(self, lane: Lane[T], kinds: Sequence[AttemptKind] = tuple(AttemptKind)) -> list[T]:
-        """Take everything that waits, or what is of some kinds, out of a lane."""
+        """Remove and return the waiting deliveries of a lane, of all kinds or of some."""
         taken = [item for kind in kinds for item in lane.waiting[kind]]
         for kind in kinds:
             lane.waiting[kind].clear()
         lane.waiting_count -= len(taken)
         return taken
 
-    def remove(self, lane: Lane[T], wanted: Callable[[T], bool]) -> T | None:
-        """Take the first that is wanted out of a lane; None if none waits there."""
+    def remove(self, lane: Lane[T], matches: Callable[[T], bool]) -> T | None:
+        """Remove and return the first waiting delivery that matches, or None."""
         for queue in lane.waiting:
             for item in queue:
-                if wanted(item):
+                if matches(item):
                     queue.remove(item)
                     lane.waiting_count -= 1
                     return item
         return None
 
     def set_limits(self, lane: Lane[T], *, in_flight_max: int, start_interval_ms: float) -> None:
-        """Set a lane's limits: what they allow may go out at the next `pop`."""
+        """Set the limits of a lane, which apply to the next `pop`."""
         lane.in_flight_max = in_flight_max
-        # The last start is followed by the new gap, not by the one it was made under.
+        # The new interval counts from the last start.
         if not start_interval_ms:
             lane.next_start_ms = 0.0
         elif lane.start_interval_ms:
@@ -148,14 +147,14 @@ class Lanes(Generic[T]):
         self._queue_if_ready(lane)
 
     def push(self, lane: Lane[T], item: T, kind: AttemptKind) -> None:
-        """Let a delivery wait in a lane."""
+        """Add a waiting delivery to a lane."""
         lane.waiting[kind].append(item)
         lane.waiting_count += 1
         if not lane.queued or lane.timer_id:
             self._queue_if_ready(lane)
 
     def pop(self, now_ms: int) -> tuple[Lane[T], T] | None:
-        """The next delivery to attempt, with its lane, counted as in flight; None if none may start now."""
+        """Return the next delivery with its lane, counted as in flight, or None if none may start now."""
         timers = self._timers
         while timers and timers[0][0] <= now_ms:
             _, number, lane = heappop(timers)
@@ -165,12 +164,12 @@ class Lanes(Generic[T]):
             lane.queued = False
             if lane.waiting_count and lane.has_slot:
                 self._queue(lane)
-        turns = self._account_queue
-        while self.in_flight < self.in_flight_max and (turns or (self._parked and self._unpark())):
-            account = turns[0]
+        accounts = self._account_queue
+        while self.in_flight < self.in_flight_max and (accounts or (self._parked and self._unpark())):
+            account = accounts[0]
             if account.in_flight >= self._account_max:
-                # It takes turns again when one of its attempts returns.
-                turns.popleft()
+                # The account is queued again when one of its attempts ends.
+                accounts.popleft()
                 account.queued = False
                 continue
             lane = account.lanes.popleft()
@@ -179,14 +178,14 @@ class Lanes(Generic[T]):
                 if lane.host_share.parked:
                     # A parked lane can use the slot that this lane did not take.
                     self._unpark_host(lane.host_share)
-                # The turn is not used up: it is the account's next lane's.
+                # The account stays first, for its next lane.
                 if not account.lanes:
                     self._rotate_accounts(account)
                 continue
             item = lane.pop()
             self._take_slot(lane, now_ms)
             if lane.start_interval_ms:
-                # Idle time earns no burst, but a timer that fired a little late must not lower the rate.
+                # Idle time allows no burst, but a late timer must not lower the rate.
                 lane.next_start_ms = max(lane.next_start_ms, now_ms - LATENESS_CREDIT_MS) + lane.start_interval_ms
             if lane.waiting_count and lane.has_slot:
                 lane.queued = True
@@ -196,10 +195,10 @@ class Lanes(Generic[T]):
         return None
 
     def start_now(self, lane: Lane[T], now_ms: int, *, beyond_limit: bool = False) -> NoSlot | None:
-        """Take a slot for an attempt that a person requested, or return the limit that leaves none.
+        """Take a slot for an attempt that a user requested, or return the limit that leaves none.
 
-        Such an attempt waits for no turn and no circuit breaker. A paced lane lends one start at a time, and the next
-        start is a gap later. With `beyond_limit` the lane's own limit does not count.
+        The attempt skips the queue and the circuit breaker. A rate-limited lane allows one such attempt ahead of time,
+        and the next start moves by one interval. With `beyond_limit`, the lane's own limit does not apply.
         """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)
@@ -235,13 +234,13 @@ class Lanes(Generic[T]):
         return free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
-        """Whether a lane may start an attempt now; one that may later is put where it will be found then."""
+        """Whether a lane may start an attempt now. Otherwise, park it or start its timer if needed."""
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)
         if not lane.waiting_count or not lane.has_slot or lane.is_stalled(now_ms):
             return False
         if self.in_flight_max - self.in_flight < self._scarce_below and self._is_crowded(lane):
-            # It is looked at again when one of its own attempts returns.
+            # The lane is queued again when one of its attempts ends.
             return False
         if lane.next_start_at() > now_ms:
             self._start_timer(lane)
@@ -260,9 +259,9 @@ class Lanes(Generic[T]):
         parked.append(lane)
 
     def attempt_ended(self, lane: Lane[T], now_ms: int, duration_us: int, *, succeeded: bool | None = None) -> None:
-        """An attempt of the lane is over, after so long (0: it never began, and takes none of the lane's rate).
+        """Free the slot of an attempt. `duration_us` is 0 if it never began and does not count for the rate limit.
 
-        `well`: it succeeded (True), or nothing came back in time (False).
+        `succeeded` is True after a success and False after a timeout.
         """
         account, share = lane.account_share, lane.host_share
         lane.in_flight -= 1
@@ -283,7 +282,7 @@ class Lanes(Generic[T]):
                 lane.window = 1
         else:
             lane.next_start_ms -= lane.start_interval_ms
-        # Before the lane itself, which otherwise took the slot it left again and again.
+        # Other lanes come first. Otherwise, this lane could keep its slot forever.
         if self._parked:
             self._unpark()
         if share.parked:
@@ -295,12 +294,12 @@ class Lanes(Generic[T]):
             self._queue_if_ready(lane)
 
     def _unpark(self) -> bool:
-        """Queue as many parked lanes as there are slots for; whether anything is queued now."""
+        """Queue as many parked lanes as there are slots. Return whether any account is queued."""
         self._queue_parked(self._parked, self._unproven_max - self._unproven_in_flight)
         return bool(self._account_queue)
 
     def _unpark_host(self, share: HostShare[T]) -> None:
-        """Queue as many lanes parked for a host as there are slots for it."""
+        """Queue as many lanes parked for a host as it has slots."""
         self._queue_parked(share.parked, share.in_flight_max - share.in_flight)
 
     def _queue_parked(self, parked: deque[Lane[T]], slots: float) -> None:
@@ -311,7 +310,7 @@ class Lanes(Generic[T]):
                 slots -= 1
 
     def _set_proven(self, lane: Lane[T], *, proven: bool) -> None:
-        """Note whether a lane has proved itself; what it has in flight then counts as such."""
+        """Set whether a lane is proven, also for its attempts in flight."""
         if lane.proven is not proven:
             lane.proven = proven
             self._unproven_in_flight += -lane.in_flight if proven else lane.in_flight
@@ -319,16 +318,16 @@ class Lanes(Generic[T]):
                 self._queue(lane)
 
     def next_start_at(self) -> float | None:
-        """The next instant at which a paced lane may start something, if any."""
+        """The time of the earliest timer, if any."""
         timers = self._timers
         while timers and timers[0][1] != timers[0][2].timer_id:
             heappop(timers)
         return timers[0][0] if timers else None
 
     def _queue_if_ready(self, lane: Lane[T]) -> None:
-        """Queue a lane that may start something sooner than it was thought to: a slot is free, its breaker closed."""
-        waits = not lane.queued or (lane.timer_id and lane.next_start_at() < lane.timer_at)
-        if waits and lane.waiting_count and lane.has_slot:
+        """Queue a lane that may start earlier than expected: a slot is free, or its breaker closed."""
+        is_idle = not lane.queued or (lane.timer_id and lane.next_start_at() < lane.timer_at)
+        if is_idle and lane.waiting_count and lane.has_slot:
             self._queue(lane)
 
     def _queue(self, lane: Lane[T]) -> None:
@@ -342,7 +341,7 @@ class Lanes(Generic[T]):
             self._account_queue.append(account)
 
     def _rotate_accounts(self, account: AccountShare[T]) -> None:
-        """The account at the front had its turn."""
+        """Move the first account to the end, or remove it if none of its lanes waits."""
         if account.lanes:
             if len(self._account_queue) > 1:
                 self._account_queue.rotate(-1)

@@ -1,15 +1,15 @@
-"""How far apart the attempts of a rate-limited endpoint begin."""
+"""The interval between attempts of a rate-limited endpoint."""
 
 from typing import Final
 
 LATENESS_CREDIT_MS: Final = 20
-"""How late an attempt may begin and still count as on time, so that the next one need not be late too."""
+"""An attempt that starts up to this late does not delay the next one."""
 
 
 def start_interval_ms(per_second: int) -> float:
-    """The time between two starts, in ms, by which no second ever sees more than `per_second` of them.
+    """Return the interval between two starts, in ms, so that no second has more than `per_second` starts.
 
-    A second that begins with a late start is not to see the first one after it as well, so the gaps of a second last
-    LATENESS_CREDIT_MS longer than it does: 98 % of the limit are reached, and never more than all of it.
+    A second that begins with a late start must not include an extra one. So the intervals of a second add up to
+    LATENESS_CREDIT_MS more: the rate is 98 % of the limit.
     """
     return (1000 + LATENESS_CREDIT_MS) / per_second

@@ -1,4 +1,4 @@
-"""When the next attempt is due: the retry schedule, its jitter, and a receiver's `Retry-After`."""
+"""The retry schedule, its jitter, and the `Retry-After` header."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Final
 from uplift_server.core.limits import RETRY_AFTER_MS_MAX
 
 JITTER: Final = 0.1
-"""Each delay is spread evenly over ±10 %."""
+"""Each delay varies evenly by ±10 %."""
 
 
 _SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
@@ -23,13 +23,13 @@ class RetrySchedule:
 
     @property
     def attempts_max(self) -> int:
-        """How many attempts the schedule allows."""
+        """The number of attempts."""
         return len(self.delays_ms) + 1
 
     def delay_ms(self, attempts_made: int, draw: float) -> int | None:
-        """The wait after `attempts_made` attempts (1 or more), or None when the schedule is spent.
+        """Return the wait after `attempts_made` attempts (1 or more), or None if the retries are exhausted.
 
-        `draw` in [0, 1) places the delay within its jitter.
+        `draw` in [0, 1) selects the jitter.
         """
         assert attempts_made >= 1
         if attempts_made > len(self.delays_ms):
@@ -39,10 +39,10 @@ class RetrySchedule:
 
 
 def retry_after_ms(value: str | None, now_ms: int) -> int | None:
-    """The wait that a Retry-After header asks for (RFC 9110, section 10.2.3), at most 24 h.
+    """Return the wait that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 h.
 
     The value is an HTTP date or seconds, also with a fraction, which the RFC does not allow. None: no header, or an
-    invalid one. 0: a date that has passed.
+    invalid one. 0: a date in the past.
     """
     if value is None:
         return None
@@ -51,10 +51,10 @@ def retry_after_ms(value: str | None, now_ms: int) -> int | None:
         # A number with hundreds of digits is a long wait, not an error.
         return RETRY_AFTER_MS_MAX if len(seconds[1]) > 9 else min(round(float(text) * 1000), RETRY_AFTER_MS_MAX)
     try:
-        instant = parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=UTC)
-    wait = int(instant.timestamp() * 1000) - now_ms
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    wait = int(date.timestamp() * 1000) - now_ms
     return max(0, min(wait, RETRY_AFTER_MS_MAX))

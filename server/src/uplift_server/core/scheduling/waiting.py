@@ -1,45 +1,45 @@
-"""What a pending delivery waits for while no attempt of it is in flight."""
+"""Why a pending delivery waits."""
 
 from enum import StrEnum
 from typing import NamedTuple
 
 
 class WaitingFor(StrEnum):
-    """What has to come first."""
+    """The condition for the next attempt. The values are those of the API."""
 
     SCHEDULE = "schedule"
-    """The instant at which it is due."""
+    """The due time."""
     PROBE = "probe"
-    """It is due, but its endpoint fails so often that single attempts only are made."""
+    """The delivery is due, but the endpoint's circuit breaker is open."""
     TURN = "turn"
-    """It is due, and others come before it."""
+    """The delivery is due, and others come first."""
     WORKER = "worker"
-    """Another process handles it: an attempt is in flight, or it waits for its turn there."""
+    """Another process has the delivery: in flight or in its queue."""
 
 
 class HeldUpBy(StrEnum):
-    """What keeps what is due for an endpoint from being attempted."""
+    """What delays the due deliveries of an endpoint. The values are labels of a metric."""
 
     SERVER = "server"
-    """The endpoint could take more: it is this server's turn."""
+    """The server: the endpoint has free capacity."""
     ENDPOINT = "endpoint"
-    """As much is in flight to it as it may have, or as its rate limit allows."""
+    """The endpoint's concurrency limit or rate limit."""
     PROBE = "probe"
-    """It fails so often that single attempts only are made."""
+    """The endpoint's open circuit breaker."""
 
 
 class Waiting(NamedTuple):
-    """What it waits for, and the earliest instant (Unix ms) at which it may be attempted, as far as that is known."""
+    """The condition, and the earliest time (Unix ms) of the next attempt, if known."""
 
     what: WaitingFor
     until: int | None
 
 
 def waiting_for(*, due_at: int | None, next_probe_at: int | None, now_ms: int) -> Waiting:
-    """What a delivery waits for. Instants are Unix ms.
+    """Return why a delivery waits. Times are Unix ms.
 
-    `due_at` is None for one that was due before and waits in memory; `next_probe_at` is set while the endpoint's
-    breaker is open, and is past while the probe is in flight.
+    `due_at` is None if the delivery is due and waits in memory. `next_probe_at` is set while the endpoint's breaker is
+    open, and in the past while the probe is in flight.
     """
     if due_at is not None and due_at > max(now_ms, next_probe_at or 0):
         return Waiting(WaitingFor.SCHEDULE, due_at)

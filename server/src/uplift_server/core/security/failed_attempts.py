@@ -1,4 +1,4 @@
-"""Count failures by key, such as an email or a network, within a time."""
+"""Rate limits of failed attempts, by a key such as an email or a network."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ KEYS_MAX: Final = 10_000
 
 
 class Failures:
-    """Failures of the last `within_ms`, at most `most` of them for each key. Kept in memory only.
+    """Failures in the last `within_ms`, at most `most` for each key. Kept in memory only.
 
     A key with a recent failure is never evicted, so a flood of other keys does not reset its count.
     """

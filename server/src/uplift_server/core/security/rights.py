@@ -1,6 +1,6 @@
-"""What the members of an account may do: their roles, and the table of what each role includes.
+"""Roles of members: the scopes and rights of each role.
 
-Most of it is what an account's keys may do, and is said in the same scopes; a right is what no scope says.
+A right is a permission without a scope, which API keys do not have, or only by a scope.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from uplift_server.core.security.scopes import Scope
 
 
 class Role(NamedCode):
-    """A member's place in an account, from the least to the most. The number is what the store keeps."""
+    """The role of a member in an account, in ascending order. The database stores the number."""
 
     MEMBER = 0
     MANAGER = 1
@@ -23,13 +23,13 @@ class Role(NamedCode):
 
 
 class Right(StrEnum):
-    """A permission that no scope says. Operators have them all."""
+    """A permission without a scope of its own. Operators have all."""
 
     ENDPOINTS_TEST = "endpoints:test"
     KEYS_MANAGE = "keys:manage"
     MEMBERS_MANAGE = "members:manage"
     ACCOUNT_MANAGE = "account:manage"
-    """To change the account's contacts."""
+    """Change the account's contacts."""
     AUDIT_READ = "audit:read"
 
 
@@ -46,7 +46,7 @@ _ADMINISTERING: Final = frozenset(Right)
 SCOPES_OF_ROLE: Final[Mapping[Role, frozenset[Scope]]] = MappingProxyType(
     {Role.MEMBER: _READING, Role.MANAGER: _MANAGING, Role.ADMIN: _MANAGING, Role.OWNER: _MANAGING}
 )
-"""Nobody of an account may invent events: those are the operator's word."""
+"""No role can create events. Only operators can."""
 RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
     {
         Role.MEMBER: frozenset({Right.ENDPOINTS_TEST}),
@@ -58,31 +58,31 @@ RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
 RIGHTS_OF_SCOPE: Final[Mapping[Right, Scope]] = MappingProxyType(
     {Right.ENDPOINTS_TEST: Scope.ENDPOINTS_WRITE, Right.AUDIT_READ: Scope.ENDPOINTS_READ}
 )
-"""The rights that a key has with a scope; it never has any other."""
+"""The rights that a key has with a scope. It never has others."""
 GUEST_ROLE_MAX: Final = Role.ADMIN
-"""A guest of a portal link is nobody by name, and so cannot own an account."""
+"""A guest of a portal link has no identity, so a guest cannot own an account."""
 
 
 def roles_text() -> str:
-    """All roles, as people read them."""
+    """All roles, for users."""
     return ", ".join(role.text for role in Role)
 
 
 def parse_role(text: str) -> Role | None:
-    """The role of this name."""
+    """Return the role with this name, or None."""
     return next((role for role in Role if role.text == text), None)
 
 
 def check_role(text: str, field: str = "role") -> Problem | None:
-    """What is wrong with the name of a role, if anything."""
+    """Return the problem with the name of a role, if any."""
     if parse_role(text) is not None:
         return None
     return Problem(field, "role_unknown", f"{text[:40]!r} is no role. The roles are {roles_text()}.")
 
 
 def can_grant(own: Role, other: Role) -> bool:
-    """Whether a member who may manage members may give this role, or change or remove somebody who has it.
+    """Whether a member who manages members may grant this role, or change or remove a member who has it.
 
-    Nobody lifts anybody above themselves, and only owners touch owners.
+    Members cannot grant more than their own role, and only owners change owners.
     """
     return other <= own

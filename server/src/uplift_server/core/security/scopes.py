@@ -1,4 +1,4 @@
-"""What an account's key may do (contract, section 2)."""
+"""Scopes: what an account's API key can do (contract, section 2)."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -8,7 +8,7 @@ from uplift_server.core.problems import Problem
 
 
 class Scope(StrEnum):
-    """One permission of an account's key; operator keys have them all."""
+    """One permission of an account's key. Operator keys have all."""
 
     EVENTS_READ = "events:read"
     EVENTS_WRITE = "events:write"
@@ -22,11 +22,11 @@ class Scope(StrEnum):
 
 
 DEFAULT_SCOPES: Final = frozenset(Scope) - {Scope.EVENTS_WRITE, Scope.SECRETS_READ}
-"""Of a key made without naming any: it can neither invent events nor read secrets."""
+"""The scopes of a key that is created without a list. It can neither create events nor read secrets."""
 
 
 def check_scopes(texts: Iterable[str], field: str = "scopes") -> list[Problem]:
-    """A problem for each text that names no scope, in order."""
+    """Return a problem for each text that is not a scope, in order."""
     known = frozenset(Scope)
     return [
         Problem(field, "scope_unknown", f"{text!r} is no scope. The scopes are {', '.join(Scope)}.")

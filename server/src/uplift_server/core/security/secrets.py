@@ -1,6 +1,6 @@
-"""The secrets of an endpoint over time: which are live, which one `x-uplift-signature-256` follows, what changes them.
+"""The secrets of an endpoint during rotation: which are valid, and which one signs `x-uplift-signature-256`.
 
-Whoever holds the pair decides in which form: the store sealed, the signer as texts.
+The type parameter is the form of a secret: encrypted in the store, text in the signer.
 """
 
 from collections.abc import Callable
@@ -13,30 +13,30 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class SecretPair(Generic[T]):
-    """An endpoint's secret, and the one it replaces for as long as both are live. Instants are Unix ms."""
+    """An endpoint's secret, and the previous one while both are valid. Times are Unix ms."""
 
     current: T = field(repr=False)
     created_at: int
-    """When the current one came to be."""
+    """Creation of the current secret."""
     previous: T | None = field(default=None, repr=False)
     previous_expires_at: int | None = None
-    """Until when the previous one is live, too; None exactly where there is none."""
+    """Expiry of the previous secret. None if and only if there is none."""
     header_new: bool = False
-    """Whether `x-uplift-signature-256`, which can carry only one signature, follows the current one already."""
+    """Whether the current secret signs `x-uplift-signature-256`, which can carry only one signature."""
 
     def at(self, now_ms: int) -> "SecretPair[T]":
-        """The pair as it stands at an instant: without a previous secret whose time is over."""
+        """Return the pair at a time, without an expired previous secret."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
         return self.without_previous() if ended else self
 
     def without_previous(self) -> "SecretPair[T]":
-        """The current secret, the previous one ended."""
+        """Return the pair with the current secret only."""
         return SecretPair(self.current, self.created_at)
 
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":
-        """The pair once a new secret is the current one, and the one before it stays live for so long.
+        """Return the pair with a new current secret. The old one stays valid for `overlap_ms`.
 
-        What was the previous secret until now ends at once: two are live at most.
+        At most two secrets are valid, so the previous secret ends immediately.
         """
         if overlap_ms <= 0:
             return SecretPair(new, now_ms)
@@ -44,27 +44,27 @@ class SecretPair(Generic[T]):
 
     @property
     def uplift_header(self) -> Literal["old", "new"]:
-        """Which secret `x-uplift-signature-256` follows: the older one of two, unless it was told otherwise."""
+        """Which secret signs `x-uplift-signature-256`."""
         return "new" if self.previous is None or self.header_new else "old"
 
     @property
     def uplift(self) -> T:
-        """The secret that `x-uplift-signature-256` follows."""
+        """The secret that signs `x-uplift-signature-256`."""
         return self.current if self.previous is None or self.header_new else self.previous
 
     @property
     def live(self) -> tuple[T, ...]:
         """The secrets that sign `webhook-signature`, in the order of their signatures.
 
-        First the one `x-uplift-signature-256` follows: a receiver that only looks at the first signature, which it
-        should not, then sees both schemes change to the new secret at the same instant.
+        The first one also signs `x-uplift-signature-256`. A receiver that incorrectly checks only the first signature
+        then sees both headers change to the new secret at the same time.
         """
         if self.previous is None:
             return (self.current,)
         return (self.current, self.previous) if self.header_new else (self.previous, self.current)
 
     def mapped(self, current: Callable[[T], U], previous: Callable[[T], U]) -> "SecretPair[U]":
-        """The same pair with its secrets in another form, such as decrypted."""
+        """Return the pair with its secrets in another form, such as decrypted."""
         return SecretPair(
             current(self.current),
             self.created_at,

@@ -1,7 +1,7 @@
-"""Secrets, and the two signatures every request carries (contract, section 1).
+"""Secrets, and the two signatures of a request (contract, section 1).
 
-`x-uplift-signature-256` is what Uplift documents; `webhook-signature` is Standard Webhooks
-(https://www.standardwebhooks.com). Both are HMAC-SHA256, with keys and messages of their own.
+Uplift documents `x-uplift-signature-256`. `webhook-signature` is Standard Webhooks (https://www.standardwebhooks.com).
+Both are HMAC-SHA256, with different keys and messages.
 """
 
 import binascii
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 PREFIX: Final = "whsec_"
-"""Marks a secret whose rest is the base64 of its key, as Standard Webhooks libraries expect it."""
+"""The prefix of a secret that contains a key in base64, as Standard Webhooks libraries expect."""
 _OTHER_KEYS: Final = ("hwsec_", "whpk_", "whsk_", "sk_", "op_")
 """Prefixes of keys that are not endpoint secrets: `whsec_` misspelled, Standard Webhooks key pairs, API keys."""
 
@@ -36,16 +36,16 @@ _OUTER_PAD: Final = bytes(value ^ 0x5C for value in range(256))
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The two HMAC keys of one secret; never shown."""
+    """The two HMAC keys of a secret. Never shown."""
 
     uplift: bytes = field(repr=False)
     """For `x-uplift-signature-256`: the whole text of the secret."""
     standard: bytes = field(repr=False)
-    """For `webhook-signature`: the decoded bytes of a `whsec_` secret, the text of any other."""
+    """For `webhook-signature`: the decoded bytes of a `whsec_` secret, or the text of another secret."""
 
 
 def check_secret(text: str) -> Problem | None:
-    """The problem with a custom secret, if any (field `secret`)."""
+    """Return the problem with a custom secret, if any."""
     if not SECRET_CHARACTERS_MIN <= len(text) <= SECRET_CHARACTERS_MAX:
         return _invalid(
             f"A secret has {SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} characters, this one {len(text)}. "
@@ -73,12 +73,12 @@ def check_secret(text: str) -> Problem | None:
 
 
 def generate_secret(random_bytes: bytes) -> str:
-    """A secret of ours from SECRET_KEY_BYTES_GENERATED random bytes."""
+    """Return a secret from SECRET_KEY_BYTES_GENERATED random bytes."""
     return PREFIX + b64encode(random_bytes).decode("ascii")
 
 
 def keys_of(secret: str) -> Keys:
-    """The keys of a secret that `check_secret` accepts. ValueError for a `whsec_` text that is not base64."""
+    """Return the keys of a valid secret. Raises ValueError for a `whsec_` text that is not base64."""
     text = secret.encode("utf-8")
     if not secret.startswith(PREFIX):
         return Keys(uplift=text, standard=text)
@@ -89,15 +89,15 @@ def keys_of(secret: str) -> Keys:
 
 
 def standard_form(secret: str) -> str:
-    """The secret as Standard Webhooks libraries take it: `whsec_` and the padded base64 of the key."""
+    """Return the secret in the form of Standard Webhooks libraries: `whsec_` and the padded base64 of the key."""
     return generate_secret(keys_of(secret).standard)
 
 
 class Signer:
-    """Signs the requests to one endpoint. Make it once: the keys are hashed at construction.
+    """Signs the requests to one endpoint. Reuse it, because the constructor hashes the keys.
 
-    `secrets` are the live ones (Standard Webhooks, one signature each, in this order); `uplift_secret` is the one that
-    `x-uplift-signature-256`, which can carry only one, follows.
+    `secrets` sign `webhook-signature`, one signature each, in this order. `uplift_secret` signs
+    `x-uplift-signature-256`, which can carry only one signature.
     """
 
     __slots__ = ("_standard", "_uplift")
@@ -107,10 +107,10 @@ class Signer:
         self._standard = tuple(_states(keys_of(secret).standard) for secret in secrets)
 
     def sign(self, event_id: bytes, timestamp: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """The values of `x-uplift-signature-256` and `webhook-signature`.
+        """Return the values of `x-uplift-signature-256` and `webhook-signature`.
 
         `event_id` and `timestamp` (Unix seconds) are the ASCII bytes of the `webhook-id` and `webhook-timestamp`
-        headers, `body` the bytes sent.
+        headers. `body` has the bytes to send.
         """
         inner, outer = self._uplift
         inner = inner.copy()
@@ -129,10 +129,10 @@ class Signer:
 
 
 def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
-    """SHA-256 after the padded key, inner and outer (RFC 2104, section 2).
+    """Return SHA-256 states after the padded key, inner and outer (RFC 2104, section 2).
 
-    Copying these two costs 0.94 µs for a body of 1 KiB, `hmac.digest` 1.7 and `hmac.HMAC.copy` 1.2 (CPython 3.11),
-    since the key's two blocks are not hashed again.
+    Copying the two states takes 0.94 µs for a body of 1 KiB; `hmac.digest` takes 1.7 µs and `hmac.HMAC.copy` 1.2 µs
+    (CPython 3.11), because they hash the key's blocks again.
     """
     if len(key) > _BLOCK_BYTES:
         key = hashlib.sha256(key).digest()
@@ -141,7 +141,7 @@ def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
 
 
 def _decoded(secret: str) -> bytes | None:
-    """The key behind `whsec_`, padded or not as the libraries take it; None if it is not base64."""
+    """Return the key of a `whsec_` secret, padded or not, or None if it is not base64."""
     text = secret.removeprefix(PREFIX).rstrip("=")
     try:
         return b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -1,7 +1,7 @@
-"""The secret parts of links: derived from a key and what they stand for, so that none is ever stored.
+"""Tokens in links, derived from a key. They are never stored.
 
-A token is an id (or what else it stands for) with a keyed hash of it. Whoever has the database has no token, and a
-mail that is sent again after a crash has the same one.
+A token is an ID (or other data) with a keyed hash of it. Read access to the database does not give access to tokens,
+and an email that is sent again after a crash contains the same token.
 """
 
 import hmac
@@ -12,29 +12,29 @@ from typing import Final
 
 _ID_BYTES: Final = 16
 _TAG_BYTES: Final = 24
-_INSTANT_BYTES: Final = 8
+_TIMESTAMP_BYTES: Final = 8
 _TEXT = re.compile(r"[A-Za-z0-9_-]{40,80}")
 
 
 class Purpose(Enum):
-    """What a token is for: one is never taken for another. The value is where its link lies, before the token."""
+    """The purpose of a token. A token is valid for one purpose only. The value is the link's path before the token."""
 
     ENTER = "enter"
     INVITATION = "invitations"
     RESET = "passwords"
 
     def url(self, public_url: str, token: str) -> str:
-        """The link with this token; `public_url` is without a final slash."""
+        """Return the link with this token. `public_url` has no trailing slash."""
         return f"{public_url}/{self.value}/{token}"
 
 
 def token(key: bytes, purpose: Purpose, object_id: bytes) -> str:
-    """The token of what has this id of 16 bytes."""
+    """Return the token for an ID of 16 bytes."""
     return _text(object_id + _tag(key, purpose, object_id))
 
 
 def verified_id(key: bytes, purpose: Purpose, text: str) -> bytes | None:
-    """The id behind a token made with the same key for the same purpose; None for any other text."""
+    """Return the ID of a token with the same key and purpose; None if the token is not valid."""
     value = _bytes(text, _ID_BYTES + _TAG_BYTES)
     if value is None:
         return None
@@ -43,30 +43,30 @@ def verified_id(key: bytes, purpose: Purpose, text: str) -> bytes | None:
 
 
 def password_mark(password_hash: str) -> str:
-    """What tells that a password is still the same: a token bound to it ends with it."""
+    """Return the fingerprint of a password hash. A token that is bound to it ends when the password changes."""
     return hmac.digest(password_hash.encode(), b"mark", "sha256").hex()
 
 
 def reset_token(key: bytes, person_id: bytes, *, expires_at: int, mark: str) -> str:
-    """The token with which a person who has forgotten a password may set another until an instant (Unix ms)."""
-    head = person_id + expires_at.to_bytes(_INSTANT_BYTES, "big")
-    return _text(head + _tag(key, Purpose.RESET, head + mark.encode()))
+    """Return a token to reset a password until a time (Unix ms)."""
+    content = person_id + expires_at.to_bytes(_TIMESTAMP_BYTES, "big")
+    return _text(content + _tag(key, Purpose.RESET, content + mark.encode()))
 
 
 def parse_reset_token(text: str) -> tuple[bytes, int] | None:
-    """Whom a reset's token is for and when it ends, as it says itself; None for what is none."""
-    value = _bytes(text, _ID_BYTES + _INSTANT_BYTES + _TAG_BYTES)
+    """Return the person and the expiry of a reset token without verification; None if it is malformed."""
+    value = _bytes(text, _ID_BYTES + _TIMESTAMP_BYTES + _TAG_BYTES)
     if value is None:
         return None
-    return value[:_ID_BYTES], int.from_bytes(value[_ID_BYTES : _ID_BYTES + _INSTANT_BYTES], "big")
+    return value[:_ID_BYTES], int.from_bytes(value[_ID_BYTES : _ID_BYTES + _TIMESTAMP_BYTES], "big")
 
 
 def is_valid_reset_token(key: bytes, text: str, mark: str) -> bool:
-    """Whether a reset's token is true, and of the password that has this mark."""
-    stated = parse_reset_token(text)
-    if stated is None:
+    """Whether a reset token is authentic and belongs to the password with this fingerprint."""
+    claimed = parse_reset_token(text)
+    if claimed is None:
         return False
-    return hmac.compare_digest(text, reset_token(key, stated[0], expires_at=stated[1], mark=mark))
+    return hmac.compare_digest(text, reset_token(key, claimed[0], expires_at=claimed[1], mark=mark))
 
 
 def _tag(key: bytes, purpose: Purpose, content: bytes) -> bytes:
@@ -84,5 +84,5 @@ def _bytes(text: str, length: int) -> bytes | None:
         value = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         return None
-    # The last character of base64 may carry bits that mean nothing: one token has one text.
+    # The last base64 character may carry unused bits. Each token has only one valid text.
     return value if len(value) == length and _text(value) == text else None

@@ -176,7 +176,7 @@ class HealthMonitor:
 
     async def _step(self, endpoint: LiveEndpoint) -> None:
         now = self._clock.now_ms()
-        step = endpoint.health.step(now, self._rule)
+        step = endpoint.health.next_action(now, self._rule)
         # It may have become another process's since it was found.
         if step is None or not endpoint.takes_deliveries or not self._shards.owns(endpoint.seq):
             return
