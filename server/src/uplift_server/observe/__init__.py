@@ -1,1 +1,1 @@
-"""What the server tells about itself: log lines here, figures and traces beside them."""
+"""Observability: logs, metrics and traces."""

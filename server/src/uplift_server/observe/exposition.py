@@ -1,6 +1,6 @@
-"""Metrics as Prometheus reads them, in its own format or as OpenMetrics, whichever is asked for.
+"""Prometheus and OpenMetrics output.
 
-Loaded with the first request for metrics: most servers are never asked.
+Imported with the first request for metrics.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,23 +25,23 @@ from uplift_server.observe.snapshot import Snapshot
 
 
 def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """All metrics, and their content type, for a request's `Accept`."""
+    """Return all metrics and their content type, for a request's `Accept` header."""
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
-    # Memory, processor time, open files and the start of this process, under names that all programs share.
+    # Memory, CPU time, open files and start time of this process, under standard names.
     ProcessCollector(registry=registry)
     return encode(registry), content_type
 
 
 class _Collector(Collector):
-    """The table of metrics, with the values of one snapshot."""
+    """The metrics of one snapshot."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Family]:
-        """Every metric that is known now."""
+        """Yield every metric that has a value."""
         for metric in METRICS:
             value = metric.value(self._snapshot)
             if value is not None:
@@ -70,7 +70,7 @@ def _family(metric: Metric, value: float | Histogram | Mapping[str, float] | Map
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """How many values there were up to each bound."""
+    """Return the cumulative counts by bound."""
     counts = accumulate(histogram.counts)
     bounds = [str(bound / histogram.per_second) for bound in histogram.bounds]
     return list(zip([*bounds, "+Inf"], map(float, counts), strict=True))

@@ -1,4 +1,4 @@
-"""The thread that writes the log, behind a bounded queue: the event loop never waits for the reader of the log."""
+"""The thread that writes the log, behind a bounded queue, so that the event loop never waits for the reader."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, TextIO, cast
 import structlog
 
 LINES_WAITING_MAX: Final = 20_000
-"""Lines in the queue, about 15 MiB. Further lines are dropped and counted."""
+"""Limit of queued lines, about 15 MiB. Further lines are dropped and counted."""
 TEXT_BYTES_PER_LINE: Final = 1024
 """A longer text counts as several lines, so that LINES_WAITING_MAX also bounds the bytes."""
 GATHER_SECONDS: Final = 0.025
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class LogWriter:
-    """Writes lines to a stream in the order in which they were queued. Every thread may use it."""
+    """Writes lines to a stream in the order of the queue. Thread-safe."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -1,11 +1,9 @@
-"""Ordinary log lines, on standard error: readable on a terminal, one JSON object a line elsewhere.
+r"""Log lines on standard error: readable on a terminal, otherwise one JSON object per line.
 
-With the form `none` only warnings and errors are written, readable.
-
-Every line has `at` (UTC, in ms), `level` and `message` first, and then whatever the caller adds as keywords. Bodies,
-secrets and keys are no keywords: as a net below that rule, values under names that sound secret are masked.
-
-A line that cannot be written is dropped: whoever logs, above all the loops of the engine, goes on.
+The format `none` writes only warnings and errors, readable.
+Every line starts with `at` (UTC, in ms), `level` and `message`, followed by the caller's fields. Never log bodies,
+secrets or keys. As a safety net, values of fields with such names are masked.
+A line that cannot be written is dropped, so that callers continue.
 """
 
 import contextlib
@@ -27,19 +25,20 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""After which a library's warning is written again; in between only counted, for clients may provoke them at will."""
+"""A library's warning is written again after this time. In between, it is only counted, because clients may cause
+many."""
 WARNINGS_KNOWN_MAX: Final = 1_000
 
 LogFormat = Literal["console", "json", "none"]
 
 
 def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
-    """Send the lines of this process, and the warnings of libraries, to a stream (standard error by default)."""
-    target = _Unfailing(sys.stderr if stream is None else stream)
+    """Send the log lines of this process, and the warnings of libraries, to a stream (default: standard error)."""
+    target = _TolerantStream(sys.stderr if stream is None else stream)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         _masked,
-        _begun,
+        _reordered,
     ]
     if log_format == "json":
         ending: list[structlog.typing.Processor] = [
@@ -52,7 +51,7 @@ def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
                 colors=supports_color(target),
                 event_key="message",
                 timestamp_key="at",
-                # The default one shows local variables, among them secrets and bodies.
+                # The default formatter shows local variables, such as secrets and bodies.
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
@@ -72,8 +71,8 @@ def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
-class _Unfailing(io.TextIOBase):
-    """A stream that drops what its own one refuses: a closed pipe or a full disk."""
+class _TolerantStream(io.TextIOBase):
+    """A stream that ignores failed writes: a closed pipe or a full disk."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -92,7 +91,7 @@ class _Unfailing(io.TextIOBase):
 
 
 def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
-    """A filter that lets each warning through once in REPEAT_SECONDS, with the number of those held back."""
+    """Return a filter that passes each warning once in REPEAT_SECONDS, with the number of suppressed ones."""
     held: dict[str, tuple[float, int]] = {}
 
     def passes(record: logging.LogRecord) -> bool:
@@ -114,12 +113,12 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 
 def supports_color(stream: TextIO | io.TextIOBase) -> bool:
-    """Whether colours may be written to a stream: a terminal whose user did not say NO_COLOR."""
+    """Whether a stream is a terminal that supports colors, and the user did not set NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _begun(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The line with what all lines begin with: the lines of attempts have it in the same order and form."""
+def _reordered(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put the common fields first, in the same order and format as in attempt lines."""
     level, message = line.pop("level"), line.pop("event")
     at = format_timestamp(time.time_ns() // 1_000_000)
     return {"at": at, "level": level, "message": message, **line}

@@ -1,4 +1,4 @@
-"""What a process tells of itself at one moment, as metrics are made of it."""
+"""The state of a process at one moment, as the source of metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from uplift_server.observe.counters import EngineCounters, StoreCounters
 
 @dataclass(frozen=True, slots=True)
 class DatabaseReading:
-    """What was read from the database, for all processes together. Instants are Unix ms."""
+    """Values from the database, for all processes together. Times are Unix ms."""
 
     read_at: int
     waiting: Mapping[str, int]
     """Deliveries by kind, each counted up to a limit."""
     pending: int
-    """All that have not ended and are not held, as they are counted."""
+    """Deliveries that are neither ended nor held."""
     oldest_due_at: Mapping[str, int | None]
-    """Since when the oldest waits, by what holds it up."""
+    """Due time of the oldest waiting delivery, by cause of the delay."""
     emails_waiting: int
     oldest_email_at: int | None
     replays: Mapping[str, int]
-    """Those that are not finished, by state."""
+    """Unfinished replays by state."""
     oldest_event_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Where the database lies, in bytes."""
+    """The database's size and disk, in bytes."""
 
     database: int
     free: int
@@ -35,13 +35,13 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything. `at` is Unix ms."""
+    """All values. `at` is Unix ms."""
 
     at: int
     version: str
     python: str
     revision: str
-    """Of the database's schema."""
+    """Of the database schema."""
     engine: EngineCounters
     store: StoreCounters
     writes_waiting: int
@@ -52,15 +52,15 @@ class Snapshot:
     sending_stopped: bool
     accounts: int
     endpoints: Mapping[str, int]
-    """By state, enabled ones by their health."""
+    """By state; enabled ones by health."""
     processes: Mapping[str, int]
-    """Those that share the database and work, by role."""
+    """Active processes on the database, by role."""
     probed: int
     mass_failure: bool
     log_lines_dropped: int
     disk: Disk | None
-    """None: the database is elsewhere."""
+    """None if the database is on another machine."""
     stored: DatabaseReading | None
-    """None: the database does not answer."""
+    """None if the database does not respond."""
     store_up: bool
-    """Whether it did when it was asked last."""
+    """Whether the database responded to the last request."""

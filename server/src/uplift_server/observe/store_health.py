@@ -1,4 +1,4 @@
-"""Whether reads and writes of a database succeed, as its engine notes from real traffic."""
+"""Whether reads and writes of a database succeed, from real traffic."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,8 @@ import structlog
 WRITE_STALLED_S: Final = 3.0
 """How long a transaction may run. A SQLite connection waits 2 s for a lock of another program."""
 WRITE_FAILED_S: Final = 5.0
-"""How long a failed write counts at least. On a nearly full disk, small writes succeed between failing large ones."""
+"""The minimum time that a failed write counts. On a nearly full disk, small writes succeed between failing large
+ones."""
 READ_FAILED_S: Final = 60.0
 """How long a failed read counts if the same read has not succeeded since."""
 LOG_EVERY_S: Final = 60.0
@@ -28,7 +29,7 @@ class Trouble:
 
 
 class StoreHealth:
-    """The latest outcomes. Written by the threads of an engine, read by the event loop."""
+    """The latest results. Written by the threads of an engine, read by the event loop."""
 
     def __init__(self) -> None:
         self.written_at = float("-inf")
@@ -36,12 +37,12 @@ class StoreHealth:
         self.writing_since: float | None = None
         """When the current transaction began (monotonic, s)."""
         self.writer_ended = False
-        """Whether the thread that writes has ended and not been restarted."""
+        """Whether the thread that writes has ended and was not restarted."""
         self._write: tuple[float, Trouble] | None = None
         """The latest failed write, until another one succeeds."""
         self._reads: dict[str, tuple[float, Trouble]] = {}
         self._logged: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._unrecovered: set[str] = set()
         """Logged failures whose recovery is not logged yet."""
 
     def note_write(self) -> None:
@@ -49,25 +50,25 @@ class StoreHealth:
         self.written_at = time.monotonic()
         if self._write is not None and self.written_at - self._write[0] >= WRITE_FAILED_S:
             self._write = None
-            if self._is_told(""):
+            if self._was_logged(""):
                 _log.warning("database writes recovered")
 
     def note_failed_write(self, trouble: Trouble, error: BaseException) -> None:
         """Note a failed transaction."""
         self._write = (time.monotonic(), trouble)
-        if self._is_to_be_logged(""):
+        if self._should_log(""):
             _log.error("database write failed", cause=trouble.cause, error=str(error))
 
     def note_read(self, name: str) -> None:
         """Note a successful read."""
-        if self._reads and self._reads.pop(name, None) is not None and self._is_told(name):
+        if self._reads and self._reads.pop(name, None) is not None and self._was_logged(name):
             _log.warning("database read recovered", read=name)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
         """Note a failed read. Without `trouble`, the fault is the read's, not the database's."""
         if trouble is not None:
             self._reads[name] = (time.monotonic(), trouble)
-        if self._is_to_be_logged(name):
+        if self._should_log(name):
             _log.error("database read failed", read=name, cause=trouble and trouble.cause, error=str(error))
 
     def has_written_within(self, seconds: float) -> bool:
@@ -90,20 +91,20 @@ class StoreHealth:
                 return f"Reads of the database fail: {trouble.cause}. {trouble.how_to_fix}"
         return None
 
-    def _is_to_be_logged(self, key: str) -> bool:
+    def _should_log(self, key: str) -> bool:
         now = time.monotonic()
         if now - self._logged.get(key, float("-inf")) < LOG_EVERY_S:
             return False
         self._logged[key] = now
-        self._told.add(key)
+        self._unrecovered.add(key)
         return True
 
-    def _is_told(self, key: str) -> bool:
-        told = key in self._told
-        self._told.discard(key)
-        return told
+    def _was_logged(self, key: str) -> bool:
+        logged = key in self._unrecovered
+        self._unrecovered.discard(key)
+        return logged
 
 
-def name_of(verb: Callable[..., object]) -> str:
+def name_of(function: Callable[..., object]) -> str:
     """The name of a read in the log: its function, or the function that contains it."""
-    return f"{verb.__module__.removeprefix('uplift_server.')}.{verb.__qualname__.partition('.<locals>')[0]}"
+    return f"{function.__module__.removeprefix('uplift_server.')}.{function.__qualname__.partition('.<locals>')[0]}"

@@ -1,4 +1,4 @@
-"""What traces are made of, as whoever notes it hands it over; `observe.tracing` alone knows OpenTelemetry."""
+"""Records of traces. Only `observe.tracing` imports OpenTelemetry."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
@@ -7,11 +7,11 @@ from uplift_server.core.http.trace_context import TraceContext
 from uplift_server.observe.attempt_log import AttemptLine
 
 REMEDY_WITHOUT_PACKAGES: Final = "install the server with its extra `otel` (uplift-webhooks-server[otel]), or remove it"
-"""What to do where OpenTelemetry is not installed, and a variable asks for it."""
+"""How to fix a missing OpenTelemetry package."""
 
 
 class AcceptedEvent(NamedTuple):
-    """An event that was stored. Instants are Unix ns."""
+    """A stored event. Times are Unix ns."""
 
     id: bytes
     type: str
@@ -19,23 +19,23 @@ class AcceptedEvent(NamedTuple):
     began_at: int
     ended_at: int
     sender_span: TraceContext | None
-    """The span it was sent in, where its sender told."""
+    """The sender's span, if known."""
     repeated: bool
-    """Whether it had been stored before."""
+    """Whether it was stored before."""
 
 
 class EndedAttempt(NamedTuple):
-    """An attempt, and the span its event was sent in."""
+    """An attempt, and the span of its event's sender."""
 
     line: AttemptLine
     sender_span: TraceContext | None
 
 
 class Tracer(Protocol):
-    """Where spans go."""
+    """The destination of spans."""
 
     def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
-        """Make spans; they are sent later. Takes a while, so it is called in a thread, one call at a time."""
+        """Create spans, to be sent later. Slow: called in a thread, one call at a time."""
 
     def close(self) -> None:
-        """Send what waits. Blocks, perhaps for long."""
+        """Send waiting spans. May block for long."""

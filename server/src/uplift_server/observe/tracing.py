@@ -1,8 +1,8 @@
-"""Traces for OpenTelemetry: a span for every accepted event, and one for each attempt below it.
+"""OpenTelemetry traces: a span for every accepted event, and a child span for each attempt.
 
-Loaded only where traces are switched on, with the packages of the extra `otel`. What the standard has variables for
-(headers, sampler, batches, time-outs, the resource) its SDK reads from the environment itself. Spans hold ids,
-outcomes and codes: no URL, which may have a token in it, and nothing that anybody sent or answered.
+Imported only if traces are enabled, with the packages of the extra `otel`. The SDK reads the standard environment
+variables itself (headers, sampler, batches, timeouts, resource). Spans contain IDs, outcomes and codes; no URLs, which
+may contain tokens, and no bodies.
 """
 
 import os
@@ -46,10 +46,10 @@ _TEST: Final = Trigger.TEST.text
 
 
 class OtlpTracer:
-    """Makes spans and sends them over OTLP/HTTP, in batches, from a thread of the SDK's."""
+    """Creates spans and sends them over OTLP/HTTP, in batches, from a thread of the SDK."""
 
     def __init__(self, endpoint: str | None) -> None:
-        """`endpoint` is the collector's base URL; without one, the standard's variables name it."""
+        """`endpoint` is the collector's base URL; None: the standard variables name it."""
         self._ids = _ChosenIds()
         ours = Resource({"service.name": SERVICE, "service.version": __version__, "process.pid": os.getpid()})
         self._provider = TracerProvider(
@@ -60,19 +60,19 @@ class OtlpTracer:
         self._tracer = self._provider.get_tracer("uplift_server", __version__)
 
     def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
-        """See Tracer."""
+        """Create spans."""
         for event in events:
             self._event(event)
         for attempt in attempts:
             self._attempt(attempt.line, attempt.sender_span)
 
     def close(self) -> None:
-        """See Tracer."""
+        """Send waiting spans."""
         self._provider.shutdown()
 
     def _event(self, event: AcceptedEvent) -> None:
         own = self._own(event.id, event.sender_span)
-        # One that had been stored before has its span already.
+        # A repeated event already has its span.
         self._ids.choose(own.trace_id, None if event.repeated else own.span_id)
         span = self._tracer.start_span(
             ACCEPT,
@@ -91,7 +91,7 @@ class OtlpTracer:
     def _attempt(self, line: AttemptLine, sender_span: TraceContext | None) -> None:
         own = self._own(uuid.UUID(line.event).bytes, sender_span)
         self._ids.choose(own.trace_id, None)
-        # Nobody sent such an event, so there is no span it could be below.
+        # The server created the event, so there is no parent span.
         alone = line.type == WEBHOOK_CREATED or line.trigger == _TEST
         began_at = line.at * _NS_PER_MS
         attributes: dict[str, AttributeValue] = {
@@ -117,7 +117,7 @@ class OtlpTracer:
         span.end(began_at + int(line.duration_ms * _NS_PER_MS))
 
     def _own(self, event_id: bytes, sender_span: TraceContext | None) -> TraceContext:
-        """The span of an event, which its attempts are below."""
+        """Return the span of an event, the parent of its attempts."""
         own = event_span(event_id, sender_span, sampled=True)
         if sender_span is not None:
             return own
@@ -126,22 +126,22 @@ class OtlpTracer:
 
 
 class _ChosenIds(RandomIdGenerator):
-    """Gives the next span the ids that were chosen for it."""
+    """An ID generator that returns given IDs."""
 
     def __init__(self) -> None:
         self._trace_id = 0
         self._span_id: int | None = None
 
     def choose(self, trace_id: int, span_id: int | None) -> None:
-        """For the next one; without a span's id it is random."""
+        """Set the IDs of the next span. Without a span ID, it is random."""
         self._trace_id, self._span_id = trace_id, span_id
 
     def generate_trace_id(self) -> int:
-        """See IdGenerator."""
+        """Return the given trace ID."""
         return self._trace_id
 
     def generate_span_id(self) -> int:
-        """See IdGenerator."""
+        """Return the given span ID, or a random one."""
         return self._span_id or super().generate_span_id()
 
 
