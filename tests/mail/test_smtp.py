@@ -79,7 +79,7 @@ async def test_a_server_that_does_not_offer_starttls_gets_no_password(postbox: P
     postbox.open(login=True)
     failure = await failing(relay(f"smtp://{LOGIN}127.0.0.1", postbox.port))
     assert "does not offer STARTTLS" in failure.cause
-    assert not failure.for_good
+    assert not failure.permanent
     assert postbox.passwords == []
     assert "MAIL" not in postbox.said
 
@@ -108,7 +108,7 @@ async def test_a_wrong_password_is_told_as_the_operators_to_correct(postbox: Pos
     postbox.open(starttls=authority.server("127.0.0.1"), login=True)
     failure = await failing(relay("smtp://uplift:wrong@127.0.0.1", postbox.port, authority.file))
     assert "refuses the login: 535" in failure.cause
-    assert not failure.for_good
+    assert not failure.permanent
 
 
 async def test_a_server_without_logins_is_told_apart(postbox: Postbox, authority: Authority) -> None:
@@ -125,29 +125,29 @@ async def test_tls_towards_a_port_without_it_is_told_apart(postbox: Postbox) -> 
 
 
 @pytest.mark.parametrize(
-    ("answer", "for_good"), [("550 no such user here", True), ("450 busy", False), ("530 log in first", False)]
+    ("answer", "permanent"), [("550 no such user here", True), ("450 busy", False), ("530 log in first", False)]
 )
-async def test_a_refused_recipient(postbox: Postbox, answer: str, for_good: bool) -> None:
+async def test_a_refused_recipient(postbox: Postbox, answer: str, permanent: bool) -> None:
     postbox.refuse_recipient = lambda _: answer
     postbox.open()
     failure = await failing(relay("smtp://127.0.0.1", postbox.port))
     assert answer in failure.cause
-    assert (failure.for_good, failure.disconnected) == (for_good, False)
+    assert (failure.permanent, failure.disconnected) == (permanent, False)
 
 
-async def test_a_refused_sender_is_never_for_good_since_it_is_ours(postbox: Postbox) -> None:
+async def test_a_refused_sender_is_never_permanent_since_it_is_ours(postbox: Postbox) -> None:
     postbox.refuse_sender = "553 not yours"
     postbox.open()
     failure = await failing(relay("smtp://127.0.0.1", postbox.port))
-    assert not failure.for_good
+    assert not failure.permanent
     assert "UPLIFT_MAIL_FROM" in failure.remedy
 
 
-@pytest.mark.parametrize(("answer", "for_good"), [("554 looks like spam", True), ("451 later", False)])
-async def test_a_refused_message(postbox: Postbox, answer: str, for_good: bool) -> None:
+@pytest.mark.parametrize(("answer", "permanent"), [("554 looks like spam", True), ("451 later", False)])
+async def test_a_refused_message(postbox: Postbox, answer: str, permanent: bool) -> None:
     postbox.refuse_message = lambda _: answer
     postbox.open()
-    assert (await failing(relay("smtp://127.0.0.1", postbox.port))).for_good is for_good
+    assert (await failing(relay("smtp://127.0.0.1", postbox.port))).permanent is permanent
 
 
 async def test_the_connection_takes_the_next_message_after_a_refused_one(postbox: Postbox) -> None:
@@ -165,7 +165,7 @@ async def test_a_server_that_takes_its_leave_is_left(postbox: Postbox) -> None:
     postbox.refuse_recipient = lambda _: "421 going down"
     postbox.open()
     failure = await failing(relay("smtp://127.0.0.1", postbox.port))
-    assert (failure.for_good, failure.disconnected) == (False, True)
+    assert (failure.permanent, failure.disconnected) == (False, True)
 
 
 async def test_what_a_server_says_cannot_steer_a_terminal_and_is_short(postbox: Postbox) -> None:
@@ -201,7 +201,7 @@ async def test_one_deadline_covers_a_whole_message(postbox: Postbox, step: str) 
     postbox.hang_at = step
     postbox.open()
     failure = await failing(relay("smtp://127.0.0.1", postbox.port, seconds=0.3))
-    assert (failure.for_good, failure.disconnected) == (False, True)
+    assert (failure.permanent, failure.disconnected) == (False, True)
     assert postbox.received == []
 
 
@@ -231,7 +231,7 @@ async def test_a_hurry_shortens_what_is_under_way_and_what_comes(postbox: Postbo
     while "DATA" not in postbox.said:
         await asyncio.sleep(0.01)
     began = time.monotonic()
-    slow.hurry(0.2)
+    slow.shorten_timeout(0.2)
     await under_way
     await failing(slow)
     assert time.monotonic() - began < 10
@@ -276,4 +276,4 @@ async def test_a_server_that_does_not_want_us_is_told_in_its_words(said: list[by
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         failure = await failing(relay("smtp://127.0.0.1", server.sockets[0].getsockname()[1]))
     assert cause in failure.cause
-    assert (failure.for_good, failure.disconnected) == (False, True)
+    assert (failure.permanent, failure.disconnected) == (False, True)

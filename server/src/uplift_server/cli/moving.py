@@ -9,7 +9,7 @@ from typing import Final
 
 from uplift_server.cli.session import Session
 from uplift_server.config import Config, ConfigError, ConfigProblem
-from uplift_server.config.kinds import POSTGRESQL, SQLITE, InvalidValue, direct_database_url
+from uplift_server.config.parsers import POSTGRESQL, SQLITE, InvalidValue, direct_database_url
 from uplift_server.config.secret_key import NAME, read_key
 from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.sqlite.connection import FileLock

@@ -1,4 +1,4 @@
-"""Every setting of the server, where its value is found, and what may be wrong with it."""
+"""Settings of the server: names, sources and validation."""
 
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.secret_key import check_database, publish_key, secret_key

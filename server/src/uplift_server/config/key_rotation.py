@@ -1,8 +1,8 @@
-"""Replacing the key that seals endpoint secrets.
+"""Rotation of the key that encrypts endpoint secrets.
 
-The new key is on the disk before anything is sealed with it, and takes the old one's place only after everything is. So
-whoever is stopped on the way finds both, each sealed value opens with one of the two, and doing it all again finishes.
-The caller holds the database's lock.
+The new key is stored on disk before it is used, and replaces the old one after everything is encrypted with it. After
+an interruption, both keys exist, each value decrypts with one of them, and another rotation finishes the work. The
+caller holds the database's lock.
 """
 
 import os
@@ -11,25 +11,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from uplift_server.config.problems import ConfigError, ConfigProblem
-from uplift_server.config.secret_key import NAME, cannot, keep_key, make_durable, new_key, read_key
+from uplift_server.config.secret_key import NAME, make_durable, new_key, read_key, storage_error, store_key
 from uplift_server.config.settings import Config
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRotation:
-    """The old key and the new one, as base64."""
+    """The old and the new key, as base64."""
 
     old: str = field(repr=False)
     new: str = field(repr=False)
     path: Path | None
-    """Where the key is kept; None: the operator sets it."""
+    """The file of the key; None: the operator sets it."""
     next_path: Path | None
-    """Where the new one waits to take the old one's place; None: it is not ours to put there, or is there already."""
+    """The file of the new key until the rotation ends; None: the operator stores it, or it is in place."""
 
     def finish(self, now_ms: int) -> Path | None:
-        """Put the new key into its place once everything is sealed with it; where the old one is kept.
+        """Replace the old key, after everything is encrypted with the new one. Return the old key's file.
 
-        Copies of the database made before still need the old one. Raises ConfigError.
+        Earlier copies of the database still need the old key. Raises ConfigError.
         """
         if self.path is None or self.next_path is None:
             return None
@@ -39,26 +39,26 @@ class KeyRotation:
             self.next_path.replace(self.path)
             make_durable(self.path.parent)
         except OSError as error:
-            raise cannot(f"be put into {self.path}", error) from error
+            raise storage_error(f"be put into {self.path}", error) from error
         return kept
 
     def _keep_old(self, now_ms: int) -> Path:
-        """Give the old key's file a second name, unless an earlier try has done so."""
-        assert self.path is not None, "whose key is not ours to keep, keeps it"
+        """Give the old key's file a second name, unless an earlier rotation did."""
+        assert self.path is not None, "the operator stores the key"
         for earlier in self.path.parent.glob(f"{self.path.name}.before-*"):
             if earlier.samefile(self.path):
                 return earlier
-        instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%S")
-        kept = self.path.with_name(f"{self.path.name}.before-{instant}.{now_ms % 1000:03}Z")
+        timestamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%S")
+        kept = self.path.with_name(f"{self.path.name}.before-{timestamp}.{now_ms % 1000:03}Z")
         os.link(self.path, kept)
         return kept
 
 
 def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
-    """Find the old key and the new one, and have the new one on the disk. Raises ConfigError.
+    """Find the old key, and find or create the new one on disk.
 
-    The new one is that of a rotation which was begun and not finished; else that in the operator's file; else one we
-    make, where the key is ours to keep.
+    The new key is that of an unfinished rotation, otherwise that in the operator's file, otherwise a generated one if
+    the server stores its key. Raises ConfigError.
     """
     given = None if new_key_file is None else read_key(new_key_file)
     if config.secret_key is not None:
@@ -72,9 +72,9 @@ def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
         if given == old:
             return KeyRotation(old, old, path, None)
         try:
-            keep_key(next_path, given or new_key())
+            store_key(next_path, given or new_key())
         except OSError as error:
-            raise cannot(f"be kept in {next_path}", error) from error
+            raise storage_error(f"be kept in {next_path}", error) from error
     new = read_key(next_path)
     if given not in (None, new):
         reason = f"is being replaced by the key in {next_path}, and {new_key_file} has another"

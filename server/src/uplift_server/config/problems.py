@@ -1,25 +1,25 @@
-"""What is wrong with a configuration: values, so that all of it can be told at once."""
+"""Configuration problems as values, so that all of them can be shown together."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One thing wrong with the configuration. Holds no secret."""
+    """A configuration problem. Contains no secret."""
 
     name: str
     reason: str
     remedy: str
 
     def __str__(self) -> str:
-        """All of it in one line."""
+        """The problem in one line."""
         return f"{self.name} {self.reason}; {self.remedy}"
 
 
 class ConfigError(Exception):
-    """The configuration is not usable; `problems` has everything that is wrong with it."""
+    """The configuration is not valid. `problems` has all problems."""
 
     def __init__(self, *problems: ConfigProblem) -> None:
-        """Keep the problems in the order in which they should be read."""
+        """Keep the problems in display order."""
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems

@@ -1,4 +1,4 @@
-"""The key that seals endpoint secrets: given by the operator, or made once and kept beside the database."""
+"""The key that encrypts endpoint secrets: set by the operator, or generated and stored beside the database."""
 
 import base64
 import contextlib
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from uplift_server.config.kinds import ENCRYPTION_KEY_BYTES, MAKE_KEY, InvalidValue
-from uplift_server.config.kinds import secret_key as parse
+from uplift_server.config.parsers import ENCRYPTION_KEY_BYTES, MAKE_KEY, InvalidValue
+from uplift_server.config.parsers import secret_key as parse
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import Config
 
@@ -15,11 +15,11 @@ NAME: Final = "UPLIFT_SECRET_KEY"
 
 
 def secret_key(config: Config) -> str:
-    """The sealing key as base64, made and stored at the first start unless it is given.
+    """Return the encryption key as base64. The first start generates and stores it unless it is set.
 
-    To be called before the database is made: one that exists without its key was sealed with another, and a new key
-    would only hide that. A new key is in a draft until `publish_key`. Raises ConfigError, also while the key is being
-    replaced: the database may be sealed with either of the two.
+    Call this before the database is created: an existing database without its key was encrypted with another one, and a
+    new key would hide that. A new key is a draft until `publish_key`. Raises ConfigError, also during a rotation,
+    because either key may be in use.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -38,16 +38,16 @@ def secret_key(config: Config) -> str:
             if not is_missing(database):
                 reason = f"is not set and {path} is missing, but {database} exists"
                 raise ConfigError(ConfigProblem(NAME, reason, f"put the key back into {path}, or set {NAME}"))
-            keep_key(draft, new_key())
+            store_key(draft, new_key())
     except OSError as error:
-        raise cannot(f"be kept in {path}", error) from error
+        raise storage_error(f"be kept in {path}", error) from error
     return read_key(draft)
 
 
 def publish_key(config: Config) -> None:
     """Give a new key its final name, because the database exists now. A key without a database means a lost database.
 
-    A key that has the name already is kept: an operator put it there after a start that failed. Raises ConfigError.
+    An existing key is kept: the operator put it there after a failed start. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)
@@ -58,7 +58,7 @@ def publish_key(config: Config) -> None:
             draft.unlink()
             make_durable(path.parent)
     except OSError as error:
-        raise cannot(f"be kept in {path}", error) from error
+        raise storage_error(f"be kept in {path}", error) from error
 
 
 def check_database(config: Config, *, new: bool = False) -> None:
@@ -71,7 +71,7 @@ def check_database(config: Config, *, new: bool = False) -> None:
         missing = is_missing(path)
         has_key = config.secret_key is None and config.secret_key_path.exists()
     except OSError as error:
-        raise cannot(f"be looked for at {config.secret_key_path}", error) from error
+        raise storage_error(f"be looked for at {config.secret_key_path}", error) from error
     if new and not missing:
         reason = f"asks for an empty database, but {path} exists"
         raise ConfigError(ConfigProblem("--new-database", reason, "leave it out, or move that file away"))
@@ -92,12 +92,12 @@ def _draft(path: Path) -> Path:
 
 
 def new_key() -> str:
-    """A random key as base64."""
+    """Return a random key as base64."""
     return base64.b64encode(os.urandom(ENCRYPTION_KEY_BYTES)).decode("ascii")
 
 
 def read_key(path: Path) -> str:
-    """The key in a file, as base64. Raises ConfigError."""
+    """Return the key in a file, as base64. Raises ConfigError."""
     try:
         text = path.read_text(encoding="ascii").strip()
         parse(text)
@@ -113,8 +113,8 @@ def read_key(path: Path) -> str:
     return text
 
 
-def keep_key(path: Path, key: str) -> None:
-    """Write a key, whole and on the disk, or leave the one that another process wrote meanwhile. Raises OSError."""
+def store_key(path: Path, key: str) -> None:
+    """Write a key atomically and durably, or keep the one that another process has written. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -132,7 +132,7 @@ def keep_key(path: Path, key: str) -> None:
 
 
 def make_durable(directory: Path) -> None:
-    """Have the names in a directory on the disk."""
+    """Sync a directory to disk."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -140,7 +140,7 @@ def make_durable(directory: Path) -> None:
         os.close(handle)
 
 
-def cannot(what: str, error: OSError) -> ConfigError:
-    """What the system refused to do with a key, as a problem of the configuration."""
+def storage_error(what: str, error: OSError) -> ConfigError:
+    """Return a ConfigError for a failed operation on a key file."""
     reason = f"cannot {what}: {error.strerror}"
     return ConfigError(ConfigProblem(NAME, reason, f"make the directory writable, or set {NAME}"))

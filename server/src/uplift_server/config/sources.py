@@ -1,6 +1,6 @@
-"""Where values are found: the environment goes before the file `uplift.toml`, the file before the default.
+"""Sources of settings: the environment overrides `uplift.toml`, which overrides the defaults.
 
-Nothing is guessed: an unknown name or a wrong value stops the start, and everything that is wrong is told at once.
+An unknown name or an invalid value stops the start, with all problems at once.
 """
 
 import difflib
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from uplift_server.config.kinds import InvalidValue, published_addresses, schedule, without_password
+from uplift_server.config.parsers import InvalidValue, published_addresses, schedule, without_password
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import (
     BY_KEY,
     BY_NAME,
     OTHER_TOOLS,
+    OTLP_VARIABLES,
     PREFIX,
     SETTINGS,
-    TRACES_TO,
     Config,
     Setting,
     Value,
@@ -27,23 +27,23 @@ from uplift_server.core.durations import format_duration
 
 FILE_NAME: Final = "uplift.toml"
 LEASE_MARGIN_MS: Final = 15_000
-"""By default, what a lease lasts longer than an attempt may: time to settle a full batch on a slow disk."""
+"""Default margin of a lease over the attempt timeout: time to settle a full batch on a slow disk."""
 LEASE_MARGIN_MS_MIN: Final = 5_000
-"""The least: an attempt that ends at its deadline must be settled before somebody else takes it over."""
+"""Minimum margin: an attempt that times out must be settled before another process takes it."""
 CONNECT_TIMEOUT_MS: Final = 5_000
 VALUE_CHARACTERS_MAX: Final = 4096
 
 
 def find_file(directory: Path) -> Path | None:
-    """The `uplift.toml` of a directory, if it has one."""
+    """Return the `uplift.toml` in a directory, if any."""
     path = directory / FILE_NAME
     return path if path.is_file() else None
 
 
 def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool = False) -> Config:
-    """The configuration from an environment and, if one is named, a file.
+    """Return the configuration from an environment and an optional file.
 
-    `terminal` says whether standard error is one. Raises ConfigError with everything that is wrong.
+    `terminal`: whether standard error is a terminal. Raises ConfigError with all problems.
     """
     problems: list[ConfigProblem] = []
     given = _from_file(file, problems) if file is not None else {}
@@ -65,7 +65,7 @@ def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool
         problems.extend(_contradictions(values))
     if problems:
         raise ConfigError(*problems)
-    given |= {name: ("environment", environ[name]) for name in TRACES_TO if environ.get(name)}
+    given |= {name: ("environment", environ[name]) for name in OTLP_VARIABLES if environ.get(name)}
     return Config(**values, given=given)
 
 
@@ -80,7 +80,7 @@ def _parse(setting: Setting, text: str | None) -> Value:
 
 
 def _derive(values: dict[str, Any], terminal: bool) -> None:
-    """Fill in the defaults that follow from other settings."""
+    """Set the defaults that depend on other settings."""
     if values["public_url"] is None:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(values["host"], values["host"])  # noqa: S104 - compared only
         values["public_url"] = f"http://{f'[{host}]' if ':' in host else host}:{values['port']}"
@@ -93,7 +93,7 @@ def _derive(values: dict[str, Any], terminal: bool) -> None:
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
-    """Values that are right each by itself but not together."""
+    """Return problems with combinations of valid values."""
     if values["connect_timeout_ms"] > values["attempt_timeout_ms"]:
         yield ConfigProblem(
             "UPLIFT_CONNECT_TIMEOUT", "is longer than UPLIFT_ATTEMPT_TIMEOUT, which includes it",
@@ -117,11 +117,11 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
-    """The texts of a file's keys by setting name. A value in TOML's own form is brought to that of the environment."""
+    """Return the values in a file by setting name, converted to the notation of the environment."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        # Both TOML and UTF-8 errors are ValueErrors; neither text holds a value of the file.
+        # TOML and UTF-8 errors are ValueErrors. Neither message contains a value of the file.
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problems.append(ConfigProblem(str(path), f"cannot be read: {reason}", "correct the file, or name another"))
         return {}
@@ -154,7 +154,7 @@ def _text(value: object) -> str | None:
 
 
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
-    """An unknown name, with the known one that is near to it (compared without the prefix, which all share)."""
+    """Return the problem with an unknown name, with the most similar name (compared without the prefix)."""
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)
     remedy = "remove it; `uplift-server config` then lists all there are"
@@ -165,7 +165,7 @@ def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
 
 @dataclass(frozen=True, slots=True)
 class DescribedSetting:
-    """A setting's value and where it came from, for people. Secrets are masked."""
+    """A setting's value and source for display. Secrets are masked."""
 
     setting: Setting
     value: str
@@ -173,7 +173,7 @@ class DescribedSetting:
 
 
 def describe(config: Config) -> list[DescribedSetting]:
-    """Every setting in the table's order."""
+    """Return all settings in the table's order."""
     return [_described(config, setting) for setting in SETTINGS]
 
 

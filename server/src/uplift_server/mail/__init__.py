@@ -1,1 +1,1 @@
-"""Notices to people, by SMTP."""
+"""Emails to people, over SMTP."""

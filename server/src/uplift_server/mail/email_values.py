@@ -1,8 +1,7 @@
-"""The facts of a notice, made fit to be told.
+"""The values of a notification, as safe texts for an email.
 
-URLs, descriptions, account names and parts of the causes are other people's texts: they are made printable and cut
-here, and whatever may hold a secret is taken out. A link that lets somebody in gets its secret part here, which is kept
-nowhere.
+URLs, descriptions, account names and parts of causes come from users or receivers: they are made printable and
+truncated here, and possible secrets are removed. The secret parts of links are created here and stored nowhere.
 """
 
 import re
@@ -19,13 +18,13 @@ URL_CHARACTERS_SHOWN_MAX: Final = 300
 TEXT_CHARACTERS_SHOWN_MAX: Final = 300
 SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
 NAME_CHARACTERS_SHOWN_MAX: Final = 120
-"""Of what an endpoint is called in a subject: host, path and description."""
+"""Limit of an endpoint's name in a subject: host, path and description."""
 PATH_CHARACTERS_SHOWN_MAX: Final = 40
 _DESCRIPTION_CHARACTERS_LEAST: Final = 12
 
 _USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
 _QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
-# A subject is read over shoulders: what may be a token, a code or a parameter is left out of its path.
+# Subjects are visible to bystanders, so parts of a path that may be tokens, codes or parameters are left out.
 _TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -34,40 +33,40 @@ _MONTHS: Final = (
 
 
 class EmailValues:
-    """The facts of a notice as texts that can be shown."""
+    """The values of a notification as texts that can be shown."""
 
-    def __init__(self, facts: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        """`public_url` is where this server is reached; from `link_key` follow the secret parts of links."""
-        self._facts = facts
+    def __init__(self, values: Mapping[str, object], public_url: str, link_key: bytes) -> None:
+        """`public_url` is the URL of this server. `link_key` derives the secret parts of links."""
+        self._values = values
         self._public_url = public_url
         self._link_key = link_key
 
     def text(self, name: str) -> str:
-        """A text of others, in one line."""
+        """Return a text in one line."""
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """A sentence of cause or remedy, which may quote an address, such as the target of a redirect."""
+        """Return a cause or remedy, which may contain a URL, such as the target of a redirect."""
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
-    def instant(self, name: str) -> str:
-        """An instant in words; empty where it is unknown."""
-        value = self._facts.get(name)
-        return instant_words(value) if isinstance(value, int) else ""
+    def time(self, name: str) -> str:
+        """Return a time in words; empty if it is unknown."""
+        value = self._values.get(name)
+        return format_time(value) if isinstance(value, int) else ""
 
     def number(self, name: str) -> int:
-        """A count; 0 where there is none."""
-        value = self._facts.get(name)
+        """Return a count; 0 if there is none."""
+        value = self._values.get(name)
         return value if isinstance(value, int) else 0
 
     @property
     def url(self) -> str:
-        """The endpoint's URL without what may let somebody in."""
+        """The endpoint's URL without parts that may be secret."""
         return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
 
     @property
     def host(self) -> str:
-        """Host and port of the endpoint, by which its owner knows it."""
+        """Host and port of the endpoint."""
         try:
             netloc = urlsplit(self._raw("url")).netloc
         except ValueError:
@@ -76,17 +75,17 @@ class EmailValues:
 
     @property
     def name(self) -> str:
-        """What tells the endpoint from others of its host: the path, and the description as far as there is room."""
-        place = f"{self.host}{self._path}"
-        room = NAME_CHARACTERS_SHOWN_MAX - len(place) - len(" ()")
+        """The name of the endpoint: host, path, and the description if it fits."""
+        name = f"{self.host}{self._path}"
+        space = NAME_CHARACTERS_SHOWN_MAX - len(name) - len(" ()")
         description = self.text("description")
-        if not description or room < _DESCRIPTION_CHARACTERS_LEAST:
-            return place
-        return f"{place} ({_shown(description, room)})"
+        if not description or space < _DESCRIPTION_CHARACTERS_LEAST:
+            return name
+        return f"{name} ({_shown(description, space)})"
 
     @property
     def _path(self) -> str:
-        """The path of the URL, without a final slash; a long one without its middle."""
+        """The path of the URL, without trailing slash; a long one without its middle."""
         try:
             path = urlsplit(self._raw("url")).path
         except ValueError:
@@ -99,14 +98,14 @@ class EmailValues:
 
     @property
     def causes(self) -> tuple[tuple[str, str], ...]:
-        """Each outcome with how many endpoints fail so, the most frequent first."""
-        causes = self._facts.get("causes")
+        """Each outcome with the number of endpoints, the most frequent first."""
+        causes = self._values.get("causes")
         counts = {str(name): n for name, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
         ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
         return tuple((_shown(name, 40).replace("_", " ").capitalize(), counted(n, "endpoint")) for name, n in ordered)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """The endpoint's particulars, and others where they have a value."""
+        """Return the endpoint's details, and further rows that have a value."""
         rows = (
             ("Endpoint", self.text("endpoint")),
             ("URL", self.url),
@@ -118,59 +117,59 @@ class EmailValues:
 
     @property
     def endpoint_link(self) -> tuple[str, str]:
-        """Where the endpoint's page is."""
+        """The endpoint's page."""
         return "Open the endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"
 
     @property
     def home_link(self) -> tuple[str, str]:
-        """Where the server is."""
+        """The dashboard."""
         return "Open Uplift Webhooks", self._public_url
 
     @property
     def invitation_url(self) -> str:
-        """Where an invitation is accepted."""
-        made = token(self._link_key, Purpose.INVITATION, bytes.fromhex(self._raw("invitation")))
-        return Purpose.INVITATION.url(self._public_url, made)
+        """The page to accept an invitation."""
+        link_token = token(self._link_key, Purpose.INVITATION, bytes.fromhex(self._raw("invitation")))
+        return Purpose.INVITATION.url(self._public_url, link_token)
 
     @property
     def reset_url(self) -> str:
-        """Where a new password is set."""
+        """The page to set a new password."""
         person, expires_at = bytes.fromhex(self._raw("person")), self.number("expires_at")
-        made = reset_token(self._link_key, person, expires_at=expires_at, mark=self._raw("mark"))
-        return Purpose.RESET.url(self._public_url, made)
+        link_token = reset_token(self._link_key, person, expires_at=expires_at, mark=self._raw("mark"))
+        return Purpose.RESET.url(self._public_url, link_token)
 
     @property
     def server(self) -> str:
-        """This server, as people know it."""
+        """The URL of this server."""
         return self._public_url
 
     @property
     def contact_closing(self) -> str:
-        """Why a contact of an account gets a mail."""
+        """Why a contact of an account gets the email."""
         return f"You get this mail because you are a contact of {self.text('account') or 'the account'}."
 
     def _raw(self, name: str) -> str:
-        value = self._facts.get(name)
+        value = self._values.get(name)
         return "" if value is None else str(value)
 
 
-def instant_words(ms: int) -> str:
-    """`21 November 2026, 14:05 UTC` of a Unix time in ms."""
+def format_time(ms: int) -> str:
+    """Format a Unix time in ms as `21 November 2026, 14:05 UTC`."""
     at = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{at.day} {_MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 endpoint`, `2 endpoints`."""
+    """Return `1 endpoint`, `2 endpoints`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _shown(text: str, characters_max: int) -> str:
-    """A text of others in one printable line."""
+    """Return a text in one printable line, truncated."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= characters_max else f"{line[: characters_max - 1]}…"
 
 
 def _without_secrets(text: str) -> str:
-    """A text without the parts of its URLs that may let somebody in: user, password, query and fragment."""
+    """Remove user, password, query and fragment from the URLs in a text."""
     return _QUERY.sub("?…", _USERINFO.sub("", text))

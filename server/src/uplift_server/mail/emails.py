@@ -1,7 +1,6 @@
-"""What each notice says: the words of its mail, once for both of its forms.
+"""The words of each notification, for both forms of its email.
 
-No mail has the body of a request or an answer in it. A link that lets somebody in stands in the mails that are about
-nothing else.
+No email contains the body of a request or response. Links with tokens are only in the emails about them.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,32 +13,32 @@ from uplift_server.mail.email_values import EmailValues, counted
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """The words of a mail. Every text is one line, printable, and no HTML."""
+    """The words of an email. Every text is one printable line without HTML."""
 
     subject: str
     title: str
     opening: tuple[str, ...]
-    """Paragraphs: what happened, and what will."""
+    """Paragraphs: what happened and what follows."""
     details: tuple[tuple[str, str], ...]
     """Labels and values."""
     steps: tuple[str, ...]
-    """What to do now."""
+    """How to fix the problem."""
     link: tuple[str, str]
-    """A label and a URL."""
+    """Label and URL."""
     closing: str
-    """Why it was sent."""
+    """Why the reader gets the email."""
 
 
-def compose_email(notice: Notification, public_url: str, link_key: bytes) -> Email:
-    """The words of a notice; `public_url` is where this server is reached, without a final slash.
+def compose_email(notification: Notification, public_url: str, link_key: bytes) -> Email:
+    """Return the words of a notification. `public_url` is the URL of this server, without trailing slash.
 
-    From `link_key` follow the secret parts of links.
+    `link_key` derives the secret parts of links.
     """
-    return _WORDING[notice.kind](EmailValues(notice.facts, public_url, link_key))
+    return _WORDING[notification.kind](EmailValues(notification.facts, public_url, link_key))
 
 
 def compose_test_email(public_url: str) -> Email:
-    """A mail that only shows that mail arrives."""
+    """Return a test email for the mail server."""
     return Email(
         subject="Mail from Uplift Webhooks arrives",
         title="Mail from Uplift Webhooks arrives",
@@ -54,67 +53,67 @@ def compose_test_email(public_url: str) -> Email:
 _OPERATOR_CLOSING: Final = "You get this mail because UPLIFT_OPERATOR_EMAIL of this server is your address."
 
 
-def _warned(facts: EmailValues) -> Email:
-    disabled_at = facts.instant("disable_at")
-    since = facts.instant("failing_since")
-    subject = f"Webhooks to {facts.name} are failing"
+def _warned(values: EmailValues) -> Email:
+    disabled_at = values.time("disable_at")
+    since = values.time("failing_since")
+    subject = f"Webhooks to {values.name} are failing"
     consequence = "If nothing changes, the endpoint will be disabled."
     if disabled_at:
         subject += f" and will be switched off on {disabled_at.partition(',')[0]}"
         consequence = f"Unless an event gets through before {disabled_at}, the endpoint will be disabled then."
     return Email(
         subject=subject,
-        title=f"{facts.name} does not accept our webhooks",
+        title=f"{values.name} does not accept our webhooks",
         opening=(
             (
                 f"Your endpoint has failed since {since or 'some days ago'}: "
-                f"{counted(facts.number('failed_attempts'), 'attempt')} failed and none succeeded."
+                f"{counted(values.number('failed_attempts'), 'attempt')} failed and none succeeded."
             ),
-            *_last_error(facts),
+            *_last_error(values),
             (
                 f"{consequence} Nothing more is sent to a disabled endpoint; its events are held, not lost, until "
                 "you enable it again."
             ),
         ),
-        details=facts.endpoint_details(
+        details=values.endpoint_details(
             ("Failing since", since),
-            ("Failed attempts", f"{facts.number('failed_attempts'):,}"),
+            ("Failed attempts", f"{values.number('failed_attempts'):,}"),
             ("Will be disabled", disabled_at),
         ),
         steps=(
-            *_remedy(facts),
+            *_remedy(values),
             "Send a test from the endpoint's page to see whether it works. Tests do not count.",
             "The first event that your server accepts ends the warning, and we write to you then.",
         ),
-        link=facts.endpoint_link,
-        closing=facts.contact_closing,
+        link=values.endpoint_link,
+        closing=values.contact_closing,
     )
 
 
-def _disabled(facts: EmailValues) -> Email:
-    since = facts.instant("failing_since")
-    failed = facts.number("failed_attempts")
+def _disabled(values: EmailValues) -> Email:
+    since = values.time("failing_since")
+    failed = values.number("failed_attempts")
     by_reason = {
         "failing": f"It has failed since {since or 'some days ago'}: {counted(failed, 'attempt')} failed and none "
         "succeeded. We disabled it.",
         "gone": "Your server answered 410 Gone: this address will not come back. We disabled it.",
         "operator": "The operator of Uplift Webhooks disabled it.",
     }
-    reason = facts.text("reason")
+    reason = values.text("reason")
     return Email(
-        subject=f"Webhooks to {facts.name} have been switched off",
-        title=f"Nothing more is sent to {facts.name}",
+        subject=f"Webhooks to {values.name} have been switched off",
+        title=f"Nothing more is sent to {values.name}",
         opening=(
             f"Your endpoint is disabled. {by_reason.get(reason, '')}".strip(),
-            *_last_error(facts),
+            *_last_error(values),
             "Its events are held from now on, and so is what was still to be sent: nothing of that is lost.",
         ),
-        details=facts.endpoint_details(
+        details=values.endpoint_details(
             ("Failing since", since),
             ("Failed attempts", f"{failed:,}" if failed else ""),
         ),
         steps=(
-            *_remedy(facts),
+            *_remedy(values),
             *(("Ask the operator why, and whether you may enable it.",) if reason == "operator" else ()),
             "Send a test from the endpoint's page: that works while it is disabled.",
             (
@@ -122,16 +121,16 @@ def _disabled(facts: EmailValues) -> Email:
                 "more of its events."
             ),
         ),
-        link=facts.endpoint_link,
-        closing=facts.contact_closing,
+        link=values.endpoint_link,
+        closing=values.contact_closing,
     )
 
 
-def _recovered(facts: EmailValues) -> Email:
-    since, at = facts.instant("failed_since"), facts.instant("recovered_at")
+def _recovered(values: EmailValues) -> Email:
+    since, at = values.time("failed_since"), values.time("recovered_at")
     return Email(
-        subject=f"Webhooks to {facts.name} arrive again",
-        title=f"{facts.name} accepts our webhooks again",
+        subject=f"Webhooks to {values.name} arrive again",
+        title=f"{values.name} accepts our webhooks again",
         opening=(
             f"Your endpoint accepted an event{f' on {at}' if at else ''}. "
             + (f"It had failed since {since}." if since else "It had failed for days."),
@@ -140,18 +139,18 @@ def _recovered(facts: EmailValues) -> Email:
                 "schedule says."
             ),
         ),
-        details=facts.endpoint_details(("Failed since", since), ("Works again since", at)),
+        details=values.endpoint_details(("Failed since", since), ("Works again since", at)),
         steps=(
             "Nothing has to be done.",
             "Deliveries whose attempts were all spent are marked failed: send those again from the endpoint's page.",
         ),
-        link=facts.endpoint_link,
-        closing=facts.contact_closing,
+        link=values.endpoint_link,
+        closing=values.contact_closing,
     )
 
 
-def _mass_failure_began(facts: EmailValues) -> Email:
-    failing, attempted = facts.number("endpoints"), facts.number("attempted")
+def _mass_failure_began(values: EmailValues) -> Email:
+    failing, attempted = values.number("endpoints"), values.number("attempted")
     return Email(
         subject=f"{failing:,} of {attempted:,} endpoints began to fail at once",
         title="Many endpoints fail at once",
@@ -166,10 +165,10 @@ def _mass_failure_began(facts: EmailValues) -> Email:
             ),
         ),
         details=(
-            *_rows(("Since", facts.instant("since"))),
+            *_rows(("Since", values.time("since"))),
             ("Began to fail", counted(failing, "endpoint")),
             ("Attempted in 24 hours", counted(attempted, "endpoint")),
-            *facts.causes,
+            *values.causes,
         ),
         steps=(
             "Run uplift-server doctor on the server: it tries DNS, the way out and the certificates it trusts.",
@@ -179,20 +178,20 @@ def _mass_failure_began(facts: EmailValues) -> Email:
             ),
             "Look at single attempts with uplift-server deliveries: each has its error.",
         ),
-        link=facts.home_link,
+        link=values.home_link,
         closing=_OPERATOR_CLOSING,
     )
 
 
-def _mass_failure_ended(facts: EmailValues) -> Email:
-    still = facts.number("still_failing")
-    since, ended_at = facts.instant("since"), facts.instant("ended_at")
+def _mass_failure_ended(values: EmailValues) -> Email:
+    still = values.number("still_failing")
+    since, ended_at = values.time("since"), values.time("ended_at")
     return Email(
         subject="The mass failure of endpoints has ended",
         title="Enough endpoints answer again",
         opening=(
             (
-                f"The failing of {counted(facts.number('endpoints'), 'endpoint')}{_after(' since ', since)} has ended"
+                f"The failing of {counted(values.number('endpoints'), 'endpoint')}{_after(' since ', since)} has ended"
                 f"{_after(' on ', ended_at)}. {counted(still, 'endpoint')} still {'fails' if still == 1 else 'fail'}."
             ),
             (
@@ -203,37 +202,37 @@ def _mass_failure_ended(facts: EmailValues) -> Email:
         details=_rows(
             ("Began", since),
             ("Ended", ended_at),
-            ("Had failed", counted(facts.number("endpoints"), "endpoint")),
+            ("Had failed", counted(values.number("endpoints"), "endpoint")),
             ("Still failing", counted(still, "endpoint")),
         ),
         steps=("Nothing has to be done. If the cause was not found, look at the attempts of that time.",),
-        link=facts.home_link,
+        link=values.home_link,
         closing=_OPERATOR_CLOSING,
     )
 
 
-def _member_invited(facts: EmailValues) -> Email:
-    account, until = facts.text("account"), facts.instant("expires_at")
+def _member_invited(values: EmailValues) -> Email:
+    account, until = values.text("account"), values.time("expires_at")
     return Email(
         subject=f"You are invited to {account} on Uplift Webhooks",
         title=f"Join {account}",
         opening=(
-            f"{facts.text('invited_by')} invites you to the account {account}, as {facts.text('role')}.",
+            f"{values.text('invited_by')} invites you to the account {account}, as {values.text('role')}.",
             "There you see which webhooks it gets, what was delivered and what was not, and why.",
         ),
-        details=_rows(("Account", account), ("Role", facts.text("role")), ("Accept before", until)),
+        details=_rows(("Account", account), ("Role", values.text("role")), ("Accept before", until)),
         steps=(
             "Open the link, and choose a password; if you sign in there already, give the one you have.",
             "The link is for you alone: whoever has it can join in your place. It works once.",
         ),
-        link=("Accept the invitation", facts.invitation_url),
-        closing=f"You get this mail because somebody gave your address at {facts.server}. If you do not know why, "
+        link=("Accept the invitation", values.invitation_url),
+        closing=f"You get this mail because somebody gave your address at {values.server}. If you do not know why, "
         "nothing has to be done: without you nothing comes of it.",
     )
 
 
-def _password_reset(facts: EmailValues) -> Email:
-    until = facts.instant("expires_at")
+def _password_reset(values: EmailValues) -> Email:
+    until = values.time("expires_at")
     return Email(
         subject="A new password for Uplift Webhooks",
         title="Choose a new password",
@@ -241,13 +240,13 @@ def _password_reset(facts: EmailValues) -> Email:
             "Somebody, probably you, asked for a new password of yours.",
             "Until you choose one, the one you have goes on working.",
         ),
-        details=_rows(("Server", facts.server), ("Works until", until)),
+        details=_rows(("Server", values.server), ("Works until", until)),
         steps=(
             "Open the link, and choose a password. All your sessions end then, wherever they are.",
             "The link is for you alone, and works once. If you did not ask for it, nothing has to be done.",
         ),
-        link=("Choose a new password", facts.reset_url),
-        closing=f"You get this mail because your address was given at {facts.server} as that of a forgotten password.",
+        link=("Choose a new password", values.reset_url),
+        closing=f"You get this mail because your address was given at {values.server} as that of a forgotten password.",
     )
 
 
@@ -262,13 +261,13 @@ _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
 }
 
 
-def _last_error(facts: EmailValues) -> tuple[str, ...]:
-    cause = facts.sentence("cause")
+def _last_error(values: EmailValues) -> tuple[str, ...]:
+    cause = values.sentence("cause")
     return (f"The last error: {cause}",) if cause else ()
 
 
-def _remedy(facts: EmailValues) -> tuple[str, ...]:
-    remedy = facts.sentence("remedy")
+def _remedy(values: EmailValues) -> tuple[str, ...]:
+    remedy = values.sentence("remedy")
     return (remedy,) if remedy else ()
 
 

@@ -1,4 +1,4 @@
-"""Why mail could not be handed over, in words for the operator."""
+"""Why an email could not be sent, in words for the operator."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from uplift_server.core.texts import printable
 if TYPE_CHECKING:
     from aiosmtplib import SMTPResponseException
 
-ANSWER_CHARACTERS_SHOWN_MAX: Final = 200
+RESPONSE_CHARACTERS_SHOWN_MAX: Final = 200
 _AUTHENTICATION_REQUIRED: Final = 530
 
 Step = Literal["sender", "recipient", "message"]
@@ -22,41 +22,41 @@ _REMEDIES: Final[dict[Step, str]] = {
 
 
 class MailNotSent(Exception):
-    """Why mail could not be handed over. Both sentences are for the operator and hold no secret."""
+    """Why an email could not be sent. Both sentences are for the operator and contain no secret."""
 
-    def __init__(self, cause: str, remedy: str, *, for_good: bool = False, disconnected: bool = True) -> None:
-        """`for_good`: another attempt is of no use. `disconnected`: nothing more can be sent over this connection."""
+    def __init__(self, cause: str, remedy: str, *, permanent: bool = False, disconnected: bool = True) -> None:
+        """`permanent`: retries are useless. `disconnected`: the connection cannot send more."""
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy
-        self.for_good = for_good
+        self.permanent = permanent
         self.disconnected = disconnected
 
 
-def refused(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
-    """A message was refused, by what was said last of it."""
-    # What is wrong with the sender or the login is wrong with all mail, until the operator corrects it.
-    for_good = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
-    cause = f"the mail server does not take the {step}: {answer(error)}"
-    return MailNotSent(cause, _REMEDIES[step], for_good=for_good, disconnected=disconnected)
+def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
+    """Return the failure of a rejected message, by its last response."""
+    # A problem with the sender or the login affects all emails until the operator fixes it.
+    permanent = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
+    cause = f"the mail server does not take the {step}: {response_text(error)}"
+    return MailNotSent(cause, _REMEDIES[step], permanent=permanent, disconnected=disconnected)
 
 
 def unreachable(server: str, error: Exception) -> MailNotSent:
-    """The server cannot be talked to, or no longer."""
-    # A server that sends no mail should not carry the library in memory.
+    """Return the failure of a connection."""
+    # Import it only in servers that send emails.
     from aiosmtplib import SMTPResponseException  # noqa: PLC0415
 
-    cause = _root(error)
+    cause = _root_cause(error)
     if isinstance(error, TimeoutError):
         return MailNotSent(f"{server} did not answer in time", "see whether it runs and is reachable")
     if isinstance(error, SMTPResponseException):
-        return _unwelcome(server, error)
+        return _connection_rejected(server, error)
     if isinstance(cause, ssl.SSLError):
         return _no_tls(server, cause)
     if isinstance(cause, socket.gaierror):
         return MailNotSent(f"the host of {server} does not resolve", "correct UPLIFT_SMTP_URL, or DNS")
     if isinstance(cause, OSError) and cause.errno:
-        # Event loops put addresses and lists of errors into the text; the system's own word says it.
+        # Event loops add addresses and lists of errors to the text. The system's message is enough.
         return MailNotSent(
             f"{server} cannot be reached: {os.strerror(cause.errno).lower()}",
             "start it, or correct host and port in UPLIFT_SMTP_URL",
@@ -64,10 +64,10 @@ def unreachable(server: str, error: Exception) -> MailNotSent:
     return MailNotSent(f"{server} ended the connection", "see the mail server's log")
 
 
-def _unwelcome(server: str, error: "SMTPResponseException") -> MailNotSent:
-    if error.code < 0:  # the library's for what it cannot read
+def _connection_rejected(server: str, error: "SMTPResponseException") -> MailNotSent:
+    if error.code < 0:  # the library's code for an invalid response
         return MailNotSent(f"what answers at {server} does not speak SMTP", "correct host and port in UPLIFT_SMTP_URL")
-    return MailNotSent(f"{server} does not want us now: {answer(error)}", "see the mail server's log")
+    return MailNotSent(f"{server} does not want us now: {response_text(error)}", "see the mail server's log")
 
 
 def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
@@ -82,14 +82,14 @@ def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
     )
 
 
-def answer(error: "SMTPResponseException") -> str:
-    """What the server said, in one line."""
+def response_text(error: "SMTPResponseException") -> str:
+    """Return the server's response in one line."""
     text = printable(" ".join(f"{error.code} {error.message}".split()))
-    return text if len(text) <= ANSWER_CHARACTERS_SHOWN_MAX else f"{text[: ANSWER_CHARACTERS_SHOWN_MAX - 1]}…"
+    return text if len(text) <= RESPONSE_CHARACTERS_SHOWN_MAX else f"{text[: RESPONSE_CHARACTERS_SHOWN_MAX - 1]}…"
 
 
-def _root(error: BaseException) -> BaseException:
-    """What the library's error was raised from."""
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the first error of the chain."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

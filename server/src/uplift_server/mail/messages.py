@@ -1,6 +1,6 @@
-"""From the words of a notice to a message: its headers, its text and its HTML.
+"""Rendering of an email as a message: headers, text and HTML.
 
-All of a notice's message follows from the notice, so what is sent again after a crash is the same, byte for byte.
+The message depends only on the notification, so a message that is sent again after a crash is identical.
 """
 
 import textwrap
@@ -22,7 +22,7 @@ LINE_CHARACTERS_MAX: Final = 72
 
 
 class _Policy(EmailPolicy):
-    """SMTP's, which would encode a long Message-ID as if it were words."""
+    """The SMTP policy without folding of a long Message-ID."""
 
     def fold(self, name: str, value: Any) -> str:
         if name.lower() == "message-id":
@@ -37,17 +37,17 @@ _POLICY: Final = _Policy(linesep=SMTP.linesep, max_line_length=SMTP.max_line_len
 
 
 def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
-    """The message, ASCII with CRLF. `message_id` is unique and made of letters and digits; `created_at` is Unix ms."""
+    """Return the message, ASCII with CRLF. `message_id` is unique, letters and digits; `created_at` is Unix ms."""
     made = EmailMessage(policy=_POLICY)
     made["From"] = Address(sender.name, addr_spec=sender.address)
     made["To"] = Address(addr_spec=recipient)
     made["Subject"] = email.subject
     made["Date"] = format_datetime(datetime.fromtimestamp(created_at // 1000, UTC))
     made["Message-ID"] = f"<{message_id}@{sender.address.rpartition('@')[2]}>"
-    # No out-of-office note is wanted in answer (RFC 3834; the second is what Exchange reads).
+    # Suppress out-of-office replies (RFC 3834; the second header is for Exchange).
     made["Auto-Submitted"] = "auto-generated"
     made["X-Auto-Response-Suppress"] = "All"
-    # Every byte is ASCII then, and every line short: no mail server has to be able to do more.
+    # ASCII and short lines work with every mail server.
     made.set_content(plain(email), cte="quoted-printable")
     made.add_alternative(html(email), subtype="html", cte="quoted-printable")
     made.set_boundary(f"={message_id}")
@@ -55,10 +55,10 @@ def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, c
 
 
 def plain(email: Email) -> str:
-    """The words as plain text, complete in itself."""
+    """Return the plain text of an email."""
     parts = [_wrapped(email.title), *map(_wrapped, email.opening)]
     parts.append("What to do now:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in email.steps))
-    # A URL that is broken in two cannot be followed.
+    # Do not wrap URLs.
     parts.append(f"{email.link[0]}:\n{email.link[1]}")
     parts.append("\n".join(_wrapped(f"{label}: {value}", "", "    ") for label, value in email.details))
     parts.append(f"-- \n{_wrapped(email.closing)}")
@@ -66,7 +66,7 @@ def plain(email: Email) -> str:
 
 
 def html(email: Email) -> str:
-    """The words as HTML, which refers to nothing outside itself."""
+    """Return the HTML of an email, without external resources."""
     return _template().render(email=email)
 
 
@@ -83,7 +83,7 @@ def _wrapped(text: str, first: str = "", later: str = "") -> str:
 
 @cache
 def _template() -> "Template":
-    # A server that sends no mail should not carry this in memory.
+    # Import it only in servers that send emails.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     environment = Environment(

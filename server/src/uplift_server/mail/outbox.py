@@ -1,7 +1,7 @@
-"""The outbox: hands owed notices to the mail server, and keeps at it for three days.
+"""The outbox: sends notifications to the mail server and retries for three days.
 
-A notice is marked as sent in a transaction of its own right after the mail server accepted it. What is killed between
-the two, or loses the server's answer, is sent once more: as the same message, with the same Message-ID.
+After the mail server accepts a message, one transaction marks it as sent. After a crash between the two, or if the
+server's response is lost, the same message is sent again with the same Message-ID.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.outbox import EmailResult
 
-BITE: Final = 20
-LOOK_EVERY_MS: Final = 2_000
+BATCH_SIZE: Final = 20
+POLL_INTERVAL_MS: Final = 2_000
 STOP_SECONDS: Final = 1.0
-"""How long a stop waits for the mail under way."""
+"""How long a stop waits for the email in flight."""
 _log = structlog.get_logger()
 
 
 class Clock(Protocol):
-    """The wall clock, and waiting by it."""
+    """The wall clock and its waits."""
 
     def now_ms(self) -> int:
-        """Unix time in ms."""
+        """Return the Unix time in ms."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        """Until the event is set or the time is over, whichever comes first."""
+        """Wait until the event is set, at most `timeout_ms`."""
 
 
 class SingletonJobs(Protocol):
@@ -47,9 +47,9 @@ class SingletonJobs(Protocol):
 
 
 class Outbox:
-    """Sends what is due, one mail after the other.
+    """Sends due emails one after another.
 
-    `public_url` is what the mails' links begin with; the secret parts of some follow from `link_key`.
+    `public_url` is the start of links. `link_key` derives the secret parts of links.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Outbox:
         database: Database,
         jobs: SingletonJobs,
         clock: Clock,
-        relay: SmtpServer,
+        mail_server: SmtpServer,
         *,
         sender: Mailbox,
         public_url: str,
@@ -66,7 +66,7 @@ class Outbox:
         self._database = database
         self._jobs = jobs
         self._clock = clock
-        self._relay = relay
+        self._mail_server = mail_server
         self._sender = sender
         self._public_url = public_url
         self._link_key = link_key
@@ -75,41 +75,41 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:
-        """Send nothing more; what is under way has a second to finish, else it is due at the next start."""
+        """Stop sending. The email in flight has one second to finish; otherwise it is due at the next start."""
         self._stopping.set()
-        self._relay.hurry(STOP_SECONDS)
+        self._mail_server.shorten_timeout(STOP_SECONDS)
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
-        """Until stopped."""
+        """Send until stopped."""
         while not self._stopping.is_set():
             try:
-                # What became of mails is written down by whoever sent them, whose duty it may be by now.
+                # Also store results after another process has taken over the job.
                 await self._settle()
                 sent = self._jobs.holds(SingletonJob.OUTBOX) and await self.send_due()
             except Unavailable:
                 sent = False
             except Exception:
-                # Mail is the least of what this process does: a defect in it stops nothing else.
-                _log.exception("a defect in the outbox; it goes on")
+                # A bug in emails must not stop the process.
+                _log.exception("outbox failed")
                 sent = False
             if not sent:
-                await self._clock.wait(self._stopping, LOOK_EVERY_MS)
+                await self._clock.wait(self._stopping, POLL_INTERVAL_MS)
         with contextlib.suppress(Unavailable):
             await self._settle()
 
     async def send_due(self) -> bool:
-        """Try one bite of what is due; whether there was any. Raises Unavailable."""
-        # Nothing is sent while what was sent cannot be written down: it would go out again.
+        """Send one batch of due emails. Return whether there were any. Raises Unavailable."""
+        # If results cannot be stored, send nothing: emails would be sent twice.
         await self._settle()
         now = self._clock.now_ms()
-        owed = await self._database.read(lambda c: outbox.due(c, now=now, limit=BITE))
-        if not owed:
+        due = await self._database.read(lambda c: outbox.due(c, now=now, limit=BATCH_SIZE))
+        if not due:
             return False
         try:
             async with self._relay.connected() as connection:
@@ -121,71 +121,73 @@ class Outbox:
                     ):
                         break
         except MailNotSent as failure:
-            for notice in owed:
-                self._put_off(notice, failure)
-            self._tell(failure, len(owed))
+            for notification in due:
+                self._schedule_retry(notification, failure)
+            self._log_failure(failure, len(due))
             await self._settle()
         return True
 
-    async def _send(self, connection: MailConnection, notice: Notification) -> bool:
-        """Send one; whether the connection can take another."""
+    async def _send(self, connection: MailConnection, notification: Notification) -> bool:
+        """Send one email. Return whether the connection can send more."""
         try:
-            await connection.send(self._sender.address, notice.recipient, self._message(notice))
+            await connection.send(self._sender.address, notification.recipient, self._message(notification))
         except MailNotSent as failure:
-            self._put_off(notice, failure)
-            self._tell(failure, 1)
+            self._schedule_retry(notification, failure)
+            self._log_failure(failure, 1)
             connected = not failure.disconnected
         else:
-            self._unsettled.append(EmailResult(notice.seq, notice.attempts_made + 1, sent_at=self._clock.now_ms()))
-            _log.info("a notice was mailed", notice=notice.id.hex(), kind=notice.kind.text)
+            self._unsettled.append(
+                EmailResult(notification.seq, notification.attempts_made + 1, sent_at=self._clock.now_ms())
+            )
+            _log.info("email sent", notification=notification.id.hex(), kind=notification.kind.text)
             connected = True
         await self._settle()
         return connected
 
-    def _message(self, notice: Notification) -> bytes:
+    def _message(self, notification: Notification) -> bytes:
         try:
             return message(
-                compose_email(notice, self._public_url, self._link_key),
+                compose_email(notification, self._public_url, self._link_key),
                 sender=self._sender,
-                recipient=notice.recipient,
-                message_id=notice.id.hex(),
-                created_at=notice.created_at,
+                recipient=notification.recipient,
+                message_id=notification.id.hex(),
+                created_at=notification.created_at,
             )
         except Exception as defect:
-            # Those behind it shall not wait for it.
-            _log.exception("a defect: a notice cannot be put into words", notice=notice.id.hex(), kind=notice.kind.text)
+            # Later emails must not wait for it.
+            _log.exception("email rendering failed", notification=notification.id.hex(), kind=notification.kind.text)
             cause = f"a defect: it cannot be put into words ({type(defect).__name__})"
-            raise MailNotSent(cause, "report the log", for_good=True, disconnected=False) from defect
+            raise MailNotSent(cause, "report the log", permanent=True, disconnected=False) from defect
 
-    def _put_off(self, notice: Notification, failure: MailNotSent) -> None:
-        """Owe it again later, unless that is of no use."""
+    def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
+        """Schedule the next attempt, unless it is useless."""
         if self._stopping.is_set():
-            # It had no fair chance, and is due as before at the next start.
+            # The attempt was cut short. It stays due and does not count.
             return
-        made = notice.attempts_made + 1
-        expires_after_ms = EXPIRES_AFTER_MS.get(notice.kind, GIVE_UP_AFTER_MS)
+        attempts = notification.attempts_made + 1
+        expires_after_ms = EXPIRES_AFTER_MS.get(notification.kind, GIVE_UP_AFTER_MS)
         due_at = retry_at(
-            made, created_at=notice.created_at, now_ms=self._clock.now_ms(), expires_after_ms=expires_after_ms
+            attempts, created_at=notification.created_at, now_ms=self._clock.now_ms(), expires_after_ms=expires_after_ms
         )
-        if failure.for_good:
+        if failure.permanent:
             due_at = None
-        self._unsettled.append(EmailResult(notice.seq, made, due_at=due_at, last_error=failure.cause))
+        self._unsettled.append(EmailResult(notification.seq, attempts, due_at=due_at, last_error=failure.cause))
         if due_at is None:
             _log.error(
-                "a notice is given up: its recipient was not told",
-                notice=notice.id.hex(),
-                kind=notice.kind.text,
-                attempts=made,
+                "email given up",
+                notification=notification.id.hex(),
+                kind=notification.kind.text,
+                attempts=attempts,
                 cause=failure.cause,
                 remedy=failure.remedy,
             )
 
-    def _tell(self, failure: MailNotSent, count: int) -> None:
-        if not failure.for_good and not self._stopping.is_set():
-            _log.warning("mail could not be sent", notices=count, cause=failure.cause, remedy=failure.remedy)
+    def _log_failure(self, failure: MailNotSent, count: int) -> None:
+        if not failure.permanent and not self._stopping.is_set():
+            _log.warning("email not sent", emails=count, cause=failure.cause, remedy=failure.remedy)
 
     async def _settle(self) -> None:
-        """Write down what became of notices. Raises Unavailable; it is kept then."""
+        """Store the results of attempts, and keep them after a failure. Raises Unavailable."""
         if self._unsettled:
             results = tuple(self._unsettled)
             await self._database.write(lambda c: outbox.settle(c, results))

@@ -1,4 +1,4 @@
-"""Handing mail to the operator's mail server, each exchange with it under one deadline."""
+"""SMTP client for the operator's mail server, with one timeout for each exchange."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from uplift_server.config import Config
 from uplift_server.core.people.mail_settings import MailServer, parse_mail_server
-from uplift_server.mail.failures import MailNotSent, Step, answer, refused, unreachable
+from uplift_server.mail.failures import MailNotSent, Step, rejected, response_text, unreachable
 
 if TYPE_CHECKING:
     import aiosmtplib
 
 EXCHANGE_SECONDS: Final = 60.0
-"""The deadline of opening a connection, and that of handing one message over it: servers take their time to check."""
+"""Timeout of opening a connection, and of sending one message. Mail servers are slow because they check messages."""
 QUIT_SECONDS: Final = 1.0
 
 
@@ -27,16 +27,16 @@ class MailConnection:
 
     encrypted: bool
     logged_in: bool
-    _relay: "SmtpServer"
+    _server: "SmtpServer"
     _client: "aiosmtplib.SMTP"
 
     async def send(self, sender: str, recipient: str, message: bytes) -> None:
-        """Hand over one message for one mail address. Raises MailNotSent unless the server has accepted it."""
+        """Send one message to one address. Raises MailNotSent unless the server accepted it."""
         from aiosmtplib import SMTPResponseException, SMTPServerDisconnected  # noqa: PLC0415 - see `SmtpServer.connected`
 
         step: Step = "sender"
         try:
-            async with self._relay.deadline():
+            async with self._server.timeout():
                 await self._client.mail(sender)
                 step = "recipient"
                 await self._client.rcpt(recipient)
@@ -44,29 +44,29 @@ class MailConnection:
                 await self._client.data(message)
         except SMTPResponseException as error:
             await self._reset()
-            raise refused(error, step, disconnected=not self._client.is_connected) from error
+            raise rejected(error, step, disconnected=not self._client.is_connected) from error
         except (SMTPServerDisconnected, OSError, TimeoutError) as error:
-            # Whatever it still answers would be taken for the answer to something else.
-            _leave(self._client)
-            raise unreachable(str(self._relay), error) from error
+            # A late response would be mistaken for the response to the next command.
+            _abort(self._client)
+            raise unreachable(str(self._server), error) from error
 
     async def _reset(self) -> None:
-        """Forget the refused message; a server that cannot even do that is left."""
+        """Discard the rejected message, or close the connection if that fails."""
         from aiosmtplib import SMTPException  # noqa: PLC0415
 
         try:
-            async with self._relay.deadline():
+            async with self._server.timeout():
                 await self._client.rset()
         except (SMTPException, OSError, TimeoutError):
-            _leave(self._client)
+            _abort(self._client)
 
 
 class SmtpServer:
     """The operator's mail server.
 
-    Where a password is sent or the URL says `smtps`, the connection is encrypted and the server's certificate
-    verified, by the system's authorities and those in `ca_file`. Otherwise STARTTLS is used where it is offered, and
-    the certificate is not looked at: whoever could present a false one could as well hide the offer.
+    With a password or a `smtps` URL, the connection is encrypted and the certificate verified, with the system's
+    authorities and those in `ca_file`. Otherwise STARTTLS is used if it is offered, without verification, because an
+    attacker with a false certificate could also hide the offer.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class SmtpServer:
         ca_file: str | None = None,
         exchange_seconds: float = EXCHANGE_SECONDS,
     ) -> None:
-        """`own_name` is the host name or address this server is known by, told to the mail server."""
+        """`own_name` is the host name or address of this server for EHLO."""
         self._server = server
-        self._own_name = _greeting_name(own_name)
+        self._own_name = _ehlo_name(own_name)
         self._ca_file = ca_file
         self._seconds = exchange_seconds
-        self._deadline: asyncio.Timeout | None = None
+        self._timeout: asyncio.Timeout | None = None
         self._tls: ssl.SSLContext | None = None
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """The one that an operator configured, who must have."""
-        assert config.smtp_url is not None, "without one no mail is sent"
+        """Return the server of the configuration, which must have one."""
+        assert config.smtp_url is not None, "the caller checks `sends_mail`"
         own_name = urlsplit(config.public_url).hostname or "localhost"
         return cls(parse_mail_server(config.smtp_url), own_name=own_name, ca_file=config.egress_ca_file)
 
@@ -99,14 +99,14 @@ class SmtpServer:
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[MailConnection]:
-        """An open connection, logged in where there is a login. Raises MailNotSent."""
-        # A server that sends no mail should not carry this in memory.
+        """Open a connection, and log in if a login is configured. Raises MailNotSent."""
+        # Import it only in servers that send emails.
         from aiosmtplib import SMTP, SMTPException  # noqa: PLC0415
 
         server = self._server
         if self._tls is None:
             try:
-                # Reading all authorities takes longer than a loop that delivers may be held up.
+                # Loading the authorities would block the event loop for too long.
                 self._tls = await asyncio.to_thread(self._make_tls)
             except OSError as error:
                 cause = f"the file of certificate authorities cannot be read: {error}"
@@ -122,7 +122,7 @@ class SmtpServer:
         )
         try:
             try:
-                async with self.deadline():
+                async with self.timeout():
                     await self._open(client)
             except (SMTPException, OSError, TimeoutError) as error:
                 raise unreachable(str(self), error) from error
@@ -131,10 +131,10 @@ class SmtpServer:
             if client.is_connected:
                 with contextlib.suppress(SMTPException, OSError, TimeoutError):
                     async with asyncio.timeout(min(QUIT_SECONDS, self._seconds)):
-                        # `quit` of the library would close politely; see `_leave`.
+                        # The library's `quit` would wait for the server to close; see `_abort`.
                         await client.execute_command(b"QUIT")
         finally:
-            _leave(client)
+            _abort(client)
 
     async def _open(self, client: "aiosmtplib.SMTP") -> None:
         from aiosmtplib import SMTPAuthenticationError, SMTPException  # noqa: PLC0415
@@ -158,7 +158,7 @@ class SmtpServer:
             await client.login(server.user, server.password)
         except SMTPAuthenticationError as error:
             raise MailNotSent(
-                f"{self} refuses the login: {answer(error)}",
+                f"{self} refuses the login: {response_text(error)}",
                 "correct user and password in UPLIFT_SMTP_URL; characters such as @ / : % # must be percent-encoded",
             ) from error
         except SMTPException as error:
@@ -169,23 +169,23 @@ class SmtpServer:
                 "remove user and password from UPLIFT_SMTP_URL if it needs none, or let it offer AUTH PLAIN",
             ) from error
 
-    def hurry(self, seconds: float) -> None:
-        """End what is under way within so many seconds; whatever begins later has no more, either."""
+    def shorten_timeout(self, seconds: float) -> None:
+        """Limit the current and all later exchanges to this many seconds."""
         self._seconds = min(self._seconds, seconds)
-        if self._deadline is not None and not self._deadline.expired():
-            when = self._deadline.when()
-            hurried = asyncio.get_running_loop().time() + self._seconds
-            self._deadline.reschedule(hurried if when is None else min(when, hurried))
+        if self._timeout is not None and not self._timeout.expired():
+            when = self._timeout.when()
+            earliest = asyncio.get_running_loop().time() + self._seconds
+            self._timeout.reschedule(earliest if when is None else min(when, earliest))
 
     @contextlib.asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """One deadline over all that is done within. Raises TimeoutError."""
+    async def timeout(self) -> AsyncIterator[None]:
+        """Limit the exchange in the block. Raises TimeoutError."""
         async with asyncio.timeout(self._seconds) as running:
-            self._deadline = running
+            self._timeout = running
             try:
                 yield
             finally:
-                self._deadline = None
+                self._timeout = None
 
     def _make_tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -200,16 +200,16 @@ class SmtpServer:
         return context
 
 
-def _leave(client: "aiosmtplib.SMTP") -> None:
-    """End the connection at once: a polite end would wait for the other side's, and nothing is left to be heard."""
+def _abort(client: "aiosmtplib.SMTP") -> None:
+    """Close the connection immediately. A TLS close would wait for the server."""
     transport = client.transport
     client.close()
     if transport is not None:
         cast(asyncio.WriteTransport, transport).abort()
 
 
-def _greeting_name(own_name: str) -> str:
-    """A host name, or an address in the form that EHLO has for it (RFC 5321, section 4.1.3)."""
+def _ehlo_name(own_name: str) -> str:
+    """Return a host name, or an address literal for EHLO (RFC 5321, section 4.1.3)."""
     try:
         address = ip_address(own_name.strip("[]"))
     except ValueError:

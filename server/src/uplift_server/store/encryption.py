@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from uplift_server.config.kinds import ENCRYPTION_KEY_BYTES
+from uplift_server.config.parsers import ENCRYPTION_KEY_BYTES
 
 Column = Literal["secret", "previous_secret", "headers"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers")

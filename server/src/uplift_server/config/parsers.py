@@ -1,6 +1,6 @@
-"""What one value may be: functions from an operator's text to a value, which raise InvalidValue for anything else.
+"""Parsers of setting values. They raise InvalidValue.
 
-Each is as strict as it can be without asking the world outside; what only a try can tell, `doctor` tries.
+Each one is as strict as possible without network access. `doctor` checks the rest.
 """
 
 import base64
@@ -28,7 +28,7 @@ POSTGRESQL_PARAMETERS: Final = (
     "pooler",
 )  # fmt: skip
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-_SESSIONS: Final = ("any", "primary", "read-write")  # The others lead to servers that take no writes.
+_SESSIONS: Final = ("any", "primary", "read-write")  # The others lead to read-only servers.
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CODES: Final = "write signs such as @, / and # in user and password as %-codes (%40, %2F, %23)"
 
@@ -39,7 +39,7 @@ MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
 
 
 class InvalidValue(ValueError):
-    """Why one value was refused, and what to write instead."""
+    """Why a value is not valid, and what to write instead."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class InvalidValue(ValueError):
 
 
 def frame_ancestors(text: str) -> str:
-    """Origins with spaces between, as Content-Security-Policy reads them; `*.` stands for every name below a host."""
+    """Parse origins, separated by spaces, as in Content-Security-Policy; `*.` matches all names below a host."""
     origins = text.split()
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
         raise InvalidValue(
@@ -59,7 +59,7 @@ def frame_ancestors(text: str) -> str:
 
 
 def duration(low: str, high: str) -> Callable[[str], int]:
-    """Milliseconds from a duration between two others."""
+    """Return a parser of durations between two limits, in milliseconds."""
     low_ms, high_ms = parse_duration(low), parse_duration(high)
 
     def parse(text: str) -> int:
@@ -74,8 +74,8 @@ def duration(low: str, high: str) -> Callable[[str], int]:
     return parse
 
 
-def count(low: int, high: int) -> Callable[[str], int]:
-    """A whole number between two others."""
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers between two limits."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
@@ -85,8 +85,8 @@ def count(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def switch(text: str) -> bool:
-    """True or false, in the words people use."""
+def boolean(text: str) -> bool:
+    """Parse true or false."""
     try:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
     except KeyError:
@@ -94,7 +94,7 @@ def switch(text: str) -> bool:
 
 
 def retention(text: str) -> int:
-    """Milliseconds, where 0 is for ever."""
+    """Parse a duration in milliseconds; 0 means forever."""
     if text in ("0", "0s"):
         return 0
     try:
@@ -104,7 +104,7 @@ def retention(text: str) -> int:
 
 
 def schedule(text: str) -> tuple[int, ...]:
-    """Milliseconds of each delay between commas; none for an empty text."""
+    """Parse delays, separated by commas, in milliseconds; an empty text has none."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
         raise InvalidValue(f"has {len(parts)} delays", f"write at most {DELAYS_MAX}")
@@ -120,7 +120,7 @@ def schedule(text: str) -> tuple[int, ...]:
 
 
 def direct_database_url(text: str) -> str:
-    """The address of a PostgreSQL database without a pooler."""
+    """Parse the URL of a PostgreSQL database without a pooler."""
     if not text.startswith(POSTGRESQL):
         raise InvalidValue("is no PostgreSQL URL", "write postgresql://user:password@host:port/database")
     url = _postgresql_url(text)
@@ -130,7 +130,7 @@ def direct_database_url(text: str) -> str:
 
 
 def database_url(text: str) -> str:
-    """The address of a SQLite file, or of a PostgreSQL database."""
+    """Parse the URL of a SQLite file or of a PostgreSQL database."""
     if text.startswith(POSTGRESQL):
         return _postgresql_url(text)
     if not text.startswith(SQLITE) or not text[len(SQLITE) :].strip("/"):
@@ -226,7 +226,7 @@ def _check_all_named(hosts: Sequence[str]) -> None:
 
 def _check_port(port: str) -> None:
     if port and not port.isdecimal():
-        # Not what it is: a password with a / ends up here.
+        # Do not show it: it may be part of a password with a slash.
         raise InvalidValue("has a port that is no number", f"write one from 1 to 65535, or leave it out; {_CODES}")
     if port and not 0 < int(port) < 65_536:
         raise InvalidValue(f"has the port {port}", "write a number from 1 to 65535, or leave it out")
@@ -247,16 +247,16 @@ def _check_encryption(given: Mapping[str, str]) -> None:
 
 
 def without_password(url: str) -> str:
-    """A database's address as it may be shown."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@|([?&]\w*password=)[^&]*", _hidden, url)
+    """Mask the password in a database URL."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@|([?&]\w*password=)[^&]*", _masked, url)
 
 
-def _hidden(found: re.Match[str]) -> str:
+def _masked(found: re.Match[str]) -> str:
     return f"{found[1]}:••••••••@" if found[1] is not None else f"{found[2]}••••••••"
 
 
 def address(text: str) -> str:
-    """An IP address in its canonical form."""
+    """Parse an IP address and return its canonical form."""
     try:
         if "%" in text:
             raise ValueError
@@ -266,12 +266,12 @@ def address(text: str) -> str:
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """IP addresses between commas; none for an empty text."""
+    """Parse IP addresses, separated by commas; an empty text has none."""
     return tuple(address(part.strip()) for part in text.split(",")) if text else ()
 
 
 def networks(text: str) -> tuple[str, ...]:
-    """IP addresses and networks between commas."""
+    """Parse IP addresses and networks, separated by commas."""
     try:
         return tuple(str(each) for each in parse_networks(text)) if text else ()
     except ValueError:
@@ -281,7 +281,7 @@ def networks(text: str) -> tuple[str, ...]:
 
 
 def published_addresses(text: str) -> tuple[str, ...]:
-    """IP addresses between commas, each with the instant from which it is used where it is only announced."""
+    """Parse IP addresses, separated by commas, each with an optional start of its use."""
     try:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:
@@ -292,7 +292,7 @@ def published_addresses(text: str) -> tuple[str, ...]:
 
 
 def source_addresses(text: str) -> tuple[str, ...]:
-    """IP addresses to send from: one, or one of each version between commas."""
+    """Parse IP addresses to send from: one, or one of each version."""
     found = addresses(text)
     if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
         raise InvalidValue("is no address to send from", "name one of this machine's own")
@@ -304,7 +304,7 @@ def source_addresses(text: str) -> tuple[str, ...]:
 
 
 def host(text: str) -> str:
-    """An IP address or a host name."""
+    """Parse an IP address or a host name."""
     labels = text.split(".")
     if ":" in text:
         return address(text)
@@ -319,7 +319,7 @@ def host(text: str) -> str:
 
 
 def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[str], str]:
-    """A URL without query and fragment, and without a final slash."""
+    """Return a parser of URLs without query, fragment and trailing slash."""
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def parse(text: str) -> str:
@@ -341,7 +341,7 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
 
 
 def mail_server(text: str) -> str:
-    """The URL of a mail server, kept as text."""
+    """Check the URL of a mail server."""
     try:
         parse_mail_server(text)
     except ValueError as error:
@@ -351,7 +351,7 @@ def mail_server(text: str) -> str:
 
 
 def mailbox(text: str) -> str:
-    """A mail address, perhaps with a name before it, kept as text."""
+    """Check an email address with an optional name before it."""
     try:
         parse_mailbox(text)
     except ValueError:
@@ -361,14 +361,14 @@ def mailbox(text: str) -> str:
 
 
 def email(text: str) -> str:
-    """A mail address alone."""
+    """Check an email address."""
     if check_email(text) is not None:
         raise InvalidValue("is no mail address", "write one such as operations@example.com")
     return text
 
 
 def token(text: str) -> str:
-    """What a program shows to be let in somewhere."""
+    """Check a bearer token."""
     if not 16 <= len(text) <= 256 or not all("!" <= character <= "~" for character in text):
         raise InvalidValue(
             "is not 16 to 256 printable ASCII characters without spaces",
@@ -378,7 +378,7 @@ def token(text: str) -> str:
 
 
 def operator_key(text: str) -> str:
-    """The text of an operator key."""
+    """Check an operator key."""
     if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():
         raise InvalidValue(
             "is no operator key: op_ and 13 to 253 more characters of ASCII without spaces",
@@ -388,7 +388,7 @@ def operator_key(text: str) -> str:
 
 
 def secret_key(text: str) -> str:
-    """32 bytes as base64, kept as text."""
+    """Check a key of 32 bytes in base64."""
     try:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -399,7 +399,7 @@ def secret_key(text: str) -> str:
 
 
 def file(text: str) -> str:
-    """The path of a file that is there."""
+    """Check the path of an existing file."""
     if not _is_file(text):
         raise InvalidValue("is no file that can be read", "name a file of certificates in PEM form")
     return text
@@ -413,7 +413,7 @@ def _is_file(path: str) -> bool:
 
 
 def log_format(text: str) -> str:
-    """The form of log lines."""
+    """Check the name of a log format."""
     if text not in ("console", "json", "none"):
         raise InvalidValue("is no log format", "write console, json or none")
     return text
