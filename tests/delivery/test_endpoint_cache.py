@@ -173,7 +173,7 @@ def test_a_change_takes_effect_on_the_endpoint_that_is_there(cache: EndpointCach
     cache.put_endpoint(endpoint())
     live = cache.endpoints[1]
     signed = live.parts.signer.sign(b"id", b"1", b"{}")
-    live.health = live.health.after(Outcome.TIMEOUT, 5, ours=False)
+    live.health = live.health.after(Outcome.TIMEOUT, 5, own_fault=False)
     limits.adjusted.clear()
 
     cache.put_endpoint(

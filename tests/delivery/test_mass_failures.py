@@ -67,7 +67,7 @@ async def test_most_failing_together_disables_none_and_tells_the_operator_once(p
         await event_to_each(world, owners[2:18])
         ended_at = world.clock.now
         await world.run_for(2 * SLACK)
-        assert (await kinds(world))[1:] == [(NoticeKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
+        assert (await kinds(world))[1:] == [(NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
         assert world.parts.status.outage is None
         facts = (await owed(world))[-1][2]
         assert (facts["since"], facts["endpoints"], facts["still_failing"]) == (START, 18, 2)

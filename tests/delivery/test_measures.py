@@ -40,7 +40,7 @@ async def test_accepted_attempted_delivered(place: Place) -> None:
         await world.run_for(20 * SECOND)
 
         measures = world.parts.counters
-        assert (measures.accepted, measures.repeated) == (1, 0)
+        assert (measures.accepted, measures.duplicates) == (1, 0)
         assert attempts(measures) == {Outcome.SERVER_ERROR: 1, Outcome.DELIVERED: 1}
         assert ended(measures) == {Status.DELIVERED: 1, Status.FAILED: 0, Status.CANCELLED: 0}
         # The first at once, the second after 5 s and a tenth more or less; each takes 40 ms.
@@ -75,7 +75,11 @@ async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
             world.parts.acceptor.accept(world.account.seq, [draft])
 
         refused = world.parts.counters.refused
-        assert {each: refused[each] for each in Refusal} == {Refusal.STORE: 3, Refusal.STOPPING: 1, Refusal.FULL: 0}
+        assert {each: refused[each] for each in Rejection} == {
+            Rejection.STORE: 3,
+            Rejection.STOPPING: 1,
+            Rejection.FULL: 0,
+        }
         assert world.parts.counters.accepted == 0
 
 

@@ -16,9 +16,9 @@ from tests.mail.facts import LINK_KEY, PUBLIC_URL, example
 from tests.mail.postbox import Postbox, silence
 
 from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
-from uplift_server.core.people.notifications import NoticeKind
+from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.delivery.shards import LocalShards
-from uplift_server.mail.outbox import BITE, LOOK_EVERY_MS, Outbox
+from uplift_server.mail.outbox import BATCH_SIZE, POLL_INTERVAL_MS, Outbox
 from uplift_server.mail.smtp import SmtpServer
 from uplift_server.store import outbox
 from uplift_server.store.contract import Database

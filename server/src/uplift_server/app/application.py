@@ -26,7 +26,7 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.forwarding import parse_networks
 from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.core.operations.open_files import FILES_LEAST, divide_files, files_needed
+from uplift_server.core.operations.open_files import FILES_MIN, divide_files, files_needed
 from uplift_server.core.people.mail_settings import parse_mailbox
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from uplift_server.core.operations.clock_offset import READINGS_KEPT, Reading, best
+from uplift_server.core.operations.clock_offset import READINGS_KEPT, ClockReading, best_reading
 from uplift_server.delivery.ports import Callback, Handle
 
 SLEW_DIVISOR: Final = 10

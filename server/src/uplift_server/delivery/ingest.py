@@ -28,7 +28,7 @@ from uplift_server.core.limits import (
     BATCHES_TURN_ROWS_MAX,
     GROUP_ROWS_MAX,
 )
-from uplift_server.core.scheduling.lane import Kind, Lane
+from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.listening.audience import Audience
 from uplift_server.delivery.ports import Clock, Shards

@@ -112,13 +112,11 @@ class Outbox:
         if not due:
             return False
         try:
-            async with self._relay.connected() as connection:
-                for notice in owed:
-                    if (
-                        self._stopping.is_set()
-                        or not self._jobs.holds(SingletonJob.OUTBOX)
-                        or not await self._send(connection, notice)
-                    ):
+            async with self._mail_server.connected() as connection:
+                for notification in due:
+                    if self._stopping.is_set() or not self._jobs.holds(SingletonJob.OUTBOX):
+                        break
+                    if not await self._send(connection, notification):
                         break
         except MailNotSent as failure:
             for notification in due:

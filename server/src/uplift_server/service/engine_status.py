@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from uplift_server.core.scheduling.circuit_breaker import BreakerRule, restored
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule, restore_breaker
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.health.monitor import HealthMonitor
@@ -104,4 +104,4 @@ class EngineStatus:
         return self._peers.unheard_ms()
 
     def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:
-        return restored(endpoint.health, self._breaker).probe_at
+        return restore_breaker(endpoint.health, self._breaker).probe_at

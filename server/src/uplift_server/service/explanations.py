@@ -162,8 +162,12 @@ class Explanations:
             answer = explain_removed_delivery(delivered=delivered)
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
 
-    def _answer(self, event: TheEvent, endpoint: TheEndpoint | None, delivery: TheDelivery | None) -> Why:
-        return why(event, endpoint, delivery, now_ms=self._context.now(), sends=self._context.engine.status.sends())
+    def _answer(
+        self, event: EventFacts, endpoint: EndpointFacts | None, delivery: DeliveryFacts | None
+    ) -> DeliveryExplanation:
+        return explain_delivery(
+            event, endpoint, delivery, now_ms=self._context.now(), can_send=self._context.engine.status.sends()
+        )
 
 
 class _Read(NamedTuple):

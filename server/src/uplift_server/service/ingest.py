@@ -10,7 +10,7 @@ from uplift_server.core.events.idempotency import check_key
 from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_MAX, PROBLEMS_LISTED_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.core.timestamps import parse_instant
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEventType
 from uplift_server.delivery.ingest import Acceptor, BacklogFull, Draft
 from uplift_server.delivery.ports import Clock

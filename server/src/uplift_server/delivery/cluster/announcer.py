@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from uplift_server.core.operations.cluster import HEARTBEAT_EVERY_MS
+from uplift_server.core.operations.cluster import HEARTBEAT_INTERVAL_MS
 from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.listening.audience import Audience
 from uplift_server.delivery.listening.streams import Ending
@@ -30,7 +30,7 @@ class ClusteredAnnouncer:
     async def run(self, stopping: asyncio.Event) -> None:
         """Repeat the announcement, and expire those of others, until stopped; the caller cancels the wait."""
         while not stopping.is_set():
-            await self._clock.wait(stopping, HEARTBEAT_EVERY_MS)
+            await self._clock.wait(stopping, HEARTBEAT_INTERVAL_MS)
             if self._audience.here:
                 self._notifier.notify_listened(self._audience.here)
             now = self._clock.now_ms()

@@ -266,7 +266,7 @@ class CacheSync:
         live = self._cache.endpoints[record.seq]
         # The owner knows the health first, except for excused time.
         is_own = self._shards.owns(record.seq)
-        live.health = live.health.with_excuses_of(record.health) if is_own else record.health
+        live.health = live.health.with_excused_time_of(record.health) if is_own else record.health
         if was is None:
             self._changes.held_action_changed(record.seq)
         elif live.takes_deliveries and was.state is not record.state:

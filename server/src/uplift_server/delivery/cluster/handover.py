@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from uplift_server.core.operations.cluster import HEARTBEAT_EVERY_MS, view_of
+from uplift_server.core.operations.cluster import HEARTBEAT_INTERVAL_MS, membership_hash
 from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.cluster.shards import ClusteredShards
 from uplift_server.delivery.cluster.state import ClusterState
@@ -72,7 +72,7 @@ class ShardHandover:
             except Unavailable:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
                 continue
-            wait_ms = FOREIGN_LEASES_EVERY_MS if self._has_foreign_leases else HEARTBEAT_EVERY_MS
+            wait_ms = FOREIGN_LEASES_EVERY_MS if self._has_foreign_leases else HEARTBEAT_INTERVAL_MS
             await self._clock.wait(self._wake, wait_ms)
 
     def heartbeat(self, living: Sequence[Process]) -> None:
@@ -82,7 +82,7 @@ class ShardHandover:
             _log.info("workers changed", workers=len(workers), own=self._state.process_id in workers)
             self._set_workers(workers)
         self._shards.compare_views(living)
-        if self._shards.lost or self._shards.gained or self._state.view != view_of(workers):
+        if self._shards.lost or self._shards.gained or self._state.view != membership_hash(workers):
             self._wake.set()
         self._lanes.pump()
 
@@ -101,7 +101,7 @@ class ShardHandover:
         """
         if self._shards.lost:
             await self._give_up(list(self._shards.lost))
-        view = view_of(self._shards.workers)
+        view = membership_hash(self._shards.workers)
         if self._state.view != view:
             # Other workers rely on it that this one gave up what it lost.
             self._state.view = view

@@ -13,8 +13,14 @@ import structlog
 
 from uplift_server import __version__
 from uplift_server.core.operations import singleton_jobs as job_rules
-from uplift_server.core.operations.clock_offset import Reading
-from uplift_server.core.operations.cluster import DEAD_AFTER_MS, HEARTBEAT_EVERY_MS, TRUSTED_MS, ProcessRole, is_dead
+from uplift_server.core.operations.clock_offset import ClockReading
+from uplift_server.core.operations.cluster import (
+    HEARTBEAT_EXPIRES_MS,
+    HEARTBEAT_INTERVAL_MS,
+    HEARTBEAT_TRUSTED_MS,
+    ProcessRole,
+    is_heartbeat_expired,
+)
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.clock import DatabaseTime
 from uplift_server.delivery.cluster.notifier import Notifier
@@ -123,7 +129,7 @@ class Membership:
                     logged_at = now
                 await self._clock.wait(stopping, FAILED_WAIT_MS)
                 continue
-            await self._clock.wait(self._state.heartbeat_due, HEARTBEAT_EVERY_MS)
+            await self._clock.wait(self._state.heartbeat_due, HEARTBEAT_INTERVAL_MS)
 
     async def end_leases(self, stopping: asyncio.Event) -> None:
         """End the leases of evicted processes until stopped; the caller cancels the wait.
@@ -138,7 +144,7 @@ class Membership:
             except Unavailable:
                 await self._clock.wait(stopping, FAILED_WAIT_MS)
                 continue
-            await self._clock.wait(self._eviction, DEAD_AFTER_MS)
+            await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
     async def beat(self) -> None:
         """Send one heartbeat, and learn who else lives. Raises Unavailable, and UnknownSchema after an eviction."""
@@ -162,8 +168,8 @@ class Membership:
                 await self._rejoin()
                 return
             began = self._learn_time(readings[-1], began)
-            state.heard_at, state.trusted_until = began, began + TRUSTED_MS
-            state.take_jobs(found.jobs, began + job_rules.TRUSTED_MS)
+            state.heard_at, state.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
+            state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
             # An unknown process was evicted: only the answer was lost.
             for process_id in self._doubtful.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
@@ -176,7 +182,7 @@ class Membership:
                 if each not in state.members:
                     await self._evict(each)
 
-    def _learn_time(self, reading: Reading, began: int) -> int:
+    def _learn_time(self, reading: ClockReading, began: int) -> int:
         """Follow the database's clock; returns when the heartbeat began by that clock (Unix ms)."""
         before = self._clock.now_ms()
         self._time.learn(reading)
@@ -261,7 +267,7 @@ async def learn_time(
         time.learn(await bus.write(partial(_reading, time, read_time)))
 
 
-def _reading(time: DatabaseTime, read_time: Callable[[Transaction], float], connection: Transaction) -> Reading:
+def _reading(time: DatabaseTime, read_time: Callable[[Transaction], float], connection: Transaction) -> ClockReading:
     began_at = time.ticks_ms()
     theirs = read_time(connection)
-    return Reading(began_at, theirs, time.ticks_ms())
+    return ClockReading(began_at, theirs, time.ticks_ms())

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uplift_server.delivery.cluster.announcer import ClusteredAnnouncer
 from uplift_server.delivery.cluster.cache_sync import CacheSync
 from uplift_server.delivery.cluster.commands import ClusteredCommands
-from uplift_server.delivery.cluster.notifier import Kind
+from uplift_server.delivery.cluster.notifier import NotificationKind
 from uplift_server.delivery.cluster.shards import ClusteredShards
 from uplift_server.delivery.cluster.state import ClusterState
 from uplift_server.delivery.listening.relay import Relay
@@ -14,7 +14,9 @@ from uplift_server.delivery.listening.streams import Ending
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.store.schema_processes import CHANGED
 
-_WITH_SENDER: Final = frozenset({Kind.DUE, Kind.LISTENED, Kind.STORED, Kind.SESSION_ENDED})
+_WITH_SENDER: Final = frozenset(
+    {NotificationKind.DUE, NotificationKind.LISTENED, NotificationKind.STORED, NotificationKind.SESSION_ENDED}
+)
 """Kinds with the sender's process ID first. A process ignores its own."""
 
 
@@ -46,27 +48,27 @@ class NotificationReceiver:
             return
         try:
             kind, *parts = json.loads(text)
-            self._act(Kind(kind), parts)
+            self._act(NotificationKind(kind), parts)
         except (ValueError, TypeError, IndexError):
             return
 
-    def _act(self, kind: Kind, parts: list[Any]) -> None:
+    def _act(self, kind: NotificationKind, parts: list[Any]) -> None:
         if kind in _WITH_SENDER and parts[0] == self._state.process_id:
             return
         match kind:
-            case Kind.DUE:
+            case NotificationKind.DUE:
                 for seq in parts[1]:
                     if self._shards.owns(seq):
                         self._due.note_due(seq)
-            case Kind.STORED:
+            case NotificationKind.STORED:
                 for account_seq in parts[1]:
                     self._relay.wake(account_seq)
-            case Kind.LISTENED:
+            case NotificationKind.LISTENED:
                 self._announcer.listened_elsewhere(*parts)
-            case Kind.SESSION_ENDED:
+            case NotificationKind.SESSION_ENDED:
                 _, session_id, why, at = parts
                 self._relay.end_here(bytes.fromhex(session_id), Ending(why), at)
-            case Kind.WORKERS_CHANGED:
+            case NotificationKind.WORKERS_CHANGED:
                 self._state.beat_soon()
-            case Kind.COMMANDS:
+            case NotificationKind.COMMANDS:
                 self._commands.look_soon()

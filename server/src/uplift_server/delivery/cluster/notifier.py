@@ -25,7 +25,7 @@ NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
 _log = structlog.get_logger()
 
 
-class Kind(StrEnum):
+class NotificationKind(StrEnum):
     """The kinds of notifications, as their texts name them."""
 
     DUE = "due"
@@ -64,7 +64,7 @@ class Notifier:
 
     def notify_listened(self, account_seqs: Iterable[int]) -> None:
         """This process has listen streams of these accounts."""
-        self._send(Kind.LISTENED, self._state.process_id, list(account_seqs)[:NUMBERS_MAX])
+        self._send(NotificationKind.LISTENED, self._state.process_id, list(account_seqs)[:NUMBERS_MAX])
 
     def notify_stored(self, account_seq: int) -> None:
         """Events were stored for an account with listen streams in other processes."""
@@ -74,22 +74,22 @@ class Notifier:
 
     def notify_session_ended(self, session_id: str, why: str, at: int) -> None:
         """The streams of a listen session that began before a time (Unix ms) end."""
-        self._send(Kind.SESSION_ENDED, self._state.process_id, session_id, why, at)
+        self._send(NotificationKind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
     def notify_workers_changed(self) -> None:
         """This worker started, stops, or has a new view."""
-        self._send(Kind.WORKERS_CHANGED)
+        self._send(NotificationKind.WORKERS_CHANGED)
 
     def notify_commands(self) -> None:
         """A command for another process is stored, or a result."""
-        self._send(Kind.COMMANDS)
+        self._send(NotificationKind.COMMANDS)
 
     async def close(self) -> None:
         """Send what is queued, and nothing more."""
         self._closed = True
         await self._flush()
 
-    def _send(self, kind: Kind, *parts: object) -> None:
+    def _send(self, kind: NotificationKind, *parts: object) -> None:
         if len(self._texts) < TEXTS_MAX:
             self._texts.append(_text(kind, *parts))
         self._schedule()
@@ -108,7 +108,7 @@ class Notifier:
         due, self._due = list(self._due), {}
         stored, self._stored = list(self._stored), {}
         texts, self._texts = self._texts, []
-        for kind, numbers in ((Kind.DUE, due), (Kind.STORED, stored)):
+        for kind, numbers in ((NotificationKind.DUE, due), (NotificationKind.STORED, stored)):
             for at in range(0, len(numbers), NUMBERS_MAX):
                 texts.append(_text(kind, self._state.process_id, numbers[at : at + NUMBERS_MAX]))
         try:
@@ -122,5 +122,5 @@ class Notifier:
                 self._schedule()
 
 
-def _text(kind: Kind, *parts: object) -> str:
+def _text(kind: NotificationKind, *parts: object) -> str:
     return json.dumps((kind.value, *parts), separators=(",", ":"))

@@ -1,16 +1,16 @@
 """The endpoints that this process owns among the workers of a cluster.
 
-Each worker computes the owner of an endpoint from the living workers (`core.operations.cluster.worker_of`). When the
-workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view. It
-takes up new endpoints when all workers have the same view: by then no other worker begins an attempt, and the attempts
-that others have in flight count against the endpoint's concurrency limit.
+Each worker computes the owner of an endpoint from the living workers (`core.operations.cluster.assigned_worker`). When
+the workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view.
+It takes up new endpoints when all workers have the same view: by then no other worker begins an attempt, and the
+attempts that others have in flight count against the endpoint's concurrency limit.
 
 Leases and fences prevent concurrent attempts of a delivery. Ownership only avoids needless conflicts.
 """
 
 from collections.abc import Iterable, Sequence
 
-from uplift_server.core.operations.cluster import view_of, worker_of
+from uplift_server.core.operations.cluster import assigned_worker, membership_hash
 from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.cluster.state import ClusterState
 from uplift_server.delivery.cluster.success_reports import SuccessReports
@@ -80,7 +80,7 @@ class ClusteredShards:
 
     def is_own(self, endpoint_seq: int) -> bool:
         """Whether an endpoint belongs to this process by the living workers."""
-        return worker_of(endpoint_seq, self.workers) == self._state.process_id
+        return assigned_worker(endpoint_seq, self.workers) == self._state.process_id
 
     def take(self, endpoint_seq: int) -> None:
         """Own an endpoint from now on."""
@@ -101,6 +101,6 @@ class ClusteredShards:
 
     def compare_views(self, living: Sequence[Process]) -> None:
         """Learn from a heartbeat whether all workers have the same view."""
-        own, view = self._state.process_id, view_of(self.workers)
+        own, view = self._state.process_id, membership_hash(self.workers)
         others = [each for each in living if each.delivers and each.seq != own]
         self.is_agreed = own in self.workers and all(each.view == view for each in others)

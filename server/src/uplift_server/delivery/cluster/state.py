@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from uplift_server.core.operations.cluster import TRUSTED_MS
+from uplift_server.core.operations.cluster import HEARTBEAT_TRUSTED_MS
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.ports import Clock
 from uplift_server.store.processes import Process
@@ -57,4 +57,4 @@ class ClusterState:
     def unheard_ms(self) -> int | None:
         """See Peers."""
         unheard_ms = self._clock.now_ms() - self.heard_at
-        return unheard_ms if unheard_ms > TRUSTED_MS else None
+        return unheard_ms if unheard_ms > HEARTBEAT_TRUSTED_MS else None

@@ -180,11 +180,11 @@ class HealthMonitor:
         # It may have become another process's since it was found.
         if step is None or not endpoint.takes_deliveries or not self._shards.owns(endpoint.seq):
             return
-        if step is Step.RECOVER:
+        if step is HealthAction.RECOVER:
             await self._transitions.recover(endpoint, self._unwell.get(endpoint.seq))
         elif self._outage_guard.present is not None:
             return
-        elif step is Step.WARN:
+        elif step is HealthAction.WARN:
             await self._transitions.warn(endpoint)
         elif self._wait_until.get(endpoint.seq, 0) <= now and not await self._transitions.disable(
             endpoint, DisabledReason.FAILING

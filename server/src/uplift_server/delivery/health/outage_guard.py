@@ -19,8 +19,8 @@ from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outage_guard import ATTEMPTED_WITHIN_MS, WITHIN_MS, largest_group
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
-from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock, Shards, SingletonJobs
 from uplift_server.store import audit, health, outbox, processes, server_values

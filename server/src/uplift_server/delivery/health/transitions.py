@@ -15,8 +15,8 @@ from uplift_server.core import ids
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.deliveries.outcomes import explain
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
-from uplift_server.core.people.notifications import NoticeKind
-from uplift_server.core.timestamps import optional_instant_text
+from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.sending.settler import health_row

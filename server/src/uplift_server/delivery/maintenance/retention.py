@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import structlog
 
-from uplift_server.core.operations.partitions import PARTITIONS_A_RETENTION, lasts_ms
+from uplift_server.core.operations.partitions import PARTITIONS_PER_RETENTION, partition_duration_ms
 from uplift_server.core.operations.singleton_jobs import SingletonJob
-from uplift_server.core.timestamps import instant_text
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import retention_clock

@@ -10,7 +10,7 @@ from typing import Final
 
 from uplift_server.core.lifecycle import Trigger
 from uplift_server.core.limits import LEASE_BATCH_MAX, RELEASE_BATCH_MAX
-from uplift_server.core.scheduling.lane import Kind
+from uplift_server.core.scheduling.lane import AttemptKind
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
