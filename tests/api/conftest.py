@@ -37,7 +37,7 @@ from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
-from uplift_server.service.startup import KeyClaim, begin
+from uplift_server.service.startup import ProcessKey, prepare
 from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseRequest, NewDelivery, NewEvent, Settlement
@@ -46,7 +46,7 @@ from uplift_server.store.replays import Replay
 
 T = TypeVar("T")
 METRICS_TOKEN = "metrics-token-of-tests"
-KEY_CLAIM = KeyClaim(1, process=1)
+PROCESS_KEY = ProcessKey(1, process_id=1)
 
 
 @dataclass
@@ -418,7 +418,7 @@ async def _serve(
         RecordingEngine(due, forgotten, relay).link(),
         Cursors(bytes(32)),
     )
-    key = await begin(means, KEY_CLAIM, None)
+    key = await prepare(means, PROCESS_KEY, None)
 
     async def resolve(host: str) -> list[str]:
         if host == "hangs.example.com":
@@ -432,7 +432,7 @@ async def _serve(
         resolve=resolve,
         source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
         listen_key=bytes(32),
-        entrance=DashboardLinks(bytes(32), "https://hooks.example.com", mails=True),
+        links=DashboardLinks(bytes(32), "https://hooks.example.com", sends_email=True),
         metrics=MetricsSettings(METRICS_TOKEN, place.file),
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)

@@ -9,8 +9,9 @@ from tests.caches import endpoint_cache
 
 from uplift_server.core import ids
 from uplift_server.core.security.scopes import DEFAULT_SCOPES
+from uplift_server.service.startup import prepare
 
-from .conftest import KEY_CLAIM
+from .conftest import PROCESS_KEY
 
 
 def test_an_account_from_creation_to_deletion(server: Any) -> None:
@@ -117,7 +118,6 @@ def test_ids_that_are_none_are_not_found(server: Any, account: str) -> None:
 
 def test_a_restart_knows_what_was_stored(server: Any) -> None:
     """A second directory filled from the same database has the same keys, accounts, types and endpoints."""
-    from uplift_server.service.startup import begin
     from uplift_server.store.encryption import Cipher
 
     account = server.account()
@@ -128,7 +128,7 @@ def test_a_restart_knows_what_was_stored(server: Any) -> None:
     again = endpoint_cache(Cipher(bytes(32)))
 
     async def start(configured: str | None) -> str | None:
-        return await begin(replace(server.services.context, directory=again), KEY_CLAIM, configured)
+        return await prepare(replace(server.services.context, cache=again), PROCESS_KEY, configured)
 
     assert server.run(lambda: start(None)) is None
     assert again.keys == first.keys

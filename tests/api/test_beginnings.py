@@ -11,11 +11,11 @@ from uplift_server.delivery.listening.audience import Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.startup import begin
+from uplift_server.service.startup import prepare
 from uplift_server.store import event_types, keys
 from uplift_server.store.encryption import Cipher
 
-from .conftest import KEY_CLAIM, RecordingEngine
+from .conftest import PROCESS_KEY, RecordingEngine
 
 
 class CutOff(Exception):
@@ -36,7 +36,7 @@ async def started(place: Place, kept: list[str]) -> ServiceContext:
             RecordingEngine([], [], Relay(database, directory, Audience(), NoAnnouncer(), clock)).link(),
             Cursors(bytes(32)),
         )
-        await begin(means, KEY_CLAIM, None, kept.append)
+        await prepare(means, PROCESS_KEY, None, kept.append)
     finally:
         await database.close()
     return means
@@ -59,7 +59,7 @@ async def test_the_catalog_is_whole_or_not_there(place: Place, monkeypatch: pyte
         with pytest.raises(CutOff):
             await started(place, [])
     means = await started(place, [])
-    assert set(means.directory.event_types) == {each.name for each in EVENT_TYPES}
+    assert set(means.cache.event_types) == {each.name for each in EVENT_TYPES}
 
 
 async def test_no_operator_key_is_in_force_that_nobody_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ async def test_no_operator_key_is_in_force_that_nobody_kept(place: Place, monkey
     assert len(kept) == 1, "it was kept before it was stored"
     means = await started(place, kept)
     assert len(kept) == 2
-    assert Authenticator(means.directory).principal(b"Bearer " + kept[-1].encode()).is_operator
+    assert Authenticator(means.cache).principal(b"Bearer " + kept[-1].encode()).is_operator
     await started(place, kept)
     assert len(kept) == 2, "later starts make none"
 

@@ -10,7 +10,7 @@ import pytest
 from uplift_server.core.cursors import Cursors
 from uplift_server.store.encryption import derived_key
 
-from .test_ingest import KEY_CLAIM, Client, event, operator, port, problems  # noqa: F401 - fixtures
+from .test_ingest import PROCESS_KEY, Client, event, operator, port, problems  # noqa: F401 - fixtures
 
 
 def doubling(levels: int) -> Any:
@@ -131,7 +131,7 @@ def test_equal_ids_in_one_batch_are_one_event(operator: Client) -> None:  # noqa
 
 
 def test_a_cursor_nobody_gave_is_refused(operator: Client) -> None:  # noqa: F811
-    encode = Cursors(derived_key(KEY_CLAIM, "cursors")).encode
+    encode = Cursors(derived_key(PROCESS_KEY, "cursors")).encode
     assert operator.get(f"/v1/events?cursor={encode([1])}")["data"] == []
     for number in (-(2**63), 2**63 - 1):
         for order in ("asc", "desc"):

@@ -12,7 +12,7 @@ from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.service import traces
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Forbidden, Invalid
-from uplift_server.service.operator_lists import EndpointFilter
+from uplift_server.service.operator_lists import EndpointStatus
 from uplift_server.service.operator_overview import OverviewState
 from uplift_server.service.principals import Caller
 from uplift_server.service.traces import Trace, TracedEvent
@@ -40,7 +40,7 @@ def live(server: Any, endpoint: str) -> Any:
 
 def now(server: Any) -> OverviewState:
     """The fleet."""
-    state: OverviewState = server.run(lambda: server.services.fleet.now(caller(server)))
+    state: OverviewState = server.run(lambda: server.services.operator_overview.state(caller(server)))
     return state
 
 
@@ -55,9 +55,9 @@ def names(events: Sequence[TracedEvent]) -> list[str]:
     return [each.account.name for each in events if each.account is not None]
 
 
-def roll(server: Any, wanted: EndpointFilter | None, search: str | None = None) -> tuple[list[str], dict[str, int]]:
+def roll(server: Any, wanted: EndpointStatus | None, search: str | None = None) -> tuple[list[str], dict[str, int]]:
     """The ids of a filter's endpoints, and the number behind each filter."""
-    found = server.run(lambda: server.services.roster.endpoints(caller(server), wanted, search, ALL))
+    found = server.run(lambda: server.services.operator_lists.endpoints(caller(server), wanted, search, ALL))
     ids = [live_id(server, each.endpoint.seq) for each in found.page.items]
     return ids, {name.value if name else "all": count for name, count in found.counts.items()}
 
@@ -113,7 +113,7 @@ def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
     server.client(server.operator_key, made[0]).post(f"/v1/endpoints/{first}/pause")
 
     def found(search: str | None) -> list[str]:
-        page = server.services.roster.accounts(caller(server), search, ALL)
+        page = server.services.operator_lists.accounts(caller(server), search, ALL)
         return [each.account.name.removeprefix("Search ") for each in page.items]
 
     assert found("search ") == ["Charlie", "Bravo", "Äthletik"]
@@ -121,7 +121,7 @@ def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
     assert found("coach@") == ["Bravo"]
     assert found(made[2]) == ["Charlie"]
     assert found("no such") == []
-    [listed] = server.services.roster.accounts(caller(server), made[0], ALL).items
+    [listed] = server.services.operator_lists.accounts(caller(server), made[0], ALL).items
     assert (listed.endpoints, listed.failing, listed.off) == (2, 0, 1)
 
 
@@ -130,12 +130,12 @@ def test_lists_in_memory_go_on_where_they_stopped(server: Any) -> None:
         server.account(f"Paged {number}")
     cursors, seen, cursor = server.services.context.cursors, [], None
     for _ in range(3):
-        page = server.services.roster.accounts(caller(server), "paged", Listing(2, cursor))
+        page = server.services.operator_lists.accounts(caller(server), "paged", Listing(2, cursor))
         seen += [each.account.name for each in page.items]
         cursor = None if page.next_key is None else cursors.encode(page.next_key)
     assert (seen, cursor) == ([f"Paged {number}" for number in (4, 3, 2, 1, 0)], None)
     with pytest.raises(Invalid):
-        server.services.roster.accounts(caller(server), None, Listing(2, "nonsense"))
+        server.services.operator_lists.accounts(caller(server), None, Listing(2, "nonsense"))
 
 
 def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None:
@@ -159,14 +159,16 @@ def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None
     every, counts = roll(server, None, "roll.example.com")
     assert every == [holding, disabled, paused, warned, failing, well]
     assert counts == {"all": 6, "failing": 2, "warned": 1, "disabled": 1, "paused": 1, "held": 1}
-    assert roll(server, EndpointFilter.FAILING, "roll.")[0] == [warned, failing]
-    assert roll(server, EndpointFilter.WARNED, "roll.")[0] == [warned]
-    assert roll(server, EndpointFilter.DISABLED, "roll.")[0] == [disabled]
-    assert roll(server, EndpointFilter.PAUSED, "roll.")[0] == [paused]
-    assert roll(server, EndpointFilter.HELD, "roll.")[0] == [holding]
+    assert roll(server, EndpointStatus.FAILING, "roll.")[0] == [warned, failing]
+    assert roll(server, EndpointStatus.WARNED, "roll.")[0] == [warned]
+    assert roll(server, EndpointStatus.DISABLED, "roll.")[0] == [disabled]
+    assert roll(server, EndpointStatus.PAUSED, "roll.")[0] == [paused]
+    assert roll(server, EndpointStatus.HELD, "roll.")[0] == [holding]
     assert roll(server, None, "roll one") == ([well], {**dict.fromkeys(counts, 0), "all": 1})
     assert roll(server, None, failing)[0] == [failing]
-    page = server.run(lambda: server.services.roster.endpoints(caller(server), EndpointFilter.HELD, "roll.", ALL)).page
+    page = server.run(
+        lambda: server.services.operator_lists.endpoints(caller(server), EndpointStatus.HELD, "roll.", ALL)
+    ).page
     [held] = page.items
     assert (held.account.name, held.held_deliveries) == ("Roll two", 1)
 
@@ -186,7 +188,9 @@ def test_what_is_deleted_while_a_list_is_made_is_left_out(server: Any, monkeypat
         return found
 
     monkeypatch.setattr(server.database, "read", racing)
-    listed = server.run(lambda: server.services.roster.endpoints(caller(server), None, "racing", ALL)).page.items
+    listed = server.run(
+        lambda: server.services.operator_lists.endpoints(caller(server), None, "racing", ALL)
+    ).page.items
     assert (len(reads), [each.endpoint.url for each in listed]) == (2, ["https://racing.example.com/kept"])
 
 
@@ -201,7 +205,7 @@ def test_an_event_is_traced_to_its_attempts_and_to_why_not(server: Any) -> None:
 
     [traced] = find(server, event).events
 
-    assert (names([traced]), traced.event.type, traced.owed) == (["Trace"], "movement.analytics.created", 1)
+    assert (names([traced]), traced.event.type, traced.delivery_count) == (["Trace"], "movement.analytics.created", 1)
     assert traced.event.body is None
     [owed] = traced.deliveries
     assert owed.endpoint is live(server, endpoint)
@@ -226,7 +230,7 @@ def test_a_delivery_among_very_many_is_traced_at_once(server: Any, monkeypatch: 
     for asked, endpoint in enumerate(made):
         [traced] = find(server, owed[endpoint]).events
         shown = [each.endpoint.id_text for each in traced.deliveries if each.endpoint]
-        assert (shown[0], traced.owed) == (endpoint, 4)
+        assert (shown[0], traced.delivery_count) == (endpoint, 4)
         assert shown[1:] == [each for each in (made[3], made[2]) if each != endpoint], asked
     [traced] = find(server, event).events
     assert len(traced.deliveries) == 2
@@ -313,13 +317,13 @@ def test_nobody_but_operators_may_look(server: Any) -> None:
     key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "k"}).json["key"]
     holder, services = caller(server, key), server.services
     calls: list[Callable[[], Awaitable[Any]]] = [
-        lambda: services.fleet.now(holder),
-        lambda: services.roster.endpoints(holder, None, None, ALL),
+        lambda: services.operator_overview.state(holder),
+        lambda: services.operator_lists.endpoints(holder, None, None, ALL),
         lambda: services.traces.find(holder, account),
-        lambda: services.notices.page(holder, None, ALL),
+        lambda: services.operator_lists.emails(holder, None, ALL),
     ]
     for call in calls:
         with pytest.raises(Forbidden):
             server.run(call)
     with pytest.raises(Forbidden):
-        services.roster.accounts(holder, None, ALL)
+        services.operator_lists.accounts(holder, None, ALL)

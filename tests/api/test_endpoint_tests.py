@@ -169,7 +169,7 @@ def test_two_repeats_at_once_are_one_test(server: Any, owner: Owner, monkeypatch
         return None
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.services.endpoint_tests, "_earlier", nothing)
+        patched.setattr(server.services.endpoint_tests, "_earlier_event", nothing)
         again = owner.client.post(owner.path, Idempotency_Key="at once")
     assert (again.status, again.json) == (200, first.json)
     assert again.headers["idempotency-replayed"] == "true"

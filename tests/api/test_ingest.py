@@ -17,7 +17,7 @@ from uplift_server.app import Application
 from uplift_server.config import load
 
 OPERATOR = "op_" + "k" * 40
-KEY_CLAIM = bytes(range(32))
+PROCESS_KEY = bytes(range(32))
 TYPE = "movement.analytics.created"
 
 
@@ -54,7 +54,7 @@ def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
         **engine.place(folder).environ,
         "UPLIFT_PORT": "0",
         "UPLIFT_OPERATOR_KEY": OPERATOR,
-        "UPLIFT_SECRET_KEY": base64.b64encode(KEY_CLAIM).decode(),
+        "UPLIFT_SECRET_KEY": base64.b64encode(PROCESS_KEY).decode(),
         "UPLIFT_LOG_FORMAT": "none",
     }
     ready: list[Any] = []

@@ -122,7 +122,7 @@ class Owned:
         """Somebody who came through a portal link."""
         made = server.operator.post(f"/v1/accounts/{self.id}/portal-links", {"email": f"{self.id}@example.com"})
         token = made.json["url"].rpartition("/")[2]
-        server.run(lambda: server.services.sessions.enter(token, address=None))
+        server.run(lambda: server.services.sessions.open_link(token, address=None))
         return str(server.operator.get(f"/v1/accounts/{self.id}/members").json["data"][0]["id"])
 
     def _invitation(self, server: Any) -> str:

@@ -10,7 +10,7 @@ def test_a_portal_link_is_made_for_somebody_of_an_account(server: Any) -> None:
     assert set(answer.json) == {"url", "expires_at"}
     assert answer.json["url"].startswith("https://hooks.example.com/enter/")
     token = answer.json["url"].rpartition("/")[2]
-    cookie = server.run(lambda: server.services.sessions.enter(token, address=None))
+    cookie = server.run(lambda: server.services.sessions.open_link(token, address=None))
     visitor = server.run(lambda: server.services.sessions.visitor(cookie))
     assert visitor.person.email == "a@example.com"
     assert [each.role.text for each in visitor.memberships] == ["admin"]
@@ -32,7 +32,7 @@ def test_a_repeat_answers_the_same_link_until_it_was_opened(server: Any) -> None
         assert again.headers["idempotency-replayed"] == "true"
         assert "idempotency-replayed" not in first.headers
         token = first.json["url"].rpartition("/")[2]
-        server.run(lambda token=token: server.services.sessions.enter(token, address=None))
+        server.run(lambda token=token: server.services.sessions.open_link(token, address=None))
         assert server.operator.post(path, {}, Idempotency_Key=f"once {path}").code == "idempotency_conflict"
 
 

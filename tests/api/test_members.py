@@ -17,7 +17,7 @@ def join(server: Any, account: str, email: str = ANN, role: str = "manager", pas
     """Invite somebody who accepts; the member's id."""
     made = server.operator.post(f"/v1/accounts/{account}/members", {"email": email, "role": role})
     invitation = ids.parse_prefixed(ids.INVITATION, made.json["id"])
-    entrance = server.services.sessions._entrance
+    entrance = server.services.sessions._links
     token = entrance.invitation_url(invitation).rpartition("/")[2]
     server.run(lambda: server.services.sessions.accept_invitation(token, "Ann", password))
     return next(

@@ -35,7 +35,7 @@ def _nothing_read_yet(server: Any) -> None:
 
 def forget(server: Any) -> None:
     """Let everything be read anew."""
-    server.services.metrics._readings = MetricsCache(server.services.context, server.services.readiness)
+    server.services.metrics._cache = MetricsCache(server.services.context, server.services.readiness)
 
 
 def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> None:

@@ -71,7 +71,7 @@ def test_the_document_says_which_calls_may_be_repeated(document: Any) -> None:
         if {"Idempotency-Key"} & {each["name"] for each in operation.get("parameters", ())}
     }
     routes = Path(routes_room.__file__).parent.glob("*.py")
-    reading = re.compile(r'@router\.post\(\s*"([^"]+)"(?:(?!@router).)*?repeat_of\(request', re.DOTALL)
+    reading = re.compile(r'@router\.post\(\s*"([^"]+)"(?:(?!@router).)*?key_of\(request', re.DOTALL)
     read = {path for route in routes for path in reading.findall(route.read_text(encoding="utf-8"))}
     assert repeatable == {*read, "/v1/events", "/v1/events/batch"}
 

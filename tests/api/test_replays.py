@@ -208,7 +208,7 @@ def test_an_operator_needs_no_account_for_it(server: Any, owner: Owner) -> None:
 def test_very_many_are_counted_by_the_job_itself(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a count longer than an answer may take."""
     owner.failed(5)
-    monkeypatch.setattr(service, "COUNT_WITHIN_MS", 0)
+    monkeypatch.setattr(service, "COUNT_WAIT_MS", 0)
     preview = owner.replay(dry_run=True).json
     assert (preview["count"], preview["complete"]) == (0, False)
     job = owner.replay().json

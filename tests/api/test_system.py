@@ -30,12 +30,12 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """One check answers, the next does so once the event is set."""
     answered = threading.Event()
 
-    def examine_beside(_: Config) -> Iterator[Finding]:
+    def environment_findings(_: Config) -> Iterator[Finding]:
         yield FINE
         answered.wait(20)
         yield Finding("dns", "ok", "it resolves")
 
-    monkeypatch.setattr(system, "examine_beside", examine_beside)
+    monkeypatch.setattr(system, "environment_findings", environment_findings)
     yield answered
     answered.set()
 
@@ -58,27 +58,27 @@ async def test_nobody_but_operators_learns_anything(config: Config, hanging: thr
     with pytest.raises(Forbidden):
         server.facts(MEMBER)
     with pytest.raises(Forbidden):
-        await server.examine(MEMBER)
+        await server.run_checks(MEMBER)
 
 
 async def test_what_does_not_answer_in_time_is_told_with_what_does(
     config: Config, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system, "EXAMINE_SECONDS", 0.2)
+    monkeypatch.setattr(system, "CHECKS_WAIT_SECONDS", 0.2)
     server = System(config, 7)
 
-    found = await server.examine(OPERATOR)
+    found = await server.run_checks(OPERATOR)
 
     assert found[0] == FINE
     assert [(each.check, each.result) for each in found[1:]] == [("examination", "warn")]
     # It still waits: another one would wait beside it.
     with pytest.raises(Busy):
-        await server.examine(OPERATOR)
+        await server.run_checks(OPERATOR)
 
 
 async def test_an_examination_that_is_over_can_be_repeated(config: Config, hanging: threading.Event) -> None:
     hanging.set()
     server = System(config, 7)
     for _ in range(2):
-        found = await server.examine(OPERATOR)
+        found = await server.run_checks(OPERATOR)
         assert [each.check for each in found] == ["clock", "dns"]

@@ -10,7 +10,7 @@ from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.endpoint_forms import draft_of, groups
 from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
 from uplift_server.dashboard.forms import Form
-from uplift_server.service.endpoints import Shown
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, EventType, HeldAction
 
 NOW = 1_000_000_000
@@ -44,21 +44,21 @@ FAILING = replace(
 )
 
 
-def card(shown: Shown, *, contacts: int = 2, sends_mail: bool = True) -> StateCard:
+def card(shown: ShownEndpoint, *, contacts: int = 2, sends_mail: bool = True) -> StateCard:
     """Its card now."""
     return state_card(shown, now=NOW, contacts=contacts, sends_mail=sends_mail)
 
 
-def rows(shown: Shown, *, contacts: int = 2, sends_mail: bool = True) -> dict[str, tuple[str, int | None]]:
+def rows(shown: ShownEndpoint, *, contacts: int = 2, sends_mail: bool = True) -> dict[str, tuple[str, int | None]]:
     """The rows of its card by their labels."""
     return {row.label: (row.text, row.at) for row in card(shown, contacts=contacts, sends_mail=sends_mail).rows}
 
 
 def failing(
     endpoint: Endpoint = FAILING, *, warn_at: int | None = NOW + DAY, disable_at: int | None = NOW + 3 * DAY
-) -> Shown:
+) -> ShownEndpoint:
     """An endpoint that fails."""
-    return Shown(endpoint, {}, None, warn_at=warn_at, disable_at=disable_at)
+    return ShownEndpoint(endpoint, {}, None, warn_at=warn_at, disable_at=disable_at)
 
 
 def test_who_is_told_and_when() -> None:
@@ -70,8 +70,8 @@ def test_who_is_told_and_when() -> None:
 
 
 def test_one_that_was_enabled_is_not_said_to_have_got_nothing_ever() -> None:
-    assert card(Shown(ENDPOINT, {}, None)).title == "Nothing that counts was sent to it yet"
-    enabled = Shown(replace(ENDPOINT, state_since=NOW), {}, None)
+    assert card(ShownEndpoint(ENDPOINT, {}, None)).title == "Nothing that counts was sent to it yet"
+    enabled = ShownEndpoint(replace(ENDPOINT, state_since=NOW), {}, None)
     assert card(enabled).title == "Nothing that counts was sent to it since it was enabled"
 
 
@@ -115,7 +115,9 @@ def test_a_probe_is_never_in_the_past() -> None:
     ],
 )
 def test_a_disabled_one_says_why(reason: DisabledReason, words: str) -> None:
-    shown = Shown(replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}, None)
+    shown = ShownEndpoint(
+        replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}, None
+    )
     assert words in card(shown).sentence
     assert rows(shown)["Disabled since"] == ("", NOW - 1)
     assert rows(shown)["Had failed since"] == ("", NOW - DAY)
@@ -134,14 +136,14 @@ def test_a_disabled_one_says_why(reason: DisabledReason, words: str) -> None:
     ],
 )
 def test_what_becomes_of_what_an_enabled_one_holds(action: HeldAction | None, words: str) -> None:
-    shown = Shown(replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, None, held_deliveries=1)
+    shown = ShownEndpoint(replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, None, held_deliveries=1)
     text = rows(shown)["Held"][0]
     assert text.startswith("1 delivery, ")
     assert words in text
 
 
 def test_what_is_held_is_counted_up_to_a_limit() -> None:
-    shown = Shown(replace(ENDPOINT, state=EndpointState.PAUSED), {}, None, held_deliveries=HELD_COUNTED_MAX)
+    shown = ShownEndpoint(replace(ENDPOINT, state=EndpointState.PAUSED), {}, None, held_deliveries=HELD_COUNTED_MAX)
     assert rows(shown)["Held"] == ("1\u202f000 deliveries or more", None)
 
 

@@ -12,10 +12,9 @@ from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoint_tests import EndpointTest, EndpointTests
 from uplift_server.service.endpoints import Endpoints
-from uplift_server.service.idempotency import Repeat
 from uplift_server.service.principals import Caller, Principal
-from uplift_server.service.registration import Registrar
-from uplift_server.service.registration_event import RegistrationEvents
+from uplift_server.service.registration import RegistrationEvents, UrlChecker
+from uplift_server.service.requests import IdempotencyKey
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.records import Delivery, HeldAction
 
@@ -34,7 +33,7 @@ class Owner:
         means = ServiceContext(
             world.database, world.directory, world.clock, world.parts.link(), cursors, id_sequence=sequence
         )
-        registrar = Registrar(AddressPolicy(allow_private_networks=False), _nowhere)
+        registrar = UrlChecker(AddressPolicy(allow_private_networks=False), _nowhere)
         owned = Endpoints(means, Cipher(b"k" * 32), registrar, RegistrationEvents(means))
         self._world = world
         self._states = EndpointStates(means, owned)
@@ -64,8 +63,10 @@ class Owner:
 
     async def test(self, seq: int, *, key: str | None = None) -> EndpointTest:
         """Test an endpoint, letting time pass while the answer takes it."""
-        repeat = None if key is None else Repeat(key, b"")
-        trial = asyncio.ensure_future(self._endpoint_tests.send(self.caller, self._endpoint(seq), None, repeat=repeat))
+        repeat = None if key is None else IdempotencyKey(key, b"")
+        trial = asyncio.ensure_future(
+            self._endpoint_tests.send(self.caller, self._endpoint(seq), None, idempotency_key=repeat)
+        )
         self._world.callers.add(trial)
         await self._world.stepping(asyncio.wait([trial]))
         self._world.callers.remove(trial)

@@ -8,7 +8,7 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.statistics import Numbers as Counted
+from uplift_server.core.operations.statistics import Statistics as Counted
 from uplift_server.core.operations.statistics import total
 from uplift_server.delivery.maintenance import statistics as loop
 from uplift_server.delivery.maintenance.statistics import BUSY_TURNS, UNAVAILABLE_WAIT_MS, StatisticsUpdater

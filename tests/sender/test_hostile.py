@@ -20,7 +20,7 @@ from uplift_server.core.http.urls import parse_endpoint_url
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.sending.http import Target
 from uplift_server.delivery.sending.http.hostnames import to_ascii
-from uplift_server.service.registration import Registrar
+from uplift_server.service.registration import UrlChecker
 
 from .hostile import BLOCKED, CASES, GOOD, INSIDE, LOST, REACHED, BenchPolicy, Case
 from .hostile_names import HostileNameServer, found
@@ -160,7 +160,7 @@ async def test_registration_and_connect(bench: MakeBench, connects: list[Any], c
     stage = await bench()
     stage.names.zone = case.zone
     client = await stage.client(BenchPolicy(case.private), dns_timeout_ms=case.dns_timeout_ms)
-    registrar = Registrar(BenchPolicy(case.private), client.resolver.resolve)
+    registrar = UrlChecker(BenchPolicy(case.private), client.resolver.resolve)
 
     problem = await registrar.check(case.url_at(stage.good.port))
     assert (problem and problem.code) == case.registered
@@ -196,7 +196,7 @@ async def test_the_same_through_a_proxy(bench: MakeBench, listen: Listen, connec
         egress_proxy=f"http://user:pw@127.0.0.1:{proxy.port}",
     )
     # The answer at registration, after which the name server may change its mind.
-    await Registrar(BenchPolicy(case.private), client.resolver.resolve).check(case.url_at(stage.good.port))
+    await UrlChecker(BenchPolicy(case.private), client.resolver.resolve).check(case.url_at(stage.good.port))
     await stage.change_minds(client)
     exchange = await client.post(target_of(case, stage.good.port))
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.engines import Place
 
-from uplift_server.service.startup import begin
+from uplift_server.service.startup import prepare
 
-from .world import KEY_CLAIM, World
+from .world import PROCESS_KEY, World
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ async def world(place: Place) -> AsyncIterator[World]:
     database = place.database()
     await database.open()
     world = World(database, place)
-    world.operator_key = await begin(world.context, KEY_CLAIM, None) or ""
+    world.operator_key = await prepare(world.context, PROCESS_KEY, None) or ""
     yield world
     await world.context.finish()
     await database.close()

@@ -1,4 +1,4 @@
-"""Changes go on to their end when whoever asked for them has gone, and what becomes of them is told."""
+"""Changes finish after their caller is cancelled, and log their failure."""
 
 import asyncio
 
@@ -11,16 +11,16 @@ from .world import World
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (Unavailable("the database is away"), {"log_level": "warning", "cause": "the database is away"}),
         (ValueError("a defect"), {"log_level": "error"}),
     ],
 )
-async def test_what_fails_when_nobody_waits_any_more_is_told(
-    world: World, error: Exception, told: dict[str, str]
+async def test_the_failure_of_an_abandoned_change_is_logged(
+    world: World, error: Exception, expected: dict[str, str]
 ) -> None:
-    """A database that is away is no defect: it needs no traceback."""
+    """An unavailable database is logged without a traceback."""
     is_over = asyncio.Event()
 
     async def change() -> None:
@@ -28,7 +28,7 @@ async def test_what_fails_when_nobody_waits_any_more_is_told(
         raise error
 
     with capture_logs() as logs:
-        asking = asyncio.create_task(world.context.carry_out(change()))
+        asking = asyncio.create_task(world.context.run_shielded(change()))
         await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -36,15 +36,15 @@ async def test_what_fails_when_nobody_waits_any_more_is_told(
         is_over.set()
         await world.context.finish()
     [line] = logs
-    assert told.items() <= line.items()
-    assert line["event"] == "a change that nobody waited for failed"
-    assert ("exc_info" in line) == (told["log_level"] == "error")
+    assert expected.items() <= line.items()
+    assert line["event"] == "background change failed"
+    assert ("exc_info" in line) == (expected["log_level"] == "error")
 
 
-async def test_who_waits_is_told_alone(world: World) -> None:
+async def test_the_failure_of_an_awaited_change_is_only_raised(world: World) -> None:
     async def change() -> None:
         raise Unavailable("the database is away")
 
     with capture_logs() as logs, pytest.raises(Unavailable):
-        await world.context.carry_out(change())
+        await world.context.run_shielded(change())
     assert logs == []

@@ -1,4 +1,4 @@
-"""Passwords set, reset and changed; and that an invitation lets nobody take another's place."""
+"""Setting, resetting and changing passwords, and invitations that cannot take over a person."""
 
 from dataclasses import replace
 
@@ -27,29 +27,31 @@ ANN, NEW = "ann@example.com", "a wholly new one"
 MINUTE = 60_000
 
 
-async def invite(world: World, account: str, email: str = ANN, *, by: Role | None = None, mails: bool = True) -> str:
-    """The token of an invitation: by the operator, or a member whose server mails it or not."""
-    services = world.build(mails=mails)
+async def invite(
+    world: World, account: str, email: str = ANN, *, by: Role | None = None, sends_email: bool = True
+) -> str:
+    """Return the token of an invitation by the operator, or by a member with the role `by`."""
+    services = world.build(sends_email=sends_email)
     caller = world.operator
     if by is not None:
         await world.member(account, "inviter@example.com", by)
         caller = (await world.sign_in("inviter@example.com")).caller(account, ADDRESS)
-    made = await services.members.invite(caller, account, InvitationDraft(email, "manager"))
-    return services.sessions._entrance.invitation_url(made.invitation.id).rpartition("/")[2]
+    created = await services.members.invite(caller, account, InvitationDraft(email, "manager"))
+    return services.sessions._links.invitation_url(created.invitation.id).rpartition("/")[2]
 
 
 async def accept(world: World, token: str, password: str = NEW, name: str = "Ann") -> str:
-    """Accept an invitation; the cookie."""
+    """Accept an invitation, and return the cookie."""
     return await world.services.sessions.accept_invitation(token, name, password, address=ADDRESS)
 
 
 async def proved(world: World) -> bool | None:
-    """Whether Ann's mail address is proved."""
+    """Whether Ann's email is proved."""
     person = await world.database.read(lambda c: people.find(c, ANN))
     return None if person is None else person.proved
 
 
-async def test_somebody_new_sets_a_name_and_a_password(world: World) -> None:
+async def test_a_new_person_sets_a_name_and_a_password(world: World) -> None:
     account = await world.account()
     token = await invite(world, account)
     shown = await world.services.sessions.invitation(token)
@@ -65,8 +67,8 @@ async def test_somebody_new_sets_a_name_and_a_password(world: World) -> None:
     assert [(each.account.name, each.role) for each in visitor.memberships] == [("Riverside", Role.MANAGER)]
     assert not visitor.is_portal
     await world.sign_in(ANN, NEW)
-    told = [each for each in await world.audited(account) if each.action == "member.joined"]
-    assert [(each.actor.name, each.details) for each in told] == [
+    entries = [each for each in await world.audited(account) if each.action == "member.joined"]
+    assert [(each.actor.name, each.details) for each in entries] == [
         (f"Ann <{ANN}>", {"by": "invitation", "role": "manager"})
     ]
     assert await world.services.sessions.invitation(token) is None
@@ -74,7 +76,7 @@ async def test_somebody_new_sets_a_name_and_a_password(world: World) -> None:
         await accept(world, token)
 
 
-async def test_an_invitation_ends_when_it_is_over_or_the_account_is_gone(world: World) -> None:
+async def test_an_invitation_ends_when_it_expires_or_its_account_is_deleted(world: World) -> None:
     account = await world.account()
     token = await invite(world, account)
     world.clock.now += INVITATION_TTL_MS
@@ -91,28 +93,28 @@ async def test_an_invitation_ends_when_it_is_over_or_the_account_is_gone(world: 
             await accept(world, text)
 
 
-async def test_a_new_password_is_judged_with_the_name(world: World) -> None:
+async def test_an_invalid_name_and_password_are_reported_together(world: World) -> None:
     token = await invite(world, await world.account())
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(Invalid) as rejected:
         await accept(world, token, password="short", name=" ")
-    assert [(each.field, each.code) for each in refused.value.problems] == [
+    assert [(each.field, each.code) for each in rejected.value.problems] == [
         ("name", "name_invalid"), ("password", "password_short"),
     ]  # fmt: skip
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(Invalid) as rejected:
         await accept(world, token, password=ANN)
-    assert [each.code for each in refused.value.problems] == ["password_easy"]
+    assert [each.code for each in rejected.value.problems] == ["password_easy"]
     await accept(world, token)
 
 
-@pytest.mark.parametrize("mails", [True, False])
-async def test_who_has_a_password_gives_it_and_keeps_it(world: World, mails: bool) -> None:
-    """Whoever has the link alone gets nothing of what the person sees elsewhere."""
+@pytest.mark.parametrize("sends_email", [True, False])
+async def test_a_person_with_a_password_enters_and_keeps_it(world: World, sends_email: bool) -> None:
+    """The link alone gives no access to the person's other accounts."""
     mine, theirs = await world.account("mine"), await world.account("theirs")
     await world.member(mine, ANN, Role.OWNER)
-    token = await invite(world, theirs, by=Role.ADMIN, mails=mails)
+    token = await invite(world, theirs, by=Role.ADMIN, sends_email=sends_email)
     shown = await world.services.sessions.invitation(token)
     assert shown is not None
-    assert shown.has_password is (True if mails else None)
+    assert shown.has_password is (True if sends_email else None)
     with pytest.raises(Unauthorized):
         await accept(world, token, NEW)
     with pytest.raises(Unauthorized):
@@ -130,29 +132,29 @@ async def test_a_link_that_was_not_mailed_does_not_show_whether_an_email_has_an_
     world: World, by: Role | None
 ) -> None:
     known, portal, new = "known@example.com", "portal@example.com", "new@example.com"
-    theirs, account, silent = await world.account(), await world.account(), world.build(mails=False)
+    theirs, account, without_email = await world.account(), await world.account(), world.build(sends_email=False)
     await world.member(theirs, known)
-    await world.services.sessions.enter(await world.portal(theirs, email=portal), address=ADDRESS)
+    await world.services.sessions.open_link(await world.portal(theirs, email=portal), address=ADDRESS)
     caller = world.operator
     if by is not None:
         await world.member(account, "inviter@example.com", by)
         caller = (await world.sign_in("inviter@example.com")).caller(account, ADDRESS)
-    told = []
+    results = []
     for email in (known, portal, new):
-        made = await silent.members.invite(caller, account, InvitationDraft(email, "member"))
-        token = (made.url or "").rpartition("/")[2]
-        shown = await silent.sessions.invitation(token)
+        created = await without_email.members.invite(caller, account, InvitationDraft(email, "member"))
+        token = (created.url or "").rpartition("/")[2]
+        shown = await without_email.sessions.invitation(token)
         assert shown is not None
         problems = []
         for name, password in (("", NEW), ("Ann", "short"), ("Ann", email), ("", "")):
-            with pytest.raises(Invalid) as refused:
-                await silent.sessions.accept_invitation(token, name, password, address=ADDRESS)
-            problems.append(refused.value.problems)
-        told.append((replace(shown, email=""), problems))
-    assert told == [told[0]] * 3
+            with pytest.raises(Invalid) as rejected:
+                await without_email.sessions.accept_invitation(token, name, password, address=ADDRESS)
+            problems.append(rejected.value.problems)
+        results.append((replace(shown, email=""), problems))
+    assert results == [results[0]] * 3
 
 
-async def test_guessing_at_an_invitation_is_limited_as_signing_in_is(world: World) -> None:
+async def test_password_guesses_at_an_invitation_are_rate_limited(world: World) -> None:
     await world.member(await world.account(), ANN)
     token = await invite(world, await world.account())
     for _ in range(5):
@@ -162,13 +164,13 @@ async def test_guessing_at_an_invitation_is_limited_as_signing_in_is(world: Worl
         await accept(world, token, PASSWORD)
 
 
-async def test_a_mail_proves_the_address_and_a_link_that_was_handed_over_does_not(world: World) -> None:
-    await accept(world, await invite(world, await world.account(), by=Role.OWNER, mails=False))
+async def test_only_a_mailed_link_proves_the_email(world: World) -> None:
+    await accept(world, await invite(world, await world.account(), by=Role.OWNER, sends_email=False))
     assert await proved(world) is False
     person = await world.database.read(lambda c: people.find(c, ANN))
     assert person is not None
     await world.database.write(lambda c: members.remove(c, _member(c, person.seq)))
-    await accept(world, await invite(world, await world.account(), mails=False))
+    await accept(world, await invite(world, await world.account(), sends_email=False))
     assert await proved(world) is True
 
 
@@ -177,9 +179,9 @@ def _member(connection: object, person_seq: int) -> object:
     return members.get(connection, place.account_seq, place.member_id)
 
 
-async def test_whoever_took_an_address_beforehand_loses_it_to_whom_it_is_mailed(world: World) -> None:
+async def test_a_mailed_invitation_overrides_an_unproved_password(world: World) -> None:
     theirs, hers = await world.account("theirs"), await world.account("hers")
-    squatter = await accept(world, await invite(world, theirs, by=Role.ADMIN, mails=False), "their own choice")
+    squatter = await accept(world, await invite(world, theirs, by=Role.ADMIN, sends_email=False), "their own choice")
     token = await invite(world, hers)
     shown = await world.services.sessions.invitation(token)
     assert shown is not None
@@ -194,12 +196,12 @@ async def test_whoever_took_an_address_beforehand_loses_it_to_whom_it_is_mailed(
     await world.sign_in(ANN, NEW)
 
 
-async def test_a_link_that_was_handed_over_gives_nobody_a_password_for_somebody_of_portal_links(world: World) -> None:
+async def test_an_unmailed_invitation_cannot_set_the_password_of_a_portal_member(world: World) -> None:
     mine, theirs = await world.account("mine"), await world.account("theirs")
     portal = await world.visitor(
-        await world.services.sessions.enter(await world.portal(mine, email=ANN), address=ADDRESS)
+        await world.services.sessions.open_link(await world.portal(mine, email=ANN), address=ADDRESS)
     )
-    token = await invite(world, theirs, by=Role.ADMIN, mails=False)
+    token = await invite(world, theirs, by=Role.ADMIN, sends_email=False)
     with pytest.raises(Unauthorized, match="links from the operator"):
         await accept(world, token)
 
@@ -207,14 +209,14 @@ async def test_a_link_that_was_handed_over_gives_nobody_a_password_for_somebody_
     await accept(world, token, PASSWORD)
 
 
-async def test_a_mailed_invitation_gives_somebody_of_portal_links_a_password(world: World) -> None:
+async def test_a_mailed_invitation_sets_the_password_of_a_portal_member(world: World) -> None:
     mine, other = await world.account("mine"), await world.account("other")
-    await world.services.sessions.enter(await world.portal(mine, email=ANN), address=ADDRESS)
+    await world.services.sessions.open_link(await world.portal(mine, email=ANN), address=ADDRESS)
     await accept(world, await invite(world, other))
     assert {each.account.name for each in (await world.sign_in(ANN, NEW)).memberships} == {"mine", "other"}
 
 
-async def test_who_became_a_member_meanwhile_is_told_to_sign_in(world: World) -> None:
+async def test_an_existing_member_must_sign_in_instead_of_accepting(world: World) -> None:
     account = await world.account()
     token = await invite(world, account)
     await world.member(account, ANN)
@@ -222,10 +224,10 @@ async def test_who_became_a_member_meanwhile_is_told_to_sign_in(world: World) ->
         await accept(world, token, PASSWORD)
 
 
-async def test_what_changed_while_a_password_was_looked_at_is_seen(
+async def test_two_concurrent_acceptances_do_not_overwrite_each_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two at the same time: the second does not overwrite the first one's password."""
+    """The second acceptance does not overwrite the password of the first."""
     one, two = await world.account("one"), await world.account("two")
     tokens = [await invite(world, account) for account in (one, two)]
     invited = world.services.sessions._invited
@@ -242,32 +244,31 @@ async def test_what_changed_while_a_password_was_looked_at_is_seen(
 
 
 async def reset_token(world: World) -> str:
-    """What the mail that is owed would have in its link."""
+    """Return the token in the link of the reset email in the outbox."""
     await world.context.finish()
-    [owed] = [
+    [email] = [
         each
         for each in await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
         if each.kind is NotificationKind.PASSWORD_RESET
     ]
-    person = await world.database.read(lambda c: people.find(c, owed.recipient))
+    person = await world.database.read(lambda c: people.find(c, email.recipient))
     assert person is not None
     assert person.password_hash is not None
-    entrance = world.services.sessions._entrance
-    made = entrance.reset_url(person.id, person.password_hash, int(str(owed.facts["expires_at"])))
-    token = made.rpartition("/")[2]
+    url = world.services.sessions._links.reset_url(person.id, person.password_hash, int(str(email.facts["expires_at"])))
+    token = url.rpartition("/")[2]
     assert token.encode() not in await world.contents()
     return token
 
 
-async def test_a_forgotten_password_is_replaced_by_mail_and_ends_all_sessions(world: World) -> None:
+async def test_a_reset_by_email_ends_all_sessions(world: World) -> None:
     account = await world.account()
     member = await world.member(account, ANN)
     before = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
     await world.services.sessions.request_reset(" ANN@example.com", address=ADDRESS)
     token = await reset_token(world)
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(Invalid) as rejected:
         await world.services.sessions.reset(token, "short")
-    assert [(each.field, each.code) for each in refused.value.problems] == [("password", "password_short")]
+    assert [(each.field, each.code) for each in rejected.value.problems] == [("password", "password_short")]
 
     visitor = await world.visitor(await world.services.sessions.reset(token, NEW, address=ADDRESS))
 
@@ -278,11 +279,11 @@ async def test_a_forgotten_password_is_replaced_by_mail_and_ends_all_sessions(wo
         await world.sign_in(ANN, PASSWORD)
     with pytest.raises(NotFound):
         await world.services.sessions.reset(token, "and another one")
-    told = [(each.subject, each.details) for each in await world.audited(account) if "password" in each.action]
-    assert told == [(member, {"by": "reset"})]
+    entries = [(each.subject, each.details) for each in await world.audited(account) if "password" in each.action]
+    assert entries == [(member, {"by": "reset"})]
 
 
-async def test_a_reset_is_over_after_an_hour(world: World) -> None:
+async def test_a_reset_link_expires_after_one_hour(world: World) -> None:
     await world.member(await world.account(), ANN)
     await world.services.sessions.request_reset(ANN)
     token = await reset_token(world)
@@ -292,23 +293,21 @@ async def test_a_reset_is_over_after_an_hour(world: World) -> None:
             await world.services.sessions.reset(text, NEW)
 
 
-async def test_nobody_is_told_whether_there_is_somebody(world: World) -> None:
+async def test_a_reset_request_does_not_reveal_whether_the_email_exists(world: World) -> None:
     account = await world.account()
     await world.member(account, "portal@example.com", password=None)
     for email in ("nobody@example.com", "portal@example.com", "no address"):
         assert await world.services.sessions.request_reset(email) is None
-    silent = world.build(mails=False)
+    without_email = world.build(sends_email=False)
     await world.member(account, ANN)
-    await silent.sessions.request_reset(ANN)
+    await without_email.sessions.request_reset(ANN)
     await world.context.finish()
-    assert (world.services.sessions.sends_mail, silent.sessions.sends_mail) == (True, False)
+    assert (world.services.sessions.sends_email, without_email.sessions.sends_email) == (True, False)
     assert await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10)) == []
 
 
-async def test_the_answer_takes_as_long_whether_there_is_somebody_or_not(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is written before it; what cannot be written is told in the log."""
+async def test_a_reset_request_does_not_wait_for_its_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed write is only logged."""
     await world.member(await world.account(), ANN)
 
     async def fails(_body: object) -> None:
@@ -318,10 +317,10 @@ async def test_the_answer_takes_as_long_whether_there_is_somebody_or_not(
         patched.setattr(world.database, "write", fails)
         assert await world.services.sessions.request_reset(ANN) is None
         await world.context.finish()
-    assert [each["event"] for each in logs] == ["a change that nobody waited for failed"]
+    assert [each["event"] for each in logs] == ["background change failed"]
 
 
-async def test_nobody_is_flooded_with_resets(world: World) -> None:
+async def test_reset_emails_are_rate_limited(world: World) -> None:
     await world.member(await world.account(), ANN)
     for _ in range(3):
         await world.services.sessions.request_reset(ANN, address=ADDRESS)
@@ -336,7 +335,7 @@ async def test_nobody_is_flooded_with_resets(world: World) -> None:
     await world.services.sessions.request_reset(ANN, address=ADDRESS)
 
 
-async def test_an_operator_makes_a_reset_where_no_mail_can_bring_it(world: World) -> None:
+async def test_an_operator_creates_a_reset_link_without_email(world: World) -> None:
     account = await world.account()
     member = await world.member(account, ANN, Role.OWNER)
     portal = await world.member(account, "portal@example.com", password=None)
@@ -364,10 +363,10 @@ async def test_a_changed_password_ends_all_other_sessions(world: World) -> None:
     await world.sign_in(ANN, NEW)
 
 
-async def test_the_first_password_wants_a_link_that_was_just_opened(world: World) -> None:
+async def test_a_first_password_requires_a_recently_opened_link(world: World) -> None:
     account = await world.account()
     visitor = await world.visitor(
-        await world.services.sessions.enter(await world.portal(account, email=ANN), address=ADDRESS)
+        await world.services.sessions.open_link(await world.portal(account, email=ANN), address=ADDRESS)
     )
     world.clock.now += 10 * MINUTE
     with pytest.raises(ConfirmationRequired):
@@ -375,14 +374,14 @@ async def test_the_first_password_wants_a_link_that_was_just_opened(world: World
 
 
 async def test_operators_and_guests_have_no_password(world: World) -> None:
-    guest = await world.services.sessions.enter(await world.portal(await world.account()), address=ADDRESS)
+    guest = await world.services.sessions.open_link(await world.portal(await world.account()), address=ADDRESS)
     operator = await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)
     for cookie in (guest, operator):
         with pytest.raises(Forbidden):
             await world.services.sessions.change_password(await world.visitor(cookie), "", NEW, address=ADDRESS)
 
 
-async def test_a_password_that_was_changed_at_the_same_moment_is_not_overwritten(world: World) -> None:
+async def test_concurrent_password_changes_do_not_overwrite_each_other(world: World) -> None:
     await world.member(await world.account(), ANN)
     visitor = await world.sign_in(ANN)
     assert visitor.person is not None
@@ -391,7 +390,7 @@ async def test_a_password_that_was_changed_at_the_same_moment_is_not_overwritten
         await world.services.sessions._renew(visitor.person, visitor.person, "change", ADDRESS)
 
 
-async def test_a_name_is_changed_for_every_account_and_each_is_told(world: World) -> None:
+async def test_a_rename_is_audited_in_each_account(world: World) -> None:
     first, second = await world.account("First"), await world.account("Second")
     for account in (first, second):
         await world.member(account, ANN)
@@ -404,8 +403,8 @@ async def test_a_name_is_changed_for_every_account_and_each_is_told(world: World
 
     assert (await world.sign_in(ANN)).name == f"Ann Li <{ANN}>"
     for account in (first, second):
-        told = [each for each in await world.audited(account) if each.action == "member.renamed"]
-        assert [(each.actor.name, each.details) for each in told] == [(ANN, {"from": ANN, "to": "Ann Li"})]
-    guest = await world.services.sessions.enter(await world.portal(first), address=ADDRESS)
+        entries = [each for each in await world.audited(account) if each.action == "member.renamed"]
+        assert [(each.actor.name, each.details) for each in entries] == [(ANN, {"from": ANN, "to": "Ann Li"})]
+    guest = await world.services.sessions.open_link(await world.portal(first), address=ADDRESS)
     with pytest.raises(Forbidden):
         await rename(await world.visitor(guest), "Somebody", address=ADDRESS)

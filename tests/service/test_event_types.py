@@ -1,4 +1,4 @@
-"""The catalog where several processes change it, each with a memory of its own that may be old."""
+"""Changes of the catalog by several processes, whose caches may be stale."""
 
 import json
 
@@ -6,11 +6,11 @@ import pytest
 
 from uplift_server.service.errors import Invalid, NotFound
 from uplift_server.service.event_types import EventTypeDraft, Expected
-from uplift_server.service.startup import begin
+from uplift_server.service.startup import prepare
 from uplift_server.store import event_types
 from uplift_server.store.records import EventType
 
-from .world import KEY_CLAIM, World
+from .world import PROCESS_KEY, World
 
 NAME = "pitch.tracked"
 SCHEMA = {"type": "object", "required": ["speed"]}
@@ -18,10 +18,10 @@ SCHEMA = {"type": "object", "required": ["speed"]}
 
 @pytest.fixture
 async def other(world: World) -> World:
-    """Another process, which knows the catalog as it was when it began: with a type."""
+    """Another process, whose cache has the catalog as of its start."""
     await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="A pitch."))
     other = World(world.database, world.place)
-    await begin(other.context, KEY_CLAIM, None)
+    await prepare(other.context, PROCESS_KEY, None)
     other.operator_key = world.operator_key
     return other
 
@@ -32,22 +32,22 @@ async def stored(world: World, name: str = NAME) -> EventType:
     return found
 
 
-async def test_a_type_is_archived_as_it_is_stored_and_not_as_it_is_remembered(world: World, other: World) -> None:
+async def test_archiving_uses_the_stored_type_not_the_cached_one(world: World, other: World) -> None:
     await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="Two.", schema=SCHEMA))
     archived = await other.services.event_types.archive(other.operator, NAME, archived=True)
     assert archived == await stored(world)
     assert (archived.description, json.loads(archived.schema or "")) == ("Two.", SCHEMA)
     assert archived.archived_at is not None
-    assert other.directory.event_types[NAME].record == archived
+    assert other.cache.event_types[NAME].record == archived
     published = await other.services.event_types.archive(other.operator, NAME, archived=False)
     assert (published.archived_at, published.schema) == (None, archived.schema)
-    told = [entry.details.get("changed") for entry in await world.audited() if entry.action == "event_type.published"][
-        -2:
-    ]
-    assert told == [["archived"], ["archived"]]
+    entries = [
+        entry.details.get("changed") for entry in await world.audited() if entry.action == "event_type.published"
+    ][-2:]
+    assert entries == [["archived"], ["archived"]]
 
 
-async def test_a_type_that_was_archived_meanwhile_is_not_told_of_twice(world: World, other: World) -> None:
+async def test_archiving_an_archived_type_is_not_audited_again(world: World, other: World) -> None:
     await world.services.event_types.archive(world.operator, NAME, archived=True)
     before = await stored(world), await world.audited()
     world.clock.now += 1
@@ -55,19 +55,19 @@ async def test_a_type_that_was_archived_meanwhile_is_not_told_of_twice(world: Wo
     assert (await stored(world), await world.audited()) == before
 
 
-async def test_a_name_that_another_process_has_just_published_is_taken(world: World, other: World) -> None:
+async def test_a_name_published_by_another_process_is_taken(world: World, other: World) -> None:
     name = "pitch.called"
     await world.services.event_types.put(world.operator, name, EventTypeDraft(description="A call."))
-    assert not other.services.event_types.knows(name)
-    with pytest.raises(Invalid) as refused:
+    assert not other.services.event_types.exists(name)
+    with pytest.raises(Invalid) as rejected:
         await other.services.event_types.put(
             other.operator, name, EventTypeDraft(description="Mine."), expected=Expected.NONE
         )
-    assert [(problem.field, problem.code) for problem in refused.value.problems] == [("name", "taken")]
+    assert [(problem.field, problem.code) for problem in rejected.value.problems] == [("name", "taken")]
     assert (await stored(world, name)).description == "A call."
 
 
-async def test_a_change_leaves_a_type_archived_that_was_archived_elsewhere(world: World, other: World) -> None:
+async def test_an_update_keeps_a_type_archived_by_another_process(world: World, other: World) -> None:
     await world.services.event_types.archive(world.operator, NAME, archived=True)
     changed, fresh = await other.services.event_types.put(
         other.operator, NAME, EventTypeDraft(description="Two."), expected=Expected.ONE
@@ -76,7 +76,7 @@ async def test_a_change_leaves_a_type_archived_that_was_archived_elsewhere(world
     assert await stored(world) == changed
 
 
-async def test_what_was_deleted_elsewhere_is_not_made_anew_by_a_change(world: World, other: World) -> None:
+async def test_an_update_does_not_recreate_a_type_deleted_by_another_process(world: World, other: World) -> None:
     await world.services.event_types.delete(world.operator, NAME)
     with pytest.raises(NotFound):
         await other.services.event_types.put(other.operator, NAME, EventTypeDraft(), expected=Expected.ONE)

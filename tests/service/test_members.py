@@ -1,4 +1,4 @@
-"""Who may invite, change and remove whom; and that the last owner stays."""
+"""Permissions to invite, change and remove members, and the last owner."""
 
 import asyncio
 import itertools
@@ -12,9 +12,9 @@ from uplift_server.core.people.people import INVITATION_TTL_MS
 from uplift_server.core.security.rights import Role
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Forbidden, IdempotencyConflict, Invalid, NotFound, RateLimited
-from uplift_server.service.idempotency import Repeat
 from uplift_server.service.members import INVITATIONS_PER_HOUR_MAX, InvitationDraft
 from uplift_server.service.principals import Caller
+from uplift_server.service.requests import IdempotencyKey
 from uplift_server.store import invitations, outbox, people
 
 from .world import ADDRESS, URL, World
@@ -24,48 +24,48 @@ ANN = "ann@example.com"
 
 
 async def caller(world: World, account: str, role: Role) -> Caller:
-    """A member with a role, who is signed in."""
+    """Return the caller of a new member who is signed in."""
     email = f"{role.text}-{len(await world.audited())}@example.com"
     await world.member(account, email, role)
     return (await world.sign_in(email)).caller(account, ADDRESS)
 
 
 async def roles(world: World, account: str) -> dict[str, str]:
-    """What the members are, by mail address."""
+    """Return the roles of the members by email."""
     found = await world.services.members.page(world.operator, account, ALL)
     return {each.person.email or each.person.name: each.role.text for each in found.items}
 
 
-async def test_an_invitation_is_mailed_and_its_link_stands_nowhere_else(world: World) -> None:
+async def test_an_invitation_is_mailed_and_its_link_is_not_stored(world: World) -> None:
     account = await world.account()
     owner = await caller(world, account, Role.OWNER)
 
-    made = await world.services.members.invite(owner, account, InvitationDraft("Ann@Example.com", "manager"))
+    created = await world.services.members.invite(owner, account, InvitationDraft("Ann@Example.com", "manager"))
 
-    assert (made.url, made.repeated) == (None, False)
-    assert made.invitation.email == ANN
-    assert made.invitation.expires_at == world.clock.now + INVITATION_TTL_MS == world.clock.now + 7 * 86_400_000
-    [owed] = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
-    assert (owed.kind, owed.recipient) == (NotificationKind.MEMBER_INVITED, ANN)
-    assert owed.facts["invited_by"] == owner.principal.name
-    assert owed.facts["role"] == "manager"
-    token = world.services.sessions._entrance.invitation_url(made.invitation.id).rpartition("/")[2]
+    assert (created.url, created.repeated) == (None, False)
+    assert created.invitation.email == ANN
+    assert created.invitation.expires_at == world.clock.now + INVITATION_TTL_MS == world.clock.now + 7 * 86_400_000
+    [email] = await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))
+    assert (email.kind, email.recipient) == (NotificationKind.MEMBER_INVITED, ANN)
+    assert email.facts["invited_by"] == owner.principal.name
+    assert email.facts["role"] == "manager"
+    token = world.services.sessions._links.invitation_url(created.invitation.id).rpartition("/")[2]
     assert token.encode() not in await world.contents()
     last = (await world.audited(account))[-1]
     assert (last.action, last.details) == ("member.invited", {"email": ANN, "role": "manager"})
-    assert last.subject == ids.prefixed(ids.INVITATION, made.invitation.id)
+    assert last.subject == ids.prefixed(ids.INVITATION, created.invitation.id)
 
 
-async def test_where_no_mail_is_sent_the_link_is_given_back(world: World) -> None:
-    account, silent = await world.account(), world.build(mails=False)
-    made = await silent.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
-    assert (made.url or "").startswith(f"{URL}/invitations/")
+async def test_without_email_the_inviter_gets_the_link(world: World) -> None:
+    account, without_email = await world.account(), world.build(sends_email=False)
+    created = await without_email.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+    assert (created.url or "").startswith(f"{URL}/invitations/")
     assert await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10)) == []
 
 
 @pytest.mark.parametrize(("own", "other"), list(itertools.product(Role, Role)), ids=lambda role: role.text)
-async def test_who_may_manage_whom(world: World, own: Role, other: Role) -> None:
-    """Members and managers manage nobody, admins all but owners, owners everybody."""
+async def test_which_roles_can_manage_which_roles(world: World, own: Role, other: Role) -> None:
+    """Members and managers manage no members, admins all but owners, owners all."""
     account = await world.account()
     await world.member(account, "spare@example.com", Role.OWNER)
     await world.member(account, "spare2@example.com", Role.OWNER)
@@ -91,7 +91,7 @@ async def test_who_may_manage_whom(world: World, own: Role, other: Role) -> None
     assert ("target@example.com" in await roles(world, account)) is not may
 
 
-async def test_lists_are_for_those_who_manage(world: World) -> None:
+async def test_only_managers_of_members_can_list_them(world: World) -> None:
     account = await world.account()
     members = world.services.members
     await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
@@ -106,7 +106,7 @@ async def test_lists_are_for_those_who_manage(world: World) -> None:
             assert [each.email for each in (await members.invitations(actor, account, ALL)).items] == [ANN]
 
 
-async def test_an_owner_of_one_account_is_nobody_in_another(world: World) -> None:
+async def test_an_owner_has_no_rights_in_another_account(world: World) -> None:
     mine, theirs = await world.account("mine"), await world.account("theirs")
     me = await caller(world, mine, Role.OWNER)
     target = await world.member(theirs, "target@example.com")
@@ -130,7 +130,7 @@ async def test_an_owner_of_one_account_is_nobody_in_another(world: World) -> Non
     assert await roles(world, theirs) == {"target@example.com": "member"}
 
 
-async def test_the_last_owner_stays_and_stays_owner(world: World) -> None:
+async def test_the_last_owner_cannot_leave_or_change_role(world: World) -> None:
     account = await world.account()
     only = await world.member(account, "only@example.com", Role.OWNER)
     members = world.services.members
@@ -151,7 +151,7 @@ async def test_the_last_owner_stays_and_stays_owner(world: World) -> None:
     assert await roles(world, account) == {"other@example.com": "owner"}
 
 
-async def test_everybody_may_leave(world: World) -> None:
+async def test_each_role_can_leave(world: World) -> None:
     account = await world.account()
     member = await world.member(account, ANN)
     cookie = await world.services.sessions.sign_in(ANN, "correct horse battery", address=ADDRESS)
@@ -163,7 +163,7 @@ async def test_everybody_may_leave(world: World) -> None:
     assert (last.action, last.subject, last.details) == ("member.removed", member, {"name": ANN, "role": "member"})
 
 
-async def test_a_person_with_another_account_is_not_forgotten(world: World) -> None:
+async def test_removing_a_member_keeps_a_person_with_another_account(world: World) -> None:
     one, two = await world.account("one"), await world.account("two")
     member = await world.member(one, ANN)
     await world.member(two, ANN)
@@ -172,41 +172,41 @@ async def test_a_person_with_another_account_is_not_forgotten(world: World) -> N
     assert [each.account.name for each in (await world.visitor(cookie)).memberships] == ["two"]
 
 
-async def test_a_changed_role_is_told(world: World) -> None:
+async def test_a_changed_role_is_audited(world: World) -> None:
     account = await world.account()
     member = await world.member(account, ANN)
     changed = await world.services.members.change_role(world.operator, account, member, "manager")
     assert changed.role is Role.MANAGER
     again = await world.services.members.change_role(world.operator, account, member, "manager")
     assert again == changed
-    told = [each.details for each in await world.audited(account) if each.action == "member.role_changed"]
-    assert told == [{"name": ANN, "from": "member", "to": "manager"}]
+    entries = [each.details for each in await world.audited(account) if each.action == "member.role_changed"]
+    assert entries == [{"name": ANN, "from": "member", "to": "manager"}]
 
 
-async def test_a_guest_becomes_no_owner(world: World) -> None:
+async def test_a_guest_cannot_become_owner(world: World) -> None:
     account = await world.account()
-    await world.services.sessions.enter(await world.portal(account), address=None)
+    await world.services.sessions.open_link(await world.portal(account), address=None)
     [guest] = (await world.services.members.page(world.operator, account, ALL)).items
     member = ids.prefixed(ids.MEMBER, guest.id)
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(Invalid) as rejected:
         await world.services.members.change_role(world.operator, account, member, "owner")
-    assert [each.code for each in refused.value.problems] == ["role_not_for_guests"]
+    assert [each.code for each in rejected.value.problems] == ["role_not_for_guests"]
     assert (await world.services.members.change_role(world.operator, account, member, "admin")).role is Role.ADMIN
 
 
-async def test_what_is_wrong_is_told_by_field(world: World) -> None:
+async def test_problems_name_the_field(world: World) -> None:
     account = await world.account()
     member = await world.member(account, ANN)
     for draft, problems in (
         (InvitationDraft("ann", "boss"), [("email", "email_invalid"), ("role", "role_unknown")]),
         (InvitationDraft(ANN.upper(), "member"), [("email", "member_exists")]),
     ):
-        with pytest.raises(Invalid) as refused:
+        with pytest.raises(Invalid) as rejected:
             await world.services.members.invite(world.operator, account, draft)
-        assert [(each.field, each.code) for each in refused.value.problems] == problems
-    with pytest.raises(Invalid) as refused:
+        assert [(each.field, each.code) for each in rejected.value.problems] == problems
+    with pytest.raises(Invalid) as rejected:
         await world.services.members.change_role(world.operator, account, member, "boss")
-    assert [(each.field, each.code) for each in refused.value.problems] == [("role", "role_unknown")]
+    assert [(each.field, each.code) for each in rejected.value.problems] == [("role", "role_unknown")]
     for other in ("mem_" + "0" * 32, "mem", member.upper()):
         with pytest.raises(NotFound):
             await world.services.members.remove(world.operator, account, other)
@@ -215,22 +215,22 @@ async def test_what_is_wrong_is_told_by_field(world: World) -> None:
             await world.services.members.withdraw(world.operator, account, other)
 
 
-async def test_an_invitation_takes_the_place_of_an_earlier_one(world: World) -> None:
-    account, silent = await world.account(), world.build(mails=False)
-    first = await silent.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
-    second = await silent.members.invite(world.operator, account, InvitationDraft(ANN, "admin"))
-    listed = (await silent.members.invitations(world.operator, account, ALL)).items
+async def test_an_invitation_replaces_an_earlier_one(world: World) -> None:
+    account, without_email = await world.account(), world.build(sends_email=False)
+    first = await without_email.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+    second = await without_email.members.invite(world.operator, account, InvitationDraft(ANN, "admin"))
+    listed = (await without_email.members.invitations(world.operator, account, ALL)).items
     assert listed == [second.invitation]
-    assert await silent.sessions.invitation((first.url or "").rpartition("/")[2]) is None
+    assert await without_email.sessions.invitation((first.url or "").rpartition("/")[2]) is None
 
 
 async def test_replacing_an_invitation_requires_the_right_to_give_its_role(world: World) -> None:
     account, members = await world.account(), world.services.members
     admin, owner = await caller(world, account, Role.ADMIN), await caller(world, account, Role.OWNER)
-    made = await members.invite(owner, account, InvitationDraft(ANN, "owner"))
+    created = await members.invite(owner, account, InvitationDraft(ANN, "owner"))
     with pytest.raises(Forbidden, match="owner"):
         await members.invite(admin, account, InvitationDraft(ANN.upper(), "member"))
-    assert (await members.invitations(owner, account, ALL)).items == [made.invitation]
+    assert (await members.invitations(owner, account, ALL)).items == [created.invitation]
     world.clock.now += INVITATION_TTL_MS
     await members.invite(admin, account, InvitationDraft(ANN, "member"))
     await members.invite(admin, account, InvitationDraft(ANN, "admin"))
@@ -238,19 +238,23 @@ async def test_replacing_an_invitation_requires_the_right_to_give_its_role(world
     assert [each.role for each in (await members.invitations(owner, account, ALL)).items] == [Role.OWNER]
 
 
-async def test_a_repeat_makes_no_second_invitation(world: World) -> None:
+async def test_a_repeated_request_creates_no_second_invitation(world: World) -> None:
     account = await world.account()
-    repeat, draft = Repeat("once", b"digest"), InvitationDraft(ANN, "member")
-    made = [await world.services.members.invite(world.operator, account, draft, repeat=repeat) for _ in range(2)]
-    assert [each.repeated for each in made] == [False, True]
-    assert made[0].invitation == made[1].invitation
+    repeat, draft = IdempotencyKey("once", b"digest"), InvitationDraft(ANN, "member")
+    created = [
+        await world.services.members.invite(world.operator, account, draft, idempotency_key=repeat) for _ in range(2)
+    ]
+    assert [each.repeated for each in created] == [False, True]
+    assert created[0].invitation == created[1].invitation
     assert len(await world.database.read(lambda c: outbox.due(c, now=world.clock.now, limit=10))) == 1
-    await world.services.members.withdraw(world.operator, account, ids.prefixed(ids.INVITATION, made[0].invitation.id))
+    await world.services.members.withdraw(
+        world.operator, account, ids.prefixed(ids.INVITATION, created[0].invitation.id)
+    )
     with pytest.raises(IdempotencyConflict):
-        await world.services.members.invite(world.operator, account, draft, repeat=repeat)
+        await world.services.members.invite(world.operator, account, draft, idempotency_key=repeat)
 
 
-async def test_invitations_run_out_and_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_invitations_expire_and_are_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invitations, "INVITATIONS_PER_ACCOUNT_MAX", 2)
     account, members = await world.account(), world.services.members
     for number in range(2):
@@ -262,14 +266,14 @@ async def test_invitations_run_out_and_are_bounded(world: World, monkeypatch: py
     await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
 
 
-async def test_members_cannot_flood_the_world_with_mail(world: World) -> None:
+async def test_invitation_emails_are_rate_limited(world: World) -> None:
     account, members = await world.account(), world.services.members
     owner = await caller(world, account, Role.OWNER)
     for _ in range(INVITATIONS_PER_HOUR_MAX):
         await members.invite(owner, account, InvitationDraft(ANN, "member"))
-    with pytest.raises(RateLimited) as refused:
+    with pytest.raises(RateLimited) as rejected:
         await members.invite(owner, account, InvitationDraft(ANN, "member"))
-    assert refused.value.retry_after_s == 3600
+    assert rejected.value.retry_after_s == 3600
     await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
     other = await world.account("other")
     await members.invite(await caller(world, other, Role.OWNER), other, InvitationDraft(ANN, "member"))
@@ -277,7 +281,7 @@ async def test_members_cannot_flood_the_world_with_mail(world: World) -> None:
     await members.invite(owner, account, InvitationDraft(ANN, "member"))
 
 
-async def test_pages_of_members_follow_each_other(world: World) -> None:
+async def test_members_are_paginated(world: World) -> None:
     account = await world.account()
     for number in range(5):
         await world.member(account, f"{number}@example.com", password=None)

@@ -1,4 +1,4 @@
-"""What members do with the keys and the contacts of their own account, and of no other."""
+"""Keys and contacts, which members manage only in their own account."""
 
 import pytest
 
@@ -19,72 +19,72 @@ MANAGING = {Role.ADMIN, Role.OWNER}
 
 
 async def caller(world: World, account: str, role: Role) -> Caller:
-    """A member of an account, signed in."""
+    """Return the caller of a new member who is signed in."""
     await world.member(account, EMAIL, role)
     return (await world.sign_in(EMAIL)).caller(account, ADDRESS)
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_the_table_of_rights_says_who_manages_keys_and_contacts(world: World, role: Role) -> None:
+async def test_rights_decide_who_manages_keys_and_contacts(world: World, role: Role) -> None:
     account = await world.account()
     asks = await caller(world, account, role)
     accounts, keys = world.services.accounts, world.services.keys
     draft = KeyDraft("mine", ["events:read"])
     contacts = AccountDraft(contact_emails=[EMAIL])
-    made, _ = await keys.create(world.operator, account, draft)
-    name = f"key_{made.id.hex()}"
+    created, _ = await keys.create(world.operator, account, draft)
+    name = f"key_{created.id.hex()}"
     if role in MANAGING:
         assert asks.principal.has_right(Right.KEYS_MANAGE)
         await keys.create(asks, account, draft)
         assert len((await keys.page(asks, account, Listing(9))).items) == 2
         await keys.revoke(asks, account, name)
         assert (await accounts.update(asks, account, contacts)).contact_emails == (EMAIL,)
-        told = [(each.action, each.actor.name) for each in await world.audited(account)]
-        assert told[-3:] == [("key.created", EMAIL), ("key.revoked", EMAIL), ("account.changed", EMAIL)]
+        entries = [(each.action, each.actor.name) for each in await world.audited(account)]
+        assert entries[-3:] == [("key.created", EMAIL), ("key.revoked", EMAIL), ("account.changed", EMAIL)]
         return
-    for refused in (
+    for rejected in (
         keys.create(asks, account, draft),
         keys.page(asks, account, Listing(9)),
         keys.revoke(asks, account, name),
         accounts.update(asks, account, contacts),
     ):
         with pytest.raises(Forbidden):
-            await refused
+            await rejected
 
 
-async def test_an_owner_renames_nothing_and_changes_no_other_account(world: World) -> None:
+async def test_an_owner_cannot_rename_or_update_another_account(world: World) -> None:
     account, other = await world.account(), await world.account("Other")
     owner = await caller(world, account, Role.OWNER)
-    made, _ = await world.services.keys.create(world.operator, other, KeyDraft("theirs"))
+    created, _ = await world.services.keys.create(world.operator, other, KeyDraft("theirs"))
     with pytest.raises(Forbidden):
         await world.services.accounts.update(owner, account, AccountDraft(name="Mine"))
-    for refused in (
+    for rejected in (
         world.services.accounts.update(owner, other, AccountDraft(contact_emails=[])),
         world.services.keys.create(owner, other, KeyDraft("mine", ["listen"])),
         world.services.keys.page(owner, other, Listing(9)),
-        world.services.keys.revoke(owner, other, f"key_{made.id.hex()}"),
-        world.services.keys.revoke(owner, account, f"key_{made.id.hex()}"),
+        world.services.keys.revoke(owner, other, f"key_{created.id.hex()}"),
+        world.services.keys.revoke(owner, account, f"key_{created.id.hex()}"),
     ):
         with pytest.raises(NotFound):
-            await refused
+            await rejected
 
 
 @pytest.mark.parametrize("scope", Scope)
-async def test_a_key_has_no_scope_that_its_maker_lacks(world: World, scope: Scope) -> None:
+async def test_a_key_cannot_have_a_scope_that_its_creator_lacks(world: World, scope: Scope) -> None:
     account = await world.account()
     owner = await caller(world, account, Role.OWNER)
     draft = KeyDraft("mine", [scope])
     if scope in SCOPES_OF_ROLE[Role.OWNER]:
-        made, _ = await world.services.keys.create(owner, account, draft)
-        assert made.scopes == {scope}
+        created, _ = await world.services.keys.create(owner, account, draft)
+        assert created.scopes == {scope}
     else:
-        with pytest.raises(Invalid) as refused:
+        with pytest.raises(Invalid) as rejected:
             await world.services.keys.create(owner, account, draft)
-        assert [(each.field, each.code) for each in refused.value.problems] == [("scopes", "scope_not_yours")]
+        assert [(each.field, each.code) for each in rejected.value.problems] == [("scopes", "scope_not_yours")]
         await world.services.keys.create(world.operator, account, draft)
 
 
-async def test_a_key_that_reads_secrets_wants_the_password_that_seeing_them_takes(world: World) -> None:
+async def test_a_key_that_reads_secrets_requires_a_confirmed_password(world: World) -> None:
     account = await world.account()
     await world.member(account, EMAIL, Role.OWNER)
     visitor = await world.sign_in(EMAIL)
@@ -97,18 +97,18 @@ async def test_a_key_that_reads_secrets_wants_the_password_that_seeing_them_take
     await world.services.keys.create(world.operator, account, KeyDraft("theirs", ["secrets:read"]))
 
 
-async def test_a_key_manages_neither_keys_nor_contacts(world: World) -> None:
+async def test_a_key_cannot_manage_keys_or_contacts(world: World) -> None:
     account = await world.account()
     _, text = await world.services.keys.create(world.operator, account, KeyDraft("all", list(Scope)))
     key = world.services.authenticator.caller(f"Bearer {text}".encode(), None, ADDRESS)
-    for refused in (
+    for rejected in (
         world.services.keys.create(key, account, KeyDraft("mine", ["listen"])),
         world.services.accounts.update(key, account, AccountDraft(contact_emails=[EMAIL])),
     ):
         with pytest.raises(Forbidden, match="Only an operator's key"):
-            await refused
+            await rejected
 
 
-def test_of_too_many_contacts_no_more_are_looked_at_than_there_may_be() -> None:
+def test_contacts_beyond_the_limit_are_not_checked() -> None:
     found = AccountDraft(contact_emails=["no address"] * (CONTACT_EMAILS_MAX + 1_000)).problems()
     assert [each.code for each in found] == ["too_many", *["email_invalid"] * CONTACT_EMAILS_MAX]

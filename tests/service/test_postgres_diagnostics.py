@@ -1,4 +1,4 @@
-"""What is found out about a PostgreSQL database: what can be wrong, with a remedy, and not what is right."""
+"""Findings about a PostgreSQL database: each problem with its fix."""
 
 import asyncio
 import time
@@ -18,8 +18,8 @@ from uplift_server.store.postgres.connection_errors import UNTOLD_POOLER
 from uplift_server.store.postgres.inspection import Inspected, Living
 
 
-def examine(url: str) -> dict[str, Finding]:
-    """By check, what was found."""
+def findings(url: str) -> dict[str, Finding]:
+    """Return the findings by check."""
     found = list(postgres_diagnostics.database_findings(url, "db.example.com:5432/uplift"))
     assert all(bool(each.remedy) == (each.result != "ok") for each in found), found
     assert len({each.check for each in found}) == len(found)
@@ -38,8 +38,8 @@ def execute(url: str, statement: str) -> None:
 
 
 @pytest.fixture
-def sound() -> Inspected:
-    """What a database says with which all is well."""
+def healthy() -> Inspected:
+    """The values of a healthy database."""
     now = time.time() * 1000
     return Inspected(
         version=17,
@@ -59,29 +59,31 @@ def sound() -> Inspected:
     )
 
 
-def saying(monkeypatch: pytest.MonkeyPatch, url: str, said: Inspected) -> dict[str, Finding]:
-    """What is found where a database says this of itself."""
+def findings_for(monkeypatch: pytest.MonkeyPatch, url: str, inspected: Inspected) -> dict[str, Finding]:
+    """Return the findings for these values of a database."""
 
     async def inspect(_: str) -> Inspected:
-        return said
+        return inspected
 
     async def processes(_: str) -> Living:
         return Living(2, 1, 1)
 
     monkeypatch.setattr(inspection, "inspect", inspect)
     monkeypatch.setattr(inspection, "processes", processes)
-    return examine(url)
+    return findings(url)
 
 
-def test_a_database_as_it_should_be(monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected) -> None:
-    found = saying(monkeypatch, postgres_url, sound)
+def test_a_healthy_database_has_no_warnings(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, healthy: Inspected
+) -> None:
+    found = findings_for(monkeypatch, postgres_url, healthy)
     assert {each.result for each in found.values()} == {"ok"}, found
     assert found["database"].text == "PostgreSQL 17 at db.example.com:5432/uplift, 10 MiB, encrypted"
 
 
-def test_a_real_one_tells_of_its_version_clock_settings_and_schema(postgres_url: str) -> None:
-    """That of the tests keeps nothing over a crash, and is told so."""
-    found = examine(postgres_url)
+def test_a_real_database_reports_version_clock_settings_and_schema(postgres_url: str) -> None:
+    """The database of the tests is not durable, which is reported."""
+    found = findings(postgres_url)
     assert {name: each.result for name, each in found.items()} == {
         "database": "ok", "database clock": "ok", "durability": "warn", "connections": "ok", "vacuum": "ok",
         "schema": "ok", "processes": "warn",
@@ -104,16 +106,16 @@ def test_a_real_one_tells_of_its_version_clock_settings_and_schema(postgres_url:
         ({"clock": ClockReading(0, 400_000, 0)}, "database clock", "fail", "this machine's clock is 400.0 s behind"),
     ],
 )
-def test_what_is_wrong_is_told(
+def test_each_problem_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     postgres_url: str,
-    sound: Inspected,
+    healthy: Inspected,
     changes: dict[str, object],
     check: str,
     result: str,
     text: str,
 ) -> None:
-    found = saying(monkeypatch, postgres_url, replace(sound, **changes))
+    found = findings_for(monkeypatch, postgres_url, replace(healthy, **changes))
     assert found[check].result == result
     assert text in found[check].text
     others = {name: each.result for name, each in found.items() if name != check}
@@ -121,35 +123,35 @@ def test_what_is_wrong_is_told(
     assert bool(others) == (result != "fail" or check != "database")
 
 
-def test_one_on_this_machine_need_not_be_encrypted(
-    monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected
+def test_a_local_database_needs_no_encryption(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, healthy: Inspected
 ) -> None:
-    found = saying(monkeypatch, postgres_url, replace(sound, is_encrypted=False, is_remote=False))
+    found = findings_for(monkeypatch, postgres_url, replace(healthy, is_encrypted=False, is_remote=False))
     assert found["database"].result == "ok"
 
 
 @pytest.fixture
-def as_plain(postgres_server: PostgresServer) -> Iterator[tuple[str, str]]:
-    """An empty database as its owner sees it, and as somebody without rights does."""
+def owner_and_plain_url(postgres_server: PostgresServer) -> Iterator[tuple[str, str]]:
+    """URLs of an empty database for its owner and for a user without rights."""
     url = postgres_server.new_database(empty=True)
     execute(url, "CREATE ROLE plain LOGIN")
     yield url, url.replace("//postgres@", "//plain@")
     execute(url, "DROP ROLE plain")
 
 
-def test_whoever_may_not_make_tables_is_told_before_a_start_fails(as_plain: tuple[str, str]) -> None:
-    own, plain = as_plain
-    assert examine(own)["schema"].result == "ok"
-    found = examine(plain)["schema"]
+def test_a_missing_right_to_create_tables_is_reported(owner_and_plain_url: tuple[str, str]) -> None:
+    own, plain = owner_and_plain_url
+    assert findings(own)["schema"].result == "ok"
+    found = findings(plain)["schema"]
     assert (found.result, "may not make it" in found.text, "OWNER TO" in found.remedy) == ("fail", True, True)
 
 
-def test_connections_of_others_count(as_plain: tuple[str, str]) -> None:
-    own, plain = as_plain
+def test_connections_of_other_clients_count(owner_and_plain_url: tuple[str, str]) -> None:
+    own, plain = owner_and_plain_url
 
     async def beside() -> int:
         others = [await asyncpg.connect(own) for _ in range(3)]
-        found = await asyncio.to_thread(examine, plain)
+        found = await asyncio.to_thread(findings, plain)
         for each in others:
             await each.close()
         return int(found["connections"].text.split()[0])
@@ -157,28 +159,28 @@ def test_connections_of_others_count(as_plain: tuple[str, str]) -> None:
     assert asyncio.run(beside()) > 3
 
 
-def test_connections_that_are_used_up_are_told(as_plain: tuple[str, str]) -> None:
-    own, plain = as_plain
+def test_exhausted_connections_are_reported(owner_and_plain_url: tuple[str, str]) -> None:
+    own, plain = owner_and_plain_url
     execute(own, f"ALTER DATABASE {name_of(own)} CONNECTION LIMIT 0")
-    [found] = examine(plain).values()
+    [found] = findings(plain).values()
     assert (found.result, "too many connections" in found.text) == ("fail", True)
     assert found.remedy.endswith("or the limit of the database or its user")
 
 
-def test_a_pooler_nobody_told_of_is_told_with_what_to_add(
-    monkeypatch: pytest.MonkeyPatch, postgres_url: str, sound: Inspected
+def test_an_undeclared_pooler_is_reported_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, healthy: Inspected
 ) -> None:
     async def current(_: str) -> str | None:
         raise Misaddressed(UNTOLD_POOLER)
 
     monkeypatch.setattr(schema_version, "current", current)
-    found = saying(monkeypatch, postgres_url, sound)["schema"]
+    found = findings_for(monkeypatch, postgres_url, healthy)["schema"]
     assert (found.result, found.remedy) == ("fail", "add pooler=transaction to UPLIFT_DATABASE_URL")
 
 
-def test_one_that_cannot_be_reached_or_does_not_let_us_in(postgres_server: PostgresServer) -> None:
+def test_an_unreachable_or_rejecting_database_is_reported(postgres_server: PostgresServer) -> None:
     for url in ("postgresql://uplift@127.0.0.1:1/uplift", postgres_server.url("nowhere")):
-        [found] = examine(url).values()
+        [found] = findings(url).values()
         assert found.result == "fail"
         assert found.text.startswith("db.example.com:5432/uplift: ")
         assert "UPLIFT_DATABASE_URL" in found.remedy
@@ -194,13 +196,13 @@ def test_one_that_cannot_be_reached_or_does_not_let_us_in(postgres_server: Postg
         ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "ok", "none yet", ""),
     ],
 )
-def test_the_schema_is_looked_at(
+def test_the_schema_revision_is_checked(
     postgres_server: PostgresServer, statement: str, result: str, text: str, remedy: str
 ) -> None:
     url = postgres_server.new_database(empty=True)
     asyncio.run(schema_version.upgrade(url))
     execute(url, statement)
-    found = examine(url)["schema"]
+    found = findings(url)["schema"]
     assert found.result == result
     assert text in found.text
     assert remedy in found.remedy
@@ -216,7 +218,7 @@ def test_the_schema_is_looked_at(
         ([], "warn", "none lives"),
     ],
 )
-def test_whether_anybody_delivers_and_anybody_takes_requests(
+def test_a_missing_worker_or_api_server_is_reported(
     postgres_url: str, living: Sequence[tuple[str, bool]], result: str, text: str
 ) -> None:
     for seq, (role, delivers) in enumerate(living, 1):
@@ -226,12 +228,12 @@ def test_whether_anybody_delivers_and_anybody_takes_requests(
             f" ({seq}, '{role}', 'h', 1, '1', 1, extract(epoch FROM clock_timestamp()) * 1000, {delivers}, 0),"
             f" ({seq + 9}, 'worker', 'gone', 1, '1', 1, 1, true, 0)",
         )
-    found = examine(postgres_url)["processes"]
+    found = findings(postgres_url)["processes"]
     assert found.result == result
     assert text in found.text
 
 
-def test_what_is_held_and_what_is_sealed_is_found(postgres_url: str) -> None:
+def test_held_deliveries_and_encrypted_values_are_found(postgres_url: str) -> None:
     execute(
         postgres_url,
         "INSERT INTO events (seq, id, account_seq, type_seq, created_at, body)"
@@ -250,5 +252,5 @@ def test_what_is_held_and_what_is_sealed_is_found(postgres_url: str) -> None:
     ]
 
 
-def test_nothing_held(postgres_url: str) -> None:
+def test_no_held_deliveries(postgres_url: str) -> None:
     assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(0, 0, None)

@@ -1,4 +1,4 @@
-"""Signing in, being signed in, and what ends it."""
+"""Sign-ins, their limits, and sessions."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ DAY = 24 * HOUR
 ANN = "ann@example.com"
 
 
-async def test_a_person_signs_in_and_acts_for_each_account_with_the_role_there(world: World) -> None:
+async def test_a_person_has_the_role_of_each_account(world: World) -> None:
     one, two, other = [await world.account(name) for name in ("one", "two", "other")]
     member = await world.member(one, ANN, Role.MEMBER)
     await world.member(two, ANN, Role.OWNER)
@@ -68,24 +68,24 @@ async def test_a_person_signs_in_and_acts_for_each_account_with_the_role_there(w
     )  # fmt: skip
 
 
-async def test_a_wrong_password_is_refused_as_a_wrong_address_is(world: World) -> None:
+async def test_a_wrong_password_and_an_unknown_email_have_the_same_error(world: World) -> None:
     account = await world.account()
     await world.member(account, ANN)
     await world.member(account, "portal@example.com", password=None)
-    told = set()
+    texts = set()
     for email, password in (
         (ANN, "wrong"),
         ("nobody@example.com", PASSWORD),
         ("portal@example.com", PASSWORD),
         (ANN, ""),
     ):
-        with pytest.raises(Unauthorized) as refused:
+        with pytest.raises(Unauthorized) as rejected:
             await world.services.sessions.sign_in(email, password, address=ADDRESS)
-        told.add(refused.value.detail)
-    assert len(told) == 1
+        texts.add(rejected.value.detail)
+    assert len(texts) == 1
 
 
-async def test_a_refused_sign_in_is_in_the_log_and_names_nobody(world: World) -> None:
+async def test_a_rejected_sign_in_is_logged_without_the_email(world: World) -> None:
     await world.member(await world.account(), ANN)
     with capture_logs() as logs:
         for sign_in in (
@@ -99,8 +99,8 @@ async def test_a_refused_sign_in_is_in_the_log_and_names_nobody(world: World) ->
     assert ANN not in str(logs)
 
 
-async def test_who_leaves_while_signing_in_is_signed_in_as_nobody(world: World) -> None:
-    """Whoever comes next gets the number in the store that became free, but on PostgreSQL."""
+async def test_a_person_deleted_during_sign_in_gets_no_session(world: World) -> None:
+    """On SQLite, the next person gets the free number in the store."""
     account = await world.account()
     member = await world.member(account, ANN)
     person = await world.database.read(lambda c: people.find(c, ANN))
@@ -111,20 +111,20 @@ async def test_who_leaves_while_signing_in_is_signed_in_as_nobody(world: World) 
     assert next_one is not None
     assert (next_one.seq == person.seq) == (world.place.file is not None)
     with pytest.raises(Unauthorized):
-        await world.services.sessions.begin(person, "password", ADDRESS)
+        await world.services.sessions.begin_session(person, "password", ADDRESS)
 
 
-async def test_a_password_that_changes_while_it_is_used_signs_nobody_in(world: World) -> None:
+async def test_a_password_changed_during_sign_in_gets_no_session(world: World) -> None:
     await world.member(await world.account(), ANN)
     visitor = await world.sign_in(ANN)
     assert visitor.person is not None
     await world.services.sessions.change_password(visitor, PASSWORD, "a wholly new one", address=ADDRESS)
     with pytest.raises(Unauthorized):
-        await world.services.sessions.begin(visitor.person, "password", ADDRESS)
+        await world.services.sessions.begin_session(visitor.person, "password", ADDRESS)
 
 
-async def test_a_hash_is_checked_also_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And with the same costs, so that the time tells nothing."""
+async def test_an_unknown_email_costs_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost is the same, so the response time reveals nothing."""
     passwords, checked = Passwords(), []
     real = await passwords.hash(PASSWORD)
     monkeypatch.setattr("uplift_server.service.passwords._matches", lambda hashed, _: checked.append(hashed) or True)
@@ -135,13 +135,13 @@ async def test_a_hash_is_checked_also_where_there_is_none(monkeypatch: pytest.Mo
     assert [each.split("$")[1:4] for each in checked] == [["argon2id", "v=19", "m=32768,t=3,p=1"]] * 2
 
 
-async def test_five_failures_of_a_mail_address_make_it_wait_whatever_the_password(world: World) -> None:
+async def test_an_email_is_limited_after_five_failures(world: World) -> None:
     account = await world.account()
     await world.member(account, ANN)
     await world.member(account, "bob@example.com")
     tries = [world.services.sessions.sign_in(ANN, "wrong", address=f"192.0.2.{n}") for n in range(8)]
-    refused = await asyncio.gather(*tries, return_exceptions=True)
-    assert sorted(type(each).__name__ for each in refused) == ["RateLimited"] * 3 + ["Unauthorized"] * 5
+    errors = await asyncio.gather(*tries, return_exceptions=True)
+    assert sorted(type(each).__name__ for each in errors) == ["RateLimited"] * 3 + ["Unauthorized"] * 5
 
     with pytest.raises(RateLimited, match="15 minutes") as limited:
         await world.services.sessions.sign_in(ANN.upper(), PASSWORD, address="198.51.100.1")
@@ -152,7 +152,7 @@ async def test_five_failures_of_a_mail_address_make_it_wait_whatever_the_passwor
     await world.sign_in(ANN)
 
 
-async def test_thirty_failures_of_a_network_address_make_it_wait_whomever_it_tries(world: World) -> None:
+async def test_an_ip_address_is_limited_after_thirty_failures(world: World) -> None:
     await world.member(await world.account(), ANN)
     for number in range(30):
         if number % 3 == 0:
@@ -171,7 +171,7 @@ async def test_thirty_failures_of_a_network_address_make_it_wait_whomever_it_tri
     await world.services.sessions.sign_in(ANN, PASSWORD, address=None)
 
 
-async def test_a_proxy_that_nobody_told_us_of_is_not_taken_for_all_who_come_through_it(world: World) -> None:
+async def test_the_address_of_an_unknown_proxy_is_not_limited(world: World) -> None:
     limits = SignInLimits(has_unknown_proxy=True)
     for _ in range(40):
         for address in ("127.0.0.1", "10.0.0.5", "fd00::1"):
@@ -183,7 +183,7 @@ async def test_a_proxy_that_nobody_told_us_of_is_not_taken_for_all_who_come_thro
 
 
 def network(number: int) -> str:
-    """An address in a network that no other number shares."""
+    """Return an address in a different network for each number."""
     return f"2001:{number:x}::1"
 
 
@@ -274,7 +274,7 @@ async def test_attempts_at_the_sign_in_page_do_not_block_a_person_who_is_signed_
             await world.services.sessions.confirm(who, PASSWORD, address=network(6))
 
 
-async def test_who_signs_in_rightly_is_never_made_to_wait(world: World) -> None:
+async def test_successful_sign_ins_are_not_limited(world: World) -> None:
     await world.member(await world.account(), ANN)
     for _ in range(35):
         await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)
@@ -282,7 +282,7 @@ async def test_who_signs_in_rightly_is_never_made_to_wait(world: World) -> None:
         await world.sign_in(ANN)
 
 
-async def test_more_passwords_than_can_wait_are_refused_for_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_password_queue_rejects_sign_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uplift_server.service.passwords._matches", lambda *_: True)
     passwords = Passwords()
     tries = [passwords.matches("hash", "x") for _ in range(WAITING_MAX + 3)]
@@ -293,7 +293,7 @@ async def test_more_passwords_than_can_wait_are_refused_for_the_moment(monkeypat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of threads")
-async def test_passwords_have_what_events_leave_of_the_processor() -> None:
+async def test_password_threads_have_a_low_priority() -> None:
     before = set(threading.enumerate())
     passwords = Passwords()
     await passwords.hash(PASSWORD)
@@ -303,7 +303,7 @@ async def test_passwords_have_what_events_leave_of_the_processor() -> None:
     assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == min(19, own + NICENESS)
 
 
-async def test_a_cookie_is_32_random_bytes_of_which_the_store_has_only_the_digest(world: World) -> None:
+async def test_the_store_has_only_the_digest_of_a_cookie(world: World) -> None:
     await world.member(await world.account(), ANN)
     cookies = {await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS) for _ in range(3)}
     assert len(cookies) == 3
@@ -316,7 +316,7 @@ async def test_a_cookie_is_32_random_bytes_of_which_the_store_has_only_the_diges
     assert PASSWORD.encode() not in contents
 
 
-async def test_no_other_text_is_a_session(world: World) -> None:
+async def test_an_invalid_cookie_has_no_session(world: World) -> None:
     await world.member(await world.account(), ANN)
     cookie = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
     for text in (None, "", cookie[:-1], cookie + "A", cookie.swapcase(), "\ud800", "x" * 10_000):
@@ -354,7 +354,7 @@ async def test_signing_out_ends_one_session_or_all(world: World) -> None:
     await world.visitor(other)
 
 
-async def test_what_changes_of_a_member_counts_for_the_next_request(world: World) -> None:
+async def test_changes_of_a_member_apply_to_the_next_request(world: World) -> None:
     one, two = await world.account("one"), await world.account("two")
     await world.member(one, ANN, Role.OWNER)
     await world.member(two, ANN)
@@ -375,7 +375,7 @@ async def test_what_changes_of_a_member_counts_for_the_next_request(world: World
     assert await world.database.read(lambda c: people.find(c, ANN)) is None
 
 
-async def test_an_operator_signs_in_with_an_operators_key_and_sees_every_account(world: World) -> None:
+async def test_an_operator_signs_in_with_a_key_and_sees_all_accounts(world: World) -> None:
     account = await world.account()
     cookie = await world.services.sessions.sign_in_operator(f" {world.operator_key}\n", address=ADDRESS)
     visitor = await world.visitor(cookie)
@@ -394,24 +394,24 @@ async def test_an_operator_signs_in_with_an_operators_key_and_sees_every_account
     assert (last.action, last.account_seq, last.details) == ("operator.signed_in", None, {"by": "key"})
 
 
-async def test_no_other_key_signs_an_operator_in(world: World) -> None:
+async def test_only_an_operator_key_signs_an_operator_in(world: World) -> None:
     _, key = await world.services.keys.create(world.operator, await world.account(), KeyDraft(name="k"))
     for text in (key or "", "", "op_", world.operator_key[:-1], "\ud800", "x" * 10_000):
         with pytest.raises(Unauthorized):
             await world.services.sessions.sign_in_operator(text, address=ADDRESS)
 
 
-async def test_the_end_of_an_operators_key_ends_the_sessions_behind_it(world: World) -> None:
+async def test_revoking_an_operator_key_ends_its_sessions(world: World) -> None:
     cookie = await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)
     link = await world.services.portal_links.create_for_operator(world.operator)
-    world.directory.drop_key(key_digest(world.operator_key))
+    world.cache.drop_key(key_digest(world.operator_key))
 
     assert await world.services.sessions.visitor(cookie) is None
     with pytest.raises(NotFound):
-        await world.services.sessions.enter(link.url.rpartition("/")[2], address=ADDRESS)
+        await world.services.sessions.open_link(link.url.rpartition("/")[2], address=ADDRESS)
 
 
-async def test_secrets_want_a_password_that_was_just_given(world: World) -> None:
+async def test_secrets_require_a_recently_confirmed_password(world: World) -> None:
     account = await world.account()
     await world.member(account, ANN, Role.OWNER)
     cookie = await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
@@ -432,7 +432,7 @@ async def test_secrets_want_a_password_that_was_just_given(world: World) -> None
         await world.services.secrets.reveal(confirmed.caller(account, None), "ep_" + "0" * 32)
 
 
-async def test_guessing_where_a_password_is_asked_again_is_limited_as_signing_in_is(world: World) -> None:
+async def test_password_guesses_at_a_confirmation_are_rate_limited(world: World) -> None:
     await world.member(await world.account(), ANN)
     visitor = await world.sign_in(ANN)
     for _ in range(5):
@@ -442,7 +442,7 @@ async def test_guessing_where_a_password_is_asked_again_is_limited_as_signing_in
         await world.services.sessions.confirm(visitor, PASSWORD, address=ADDRESS)
 
 
-async def test_an_operator_confirms_with_the_operators_key(world: World) -> None:
+async def test_an_operator_confirms_with_the_key(world: World) -> None:
     cookie = await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS)
     world.clock.now += HOUR
     visitor = await world.visitor(cookie)
@@ -453,11 +453,11 @@ async def test_an_operator_confirms_with_the_operators_key(world: World) -> None
     (await world.visitor(cookie)).operator(None).require_confirmed(world.clock.now)
 
 
-async def test_a_key_is_asked_for_no_password(world: World) -> None:
+async def test_a_key_needs_no_confirmation(world: World) -> None:
     world.operator.require_confirmed(world.clock.now)
 
 
-async def test_whoever_is_signed_in_makes_no_listen_session(world: World) -> None:
+async def test_a_signed_in_person_cannot_create_a_listen_session(world: World) -> None:
     account = await world.account()
     await world.member(account, ANN, Role.OWNER)
     caller = (await world.sign_in(ANN)).caller(account, None)
@@ -465,7 +465,7 @@ async def test_whoever_is_signed_in_makes_no_listen_session(world: World) -> Non
         await world.services.listening.create(caller, ListenDraft())
 
 
-async def test_managing_accounts_stays_with_operators(world: World) -> None:
+async def test_only_operators_manage_accounts(world: World) -> None:
     account = await world.account()
     await world.member(account, ANN, Role.OWNER)
     caller = (await world.sign_in(ANN)).caller(account, None)

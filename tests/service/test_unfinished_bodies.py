@@ -1,16 +1,16 @@
-"""Shares of the memory for unfinished request bodies."""
+"""Limits on the memory of unfinished request bodies."""
 
 import pytest
 
 from uplift_server.core.limits import UNFINISHED_BODIES_BYTES_MAX, UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX
 from uplift_server.service.errors import Busy, RateLimited
-from uplift_server.service.unfinished_bodies import STRANGER, UnfinishedBodies
+from uplift_server.service.unfinished_bodies import ANONYMOUS, UnfinishedBodies
 
 ACCOUNTS = UNFINISHED_BODIES_BYTES_MAX // UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX
 OPERATORS = None
 
 
-def test_an_account_has_a_share_that_comes_back() -> None:
+def test_an_account_gets_its_share_back_after_release() -> None:
     bodies = UnfinishedBodies()
     with bodies.reservation(1) as first, bodies.reservation(1) as second:
         first.grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX - 1)
@@ -25,13 +25,13 @@ def test_an_account_has_a_share_that_comes_back() -> None:
         again.grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX)
 
 
-def test_all_accounts_together_leave_operators_and_strangers_their_room() -> None:
+def test_accounts_do_not_use_the_capacity_of_others() -> None:
     bodies = UnfinishedBodies()
     for account in range(1, ACCOUNTS + 1):
         bodies.reservation(account).grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX)
     with pytest.raises(Busy):
         bodies.reservation(ACCOUNTS + 1).grow_to(1)
-    for sender in (OPERATORS, STRANGER):
+    for sender in (OPERATORS, ANONYMOUS):
         bodies.reservation(sender).grow_to(UNFINISHED_BODIES_BYTES_MAX)
         with pytest.raises(Busy):
             bodies.reservation(sender).grow_to(1)

@@ -25,7 +25,7 @@ from uplift_server.service.portal_links import LinkDraft
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
-from uplift_server.service.startup import KeyClaim
+from uplift_server.service.startup import ProcessKey
 from uplift_server.store import audit, members, people
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.contract import Database
@@ -35,7 +35,7 @@ from uplift_server.store.records import Member
 URL = "https://hooks.example.com"
 ADDRESS = "192.0.2.9"
 PASSWORD = "correct horse battery"
-KEY_CLAIM = KeyClaim(1, process=1)
+PROCESS_KEY = ProcessKey(1, process_id=1)
 _HASHED: dict[str, str] = {}
 """By password: to make a hash takes longer than most tests."""
 

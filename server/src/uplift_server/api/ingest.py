@@ -128,7 +128,7 @@ class IngestRoutes:
     async def _one(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         # Checked before the body is read, because the body takes memory.
-        account_seq = self._ingest.sender(caller)
+        account_seq = self._ingest.sending_account(caller)
         body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
         event: _Event | Incoming | None = _decode(_single, body)
         problems: list[Problem] = []
@@ -142,7 +142,7 @@ class IngestRoutes:
             key = headers.idempotency_key
         data = None if event.data is None else bytes(event.data)
         incoming = Incoming(event.type, data, event.id, key, event.expires_at)
-        (stored,) = _stored(await self._ingest.one(account_seq, incoming, problems))
+        (stored,) = _stored(await self._ingest.accept(account_seq, incoming, problems))
         return _Accepted(_rendered(stored, incoming.type), replayed=stored.duplicate)
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
@@ -163,7 +163,7 @@ class IngestRoutes:
             )
             for index, event in enumerate(events)
         ]
-        stored = _stored(await (await self._ingest.batch(caller, incoming, problems)))
+        stored = _stored(await (await self._ingest.accept_batch(caller, incoming, problems)))
         parts = [_rendered(appended, event.type) for appended, event in zip(stored, events, strict=True)]
         return _Accepted(
             b'{"data":[' + b",".join(parts) + b"]}", replayed=all(appended.duplicate for appended in stored)

@@ -4,7 +4,7 @@ from uplift_server.api.rendering import account_field
 from uplift_server.api.views import ListenAnswerView, ListenSessionView, ListenTestView
 from uplift_server.core import ids
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
-from uplift_server.service.listening import ShownSession, Tested
+from uplift_server.service.listening import SentTest, ShownSession
 from uplift_server.store.listening import StoredAnswer
 
 
@@ -40,7 +40,7 @@ def listen_answer_view(answer: StoredAnswer) -> ListenAnswerView:
     )
 
 
-def listen_test_view(tested: Tested) -> ListenTestView:
+def listen_test_view(tested: SentTest) -> ListenTestView:
     """An example that was sent to one listen session."""
-    answer = None if tested.answer is None else listen_answer_view(tested.answer)
+    answer = None if tested.response is None else listen_answer_view(tested.response)
     return ListenTestView(event=ids.uuid_text(tested.event_id), type=tested.type, answer=answer)

@@ -24,8 +24,8 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.problems import Problem
 from uplift_server.service.errors import Malformed, PayloadTooLarge, UnsupportedMediaType
-from uplift_server.service.idempotency import Repeat
 from uplift_server.service.principals import Caller
+from uplift_server.service.requests import IdempotencyKey
 from uplift_server.service.services import Services
 
 FIELD_CHARACTERS_MAX: Final = 200
@@ -116,10 +116,10 @@ class QueryReader:
             return Asked(self.model.model_validate(readable), problems)
 
 
-def repeat_of(request: Request, sent: Sent) -> Repeat | None:
+def key_of(request: Request, sent: Sent) -> IdempotencyKey | None:
     """How a creating request is recognised when it comes again."""
     key = request.headers.get("idempotency-key")
-    return None if key is None else Repeat(key, sent.digest)
+    return None if key is None else IdempotencyKey(key, sent.digest)
 
 
 def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], list[Problem]]:

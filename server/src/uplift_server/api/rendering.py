@@ -39,7 +39,7 @@ from uplift_server.core.lifecycle import OPEN, Status, Trigger
 from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
-from uplift_server.service.endpoints import Shown
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.explanations import Explained
 from uplift_server.service.replays import Preview, ShownReplay
 from uplift_server.service.secrets import ShownSecrets
@@ -149,7 +149,7 @@ def event_type_view(event_type: EventType) -> EventTypeView:
     )
 
 
-def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
+def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
     """An endpoint; `account` is its account's public id where that must be told."""
     endpoint = shown.endpoint
     return EndpointView(
@@ -169,7 +169,7 @@ def endpoint_view(shown: Shown, account: str | None) -> EndpointView:
     )
 
 
-def health_view(shown: Shown) -> HealthView:
+def health_view(shown: ShownEndpoint) -> HealthView:
     """How an endpoint fares."""
     health = shown.endpoint.health
     return HealthView(

@@ -42,7 +42,7 @@ from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
-from uplift_server.service.startup import KeyClaim, begin
+from uplift_server.service.startup import ProcessKey, prepare
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import encryption_upgrade, schema_version
@@ -150,9 +150,9 @@ class Application:
             self._started_at = self._clock.now_ms()
             self._build(cipher, undo)
             await self._parts.engine.join()
-            key_claim = KeyClaim(fingerprint(key), self._parts.shards.process_id)
+            process_key = ProcessKey(fingerprint(key), self._parts.shards.process_id)
             with collector_paused():
-                self.new_operator_key = await begin(self._context, key_claim, self._operator_key, self._keep_key)
+                self.new_operator_key = await prepare(self._context, process_key, self._operator_key, self._keep_key)
             await self._parts.engine.start(dispatch=self._dispatch)
             if self._traces is not None:
                 self._traces.start()
@@ -387,10 +387,10 @@ class Application:
             resolve=self._resolve,
             source_ips=config.source_ips,
             listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
-            entrance=DashboardLinks(
+            links=DashboardLinks(
                 self._link_key(),
                 self._public_url(),
-                mails=config.sends_mail,
+                sends_email=config.sends_mail,
                 has_unknown_proxy=self._public_url().startswith("https:") and not config.trusted_proxies,
             ),
             metrics=MetricsSettings(

@@ -20,10 +20,10 @@ from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.diagnostics import (
     clock_finding,
     disk_finding,
+    dns_finding,
     egress_findings,
     held_findings,
     mail_findings,
-    names_finding,
     nearest_existing,
 )
 from uplift_server.store import inspection, schema_version
@@ -63,7 +63,7 @@ def examine(session: Session) -> Iterator[Finding]:
         yield _port(config)
         yield from _database(config)
     yield from egress_findings(config)
-    yield names_finding()
+    yield dns_finding()
     yield from mail_findings(config)
     yield from _traces(config)
 

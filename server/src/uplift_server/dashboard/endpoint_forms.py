@@ -11,8 +11,8 @@ from uplift_server.core.http.headers import MASKED, mask
 from uplift_server.core.limits import CUSTOM_HEADERS_MAX, DESCRIPTION_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.forms import Form
-from uplift_server.service.endpoints import EndpointDraft, Shown
-from uplift_server.service.fields import UNSET
+from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
+from uplift_server.service.requests import UNSET
 from uplift_server.store.records import EventType
 
 _NAMED_MAX: Final = 40
@@ -64,7 +64,7 @@ class Filled:
         return any((self.secret, self.headers, *self.settings.values()))
 
 
-def filled_with(shown: Shown) -> Filled:
+def filled_with(shown: ShownEndpoint) -> Filled:
     """The stored endpoint, with the values of its headers masked."""
     endpoint = shown.endpoint
     return Filled(
@@ -88,7 +88,7 @@ def as_sent(form: Form) -> Filled:
     )
 
 
-def draft_of(form: Form, stored: Shown | None = None) -> tuple[EndpointDraft, list[Problem]]:
+def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointDraft, list[Problem]]:
     """What is said of an endpoint, a new one or the stored one, and what is wrong with how it was sent."""
     problems: list[Problem] = []
     url, description = form.text("url"), form.raw("description").strip()

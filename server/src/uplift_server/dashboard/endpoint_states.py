@@ -7,7 +7,7 @@ from uplift_server.core.deliveries.health import FAILURES_MIN
 from uplift_server.core.deliveries.outcomes import Explanation, explain
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.dashboard.words import count
-from uplift_server.service.endpoints import Shown
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 
 REASON_TEXTS: Final = {
@@ -51,7 +51,7 @@ class Summary:
     held: str
 
 
-def summary(shown: Shown) -> Summary:
+def summary(shown: ShownEndpoint) -> Summary:
     """An endpoint's state for a line of a list."""
     endpoint, held = shown.endpoint, held_text(shown)
     if endpoint.state is EndpointState.DISABLED:
@@ -64,7 +64,7 @@ def summary(shown: Shown) -> Summary:
     return Summary(status, text, None if found is None else found.cause, held)
 
 
-def state_card(shown: Shown, *, now: int, contacts: int, sends_mail: bool) -> StateCard:
+def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: bool) -> StateCard:
     """The card of an endpoint; `contacts` is how many people are told by mail, if the server sends any."""
     if shown.endpoint.state is EndpointState.PAUSED:
         return _paused(shown)
@@ -75,7 +75,7 @@ def state_card(shown: Shown, *, now: int, contacts: int, sends_mail: bool) -> St
     return _working(shown)
 
 
-def explanation_of(shown: Shown) -> Explanation | None:
+def explanation_of(shown: ShownEndpoint) -> Explanation | None:
     """Why the endpoint fails, where it does."""
     last = shown.last_failure
     if last is None:
@@ -83,7 +83,7 @@ def explanation_of(shown: Shown) -> Explanation | None:
     return explain(last.outcome, status_code=last.status_code, error=last.error, location=last.location)
 
 
-def held_text(shown: Shown) -> str:
+def held_text(shown: ShownEndpoint) -> str:
     """How many deliveries are held."""
     held = shown.held_deliveries
     if held >= HELD_COUNTED_MAX:
@@ -91,7 +91,7 @@ def held_text(shown: Shown) -> str:
     return f"{count(held)} {'delivery' if held == 1 else 'deliveries'}"
 
 
-def _working(shown: Shown) -> StateCard:
+def _working(shown: ShownEndpoint) -> StateCard:
     endpoint = shown.endpoint
     if endpoint.last_success_at is None:
         # Enabling forgets how it answered before.
@@ -116,7 +116,7 @@ def _working(shown: Shown) -> StateCard:
     )
 
 
-def _failing(shown: Shown, now: int, contacts: int, *, sends_mail: bool) -> StateCard:
+def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool) -> StateCard:
     endpoint = shown.endpoint
     failures = endpoint.consecutive_failures
     rows = [Row("Failing since", at=endpoint.failing_since), *_why(shown)]
@@ -159,7 +159,7 @@ def _warning(warn_at: int, failures: int, now: int, contacts: int, *, sends_mail
     return Row("Contacts are told", told, at=warn_at)
 
 
-def _paused(shown: Shown) -> StateCard:
+def _paused(shown: ShownEndpoint) -> StateCard:
     return StateCard(
         "paused",
         "paused",
@@ -181,7 +181,7 @@ _DISABLED: Final = {
 }
 
 
-def _disabled(shown: Shown) -> StateCard:
+def _disabled(shown: ShownEndpoint) -> StateCard:
     endpoint = shown.endpoint
     rows = [Row("Disabled since", at=endpoint.state_since)]
     if endpoint.failing_since is not None:
@@ -200,12 +200,12 @@ def _disabled(shown: Shown) -> StateCard:
     return StateCard("disabled", "disabled", "It is disabled", sentence, (*rows, *_held(shown)))
 
 
-def _why(shown: Shown) -> list[Row]:
+def _why(shown: ShownEndpoint) -> list[Row]:
     found = explanation_of(shown)
     return [] if found is None else [Row("What is wrong", found.cause), Row("What to do", found.remedy)]
 
 
-def _held(shown: Shown) -> list[Row]:
+def _held(shown: ShownEndpoint) -> list[Row]:
     if shown.held_deliveries == 0:
         return []
     if shown.endpoint.state is not EndpointState.ENABLED:

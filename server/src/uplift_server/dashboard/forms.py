@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from uplift_server.core.problems import Problem
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.errors import Malformed, PayloadTooLarge
-from uplift_server.service.idempotency import Repeat
+from uplift_server.service.requests import IdempotencyKey
 from uplift_server.service.unfinished_bodies import Reservation
 
 FORM_BYTES_MAX: Final = 512 * 1024
@@ -109,13 +109,13 @@ async def read_form(request: Request, reservation: Reservation, *, bytes_max: in
         raise Malformed(f"This is no form: send UTF-8 and at most {FORM_FIELDS_MAX} fields.") from None
 
 
-def repeat_of(form: Form) -> Repeat | None:
+def key_of(form: Form) -> IdempotencyKey | None:
     """How a form that creates something is recognised when it comes again, as browsers send it on a reload."""
     key = form.text(ONCE_FIELD)
     if not key:
         return None
     content = json.dumps(dict(form.as_sent()), sort_keys=True)
-    return Repeat(key, hashlib.sha256(content.encode()).digest())
+    return IdempotencyKey(key, hashlib.sha256(content.encode()).digest())
 
 
 def by_field(problems: Sequence[Problem]) -> dict[str, str]:

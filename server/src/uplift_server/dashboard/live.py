@@ -149,7 +149,7 @@ class Live:
             self._load.look(visit)
             with suppress(Unavailable):
                 # The operators' pages show everything, which always changes.
-                stamp = object() if caller.account_seq is None else await visit.services.changes.stamp(caller)
+                stamp = object() if caller.account_seq is None else await visit.services.accounts.version(caller)
                 if before is not None and stamp != before:
                     watch.tell()
                 before = stamp

@@ -34,7 +34,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
 from uplift_server.service.system import System
-from uplift_server.service.unfinished_bodies import STRANGER
+from uplift_server.service.unfinished_bodies import ANONYMOUS
 from uplift_server.store.records import Account
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Visit:
         """Act for an account from here on. Raises NotFound where the visitor is none of its members."""
         assert self.visitor is not None
         self._caller = self.visitor.caller(account, self.address)
-        self.account = self.services.context.cache.accounts[self._caller.one_account()]
+        self.account = self.services.context.cache.accounts[self._caller.require_account()]
 
     def enter_as_operator(self) -> None:
         """Act as the operator from here on. Raises NotFound for anybody else."""
@@ -172,7 +172,7 @@ class Visit:
         """What the form sent. Raises PayloadTooLarge and Malformed."""
         if self._form is None:
             bytes_max = STRANGERS_FORM_BYTES_MAX if self.visitor is None else FORM_BYTES_MAX
-            sender = STRANGER if self._caller is None else self._caller.principal.account_seq
+            sender = ANONYMOUS if self._caller is None else self._caller.principal.account_seq
             reservation = self.services.unfinished_bodies.reservation(sender)
             self._form = await read_form(self.request, reservation, bytes_max=bytes_max)
         return self._form

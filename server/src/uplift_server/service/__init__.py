@@ -1,1 +1,1 @@
-"""What people and programs may ask for: commands and queries, with the caller's rights checked."""
+"""Use cases: commands and queries that check the permissions of the caller."""

@@ -1,6 +1,6 @@
-"""Accounts: operators' business, but for their contacts, which are their own."""
+"""Accounts and their contacts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,30 +10,38 @@ from uplift_server.core.people.accounts import check_email, check_name
 from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
+from uplift_server.core.security.scopes import Scope
 from uplift_server.service.context import Listing, ServiceContext
-from uplift_server.service.fields import UNSET, Unset, given, given_or
-from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
-from uplift_server.store import accounts, audit, idempotency
+from uplift_server.service.rejections import not_found, parse_id, require_valid
+from uplift_server.service.requests import (
+    UNSET,
+    IdempotencyKey,
+    Unset,
+    check_idempotency_key,
+    create_once,
+    given,
+    given_or,
+    idempotent_request,
+)
+from uplift_server.store import accounts, audit, changes, idempotency
 from uplift_server.store.contract import Transaction
-from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Account, Page
 
-_WHAT = "account"
+_KIND = "account"
 _FIELDS: Final = ("name", "contact_emails")
-"""What may be changed."""
+"""The fields that an update can change."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountDraft:
-    """What is said of an account; on a change, what is not said stays."""
+    """The fields of an account in a request. An update leaves absent fields unchanged."""
 
     name: str | Unset = UNSET
     contact_emails: Sequence[str] | Unset = UNSET
 
     def problems(self) -> list[Problem]:
-        """What is wrong with it."""
+        """Return the problems of the fields."""
         found = [] if isinstance(self.name, Unset) else [check_name(self.name)]
         emails = given_or(self.contact_emails, ())
         if len(emails) > CONTACT_EMAILS_MAX:
@@ -46,79 +54,96 @@ class AccountDraft:
 
 
 class Accounts:
-    """What operators do with accounts, and members with their own."""
+    """Operators manage accounts. Members update the contacts of their own account."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
     async def create(
-        self, caller: Caller, draft: AccountDraft, *, repeat: Repeat | None = None, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        draft: AccountDraft,
+        *,
+        idempotency_key: IdempotencyKey | None = None,
+        problems: Sequence[Problem] = (),
     ) -> tuple[Account, bool]:
-        """Create an account; whether this repeats an earlier request. `problems` are those found before."""
+        """Create an account. Return it, and whether an earlier request with the same key created it.
+
+        `problems` are the problems that the caller of this method found.
+        """
         caller.require_operator()
-        refuse([*problems, *draft.problems(), *check_repeat(repeat)])
-        return await self._context.carry_out(self._create(caller, draft, repeat))
+        require_valid([*problems, *draft.problems(), *check_idempotency_key(idempotency_key)])
+        return await self._context.run_shielded(self._create(caller, draft, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
-        """Accounts, newest first."""
+        """Return accounts, newest first."""
         caller.require_operator()
-        before = self._context.place(listing, 1, problems)
+        before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(lambda c: accounts.page(c, limit=listing.limit, before=before))
 
     async def get(self, caller: Caller, account: str) -> Account:
-        """One account. Raises NotFound."""
+        """Return an account. Raises NotFound."""
         caller.require_operator()
-        account_id = parse_id(ids.ACCOUNT, account, _WHAT)
+        account_id = parse_id(ids.ACCOUNT, account, _KIND)
         found = await self._context.database.read(lambda c: accounts.get(c, account_id))
         if found is None:
-            raise not_found(_WHAT, account)
+            raise not_found(_KIND, account)
         return found
+
+    async def version(self, caller: Caller) -> Hashable:
+        """Return a value that changes with everything that the account's pages show. Raises Unavailable.
+
+        The dashboard polls it every second. Four cheap reads cover events, changes by people, test attempts,
+        statistics, replays and listen sessions. Other attempts change the health of endpoints in the cache.
+        """
+        caller.require(Scope.EVENTS_READ)
+        account_seq = caller.require_account()
+        stored = await self._context.database.read(
+            lambda c: (
+                changes.newest(c, account_seq),
+                changes.counted(c, account_seq),
+                changes.replays_under_way(c, account_seq),
+                changes.listeners(c, account_seq),
+            )
+        )
+        live = self._context.cache.endpoints_of(account_seq)
+        return stored, hash(tuple((each.seq, each.health, each.record.updated_at) for each in live))
 
     async def update(
         self, caller: Caller, account: str, draft: AccountDraft, *, problems: Sequence[Problem] = ()
     ) -> Account:
-        """Change an account's particulars; its name is for operators. Raises NotFound."""
+        """Update an account. Only operators can update its name. Raises NotFound."""
         caller.require_right(Right.ACCOUNT_MANAGE)
-        self._context.account_of(caller, account)
+        self._context.find_account(caller, account)
         if not isinstance(draft.name, Unset):
             caller.require_operator()
-        refuse([*problems, *draft.problems()])
-        return await self._context.carry_out(self._update(caller, account, draft))
+        require_valid([*problems, *draft.problems()])
+        return await self._context.run_shielded(self._update(caller, account, draft))
 
     async def delete(self, caller: Caller, account: str) -> None:
         """Delete an account with its keys and endpoints. Raises NotFound."""
         caller.require_operator()
-        await self._context.carry_out(self._delete(caller, account))
+        await self._context.run_shielded(self._delete(caller, account))
 
-    async def _create(self, caller: Caller, draft: AccountDraft, repeat: Repeat | None) -> tuple[Account, bool]:
+    async def _create(
+        self, caller: Caller, draft: AccountDraft, idempotency_key: IdempotencyKey | None
+    ) -> tuple[Account, bool]:
         now, account_id = self._context.now(), self._context.new_id()
         name, emails = given(draft.name), tuple(given_or(draft.contact_emails, ()))
-        request = request_of(repeat, idempotency.NO_ACCOUNT, _WHAT)
+        request = idempotent_request(idempotency_key, idempotency.NO_ACCOUNT, _KIND)
 
         def create(connection: Transaction) -> Account:
             account = accounts.create(connection, account_id=account_id, name=name, contact_emails=emails, now=now)
-            self._note(connection, caller, "account.created", account, {"name": name})
+            self._audit(connection, caller, "account.created", account, {"name": name})
             return account
 
-        try:
-            account, repeated = await self._context.database.write(
-                lambda c: idempotency.once(
-                    c,
-                    request,
-                    object_id=account_id,
-                    now=now,
-                    create=lambda: create(c),
-                    load=lambda earlier: accounts.get(c, earlier),
-                )
-            )
-        except Conflict as error:
-            raise refusal(error) from error
+        account, repeated = await self._context.write(create_once(request, account_id, now, create, accounts.get))
         if not repeated:
             self._context.cache.put_account(account)
         return account, repeated
 
     async def _update(self, caller: Caller, account: str, draft: AccountDraft) -> Account:
-        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _WHAT)
+        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _KIND)
 
         def update(connection: Transaction) -> Account | None:
             details: dict[str, object] = {}
@@ -135,29 +160,29 @@ class Accounts:
 
             changed = accounts.update(connection, account_id, change)
             if changed is not None and details:
-                self._note(connection, caller, "account.changed", changed, details)
+                self._audit(connection, caller, "account.changed", changed, details)
             return changed
 
         changed = await self._context.database.write(update)
         if changed is None:
-            raise not_found(_WHAT, account)
+            raise not_found(_KIND, account)
         self._context.cache.put_account(changed)
         return changed
 
     async def _delete(self, caller: Caller, account: str) -> None:
-        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _WHAT)
+        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _KIND)
 
         def delete(connection: Transaction) -> accounts.Deleted | None:
             deleted = accounts.delete(connection, account_id, now=now)
             if deleted is not None:
                 counts = {"keys": len(deleted.key_digests), "endpoints": len(deleted.endpoint_seqs)}
                 details = {"name": deleted.account.name, **counts}
-                self._note(connection, caller, "account.deleted", deleted.account, details)
+                self._audit(connection, caller, "account.deleted", deleted.account, details)
             return deleted
 
         deleted = await self._context.database.write(delete)
         if deleted is None:
-            raise not_found(_WHAT, account)
+            raise not_found(_KIND, account)
         cache = self._context.cache
         for digest in deleted.key_digests:
             cache.drop_key(digest)
@@ -167,11 +192,11 @@ class Accounts:
         cache.drop_account(deleted.account.seq)
         self._context.engine.relay.end_of_account(deleted.account.seq)
 
-    def _note(
+    def _audit(
         self, connection: Transaction, caller: Caller, action: str, account: Account, details: Mapping[str, object]
     ) -> None:
         subject = ids.prefixed(ids.ACCOUNT, account.id)
-        audit.add(connection, self._context.entry(caller, action, subject, details, account.seq))
+        audit.add(connection, self._context.audit_entry(caller, action, subject, details, account.seq))
 
 
 def _fields(account: Account) -> dict[str, object]:

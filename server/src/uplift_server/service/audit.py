@@ -1,4 +1,4 @@
-"""The audit log, as those read it who may."""
+"""Reads of the audit log."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,30 +14,30 @@ from uplift_server.store import audit
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.records import Page
 
-_NEAR: Final = 0.5
+_SIMILARITY_MIN: Final = 0.5
 
 
 class AuditLog:
-    """What was done, by whom, when and from where; written by every service in the transaction of what it does."""
+    """The audit log. Each service adds its entry in the transaction of the change."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
     async def page(
-        self, caller: Caller, wanted: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
+        self, caller: Caller, filters: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[AuditEntry]:
-        """The account's entries, newest first. An account is not told where operators sit."""
+        """Return the account's entries, newest first. Only operators see the IP addresses of operators."""
         caller.require_right(Right.AUDIT_READ)
-        before = self._context.place(listing, 1, [*problems, *_unknown(wanted.action)])
+        before = self._context.decode_cursor(listing, 1, [*problems, *_unknown(filters.action)])
         found = await self._context.database.read(
-            lambda c: audit.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
+            lambda c: audit.page(c, caller.account_seq, filters, limit=listing.limit, before=before)
         )
         if caller.principal.is_operator:
             return found
-        return Page([_for_accounts(entry) for entry in found.items], found.next_key)
+        return Page([_without_operator_address(entry) for entry in found.items], found.next_key)
 
 
-def _for_accounts(entry: AuditEntry) -> AuditEntry:
+def _without_operator_address(entry: AuditEntry) -> AuditEntry:
     if entry.actor.kind is not ActorKind.OPERATOR:
         return entry
     return replace(entry, actor=replace(entry.actor, address=None))
@@ -46,6 +46,6 @@ def _for_accounts(entry: AuditEntry) -> AuditEntry:
 def _unknown(action: str | None) -> list[Problem]:
     if action is None or action in ACTIONS:
         return []
-    nearest = difflib.get_close_matches(action[:100], ACTIONS, n=1, cutoff=_NEAR)
-    remedy = f"Did you mean {nearest[0]}?" if nearest else "They look like endpoint.changed."
-    return [Problem("action", "action_unknown", f"There is no such action. {remedy}")]
+    nearest = difflib.get_close_matches(action[:100], ACTIONS, n=1, cutoff=_SIMILARITY_MIN)
+    fix = f"Did you mean {nearest[0]}?" if nearest else "They look like endpoint.changed."
+    return [Problem("action", "action_unknown", f"There is no such action. {fix}")]

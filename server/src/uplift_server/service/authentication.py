@@ -1,4 +1,4 @@
-"""From the text of a key to who holds it. Asks memory only, so it works while the database does not."""
+"""Authentication by API key, from memory, so that it works while the database does not."""
 
 import hashlib
 from typing import Final
@@ -14,29 +14,29 @@ KEY_BYTES_MAX: Final = 512
 
 _SCHEME: Final = b"bearer "
 _SCHEME_BYTES: Final = len(_SCHEME)
-_ENDING_CHARACTERS: Final = 4
+_VISIBLE_CHARACTERS: Final = 4
 
 
 def digest_of(key: bytes) -> bytes:
-    """What is kept of a key: the SHA-256 of its text. Keys are random, so nothing slower is needed."""
+    """Return the SHA-256 of a key, which is stored instead of the key. Random keys need no slower hash."""
     return hashlib.sha256(key).digest()
 
 
 def ending_of(key: str) -> str:
-    """The last characters, by which people recognise a key."""
-    return key[-_ENDING_CHARACTERS:]
+    """Return the last characters of a key, by which people recognize it."""
+    return key[-_VISIBLE_CHARACTERS:]
 
 
 class Authenticator:
-    """Knows callers by the keys in the cache. A revoked key is gone from there at once."""
+    """Identifies callers by the keys in the cache. A revoked key leaves the cache at once."""
 
     def __init__(self, cache: EndpointCache) -> None:
         self._cache = cache
 
     def principal(self, authorization: bytes | None) -> Principal:
-        """Who sends this `Authorization` header. Raises Unauthorized.
+        """Return the principal of an `Authorization` header. Raises Unauthorized.
 
-        The key is found by its digest, so how long that takes tells nothing about any key.
+        The lookup uses the digest, so its duration reveals nothing about any key.
         """
         if authorization is None or authorization[:_SCHEME_BYTES].lower() != _SCHEME:
             raise Unauthorized
@@ -47,7 +47,7 @@ class Authenticator:
         return Principal.of_key(found.id, found.account_seq, found.scopes, found.name)
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
-        """Who asks, and for which account: its own, or the one an operator names in `Uplift-Account`.
+        """Return the principal and its account: its own, or the account that an operator names in `Uplift-Account`.
 
         Raises Unauthorized, and NotFound for an account that does not exist or is not the caller's.
         """

@@ -1,4 +1,4 @@
-"""What every service works with."""
+"""The context that all services share."""
 
 import asyncio
 import os
@@ -18,18 +18,19 @@ from uplift_server.delivery.ports import Clock
 from uplift_server.service import errors
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.principals import Caller
-from uplift_server.store.contract import Database
-from uplift_server.store.errors import StoreError
+from uplift_server.service.rejections import as_conflict
+from uplift_server.store.contract import Database, Transaction
+from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.records import Account
 
 T = TypeVar("T")
 _log = structlog.get_logger()
 
-PLACE_MAX: Final = 2**62
+CURSOR_VALUE_MAX: Final = 2**62
 
 
 class Listing(NamedTuple):
-    """Which stretch of a list is asked for."""
+    """The requested page of a list."""
 
     limit: int
     cursor: str | None = None
@@ -37,7 +38,7 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """The store, what is held in memory of it, time and randomness."""
+    """The database, the cache, the clock, the engine and randomness."""
 
     database: Database
     cache: EndpointCache
@@ -56,34 +57,36 @@ class ServiceContext:
         """A new ID of 16 bytes, greater than all earlier ones."""
         return self.id_sequence.next(self.now(), self.random_bytes(ids.RANDOM_BYTES))
 
-    def place(
+    def decode_cursor(
         self,
         listing: Listing,
         count: int,
         problems: Sequence[Problem] = (),
         name: str = "cursor",
-        remedy: str = "This is no cursor of this list. Use `next_cursor` of an earlier page.",
+        message: str = "This is no cursor of this list. Use `next_cursor` of an earlier page.",
     ) -> tuple[int, ...] | None:
-        """The place a list is to go on from, of `count` numbers; None at its beginning.
+        """Return the `count` numbers of the request's cursor; None on the first page.
 
-        Raises Invalid for a cursor that no list gave, by the name of its field, with the problems found before.
+        Raises Invalid with `problems`, and with the problem of an invalid cursor under the field `name`.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
-        # Places are positive; what cannot be one would overflow where it is counted on from.
-        if listing.cursor is not None and (found is None or not all(0 <= number < PLACE_MAX for number in found)):
-            raise errors.Invalid([*problems, Problem(name, "cursor_invalid", remedy)])
+        # Larger numbers would overflow in queries.
+        if listing.cursor is not None and (
+            found is None or not all(0 <= number < CURSOR_VALUE_MAX for number in found)
+        ):
+            raise errors.Invalid([*problems, Problem(name, "cursor_invalid", message)])
         if problems:
             raise errors.Invalid(problems)
         return found
 
-    def entry(
+    def audit_entry(
         self, caller: Caller, action: str, subject: str, details: Mapping[str, object], account_seq: int | None
     ) -> AuditEntry:
-        """For the audit log: the caller does something now to something of an account."""
+        """Return an entry for the audit log: the caller acts on `subject` now."""
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
-    def account_of(self, caller: Caller, account: str) -> Account:
-        """The account with this public id. Raises NotFound, also where the caller acts for another."""
+    def find_account(self, caller: Caller, account: str) -> Account:
+        """Return the account with this public ID. Raises NotFound, also for an account that is not the caller's."""
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         found = None if account_id is None else self.cache.accounts_by_id.get(account_id)
         own = caller.principal.account_seq
@@ -91,11 +94,17 @@ class ServiceContext:
             raise errors.NotFound(f"There is no account {account[:100]} here.")
         return found
 
-    async def carry_out(self, change: Coroutine[Any, Any, T]) -> T:
-        """Run a change to its end even if whoever asked for it has gone.
+    async def write(self, body: Callable[[Transaction], T]) -> T:
+        """Run a transaction. Converts the store's Conflict."""
+        try:
+            return await self.database.write(body)
+        except Conflict as error:
+            raise as_conflict(error) from error
 
-        Between the commit and the cache nothing may get lost: a key that is revoked in the database only would
-        go on being accepted.
+    async def run_shielded(self, change: Coroutine[Any, Any, T]) -> T:
+        """Run a change to its end, even if the caller is cancelled.
+
+        A change must update the cache after its commit: a key revoked only in the database would remain valid.
         """
         task = asyncio.ensure_future(change)
         self._changes.add(task)
@@ -103,23 +112,23 @@ class ServiceContext:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(self._end)
+            task.add_done_callback(self._log_failure)
             raise
 
-    def carry_on(self, change: Coroutine[Any, Any, Any]) -> None:
-        """Begin a change whose end nobody waits for, so that its time tells nothing. That it failed is logged."""
+    def run_in_background(self, change: Coroutine[Any, Any, Any]) -> None:
+        """Start a change without waiting for it, and log its failure."""
         task = asyncio.ensure_future(change)
         self._changes.add(task)
-        task.add_done_callback(self._end)
+        task.add_done_callback(self._log_failure)
 
-    def _end(self, task: asyncio.Task[Any]) -> None:
+    def _log_failure(self, task: asyncio.Task[Any]) -> None:
         self._changes.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, StoreError | errors.ServiceError):
-            _log.warning("a change that nobody waited for failed", cause=str(error))
+            _log.warning("background change failed", cause=str(error))
         elif error is not None:
-            _log.error("a change that nobody waited for failed", exc_info=error)
+            _log.error("background change failed", exc_info=error)
 
     async def finish(self) -> None:
-        """Wait for the changes that were begun."""
+        """Wait for all running changes."""
         await asyncio.gather(*self._changes, return_exceptions=True)

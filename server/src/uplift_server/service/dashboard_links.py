@@ -1,4 +1,4 @@
-"""What lets people into the dashboard from outside: the addresses of links, whose tokens are made and read here."""
+"""URLs of links into the dashboard, and their tokens."""
 
 from dataclasses import dataclass, field
 
@@ -14,39 +14,38 @@ from uplift_server.core.security.tokens import (
 
 @dataclass(frozen=True, slots=True)
 class DashboardLinks:
-    """Where the dashboard is, and how its links are known."""
+    """Builds the links into the dashboard, and verifies their tokens."""
 
     key: bytes = field(repr=False)
-    """Of 32 bytes, derived from the server's own: tokens follow from it."""
+    """The key of the tokens: 32 bytes, derived from the secret key of the server."""
     public_url: str
-    """Without a final slash."""
-    mails: bool
-    """Whether links are mailed; else whoever asks for one is shown it."""
+    """The URL of the dashboard, without a trailing slash."""
+    sends_email: bool
+    """Whether links are mailed. Otherwise, the person who creates one sees it."""
     has_unknown_proxy: bool = False
-    """Whether requests come through a proxy that nobody told us of: a private address may be its own, then."""
+    """Whether requests come through a proxy that is not configured, so that private addresses may be the proxy's."""
 
     def link_url(self, link_id: bytes) -> str:
-        """Where a one-time link leads."""
+        """Return the URL of a one-time link."""
         return Purpose.ENTER.url(self.public_url, token(self.key, Purpose.ENTER, link_id))
 
     def link_of(self, text: str) -> bytes | None:
-        """The id of the link with this token."""
+        """Return the ID of the one-time link with this token; None if the token is invalid."""
         return verified_id(self.key, Purpose.ENTER, text)
 
     def invitation_url(self, invitation_id: bytes) -> str:
-        """Where an invitation leads."""
+        """Return the URL of an invitation."""
         return Purpose.INVITATION.url(self.public_url, token(self.key, Purpose.INVITATION, invitation_id))
 
     def invitation_of(self, text: str) -> bytes | None:
-        """The id of the invitation with this token."""
+        """Return the ID of the invitation with this token; None if the token is invalid."""
         return verified_id(self.key, Purpose.INVITATION, text)
 
     def reset_url(self, person_id: bytes, password_hash: str, ends_at: int) -> str:
-        """Where a person sets a new password for a forgotten one."""
+        """Return the URL at which a person replaces a forgotten password."""
         mark = password_mark(password_hash)
-        made = reset_token(self.key, person_id, expires_at=ends_at, mark=mark)
-        return Purpose.RESET.url(self.public_url, made)
+        return Purpose.RESET.url(self.public_url, reset_token(self.key, person_id, expires_at=ends_at, mark=mark))
 
-    def is_reset(self, text: str, password_hash: str) -> bool:
-        """Whether this token resets this password."""
+    def is_valid_reset_token(self, text: str, password_hash: str) -> bool:
+        """Whether this is a valid token for resetting this password."""
         return is_valid_reset_token(self.key, text, password_mark(password_hash))

@@ -1,4 +1,4 @@
-"""Deliveries and attempts, as those read who may; the resend and the cancelling."""
+"""Deliveries and attempts: lists, resend and cancel."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.events import type_seq_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, refusal, refuse
-from uplift_server.service.waiting_reasons import ShownDelivery, shown, shown_page
+from uplift_server.service.rejections import as_conflict, not_found, require_valid
+from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries, show_page
 from uplift_server.store import deliveries, endpoints
 from uplift_server.store.commands import Command, CommandKind, Result
 from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
-_WHAT = "delivery"
+_KIND = "delivery"
 
 
 class DeliveryQuery(NamedTuple):
-    """Which deliveries are asked for. Instants are Unix ms."""
+    """The filters of a list of deliveries. Timestamps are Unix ms."""
 
     status: Status | None = None
     endpoint: str | None = None
@@ -32,7 +32,7 @@ class DeliveryQuery(NamedTuple):
 
 
 class Deliveries:
-    """What accounts read of their deliveries; the resend and the cancelling."""
+    """Reads, resends and cancels the deliveries of accounts."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -40,7 +40,7 @@ class Deliveries:
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Deliveries, those of the newest events first."""
+        """Return deliveries, those of the newest events first."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq, wrong = self._endpoint_seq(caller, query.endpoint)
         return await self._page(caller, endpoint_seq, query, listing, [*problems, *wrong])
@@ -48,7 +48,7 @@ class Deliveries:
     async def page_of_endpoint(
         self, caller: Caller, endpoint: str, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """The deliveries of one endpoint. Raises NotFound."""
+        """Return the deliveries of an endpoint. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq, _ = self._endpoint_seq(caller, endpoint)
         if endpoint_seq is None:
@@ -64,25 +64,25 @@ class Deliveries:
         problems: Sequence[Problem],
     ) -> Page[ShownDelivery]:
         type_seq, unknown = type_seq_of(self._context.cache, query.type)
-        before = self._context.place(listing, 2, [*problems, *unknown])
-        wanted = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
+        before = self._context.decode_cursor(listing, 2, [*problems, *unknown])
+        filters = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
         page = await self._context.database.read(
-            lambda c: deliveries.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
+            lambda c: deliveries.page(c, caller.account_seq, filters, limit=listing.limit, before=before)
         )
-        return shown_page(self._context, page)
+        return show_page(self._context, page)
 
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
-        """One delivery. Raises NotFound, and AccountRequired where several accounts have its event's id."""
+        """Return a delivery. Raises NotFound, and AccountRequired if several accounts have an event with its ID."""
         caller.require(Scope.DELIVERIES_READ)
         return await self._shown(caller, delivery)
 
     async def attempts(
         self, caller: Caller, delivery: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> tuple[Delivery, Page[Attempt]]:
-        """The attempts of a delivery, newest first. Raises as `get` does."""
+        """Return a delivery and its attempts, newest first. Raises the errors of `get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await self._get(caller, delivery)
-        before = self._context.place(listing, 1, problems)
+        before = self._context.decode_cursor(listing, 1, problems)
         page = await self._context.database.read(
             lambda c: deliveries.page_of_attempts(
                 c, found.event_seq, found.endpoint_seq, limit=listing.limit, before=before
@@ -91,38 +91,38 @@ class Deliveries:
         return found, page
 
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
-        """Attempt a delivery once more, now, whatever its status.
+        """Attempt a delivery now, regardless of its status.
 
-        Raises NotFound, and Conflict while it is in flight, has expired, or its endpoint is not enabled.
+        Raises NotFound, and Conflict if it is in flight or expired, or its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)
-        refuse(problems)
-        return await self._context.carry_out(self._resend(caller, delivery))
+        require_valid(problems)
+        return await self._context.run_shielded(self._resend(caller, delivery))
 
     async def cancel(
         self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()
     ) -> tuple[ShownDelivery, bool]:
-        """End a delivery that is pending or held; returns the delivery, and False if a worker cancels it later.
+        """Cancel a pending or held delivery. Return it, and False if a worker cancels it later.
 
-        Raises NotFound, and Conflict for any other, or while it is in flight.
+        Raises NotFound, and Conflict for another status or if it is in flight.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)
-        refuse(problems)
-        return await self._context.carry_out(self._cancel(caller, delivery))
+        require_valid(problems)
+        return await self._context.run_shielded(self._cancel(caller, delivery))
 
     async def _shown(self, caller: Caller, text: str) -> ShownDelivery:
-        [found] = shown(self._context, [await self._get(caller, text)])
+        [found] = show_deliveries(self._context, [await self._get(caller, text)])
         return found
 
     async def _get(self, caller: Caller, text: str) -> Delivery:
         parts = ids.parse_delivery_id(text)
         if parts is None:
-            raise not_found(_WHAT, text)
+            raise not_found(_KIND, text)
         found = await self._context.database.read(lambda c: deliveries.find(c, caller.account_seq, *parts))
         if not found:
-            raise not_found(_WHAT, text)
+            raise not_found(_KIND, text)
         if len(found) > 1:
             raise errors.AccountRequired
         return found[0]
@@ -144,17 +144,17 @@ class Deliveries:
 
     async def _execute(self, caller: Caller, kind: CommandKind, action: str, found: Delivery) -> Result:
         subject = ids.delivery_id(found.event_id, found.endpoint_id)
-        entry = self._context.entry(caller, action, subject, {"status": found.status.text}, found.account_seq)
+        entry = self._context.audit_entry(caller, action, subject, {"status": found.status.text}, found.account_seq)
         command = Command(kind, found.account_seq, found.endpoint_seq, entry, found.event_seq)
         try:
             return await self._context.engine.commands.execute(command)
         except Missing as error:
-            raise not_found(_WHAT, subject) from error
+            raise not_found(_KIND, subject) from error
         except Conflict as error:
-            raise refusal(error) from error
+            raise as_conflict(error) from error
 
     async def _stored_endpoint_seq(self, caller: Caller, text: str) -> int:
-        """Of one that another process may have just made. Raises NotFound."""
+        """Read the number of an endpoint that is not in the cache yet. Raises NotFound."""
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         if value is not None:
             found = await self._context.database.read(lambda c: endpoints.get(c, caller.account_seq, value))

@@ -1,6 +1,6 @@
-"""What can be found out about a machine and its surroundings, whether or not a server runs. Changes nothing.
+"""Read-only checks of the machine, the database and outbound connections, with or without a running server.
 
-Each check may wait for others: for a name, a proxy or a mail server to answer.
+A check may block while it waits for a DNS, proxy or mail server.
 """
 
 import asyncio
@@ -24,15 +24,16 @@ from uplift_server.store.errors import Unavailable
 
 DISK_BYTES_WARN: Final = 2 * 1024**3
 DISK_BYTES_FAIL: Final = 100 * 1024**2
-CLOCK_EARLIEST_S: Final = 1_735_689_600  # 2025: before this program was written
+CLOCK_EARLIEST_S: Final = 1_735_689_600
+"""2025-01-01: older than this program."""
 RESOLVED_NAME: Final = "example.com"
 RESOLVE_SECONDS_WARN: Final = 2.0
 HELD_COUNTED_MAX: Final = 1_000_000
 PROXY_SECONDS: Final = 3.0
 
 
-def examine_beside(config: Config) -> Iterator[Finding]:
-    """Everything that can be found out beside a server that runs."""
+def environment_findings(config: Config) -> Iterator[Finding]:
+    """Run all checks that are possible beside a running server."""
     yield clock_finding()
     if config.on_postgresql:
         from uplift_server.service.postgres_diagnostics import database_findings  # noqa: PLC0415 - not beside SQLite
@@ -42,12 +43,12 @@ def examine_beside(config: Config) -> Iterator[Finding]:
         yield disk_finding(config)
     yield from held_findings(config)
     yield from egress_findings(config)
-    yield names_finding()
+    yield dns_finding()
     yield from mail_findings(config)
 
 
 def clock_finding() -> Finding:
-    """Whether the clock can be right."""
+    """Check that the clock is not years behind."""
     if time.time() < CLOCK_EARLIEST_S:
         return Finding(
             "clock", "fail", "this machine's clock is years behind",
@@ -57,18 +58,18 @@ def clock_finding() -> Finding:
 
 
 def nearest_existing(path: Path) -> Path:
-    """A path, or the first above it that is there."""
+    """Return the path, or its nearest parent that exists."""
     return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
 
 
 def disk_finding(config: Config) -> Finding:
-    """Whether the database has room to grow."""
+    """Check the free disk space of the SQLite database."""
     free = shutil.disk_usage(nearest_existing(config.database_path.absolute().parent)).free
     text = f"{free / 1024**3:.1f} GiB free beside the database"
-    remedy = "make room, or shorten UPLIFT_RETENTION; on a full disk the server refuses events"
+    fix = "make room, or shorten UPLIFT_RETENTION; on a full disk the server refuses events"
     if free < DISK_BYTES_FAIL:
-        return Finding("disk", "fail", text, remedy)
-    return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, remedy if free < DISK_BYTES_WARN else "")
+        return Finding("disk", "fail", text, fix)
+    return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, fix if free < DISK_BYTES_WARN else "")
 
 
 def _held(config: Config) -> inspection.Held:
@@ -80,7 +81,7 @@ def _held(config: Config) -> inspection.Held:
 
 
 def held_findings(config: Config) -> Iterator[Finding]:
-    """What endpoints hold, which no retention removes."""
+    """Count the held deliveries, which retention never removes."""
     try:
         found = _held(config)
     except Unavailable as error:
@@ -89,21 +90,21 @@ def held_findings(config: Config) -> Iterator[Finding]:
     if not found.count or found.oldest_at is None:
         yield Finding("held", "ok", "no deliveries are held")
         return
-    many = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
+    count_text = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
     text = (
-        f"{many} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
+        f"{count_text} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
         f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest of an event of {format_timestamp(found.oldest_at)}"
     )
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at
     if config.retention_ms and age_ms > config.retention_ms:
-        remedy = "enable these endpoints, with --held send or drop, or delete them; see `uplift-server endpoints`"
-        yield Finding("held", "warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them", remedy)
+        fix = "enable these endpoints, with --held send or drop, or delete them; see `uplift-server endpoints`"
+        yield Finding("held", "warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them", fix)
     else:
         yield Finding("held", "ok", text)
 
 
 def egress_findings(config: Config) -> Iterator[Finding]:
-    """Where requests leave from, and whom they trust."""
+    """Check the egress IPs, the egress proxy, and the trusted certificate authorities."""
     for address in config.egress_address or ():
         with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
             try:
@@ -131,14 +132,12 @@ def egress_findings(config: Config) -> Iterator[Finding]:
     if count or (config.egress_ca_file is None and ssl.get_default_verify_paths().capath):
         yield Finding("trust", "ok", f"{count} authorities" if count else "the system's directory of authorities")
     else:
-        remedy = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
-        yield Finding(
-            "trust", "fail", "no certificate authority is trusted, so no https endpoint can be reached", remedy
-        )
+        fix = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
+        yield Finding("trust", "fail", "no certificate authority is trusted, so no https endpoint can be reached", fix)
 
 
 def _proxy(url: str) -> Finding:
-    remedy = "start it, or correct UPLIFT_EGRESS_PROXY; without it nothing is delivered"
+    fix = "start it, or correct UPLIFT_EGRESS_PROXY; without it nothing is delivered"
     try:
         proxy = Proxy.parse(url)
         shown = f"{proxy.host} port {proxy.port}"
@@ -146,18 +145,18 @@ def _proxy(url: str) -> Finding:
     except ValueError as error:
         return Finding("egress proxy", "fail", str(error), "correct UPLIFT_EGRESS_PROXY")
     except OSError as error:
-        return Finding("egress proxy", "fail", f"{shown} cannot be reached ({error.strerror or error})", remedy)
+        return Finding("egress proxy", "fail", f"{shown} cannot be reached ({error.strerror or error})", fix)
     return Finding("egress proxy", "ok", f"{shown} takes connections")
 
 
-def names_finding() -> Finding:
-    """Whether names resolve."""
+def dns_finding() -> Finding:
+    """Check that host names resolve."""
     began = time.monotonic()
     try:
         socket.getaddrinfo(RESOLVED_NAME, 443, type=socket.SOCK_STREAM)
     except OSError as error:
-        remedy = "correct /etc/resolv.conf; without it only endpoints given as addresses are reached"
-        return Finding("dns", "warn", f"{RESOLVED_NAME} does not resolve ({error.strerror})", remedy)
+        fix = "correct /etc/resolv.conf; without it only endpoints given as addresses are reached"
+        return Finding("dns", "warn", f"{RESOLVED_NAME} does not resolve ({error.strerror})", fix)
     took = time.monotonic() - began
     if took > RESOLVE_SECONDS_WARN:
         return Finding("dns", "warn", f"{RESOLVED_NAME} took {took:.1f} s", "use a nearer or a caching resolver")
@@ -165,29 +164,28 @@ def names_finding() -> Finding:
 
 
 def mail_findings(config: Config) -> Iterator[Finding]:
-    """Whether the mail server takes mail: it is connected to, logged in and left, and nothing is sent."""
+    """Check the connection and the login to the mail server, without sending an email."""
     if not config.sends_mail:
         yield Finding("mail", "ok", "none is sent: UPLIFT_SMTP_URL is not set")
         if config.operator_email is not None:
             text = "UPLIFT_OPERATOR_EMAIL is set, but no mail is sent without UPLIFT_SMTP_URL"
             yield Finding("operator mail", "warn", text, "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove it")
         return
-    yield asyncio.run(_try(config))
+    yield asyncio.run(_mail_server(config))
     if config.operator_email is None:
         text = "nobody is told by mail when endpoints fail in masses"
         yield Finding("operator mail", "warn", text, "set UPLIFT_OPERATOR_EMAIL")
 
 
-async def _try(config: Config) -> Finding:
+async def _mail_server(config: Config) -> Finding:
     from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
     from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
 
     relay = SmtpServer.from_config(config)
     try:
         async with relay.connected() as connection:
-            told = ("logged in, " if connection.logged_in else "") + (
-                "encrypted" if connection.encrypted else "not encrypted"
-            )
-            return Finding("mail", "ok", f"{relay} answers ({told})")
+            login = "logged in, " if connection.logged_in else ""
+            encryption = "encrypted" if connection.encrypted else "not encrypted"
+            return Finding("mail", "ok", f"{relay} answers ({login}{encryption})")
     except MailNotSent as failure:
         return Finding("mail", "fail", failure.cause, failure.remedy)

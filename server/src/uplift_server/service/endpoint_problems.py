@@ -1,4 +1,4 @@
-"""What is wrong with an account's endpoints: those that need somebody, the worst first."""
+"""The endpoints of an account that need attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,66 +7,66 @@ from typing import Final
 from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.endpoints import Endpoints, Shown
+from uplift_server.service.endpoints import Endpoints, ShownEndpoint
 from uplift_server.service.principals import Caller
 from uplift_server.store.records import EndpointState
 
-LOOKED_AT_MAX: Final = 20
-"""Of so many at most it is counted what they hold, which takes half a millisecond each."""
+LISTED_MAX: Final = 20
+"""Limit of listed endpoints. To count held deliveries takes 0.5 ms for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointProblems:
-    """How the endpoints of an account fare."""
+    """The endpoints of an account by health."""
 
     endpoints: int
     disabled: int
     paused: int
     failing: int
-    """Of the enabled ones; some of them were warned of."""
-    shown: Sequence[Shown]
-    """Those that are disabled, fail, or hold deliveries: the worst first, at most LOOKED_AT_MAX."""
+    """Enabled endpoints only, including warned ones."""
+    shown: Sequence[ShownEndpoint]
+    """Endpoints that are disabled, are failing, or have held deliveries: the worst first, at most LISTED_MAX."""
 
 
 class ProblemFinder:
-    """Looks for what needs somebody."""
+    """Finds the endpoints that need attention."""
 
-    def __init__(self, context: ServiceContext, owned: Endpoints) -> None:
+    def __init__(self, context: ServiceContext, endpoints: Endpoints) -> None:
         self._context = context
-        self._owned = owned
+        self._endpoints = endpoints
 
     async def of_account(self, caller: Caller) -> EndpointProblems:
-        """The caller's account's. Raises AccountRequired."""
+        """Return the problems of the caller's account. Raises AccountRequired."""
         caller.require(Scope.ENDPOINTS_READ)
-        live = list(self._context.cache.endpoints_of(caller.one_account()))
-        suspects = sorted(filter(_is_suspect, live), key=_rank)[:LOOKED_AT_MAX]
-        shown = await self._owned.of_numbers([each.seq for each in suspects])
+        live = list(self._context.cache.endpoints_of(caller.require_account()))
+        candidates = sorted(filter(_is_candidate, live), key=_rank)[:LISTED_MAX]
+        shown = await self._endpoints.get_many([each.seq for each in candidates])
         return EndpointProblems(
             endpoints=len(live),
             disabled=sum(each.record.state is EndpointState.DISABLED for each in live),
             paused=sum(each.record.state is EndpointState.PAUSED for each in live),
-            failing=sum(_fails(each) for each in live),
-            shown=[each for each in shown if _is_troubled(each)],
+            failing=sum(_is_failing(each) for each in live),
+            shown=[each for each in shown if _needs_attention(each)],
         )
 
 
-def _fails(live: LiveEndpoint) -> bool:
+def _is_failing(live: LiveEndpoint) -> bool:
     return live.record.state is EndpointState.ENABLED and live.health.failing_since is not None
 
 
-def _is_suspect(live: LiveEndpoint) -> bool:
-    """Whether it may be in trouble: whatever was never switched off since it was made holds nothing."""
+def _is_candidate(live: LiveEndpoint) -> bool:
+    """Whether an endpoint may need attention. One that was never paused or disabled has no held deliveries."""
     return live.health.failing_since is not None or live.record.state_since is not None
 
 
 def _rank(live: LiveEndpoint) -> tuple[int, int, int]:
-    """Disabled ones before failing ones before others; of failing ones those that have failed the longest."""
-    kinds = [live.record.state is EndpointState.DISABLED, _fails(live), not live.takes_deliveries]
+    """Sort disabled endpoints before failing ones before others, and the longest failing ones first."""
+    kinds = [live.record.state is EndpointState.DISABLED, _is_failing(live), not live.takes_deliveries]
     kind = kinds.index(True) if True in kinds else len(kinds)
     return kind, live.health.failing_since or 0, -live.seq
 
 
-def _is_troubled(shown: Shown) -> bool:
+def _needs_attention(shown: ShownEndpoint) -> bool:
     endpoint = shown.endpoint
     if endpoint.state is EndpointState.DISABLED or shown.held_deliveries:
         return True

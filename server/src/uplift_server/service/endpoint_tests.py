@@ -1,4 +1,4 @@
-"""Testing an endpoint: one request to it, now, whatever its state, and what came of it."""
+"""Test deliveries: one immediate request to an endpoint in any state, and its outcome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.service import errors
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints
-from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import refusal, refuse
+from uplift_server.service.rejections import as_conflict, require_valid
+from uplift_server.service.requests import IdempotencyKey, check_idempotency_key, idempotent_request
 from uplift_server.store import idempotency
 from uplift_server.store import test_deliveries as store
 from uplift_server.store.commands import Command, CommandKind, NewTest, Result
@@ -25,9 +25,9 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
-"""How long a caller waits for the end of the attempt: every answer comes within 5 s, and an attempt may take longer."""
+"""How long a caller waits for the attempt, which may take longer. Every response takes at most 5 s."""
 _DELETED: Final = "The endpoint has been deleted; nothing can be sent to it."
-_REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
+_REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (
         errors.Busy,
         "Nothing is sent now. Try again in a moment. If that lasts: `uplift-server doctor` tells whoever runs it why.",
@@ -45,20 +45,20 @@ _REFUSALS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class EndpointTest:
-    """A test, as far as it has come in the time of an answer."""
+    """A test delivery. The attempt may still be in flight."""
 
     delivery: Delivery
     attempt: Attempt | None
-    """None while it is in flight, and where it was never made."""
+    """None while it is in flight, or if there was none."""
     repeated: bool
 
 
 class EndpointTests:
-    """What owners do to see whether an endpoint works."""
+    """Sends test deliveries."""
 
-    def __init__(self, context: ServiceContext, owned: Endpoints) -> None:
+    def __init__(self, context: ServiceContext, endpoints: Endpoints) -> None:
         self._context = context
-        self._endpoints = owned
+        self._endpoints = endpoints
 
     async def send(
         self,
@@ -66,53 +66,53 @@ class EndpointTests:
         endpoint: str,
         type_name: str | None,
         *,
-        repeat: Repeat | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> EndpointTest:
-        """Send a test, and wait a while for what comes of it.
+        """Send a test delivery, and wait up to WAIT_MS for its outcome.
 
-        Raises NotFound, Invalid, Conflict while another is in flight, and Busy or RateLimited where there is no room.
+        Raises NotFound, Invalid, Conflict if another one is in flight, and Busy or RateLimited without capacity.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
-        record = self._endpoints.live(caller, endpoint)
+        record = self._endpoints.find_cached(caller, endpoint)
         until = self._context.now() + WAIT_MS
         event_type, wrong = self._event_type(record, type_name)
-        refuse([*problems, *wrong, *check_repeat(repeat)])
-        assert event_type is not None, "a missing one was refused"
-        request = request_of(repeat, record.account_seq, f"test of {record.id.hex()}")
-        event_id = None if request is None else await self._earlier(request)
+        require_valid([*problems, *wrong, *check_idempotency_key(idempotency_key)])
+        assert event_type is not None, "an unknown type was rejected before"
+        request = idempotent_request(idempotency_key, record.account_seq, f"test of {record.id.hex()}")
+        event_id = None if request is None else await self._earlier_event(request)
         repeated = event_id is not None
         if event_id is None:
-            result = await self._context.carry_out(self._begin(caller, record, event_type, request))
+            result = await self._context.run_shielded(self._begin(caller, record, event_type, request))
             event_id, repeated = result.event_id, result.repeated
-            assert event_id is not None, "a test that began has an event"
+            assert event_id is not None, "a started test has an event"
         delivery, attempt = await self._outcome(record, event_id, until)
         return EndpointTest(delivery, attempt, repeated)
 
-    async def _earlier(self, request: idempotency.Request) -> bytes | None:
+    async def _earlier_event(self, request: idempotency.Request) -> bytes | None:
         try:
             return await self._context.database.read(lambda c: idempotency.find(c, request))
         except Conflict as error:
-            raise refusal(error) from error
+            raise as_conflict(error) from error
 
     async def _begin(
         self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, request: idempotency.Request | None
     ) -> Result:
         event_id, subject = self._context.new_id(), ids.prefixed(ids.ENDPOINT, endpoint.id)
         details = {"type": event_type.name, "delivery": ids.delivery_id(event_id, endpoint.id)}
-        entry = self._context.entry(caller, "endpoint.tested", subject, details, endpoint.account_seq)
+        entry = self._context.audit_entry(caller, "endpoint.tested", subject, details, endpoint.account_seq)
         test = NewTest(event_id, event_type.seq, request)
         command = Command(CommandKind.TEST, endpoint.account_seq, endpoint.seq, entry, test=test)
         try:
             return await self._context.engine.commands.execute(command)
         except TestRejected as error:
-            kind, text = _REFUSALS[error.busy]
+            kind, text = _REJECTIONS[error.busy]
             raise kind(text) from error
         except Conflict as error:
-            raise refusal(error) from error
+            raise as_conflict(error) from error
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
-        """What came of a test, or has by the instant until which its caller can wait."""
+        """Return the outcome of a test, or its state at the time `until`."""
         tail = ids.endpoint_tail(endpoint.id)
         while True:
             found = await self._context.database.read(lambda c: store.outcome(c, endpoint.account_seq, event_id, tail))

@@ -1,6 +1,6 @@
-"""Why a request is refused: one class a reason, each with the stable code the outside world sees.
+"""Errors of use cases, each with the stable code of the public API.
 
-The edges decide how to tell: an HTTP status, an exit code, a banner. The texts are for people.
+The API and the dashboard turn them into responses. The texts are for people.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from uplift_server.core.problems import Problem
 
 
 class ServiceError(Exception):
-    """What every refusal is. `detail` says what happened and what to do."""
+    """The base of all errors. `detail` says what is wrong and how to fix it."""
 
     code: ClassVar[str]
     retry_after_s: int | None = None
-    """Where it passes by itself: when to ask again."""
+    """When to retry, if the cause is temporary."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -23,19 +23,19 @@ class ServiceError(Exception):
 
 
 class Malformed(ServiceError):
-    """The request cannot be read at all."""
+    """The request body is not valid JSON."""
 
     code = "malformed_json"
 
 
 class DuplicateHeader(ServiceError):
-    """A header that may be sent once was repeated."""
+    """The request repeats a header that is allowed once."""
 
     code = "duplicate_header"
 
 
 class Unauthorized(ServiceError):
-    """Nobody known asks."""
+    """The caller is not authenticated."""
 
     code = "unauthorized"
 
@@ -44,52 +44,52 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The caller is known and may not do this."""
+    """The caller is not allowed to do this."""
 
     code = "forbidden"
 
 
 class ConfirmationRequired(Forbidden):
-    """Whoever is signed in may do this with a password that was just given."""
+    """The signed-in person must confirm the password first."""
 
     def __init__(self) -> None:
         super().__init__("Give your password once more: this is shown only for ten minutes after it.")
 
 
 class NotFound(ServiceError):
-    """There is no such thing, or it is somebody else's: the answer is the same."""
+    """The object does not exist or belongs to another account. Both have the same response."""
 
     code = "not_found"
 
 
 class Conflict(ServiceError):
-    """What is asked contradicts the present state."""
+    """The request conflicts with the current state."""
 
     code = "conflict"
 
 
 class IdempotencyConflict(Conflict):
-    """An idempotency key (or a chosen event id) belongs to other content."""
+    """An idempotency key or event ID was used with different content."""
 
     code = "idempotency_conflict"
 
 
 class NotReady(ServiceError):
-    """The process cannot do its part now."""
+    """The process is not ready."""
 
     code = "unavailable"
     retry_after_s = 1
 
 
 class Busy(ServiceError):
-    """There is no room for it now; soon there is."""
+    """A temporary limit of the server is reached."""
 
     code = "unavailable"
     retry_after_s = 1
 
 
 class RateLimited(ServiceError):
-    """It would be more than a rate limit allows."""
+    """The request exceeds a rate limit."""
 
     code = "rate_limited"
 
@@ -99,19 +99,19 @@ class RateLimited(ServiceError):
 
 
 class PayloadTooLarge(ServiceError):
-    """The request is larger than a limit."""
+    """The request is too large."""
 
     code = "payload_too_large"
 
 
 class UnsupportedMediaType(ServiceError):
-    """The request's body is no JSON by its own word."""
+    """The content type of the request is not JSON."""
 
     code = "unsupported_media_type"
 
 
 class Invalid(ServiceError):
-    """Something is wrong with what was sent; `problems` has all of it, up to PROBLEMS_LISTED_MAX."""
+    """Fields of the request are invalid. `problems` contains up to PROBLEMS_LISTED_MAX of them."""
 
     code = "validation_failed"
 
@@ -125,7 +125,7 @@ class Invalid(ServiceError):
 
 
 class AccountRequired(ServiceError):
-    """An operator must name an account for this."""
+    """An operator must name an account for this request."""
 
     code = "account_required"
 

@@ -1,4 +1,4 @@
-"""The catalog: everybody reads it, operators write it."""
+"""The event catalog. All callers read it, operators write it."""
 
 import asyncio
 import json
@@ -14,23 +14,23 @@ from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import LiveEventType, compile_schema
 from uplift_server.service.context import Listing, ServiceContext
-from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, refuse
+from uplift_server.service.rejections import not_found, require_valid
+from uplift_server.service.requests import UNSET, Unset, given_or, given_or_none
 from uplift_server.store import audit, event_types
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import EventType, Page
 
 EVENT_TYPE_JSON_BYTES_MAX: Final = 256 * 1024
-_WHAT: Final = "event type"
-# Texts and schemas are long, and the catalog shows them: the audit log says only that they changed.
-_TOLD: Final = ("group", "api_version", "archived")
+_KIND: Final = "event type"
+# The audit log shows only that long texts and schemas changed. The catalog shows them.
+_AUDITED: Final = ("group", "api_version", "archived")
 _TAKEN: Final = Problem("name", "taken", "There is such a type already. Change that one, or choose another name.")
 
 
 @dataclass(frozen=True, slots=True)
 class EventTypeDraft:
-    """What an operator says of an event type; what is not said is at its default."""
+    """The fields of an event type in a request. Absent fields have their defaults."""
 
     description: str | Unset = UNSET
     group: str | Unset | None = UNSET
@@ -41,17 +41,17 @@ class EventTypeDraft:
 
 
 class Expected(Enum):
-    """What whoever writes a type has seen in the catalog."""
+    """The catalog entry that the writer of an event type expects."""
 
     ANYTHING = "anything"
     NONE = "none"
-    """No type of this name: it is not to replace another one's."""
+    """No type of this name, so that none is replaced."""
     ONE = "one"
-    """A type of this name, which stays archived or published as it is."""
+    """A type of this name, which remains archived or published."""
 
 
 class EventTypes:
-    """The catalog's entries."""
+    """Manages the event catalog."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -65,48 +65,48 @@ class EventTypes:
         expected: Expected = Expected.ANYTHING,
         problems: Sequence[Problem] = (),
     ) -> tuple[EventType, bool]:
-        """Add a type, or replace what is said of it; whether it is new.
+        """Create or replace an event type. Return it, and whether it is new.
 
-        Raises Invalid and NotFound, also where the catalog has not what is expected.
+        Raises Invalid, also if Expected.NONE does not hold, and NotFound if Expected.ONE does not hold.
         """
         caller.require_operator()
         wrong = check_name(name, "name")
         schema, example = _json_text(draft.schema), _json_text(draft.example)
         # The analysis of a large schema would block the event loop for too long.
         found = await asyncio.to_thread(_check, name, schema, example)
-        refuse([*problems, *([] if wrong is None else [wrong]), *found])
-        return await self._context.carry_out(self._put(caller, name, draft, schema, example, expected))
+        require_valid([*problems, *([] if wrong is None else [wrong]), *found])
+        return await self._context.run_shielded(self._put(caller, name, draft, schema, example, expected))
 
     async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
-        """Refuse new events of a type, or accept them again. Raises NotFound."""
+        """Archive a type, so that its new events are rejected, or publish it again. Raises NotFound."""
         caller.require_operator()
-        return await self._context.carry_out(self._archive(caller, name, archived=archived))
+        return await self._context.run_shielded(self._archive(caller, name, archived=archived))
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
-        """The catalog, newest first."""
-        before = self._context.place(listing, 1, problems)
+        """Return the catalog, newest first."""
+        before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(lambda c: event_types.page(c, limit=listing.limit, before=before))
 
     def all(self) -> list[EventType]:
-        """The whole catalog, by group and name."""
+        """Return the whole catalog by group and name."""
         known = self._context.cache.event_types.values()
         return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
 
-    def knows(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
         """Whether the catalog has a type of this name."""
         return name in self._context.cache.event_types
 
     def get(self, name: str) -> EventType:
-        """One entry. Raises NotFound."""
+        """Return a type. Raises NotFound."""
         found = self._context.cache.event_types.get(name)
         if found is None:
-            raise not_found(_WHAT, name)
+            raise not_found(_KIND, name)
         return found.record
 
     async def delete(self, caller: Caller, name: str) -> None:
-        """Take a type out of the catalog; its events stay. Raises NotFound."""
+        """Delete a type. Its events remain. Raises NotFound."""
         caller.require_operator()
-        await self._context.carry_out(self._delete(caller, name))
+        await self._context.run_shielded(self._delete(caller, name))
 
     async def _put(
         self,
@@ -126,12 +126,12 @@ class EventTypes:
             before = event_types.get(connection, name)
             archived = given_or(draft.archived, False)
             if expected is Expected.NONE and before is not None:
-                refuse([_TAKEN])
+                require_valid([_TAKEN])
             if expected is Expected.ONE:
                 if before is None:
-                    raise not_found(_WHAT, name)
+                    raise not_found(_KIND, name)
                 archived = before.archived_at is not None
-            stored, fresh = event_types.put(
+            stored, is_new = event_types.put(
                 connection,
                 name=name,
                 group=group,
@@ -142,12 +142,12 @@ class EventTypes:
                 archived=archived,
                 now=now,
             )
-            self._note(connection, caller, before, stored)
-            return stored, fresh
+            self._audit(connection, caller, before, stored)
+            return stored, is_new
 
-        stored, fresh = await self._context.database.write(put)
+        stored, is_new = await self._context.database.write(put)
         self._context.cache.put_event_type(stored)
-        return stored, fresh
+        return stored, is_new
 
     async def _archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
         now = self._context.now()
@@ -156,19 +156,19 @@ class EventTypes:
             before = event_types.get(connection, name)
             stored = event_types.set_archived(connection, name, archived=archived, now=now)
             if stored is not None:
-                self._note(connection, caller, before, stored)
+                self._audit(connection, caller, before, stored)
             return stored
 
         stored = await self._context.database.write(archive)
         if stored is None:
-            raise not_found(_WHAT, name)
+            raise not_found(_KIND, name)
         self._context.cache.put_event_type(stored)
         return stored
 
-    def _note(self, connection: Transaction, caller: Caller, before: EventType | None, stored: EventType) -> None:
-        details = {"new": True} if before is None else difference(_fields(before), _fields(stored), shown=_TOLD)
+    def _audit(self, connection: Transaction, caller: Caller, before: EventType | None, stored: EventType) -> None:
+        details = {"new": True} if before is None else difference(_fields(before), _fields(stored), shown=_AUDITED)
         if details:
-            audit.add(connection, self._context.entry(caller, "event_type.published", stored.name, details, None))
+            audit.add(connection, self._context.audit_entry(caller, "event_type.published", stored.name, details, None))
 
     async def _delete(self, caller: Caller, name: str) -> None:
         now = self._context.now()
@@ -176,16 +176,16 @@ class EventTypes:
         def delete(connection: Transaction) -> bool:
             existed = event_types.delete(connection, name, now=now)
             if existed:
-                audit.add(connection, self._context.entry(caller, "event_type.deleted", name, {}, None))
+                audit.add(connection, self._context.audit_entry(caller, "event_type.deleted", name, {}, None))
             return existed
 
         if not await self._context.database.write(delete):
-            raise not_found(_WHAT, name)
+            raise not_found(_KIND, name)
         self._context.cache.drop_event_type(name)
 
 
 def _fields(event_type: EventType) -> dict[str, object]:
-    """What an operator says of it."""
+    """Return the fields to compare for the audit log."""
     return {
         "description": event_type.description,
         "group": event_type.group,
@@ -200,8 +200,8 @@ def _json_text(value: Any) -> str | None:
     return None if value is UNSET or value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _too_much(field: str, text: str) -> Problem | None:
-    """The problem of a schema or an example that is too large or too complex."""
+def _size_problem(field: str, text: str) -> Problem | None:
+    """Return the problem of a schema or an example that is too large or too complex."""
     if len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX:
         return Problem(field, "too_long", f"This has more than {EVENT_TYPE_JSON_BYTES_MAX} bytes. Shorten it.")
     value = json.loads(text)
@@ -209,9 +209,11 @@ def _too_much(field: str, text: str) -> Problem | None:
 
 
 def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
-    """The problems of a schema and an example, each alone and together."""
+    """Return the problems of a schema, an example, and of the example by the schema."""
     found = {
-        field: _too_much(field, text) for field, text in (("schema", schema), ("example", example)) if text is not None
+        field: _size_problem(field, text)
+        for field, text in (("schema", schema), ("example", example))
+        if text is not None
     }
     problems = [problem for problem in found.values() if problem is not None]
     if schema is None or found["schema"] is not None:
@@ -219,7 +221,7 @@ def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
     try:
         compile_schema(schema)
     except ValueError as error:
-        return [*problems, _not_compiled(schema, str(error).partition("\n")[0][:300])]
+        return [*problems, _compile_problem(schema, str(error).partition("\n")[0][:300])]
     if example is None or problems:
         return problems
     record = EventType(
@@ -242,8 +244,8 @@ def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
     ]
 
 
-def _not_compiled(schema: str, error: str) -> Problem:
-    """The problem of a schema that the validator rejects with patterns in linear time."""
+def _compile_problem(schema: str, error: str) -> Problem:
+    """Return the problem of a schema that the validator rejects."""
     try:
         compile_schema(schema, may_backtrack=True)
     except ValueError:

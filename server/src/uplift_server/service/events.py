@@ -1,4 +1,4 @@
-"""Events, as those read who may."""
+"""Reads of events."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.errors import AccountRequired
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found
-from uplift_server.service.waiting_reasons import ShownDelivery, shown_page
+from uplift_server.service.waiting_reasons import ShownDelivery, show_page
 from uplift_server.store import deliveries, events
 from uplift_server.store.records import Event, EventFilter, Page, Stretch
 
-_WHAT = "event"
+_KIND = "event"
 
 
 class EventQuery(NamedTuple):
-    """Which events are asked for. Instants are Unix ms."""
+    """The filters of a list of events. Timestamps are Unix ms."""
 
     type: str | None = None
     created_after: int | None = None
@@ -27,7 +27,7 @@ class EventQuery(NamedTuple):
 
 
 class Events:
-    """What accounts read of their events."""
+    """Reads the events of accounts."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -35,36 +35,36 @@ class Events:
     async def page(
         self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Event]:
-        """Events, newest first."""
+        """Return events, newest first."""
         caller.require(Scope.EVENTS_READ)
-        wanted = self._filter(query, problems, listing)
-        before = self._context.place(listing, 1)
+        filters = self._filter(query, problems, listing)
+        before = self._context.decode_cursor(listing, 1)
         return await self._context.database.read(
-            lambda c: events.page(c, caller.account_seq, wanted, limit=listing.limit, before=before)
+            lambda c: events.page(c, caller.account_seq, filters, limit=listing.limit, before=before)
         )
 
     async def forward(
         self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Stretch[Event]:
-        """Events, oldest first, to be followed as new ones come."""
+        """Return events, oldest first, for clients that follow new events."""
         caller.require(Scope.EVENTS_READ)
-        wanted = self._filter(query, problems, listing)
-        after = self._context.place(listing, 1) or (0,)
+        filters = self._filter(query, problems, listing)
+        after = self._context.decode_cursor(listing, 1) or (0,)
         horizon = await self._context.database.horizon()
         return await self._context.database.read(
-            lambda c: events.forward(c, caller.account_seq, wanted, horizon, limit=listing.limit, after=after)
+            lambda c: events.forward(c, caller.account_seq, filters, horizon, limit=listing.limit, after=after)
         )
 
     async def get(self, caller: Caller, event: str) -> Event:
-        """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
+        """Return an event with its body. Raises NotFound, and AccountRequired if several accounts have this ID."""
         caller.require(Scope.EVENTS_READ)
         return await find_event(self._context, caller, event)
 
-    async def starting_with(self, caller: Caller, beginning: str, *, limit: int) -> list[Event]:
-        """The events of the caller's account whose id begins so, the latest first; none where no id can."""
+    async def starting_with(self, caller: Caller, prefix: str, *, limit: int) -> list[Event]:
+        """Return the events of the caller's account whose IDs start with this text, newest first."""
         caller.require(Scope.EVENTS_READ)
-        account_seq = caller.one_account()
-        found = ids.uuid_range(beginning)
+        account_seq = caller.require_account()
+        found = ids.uuid_range(prefix)
         if found is None:
             return []
         return await self._context.database.read(lambda c: events.between_ids(c, account_seq, *found, limit=limit))
@@ -72,42 +72,42 @@ class Events:
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """The deliveries of an event. Raises as `get` does."""
+        """Return the deliveries of an event. Raises the errors of `get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
-        before = self._context.place(listing, 1, problems)
+        before = self._context.decode_cursor(listing, 1, problems)
         page = await self._context.database.read(
             lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
         )
-        return shown_page(self._context, page)
+        return show_page(self._context, page)
 
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
         type_seq, wrong = type_seq_of(self._context.cache, query.type)
-        self._context.place(listing, 1, [*problems, *wrong])
+        self._context.decode_cursor(listing, 1, [*problems, *wrong])
         return EventFilter(type_seq, query.created_after, query.created_before)
 
 
 async def find_event(context: ServiceContext, caller: Caller, event: str) -> Event:
-    """One event with its body. Raises NotFound, and AccountRequired where several accounts have the id."""
+    """Return an event with its body. Raises NotFound, and AccountRequired if several accounts have this ID."""
     event_id = ids.parse_uuid(event)
     if event_id is None:
-        raise not_found(_WHAT, event)
+        raise not_found(_KIND, event)
     found = await context.database.read(lambda c: events.find(c, caller.account_seq, event_id))
     if not found:
-        raise not_found(_WHAT, event)
+        raise not_found(_KIND, event)
     if len(found) > 1:
         raise AccountRequired
     return found[0]
 
 
 def type_seq_of(cache: EndpointCache, name: str | None) -> tuple[int | None, list[Problem]]:
-    """The number of an event type in a filter; a deleted one may still be asked for."""
+    """Return the number of an event type, which may be deleted, and the problem of an unknown one."""
     if name is None:
         return None, []
     live = cache.event_types.get(name)
     if live is not None:
         return live.seq, []
-    # Once one was removed for good, its name may have been another's, whose number is higher.
+    # Several deleted types may have had this name. The newest has the highest number.
     deleted = [seq for seq, each in cache.event_types_by_seq.items() if each.name == name]
     if deleted:
         return max(deleted), []

@@ -1,4 +1,4 @@
-"""Why an event did or did not reach each endpoint of its account."""
+"""DeliveryExplanation an event did or did not reach each endpoint of its account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,52 +25,52 @@ from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.errors import Invalid
 from uplift_server.service.events import find_event
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import refuse
-from uplift_server.service.waiting_reasons import ShownDelivery, shown
+from uplift_server.service.rejections import require_valid
+from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries
 from uplift_server.store import deliveries, endpoints, listening, test_deliveries
 from uplift_server.store.contract import Transaction
 from uplift_server.store.listening import ListenSession
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
-"""How many deliveries of one event are looked at: those to endpoints that exist, and as many to deleted ones."""
+"""Limit of deliveries of one event: all those to existing endpoints, and as many to deleted ones."""
 OTHERS_MAX: Final = 50
-"""How many endpoints an overview explains that an event was never owed to, and of how many it tells what they got."""
+"""Limit of endpoints without a delivery, and of endpoints whose delivery was removed, in an overview."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What became of an event at one endpoint."""
+    """An event's explanation for one endpoint."""
 
     endpoint: str
-    """The id of the endpoint, or of a listen session."""
+    """The ID of the endpoint or the listen session."""
     why: DeliveryExplanation
     delivery: Delivery | None
 
 
-class Owed(NamedTuple):
-    """A delivery, and how it stands in words."""
+class ExplainedDelivery(NamedTuple):
+    """A delivery and its explanation."""
 
     shown: ShownDelivery
     why: DeliveryExplanation
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
-    """What became of an event, as far as one page tells it."""
+class EventOverview:
+    """An event with one page of its deliveries."""
 
     event: Event
-    owed: Page[Owed]
+    deliveries: Page[ExplainedDelivery]
     removed: list[Explained]
-    """The endpoints whose delivery was removed before the event, the newest first; at most OTHERS_MAX."""
+    """Endpoints whose delivery was removed before the event, newest first, at most OTHERS_MAX."""
     removed_count: int
     others: list[Explained]
-    """The endpoints it was never owed to, the newest first, and listen sessions; at most OTHERS_MAX."""
+    """Endpoints that never had a delivery, newest first, then listen sessions, at most OTHERS_MAX."""
     others_count: int
 
 
 class Explanations:
-    """Answers to "why not?"."""
+    """Explains deliveries, and their absence."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -78,63 +78,63 @@ class Explanations:
     async def of_event(
         self, caller: Caller, event: str, endpoint: str | None, *, problems: Sequence[Problem] = ()
     ) -> list[Explained]:
-        """For every endpoint of the event's account, or one; the newest first. Raises as `Events.get` does."""
+        """Explain an event for one or all endpoints of its account, newest first. Raises the errors of `Events.get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         read = await self._context.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
-        about = _about(found, is_trial=read.is_trial)
-        by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._owed(about, read)}
+        about = _about(found, is_test=read.is_test)
+        by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._explain_deliveries(about, read)}
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         explained = [
-            _of_owed(by_endpoint[seq]) if seq in by_endpoint else self._without(about, live[seq], read)
+            _of_explained(by_endpoint[seq]) if seq in by_endpoint else self._without(about, live[seq], read)
             for seq in sorted({*live, *by_endpoint}, reverse=True)
         ]
         explained += [_of_session(session) for session in read.sessions]
         if endpoint is None:
-            refuse(problems)
+            require_valid(problems)
             return explained
         one = [each for each in explained if each.endpoint == endpoint]
         if not one:
             one = [await self._of_deleted(found, about, read, endpoint, problems)]
-        refuse(problems)
+        require_valid(problems)
         return one
 
-    async def overview(self, caller: Caller, event: str, listing: Listing) -> Overview:
-        """An event with a page of its deliveries, and why it has no others. Raises as `Events.get` does."""
+    async def overview(self, caller: Caller, event: str, listing: Listing) -> EventOverview:
+        """Return an event, a page of its deliveries, and why it has no others. Raises the errors of `Events.get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
-        before = self._context.place(listing, 1)
+        before = self._context.decode_cursor(listing, 1)
         read = await self._context.database.read(lambda c: _read(c, found, limit=listing.limit, before=before))
-        about = _about(found, is_trial=read.is_trial)
+        about = _about(found, is_test=read.is_test)
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         without = sorted(live.keys() - read.endpoints, reverse=True)
-        gone = [seq for seq in without if seq in read.attempted]
-        never = [seq for seq in without if seq not in read.attempted]
+        removed_seqs = [seq for seq in without if seq in read.attempted]
+        never_seqs = [seq for seq in without if seq not in read.attempted]
         removed, others = (
-            [self._without(about, live[seq], read) for seq in some[:OTHERS_MAX]] for some in (gone, never)
+            [self._without(about, live[seq], read) for seq in some[:OTHERS_MAX]] for some in (removed_seqs, never_seqs)
         )
         others += [_of_session(session) for session in read.sessions[: OTHERS_MAX - len(others)]]
-        owed = Page(await self._owed(about, read), read.owed.next_key)
-        return Overview(found, owed, removed, len(gone), others, len(never) + len(read.sessions))
+        page = Page(await self._explain_deliveries(about, read), read.deliveries.next_key)
+        return EventOverview(found, page, removed, len(removed_seqs), others, len(never_seqs) + len(read.sessions))
 
     async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> DeliveryExplanation:
-        """How a delivery stands that the caller was given, in words; `last` is its last attempt."""
+        """Explain a delivery. `last` is its last attempt."""
         caller.require(Scope.DELIVERIES_READ)
         delivery = found.delivery
-        is_trial = await self._context.database.read(lambda c: test_deliveries.is_trial(c, delivery.event_seq))
-        event = EventFacts(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_trial)
+        is_test = await self._context.database.read(lambda c: test_deliveries.is_trial(c, delivery.event_seq))
+        event = EventFacts(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_test)
         return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
 
-    async def _owed(self, event: EventFacts, read: "_Read") -> list[Owed]:
+    async def _explain_deliveries(self, event: EventFacts, read: "_Read") -> list[ExplainedDelivery]:
         return [
-            Owed(each, self._why(event, each, read.failures.get(each.delivery.endpoint_seq)))
-            for each in shown(self._context, read.owed.items)
+            ExplainedDelivery(each, self._why(event, each, read.failures.get(each.delivery.endpoint_seq)))
+            for each in show_deliveries(self._context, read.deliveries.items)
         ]
 
     def _why(self, event: EventFacts, found: ShownDelivery, failure: Attempt | None) -> DeliveryExplanation:
         live = self._context.cache.endpoints.get(found.delivery.endpoint_seq)
         endpoint = None if live is None else _of_endpoint(live.record, found.next_probe_at)
-        return self._answer(event, endpoint, _of_delivery(found, failure))
+        return self._explain(event, endpoint, _of_delivery(found, failure))
 
     async def _of_deleted(
         self, event: Event, about: EventFacts, read: "_Read", endpoint: str, problems: Sequence[Problem]
@@ -154,15 +154,15 @@ class Explanations:
         return Explained(endpoint, explain_deleted_endpoint(about, _of_endpoint(record), deleted_at), None)
 
     def _without(self, event: EventFacts, endpoint: Endpoint, read: "_Read") -> Explained:
-        """Why there is no delivery: it was never owed to the endpoint, or its delivery has gone before it."""
-        delivered = read.attempted.get(endpoint.seq)
-        if delivered is None:
-            answer = self._answer(event, _of_endpoint(endpoint), None)
+        """Explain why an endpoint has no delivery: there never was one, or it was removed before the event."""
+        was_delivered = read.attempted.get(endpoint.seq)
+        if was_delivered is None:
+            explanation = self._explain(event, _of_endpoint(endpoint), None)
         else:
-            answer = explain_removed_delivery(delivered=delivered)
-        return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), answer, None)
+            explanation = explain_removed_delivery(delivered=was_delivered)
+        return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), explanation, None)
 
-    def _answer(
+    def _explain(
         self, event: EventFacts, endpoint: EndpointFacts | None, delivery: DeliveryFacts | None
     ) -> DeliveryExplanation:
         return explain_delivery(
@@ -171,29 +171,29 @@ class Explanations:
 
 
 class _Read(NamedTuple):
-    """What the store knows of an event, for its explanations."""
+    """The stored data of an event that explanations need."""
 
-    owed: Page[Delivery]
+    deliveries: Page[Delivery]
     failures: dict[int, Attempt]
-    """By endpoint, the last attempt of each of these deliveries that failed last."""
+    """The last attempts that failed, by endpoint."""
     endpoints: set[int]
-    """Everywhere it is or was owed to."""
+    """All endpoints that have or had a delivery."""
     attempted: dict[int, bool]
-    """By endpoint that it was attempted at, whether one of the attempts succeeded."""
-    is_trial: bool
+    """Whether an attempt succeeded, by endpoint with attempts."""
+    is_test: bool
     sessions: list[ListenSession]
-    """Who listens."""
+    """The listen sessions of the account."""
 
 
 def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[int, ...] | None = None) -> _Read:
-    owed = deliveries.page_of_event(connection, event.seq, limit=limit, before=before)
+    page = deliveries.page_of_event(connection, event.seq, limit=limit, before=before)
     failures = {}
-    for delivery in owed.items:
+    for delivery in page.items:
         if delivery.last_outcome not in (None, Outcome.DELIVERED):
             for last in deliveries.page_of_attempts(connection, event.seq, delivery.endpoint_seq, limit=1).items:
                 failures[delivery.endpoint_seq] = last
     return _Read(
-        owed,
+        page,
         failures,
         deliveries.endpoints_of_event(connection, event.seq),
         deliveries.attempted(connection, event.seq, limit=DELIVERIES_MAX),
@@ -202,9 +202,9 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
     )
 
 
-def _about(event: Event, *, is_trial: bool) -> EventFacts:
-    for_one = is_trial or event.type == WEBHOOK_CREATED
-    return EventFacts(event.type, event.created_at, event.expires_at, for_one, is_trial)
+def _about(event: Event, *, is_test: bool) -> EventFacts:
+    is_for_one_endpoint = is_test or event.type == WEBHOOK_CREATED
+    return EventFacts(event.type, event.created_at, event.expires_at, is_for_one_endpoint, is_test)
 
 
 def _of_endpoint(endpoint: Endpoint, next_probe_at: int | None = None) -> EndpointFacts:
@@ -213,9 +213,9 @@ def _of_endpoint(endpoint: Endpoint, next_probe_at: int | None = None) -> Endpoi
     )
 
 
-def _of_owed(owed: Owed) -> Explained:
-    delivery = owed.shown.delivery
-    return Explained(ids.prefixed(ids.ENDPOINT, delivery.endpoint_id), owed.why, delivery)
+def _of_explained(explained: ExplainedDelivery) -> Explained:
+    delivery = explained.shown.delivery
+    return Explained(ids.prefixed(ids.ENDPOINT, delivery.endpoint_id), explained.why, delivery)
 
 
 def _of_session(session: ListenSession) -> Explained:

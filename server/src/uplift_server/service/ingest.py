@@ -1,4 +1,4 @@
-"""Accepting events: who may, for which account, and what is wrong with what they sent."""
+"""Ingest of events: permission, account and validation."""
 
 import asyncio
 import time
@@ -18,11 +18,11 @@ from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLar
 from uplift_server.service.principals import Caller
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 
-Answer = asyncio.Future[list[Appended] | IdempotencyConflict]
+AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
 class Incoming(NamedTuple):
-    """An event as it was sent: types checked, values not. A field that could not be read is None."""
+    """An event from a request. Types are checked, values are not. A field of the wrong type is None."""
 
     type: str | None
     data: bytes | None
@@ -33,24 +33,24 @@ class Incoming(NamedTuple):
 
 
 class Ingest:
-    """Checks what came in and hands it to the engine."""
+    """Validates events and passes them to the engine."""
 
     def __init__(self, cache: EndpointCache, acceptor: Acceptor, clock: Clock) -> None:
         self._cache = cache
         self._acceptor = acceptor
         self._clock = clock
 
-    def sender(self, caller: Caller) -> int:
-        """The account whose events a caller may send. Raises Forbidden and AccountRequired."""
+    def sending_account(self, caller: Caller) -> int:
+        """Return the account for which the caller sends events. Raises Forbidden and AccountRequired."""
         if not caller.principal.is_operator:
             caller.require(Scope.EVENTS_WRITE)
-        return caller.one_account()
+        return caller.require_account()
 
-    def one(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
-        """Accept one event for an account that `sender` returned. `problems` are the problems that the API found.
+    def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
+        """Accept an event for the account that `sending_account` returned. `problems` are those that the API found.
 
-        The future gives its `Appended`, alone in a list, once it is durable. Raises Invalid, PayloadTooLarge, and the
-        store's Unavailable; the last one also through the future.
+        The future returns a list of one `Appended` when the event is durable. Raises Invalid, PayloadTooLarge, and the
+        store's Unavailable, which the future can raise, too.
         """
         found = list(problems)
         draft = self._draft(event, "", found)
@@ -58,11 +58,13 @@ class Ingest:
             raise Invalid(found)
         return self._accept([(account_seq, draft)])
 
-    async def batch(self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()) -> Answer:
-        """Accept many events, each for the account it names or the caller's: all of them or none.
+    async def accept_batch(
+        self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()
+    ) -> AcceptFuture:
+        """Accept all events or none, each for the account that it names, or the caller's.
 
-        `problems` are the problems that the API found. Raises Forbidden, AccountRequired
-        and the errors of `one`. Other requests run between checks.
+        `problems` are those that the API found. Raises Forbidden, AccountRequired and the errors of `accept`. Yields to
+        other requests between checks.
         """
         caller.require_operator()
         found = list(problems)
@@ -83,7 +85,7 @@ class Ingest:
             raise Invalid(found)
         return self._accept(drafts)
 
-    def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> Answer:
+    def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
         try:
             return self._acceptor.accept_for(drafts)
         except BacklogFull as error:
@@ -109,7 +111,7 @@ class Ingest:
         return account.seq
 
     def _draft(self, event: Incoming, prefix: str, problems: list[Problem]) -> Draft | None:
-        """The checked event, or None with everything wrong about it added to `problems`."""
+        """Return the valid event, or None after adding all its problems to `problems`."""
         count = len(problems)
         if event.data is not None and len(event.data) > EVENT_DATA_BYTES_MAX:
             raise PayloadTooLarge(

@@ -1,9 +1,8 @@
-"""Who becomes a member by a portal link or an invitation, as parts of transactions.
+"""New members through portal links and invitations, within transactions.
 
-A person has one mail address for all accounts, so nobody may get hold of another's by it. Whether an address is proved
-decides: a link that was mailed there proves it, and so does the operator's word. An account's admin who was shown an
-invitation's link, since no mail is sent, proves nothing: with such a link nobody gets a password for a person who is
-there already.
+A person has one email for all accounts, so a link must not give one person access as another. A link proves the email
+if it was mailed, or if the operator created it. Without email, an admin sees the links of invitations: such a link
+proves nothing, and cannot set the password of an existing person.
 """
 
 from dataclasses import replace
@@ -17,15 +16,15 @@ from uplift_server.store.records import Invitation, Link, Member, Person
 
 
 class NewIds(NamedTuple):
-    """For a person and a membership that may have to be made."""
+    """IDs for a person and a member, if they must be created."""
 
     person: bytes
     member: bytes
 
 
-def portal_member(connection: Transaction, link: Link, fresh: NewIds, now: int) -> Member:
-    """Whoever a portal link lets in: made a person and a member, where they are none. Raises Conflict."""
-    assert link.account_seq is not None, "an operator's link is none of a portal"
+def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int) -> Member:
+    """Return the member that a portal link admits, and create the person and the member if needed. Raises Conflict."""
+    assert link.account_seq is not None, "a portal link has an account"
     if link.email is None:
         guest = members.guest(connection, link.account_seq, link.role)
         if guest is not None:
@@ -33,18 +32,18 @@ def portal_member(connection: Transaction, link: Link, fresh: NewIds, now: int) 
     person = None if link.email is None else people.find(connection, link.email)
     if person is None:
         name = link.email or GUEST_NAME
-        person = _create(connection, fresh, link.email, name, password_hash=None, proved=True, now=now)
+        person = _create(connection, new_ids, link.email, name, password_hash=None, proved=True, now=now)
     elif not person.proved:
-        # Somebody gave this mail address without showing that it is theirs. The operator's word says whose it is: a
-        # password from before must not let anybody else into what is shown from now on.
+        # Someone registered this email without proof. The operator vouches for this link, so an earlier password
+        # must not grant access any longer.
         person = _renew(connection, person, password_hash=None)
     found = members.of_person(connection, link.account_seq, person.seq)
     return found or members.add(
-        connection, member_id=fresh.member, account_seq=link.account_seq, person=person, role=link.role, now=now
+        connection, member_id=new_ids.member, account_seq=link.account_seq, person=person, role=link.role, now=now
     )
 
 
-def gives_own_password(invitation: Invitation, person: Person | None) -> bool:
+def must_enter_password(invitation: Invitation, person: Person | None) -> bool:
     """Whether an invited person must enter their own password instead of choosing one.
 
     A person without a password cannot accept an invitation that does not prove the email.
@@ -54,20 +53,20 @@ def gives_own_password(invitation: Invitation, person: Person | None) -> bool:
     return not invitation.proves or (person.password_hash is not None and person.proved)
 
 
-def accept(
+def join_by_invitation(
     connection: Transaction,
     invitation: Invitation,
     known: Person | None,
-    fresh: NewIds,
+    new_ids: NewIds,
     now: int,
     *,
     name: str,
     password_hash: str | None,
 ) -> Member | None:
-    """Make an invited person a member; None where the invitation is used, withdrawn or over.
+    """Add an invited person as a member. Return None if the invitation was used, withdrawn or has expired.
 
-    `known` is the person as they were when the password was looked at, `password_hash` that of one they set now. Raises
-    Conflict where the person has changed since, or is a member already, and where the account was deleted or is full.
+    `known` is the person as of the password check, `password_hash` the hash of a new password. Raises Conflict if the
+    person changed since or is a member already, and if the account was deleted or is full.
     """
     if invitations.take(connection, invitation.id, now=now) is None:
         return None
@@ -76,7 +75,7 @@ def accept(
         raise Conflict("Something about you changed at the same moment. Try again.")
     if person is None:
         person = _create(
-            connection, fresh, invitation.email, name, password_hash=password_hash, proved=invitation.proves, now=now
+            connection, new_ids, invitation.email, name, password_hash=password_hash, proved=invitation.proves, now=now
         )
     elif password_hash is not None:
         person = _renew(connection, person, password_hash=password_hash, name=name)
@@ -84,7 +83,7 @@ def accept(
         raise Conflict("You are a member of this account already. Sign in.")
     return members.of_person(connection, invitation.account_seq, person.seq) or members.add(
         connection,
-        member_id=fresh.member,
+        member_id=new_ids.member,
         account_seq=invitation.account_seq,
         person=person,
         role=invitation.role,
@@ -94,7 +93,7 @@ def accept(
 
 def _create(
     connection: Transaction,
-    fresh: NewIds,
+    new_ids: NewIds,
     email: str | None,
     name: str,
     *,
@@ -104,7 +103,7 @@ def _create(
 ) -> Person:
     return people.create(
         connection,
-        person_id=fresh.person,
+        person_id=new_ids.person,
         email=email,
         name=name,
         password_hash=password_hash,
@@ -114,7 +113,7 @@ def _create(
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
-    """Another password, or none, for a person whose address is proved now; whoever was signed in is so no longer."""
+    """Set or remove the password of a person whose email is proved now, and end their sessions."""
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     people.update(connection, renewed)
     sessions.end_of_person(connection, person.seq)

@@ -1,4 +1,4 @@
-"""Listen sessions: streams of an account's events to developers' machines."""
+"""Listen sessions: live streams of an account's events to developers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,59 +23,59 @@ from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.listening.streams import Handed, Stream
 from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
-from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, parse_id, refusal, refuse, too_many_streams
-from uplift_server.store import audit, idempotency, listening
+from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid, too_many_streams
+from uplift_server.service.requests import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
+from uplift_server.store import audit, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.listening import ListenSession, StoredAnswer, UnknownEvent
 from uplift_server.store.records import Page
 
 TEST_WAIT_S: Final = 3.5
-"""How long a caller waits for the answer to a test: every answer comes within 5 s."""
-_WHAT: Final = "listen session"
-_AFTER: Final = "This is no place of a stream. Use `place` of an event that came over it."
+"""How long a caller waits for the response to a test. Every API response takes at most 5 s."""
+_KIND: Final = "listen session"
+_AFTER_INVALID: Final = "This is no place of a stream. Use `place` of an event that came over it."
 
 
 @dataclass(frozen=True, slots=True)
 class ListenDraft:
-    """What a developer wants to listen to."""
+    """The fields of a new session in a request."""
 
     event_types: Sequence[str] | None = None
     since: str | None = None
-    """An instant, or the id of the last event that is not wanted again."""
+    """A timestamp, or the ID of the last event to skip."""
     description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ShownSession:
-    """A session as its account sees it."""
+    """A session as its owner sees it."""
 
     session: ListenSession
     connected: bool
     secret: str | None = None
-    """Only in the answer to its creation."""
+    """Only in the response that created the session."""
     repeated: bool = False
-    """Whether the request to make it repeats an earlier one."""
+    """Whether an earlier request created it."""
 
     @property
     def expires_at(self) -> int | None:
-        """When it is removed unless somebody connects (Unix ms)."""
+        """When it is deleted unless a client connects (Unix ms)."""
         return None if self.connected else self.session.last_seen_at + UNUSED_EXPIRES_AFTER_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
-    """A test that was sent to one session, and what came of it in the time of an answer."""
+class SentTest:
+    """A test event sent to one session, and its response if it arrived in time."""
 
     event_id: bytes
     type: str
-    answer: StoredAnswer | None
+    response: StoredAnswer | None
 
 
 class Listening:
-    """What developers do with listen sessions. `secret_key` makes the secrets of all of them."""
+    """Manages listen sessions. Their signing secrets are derived from `secret_key`."""
 
     def __init__(self, context: ServiceContext, secret_key: bytes) -> None:
         self._context = context
@@ -86,108 +86,108 @@ class Listening:
         caller: Caller,
         draft: ListenDraft,
         *,
-        repeat: Repeat | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSession:
-        """Make a session, to be connected to. Raises Invalid, and Conflict where the account has too many.
+        """Create a session. Raises Invalid, and Conflict if the account has too many.
 
-        A repeat has the secret, too, if it comes with the same key: whoever has that key has the secret.
+        A repeated request with the same API key returns the secret again, because the key gives access to it.
         """
         caller.require(Scope.LISTEN)
         if not caller.principal.is_key:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one with `uplift listen`.")
-        account_seq = caller.one_account()
+        account_seq = caller.require_account()
         since, after_event, wrong = _since(draft.since)
-        refuse([*problems, *self._problems(draft), *wrong, *check_repeat(repeat)])
-        session, repeated = await self._context.carry_out(
-            self._create(caller, account_seq, draft, since, after_event, repeat)
+        require_valid([*problems, *self._problems(draft), *wrong, *check_idempotency_key(idempotency_key)])
+        session, repeated = await self._context.run_shielded(
+            self._create(caller, account_seq, draft, since, after_event, idempotency_key)
         )
-        own = session.key_id == caller.principal.holder_id
-        secret = session_secret(self._secret_key, session.key_id) if own else None
+        is_own = session.key_id == caller.principal.id
+        secret = session_secret(self._secret_key, session.key_id) if is_own else None
         return replace(self._shown(session), secret=secret, repeated=repeated)
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownSession]:
-        """The account's sessions, newest first."""
+        """Return the account's sessions, newest first."""
         caller.require(Scope.LISTEN)
-        before = self._context.place(listing, 1, problems)
+        before = self._context.decode_cursor(listing, 1, problems)
         found = await self._context.database.read(
             lambda c: listening.page(c, caller.account_seq, limit=listing.limit, before=before)
         )
         return Page([self._shown(session) for session in found.items], found.next_key)
 
     async def get(self, caller: Caller, session: str) -> ShownSession:
-        """One session. Raises NotFound."""
+        """Return a session. Raises NotFound."""
         caller.require(Scope.LISTEN)
         return self._shown(await self._find(caller, session))
 
-    async def answers(
+    async def responses(
         self, caller: Caller, session: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[StoredAnswer]:
-        """What the developer's machine answered, newest first. Raises NotFound."""
+        """Return the responses of the developer's server, newest first. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
-        before = self._context.place(listing, 1, problems)
+        before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(
             lambda c: listening.page_of_answers(c, found.seq, limit=listing.limit, before=before)
         )
 
     async def delete(self, caller: Caller, session: str) -> None:
-        """End a session and forget it. Raises NotFound."""
+        """Delete a session, and end its stream. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
 
-        async def change() -> None:
+        async def delete() -> None:
             if not await self._context.database.write(lambda c: self._delete(c, caller, found)):
-                raise not_found(_WHAT, session)
+                raise not_found(_KIND, session)
             self._context.engine.relay.end(found.id)
 
-        await self._context.carry_out(change())
+        await self._context.run_shielded(delete())
 
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
-        """Begin a session's stream: behind a place it was at, or where it is known to have been.
+        """Start the stream of a session, after the position `after` or the last known one.
 
         Raises NotFound, Invalid for an invalid position, Forbidden for a key other than the session's, RateLimited and
         Busy.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
-        if found.key_id != caller.principal.holder_id:
+        if found.key_id != caller.principal.id:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
-        place = None if after is None else self._context.place(Listing(1, after), 1, name="after", remedy=_AFTER)
+        position = self._context.decode_cursor(Listing(1, after), 1, name="after", message=_AFTER_INVALID)
         try:
-            return await self._context.engine.relay.connect(found, None if place is None else place[0])
+            return await self._context.engine.relay.connect(found, None if position is None else position[0])
         except SessionGone:
-            raise not_found(_WHAT, session) from None
+            raise not_found(_KIND, session) from None
         except TooManyStreams as error:
             raise too_many_streams(
                 error.limit, "connected listen sessions", "Stop one of its `uplift listen` commands"
             ) from None
 
     def disconnect(self, stream: Stream) -> None:
-        """A stream's connection is over."""
+        """Release a stream whose connection has ended."""
         self._context.engine.relay.disconnect(stream)
 
-    def place_of(self, handed: Handed) -> str:
-        """Where an event stands in its stream, as text."""
+    def position_of(self, handed: Handed) -> str:
+        """Return the position of an event in its stream as text."""
         return f"test{handed.place}" if handed.place < 0 else self._context.cursors.encode((handed.place,))
 
-    def take_answer(self, stream: Stream, answer: LocalResponse) -> None:
-        """Note what a developer's machine answered."""
-        text = answer.place
+    def record_response(self, stream: Stream, response: LocalResponse) -> None:
+        """Record the response of a developer's server."""
+        text = response.place
         if text.startswith("test-") and text[5:].isdecimal() and len(text) < 20:
-            stream.answered(-int(text[5:]), answer)
+            stream.answered(-int(text[5:]), response)
             return
-        place = self._context.cursors.decode(text, 1)
-        if place is not None:
-            stream.answered(place[0], answer)
+        position = self._context.cursors.decode(text, 1)
+        if position is not None:
+            stream.answered(position[0], response)
 
     async def test(
         self, caller: Caller, session: str, type_name: str | None, *, problems: Sequence[Problem] = ()
-    ) -> Tested:
-        """Send an event to one connected session alone, and wait a while for what comes of it.
+    ) -> SentTest:
+        """Send a test event to a connected session only, and wait up to TEST_WAIT_S for the response.
 
-        It is not stored. Raises NotFound, Invalid, and Conflict where nobody is connected or too many tests are
-        waited for.
+        The event is not stored. Raises NotFound, Invalid, and Conflict if no client is connected or too many tests
+        await a response.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
@@ -199,25 +199,25 @@ class Listening:
         if event_type is None or event_type.archived:
             text = "The catalog has no such event type. List the event types."
             wrong.append(Problem("type", "event_type_unknown", text))
-        refuse([*problems, *wrong])
-        assert event_type is not None, "a missing one was refused"
+        require_valid([*problems, *wrong])
+        assert event_type is not None, "an unknown type was rejected before"
         stream = self._context.engine.relay.stream_of(found.id)
         if stream is None:
             raise errors.Conflict("Nobody is connected to this session. Start `uplift listen`, then try again.")
         event_id, now = self._context.new_id(), self._context.now()
         data = test_events.data_from_example(event_type.record.example)
         body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
-        answered = stream.hand_test(event_id, event_type.name, now, body)
-        if answered is None:
+        pending = stream.hand_test(event_id, event_type.name, now, body)
+        if pending is None:
             raise errors.Conflict(
                 f"{TESTS_AWAITED_MAX} examples wait for this session's answers already. Look whether `uplift listen`"
                 " still answers, then try again in a few seconds."
             )
         try:
-            answer = await asyncio.wait_for(answered, TEST_WAIT_S)
+            response = await asyncio.wait_for(pending, TEST_WAIT_S)
         except TimeoutError:
-            answer = None
-        return Tested(event_id, event_type.name, answer)
+            response = None
+        return SentTest(event_id, event_type.name, response)
 
     def _problems(self, draft: ListenDraft) -> list[Problem]:
         _, found = pattern_problems(draft.event_types or (), self._context.cache.event_types)
@@ -231,7 +231,7 @@ class Listening:
         draft: ListenDraft,
         since: int | None,
         after_event: bytes | None,
-        repeat: Repeat | None,
+        idempotency_key: IdempotencyKey | None,
     ) -> tuple[ListenSession, bool]:
         session_id, now = self._context.new_id(), self._context.now()
         horizon = await self._context.database.horizon()
@@ -241,7 +241,7 @@ class Listening:
                 connection,
                 session_id=session_id,
                 account_seq=account_seq,
-                key_id=caller.principal.holder_id,
+                key_id=caller.principal.id,
                 description=draft.description or "",
                 event_types=tuple(dict.fromkeys(draft.event_types or ())),
                 since=since,
@@ -251,42 +251,39 @@ class Listening:
             )
             details = {"description": session.description, "event_types": list(session.event_types)}
             subject = ids.prefixed(ids.LISTEN_SESSION, session_id)
-            audit.add(connection, self._context.entry(caller, "listen_session.created", subject, details, account_seq))
+            audit.add(
+                connection, self._context.audit_entry(caller, "listen_session.created", subject, details, account_seq)
+            )
             return session
 
+        def load(connection: Transaction, earlier: bytes) -> ListenSession | None:
+            return listening.get(connection, account_seq, earlier)
+
+        request = idempotent_request(idempotency_key, account_seq, _KIND)
         try:
-            if repeat is None:
-                # All accounts share the writer, so it does not get sessions that it would reject.
+            if idempotency_key is None:
+                # Check first, to keep rejected requests away from the writer that all accounts share.
                 await self._context.database.read(lambda c: listening.check_room(c, account_seq))
-            return await self._context.database.write(
-                lambda c: idempotency.once(
-                    c,
-                    request_of(repeat, account_seq, _WHAT),
-                    object_id=session_id,
-                    now=now,
-                    create=lambda: create(c),
-                    load=lambda earlier: listening.get(c, account_seq, earlier),
-                )
-            )
+            return await self._context.database.write(create_once(request, session_id, now, create, load))
         except UnknownEvent as error:
             text = "There is no such event. List the events, or give an instant."
             raise errors.Invalid([Problem("since", "event_unknown", text)]) from error
         except Conflict as error:
-            raise refusal(error) from error
+            raise as_conflict(error) from error
 
     def _delete(self, connection: Transaction, caller: Caller, session: ListenSession) -> bool:
         if not listening.delete(connection, session):
             return False
         subject = ids.prefixed(ids.LISTEN_SESSION, session.id)
-        entry = self._context.entry(caller, "listen_session.ended", subject, {}, session.account_seq)
+        entry = self._context.audit_entry(caller, "listen_session.ended", subject, {}, session.account_seq)
         audit.add(connection, entry)
         return True
 
     async def _find(self, caller: Caller, text: str) -> ListenSession:
-        session_id = parse_id(ids.LISTEN_SESSION, text, _WHAT)
+        session_id = parse_id(ids.LISTEN_SESSION, text, _KIND)
         found = await self._context.database.read(lambda c: listening.get(c, caller.account_seq, session_id))
         if found is None:
-            raise not_found(_WHAT, text)
+            raise not_found(_KIND, text)
         return found
 
     def _shown(self, session: ListenSession) -> ShownSession:
@@ -294,7 +291,7 @@ class Listening:
 
 
 def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
-    """From when on, or behind which event."""
+    """Return the start time, or the event after which the stream starts, and the problems."""
     if text is None:
         return None, None, []
     event_id = ids.parse_uuid(text)

@@ -1,4 +1,4 @@
-"""The members of accounts: who they are, who is invited, what they may do. Nobody lifts anybody above themselves."""
+"""The members of accounts, their roles and invitations. Members cannot give a role above their own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,34 +14,42 @@ from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, can_
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import Conflict, Forbidden, Invalid, RateLimited
-from uplift_server.service.fields import UNSET, Unset, given
-from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.portal_links import ShownLink
-from uplift_server.service.principals import Caller, Holder
-from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
-from uplift_server.store import audit, idempotency, invitations, members, outbox
+from uplift_server.service.principals import Caller, PrincipalKind
+from uplift_server.service.rejections import not_found, parse_id, require_valid
+from uplift_server.service.requests import (
+    UNSET,
+    IdempotencyKey,
+    Unset,
+    check_idempotency_key,
+    create_once,
+    given,
+    idempotent_request,
+)
+from uplift_server.store import audit, invitations, members, outbox
 from uplift_server.store.contract import Transaction
-from uplift_server.store.errors import Conflict as StoredConflict
 from uplift_server.store.records import Account, Invitation, Member, Page
 
 INVITATIONS_PER_HOUR_MAX: Final = 50
-"""Of an account's members together: each may be a mail to somebody who did not ask for it."""
+"""Limit for one account, because each invitation may send an unsolicited email."""
 _HOUR_MS: Final = 3_600_000
-_WHAT: Final = "member"
-_INVITATION: Final = "invitation"
-_SHARED: Final = "Guests of portal links share one place in the account, so none of them gives it up. Sign out instead."
+_KIND: Final = "member"
+_INVITATION_KIND: Final = "invitation"
+_GUEST_CANNOT_LEAVE: Final = (
+    "Guests of portal links share one place in the account, so none of them gives it up. Sign out instead."
+)
 _LAST_OWNER: Final = "This is the account's last owner. Make another member an owner first."
 
 
 @dataclass(frozen=True, slots=True)
 class InvitationDraft:
-    """Whom to invite, and as what."""
+    """The fields of an invitation in a request."""
 
     email: str | Unset = UNSET
     role: str | Unset = UNSET
 
     def problems(self) -> list[Problem]:
-        """What is wrong with it."""
+        """Return the problems of the fields."""
         found = [
             None if isinstance(self.email, Unset) else check_email(self.email.strip()),
             None if isinstance(self.role, Unset) else check_role(self.role),
@@ -51,29 +59,29 @@ class InvitationDraft:
 
 @dataclass(frozen=True, slots=True)
 class ShownInvitation:
-    """An invitation, as whoever made it sees it."""
+    """An invitation as the inviter sees it."""
 
     invitation: Invitation
     url: str | None = field(repr=False)
-    """Where no mail is sent: what to hand over to whom it is for. Else None."""
+    """The link to hand over if the server sends no email. Otherwise None."""
     repeated: bool
-    """Whether an earlier request made it."""
+    """Whether an earlier request created it."""
 
 
 class Members:
-    """What operators do with the members of any account, and members who may with those of their own."""
+    """Manages members: operators for all accounts, members with the right for their own."""
 
-    def __init__(self, context: ServiceContext, entrance: DashboardLinks) -> None:
+    def __init__(self, context: ServiceContext, links: DashboardLinks) -> None:
         self._context = context
-        self._entrance = entrance
-        self._invited = Failures(INVITATIONS_PER_HOUR_MAX, _HOUR_MS)
+        self._links = links
+        self._recent_invitations = Failures(INVITATIONS_PER_HOUR_MAX, _HOUR_MS)
 
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Member]:
-        """The members of an account, newest first. Raises NotFound."""
-        owner = self._managed(caller, account)
-        before = self._context.place(listing, 1, problems)
+        """Return the members of an account, newest first. Raises NotFound."""
+        owner = self._managed_account(caller, account)
+        before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(
             lambda c: members.page(c, owner.seq, limit=listing.limit, before=before)
         )
@@ -81,9 +89,9 @@ class Members:
     async def invitations(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Invitation]:
-        """The open invitations of an account, newest first. Raises NotFound."""
-        owner, now = self._managed(caller, account), self._context.now()
-        before = self._context.place(listing, 1, problems)
+        """Return the open invitations of an account, newest first. Raises NotFound."""
+        owner, now = self._managed_account(caller, account), self._context.now()
+        before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(
             lambda c: invitations.page(c, owner.seq, now=now, limit=listing.limit, before=before)
         )
@@ -94,7 +102,7 @@ class Members:
         account: str,
         draft: InvitationDraft,
         *,
-        repeat: Repeat | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownInvitation:
         """Invite a person by email, or create the link to hand over if email is not configured.
@@ -102,86 +110,86 @@ class Members:
         It replaces a pending invitation to the same email. Raises NotFound, Forbidden if the new or the replaced role
         is above the caller's, Conflict if the account has too many invitations, and RateLimited.
         """
-        owner = self._managed(caller, account)
-        refuse([*problems, *draft.problems(), *check_repeat(repeat)])
+        owner = self._managed_account(caller, account)
+        require_valid([*problems, *draft.problems(), *check_idempotency_key(idempotency_key)])
         role = _role(given(draft.role))
         _require_may_give(caller, role)
         if not caller.principal.is_operator:
             self._limit(owner)
-        return await self._context.carry_out(
-            self._invite(caller, owner, normalize_email(given(draft.email)), role, repeat)
+        return await self._context.run_shielded(
+            self._invite(caller, owner, normalize_email(given(draft.email)), role, idempotency_key)
         )
 
     async def withdraw(self, caller: Caller, account: str, invitation: str) -> None:
-        """Withdraw an invitation; its link leads nowhere from then on. Raises NotFound."""
-        owner, now = self._managed(caller, account), self._context.now()
-        invitation_id = parse_id(ids.INVITATION, invitation, _INVITATION)
+        """Withdraw an invitation, so that its link no longer works. Raises NotFound."""
+        owner, now = self._managed_account(caller, account), self._context.now()
+        invitation_id = parse_id(ids.INVITATION, invitation, _INVITATION_KIND)
 
         def withdraw(connection: Transaction) -> None:
             found = invitations.get(connection, invitation_id, now=now)
             if found is None or found.account_seq != owner.seq:
-                raise not_found(_INVITATION, invitation)
+                raise not_found(_INVITATION_KIND, invitation)
             _require_may_give(caller, found.role)
             invitations.take(connection, invitation_id, now=now)
             details = {"email": found.email, "role": found.role.text}
-            self._note(connection, caller, owner, "member.invitation_withdrawn", invitation, details)
+            self._audit(connection, caller, owner, "member.invitation_withdrawn", invitation, details)
 
-        await self._context.carry_out(self._context.database.write(withdraw))
+        await self._context.run_shielded(self._context.database.write(withdraw))
 
     async def change_role(
         self, caller: Caller, account: str, member: str, role: str | Unset, *, problems: Sequence[Problem] = ()
     ) -> Member:
-        """Give a member another role. Raises NotFound, Forbidden for what is above the caller, and Conflict."""
-        owner = self._managed(caller, account)
+        """Change the role of a member. Raises NotFound, Forbidden for a role above the caller's, and Conflict."""
+        owner = self._managed_account(caller, account)
         wrong = [] if isinstance(role, Unset) else [check_role(role)]
-        refuse([*problems, *(problem for problem in wrong if problem is not None)])
-        wanted = _role(given(role))
-        _require_may_give(caller, wanted)
+        require_valid([*problems, *(problem for problem in wrong if problem is not None)])
+        new_role = _role(given(role))
+        _require_may_give(caller, new_role)
 
         def change(connection: Transaction) -> Member:
             found = self._found(connection, owner, member)
             _require_may_give(caller, found.role)
-            if found.person.email is None and wanted > GUEST_ROLE_MAX:
+            if found.person.email is None and new_role > GUEST_ROLE_MAX:
                 text = f"A guest of portal links is nobody by name, and at most {GUEST_ROLE_MAX.text}."
                 raise Invalid([Problem("role", "role_not_for_guests", text)])
-            if wanted is found.role:
+            if new_role is found.role:
                 return found
             _require_other_owner(connection, found)
-            members.set_role(connection, found, wanted)
-            details = {"name": found.person.title, "from": found.role.text, "to": wanted.text}
-            self._note(connection, caller, owner, "member.role_changed", member, details)
+            members.set_role(connection, found, new_role)
+            details = {"name": found.person.title, "from": found.role.text, "to": new_role.text}
+            self._audit(connection, caller, owner, "member.role_changed", member, details)
             return self._found(connection, owner, member)
 
-        return await self._context.carry_out(self._context.database.write(change))
+        return await self._context.run_shielded(self._context.database.write(change))
 
     async def remove(self, caller: Caller, account: str, member: str) -> None:
-        """Remove a member, or leave, as all may but guests and the last owner. Raises NotFound, Forbidden, Conflict."""
-        leaves = caller.actor.id == member and caller.principal.kind is Holder.MEMBER
-        owner = self._context.account_of(caller, account) if leaves else self._managed(caller, account)
+        """Remove a member, or leave as a member. Raises NotFound, Forbidden (also for guests), and Conflict."""
+        leaves = caller.actor.id == member and caller.principal.kind is PrincipalKind.MEMBER
+        owner = self._context.find_account(caller, account) if leaves else self._managed_account(caller, account)
 
         def remove(connection: Transaction) -> None:
             found = self._found(connection, owner, member)
             if not leaves:
                 _require_may_give(caller, found.role)
             elif found.person.email is None:
-                raise Forbidden(_SHARED)
+                raise Forbidden(_GUEST_CANNOT_LEAVE)
             _require_other_owner(connection, found)
             members.remove(connection, found)
             details = {"name": found.person.title, "role": found.role.text}
-            self._note(connection, caller, owner, "member.removed", member, details)
+            self._audit(connection, caller, owner, "member.removed", member, details)
 
-        await self._context.carry_out(self._context.database.write(remove))
+        await self._context.run_shielded(self._context.database.write(remove))
 
     async def reset_password(
         self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
     ) -> ShownLink:
-        """A link with which a member sets a new password, for operators, where no mail can bring it.
+        """Return a link that resets the password of a member, for operators of servers without email.
 
-        Raises NotFound, and Conflict for a member who has no password.
+        Raises NotFound, and Conflict for a member without a password.
         """
         caller.require_operator()
-        owner = self._context.account_of(caller, account)
-        refuse(problems)
+        owner = self._context.find_account(caller, account)
+        require_valid(problems)
         ends_at = self._context.now() + RESET_TTL_MS
 
         def find(connection: Transaction) -> Member:
@@ -189,37 +197,37 @@ class Members:
             if found.person.password_hash is None:
                 raise Conflict("This member has no password, and comes through portal links.")
             details = {"for": found.person.title}
-            self._note(connection, caller, owner, "link.created", member, details)
+            self._audit(connection, caller, owner, "link.created", member, details)
             return found
 
         person = (await self._context.database.write(find)).person
         assert person.password_hash is not None
-        return ShownLink(self._entrance.reset_url(person.id, person.password_hash, ends_at), ends_at, repeated=False)
+        return ShownLink(self._links.reset_url(person.id, person.password_hash, ends_at), ends_at, repeated=False)
 
-    def _managed(self, caller: Caller, account: str) -> Account:
+    def _managed_account(self, caller: Caller, account: str) -> Account:
         caller.require_right(Right.MEMBERS_MANAGE)
-        return self._context.account_of(caller, account)
+        return self._context.find_account(caller, account)
 
     def _limit(self, owner: Account) -> None:
         now, key = self._context.now(), str(owner.seq)
-        wait_ms = self._invited.wait_ms(key, now)
+        wait_ms = self._recent_invitations.wait_ms(key, now)
         if wait_ms:
             text = f"An account invites at most {INVITATIONS_PER_HOUR_MAX} people in an hour. Try again later."
             raise RateLimited(text, -(-wait_ms // 1000))
-        self._invited.note(key, now)
+        self._recent_invitations.note(key, now)
 
     def _found(self, connection: Transaction, owner: Account, member: str) -> Member:
-        found = members.get(connection, owner.seq, parse_id(ids.MEMBER, member, _WHAT))
+        found = members.get(connection, owner.seq, parse_id(ids.MEMBER, member, _KIND))
         if found is None:
-            raise not_found(_WHAT, member)
+            raise not_found(_KIND, member)
         return found
 
     async def _invite(
-        self, caller: Caller, owner: Account, email: str, role: Role, repeat: Repeat | None
+        self, caller: Caller, owner: Account, email: str, role: Role, idempotency_key: IdempotencyKey | None
     ) -> ShownInvitation:
-        now, invitation_id, notice_id = self._context.now(), self._context.new_id(), self._context.new_id()
-        mails = self._entrance.mails
-        request = request_of(repeat, owner.seq, _INVITATION)
+        now, invitation_id, email_id = self._context.now(), self._context.new_id(), self._context.new_id()
+        sends_email = self._links.sends_email
+        request = idempotent_request(idempotency_key, owner.seq, _INVITATION_KIND)
         invited_by = "The operator" if caller.principal.is_operator else caller.principal.name
 
         def create(connection: Transaction) -> Invitation:
@@ -229,44 +237,33 @@ class Members:
             replaced = invitations.remove(connection, owner.seq, email, now=now)
             if replaced is not None:
                 _require_may_give(caller, replaced, "Replacing the pending invitation of this email")
-            made = invitations.create(
+            created = invitations.create(
                 connection,
                 invitation_id=invitation_id,
                 account_seq=owner.seq,
                 email=email,
                 role=role,
                 invited_by=invited_by,
-                proves=mails or caller.principal.is_operator,
+                proves=sends_email or caller.principal.is_operator,
                 expires_at=now + INVITATION_TTL_MS,
                 now=now,
             )
-            if mails:
-                _owe(connection, owner, made, notice_id)
+            if sends_email:
+                _add_email(connection, owner, created, email_id)
             details = {"email": email, "role": role.text}
-            subject = ids.prefixed(ids.INVITATION, made.id)
-            self._note(connection, caller, owner, "member.invited", subject, details)
-            return made
+            subject = ids.prefixed(ids.INVITATION, created.id)
+            self._audit(connection, caller, owner, "member.invited", subject, details)
+            return created
 
         def load(connection: Transaction, earlier: bytes) -> Invitation | None:
             found = invitations.get(connection, earlier, now=now)
             return found if found is not None and found.account_seq == owner.seq else None
 
-        try:
-            made, repeated = await self._context.database.write(
-                lambda c: idempotency.once(
-                    c,
-                    request,
-                    object_id=invitation_id,
-                    now=now,
-                    create=lambda: create(c),
-                    load=lambda earlier: load(c, earlier),
-                )
-            )
-        except StoredConflict as error:
-            raise refusal(error) from error
-        return ShownInvitation(made, None if mails else self._entrance.invitation_url(made.id), repeated)
+        invitation, repeated = await self._context.write(create_once(request, invitation_id, now, create, load))
+        url = None if sends_email else self._links.invitation_url(invitation.id)
+        return ShownInvitation(invitation, url, repeated)
 
-    def _note(
+    def _audit(
         self,
         connection: Transaction,
         caller: Caller,
@@ -275,12 +272,12 @@ class Members:
         subject: str,
         details: Mapping[str, object],
     ) -> None:
-        audit.add(connection, self._context.entry(caller, action, subject, details, owner.seq))
+        audit.add(connection, self._context.audit_entry(caller, action, subject, details, owner.seq))
 
 
 def _role(text: str) -> Role:
     role = parse_role(text)
-    assert role is not None, "unknown ones were refused"
+    assert role is not None, "an unknown role was rejected before"
     return role
 
 
@@ -297,7 +294,7 @@ def _require_other_owner(connection: Transaction, member: Member) -> None:
         raise Conflict(_LAST_OWNER)
 
 
-def _owe(connection: Transaction, owner: Account, invitation: Invitation, notice_id: bytes) -> None:
+def _add_email(connection: Transaction, owner: Account, invitation: Invitation, email_id: bytes) -> None:
     facts = {
         "invitation": invitation.id.hex(),
         "account": owner.name,
@@ -310,7 +307,7 @@ def _owe(connection: Transaction, owner: Account, invitation: Invitation, notice
         NotificationKind.MEMBER_INVITED,
         account_seq=owner.seq,
         endpoint_seq=None,
-        recipients=[(notice_id, invitation.email)],
+        recipients=[(email_id, invitation.email)],
         facts=facts,
         now=invitation.created_at,
     )

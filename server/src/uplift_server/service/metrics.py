@@ -1,4 +1,4 @@
-"""What the server tells monitoring of itself: numbers of everybody together, and who may read them."""
+"""Metrics of the server for monitoring, and the permission to read them."""
 
 import asyncio
 import hashlib
@@ -21,25 +21,25 @@ from uplift_server.service.system import database_bytes
 from uplift_server.store import schema_version
 from uplift_server.store.processes import Process
 
-SLICE: Final = 1_000
-"""So many endpoints are counted in one turn of the loop."""
+COUNT_SLICE: Final = 1_000
+"""How many endpoints are counted before other tasks run."""
 _STATES: Final = ("unknown", "healthy", "failing", "warned", "paused", "disabled")
 _SCHEME: Final = b"bearer "
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """What metrics need to know of the configuration."""
+    """The configuration of metrics."""
 
     token: str | None = None
-    """What lets monitoring read them, and do nothing else."""
+    """A token that only allows reading metrics."""
     database: Path | None = None
-    """The SQLite file; None: the database is elsewhere."""
+    """The SQLite file. None on PostgreSQL."""
     log_lines_dropped: Callable[[], int] = lambda: 0
 
 
 class Metrics:
-    """The numbers at one moment."""
+    """Collects the metrics of the server."""
 
     def __init__(
         self, context: ServiceContext, authenticator: Authenticator, readiness: Readiness, settings: MetricsSettings
@@ -48,20 +48,20 @@ class Metrics:
         self._authenticator = authenticator
         self._settings = settings
         self._readiness = readiness
-        self._readings = MetricsCache(context, readiness)
+        self._cache = MetricsCache(context, readiness)
 
     def require_reader(self, authorization: bytes | None) -> None:
-        """Raise Unauthorized or Forbidden unless this `Authorization` header lets its sender read them.
+        """Raise Unauthorized or Forbidden unless this `Authorization` header allows reading metrics.
 
-        The token that was configured does, and every operator's key.
+        The configured token and every operator key do.
         """
         if self._settings.token is None or not _is_token(authorization, self._settings.token):
             self._authenticator.caller(authorization, None).require_operator()
 
     async def snapshot(self) -> Snapshot:
-        """Everything as it is now; without what the database does not answer in time."""
+        """Return the current metrics. Values from the database are absent if it does not respond in time."""
         context = self._context
-        stored = await self._readings.latest()
+        stored = await self._cache.latest()
         load, endpoints = context.engine.status.own_load(), await self._endpoints()
         return Snapshot(
             at=context.now(),
@@ -83,34 +83,34 @@ class Metrics:
             log_lines_dropped=self._settings.log_lines_dropped(),
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
             stored=stored,
-            store_up=self._readings.answers and self._readiness.trouble() is None,
+            store_up=self._cache.is_responding and self._readiness.failure_cause() is None,
         )
 
     async def _endpoints(self) -> dict[str, int]:
-        """How many endpoints are in each state."""
+        """Count the endpoints by state."""
         states = dict.fromkeys(_STATES, 0)
         for number, live in enumerate(list(self._context.cache.endpoints.values()), 1):
             states[live.health.status if live.takes_deliveries else live.record.state.text] += 1
-            if number % SLICE == 0:
+            if number % COUNT_SLICE == 0:
                 await asyncio.sleep(0)
         return states
 
 
-def _by_role(living: Sequence[Process] | None) -> dict[str, int]:
-    """How many processes do what; nothing while that is not known. Alone, one does everything."""
-    if living is None:
+def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
+    """Count the processes by role. None stands for a single process; empty, the count is unknown."""
+    if live_processes is None:
         return dict.fromkeys(map(str, ProcessRole), 0) | {ProcessRole.ALL: 1}
-    if not living:
-        # This one itself is not heard of. Zeros would tell that nobody lives, which is another trouble.
+    if not live_processes:
+        # This process has no valid heartbeat. Zeros would wrongly report that no process is alive.
         return {}
     counts = dict.fromkeys(map(str, ProcessRole), 0)
-    for process in living:
+    for process in live_processes:
         counts[process.role] += process.delivers or not process.role.delivers
     return counts
 
 
 def _is_token(authorization: bytes | None, token: str) -> bool:
-    """Whether a header carries the token; how long that takes tells nothing about it."""
+    """Whether a header contains the token, compared in constant time."""
     if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
         return False
     sent = authorization[len(_SCHEME) :].strip(b" ")
@@ -118,7 +118,7 @@ def _is_token(authorization: bytes | None, token: str) -> bool:
 
 
 def _disk(database: Path) -> Disk | None:
-    """How full it is; None where that cannot be seen."""
+    """Return the disk usage of the database; None if the system does not report it."""
     try:
         usage = shutil.disk_usage(database.parent)
         return Disk(database_bytes(database), usage.free, usage.total)

@@ -1,4 +1,4 @@
-"""All that the server has to do, as operators look at it."""
+"""The overview of the server for operators: backlog, load, health and processes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +18,15 @@ from uplift_server.store.records import Account
 from uplift_server.store.replays import Replay
 
 COUNTED_MAX: Final = 10_000
-"""How many deliveries that wait are counted: with a million of 2,000 endpoints in SQLite that took 26 ms in all."""
-DUE_ENDPOINTS: Final = 1_000
-"""So many endpoints with something due are read at a time."""
+"""Limit of each count. With a million deliveries of 2,000 endpoints in SQLite, all counts took 26 ms."""
+DUE_ENDPOINTS_PER_READ: Final = 1_000
 LISTED_MAX: Final = 20
-"""How many endpoints that are only probed, and how many replays, are told of one by one."""
+"""Limit of listed endpoints with an open circuit breaker, and of listed replays."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """An endpoint that fails so often that single attempts only are made."""
+class ProbedEndpoint:
+    """An endpoint with an open circuit breaker, which gets single probes."""
 
     account: Account
     endpoint: str
@@ -38,52 +37,52 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class OverviewState:
-    """The queue, what is in hand, and what is out of the ordinary. Instants are Unix ms."""
+    """The state of the server. Timestamps are Unix ms."""
 
     backlog: Backlog
-    """In the database, each number counted up to COUNTED_MAX."""
+    """Counts in the database, each up to COUNTED_MAX."""
     oldest_due_at: int | None
-    """Since when something is due for an endpoint that is not only probed; None: nothing waits for its turn there."""
+    """When the oldest due delivery of an endpoint with a closed breaker became due. None without due deliveries."""
     load: Load
-    probed: Sequence[Probed]
-    """The first LISTED_MAX, those that fail longest first; `load.probes` has all."""
+    probed: Sequence[ProbedEndpoint]
+    """Up to LISTED_MAX endpoints, the longest failing first. `load.probes` contains all."""
     replays: Sequence[ShownReplay]
-    """Unfinished ones."""
+    """Unfinished replays."""
     mass_failure: Outage | None
     processes: Sequence[Process] | None
-    """Those that share the database and live, by number; None where there can be only one."""
-    unheard_ms: int | None
-    """For how long nobody has heard of this process, where that is so long that it knows nothing of the others."""
+    """The live processes on the database, by number. None if there can be only one."""
+    heartbeat_overdue_ms: int | None
+    """Age of the last heartbeat of this process, if it is too old to know about the others."""
     accounts: int
     endpoints: Mapping[str, int]
-    """How many endpoints are in each state; enabled ones by their health."""
-    set_aside: int
-    """How many rows the database has rejected since this process started."""
+    """Endpoints by state, and enabled ones by health."""
+    rejected_rows: int
+    """Rows that the database has rejected since this process started."""
 
 
 class OperatorOverview:
-    """What there is to do."""
+    """Reads the state of the server."""
 
-    def __init__(self, context: ServiceContext, owned: Replays) -> None:
+    def __init__(self, context: ServiceContext, replays: Replays) -> None:
         self._context = context
-        self._replays = owned
+        self._replays = replays
 
-    async def now(self, caller: Caller) -> OverviewState:
-        """How things stand. Raises Unavailable."""
+    async def state(self, caller: Caller) -> OverviewState:
+        """Return the state of the server. Raises Unavailable."""
         caller.require_operator()
         load, now = self._context.engine.status.load(), self._context.now()
-        waiting, running = await self._context.database.read(lambda c: _read(c, now))
+        stored_backlog, running = await self._context.database.read(lambda c: _read(c, now))
         cache = self._context.cache
         states: dict[str, int] = {}
         for live in cache.endpoints.values():
             state = live.health.status if live.takes_deliveries else live.record.state.text
             states[state] = states.get(state, 0) + 1
         return OverviewState(
-            waiting,
+            stored_backlog,
             await self._oldest_due(load.probes, now),
             load,
             self._probed(load.probes),
-            [self._replays.shown(replay) for replay in running],
+            [self._replays.show(replay) for replay in running],
             self._context.engine.status.outage,
             self._context.engine.status.processes(),
             self._context.engine.status.unheard_ms(),
@@ -93,24 +92,24 @@ class OperatorOverview:
         )
 
     async def _oldest_due(self, probes: Mapping[int, int], now: int) -> int | None:
-        """Since when something is due that should have been sent."""
+        """Return when the oldest delivery that should have been sent became due."""
         oldest, after = now, 0
         while True:
-            found = await self._context.database.due_endpoints(after=after, limit=DUE_ENDPOINTS)
+            found = await self._context.database.due_endpoints(after=after, limit=DUE_ENDPOINTS_PER_READ)
             oldest = min([oldest, *(due.due_at for due in found if due.endpoint_seq not in probes)])
-            if len(found) < DUE_ENDPOINTS:
+            if len(found) < DUE_ENDPOINTS_PER_READ:
                 return oldest if oldest < now else None
             after = found[-1].endpoint_seq
 
-    def _probed(self, probes: Mapping[int, int]) -> list[Probed]:
+    def _probed(self, probes: Mapping[int, int]) -> list[ProbedEndpoint]:
         known = self._context.cache.endpoints
         found = [known[seq] for seq in probes if seq in known and known[seq].takes_deliveries]
         found.sort(key=lambda live: (live.health.failing_since or 0, live.seq))
         return [self._as_probed(live, probes[live.seq]) for live in found[:LISTED_MAX]]
 
-    def _as_probed(self, live: LiveEndpoint, next_probe_at: int) -> Probed:
+    def _as_probed(self, live: LiveEndpoint, next_probe_at: int) -> ProbedEndpoint:
         account = self._context.cache.accounts[live.record.account_seq]
-        return Probed(account, live.id_text, live.record.url, live.health.failing_since, next_probe_at)
+        return ProbedEndpoint(account, live.id_text, live.record.url, live.health.failing_since, next_probe_at)
 
 
 def _read(connection: Transaction, now: int) -> tuple[Backlog, list[Replay]]:

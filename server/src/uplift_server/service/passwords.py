@@ -1,4 +1,4 @@
-"""Passwords: hashed with argon2id, off the event loop and a few at a time, since each takes 60 ms and 32 MiB."""
+"""Password hashes with argon2id, in a few threads, because each takes 60 ms and 32 MiB."""
 
 import asyncio
 import os
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-AT_ONCE_MAX: Final = 2
+THREADS_MAX: Final = 2
 NICENESS: Final = 10
-"""How far their threads stand back: whoever floods the sign-in must not slow down events."""
+"""Added to the niceness of the threads, so that a flood of sign-ins does not slow down deliveries."""
 WAITING_MAX: Final = 20
-"""More are refused for the moment: the last one of them waits for less than a second."""
-_NOBODYS: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"
-"""The hash of a password that nobody knows, made as all others are."""
+"""Limit of queued calls. The last one waits for less than a second."""
+_DUMMY_HASH: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"
+"""The hash of an unknown password, with the same parameters as all others."""
 
 
 class Passwords:
-    """Makes hashes, and says whether a password is the one behind a hash."""
+    """Hashes and verifies passwords."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(AT_ONCE_MAX, "passwords", _stand_back)
+        self._threads = ThreadPoolExecutor(THREADS_MAX, "passwords", _lower_priority)
         self._waiting = 0
 
     async def hash(self, password: str) -> str:
-        """The hash of a password, with a salt of its own. Raises Busy."""
+        """Return the hash of a password with a new salt. Raises Busy."""
         return await self._run(_hash, password)
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
-        """Whether this is the password; takes as long where there is no hash at all. Raises Busy."""
+        """Whether the password is correct. Takes equally long without a hash. Raises Busy."""
         given = password[: PASSWORD_CHARACTERS_MAX + 1]
-        found = await self._run(_matches, password_hash or _NOBODYS, given)
+        found = await self._run(_matches, password_hash or _DUMMY_HASH, given)
         return found and password_hash is not None
 
     async def _run(self, work: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
@@ -55,8 +55,8 @@ class Passwords:
             self._waiting -= 1
 
 
-def _stand_back() -> None:
-    """Let this thread have what others leave of the processor; only Linux knows priorities of threads."""
+def _lower_priority() -> None:
+    """Lower the priority of this thread, which only Linux supports."""
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()
@@ -68,7 +68,7 @@ def _hash(password: str) -> str:
 
 
 def _matches(password_hash: str, password: str) -> bool:
-    # Nobody has signed in to a server that has not loaded this.
+    # Imported at the first sign-in, because most processes never need it.
     from argon2.exceptions import VerifyMismatchError  # noqa: PLC0415
 
     try:
@@ -81,5 +81,5 @@ def _matches(password_hash: str, password: str) -> bool:
 def _hasher() -> "PasswordHasher":
     from argon2 import PasswordHasher  # noqa: PLC0415
 
-    # More than OWASP's least (19 MiB, 2 passes), and little enough for a small machine.
+    # Above OWASP's minimum (19 MiB, 2 passes), and suitable for a small machine.
     return PasswordHasher(time_cost=3, memory_cost=32 * 1024, parallelism=1)

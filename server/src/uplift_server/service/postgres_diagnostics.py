@@ -1,4 +1,4 @@
-"""What can be found out about a PostgreSQL database, whether or not servers run on it. Changes nothing."""
+"""Read-only checks of a PostgreSQL database, with or without running servers."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,34 +13,34 @@ from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
 
 CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
-"""Receivers take signatures whose timestamp is up to five minutes off."""
+"""Receivers accept timestamps that are off by up to 5 minutes."""
 DEAD_ROWS_WARN: Final = 200_000
 
 _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
-"""Beside others on its machine a process needs a port of its own."""
+"""Each process on a machine needs its own port."""
 
 
-def database_findings(url: str, place: str) -> Iterator[Finding]:
-    """The database, its clock, settings and schema. `place` names it without a password.
+def database_findings(url: str, name: str) -> Iterator[Finding]:
+    """Check the database, its clock, settings, schema and processes. `name` is its URL without a password.
 
-    Stops where what follows would only fail for the same reason.
+    Stops at a failure that would also fail the remaining checks.
     """
     try:
         found = asyncio.run(inspection.inspect(url))
     except (Unavailable, Rejected) as error:
-        cause, _, own = str(error).partition("; ")
-        remedy = own or "start it, let this machine and user in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"
-        yield Finding("database", "fail", f"{place}: {cause}", remedy)
+        cause, _, fix = str(error).partition("; ")
+        fix = fix or "start it, let this machine and user in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"
+        yield Finding("database", "fail", f"{name}: {cause}", fix)
         return
-    unfit = _unfit(found)
-    if unfit is not None:
-        yield Finding("database", "fail", f"{place} {unfit[0]}", unfit[1])
+    rejection = _rejection(found)
+    if rejection is not None:
+        yield Finding("database", "fail", f"{name} {rejection[0]}", rejection[1])
         return
-    way = {True: "encrypted", False: "not encrypted", None: "through a pooler"}[found.is_encrypted]
-    text = f"PostgreSQL {found.version} at {place}, {found.bytes / 1024**2:,.0f} MiB, {way}"
+    encryption = {True: "encrypted", False: "not encrypted", None: "through a pooler"}[found.is_encrypted]
+    text = f"PostgreSQL {found.version} at {name}, {found.bytes / 1024**2:,.0f} MiB, {encryption}"
     if found.is_remote and found.is_encrypted is False:
-        remedy = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert where its authority is its own"
-        yield Finding("database", "warn", f"{text}: whoever listens on the way reads every event", remedy)
+        fix = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert where its authority is its own"
+        yield Finding("database", "warn", f"{text}: whoever listens on the way reads every event", fix)
     else:
         yield Finding("database", "ok", text)
     yield _clock(found)
@@ -53,16 +53,16 @@ def database_findings(url: str, place: str) -> Iterator[Finding]:
         yield from _processes(url)
 
 
-def _unfit(found: Inspected) -> tuple[str, str] | None:
-    """Why no server can run on it, and what to do."""
+def _rejection(found: Inspected) -> tuple[str, str] | None:
+    """Return why no server can run on the database, and how to fix it."""
     if found.version < schema_version.VERSION_MIN:
         least = schema_version.VERSION_MIN
         return f"is PostgreSQL {found.version}, and {least} or newer is needed", "upgrade it, or choose another"
     if found.is_standby:
         return "is a standby, which cannot be written", "name the primary in UPLIFT_DATABASE_URL"
     if found.encoding != "UTF8":
-        remedy = "make one with: CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
-        return f"has the encoding {found.encoding}, which cannot hold every text", remedy
+        fix = "make one with: CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
+        return f"has the encoding {found.encoding}, which cannot hold every text", fix
     return None
 
 
@@ -77,8 +77,8 @@ def _clock(found: Inspected) -> Finding:
         f"this machine's clock is {off / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'} the database's,"
         " which all servers follow"
     )
-    remedy = "set both by NTP; receivers refuse signatures that are more than five minutes off"
-    return Finding("database clock", "fail" if off > CLOCK_MS_FAIL else "warn", text, remedy)
+    fix = "set both by NTP; receivers refuse signatures that are more than five minutes off"
+    return Finding("database clock", "fail" if off > CLOCK_MS_FAIL else "warn", text, fix)
 
 
 def _durability(found: Inspected) -> Finding:
@@ -102,20 +102,20 @@ def _connections(found: Inspected) -> Finding:
 def _vacuum(found: Inspected) -> Finding:
     text = f"{found.dead_rows:,} dead rows beside {found.live_rows:,} live ones in deliveries"
     if found.dead_rows > max(DEAD_ROWS_WARN, found.live_rows):
-        remedy = "look for transactions, standbys or replication slots that hold autovacuum up; see docs/deployment.md"
-        return Finding("vacuum", "warn", text, remedy)
+        fix = "look for transactions, standbys or replication slots that hold autovacuum up; see docs/deployment.md"
+        return Finding("vacuum", "warn", text, fix)
     return Finding("vacuum", "ok", text)
 
 
 def _processes(url: str) -> Iterator[Finding]:
-    """Whether any of those that run delivers, and any takes requests."""
+    """Check that a live process delivers, and one accepts requests."""
     try:
         found = asyncio.run(inspection.processes(url))
     except Unavailable as error:
         yield Finding("processes", "fail", str(error), "run this again in a moment")
         return
     except Rejected:
-        return  # It has no tables yet.
+        return  # The database has no tables yet.
     if not found.living:
         yield Finding("processes", "warn", "none lives: nothing is taken, and nothing sent", "uplift-server serve")
     elif not found.delivering:
@@ -132,15 +132,15 @@ def _schema(url: str, found: Inspected) -> Finding:
     try:
         revision = asyncio.run(schema_version.current(url))
     except UnknownSchema as error:
-        cause, _, remedy = str(error).partition("; ")
-        return Finding("schema", "fail", cause, remedy)
+        cause, _, fix = str(error).partition("; ")
+        return Finding("schema", "fail", cause, fix)
     except (Unavailable, Rejected) as error:
-        cause, _, own = str(error).partition("; ")
-        return Finding("schema", "fail", cause, own or "run this again in a moment")
-    return _judged(revision, found)
+        cause, _, fix = str(error).partition("; ")
+        return Finding("schema", "fail", cause, fix or "run this again in a moment")
+    return _revision_finding(revision, found)
 
 
-def _judged(revision: str | None, found: Inspected) -> Finding:
+def _revision_finding(revision: str | None, found: Inspected) -> Finding:
     if revision is None and not found.may_make_tables:
         text = "none yet, and the user of UPLIFT_DATABASE_URL may not make it"
         return Finding("schema", "fail", text, "make it the owner of the database (ALTER DATABASE … OWNER TO …)")
@@ -150,5 +150,5 @@ def _judged(revision: str | None, found: Inspected) -> Finding:
         return Finding("schema", "ok", f"{revision}, this version's")
     if revision > HEAD:
         return Finding("schema", "fail", f"{revision}, which is newer than this version's ({HEAD})", REMEDY_NEWER)
-    remedy = "run `uplift-server migrate`; servers of the previous release may go on meanwhile"
-    return Finding("schema", "fail", f"{revision}, where this version has {HEAD}", remedy)
+    fix = "run `uplift-server migrate`; servers of the previous release may go on meanwhile"
+    return Finding("schema", "fail", f"{revision}, where this version has {HEAD}", fix)

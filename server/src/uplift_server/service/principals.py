@@ -1,4 +1,4 @@
-"""Who asks: an operator, a program of one account, or a member of it; and for which account."""
+"""The caller of a use case: a principal (operator, API key or member) and the account it acts for."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,8 +13,8 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.service.errors import AccountRequired, ConfirmationRequired, Forbidden
 
 
-class Holder(Enum):
-    """What kind of principal asks."""
+class PrincipalKind(Enum):
+    """The kind of a principal."""
 
     OPERATOR_KEY = "operator's key"
     ACCOUNT_KEY = "key"
@@ -23,65 +23,65 @@ class Holder(Enum):
 
 
 _ACTORS: Final = {
-    Holder.OPERATOR_KEY: (ActorKind.OPERATOR, ids.KEY),
-    Holder.OPERATOR_SESSION: (ActorKind.OPERATOR, ids.KEY),
-    Holder.ACCOUNT_KEY: (ActorKind.KEY, ids.KEY),
-    Holder.MEMBER: (ActorKind.MEMBER, ids.MEMBER),
+    PrincipalKind.OPERATOR_KEY: (ActorKind.OPERATOR, ids.KEY),
+    PrincipalKind.OPERATOR_SESSION: (ActorKind.OPERATOR, ids.KEY),
+    PrincipalKind.ACCOUNT_KEY: (ActorKind.KEY, ids.KEY),
+    PrincipalKind.MEMBER: (ActorKind.MEMBER, ids.MEMBER),
 }
-_KEYS: Final = frozenset({Holder.OPERATOR_KEY, Holder.ACCOUNT_KEY})
-PRINCIPALS_KEPT: Final = 256
-"""Every event asks for its key's; a frozen dataclass of seven fields takes longer to make than to look up."""
-_ASK: Final = "Ask an owner or admin of the account."
+_KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY})
+PRINCIPALS_CACHED_MAX: Final = 256
+"""Each event needs the principal of its key, which is faster to look up than to create."""
+_ASK_ADMIN: Final = "Ask an owner or admin of the account."
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The holder of a key, or whoever is signed in to the dashboard."""
+    """The owner of an API key, or a person who is signed in to the dashboard."""
 
-    kind: Holder
-    holder_id: bytes
-    """Of the key (of an operator's session: the key behind it), or the member."""
+    kind: PrincipalKind
+    id: bytes
+    """The ID of the member or the key. An operator's session has the ID of its key."""
     account_seq: int | None
-    """The account the holder is bound to; None for an operator's."""
+    """The account of the principal. None for operators."""
     scopes: frozenset[str]
     name: str = ""
-    """What the key is called, or the member."""
+    """The name of the key or the member."""
     role: Role | None = None
-    """A member's."""
+    """The role of a member."""
     confirmed_at: int | None = None
-    """When whoever is signed in gave the password last (Unix ms)."""
+    """When the person last entered the password (Unix ms)."""
 
     @staticmethod
-    @lru_cache(PRINCIPALS_KEPT)
+    @lru_cache(PRINCIPALS_CACHED_MAX)
     def of_key(key_id: bytes, account_seq: int | None, scopes: frozenset[str], name: str) -> "Principal":
-        """The holder of a key."""
-        kind = Holder.OPERATOR_KEY if account_seq is None else Holder.ACCOUNT_KEY
+        """Return the principal of a key."""
+        kind = PrincipalKind.OPERATOR_KEY if account_seq is None else PrincipalKind.ACCOUNT_KEY
         return Principal(kind, key_id, account_seq, scopes, name)
 
     @classmethod
     def of_member(
         cls, member_id: bytes, account_seq: int, role: Role, name: str, confirmed_at: int | None
     ) -> "Principal":
-        """A member who is signed in."""
+        """Return the principal of a member who is signed in."""
         scopes = frozenset(map(str, SCOPES_OF_ROLE[role]))
-        return cls(Holder.MEMBER, member_id, account_seq, scopes, name, role, confirmed_at)
+        return cls(PrincipalKind.MEMBER, member_id, account_seq, scopes, name, role, confirmed_at)
 
     @property
     def is_operator(self) -> bool:
-        """Whether this is an operator, who may do everything."""
+        """Whether this is an operator, who has all permissions."""
         return self.account_seq is None
 
     @property
     def is_key(self) -> bool:
-        """Whether a program asks."""
+        """Whether this is an API key."""
         return self.kind in _KEYS
 
     def allows(self, scope: Scope) -> bool:
-        """Whether the holder's scopes include this one."""
+        """Whether the principal has this scope."""
         return self.account_seq is None or scope in self.scopes
 
     def has_right(self, right: Right) -> bool:
-        """Whether the holder may do what no scope says: by the role of a member, or what comes with a key's scopes."""
+        """Whether the principal has this right, by the role of a member or the scopes of a key."""
         if self.account_seq is None:
             return True
         if self.role is not None:
@@ -90,18 +90,18 @@ class Principal:
         return scope is not None and scope in self.scopes
 
     def require(self, scope: Scope) -> None:
-        """Raise Forbidden unless the holder's scopes include this one."""
+        """Raise Forbidden unless the principal has this scope."""
         if not self.allows(scope):
             if self.role is not None:
-                raise self._beyond_role(scope)
+                raise self._role_error(scope)
             raise Forbidden(f"This key lacks the scope {scope}. Ask the operator for a key that has it.")
 
     def require_right(self, right: Right) -> None:
-        """Raise Forbidden unless the holder has this right."""
+        """Raise Forbidden unless the principal has this right."""
         if self.has_right(right):
             return
         if self.role is not None:
-            raise self._beyond_role(right)
+            raise self._role_error(right)
         if right in RIGHTS_OF_SCOPE:
             self.require(RIGHTS_OF_SCOPE[right])
         self.require_operator()
@@ -114,13 +114,13 @@ class Principal:
             )
 
     def require_confirmed(self, now_ms: int) -> None:
-        """Raise ConfirmationRequired if this is somebody at the dashboard who gave no password lately (Unix ms)."""
+        """Raise ConfirmationRequired for a person who did not enter the password recently."""
         if not self.is_key and not is_confirmed(self.confirmed_at, now_ms):
             raise ConfirmationRequired
 
-    def _beyond_role(self, what: Scope | Right) -> Forbidden:
+    def _role_error(self, what: Scope | Right) -> Forbidden:
         assert self.role is not None
-        return Forbidden(f"Your role, {self.role.text}, does not include this ({what}). {_ASK}")
+        return Forbidden(f"Your role, {self.role.text}, does not include this ({what}). {_ASK_ADMIN}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +129,20 @@ class Caller:
 
     principal: Principal
     account_seq: int | None
-    """None: an operator who acts for no account and sees all."""
+    """None for an operator who sees all accounts."""
     address: str | None = None
-    """Where the request came from."""
+    """The IP address of the request."""
 
     @property
     def actor(self) -> Actor:
-        """The caller as the audit log names it."""
-        holder = self.principal
-        kind, prefix = _ACTORS[holder.kind]
-        return Actor(kind, holder.name, ids.prefixed(prefix, holder.holder_id), self.address)
+        """The caller as an actor in the audit log."""
+        principal = self.principal
+        kind, prefix = _ACTORS[principal.kind]
+        return Actor(kind, principal.name, ids.prefixed(prefix, principal.id), self.address)
 
     @property
     def spans_accounts(self) -> bool:
-        """Whether what the caller sees belongs to many accounts, and so must tell which."""
+        """Whether the caller sees objects of several accounts."""
         return self.account_seq is None
 
     def require(self, scope: Scope) -> None:
@@ -158,11 +158,11 @@ class Caller:
         self.principal.require_operator()
 
     def require_confirmed(self, now_ms: int) -> None:
-        """Raise ConfirmationRequired if the caller is at the dashboard and gave no password lately (Unix ms)."""
+        """Raise ConfirmationRequired for a person who did not enter the password recently."""
         self.principal.require_confirmed(now_ms)
 
-    def one_account(self) -> int:
-        """The account the caller acts for. Raises AccountRequired."""
+    def require_account(self) -> int:
+        """Return the account that the caller acts for. Raises AccountRequired."""
         if self.account_seq is None:
             raise AccountRequired
         return self.account_seq

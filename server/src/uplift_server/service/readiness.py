@@ -18,14 +18,14 @@ PROBE_WAIT_S: Final = 2.5
 _MARK: Final = "readiness.probed_at"
 
 
-def _look(connection: Transaction) -> str:
-    """Read what requests need, and the database's ID."""
+def _read(connection: Transaction) -> str:
+    """Read a table that requests need, and return the ID of the database."""
     event_types.get(connection, "")
     return database_identity.get(connection) or ""
 
 
 class Readiness:
-    """Uses the results of real traffic, and of a tiny write if there is none."""
+    """Uses the results of regular writes, or of a small probe if there are none."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -35,23 +35,23 @@ class Readiness:
         self._probe_error: str | None = None
 
     async def check(self) -> str:
-        """The ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
-        unheard_ms = self._context.engine.status.unheard_ms()
-        if unheard_ms is not None:
+        """Return the ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
+        heartbeat_age_ms = self._context.engine.status.unheard_ms()
+        if heartbeat_age_ms is not None:
             raise NotReady(
-                f"The last heartbeat of this process in the database is {unheard_ms // 1000} s old. Check its"
+                f"The last heartbeat of this process in the database is {heartbeat_age_ms // 1000} s old. Check its"
                 " connection to the database; the process then rejoins by itself."
             )
         await self.probe()
-        self._raise_trouble()
+        self._raise_if_failing()
         try:
-            return await self._context.database.read(_look)
+            return await self._context.database.read(_read)
         except Unavailable:
-            self._raise_trouble()
+            self._raise_if_failing()
             raise
 
-    def trouble(self) -> str | None:
-        """The cause of failures, as far as it is known without a probe; None if there is none."""
+    def failure_cause(self) -> str | None:
+        """Return the known cause of failed reads or writes, without a probe. None if they succeed."""
         return self._context.database.health.trouble() or self._probe_error
 
     async def probe(self) -> None:
@@ -61,7 +61,7 @@ class Readiness:
             return
         if self._probing is None and time.monotonic() - self._probed_at >= PROBE_EVERY_S:
             self._probing = asyncio.Event()
-            self._context.carry_on(self._write(self._probing))
+            self._context.run_in_background(self._write(self._probing))
         if self._probing is not None:
             try:
                 async with asyncio.timeout(PROBE_WAIT_S):
@@ -69,10 +69,10 @@ class Readiness:
             except TimeoutError:
                 self._probe_error = "A write to the database does not finish. Check its disk."
 
-    def _raise_trouble(self) -> None:
-        trouble = self.trouble()
-        if trouble is not None:
-            raise NotReady(trouble)
+    def _raise_if_failing(self) -> None:
+        cause = self.failure_cause()
+        if cause is not None:
+            raise NotReady(cause)
 
     async def _write(self, done: asyncio.Event) -> None:
         try:

@@ -1,29 +1,37 @@
-"""Whether a URL may be registered: how it is written, and where it leads now."""
+"""Registration of endpoints: the check of the URL, and the registration event `webhook.created`."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from uplift_server.core import ids
+from uplift_server.core.events import envelope
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.urls import check_resolved, parse_endpoint_url
+from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.sending.http.hostnames import to_ascii
+from uplift_server.service.context import ServiceContext
+from uplift_server.store.hot_records import NewDelivery, NewEvent
+from uplift_server.store.records import Account, Endpoint
 
 RESOLVE_SECONDS_MAX: Final = 2.0
 
-Resolve = Callable[[str], Awaitable[Iterable[str]]]
-"""From a name to its addresses; any exception context that it does not resolve now."""
+Resolver = Callable[[str], Awaitable[Iterable[str]]]
+"""Resolves a host name to addresses. Raises any exception if it cannot."""
 
 
-class Registrar:
-    """Judges URLs. What it accepts is judged again at every connect."""
+class UrlChecker:
+    """Checks endpoint URLs. The HTTP client checks the address again at every connect."""
 
-    def __init__(self, policy: AddressPolicy, resolve: Resolve) -> None:
+    def __init__(self, policy: AddressPolicy, resolve: Resolver) -> None:
         self._policy = policy
         self._resolve = resolve
 
     async def check(self, text: str) -> Problem | None:
-        """What is wrong with a URL, if anything. A name that does not resolve within RESOLVE_SECONDS_MAX passes."""
+        """Return the problem of a URL, if it has one. A host that does not resolve in RESOLVE_SECONDS_MAX is valid."""
         url = parse_endpoint_url(text, self._policy, to_ascii=to_ascii)
         if isinstance(url, Problem):
             return url
@@ -35,5 +43,52 @@ class Registrar:
             async with asyncio.timeout(RESOLVE_SECONDS_MAX):
                 return tuple(await self._resolve(host))
         except Exception:
-            # Whatever keeps a name from resolving now may be over by the time of the first delivery.
+            # A temporary failure: the name may resolve by the time of the first delivery.
             return ()
+
+
+class RegistrationEvents:
+    """Builds the `webhook.created` event of a new endpoint, which it receives regardless of its subscription."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+
+    def prepare(self, account_seq: int) -> Callable[[Endpoint], list[NewEvent]]:
+        """Return a function, callable on any thread, that builds the event of a new endpoint.
+
+        It returns no event if the operator deleted or archived the event type.
+        """
+        event_type = self._context.cache.event_types.get(WEBHOOK_CREATED)
+        account = self._context.cache.accounts.get(account_seq)
+        now, event_id = self._context.now(), self._context.new_id()
+
+        def build(endpoint: Endpoint) -> list[NewEvent]:
+            if event_type is None or account is None or event_type.archived:
+                return []
+            data = _data(endpoint, account)
+            body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
+            return [
+                NewEvent(
+                    id=event_id,
+                    account_seq=account_seq,
+                    type_seq=event_type.seq,
+                    created_at=now,
+                    expires_at=None,
+                    body=body,
+                    deliveries=[NewDelivery(endpoint.seq, Status.PENDING, now)],
+                    data=data,
+                )
+            ]
+
+        return build
+
+
+def _data(endpoint: Endpoint, account: Account) -> bytes:
+    subject = {
+        "id": ids.prefixed(ids.ENDPOINT, endpoint.id),
+        "accountId": ids.prefixed(ids.ACCOUNT, account.id),
+        "eventTypeIds": list(endpoint.event_types),
+        "hookUrl": endpoint.url,
+        "description": endpoint.description,
+    }
+    return json.dumps({"object": subject}, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""The refusals that all services make, in the same words."""
+"""Errors that several services raise."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,20 @@ from uplift_server.store import idempotency
 from uplift_server.store.errors import Conflict
 
 
-def refusal(error: Conflict) -> errors.Conflict:
-    """The store's conflict as a refusal."""
+def as_conflict(error: Conflict) -> errors.Conflict:
+    """Convert a conflict of the store."""
     kind = errors.IdempotencyConflict if isinstance(error, idempotency.KeyTaken) else errors.Conflict
     return kind(str(error))
 
 
-def refuse(problems: Sequence[Problem]) -> None:
+def require_valid(problems: Sequence[Problem]) -> None:
     """Raise Invalid if there are problems."""
     if problems:
         raise errors.Invalid(problems)
 
 
 def parse_id(prefix: str, text: str, what: str) -> bytes:
-    """The bytes of an id. Raises NotFound for any other text: there cannot be such a thing."""
+    """Return the bytes of an ID. Raises NotFound if the text is not an ID with this prefix."""
     value = ids.parse_prefixed(prefix, text)
     if value is None:
         raise not_found(what, text)
@@ -31,12 +31,12 @@ def parse_id(prefix: str, text: str, what: str) -> bytes:
 
 
 def not_found(what: str, text: str) -> errors.NotFound:
-    """Says that there is no such thing, in one text for those of others too."""
+    """Return the error for an object that does not exist or belongs to another account."""
     return errors.NotFound(f"There is no {what} {text[:100]} here.")
 
 
-def too_many_streams(limit: Exceeded, what: str, remedy: str) -> errors.ServiceError:
-    """The rejection of one more stream. `what` names the streams; `remedy` is an instruction that makes room."""
+def too_many_streams(limit: Exceeded, what: str, fix: str) -> errors.ServiceError:
+    """Return the error for one stream too many. `what` names the streams, `fix` is the instruction to stop one."""
     if limit is Exceeded.ACCOUNT:
-        return errors.RateLimited(f"This account has reached its limit of {what}. {remedy}, or try again later.")
+        return errors.RateLimited(f"This account has reached its limit of {what}. {fix}, or try again later.")
     return errors.Busy(f"The server has reached its limit of {what}. Try again in a moment.")

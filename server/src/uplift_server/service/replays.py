@@ -1,4 +1,4 @@
-"""Replays: jobs that send many deliveries of one endpoint again."""
+"""Replays: jobs that resend many deliveries of one endpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.replays.jobs import COUNT_ROWS
 from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
-from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, parse_id, refusal, refuse
-from uplift_server.store import audit, event_times, idempotency, releases, replays
+from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid
+from uplift_server.service.requests import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
+from uplift_server.store import audit, event_times, releases, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import EndpointState, Page
 from uplift_server.store.releases import Counted
 from uplift_server.store.replays import Choice, EndpointBusy, NewReplay, Replay
 
-COUNT_WITHIN_MS: Final = 2000
-"""How long a caller waits for the count. The job itself counts what is left then."""
-_WHAT: Final = "replay"
-_DONE: Final = {
+COUNT_WAIT_MS: Final = 2000
+"""How long a request counts deliveries. The replay job counts the rest."""
+_KIND: Final = "replay"
+_ACTIONS: Final = {
     ReplayState.PAUSED: "replay.paused",
     ReplayState.RUNNING: "replay.resumed",
     ReplayState.CANCELLED: "replay.cancelled",
@@ -37,7 +37,7 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReplayDraft:
-    """What somebody wants to have sent again. Instants are those of the events, exclusive, in Unix ms."""
+    """The fields of a replay in a request. Timestamps of events are exclusive bounds in Unix ms."""
 
     endpoint: str | None = None
     status: Sequence[str] | None = None
@@ -49,7 +49,7 @@ class ReplayDraft:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a replay would send, as far as it could be counted in the time of an answer."""
+    """The deliveries of a replay. `complete` is False if the count did not finish in time."""
 
     count: int
     oldest_at: int | None
@@ -63,13 +63,13 @@ class ShownReplay:
 
     replay: Replay
     reason: Wait | None
-    """Of one that runs: why nothing is sent now."""
+    """Why a running replay does not send now."""
     repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Counting:
-    """What there is between two events, counted up to one of them."""
+    """The count of deliveries between two events, which may be incomplete."""
 
     first: int
     last: int
@@ -81,24 +81,29 @@ class _Counting:
 
 
 class Replays:
-    """What owners do with replays."""
+    """Manages replays."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
     async def preview(self, caller: Caller, draft: ReplayDraft, *, problems: Sequence[Problem] = ()) -> Preview:
-        """What a replay would send; nothing is stored. Raises Invalid."""
+        """Count the deliveries of a replay without creating it. Raises Invalid."""
         caller.require(Scope.DELIVERIES_WRITE)
         _, choice = self._choice(caller, draft, problems)
         found = await self._count(choice)
         return Preview(found.counted.count, found.counted.oldest_at, found.counted.newest_at, found.complete)
 
     async def create(
-        self, caller: Caller, draft: ReplayDraft, *, repeat: Repeat | None = None, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        draft: ReplayDraft,
+        *,
+        idempotency_key: IdempotencyKey | None = None,
+        problems: Sequence[Problem] = (),
     ) -> ShownReplay:
-        """Start a replay. Raises Invalid, and Conflict while its endpoint has an unfinished one."""
+        """Create a replay. Raises Invalid, and Conflict if its endpoint has an unfinished one."""
         caller.require(Scope.DELIVERIES_WRITE)
-        endpoint, choice = self._choice(caller, draft, [*problems, *check_repeat(repeat)])
+        endpoint, choice = self._choice(caller, draft, [*problems, *check_idempotency_key(idempotency_key)])
         found = await self._count(choice)
         new = NewReplay(
             id=self._context.new_id(),
@@ -111,43 +116,40 @@ class Replays:
             first_event_seq=found.first,
             last_event_seq=found.last,
         )
-        return await self._context.carry_out(self._create(caller, endpoint, new, repeat))
+        return await self._context.run_shielded(self._create(caller, endpoint, new, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownReplay]:
-        """The account's replays, newest first."""
+        """Return the account's replays, newest first."""
         caller.require(Scope.DELIVERIES_READ)
-        before = self._context.place(listing, 1, problems)
+        before = self._context.decode_cursor(listing, 1, problems)
         found = await self._context.database.read(
             lambda c: replays.page(c, caller.account_seq, limit=listing.limit, before=before)
         )
-        return Page([self.shown(replay) for replay in found.items], found.next_key)
+        return Page([self.show(replay) for replay in found.items], found.next_key)
 
     async def get(self, caller: Caller, replay: str) -> ShownReplay:
-        """One replay. Raises NotFound."""
+        """Return a replay. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
-        return self.shown(await self._find(caller, replay))
+        return self.show(await self._find(caller, replay))
 
-    async def put_into(
+    async def set_state(
         self, caller: Caller, replay: str, state: ReplayState, *, problems: Sequence[Problem] = ()
     ) -> ShownReplay:
-        """Pause, resume or cancel a replay; from then on nothing of it begins to be sent, or goes on.
-
-        Raises NotFound, and Conflict where it has ended.
-        """
+        """Pause, resume or cancel a replay at once. Raises NotFound, and Conflict if it has ended."""
         caller.require(Scope.DELIVERIES_WRITE)
         found = await self._find(caller, replay)
-        refuse(problems)
-        return await self._context.carry_out(self._put_into(caller, found.id, state))
+        require_valid(problems)
+        return await self._context.run_shielded(self._set_state(caller, found.id, state))
 
     async def _find(self, caller: Caller, replay: str) -> Replay:
-        replay_id = parse_id(ids.REPLAY, replay, _WHAT)
+        replay_id = parse_id(ids.REPLAY, replay, _KIND)
         found = await self._context.database.read(lambda c: replays.get(c, caller.account_seq, replay_id))
         if found is None:
-            raise not_found(_WHAT, replay)
+            raise not_found(_KIND, replay)
         return found
 
     async def _create(
-        self, caller: Caller, endpoint: LiveEndpoint, new: NewReplay, repeat: Repeat | None
+        self, caller: Caller, endpoint: LiveEndpoint, new: NewReplay, idempotency_key: IdempotencyKey | None
     ) -> ShownReplay:
         choice = new.choice
         details = {
@@ -157,7 +159,7 @@ class Replays:
             "rate_per_second": new.rate_per_second,
             "count": new.total,
         }
-        entry = self._context.entry(
+        entry = self._context.audit_entry(
             caller, "replay.created", ids.prefixed(ids.REPLAY, new.id), details, new.account_seq
         )
 
@@ -166,30 +168,26 @@ class Replays:
             audit.add(connection, entry)
             return created
 
-        def create_once(connection: Transaction) -> tuple[Replay, bool]:
-            return idempotency.once(
-                connection,
-                request_of(repeat, new.account_seq, _WHAT),
-                object_id=new.id,
-                now=choice.made_at,
-                create=lambda: create(connection),
-                load=lambda earlier: replays.get(connection, new.account_seq, earlier),
-            )
+        def load(connection: Transaction, earlier: bytes) -> Replay | None:
+            return replays.get(connection, new.account_seq, earlier)
 
+        request = idempotent_request(idempotency_key, new.account_seq, _KIND)
         try:
-            replay, repeated = await self._context.database.write(create_once)
+            replay, repeated = await self._context.database.write(
+                create_once(request, new.id, choice.made_at, create, load)
+            )
         except EndpointBusy as busy:
             other = ids.prefixed(ids.REPLAY, busy.replay_id)
             raise errors.Conflict(
                 f"The endpoint has an unfinished replay already: {other}. Wait for its end, or cancel it."
             ) from busy
         except Conflict as error:
-            raise refusal(error) from error
+            raise as_conflict(error) from error
         if not repeated:
             self._context.engine.replays.put(replay)
-        return self.shown(replay, repeated=repeated)
+        return self.show(replay, repeated=repeated)
 
-    async def _put_into(self, caller: Caller, replay_id: bytes, state: ReplayState) -> ShownReplay:
+    async def _set_state(self, caller: Caller, replay_id: bytes, state: ReplayState) -> ShownReplay:
         now = self._context.now()
 
         def change(connection: Transaction) -> tuple[Replay, bool]:
@@ -197,33 +195,32 @@ class Replays:
             assert found is not None, "replays in use are kept"
             if found[1]:
                 subject = ids.prefixed(ids.REPLAY, replay_id)
-                audit.add(connection, self._context.entry(caller, _DONE[state], subject, {}, found[0].account_seq))
+                audit.add(
+                    connection, self._context.audit_entry(caller, _ACTIONS[state], subject, {}, found[0].account_seq)
+                )
             return found
 
-        try:
-            replay, changed = await self._context.database.write(change)
-        except Conflict as error:
-            raise refusal(error) from error
+        replay, changed = await self._context.write(change)
         if changed:
             self._context.engine.replays.put(replay)
-        return self.shown(replay)
+        return self.show(replay)
 
     async def _count(self, choice: Choice) -> _Counting:
-        """Count in bites, each a read of its own, for as long as a caller can wait."""
+        """Count in batches, one read each, for up to COUNT_WAIT_MS."""
         read = self._context.database.read
         first, last = await read(
             lambda c: event_times.bounds(c, after=choice.created_after, before=choice.created_before)
         )
         counted = Counted(0, None, None, first - 1)
-        until = self._context.now() + COUNT_WITHIN_MS
+        until = self._context.now() + COUNT_WAIT_MS
         while counted.through < last and self._context.now() < until:
-            at = counted.through + 1
-            bite = await read(lambda c: releases.count(c, choice, first=at, last=last, rows=COUNT_ROWS))  # noqa: B023 - run before the next turn
-            counted = counted.then(bite)
+            start = counted.through + 1
+            batch = await read(lambda c: releases.count(c, choice, first=start, last=last, rows=COUNT_ROWS))  # noqa: B023 - called in this iteration
+            counted = counted.then(batch)
         return _Counting(first, last, counted)
 
     def _choice(self, caller: Caller, draft: ReplayDraft, problems: Sequence[Problem]) -> tuple[LiveEndpoint, Choice]:
-        """What is to be sent again, and where. Raises Invalid with everything that is wrong."""
+        """Return the endpoint and the selection of deliveries. Raises Invalid with all problems."""
         found = list(problems)
         endpoint = self._endpoint(caller, draft.endpoint, found)
         statuses: tuple[Status, ...] = STATUSES_DEFAULT
@@ -235,8 +232,8 @@ class Replays:
         if after is not None and before is not None and after >= before:
             text = "Nothing lies after created_after and before created_before. Exchange them, or leave one out."
             found.append(Problem("created_before", "range_empty", text))
-        refuse(found)
-        assert endpoint is not None, "a missing one was refused"
+        require_valid(found)
+        assert endpoint is not None, "a missing endpoint was rejected before"
         return endpoint, Choice(endpoint.seq, statuses, type_seqs, after, before, self._context.now())
 
     def _endpoint(self, caller: Caller, text: str | None, problems: list[Problem]) -> LiveEndpoint | None:
@@ -253,21 +250,21 @@ class Replays:
         return found
 
     def _type_seqs(self, patterns: Sequence[str], problems: list[Problem]) -> tuple[int, ...]:
-        """The event types that names and patterns mean now; none for all of them."""
+        """Return the event types that match the patterns now. Empty for all types."""
         known = self._context.cache.event_types
-        right, wrong = pattern_problems(patterns, known, "types")
+        valid, wrong = pattern_problems(patterns, known, "types")
         problems.extend(wrong)
-        if not right:
+        if not valid:
             return ()
-        wanted = Subscription(right)
-        return tuple(sorted(event_type.seq for name, event_type in known.items() if wanted.matches(name)))
+        subscription = Subscription(valid)
+        return tuple(sorted(event_type.seq for name, event_type in known.items() if subscription.matches(name)))
 
-    def shown(self, replay: Replay, *, repeated: bool = False) -> ShownReplay:
-        """A replay that was read just now, as people see it."""
+    def show(self, replay: Replay, *, repeated: bool = False) -> ShownReplay:
+        """Return a stored replay as its owner sees it."""
         return ShownReplay(replay, self._reason(replay), repeated)
 
     def _reason(self, replay: Replay) -> Wait | None:
-        """Why a replay that runs sends nothing now."""
+        """Return why a running replay does not send now."""
         if replay.state is not ReplayState.RUNNING:
             return None
         if not replay.is_counted:
@@ -275,5 +272,5 @@ class Replays:
         endpoint = self._context.cache.endpoints.get(replay.choice.endpoint_seq)
         if endpoint is not None and not endpoint.takes_deliveries:
             return "endpoint_paused" if endpoint.record.state is EndpointState.PAUSED else "endpoint_disabled"
-        failing = self._context.engine.status.next_probe_at(replay.choice.endpoint_seq) is not None
-        return "endpoint_failing" if failing else None
+        is_failing = self._context.engine.status.next_probe_at(replay.choice.endpoint_seq) is not None
+        return "endpoint_failing" if is_failing else None

@@ -1,4 +1,4 @@
-"""Operations of operators on retention."""
+"""Retention, as operators control it."""
 
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller
@@ -19,7 +19,7 @@ class Retention:
 
         def resume(connection: Transaction) -> None:
             retention_clock.accept(connection, now=now)
-            audit.add(connection, self._context.entry(caller, "retention.resumed", "retention", {}, None))
+            audit.add(connection, self._context.audit_entry(caller, "retention.resumed", "retention", {}, None))
 
-        await self._context.carry_out(self._context.database.write(resume))
+        await self._context.run_shielded(self._context.database.write(resume))
         return now

@@ -1,4 +1,4 @@
-"""Secrets of endpoints: showing and replacing them. Every time one is shown or changed, the audit log says so."""
+"""Signing secrets of endpoints. The audit log records each time that one is revealed or changed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +15,18 @@ from uplift_server.core.security.signing import check_secret, generate_secret
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.errors import Invalid
-from uplift_server.service.fields import UNSET, Unset, given_or_none
-from uplift_server.service.idempotency import Repeat, check_repeat, request_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, refusal, refuse
-from uplift_server.store import audit, endpoints, idempotency
+from uplift_server.service.rejections import as_conflict, not_found, require_valid
+from uplift_server.service.requests import (
+    UNSET,
+    IdempotencyKey,
+    Unset,
+    check_idempotency_key,
+    create_once,
+    given_or_none,
+    idempotent_request,
+)
+from uplift_server.store import audit, endpoints
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.encryption_upgrade import must_bind
@@ -37,47 +44,47 @@ _UNCHANGED: Final = Problem(
 
 @dataclass(frozen=True, slots=True)
 class RotationDraft:
-    """What is said of a new secret; what is not said, or None, is as usual."""
+    """The fields of a rotation in a request. Absent fields and None have their defaults."""
 
     secret: str | Unset | None = field(default=UNSET, repr=False)
-    """The new one; otherwise we make one."""
+    """The new secret. By default, the server generates one."""
     overlap_seconds: int | Unset | None = UNSET
-    """How long the present one stays live beside it; by the edge within SECRET_OVERLAP_SECONDS_MAX."""
+    """How long the old secret remains active. The API limits it to SECRET_OVERLAP_SECONDS_MAX."""
     uplift_header: str | Unset | None = UNSET
-    """`old` or `new`: which one `x-uplift-signature-256` follows meanwhile."""
+    """`old` or `new`: the secret of `x-uplift-signature-256` during the overlap."""
 
     def problems(self) -> list[Problem]:
-        """What is wrong with it, as far as that can be seen from itself."""
+        """Return the problems of the secret."""
         secret = given_or_none(self.secret)
         wrong = None if secret is None else check_secret(secret)
         return [] if wrong is None else [wrong]
 
     @property
     def overlap_ms(self) -> int:
-        """How long both are live."""
+        """How long both secrets are active."""
         seconds = given_or_none(self.overlap_seconds)
         return (SECRET_OVERLAP_SECONDS_DEFAULT if seconds is None else seconds) * 1000
 
     @property
     def header_new(self) -> bool:
-        """Whether `x-uplift-signature-256` changes at once."""
+        """Whether `x-uplift-signature-256` uses the new secret at once."""
         return given_or_none(self.uplift_header) == "new"
 
 
 @dataclass(frozen=True, slots=True)
 class ShownSecrets:
-    """An endpoint's secrets as its owner may see them now."""
+    """The current secrets of an endpoint as its owner sees them."""
 
     pair: SecretPair[bytes]
-    """As they stand now, sealed."""
+    """The current secrets, encrypted."""
     secret: str | None = field(default=None, repr=False)
-    """Where it is shown: to whoever may read it, and in the answer to its making."""
+    """The secret in plain text, only if the response reveals it."""
     repeated: bool = False
 
 
-# Raised within transactions: an error of the store undoes its own part of one alone, any other the whole.
-class _Gone(Conflict):
-    """The endpoint was deleted meanwhile."""
+# Raised within transactions. A store error rolls back only its part of a batch, any other error the whole batch.
+class _Deleted(Conflict):
+    """The endpoint was deleted in the meantime."""
 
 
 class _Unchanged(Conflict):
@@ -85,18 +92,18 @@ class _Unchanged(Conflict):
 
 
 class Secrets:
-    """What owners do with their endpoints' secrets."""
+    """Reveals and rotates the secrets of endpoints."""
 
-    def __init__(self, context: ServiceContext, cipher: Cipher, owned: Endpoints) -> None:
+    def __init__(self, context: ServiceContext, cipher: Cipher, endpoints: Endpoints) -> None:
         self._context = context
         self._cipher = cipher
-        self._owned = owned
+        self._endpoints = endpoints
 
     async def reveal(self, caller: Caller, endpoint: str) -> ShownSecrets:
-        """The current secret. It is not shown unless the audit log says so. Raises NotFound."""
+        """Return the current secret after auditing this. Raises NotFound."""
         caller.require(Scope.SECRETS_READ)
         caller.require_confirmed(self._context.now())
-        live = self._owned.live(caller, endpoint)
+        live = self._endpoints.find_cached(caller, endpoint)
 
         def reveal(connection: Transaction) -> Endpoint:
             found = self._stored(connection, live)
@@ -104,7 +111,7 @@ class Secrets:
             return found
 
         found = await self._write(live, reveal)
-        return self._shown(found, self._open(found.secret, found))
+        return self._shown(found, self._decrypt(found.secret, found))
 
     async def rotate(
         self,
@@ -112,42 +119,42 @@ class Secrets:
         endpoint: str,
         draft: RotationDraft,
         *,
-        repeat: Repeat | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSecrets:
-        """Replace the secret; the new one is in the answer, unless this repeats an earlier request. Raises NotFound."""
+        """Replace the secret. The new one is returned only once, not to a repeated request. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
-        live = self._owned.live(caller, endpoint)
-        wrong = [*problems, *draft.problems(), *check_repeat(repeat)]
-        # Alone, this is for the transaction to find: a repeat asks for the secret that is the current one by then.
-        refuse([*wrong, *self._unchanged(draft, live)] if wrong else [])
-        return await self._context.carry_out(self._rotate(caller, live, draft, repeat))
+        live = self._endpoints.find_cached(caller, endpoint)
+        wrong = [*problems, *draft.problems(), *check_idempotency_key(idempotency_key)]
+        # Without other problems, only the transaction checks this: in a repeated request, the secret is current.
+        require_valid([*wrong, *self._unchanged(draft, live)] if wrong else [])
+        return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))
 
     async def expire_old(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownSecrets:
         """End the previous secret now, if there is one. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
-        live = self._owned.live(caller, endpoint)
-        refuse(problems)
-        return await self._context.carry_out(self._expire_old(caller, live))
+        live = self._endpoints.find_cached(caller, endpoint)
+        require_valid(problems)
+        return await self._context.run_shielded(self._expire_old(caller, live))
 
     async def _rotate(
-        self, caller: Caller, live: Endpoint, draft: RotationDraft, repeat: Repeat | None
+        self, caller: Caller, live: Endpoint, draft: RotationDraft, idempotency_key: IdempotencyKey | None
     ) -> ShownSecrets:
         now = self._context.now()
         chosen = given_or_none(draft.secret)
         secret = chosen or generate_secret(self._context.random_bytes(SECRET_KEY_BYTES_GENERATED))
-        request = request_of(repeat, live.account_seq, f"secret of {live.id.hex()}")
+        request = idempotent_request(idempotency_key, live.account_seq, f"secret of {live.id.hex()}")
 
         def rotate(connection: Transaction) -> Endpoint:
             bound = must_bind(connection, self._cipher)
             stored = self._stored(connection, live)
             if self._unchanged(draft, stored):
                 raise _Unchanged
-            sealed = self._cipher.encrypt(secret, live.id, "secret", bound=bound)
-            pair = stored.secrets.at(now).rotated(sealed, now, draft.overlap_ms, header_new=draft.header_new)
+            encrypted = self._cipher.encrypt(secret, live.id, "secret", bound=bound)
+            pair = stored.secrets.at(now).rotated(encrypted, now, draft.overlap_ms, header_new=draft.header_new)
             if pair.previous is not None:
-                before = self._open(pair.previous, stored)
-                pair = replace(pair, previous=self._cipher.encrypt(before, live.id, "previous_secret", bound=bound))
+                previous = self._decrypt(pair.previous, stored)
+                pair = replace(pair, previous=self._cipher.encrypt(previous, live.id, "previous_secret", bound=bound))
             details = {
                 "chosen": chosen is not None,
                 "overlap_seconds": draft.overlap_ms // 1000,
@@ -156,17 +163,10 @@ class Secrets:
             self._audit(connection, caller, "secret.rotated", stored, details)
             return endpoints.set_secrets(connection, stored, pair, now=now)
 
-        def rotate_once(connection: Transaction) -> tuple[Endpoint, bool]:
-            return idempotency.once(
-                connection,
-                request,
-                object_id=live.id,
-                now=now,
-                create=lambda: rotate(connection),
-                load=lambda earlier: endpoints.get(connection, live.account_seq, earlier),
-            )
+        def load(connection: Transaction, earlier: bytes) -> Endpoint | None:
+            return endpoints.get(connection, live.account_seq, earlier)
 
-        changed, repeated = await self._write(live, rotate_once)
+        changed, repeated = await self._write(live, create_once(request, live.id, now, rotate, load))
         if repeated:
             return self._shown(changed, repeated=True)
         self._context.cache.put_endpoint(changed)
@@ -188,28 +188,28 @@ class Secrets:
         return self._shown(changed)
 
     async def _write(self, live: Endpoint, body: Callable[[Transaction], T]) -> T:
-        """Run a transaction about an endpoint; what it raises comes as a refusal."""
+        """Run a transaction on an endpoint, and convert its errors."""
         try:
             return await self._context.database.write(body)
-        except _Gone:
+        except _Deleted:
             raise not_found("endpoint", ids.prefixed(ids.ENDPOINT, live.id)) from None
         except _Unchanged:
             raise Invalid([_UNCHANGED]) from None
         except Conflict as error:
-            raise refusal(error) from error
+            raise as_conflict(error) from error
 
     def _stored(self, connection: Transaction, live: Endpoint) -> Endpoint:
-        """The endpoint as the transaction sees it."""
+        """Return the stored endpoint."""
         found = endpoints.get(connection, live.account_seq, live.id)
         if found is None:
-            raise _Gone
+            raise _Deleted
         return found
 
     def _unchanged(self, draft: RotationDraft, endpoint: Endpoint) -> list[Problem]:
-        """That the chosen secret is the current one, if it is."""
+        """Return a problem if the chosen secret is the current one."""
         chosen = given_or_none(draft.secret)
-        # As bytes, since what was chosen may be no ASCII; in a time that does not tell how much of it is right.
-        same = chosen is not None and compare_digest(chosen.encode(), self._open(endpoint.secret, endpoint).encode())
+        # Compared in constant time, and as bytes, because the chosen text may not be ASCII.
+        same = chosen is not None and compare_digest(chosen.encode(), self._decrypt(endpoint.secret, endpoint).encode())
         return [_UNCHANGED] if same else []
 
     def _audit(
@@ -221,10 +221,10 @@ class Secrets:
         details: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         subject = ids.prefixed(ids.ENDPOINT, endpoint.id)
-        audit.add(connection, self._context.entry(caller, action, subject, details, endpoint.account_seq))
+        audit.add(connection, self._context.audit_entry(caller, action, subject, details, endpoint.account_seq))
 
-    def _open(self, sealed: bytes, endpoint: Endpoint) -> str:
-        return self._cipher.decrypt(sealed, endpoint.id, "secret")
+    def _decrypt(self, encrypted: bytes, endpoint: Endpoint) -> str:
+        return self._cipher.decrypt(encrypted, endpoint.id, "secret")
 
     def _shown(self, endpoint: Endpoint, secret: str | None = None, *, repeated: bool = False) -> ShownSecrets:
         return ShownSecrets(endpoint.secrets.at(self._context.now()), secret, repeated)

@@ -1,4 +1,4 @@
-"""All services of one server, bundled for the edges."""
+"""All services of one server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from uplift_server.core.http.source_addresses import SourceAddress
 from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
-from uplift_server.service.changes import Changes
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.deliveries import Deliveries
@@ -25,12 +24,10 @@ from uplift_server.service.members import Members
 from uplift_server.service.metrics import Metrics, MetricsSettings
 from uplift_server.service.operator_lists import OperatorLists
 from uplift_server.service.operator_overview import OperatorOverview
-from uplift_server.service.outbox import OutboxView
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import PortalLinks
 from uplift_server.service.readiness import Readiness
-from uplift_server.service.registration import Registrar, Resolve
-from uplift_server.service.registration_event import RegistrationEvents
+from uplift_server.service.registration import RegistrationEvents, Resolver, UrlChecker
 from uplift_server.service.replays import Replays
 from uplift_server.service.retention import Retention
 from uplift_server.service.secrets import Secrets
@@ -44,7 +41,7 @@ from uplift_server.store.encryption import Cipher
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the edges may ask for."""
+    """The services for the API and the dashboard."""
 
     context: ServiceContext
     authenticator: Authenticator
@@ -55,7 +52,7 @@ class Services:
     endpoints: Endpoints
     endpoint_states: EndpointStates
     endpoint_tests: EndpointTests
-    troubles: ProblemFinder
+    endpoint_problems: ProblemFinder
     secrets: Secrets
     events: Events
     deliveries: Deliveries
@@ -63,20 +60,18 @@ class Services:
     explanations: Explanations
     replays: Replays
     listening: Listening
-    fleet: OperatorOverview
-    roster: OperatorLists
+    operator_overview: OperatorOverview
+    operator_lists: OperatorLists
     traces: Traces
-    notices: OutboxView
     sessions: Sessions
     members: Members
     portal_links: PortalLinks
-    changes: Changes
     statistics: Statistics
     metrics: Metrics
     readiness: Readiness
     retention: Retention
     source_ips: Sequence[SourceAddress]
-    """The addresses that requests to endpoints come from."""
+    """The published egress IPs."""
 
     @classmethod
     def build(
@@ -85,14 +80,14 @@ class Services:
         *,
         cipher: Cipher,
         policy: AddressPolicy,
-        resolve: Resolve,
+        resolve: Resolver,
         source_ips: Sequence[str],
         listen_key: bytes,
-        entrance: DashboardLinks,
+        links: DashboardLinks,
         metrics: MetricsSettings | None = None,
     ) -> "Services":
-        """All of them over the same context."""
-        owned = Endpoints(context, cipher, Registrar(policy, resolve), RegistrationEvents(context))
+        """Build all services on one context."""
+        endpoints = Endpoints(context, cipher, UrlChecker(policy, resolve), RegistrationEvents(context))
         explanations, replays = Explanations(context), Replays(context)
         authenticator, readiness = Authenticator(context.cache), Readiness(context)
         return cls(
@@ -102,27 +97,23 @@ class Services:
             accounts=Accounts(context),
             keys=Keys(context),
             event_types=EventTypes(context),
-            endpoints=owned,
-            endpoint_states=EndpointStates(context, owned),
-            endpoint_tests=EndpointTests(context, owned),
-            troubles=ProblemFinder(context, owned),
-            secrets=Secrets(context, cipher, owned),
+            endpoints=endpoints,
+            endpoint_states=EndpointStates(context, endpoints),
+            endpoint_tests=EndpointTests(context, endpoints),
+            endpoint_problems=ProblemFinder(context, endpoints),
+            secrets=Secrets(context, cipher, endpoints),
             events=Events(context),
             deliveries=Deliveries(context),
             audit_log=AuditLog(context),
             explanations=explanations,
             replays=replays,
             listening=Listening(context, listen_key),
-            fleet=OperatorOverview(context, replays),
-            roster=OperatorLists(context),
+            operator_overview=OperatorOverview(context, replays),
+            operator_lists=OperatorLists(context),
             traces=Traces(context, explanations, replays),
-            notices=OutboxView(context),
-            sessions=Sessions(
-                context, entrance, Passwords(), SignInLimits(has_unknown_proxy=entrance.has_unknown_proxy)
-            ),
-            members=Members(context, entrance),
-            portal_links=PortalLinks(context, entrance),
-            changes=Changes(context),
+            sessions=Sessions(context, links, Passwords(), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)),
+            members=Members(context, links),
+            portal_links=PortalLinks(context, links),
             statistics=Statistics(context),
             metrics=Metrics(context, authenticator, readiness, metrics or MetricsSettings()),
             readiness=readiness,

@@ -1,7 +1,7 @@
-"""Signing in to the dashboard, and who is signed in.
+"""Sessions of the dashboard.
 
-A session is known by its cookie: 32 random bytes, of which the store has the digest. Whose it is is looked up for every
-request, so a role that was changed, a member who was removed and an operator's key that was revoked count at once.
+The cookie of a session is 32 random bytes. The store has only their digest. Each request looks up the session, so
+changed roles, removed members and revoked operator keys take effect at once.
 """
 
 from typing import Final, NamedTuple
@@ -18,10 +18,10 @@ from uplift_server.core.people.people import (
     is_session_expired,
 )
 from uplift_server.service.authentication import KEY_BYTES_MAX, digest_of
-from uplift_server.service.credentials import Credentials, new_session, note
+from uplift_server.service.credentials import Credentials, audit_member_action, new_session
 from uplift_server.service.errors import NotFound, Unauthorized
-from uplift_server.service.joining import NewIds, portal_member
-from uplift_server.service.principals import Holder, Principal
+from uplift_server.service.joining import NewIds, join_by_link
+from uplift_server.service.principals import Principal, PrincipalKind
 from uplift_server.service.visitors import Membership, Visitor
 from uplift_server.store import audit, people, sessions
 from uplift_server.store.contract import Transaction
@@ -34,7 +34,7 @@ __all__ = ["Membership", "Sessions", "Visitor"]
 _log = structlog.get_logger()
 COOKIE_CHARACTERS_MAX: Final = 100
 _WRONG_KEY: Final = "This is no operator's key (op_…), or it was revoked. Check that all of it was copied."
-_SPENT: Final = "This link was opened before, or is over: it works once, for a few minutes. Ask for a new one."
+_LINK_USED: Final = "This link was opened before, or is over: it works once, for a few minutes. Ask for a new one."
 
 
 class _Found(NamedTuple):
@@ -44,31 +44,31 @@ class _Found(NamedTuple):
 
 
 class Sessions(Credentials):
-    """What somebody at the sign-in page does, and somebody who is signed in with the session."""
+    """Begins, confirms and ends the sessions of visitors."""
 
     async def sign_in_operator(self, key: str, *, address: str | None) -> str:
-        """Begin a session of an operator; gives the cookie's text. Raises Unauthorized and RateLimited."""
+        """Sign an operator in, and return the session cookie. Raises Unauthorized and RateLimited."""
         found = self._operator_key(key, address)
-        return await self._context.carry_out(self._begin_operator(found, "key", address))
+        return await self._context.run_shielded(self._begin_operator(found, "key", address))
 
-    async def enter(self, token: str, *, address: str | None) -> str:
-        """Spend a one-time link; gives the cookie's text. Raises NotFound for one that is spent, over or none."""
+    async def open_link(self, token: str, *, address: str | None) -> str:
+        """Use a one-time link, and return the session cookie. Raises NotFound if it is used, expired or invalid."""
         link = await self._link(token)
         if link is None:
-            raise NotFound(_SPENT)
+            raise NotFound(_LINK_USED)
         if link.account_seq is None:
             key = self._context.cache.keys.get(link.key_digest or b"")
             if key is None:
-                raise NotFound(_SPENT)
-            return await self._context.carry_out(self._begin_operator(key, "link", address, link))
-        return await self._context.carry_out(self._enter_portal(link, address))
+                raise NotFound(_LINK_USED)
+            return await self._context.run_shielded(self._begin_operator(key, "link", address, link))
+        return await self._context.run_shielded(self._open_portal_link(link, address))
 
-    async def can_enter(self, token: str) -> bool:
-        """Whether a one-time link can still be spent, for the page that asks for it. Spends nothing."""
+    async def can_open_link(self, token: str) -> bool:
+        """Whether a one-time link is still valid. Does not use it."""
         return await self._link(token) is not None
 
     async def visitor(self, cookie: str | None) -> Visitor | None:
-        """Who is signed in with this cookie; None for nobody."""
+        """Return the visitor with this session cookie; None without a valid session."""
         if not cookie or len(cookie) > COOKIE_CHARACTERS_MAX:
             return None
         digest, now = digest_of(cookie.encode("utf-8", "replace")), self._context.now()
@@ -81,13 +81,13 @@ class Sessions(Credentials):
         return visitor
 
     async def confirm(self, visitor: Visitor, password: str, *, address: str | None) -> None:
-        """Give the password again (an operator: the operator's key). Raises Unauthorized, RateLimited and Busy."""
+        """Confirm the password, or the key of an operator. Raises Unauthorized, RateLimited and Busy."""
         if visitor.person is None:
             self._operator_key(password, address, visitor)
         elif visitor.person.email is None or visitor.person.password_hash is None:
             raise Unauthorized("You have no password here. Come again through a new link, and this is shown.")
         else:
-            await self._person(visitor.person.email, password, address, visitor=visitor)
+            await self._verify_password(visitor.person.email, password, address, visitor=visitor)
         now = self._context.now()
         await self._context.database.write(lambda c: sessions.confirm(c, visitor.session_id, now=now))
 
@@ -96,13 +96,13 @@ class Sessions(Credentials):
         await self._context.database.write(lambda c: sessions.end(c, visitor.session_id))
 
     async def sign_out_everywhere(self, visitor: Visitor) -> None:
-        """End all sessions of the person; of an operator, all that the same key is behind; of a guest, this one."""
+        """End all sessions of the person or the operator key. For a guest, end only this session."""
 
         def end(connection: Transaction) -> None:
             found = sessions.get(connection, visitor.session_id)
             sessions.end(connection, visitor.session_id)
             if visitor.person is not None:
-                # Guests are one person, and none of them signs the others out.
+                # All guests share one person, so a guest must not sign the others out.
                 if visitor.person.email is None:
                     return
                 sessions.end_of_person(connection, visitor.person.seq)
@@ -126,7 +126,7 @@ class Sessions(Credentials):
         return found
 
     async def _link(self, token: str) -> Link | None:
-        link_id = self._entrance.link_of(token)
+        link_id = self._links.link_of(token)
         if link_id is None:
             return None
         now = self._context.now()
@@ -146,33 +146,33 @@ class Sessions(Credentials):
             return True
 
         if not await self._context.database.write(begin):
-            raise NotFound(_SPENT)
+            raise NotFound(_LINK_USED)
         return cookie
 
-    async def _enter_portal(self, link: Link, address: str | None) -> str:
+    async def _open_portal_link(self, link: Link, address: str | None) -> str:
         cookie, now = self.new_cookie(), self._context.now()
-        fresh = NewIds(self._context.new_id(), self._context.new_id())
+        new_ids = NewIds(self._context.new_id(), self._context.new_id())
 
-        def enter(connection: Transaction) -> bool:
+        def use_link(connection: Transaction) -> bool:
             taken = sessions.take_link(connection, link.id, now=now)
             if taken is None:
                 return False
-            member = portal_member(connection, taken, fresh, now)
+            member = join_by_link(connection, taken, new_ids, now)
             session = new_session(
                 cookie, now, PORTAL_SESSION_TTL_MS, person_seq=member.person.seq, account_seq=member.account_seq
             )
             sessions.create(connection, session)
-            if member.id == fresh.member:
-                note(connection, member, "member.joined", "portal link", now, address)
-            note(connection, member, "member.signed_in", "portal link", now, address)
+            if member.id == new_ids.member:
+                audit_member_action(connection, member, "member.joined", "portal link", now, address)
+            audit_member_action(connection, member, "member.signed_in", "portal link", now, address)
             return True
 
         try:
-            entered = await self._context.database.write(enter)
+            opened = await self._context.database.write(use_link)
         except Conflict as error:
             raise NotFound(str(error)) from error
-        if not entered:
-            raise NotFound(_SPENT)
+        if not opened:
+            raise NotFound(_LINK_USED)
         return cookie
 
     def _visitor_of(self, found: _Found, cookie: str) -> Visitor | None:
@@ -181,11 +181,13 @@ class Sessions(Credentials):
             key = self._context.cache.keys.get(session.key_digest or b"")
             if key is None:
                 return None
-            holder = Principal(
-                Holder.OPERATOR_SESSION, key.id, None, frozenset(), key.name, confirmed_at=session.confirmed_at
+            operator = Principal(
+                PrincipalKind.OPERATOR_SESSION, key.id, None, frozenset(), key.name, confirmed_at=session.confirmed_at
             )
             accounts = self._context.cache.accounts_by_id
-            return Visitor(session.digest, None, (), session.confirmed_at, token, _operator=holder, _accounts=accounts)
+            return Visitor(
+                session.digest, None, (), session.confirmed_at, token, _operator=operator, _accounts=accounts
+            )
         memberships = tuple(
             Membership(account, place.role, place.member_id)
             for place in found.places
@@ -201,7 +203,7 @@ class Sessions(Credentials):
         try:
             await self._context.database.write(lambda c: sessions.touch(c, digest, now=now))
         except Unavailable:
-            # The page can be shown all the same; the next request tries again.
+            # The request does not need it, and the next one tries again.
             return
 
 

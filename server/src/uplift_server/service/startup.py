@@ -1,4 +1,4 @@
-"""What a server does before it answers: the catalog of a fresh database, the operator's key, and filling the memory."""
+"""Preparation of the database and the cache before the server accepts requests."""
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,16 +26,15 @@ from uplift_server.store.encryption import WrongSecretKey
 from uplift_server.store.records import ApiKey
 
 LOAD_ROWS: Final = 1000
-KEY_MARK: Final = "secret_key.fingerprint"
+FINGERPRINT: Final = "secret_key.fingerprint"
 _CONFIGURED_ID: Final = bytes(16)
 
 
-class KeyClaim(NamedTuple):
-    """What a process says that secrets on the database are sealed with."""
+class ProcessKey(NamedTuple):
+    """The encryption key of a process, as a fingerprint."""
 
     fingerprint: int
-    process: int
-    """Its number among those on the database."""
+    process_id: int
 
 
 class _Numbered(Protocol):
@@ -46,67 +45,67 @@ class _Numbered(Protocol):
 N = TypeVar("N", bound=_Numbered)
 
 
-async def begin(
+async def prepare(
     context: ServiceContext,
-    key_claim: KeyClaim,
+    process_key: ProcessKey,
     configured_operator_key: str | None,
     keep_key: Callable[[str], None] = lambda _: None,
 ) -> str | None:
-    """Get a database with its tables in place ready to serve, and the cache filled.
+    """Prepare a migrated database for requests, and fill the cache.
 
-    Gives the text of the first operator key if one had to be made: it can be shown only now. `keep_key` gets it
-    before it is in force, so that a start which is cut off leaves no key in force that nobody knows.
+    Returns the text of the first operator key if this creates it, because only now it can be shown. `keep_key` gets the
+    text before the key is stored, so that an interrupted start leaves no active key that is unknown.
 
-    Raises WrongSecretKey where a stored secret does not open, or a process that lives has another key to seal with, and
-    the store's Unavailable.
+    Raises WrongSecretKey if a stored secret cannot be decrypted or a live process has another encryption key, and the
+    store's Unavailable.
     """
     await _seed_catalog(context)
     if await context.database.read(database_identity.get) is None:
         await context.database.write(database_identity.ensure)
     await _load(context)
-    # First: a start that is refused may not have made the one key that all others go by.
-    await _claim_key(context, key_claim)
+    # Before the operator key: a start with the wrong encryption key must not create it.
+    await _check_encryption_key(context, process_key)
     return await _ensure_operator(context, configured_operator_key, keep_key)
 
 
-async def _claim_key(context: ServiceContext, key_claim: KeyClaim) -> None:
-    """Note which sealing key the servers on this database have, once the cache is filled.
+async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey) -> None:
+    """Store the fingerprint of the encryption key after the cache is filled.
 
-    What is sealed tells by itself whether the key is right. Where nothing is yet, two servers with a key each would
-    seal what no single key opens.
+    Encrypted values show whether the key is correct. In a database without any, the fingerprint keeps servers with
+    different keys apart. Raises WrongSecretKey.
     """
-    fingerprint, own = key_claim
-    if (await context.database.read(lambda c: server_values.get(c, [KEY_MARK]))).get(KEY_MARK) == fingerprint:
+    fingerprint, own_process_id = process_key
+    if (await context.database.read(lambda c: server_values.get(c, [FINGERPRINT]))).get(FINGERPRINT) == fingerprint:
         return
-    now, proven = context.now(), bool(context.cache.endpoints)
+    now, is_proved = context.now(), bool(context.cache.endpoints)
 
-    def claim(transaction: Transaction) -> bool:
-        noted = server_values.get(transaction, [KEY_MARK]).get(KEY_MARK)
+    def store_fingerprint(transaction: Transaction) -> bool:
+        stored = server_values.get(transaction, [FINGERPRINT]).get(FINGERPRINT)
         others = (
             each
             for each in processes.every(transaction)
-            if each.seq != own and not is_heartbeat_expired(each.seen_at, now)
+            if each.seq != own_process_id and not is_heartbeat_expired(each.seen_at, now)
         )
-        if noted not in (None, fingerprint) and not proven and any(others):
+        if stored not in (None, fingerprint) and not is_proved and any(others):
             return False
-        server_values.replace(transaction, KEY_MARK, {KEY_MARK: fingerprint})
+        server_values.replace(transaction, FINGERPRINT, {FINGERPRINT: fingerprint})
         return True
 
-    if not await context.database.write(claim):
+    if not await context.database.write(store_fingerprint):
         raise WrongSecretKey(
             "this UPLIFT_SECRET_KEY is not that of the servers that run on this database; give all of them the same"
         )
 
 
 async def _seed_catalog(context: ServiceContext) -> None:
-    """Put the built-in types into a database that never had any; later, the catalog is the operator's."""
+    """Add the built-in event types to a database that never had any."""
     now = context.now()
     database = context.database
     if await database.read(event_types.live) or await database.read(event_types.deleted):
         return
 
     def seed(transaction: Transaction) -> None:
-        # In one commit: a start that was cut off must not leave a part, which the next would take for a choice.
+        # In one commit: the next start would take a partial catalog for the operator's choice.
         for built_in in EVENT_TYPES:
             event_types.put(
                 transaction,
@@ -127,18 +126,20 @@ async def _seed_catalog(context: ServiceContext) -> None:
 async def _load(context: ServiceContext) -> None:
     database, cache = context.database, context.cache
     for event_type in await database.read(event_types.deleted):
-        # What is still to be delivered of them bears their names.
+        # Pending deliveries need the names of deleted types.
         cache.put_event_type(event_type)
         cache.drop_event_type(event_type.name)
     cache.load(
-        accounts=await _all(lambda after: database.read(lambda c: accounts.live(c, after=after, limit=LOAD_ROWS))),
-        keys=await _all(lambda after: database.read(lambda c: keys.live(c, after=after, limit=LOAD_ROWS))),
+        accounts=await _read_all(lambda after: database.read(lambda c: accounts.live(c, after=after, limit=LOAD_ROWS))),
+        keys=await _read_all(lambda after: database.read(lambda c: keys.live(c, after=after, limit=LOAD_ROWS))),
         event_types=await database.read(event_types.live),
-        endpoints=await _all(lambda after: database.read(lambda c: endpoints.live(c, after=after, limit=LOAD_ROWS))),
+        endpoints=await _read_all(
+            lambda after: database.read(lambda c: endpoints.live(c, after=after, limit=LOAD_ROWS))
+        ),
     )
 
 
-async def _all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
+async def _read_all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
     found: list[N] = []
     while True:
         page = await read(found[-1].seq if found else 0)
@@ -150,31 +151,31 @@ async def _all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
 async def _ensure_operator(
     context: ServiceContext, configured: str | None, keep_key: Callable[[str], None]
 ) -> str | None:
-    """Let the configured operator key in; without one, and if there is none yet, make one and give its text."""
+    """Activate the configured operator key, or create the first one and return its text."""
     cache, now = context.cache, context.now()
     if configured is not None:
-        # It stands in no table: changing the setting is enough to make the old one worthless, one that was made, too.
+        # Not stored, so that a changed setting revokes the old key, and a generated one, too.
         cache.set_operator_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in cache.keys.values()):
         return None
     text = new_key_text(OPERATOR_PREFIX, context.random_bytes(KEY_RANDOM_BYTES))
     keep_key(text)
-    made = _operator_key(0, context.new_id(), text, now)
+    new = _operator_key(0, context.new_id(), text, now)
 
     def create(transaction: Transaction) -> tuple[ApiKey, bool]:
         if earlier := keys.page(transaction, None, limit=1).items:
-            return earlier[0], False  # Of another process that began just now, and told it.
-        details = {"name": made.name}
-        audit.add(transaction, AuditEntry(None, now, SYSTEM, "key.created", ids.prefixed(ids.KEY, made.id), details))
+            return earlier[0], False  # Another process created one at the same time.
+        details = {"name": new.name}
+        audit.add(transaction, AuditEntry(None, now, SYSTEM, "key.created", ids.prefixed(ids.KEY, new.id), details))
         created = keys.create(
             transaction,
-            key_id=made.id,
+            key_id=new.id,
             account_seq=None,
-            name=made.name,
-            digest=made.digest,
-            ends_with=made.ends_with,
-            scopes=made.scopes,
+            name=new.name,
+            digest=new.digest,
+            ends_with=new.ends_with,
+            scopes=new.scopes,
             now=now,
         )
         return created, True

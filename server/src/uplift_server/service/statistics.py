@@ -1,6 +1,6 @@
-"""Numbers of an account, of its endpoints, and of all, for those who may read deliveries.
+"""Statistics of endpoints, accounts and the server.
 
-They are counted a second or two after what they tell of, and begin with the version of the program that first counted.
+They include an event or attempt after one or two seconds.
 """
 
 from collections.abc import Sequence
@@ -12,38 +12,37 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, refuse
+from uplift_server.service.rejections import not_found, require_valid
 from uplift_server.store import statistics
 
-HOURS_OF_LISTED: Final = 24
-"""Of each endpoint or account on a list."""
+HOURS_IN_LISTS: Final = 24
 
 
 class Statistics:
-    """What accounts and operators read of what was counted."""
+    """Reads statistics."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
     async def of_account(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
-        """The numbers of the caller's account, its deleted endpoints included. Raises AccountRequired."""
+        """Return the statistics of the caller's account, including deleted endpoints. Raises AccountRequired."""
         caller.require(Scope.DELIVERIES_READ)
-        refuse(problems)
-        return await self._one(statistics.Scope(caller.one_account(), 0), period)
+        require_valid(problems)
+        return await self._read_one(statistics.Scope(caller.require_account(), 0), period)
 
     async def of_endpoint(
         self, caller: Caller, endpoint: str, period: Period, *, problems: Sequence[Problem] = ()
     ) -> Series:
-        """The numbers of one endpoint. Raises NotFound."""
+        """Return the statistics of an endpoint. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
         scope = self._scope(caller, endpoint)
-        refuse(problems)
-        return await self._one(scope, period)
+        require_valid(problems)
+        return await self._read_one(scope, period)
 
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
-        """The last hours of a page's endpoints, hour by hour, by their ids: one read. Raises NotFound.
+        """Return the hourly statistics of the last day by endpoint ID, from one read. Raises NotFound.
 
-        One that this process does not know, since it was made elsewhere or deleted just now, has none.
+        They are empty for an endpoint that is not in the cache.
         """
         caller.require(Scope.DELIVERIES_READ)
         known = self._context.cache.endpoints_by_id
@@ -52,26 +51,26 @@ class Statistics:
             for endpoint in endpoints
             if (value := ids.parse_prefixed(ids.ENDPOINT, endpoint)) is None or value in known
         }
-        span = Span(HOURS_OF_LISTED, HOUR_MS)
-        none = series(span, self._context.now(), [])
-        return dict.fromkeys(endpoints, none) | await self._several(scopes, span)
+        span = Span(HOURS_IN_LISTS, HOUR_MS)
+        empty = series(span, self._context.now(), [])
+        return dict.fromkeys(endpoints, empty) | await self._read(scopes, span)
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
-        """The same of accounts, for operators."""
+        """Return the hourly statistics of the last day by account ID, for operators."""
         caller.require_operator()
         scopes = {account: self._scope_of_account(account) for account in accounts}
-        return await self._several(scopes, Span(HOURS_OF_LISTED, HOUR_MS))
+        return await self._read(scopes, Span(HOURS_IN_LISTS, HOUR_MS))
 
-    async def fleet(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
-        """The numbers of all accounts together, for operators."""
+    async def of_all_accounts(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
+        """Return the statistics of all accounts in total, for operators."""
         caller.require_operator()
-        refuse(problems)
-        return await self._one(statistics.FLEET, period)
+        require_valid(problems)
+        return await self._read_one(statistics.FLEET, period)
 
-    async def _one(self, scope: statistics.Scope, period: Period) -> Series:
-        return (await self._several({"": scope}, period.span))[""]
+    async def _read_one(self, scope: statistics.Scope, period: Period) -> Series:
+        return (await self._read({"": scope}, period.span))[""]
 
-    async def _several(self, scopes: dict[str, statistics.Scope], span: Span) -> dict[str, Series]:
+    async def _read(self, scopes: dict[str, statistics.Scope], span: Span) -> dict[str, Series]:
         now = self._context.now()
         since = span.starts(now)[0]
         found = await self._context.database.read(lambda c: statistics.by_hour(c, scopes.values(), since=since))

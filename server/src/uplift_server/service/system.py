@@ -1,4 +1,4 @@
-"""The server itself, for its operators: what it is, how it is configured, what it can find out of its machine."""
+"""The server for operators: version, configuration and checks of the machine."""
 
 import asyncio
 import contextlib
@@ -12,50 +12,50 @@ from typing import Final
 from uplift_server import __version__
 from uplift_server.config import Config, DescribedSetting, describe
 from uplift_server.core.operations.findings import Finding
-from uplift_server.service.diagnostics import examine_beside
+from uplift_server.service.diagnostics import environment_findings
 from uplift_server.service.errors import Busy
 from uplift_server.service.principals import Caller
 from uplift_server.store import schema_version
 
-EXAMINE_SECONDS: Final = 8.0
-"""How long a caller waits for checks, of which some wait for others; what is found by then is told."""
-FILES: Final = ("", "-wal")
-"""What a database's files are called, after its path."""
+CHECKS_WAIT_SECONDS: Final = 8.0
+"""How long a request waits for the checks before it returns the findings so far."""
+DATABASE_SUFFIXES: Final = ("", "-wal")
+"""The suffixes of the files of a SQLite database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a server is. Sizes are bytes; `started_at` is Unix ms."""
+    """Facts about the server. Sizes are bytes, `started_at` is Unix ms."""
 
     version: str
     python: str
     revision: str
-    """Of the database's schema."""
+    """The revision of the database schema."""
     started_at: int
     database: str
     database_bytes: int | None
-    """With what is not merged into the file yet; of PostgreSQL's it knows nothing."""
+    """The size including the write-ahead log. None on PostgreSQL."""
     settings: Sequence[DescribedSetting]
-    """As this process was started with; secrets are masked."""
+    """The settings of this process. Secrets are masked."""
 
 
 def database_bytes(path: Path) -> int:
-    """The size of a SQLite database, with what is not merged into the file yet."""
-    files = [path.with_name(path.name + end) for end in FILES]
+    """Return the size of a SQLite database, including its write-ahead log."""
+    files = [path.with_name(path.name + suffix) for suffix in DATABASE_SUFFIXES]
     return sum(each.stat().st_size for each in files if each.exists())
 
 
 class System:
-    """One server, as its operators ask for it. `started_at` is Unix ms."""
+    """Describes and checks the server. `started_at` is Unix ms."""
 
     def __init__(self, config: Config, started_at: int) -> None:
         self._config = config
         self._started_at = started_at
-        self._examined: asyncio.Event | None = None
-        """Of the latest examination: set once it is over."""
+        self._checks_done: asyncio.Event | None = None
+        """Set at the end of the latest checks."""
 
     def facts(self, caller: Caller) -> Facts:
-        """What it is, and how it is configured."""
+        """Return facts about the server and its configuration."""
         caller.require_operator()
         return Facts(
             __version__,
@@ -67,33 +67,33 @@ class System:
             describe(self._config),
         )
 
-    async def examine(self, caller: Caller) -> list[Finding]:
-        """What `doctor` can tell beside a server that runs, as far as it is known in time.
+    async def run_checks(self, caller: Caller) -> list[Finding]:
+        """Run the checks of `doctor` that are possible in a running server. Return the findings so far after a timeout.
 
-        Raises Busy while an earlier examination still waits for something.
+        Raises Busy if earlier checks are still running.
         """
         caller.require_operator()
-        if self._examined is not None and not self._examined.is_set():
+        if self._checks_done is not None and not self._checks_done.is_set():
             raise Busy("An examination goes on already, and waits for an answer. Try again in a moment.")
         found: list[Finding] = []
         loop, done = asyncio.get_running_loop(), asyncio.Event()
-        self._examined = done
+        self._checks_done = done
 
-        def examine() -> None:
+        def check() -> None:
             try:
-                for finding in examine_beside(self._config):
-                    found.append(finding)  # noqa: PERF402 - what is found so far counts if the rest comes too late
+                for finding in environment_findings(self._config):
+                    found.append(finding)  # noqa: PERF402 - a timeout returns the findings so far
             finally:
-                # By then the process may be about to stop.
+                # The event loop may be closed.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(done.set)
 
-        # A thread that waits for a dead name server must not hold up the stop of the process.
-        threading.Thread(target=examine, name="examination", daemon=True).start()
+        # A daemon thread: one that waits for a DNS server must not delay the end of the process.
+        threading.Thread(target=check, name="checks", daemon=True).start()
         try:
-            async with asyncio.timeout(EXAMINE_SECONDS):
+            async with asyncio.timeout(CHECKS_WAIT_SECONDS):
                 await done.wait()
         except TimeoutError:
-            text = f"not all is known after {EXAMINE_SECONDS:.0f} s: something does not answer"
+            text = f"not all is known after {CHECKS_WAIT_SECONDS:.0f} s: something does not answer"
             return [*found, Finding("examination", "warn", text, "run `uplift-server doctor`, which waits for it")]
         return found

@@ -1,4 +1,4 @@
-"""Accepting events while traces are on: each is noted with the span it was sent in."""
+"""Ingest of events with tracing."""
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -12,43 +12,45 @@ from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import Acceptor
 from uplift_server.delivery.ports import Clock
 from uplift_server.observe.trace_records import AcceptedEvent
-from uplift_server.service.ingest import Answer, Incoming, Ingest
+from uplift_server.service.ingest import AcceptFuture, Incoming, Ingest
 from uplift_server.service.principals import Caller
 
 TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
-"""The header of the request that is being served."""
-Note = Callable[[int, AcceptedEvent, str | None], None]
+"""The `traceparent` header of the current request."""
+Record = Callable[[int, AcceptedEvent, str | None], None]
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_US: Final = 1_000
 
 
 class TracedIngest(Ingest):
-    """See Ingest. `note` is told of every event once it is stored: its number, what is traced of it, the header."""
+    """An Ingest that calls `record` for each stored event, with its number, its trace data and the header."""
 
-    def __init__(self, cache: EndpointCache, acceptor: Acceptor, clock: Clock, note: Note) -> None:
+    def __init__(self, cache: EndpointCache, acceptor: Acceptor, clock: Clock, record: Record) -> None:
         super().__init__(cache, acceptor, clock)
-        self._note = note
+        self._record = record
 
-    def one(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> Answer:
-        """See Ingest."""
+    def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
+        """Accept an event, and record its trace."""
         began = self._now()
-        return self._traced(super().one(account_seq, event, problems), account_seq, [event], began)
+        return self._traced(super().accept(account_seq, event, problems), account_seq, [event], began)
 
-    async def batch(self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()) -> Answer:
-        """See Ingest."""
+    async def accept_batch(
+        self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()
+    ) -> AcceptFuture:
+        """Accept all events or none, and record their traces."""
         began = self._now()
-        return self._traced(await super().batch(caller, events, problems), caller.account_seq, events, began)
+        return self._traced(await super().accept_batch(caller, events, problems), caller.account_seq, events, began)
 
     def _now(self) -> tuple[int, int]:
-        """Unix time in ns, to the ms, and a finer clock in ns that begins anywhere."""
+        """Return Unix time in ns, with the precision of ms, and a monotonic clock in ns."""
         return self._clock.wall_ms() * _NS_PER_MS, self._clock.monotonic_us() * _NS_PER_US
 
     def _traced(
-        self, answer: Answer, account_seq: int | None, events: Sequence[Incoming], began: tuple[int, int]
-    ) -> Answer:
+        self, future: AcceptFuture, account_seq: int | None, events: Sequence[Incoming], began: tuple[int, int]
+    ) -> AcceptFuture:
         accounts = [event.account or self._account_text(account_seq) for event in events]
-        answer.add_done_callback(partial(self._stored, events, accounts, began, TRACEPARENT.get()))
-        return answer
+        future.add_done_callback(partial(self._stored, events, accounts, began, TRACEPARENT.get()))
+        return future
 
     def _account_text(self, account_seq: int | None) -> str:
         account = self._cache.accounts.get(account_seq or 0)
@@ -60,11 +62,11 @@ class TracedIngest(Ingest):
         accounts: Sequence[str],
         began: tuple[int, int],
         traceparent: str | None,
-        answer: Answer,
+        future: AcceptFuture,
     ) -> None:
-        if answer.cancelled() or answer.exception() is not None:
+        if future.cancelled() or future.exception() is not None:
             return
-        stored = answer.result()
+        stored = future.result()
         if not isinstance(stored, list):
             return
         began_at, since = began
@@ -74,4 +76,4 @@ class TracedIngest(Ingest):
             traced = AcceptedEvent(
                 appended.id, event.type or "", account, began_at, ended_at, sender_span, appended.duplicate
             )
-            self._note(appended.seq, traced, traceparent)
+            self._record(appended.seq, traced, traceparent)

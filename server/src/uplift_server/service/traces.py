@@ -1,4 +1,4 @@
-"""From any id to what became of it: accepted, matched, deliveries, attempts. For operators, across accounts."""
+"""Traces of events for operators, across accounts: acceptance, matches, deliveries and attempts by any ID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,65 +9,65 @@ from uplift_server.core.deliveries.explanations import DeliveryExplanation
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service.context import Listing, ServiceContext
-from uplift_server.service.explanations import Explained, Explanations, Owed
+from uplift_server.service.explanations import Explained, ExplainedDelivery, Explanations
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import Replays, ShownReplay
-from uplift_server.service.waiting_reasons import ShownDelivery, shown
+from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries
 from uplift_server.store import accounts, deliveries, endpoints, events, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Endpoint, Event, EventFilter
 
 EVENTS_MAX: Final = 5
-"""How many events of different accounts that have the same id are traced."""
+"""Limit of traced events with the same ID in different accounts."""
 DELIVERIES_MAX: Final = 25
-"""How many deliveries of one event are shown with their attempts; all are counted."""
+"""Limit of deliveries of one event that are shown with their attempts."""
 ATTEMPTS_MAX: Final = 20
-LATEST: Final = 10
-"""How many of its latest deliveries or events stand with an endpoint or an account."""
+LATEST_MAX: Final = 10
+"""Limit of the latest deliveries of an endpoint, or events of an account."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedDelivery:
-    """A delivery, how it stands in words, its attempts, newest first, and where it goes."""
+    """A delivery with its explanation, endpoint and attempts."""
 
     shown: ShownDelivery
     why: DeliveryExplanation
     endpoint: LiveEndpoint | None
-    """None: it was deleted."""
+    """None if it was deleted."""
     attempts: Sequence[Attempt]
-    """The newest ATTEMPTS_MAX."""
+    """Newest first, up to ATTEMPTS_MAX."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedEvent:
-    """An event, what was owed because of it, and why nothing was to the account's other endpoints."""
+    """An event with its deliveries, and why other endpoints of the account have none."""
 
     event: Event
     account: Account | None
-    """None: it was deleted."""
+    """None if it was deleted."""
     deliveries: Sequence[TracedDelivery]
-    """DELIVERIES_MAX of them, the one asked for before the others."""
-    owed: int
-    """How many deliveries there are."""
+    """Up to DELIVERIES_MAX, the requested one first."""
+    delivery_count: int
+    """The number of all deliveries."""
     removed: Sequence[Explained]
-    """Whose deliveries were removed before the event: as many as an overview tells of."""
+    """Endpoints whose deliveries were removed before the event, up to the limit of an overview."""
     removed_count: int
     others: Sequence[Explained]
-    """As many as an overview explains."""
+    """Endpoints that never had a delivery, up to the limit of an overview."""
     others_count: int
     urls: Mapping[str, str]
-    """The URLs of the endpoints in `removed` and `others`, by id."""
+    """The URLs of the endpoints in `removed` and `others`, by ID."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedEndpoint:
-    """An endpoint and the latest that was owed to it."""
+    """An endpoint and its latest deliveries."""
 
     record: Endpoint
     live: LiveEndpoint | None
-    """None: it was deleted."""
+    """None if it was deleted."""
     account: Account | None
-    """None: it was deleted."""
+    """None if it was deleted."""
     latest: Sequence[ShownDelivery]
 
 
@@ -83,31 +83,31 @@ class TracedAccount:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All that a text may stand for."""
+    """The objects that match a text."""
 
     events: Sequence[TracedEvent] = ()
     endpoint: TracedEndpoint | None = None
     account: TracedAccount | None = None
     replay: ShownReplay | None = None
     delivery: str | None = None
-    """The delivery that was asked for among an event's."""
+    """The ID of the requested delivery."""
 
     @property
     def found(self) -> bool:
-        """Whether there is anything."""
+        """Whether the trace contains an object."""
         return bool(self.events) or any((self.endpoint, self.account, self.replay))
 
 
 class Traces:
-    """Finds whatever has an id."""
+    """Finds objects by ID."""
 
-    def __init__(self, context: ServiceContext, explanations: Explanations, owned: Replays) -> None:
+    def __init__(self, context: ServiceContext, explanations: Explanations, replays: Replays) -> None:
         self._context = context
         self._explanations = explanations
-        self._replays = owned
+        self._replays = replays
 
     async def find(self, caller: Caller, text: str) -> Trace:
-        """What an id, or the idempotency key of events, stands for; an empty trace where that is nothing."""
+        """Return the trace of an ID or of an idempotency key of events. It is empty without a match."""
         caller.require_operator()
         read = self._context.database.read
         event_id, delivery = _event_of(text)
@@ -123,7 +123,7 @@ class Traces:
             return await self._of_account(value)
         if value is not None and prefix == ids.REPLAY:
             replay = await read(lambda c: replays.get(c, None, value))
-            return Trace(replay=None if replay is None else self._replays.shown(replay))
+            return Trace(replay=None if replay is None else self._replays.show(replay))
         if not 0 < len(text) <= IDEMPOTENCY_KEY_CHARACTERS_MAX:
             return Trace()
         return await self._of_events(caller, await read(lambda c: events.find_under_key(c, text, limit=EVENTS_MAX)))
@@ -131,25 +131,27 @@ class Traces:
     async def _of_events(self, caller: Caller, found: Sequence[Event], delivery: str | None = None) -> Trace:
         traced = [await self._of_event(caller, event, delivery) for event in found]
         if delivery is not None:
-            # Of an id that several accounts have, the endpoint tells which event is meant.
+            # If several accounts have an event with this ID, the endpoint identifies the event.
             traced = [each for each in traced if any(_id(one.shown.delivery) == delivery for one in each.deliveries)]
         return Trace(events=traced, delivery=delivery)
 
     async def _of_event(self, caller: Caller, event: Event, delivery: str | None) -> TracedEvent:
-        acting = replace(caller, account_seq=event.account_seq)
-        about = await self._explanations.overview(acting, ids.uuid_text(event.id), Listing(DELIVERIES_MAX))
-        owed = sorted(about.owed.items, key=lambda each: _id(each.shown.delivery) != delivery)
-        if delivery is not None and not any(_id(each.shown.delivery) == delivery for each in owed):
-            owed[:0] = await self._asked_for(acting, event, delivery)
-        attempts = await self._context.database.read(lambda c: _attempts(c, [each.shown.delivery for each in owed]))
+        account_caller = replace(caller, account_seq=event.account_seq)
+        about = await self._explanations.overview(account_caller, ids.uuid_text(event.id), Listing(DELIVERIES_MAX))
+        explained = sorted(about.deliveries.items, key=lambda each: _id(each.shown.delivery) != delivery)
+        if delivery is not None and not any(_id(each.shown.delivery) == delivery for each in explained):
+            explained[:0] = await self._requested(account_caller, event, delivery)
+        attempts = await self._context.database.read(
+            lambda c: _attempts(c, [each.shown.delivery for each in explained])
+        )
         cache = self._context.cache
         live = {each.id_text: each.record.url for each in cache.endpoints_of(event.account_seq)}
         return TracedEvent(
             event,
             cache.accounts.get(event.account_seq),
             [
-                TracedDelivery(shown, why, cache.endpoints.get(shown.delivery.endpoint_seq), made)
-                for (shown, why), made in zip(owed, attempts, strict=True)
+                TracedDelivery(shown, why, cache.endpoints.get(shown.delivery.endpoint_seq), of_delivery)
+                for (shown, why), of_delivery in zip(explained, attempts, strict=True)
             ],
             sum(event.deliveries.values()),
             about.removed,
@@ -159,15 +161,19 @@ class Traces:
             {each.endpoint: live[each.endpoint] for each in (*about.removed, *about.others) if each.endpoint in live},
         )
 
-    async def _asked_for(self, acting: Caller, event: Event, delivery: str) -> list[Owed]:
-        """A delivery of an event that has too many to show them all; none if it has no such one."""
+    async def _requested(self, account_caller: Caller, event: Event, delivery: str) -> list[ExplainedDelivery]:
+        """Return the requested delivery of an event with more than DELIVERIES_MAX deliveries, if it exists."""
         parts = ids.parse_delivery_id(delivery)
-        assert parts is not None, "it was made from parts"
+        assert parts is not None, "`_event_of` built the ID"
         found = await self._context.database.read(lambda c: deliveries.find(c, event.account_seq, *parts))
-        last = await self._context.database.read(lambda c: [each for made in _attempts(c, found) for each in made[:1]])
+        last = await self._context.database.read(
+            lambda c: [each for attempts in _attempts(c, found) for each in attempts[:1]]
+        )
         return [
-            Owed(each, await self._explanations.of_delivery(acting, each, last[0] if last else None))
-            for each in shown(self._context, found)
+            ExplainedDelivery(
+                each, await self._explanations.of_delivery(account_caller, each, last[0] if last else None)
+            )
+            for each in show_deliveries(self._context, found)
         ]
 
     async def _of_endpoint(self, endpoint_id: bytes) -> Trace:
@@ -175,8 +181,8 @@ class Traces:
             record = endpoints.get_even_deleted(connection, endpoint_id)
             if record is None:
                 return None
-            wanted = DeliveryFilter(endpoint_seq=record.seq)
-            return record, deliveries.page(connection, record.account_seq, wanted, limit=LATEST).items
+            filters = DeliveryFilter(endpoint_seq=record.seq)
+            return record, deliveries.page(connection, record.account_seq, filters, limit=LATEST_MAX).items
 
         found = await self._context.database.read(read)
         if found is None:
@@ -184,14 +190,14 @@ class Traces:
         record, latest = found
         cache = self._context.cache
         live, account = cache.endpoints_by_id.get(endpoint_id), cache.accounts.get(record.account_seq)
-        return Trace(endpoint=TracedEndpoint(record, live, account, shown(self._context, latest)))
+        return Trace(endpoint=TracedEndpoint(record, live, account, show_deliveries(self._context, latest)))
 
     async def _of_account(self, account_id: bytes) -> Trace:
         def read(connection: Transaction) -> tuple[Account, list[Event]] | None:
             account = accounts.get_even_deleted(connection, account_id)
             if account is None:
                 return None
-            return account, events.page(connection, account.seq, EventFilter(), limit=LATEST).items
+            return account, events.page(connection, account.seq, EventFilter(), limit=LATEST_MAX).items
 
         found = await self._context.database.read(read)
         if found is None:
@@ -203,7 +209,7 @@ class Traces:
 
 
 def _event_of(text: str) -> tuple[bytes | None, str | None]:
-    """The event id in an event's, a delivery's or an attempt's id, and the delivery's id where it is one of these."""
+    """Return the event ID in the ID of an event, delivery or attempt, and the delivery ID for the last two."""
     event_id = ids.parse_uuid(text)
     if event_id is not None:
         return event_id, None
@@ -215,9 +221,9 @@ def _id(delivery: Delivery) -> str:
     return ids.delivery_id(delivery.event_id, delivery.endpoint_id)
 
 
-def _attempts(connection: Transaction, owed: Sequence[Delivery]) -> list[list[Attempt]]:
-    """The newest attempts of each."""
+def _attempts(connection: Transaction, of: Sequence[Delivery]) -> list[list[Attempt]]:
+    """Return the newest attempts of each delivery."""
     return [
         deliveries.page_of_attempts(connection, each.event_seq, each.endpoint_seq, limit=ATTEMPTS_MAX).items
-        for each in owed
+        for each in of
     ]

@@ -6,16 +6,16 @@ from typing import Final
 from uplift_server.core.limits import UNFINISHED_BODIES_BYTES_MAX, UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX
 from uplift_server.service.errors import Busy, RateLimited
 
-STRANGER: Final = 0
-"""The sender of all visitors who are not signed in. No account has this number."""
+ANONYMOUS: Final = 0
+"""The sender of all requests to the dashboard without a session. No account has this number."""
 _TRY_AGAIN: Final = "Send fewer at the same time, or try again after `Retry-After` seconds."
 
 
 class UnfinishedBodies:
-    """The bytes reserved for unfinished bodies, by sender: an account, None for operators, or STRANGER.
+    """The bytes reserved for unfinished bodies, by sender: an account, None for operators, or ANONYMOUS.
 
-    Operators, accounts and strangers have UNFINISHED_BODIES_BYTES_MAX each. Accounts therefore take no room from the
-    operators, who send the events of all accounts.
+    Operators, accounts and anonymous senders have UNFINISHED_BODIES_BYTES_MAX each. Therefore, accounts cannot use up
+    the capacity of operators, who send the events of all accounts.
     """
 
     def __init__(self) -> None:

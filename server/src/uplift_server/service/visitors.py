@@ -1,4 +1,4 @@
-"""Whoever is signed in to the dashboard, and for which accounts they act."""
+"""Visitors of the dashboard: people who are signed in, and the accounts they can use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from uplift_server.store.records import Account, Person
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One of the accounts that somebody who is signed in may see."""
+    """An account that a visitor can use."""
 
     account: Account
     role: Role
@@ -23,38 +23,38 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Whoever is signed in."""
+    """A person who is signed in."""
 
     session_id: bytes
     person: Person | None
-    """None: an operator."""
+    """None for an operator."""
     memberships: tuple[Membership, ...]
     confirmed_at: int | None
-    """When the password was given last (Unix ms)."""
+    """When the person last entered the password (Unix ms)."""
     csrf_token: str
-    """What every form of this session carries."""
+    """The token that each form of this session contains."""
     is_portal: bool = False
-    """Whether a portal link let them in, perhaps into a frame of the operator's own site."""
+    """Whether the session began with a portal link, and may be in a frame of the operator's site."""
     _operator: Principal | None = field(default=None, repr=False)
     _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
-    """All accounts by their ids, for operators."""
+    """All accounts by ID, for operators."""
 
     @property
     def name(self) -> str:
-        """By what pages call them."""
+        """The name that pages show."""
         return self.person.title if self.person is not None else "operator"
 
     @property
     def has_password(self) -> bool:
-        """Whether there is something to give where confirmation is wanted; an operator gives the operator's key."""
+        """Whether the visitor has a password, or an operator key, to confirm."""
         return self.person is None or self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:
-        """Whether secrets may be shown now (Unix ms), without asking for the password again."""
+        """Whether the last confirmation still allows showing secrets."""
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
-        """Acts for an account (its public id). Raises NotFound, also for one that is none of theirs."""
+        """Return the caller for an account, by public ID. Raises NotFound, also without access to the account."""
         account_id = parse_id(ids.ACCOUNT, account, "account")
         if self._operator is not None:
             found = self._accounts.get(account_id)
@@ -66,12 +66,12 @@ class Visitor:
         raise not_found("account", account)
 
     def operator(self, address: str | None) -> Caller:
-        """Spans all accounts. Raises NotFound for members."""
+        """Return the caller for all accounts. Raises NotFound for members."""
         if self._operator is None:
             raise NotFound("There is no such page.")
         return Caller(self._operator, None, address)
 
     def _member(self, membership: Membership) -> Principal:
-        assert self.person is not None, "operators are members of nothing"
+        assert self.person is not None, "operators have no memberships"
         name, account_seq = self.person.title, membership.account.seq
         return Principal.of_member(membership.member_id, account_seq, membership.role, name, self.confirmed_at)

@@ -1,4 +1,4 @@
-"""What pending deliveries wait for, as far as the database and the memory of this process tell."""
+"""Why pending deliveries wait, by the database and the memory of this process."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,16 +10,16 @@ from uplift_server.store.records import Delivery, Page
 
 
 class ShownDelivery(NamedTuple):
-    """A delivery with what it waits for; None: an attempt is in flight, or it is not pending."""
+    """A delivery and why it waits. None if an attempt is in flight or it is not pending."""
 
     delivery: Delivery
     waiting: Waiting | None = None
     next_probe_at: int | None = None
-    """When its endpoint is tried next, while that is only probed (Unix ms)."""
+    """When the next probe is due, while the circuit breaker of its endpoint is open (Unix ms)."""
 
 
-def shown(context: ServiceContext, found: Sequence[Delivery]) -> list[ShownDelivery]:
-    """Deliveries with what each waits for."""
+def show_deliveries(context: ServiceContext, found: Sequence[Delivery]) -> list[ShownDelivery]:
+    """Return deliveries with the reasons why they wait."""
     engine, now_ms = context.engine, context.now()
 
     def show(delivery: Delivery) -> ShownDelivery:
@@ -29,7 +29,7 @@ def shown(context: ServiceContext, found: Sequence[Delivery]) -> list[ShownDeliv
         if not delivery.leased:
             waiting = waiting_for(due_at=delivery.due_at, next_probe_at=probe_at, now_ms=now_ms)
             return ShownDelivery(delivery, waiting, probe_at)
-        # A lease does not say yet that an attempt is in flight: most of what is leased waits for its turn in memory.
+        # Most leased deliveries wait in memory and are not in flight.
         in_memory = engine.status.waiting_events(delivery.endpoint_seq)
         if in_memory is None:
             return ShownDelivery(delivery, Waiting(WaitingFor.WORKER, None), probe_at)
@@ -40,6 +40,6 @@ def shown(context: ServiceContext, found: Sequence[Delivery]) -> list[ShownDeliv
     return [show(each) for each in found]
 
 
-def shown_page(context: ServiceContext, page: Page[Delivery]) -> Page[ShownDelivery]:
-    """A page of deliveries with what each waits for."""
-    return Page(shown(context, page.items), page.next_key)
+def show_page(context: ServiceContext, page: Page[Delivery]) -> Page[ShownDelivery]:
+    """Return a page of deliveries with the reasons why they wait."""
+    return Page(show_deliveries(context, page.items), page.next_key)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import AccountChange, AccountNew, Paging
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import account_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import AccountView, Listed
@@ -24,7 +24,7 @@ async def create_account(
 ) -> AccountView:
     """For operators."""
     account, repeated = await services.accounts.create(
-        caller, AccountDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller, AccountDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=repeated)
     return account_view(account)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import EndpointEnabling, EndpointTest, Nothing
-from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import attempt_view, delivery_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.endpoints import view_of
@@ -61,7 +61,11 @@ async def test_endpoint(
     """Scope `endpoints:write`. Sends one event to this endpoint, now and once, whatever its state; never counts for
     health."""
     trial = await services.endpoint_tests.send(
-        caller, endpoint, sent.given.get("type"), repeat=repeat_of(request, sent), problems=sent.problems
+        caller,
+        endpoint,
+        sent.given.get("type"),
+        idempotency_key=key_of(request, sent),
+        problems=sent.problems,
     )
     mark_repeated(response, repeated=trial.repeated)
     if trial.attempt is None:

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesAsked, EndpointNew, EndpointsAsked
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import delivery_view, endpoint_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.deliveries import query_of
 from uplift_server.api.views import DeliveryView, EndpointView, Listed
 from uplift_server.core import ids
-from uplift_server.service.endpoints import EndpointDraft, Shown
+from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 
@@ -28,7 +28,10 @@ async def create_endpoint(
 ) -> EndpointView:
     """Scope `endpoints:write`. `secret` is shown this once; the endpoint gets a `webhook.created` event."""
     shown = await services.endpoints.create(
-        caller, EndpointDraft.of_fields(sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller,
+        EndpointDraft.from_fields(sent.given),
+        idempotency_key=key_of(request, sent),
+        problems=sent.problems,
     )
     mark_repeated(response, repeated=shown.repeated)
     return view_of(services, caller, shown)
@@ -56,7 +59,7 @@ async def change_endpoint(
 ) -> EndpointView:
     """Scope `endpoints:write`. What is left out stays; the change holds for the next attempt."""
     shown = await services.endpoints.update(
-        caller, endpoint, EndpointDraft.of_fields(sent.given), problems=sent.problems
+        caller, endpoint, EndpointDraft.from_fields(sent.given), problems=sent.problems
     )
     return view_of(services, caller, shown)
 
@@ -83,7 +86,7 @@ async def list_endpoint_deliveries(
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
 
 
-def view_of(services: Services, caller: Caller, shown: Shown) -> EndpointView:
+def view_of(services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
     """An endpoint; with its account where the caller sees those of many."""
     owner = services.context.cache.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
     return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import KeyNew, Paging
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import key_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import KeyView, Listed
@@ -25,7 +25,11 @@ async def create_key(
 ) -> KeyView:
     """For operators. `key`, the text to use, is shown this once."""
     key, text = await services.keys.create(
-        caller, account, KeyDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller,
+        account,
+        KeyDraft(**sent.given),
+        idempotency_key=key_of(request, sent),
+        problems=sent.problems,
     )
     mark_repeated(response, repeated=text is None)
     return key_view(key, account, text)

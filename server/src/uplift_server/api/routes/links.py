@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import LinkNew, Nothing
 from uplift_server.api.people_rendering import link_view
-from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, key_of
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import LinkView
 from uplift_server.service.portal_links import LinkDraft
@@ -25,7 +25,11 @@ async def create_portal_link(
 ) -> LinkView:
     """For operators. Whoever opens it is signed in to the account's pages, once and for twelve hours."""
     link = await services.portal_links.create(
-        caller, account, LinkDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller,
+        account,
+        LinkDraft(**sent.given),
+        idempotency_key=key_of(request, sent),
+        problems=sent.problems,
     )
     mark_repeated(response, repeated=link.repeated)
     return link_view(link)
@@ -41,7 +45,7 @@ async def create_sign_in_link(
 ) -> LinkView:
     """For operators. Whoever opens it is signed in as an operator, once, as long as the key that made it is good."""
     link = await services.portal_links.create_for_operator(
-        caller, repeat=repeat_of(request, sent), problems=sent.problems
+        caller, idempotency_key=key_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=link.repeated)
     return link_view(link)

@@ -12,7 +12,7 @@ from uplift_server.api.bodies import ListenSessionNew, ListenTestNew, Paging
 from uplift_server.api.guard import answer
 from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
 from uplift_server.api.problems import refusal_of
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView, ListenTestView
@@ -48,7 +48,7 @@ async def create_listen_session(
     `uplift listen` does this. The secret is that of all sessions made with the same key.
     """
     shown = await services.listening.create(
-        caller, ListenDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller, ListenDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=shown.repeated)
     return listen_session_view(shown, spans=caller.spans_accounts)
@@ -80,7 +80,7 @@ async def list_listen_answers(
     services: ServicesOf, caller: CallerOf, session: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[ListenAnswerView]:
     """Scope `listen`; newest first, the last thousand."""
-    page = await services.listening.answers(caller, session, asked.values.listing(), problems=asked.problems)
+    page = await services.listening.responses(caller, session, asked.values.listing(), problems=asked.problems)
     return listed(page, listen_answer_view, services.context.cursors)
 
 
@@ -167,12 +167,12 @@ async def _receive(websocket: WebSocket, listening: Listening, stream: Stream) -
         if answer is None:
             await websocket.close(NOT_AN_ANSWER, "this is no answer to an event")
             return
-        listening.take_answer(stream, answer)
+        listening.record_response(stream, answer)
 
 
 def _header(listening: Listening, stream: Stream, handed: Handed) -> dict[str, object]:
     return {
-        "place": listening.place_of(handed),
+        "place": listening.position_of(handed),
         "event": ids.uuid_text(handed.event_id),
         "type": handed.type,
         "created_at": format_timestamp(handed.created_at),

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import MemberChange, MemberNew, Nothing, Paging
 from uplift_server.api.people_rendering import invitation_view, link_view, member_view
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import InvitationView, LinkView, Listed, MemberView
-from uplift_server.service.fields import UNSET
 from uplift_server.service.members import InvitationDraft
+from uplift_server.service.requests import UNSET
 
 router = APIRouter(tags=["Accounts"])
 
@@ -38,7 +38,11 @@ async def invite_member(
 ) -> InvitationView:
     """For operators. The invitation is mailed, for seven days; where no mail is sent, `url` is to be handed over."""
     made = await services.members.invite(
-        caller, account, InvitationDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller,
+        account,
+        InvitationDraft(**sent.given),
+        idempotency_key=key_of(request, sent),
+        problems=sent.problems,
     )
     mark_repeated(response, repeated=made.repeated)
     return invitation_view(made.invitation, account, made.url)

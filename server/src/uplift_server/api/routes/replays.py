@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import Nothing, Paging, ReplayNew
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed, replay_preview, replay_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ReplayPreview, ReplayView
@@ -46,7 +46,7 @@ async def create_replay(
     if dry_run:
         response.status_code = 200
         return replay_preview(await services.replays.preview(caller, draft, problems=sent.problems))
-    shown = await services.replays.create(caller, draft, repeat=repeat_of(request, sent), problems=sent.problems)
+    shown = await services.replays.create(caller, draft, idempotency_key=key_of(request, sent), problems=sent.problems)
     mark_repeated(response, repeated=shown.repeated)
     return replay_view(shown, spans=caller.spans_accounts)
 
@@ -85,5 +85,5 @@ async def cancel_replay(services: ServicesOf, caller: CallerOf, replay: str, sen
 
 
 async def _put_into(services: Services, caller: Caller, replay: str, state: ReplayState, sent: Sent) -> ReplayView:
-    shown = await services.replays.put_into(caller, replay, state, problems=sent.problems)
+    shown = await services.replays.set_state(caller, replay, state, problems=sent.problems)
     return replay_view(shown, spans=caller.spans_accounts)

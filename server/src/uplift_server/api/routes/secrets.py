@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import Nothing, SecretRotation
-from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, repeat_of
+from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import secret_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import SecretView
@@ -37,7 +37,11 @@ async def rotate_secret(
 ) -> SecretView:
     """Scope `secrets:write`. The new secret is shown this once; the present one stays live beside it for a while."""
     shown = await services.secrets.rotate(
-        caller, endpoint, RotationDraft(**sent.given), repeat=repeat_of(request, sent), problems=sent.problems
+        caller,
+        endpoint,
+        RotationDraft(**sent.given),
+        idempotency_key=key_of(request, sent),
+        problems=sent.problems,
     )
     response.headers["cache-control"] = _NOT_STORED
     mark_repeated(response, repeated=shown.repeated)

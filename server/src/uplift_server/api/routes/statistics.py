@@ -17,7 +17,7 @@ Wanted = Annotated[Asked, Depends(QueryReader(StatsAsked))]
 @router.get("/v1/stats", summary="Get the account's numbers")
 async def get_stats(services: ServicesOf, caller: CallerOf, asked: Wanted) -> StatsView:
     """Scope `deliveries:read`; for an operator without an account, the numbers of all accounts together."""
-    ask = services.statistics.fleet if caller.spans_accounts else services.statistics.of_account
+    ask = services.statistics.of_all_accounts if caller.spans_accounts else services.statistics.of_account
     return stats_view(asked.values.period, await ask(caller, Period(asked.values.period), problems=asked.problems))
 
 

@@ -10,7 +10,7 @@ from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf
 from uplift_server.api.views import RetentionView, SourceIpsView
 from uplift_server.core.http import source_addresses
 from uplift_server.core.timestamps import format_timestamp
-from uplift_server.service.rejections import refuse
+from uplift_server.service.rejections import require_valid
 
 router = APIRouter(tags=["Server"])
 PUBLIC = frozenset(
@@ -42,7 +42,7 @@ async def resume_retention(
     services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 ) -> RetentionView:
     """For operators. Resumes retention after the clock jumped forward by more than half of `UPLIFT_RETENTION`."""
-    refuse(sent.problems)
+    require_valid(sent.problems)
     return RetentionView(resumed_at=format_timestamp(await services.retention.resume(caller)))
 
 

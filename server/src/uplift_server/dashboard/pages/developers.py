@@ -10,7 +10,7 @@ from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.http.source_addresses import current, upcoming
 from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope
-from uplift_server.dashboard.forms import repeat_of
+from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.context import Listing
@@ -61,7 +61,7 @@ async def make_key(visit: Visit) -> Response:
     name, chosen = sent.text("name"), sent.texts("scopes")
     draft = KeyDraft(name=name, scopes=chosen)
     try:
-        key, text = await visit.services.keys.create(visit.caller, _account(visit), draft, repeat=repeat_of(sent))
+        key, text = await visit.services.keys.create(visit.caller, _account(visit), draft, idempotency_key=key_of(sent))
     except Invalid as error:
         return await _page(visit, invalid=error, name=name, chosen=chosen)
     except ConfirmationRequired:
@@ -81,7 +81,7 @@ async def session(visit: Visit) -> Response:
     """What a developer's machine answered."""
     name = visit.parameter("session")
     shown = await visit.services.listening.get(visit.caller, name)
-    answers = await visit.services.listening.answers(
+    answers = await visit.services.listening.responses(
         visit.caller, name, Listing(ANSWERS_SHOWN, visit.query.optional("cursor"))
     )
     return visit.render(

@@ -27,7 +27,7 @@ from uplift_server.dashboard.forms import by_field
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.deliveries import DeliveryQuery
-from uplift_server.service.endpoints import Shown
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.errors import Busy, Conflict, Invalid
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.audit import AuditFilter
@@ -46,7 +46,9 @@ class Tab:
     title: str
 
 
-async def tab(visit: Visit, name: str, *, shown: Shown | None = None, status: int = 200, **context: Any) -> Response:
+async def tab(
+    visit: Visit, name: str, *, shown: ShownEndpoint | None = None, status: int = 200, **context: Any
+) -> Response:
     """A tab below the state card. Raises NotFound."""
     endpoint = visit.parameter("endpoint")
     if shown is None:

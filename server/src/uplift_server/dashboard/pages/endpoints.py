@@ -23,12 +23,12 @@ from uplift_server.dashboard.endpoint_forms import (
 )
 from uplift_server.dashboard.endpoint_states import Summary, summary
 from uplift_server.dashboard.figures import attempt_columns, attempt_words, success_share
-from uplift_server.dashboard.forms import repeat_of
+from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
-from uplift_server.service.endpoints import Shown
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.errors import Conflict, Invalid, NotFound
 from uplift_server.store.records import EndpointFilter, EventType
 
@@ -49,7 +49,7 @@ class Row:
     """An endpoint in the list."""
 
     id: str
-    shown: Shown
+    shown: ShownEndpoint
     state: Summary
     success: float | None
     """Which share of its attempts of the last day succeeded."""
@@ -78,7 +78,7 @@ async def listed(visit: Visit) -> Response:
     )
 
 
-def _row(name: str, shown: Shown, day: Series) -> Row:
+def _row(name: str, shown: ShownEndpoint, day: Series) -> Row:
     share, told = success_share(day.totals), attempt_words(day.totals)
     return Row(name, shown, summary(shown), share, told, attempt_columns(day))
 
@@ -94,7 +94,9 @@ async def create(visit: Visit) -> Response:
     form = await visit.form()
     draft, problems = draft_of(form)
     try:
-        shown = await visit.services.endpoints.create(visit.caller, draft, repeat=repeat_of(form), problems=problems)
+        shown = await visit.services.endpoints.create(
+            visit.caller, draft, idempotency_key=key_of(form), problems=problems
+        )
     except Invalid as error:
         return await _form(visit, _NEW, as_sent(form), error.problems)
     except Conflict as error:
@@ -149,12 +151,12 @@ def _account_of(visit: Visit, endpoint: str) -> str:
     assert visit.visitor is not None, "only those who are signed in come here"
     services = visit.services
     if visit.visitor.person is None:
-        record = services.endpoints.live(visit.visitor.operator(visit.address), endpoint)
+        record = services.endpoints.find_cached(visit.visitor.operator(visit.address), endpoint)
         return ids.prefixed(ids.ACCOUNT, services.context.cache.accounts[record.account_seq].id)
     for membership in visit.visitor.memberships:
         account = ids.prefixed(ids.ACCOUNT, membership.account.id)
         try:
-            services.endpoints.live(visit.visitor.caller(account, visit.address), endpoint)
+            services.endpoints.find_cached(visit.visitor.caller(account, visit.address), endpoint)
         except NotFound:
             continue
         return account
@@ -175,7 +177,7 @@ async def _form(
     problems: Sequence[Problem] = (),
     *,
     refusal: str | None = None,
-    shown: Shown | None = None,
+    shown: ShownEndpoint | None = None,
 ) -> Response:
     context: dict[str, Any] = {
         "filled": filled,

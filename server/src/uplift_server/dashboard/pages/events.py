@@ -80,15 +80,15 @@ async def shown(visit: Visit) -> Response:
     return visit.render(
         "events/event.html",
         event=overview.event,
-        owed=overview.owed.items,
-        next=visit.cursor(overview.owed.next_key),
+        owed=overview.deliveries.items,
+        next=visit.cursor(overview.deliveries.next_key),
         removed=[(each, endpoints.get(_endpoint_id(each.endpoint))) for each in overview.removed],
         removed_count=overview.removed_count,
         others=[(each, endpoints.get(_endpoint_id(each.endpoint))) for each in overview.others],
         others_count=overview.others_count,
         endpoints=endpoints,
         reasons=words.REASONS,
-        in_catalog=visit.services.event_types.knows(overview.event.type),
+        in_catalog=visit.services.event_types.exists(overview.event.type),
         whole=not visit.query.flag(PART),
         live=link(path, cursor=visit.query.optional("cursor"), **{PART: "live"}),
     )

@@ -9,13 +9,13 @@ from uplift_server.core import ids
 from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.security.scopes import Scope
-from uplift_server.dashboard.forms import repeat_of
+from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
 from uplift_server.service.deliveries import DeliveryQuery
-from uplift_server.service.endpoints import EndpointDraft, Shown
+from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
 from uplift_server.service.errors import Busy, ConfirmationRequired, Conflict, Invalid, RateLimited
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import Attempt
@@ -31,7 +31,7 @@ class Progress:
 
     endpoint: str
     """Its id."""
-    shown: Shown
+    shown: ShownEndpoint
     last: ShownDelivery | None
     """The newest delivery to it, be it of a test."""
     attempt: Attempt | None
@@ -69,7 +69,7 @@ async def register(visit: Visit) -> Response:
     sent = await visit.form()
     framework, url = sent.text("framework"), sent.text("url")
     try:
-        made = await visit.services.endpoints.create(visit.caller, EndpointDraft(url=url), repeat=repeat_of(sent))
+        made = await visit.services.endpoints.create(visit.caller, EndpointDraft(url=url), idempotency_key=key_of(sent))
     except Invalid as error:
         return await _page(visit, "", framework, invalid=error, url=url)
     except Conflict as error:
@@ -142,7 +142,7 @@ async def _page(
     return visit.render(_PAGE, status, refusal=refusal, **context)
 
 
-async def _progress(visit: Visit, shown: Shown) -> Progress:
+async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
     endpoint = ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
     deliveries = visit.services.deliveries
     newest = await deliveries.page_of_endpoint(visit.caller, endpoint, DeliveryQuery(), Listing(1))

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.people.people import INVITATIONS_PER_ACCOUNT_MAX
 from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, can_grant
-from uplift_server.dashboard.forms import repeat_of
+from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.context import Listing
@@ -39,7 +39,7 @@ async def invite(visit: Visit) -> Response:
     email, role = sent.text("email"), sent.text("role")
     draft = InvitationDraft(email, role)
     try:
-        made = await visit.services.members.invite(visit.caller, _account(visit), draft, repeat=repeat_of(sent))
+        made = await visit.services.members.invite(visit.caller, _account(visit), draft, idempotency_key=key_of(sent))
     except Invalid as error:
         return await _page(visit, invalid=error, email=email, role=role)
     except (Conflict, RateLimited) as error:

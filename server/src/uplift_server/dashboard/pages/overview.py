@@ -14,7 +14,7 @@ from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.context import Listing
 from uplift_server.service.deliveries import DeliveryQuery
-from uplift_server.service.endpoints import Shown
+from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 3
 """So many of the endpoints that need somebody are told of in full; the others in a line each."""
@@ -28,7 +28,7 @@ async def overview(visit: Visit) -> Response:
     services, caller = visit.services, visit.caller
     period = next((each for each in SPANS if each.value == visit.query.text("period")), Period.LAST_24_HOURS)
     series = await services.statistics.of_account(caller, period)
-    troubles = await services.troubles.of_account(caller)
+    troubles = await services.endpoint_problems.of_account(caller)
     status = next((each for each in Status if each.text == visit.query.text("status")), None)
     listing = Listing(LAST_SHOWN, visit.query.optional("cursor"))
     last = await services.deliveries.page(caller, DeliveryQuery(status=status), listing)
@@ -57,7 +57,7 @@ async def overview(visit: Visit) -> Response:
     )
 
 
-def _id(shown: Shown) -> str:
+def _id(shown: ShownEndpoint) -> str:
     return ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
 
 
@@ -67,7 +67,7 @@ def _delivered_share(numbers: Statistics) -> float | None:
     return numbers.delivered / over if over else None
 
 
-def _card(visit: Visit, shown: Shown) -> StateCard:
+def _card(visit: Visit, shown: ShownEndpoint) -> StateCard:
     assert visit.account is not None
     return state_card(
         shown,

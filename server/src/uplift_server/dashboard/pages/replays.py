@@ -16,7 +16,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.dashboard import words
-from uplift_server.dashboard.forms import Form, repeat_of
+from uplift_server.dashboard.forms import Form, key_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import Conflict, Invalid
@@ -75,7 +75,9 @@ async def start(visit: Visit) -> Response:
     sent = await visit.form()
     draft, problems = _read(sent)
     try:
-        shown = await visit.services.replays.create(visit.caller, draft, repeat=repeat_of(sent), problems=problems)
+        shown = await visit.services.replays.create(
+            visit.caller, draft, idempotency_key=key_of(sent), problems=problems
+        )
     except Invalid as error:
         return _form(visit, draft, error.problems)
     except Conflict as error:
@@ -106,7 +108,7 @@ async def cancel(visit: Visit) -> Response:
 async def _put_into(visit: Visit, state: ReplayState) -> Response:
     replay = visit.parameter("replay")
     try:
-        await visit.services.replays.put_into(visit.caller, replay, state)
+        await visit.services.replays.set_state(visit.caller, replay, state)
     except Conflict as error:
         return await _page(visit, 409, refusal=error.detail)
     return visit.leave(visit.path("replays", replay), _DONE[state])

@@ -8,7 +8,7 @@ from uplift_server.core.limits import SECRET_OVERLAP_SECONDS_DEFAULT, SECRET_OVE
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import standard_form
-from uplift_server.dashboard.forms import Form, by_field, repeat_of
+from uplift_server.dashboard.forms import Form, by_field, key_of
 from uplift_server.dashboard.pages.endpoint import tab
 from uplift_server.dashboard.routes import NOT_SIGNED_IN, account_form, account_page
 from uplift_server.dashboard.security import SESSION_COOKIE
@@ -58,7 +58,11 @@ async def rotate(visit: Visit) -> Response:
     draft, problems = _rotation(form)
     try:
         shown = await visit.services.secrets.rotate(
-            visit.caller, visit.parameter("endpoint"), draft, repeat=repeat_of(form), problems=problems
+            visit.caller,
+            visit.parameter("endpoint"),
+            draft,
+            idempotency_key=key_of(form),
+            problems=problems,
         )
     except Invalid as error:
         return await _security(visit, status=422, problems=by_field(error.problems), sent=form)

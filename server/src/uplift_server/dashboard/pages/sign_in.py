@@ -66,14 +66,14 @@ async def sign_in_operator(visit: Visit) -> Response:
 
 async def enter_form(visit: Visit) -> Response:
     """A link that signs in once asks before it is spent: programs that look at links must not spend it."""
-    if not await visit.services.sessions.can_enter(visit.parameter("token")):
+    if not await visit.services.sessions.can_open_link(visit.parameter("token")):
         raise NotFound("This link was opened before, or its time is over. Ask for a new one.")
     return visit.render("sign_in/enter.html")
 
 
 async def enter(visit: Visit) -> Response:
     """Spend the link."""
-    cookie = await visit.services.sessions.enter(visit.parameter("token"), address=visit.address)
+    cookie = await visit.services.sessions.open_link(visit.parameter("token"), address=visit.address)
     visit.sign_in(cookie)
     return visit.leave("/")
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.exchanges import Told, told
-from uplift_server.dashboard.forms import by_field, repeat_of
+from uplift_server.dashboard.forms import by_field, key_of
 from uplift_server.dashboard.pages.endpoint import tab, type_names
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit, link
@@ -45,7 +45,7 @@ async def send(visit: Visit) -> Response:
     form = await visit.form()
     endpoint, type_name = visit.parameter("endpoint"), form.optional("type")
     try:
-        sent = await visit.services.endpoint_tests.send(visit.caller, endpoint, type_name, repeat=repeat_of(form))
+        sent = await visit.services.endpoint_tests.send(visit.caller, endpoint, type_name, idempotency_key=key_of(form))
     except Invalid as error:
         return await _trial(visit, type_name=type_name or "", status=422, problems=error.problems)
     except (Conflict, Busy, RateLimited) as error:

@@ -28,7 +28,7 @@ class ClusteredAnnouncer:
         """The accounts that each process streams, and when that expires (Unix ms)."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Repeat the announcement, and expire those of others, until stopped; the caller cancels the wait."""
+        """IdempotencyKey the announcement, and expire those of others, until stopped; the caller cancels the wait."""
         while not stopping.is_set():
             await self._clock.wait(stopping, HEARTBEAT_INTERVAL_MS)
             if self._audience.here:

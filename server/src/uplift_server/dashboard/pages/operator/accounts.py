@@ -8,7 +8,7 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Role
-from uplift_server.dashboard.forms import Form, repeat_of
+from uplift_server.dashboard.forms import Form, key_of
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
@@ -25,7 +25,7 @@ ROLES: Final = tuple((role.text, role.text.capitalize()) for role in Role)
 async def listed(visit: Visit) -> Response:
     """All accounts, or those a search finds."""
     search = visit.query.text("search")[:_SEARCH_CHARACTERS_MAX]
-    page = visit.services.roster.accounts(visit.caller, search, visit.listing())
+    page = visit.services.operator_lists.accounts(visit.caller, search, visit.listing())
     shown = [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in page.items]
     series = await visit.services.statistics.of_accounts(visit.caller, [account for account, _ in shown])
     return visit.render(
@@ -45,7 +45,7 @@ async def create(visit: Visit) -> Response:
     """Make it."""
     form = await visit.form()
     try:
-        account, _ = await visit.services.accounts.create(visit.caller, _draft(form), repeat=repeat_of(form))
+        account, _ = await visit.services.accounts.create(visit.caller, _draft(form), idempotency_key=key_of(form))
     except Invalid as error:
         return visit.refuse(_NEW, error.problems, **_sent(form))
     return visit.leave(_path(account.id), f"The account {account.name} is made.")
@@ -72,7 +72,7 @@ async def create_link(visit: Visit) -> Response:
     draft = LinkDraft(form.optional("email"), form.text("role"))
     try:
         link = await visit.services.portal_links.create(
-            visit.caller, visit.parameter("account"), draft, repeat=repeat_of(form)
+            visit.caller, visit.parameter("account"), draft, idempotency_key=key_of(form)
         )
     except Invalid as error:
         return await _one(visit, 422, error.problems, invited=(form.text("email"), form.text("role")))
@@ -102,7 +102,7 @@ async def _one(
     context: dict[str, Any] = {
         "id": text,
         "account": account,
-        "listed": visit.services.roster.listed(account),
+        "listed": visit.services.operator_lists.account_summary(account),
         "volume": volume(series),
         "roles": ROLES,
         "link": link,

@@ -10,17 +10,17 @@ from uplift_server.dashboard import words
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit, link
-from uplift_server.service.operator_lists import EndpointFilter, ListedEndpoint
+from uplift_server.service.operator_lists import EndpointStatus, EndpointSummary
 from uplift_server.store.records import EndpointState, HeldAction
 
 _SEARCH_CHARACTERS_MAX: Final = 200
 TITLES: Final = {
     None: "All",
-    EndpointFilter.FAILING: "Failing",
-    EndpointFilter.WARNED: "Warned",
-    EndpointFilter.DISABLED: "Disabled",
-    EndpointFilter.PAUSED: "Paused",
-    EndpointFilter.HELD: "Holding deliveries",
+    EndpointStatus.FAILING: "Failing",
+    EndpointStatus.WARNED: "Warned",
+    EndpointStatus.DISABLED: "Disabled",
+    EndpointStatus.PAUSED: "Paused",
+    EndpointStatus.HELD: "Holding deliveries",
 }
 HELD: Final = (
     ("send", "Send what is held"),
@@ -33,9 +33,9 @@ _REASONS: Final = {"failing": "failed for too long", "gone": "answered 410", "op
 async def listed(visit: Visit) -> Response:
     """Those behind a filter and a search of the URL."""
     asked = visit.query.text("filter")
-    wanted = next((each for each in EndpointFilter if each == asked), None)
+    wanted = next((each for each in EndpointStatus if each == asked), None)
     search = visit.query.text("search")[:_SEARCH_CHARACTERS_MAX]
-    roll = await visit.services.roster.endpoints(visit.caller, wanted, search, visit.listing())
+    roll = await visit.services.operator_lists.endpoints(visit.caller, wanted, search, visit.listing())
     shown = [(ids.prefixed(ids.ENDPOINT, each.endpoint.id), each) for each in roll.page.items]
     series = await visit.services.statistics.of_endpoints(visit.caller, [endpoint for endpoint, _ in shown])
     return visit.render(
@@ -74,7 +74,7 @@ async def switch_on(visit: Visit) -> Response:
     return visit.leave(link("/operator/endpoints", search=endpoint), "The endpoint is enabled.")
 
 
-def _state(listed: ListedEndpoint) -> tuple[str, str | None]:
+def _state(listed: EndpointSummary) -> tuple[str, str | None]:
     """How it stands, in one word, and why or since when that is."""
     record, health = listed.endpoint, listed.health
     if record.state is EndpointState.DISABLED:

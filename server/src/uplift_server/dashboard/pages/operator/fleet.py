@@ -37,8 +37,8 @@ async def fleet(visit: Visit) -> Response:
     """The page."""
     period = period_of(visit.query.text("period"))
     services, caller = visit.services, visit.caller
-    state = await services.fleet.now(caller)
-    series = await services.statistics.fleet(caller, period)
+    state = await services.operator_overview.state(caller)
+    series = await services.statistics.of_all_accounts(caller, period)
     now = services.context.now()
     late_ms = 0 if state.oldest_due_at is None else now - state.oldest_due_at
     return visit.render(
@@ -80,8 +80,8 @@ def _verdict(state: OverviewState, late_ms: int) -> tuple[str, str]:
 
 def _stopped(state: OverviewState) -> tuple[str, str] | None:
     """The same where nothing is sent, or nobody here knows whether."""
-    if state.unheard_ms is not None:
-        since = words.count(state.unheard_ms // 1000)
+    if state.heartbeat_overdue_ms is not None:
+        since = words.count(state.heartbeat_overdue_ms // 1000)
         return "failing", f"The database has not heard of this process for {since} s: of the others it knows nothing."
     if state.processes and not any(each.delivers for each in state.processes):
         return "disabled", _NO_WORKER[any(each.role.delivers for each in state.processes)]

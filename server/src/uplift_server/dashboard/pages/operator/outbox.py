@@ -25,7 +25,7 @@ async def outbox(visit: Visit) -> Response:
     """The list."""
     asked = visit.query.text("state")
     wanted = next((each for each in NotificationState if each == asked), None)
-    page = await visit.services.notices.page(visit.caller, wanted, visit.listing())
+    page = await visit.services.operator_lists.emails(visit.caller, wanted, visit.listing())
     known = visit.services.context.cache.accounts_by_id
     return visit.render(
         "operator/outbox.html",

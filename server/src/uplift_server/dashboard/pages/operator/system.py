@@ -18,7 +18,7 @@ async def system(visit: Visit) -> Response:
 
 async def examined(visit: Visit) -> Response:
     """The page with what the checks found, which may take some seconds."""
-    return _page(visit, await visit.dashboard.system.examine(visit.caller))
+    return _page(visit, await visit.dashboard.system.run_checks(visit.caller))
 
 
 def _page(visit: Visit, findings: list[Finding] | None) -> Response:
