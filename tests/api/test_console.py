@@ -308,7 +308,7 @@ def test_the_outbox_is_read(server: Any) -> None:
     server.run(lambda: server.database.write(add))
 
     for wanted, expected in ((None, 2), (NotificationState.WAITING, 2), (NotificationState.SENT, 0)):
-        page = server.run(lambda wanted=wanted: server.services.notices.page(caller(server), wanted, ALL))
+        page = server.run(lambda wanted=wanted: server.services.operator_lists.emails(caller(server), wanted, ALL))
         assert len(page.items) == expected
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from tests.engines import Place
 
 from uplift_server.delivery.cluster.cache_sync import CacheSync
+from uplift_server.delivery.shards import LocalShards
 from uplift_server.service.authentication import OPERATOR_PREFIX
 from uplift_server.service.errors import Unauthorized
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
@@ -30,8 +31,8 @@ async def test_a_configured_operator_key_replaces_the_stored_one_after_a_reload(
     assert accepts(world, world.operator_key)
     configured = World(world.database, world.place)
     await prepare(configured.context, PROCESS_KEY, CONFIGURED)
-    engine: Any = SimpleNamespace(replays=SimpleNamespace(known=()), relay=None)
-    sync = CacheSync(world.database, configured.cache, configured.clock, engine)
+    unused: Any = SimpleNamespace(known=())
+    sync = CacheSync(world.database, configured.cache, LocalShards(), *[unused] * 5, configured.clock)
     await sync.begin()
     for _ in range(2):
         assert accepts(configured, CONFIGURED)

@@ -1,4 +1,4 @@
-"""The services over a database of their own, with a clock that tests move."""
+"""The services on their own database, with a virtual clock."""
 
 import asyncio
 from typing import Any, cast
@@ -37,7 +37,7 @@ ADDRESS = "192.0.2.9"
 PASSWORD = "correct horse battery"
 PROCESS_KEY = ProcessKey(1, process_id=1)
 _HASHED: dict[str, str] = {}
-"""By password: to make a hash takes longer than most tests."""
+"""Hashes by password, because each takes longer than most tests."""
 
 
 class _Ignored:
@@ -48,22 +48,22 @@ class _Ignored:
 
 
 class World:
-    """The services of a server, and what tests do with them again and again."""
+    """The services of a server, and helpers of tests."""
 
     def __init__(self, database: Database, place: Place) -> None:
         self.database, self.place, self.clock = database, place, VirtualClock()
         clock = self.clock
         self.passwords = Passwords()
         self.cipher = Cipher(bytes(32))
-        self.directory = endpoint_cache(self.cipher)
-        relay, ignored = Relay(database, self.directory, Audience(), NoAnnouncer(), clock), cast(Any, _Ignored())
+        self.cache = endpoint_cache(self.cipher)
+        relay, ignored = Relay(database, self.cache, Audience(), NoAnnouncer(), clock), cast(Any, _Ignored())
         engine = EngineLink(relay, EngineCounters(), ignored, ignored, ignored, ignored)
-        self.context = ServiceContext(database, self.directory, clock, engine, Cursors(bytes(32)))
-        self.services = self.build(mails=True)
+        self.context = ServiceContext(database, self.cache, clock, engine, Cursors(bytes(32)))
+        self.services = self.build(sends_email=True)
         self.operator_key = ""
 
-    def build(self, *, mails: bool) -> Services:
-        """The services, of a server that mails or does not."""
+    def build(self, *, sends_email: bool) -> Services:
+        """Return the services of a server with or without email."""
         return Services.build(
             self.context,
             cipher=self.cipher,
@@ -71,25 +71,25 @@ class World:
             resolve=_nowhere,
             source_ips=[],
             listen_key=bytes(32),
-            entrance=DashboardLinks(b"e" * 32, URL, mails=mails),
+            links=DashboardLinks(b"e" * 32, URL, sends_email=sends_email),
         )
 
     @property
     def operator(self) -> Caller:
-        """An operator's key, for no account."""
+        """The caller with the operator key, without an account."""
         return self.services.authenticator.caller(f"Bearer {self.operator_key}".encode(), None, ADDRESS)
 
     async def account(self, name: str = "Riverside") -> str:
-        """A new account's id."""
-        made, _ = await self.services.accounts.create(self.operator, AccountDraft(name=name))
-        return ids.prefixed(ids.ACCOUNT, made.id)
+        """Create an account, and return its ID."""
+        created, _ = await self.services.accounts.create(self.operator, AccountDraft(name=name))
+        return ids.prefixed(ids.ACCOUNT, created.id)
 
     def seq(self, account: str) -> int:
-        """An account's number."""
-        return self.directory.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account) or b""].seq
+        """Return the number of an account."""
+        return self.cache.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account) or b""].seq
 
     async def member(self, account: str, email: str, role: Role = Role.MEMBER, password: str | None = PASSWORD) -> str:
-        """A member with a password, made in the store; the public id."""
+        """Create a member with a password in the store, and return its public ID."""
         seq, now = self.seq(account), self.context.now()
         if password is not None and password not in _HASHED:
             _HASHED[password] = await self.passwords.hash(password)
@@ -105,28 +105,28 @@ class World:
         return ids.prefixed(ids.MEMBER, (await self.database.write(make)).id)
 
     async def sign_in(self, email: str, password: str = PASSWORD) -> Visitor:
-        """Somebody who is signed in now."""
+        """Sign a person in, and return the visitor."""
         return await self.visitor(await self.services.sessions.sign_in(email, password, address=ADDRESS))
 
     async def visitor(self, cookie: str) -> Visitor:
-        """Whoever is signed in with a cookie."""
+        """Return the visitor with a cookie."""
         found = await self.services.sessions.visitor(cookie)
         assert found is not None
         return found
 
     async def portal(self, account: str, **draft: str) -> str:
-        """The token of a new portal link."""
+        """Create a portal link, and return its token."""
         link = await self.services.portal_links.create(self.operator, account, LinkDraft(**draft))
         return link.url.removeprefix(f"{URL}/enter/")
 
     async def audited(self, account: str | None = None) -> list[AuditEntry]:
-        """The audit log, oldest first."""
+        """Return the audit log, oldest first."""
         seq = None if account is None else self.seq(account)
         found = await self.database.read(lambda c: audit.page(c, seq, AuditFilter(), limit=100))
         return found.items[::-1]
 
     async def contents(self) -> bytes:
-        """All the bytes of the database."""
+        """Return all bytes of the database."""
         return await asyncio.to_thread(self.place.contents)
 
 
@@ -135,5 +135,5 @@ async def _nowhere(_host: str) -> list[str]:
 
 
 def key_digest(key: str) -> bytes:
-    """What is kept of a key."""
+    """Return the stored digest of a key."""
     return digest_of(key.encode())
