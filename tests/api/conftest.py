@@ -194,7 +194,7 @@ class Server:
 
         return self.run(
             lambda: self.database.lease_due(
-                [LeaseRequest(seq, 100)], now=now, lease_until=now + 30_000, owner=1, body_bytes_max=1 << 20
+                [LeaseRequest(seq, 100)], now=now, lease_until=now + 30_000, process_id=1, body_bytes_max=1 << 20
             )
         )
 

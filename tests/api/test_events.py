@@ -154,7 +154,7 @@ def test_a_deleted_types_events_keep_its_name(server: Any) -> None:
 def test_a_name_means_the_latest_type_that_had_it(server: Any) -> None:
     """Also where an earlier one of this name was removed for good while the server ran."""
     account = server.account()
-    (kept,) = (replace(kept, bite=1000) for kept in cleanup.KEPT if kept.name == "event_types")
+    (kept,) = (replace(kept, batch_rows=1000) for kept in cleanup.RETENTION_RULES if kept.name == "event_types")
     for newest in ("newest.once", "newest.twice"):
         server.operator.put("/v1/event-types/gone.twice", {"description": "x"})
         event = server.event(account, type_name="gone.twice")
@@ -164,8 +164,12 @@ def test_a_name_means_the_latest_type_that_had_it(server: Any) -> None:
         assert [each["id"] for each in listed] == [event]
         number = ids.parse_uuid(event)
         server.run(lambda: server.database.write(lambda c: c.execute(sa.delete(table).where(table.c.id == number))))  # noqa: B023
-        seen = server.run(lambda: server.database.read(lambda c: cleanup.look(c, kept, before=2**60, after=None)))
-        assert server.run(lambda: server.database.write(lambda c: cleanup.remove(c, kept, seen.doomed, before=2**60)))  # noqa: B023
+        seen = server.run(
+            lambda: server.database.read(lambda c: cleanup.find_expired(c, kept, before=2**60, after=None))
+        )
+        assert server.run(
+            lambda: server.database.write(lambda c: cleanup.delete_expired(c, kept, seen.keys, before=2**60))  # noqa: B023 - run before the next turn
+        )
 
 
 def test_a_chosen_id_may_be_two_accounts(server: Any) -> None:

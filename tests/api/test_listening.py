@@ -34,7 +34,9 @@ def test_a_stream_that_ends_with_an_unforeseen_error_says_so_and_logs_it(
     relay = server.services.context.engine.relay
     with monkeypatch.context() as patched:
         patched.setattr(
-            relay, "database", type("Failing", (), {"read": fail, "horizon": fail, "write": relay.database.write})
+            relay,
+            "database",
+            type("Failing", (), {"read": fail, "stream_position": fail, "write": relay.database.write}),
         )
         socket = connected(server, owner, session)
         with pytest.raises(ConnectionClosed) as closed:

@@ -201,14 +201,14 @@ def test_traces_that_cannot_be_made_are_found(monkeypatch: pytest.MonkeyPatch) -
 def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     path = database()
     monkeypatch.setattr(inspection, "_STEPS", 1)
-    assert inspection.damages(path, seconds=-1) is None
+    assert inspection.find_damage(path, seconds=-1) is None
     monkeypatch.setattr(checks, "INTEGRITY_SECONDS", -1)
     assert examine()[1]["database"][0] == "warn"
 
 
 def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     for look in (
-        lambda path: inspection.damages(path, seconds=1),
+        lambda path: inspection.find_damage(path, seconds=1),
         lambda path: list(inspection.encrypted_values(path)),
     ):
         with pytest.raises(Unavailable):

@@ -46,16 +46,16 @@ def before(function, name, at):
 def rotate(at):
     for name in ("open", "write", "fsync", "link", "unlink", "replace", "rename"):
         setattr(os, name, before(getattr(os, name), name, at))
-    reseal, write = reencryption.reseal, SqliteDatabase.write
+    reencrypt, write = reencryption.reencrypt, SqliteDatabase.write
     def resealed(*arguments):
-        found = reseal(*arguments)
+        found = reencrypt(*arguments)
         step("before the commit", at)
         return found
     async def written(*arguments):
         found = await write(*arguments)
         step("after the commit", at)
         return found
-    reencryption.reseal, SqliteDatabase.write = resealed, written
+    reencryption.reencrypt, SqliteDatabase.write = resealed, written
     app(["secret-key", "rotate", "--json"])
 
 at = 1

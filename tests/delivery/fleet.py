@@ -37,7 +37,7 @@ class Bus:
         self.silent = False
         """Whether everything is lost."""
 
-    def tell(self, text: str) -> None:
+    def publish(self, text: str) -> None:
         if not self.silent:
             for line in self.lines:
                 asyncio.get_running_loop().call_soon(line.receive, text)
@@ -65,7 +65,7 @@ class BusLine:
         if self.cut:
             raise Unavailable("the line is cut")
         for text in texts:
-            self._bus.tell(text)
+            self._bus.publish(text)
 
     async def close(self) -> None:
         self.cut = True
@@ -167,10 +167,10 @@ class Fleet(World):
         )
         await parts.engine.join()
         parts.cache.load(
-            await self.database.read(accounts.live),
+            await self.database.read(accounts.list_live),
             [],
-            await self.database.read(event_types.live),
-            await self.database.read(endpoints.live),
+            await self.database.read(event_types.list_live),
+            await self.database.read(endpoints.list_live),
         )
         peer = Peer(parts, foundation, sender, line)
         self.peers.append(peer)

@@ -69,11 +69,11 @@ class Defective:
         return super().lease_due(requests, **rest)
 
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> frozenset[tuple[int, int]]:
         if any(settlement.event_seq == self.poison for settlement in settlements):
             raise ZeroDivisionError
-        return await super().settle(settlements, health, by=by)
+        return await super().settle(settlements, health, process_id=process_id)
 
 
 async def test_a_loop_that_ends_by_a_defect_stops_the_process(place: Place) -> None:

@@ -31,7 +31,7 @@ async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_ba
             directory.put_event_type(event_type)
         else:
             directory.drop_endpoint(endpoint.seq)
-        read = fleet.database.read_first
+        read = fleet.database.read_with_priority
         gone: list[int] = []
 
         async def interrupted(body: Callable[..., object]) -> object:
@@ -47,7 +47,7 @@ async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_ba
                 directory.drop_endpoint(endpoint.seq)
             return found
 
-        fleet.database.read_first = interrupted
+        fleet.database.read_with_priority = interrupted
         # By name: what it follows by itself meanwhile may have seen some of the changes already.
         subjects = [("api_keys", key.seq), ("event_types", event_type.seq), ("endpoints", endpoint.seq)]
         await peer.cache_sync._read(subjects)
@@ -68,7 +68,7 @@ async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next
         event_type = await fleet.database.write(new_event_type)
         directory.put_event_type(event_type)
         await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=1))
-        read = fleet.database.read_first
+        read = fleet.database.read_with_priority
         made: list[EventType] = []
 
         async def interrupted(body: Callable[..., object]) -> object:
@@ -79,7 +79,7 @@ async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next
                 await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=2))
             return found
 
-        fleet.database.read_first = interrupted
+        fleet.database.read_with_priority = interrupted
         await peer.cache_sync._read([("event_types", event_type.seq)])
         assert made
         assert event_type.name in directory.event_types

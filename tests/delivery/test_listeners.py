@@ -73,8 +73,8 @@ async def test_nothing_is_sent_between_processes_where_nobody_listens(
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         sent: list[str] = []
-        tell = fleet.bus.tell
-        monkeypatch.setattr(fleet.bus, "tell", lambda text: (sent.append(text), tell(text)))
+        tell = fleet.bus.publish
+        monkeypatch.setattr(fleet.bus, "publish", lambda text: (sent.append(text), tell(text)))
         fleet.at(other)
         await fleet.accept(3)
         await fleet.run_for(SECOND)
@@ -139,13 +139,13 @@ async def test_of_two_connections_the_one_that_began_later_stays_whichever_is_to
         streaming, other = await two(fleet)
         session = await session_of(fleet)
         told: list[str] = []
-        tell = fleet.bus.tell
-        fleet.bus.tell = told.append  # type: ignore[method-assign]
+        tell = fleet.bus.publish
+        fleet.bus.publish = told.append  # type: ignore[method-assign]
         first = await connected(fleet, streaming, session)
-        fleet.bus.tell = tell  # type: ignore[method-assign]
+        fleet.bus.publish = tell  # type: ignore[method-assign]
         second = await connected(fleet, other, session)
         for text in told:
-            fleet.bus.tell(text)
+            fleet.bus.publish(text)
         await fleet.run_for(SECOND)
         assert (first.ending, second.ending) == (Ending.REPLACED, None)
 

@@ -24,7 +24,7 @@ from uplift_server.delivery.cluster.change_log import LOOK_EVERY_MS
 from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.service.errors import Busy, Conflict
 from uplift_server.store import change_log, endpoints
-from uplift_server.store.commands import KEPT_MS, Command, CommandKind, Result
+from uplift_server.store.commands import RESULT_KEPT_MS, Command, CommandKind, Result
 from uplift_server.store.errors import Conflict as StoreConflict
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
@@ -281,8 +281,8 @@ async def test_what_is_changed_here_while_it_is_read_again_stays_changed(place: 
         database = feed._database
 
         class Slow:
-            async def read_first(self, body: Callable[..., object]) -> object:
-                found = await database.read_first(body)
+            async def read_with_priority(self, body: Callable[..., object]) -> object:
+                found = await database.read_with_priority(body)
                 peer.directory.put_account(renamed)
                 return found
 
@@ -300,7 +300,7 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
         [on_duty] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.RETENTION)]
         other = next(peer for peer in fleet.peers if peer is not on_duty)
-        noted = await fleet.database.read(change_log.horizon)
+        noted = await fleet.database.read(change_log.oldest_active_xid)
         fleet.at(on_duty)
         look = other.cache_sync.look
         other.cache_sync.look = away  # type: ignore[method-assign]
@@ -309,11 +309,11 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
         created = (await fleet.endpoint("new.test")).seq
         account = await fleet.new_account()
         await fleet.run_for(kept_ms - LOOK_EVERY_MS // 2)
-        assert (await fleet.database.read(lambda c: change_log.since(c, noted))).forgotten == 0
+        assert (await fleet.database.read(lambda c: change_log.since(c, noted))).pruned_before == 0
         await fleet.run_for(2 * LOOK_EVERY_MS)
         changes = await fleet.database.read(lambda c: change_log.since(c, noted))
         assert changes.found == []
-        assert changes.forgotten > noted
+        assert changes.pruned_before > noted
         assert deleted in other.directory.endpoints
         other.cache_sync.look = look  # type: ignore[method-assign]
         await fleet.run_for(2 * SECOND)
@@ -479,7 +479,7 @@ async def test_a_stored_command_waits_for_a_worker_until_its_delivery_ends(
         fleet.at(api)
         await fleet.kill_peer(worker)
         assert not (await execute(fleet, kind, waiting, seq)).is_executed
-        await fleet.run_for(2 * KEPT_MS)
+        await fleet.run_for(2 * RESULT_KEPT_MS)
         assert await stored_commands(fleet) == 1
         if is_deleted:
             await fleet.delete_endpoint(seq)
@@ -492,7 +492,7 @@ async def test_a_stored_command_waits_for_a_worker_until_its_delivery_ends(
         assert Status(row.status) is (Status.DELIVERED if is_resent else Status.CANCELLED)
         triggers = {Trigger(row.trigger) for row in await fleet.attempts() if row.event_seq == waiting}
         assert (Trigger.RESEND in triggers) is is_resent
-        await fleet.run_for(KEPT_MS)
+        await fleet.run_for(RESULT_KEPT_MS)
         assert await stored_commands(fleet) == 0
 
 

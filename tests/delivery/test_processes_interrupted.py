@@ -143,17 +143,17 @@ class Refusing:
     """That process."""
     refused_health = False
 
-    async def settle(self, settlements: Any, health: Any = (), *, by: int = 0) -> Any:
-        if by and by == self.refused:
+    async def settle(self, settlements: Any, health: Any = (), *, process_id: int = 0) -> Any:
+        if process_id and process_id == self.refused:
             self.refused_health = self.refused_health or bool(health)
             raise Unavailable("the database is not seen")
-        return await super().settle(settlements, health, by=by)  # type: ignore[misc]
+        return await super().settle(settlements, health, process_id=process_id)  # type: ignore[misc]
 
 
 async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        lives = [(each.seq, each.started_at) for each in await fleet.database.read(processes.every)]
+        lives = [(each.seq, each.started_at) for each in await fleet.database.read(processes.list_all)]
         for peer in fleet.peers:
             peer.line.cut = True
         await fleet.run_for(5 * SECOND)
@@ -173,7 +173,7 @@ async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: 
         membership._read_time = read_time
         membership._time.learn = learn  # type: ignore[method-assign]
         await fleet.run_for(30 * SECOND)
-        assert [(each.seq, each.started_at) for each in await fleet.database.read(processes.every)] == lives
+        assert [(each.seq, each.started_at) for each in await fleet.database.read(processes.list_all)] == lives
 
 
 async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_lives_again(place: Place) -> None:
@@ -183,7 +183,7 @@ async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_liv
         membership = fleet.peers[0].membership
         number, join = fleet.peers[0].process_id, membership.join
         membership.join = away  # type: ignore[method-assign]
-        await fleet.database.write(lambda c: processes.forget(c, number))
+        await fleet.database.write(lambda c: processes.remove(c, number))
         await fleet.run_for(SECOND)
         await fleet.accept(1)
         await fleet.run_for(SECOND)
@@ -201,9 +201,9 @@ async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhil
         reclaim, ended = fleet.database.reclaim, []
 
         async def slow(**named: Any) -> int:
-            if "owner" in named:
+            if "process_id" in named:
                 await fleet.clock.wait(asyncio.Event(), 8 * SECOND)
-                ended.append(named["owner"])
+                ended.append(named["process_id"])
             return int(await reclaim(**named))
 
         fleet.database.reclaim = slow
@@ -295,7 +295,7 @@ async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(
 
         async def interrupted(body: Callable[..., object]) -> object:
             found = await read(body)
-            if body is accounts.live and not made:
+            if body is accounts.list_live and not made:
                 made.append(await fleet.endpoint("new.test", account=await fleet.new_account()))
             return found
 

@@ -79,13 +79,15 @@ class RejectsOne:
     rejected: int | None = None
     settles = 0
 
-    def settle(self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0) -> Any:
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
+    ) -> Any:
         if any(each.event_seq == self.rejected for each in settlements):
             self.settles += 1
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(Rejected("a row contradicts another"))
             return failed
-        return super().settle(settlements, health, by=by)  # type: ignore[misc]
+        return super().settle(settlements, health, process_id=process_id)  # type: ignore[misc]
 
 
 async def test_a_delivery_whose_outcome_is_rejected_is_sent_once_until_a_restart(place: Place) -> None:
@@ -126,12 +128,14 @@ class RejectsHealth:
 
     rejected: int | None = None
 
-    def settle(self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0) -> Any:
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
+    ) -> Any:
         if any(each.endpoint_seq == self.rejected for each in health):
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(Rejected("a row contradicts another"))
             return failed
-        return super().settle(settlements, health, by=by)  # type: ignore[misc]
+        return super().settle(settlements, health, process_id=process_id)  # type: ignore[misc]
 
 
 async def test_the_health_of_one_endpoint_is_set_aside_alone(place: Place) -> None:

@@ -21,9 +21,9 @@ from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.hot_records import Appended
-from uplift_server.store.listening import ListenSession, StoredAnswer
+from uplift_server.store.listening import ListenResponse, ListenSession
 from uplift_server.store.records import Account
-from uplift_server.store.stream_position import NO_HORIZON
+from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .world import DAY, HOUR, SECOND, World
 
@@ -42,7 +42,7 @@ async def session_of(world: World, account: Account | None = None, *, wanted: tu
         )  # fmt: skip
         return listening.create(
             connection, session_id=session_id, account_seq=owner.seq, key_id=key_id, description="ana-laptop",
-            event_types=wanted, since=None, after_event=None, horizon=NO_HORIZON, now=now,
+            event_types=wanted, since=None, after_event=None, stream_position=STREAM_POSITION_MAX, now=now,
         )  # fmt: skip
 
     return await world.database.write(create)
@@ -64,8 +64,8 @@ async def taken(stream: Stream, count: int) -> list[Handed]:
     return found
 
 
-async def answers(world: World, session: ListenSession) -> list[StoredAnswer]:
-    return (await world.database.read(lambda c: listening.page_of_answers(c, session.seq, limit=5000))).items
+async def answers(world: World, session: ListenSession) -> list[ListenResponse]:
+    return (await world.database.read(lambda c: listening.page_of_responses(c, session.seq, limit=5000))).items
 
 
 async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(place: Place) -> None:
@@ -91,7 +91,7 @@ async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(pla
         class Interrupted:
             """The database; whoever reads from it that the session is unused is told so a moment too late."""
 
-            write, horizon = database.write, database.horizon
+            write, stream_position = database.write, database.stream_position
 
             async def read(self, body: Any) -> Any:
                 found = await database.read(body)
@@ -146,7 +146,7 @@ async def test_what_was_read_when_a_stream_ended_is_not_handed_over(place: Place
         class Interrupted:
             """The database; while it is read, the session's key is revoked."""
 
-            write, horizon = database.write, database.horizon
+            write, stream_position = database.write, database.stream_position
 
             async def read(self, body: Any) -> Any:
                 found = await database.read(body)
@@ -193,7 +193,7 @@ async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Plac
         class Interrupted:
             """The database; an event is stored after it was first read, and before the stream knows what was found."""
 
-            write, horizon = database.write, database.horizon
+            write, stream_position = database.write, database.stream_position
 
             async def read(self, body: Any) -> Any:
                 found = await database.read(body)
@@ -218,7 +218,7 @@ async def test_a_stream_goes_on_reading_after_the_database_failed(place: Place) 
         class Failing:
             """The database, which cannot be read once."""
 
-            write, horizon = database.write, database.horizon
+            write, stream_position = database.write, database.stream_position
 
             async def read(self, body: Any) -> Any:
                 for failure in failures:
@@ -260,7 +260,7 @@ async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
         stream = await world.parts.relay.connect(session, None)
         assert stream is not None
 
-        def hand_test() -> "asyncio.Future[StoredAnswer] | None":
+        def hand_test() -> "asyncio.Future[ListenResponse] | None":
             return stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"x" * 250_000)
 
         # Nobody reads the stream: what nobody waits for any more is not sent.
@@ -431,7 +431,7 @@ async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_t
         class Failing:
             """The database, which cannot write once: at the second of the answers alone."""
 
-            read, horizon = database.read, database.horizon
+            read, stream_position = database.read, database.stream_position
 
             async def write(self, body: Any) -> Any:
                 nonlocal writes

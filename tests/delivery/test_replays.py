@@ -17,7 +17,7 @@ from uplift_server.delivery.replays import jobs as loop
 from uplift_server.store import cleanup, replays
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
-from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import audit_log, deliveries, events
 from uplift_server.store.schema import replays as jobs
 
@@ -42,7 +42,7 @@ async def replay(
     world: World, endpoint: LiveEndpoint, *, rate: int = 10, statuses: tuple[Status, ...] = (Status.FAILED,)
 ) -> int:
     """Start a replay of everything, as the service does; the loop counts it. Its number."""
-    choice = Choice(endpoint.seq, statuses, (), None, None, world.clock.now)
+    choice = ReplaySelection(endpoint.seq, statuses, (), None, None, world.clock.now)
     last = await world.database.read(lambda c: c.scalar(sa.select(sa.func.max(events.c.seq)))) or 0
     new = NewReplay(world.fresh_id(), endpoint.record.account_seq, choice, (), rate, 0, 0, 1, last)
     made = await world.database.write(lambda c: replays.create(c, new))
@@ -59,7 +59,7 @@ async def stored(world: World, seq: int) -> Replay:
 async def put_into(world: World, seq: int, state: ReplayState) -> Replay:
     """Pause, resume or cancel, as the service does."""
     job = await stored(world, seq)
-    changed = await world.database.write(lambda c: replays.put_into(c, None, job.id, state, now=world.clock.now))
+    changed = await world.database.write(lambda c: replays.change_state(c, None, job.id, state, now=world.clock.now))
     assert changed is not None
     world.parts.replays.put(changed[0])
     await world.settle()
@@ -335,7 +335,7 @@ async def test_what_expired_was_pruned_or_is_being_resent_is_skipped(place: Plac
         for table, column in ((deliveries, deliveries.c.event_seq), (events, events.c.seq)):
             await world.database.write(lambda c, t=table, n=column: c.execute(sa.delete(t).where(n.between(15, 17))))
         await world.database.write(
-            lambda c: start_resend(c, 20, endpoint.seq, now=world.clock.now, lease_until=until, owner=9)
+            lambda c: start_resend(c, 20, endpoint.seq, now=world.clock.now, lease_until=until, process_id=9)
         )
         await world.run_for(5 * SECOND)
         assert (await stored(world, job)).skipped == 2
@@ -410,10 +410,10 @@ async def test_retention_beside_a_replay_leaves_the_sum_right(place: Place) -> N
         endpoint = await failed(world, 30)
         job = await replay(world, endpoint, rate=2)
         await world.run_for(3 * SECOND)
-        (kept,) = (replace(kept, bite=1000) for kept in cleanup.KEPT if kept.name == "events")
+        (kept,) = (replace(kept, batch_rows=1000) for kept in cleanup.RETENTION_RULES if kept.name == "events")
         now = world.clock.now + HOUR
-        seen = await world.database.read(lambda c: cleanup.look(c, kept, before=now, after=None))
-        assert await world.database.write(lambda c: cleanup.remove(c, kept, seen.doomed, before=now)) > 0
+        seen = await world.database.read(lambda c: cleanup.find_expired(c, kept, before=now, after=None))
+        assert await world.database.write(lambda c: cleanup.delete_expired(c, kept, seen.keys, before=now)) > 0
         await world.run_for(30 * SECOND)
         done = await stored(world, job)
         assert done.state is ReplayState.COMPLETED

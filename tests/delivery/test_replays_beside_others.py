@@ -31,9 +31,9 @@ class Counting:
         super().__init__(*args)
         self.batches: list[int] = []
 
-    def settle(self, settlements: Any, health: Any = (), *, by: int = 0) -> Any:
+    def settle(self, settlements: Any, health: Any = (), *, process_id: int = 0) -> Any:
         self.batches.append(len(settlements))
-        return super().settle(settlements, health, by=by)
+        return super().settle(settlements, health, process_id=process_id)
 
 
 async def in_the_middle(world: World, count: int) -> tuple[LiveEndpoint, int]:

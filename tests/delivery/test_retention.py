@@ -17,7 +17,7 @@ from uplift_server.delivery.shards import LocalShards
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.service import errors
 from uplift_server.store import accounts, audit, retention_clock, schema, schema_traces, trace_parents
-from uplift_server.store.cleanup import KEPT, Kept, remove
+from uplift_server.store.cleanup import RETENTION_RULES, RetentionRule, delete_expired
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import attempts, audit_log, deliveries, events, idempotency_keys
 
@@ -25,7 +25,7 @@ from .owner import Owner
 from .world import DAY, HOUR, SECOND, START, World, answer
 
 KEEP_MS = 24 * HOUR
-(BITE,) = (kept.bite for kept in KEPT if kept.table is events)
+(BITE,) = (kept.batch_rows for kept in RETENTION_RULES if kept.table is events)
 
 
 async def count(world: World, table: sa.Table) -> int:
@@ -160,10 +160,10 @@ async def test_keys_are_forgotten_also_where_no_event_goes(place: Place) -> None
 def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
     """Let the next bite of a table find the database away."""
 
-    def cut_off(connection: sa.Connection, kept: Kept, keys: Any, **options: Any) -> int:
+    def cut_off(connection: sa.Connection, kept: RetentionRule, keys: Any, **options: Any) -> int:
         if kept.name == table:
             raise Unavailable("cut off")
-        return remove(connection, kept, keys, **options)
+        return delete_expired(connection, kept, keys, **options)
 
     patch.setattr("uplift_server.delivery.maintenance.retention.remove", cut_off)
 
@@ -257,9 +257,9 @@ async def test_what_stays_is_passed_over_until_an_hour_has_gone(place: Place) ->
         retention = Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
 
         await pruned(world, retention)
-        assert (database.reads, database.writes) == (len(KEPT) + 2, 0)
+        assert (database.reads, database.writes) == (len(RETENTION_RULES) + 2, 0)
         await pruned(world, retention)
-        assert (database.reads, database.writes) == (2 * len(KEPT) + 2, 0)
+        assert (database.reads, database.writes) == (2 * len(RETENTION_RULES) + 2, 0)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
         # Pruning itself takes some pauses.
         world.clock.now += LOOK_AGAIN_EVERY_MS - 60 * SECOND
@@ -289,7 +289,7 @@ async def test_nothing_is_written_where_nothing_is_old(place: Place) -> None:
         await world.accept(3)
         database: Any = Counting(world)
         await pruned(world, Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS))
-        assert (database.reads, database.writes) == (len(KEPT), 0)
+        assert (database.reads, database.writes) == (len(RETENTION_RULES), 0)
 
 
 async def test_a_retention_of_nothing_keeps_everything(place: Place) -> None:
@@ -297,11 +297,11 @@ async def test_a_retention_of_nothing_keeps_everything(place: Place) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         await counted(world)
-        before = [await count(world, each.table) for each in KEPT]
+        before = [await count(world, each.table) for each in RETENTION_RULES]
         assert sum(before) > 3
         world.clock.now += 1000 * DAY
         await world.run_for(3 * ROUND_EVERY_MS)
-        assert [await count(world, each.table) for each in KEPT] == before
+        assert [await count(world, each.table) for each in RETENTION_RULES] == before
 
 
 async def test_it_tries_again_after_the_database_was_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,22 +51,22 @@ class OldPartitions:
         self.looked = 0
         """How often it was asked whether it is time for the next partition."""
 
-    async def begin(self, *, now: int, lasts_ms: int) -> bool:
+    async def start_next(self, *, now: int, lasts_ms: int) -> bool:
         self.looked += 1
         return False
 
-    async def ended(self, *, before: int) -> list[Partition]:
+    async def list_droppable(self, *, before: int) -> list[Partition]:
         return [each for each in self._old if each not in self.dropped]
 
-    async def leave(self, *, before: int, lasts_ms: int) -> None: ...
+    async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None: ...
 
-    async def first_whole(self) -> int:
+    async def first_droppable_seq(self) -> int:
         return 0
 
-    async def numbers(self, partition: Partition) -> int:
+    async def count_seqs(self, partition: Partition) -> int:
         return self._numbers
 
-    async def thin(self, partition: Partition, *, after: Key | None) -> Batch:
+    async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
         last = partition.first_seq if after is None else after[0]
         if after is not None and self._last_end is not None:
             self.pauses.append(self._clock.now - self._last_end)
@@ -80,7 +80,7 @@ class OldPartitions:
 
     async def drop_empty(self) -> None: ...
 
-    async def sweep(self, before_seq: int, *, after: Key | None) -> Batch:
+    async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
         return Batch(0, None)
 
 

@@ -157,12 +157,12 @@ class Recorded:
         await super().release(leases, now=now)  # type: ignore[misc]
 
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         self.settled.append(len(settlements))
         self.failures.update(each.endpoint_seq for each in settlements if each.last_outcome != Outcome.DELIVERED)
         self.premature += [row for row in health if row.consecutive_failures > self.failures[row.endpoint_seq]]
-        result: Awaitable[frozenset[tuple[int, int]]] = super().settle(settlements, health, by=by)  # type: ignore[misc]
+        result: Awaitable[frozenset[tuple[int, int]]] = super().settle(settlements, health, process_id=process_id)  # type: ignore[misc]
         return result
 
 
@@ -203,5 +203,5 @@ async def test_health_is_stored_with_the_last_outcome_that_it_counts(place: Plac
         assert max(world.database.settled) == SETTLE_BATCH_MAX
         assert not world.database.premature
         assert [endpoint.health.consecutive_failures for endpoint in failing] == [900] * 3
-        stored = await world.database.read(endpoints.live)
+        stored = await world.database.read(endpoints.list_live)
         assert [record.health.consecutive_failures for record in stored] == [900] * 3

@@ -21,7 +21,7 @@ from uplift_server.delivery.sending.http.request import Request
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
-from uplift_server.store.statistics import FLEET, by_hour
+from uplift_server.store.statistics import ALL_ACCOUNTS, by_hour
 
 from .owner import Owner
 from .test_engine import Failing, header
@@ -258,7 +258,7 @@ async def check_numbers(world: World) -> None:
     await world.run_for(10 * SECOND)
     own = [row for row in await world.deliveries() if row.trigger != Trigger.TEST]
     made = [row for row in await world.attempts() if row.trigger != Trigger.TEST]
-    hours = (await world.database.read(lambda c: by_hour(c, [FLEET], since=0)))[FLEET]
+    hours = (await world.database.read(lambda c: by_hour(c, [ALL_ACCOUNTS], since=0)))[ALL_ACCOUNTS]
     told = total(each for _, each in hours)
     assert (told.deliveries, told.attempts) == (len(own), len(made))
     assert told.outcomes == Counter(row.outcome for row in made)

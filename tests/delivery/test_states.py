@@ -8,7 +8,7 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.lifecycle import FailedReason, Status
-from uplift_server.store.endpoints import treat_held
+from uplift_server.store.endpoints import set_held_action
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 
 from .test_engine import header
@@ -163,7 +163,7 @@ async def test_kept_ones_stay_until_a_later_enabling(place: Place) -> None:
 
 async def treat(world: World, endpoint_seq: int, held: HeldAction) -> None:
     """Say what becomes of what an enabled endpoint holds, as the service does."""
-    record = await world.database.write(lambda c: treat_held(c, endpoint_seq, held))
+    record = await world.database.write(lambda c: set_held_action(c, endpoint_seq, held))
     assert record is not None
     world.directory.put_endpoint(record)
     world.parts.changes.held_action_changed(endpoint_seq)

@@ -13,7 +13,7 @@ from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.service.errors import Busy
 from uplift_server.store import endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
-from uplift_server.store.endpoint_backlog import Removed
+from uplift_server.store.endpoint_backlog import DropResult
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Released
 from uplift_server.store.records import EndpointState, HeldAction
@@ -185,7 +185,7 @@ class Interrupted:
 
     async def write(self, body: Any) -> Any:
         result = await super().write(body)  # type: ignore[misc]
-        if isinstance(result, Removed) and result.over_through is not None and self.after is not None:
+        if isinstance(result, DropResult) and result.completed_through is not None and self.after is not None:
             interrupt, self.after = self.after, None
             await interrupt()
         return result
@@ -228,8 +228,8 @@ async def test_nothing_is_held_that_another_process_has_said_is_to_go_on_or_to_b
 
         def elsewhere(connection: Transaction) -> None:
             if said is HeldAction.DROP:
-                endpoints.switch_on(connection, endpoint.seq, said, now=START)
-                endpoints.switch_off(connection, endpoint.seq, EndpointState.PAUSED, None, now=START)
+                endpoints.enable(connection, endpoint.seq, said, now=START)
+                endpoints.deactivate(connection, endpoint.seq, EndpointState.PAUSED, None, now=START)
 
         world.directory.put_endpoint(replace(before, state=EndpointState.PAUSED, state_since=START))
         await world.database.write(elsewhere)
@@ -350,7 +350,7 @@ async def test_of_two_pauses_the_last_is_what_all_is_to_be_held_after(
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.run_for(10 * MINUTE)
-        await world.database.write(lambda c: endpoints.switch_on(c, endpoint.seq, HeldAction.SEND, now=world.clock.now))
+        await world.database.write(lambda c: endpoints.enable(c, endpoint.seq, HeldAction.SEND, now=world.clock.now))
         await paused_elsewhere(world, endpoint.seq)
         held_after: list[int | None] = []
         finish_holding = world.parts.changes.finish_holding
@@ -390,4 +390,4 @@ async def test_an_endpoint_that_another_process_paused_stays_so_where_holding_ta
 async def paused_elsewhere(world: World, seq: int) -> None:
     """Another process has paused an endpoint, and this one has not heard of it."""
     now = world.clock.now
-    await world.database.write(lambda c: endpoints.switch_off(c, seq, EndpointState.PAUSED, None, now=now))
+    await world.database.write(lambda c: endpoints.deactivate(c, seq, EndpointState.PAUSED, None, now=now))

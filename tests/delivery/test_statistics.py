@@ -15,12 +15,12 @@ from uplift_server.delivery.maintenance.statistics import BUSY_TURNS, UNAVAILABL
 from uplift_server.delivery.shards import LocalShards
 from uplift_server.store import statistics
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.statistics import FLEET, Scope
+from uplift_server.store.statistics import ALL_ACCOUNTS, Scope
 
 from .world import HOUR, SECOND, START, World, answer
 
 
-async def told(world: World, scope: Scope = FLEET) -> Counted:
+async def told(world: World, scope: Scope = ALL_ACCOUNTS) -> Counted:
     """What the numbers say of all the time there was."""
     found = await world.database.read(lambda c: statistics.by_hour(c, [scope], since=0))
     return total(each for _, each in found[scope])
@@ -55,12 +55,12 @@ async def test_rows_are_those_of_the_hour(place: Place) -> None:
         await world.endpoint("one.test", lambda _: next(script))
         await world.accept(1)
         await world.run_for(2 * HOUR)
-        found = (await world.database.read(lambda c: statistics.by_hour(c, [FLEET], since=0)))[FLEET]
+        found = (await world.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0)))[ALL_ACCOUNTS]
         began = START - START % HOUR
         by_hour = {(at - began) // HOUR: (each.deliveries, each.delivered, each.attempts) for at, each in found}
         assert by_hour == {0: (1, 1, 1), 1: (0, 0, 1)}
-        since = await world.database.read(lambda c: statistics.by_hour(c, [FLEET], since=began + HOUR))
-        assert [at for at, _ in since[FLEET]] == [began + HOUR]
+        since = await world.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=began + HOUR))
+        assert [at for at, _ in since[ALL_ACCOUNTS]] == [began + HOUR]
 
 
 @pytest.mark.parametrize("way", ["restart", "kill"])

@@ -162,7 +162,7 @@ async def test_a_test_that_a_kill_cuts_off_has_failed_and_is_not_made_again(plac
         assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 0)
         assert row.completed_at is not None
         assert len(world.sender.sent) == 1
-        assert await world.database.read(lambda c: test_deliveries.is_trial(c, row.event_seq))
+        assert await world.database.read(lambda c: test_deliveries.is_test(c, row.event_seq))
         # The next one is not held up by it.
         world.sender.scripts[HOST] = lambda _: answer(200)
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED

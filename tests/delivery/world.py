@@ -176,8 +176,8 @@ class ScriptedSender:
 
 
 VERBS = (
-    "append", "lease_due", "settle", "release", "reclaim", "release_held", "release_replay", "look_ahead",
-    "due_endpoints", "next_due", "horizon", "read", "write", "write_with_events", "append_then",
+    "append", "lease_due", "settle", "release", "reclaim", "release_held", "release_replay", "read_replay_batch",
+    "due_endpoints", "next_due", "stream_position", "read", "write", "write_with_events", "append_then",
 )  # fmt: skip
 """What the contract of the store has calls for."""
 
@@ -325,10 +325,10 @@ class World:
         )
         self.engine, self.directory = self.parts.engine, self.parts.cache
         self.directory.load(
-            await self.database.read(accounts.live),
+            await self.database.read(accounts.list_live),
             [],
-            await self.database.read(event_types.live),
-            await self.database.read(endpoints.live),
+            await self.database.read(event_types.list_live),
+            await self.database.read(endpoints.list_live),
         )
         await self.engine.start(dispatch=dispatch)
         await self.settle()
@@ -473,7 +473,7 @@ class World:
 
     async def switch_off(self, seq: int, state: EndpointState, reason: DisabledReason | None) -> None:
         """Pause or disable an endpoint, as the service does."""
-        record = await self.database.write(lambda c: endpoints.switch_off(c, seq, state, reason, now=self.clock.now))
+        record = await self.database.write(lambda c: endpoints.deactivate(c, seq, state, reason, now=self.clock.now))
         assert record is not None
         self.directory.put_endpoint(record)
         self.parts.changes.disabled(seq)
@@ -485,7 +485,7 @@ class World:
 
     async def switch_on(self, seq: int, held: HeldAction) -> None:
         """The second step of that."""
-        record = await self.database.write(lambda c: endpoints.switch_on(c, seq, held, now=self.clock.now))
+        record = await self.database.write(lambda c: endpoints.enable(c, seq, held, now=self.clock.now))
         assert record is not None
         self.directory.put_endpoint(record)
         self.parts.changes.enabled(seq)

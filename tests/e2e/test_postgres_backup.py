@@ -36,7 +36,7 @@ def another_partition(url: str) -> None:
     async def begin() -> None:
         database = PostgresDatabase(url)
         assert database.partitions is not None
-        assert await database.partitions.begin(now=time.time_ns() // 1_000_000, lasts_ms=1)
+        assert await database.partitions.start_next(now=time.time_ns() // 1_000_000, lasts_ms=1)
         await database.close()
 
     asyncio.run(begin())

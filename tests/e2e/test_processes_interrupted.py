@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.store.admission import leave_behind
+from uplift_server.store.admission import require_release
 from uplift_server.store.schema_processes import processes
 
 from .fleet import Counting, Fleet, account_of, known_everywhere, running, send_all
@@ -119,7 +119,7 @@ def test_a_worker_that_was_held_up_over_an_upgrade_it_does_not_fit_ends_and_says
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
         # As an upgrade leaves it that has taken the process for dead.
-        worker.place.run(lambda c: leave_behind(c, "999.0.0"))
+        worker.place.run(lambda c: require_release(c, "999.0.0"))
         worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
         assert worker.process.wait(25) == 1
         worker.end()

@@ -175,7 +175,7 @@ async def test_only_a_mailed_link_proves_the_email(world: World) -> None:
 
 
 def _member(connection: object, person_seq: int) -> object:
-    [place] = people.places(connection, person_seq)
+    [place] = people.memberships(connection, person_seq)
     return members.get(connection, place.account_seq, place.member_id)
 
 

@@ -64,11 +64,15 @@ class Bench:
         return result
 
     async def lease(
-        self, endpoint: int, limit: int = 100, *, now: int = NOW, until: int = LEASE_UNTIL, owner: int = OWNER
+        self, endpoint: int, limit: int = 100, *, now: int = NOW, until: int = LEASE_UNTIL, process_id: int = OWNER
     ) -> list[LeasedDelivery]:
         """Lease one endpoint's due deliveries."""
         return await self.database.lease_due(
-            [LeaseRequest(endpoint, limit)], now=now, lease_until=until, owner=owner, body_bytes_max=ENOUGH_BYTES
+            [LeaseRequest(endpoint, limit)],
+            now=now,
+            lease_until=until,
+            process_id=process_id,
+            body_bytes_max=ENOUGH_BYTES,
         )
 
     async def rows(self, table: sa.Table) -> list[sa.Row[tuple[object, ...]]]:

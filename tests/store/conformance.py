@@ -96,9 +96,9 @@ async def an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all(b
 
 
 async def a_test_is_leased_with_its_event_and_known_for_good(bench: Bench) -> None:
-    event = bench.event(test_deliveries.owed(1))
+    event = bench.event(test_deliveries.new_delivery(1))
     leased = await bench.database.append_then(
-        event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=LEASE_UNTIL, owner=OWNER)
+        event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=LEASE_UNTIL, process_id=OWNER)
     )
     assert (leased.trigger, leased.resume_status, leased.fence) == (Trigger.TEST, Status.FAILED, 1)
     (row,) = await bench.rows(deliveries)
@@ -117,13 +117,13 @@ async def a_read_cannot_write(bench: Bench) -> None:
 
 
 async def what_is_stored_is_within_the_horizon(bench: Bench) -> None:
-    await bench.database.horizon()
+    await bench.database.stream_position()
     (stored, *_) = await bench.append(bench.event(due(1)), bench.event(due(1)))
     await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
-    horizon = await bench.database.horizon()
-    assert horizon.events > stored.seq
-    assert horizon.attempts >= max(row.seq for row in await bench.rows(attempts))
-    assert horizon.changes >= max(row.seq for row in await bench.rows(delivery_changes))
+    stream_position = await bench.database.stream_position()
+    assert stream_position.events > stored.seq
+    assert stream_position.attempts >= max(row.seq for row in await bench.rows(attempts))
+    assert stream_position.changes >= max(row.seq for row in await bench.rows(delivery_changes))
 
 
 CHECKS: Sequence[Check] = [

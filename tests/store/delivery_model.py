@@ -56,7 +56,7 @@ class Call:
     """The arguments of the verb that makes a transition. `leased` is the row as it was leased, of a settlement."""
 
     now: int
-    owner: int = 0
+    process_id: int = 0
     lease_until: int | None = None
     retry_at: int | None = None
     outcome: int | None = None
@@ -71,7 +71,7 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
     status = memory.resume_status if step.after is None else step.after.value[0]
     due = {Due.NOW: call.now, Due.FIRST: call.now, Due.RETRY: call.retry_at, Due.LEASE_END: call.lease_until}
     due_at = memory.resume_due_at if step.after is None else due[step.due] if step.due else None
-    new = replace(row, status=status, due_at=due_at, lease_owner=call.owner if step.after is State.LEASED else 0)
+    new = replace(row, status=status, due_at=due_at, lease_owner=call.process_id if step.after is State.LEASED else 0)
     if Effect.NEW_FENCE in step.effects:
         new = replace(new, fence=row.fence + 1)
     if Effect.COUNT in step.effects:

@@ -60,7 +60,7 @@ async def requests_are_served_together(bench: Bench) -> None:
         [LeaseRequest(1, 2), LeaseRequest(2, 1)],
         now=NOW,
         lease_until=LEASE_UNTIL,
-        owner=OWNER,
+        process_id=OWNER,
         body_bytes_max=ENOUGH_BYTES,
     )
     assert sorted(d.endpoint_seq for d in leased) == [1, 1, 2]
@@ -70,7 +70,7 @@ async def bodies_are_bounded(bench: Bench) -> None:
     for _ in range(5):
         await bench.append(bench.event(due(1), data=b'{"pad":"%b"}' % (b"x" * 1000)))
     leased = await bench.database.lease_due(
-        [LeaseRequest(1, 5)], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1500
+        [LeaseRequest(1, 5)], now=NOW, lease_until=LEASE_UNTIL, process_id=OWNER, body_bytes_max=1500
     )
     assert len(leased) == 2
     assert len(await bench.lease(1)) == 3
@@ -168,11 +168,11 @@ async def only_ended_leases_are_reclaimed(bench: Bench) -> None:
 async def an_owner_reclaims_its_own_after_a_crash(bench: Bench) -> None:
     for _ in range(3):
         await bench.append(bench.event(born_leased(1), due(2)))
-    await bench.lease(2, owner=OWNER + 1)
+    await bench.lease(2, process_id=OWNER + 1)
     await bench.reopen()
-    assert await bench.database.reclaim(now=NOW, owner=OWNER, limit=2) == 2
-    assert await bench.database.reclaim(now=NOW, owner=OWNER, limit=2) == 1
-    assert await bench.database.reclaim(now=NOW, owner=OWNER, limit=2) == 0
+    assert await bench.database.reclaim(now=NOW, process_id=OWNER, limit=2) == 2
+    assert await bench.database.reclaim(now=NOW, process_id=OWNER, limit=2) == 1
+    assert await bench.database.reclaim(now=NOW, process_id=OWNER, limit=2) == 0
     assert len(await bench.lease(1)) == 3
     assert await bench.lease(2) == []
 

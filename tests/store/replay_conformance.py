@@ -8,14 +8,21 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import releases, replays
-from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease, Settlement
-from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.hot_records import (
+    Candidate,
+    LeasedDelivery,
+    ReplayBatch,
+    ReplayLease,
+    ReplayRelease,
+    Settlement,
+)
+from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import accounts, deliveries, endpoints, events
 from uplift_server.store.schema import replays as jobs
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
 
-CHOICE = Choice(1, (Status.FAILED,), (), None, None, NOW)
+CHOICE = ReplaySelection(1, (Status.FAILED,), (), None, None, NOW)
 LEASE = ReplayLease(NOW + 1, LEASE_UNTIL, OWNER, limit=10, outstanding_max=10, body_bytes_max=1 << 20)
 
 
@@ -40,9 +47,11 @@ async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, l
 
 async def look(
     bench: Bench, job: Replay, *, first: int = 1, rows: int = 100, limit: int = 100, body_bytes_max: int = 1 << 20
-) -> Ahead:
+) -> ReplayBatch:
     """What a replay sees ahead."""
-    return await bench.database.look_ahead(job, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max)
+    return await bench.database.read_replay_batch(
+        job, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
+    )
 
 
 async def stored(bench: Bench) -> sa.Row[tuple[object, ...]]:
@@ -56,7 +65,7 @@ def numbers(released: ReplayRelease) -> list[int]:
     return [each.event_seq for each in released.leased]
 
 
-def seen(ahead: Ahead) -> list[int]:
+def seen(ahead: ReplayBatch) -> list[int]:
     """The events of what lies ahead."""
     return [each.delivery.event_seq for each in ahead.candidates]
 
@@ -105,20 +114,20 @@ async def what_lies_ahead_is_what_was_counted(bench: Bench) -> None:
     every = (Status.DELIVERED, Status.FAILED, Status.CANCELLED)
     choices = {
         CHOICE: [4, 20, 24],
-        replace(CHOICE, made_at=NOW + 5): [4, 12, 24],
+        replace(CHOICE, selected_at=NOW + 5): [4, 12, 24],
         replace(CHOICE, statuses=every): [1, 2, 4, 6, 9, 10, 13, 14, 17, 18, 20, 21, 22, 24],
         replace(CHOICE, statuses=every, type_seqs=(1, 3)): [2, 6, 9, 14, 17, 18, 20, 21, 24],
         replace(CHOICE, statuses=every, created_after=NOW + 9, created_before=NOW + 18): [10, 13, 14, 17],
     }
     for choice, expected in choices.items():
-        ahead = await look(bench, replace(job, choice=choice))
+        ahead = await look(bench, replace(job, selection=choice))
         counted = await bench.database.read(lambda c, of=choice: releases.count(c, of, first=1, last=24, rows=100))
         assert (seen(ahead), ahead.through, counted.count) == (expected, 24, len(expected)), choice
 
 
 async def a_replay_leases_what_lies_ahead_in_order_up_to_its_limits(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 5)
-    ahead = Ahead(candidates, 5)
+    ahead = ReplayBatch(candidates, 5)
     first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
     assert (numbers(first), first.outstanding, first.next_event_seq) == ([1, 2], 2, 3)
     assert [(each.fence, each.lease_until, each.replay_seq) for each in first.leased] == [(2, LEASE_UNTIL, 1)] * 2
@@ -139,7 +148,7 @@ async def a_replay_leases_what_lies_ahead_in_order_up_to_its_limits(bench: Bench
 
 async def a_release_that_is_repeated_leases_nothing_twice(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 3)
-    ahead = Ahead(candidates, 3)
+    ahead = ReplayBatch(candidates, 3)
     first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
     assert numbers(first) == [1, 2]
     again = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
@@ -159,7 +168,7 @@ async def what_has_changed_since_it_was_seen_is_looked_at_again(bench: Bench) ->
         connection.execute(sa.update(deliveries).where(of == 3).values(fence=5, attempts_made=7))
 
     await bench.database.write(change)
-    released = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 4), LEASE)
+    released = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 4), LEASE)
     assert [(each.event_seq, each.fence, each.attempts_made) for each in released.leased] == [(3, 6, 7), (4, 2, 1)]
     assert released.next_event_seq == 5
     row = await stored(bench)
@@ -169,7 +178,7 @@ async def what_has_changed_since_it_was_seen_is_looked_at_again(bench: Bench) ->
 
 async def what_has_expired_is_skipped(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 2, expires_at=NOW + 5)
-    released = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 2), LEASE._replace(now=NOW + 5))
+    released = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE._replace(now=NOW + 5))
     assert (numbers(released), released.state) == ([], ReplayState.COMPLETED)
     row = await stored(bench)
     assert (row.skipped, row.completed_at) == (2, NOW + 5)
@@ -177,7 +186,7 @@ async def what_has_expired_is_skipped(bench: Bench) -> None:
 
 async def what_was_given_back_comes_first_unless_it_is_not_to_be_replayed_any_more(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 4)
-    ahead = Ahead(candidates, 4)
+    ahead = ReplayBatch(candidates, 4)
     leased = (await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))).leased
     await bench.database.settle([given_back(each) for each in leased])
     await bench.database.write(
@@ -196,15 +205,15 @@ def given_back(leased: LeasedDelivery) -> Settlement:
 
 async def a_replay_ends_once_nothing_is_left_and_only_a_running_one_leases(bench: Bench) -> None:
     job, candidates = await a_replay(bench, 2)
-    await bench.database.write(lambda c: replays.put_into(c, 1, job.id, ReplayState.PAUSED, now=NOW))
-    paused = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 2), LEASE)
+    await bench.database.write(lambda c: replays.change_state(c, 1, job.id, ReplayState.PAUSED, now=NOW))
+    paused = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE)
     assert (paused.state, numbers(paused), paused.next_event_seq) == (ReplayState.PAUSED, [], 1)
-    await bench.database.write(lambda c: replays.put_into(c, 1, job.id, ReplayState.RUNNING, now=NOW))
-    released = await bench.database.release_replay(1, CHOICE, Ahead(candidates, 2), LEASE)
+    await bench.database.write(lambda c: replays.change_state(c, 1, job.id, ReplayState.RUNNING, now=NOW))
+    released = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE)
     assert (released.state, released.next_event_seq) == (ReplayState.RUNNING, 3)
     settlements = [settled(each)._replace(replay_seq=1) for each in released.leased]
     await bench.database.settle(settlements)
-    ended = await bench.database.release_replay(1, CHOICE, Ahead([], 2), LEASE)
+    ended = await bench.database.release_replay(1, CHOICE, ReplayBatch([], 2), LEASE)
     assert ended.state is ReplayState.COMPLETED
     row = await stored(bench)
     assert (row.delivered, row.skipped, row.total, row.completed_at) == (2, 0, 2, LEASE.now)

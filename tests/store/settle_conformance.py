@@ -60,7 +60,7 @@ async def a_lost_lease_writes_nothing_and_the_rest_does(bench: Bench) -> None:
         await bench.append(bench.event(due(1)))
     leased = await bench.lease(1)
     await bench.database.reclaim(now=LEASE_UNTIL)
-    (newer,) = await bench.lease(1, 1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000, owner=OWNER + 1)
+    (newer,) = await bench.lease(1, 1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000, process_id=OWNER + 1)
     stale = next(d for d in leased if d.event_seq == newer.event_seq)
     await bench.lease(1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000)
     current = [replace(d, fence=d.fence + 1) for d in leased if d is not stale]
@@ -132,13 +132,13 @@ async def of_a_process_that_was_taken_for_dead_no_health_is_written(bench: Bench
         lambda c: processes.join(c, ProcessRole.WORKER, host="h", pid=1, version="1.0.0", now=NOW)
     )
     failing = HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)
-    await bench.database.settle([], [failing], by=number)
+    await bench.database.settle([], [failing], process_id=number)
     assert [row.consecutive_failures for row in await bench.rows(endpoints)] == [3]
-    await bench.database.write(lambda c: processes.forget(c, number))
+    await bench.database.write(lambda c: processes.remove(c, number))
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1)
     worse = failing._replace(consecutive_failures=4)
-    assert await bench.database.settle([settled(leased)], [worse], by=number) == frozenset()
+    assert await bench.database.settle([settled(leased)], [worse], process_id=number) == frozenset()
     assert [row.consecutive_failures for row in await bench.rows(endpoints)] == [3]
 
 

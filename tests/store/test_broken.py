@@ -12,7 +12,6 @@ from tests.postgres import PostgresServer
 
 from uplift_server.store.contract import Database
 from uplift_server.store.hot_records import (
-    Ahead,
     Appended,
     DueEndpoint,
     HealthRow,
@@ -22,12 +21,13 @@ from uplift_server.store.hot_records import (
     LeaseRequest,
     NewEvent,
     Released,
+    ReplayBatch,
     ReplayLease,
     ReplayRelease,
     Settlement,
 )
 from uplift_server.store.postgres import PostgresDatabase
-from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.schema import deliveries, replays
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -96,13 +96,13 @@ class IgnoresBodySizes:
 
 class IgnoresFences:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> frozenset[tuple[int, int]]:
         fences = await self.read(
             lambda c: {(r.event_seq, r.endpoint_seq): r.fence for r in c.execute(sa.select(deliveries))}
         )
         return await super().settle(
-            [s._replace(fence=fences[s.event_seq, s.endpoint_seq]) for s in settlements], health, by=by
+            [s._replace(fence=fences[s.event_seq, s.endpoint_seq]) for s in settlements], health, process_id=process_id
         )
 
 
@@ -115,14 +115,14 @@ class BelievesTheDead:
 
 class KeepsNoAttempts:
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
-        return super().settle([s._replace(attempt=None) for s in settlements], health, by=by)
+        return super().settle([s._replace(attempt=None) for s in settlements], health, process_id=process_id)
 
 
 class HidesLostLeases:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> frozenset[tuple[int, int]]:
         await super().settle(settlements, health)
         return frozenset()
@@ -130,21 +130,21 @@ class HidesLostLeases:
 
 class ForgetsHealth:
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         return super().settle(settlements, ())
 
 
 class ForgetsReplays:
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         return super().settle([s._replace(replay_seq=None) for s in settlements], health)
 
 
 class CountsLostAttempts:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> frozenset[tuple[int, int]]:
         lost = await super().settle(settlements, health)
         numbers = [s.replay_seq for s in settlements if (s.event_seq, s.endpoint_seq) in lost]
@@ -168,13 +168,13 @@ class ReleasesAnybodysLease:
 
 
 class ReclaimsLiveLeases:
-    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        return super().reclaim(now=now + 10**6, owner=owner, limit=limit)
+    def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
+        return super().reclaim(now=now + 10**6, process_id=process_id, limit=limit)
 
 
 class ReclaimsEverybodys:
-    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        return super().reclaim(now=now + 10**9 if owner else now, limit=limit)
+    def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
+        return super().reclaim(now=now + 10**9 if process_id else now, limit=limit)
 
 
 class MissesEndpoints:
@@ -256,7 +256,7 @@ class SendsThemToTheEnd:
 
 class ForgetsTests:
     async def settle(  # type: ignore[override]
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> frozenset[tuple[int, int]]:
         lost = await super().settle(settlements, health)
         await self.write(lambda c: c.execute(sa.update(deliveries).values(trigger=0)))
@@ -265,33 +265,35 @@ class ForgetsTests:
 
 class ReplaysWhatHasChanged:
     def release_replay(
-        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+        self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        return super().release_replay(replay_seq, replace(choice, made_at=1 << 60), ahead, lease)
+        return super().release_replay(replay_seq, replace(choice, selected_at=1 << 60), ahead, lease)
 
 
 class ReplaysWithoutLimit:
     def release_replay(
-        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+        self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         return super().release_replay(replay_seq, choice, ahead, lease._replace(outstanding_max=1000))
 
 
 class ReplaysWhatHasExpired:
     def release_replay(
-        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+        self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         return super().release_replay(replay_seq, choice, ahead, lease._replace(now=0))
 
 
 class LooksAheadTooFar:
-    async def look_ahead(self, replay: Replay, *, rows: int, **rest: Any) -> Ahead:
-        return await super().look_ahead(replay, rows=rows + 1, **rest)
+    async def read_replay_batch(self, replay: Replay, *, rows: int, **rest: Any) -> ReplayBatch:
+        return await super().read_replay_batch(replay, rows=rows + 1, **rest)
 
 
 class LooksAheadToOtherTypes:
-    async def look_ahead(self, replay: Replay, **rest: Any) -> Ahead:
-        return await super().look_ahead(replace(replay, choice=replace(replay.choice, type_seqs=())), **rest)
+    async def read_replay_batch(self, replay: Replay, **rest: Any) -> ReplayBatch:
+        return await super().read_replay_batch(
+            replace(replay, selection=replace(replay.selection, type_seqs=())), **rest
+        )
 
 
 DEFECTS = [

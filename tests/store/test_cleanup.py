@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS
-from uplift_server.store.cleanup import KEPT, Kept, look, remove
+from uplift_server.store.cleanup import RETENTION_RULES, RetentionRule, delete_expired, find_expired
 from uplift_server.store.endpoint_backlog import cancel_waiting
 from uplift_server.store.schema import (
     accounts,
@@ -28,7 +28,7 @@ from uplift_server.store.schema import (
 )
 from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.schema_statistics import rollups
-from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK
+from uplift_server.store.statistics import ATTEMPTS_COUNTED, EVENTS_COUNTED
 
 OLD, BEFORE, NEW = 1000, 2000, 3000
 
@@ -36,7 +36,9 @@ OLD, BEFORE, NEW = 1000, 2000, 3000
 @pytest.fixture
 def connection(connection: sa.Connection) -> sa.Connection:
     """A connection to an empty database, where all that these tests make is counted."""
-    connection.execute(sa.insert(marks), [{"name": name, "value": 10**9} for name in (EVENTS_MARK, ATTEMPTS_MARK)])
+    connection.execute(
+        sa.insert(marks), [{"name": name, "value": 10**9} for name in (EVENTS_COUNTED, ATTEMPTS_COUNTED)]
+    )
     return connection
 
 
@@ -136,16 +138,16 @@ def test_cancelling_takes_a_bite_at_a_time(connection: sa.Connection) -> None:
 
 # ---- retention
 
-KINDS = {kept.name: kept for kept in KEPT}
+KINDS = {kept.name: kept for kept in RETENTION_RULES}
 
 
-def bite(connection: sa.Connection, kept: Kept, after: Any = None, rows: int = 10) -> tuple[int, Any, bool]:
+def bite(connection: sa.Connection, kept: RetentionRule, after: Any = None, rows: int = 10) -> tuple[int, Any, bool]:
     """Look and remove: how many went, where to go on, whether there may be more."""
-    seen = look(connection, replace(kept, bite=rows), before=BEFORE, after=after)
-    return remove(connection, kept, seen.doomed, before=BEFORE), seen.place, seen.more
+    seen = find_expired(connection, replace(kept, batch_rows=rows), before=BEFORE, after=after)
+    return delete_expired(connection, kept, seen.keys, before=BEFORE), seen.position, seen.has_more
 
 
-def bites(connection: sa.Connection, kept: Kept, rows: int) -> list[int]:
+def bites(connection: sa.Connection, kept: RetentionRule, rows: int) -> list[int]:
     """How many rows went with each bite of a pass."""
     counts, after, more = [], None, True
     while more:
@@ -156,7 +158,7 @@ def bites(connection: sa.Connection, kept: Kept, rows: int) -> list[int]:
 
 def prune(connection: sa.Connection) -> dict[str, int]:
     """A whole pass: how many rows of each table went, where any did."""
-    counts = {kept.name: sum(bites(connection, kept, rows=3)) for kept in KEPT}
+    counts = {kept.name: sum(bites(connection, kept, rows=3)) for kept in RETENTION_RULES}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -184,9 +186,9 @@ ENDS = {
 """What else a row has to say that nothing needs."""
 
 
-def ended(connection: sa.Connection, kept: Kept, number: int, at: int | None) -> None:
+def ended(connection: sa.Connection, kept: RetentionRule, number: int, at: int | None) -> None:
     """A row that nothing needs, whose time counts from an instant."""
-    since = None if at is None else at - kept.lasts_ms
+    since = None if at is None else at - kept.extra_ms
     row(connection, kept.table, number, **{**ENDS.get(kept.name, {}), kept.since.name: since})
 
 
@@ -197,7 +199,7 @@ def left(connection: sa.Connection, table: sa.Table) -> list[Any]:
 
 def test_all_that_grows_is_kept_for_a_time_only() -> None:
     """What is added to the schema is to be thought of here."""
-    with_events = {column.table.name for kept in KEPT for column in kept.parts}
+    with_events = {column.table.name for kept in RETENTION_RULES for column in kept.children}
     for_ever = {"marks"}
     with_accounts = {"people", "members"}  # whoever is no member of any account any more is forgotten at once
     by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand answers each
@@ -221,8 +223,10 @@ def test_all_that_grows_is_kept_for_a_time_only() -> None:
     assert known == set(metadata.tables)
 
 
-@pytest.mark.parametrize("kept", KEPT, ids=KINDS)
-def test_what_is_old_goes_a_bite_at_a_time_and_what_is_not_stays(connection: sa.Connection, kept: Kept) -> None:
+@pytest.mark.parametrize("kept", RETENTION_RULES, ids=KINDS)
+def test_what_is_old_goes_a_bite_at_a_time_and_what_is_not_stays(
+    connection: sa.Connection, kept: RetentionRule
+) -> None:
     for number in range(1, 6):
         ended(connection, kept, number, OLD)
     ended(connection, kept, 6, BEFORE)
@@ -233,15 +237,17 @@ def test_what_is_old_goes_a_bite_at_a_time_and_what_is_not_stays(connection: sa.
     assert bites(connection, kept, rows=2) == [0]
 
 
-@pytest.mark.parametrize("kept", [kept for kept in KEPT if kept.since.nullable], ids=lambda kept: kept.name)
-def test_what_is_in_use_stays_however_old(connection: sa.Connection, kept: Kept) -> None:
+@pytest.mark.parametrize("kept", [kept for kept in RETENTION_RULES if kept.since.nullable], ids=lambda kept: kept.name)
+def test_what_is_in_use_stays_however_old(connection: sa.Connection, kept: RetentionRule) -> None:
     ended(connection, kept, 1, None)
     ended(connection, kept, 2, NEW)
     assert prune(connection) == {}
 
 
-@pytest.mark.parametrize("kept", [kept for kept in KEPT if "seq" in kept.table.c], ids=lambda kept: kept.name)
-def test_no_number_is_ever_given_twice(connection: sa.Connection, kept: Kept) -> None:
+@pytest.mark.parametrize(
+    "kept", [kept for kept in RETENTION_RULES if "seq" in kept.table.c], ids=lambda kept: kept.name
+)
+def test_no_number_is_ever_given_twice(connection: sa.Connection, kept: RetentionRule) -> None:
     """The newest row stays, however old: the next one's number follows on from it."""
     assert prune(connection) == {}
     for number in (1, 2):
@@ -279,11 +285,11 @@ def test_an_event_stays_that_is_resent_between_the_look_and_the_removal(connecti
     event(connection, 1, Status.DELIVERED)
     event(connection, 2, Status.FAILED)
     event(connection, 3, created_at=NEW)
-    seen = look(connection, KINDS["events"], before=BEFORE, after=None)
-    assert seen.doomed == [(1,), (2,)]
+    seen = find_expired(connection, KINDS["events"], before=BEFORE, after=None)
+    assert seen.keys == [(1,), (2,)]
     connection.execute(sa.update(deliveries).where(deliveries.c.event_seq == 2).values(status=Status.PENDING))
 
-    assert remove(connection, KINDS["events"], seen.doomed, before=BEFORE) == 1
+    assert delete_expired(connection, KINDS["events"], seen.keys, before=BEFORE) == 1
     assert seqs(connection) == [2, 3]
     assert seqs(connection, attempts.c.event_seq) == [2]
 
@@ -292,10 +298,10 @@ def test_a_type_that_is_published_anew_between_the_look_and_the_removal_stays(co
     kept = KINDS["event_types"]
     ended(connection, kept, 1, OLD)
     ended(connection, kept, 2, NEW)
-    seen = look(connection, replace(kept, bite=2), before=BEFORE, after=None)
+    seen = find_expired(connection, replace(kept, batch_rows=2), before=BEFORE, after=None)
     connection.execute(sa.update(event_types).where(event_types.c.seq == 1).values(deleted_at=None))
 
-    assert remove(connection, kept, seen.doomed, before=BEFORE) == 0
+    assert delete_expired(connection, kept, seen.keys, before=BEFORE) == 0
 
 
 def test_pruning_goes_on_behind_events_that_stay(connection: sa.Connection) -> None:
@@ -310,15 +316,19 @@ def test_pruning_goes_on_behind_events_that_stay(connection: sa.Connection) -> N
     assert seqs(connection) == [1, 2, 3, 4, 8]
 
 
-@pytest.mark.parametrize("kept", [kept for kept in KEPT if not kept.goes_by_number], ids=lambda kept: kept.name)
-def test_rows_of_one_instant_are_gone_through_in_the_order_of_their_keys(connection: sa.Connection, kept: Kept) -> None:
+@pytest.mark.parametrize(
+    "kept", [kept for kept in RETENTION_RULES if not kept.is_ordered_by_seq], ids=lambda kept: kept.name
+)
+def test_rows_of_one_instant_are_gone_through_in_the_order_of_their_keys(
+    connection: sa.Connection, kept: RetentionRule
+) -> None:
     for number in range(1, 6):
         ended(connection, kept, number, OLD)
     seen, after, more = [], None, True
     while more:
-        found = look(connection, replace(kept, bite=2), before=BEFORE, after=after)
-        seen += found.doomed
-        after, more = found.place, found.more
+        found = find_expired(connection, replace(kept, batch_rows=2), before=BEFORE, after=after)
+        seen += found.keys
+        after, more = found.position, found.has_more
 
     assert len(seen) == len(set(seen)) == (4 if "seq" in kept.table.c else 5)
 
@@ -389,6 +399,6 @@ def test_whatever_refers_to_something_goes_before_it(connection: sa.Connection) 
         row(connection, rollups, number, at=(at or NEW) - HOUR_MS)
 
     assert prune(connection) == dict.fromkeys(KINDS, 1)
-    for table in (kept.table for kept in KEPT):
+    for table in (kept.table for kept in RETENTION_RULES):
         assert len(left(connection, table)) == 1
     assert seqs(connection, deliveries.c.event_seq) == [2]

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uplift_server.store import encryption_upgrade, endpoints, server_values
 from uplift_server.store.encryption import COLUMNS, Cipher, Column, WrongSecretKey
-from uplift_server.store.encryption_upgrade import MARK, accepts_unbound, bind_some, finish, must_bind
-from uplift_server.store.reencryption import reseal
+from uplift_server.store.encryption_upgrade import VALUE_NAME, accepts_unbound, bind_batch, finish, must_bind
+from uplift_server.store.reencryption import reencrypt
 from uplift_server.store.schema import accounts
 from uplift_server.store.schema import endpoints as table
 
@@ -29,7 +29,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
     """A connection to a database with an account, just upgraded from the earlier release."""
     values = {"seq": 1, "id": b"a" * 16, "name": "a", "contact_emails": "[]", "created_at": 1, "updated_at": 1}
     connection.execute(sa.insert(accounts).values(**values))
-    server_values.replace(connection, MARK, {MARK: 1})
+    server_values.replace(connection, VALUE_NAME, {VALUE_NAME: 1})
     return connection
 
 
@@ -82,7 +82,7 @@ def test_a_value_cannot_be_moved_to_another_column_or_endpoint() -> None:
                     reader.decrypt(value, moved, column)
             # Nor does it pass for the earlier form.
             with pytest.raises(WrongSecretKey):
-                reader.open(b"\x01" + value[1:], b"e" * 16, column)
+                reader.decrypt(b"\x01" + value[1:], b"e" * 16, column)
 
 
 def test_values_of_an_earlier_release_are_read_and_written_until_the_upgrade_is_finished(
@@ -114,14 +114,14 @@ def test_after_the_upgrade_a_value_that_was_moved_is_rejected(connection: sa.Con
 
 
 def test_the_upgrade_resumes_after_an_interruption(connection: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encryption_upgrade, "ROWS", 3)
+    monkeypatch.setattr(encryption_upgrade, "BATCH_ROWS", 3)
     cipher = Cipher(KEY, accepts_unbound=True)
     for number in range(10):
         endpoint(connection, number)
     endpoints.delete(connection, None, (5).to_bytes(16, "big"), now=3)
     before = opened(connection, cipher)
 
-    first = bind_some(connection, cipher, 0)
+    first = bind_batch(connection, cipher, 0)
     assert first is not None
     done = dict(list(stored(connection, "secret").items())[:3])
     assert [value[:1] for value in stored(connection, "secret").values()] == [b"\x02"] * 3 + [b"\x01"] * 2 + [b""] + [
@@ -152,7 +152,7 @@ def test_a_new_key_finishes_the_upgrade(connection: sa.Connection) -> None:
     endpoint(connection, 1)
     endpoint(connection, 2, NEW_KEY)
     old, new = (Cipher(key, accepts_unbound=True) for key in (KEY, NEW_KEY))
-    assert reseal(connection, old, new).changed == 5
+    assert reencrypt(connection, old, new).changed == 5
     assert not accepts_unbound(connection)
     texts = [f"{text}1" for text in VALUES.values()] + ["whsec_a2", "whsec_b2"]
     assert opened(connection, Cipher(NEW_KEY)) == sorted(texts)

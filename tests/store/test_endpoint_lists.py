@@ -64,7 +64,7 @@ def test_a_text_is_looked_for_as_it_stands(
 
 
 def test_states_and_failing_ones_are_found(connection: sa.Connection, account_seq: int) -> None:
-    endpoints.switch_off(connection, 2, EndpointState.PAUSED, None, now=5)
+    endpoints.deactivate(connection, 2, EndpointState.PAUSED, None, now=5)
     connection.execute(sa.update(table).where(table.c.seq == 3).values(failing_since=4))
 
     assert numbers(connection, account_seq, EndpointFilter(EndpointState.ENABLED)) == [2, 0]

@@ -15,7 +15,7 @@ from .test_nouns import new_account, new_endpoint
 
 def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(connection: sa.Connection) -> None:
     def waits(endpoint_seq: int = 2, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED) -> bool:
-        return outbox.none_sent_yet(connection, endpoint_seq, kind, since=since)
+        return outbox.is_unsent(connection, endpoint_seq, kind, since=since)
 
     def settle(seq: int, sent_at: int | None = None) -> None:
         outbox.settle(connection, [EmailResult(seq, 1, sent_at=sent_at)])
@@ -55,12 +55,12 @@ def test_marks_are_replaced_by_their_prefix_alone(connection: sa.Connection) -> 
 def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connection: sa.Connection) -> None:
     account = new_account(connection, 1)
     on, off, gone = (new_endpoint(connection, account.seq, number) for number in (1, 2, 3))
-    endpoints.switch_off(connection, off.seq, EndpointState.PAUSED, None, now=5)
+    endpoints.deactivate(connection, off.seq, EndpointState.PAUSED, None, now=5)
     endpoints.delete(connection, None, gone.id, now=5)
     rows = [HealthRow(each.seq, 7, 3, 2, 6, Outcome.TIMEOUT, 9) for each in (on, off)]
     health.save(connection, rows)
     health.save(connection, [])
-    assert [health.set_warned(connection, each.seq, 8) for each in (on, off, gone)] == [True, False, False]
+    assert [health.set_warned_at(connection, each.seq, 8) for each in (on, off, gone)] == [True, False, False]
     stored = endpoints.get(connection, None, on.id)
     assert stored is not None
     assert stored.health == Health(7, 3, 2, 6, Outcome.TIMEOUT, 9, 8)

@@ -35,7 +35,7 @@ from uplift_server.store import endpoints as endpoint_verbs
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
-from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import deliveries
 
 from .bench import NOW, Bench, settled
@@ -152,11 +152,13 @@ class Walk:
             )  # fmt: skip
 
     async def test(self) -> None:
-        event = self.bench.event(test_deliveries.owed(endpoint := self.random.choice((1, 2))), created_at=self.now)
+        event = self.bench.event(
+            test_deliveries.new_delivery(endpoint := self.random.choice((1, 2))), created_at=self.now
+        )
         call = self.a_call(Trigger.TEST)
         until = self.now + LEASE_MS
         leased = await self.bench.database.append_then(
-            event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=until, owner=call.owner)
+            event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=until, process_id=call.process_id)
         )
         key = (leased.event_seq, endpoint)
         self.expires_at[key] = None
@@ -167,9 +169,9 @@ class Walk:
         endpoint = self.random.choice((1, 2))
 
         def hold(connection: sa.Connection) -> None:
-            endpoint_verbs.switch_off(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
+            endpoint_verbs.deactivate(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
             endpoint_backlog.hold_waiting(connection, endpoint, now=self.now, limit=ALL)
-            endpoint_verbs.switch_on(connection, endpoint, HeldAction.SEND, now=self.now)
+            endpoint_verbs.enable(connection, endpoint, HeldAction.SEND, now=self.now)
 
         await self.bench.database.write(hold)
         self.expect_all(Event.HOLD, self.in_state(State.WAITING, endpoint=endpoint))
@@ -181,7 +183,7 @@ class Walk:
         waits = any((self.rows[key].due_at or 0) <= self.now for key in others)
         expired = sum(map(self.is_expired, held))
         [released] = await self.bench.database.release_held([HeldRequest(endpoint, 0, limit)], now=self.now)
-        assert released.waits == waits
+        assert released.is_blocked == waits
         if not waits:
             assert (released.released, released.expired) == (len(held) - expired, expired)
             self.expect_all(Event.RELEASE, held)
@@ -213,14 +215,14 @@ class Walk:
         key, fence, facts = self.a_command()
         call = self.a_call(Trigger.RESEND)
         by_owner = self.random.random() < 0.7
-        held, owner = (fence, call.owner) if by_owner else (None, 0)
+        held, process_id = (fence, call.process_id) if by_owner else (None, 0)
         facts |= {Fact.OWNER} if by_owner else set()
         found: list[LeasedDelivery] = []
 
         def resend(connection: sa.Connection) -> None:
             until = self.now + LEASE_MS
             leased = delivery_verbs.start_resend(
-                connection, *key, fence=held, now=self.now, lease_until=until, owner=owner
+                connection, *key, fence=held, now=self.now, lease_until=until, process_id=process_id
             )
             found.append(leased)
 
@@ -234,7 +236,7 @@ class Walk:
         key = self.random.choice(self.in_state(State.WAITING) or sorted(self.rows))
         call = self.a_call()
         leased = await self.bench.database.write(
-            lambda c: delivery_verbs.lease_resend(c, *key, lease_until=self.now + LEASE_MS, owner=call.owner)
+            lambda c: delivery_verbs.lease_resend(c, *key, lease_until=self.now + LEASE_MS, process_id=call.process_id)
         )
         row = self.rows[key]
         assert (leased is not None) == (row.state is State.WAITING and row.trigger is Trigger.RESEND)
@@ -264,7 +266,7 @@ class Walk:
         due = [(self.rows[key].due_at or 0, *key) for key in self.in_state(State.WAITING, endpoint=endpoint)]
         keys = [(event, endpoint) for at, event, _ in sorted(due) if at <= self.now][:limit]
         until = self.now + LEASE_MS
-        leased = await self.bench.lease(endpoint, limit, now=self.now, until=until, owner=call.owner)
+        leased = await self.bench.lease(endpoint, limit, now=self.now, until=until, process_id=call.process_id)
         assert [(each.event_seq, each.endpoint_seq) for each in leased] == keys
         for key, each in zip(keys, leased, strict=True):
             self.expect(key, Event.LEASE, {Fact.DUE}, call)
@@ -345,8 +347,8 @@ class Walk:
         owner = self.random.choice(OWNERS)
         await self.reclaim([key for key in self.in_state(State.LEASED) if self.rows[key].lease_owner == owner], owner)
 
-    async def reclaim(self, keys: list[Key], owner: int | None = None) -> None:
-        assert await self.bench.database.reclaim(now=self.now, owner=owner) == len(keys)
+    async def reclaim(self, keys: list[Key], process_id: int | None = None) -> None:
+        assert await self.bench.database.reclaim(now=self.now, process_id=process_id) == len(keys)
         earliest = self.earliest_due()
         for key in keys:
             self.expect(key, Event.EXPIRE_LEASE, set(), Call(self.now))
@@ -357,20 +359,20 @@ class Walk:
     async def replay(self) -> None:
         endpoint = self.random.choice((1, 2))
         last = max((event for event, _ in self.rows), default=0)
-        choice = Choice(endpoint, ENDED, (), None, None, self.now)
+        choice = ReplaySelection(endpoint, ENDED, (), None, None, self.now)
         new = NewReplay(self.random.randbytes(16), ACCOUNT_OF[endpoint], choice, (), 50, 0, last, 1, last)
         await self.unless_conflict(lambda c: void(replays.create(c, new)))
         for job in await self.unfinished():
             if job.state is ReplayState.PAUSED:
                 await self.put(job, ReplayState.RUNNING)
             call = self.a_call(Trigger.REPLAY, job.seq)
-            ahead = await self.bench.database.look_ahead(
+            ahead = await self.bench.database.read_replay_batch(
                 job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999
             )
             lease = ReplayLease(
-                self.now, self.now + LEASE_MS, call.owner, limit=3, outstanding_max=9, body_bytes_max=9999
+                self.now, self.now + LEASE_MS, call.process_id, limit=3, outstanding_max=9, body_bytes_max=9999
             )
-            released = await self.bench.database.release_replay(job.seq, job.choice, ahead, lease)
+            released = await self.bench.database.release_replay(job.seq, job.selection, ahead, lease)
             for leased in released.leased:
                 key = (leased.event_seq, leased.endpoint_seq)
                 assert self.expect(key, Event.REPLAY, self.facts(key), call) is not None
@@ -389,7 +391,7 @@ class Walk:
         await self.adopt_replays()
 
     async def put(self, job: Replay, state: ReplayState) -> None:
-        await self.unless_conflict(lambda c: void(replays.put_into(c, None, job.id, state, now=self.now)))
+        await self.unless_conflict(lambda c: void(replays.change_state(c, None, job.id, state, now=self.now)))
 
     async def unfinished(self) -> list[Replay]:
         found = await self.bench.database.read(replays.unfinished)

@@ -9,11 +9,12 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.statistics import COUNT_FIELDS, HOUR_MS
+from uplift_server.core.operations.statistics import COUNTS, HOUR_MS
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import (
     accounts,
     backlog,
+    database_state,
     deliveries,
     endpoints,
     event_types,
@@ -21,7 +22,6 @@ from uplift_server.store import (
     idempotency,
     keys,
     outbox,
-    standing,
     trace_parents,
 )
 from uplift_server.store import schema as tables
@@ -30,7 +30,7 @@ from uplift_server.store.outbox import EmailResult
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.schema_partitions import NUMBERS
 from uplift_server.store.schema_statistics import rollups
-from uplift_server.store.stream_position import NO_HORIZON
+from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
 
@@ -116,7 +116,7 @@ def test_pages_follow_each_other_to_the_end(connection: sa.Connection) -> None:
         before = page.next_key
     assert before is None
     assert seen == made[::-1]
-    assert accounts.live(connection, after=made[3].seq, limit=1) == [made[4]]
+    assert accounts.list_live(connection, after=made[3].seq, limit=1) == [made[4]]
 
 
 def test_a_deleted_account_is_gone_with_all_it_had(connection: sa.Connection) -> None:
@@ -132,14 +132,18 @@ def test_a_deleted_account_is_gone_with_all_it_had(connection: sa.Connection) ->
     assert deleted is not None
     assert (deleted.account, deleted.key_digests, deleted.endpoint_seqs) == (one, [key.digest], [endpoint.seq])
     assert accounts.delete(connection, one.id, now=9) is None
-    assert accounts.live(connection) == [two]
-    assert accounts.get_even_deleted(connection, one.id) == one
-    found = endpoints.get_even_deleted(connection, endpoint.id)
+    assert accounts.list_live(connection) == [two]
+    assert accounts.get_including_deleted(connection, one.id) == one
+    found = endpoints.get_including_deleted(connection, endpoint.id)
     assert found is not None
     assert (found.seq, found.url, found.secret) == (endpoint.seq, endpoint.url, b"")
-    assert endpoints.get_even_deleted(connection, b"?" * 16) is accounts.get_even_deleted(connection, b"?" * 16) is None
-    assert keys.live(connection) == [other_key, operator]
-    assert endpoints.live(connection) == [other]
+    assert (
+        endpoints.get_including_deleted(connection, b"?" * 16)
+        is accounts.get_including_deleted(connection, b"?" * 16)
+        is None
+    )
+    assert keys.list_live(connection) == [other_key, operator]
+    assert endpoints.list_live(connection) == [other]
     for make in (new_key, new_endpoint):
         with pytest.raises(Conflict):
             make(connection, one.seq, 9)
@@ -206,7 +210,7 @@ def test_an_update_stores_the_settings_and_increases_updated_at(connection: sa.C
     assert changed is not None
     assert (changed.settings, changed.updated_at) == (settings, endpoint.updated_at + 1)
     assert endpoints.get(connection, account.seq, endpoint.id) == changed
-    assert endpoints.live(connection) == [changed]
+    assert endpoints.list_live(connection) == [changed]
 
 
 def test_event_types_keep_their_number_over_deletion(connection: sa.Connection) -> None:
@@ -215,9 +219,9 @@ def test_event_types_keep_their_number_over_deletion(connection: sa.Connection) 
     assert event_types.delete(connection, "t", now=2)
     assert not event_types.delete(connection, "t", now=2)
     assert event_types.get(connection, "t") is None
-    assert event_types.deleted(connection) == [first]
+    assert event_types.list_deleted(connection) == [first]
     assert new_type(connection).seq == first.seq
-    assert event_types.deleted(connection) == []
+    assert event_types.list_deleted(connection) == []
 
 
 def test_events_between_instants_are_found_without_reading_the_others(connection: sa.Connection) -> None:
@@ -246,7 +250,7 @@ def test_events_between_instants_are_found_without_reading_the_others(connection
         followed: list[int] = []
         place: tuple[int, ...] = (0,)
         while True:
-            stretch = events.forward(connection, account.seq, wanted, NO_HORIZON, limit=50, after=place)
+            stretch = events.page_forward(connection, account.seq, wanted, STREAM_POSITION_MAX, limit=50, after=place)
             followed += [event.seq for event in stretch.items]
             place = stretch.key
             if not stretch.more:
@@ -304,7 +308,9 @@ def test_lists_that_pass_over_much_end_their_pages_early(
     while more:
         stretches += 1
         assert stretches <= 12
-        stretch = events.forward(connection, None, EventFilter(rare.seq), NO_HORIZON, limit=5, after=place)
+        stretch = events.page_forward(
+            connection, None, EventFilter(rare.seq), STREAM_POSITION_MAX, limit=5, after=place
+        )
         followed += [event.seq for event in stretch.items]
         place, more = stretch.key, stretch.more
     assert (followed, place) == ([100 * apart, 200 * apart, 300 * apart], (300 * apart,))
@@ -316,7 +322,7 @@ def test_once(connection: sa.Connection) -> None:
     created: list[str] = []
 
     def once(request: idempotency.Request | None, load: str | None = "loaded") -> tuple[Any, bool]:
-        return idempotency.once(
+        return idempotency.create_once(
             connection,
             request,
             object_id=b"i" * 16,
@@ -329,9 +335,9 @@ def test_once(connection: sa.Connection) -> None:
     assert once(request) == ("created", False)
     assert once(request) == ("loaded", True)
     for other in (replace(request, kind="key"), replace(request, digest=b"e" * 32)):
-        with pytest.raises(idempotency.KeyTaken):
+        with pytest.raises(idempotency.KeyReused):
             once(other)
-    with pytest.raises(idempotency.KeyTaken, match="deleted"):
+    with pytest.raises(idempotency.KeyReused, match="deleted"):
         once(request, None)
     assert once(replace(request, account_seq=2)) == ("created", False)
     assert len(created) == 4
@@ -359,9 +365,9 @@ def test_secrets_are_replaced_and_the_previous_ones_erased_when_their_time_is_ov
 
 
 def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Connection) -> None:
-    def owe(event: int, endpoint: int, status: Status, due_at: int | None, owner: int = 0) -> None:
+    def owe(event: int, endpoint: int, status: Status, due_at: int | None, process_id: int = 0) -> None:
         row = {"event_seq": event, "endpoint_seq": endpoint, "account_seq": 1, "status": status}
-        connection.execute(sa.insert(tables.deliveries).values(**row, due_at=due_at, lease_owner=owner))
+        connection.execute(sa.insert(tables.deliveries).values(**row, due_at=due_at, lease_owner=process_id))
 
     assert backlog.count(connection, now=10, limit=9) == (0, 0, 0)
     for event, endpoint in ((1, 1), (2, 1), (3, 7)):
@@ -370,29 +376,23 @@ def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Co
         owe(event, endpoint, Status.PENDING, 11)
     for event, endpoint in ((6, 2), (7, 2), (8, 9), (9, 9)):
         owe(event, endpoint, Status.HELD, None)
-    owe(10, 1, Status.PENDING, 10, owner=1)
+    owe(10, 1, Status.PENDING, 10, process_id=1)
     owe(11, 1, Status.DELIVERED, None)
     assert backlog.count(connection, now=10, limit=9) == (3, 2, 4)
     assert backlog.count(connection, now=9, limit=9) == (0, 5, 4)
     assert backlog.count(connection, now=11, limit=3) == (3, 0, 3)
-    assert standing.read(connection, now=10, limit=9).leased == 1
+    assert database_state.read(connection, now=10, limit=9).leased == 1
 
 
 def test_how_everything_stands_is_read_at_once(connection: sa.Connection) -> None:
-    empty = standing.read(connection, now=10, limit=9)
+    empty = database_state.read(connection, now=10, limit=9)
     assert (empty.pending, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (0, 0, None, None)
     assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
     for number, at in ((1, 40), (2, 50), (3, 60)):
         add_notice(connection, number, now=at)
     outbox.settle(connection, [EmailResult(1, 1, sent_at=9)])
     # Of an account and of an endpoint, and of all: these alone count.
-    counts = dict.fromkeys(COUNT_FIELDS, 0) | {
-        "deliveries": 100,
-        "delivered": 40,
-        "failed": 20,
-        "held": 10,
-        "cancelled": 5,
-    }
+    counts = dict.fromkeys(COUNTS, 0) | {"deliveries": 100, "delivered": 40, "failed": 20, "held": 10, "cancelled": 5}
     for endpoint, account, at in ((1, 1, 0), (0, 1, 0), (0, 0, 0), (0, 0, HOUR_MS)):
         row = counts | {"endpoint_seq": endpoint, "account_seq": account, "at": at, "outcomes": "", "durations": ""}
         connection.execute(sa.insert(rollups).values(row))
@@ -413,7 +413,7 @@ def test_how_everything_stands_is_read_at_once(connection: sa.Connection) -> Non
         row = {"seq": seq, "id": bytes([seq]) * 16, "account_seq": 1, "type_seq": 1, "created_at": at, "body": BODY}
         connection.execute(sa.insert(tables.events).values(row))
 
-    found = standing.read(connection, now=10, limit=9)
+    found = database_state.read(connection, now=10, limit=9)
     assert (found.pending, found.mails, found.oldest_mail_at, found.oldest_event_at) == (50, 2, 50, 30)
     assert found.replays == {ReplayState.RUNNING: 2, ReplayState.PAUSED: 1}
 
@@ -429,15 +429,15 @@ def test_events_of_all_accounts_are_found_by_id_and_by_key(connection: sa.Connec
         connection.execute(sa.insert(tables.idempotency_keys).values(**row))
 
     event_id = (1).to_bytes(16, "big")
-    found = events.find_all(connection, event_id, limit=5)
+    found = events.find_in_all_accounts(connection, event_id, limit=5)
     assert [(each.seq, each.account_id) for each in found] == [(2, two.id), (1, one.id)]
     assert [each.body for each in found] == [None, None]
-    assert len(events.find_all(connection, event_id, limit=1)) == 1
-    assert events.find_all(connection, b"?" * 16, limit=5) == []
-    assert [each.seq for each in events.find_under_key(connection, "k", limit=5)] == [2, 1]
-    assert [each.seq for each in events.find_under_key(connection, "k", limit=1)] == [2]
-    assert [each.seq for each in events.find_under_key(connection, "other", limit=5)] == [3]
-    assert events.find_under_key(connection, "K", limit=5) == []
+    assert len(events.find_in_all_accounts(connection, event_id, limit=1)) == 1
+    assert events.find_in_all_accounts(connection, b"?" * 16, limit=5) == []
+    assert [each.seq for each in events.find_by_idempotency_key(connection, "k", limit=5)] == [2, 1]
+    assert [each.seq for each in events.find_by_idempotency_key(connection, "k", limit=1)] == [2]
+    assert [each.seq for each in events.find_by_idempotency_key(connection, "other", limit=5)] == [3]
+    assert events.find_by_idempotency_key(connection, "K", limit=5) == []
 
 
 def test_an_accounts_events_are_found_between_two_ids(
@@ -450,7 +450,7 @@ def test_an_accounts_events_are_found_between_two_ids(
 
     def found(lowest: int, highest: int, limit: int = 5) -> list[int]:
         low, high = lowest.to_bytes(16, "big"), highest.to_bytes(16, "big")
-        return [each.seq for each in events.between_ids(connection, one.seq, low, high, limit=limit)]
+        return [each.seq for each in events.find_in_id_range(connection, one.seq, low, high, limit=limit)]
 
     assert found(1, 4) == [4, 3, 1]
     assert found(1, 3) == [3, 1]

@@ -20,6 +20,7 @@ from uplift_server.store import (
     backlog,
     changes,
     cleanup,
+    database_state,
     deliveries,
     endpoint_backlog,
     endpoints,
@@ -37,74 +38,77 @@ from uplift_server.store import (
     replays,
     schema_version,
     sessions,
-    standing,
     statistics,
     test_deliveries,
     trace_parents,
 )
 from uplift_server.store.audit import AuditFilter
-from uplift_server.store.hot_records import Ahead, ReplayLease
+from uplift_server.store.hot_records import ReplayBatch, ReplayLease
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
-from uplift_server.store.replays import Choice
+from uplift_server.store.replays import ReplaySelection
 from uplift_server.store.sqlite.connection import bound
-from uplift_server.store.sqlite.replay import look_ahead, release_replay
-from uplift_server.store.sqlite.writer import Writing
-from uplift_server.store.stream_position import NO_HORIZON
+from uplift_server.store.sqlite.replay import read_replay_batch, release_replay
+from uplift_server.store.sqlite.writer import WriterConnection
+from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 Verb = Callable[[sa.Connection], Any]
 SPAN = {"created_after": 5, "created_before": 90_000_000}
 
 
 def fed(connection: sa.Connection, unwanted: list[int]) -> object:
-    return listening.feed(
-        connection, 1, unwanted, NO_HORIZON, after=0, limit=9, body_bytes_max=9999, now=9
+    return listening.next_events(
+        connection, 1, unwanted, STREAM_POSITION_MAX, after=0, limit=9, body_bytes_max=9999, now=9
     )  # fmt: skip
 
 
 LIST_VERBS: dict[str, Verb] = {
     "accounts": lambda c: accounts.page(c, limit=50, before=(9,)),
-    "accounts live": lambda c: accounts.live(c, after=3),
-    "account, even deleted": lambda c: accounts.get_even_deleted(c, b"x"),
+    "accounts live": lambda c: accounts.list_live(c, after=3),
+    "account, even deleted": lambda c: accounts.get_including_deleted(c, b"x"),
     "account": lambda c: accounts.get(c, b"x"),
     "keys": lambda c: keys.page(c, 1, limit=50, before=(9,)),
-    "keys live": lambda c: keys.live(c, after=3),
+    "keys live": lambda c: keys.list_live(c, after=3),
     "key": lambda c: keys.get(c, 1, b"x"),
-    "what happened last in an account": lambda c: changes.newest(c, 1),
-    "what was counted of it last": lambda c: changes.counted(c, 1),
-    "who listens": lambda c: changes.listeners(c, 1),
+    "what happened last in an account": lambda c: changes.newest_seqs(c, 1),
+    "what was counted of it last": lambda c: changes.hourly_counts(c, 1),
+    "who listens": lambda c: changes.listen_sessions_seen(c, 1),
     "what a stream is fed": lambda c: fed(c, []),
     "what a stream of few types is fed": lambda c: fed(c, list(range(2, 40))),
-    "how far an account's replays are": lambda c: changes.replays_under_way(c, 1),
+    "how far an account's replays are": lambda c: changes.unfinished_replays(c, 1),
     "endpoints by their numbers": lambda c: endpoints.find(c, [1, 2]),
     "person": lambda c: people.find(c, "x"),
-    "person by id": lambda c: people.find_id(c, b"x"),
-    "places of a person": lambda c: people.places(c, 1),
+    "person by id": lambda c: people.find_by_id(c, b"x"),
+    "places of a person": lambda c: people.memberships(c, 1),
     "members": lambda c: members.page(c, 1, limit=50, before=(9,)),
     "member": lambda c: members.get(c, 1, b"x"),
     "member with an address": lambda c: members.find(c, 1, "x"),
-    "member who is a person": lambda c: members.of_person(c, 1, 1),
-    "guest": lambda c: members.guest(c, 1, Role.MEMBER),
+    "member who is a person": lambda c: members.find_by_person(c, 1, 1),
+    "guest": lambda c: members.find_guest(c, 1, Role.MEMBER),
     "other owner": lambda c: members.has_other_owner(c, members.get(c, 1, b"m")),
     "session": lambda c: sessions.get(c, b"x"),
     "link": lambda c: sessions.get_link(c, b"x"),
     "event type": lambda c: event_types.get(c, "x"),
     "endpoints": lambda c: endpoints.page(c, 1, EndpointFilter(), limit=50, before=(9,)),
     "endpoints of all": lambda c: endpoints.page(c, None, EndpointFilter(text="a"), limit=50, before=(9,)),
-    "endpoint, even deleted": lambda c: endpoints.get_even_deleted(c, b"x"),
+    "endpoint, even deleted": lambda c: endpoints.get_including_deleted(c, b"x"),
     "endpoint": lambda c: endpoints.get(c, 1, b"x"),
     "events": lambda c: events.page(c, 1, EventFilter(), limit=50, before=(9,)),
     "events of a type": lambda c: events.page(c, 1, EventFilter(1, **SPAN), limit=50, before=(9,)),
     "events of all": lambda c: events.page(c, None, EventFilter(), limit=50, before=(9,)),
     "events of all, of a type": lambda c: events.page(c, None, EventFilter(1), limit=50, before=(9,)),
     "endpoints of an event": lambda c: deliveries.endpoints_of_event(c, 1),
-    "events forward": lambda c: events.forward(c, 1, EventFilter(), NO_HORIZON, limit=50, after=(1,)),
-    "events of a type forward": lambda c: events.forward(c, 1, EventFilter(1), NO_HORIZON, limit=50, after=(1,)),
-    "events of all forward": lambda c: events.forward(c, None, EventFilter(), NO_HORIZON, limit=50, after=(1,)),
+    "events forward": lambda c: events.page_forward(c, 1, EventFilter(), STREAM_POSITION_MAX, limit=50, after=(1,)),
+    "events of a type forward": lambda c: events.page_forward(
+        c, 1, EventFilter(1), STREAM_POSITION_MAX, limit=50, after=(1,)
+    ),
+    "events of all forward": lambda c: events.page_forward(
+        c, None, EventFilter(), STREAM_POSITION_MAX, limit=50, after=(1,)
+    ),
     "event": lambda c: events.find(c, 1, b"\x01"),
-    "events between ids": lambda c: events.between_ids(c, 1, b"\x01", b"\xff", limit=50),
+    "events between ids": lambda c: events.find_in_id_range(c, 1, b"\x01", b"\xff", limit=50),
     "event of anybody": lambda c: events.find(c, None, b"\x01"),
-    "events of all with an id": lambda c: events.find_all(c, b"\x01", limit=5),
-    "events of all under a key": lambda c: events.find_under_key(c, "k", limit=5),
+    "events of all with an id": lambda c: events.find_in_all_accounts(c, b"\x01", limit=5),
+    "events of all under a key": lambda c: events.find_by_idempotency_key(c, "k", limit=5),
     "instants": lambda c: event_times.bounds(c, after=5, before=90_000_000),
     "delivery": lambda c: deliveries.find(c, 1, b"x", b"y"),
     "delivery of anybody": lambda c: deliveries.find(c, None, b"x", b"y"),
@@ -113,13 +117,13 @@ LIST_VERBS: dict[str, Verb] = {
     "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), limit=50, before=(9,)),
     "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), limit=50),
     "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), limit=50, before=(9,)),
-    "test event": lambda c: test_deliveries.is_trial(c, 1),
-    "test's outcome": lambda c: test_deliveries.outcome(c, 1, b"x", b"y"),
+    "test event": lambda c: test_deliveries.is_test(c, 1),
+    "test's outcome": lambda c: test_deliveries.get_result(c, 1, b"x", b"y"),
     "last failure": lambda c: health.last_failure(c, 1, 1),
-    "how many are held": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, off=[1]),
+    "how many are held": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, inactive=[1]),
     "traces of events": lambda c: trace_parents.of_events(c, [b"\x01", b"\x02"]),
-    "numbers": lambda c: statistics.by_hour(c, [statistics.FLEET, statistics.Scope(1, 1)], since=5),
-    "numbers, counted": lambda c: statistics.count(c, NO_HORIZON, rows=9, notes=9),
+    "numbers": lambda c: statistics.by_hour(c, [statistics.ALL_ACCOUNTS, statistics.Scope(1, 1)], since=5),
+    "numbers, counted": lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=9, changes=9),
     "notices due": lambda c: outbox.due(c, now=9, limit=20),
     "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
     "outbox, given up": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
@@ -130,12 +134,12 @@ LIST_VERBS: dict[str, Verb] = {
     "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
     "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
     "replay, of types": lambda c: releases.count(c, replace(CHOICE, type_seqs=(1,), **SPAN), first=2, last=8, rows=3),
-    "replay, given back": lambda c: replays.give_back(c, 1),
-    "repeat": lambda c: idempotency.once(
+    "replay, given back": lambda c: replays.return_unattempted(c, 1),
+    "repeat": lambda c: idempotency.create_once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
     ),
 }
-CHOICE = Choice(1, (Status.FAILED,), (), None, None, 90_000_000)
+CHOICE = ReplaySelection(1, (Status.FAILED,), (), None, None, 90_000_000)
 FILTERS = {
     "": DeliveryFilter(),
     "in an instant": DeliveryFilter(**SPAN),
@@ -161,7 +165,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
     body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as raw:
         # All is counted that could be removed.
-        marks = [(statistics.EVENTS_MARK, 99), (statistics.ATTEMPTS_MARK, 99)]
+        marks = [(statistics.EVENTS_COUNTED, 99), (statistics.ATTEMPTS_COUNTED, 99)]
         raw.executemany("INSERT INTO marks VALUES (?, ?)", marks)
         raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
         raw.execute("INSERT INTO people VALUES (1, x'70', 'x', 'x', NULL, 1, 1)")
@@ -209,11 +213,11 @@ def test_every_query_goes_by_an_index(raw: sqlite3.Connection, name: str) -> Non
 
 def test_what_a_replay_has_in_hand_is_found_by_its_own_index(raw: sqlite3.Connection) -> None:
     (_, _, path) = raw.execute("PRAGMA database_list").fetchone()
-    with closing(Writing(Path(path))) as writing:
+    with closing(WriterConnection(Path(path))) as writing:
         statements: list[str] = []
         writing.raw.set_trace_callback(statements.append)
-        lease = ReplayLease(now=9, until=99, owner=1, limit=10, outstanding_max=32, body_bytes_max=1000)
-        release_replay(writing.raw, 1, CHOICE, Ahead([], 0), lease)
+        lease = ReplayLease(now=9, until=99, process_id=1, limit=10, outstanding_max=32, body_bytes_max=1000)
+        release_replay(writing.raw, 1, CHOICE, ReplayBatch([], 0), lease)
         writing.raw.set_trace_callback(None)
     plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert sum("INDEX deliveries_replayed" in plan for plan in plans) == 2, plans
@@ -226,7 +230,7 @@ def test_what_lies_ahead_of_a_replay_is_read_in_order_and_not_sorted(raw: sqlite
     assert job is not None
     statements: list[str] = []
     raw.set_trace_callback(statements.append)
-    look_ahead(raw, job, first=2, rows=9, limit=5, body_bytes_max=1000)
+    read_replay_batch(raw, job, first=2, rows=9, limit=5, body_bytes_max=1000)
     raw.set_trace_callback(None)
     plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert sum("INDEX deliveries_by_endpoint (endpoint_seq=? AND event_seq>? AND event_seq<?)" in p for p in plans) == 2
@@ -239,13 +243,13 @@ GONE = 99
 
 UPKEEP: dict[str, list[Verb]] = {
     "deliveries_held": [
-        endpoint_backlog.holding_endpoints,
+        endpoint_backlog.endpoints_with_held,
         lambda c: endpoint_backlog.cancel_held(c, 1, through=5, now=1, limit=9),
         lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=1, limit=9),
         lambda c: backlog.count(c, now=1, limit=9),
     ],
     **{
-        index: [lambda c: standing.read(c, now=1, limit=9)]
+        index: [lambda c: database_state.read(c, now=1, limit=9)]
         for index in ("deliveries_leased", "notices_due", "replays_unfinished")
     },
     "deliveries_due": [
@@ -289,8 +293,8 @@ OLD_BY = {
 }
 
 
-@pytest.mark.parametrize("kept", cleanup.KEPT, ids=lambda kept: kept.name)
-def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, kept: cleanup.Kept) -> None:
+@pytest.mark.parametrize("kept", cleanup.RETENTION_RULES, ids=lambda kept: kept.name)
+def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, kept: cleanup.RetentionRule) -> None:
     """Whatever refers to it too: a look costs the same however much there is that is not old."""
     numbered = {column: number for number, column in enumerate(kept.order, 1)}
     values = {
@@ -306,12 +310,12 @@ def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, ke
             plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", first))
 
         sa.event.listen(connection, "before_cursor_execute", explain)
-        cleanup.look(connection, kept, before=1, after=place)
+        cleanup.find_expired(connection, kept, before=1, after=place)
         assert plans[0].startswith(f"SEARCH {kept.name} USING "), plans
         assert OLD_BY[kept.name] in plans[0], plans
-        cleanup.look(connection, kept, before=1, after=None)
+        cleanup.find_expired(connection, kept, before=1, after=None)
         raw.execute("BEGIN")
-        cleanup.remove(connection, kept, [key, key], before=2**40)
+        cleanup.delete_expired(connection, kept, [key, key], before=2**40)
         raw.execute("ROLLBACK")
         sa.event.remove(connection, "before_cursor_execute", explain)
     scans = {" ".join(plan.split()[:2]) for plan in plans if plan.startswith("SCAN") and "CONSTANT ROW" not in plan}

@@ -9,7 +9,7 @@ from tests.pooler import Pooler
 from tests.postgres import PostgresServer, name_of
 
 from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
-from uplift_server.store import endpoint_backlog, processes, server_values, standing
+from uplift_server.store import database_state, endpoint_backlog, processes, server_values
 from uplift_server.store.errors import Misaddressed, Rejected, Unavailable
 from uplift_server.store.hot_records import LeaseRequest
 from uplift_server.store.postgres import PostgresDatabase, inspection, schema_version
@@ -54,7 +54,7 @@ async def test_writes_of_all_processes_are_serial(database: PostgresDatabase, ot
 async def test_transactions_are_measured_and_reads_are_not(database: PostgresDatabase) -> None:
     before = sum(database.measures.commits.counts)
     assert await database.due_endpoints() == []
-    assert (await database.read(lambda c: standing.read(c, now=1, limit=9))).leased == 0
+    assert (await database.read(lambda c: database_state.read(c, now=1, limit=9))).leased == 0
     assert sum(database.measures.commits.counts) == before
     await database.write(one_more)
     with pytest.raises(Rejected):
@@ -214,13 +214,13 @@ async def test_what_has_to_be_known_in_time_is_read_beside_whatever_callers_read
     def slow(connection: sa.Connection) -> None:
         connection.exec_driver_sql("SELECT pg_sleep(5)")
 
-    assert await database.read_first(stored) == 0
+    assert await database.read_with_priority(stored) == 0
     reads = [asyncio.create_task(database.read(slow)) for _ in range(READERS + READS_WAITING_MAX)]
     await asyncio.sleep(0.05)
     with pytest.raises(Unavailable):
         await database.read(stored)
     async with asyncio.timeout(2):
-        assert await database.read_first(stored) == 0
+        assert await database.read_with_priority(stored) == 0
     for each in reads:
         each.cancel()
     await asyncio.gather(*reads, return_exceptions=True)
@@ -234,7 +234,7 @@ async def test_whose_clock_is_ahead_of_the_databases_ends_nobodys_lease(database
     assert len(await bench.lease(1, until=ours + 30_000)) == 1
     assert await database.reclaim(now=ours + 120_000) == 0
     assert len(await bench.lease(1)) == 0
-    await database.reclaim(now=ours + 120_000, owner=OWNER)
+    await database.reclaim(now=ours + 120_000, process_id=OWNER)
     assert len(await bench.lease(1, now=ours + 60_000, until=ours - 1_000)) == 1
     assert await database.reclaim(now=ours + 120_000) == 1
 
@@ -255,7 +255,7 @@ async def test_what_is_being_leased_is_left_to_whoever_leases_it(
     async with raw.transaction():
         request = LeaseRequest(1, 1)
         [leased] = await lease_due(
-            raw, [request], now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=ENOUGH_BYTES
+            raw, [request], now=NOW, lease_until=LEASE_UNTIL, process_id=OWNER, body_bytes_max=ENOUGH_BYTES
         )
         changing = asyncio.create_task(database.write(change))
         await asyncio.sleep(0.2)

@@ -83,7 +83,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
     async def fill() -> None:
         raw = await Opener(url, patient=True).raw()
         await raw.execute(parted(ROWS, request.param) + FILL + ANALYZE)
-        marks = [(name, 10**15) for name in (statistics.EVENTS_MARK, statistics.ATTEMPTS_MARK)]
+        marks = [(name, 10**15) for name in (statistics.EVENTS_COUNTED, statistics.ATTEMPTS_COUNTED)]
         await raw.executemany("INSERT INTO marks VALUES ($1, $2)", marks)
         await raw.close()
 
@@ -150,16 +150,22 @@ def test_what_waits_is_found_by_its_own_index(connection: sa.Connection, index: 
 
 
 # Of types there are few.
-@pytest.mark.parametrize("kept", [kept for kept in cleanup.KEPT if kept.name not in SMALL], ids=lambda kept: kept.name)
-def test_what_is_old_is_found_by_its_own_index(connection: sa.Connection, kept: cleanup.Kept) -> None:
+@pytest.mark.parametrize(
+    "kept", [kept for kept in cleanup.RETENTION_RULES if kept.name not in SMALL], ids=lambda kept: kept.name
+)
+def test_what_is_old_is_found_by_its_own_index(connection: sa.Connection, kept: cleanup.RetentionRule) -> None:
     index = {"events": "events_pkey"}.get(kept.name, OLD_BY[kept.name])
-    (look, plan), *_ = explained(connection, lambda c: cleanup.look(c, kept, before=100, after=None))
+    (look, plan), *_ = explained(connection, lambda c: cleanup.find_expired(c, kept, before=100, after=None))
     assert index in {index_of_all(step.get("Index Name")) for step in plan}, (look, plan)
 
 
-@pytest.mark.parametrize("kept", cleanup.KEPT, ids=lambda kept: kept.name)
-def test_a_look_at_what_is_old_reads_not_much_more_than_a_bite(connection: sa.Connection, kept: cleanup.Kept) -> None:
+@pytest.mark.parametrize("kept", cleanup.RETENTION_RULES, ids=lambda kept: kept.name)
+def test_a_look_at_what_is_old_reads_not_much_more_than_a_bite(
+    connection: sa.Connection, kept: cleanup.RetentionRule
+) -> None:
     """Whether something is needed is looked for row by row; PostgreSQL would rather read all there is, once a bite."""
-    (_, plan), *_ = explained(connection, lambda c: cleanup.look(c, kept, before=10**15, after=None), analyze=True)
+    (_, plan), *_ = explained(
+        connection, lambda c: cleanup.find_expired(c, kept, before=10**15, after=None), analyze=True
+    )
     read = [step["Actual Loops"] * (step["Actual Rows"] + step.get("Rows Removed by Filter", 0)) for step in plan]
     assert max(read) <= LOOKED_AT_MAX, [(step["Node Type"], step.get("Relation Name")) for step in plan]

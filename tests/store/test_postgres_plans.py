@@ -13,18 +13,18 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import statistics
-from uplift_server.store.hot_records import Ahead, HealthRow, HeldRequest, LeaseRequest, ReplayLease
+from uplift_server.store.hot_records import HealthRow, HeldRequest, LeaseRequest, ReplayBatch, ReplayLease
 from uplift_server.store.partitions import Partition
 from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import HOT_SETTINGS, Opener, Pair, Raw
 from uplift_server.store.postgres.held import release_held
 from uplift_server.store.postgres.lease import due_endpoints, lease_due, next_due, reclaim, release
 from uplift_server.store.postgres.partitions import PostgresPartitions
-from uplift_server.store.postgres.replay import look_ahead, release_replay
+from uplift_server.store.postgres.replay import read_replay_batch, release_replay
 from uplift_server.store.postgres.settle import settle
-from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.schema_partitions import NUMBERS
-from uplift_server.store.stream_position import NO_HORIZON
+from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 from .parted import PARTITIONS, index_of_all, last_number, parted
@@ -140,7 +140,7 @@ async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncI
     await pair.raw.execute(EXPLAIN)
     transaction = pair.raw.transaction()
     await transaction.start()
-    for mark, table in ((statistics.EVENTS_MARK, "events"), (statistics.ATTEMPTS_MARK, "attempts")):
+    for mark, table in ((statistics.EVENTS_COUNTED, "events"), (statistics.ATTEMPTS_COUNTED, "attempts")):
         await pair.raw.execute(f"INSERT INTO marks SELECT $1, max(seq) - {UNCOUNTED} FROM {table}", mark)
     yield pair
     await transaction.rollback()
@@ -148,7 +148,7 @@ async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncI
 
 
 BENCH = Bench(None, None)  # type: ignore[arg-type]
-CHOICE = Choice(3, (Status.FAILED,), (1, 2, 3), NOW - 9, NOW + 9, NOW)
+CHOICE = ReplaySelection(3, (Status.FAILED,), (1, 2, 3), NOW - 9, NOW + 9, NOW)
 REPLAY = Replay(
     1, b"replay", 1, b"", b"", CHOICE, (), 50, ReplayState.RUNNING, 9, 9, 1, LAST, 0, 0, 0, NOW, NOW, None
 )  # fmt: skip
@@ -158,23 +158,27 @@ LATER = NOW + 900
 
 
 async def _settle(raw: Raw, status: Status, health: list[HealthRow]) -> object:
-    leased = await lease_due(raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
-    return await settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health, by=1)
+    leased = await lease_due(
+        raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, process_id=OWNER, body_bytes_max=1 << 20
+    )
+    return await settle(raw, [settled(each, status)._replace(replay_seq=1) for each in leased], health, process_id=1)
 
 
 async def _release(raw: Raw) -> object:
-    leased = await lease_due(raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20)
+    leased = await lease_due(
+        raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, process_id=OWNER, body_bytes_max=1 << 20
+    )
     return await release(raw, [(d.event_seq, d.endpoint_seq, d.fence) for d in leased], now=NOW)
 
 
 async def _release_replay(raw: Raw) -> object:
-    ahead = await look_ahead(raw, REPLAY, first=1, rows=100, limit=10, body_bytes_max=1 << 20)
+    ahead = await read_replay_batch(raw, REPLAY, first=1, rows=100, limit=10, body_bytes_max=1 << 20)
     first = await release_replay(raw, 1, CHOICE, ahead, REPLAY_LEASE)
     given_back = [
         settled(each, Status.FAILED)._replace(attempt=None, attempts_made=each.attempts_made) for each in first.leased
     ]
     await settle(raw, given_back, ())
-    return await release_replay(raw, 1, CHOICE, Ahead([], 0), REPLAY_LEASE)
+    return await release_replay(raw, 1, CHOICE, ReplayBatch([], 0), REPLAY_LEASE)
 
 
 VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
@@ -192,7 +196,9 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
         {"chosen_event_ids_pkey", "events_by_id"},
     ),
     "lease due": (
-        lambda raw: lease_due(raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 20),
+        lambda raw: lease_due(
+            raw, REQUESTS, now=LATER, lease_until=LEASE_UNTIL, process_id=OWNER, body_bytes_max=1 << 20
+        ),
         {"deliveries_due", "deliveries_pkey", "events_pkey"},
     ),
     "settle": (lambda raw: _settle(raw, Status.DELIVERED, []), {"deliveries_pkey"}),
@@ -202,7 +208,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
     ),
     "release": (_release, {"deliveries_pkey", "deliveries_due"}),
     "reclaim": (
-        lambda raw: reclaim(raw, now=LATER, owner=None, limit=10),
+        lambda raw: reclaim(raw, now=LATER, process_id=None, limit=10),
         {"deliveries_leased", "deliveries_pkey", "deliveries_due"},
     ),
     "release held": (
@@ -261,14 +267,14 @@ def _partitions(pair: Pair) -> PostgresPartitions:
 FIRST = Partition(0, NUMBERS)
 ORDINARY: dict[str, Callable[[Pair], Awaitable[object]]] = {
     "numbers": lambda pair: pair.sql.run_sync(
-        lambda c: statistics.count(c, NO_HORIZON, rows=2 * UNCOUNTED, notes=UNCOUNTED)
+        lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=2 * UNCOUNTED, changes=UNCOUNTED)
     ),
-    "partitions that have ended": lambda pair: _partitions(pair).ended(before=1 << 62),
-    "the numbers of a partition": lambda pair: _partitions(pair).numbers(FIRST),
-    "thinning a partition": lambda pair: _partitions(pair).thin(FIRST, after=None),
+    "partitions that have ended": lambda pair: _partitions(pair).list_droppable(before=1 << 62),
+    "the numbers of a partition": lambda pair: _partitions(pair).count_seqs(FIRST),
+    "thinning a partition": lambda pair: _partitions(pair).delete_ended_deliveries(FIRST, after=None),
     "dropping a partition": lambda pair: _partitions(pair).drop(FIRST),
     "dropping partitions that are empty": lambda pair: _partitions(pair).drop_empty(),
-    "sweeping": lambda pair: _partitions(pair).sweep(NUMBERS, after=None),
+    "sweeping": lambda pair: _partitions(pair).delete_leftovers(NUMBERS, after=None),
 }
 
 

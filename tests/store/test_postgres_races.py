@@ -22,7 +22,7 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.connection import Opener, Raw
-from uplift_server.store.postgres.message_bus import PostgresMessageBus, message_bus
+from uplift_server.store.postgres.message_bus import PostgresMessageBus, line_to
 from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
@@ -120,10 +120,10 @@ async def test_nothing_is_leased_twice(benches: tuple[Bench, Bench]) -> None:
     await benches[0].append(*(benches[0].event(due(1), due(2), due(3)) for _ in range(100)))
     leased: list[LeasedDelivery] = []
 
-    async def take(bench: Bench, owner: int) -> None:
+    async def take(bench: Bench, process_id: int) -> None:
         requests = [LeaseRequest(endpoint, 7) for endpoint in (1, 2, 3)]
         while found := await bench.database.lease_due(
-            requests, now=NOW, lease_until=LEASE_UNTIL, owner=owner, body_bytes_max=ENOUGH_BYTES
+            requests, now=NOW, lease_until=LEASE_UNTIL, process_id=process_id, body_bytes_max=ENOUGH_BYTES
         ):
             leased.extend(found)
 
@@ -140,7 +140,7 @@ async def test_a_process_whose_lease_another_has_now_writes_nothing(benches: tup
     await slow.append(slow.event(due(1)))
     (stale,) = await slow.lease(1)
     assert await quick.database.reclaim(now=LEASE_UNTIL) == 1
-    (current,) = await quick.lease(1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000, owner=OWNER + 1)
+    (current,) = await quick.lease(1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000, process_id=OWNER + 1)
     late, _ = await asyncio.gather(
         slow.database.settle([settled(stale, Status.FAILED)]),
         slow.database.release([(stale.event_seq, 1, stale.fence)], now=NOW),
@@ -174,9 +174,9 @@ class Told:
 class Process:
     """One that does at random what processes do, as long as it is told to."""
 
-    def __init__(self, bench: Bench, owner: int, seed: int, told: Told) -> None:
+    def __init__(self, bench: Bench, process_id: int, seed: int, told: Told) -> None:
         self._bench = bench
-        self._owner = owner
+        self._owner = process_id
         self._draw = random.Random(seed)
         self._told = told
         self._mine: list[LeasedDelivery] = []
@@ -203,7 +203,7 @@ class Process:
                     self._told.by_key.setdefault(event.idempotency_key, set()).add(appended.id)
 
     async def _lease(self) -> None:
-        leased = await self._bench.lease(self._draw.randrange(1, 4), self._draw.randrange(1, 9), owner=self._owner)
+        leased = await self._bench.lease(self._draw.randrange(1, 4), self._draw.randrange(1, 9), process_id=self._owner)
         for each in leased:
             self._told.leases[each.event_seq, each.endpoint_seq, each.fence] += 1
         self._mine += leased
@@ -270,10 +270,10 @@ async def test_of_two_that_take_the_same_duties_one_gets_them(
 ) -> None:
     """Also of two that are the first ever to take any."""
     now = NOW
-    lines = [message_bus(postgres_url) for _ in range(2)]
+    lines = [line_to(postgres_url) for _ in range(2)]
 
     async def taken(line: PostgresMessageBus, by: int) -> frozenset[SingletonJob]:
-        return await line.write(lambda c: singleton_jobs.take(c, list(SingletonJob), by=by, now=now))
+        return await line.write(lambda c: singleton_jobs.take(c, list(SingletonJob), process_id=by, now=now))
 
     try:
         if known:
@@ -328,8 +328,8 @@ async def test_whoever_takes_a_number_has_a_transaction_by_then(
 async def test_what_comes_back_is_leased_by_whoever_asks_first(benches: tuple[Bench, Bench]) -> None:
     """A dead process' leases are ended by two at once."""
     await benches[0].append(*(benches[0].event(due(1)) for _ in range(60)))
-    assert len(await benches[0].lease(1, owner=99)) == 60
-    ended = await asyncio.gather(*(bench.database.reclaim(now=NOW, owner=99, limit=40) for bench in benches * 2))
+    assert len(await benches[0].lease(1, process_id=99)) == 60
+    ended = await asyncio.gather(*(bench.database.reclaim(now=NOW, process_id=99, limit=40) for bench in benches * 2))
     assert sum(ended) == 60
     assert len(await benches[1].lease(1)) == 60
 

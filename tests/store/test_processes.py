@@ -7,7 +7,7 @@ from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob
 from uplift_server.store import change_log, processes, singleton_jobs
 from uplift_server.store.change_log import Change
-from uplift_server.store.processes import ForeignLeases, Forgotten, Heartbeat
+from uplift_server.store.processes import ForeignLeases, Heartbeat, ProcessEvicted
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema_processes import directory_changes as changes_table
 
@@ -23,54 +23,58 @@ def test_a_heartbeat_tells_of_itself_and_hears_of_all(connection: sa.Connection)
     first, second = joined(connection), joined(connection, ProcessRole.API)
     assert first != second
     told = Heartbeat(delivers=True, view=2**63 - 1, in_flight=3, in_flight_max=1000, waiting=40)
-    known = processes.beat(connection, first, told, now=NOW + 5)
+    known = processes.record_heartbeat(connection, first, told, now=NOW + 5)
     assert [(each.seq, each.role, each.seen_at, each.delivers, each.view) for each in known] == [
         (first, ProcessRole.ALL, NOW + 5, True, 2**63 - 1),
         (second, ProcessRole.API, NOW, False, 0),
     ]
     assert (known[0].in_flight, known[0].in_flight_max, known[0].waiting) == (3, 1000, 40)
-    assert known == processes.every(connection)
+    assert known == processes.list_all(connection)
 
 
 def test_a_process_that_was_forgotten_learns_so_and_leaves_its_duties(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection)
-    assert singleton_jobs.take(connection, list(SingletonJob), by=first, now=NOW) == set(SingletonJob)
-    processes.forget(connection, first)
-    processes.forget(connection, first)
-    with pytest.raises(Forgotten):
-        processes.beat(connection, first, QUIET, now=NOW)
-    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=second, now=NOW) == {SingletonJob.STATISTICS}
+    assert singleton_jobs.take(connection, list(SingletonJob), process_id=first, now=NOW) == set(SingletonJob)
+    processes.remove(connection, first)
+    processes.remove(connection, first)
+    with pytest.raises(ProcessEvicted):
+        processes.record_heartbeat(connection, first, QUIET, now=NOW)
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], process_id=second, now=NOW) == {
+        SingletonJob.STATISTICS
+    }
 
 
 def test_a_duty_is_one_processs_until_it_is_not_taken_anew(connection: sa.Connection) -> None:
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW) == {SingletonJob.OUTBOX}
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], by=2, now=NOW + 1) == {
-        SingletonJob.STATISTICS
-    }
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], by=1, now=NOW + 4000) == {
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], process_id=1, now=NOW) == {SingletonJob.OUTBOX}
+    assert singleton_jobs.take(
+        connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], process_id=2, now=NOW + 1
+    ) == {SingletonJob.STATISTICS}
+    assert singleton_jobs.take(
+        connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], process_id=1, now=NOW + 4000
+    ) == {SingletonJob.OUTBOX}
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], process_id=2, now=NOW + LEASE_MS) == frozenset()
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], process_id=2, now=NOW + 4000 + LEASE_MS) == {
         SingletonJob.OUTBOX
     }
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + LEASE_MS) == frozenset()
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=2, now=NOW + 4000 + LEASE_MS) == {
-        SingletonJob.OUTBOX
-    }
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LEASE_MS) == frozenset()
-    singleton_jobs.leave(connection, by=2)
-    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], by=1, now=NOW + 4001 + LEASE_MS) == {
+    assert (
+        singleton_jobs.take(connection, [SingletonJob.OUTBOX], process_id=1, now=NOW + 4001 + LEASE_MS) == frozenset()
+    )
+    singleton_jobs.release(connection, process_id=2)
+    assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], process_id=1, now=NOW + 4001 + LEASE_MS) == {
         SingletonJob.OUTBOX
     }
 
 
 def test_whoever_is_heard_of_just_before_it_is_buried_stays_and_keeps_its_duties(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection)
-    assert processes.beat(connection, first, QUIET, now=NOW + 7)
-    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=first, now=NOW + 7) == {
+    assert processes.record_heartbeat(connection, first, QUIET, now=NOW + 7)
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], process_id=first, now=NOW + 7) == {
         SingletonJob.STATISTICS
     }
-    assert not processes.forget(connection, first, heard_at=NOW)
-    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=second, now=NOW + 8) == frozenset()
-    assert processes.forget(connection, first, heard_at=NOW + 7)
-    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], by=second, now=NOW + 8) == {
+    assert not processes.remove(connection, first, seen_at=NOW)
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], process_id=second, now=NOW + 8) == frozenset()
+    assert processes.remove(connection, first, seen_at=NOW + 7)
+    assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], process_id=second, now=NOW + 8) == {
         SingletonJob.STATISTICS
     }
 
@@ -96,26 +100,26 @@ def test_changes_are_found_from_a_transaction_on(connection: sa.Connection) -> N
     found = change_log.since(connection, first)
     assert found.found == [Change("endpoints", 7, first), Change("accounts", 7, first + 1)]
     assert change_log.since(connection, first + 1).found == [Change("accounts", 7, first + 1)]
-    assert start.forgotten == found.forgotten == 0
-    assert change_log.forget(connection, first + 1, limit=9) == 1
+    assert start.pruned_before == found.pruned_before == 0
+    assert change_log.prune(connection, first + 1, limit=9) == 1
     assert change_log.since(connection, first)[::2] == ([Change("accounts", 7, first + 1)], first + 1)
 
 
 def test_changes_are_forgotten_a_few_at_a_time(connection: sa.Connection) -> None:
-    before = change_log.horizon(connection)
+    before = change_log.oldest_active_xid(connection)
     for subject in range(1, 6):
         connection.execute(sa.insert(changes_table).values(kind="accounts", subject_seq=subject, xid=before - subject))
-    assert [change_log.forget(connection, before - 1, limit=3) for _ in range(3)] == [3, 1, 0]
+    assert [change_log.prune(connection, before - 1, limit=3) for _ in range(3)] == [3, 1, 0]
     assert change_log.since(connection, 0)[::2] == ([Change("accounts", 1, before - 1)], before - 1)
 
 
 def test_changes_that_a_dump_brought_from_another_server_are_none(connection: sa.Connection) -> None:
     """There transactions had other numbers, for long greater ones. A copy of a file brings them along."""
     is_file = connection.dialect.name == "sqlite"
-    change = Change("accounts", 7, change_log.horizon(connection) + 1_000_000)
+    change = Change("accounts", 7, change_log.oldest_active_xid(connection) + 1_000_000)
     connection.execute(sa.insert(changes_table).values(change._asdict()))
     assert change_log.since(connection, 0).found == [change] * is_file
-    assert change_log.forget(connection, 0, limit=9) == (not is_file)
+    assert change_log.prune(connection, 0, limit=9) == (not is_file)
 
 
 def test_the_database_tells_its_time(connection: sa.Connection) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from uplift_server.store import endpoints, reencryption
 from uplift_server.store.encryption import COLUMNS, ERASED, Cipher, Column, WrongSecretKey
-from uplift_server.store.reencryption import Reencrypted, reseal
+from uplift_server.store.reencryption import Reencrypted, reencrypt
 from uplift_server.store.schema import accounts, metadata
 from uplift_server.store.schema import endpoints as table
 
@@ -61,7 +61,7 @@ def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
 def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reencryption, "ROWS", 10)
+    monkeypatch.setattr(reencryption, "BATCH_ROWS", 10)
     count = 20
     for number in range(count):
         endpoint(connection, number)
@@ -69,11 +69,11 @@ def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
     endpoints.delete(connection, None, (15).to_bytes(16, "big"), now=3)
     before = opened(connection, OLD)
     assert len(before) == count + len(range(0, count, 3)) + len(range(0, count, 5)) - 3
-    assert reseal(connection, OLD, NEW) == Reencrypted(len(before), len(before))
+    assert reencrypt(connection, OLD, NEW) == Reencrypted(len(before), len(before))
     assert opened(connection, NEW) == before
     for each in sealed(connection):
         with pytest.raises(WrongSecretKey):
-            OLD.open(*each)
+            OLD.decrypt(*each)
     # Nothing else was touched.
     found = endpoints.get(connection, 1, bytes(16))
     assert found is not None
@@ -82,23 +82,23 @@ def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
 
 def test_what_is_sealed_with_the_new_key_already_stays(connection: sa.Connection) -> None:
     endpoint(connection, 0)
-    reseal(connection, OLD, NEW)
+    reencrypt(connection, OLD, NEW)
     endpoint(connection, 15)
     done = sealed(connection)[:3]
-    assert reseal(connection, OLD, NEW) == Reencrypted(6, 3)
+    assert reencrypt(connection, OLD, NEW) == Reencrypted(6, 3)
     assert sealed(connection)[:3] == done
-    assert reseal(connection, OLD, NEW) == reseal(connection, NEW, NEW) == Reencrypted(6, 0)
+    assert reencrypt(connection, OLD, NEW) == reencrypt(connection, NEW, NEW) == Reencrypted(6, 0)
 
 
 def test_a_value_that_opens_with_neither_key_stops_it(connection: sa.Connection) -> None:
     endpoint(connection, 0)
     endpoint(connection, 1, OTHER)
     with pytest.raises(WrongSecretKey):
-        reseal(connection, OLD, NEW)
+        reencrypt(connection, OLD, NEW)
 
 
 def test_an_empty_database_has_nothing_to_seal(connection: sa.Connection) -> None:
-    assert reseal(connection, OLD, NEW) == Reencrypted(0, 0)
+    assert reencrypt(connection, OLD, NEW) == Reencrypted(0, 0)
 
 
 def test_no_sealed_column_is_forgotten() -> None:

@@ -14,7 +14,7 @@ from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
 from uplift_server import __version__
 from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
 from uplift_server.store import admission, encryption_upgrade, processes
-from uplift_server.store.admission import SCHEMA_LOCK, leave_behind
+from uplift_server.store.admission import SCHEMA_LOCK, require_release
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import schema_version
 from uplift_server.store.postgres.connection import Opener
@@ -76,7 +76,7 @@ async def test_a_server_that_was_held_up_meanwhile_does_not_go_on_with_what_take
     later_releases.come(monkeypatch, tmp_path, TAKES)
     assert await upgrade(url) == HEAD
     pair = await Opener(url).pair()
-    assert await pair.sql.run_sync(processes.every) == []
+    assert await pair.sql.run_sync(processes.list_all) == []
     await pair.close()
     with pytest.raises(UnknownSchema, match=r"no longer works with release 7\.1\.9; start the release that upgraded"):
         await serve(url, "7.1.9")
@@ -91,7 +91,7 @@ async def test_the_encryption_upgrade_waits_for_earlier_servers_and_lets_none_re
 
     async def bar() -> bool:
         async with pair.transaction():
-            return await pair.sql.run_sync(encryption_upgrade.bar_earlier_releases)
+            return await pair.sql.run_sync(encryption_upgrade.block_earlier_releases)
 
     assert not await bar()
     await pair.raw.execute("UPDATE processes SET seen_at = seen_at - 10000 WHERE version = '0.1.1'")
@@ -110,7 +110,7 @@ async def test_whoever_begins_to_run_amid_an_upgrade_waits_for_it(url: str) -> N
         serving = asyncio.create_task(serve(url, "7.1.9"))
         while not await pair.raw.fetchval(waiting):
             await asyncio.sleep(0.01)
-        await pair.sql.run_sync(leave_behind, NEEDS)
+        await pair.sql.run_sync(require_release, NEEDS)
     with pytest.raises(UnknownSchema, match=r"no longer works with release 7\.1\.9"):
         await serving
     await pair.close()

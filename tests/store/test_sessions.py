@@ -46,9 +46,9 @@ def test_a_link_is_taken_once_and_not_when_it_is_over(connection: sa.Connection)
     account = accounts.create(connection, account_id=b"a" * 16, name="a", contact_emails=(), now=1)
     link = sessions.add_link(connection, Link(b"l" * 16, account.seq, "a@example.com", Role.ADMIN, None, 10))
     assert sessions.get_link(connection, link.id) == link
-    assert sessions.take_link(connection, link.id, now=10) is None
-    assert sessions.take_link(connection, link.id, now=9) == link
-    assert sessions.take_link(connection, link.id, now=9) is None
+    assert sessions.consume_link(connection, link.id, now=10) is None
+    assert sessions.consume_link(connection, link.id, now=9) == link
+    assert sessions.consume_link(connection, link.id, now=9) is None
 
 
 def test_no_link_is_made_for_an_account_that_is_gone(connection: sa.Connection) -> None:

@@ -14,7 +14,7 @@ from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX
 from uplift_server.store.hot_records import HealthRow, LeaseRequest, NewEvent
 from uplift_server.store.schema import deliveries
 from uplift_server.store.sqlite import SqliteDatabase
-from uplift_server.store.sqlite.writer import Writing
+from uplift_server.store.sqlite.writer import WriterConnection
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, born_leased, due, settled
 from .test_sqlite import sqlite_bench
@@ -109,7 +109,7 @@ class Statements:
         await self._trace(on=False)
 
     async def _trace(self, *, on: bool) -> None:
-        def trace(writing: Writing) -> None:
+        def trace(writing: WriterConnection) -> None:
             writing.raw.set_trace_callback(self.texts.append if on else None)
 
         assert isinstance(self._database, SqliteDatabase)
@@ -127,7 +127,7 @@ async def test_many_endpoints_are_leased_by_few_statements(bench: Bench) -> None
     requests = [LeaseRequest(endpoint, 1) for endpoint in range(1, 2 * MANY + 1)]
     async with Statements(bench) as statements:
         leased = await bench.database.lease_due(
-            requests, now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 30
+            requests, now=NOW, lease_until=LEASE_UNTIL, process_id=OWNER, body_bytes_max=1 << 30
         )
     assert sorted(lease.endpoint_seq for lease in leased) == list(range(1, 2 * MANY + 1))
     assert len(statements.hot) <= 10
@@ -152,7 +152,7 @@ async def test_health_and_outcomes_are_written_by_few_statements(bench: Bench) -
     await bench.append(bench.event(*(due(endpoint) for endpoint in range(1, MANY + 1))))
     requests = [LeaseRequest(endpoint, 1) for endpoint in range(1, MANY + 1)]
     leased = await bench.database.lease_due(
-        requests, now=NOW, lease_until=LEASE_UNTIL, owner=OWNER, body_bytes_max=1 << 30
+        requests, now=NOW, lease_until=LEASE_UNTIL, process_id=OWNER, body_bytes_max=1 << 30
     )
     health = [HealthRow(endpoint, 0, None, NOW, None, Outcome.DELIVERED, 0) for endpoint in range(1, MANY + 1)]
     async with Statements(bench) as statements:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Statistics, total
+from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
 from uplift_server.delivery.sending.attempts import previous_state
 from uplift_server.store import cleanup, endpoint_backlog, replays, statistics, test_deliveries
 from uplift_server.store import deliveries as delivery_verbs
@@ -23,11 +23,11 @@ from uplift_server.store import endpoints as endpoint_verbs
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
-from uplift_server.store.replays import Choice, NewReplay, Replay
+from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
 from uplift_server.store.schema_statistics import delivery_changes, rollups
 from uplift_server.store.sqlite import SqliteDatabase
-from uplift_server.store.statistics import FLEET, Scope
+from uplift_server.store.statistics import ALL_ACCOUNTS, Scope
 
 from .bench import NOW, OWNER, Bench, born_leased, due, settled
 from .test_migrations import make
@@ -37,7 +37,7 @@ ACCOUNT_OF = {1: 1, 2: 1, 3: 2}
 GONE = 3
 """This endpoint is deleted: what waits for it can be cancelled."""
 Tally = Counter[tuple[str, int, int, int, object]]
-(EVENTS,) = (kept for kept in cleanup.KEPT if kept.table is events)
+(EVENTS,) = (kept for kept in cleanup.RETENTION_RULES if kept.table is events)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ async def count_all(bench: Bench, *, rows: int = 10_000, notes: int = 10_000) ->
 
 async def bite(bench: Bench, *, rows: int, notes: int) -> statistics.Counted | None:
     """What is to be counted next."""
-    horizon = await bench.database.horizon()
-    return await bench.database.read(lambda c: statistics.count(c, horizon, rows=rows, notes=notes))
+    stream_position = await bench.database.stream_position()
+    return await bench.database.read(lambda c: statistics.count(c, stream_position, rows=rows, changes=notes))
 
 
 async def tables(bench: Bench) -> Tally:
@@ -104,7 +104,7 @@ async def tables(bench: Bench) -> Tally:
 async def counted(bench: Bench) -> Tally:
     """What the numbers of the endpoints say; those of accounts and of all are their sums."""
     scopes = [Scope(account, endpoint) for endpoint, account in ACCOUNT_OF.items()]
-    sums = [Scope(1, 0), Scope(2, 0), FLEET]
+    sums = [Scope(1, 0), Scope(2, 0), ALL_ACCOUNTS]
     found = await bench.database.read(lambda c: statistics.by_hour(c, [*scopes, *sums], since=0))
     tally: Tally = Counter()
     for scope, hours in found.items():
@@ -229,9 +229,9 @@ class Machine:
         endpoint = self.random.choice(list(ACCOUNT_OF))
 
         def hold(connection: sa.Connection) -> None:
-            endpoint_verbs.switch_off(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
+            endpoint_verbs.deactivate(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
             endpoint_backlog.hold_waiting(connection, endpoint, now=self.now, limit=5)
-            endpoint_verbs.switch_on(connection, endpoint, HeldAction.SEND, now=self.now)
+            endpoint_verbs.enable(connection, endpoint, HeldAction.SEND, now=self.now)
 
         await self.database.write(hold)
 
@@ -260,7 +260,7 @@ class Machine:
             found = await self.refusable(
                 lambda c: delivery_verbs.start_resend(
                     c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now,
-                    lease_until=self.now + 30_000, owner=OWNER,
+                    lease_until=self.now + 30_000, process_id=OWNER,
                 )
             )  # fmt: skip
             if found is not None:
@@ -269,7 +269,7 @@ class Machine:
     async def replay(self) -> None:
         endpoint = self.random.choice((1, 2))
         statuses = (Status.FAILED, Status.CANCELLED, Status.DELIVERED)
-        choice = Choice(endpoint, statuses, (), None, None, self.now)
+        choice = ReplaySelection(endpoint, statuses, (), None, None, self.now)
         last = max((row.seq for row in await self.bench.rows(events)), default=0)
         new = NewReplay(self.random.randbytes(16), 1, choice, (), 50, 0, last, 1, last)
         await self.refusable(lambda c: replays.create(c, new))
@@ -277,24 +277,26 @@ class Machine:
 
     async def replay_more(self) -> None:
         for job in await self.running():
-            ahead = await self.database.look_ahead(job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999)
+            ahead = await self.database.read_replay_batch(
+                job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999
+            )
             lease = ReplayLease(self.now, self.now + 30_000, OWNER, limit=3, outstanding_max=9, body_bytes_max=9999)
-            released = await self.database.release_replay(job.seq, job.choice, ahead, lease)
+            released = await self.database.release_replay(job.seq, job.selection, ahead, lease)
             self.leased += released.leased
 
     async def pause_replay(self) -> None:
         for job in await self.running():
             state = self.random.choice((ReplayState.PAUSED, ReplayState.CANCELLED))
-            await self.refusable(lambda c: replays.put_into(c, None, job.id, state, now=self.now))  # noqa: B023
+            await self.refusable(lambda c: replays.change_state(c, None, job.id, state, now=self.now))  # noqa: B023
 
     async def running(self) -> list[Replay]:
         return [each for each in await self.database.read(replays.unfinished) if each.state is ReplayState.RUNNING]
 
     async def test(self) -> None:
         endpoint = self.random.choice((1, 2))
-        event = self.bench.event(test_deliveries.owed(endpoint), created_at=self.now)
+        event = self.bench.event(test_deliveries.new_delivery(endpoint), created_at=self.now)
         begun = await self.database.append_then(
-            event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=self.now + 30_000, owner=OWNER)
+            event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=self.now + 30_000, process_id=OWNER)
         )
         self.leased.append(begun)
 
@@ -311,8 +313,8 @@ class Machine:
     async def remove_old(self) -> None:
         before = self.now - 30 * 60_000
         stood = await tables(self.bench)
-        seen = await self.database.read(lambda c: cleanup.look(c, EVENTS, before=before, after=None))
-        await self.database.write(lambda c: cleanup.remove(c, EVENTS, seen.doomed, before=before))
+        seen = await self.database.read(lambda c: cleanup.find_expired(c, EVENTS, before=before, after=None))
+        await self.database.write(lambda c: cleanup.delete_expired(c, EVENTS, seen.keys, before=before))
         self.removed += stood - await tables(self.bench)
 
     # ---- with what there is
@@ -418,7 +420,7 @@ async def test_notes_are_made_for_what_is_rare_alone(bench: Bench) -> None:
     assert await bench.rows(delivery_changes) == []
 
 
-async def fleet(bench: Bench) -> Statistics:
+async def fleet(bench: Bench) -> Numbers:
     """The numbers of all together."""
-    found = await bench.database.read(lambda c: statistics.by_hour(c, [FLEET], since=0))
-    return total(each for _, each in found[FLEET])
+    found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
+    return total(each for _, each in found[ALL_ACCOUNTS])

@@ -1,4 +1,4 @@
-"""The horizon on PostgreSQL: nothing that goes by numbers passes over a row that is committed after a later one."""
+"""The stream position on PostgreSQL: a reader never skips a row that is committed after a later one."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.core.operations.statistics import Statistics, total
+from uplift_server.core.operations.statistics import Numbers, total
 from uplift_server.store import changes, endpoint_backlog, listening, statistics
 from uplift_server.store import deliveries as delivery_verbs
 from uplift_server.store import events as event_verbs
@@ -25,8 +25,8 @@ from uplift_server.store.postgres.settle import settle
 from uplift_server.store.postgres.stream_position import StreamPositionFinder
 from uplift_server.store.records import EventFilter
 from uplift_server.store.schema import accounts, deliveries, event_types
-from uplift_server.store.statistics import FLEET
-from uplift_server.store.stream_position import NO_HORIZON, StreamPosition
+from uplift_server.store.statistics import ALL_ACCOUNTS
+from uplift_server.store.stream_position import STREAM_POSITION_MAX, StreamPosition
 
 from .bench import NOW, OWNER, Bench, born_leased, due, settled
 
@@ -54,11 +54,11 @@ async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterato
         await raw.close()
 
 
-async def forward(bench: Bench, after: int, horizon: StreamPosition | None = None) -> tuple[list[int], int]:
+async def forward(bench: Bench, after: int, stream_position: StreamPosition | None = None) -> tuple[list[int], int]:
     """Which events a list that is followed gives next, and where it goes on."""
-    horizon = horizon or await bench.database.horizon()
+    stream_position = stream_position or await bench.database.stream_position()
     found = await bench.database.read(
-        lambda c: event_verbs.forward(c, None, EventFilter(), horizon, limit=99, after=(after,))
+        lambda c: event_verbs.page_forward(c, None, EventFilter(), stream_position, limit=99, after=(after,))
     )
     return [event.seq for event in found.items], found.key[0]
 
@@ -82,8 +82,8 @@ async def test_a_list_that_is_followed_passes_over_nothing(bench: Bench, postgre
         (early,) = await bench.append(bench.event())
         assert early.seq > late
         assert await forward(bench, first.seq) == ([], first.seq)
-        # Without the horizon the late one would be passed over for good.
-        assert await forward(bench, first.seq, NO_HORIZON) == ([early.seq], early.seq)
+        # Without the stream position the late one would be passed over for good.
+        assert await forward(bench, first.seq, STREAM_POSITION_MAX) == ([early.seq], early.seq)
     assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
 
 
@@ -92,7 +92,7 @@ async def test_what_was_undone_holds_nothing_back(bench: Bench, postgres_url: st
         async with appending_slowly(postgres_url, bench, bench.event()):
             raise ZeroDivisionError
     (stored,) = await bench.append(bench.event())
-    assert (await bench.database.horizon()).events == stored.seq
+    assert (await bench.database.stream_position()).events == stored.seq
 
 
 async def test_what_is_open_elsewhere_holds_nothing_back(bench: Bench, postgres_url: str) -> None:
@@ -101,7 +101,7 @@ async def test_what_is_open_elsewhere_holds_nothing_back(bench: Bench, postgres_
     async with raw.transaction():
         await raw.execute("INSERT INTO marks VALUES ('other', 1)")
         (stored,) = await bench.append(bench.event())
-        assert (await bench.database.horizon()).events == stored.seq
+        assert (await bench.database.stream_position()).events == stored.seq
     await raw.close()
 
 
@@ -110,20 +110,22 @@ async def test_a_stream_gets_what_is_committed_after_it_began(bench: Bench, post
     database = bench.database
 
     async def fed(after: int) -> tuple[list[int], int, bool]:
-        horizon = await database.horizon()
+        stream_position = await database.stream_position()
         found = await database.read(
-            lambda c: listening.feed(c, 1, [], horizon, after=after, limit=9, body_bytes_max=9999, now=NOW)
+            lambda c: listening.next_events(
+                c, 1, [], stream_position, after=after, limit=9, body_bytes_max=9999, now=NOW
+            )
         )
         return [event.seq for event in found.items], found.key[0], found.more
 
-    await database.horizon()
+    await database.stream_position()
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
-        horizon = await database.horizon()
+        stream_position = await database.stream_position()
         session = await database.write(
             lambda c: listening.create(
                 c, session_id=b"s" * 16, account_seq=1, key_id=b"k" * 16, description="", event_types=(), since=None,
-                after_event=None, horizon=horizon, now=NOW,
+                after_event=None, stream_position=stream_position, now=NOW,
             )
         )  # fmt: skip
         assert session.position < late
@@ -134,19 +136,19 @@ async def test_a_stream_gets_what_is_committed_after_it_began(bench: Bench, post
 async def test_a_page_is_told_of_what_is_committed_late(bench: Bench, postgres_url: str) -> None:
     async with appending_slowly(postgres_url, bench, bench.event()):
         await bench.append(bench.event())
-        before = await bench.database.read(lambda c: changes.newest(c, 1))
-    assert await bench.database.read(lambda c: changes.newest(c, 1)) != before
+        before = await bench.database.read(lambda c: changes.newest_seqs(c, 1))
+    assert await bench.database.read(lambda c: changes.newest_seqs(c, 1)) != before
 
 
-async def fleet(bench: Bench) -> Statistics:
-    found = await bench.database.read(lambda c: statistics.by_hour(c, [FLEET], since=0))
-    return total(each for _, each in found[FLEET])
+async def fleet(bench: Bench) -> Numbers:
+    found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
+    return total(each for _, each in found[ALL_ACCOUNTS])
 
 
-async def count(bench: Bench, horizon: StreamPosition | None = None) -> bool:
+async def count(bench: Bench, stream_position: StreamPosition | None = None) -> bool:
     """Count one bite; whether there was any."""
-    horizon = horizon or await bench.database.horizon()
-    found = await bench.database.read(lambda c: statistics.count(c, horizon, rows=1000, notes=1000))
+    stream_position = stream_position or await bench.database.stream_position()
+    found = await bench.database.read(lambda c: statistics.count(c, stream_position, rows=1000, changes=1000))
     return found is not None and await bench.database.write(lambda c: statistics.save(c, found))
 
 
@@ -155,7 +157,7 @@ async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postg
     await bench.append(*(bench.event(born_leased(1)) for _ in range(3)))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
     await bench.database.settle([settled(replace(leased, event_seq=1), Status.FAILED)])
-    before = await bench.database.horizon()
+    before = await bench.database.stream_position()
     await bench.database.settle(
         [settled(replace(leased, event_seq=2)), settled(replace(leased, event_seq=3), Status.FAILED)]
     )
@@ -171,7 +173,7 @@ async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postg
 async def test_what_is_committed_late_is_counted_all_the_same(bench: Bench, postgres_url: str) -> None:
     await bench.append(*(bench.event(due(1)) for _ in range(4)))
     first, second, third, _ = await bench.lease(1)
-    await bench.database.horizon()
+    await bench.database.stream_position()
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
         await settle(raw, [settled(first)], [])
@@ -209,7 +211,7 @@ async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_u
                 if end is Status.FAILED and random_.random() < 0.5:
                     resent = await database.write(
                         lambda c, each=each: delivery_verbs.start_resend(
-                            c, each.event_seq, endpoint, fence=None, now=NOW, lease_until=NOW + 9, owner=OWNER
+                            c, each.event_seq, endpoint, fence=None, now=NOW, lease_until=NOW + 9, process_id=OWNER
                         )
                     )
                     await database.settle([settled(resent)])
@@ -258,11 +260,11 @@ async def test_a_look_whose_answer_comes_late_is_noted_before_the_next_is_made(
 
     monkeypatch.setattr(Raw, "fetchrow", slowly)
     monkeypatch.setattr(StreamPositionFinder, "note", noting)
-    late_look = asyncio.ensure_future(bench.database.horizon())
+    late_look = asyncio.ensure_future(bench.database.stream_position())
     await looked.wait()
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
-        next_look = asyncio.ensure_future(bench.database.horizon())
+        next_look = asyncio.ensure_future(bench.database.stream_position())
         # Time enough for one that does not wait for its turn.
         await asyncio.wait([next_look], timeout=0.3)
         let_go.set()
@@ -279,7 +281,7 @@ async def test_the_horizon_goes_back_where_numbers_do(bench: Bench, postgres_url
     *_, last = await bench.append(*(bench.event() for _ in range(3)))
     raw = await Opener(postgres_url).raw()
     await raw.execute("SELECT nextval('events_seq_seq') FROM generate_series(1, 100)")
-    assert (await bench.database.horizon()).events == last.seq + 100
+    assert (await bench.database.stream_position()).events == last.seq + 100
     await raw.execute("SELECT setval('events_seq_seq', $1::bigint)", last.seq)
     await raw.close()
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
@@ -299,8 +301,8 @@ async def test_who_does_not_know_a_horizon_yet_waits_for_one(
     other = PostgresDatabase(postgres_url)
     async with appending_slowly(postgres_url, bench, bench.event()):
         with pytest.raises(Unavailable, match="not known yet"):
-            await other.horizon()
-        waiting_ = asyncio.ensure_future(other.horizon())
+            await other.stream_position()
+        waiting_ = asyncio.ensure_future(other.stream_position())
         await asyncio.sleep(0.05)
     assert (await waiting_).events > first.seq
     await other.close()

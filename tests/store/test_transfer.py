@@ -19,7 +19,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import schema_version as postgres_version
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.schema_version import UnknownSchema
-from uplift_server.store.transfer import CannotTransfer, Progress, Transferred, move
+from uplift_server.store.transfer import CannotTransfer, Progress, Transferred, transfer
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def target(postgres_server: PostgresServer) -> str:
 
 async def moved(source: Path, target: str, told: Callable[[Progress], None] = lambda _: None) -> list[Transferred]:
     """All of it."""
-    return await move(source, target, told)
+    return await transfer(source, target, told)
 
 
 async def test_every_row_of_every_table_arrives(source: Path, target: str) -> None:
@@ -109,7 +109,7 @@ def killed(source: Path, target: str, *, amid: bool) -> int:
 def test_killed_anywhere_it_goes_on_and_copies_nothing_twice(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_tables, "ROWS_MAX", 9)
+    monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
     kills = 0
     while (code := killed(source, target, amid=kills % 2 == 0)) == -signal.SIGKILL:
         kills += 1
@@ -224,7 +224,7 @@ async def test_of_two_that_fill_one_target_the_second_gives_up(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On two machines, with a copy of the file each, no lock keeps them apart."""
-    monkeypatch.setattr(transfer_tables, "ROWS_MAX", 9)
+    monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
     first = True
 
     def beside(progress: Progress) -> None:

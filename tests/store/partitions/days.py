@@ -8,7 +8,6 @@ from tests.store.bench import NOW, Bench, due, settled
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.maintenance.retention import Retention
-from uplift_server.delivery.shards import LocalShards
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import statistics
 from uplift_server.store.partitions import Partition, Partitions
@@ -35,7 +34,7 @@ class Clock:
 
 async def begin(bench: Bench, now: int) -> bool:
     assert bench.database.partitions is not None
-    return await bench.database.partitions.begin(now=now, lasts_ms=DAY)
+    return await bench.database.partitions.start_next(now=now, lasts_ms=DAY)
 
 
 async def delivered(bench: Bench, count: int = 1, *, at: int = NOW, status: Status = Status.DELIVERED) -> list[int]:
@@ -67,8 +66,8 @@ async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
 async def count_all(bench: Bench) -> None:
     """Count everything there is."""
     database = bench.database
-    horizon = await database.horizon()
-    while counted := await database.read(lambda c: statistics.count(c, horizon, rows=1000, notes=1000)):
+    stream_position = await database.stream_position()
+    while counted := await database.read(lambda c: statistics.count(c, stream_position, rows=1000, changes=1000)):
         await database.write(lambda c: statistics.save(c, counted))
         if not counted.more:
             break
@@ -78,7 +77,7 @@ async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
     """The only partition of which all is old two days after NOW, once everything is counted."""
     await count_all(bench)
     assert bench.database.partitions is not None
-    [partition] = await bench.database.partitions.ended(before=NOW + 2 * DAY)
+    [partition] = await bench.database.partitions.list_droppable(before=NOW + 2 * DAY)
     return bench.database.partitions, partition
 
 
@@ -88,6 +87,4 @@ async def retained(bench: Bench, now: int) -> Counter[str]:
     database = bench.database
     clock = Clock(database)  # type: ignore[arg-type]
     clock.now = now
-    return await Retention(database, LocalShards(), clock, EngineCounters(), retention_ms=KEEP_MS).prune_once(
-        asyncio.Event()
-    )  # type: ignore[arg-type]
+    return await Retention(database, clock, EngineCounters(), retention_ms=KEEP_MS).prune_once(asyncio.Event())  # type: ignore[arg-type]

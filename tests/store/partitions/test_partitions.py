@@ -200,8 +200,8 @@ async def test_a_partition_tells_how_many_numbers_it_has_used(bench: Bench) -> N
     await delivered(bench, at=NOW + DAY)
     own, partition = await first_ended(bench)
     last = max(seq for seq in await rows(bench, events.c.seq) if seq < partition.end_seq)
-    assert await own.numbers(partition) == last - partition.first_seq + 1 > 3
-    assert await own.numbers(Partition(5 * NUMBERS, 6 * NUMBERS)) == 0
+    assert await own.count_seqs(partition) == last - partition.first_seq + 1 > 3
+    assert await own.count_seqs(Partition(5 * NUMBERS, 6 * NUMBERS)) == 0
 
 
 async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench) -> None:
@@ -212,10 +212,12 @@ async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench
     own, partition = await first_ended(bench)
     [leased] = await bench.lease(2)
     await bench.database.settle([settled(leased, Status.DELIVERED)])
-    assert (await own.thin(partition, after=None)).removed == 0
+    assert (await own.delete_ended_deliveries(partition, after=None)).removed == 0
     await own.drop(partition)
     await count_all(bench)
-    hours = (await bench.database.read(lambda c: statistics.by_hour(c, [statistics.FLEET], since=0)))[statistics.FLEET]
+    hours = (await bench.database.read(lambda c: statistics.by_hour(c, [statistics.ALL_ACCOUNTS], since=0)))[
+        statistics.ALL_ACCOUNTS
+    ]
     totals = [sum(getattr(hour, name) for _, hour in hours) for name in ("deliveries", "delivered", "attempts")]
     assert totals == [2, 2, 2]
 
@@ -236,7 +238,7 @@ async def test_a_partition_never_ended_before_its_last_event(bench: Bench) -> No
     await delivered(bench, at=NOW + 9 * DAY)
     own = bench.database.partitions
     assert own is not None
-    assert await own.ended(before=NOW + 8 * DAY) == []
+    assert await own.list_droppable(before=NOW + 8 * DAY) == []
 
 
 async def test_the_id_of_an_event_that_has_gone_is_free_at_once(bench: Bench) -> None:
@@ -246,7 +248,7 @@ async def test_the_id_of_an_event_that_has_gone_is_free_at_once(bench: Bench) ->
     await begin(bench, NOW + DAY)
     await delivered(bench, at=NOW + DAY)
     own, partition = await first_ended(bench)
-    await own.thin(partition, after=None)
+    await own.delete_ended_deliveries(partition, after=None)
     await own.drop(partition)
     [again] = await bench.append(bench.event(chosen_id=chosen, created_at=NOW + DAY))
     assert again.seq > NUMBERS
@@ -273,4 +275,4 @@ async def test_what_is_not_counted_yet_stays(bench: Bench) -> None:
     await delivered(bench)
     await begin(bench, NOW + DAY)
     assert bench.database.partitions is not None
-    assert await bench.database.partitions.ended(before=NOW + 9 * DAY) == []
+    assert await bench.database.partitions.list_droppable(before=NOW + 9 * DAY) == []

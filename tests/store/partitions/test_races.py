@@ -107,7 +107,7 @@ async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench
     await begin(bench, NOW + DAY)
     await delivered(bench, at=NOW + DAY)
     own, partition = await first_ended(bench)
-    await own.thin(partition, after=None)
+    await own.delete_ended_deliveries(partition, after=None)
     with capture_logs() as lines:
         assert [await own.drop(partition) for _ in range(2)] == [1, 0]
     [told] = [line for line in lines if line["event"] == "a partition was dropped"]
@@ -125,9 +125,9 @@ async def one_beside_a_rest(bench: Bench) -> tuple[PostgresPartitions, Partition
     await count_all(bench)
     own = bench.database.partitions
     assert isinstance(own, PostgresPartitions)
-    earlier, partition = await own.ended(before=NOW + 3 * DAY)
+    earlier, partition = await own.list_droppable(before=NOW + 3 * DAY)
     for each in (earlier, partition):
-        await own.thin(each, after=None)
+        await own.delete_ended_deliveries(each, after=None)
     assert await own.drop(earlier) == 1
     return own, partition
 

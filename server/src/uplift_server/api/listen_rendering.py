@@ -5,7 +5,7 @@ from uplift_server.api.views import ListenAnswerView, ListenSessionView, ListenT
 from uplift_server.core import ids
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
 from uplift_server.service.listening import SentTest, ShownSession
-from uplift_server.store.listening import StoredAnswer
+from uplift_server.store.listening import ListenResponse
 
 
 def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionView:
@@ -26,7 +26,7 @@ def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionVie
     )
 
 
-def listen_answer_view(answer: StoredAnswer) -> ListenAnswerView:
+def listen_answer_view(answer: ListenResponse) -> ListenAnswerView:
     """What a developer's machine answered."""
     return ListenAnswerView(
         event=ids.uuid_text(answer.event_id),

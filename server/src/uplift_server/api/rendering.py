@@ -54,7 +54,7 @@ from uplift_server.store.records import (
     Event,
     EventType,
     Page,
-    Stretch,
+    StreamPage,
 )
 
 V = TypeVar("V")
@@ -103,7 +103,7 @@ def listed(page: Page[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]
     return Listed(data=[view(item) for item in page.items], next_cursor=cursor)
 
 
-def stretch(found: Stretch[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
+def stretch(found: StreamPage[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
     """A stretch of a list that is followed as it grows."""
     return Listed(data=[view(item) for item in found.items], next_cursor=cursors.encode(found.key), has_more=found.more)
 
@@ -297,17 +297,17 @@ def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
 
 def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
     """A replay."""
-    replay, choice = shown.replay, shown.replay.choice
+    replay, selection = shown.replay, shown.replay.selection
     return ReplayView(
         id=ids.prefixed(ids.REPLAY, replay.id),
         **account_field(replay.account_id, spans=spans),
         endpoint=ids.prefixed(ids.ENDPOINT, replay.endpoint_id),
         state=_REPLAY_STATE_NAMES[replay.state],
         reason=shown.reason,
-        status=[_STATUS_NAMES[status] for status in choice.statuses],
+        status=[_STATUS_NAMES[status] for status in selection.statuses],
         types=list(replay.types),
-        created_after=format_optional_timestamp(choice.created_after),
-        created_before=format_optional_timestamp(choice.created_before),
+        created_after=format_optional_timestamp(selection.created_after),
+        created_before=format_optional_timestamp(selection.created_before),
         rate_per_second=replay.rate_per_second,
         total=replay.total if replay.is_counted else None,
         sent=replay.delivered + replay.failed,

@@ -50,7 +50,7 @@ from uplift_server.store.encryption import Cipher, derived_key, fingerprint, par
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 from uplift_server.store.sqlite import SqliteDatabase
-from uplift_server.store.sqlite.file_watch import WATCH_EVERY_SECONDS, DatabaseLost, FileChange
+from uplift_server.store.sqlite.file_watch import FILE_CHECK_SECONDS, DatabaseLost, FileChange
 
 if TYPE_CHECKING:
     from uplift_server.mail.outbox import Outbox
@@ -212,7 +212,7 @@ class Application:
         """Stop the server when the file at the database's path is another one, or none."""
         while (change := await self._change(database)) is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), WATCH_EVERY_SECONDS)
+                await asyncio.wait_for(self._stopped.wait(), FILE_CHECK_SECONDS)
             if self._stopped.is_set():
                 return
         self._note_lost(change)
@@ -316,11 +316,11 @@ class Application:
     async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
             from uplift_server.delivery.cluster.membership import learn_time  # noqa: PLC0415 - see `database`
-            from uplift_server.store.postgres.message_bus import message_bus  # noqa: PLC0415
+            from uplift_server.store.postgres.message_bus import new_message_bus  # noqa: PLC0415
             from uplift_server.store.postgres.schema_version import prepare  # noqa: PLC0415
 
             await prepare(self._config.database_url)
-            self._bus = message_bus(self._config.database_direct_url or self._config.database_url)
+            self._bus = new_message_bus(self._config.database_direct_url or self._config.database_url)
             undo.push_async_callback(self._bus.close)
             await learn_time(self._bus, self._time)
         else:

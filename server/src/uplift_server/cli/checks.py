@@ -190,7 +190,7 @@ def _schema(revision: str | None) -> Finding:
 
 
 def _contents(config: Config, path: Path) -> Iterator[Finding]:
-    damages = inspection.damages(path, seconds=INTEGRITY_SECONDS)
+    damages = inspection.find_damage(path, seconds=INTEGRITY_SECONDS)
     if damages:
         yield Finding("database", "fail", f"{path} is damaged: {damages[0]}", "stop using it; restore it from a copy")
         return

@@ -13,7 +13,7 @@ from uplift_server.config.parsers import POSTGRESQL, SQLITE, InvalidValue, direc
 from uplift_server.config.secret_key import NAME, read_key
 from uplift_server.store.errors import InUse, Misaddressed
 from uplift_server.store.sqlite.connection import FileLock
-from uplift_server.store.transfer import CannotTransfer, Progress, Transferred, move
+from uplift_server.store.transfer import CannotTransfer, Progress, Transferred, transfer
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.tables import Column
@@ -34,7 +34,7 @@ def run(session: Session, source: str, target: str | None) -> None:
         raise CliError(str(error).partition("; ")[0], remedy, ExitCode.TRY_LATER) from error
     try:
         _check_key(config, path)
-        moved = asyncio.run(move(path, url, _Told(session.output)))
+        moved = asyncio.run(transfer(path, url, _Told(session.output)))
     except CannotTransfer as error:
         cause, _, remedy = str(error).partition("; ")
         raise CliError(cause, remedy) from error

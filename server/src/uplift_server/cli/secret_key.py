@@ -78,7 +78,7 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypt
     from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - takes long to load
     from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415
-    from uplift_server.store.reencryption import reseal  # noqa: PLC0415
+    from uplift_server.store.reencryption import reencrypt  # noqa: PLC0415
     from uplift_server.store.schema_version import upgrade as upgrade_file  # noqa: PLC0415
     from uplift_server.store.sqlite import SqliteDatabase  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypt
         await database.open()
         unbound = await database.read(accepts_unbound)
         old, new = (Cipher(parse_key(key), accepts_unbound=unbound) for key in (rotation.old, rotation.new))
-        resealed = await database.write(lambda connection: reseal(connection, old, new))
+        resealed = await database.write(lambda connection: reencrypt(connection, old, new))
         return resealed, rotation.finish(now_ms)
     finally:
         await database.close()

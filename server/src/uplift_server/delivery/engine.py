@@ -194,7 +194,7 @@ class Engine:
     async def _reclaim(self) -> None:
         """End the leases that this process had before a restart."""
         now, own = self._clock.now_ms(), self._shards.process_id
-        while await self._database.reclaim(now=now, owner=own, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
+        while await self._database.reclaim(now=now, process_id=own, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
 
     def _begin(self, loop: Loop) -> None:

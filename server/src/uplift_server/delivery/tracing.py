@@ -127,7 +127,7 @@ class Traces:
             if to_store:
                 await self._database.write(lambda c: trace_parents.put(c, to_store))
         except StoreError:
-            # Kept no longer than their events are known in memory.
+            # RetentionRule no longer than their events are known in memory.
             self._to_store = dict([*to_store.items(), *self._to_store.items()][-KNOWN_MAX:])
         try:
             attempts = await self._ended(self._ripe(lines, at_once=at_once))

@@ -100,10 +100,10 @@ class Accounts:
         account_seq = caller.require_account()
         stored = await self._context.database.read(
             lambda c: (
-                changes.newest(c, account_seq),
-                changes.counted(c, account_seq),
-                changes.replays_under_way(c, account_seq),
-                changes.listeners(c, account_seq),
+                changes.newest_seqs(c, account_seq),
+                changes.hourly_counts(c, account_seq),
+                changes.unfinished_replays(c, account_seq),
+                changes.listen_sessions_seen(c, account_seq),
             )
         )
         live = self._context.cache.endpoints_of(account_seq)

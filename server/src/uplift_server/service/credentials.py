@@ -149,7 +149,7 @@ class Credentials:
         if decoded is not None:
             person_id, ends_at = decoded
             if self._context.now() < ends_at:
-                person = await self._context.database.read(lambda c: people.find_id(c, person_id))
+                person = await self._context.database.read(lambda c: people.find_by_id(c, person_id))
         if (
             person is None
             or person.password_hash is None
@@ -194,7 +194,7 @@ class Credentials:
             if found is None or found.id != person.id or found.name == name:
                 return
             people.update(connection, replace(found, name=name))
-            for place in people.places(connection, found.seq):
+            for place in people.memberships(connection, found.seq):
                 actor = Actor(ActorKind.MEMBER, found.title, ids.prefixed(ids.MEMBER, place.member_id), address)
                 details = {"from": found.name, "to": name}
                 audit.add(
@@ -217,7 +217,7 @@ class Credentials:
             if found is None or (found.id, found.password_hash) != (person.id, person.password_hash):
                 raise Unauthorized(_WRONG_SIGN_IN)
             sessions.create(connection, session)
-            for place in people.places(connection, person.seq):
+            for place in people.memberships(connection, person.seq):
                 actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
                 subject = actor.id or ""
                 audit.add(
@@ -306,8 +306,8 @@ class Credentials:
             if found is None or (found.id, found.password_hash) != (known.id, known.password_hash):
                 return False
             people.update(connection, replace(renewed, name=found.name))
-            sessions.end_of_person(connection, known.seq, but=except_session)
-            for place in people.places(connection, known.seq):
+            sessions.end_all_of_person(connection, known.seq, except_digest=except_session)
+            for place in people.memberships(connection, known.seq):
                 actor = Actor(ActorKind.MEMBER, known.title, ids.prefixed(ids.MEMBER, place.member_id), address)
                 entry = AuditEntry(place.account_seq, now, actor, "member.password_changed", actor.id or "", {"by": by})
                 audit.add(connection, entry)

@@ -111,12 +111,12 @@ class EndpointStates:
             if found.state is not EndpointState.ENABLED:
                 if (cached.state, cached.state_since) != (found.state, found.state_since):
                     raise _DisabledSince(found)
-                changed = endpoints.switch_on(connection, found.seq, held, now=self._context.now())
+                changed = endpoints.enable(connection, found.seq, held, now=self._context.now())
                 return _Change(changed, "endpoint.enabled", details, engine.endpoints.enabled)
             is_unchanged = held is (HeldAction.SEND if found.held_action is None else found.held_action)
             if is_unchanged or not endpoint_backlog.held_counts(connection, [found.seq], limit=1)[found.seq]:
                 return None
-            changed = endpoints.treat_held(connection, found.seq, held)
+            changed = endpoints.set_held_action(connection, found.seq, held)
             return _Change(changed, "endpoint.enabled", details, engine.endpoints.held_action_changed)
 
         return enable
@@ -126,7 +126,7 @@ class EndpointStates:
         action, details = "endpoint.paused", _before(found)
         if reason is not None:
             action, details = "endpoint.disabled", {"reason": reason.text, **details}
-        changed = endpoints.switch_off(connection, found.seq, state, reason, now=self._context.now())
+        changed = endpoints.deactivate(connection, found.seq, state, reason, now=self._context.now())
         return _Change(changed, action, details, self._context.engine.endpoints.disabled)
 
     async def _apply(

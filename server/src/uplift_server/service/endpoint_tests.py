@@ -115,7 +115,9 @@ class EndpointTests:
         """Return the outcome of a test, or its state at the time `until`."""
         tail = ids.endpoint_tail(endpoint.id)
         while True:
-            found = await self._context.database.read(lambda c: store.outcome(c, endpoint.account_seq, event_id, tail))
+            found = await self._context.database.read(
+                lambda c: store.get_result(c, endpoint.account_seq, event_id, tail)
+            )
             if found is None:
                 raise errors.IdempotencyConflict(idempotency.GONE)
             left_ms = until - self._context.now()

@@ -236,7 +236,7 @@ class Endpoints:
             failures, held = await self._context.database.read(
                 lambda c: (
                     {seq: health.last_failure(c, seq, event) for seq, event in failing.items()},
-                    endpoint_backlog.held_counts(c, with_held, limit=HELD_COUNTED_MAX, off=off),
+                    endpoint_backlog.held_counts(c, with_held, limit=HELD_COUNTED_MAX, inactive=off),
                 )
             )
         return [

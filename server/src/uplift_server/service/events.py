@@ -13,7 +13,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found
 from uplift_server.service.waiting_reasons import ShownDelivery, show_page
 from uplift_server.store import deliveries, events
-from uplift_server.store.records import Event, EventFilter, Page, Stretch
+from uplift_server.store.records import Event, EventFilter, Page, StreamPage
 
 _KIND = "event"
 
@@ -45,14 +45,14 @@ class Events:
 
     async def forward(
         self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
-    ) -> Stretch[Event]:
+    ) -> StreamPage[Event]:
         """Return events, oldest first, for clients that follow new events."""
         caller.require(Scope.EVENTS_READ)
         filters = self._filter(query, problems, listing)
         after = self._context.decode_cursor(listing, 1) or (0,)
-        horizon = await self._context.database.horizon()
+        position = await self._context.database.stream_position()
         return await self._context.database.read(
-            lambda c: events.forward(c, caller.account_seq, filters, horizon, limit=listing.limit, after=after)
+            lambda c: events.page_forward(c, caller.account_seq, filters, position, limit=listing.limit, after=after)
         )
 
     async def get(self, caller: Caller, event: str) -> Event:
@@ -67,7 +67,7 @@ class Events:
         found = ids.uuid_range(prefix)
         if found is None:
             return []
-        return await self._context.database.read(lambda c: events.between_ids(c, account_seq, *found, limit=limit))
+        return await self._context.database.read(lambda c: events.find_in_id_range(c, account_seq, *found, limit=limit))
 
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()

@@ -121,7 +121,7 @@ class Explanations:
         """Explain a delivery. `last` is its last attempt."""
         caller.require(Scope.DELIVERIES_READ)
         delivery = found.delivery
-        is_test = await self._context.database.read(lambda c: test_deliveries.is_trial(c, delivery.event_seq))
+        is_test = await self._context.database.read(lambda c: test_deliveries.is_test(c, delivery.event_seq))
         event = EventFacts(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_test)
         return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
 
@@ -196,8 +196,8 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
         page,
         failures,
         deliveries.endpoints_of_event(connection, event.seq),
-        deliveries.attempted(connection, event.seq, limit=DELIVERIES_MAX),
-        test_deliveries.is_trial(connection, event.seq),
+        deliveries.successes_by_endpoint(connection, event.seq, limit=DELIVERIES_MAX),
+        test_deliveries.is_test(connection, event.seq),
         listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items,
     )
 

@@ -26,7 +26,7 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
     """Return the member that a portal link admits, and create the person and the member if needed. Raises Conflict."""
     assert link.account_seq is not None, "a portal link has an account"
     if link.email is None:
-        guest = members.guest(connection, link.account_seq, link.role)
+        guest = members.find_guest(connection, link.account_seq, link.role)
         if guest is not None:
             return guest
     person = None if link.email is None else people.find(connection, link.email)
@@ -37,7 +37,7 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
         # Someone registered this email without proof. The operator vouches for this link, so an earlier password
         # must not grant access any longer.
         person = _renew(connection, person, password_hash=None)
-    found = members.of_person(connection, link.account_seq, person.seq)
+    found = members.find_by_person(connection, link.account_seq, person.seq)
     return found or members.add(
         connection, member_id=new_ids.member, account_seq=link.account_seq, person=person, role=link.role, now=now
     )
@@ -68,7 +68,7 @@ def join_by_invitation(
     `known` is the person as of the password check, `password_hash` the hash of a new password. Raises Conflict if the
     person changed since or is a member already, and if the account was deleted or is full.
     """
-    if invitations.take(connection, invitation.id, now=now) is None:
+    if invitations.consume(connection, invitation.id, now=now) is None:
         return None
     person = people.find(connection, invitation.email)
     if person != known:
@@ -79,9 +79,9 @@ def join_by_invitation(
         )
     elif password_hash is not None:
         person = _renew(connection, person, password_hash=password_hash, name=name)
-    elif members.of_person(connection, invitation.account_seq, person.seq) is not None:
+    elif members.find_by_person(connection, invitation.account_seq, person.seq) is not None:
         raise Conflict("You are a member of this account already. Sign in.")
-    return members.of_person(connection, invitation.account_seq, person.seq) or members.add(
+    return members.find_by_person(connection, invitation.account_seq, person.seq) or members.add(
         connection,
         member_id=new_ids.member,
         account_seq=invitation.account_seq,
@@ -116,5 +116,5 @@ def _renew(connection: Transaction, person: Person, *, password_hash: str | None
     """Set or remove the password of a person whose email is proved now, and end their sessions."""
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     people.update(connection, renewed)
-    sessions.end_of_person(connection, person.seq)
+    sessions.end_all_of_person(connection, person.seq)
     return renewed

@@ -29,7 +29,7 @@ from uplift_server.service.requests import IdempotencyKey, check_idempotency_key
 from uplift_server.store import audit, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
-from uplift_server.store.listening import ListenSession, StoredAnswer, UnknownEvent
+from uplift_server.store.listening import ListenResponse, ListenSession, UnknownEvent
 from uplift_server.store.records import Page
 
 TEST_WAIT_S: Final = 3.5
@@ -71,7 +71,7 @@ class SentTest:
 
     event_id: bytes
     type: str
-    response: StoredAnswer | None
+    response: ListenResponse | None
 
 
 class Listening:
@@ -122,13 +122,13 @@ class Listening:
 
     async def responses(
         self, caller: Caller, session: str, listing: Listing, *, problems: Sequence[Problem] = ()
-    ) -> Page[StoredAnswer]:
+    ) -> Page[ListenResponse]:
         """Return the responses of the developer's server, newest first. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
         before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(
-            lambda c: listening.page_of_answers(c, found.seq, limit=listing.limit, before=before)
+            lambda c: listening.page_of_responses(c, found.seq, limit=listing.limit, before=before)
         )
 
     async def delete(self, caller: Caller, session: str) -> None:
@@ -234,7 +234,7 @@ class Listening:
         idempotency_key: IdempotencyKey | None,
     ) -> tuple[ListenSession, bool]:
         session_id, now = self._context.new_id(), self._context.now()
-        horizon = await self._context.database.horizon()
+        stream_position = await self._context.database.stream_position()
 
         def create(connection: Transaction) -> ListenSession:
             session = listening.create(
@@ -246,7 +246,7 @@ class Listening:
                 event_types=tuple(dict.fromkeys(draft.event_types or ())),
                 since=since,
                 after_event=after_event,
-                horizon=horizon,
+                stream_position=stream_position,
                 now=now,
             )
             details = {"description": session.description, "event_types": list(session.event_types)}
@@ -263,7 +263,7 @@ class Listening:
         try:
             if idempotency_key is None:
                 # Check first, to keep rejected requests away from the writer that all accounts share.
-                await self._context.database.read(lambda c: listening.check_room(c, account_seq))
+                await self._context.database.read(lambda c: listening.require_capacity(c, account_seq))
             return await self._context.database.write(create_once(request, session_id, now, create, load))
         except UnknownEvent as error:
             text = "There is no such event. List the events, or give an instant."

@@ -130,7 +130,7 @@ class Members:
             if found is None or found.account_seq != owner.seq:
                 raise not_found(_INVITATION_KIND, invitation)
             _require_may_give(caller, found.role)
-            invitations.take(connection, invitation_id, now=now)
+            invitations.consume(connection, invitation_id, now=now)
             details = {"email": found.email, "role": found.role.text}
             self._audit(connection, caller, owner, "member.invitation_withdrawn", invitation, details)
 

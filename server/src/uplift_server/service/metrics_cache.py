@@ -8,7 +8,7 @@ from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.observe.snapshot import DatabaseReading
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.readiness import Readiness
-from uplift_server.store import standing
+from uplift_server.store import database_state
 from uplift_server.store.errors import StoreError
 
 COUNTED_MAX: Final = 100_000
@@ -70,7 +70,7 @@ class MetricsCache:
         began = self._began_at = self._context.now()
         try:
             await self._readiness.probe()
-            found = await self._context.database.read(lambda c: standing.read(c, now=began, limit=COUNTED_MAX))
+            found = await self._context.database.read(lambda c: database_state.read(c, now=began, limit=COUNTED_MAX))
             oldest = await self._oldest_due(began)
             ended = self._context.now()
             backlog = found.backlog

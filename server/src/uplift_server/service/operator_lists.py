@@ -97,7 +97,7 @@ class OperatorLists:
         cache, text = self._context.cache, (search or "").casefold()
         with_held = set(
             await self._context.database.read(
-                lambda c: endpoint_backlog.holding_endpoints(c, limit=ENDPOINTS_WITH_HELD_MAX)
+                lambda c: endpoint_backlog.endpoints_with_held(c, limit=ENDPOINTS_WITH_HELD_MAX)
             )
         )
         found = [

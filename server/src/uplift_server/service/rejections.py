@@ -12,7 +12,7 @@ from uplift_server.store.errors import Conflict
 
 def as_conflict(error: Conflict) -> errors.Conflict:
     """Convert a conflict of the store."""
-    kind = errors.IdempotencyConflict if isinstance(error, idempotency.KeyTaken) else errors.Conflict
+    kind = errors.IdempotencyConflict if isinstance(error, idempotency.KeyReused) else errors.Conflict
     return kind(str(error))
 
 

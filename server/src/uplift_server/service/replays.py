@@ -22,8 +22,8 @@ from uplift_server.store import audit, event_times, releases, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import EndpointState, Page
-from uplift_server.store.releases import Counted
-from uplift_server.store.replays import Choice, EndpointBusy, NewReplay, Replay
+from uplift_server.store.releases import ReplayCount
+from uplift_server.store.replays import EndpointBusy, NewReplay, Replay, ReplaySelection
 
 COUNT_WAIT_MS: Final = 2000
 """How long a request counts deliveries. The replay job counts the rest."""
@@ -73,7 +73,7 @@ class _Counting:
 
     first: int
     last: int
-    counted: Counted
+    counted: ReplayCount
 
     @property
     def complete(self) -> bool:
@@ -89,8 +89,8 @@ class Replays:
     async def preview(self, caller: Caller, draft: ReplayDraft, *, problems: Sequence[Problem] = ()) -> Preview:
         """Count the deliveries of a replay without creating it. Raises Invalid."""
         caller.require(Scope.DELIVERIES_WRITE)
-        _, choice = self._choice(caller, draft, problems)
-        found = await self._count(choice)
+        _, selection = self._select(caller, draft, problems)
+        found = await self._count(selection)
         return Preview(found.counted.count, found.counted.oldest_at, found.counted.newest_at, found.complete)
 
     async def create(
@@ -103,12 +103,12 @@ class Replays:
     ) -> ShownReplay:
         """Create a replay. Raises Invalid, and Conflict if its endpoint has an unfinished one."""
         caller.require(Scope.DELIVERIES_WRITE)
-        endpoint, choice = self._choice(caller, draft, [*problems, *check_idempotency_key(idempotency_key)])
-        found = await self._count(choice)
+        endpoint, selection = self._select(caller, draft, [*problems, *check_idempotency_key(idempotency_key)])
+        found = await self._count(selection)
         new = NewReplay(
             id=self._context.new_id(),
             account_seq=endpoint.record.account_seq,
-            choice=choice,
+            selection=selection,
             types=tuple(draft.types or ()),
             rate_per_second=draft.rate_per_second or REPLAY_RATE_PER_SECOND_DEFAULT,
             total=found.counted.count,
@@ -151,10 +151,10 @@ class Replays:
     async def _create(
         self, caller: Caller, endpoint: LiveEndpoint, new: NewReplay, idempotency_key: IdempotencyKey | None
     ) -> ShownReplay:
-        choice = new.choice
+        selection = new.selection
         details = {
             "endpoint": endpoint.id_text,
-            "status": [status.text for status in choice.statuses],
+            "status": [status.text for status in selection.statuses],
             "types": list(new.types),
             "rate_per_second": new.rate_per_second,
             "count": new.total,
@@ -174,7 +174,7 @@ class Replays:
         request = idempotent_request(idempotency_key, new.account_seq, _KIND)
         try:
             replay, repeated = await self._context.database.write(
-                create_once(request, new.id, choice.made_at, create, load)
+                create_once(request, new.id, selection.selected_at, create, load)
             )
         except EndpointBusy as busy:
             other = ids.prefixed(ids.REPLAY, busy.replay_id)
@@ -191,7 +191,7 @@ class Replays:
         now = self._context.now()
 
         def change(connection: Transaction) -> tuple[Replay, bool]:
-            found = replays.put_into(connection, caller.account_seq, replay_id, state, now=now)
+            found = replays.change_state(connection, caller.account_seq, replay_id, state, now=now)
             assert found is not None, "replays in use are kept"
             if found[1]:
                 subject = ids.prefixed(ids.REPLAY, replay_id)
@@ -205,21 +205,23 @@ class Replays:
             self._context.engine.replays.put(replay)
         return self.show(replay)
 
-    async def _count(self, choice: Choice) -> _Counting:
+    async def _count(self, selection: ReplaySelection) -> _Counting:
         """Count in batches, one read each, for up to COUNT_WAIT_MS."""
         read = self._context.database.read
         first, last = await read(
-            lambda c: event_times.bounds(c, after=choice.created_after, before=choice.created_before)
+            lambda c: event_times.bounds(c, after=selection.created_after, before=selection.created_before)
         )
-        counted = Counted(0, None, None, first - 1)
+        counted = ReplayCount(0, None, None, first - 1)
         until = self._context.now() + COUNT_WAIT_MS
         while counted.through < last and self._context.now() < until:
             start = counted.through + 1
-            batch = await read(lambda c: releases.count(c, choice, first=start, last=last, rows=COUNT_ROWS))  # noqa: B023 - called in this iteration
+            batch = await read(lambda c: releases.count(c, selection, first=start, last=last, rows=COUNT_ROWS))  # noqa: B023 - called in this iteration
             counted = counted.then(batch)
         return _Counting(first, last, counted)
 
-    def _choice(self, caller: Caller, draft: ReplayDraft, problems: Sequence[Problem]) -> tuple[LiveEndpoint, Choice]:
+    def _select(
+        self, caller: Caller, draft: ReplayDraft, problems: Sequence[Problem]
+    ) -> tuple[LiveEndpoint, ReplaySelection]:
         """Return the endpoint and the selection of deliveries. Raises Invalid with all problems."""
         found = list(problems)
         endpoint = self._endpoint(caller, draft.endpoint, found)
@@ -234,7 +236,7 @@ class Replays:
             found.append(Problem("created_before", "range_empty", text))
         require_valid(found)
         assert endpoint is not None, "a missing endpoint was rejected before"
-        return endpoint, Choice(endpoint.seq, statuses, type_seqs, after, before, self._context.now())
+        return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, self._context.now())
 
     def _endpoint(self, caller: Caller, text: str | None, problems: list[Problem]) -> LiveEndpoint | None:
         if text is None:
@@ -269,8 +271,8 @@ class Replays:
             return None
         if not replay.is_counted:
             return "counting"
-        endpoint = self._context.cache.endpoints.get(replay.choice.endpoint_seq)
+        endpoint = self._context.cache.endpoints.get(replay.selection.endpoint_seq)
         if endpoint is not None and not endpoint.takes_deliveries:
             return "endpoint_paused" if endpoint.record.state is EndpointState.PAUSED else "endpoint_disabled"
-        is_failing = self._context.engine.status.next_probe_at(replay.choice.endpoint_seq) is not None
+        is_failing = self._context.engine.status.next_probe_at(replay.selection.endpoint_seq) is not None
         return "endpoint_failing" if is_failing else None

@@ -58,7 +58,7 @@ def create_once(
     load: Callable[[Transaction, bytes], T | None],
 ) -> Callable[[Transaction], tuple[T, bool]]:
     """Return a transaction that creates an object, or loads the one that an earlier request with the key created."""
-    return lambda connection: idempotency.once(
+    return lambda connection: idempotency.create_once(
         connection,
         request,
         object_id=object_id,

@@ -26,7 +26,7 @@ from uplift_server.service.visitors import Membership, Visitor
 from uplift_server.store import audit, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.people import Place
+from uplift_server.store.people import AccountMembership
 from uplift_server.store.records import ApiKey, Link, Person, Session
 
 __all__ = ["Membership", "Sessions", "Visitor"]
@@ -40,7 +40,7 @@ _LINK_USED: Final = "This link was opened before, or is over: it works once, for
 class _Found(NamedTuple):
     session: Session
     person: Person | None
-    places: list[Place]
+    places: list[AccountMembership]
 
 
 class Sessions(Credentials):
@@ -105,9 +105,9 @@ class Sessions(Credentials):
                 # All guests share one person, so a guest must not sign the others out.
                 if visitor.person.email is None:
                     return
-                sessions.end_of_person(connection, visitor.person.seq)
+                sessions.end_all_of_person(connection, visitor.person.seq)
             elif found is not None and found.key_digest is not None:
-                sessions.end_of_key(connection, found.key_digest)
+                sessions.end_all_of_key(connection, found.key_digest)
 
         await self._context.database.write(end)
 
@@ -139,7 +139,7 @@ class Sessions(Credentials):
         actor = Actor(ActorKind.OPERATOR, key.name, ids.prefixed(ids.KEY, key.id), address)
 
         def begin(connection: Transaction) -> bool:
-            if link is not None and sessions.take_link(connection, link.id, now=now) is None:
+            if link is not None and sessions.consume_link(connection, link.id, now=now) is None:
                 return False
             sessions.create(connection, session)
             audit.add(connection, AuditEntry(None, now, actor, "operator.signed_in", actor.id or "", {"by": by}))
@@ -154,7 +154,7 @@ class Sessions(Credentials):
         new_ids = NewIds(self._context.new_id(), self._context.new_id())
 
         def use_link(connection: Transaction) -> bool:
-            taken = sessions.take_link(connection, link.id, now=now)
+            taken = sessions.consume_link(connection, link.id, now=now)
             if taken is None:
                 return False
             member = join_by_link(connection, taken, new_ids, now)
@@ -213,4 +213,6 @@ def _find(connection: Transaction, digest: bytes) -> _Found | None:
         return None
     if session.person_seq is None:
         return _Found(session, None, [])
-    return _Found(session, people.get(connection, session.person_seq), people.places(connection, session.person_seq))
+    return _Found(
+        session, people.get(connection, session.person_seq), people.memberships(connection, session.person_seq)
+    )

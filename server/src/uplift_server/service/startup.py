@@ -83,7 +83,7 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
         stored = server_values.get(transaction, [FINGERPRINT]).get(FINGERPRINT)
         others = (
             each
-            for each in processes.every(transaction)
+            for each in processes.list_all(transaction)
             if each.seq != own_process_id and not is_heartbeat_expired(each.seen_at, now)
         )
         if stored not in (None, fingerprint) and not is_proved and any(others):
@@ -101,7 +101,7 @@ async def _seed_catalog(context: ServiceContext) -> None:
     """Add the built-in event types to a database that never had any."""
     now = context.now()
     database = context.database
-    if await database.read(event_types.live) or await database.read(event_types.deleted):
+    if await database.read(event_types.list_live) or await database.read(event_types.list_deleted):
         return
 
     def seed(transaction: Transaction) -> None:
@@ -125,16 +125,18 @@ async def _seed_catalog(context: ServiceContext) -> None:
 
 async def _load(context: ServiceContext) -> None:
     database, cache = context.database, context.cache
-    for event_type in await database.read(event_types.deleted):
+    for event_type in await database.read(event_types.list_deleted):
         # Pending deliveries need the names of deleted types.
         cache.put_event_type(event_type)
         cache.drop_event_type(event_type.name)
     cache.load(
-        accounts=await _read_all(lambda after: database.read(lambda c: accounts.live(c, after=after, limit=LOAD_ROWS))),
-        keys=await _read_all(lambda after: database.read(lambda c: keys.live(c, after=after, limit=LOAD_ROWS))),
-        event_types=await database.read(event_types.live),
+        accounts=await _read_all(
+            lambda after: database.read(lambda c: accounts.list_live(c, after=after, limit=LOAD_ROWS))
+        ),
+        keys=await _read_all(lambda after: database.read(lambda c: keys.list_live(c, after=after, limit=LOAD_ROWS))),
+        event_types=await database.read(event_types.list_live),
         endpoints=await _read_all(
-            lambda after: database.read(lambda c: endpoints.live(c, after=after, limit=LOAD_ROWS))
+            lambda after: database.read(lambda c: endpoints.list_live(c, after=after, limit=LOAD_ROWS))
         ),
     )
 

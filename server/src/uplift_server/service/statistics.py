@@ -65,7 +65,7 @@ class Statistics:
         """Return the statistics of all accounts in total, for operators."""
         caller.require_operator()
         require_valid(problems)
-        return await self._read_one(statistics.FLEET, period)
+        return await self._read_one(statistics.ALL_ACCOUNTS, period)
 
     async def _read_one(self, scope: statistics.Scope, period: Period) -> Series:
         return (await self._read({"": scope}, period.span))[""]

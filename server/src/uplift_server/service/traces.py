@@ -112,7 +112,7 @@ class Traces:
         read = self._context.database.read
         event_id, delivery = _event_of(text)
         if event_id is not None:
-            found = await read(lambda c: events.find_all(c, event_id, limit=EVENTS_MAX))
+            found = await read(lambda c: events.find_in_all_accounts(c, event_id, limit=EVENTS_MAX))
             if found or delivery is not None:
                 return await self._of_events(caller, found, delivery)
         prefix = text.partition("_")[0]
@@ -126,7 +126,9 @@ class Traces:
             return Trace(replay=None if replay is None else self._replays.show(replay))
         if not 0 < len(text) <= IDEMPOTENCY_KEY_CHARACTERS_MAX:
             return Trace()
-        return await self._of_events(caller, await read(lambda c: events.find_under_key(c, text, limit=EVENTS_MAX)))
+        return await self._of_events(
+            caller, await read(lambda c: events.find_by_idempotency_key(c, text, limit=EVENTS_MAX))
+        )
 
     async def _of_events(self, caller: Caller, found: Sequence[Event], delivery: str | None = None) -> Trace:
         traced = [await self._of_event(caller, event, delivery) for event in found]
@@ -178,7 +180,7 @@ class Traces:
 
     async def _of_endpoint(self, endpoint_id: bytes) -> Trace:
         def read(connection: Transaction) -> tuple[Endpoint, list[Delivery]] | None:
-            record = endpoints.get_even_deleted(connection, endpoint_id)
+            record = endpoints.get_including_deleted(connection, endpoint_id)
             if record is None:
                 return None
             filters = DeliveryFilter(endpoint_seq=record.seq)
@@ -194,7 +196,7 @@ class Traces:
 
     async def _of_account(self, account_id: bytes) -> Trace:
         def read(connection: Transaction) -> tuple[Account, list[Event]] | None:
-            account = accounts.get_even_deleted(connection, account_id)
+            account = accounts.get_including_deleted(connection, account_id)
             if account is None:
                 return None
             return account, events.page(connection, account.seq, EventFilter(), limit=LATEST_MAX).items

@@ -1,1 +1,1 @@
-"""What is remembered: one contract, one schema, and the engines behind it."""
+"""Storage: one contract, one schema, and the SQLite and PostgreSQL engines."""

@@ -1,4 +1,4 @@
-"""Accounts: the tenants."""
+"""Accounts."""
 
 import json
 from collections.abc import Callable, Collection
@@ -18,7 +18,7 @@ _LIVE = accounts.c.deleted_at.is_(None)
 
 
 class Deleted(NamedTuple):
-    """What went with an account."""
+    """A deleted account, with the keys and endpoints that were deleted with it."""
 
     account: Account
     key_digests: list[bytes]
@@ -42,21 +42,21 @@ def create(
 
 
 def get(connection: Connection, account_id: bytes) -> Account | None:
-    """The account with this id, unless it was deleted."""
+    """Return the account with this ID, unless it was deleted."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id, _LIVE)).first()
     return None if row is None else _account(row)
 
 
-def get_even_deleted(connection: Connection, account_id: bytes) -> Account | None:
-    """The account with this id, also one that was deleted, for as long as something refers to it."""
+def get_including_deleted(connection: Connection, account_id: bytes) -> Account | None:
+    """Return the account with this ID. A deleted one is found until retention removes it."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
     return None if row is None else _account(row)
 
 
 def require(connection: Connection, seq: int) -> None:
-    """Raise Conflict if the account was deleted meanwhile, so that nothing new is made for it.
+    """Lock an account for new objects. Raises Conflict if it was deleted.
 
-    Whatever else would be made for it waits until this transaction ends: what is counted here stays true.
+    Other transactions that create something for it wait for this one, so counts stay valid.
     """
     query = sa.select(accounts.c.seq).where(accounts.c.seq == seq, _LIVE).with_for_update()
     if connection.execute(query).first() is None:
@@ -64,27 +64,27 @@ def require(connection: Connection, seq: int) -> None:
 
 
 def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[Account]:
-    """Accounts, newest first; `before` is an earlier page's `next_key`."""
+    """List accounts, newest first. `before` is the `next_key` of the previous page."""
     query = sa.select(accounts).where(_LIVE).order_by(accounts.c.seq.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(accounts.c.seq < before[0])
     return page_of([_account(row) for row in connection.execute(query)], limit, lambda account: (account.seq,))
 
 
-def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Account]:
-    """Accounts that exist, oldest first: to be held in memory. `after` is the last one's `seq`."""
+def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Account]:
+    """List accounts that are not deleted, oldest first. `after` is the `seq` of the last one of the previous page."""
     query = sa.select(accounts).where(_LIVE, accounts.c.seq > after).order_by(accounts.c.seq).limit(limit)
     return [_account(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
-    """Those of these accounts that exist, in no order."""
+    """Return the accounts with these numbers that are not deleted, in any order."""
     query = sa.select(accounts).where(accounts.c.seq.in_(seqs), _LIVE)
     return [_account(row) for row in connection.execute(query)]
 
 
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
-    """Change an account's particulars; gives it as it is now, or None if there is no such account."""
+    """Update the name and contact emails. Return the new account, or None if there is none."""
     account = get(connection, account_id)
     if account is None:
         return None
@@ -96,10 +96,9 @@ def update(connection: Connection, account_id: bytes, change: Callable[[Account]
 
 
 def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:
-    """Delete an account, and with it revoke its keys, delete its endpoints and let its members go.
+    """Delete an account with its keys, endpoints and members. Return None if there is none.
 
-    None if there is no such account. Its events and deliveries stay until their retention ends; its pending deliveries
-    are cancelled by the engine.
+    Events and deliveries stay until their retention ends. The delivery engine cancels the pending deliveries.
     """
     account = get(connection, account_id)
     if account is None:
@@ -111,7 +110,7 @@ def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | 
     own = sa.and_(endpoints.c.account_seq == account.seq, endpoints.c.deleted_at.is_(None))
     seqs = list(connection.scalars(sa.select(endpoints.c.seq).where(own)))
     connection.execute(sa.update(endpoints).where(own).values(deleted_at=now, **ERASED))
-    people.close_account(connection, account.seq)
+    people.remove_from_account(connection, account.seq)
     return Deleted(account, digests, seqs)
 
 

@@ -1,4 +1,4 @@
-"""The audit log: who did what, when and from where. Entries are added in the transaction of what they tell."""
+"""The audit log. Add an entry in the transaction of the action that it records."""
 
 import json
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log
 
 WINDOW_ROWS: Final = 10_000
-"""How many entries a list looks at for one page; where few of them are wanted, the page ends early."""
+"""Entries that one page scans. If few of them match, the page ends early."""
 _NUMBER_MAX: Final = 2**62
 _KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which entries of the audit log a list shows. Instants are exclusive, in Unix ms."""
+    """Filter for the audit log. Timestamps are exclusive, in Unix ms."""
 
     actor: str | None = None
-    """An actor's id, or the name of a kind of actor."""
+    """The ID of an actor, or the name of a kind of actor."""
     action: str | None = None
     created_after: int | None = None
     created_before: int | None = None
     subject: str | None = None
-    """The id or the name of what it was done to."""
+    """The ID or name of the object."""
 
 
 def add(connection: Connection, entry: AuditEntry) -> None:
-    """Remember one thing that was done."""
+    """Add an entry."""
     connection.execute(
         sa.insert(audit_log).values(
             account_seq=entry.account_seq,
@@ -57,7 +57,7 @@ def page(
     limit: int,
     before: tuple[int, ...] | None = None,
 ) -> Page[AuditEntry]:
-    """The account's entries (without an account: all), newest first."""
+    """List the entries of an account, or of all accounts, newest first."""
     low, high = _bounds(connection, wanted)
     if before is not None:
         high = min(high, before[0] - 1)
@@ -65,7 +65,7 @@ def page(
     window_low = _window_low(connection, own, low, high)
     keys = (
         sa.select(audit_log.c.seq)
-        .where(audit_log.c.seq.between(window_low, high), *own, *_others(wanted))
+        .where(audit_log.c.seq.between(window_low, high), *own, *_row_conditions(wanted))
         .order_by(audit_log.c.seq.desc())
         .limit(limit + 1)
         .subquery("page")
@@ -86,7 +86,7 @@ def page(
 
 
 def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
-    """The lowest and the highest number an entry between the filter's instants can have, found by their index."""
+    """Return the lowest and the highest number that an entry between the filter's timestamps can have."""
     low, high = 1, _NUMBER_MAX
     if wanted.created_after is not None:
         last_before = (
@@ -108,8 +108,7 @@ def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
 
 
 def _window_low(connection: Connection, own: list[sa.ColumnElement[bool]], low: int, high: int) -> int:
-    """The number of the entry at which a page ends at the latest: no index leads to those of an actor, an action
-    or a subject."""
+    """Return the lowest number that one page scans: actor, action and subject have no index."""
     query = (
         sa.select(audit_log.c.seq)
         .where(audit_log.c.seq.between(low, high), *own)
@@ -121,8 +120,8 @@ def _window_low(connection: Connection, own: list[sa.ColumnElement[bool]], low: 
     return low if found is None else found
 
 
-def _others(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """The conditions that are checked row by row."""
+def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that no index supports."""
     conditions = []
     if wanted.actor in _KINDS:
         conditions.append(audit_log.c.actor_kind == int(_KINDS[wanted.actor]))

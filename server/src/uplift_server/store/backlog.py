@@ -1,4 +1,4 @@
-"""How much waits in the database, for everybody together and up to a limit: what an operator looks at."""
+"""The number of due, scheduled and held deliveries of all accounts, counted up to a limit."""
 
 from typing import Final, NamedTuple
 
@@ -9,42 +9,41 @@ from uplift_server.store import status_sql
 
 _WAITING: Final = status_sql.waiting("d")
 _HELD: Final = status_sql.held("d")
-# From one endpoint's first entry straight to the next one's, and of each only what is counted: however much else waits.
+# A loose index scan: it jumps from the first entry of one endpoint to that of the next, and reads only counted rows.
 _COUNT: Final = """
-WITH RECURSIVE owed(endpoint_seq) AS (
+WITH RECURSIVE found(endpoint_seq) AS (
     SELECT (SELECT min(d.endpoint_seq) FROM {table} WHERE {part})
     UNION ALL
-    SELECT (SELECT min(d.endpoint_seq) FROM {table} WHERE {part} AND d.endpoint_seq > owed.endpoint_seq)
-    FROM owed WHERE owed.endpoint_seq IS NOT NULL
+    SELECT (SELECT min(d.endpoint_seq) FROM {table} WHERE {part} AND d.endpoint_seq > found.endpoint_seq)
+    FROM found WHERE found.endpoint_seq IS NOT NULL
 )
 SELECT count(*) FROM (
-    SELECT 1 FROM owed CROSS JOIN {table} WHERE d.endpoint_seq = owed.endpoint_seq AND {part}{wanted} LIMIT :limit
+    SELECT 1 FROM found CROSS JOIN {table} WHERE d.endpoint_seq = found.endpoint_seq AND {part}{more} LIMIT :limit
 ) counted
 """
 
 
 class Backlog(NamedTuple):
-    """How many deliveries wait, each counted up to a limit; those leased into memory are not among them."""
+    """Numbers of deliveries, each counted up to a limit, without leased ones."""
 
     due: int
-    """Their instant has come."""
     later: int
-    """It is to come."""
+    """Scheduled for later."""
     held: int
 
 
 def count(connection: Connection, *, now: int, limit: int) -> Backlog:
-    """Count what waits at an instant (Unix ms)."""
+    """Count deliveries at a time (Unix ms)."""
 
-    def counted(index: str, part: str, wanted: str = "") -> int:
-        # Without statistics SQLite would rather go through the endpoints' whole history.
+    def count_rows(index: str, part: str, more: str = "") -> int:
+        # Without table statistics, SQLite scans all deliveries of the endpoints.
         named = f"deliveries d INDEXED BY {index}" if connection.dialect.name == "sqlite" else "deliveries d"
-        query = sa.text(_COUNT.format(table=named, part=part, wanted=wanted))
-        values = {"limit": limit} | ({"now": now} if wanted else {})
+        query = sa.text(_COUNT.format(table=named, part=part, more=more))
+        values = {"limit": limit} | ({"now": now} if more else {})
         return int(connection.scalars(query, values).one())
 
     return Backlog(
-        counted("deliveries_due", _WAITING, " AND d.due_at <= :now"),
-        counted("deliveries_due", _WAITING, " AND d.due_at > :now"),
-        counted("deliveries_held", _HELD),
+        count_rows("deliveries_due", _WAITING, " AND d.due_at <= :now"),
+        count_rows("deliveries_due", _WAITING, " AND d.due_at > :now"),
+        count_rows("deliveries_held", _HELD),
     )

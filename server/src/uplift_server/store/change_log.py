@@ -1,10 +1,8 @@
-"""What was changed of that which every process holds in memory.
+"""The change log: changes of the objects that every process caches.
 
-Triggers note it in the transaction that changes it, by that transaction's number. Transactions become visible in
-another order than that of their numbers, so whoever looks asks from a number on below which nothing was going on when
-they last looked: some they see twice, none they miss.
-
-Old notes are removed. Whoever has not looked since then learns so, and has to read everything again.
+Triggers record each change with the ID of its transaction. Transactions do not commit in the order of their IDs, so a
+reader continues at the oldest transaction that was active when it last read. It sees some changes twice and misses
+none. Old changes are pruned; a reader that missed some must read all objects again.
 """
 
 from typing import Final, NamedTuple
@@ -16,8 +14,8 @@ from uplift_server.store import server_values
 from uplift_server.store.schema import accounts, api_keys, endpoints, event_types, replays
 from uplift_server.store.schema_processes import directory_changes
 
-_FORGOTTEN: Final = "directory_changes.forgotten"
-"""The mark that tells below which transaction's number notes were removed."""
+_PRUNED: Final = "directory_changes.forgotten"
+"""The server value with the transaction ID below which changes were pruned."""
 SUBJECTS: Final = {
     "accounts": (accounts.c.seq, accounts.c.deleted_at),
     "event_types": (event_types.c.seq, event_types.c.deleted_at),
@@ -25,71 +23,71 @@ SUBJECTS: Final = {
     "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
     "replays": (replays.c.seq, replays.c.completed_at),
 }
-"""By kind: its number, and what is NULL while it is to be held in memory. Before others comes what those belong to."""
+"""By kind: the number, and the column that is NULL while an object is cached. Parents come before their children."""
 
 
 class Change(NamedTuple):
-    """Something was created, changed or deleted."""
+    """A created, updated or deleted object."""
 
     kind: str
-    """Its table."""
+    """The table."""
     subject_seq: int
     xid: int
 
 
 class Changes(NamedTuple):
-    """What was found, and from which transaction on to look the next time."""
+    """Changes, and the transaction ID at which the next read starts."""
 
     found: list[Change]
     next_xid: int
-    forgotten: int
-    """Below which transaction's number notes may be missing."""
+    pruned_before: int
+    """Changes of transactions below this ID may be missing."""
 
 
-def horizon(connection: Connection) -> int:
-    """The number of the oldest transaction that is still going on: all below it are visible."""
+def oldest_active_xid(connection: Connection) -> int:
+    """Return the ID of the oldest active transaction. All transactions below it are visible."""
     if connection.dialect.name == "sqlite":
-        # A transaction at a time: whatever is visible is over.
+        # SQLite writes one transaction at a time, so every visible one has ended.
         return (connection.scalars(sa.select(sa.func.max(directory_changes.c.xid))).one() or 0) + 1
     query = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     return int(connection.scalars(sa.text(query)).one())
 
 
 def since(connection: Connection, xid: int) -> Changes:
-    """What transactions from a number on have changed. To be run on one snapshot."""
-    next_xid = horizon(connection)
+    """Return the changes of transactions from `xid` on. Run it on one snapshot."""
+    next_xid = oldest_active_xid(connection)
     query = (
         sa.select(directory_changes)
         .where(directory_changes.c.xid >= xid, ~_is_foreign(connection))
         .order_by(directory_changes.c.xid)
     )
-    return Changes([Change(*row) for row in connection.execute(query)], next_xid, forgotten(connection))
+    return Changes([Change(*row) for row in connection.execute(query)], next_xid, pruned_before(connection))
 
 
-def forgotten(connection: Connection) -> int:
-    """Below which transaction's number notes may be missing."""
-    return server_values.get(connection, [_FORGOTTEN]).get(_FORGOTTEN, 0)
+def pruned_before(connection: Connection) -> int:
+    """Return the transaction ID below which changes may be missing."""
+    return server_values.get(connection, [_PRUNED]).get(_PRUNED, 0)
 
 
-def forget(connection: Connection, xid: int, *, limit: int) -> int:
-    """Remove some of the notes of transactions below a number; how many."""
-    server_values.replace(connection, _FORGOTTEN, {_FORGOTTEN: xid})
+def prune(connection: Connection, xid: int, *, limit: int) -> int:
+    """Delete up to `limit` changes of transactions below `xid`. Return how many."""
+    server_values.replace(connection, _PRUNED, {_PRUNED: xid})
     key = sa.tuple_(directory_changes.c.kind, directory_changes.c.subject_seq)
     old = sa.or_(directory_changes.c.xid < xid, _is_foreign(connection))
     some = sa.select(directory_changes.c.kind, directory_changes.c.subject_seq).where(old).limit(limit)
-    # What was changed once more meanwhile is old no longer.
+    # The outer condition keeps an object that was just changed again.
     return connection.execute(sa.delete(directory_changes).where(old, key.in_(some))).rowcount
 
 
 def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
-    """The numbers of what is to be held in memory of a kind, behind one."""
+    """Return the numbers of cached objects of a kind, after one of them."""
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))
 
 
 def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
-    """Whether a note is of another server, from which a dump brought it: no transaction has had its number here yet."""
+    """Match changes that a dump brought from another database server: their transaction IDs are not used here yet."""
     if connection.dialect.name == "sqlite":
         return sa.false()
     return directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint")

@@ -1,4 +1,4 @@
-"""Whether something happened in an account: the numbers of what was added last."""
+"""Indicators of change in an account, for pages that update themselves."""
 
 from typing import Final
 
@@ -10,24 +10,23 @@ from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.store.schema import audit_log, deliveries, events, listen_sessions, replays
 from uplift_server.store.schema_statistics import rollups
 
-EVENTS_LOOKED_AT: Final = 20
-HOURS_LOOKED_AT: Final = 2
+EVENTS_MAX: Final = 20
+HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-"""Replays that are looked at: cancelled ones may still have something in flight."""
+"""More than the limit of unfinished replays, because cancelled ones may have attempts in flight."""
 _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
-def newest(connection: Connection, account_seq: int) -> tuple[int, ...]:
-    """The numbers of an account's newest entry in the audit log and of its newest events, 0 where there is none.
+def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
+    """Return the number of the newest audit entry, the attempts of the newest event, and the newest event numbers.
 
-    Of several events: one may be committed behind one with a higher number. And how many attempts were made of the
-    newest: those of tests move nothing else.
+    It returns several events, because an event can be committed after one with a higher number.
     """
     newest_events = (
         sa.select(events.c.seq)
         .where(events.c.account_seq == account_seq)
         .order_by(events.c.seq.desc())
-        .limit(EVENTS_LOOKED_AT)
+        .limit(EVENTS_MAX)
     )
     entry = (
         sa.select(audit_log.c.seq)
@@ -40,20 +39,20 @@ def newest(connection: Connection, account_seq: int) -> tuple[int, ...]:
     return connection.scalar(entry) or 0, connection.scalar(attempts) or 0, *seqs
 
 
-def counted(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """How much is counted of an account's last hours: numbers follow a second or two after what they tell of."""
+def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
+    """Return the statistics of the last hours, which are a second or two late."""
     columns = (rollups.c.at, rollups.c.deliveries, rollups.c.attempts, *(rollups.c[name] for name in _STATUSES))
     query = (
         sa.select(*columns)
         .where(rollups.c.endpoint_seq == 0, rollups.c.account_seq == account_seq)
         .order_by(rollups.c.at.desc())
-        .limit(HOURS_LOOKED_AT)
+        .limit(HOURS_MAX)
     )
     return tuple(tuple(row) for row in connection.execute(query))
 
 
-def replays_under_way(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """How far each unfinished replay of an account is."""
+def unfinished_replays(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
+    """Return the progress of each unfinished replay of an account."""
     columns = (
         replays.c.seq,
         replays.c.updated_at,
@@ -71,8 +70,8 @@ def replays_under_way(connection: Connection, account_seq: int) -> tuple[tuple[i
     return tuple(tuple(row) for row in connection.execute(query))
 
 
-def listeners(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """When each listen session of an account was last heard of: as it came, went, or answered."""
+def listen_sessions_seen(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
+    """Return when each listen session of an account last connected, disconnected or responded."""
     query = (
         sa.select(listen_sessions.c.seq, listen_sessions.c.last_seen_at)
         .where(listen_sessions.c.account_seq == account_seq)

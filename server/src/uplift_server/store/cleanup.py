@@ -1,10 +1,9 @@
-"""Retention: what is removed once it is old, in which order, and how a bite of it is found and removed.
+"""Retention: the rules by which expired rows are deleted in batches.
 
-A bite has two steps. `look` goes on through what is old, on a reader, and finds what nothing needs any more; `remove`
-deletes just that. So traffic waits for deletions alone, and for nothing at all while there is nothing to delete.
+`find_expired` finds a batch with a read, and `delete_expired` deletes it, so writers only wait for real deletions.
 
-The newest row of every numbered table stays, however old: SQLite numbers the next one after it, and no number is ever
-given twice. Events, cursors and what is held in memory go by numbers.
+The newest row of a numbered table always stays: SQLite assigns the next number after it, and no number may be used
+twice, because events, cursors and caches rely on them.
 """
 
 import operator
@@ -36,69 +35,68 @@ from uplift_server.store.schema_partitions import chosen_event_ids
 from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.schema_statistics import rollups
 from uplift_server.store.schema_traces import trace_parents
-from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK
+from uplift_server.store.statistics import ATTEMPTS_COUNTED, EVENTS_COUNTED
 
 Key = tuple[Any, ...]
 """The values of a row's primary key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The rows of a table that are kept for a time."""
+class RetentionRule:
+    """How long the rows of a table are kept, and in which batches they are deleted."""
 
     table: sa.Table
     since: sa.Column[int]
-    """From when on their time counts (Unix ms). Rows without it are in use."""
-    lasts_ms: int = 0
-    """How much later than that their time counts."""
-    goes_by_number: bool = False
-    """Whether they are gone through in the order of their numbers, which grow with time; else an index leads to the
-    oldest."""
+    """The start of the retention period (Unix ms). Rows without it are in use."""
+    extra_ms: int = 0
+    """The retention period starts this much later."""
+    is_ordered_by_seq: bool = False
+    """Whether rows are read in the order of their numbers, which grow with time, not by an index of `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
-    """Which of them, and which of them alone an index leads to."""
-    needed: tuple[sa.ColumnElement[bool], ...] = ()
-    """What keeps one that is old. Asked again in the transaction that removes it: it may have come about meanwhile."""
-    referred_to: tuple[sa.ColumnElement[bool], ...] = ()
-    """What keeps one that is old, and cannot come about any more: nothing new refers to what has long been deleted."""
-    parts: tuple[sa.Column[int], ...] = ()
-    """What goes with a row, by the columns that hold its number."""
-    bite: int = 50
-    """How many are looked at, and removed at most, at a time. Measured on a file with a million rows of each kind and
-    two million events: removing 40 events holds the writer for 7 ms, 50 rows of another kind for 1 to 6 ms."""
+    """Conditions that limit the rule to some rows: those of a partial index."""
+    kept_while: tuple[sa.ColumnElement[bool], ...] = ()
+    """Conditions that keep an expired row. They can become true later, so the deletion checks them again."""
+    kept_while_referenced: tuple[sa.ColumnElement[bool], ...] = ()
+    """Conditions that keep an expired row and cannot become true later: nothing new refers to a deleted object."""
+    children: tuple[sa.Column[int], ...] = ()
+    """The columns of other tables that refer to the row. Their rows are deleted with it."""
+    batch_rows: int = 50
+    """Rows that one batch reads, and deletes at most. Measured on SQLite with a million rows of each kind and two
+    million events: deleting 40 events blocks the writer for 7 ms, deleting 50 rows of another kind for 1 to 6 ms."""
 
     @property
     def name(self) -> str:
-        """The table's."""
+        """The name of the table."""
         return self.table.name
 
     @property
-    def may_stay(self) -> bool:
-        """Whether something can keep one that is old."""
-        return bool(self.needed or self.referred_to)
+    def can_be_kept(self) -> bool:
+        """Whether an expired row can be rule."""
+        return bool(self.kept_while or self.kept_while_referenced)
 
     @property
     def key(self) -> tuple[sa.Column[Any], ...]:
-        """The primary key."""
+        """The columns of the primary key."""
         return tuple(self.table.primary_key)
 
     @property
     def order(self) -> tuple[sa.Column[Any], ...]:
-        """In which order they are gone through."""
-        return self.key if self.goes_by_number else tuple(dict.fromkeys((self.since, *self.key)))
+        """The order in which rows are read."""
+        return self.key if self.is_ordered_by_seq else tuple(dict.fromkeys((self.since, *self.key)))
 
     @property
-    def kept_for(self) -> list[sa.ColumnElement[bool]]:
-        """`needed`, and being the newest."""
+    def blockers(self) -> list[sa.ColumnElement[bool]]:
+        """The conditions to check again before a deletion: `kept_while`, and being the newest row."""
         if "seq" not in self.table.c:
-            return list(self.needed)
+            return list(self.kept_while)
         newest = sa.select(sa.func.max(self.table.alias("newest").c.seq)).scalar_subquery()
-        return [self.table.c.seq >= newest, *self.needed]
+        return [self.table.c.seq >= newest, *self.kept_while]
 
 
 def _any(*where: sa.ColumnElement[bool], of: sa.Table) -> sa.ColumnElement[bool]:
-    """Whether there is such a row, looked for by an index for each row of a bite.
+    """Match if `of` has such a row.
 
-    With the offset PostgreSQL cannot do what it otherwise prefers: to read all rows there are once, for each bite.
+    The offset makes PostgreSQL search an index for each row of a batch, instead of reading the whole table once.
     """
     return sa.select(sa.literal(1)).select_from(of).where(*where).offset(0).correlate_except(of).exists()
 
@@ -119,115 +117,119 @@ def _mark(name: str) -> sa.ColumnElement[int]:
     return sa.func.coalesce(sa.select(marks.c.value).where(marks.c.name == name).scalar_subquery(), 0)
 
 
-_UNCOUNTED: Final = events.c.seq > _mark(EVENTS_MARK)
-# The last attempt that was counted stays, too: the next one is numbered after it, and so is counted.
+_UNCOUNTED: Final = events.c.seq > _mark(EVENTS_COUNTED)
+# The last counted attempt stays, too: the next attempt is numbered after it, and is therefore counted.
 _ATTEMPT_UNCOUNTED: Final = _any(
-    attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_MARK), of=attempts
+    attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_COUNTED), of=attempts
 )
-# By all accounts, since no index leads from a type to its events; such an index would cost every event something. With
-# a million accounts that takes a reader a third of a second: one type a bite.
+# Search the events of every account, because an index of events by type would slow every insert. With a million
+# accounts, the search takes 0.3 seconds. Therefore, a batch has one type.
 _ACCOUNT_HAS_EVENTS: Final = _any(
     events.c.account_seq == accounts.c.seq, events.c.type_seq == event_types.c.seq, of=events
 )
 _TYPE_HAS_EVENTS: Final = _any(_ACCOUNT_HAS_EVENTS, of=accounts)
 
-EVENTS: Final = Kept(
+EVENTS: Final = RetentionRule(
     events,
     events.c.created_at,
-    goes_by_number=True,
-    needed=(_OPEN, _UNCOUNTED, _ATTEMPT_UNCOUNTED),
-    parts=(
+    is_ordered_by_seq=True,
+    kept_while=(_OPEN, _UNCOUNTED, _ATTEMPT_UNCOUNTED),
+    children=(
         attempts.c.event_seq,
         deliveries.c.event_seq,
         trace_parents.c.event_seq,
         chosen_event_ids.c.event_seq,
     ),
-    bite=40,
+    batch_rows=40,
 )
 
-KEPT: Final = (
-    # Before events: a key that outlived its event could neither be answered nor be used again.
-    Kept(idempotency_keys, idempotency_keys.c.created_at),
-    Kept(idempotent_creates, idempotent_creates.c.created_at),
+RETENTION_RULES: Final = (
+    # Before events: a key without its event could not be resolved, and could not be used again.
+    RetentionRule(idempotency_keys, idempotency_keys.c.created_at),
+    RetentionRule(idempotent_creates, idempotent_creates.c.created_at),
     EVENTS,
-    Kept(rollups, rollups.c.at, lasts_ms=HOUR_MS),
-    Kept(audit_log, audit_log.c.at),
-    Kept(notices, notices.c.created_at, only=(notices.c.due_at.is_(None),)),
-    Kept(sessions, sessions.c.ends_at),
-    Kept(links, links.c.expires_at),
-    Kept(invitations, invitations.c.expires_at),
-    # From here on after whatever refers to it.
-    Kept(replays, replays.c.completed_at, referred_to=(_refers(deliveries.c.replay_seq, replays.c.seq),)),
-    Kept(
+    RetentionRule(rollups, rollups.c.at, extra_ms=HOUR_MS),
+    RetentionRule(audit_log, audit_log.c.at),
+    RetentionRule(notices, notices.c.created_at, only=(notices.c.due_at.is_(None),)),
+    RetentionRule(sessions, sessions.c.ends_at),
+    RetentionRule(links, links.c.expires_at),
+    RetentionRule(invitations, invitations.c.expires_at),
+    # Each of the following after everything that refers to it.
+    RetentionRule(
+        replays, replays.c.completed_at, kept_while_referenced=(_refers(deliveries.c.replay_seq, replays.c.seq),)
+    ),
+    RetentionRule(
         endpoints,
         endpoints.c.deleted_at,
-        referred_to=tuple(
+        kept_while_referenced=tuple(
             _refers(column, endpoints.c.seq) for column in (deliveries.c.endpoint_seq, replays.c.endpoint_seq)
         ),
     ),
-    Kept(event_types, event_types.c.deleted_at, referred_to=(_TYPE_HAS_EVENTS,), bite=1),
-    Kept(api_keys, api_keys.c.revoked_at),
-    Kept(
+    RetentionRule(event_types, event_types.c.deleted_at, kept_while_referenced=(_TYPE_HAS_EVENTS,), batch_rows=1),
+    RetentionRule(api_keys, api_keys.c.revoked_at),
+    RetentionRule(
         accounts,
         accounts.c.deleted_at,
-        referred_to=tuple(
+        kept_while_referenced=tuple(
             _refers(table.c.account_seq, accounts.c.seq)
             for table in (events, endpoints, api_keys, replays, audit_log, idempotency_keys, idempotent_creates)
         ),
     ),
 )
-"""Everything that is removed, in this order."""
+"""All rules, in the order in which they run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a look at some old rows found."""
+class ExpiredRows:
+    """A batch of expired rows."""
 
-    doomed: list[Key]
-    """Those that nothing needs any more."""
-    place: tuple[Any, ...] | None
-    """Where to go on; None where there was nothing old at all."""
-    more: bool
-    """Whether there may be something old behind it."""
+    keys: list[Key]
+    """The rows to delete."""
+    position: tuple[Any, ...] | None
+    """Where the next batch starts; None if no row has expired yet."""
+    has_more: bool
+    """Whether there can be more expired rows."""
 
 
-def look(connection: Connection, kept: Kept, *, before: int, after: tuple[Any, ...] | None) -> Seen:
-    """Look at a bite of rows older than an instant (Unix ms), from a place on."""
-    before -= kept.lasts_ms
-    columns = tuple(dict.fromkeys((*kept.order, kept.since)))
-    stays = sa.or_(sa.false(), *kept.kept_for, *kept.referred_to).label("stays")
-    query = sa.select(*columns, stays).where(*kept.only).order_by(*kept.order).limit(kept.bite)
-    if not kept.goes_by_number:
-        query = query.where(kept.since < before)
+def find_expired(
+    connection: Connection, rule: RetentionRule, *, before: int, after: tuple[Any, ...] | None
+) -> ExpiredRows:
+    """Find a batch of rows older than `before` (Unix ms), after the position `after`."""
+    before -= rule.extra_ms
+    columns = tuple(dict.fromkeys((*rule.order, rule.since)))
+    is_kept = sa.or_(sa.false(), *rule.blockers, *rule.kept_while_referenced).label("is_kept")
+    query = sa.select(*columns, is_kept).where(*rule.only).order_by(*rule.order).limit(rule.batch_rows)
+    if not rule.is_ordered_by_seq:
+        query = query.where(rule.since < before)
     if after is not None:
-        query = query.where(sa.tuple_(*kept.order) > sa.tuple_(*map(sa.literal, after)))
-    old = [row for row in connection.execute(query).mappings() if row[kept.since] < before]
+        query = query.where(sa.tuple_(*rule.order) > sa.tuple_(*map(sa.literal, after)))
+    old = [row for row in connection.execute(query).mappings() if row[rule.since] < before]
     if not old:
-        return Seen([], after, more=False)
-    doomed = [tuple(row[column] for column in kept.key) for row in old if not row["stays"]]
-    return Seen(doomed, tuple(old[-1][column] for column in kept.order), more=len(old) == kept.bite)
+        return ExpiredRows([], after, has_more=False)
+    expired = [tuple(row[column] for column in rule.key) for row in old if not row["is_kept"]]
+    return ExpiredRows(expired, tuple(old[-1][column] for column in rule.order), has_more=len(old) == rule.batch_rows)
 
 
-def remove(connection: Connection, kept: Kept, keys: Sequence[Key], *, before: int) -> int:
-    """Delete those of these rows that are still older than an instant and needed by nothing; how many."""
-    conditions = [kept.since < before - kept.lasts_ms, *map(sa.not_, kept.kept_for)]
-    if kept.parts:
-        (number,) = kept.key
+def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[Key], *, before: int) -> int:
+    """Delete the rows that are still expired at `before` (Unix ms) and not kept. Return how many."""
+    conditions = [rule.since < before - rule.extra_ms, *map(sa.not_, rule.blockers)]
+    if rule.children:
+        (number,) = rule.key
         if connection.dialect.name == "postgresql":
-            # A replay may lease one of its deliveries just now. Nothing changes any more once this has them.
-            asked = sa.select(deliveries.c.event_seq).where(deliveries.c.event_seq.in_([key[0] for key in keys]))
-            connection.execute(asked.order_by(*deliveries.primary_key.columns).with_for_update())
+            # Lock the deliveries: a replay may be about to lease one of them.
+            locked = sa.select(deliveries.c.event_seq).where(deliveries.c.event_seq.in_([key[0] for key in keys]))
+            connection.execute(locked.order_by(*deliveries.primary_key.columns).with_for_update())
         still = sa.select(number).where(number.in_([key[0] for key in keys]), *conditions)
-        doomed = list(connection.scalars(still))
-        keys = [(seq,) for seq in doomed]
-        for column in kept.parts:
-            connection.execute(sa.delete(column.table).where(column.in_(doomed)))
+        expired = list(connection.scalars(still))
+        keys = [(seq,) for seq in expired]
+        for column in rule.children:
+            connection.execute(sa.delete(column.table).where(column.in_(expired)))
     if not keys:
         return 0
     if not connection.dialect.supports_sane_multi_rowcount:
-        these = sa.or_(*(sa.and_(*map(operator.eq, kept.key, key)) for key in keys))
-        return connection.execute(sa.delete(kept.table).where(these, *conditions)).rowcount
-    # Row by row: for a key of two columns and a list of them, SQLite would go through the whole table.
-    own = [column == sa.bindparam(f"key_{place}") for place, column in enumerate(kept.key)]
+        these = sa.or_(*(sa.and_(*map(operator.eq, rule.key, key)) for key in keys))
+        return connection.execute(sa.delete(rule.table).where(these, *conditions)).rowcount
+    # Row by row: for a list of keys of two columns, SQLite would scan the whole table.
+    own = [column == sa.bindparam(f"key_{place}") for place, column in enumerate(rule.key)]
     rows = [{f"key_{place}": value for place, value in enumerate(key)} for key in keys]
-    return connection.execute(sa.delete(kept.table).where(*own, *conditions), rows).rowcount
+    return connection.execute(sa.delete(rule.table).where(*own, *conditions), rows).rowcount

@@ -1,6 +1,6 @@
-"""Commands: cancel, resend and test of deliveries, and how processes leave them to each other as rows.
+"""Commands to cancel, resend and test deliveries, stored for other processes.
 
-The transaction that executes a command stores its result, so that each is executed once, whichever process does it.
+The transaction that executes a command stores its result, so each command is executed exactly once.
 """
 
 import json
@@ -18,35 +18,35 @@ from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
-KEPT_MS: Final = 60_000
-"""How long a result is kept, and how long a test waits for a process that executes it."""
+RESULT_KEPT_MS: Final = 60_000
+"""Retention of a result, and the maximum wait of a test for a process that executes it."""
 
 
 class TooManyCommands(Unavailable):
-    """The commands that wait have reached their limit, in total or for the account."""
+    """Too many commands are pending, in total or for the account."""
 
 
 class AlreadyExecuted(StoreError):
-    """The command has a result."""
+    """The command already has a result."""
 
 
 class CommandKind(StrEnum):
-    """What a command asks for."""
+    """The kinds of commands."""
 
     CANCEL = "cancel"
     RESEND = "resend"
     START = "start"
-    """Attempt a delivery at once that is being resent."""
+    """Attempt a resent delivery immediately."""
     TEST = "test"
 
 
-UNTIL_EXECUTED: Final = (CommandKind.CANCEL, CommandKind.RESEND)
-"""The kinds whose caller relies on the stored command: they do not expire before a process executes them."""
+KEPT_UNTIL_EXECUTED: Final = (CommandKind.CANCEL, CommandKind.RESEND)
+"""Commands of these kinds do not expire before a process executes them: their callers got a success response."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewTest:
-    """A test of an endpoint that is not stored yet."""
+    """A test event that is not stored yet."""
 
     event_id: bytes
     type_seq: int
@@ -57,7 +57,7 @@ class NewTest:
 class Command:
     """Cancel, resend or start a delivery, or test an endpoint.
 
-    `entry` is added to the audit log when the command is executed, with the time of that.
+    When the command is executed, `entry` is added to the audit log with the time of execution.
     """
 
     kind: CommandKind
@@ -68,7 +68,7 @@ class Command:
     test: NewTest | None = None
 
 
-class Waiting(NamedTuple):
+class PendingCommand(NamedTuple):
     """A command without a result."""
 
     seq: int
@@ -78,19 +78,19 @@ class Waiting(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a command was executed, or why it was rejected."""
+    """The result of a command, or the reason of its rejection."""
 
     error: str | None = None
     text: str = ""
     event_id: bytes | None = None
-    """The event of a test; that of the earlier one if `repeated`."""
+    """The test event. If `repeated`, the event of the first request."""
     repeated: bool = False
     is_executed: bool = True
     """False: the command is stored, and a process executes it later."""
 
 
 def add(connection: Connection, command: Command, *, now: int) -> int:
-    """Store a command; returns its number. Raises TooManyCommands."""
+    """Store a command. Return its number. Raises TooManyCommands."""
     own = sa.func.sum(sa.case((commands.c.account_seq == command.account_seq, 1), else_=0))
     total, of_account = connection.execute(sa.select(sa.func.count(), own).select_from(commands)).one()
     if total >= COMMANDS_WAITING_MAX or (of_account or 0) >= ACCOUNT_COMMANDS_WAITING_MAX:
@@ -102,25 +102,25 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
         event_seq=command.event_seq,
         arguments=_arguments(command),
         created_at=now,
-        expires_at=None if command.kind in UNTIL_EXECUTED else now + KEPT_MS,
+        expires_at=None if command.kind in KEPT_UNTIL_EXECUTED else now + RESULT_KEPT_MS,
     )
     return int(connection.scalars(query.returning(commands.c.seq)).one())
 
 
-def waiting(connection: Connection, *, now: int) -> tuple[list[Waiting], bool]:
-    """The commands without a result, oldest first, and whether rows have expired.
+def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingCommand], bool]:
+    """Return the commands without a result, oldest first, and whether rows have expired.
 
-    Commands of kinds that this release does not know are left out.
+    It omits commands of kinds that this release does not know.
     """
     due = sa.and_(commands.c.result.is_(None), commands.c.kind.in_([kind.value for kind in CommandKind]))
     query = sa.select(commands).where(sa.or_(due, commands.c.expires_at <= now)).order_by(commands.c.seq)
     rows = [(row, row.expires_at is not None and row.expires_at <= now) for row in connection.execute(query)]
-    found = [Waiting(row.seq, _command(row), row.created_at) for row, has_expired in rows if not has_expired]
+    found = [PendingCommand(row.seq, _command(row), row.created_at) for row, has_expired in rows if not has_expired]
     return found, len(found) < len(rows)
 
 
-def result(connection: Connection, seq: int) -> Result | None:
-    """The result of a command; None until there is one."""
+def get_result(connection: Connection, seq: int) -> Result | None:
+    """Return the result of a command, or None if it has none yet."""
     found = connection.scalar(sa.select(commands.c.result).where(commands.c.seq == seq))
     if found is None:
         return None
@@ -129,16 +129,16 @@ def result(connection: Connection, seq: int) -> Result | None:
 
 
 def finish(connection: Connection, seq: int, result: Result, *, now: int) -> None:
-    """Store the result of a command, for KEPT_MS. Raises AlreadyExecuted."""
+    """Store the result of a command, for RESULT_KEPT_MS. Raises AlreadyExecuted."""
     event_id = None if result.event_id is None else result.event_id.hex()
     text = json.dumps([result.error, result.text, event_id, result.repeated])
     change = sa.update(commands).where(commands.c.seq == seq, commands.c.result.is_(None))
-    if connection.execute(change.values(result=text, expires_at=now + KEPT_MS)).rowcount == 0:
+    if connection.execute(change.values(result=text, expires_at=now + RESULT_KEPT_MS)).rowcount == 0:
         raise AlreadyExecuted("the command has a result")
 
 
 def remove_expired(connection: Connection, *, now: int) -> None:
-    """Remove expired results, and the tests and starts that no process has executed."""
+    """Delete expired results, and expired tests and starts that no process executed."""
     connection.execute(sa.delete(commands).where(commands.c.expires_at <= now))
 
 

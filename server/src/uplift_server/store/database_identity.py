@@ -7,22 +7,22 @@ from sqlalchemy import Connection
 
 from uplift_server.store import server_values
 
-MARK: Final = "database.id"
+VALUE_NAME: Final = "database.id"
 _BITS: Final = 62
 
 
 def get(connection: Connection) -> str | None:
-    """The database's ID; None if no server of this release has started on it."""
-    found = server_values.get(connection, [MARK]).get(MARK)
-    return None if found is None else text(found)
+    """Return the ID of the database, or None if no server of this release has started on it."""
+    found = server_values.get(connection, [VALUE_NAME]).get(VALUE_NAME)
+    return None if found is None else format_id(found)
 
 
 def ensure(connection: Connection) -> None:
-    """Give the database an ID unless it has one."""
+    """Assign an ID to the database if it has none."""
     if get(connection) is None:
-        server_values.replace(connection, MARK, {MARK: secrets.randbits(_BITS)})
+        server_values.replace(connection, VALUE_NAME, {VALUE_NAME: secrets.randbits(_BITS)})
 
 
-def text(value: int) -> str:
-    """An ID as `/readyz` shows it."""
+def format_id(value: int) -> str:
+    """Format an ID as `/readyz` shows it."""
     return f"{value:016x}"

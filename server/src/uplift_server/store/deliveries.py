@@ -1,4 +1,4 @@
-"""Deliveries and their attempts, as people see them, and the resend; the engine writes the rest."""
+"""Deliveries and attempts: lists, and the start of a resend. The engines write everything else."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -18,15 +18,15 @@ from uplift_server.store.schema import accounts, attempts, deliveries, endpoints
 
 IN_FLIGHT: Final = "The delivery is in flight: an attempt is being made right now. Wait for its outcome, then decide."
 WINDOW_ROWS: Final = 10_000
-"""How many rows a list looks at for one page where no index leads to those wanted; then the page ends early."""
-NEWEST: Final = 20
-"""How many of an endpoint's newest deliveries are searched for a failure."""
+"""Rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
+NEWEST_DELIVERIES: Final = 20
+"""Newest deliveries of an endpoint that are searched for a failure."""
 _ENDPOINT_ID_TAIL_FROM: Final = 11
 _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
 
 class _Source(NamedTuple):
-    """Where a list's rows come from in order: a table, and the conditions that an index of it answers."""
+    """The table that a list is read from in order, and the conditions that its index supports."""
 
     event_seq: sa.ColumnElement[int]
     tables: sa.FromClause
@@ -34,9 +34,9 @@ class _Source(NamedTuple):
 
 
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
-    """The account's delivery of an event to the endpoint whose id ends so: one or none.
+    """Find the delivery of an event to the endpoint whose ID ends with the bytes.
 
-    Without an account, up to two, since a chosen event id is unique within its account only.
+    Without an account, it returns up to two, because chosen event IDs are unique only within their account.
     """
     query = _details(deliveries).where(
         events.c.id == event_id, sa.func.substr(endpoints.c.id, _ENDPOINT_ID_TAIL_FROM) == endpoint_id_tail
@@ -49,7 +49,7 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes, endpo
 def page_of_event(
     connection: Connection, event_seq: int, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[Delivery]:
-    """An event's deliveries, those to the newest endpoints first."""
+    """List the deliveries of an event, newest endpoints first."""
     keys = sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)
     if before is not None:
         keys = keys.where(deliveries.c.endpoint_seq < before[0])
@@ -58,12 +58,12 @@ def page_of_event(
 
 
 def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
-    """The numbers of the endpoints an event is or was owed to."""
+    """Return the numbers of the endpoints with a delivery of an event."""
     return set(connection.scalars(sa.select(deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)))
 
 
-def attempted(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
-    """By number of the endpoint, whether an attempt of an event succeeded there, also where the delivery has gone."""
+def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
+    """Return whether an attempt of an event succeeded, by endpoint. Deleted deliveries are included."""
     succeeded = sa.func.max(sa.case((attempts.c.outcome == Outcome.DELIVERED, 1), else_=0))
     query = sa.select(attempts.c.endpoint_seq, succeeded).where(attempts.c.event_seq == event_seq)
     found = connection.execute(query.group_by(attempts.c.endpoint_seq).limit(limit))
@@ -78,9 +78,9 @@ def page(
     limit: int,
     before: tuple[int, ...] | None = None,
 ) -> Page[Delivery]:
-    """The account's deliveries (without an account: everybody's), those of the newest events first.
+    """List the deliveries of an account, or of all accounts, newest events first.
 
-    An endpoint in the filter must be the account's.
+    An endpoint in the filter must belong to the account.
     """
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     if before is not None:
@@ -90,7 +90,7 @@ def page(
     keys = (
         sa.select(source.event_seq.label("event_seq"), deliveries.c.endpoint_seq)
         .select_from(_joined(source, wanted))
-        .where(source.event_seq.between(window_low, high), *source.conditions, *_others(wanted))
+        .where(source.event_seq.between(window_low, high), *source.conditions, *_row_conditions(wanted))
         .order_by(source.event_seq.desc(), deliveries.c.endpoint_seq.desc())
         .limit(limit + 1)
     )
@@ -105,7 +105,7 @@ def page(
 def page_of_attempts(
     connection: Connection, event_seq: int, endpoint_seq: int, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[Attempt]:
-    """A delivery's attempts, newest first."""
+    """List the attempts of a delivery, newest first."""
     query = sa.select(attempts).where(attempts.c.event_seq == event_seq, attempts.c.endpoint_seq == endpoint_seq)
     if before is not None:
         query = query.where(attempts.c.number < before[0])
@@ -121,13 +121,13 @@ def start_resend(
     fence: int | None = None,
     now: int,
     lease_until: int = 0,
-    owner: int = 0,
+    process_id: int = 0,
 ) -> LeasedDelivery:
-    """Lease a delivery for one attempt outside its schedule, whatever its status; without an owner, it is due now.
+    """Lease a delivery with any status for one attempt outside its schedule. Without a process, it becomes due now.
 
-    `fence` is that of the present lease, if the caller holds it. The delivery's earlier status is kept with it; a
-    failure leads back to that. Raises InFlight if it is leased otherwise, Conflict if it is being resent already, has
-    expired, or is a test, and Missing where retention has removed it.
+    `fence` is that of the current lease, if the caller holds it. If the attempt fails, the delivery returns to its
+    earlier status. Raises InFlight if another process has leased the delivery, Conflict if it is already being resent,
+    has expired, or is a test, and Missing if retention has deleted it.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (
@@ -152,30 +152,30 @@ def start_resend(
         raise Conflict("The event has expired; nothing is sent after that.")
     values = {
         "status": int(Status.PENDING),
-        "due_at": lease_until if owner else now,
-        "lease_owner": owner,
-        # Whatever an attempt of an ended lease still has to say came before this.
+        "due_at": lease_until if process_id else now,
+        "lease_owner": process_id,
+        # Outdates the outcome of an attempt under an earlier lease.
         "fence": row.fence + 1,
         "trigger": int(Trigger.RESEND),
         "resume_status": row.status,
-        # What waited leased in memory was due.
+        # A delivery that waited in memory was due.
         "resume_due_at": now if leased_already else row.due_at if row.status == Status.PENDING else None,
-        # A paused replay may have had it in hand: this attempt is not that job's.
+        # This attempt does not belong to a replay that had released the delivery.
         "replay_seq": None,
     }
     connection.execute(sa.update(deliveries).where(own).values(**values))
-    return _leased({**row._mapping, **values}, lease_until)  # noqa: SLF001 - public in spite of its name
+    return _leased({**row._mapping, **values}, lease_until)  # noqa: SLF001 - public despite its name
 
 
 def lease_resend(
-    connection: Connection, event_seq: int, endpoint_seq: int, *, lease_until: int, owner: int
+    connection: Connection, event_seq: int, endpoint_seq: int, *, lease_until: int, process_id: int
 ) -> LeasedDelivery | None:
-    """Lease a delivery that waits to be resent, before it is its endpoint's next; None if it does not wait."""
+    """Lease a delivery that waits for its resend, before others of its endpoint. Return None if it does not wait."""
     waits = (deliveries.c.status == int(Status.PENDING), deliveries.c.lease_owner == 0)
     change = (
         sa.update(deliveries)
         .where(_own(event_seq, endpoint_seq), *waits, deliveries.c.trigger == int(Trigger.RESEND))
-        .values(due_at=lease_until, lease_owner=owner, fence=deliveries.c.fence + 1)
+        .values(due_at=lease_until, lease_owner=process_id, fence=deliveries.c.fence + 1)
     )
     row = connection.execute(change.returning(*deliveries.c)).first()
     if row is None:
@@ -189,7 +189,7 @@ def _own(event_seq: int, endpoint_seq: int) -> sa.ColumnElement[bool]:
 
 
 def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
-    """A delivery with its event, by the names of their columns."""
+    """Return the leased delivery from the columns of a delivery and its event."""
     return LeasedDelivery(
         event_seq=row["event_seq"],
         endpoint_seq=row["endpoint_seq"],
@@ -208,18 +208,20 @@ def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
     )
 
 
-def last_failure(connection: Connection, endpoint_seq: int, *, besides: Collection[int] = ()) -> Attempt | None:
-    """The latest failed attempt among the endpoint's newest deliveries, and of some events besides."""
+def last_failure(
+    connection: Connection, endpoint_seq: int, *, extra_event_seqs: Collection[int] = ()
+) -> Attempt | None:
+    """Return the latest failed attempt of the endpoint's newest deliveries and of the extra events."""
     newest = (
         sa.select(deliveries.c.event_seq)
         .where(deliveries.c.endpoint_seq == endpoint_seq)
         .order_by(deliveries.c.event_seq.desc())
-        .limit(NEWEST)
+        .limit(NEWEST_DELIVERIES)
     )
     query = (
         sa.select(attempts)
         .where(
-            attempts.c.event_seq.in_({*besides, *connection.scalars(newest)}),
+            attempts.c.event_seq.in_({*extra_event_seqs, *connection.scalars(newest)}),
             attempts.c.endpoint_seq == endpoint_seq,
             attempts.c.outcome != int(Outcome.DELIVERED),
             attempts.c.trigger != int(Trigger.TEST),
@@ -238,7 +240,7 @@ def _source(account_seq: int | None, wanted: DeliveryFilter) -> _Source:
     if account_seq is None:
         return _Source(deliveries.c.event_seq, deliveries, [])
     if wanted.status in _UNSUCCESSFUL:
-        # The literal condition is the partial index's own, by which both databases recognise it.
+        # The literal condition of the partial index, so that both databases use it.
         unsuccessful = [deliveries.c.account_seq == account_seq, sa.text(status_sql.unsuccessful("deliveries"))]
         return _Source(deliveries.c.event_seq, deliveries, unsuccessful)  # type: ignore[arg-type]
     conditions = [events.c.account_seq == account_seq]
@@ -255,8 +257,8 @@ def _joined(source: _Source, wanted: DeliveryFilter) -> sa.FromClause:
     return deliveries.join(events, events.c.seq == deliveries.c.event_seq)
 
 
-def _others(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
-    """The conditions that are checked row by row."""
+def _row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that the index of the source does not support."""
     conditions = []
     if wanted.status is not None:
         conditions.append(deliveries.c.status == int(wanted.status))
@@ -270,7 +272,7 @@ def _others(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
 
 
 def _window_low(connection: Connection, source: _Source, low: int, high: int) -> int:
-    """The number of the event at which a page ends at the latest."""
+    """Return the lowest event number that one page scans."""
     query = (
         sa.select(source.event_seq)
         .select_from(source.tables)
@@ -284,7 +286,7 @@ def _window_low(connection: Connection, source: _Source, low: int, high: int) ->
 
 
 def _detailed(connection: Connection, keys: sa.Select[Any]) -> Sequence[Delivery]:
-    # The page's keys first, then what belongs to them: no join is made for a row that is not shown.
+    # Select the keys of the page first, so that only shown rows are joined.
     key = keys.subquery("page")
     query = _details(
         key.join(

@@ -22,13 +22,13 @@ Column = Literal["secret", "previous_secret", "headers"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers")
 """The columns of `endpoints` with encrypted values; there are no others."""
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType({"secret": b"", "previous_secret": None, "headers": None})
-"""What these columns hold once an endpoint is deleted: no encrypted value outlives it."""
+"""The values of these columns in a deleted endpoint."""
 UNBOUND: Final = b"\x01"
 """The version byte of values that are bound to their endpoint only, not to their column."""
 _BOUND: Final = b"\x02"
 _NONCE_BYTES: Final = 12
 _PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS}
-"""The place of a value, ended by a byte that no name contains. The endpoint's ID follows in the associated data."""
+"""The beginning of the associated data, ended by a byte that no name contains. The endpoint's ID follows."""
 
 
 class WrongSecretKey(Exception):
@@ -62,9 +62,9 @@ class Cipher:
         version, context = (_BOUND, _context(endpoint_id, column)) if bound else (UNBOUND, endpoint_id)
         return version + nonce + self._aead.encrypt(nonce, value.encode(), context)
 
-    def decrypt(self, sealed: bytes, endpoint_id: bytes, column: Column) -> str:
+    def decrypt(self, encrypted: bytes, endpoint_id: bytes, column: Column) -> str:
         """Decrypt the value of a column of an endpoint. Raises WrongSecretKey."""
-        version, nonce, rest = sealed[:1], sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+        version, nonce, rest = encrypted[:1], encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
         try:
             if version == _BOUND:
                 return self._aead.decrypt(nonce, rest, _context(endpoint_id, column)).decode()
@@ -78,23 +78,23 @@ class Cipher:
         )
 
 
-def is_unbound(sealed: bytes) -> bool:
+def is_unbound(encrypted: bytes) -> bool:
     """Whether a value is bound to its endpoint only, not to its column."""
-    return sealed[:1] == UNBOUND
+    return encrypted[:1] == UNBOUND
 
 
 def derived_key(key: bytes, purpose: str) -> bytes:
-    """A key of 32 bytes for something else than sealing, from the sealing key: the same one as long as that stays."""
+    """Derive a key of 32 bytes for another purpose from the encryption key."""
     return HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key)
 
 
 def fingerprint(key: bytes) -> int:
-    """A number of 63 bits by which a key is recognised, and which tells nothing of it."""
+    """Return a number of 63 bits that identifies a key without revealing it."""
     return int.from_bytes(derived_key(key, "fingerprint")[:8], "big") >> 1
 
 
 def parse_key(text: str) -> bytes:
-    """The bytes of a base64 key, whose form the configuration has checked."""
+    """Decode a base64 key that the configuration has validated."""
     return base64.b64decode(text, validate=True)
 
 

@@ -1,8 +1,9 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
-Migration 0011 sets a mark. While the mark exists, the server reads and writes values that are bound to their endpoint
-only. On PostgreSQL, servers of earlier releases can run beside this one, and read no others. When none runs and none
-can start, the server encrypts all values again and deletes the mark. From then on, it accepts only bound values.
+Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound to their
+endpoint only. On PostgreSQL, servers of earlier releases can run beside this one, and cannot read bound values. When
+none runs and none can start, the server encrypts all values again and deletes the server value. From then on, it
+accepts only bound values.
 """
 
 from typing import Final
@@ -12,21 +13,20 @@ from sqlalchemy import Connection
 
 from uplift_server.store import admission, processes, server_values
 from uplift_server.store.encryption import COLUMNS, UNBOUND, Cipher, Column
-from uplift_server.store.schema import endpoints
-from uplift_server.store.schema import marks as marks_table
+from uplift_server.store.schema import endpoints, marks
 
 FIRST_RELEASE: Final = "0.1.2"
 """The first release that reads bound values."""
-ROWS: Final = 300
-"""How many endpoints are encrypted again at a time."""
+BATCH_ROWS: Final = 300
+"""Endpoints that one batch encrypts again."""
 FIRST_REVISION: Final = "0011"
 """The schema's first revision with bound values."""
-MARK: Final = "encryption.unbound"
+VALUE_NAME: Final = "encryption.unbound"
 
 
 def accepts_unbound(connection: Connection) -> bool:
     """Whether the database can hold values that are not bound to their column."""
-    return bool(server_values.get(connection, [MARK]))
+    return bool(server_values.get(connection, [VALUE_NAME]))
 
 
 def must_bind(connection: Connection, cipher: Cipher) -> bool:
@@ -36,24 +36,24 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
     """
     if not cipher.accepts_unbound:
         return True
-    mark = sa.select(marks_table.c.value).where(marks_table.c.name == MARK)
-    return connection.execute(mark.with_for_update(read=True)).first() is None
+    query = sa.select(marks.c.value).where(marks.c.name == VALUE_NAME)
+    return connection.execute(query.with_for_update(read=True)).first() is None
 
 
-def bar_earlier_releases(connection: Connection) -> bool:
+def block_earlier_releases(connection: Connection) -> bool:
     """Prevent starts of servers that read only unbound values; False while one runs, or while the schema changes."""
     if connection.dialect.name == "sqlite":
         return True  # One process has the file to itself.
     if not admission.try_lock_schema(connection):
         return False
-    if processes.living_before(connection, FIRST_RELEASE):
+    if processes.list_running_before(connection, FIRST_RELEASE):
         return False
-    admission.leave_behind(connection, FIRST_RELEASE)
+    admission.require_release(connection, FIRST_RELEASE)
     return True
 
 
-def bind_some(connection: Connection, cipher: Cipher, after: int) -> int | None:
-    """Bind the values of the next ROWS endpoints. Return the last one's `seq`, or None if there are no more.
+def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None:
+    """Bind the values of the next BATCH_ROWS endpoints. Return the last one's `seq`, or None if there are no more.
 
     Raises WrongSecretKey.
     """
@@ -62,7 +62,7 @@ def bind_some(connection: Connection, cipher: Cipher, after: int) -> int | None:
         sa.select(endpoints.c.seq, endpoints.c.id, *(endpoints.c[column] for column in COLUMNS))
         .where(endpoints.c.seq > after, endpoints.c.deleted_at.is_(None), unbound)
         .order_by(endpoints.c.seq)
-        .limit(ROWS)
+        .limit(BATCH_ROWS)
         .with_for_update()
     ).all()
     if not rows:
@@ -88,20 +88,20 @@ def finish(connection: Connection, cipher: Cipher) -> bool:
 
     Earlier releases must be barred. Raises WrongSecretKey.
     """
-    mark = sa.select(marks_table.c.value).where(marks_table.c.name == MARK)
-    if connection.execute(mark.with_for_update()).first() is None:
+    query = sa.select(marks.c.value).where(marks.c.name == VALUE_NAME)
+    if connection.execute(query.with_for_update()).first() is None:
         return False
     after: int | None = 0
     while after is not None:
-        after = bind_some(connection, cipher, after)
-    end(connection)
+        after = bind_batch(connection, cipher, after)
+    mark_complete(connection)
     return True
 
 
-def end(connection: Connection) -> None:
+def mark_complete(connection: Connection) -> None:
     """Accept only bound values from now on, because all values are bound."""
-    admission.leave_behind(connection, FIRST_RELEASE)
-    connection.execute(sa.delete(marks_table).where(marks_table.c.name == MARK))
+    admission.require_release(connection, FIRST_RELEASE)
+    connection.execute(sa.delete(marks).where(marks.c.name == VALUE_NAME))
 
 
 def _version(column: Column) -> sa.ColumnElement[bytes]:

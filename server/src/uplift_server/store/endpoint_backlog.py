@@ -1,4 +1,4 @@
-"""What waits for an endpoint, pending or held: put aside, dropped and cancelled, in bites beside traffic."""
+"""The waiting and held deliveries of an endpoint: hold, drop and cancel them in batches."""
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from uplift_server.core.lifecycle import ENDED, OPEN, FailedReason, Status, Trigger
 from uplift_server.store import status_sql
 from uplift_server.store.deliveries import IN_FLIGHT
-from uplift_server.store.endpoints import is_there
+from uplift_server.store.endpoints import exists
 from uplift_server.store.errors import Conflict, InFlight, Missing
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.schema import deliveries, endpoints
@@ -18,34 +18,34 @@ from uplift_server.store.schema import deliveries, endpoints
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some of the deliveries: those of a partial index, by the index's own condition."""
+    """The deliveries of a partial index, with the condition of the index."""
 
     index: str
     condition: str
 
     def keys(self, connection: Connection, endpoint_seq: int, limit: int) -> sa.Select[Any]:
-        """The events of an endpoint's deliveries that are among these."""
-        # Without statistics SQLite would rather go through the endpoint's whole history.
+        """Select the event numbers of an endpoint's deliveries in this part."""
+        # Without table statistics, SQLite scans all deliveries of the endpoint.
         named = sa.text(f"deliveries INDEXED BY {self.index}") if connection.dialect.name == "sqlite" else deliveries
         own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq
         event_seq = sa.column("event_seq", sa.BigInteger)
         return sa.select(event_seq).select_from(named).where(own, sa.text(self.condition)).limit(limit)
 
 
-class Removed(NamedTuple):
-    """What a bite of dropping did."""
+class DropResult(NamedTuple):
+    """The result of a batch of dropped deliveries."""
 
     rows: int
-    goes_on: bool = False
-    """Whether something is still to be dropped."""
-    over_through: int | None = None
-    """Where it was the last: up to which event it was said to drop."""
+    has_more: bool = False
+    """Whether there are more deliveries to drop."""
+    completed_through: int | None = None
+    """After the last batch: the number of the last event to drop."""
 
 
 _WAITING: Final = _Part("deliveries_due", status_sql.waiting())
 _HELD: Final = _Part("deliveries_held", status_sql.held())
 
-# From one endpoint's first entry straight to the next endpoint's, however many each has.
+# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
 _HOLDING: Final = sa.text(f"""
 WITH RECURSIVE holding(endpoint_seq) AS (
     SELECT (SELECT min(d.endpoint_seq) FROM deliveries d WHERE {status_sql.held("d")} AND d.endpoint_seq > :after)
@@ -58,22 +58,22 @@ SELECT endpoint_seq FROM holding WHERE endpoint_seq IS NOT NULL LIMIT :limit
 """)  # noqa: S608
 
 
-def holding_endpoints(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[int]:
-    """The endpoints that have held deliveries, deleted ones too, by number."""
+def endpoints_with_held(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[int]:
+    """List the endpoints with held deliveries by number, deleted ones included."""
     return list(connection.scalars(_HOLDING, {"after": after, "limit": limit}))
 
 
 def held_counts(
-    connection: Connection, endpoint_seqs: Iterable[int], *, limit: int, off: Container[int] = ()
+    connection: Connection, endpoint_seqs: Iterable[int], *, limit: int, inactive: Container[int] = ()
 ) -> dict[int, int]:
-    """How many deliveries each endpoint holds, counted up to a limit.
+    """Count the held deliveries of each endpoint up to a limit.
 
-    For those that are `off` what waits counts, too: it is about to be held.
+    For `inactive` endpoints, waiting deliveries count too: they will be held.
     """
     counts = {}
     for endpoint_seq in endpoint_seqs:
         count = 0
-        for part in (_HELD, _WAITING) if endpoint_seq in off else (_HELD,):
+        for part in (_HELD, _WAITING) if endpoint_seq in inactive else (_HELD,):
             keys = part.keys(connection, endpoint_seq, limit - count).subquery("page")
             count += connection.scalar(sa.select(sa.func.count()).select_from(keys)) or 0
         counts[endpoint_seq] = count
@@ -81,16 +81,15 @@ def held_counts(
 
 
 def oldest_held(connection: Connection, endpoint_seq: int, *, limit: int) -> list[int]:
-    """The first events whose deliveries an endpoint holds."""
+    """Return the first event numbers of the held deliveries of an endpoint."""
     return list(connection.scalars(_HELD.keys(connection, endpoint_seq, limit).order_by(sa.column("event_seq"))))
 
 
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Hold what waits for an endpoint that is off, due or not; how many. Leased ones are left to whoever has them.
+    """Hold the waiting deliveries of a paused or disabled endpoint. Return how many. Leased deliveries stay.
 
-    What was to be sent once more, outside its schedule, is again what it was; a replay that had it in hand takes it
-    again when the endpoint is on. Nothing is held where the endpoint is on by now, or is to drop what it held before:
-    another process may have said so that whoever asks has not heard of.
+    A resent delivery returns to its earlier status. A replay takes its deliveries again when the endpoint is enabled.
+    Holds nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
     """
     is_on = endpoints.c.state == int(EndpointState.ENABLED)
     drops = endpoints.c.held_action == int(HeldAction.DROP)
@@ -112,24 +111,24 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     )
 
 
-def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> Removed:
-    """Cancel some of what an endpoint was said to drop; what is said is asked of the database in the same transaction.
+def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> DropResult:
+    """Cancel a batch of the held deliveries that an endpoint drops, by its `held_action` in the database.
 
-    With the last of it, nothing is to be dropped any more.
+    The last batch clears the action.
     """
     own = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.held_action == int(HeldAction.DROP))
     through = connection.scalar(sa.select(endpoints.c.held_through).where(own))
     if through is None:
-        return Removed(0)
+        return DropResult(0)
     count = cancel_held(connection, endpoint_seq, through=through, now=now, limit=limit)
     if connection.execute(_held_through(through).keys(connection, endpoint_seq, 1)).first() is not None:
-        return Removed(count, goes_on=True)
+        return DropResult(count, has_more=True)
     connection.execute(sa.update(endpoints).where(own).values(held_action=None, held_through=None))
-    return Removed(count, over_through=through)
+    return DropResult(count, completed_through=through)
 
 
 def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
-    """Cancel what an endpoint holds of events up to a number; how many."""
+    """Cancel held deliveries of events up to the number `through`. Return how many."""
     part = _held_through(through)
     return _change(connection, endpoint_seq, part, limit, status=int(Status.CANCELLED), completed_at=now)
 
@@ -139,24 +138,23 @@ def _held_through(through: int) -> _Part:
 
 
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Cancel waiting and held deliveries of a deleted endpoint; how many. Leased ones are left to whoever has them.
+    """Cancel waiting and held deliveries of a deleted endpoint. Return how many. Leased deliveries stay.
 
-    Whoever asks does not know the endpoint. Where it is new, and was committed just now with its greeting, nothing is
-    cancelled.
+    Cancels nothing if the endpoint exists: it may be so new that the caller does not know it.
     """
-    if is_there(connection, endpoint_seq):
+    if exists(connection, endpoint_seq):
         return 0
     count = 0
-    # Two searches, each by an index of its own.
     for part in (_WAITING, _HELD):
         count += _change(connection, endpoint_seq, part, limit - count, **_cancelled(now))
     return count
 
 
 def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: int | None, now: int) -> None:
-    """Cancel one delivery that waits or is held; a leased one only under the fence of the lease.
+    """Cancel a waiting or held delivery, or a leased one with the fence of its lease.
 
-    Raises Conflict for one that is neither, InFlight for one that is leased, Missing where retention has removed it.
+    Raises InFlight if it is leased with another fence, Conflict if it has ended, and Missing if retention has deleted
+    it.
     """
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
     row = connection.execute(sa.select(deliveries).where(own).with_for_update()).first()
@@ -166,14 +164,14 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
         raise Conflict(f"The delivery is {Status(row.status).text}; only what is pending or held can be cancelled.")
     if row.lease_owner != 0 and row.fence != fence:
         raise InFlight(IN_FLIGHT)
-    # The new fence outdates whatever was read of the delivery before.
+    # The new fence outdates earlier reads of the delivery.
     values = {**_cancelled(now), "lease_owner": 0, "fence": row.fence + 1}
     connection.execute(sa.update(deliveries).where(own).values(**_ended(values)))
 
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
     keys = part.keys(connection, endpoint_seq, limit)
-    # On PostgreSQL somebody may lease one of them just now: it is looked at again once that is done.
+    # On PostgreSQL, another process may lease one of them now. The condition is checked again after that.
     still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []
     return connection.execute(
         sa.update(deliveries)
@@ -183,7 +181,7 @@ def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, 
 
 
 def _cancelled(now: int) -> dict[str, Any]:
-    # What had ended before a resend stays as it ended.
+    # A resent delivery returns to its final status.
     ended = deliveries.c.resume_status.in_([Status.DELIVERED, Status.FAILED])
     return {
         "status": sa.case((ended, deliveries.c.resume_status), else_=int(Status.CANCELLED)),
@@ -193,17 +191,17 @@ def _cancelled(now: int) -> dict[str, Any]:
 
 
 def _reason_kept() -> sa.ColumnElement[int]:
-    """Why a delivery had failed; a test that was never attempted has no other attempt to hope for."""
+    """Return the reason of an earlier failure. A test that was never attempted has exhausted its attempts."""
     failed = deliveries.c.resume_status == int(Status.FAILED)
     reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))
     return sa.case((failed, reason), else_=deliveries.c.failed_reason)
 
 
 def _ended(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, with nothing left of an attempt that was to come."""
+    """Add the columns that clear the next attempt."""
     return {
         "due_at": None,
-        # A test is known for good.
+        # A test delivery stays one.
         "trigger": sa.case((deliveries.c.trigger == int(Trigger.TEST), int(Trigger.TEST)), else_=int(Trigger.SCHEDULE)),
         "resume_status": None,
         "resume_due_at": None,

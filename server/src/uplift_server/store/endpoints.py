@@ -1,4 +1,4 @@
-"""Endpoints. What stands in `secret` and `headers` is sealed before it gets here."""
+"""Endpoints. The callers encrypt secrets and headers."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -36,10 +36,7 @@ def create(
     settings: EndpointSettings = DEFAULTS,
     now: int,
 ) -> Endpoint:
-    """Store a new endpoint, enabled.
-
-    Raises Conflict where its account was deleted, or has as many as an account may have.
-    """
+    """Store a new, enabled endpoint. Raises Conflict if its account was deleted or has the maximum of endpoints."""
     accounts.require(connection, account_seq)
     own = sa.select(sa.func.count()).select_from(endpoints).where(endpoints.c.account_seq == account_seq, _LIVE)
     if connection.scalars(own).one() >= ENDPOINTS_PER_ACCOUNT_MAX:
@@ -65,7 +62,7 @@ def create(
 
 
 def get(connection: Connection, account_seq: int | None, endpoint_id: bytes) -> Endpoint | None:
-    """The account's endpoint with this id (without an account: anybody's), unless it was deleted."""
+    """Return the endpoint with this ID, of an account or of any, unless it was deleted."""
     query = sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id, _LIVE)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)
@@ -74,19 +71,19 @@ def get(connection: Connection, account_seq: int | None, endpoint_id: bytes) -> 
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[Endpoint]:
-    """Those of these endpoints that exist, in no order."""
+    """Return the endpoints with these numbers that are not deleted, in any order."""
     query = sa.select(*_COLUMNS).where(endpoints.c.seq.in_(seqs), _LIVE)
     return [_endpoint(row) for row in connection.execute(query)]
 
 
-def is_there(connection: Connection, endpoint_seq: int) -> bool:
-    """Whether there is an endpoint with this number, not deleted."""
+def exists(connection: Connection, endpoint_seq: int) -> bool:
+    """Whether an endpoint with this number exists and is not deleted."""
     own = sa.select(endpoints.c.seq).where(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
     return connection.execute(own).first() is not None
 
 
-def get_even_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
-    """Anybody's endpoint with this id, also one that was deleted, for as long as something refers to it."""
+def get_including_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
+    """Return the endpoint with this ID, of any account. A deleted one is found until retention removes it."""
     row = connection.execute(sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id)).first()
     return None if row is None else _endpoint(row)
 
@@ -106,8 +103,8 @@ def page(
     limit: int,
     before: tuple[int, ...] | None = None,
 ) -> Page[Endpoint]:
-    """The account's endpoints (without an account: everybody's), newest first."""
-    query = sa.select(*_COLUMNS).where(_LIVE, *_fitting(wanted)).order_by(endpoints.c.seq.desc()).limit(limit + 1)
+    """List the endpoints of an account, or of all accounts, newest first."""
+    query = sa.select(*_COLUMNS).where(_LIVE, *_matching(wanted)).order_by(endpoints.c.seq.desc()).limit(limit + 1)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)
     if before is not None:
@@ -115,8 +112,8 @@ def page(
     return page_of([_endpoint(row) for row in connection.execute(query)], limit, lambda endpoint: (endpoint.seq,))
 
 
-def _fitting(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
-    """The conditions that are checked row by row: an account has few endpoints."""
+def _matching(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of a filter. They need no index, because an account has few endpoints."""
     conditions = []
     if wanted.state is not None:
         conditions.append(endpoints.c.state == int(wanted.state))
@@ -134,8 +131,8 @@ def _fitting(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Endpoint]:
-    """Endpoints that exist, oldest first: to be held in memory. `after` is the last one's `seq`."""
+def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Endpoint]:
+    """List endpoints that are not deleted, oldest first. `after` is the `seq` of the last one of the previous page."""
     query = sa.select(*_COLUMNS).where(_LIVE, endpoints.c.seq > after).order_by(endpoints.c.seq).limit(limit)
     return [_endpoint(row) for row in connection.execute(query)]
 
@@ -167,12 +164,12 @@ def update(
     return endpoint
 
 
-def switch_off(
+def deactivate(
     connection: Connection, endpoint_seq: int, state: EndpointState, reason: DisabledReason | None, *, now: int
 ) -> Endpoint | None:
-    """Pause or disable an endpoint (the reason is of disabled ones); gives it as it is now, None if it was deleted.
+    """Pause or disable an endpoint. Return the new endpoint, or None if it was deleted.
 
-    The engine is to be told (`switched_off`), and then holds what is pending for it.
+    Notify the delivery engine afterwards: it holds the pending deliveries.
     """
     dropping = endpoints.c.held_action == int(HeldAction.DROP)
     return _changed(
@@ -181,16 +178,16 @@ def switch_off(
         state=int(state),
         disabled_reason=None if reason is None else int(reason),
         state_since=now,
-        # What was said to be dropped is dropped, though that is not over yet.
+        # An unfinished drop of held deliveries continues.
         held_action=sa.case((dropping, endpoints.c.held_action)),
         held_through=sa.case((dropping, endpoints.c.held_through)),
     )
 
 
-def switch_on(connection: Connection, endpoint_seq: int, held: HeldAction, *, now: int) -> Endpoint | None:
-    """Enable an endpoint, with a health that knows of nothing before; gives it as it is now, None if it was deleted.
+def enable(connection: Connection, endpoint_seq: int, held: HeldAction, *, now: int) -> Endpoint | None:
+    """Enable an endpoint with fresh health. Return the new endpoint, or None if it was deleted.
 
-    The engine is to be told (`switched_on`). See `treat_held` for what becomes of what it holds.
+    `held` is the action for held deliveries: see `set_held_action`. Notify the delivery engine afterwards.
     """
     return _changed(
         connection,
@@ -205,17 +202,17 @@ def switch_on(connection: Connection, endpoint_seq: int, held: HeldAction, *, no
         last_outcome=None,
         excused_ms=0,
         warned_at=None,
-        **_treating(held),
+        **_held_action_values(held),
     )
 
 
-def treat_held(connection: Connection, endpoint_seq: int, held: HeldAction) -> Endpoint | None:
-    """Say what becomes of all that an enabled endpoint holds of events stored so far; None if it was deleted."""
-    return _changed(connection, endpoint_seq, **_treating(held))
+def set_held_action(connection: Connection, endpoint_seq: int, held: HeldAction) -> Endpoint | None:
+    """Set the action for the held deliveries of the events stored so far. Return None if the endpoint was deleted."""
+    return _changed(connection, endpoint_seq, **_held_action_values(held))
 
 
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
-    """Delete an endpoint; gives it as it was, or None if there is none. The engine cancels what is pending for it."""
+    """Delete an endpoint. Return it as it was, or None. The delivery engine cancels its pending deliveries."""
     endpoint = get(connection, account_seq, endpoint_id)
     if endpoint is not None:
         change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq)
@@ -238,7 +235,7 @@ def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[
 
 
 def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now: int) -> list[Endpoint]:
-    """Erase those of these endpoints' previous secrets whose time is over; gives the endpoints that changed."""
+    """Erase the expired previous secrets of these endpoints. Return the changed endpoints."""
     query = (
         sa.update(endpoints)
         .where(endpoints.c.seq.in_(seqs), _LIVE, endpoints.c.previous_expires_at <= now)
@@ -247,7 +244,7 @@ def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now
     return [_endpoint(row) for row in connection.execute(query.returning(*_COLUMNS))]
 
 
-def _treating(held: HeldAction) -> dict[str, Any]:
+def _held_action_values(held: HeldAction) -> dict[str, Any]:
     newest = sa.select(sa.func.coalesce(sa.func.max(events.c.seq), 0)).scalar_subquery()
     return {"held_action": int(held), "held_through": newest}
 
@@ -275,7 +272,7 @@ _CODED: Final = [
 
 
 def _endpoint(row: Sequence[Any]) -> Endpoint:
-    """An endpoint of a row of `_COLUMNS`. By position: twice as fast as by name, for 100,000 endpoints at a start."""
+    """Read an endpoint from a row of `_COLUMNS`, by position: twice as fast as by name for 100,000 endpoints."""
     values = [*row[:_SETTINGS], _settings(*row[_SETTINGS:])]
     values[_EVENT_TYPES] = _event_types(values[_EVENT_TYPES])
     for place, kinds in _CODED:

@@ -1,8 +1,8 @@
-"""The ways a verb of the store can fail."""
+"""Errors of the store."""
 
 
 class StoreError(Exception):
-    """What every foreseen error of the store is."""
+    """Base class of expected errors."""
 
 
 class Conflict(StoreError):
@@ -14,20 +14,20 @@ class InFlight(Conflict):
 
 
 class Missing(StoreError):
-    """What is to be changed is not there any more."""
+    """The object to change no longer exists."""
 
 
 class Unavailable(StoreError):
-    """The database cannot do it now: full disk, read-only file, lost connection, too much waiting. Try again later."""
+    """The database cannot do this now: full disk, read-only file, lost connection, long queue. Try again later."""
 
 
 class InUse(Unavailable):
-    """Another process has it for itself."""
+    """Another process has locked the database."""
 
 
 class Misaddressed(Unavailable):
-    """It cannot be used as it is addressed, now or later."""
+    """The database cannot be used with this address, now or later."""
 
 
 class Rejected(Exception):
-    """The database never will: a defect of ours, or data that it cannot hold. Trying again is of no use."""
+    """The database rejects the operation permanently: a bug, or data that it cannot store. Do not try again."""

@@ -1,4 +1,4 @@
-"""Event types: the catalog. A deleted one keeps its row, since its events go on bearing its name."""
+"""The event catalog. A deleted event type keeps its row, because its events refer to it."""
 
 from collections.abc import Collection
 from typing import Any
@@ -26,10 +26,9 @@ def put(
     now: int,
     documented: bool = False,
 ) -> tuple[EventType, bool]:
-    """Store a type or replace what is stored under its name; tells whether it is new.
+    """Create or replace an event type. Return it, and whether it is new.
 
-    One that was archived before keeps the instant; one that Uplift documents stays documented; one that was deleted is
-    new again.
+    An archived type keeps its `archived_at`, a documented one stays documented, and a deleted one becomes new.
     """
     stored = connection.execute(sa.select(event_types).where(event_types.c.name == name)).first()
     fresh = stored is None or stored.deleted_at is not None
@@ -57,13 +56,13 @@ def put(
 
 
 def get(connection: Connection, name: str) -> EventType | None:
-    """The type with this name, unless it was deleted."""
+    """Return the type with this name, unless it was deleted."""
     row = connection.execute(sa.select(event_types).where(event_types.c.name == name, _LIVE)).first()
     return None if row is None else _event_type(row)
 
 
 def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[EventType]:
-    """Types, newest first, archived ones included."""
+    """List types, newest first, archived ones included."""
     query = sa.select(event_types).where(_LIVE).order_by(event_types.c.seq.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(event_types.c.seq < before[0])
@@ -71,21 +70,21 @@ def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None =
     return page_of(rows, limit, lambda event_type: (event_type.seq,))
 
 
-def live(connection: Connection) -> list[EventType]:
-    """The whole catalog, oldest first: to be held in memory."""
+def list_live(connection: Connection) -> list[EventType]:
+    """List all types that are not deleted, oldest first."""
     return [
         _event_type(row) for row in connection.execute(sa.select(event_types).where(_LIVE).order_by(event_types.c.seq))
     ]
 
 
-def deleted(connection: Connection) -> list[EventType]:
-    """Types that were deleted, whose events may still be around."""
+def list_deleted(connection: Connection) -> list[EventType]:
+    """List deleted types that may still have events."""
     query = sa.select(event_types).where(event_types.c.deleted_at.is_not(None)).order_by(event_types.c.seq)
     return [_event_type(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType], list[EventType]]:
-    """Those of these types that exist, and those that were deleted, in no order."""
+    """Return the existing and the deleted ones of these types, in any order."""
     rows = connection.execute(sa.select(event_types).where(event_types.c.seq.in_(seqs))).all()
     return (
         [_event_type(row) for row in rows if row.deleted_at is None],
@@ -94,7 +93,7 @@ def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType]
 
 
 def set_archived(connection: Connection, name: str, *, archived: bool, now: int) -> EventType | None:
-    """Archive a type, or publish it again, with all that is said of it as it is; None where there is none."""
+    """Archive or unarchive a type. Return the new type, or None if there is none."""
     change = sa.update(event_types).where(event_types.c.name == name, _LIVE)
     change = change.where(event_types.c.archived_at.is_(None) if archived else event_types.c.archived_at.is_not(None))
     connection.execute(change.values(archived_at=now if archived else None, updated_at=now))
@@ -102,7 +101,7 @@ def set_archived(connection: Connection, name: str, *, archived: bool, now: int)
 
 
 def delete(connection: Connection, name: str, *, now: int) -> bool:
-    """Take a type out of the catalog; whether there was one."""
+    """Delete a type. Return whether it existed."""
     query = sa.update(event_types).where(event_types.c.name == name, _LIVE).values(deleted_at=now)
     return connection.execute(query).rowcount == 1
 

@@ -1,4 +1,4 @@
-"""Accepted events, as they are read; they are stored by the engine's `append`."""
+"""Lists of accepted events. The engines store events with `append`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,19 +10,19 @@ from sqlalchemy import Connection
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.store import event_times
-from uplift_server.store.records import Event, EventFilter, Page, Stretch
+from uplift_server.store.records import Event, EventFilter, Page, StreamPage
 from uplift_server.store.schema import accounts, deliveries, event_types, events, idempotency_keys
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""How many events a list looks at for one page where no index leads to those wanted; then the page ends early."""
-_HEAD_BYTES: Final = 1024
+"""Events that one page scans if no index supports its filter. If few of them match, the page ends early."""
+_ENVELOPE_START_BYTES: Final = 1024
 
 
 def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
-    """The account's event with this id, body included: one or none.
+    """Find the event with this ID, with its body.
 
-    Without an account, up to two, since a chosen id is unique within its account only.
+    Without an account, it returns up to two, because chosen IDs are unique only within their account.
     """
     query = _select(events.c.body.label("head")).where(events.c.id == event_id).limit(2)
     if account_seq is not None:
@@ -31,15 +31,15 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes) -> li
     return [replace(event, body=row.head) for event, row in zip(_with_counts(connection, rows), rows, strict=True)]
 
 
-def find_all(connection: Connection, event_id: bytes, *, limit: int) -> list[Event]:
-    """The events of all accounts that have this id, the newest first, without bodies."""
+def find_in_all_accounts(connection: Connection, event_id: bytes, *, limit: int) -> list[Event]:
+    """Find the events with this ID in all accounts, newest first, without bodies."""
     return _found(connection, sa.select(events.c.seq).where(events.c.id == event_id).limit(limit))
 
 
-def find_under_key(connection: Connection, key: str, *, limit: int) -> list[Event]:
-    """The events of all accounts that were sent under an idempotency key, the newest first, without bodies.
+def find_by_idempotency_key(connection: Connection, key: str, *, limit: int) -> list[Event]:
+    """Find the events with this idempotency key in all accounts, newest first, without bodies.
 
-    Looks into each account once: keys are found by their account.
+    It searches each account once, because the index of keys begins with the account.
     """
     keys = accounts.join(
         idempotency_keys,
@@ -49,10 +49,12 @@ def find_under_key(connection: Connection, key: str, *, limit: int) -> list[Even
     return _found(connection, seqs)
 
 
-def between_ids(connection: Connection, account_seq: int, lowest: bytes, highest: bytes, *, limit: int) -> list[Event]:
-    """Up to `limit` of the account's events whose ids lie in a range, the newest first, without bodies.
+def find_in_id_range(
+    connection: Connection, account_seq: int, lowest: bytes, highest: bytes, *, limit: int
+) -> list[Event]:
+    """Return up to `limit` events of an account with IDs in a range, newest first, without bodies.
 
-    No more than WINDOW_EVENTS ids are looked at, as those of all accounts are in one order.
+    It scans at most WINDOW_EVENTS IDs, because one index has the IDs of all accounts.
     """
     window = (
         sa.select(events.c.seq, events.c.id, events.c.account_seq)
@@ -73,7 +75,7 @@ def page(
     limit: int,
     before: tuple[int, ...] | None = None,
 ) -> Page[Event]:
-    """The account's events (without an account: everybody's), newest first, without bodies."""
+    """List the events of an account, or of all accounts, newest first, without bodies."""
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     if before is not None:
         high = min(high, before[0] - 1)
@@ -86,21 +88,21 @@ def page(
     return Page(items, (window_low,) if window_low > low else None)
 
 
-def forward(
+def page_forward(
     connection: Connection,
     account_seq: int | None,
     wanted: EventFilter,
-    horizon: StreamPosition,
+    stream_position: StreamPosition,
     *,
     limit: int,
     after: tuple[int, ...],
-) -> Stretch[Event]:
-    """The same, oldest first, from behind a place (`(0,)` is the beginning), to be followed for as long as one likes.
+) -> StreamPage[Event]:
+    """List events oldest first, after a key (`(0,)` at the start), as a stream without an end.
 
-    Up to the horizon, so that no place ever passes an event that is to come.
+    It stops at the stream position, so that it never skips an event that is committed later.
     """
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
-    high = min(high, horizon.events)
+    high = min(high, stream_position.events)
     low = max(low, after[0] + 1)
     window_high = high
     if not _is_indexed(account_seq, wanted):
@@ -109,8 +111,8 @@ def forward(
     rows = _rows(connection, keys, newest_first=False)
     items = _with_counts(connection, rows[:limit])
     if len(rows) > limit:
-        return Stretch(items, (items[-1].seq,), more=True)
-    return Stretch(items, (max(after[0], window_high),), more=window_high < high)
+        return StreamPage(items, (items[-1].seq,), more=True)
+    return StreamPage(items, (max(after[0], window_high),), more=window_high < high)
 
 
 def _is_indexed(account_seq: int | None, wanted: EventFilter) -> bool:
@@ -118,9 +120,9 @@ def _is_indexed(account_seq: int | None, wanted: EventFilter) -> bool:
 
 
 def _last_of_window(connection: Connection, low: int, high: int, *, newest_first: bool) -> int:
-    """Where what is looked at for one page ends, from one side or the other.
+    """Return the last event number that one page scans.
 
-    It is counted in events: between two of their numbers there may be thousands of millions that nothing has.
+    It counts events, because their numbers can have gaps of billions.
     """
     order = events.c.seq.desc() if newest_first else events.c.seq
     query = sa.select(events.c.seq).where(events.c.seq.between(low, high)).order_by(order).offset(WINDOW_EVENTS - 1)
@@ -161,9 +163,11 @@ def _select(head: sa.ColumnElement[bytes]) -> sa.Select[Any]:
 
 
 def _rows(connection: Connection, keys: sa.Select[tuple[int]], *, newest_first: bool) -> Sequence[sa.Row[Any]]:
-    # The page's numbers first, then what belongs to them: no join is made for a row that is not shown.
+    # Select the numbers of the page first, so that only shown rows are joined.
     found = list(connection.scalars(keys))
-    query = _select(sa.func.substr(events.c.body, 1, _HEAD_BYTES).label("head")).where(events.c.seq.in_(found))
+    query = _select(sa.func.substr(events.c.body, 1, _ENVELOPE_START_BYTES).label("head")).where(
+        events.c.seq.in_(found)
+    )
     return connection.execute(query.order_by(events.c.seq.desc() if newest_first else events.c.seq)).all()
 
 

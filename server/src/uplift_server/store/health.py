@@ -1,4 +1,4 @@
-"""The health of endpoints, as it is stored apart from settlements, and what follows from it."""
+"""The health of endpoints: reads, and writes outside of settlements."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
@@ -9,16 +9,17 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.store import deliveries, endpoint_backlog
-from uplift_server.store.endpoints import switch_off
+from uplift_server.store.endpoints import deactivate
 from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.records import Attempt, DisabledReason, Endpoint, EndpointState
 from uplift_server.store.schema import endpoints
 
-BITE: Final = 1_000
+_BATCH_ENDPOINTS: Final = 1_000
+"""Below the maximum of parameters of a statement."""
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
-    """Write how endpoints fare now."""
+    """Write the health of endpoints."""
     if not rows:
         return
     columns = [name for name in HealthRow._fields if name != "endpoint_seq"]
@@ -34,31 +35,28 @@ def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
 
 
 def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Health]:
-    """How endpoints fare, those that exist."""
+    """Return the health of those endpoints that exist."""
     found: dict[int, Health] = {}
-    for some in _bites(endpoint_seqs):
+    for some in _batches(endpoint_seqs):
         found |= _read(connection, endpoints.c.seq.in_(some))
     return found
 
 
-def told_since(connection: Connection, at: int) -> dict[int, Health]:
-    """How those endpoints fare that were attempted at an instant (Unix ms) or later."""
+def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
+    """Return the health of endpoints with an attempt at `at` (Unix ms) or later."""
     return _read(connection, sa.or_(endpoints.c.last_success_at >= at, endpoints.c.last_failure_at >= at))
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
-    """Let a stretch of time (Unix ms) count for nobody of those that fail: as much of it as they failed in."""
+    """Exclude a period (Unix ms) from the failing time of endpoints."""
     began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
-    for some in _bites(endpoint_seqs):
+    for some in _batches(endpoint_seqs):
         change = sa.update(endpoints).where(endpoints.c.seq.in_(some), endpoints.c.failing_since < until)
         connection.execute(change.values(excused_ms=endpoints.c.excused_ms + until - began))
 
 
-def note_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """An enabled endpoint that fails was attempted well at an instant (Unix ms), by a process that had it before.
-
-    A later failure says more than that.
-    """
+def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
+    """Record a success (Unix ms) of a failing endpoint by the process that owned it before, unless it failed later."""
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,
         endpoints.c.deleted_at.is_(None),
@@ -66,14 +64,14 @@ def note_success(connection: Connection, endpoint_seq: int, at: int) -> None:
         endpoints.c.failing_since.is_not(None),
         endpoints.c.last_failure_at < at,
     )
-    now_well = {"consecutive_failures": 0, "failing_since": None, "excused_ms": 0}
-    connection.execute(change.values(**now_well, last_success_at=at, last_outcome=int(Outcome.DELIVERED)))
+    healthy = {"consecutive_failures": 0, "failing_since": None, "excused_ms": 0}
+    connection.execute(change.values(**healthy, last_success_at=at, last_outcome=int(Outcome.DELIVERED)))
 
 
-def _bites(endpoint_seqs: Collection[int]) -> Iterator[list[int]]:
-    """In order, as others lock them; a statement takes no more than some ten thousand parameters."""
+def _batches(endpoint_seqs: Collection[int]) -> Iterator[list[int]]:
+    """Divide endpoints into batches in the order in which every writer locks them."""
     seqs = sorted(endpoint_seqs)
-    return (seqs[at : at + BITE] for at in range(0, len(seqs), BITE))
+    return (seqs[at : at + _BATCH_ENDPOINTS] for at in range(0, len(seqs), _BATCH_ENDPOINTS))
 
 
 def _read(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, Health]:
@@ -92,15 +90,15 @@ _COLUMNS: Final = (
 
 
 def warned_at(connection: Connection, endpoint_seq: int) -> int | None:
-    """When an endpoint's owner was warned (Unix ms), as it is stored."""
-    instant: int | None = connection.scalar(sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq))
-    return instant
+    """Return when the warning about an endpoint was sent (Unix ms)."""
+    found: int | None = connection.scalar(sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq))
+    return found
 
 
-def set_warned(connection: Connection, endpoint_seq: int, warned_at: int | None) -> bool:
-    """Remember when an enabled endpoint's owner was warned (Unix ms), or that the recovery was told.
+def set_warned_at(connection: Connection, endpoint_seq: int, warned_at: int | None) -> bool:
+    """Set the time (Unix ms) of the warning about an enabled endpoint, or None after its recovery.
 
-    Gives whether there still is such an endpoint.
+    Returns False if there is no such endpoint.
     """
     change = (
         sa.update(endpoints)
@@ -115,22 +113,22 @@ def set_warned(connection: Connection, endpoint_seq: int, warned_at: int | None)
 
 
 def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *, now: int) -> Endpoint | None:
-    """Disable an endpoint that is enabled; gives it as it is now, None if it is no more. See `endpoints.switch_off`."""
+    """Disable an enabled endpoint with `endpoints.deactivate`. Return the new endpoint, or None if not enabled."""
     enabled = sa.select(endpoints.c.seq).where(
         endpoints.c.seq == endpoint_seq, endpoints.c.state == int(EndpointState.ENABLED)
     )
     if connection.execute(enabled).first() is None:
         return None
-    return switch_off(connection, endpoint_seq, EndpointState.DISABLED, reason, now=now)
+    return deactivate(connection, endpoint_seq, EndpointState.DISABLED, reason, now=now)
 
 
 def last_failure(connection: Connection, endpoint_seq: int, failed_event: int | None) -> Attempt | None:
-    """The attempt that tells why an endpoint fails; `failed_event` is the event that failed last, if that is known.
+    """Return the attempt that shows why an endpoint fails. `failed_event` is the event of the last failure, if known.
 
-    Where much waits behind a breaker the newest deliveries were never attempted. Of those that are held the oldest
-    were: they tell of an endpoint that was disabled before a restart.
+    Behind an open circuit breaker, the newest deliveries were never attempted. After a restart, the oldest held ones
+    show why the endpoint was disabled.
     """
-    besides = endpoint_backlog.oldest_held(connection, endpoint_seq, limit=deliveries.NEWEST)
+    extra = endpoint_backlog.oldest_held(connection, endpoint_seq, limit=deliveries.NEWEST_DELIVERIES)
     if failed_event is not None:
-        besides.append(failed_event)
-    return deliveries.last_failure(connection, endpoint_seq, besides=besides)
+        extra.append(failed_event)
+    return deliveries.last_failure(connection, endpoint_seq, extra_event_seqs=extra)

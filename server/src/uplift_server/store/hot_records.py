@@ -1,4 +1,4 @@
-"""What the hot verbs take and give: made for every event, hence tuples and slots."""
+"""Records of the hot path: tuples and slots, because each event creates some."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 
 
 class NewDelivery(NamedTuple):
-    """A delivery to be stored with its event.
+    """A delivery to store with its event.
 
     `lease_owner` other than 0 stores it already leased until `due_at`, with fence 1.
     """
@@ -21,7 +21,7 @@ class NewDelivery(NamedTuple):
 
 
 class NewEvent(NamedTuple):
-    """An event to be stored with its deliveries, in one commit."""
+    """An event to store with its deliveries in one commit."""
 
     id: bytes
     account_seq: int
@@ -33,11 +33,11 @@ class NewEvent(NamedTuple):
     idempotency_key: str | None = None
     caller_chose_id: bool = False
     data: bytes = b""
-    """The caller's `data` within the body: what a repeat is compared with."""
+    """The caller's `data` within the body, to compare with repeats."""
 
 
 class Appended(NamedTuple):
-    """What became of one event: `duplicate` ones were stored before, under this id and instant."""
+    """The result for one event. A `duplicate` was stored before, with this ID and timestamp."""
 
     seq: int
     id: bytes
@@ -47,17 +47,17 @@ class Appended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyConflict:
-    """Why a group of events was refused: the key (or id) of the event at `index` belongs to other content."""
+    """Rejection of a group of events: the key or ID of the event at `index` belongs to different content."""
 
     index: int
     field: str
     """`idempotency_key` or `id`."""
     event_id: bytes
-    """The event that has it."""
+    """The stored event with this key or ID."""
 
 
 class Lease(NamedTuple):
-    """A lease that a process holds, without what it is for."""
+    """The key and fence of a leased delivery."""
 
     event_seq: int
     endpoint_seq: int
@@ -83,13 +83,13 @@ class LeasedDelivery:
     resume_status: Status | None = None
     resume_due_at: int | None = None
     replay_seq: int | None = None
-    """The replay it belongs to, if any."""
+    """The replay of the delivery, if any."""
 
 
 class Settlement(NamedTuple):
-    """What is to be written after an attempt, or when a leased delivery ends without one.
+    """The outcome of an attempt, or the end of a leased delivery without one.
 
-    Written only while the delivery still has `fence`.
+    It is written only if the delivery still has `fence`.
     """
 
     event_seq: int
@@ -108,7 +108,7 @@ class Settlement(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """One attempt as it is stored, in the order of its columns."""
+    """An attempt, in the order of its columns."""
 
     event_seq: int
     endpoint_seq: int
@@ -132,7 +132,7 @@ class AttemptRow(NamedTuple):
 
 
 class HealthRow(NamedTuple):
-    """An endpoint's health as it stands after a batch of settlements."""
+    """The health of an endpoint after a batch of settlements."""
 
     endpoint_seq: int
     consecutive_failures: int
@@ -144,7 +144,7 @@ class HealthRow(NamedTuple):
 
 
 class DueEndpoint(NamedTuple):
-    """An endpoint with waiting deliveries and the instant of its earliest."""
+    """An endpoint with waiting deliveries, and its earliest due time."""
 
     endpoint_seq: int
     due_at: int
@@ -163,9 +163,9 @@ class Released(NamedTuple):
 
     released: int
     expired: int
-    """How many failed instead, since their event had expired."""
-    waits: bool
-    """Whether nothing was done, since something due waits for the endpoint already."""
+    """Deliveries that failed because their event had expired."""
+    is_blocked: bool
+    """Whether nothing was released because the endpoint has due deliveries."""
 
 
 class LeaseRequest(NamedTuple):
@@ -176,43 +176,43 @@ class LeaseRequest(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A delivery that a replay may lease as it was read, unless it has changed since."""
+    """A delivery that a replay can lease, unless it has changed since it was read."""
 
     delivery: LeasedDelivery
-    """As it will be leased, but for `lease_until` and `replay_seq`."""
+    """The delivery after its lease, without `lease_until` and `replay_seq`."""
     completed_at: int
 
 
-class Ahead(NamedTuple):
-    """What a replay comes to next, in order of the events; there is nothing else up to the event `through`."""
+class ReplayBatch(NamedTuple):
+    """The next deliveries of a replay, in the order of events: all up to the event `through`."""
 
     candidates: Sequence[Candidate]
     through: int
 
-    def after(self, event_seq: int) -> "Ahead":
-        """What comes after an event."""
+    def after(self, event_seq: int) -> "ReplayBatch":
+        """Return the batch without deliveries up to an event."""
         if not self.candidates or self.candidates[0].delivery.event_seq > event_seq:
             return self
-        return Ahead([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)
+        return ReplayBatch([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)
 
 
 class ReplayLease(NamedTuple):
-    """Until when and for whom a replay leases deliveries, and how many it may have then."""
+    """The lease that a replay takes, and its limits."""
 
     now: int
     until: int
-    owner: int
+    process_id: int
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """Of what it takes again; what lies ahead has been bounded by whoever read it."""
+    """The limit for deliveries that the replay got back. The reader of a batch has limited the others."""
 
 
 class ReplayRelease(NamedTuple):
-    """What a replay has let go, and how it stands then."""
+    """The deliveries that a replay has leased, and its progress."""
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]
     outstanding: int
-    """How many wait for their attempt or have it."""
+    """Deliveries that are waiting or in flight."""
     next_event_seq: int

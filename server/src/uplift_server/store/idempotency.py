@@ -1,6 +1,6 @@
-"""What was created under an `Idempotency-Key`, remembered in the transaction that created it.
+"""Objects created with an `Idempotency-Key`, stored in the transaction that creates them.
 
-Keys of events are remembered with the events; these are those of every other call that creates.
+The keys of events are stored with the events (`store.repeated_events`).
 """
 
 from collections.abc import Callable
@@ -17,27 +17,27 @@ T = TypeVar("T")
 
 GONE: Final = "What was created with this Idempotency-Key has been deleted. Use a new key."
 NO_ACCOUNT: Final = 0
-"""Whose keys an operator's are who acts for no account."""
+"""The account number for keys of an operator without an account."""
 
 
-class KeyTaken(Conflict):
-    """The key stands for something else."""
+class KeyReused(Conflict):
+    """The key was used for another request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is recognised when it comes again."""
+    """A request that creates an object, to recognize its repeats."""
 
     account_seq: int
     """NO_ACCOUNT or the account the object belongs to."""
     key: str
     kind: str
-    """What is created, and within what."""
+    """The kind of the object, and its parent."""
     digest: bytes
     """The SHA-256 of the request's body."""
 
 
-def once(
+def create_once(
     connection: Connection,
     request: Request | None,
     *,
@@ -46,10 +46,10 @@ def once(
     create: Callable[[], T],
     load: Callable[[bytes], T | None],
 ) -> tuple[T, bool]:
-    """Create something unless the same request has done so before; whether it has.
+    """Create an object, or load the one that the same request created before. Return whether it is a repeat.
 
-    `create` makes the object with `object_id`, `load` reads an earlier one; without a request it is simply created.
-    Raises KeyTaken where the key was used for another request, or what it created is no longer there.
+    `create` creates the object with `object_id`, and `load` reads an earlier one. Without a request, it always creates.
+    Raises KeyReused if the key was used for another request, or if the object was deleted.
     """
     if request is None:
         return create(), False
@@ -62,17 +62,17 @@ def once(
         return created, False
     earlier = load(earlier_id)
     if earlier is None:
-        raise KeyTaken(GONE)
+        raise KeyReused(GONE)
     return earlier, True
 
 
 def find(connection: Connection, request: Request) -> bytes | None:
-    """The id of what the same request has created before. Raises KeyTaken where the key was used for another."""
-    place = (idempotent_creates.c.account_seq == request.account_seq, idempotent_creates.c.key == request.key)
-    row = connection.execute(sa.select(idempotent_creates).where(*place)).first()
+    """Return the ID that the same request created before. Raises KeyReused if the key was used for another request."""
+    own = (idempotent_creates.c.account_seq == request.account_seq, idempotent_creates.c.key == request.key)
+    row = connection.execute(sa.select(idempotent_creates).where(*own)).first()
     if row is None:
         return None
     if row.kind != request.kind or row.request_digest != request.digest:
-        raise KeyTaken("This Idempotency-Key was used for another request. Use a new key for a new request.")
+        raise KeyReused("This Idempotency-Key was used for another request. Use a new key for a new request.")
     found: bytes = row.object_id
     return found

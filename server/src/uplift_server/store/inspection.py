@@ -1,4 +1,4 @@
-"""Looking at a SQLite file from outside, for the operator's `doctor`. Reads only."""
+"""Read-only inspection of a SQLite file for `uplift-server doctor`."""
 
 import sqlite3
 import time
@@ -10,27 +10,27 @@ from typing import Final, NamedTuple
 
 from uplift_server.store import database_identity, status_sql
 from uplift_server.store.encryption import COLUMNS, Column
-from uplift_server.store.encryption_upgrade import FIRST_REVISION, MARK
+from uplift_server.store.encryption_upgrade import FIRST_REVISION, VALUE_NAME
 from uplift_server.store.sqlite.connection import unavailable
 
 SELECT_ENCRYPTED: Final = f"SELECT id, {', '.join(COLUMNS)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
-"""Runs on both engines, like SELECT_ACCEPTS_UNBOUND."""
+"""For both engines, like SELECT_ACCEPTS_UNBOUND."""
 SELECT_ACCEPTS_UNBOUND: Final = (
-    f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{MARK}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
+    f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{VALUE_NAME}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
     f" < '{FIRST_REVISION}'"
 )
 _HELD: Final = f"FROM deliveries INDEXED BY deliveries_held WHERE {status_sql.held()}"
 _FIRST: Final = "AND endpoint_seq > ? ORDER BY endpoint_seq, event_seq LIMIT 1"
-_STEPS: Final = 100_000
-"""How many steps of SQLite's virtual machine run between two looks at the clock."""
+_STEPS_BETWEEN_CHECKS: Final = 100_000
+"""Steps of SQLite's virtual machine between two checks of the time limit."""
 
 
-def damages(path: Path, *, seconds: float) -> list[str] | None:
-    """What SQLite's quick check finds wrong with a file; None if it took too long to tell. Raises Unavailable."""
-    deadline = time.monotonic() + seconds
+def find_damage(path: Path, *, seconds: float) -> list[str] | None:
+    """Run SQLite's quick check. Return the errors, or None after the time limit. Raises Unavailable."""
+    stop_at = time.monotonic() + seconds
     try:
         with closing(_open(path)) as raw:
-            raw.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
+            raw.set_progress_handler(lambda: int(time.monotonic() > stop_at), _STEPS_BETWEEN_CHECKS)
             found = [str(text) for (text,) in raw.execute("PRAGMA quick_check(10)")]
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
@@ -42,7 +42,7 @@ def damages(path: Path, *, seconds: float) -> list[str] | None:
 
 
 class EncryptedValue(NamedTuple):
-    """A value of a column of an endpoint."""
+    """An encrypted value of an endpoint."""
 
     endpoint_id: bytes
     column: Column
@@ -50,7 +50,7 @@ class EncryptedValue(NamedTuple):
 
 
 def encrypted_values(path: Path) -> Iterator[EncryptedValue]:
-    """Every encrypted value. Raises Unavailable."""
+    """Iterate over all encrypted values. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             yield from values_of(raw.execute(SELECT_ENCRYPTED))
@@ -59,7 +59,7 @@ def encrypted_values(path: Path) -> Iterator[EncryptedValue]:
 
 
 def values_of(rows: Iterable[Sequence[bytes | None]]) -> Iterator[EncryptedValue]:
-    """The encrypted values in the rows of SELECT_ENCRYPTED."""
+    """Iterate over the encrypted values in rows of SELECT_ENCRYPTED."""
     for endpoint_id, *values in rows:
         for column, value in zip(COLUMNS, values, strict=True):
             if endpoint_id is not None and value is not None:
@@ -77,7 +77,7 @@ def accepts_unbound(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What endpoints hold: how many deliveries (`count`, up to a limit), for how many of them, since when (Unix ms)."""
+    """Held deliveries, their endpoints, and the timestamp of the oldest event (Unix ms)."""
 
     count: int
     endpoints: int
@@ -85,11 +85,11 @@ class Held:
 
 
 def held(path: Path, *, limit: int) -> Held:
-    """What is held, counted up to a limit of deliveries and of endpoints. Also beside a server. Raises Unavailable."""
+    """Count held deliveries and their endpoints up to a limit. Works beside a running server. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             (count,) = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()  # noqa: S608
-            # From one endpoint's first entry in the index straight to the next one's.
+            # A loose index scan: it jumps from the first entry of one endpoint to that of the next.
             oldest: list[int] = []
             endpoint_seq = 0
             while len(oldest) < limit:
@@ -107,11 +107,11 @@ def held(path: Path, *, limit: int) -> Held:
 
 
 def database_id(path: Path) -> str | None:
-    """The database's ID, if it has one. Works beside a running server. Raises Unavailable."""
+    """Return the ID of the database, if it has one. Works beside a running server. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
-            row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.MARK,)).fetchone()
-            return None if row is None else database_identity.text(row[0])
+            row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.VALUE_NAME,)).fetchone()
+            return None if row is None else database_identity.format_id(row[0])
     except sqlite3.Error as error:
         raise unavailable(error) from error
 

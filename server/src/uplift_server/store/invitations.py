@@ -1,4 +1,4 @@
-"""Invitations that were not accepted yet."""
+"""Pending invitations."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def create(
     expires_at: int,
     now: int,
 ) -> Invitation:
-    """Store an invitation to an email that has none in this account.
+    """Store an invitation to an email that has none in the account.
 
     Raises Conflict if the account is deleted or has too many pending invitations.
     """
@@ -46,7 +46,7 @@ def create(
 
 
 def get(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """The invitation with this id, unless it is over (`now` in Unix ms)."""
+    """Return the invitation with this ID, unless it has expired (`now` in Unix ms)."""
     query = sa.select(invitations).where(invitations.c.id == invitation_id, invitations.c.expires_at > now)
     row = connection.execute(query).first()
     return None if row is None else _invitation(row)
@@ -55,7 +55,7 @@ def get(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation
 def page(
     connection: Connection, account_seq: int, *, now: int, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[Invitation]:
-    """The invitations of an account that are not over, newest first."""
+    """List the pending invitations of an account, newest first."""
     query = sa.select(invitations).where(invitations.c.account_seq == account_seq, invitations.c.expires_at > now)
     query = query.order_by(invitations.c.seq.desc()).limit(limit + 1)
     if before is not None:
@@ -63,8 +63,8 @@ def page(
     return page_of([_invitation(row) for row in connection.execute(query)], limit, lambda each: (each.seq,))
 
 
-def take(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """Remove an invitation, which is accepted or withdrawn; None where there is none any more."""
+def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
+    """Delete an invitation that is accepted or withdrawn. Return it, or None if there is none."""
     found = get(connection, invitation_id, now=now)
     if found is not None:
         connection.execute(sa.delete(invitations).where(invitations.c.seq == found.seq))

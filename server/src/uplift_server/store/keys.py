@@ -1,4 +1,4 @@
-"""API keys: of accounts, and of operators (which have no account). Only the digest of a key's text is kept."""
+"""API keys of accounts and of operators, whose keys have no account. Only digests of keys are stored."""
 
 from collections.abc import Collection
 from typing import Any
@@ -25,7 +25,7 @@ def create(
     scopes: frozenset[str],
     now: int,
 ) -> ApiKey:
-    """Store a new key. Raises Conflict where its account was deleted."""
+    """Store a new key. Raises Conflict if its account was deleted."""
     if account_seq is not None:
         accounts.require(connection, account_seq)
     query = sa.insert(api_keys).values(
@@ -50,7 +50,7 @@ def create(
 
 
 def get(connection: Connection, account_seq: int | None, key_id: bytes) -> ApiKey | None:
-    """The account's (or, without one, an operator's) key with this id, unless it was revoked."""
+    """Return the key with this ID, of an account or of operators, unless it was revoked."""
     query = sa.select(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE)
     row = connection.execute(query).first()
     return None if row is None else _key(row)
@@ -59,27 +59,27 @@ def get(connection: Connection, account_seq: int | None, key_id: bytes) -> ApiKe
 def page(
     connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[ApiKey]:
-    """The keys of an account (or, without one, of operators) that are not revoked, newest first."""
+    """List the keys of an account, or of operators, that are not revoked, newest first."""
     query = sa.select(api_keys).where(_of(account_seq), _LIVE).order_by(api_keys.c.seq.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(api_keys.c.seq < before[0])
     return page_of([_key(row) for row in connection.execute(query)], limit, lambda key: (key.seq,))
 
 
-def live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
-    """Keys that are not revoked, oldest first: to be held in memory. `after` is the last one's `seq`."""
+def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
+    """List keys that are not revoked, oldest first. `after` is the `seq` of the last one of the previous page."""
     query = sa.select(api_keys).where(_LIVE, api_keys.c.seq > after).order_by(api_keys.c.seq).limit(limit)
     return [_key(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[ApiKey]:
-    """Those of these keys that were not revoked, in no order."""
+    """Return the keys with these numbers that are not revoked, in any order."""
     query = sa.select(api_keys).where(api_keys.c.seq.in_(seqs), _LIVE)
     return [_key(row) for row in connection.execute(query)]
 
 
 def revoke(connection: Connection, account_seq: int | None, key_id: bytes, *, now: int) -> ApiKey | None:
-    """Revoke a key; gives it, or None if there is none to revoke."""
+    """Revoke a key. Return it, or None if there is none."""
     key = get(connection, account_seq, key_id)
     if key is not None:
         connection.execute(sa.update(api_keys).where(api_keys.c.seq == key.seq).values(revoked_at=now))

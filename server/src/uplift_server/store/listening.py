@@ -1,4 +1,4 @@
-"""Listen sessions, the events they read, and what developers' machines answered."""
+"""Listen sessions, the events that they stream, and the responses of local servers."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from uplift_server.core.lifecycle import Trigger
 from uplift_server.store import accounts, event_times
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
-from uplift_server.store.records import Page, Stretch
+from uplift_server.store.records import Page, StreamPage
 from uplift_server.store.schema import (
     accounts as accounts_table,
 )
@@ -21,31 +21,31 @@ from uplift_server.store.schema import api_keys, deliveries, events, listen_answ
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""How many of the account's events are looked at at a time for those that are wanted."""
+"""Events of the account that one read scans."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenSession:
-    """A developer's stream. Instants are Unix ms."""
+    """A session that streams events to a developer's machine. Timestamps are Unix ms."""
 
     seq: int
     id: bytes
     account_seq: int
     account_id: bytes
     key_id: bytes
-    """The API key it was made with, and is to be streamed with."""
+    """The API key that created the session and must open its stream."""
     description: str
     event_types: tuple[str, ...]
-    """Empty: all."""
+    """Empty for all types."""
     position: int
-    """Every event up to this number was handed over."""
+    """The number of the last event that was streamed."""
     created_at: int
     last_seen_at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
-    """An event on its way to a session."""
+class StreamedEvent:
+    """An event to stream to a session."""
 
     seq: int
     id: bytes
@@ -55,8 +55,8 @@ class Fed:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """What a developer's machine answered to an event. `seq` is 0 until it is stored."""
+class ListenResponse:
+    """The response of a local server to an event. `seq` is 0 until it is stored."""
 
     event_id: bytes
     type: str
@@ -79,16 +79,16 @@ def create(
     event_types: Sequence[str],
     since: int | None,
     after_event: bytes | None,
-    horizon: StreamPosition,
+    stream_position: StreamPosition,
     now: int,
 ) -> ListenSession:
-    """Store a session that begins now, behind the events accepted up to an instant (Unix ms), or behind an event.
+    """Store a session that starts at the newest event, after the timestamp `since` (Unix ms), or after an event.
 
-    Now is no later than the horizon: what is being stored meanwhile comes after it. Raises Conflict where the account
-    was deleted or has as many sessions as it may have, and UnknownEvent.
+    The newest event is limited by the stream position. Raises UnknownEvent, and Conflict if the account was deleted or
+    has the maximum of sessions.
     """
     accounts.require(connection, account_seq)
-    check_room(connection, account_seq)
+    require_capacity(connection, account_seq)
     connection.execute(
         sa.insert(listen_sessions).values(
             id=session_id,
@@ -96,7 +96,7 @@ def create(
             key_id=key_id,
             description=description,
             event_types=json.dumps(list(event_types)),
-            position=_beginning(connection, account_seq, since, after_event, horizon),
+            position=_start_position(connection, account_seq, since, after_event, stream_position),
             created_at=now,
             last_seen_at=now,
         )
@@ -106,8 +106,8 @@ def create(
     return created
 
 
-def check_room(connection: Connection, account_seq: int) -> None:
-    """Raise Conflict if the account has as many sessions as it may have."""
+def require_capacity(connection: Connection, account_seq: int) -> None:
+    """Raise Conflict if the account has the maximum of sessions."""
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
     if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
         raise Conflict(
@@ -117,11 +117,15 @@ def check_room(connection: Connection, account_seq: int) -> None:
 
 
 class UnknownEvent(Conflict):
-    """The account has no such event to begin behind."""
+    """The account has no such event."""
 
 
-def _beginning(
-    connection: Connection, account_seq: int, since: int | None, after_event: bytes | None, horizon: StreamPosition
+def _start_position(
+    connection: Connection,
+    account_seq: int,
+    since: int | None,
+    after_event: bytes | None,
+    stream_position: StreamPosition,
 ) -> int:
     if after_event is not None:
         query = sa.select(events.c.seq).where(events.c.id == after_event, events.c.account_seq == account_seq)
@@ -129,7 +133,7 @@ def _beginning(
         if found is None:
             raise UnknownEvent("There is no such event.")
         return found
-    newest: int = min(connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0, horizon.events)
+    newest: int = min(connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0, stream_position.events)
     if since is None:
         return newest
     low, _ = event_times.bounds(connection, after=since, before=None)
@@ -140,11 +144,11 @@ def _beginning(
         .limit(1)
     )
     first = connection.scalar(query)
-    return newest if first is None else min(first - 1, horizon.events)
+    return newest if first is None else min(first - 1, stream_position.events)
 
 
 def get(connection: Connection, account_seq: int | None, session_id: bytes) -> ListenSession | None:
-    """The account's session with this id (without an account: anybody's)."""
+    """Return the session with this ID, of an account or of any."""
     query = _select().where(listen_sessions.c.id == session_id)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
@@ -152,8 +156,8 @@ def get(connection: Connection, account_seq: int | None, session_id: bytes) -> L
     return None if row is None else _session(row)
 
 
-def is_there(connection: Connection, session: ListenSession) -> bool:
-    """Whether a session was not removed."""
+def exists(connection: Connection, session: ListenSession) -> bool:
+    """Whether a session still exists."""
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     return bool(connection.scalar(sa.select(sa.exists().where(own))))
 
@@ -161,7 +165,7 @@ def is_there(connection: Connection, session: ListenSession) -> bool:
 def page(
     connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[ListenSession]:
-    """The account's sessions (without an account: everybody's), newest first."""
+    """List the sessions of an account, or of all accounts, newest first."""
     query = _select().order_by(listen_sessions.c.seq.desc()).limit(limit + 1)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
@@ -171,7 +175,7 @@ def page(
 
 
 def delete(connection: Connection, session: ListenSession) -> bool:
-    """Remove a session with its answers; whether it was there. Its number may then be another's."""
+    """Delete a session with its responses. Return whether it existed. Its number can be used again."""
     removed = connection.execute(
         sa.delete(listen_sessions).where(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     )
@@ -181,57 +185,56 @@ def delete(connection: Connection, session: ListenSession) -> bool:
     return True
 
 
-def unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
-    """Sessions that nobody was connected to since an instant (Unix ms), or whose account is gone."""
+def list_unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
+    """List sessions without a connection since `before` (Unix ms), and those of deleted accounts."""
     query = _select().where(_is_unused(before)).limit(limit)
     return [_session(row) for row in connection.execute(query)]
 
 
 def delete_unused(connection: Connection, session: ListenSession, *, before: int) -> bool:
-    """Remove a session of `unused` with its answers, unless somebody has connected to it meanwhile; whether it was."""
+    """Delete a session of `list_unused` unless it was connected since. Return whether it was deleted."""
     still = _select().where(listen_sessions.c.seq == session.seq, _is_unused(before))
     return connection.execute(still).first() is not None and delete(connection, session)
 
 
-def see(connection: Connection, session: ListenSession, *, now: int) -> int | None:
-    """Note that somebody connects to a session at an instant (Unix ms), or a little later: after all who have before.
+def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
+    """Record a connection at `now` (Unix ms), or 1 ms after the previous one if that is later.
 
-    Gives that instant; None where the session is not there, its key was revoked, or its account deleted.
+    Returns the recorded time, or None if the session or its account was deleted, or its key revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
-    # The operator's key that the settings give is not stored.
+    # The operator key from the settings is not stored.
     revoked = sa.exists().where(api_keys.c.id == session.key_id, api_keys.c.revoked_at.is_not(None))
     account = sa.exists().where(accounts_table.c.seq == session.account_seq, accounts_table.c.deleted_at.is_(None))
-    seen = sa.update(listen_sessions).where(own, ~revoked, account).values(last_seen_at=_no_earlier(now, by=1))
-    instant: int | None = connection.scalar(seen.returning(listen_sessions.c.last_seen_at))
-    return instant
+    seen = sa.update(listen_sessions).where(own, ~revoked, account).values(last_seen_at=_no_earlier(now, later_ms=1))
+    recorded: int | None = connection.scalar(seen.returning(listen_sessions.c.last_seen_at))
+    return recorded
 
 
-def _no_earlier(now: int, *, by: int = 0) -> sa.ColumnElement[int]:
-    """An instant, or when somebody was connected last and so much (ms) later: processes' clocks are not quite alike."""
-    last = listen_sessions.c.last_seen_at + by
+def _no_earlier(now: int, *, later_ms: int = 0) -> sa.ColumnElement[int]:
+    """Return `now`, or `later_ms` after the last connection if that is later: clocks of processes differ slightly."""
+    last = listen_sessions.c.last_seen_at + later_ms
     return sa.case((last > now, last), else_=now)
 
 
-def feed(
+def next_events(
     connection: Connection,
     account_seq: int,
     unwanted: Sequence[int],
-    horizon: StreamPosition,
+    stream_position: StreamPosition,
     *,
     after: int,
     limit: int,
     body_bytes_max: int,
     now: int,
-) -> Stretch[Fed]:
-    """The account's next events of all but these types behind a number, in the order of acceptance up to the horizon.
+) -> StreamPage[StreamedEvent]:
+    """Return the account's events after a number, up to the stream position, without the `unwanted` types.
 
-    Without those that have expired and the tests of endpoints, which are nobody else's. The last one's body may exceed
-    the bytes.
+    Expired events and test events are omitted. It stops after the body that exceeds `body_bytes_max`.
     """
     newest = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.account_seq == account_seq)) or 0
-    if min(newest, horizon.events) <= after:
-        return Stretch([], (after,), more=newest > after)
+    if min(newest, stream_position.events) <= after:
+        return StreamPage([], (after,), more=newest > after)
     through = connection.scalar(
         sa.select(events.c.seq)
         .where(events.c.account_seq == account_seq, events.c.seq > after)
@@ -239,7 +242,7 @@ def feed(
         .offset(WINDOW_EVENTS)
         .limit(1)
     )
-    high = min(newest if through is None else through, horizon.events)
+    high = min(newest if through is None else through, stream_position.events)
     tests = sa.exists().where(deliveries.c.event_seq == events.c.seq, deliveries.c.trigger == int(Trigger.TEST))
     query = (
         sa.select(events.c.seq, events.c.id, events.c.type_seq, events.c.created_at, events.c.body)
@@ -254,48 +257,48 @@ def feed(
         .order_by(events.c.seq)
         .limit(limit)
     )
-    found: list[Fed] = []
+    found: list[StreamedEvent] = []
     body_bytes = 0
     for row in connection.execute(query):
-        found.append(Fed(*row))
+        found.append(StreamedEvent(*row))
         body_bytes += len(row.body)
         if body_bytes >= body_bytes_max:
             break
     if len(found) == limit or body_bytes >= body_bytes_max:
-        return Stretch(found, (found[-1].seq,), more=True)
-    return Stretch(found, (high,), more=high < newest)
+        return StreamPage(found, (found[-1].seq,), more=True)
+    return StreamPage(found, (high,), more=high < newest)
 
 
 def save_progress(
-    connection: Connection, progress: Sequence[tuple[ListenSession, int | None, Sequence[StoredAnswer]]], *, now: int
+    connection: Connection, progress: Sequence[tuple[ListenSession, int | None, Sequence[ListenResponse]]], *, now: int
 ) -> None:
-    """Remember how far sessions have come, and what was answered to them; the oldest answers make room.
+    """Save the positions of sessions and new responses, and delete the oldest responses above the limit.
 
-    Without a position only the answers are new.
-    What is known of a session that was removed meanwhile is forgotten: the next one may have its number already.
+    Without a position, only the responses are saved. Sessions that were deleted are skipped, because a new session may
+    have the same number.
     """
-    for session, position, answers in progress:
+    for session, position, responses in progress:
         session_seq = session.seq
         known = connection.execute(
             sa.update(listen_sessions)
             .where(listen_sessions.c.seq == session_seq, listen_sessions.c.id == session.id)
             .values(last_seen_at=_no_earlier(now), **({} if position is None else {"position": position}))
         )
-        if not answers or not known.rowcount:
+        if not responses or not known.rowcount:
             continue
         rows = [
             {
                 "session_seq": session_seq,
-                "event_id": answer.event_id,
-                "type": answer.type,
-                "at": answer.at,
-                "status_code": answer.status_code,
-                "duration_ms": answer.duration_ms,
-                "error": answer.error,
-                "body": answer.body,
-                "redelivered": answer.redelivered,
+                "event_id": response.event_id,
+                "type": response.type,
+                "at": response.at,
+                "status_code": response.status_code,
+                "duration_ms": response.duration_ms,
+                "error": response.error,
+                "body": response.body,
+                "redelivered": response.redelivered,
             }
-            for answer in answers
+            for response in responses
         ]
         connection.execute(sa.insert(listen_answers), rows)
         last_kept = (
@@ -314,10 +317,10 @@ def save_progress(
             )
 
 
-def page_of_answers(
+def page_of_responses(
     connection: Connection, session_seq: int, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[StoredAnswer]:
-    """What was answered to a session's events, newest first."""
+) -> Page[ListenResponse]:
+    """List the responses of a session, newest first."""
     query = (
         sa.select(listen_answers)
         .where(listen_answers.c.session_seq == session_seq)
@@ -327,7 +330,7 @@ def page_of_answers(
     if before is not None:
         query = query.where(listen_answers.c.seq < before[0])
     found = [
-        StoredAnswer(
+        ListenResponse(
             event_id=row.event_id,
             type=row.type,
             at=row.at,
@@ -340,7 +343,7 @@ def page_of_answers(
         )
         for row in connection.execute(query)
     ]
-    return page_of(found, limit, lambda answer: (answer.seq,))
+    return page_of(found, limit, lambda response: (response.seq,))
 
 
 def _select() -> sa.Select[Any]:

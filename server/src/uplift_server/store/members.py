@@ -1,4 +1,4 @@
-"""Members: people's places in accounts."""
+"""Members of accounts."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from uplift_server.store.schema_people import people as people_table
 
 
 def add(connection: Connection, *, member_id: bytes, account_seq: int, person: Person, role: Role, now: int) -> Member:
-    """Make a person, who is none yet, a member. Raises Conflict where the account was deleted or is full."""
+    """Add a person as a member. Raises Conflict if the account was deleted or has the maximum of members."""
     accounts.require(connection, account_seq)
     count = sa.select(sa.func.count()).where(members.c.account_seq == account_seq)
     if connection.scalars(count).one() >= MEMBERS_PER_ACCOUNT_MAX:
@@ -30,7 +30,7 @@ def add(connection: Connection, *, member_id: bytes, account_seq: int, person: P
 def page(
     connection: Connection, account_seq: int, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[Member]:
-    """The members of an account, newest first."""
+    """List the members of an account, newest first."""
     query = _query(members.c.account_seq == account_seq).order_by(members.c.seq.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(members.c.seq < before[0])
@@ -38,23 +38,23 @@ def page(
 
 
 def get(connection: Connection, account_seq: int, member_id: bytes) -> Member | None:
-    """The account's member with this id."""
+    """Return the member of an account with this ID."""
     return _one(connection, members.c.id == member_id, members.c.account_seq == account_seq)
 
 
-def of_person(connection: Connection, account_seq: int, person_seq: int) -> Member | None:
-    """A person's place in an account."""
+def find_by_person(connection: Connection, account_seq: int, person_seq: int) -> Member | None:
+    """Return the member of an account who is this person."""
     return _one(connection, members.c.person_seq == person_seq, members.c.account_seq == account_seq)
 
 
 def find(connection: Connection, account_seq: int, email: str) -> Member | None:
-    """The account's member with this mail address, in lower case."""
+    """Return the member of an account with this email, in lower case."""
     return _one(connection, people_table.c.email == email, members.c.account_seq == account_seq)
 
 
-def guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
-    """The guest of an account's portal links who has this role."""
-    # Not by the index of mail addresses, which would lead to the guests of all accounts.
+def find_guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
+    """Return the guest of the account's portal links with this role."""
+    # The expression avoids the index of emails, which has the guests of all accounts.
     nameless = sa.func.coalesce(people_table.c.email, "") == ""
     query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))
     query = query.order_by(members.c.seq).limit(1)
@@ -63,18 +63,18 @@ def guest(connection: Connection, account_seq: int, role: Role) -> Member | None
 
 
 def set_role(connection: Connection, member: Member, role: Role) -> None:
-    """Give a member another role."""
+    """Change the role of a member."""
     connection.execute(sa.update(members).where(members.c.seq == member.seq).values(role=int(role)))
 
 
 def remove(connection: Connection, member: Member) -> None:
-    """Let a member go; whoever is no member of any account then is forgotten."""
+    """Remove a member. A person without an account is deleted."""
     connection.execute(sa.delete(members).where(members.c.seq == member.seq))
-    people.forget_unplaced(connection, [member.person.seq])
+    people.delete_non_members(connection, [member.person.seq])
 
 
 def has_other_owner(connection: Connection, member: Member) -> bool:
-    """Whether the account has an owner beside this member."""
+    """Whether the account has an owner other than this member."""
     query = sa.select(members.c.seq).where(
         members.c.account_seq == member.account_seq, members.c.role == int(Role.OWNER), members.c.seq != member.seq
     )
@@ -104,5 +104,5 @@ def _one(connection: Connection, *conditions: sa.ColumnElement[bool]) -> Member 
 
 
 def _member(row: sa.Row[Any]) -> Member:
-    person = people.of_row(row, seq=row.person_seq, person_id=row.person_id, created_at=row.person_created_at)
+    person = people.person_from_row(row, seq=row.person_seq, person_id=row.person_id, created_at=row.person_created_at)
     return Member(row.seq, row.id, row.account_seq, Role(row.role), row.created_at, person)

@@ -1,4 +1,4 @@
-"""Notices: the outbox of mails. Each is added in the transaction of what it tells: neither is without the other."""
+"""The outbox of emails. Add an email in the transaction of the change that it reports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
 
 WINDOW_ROWS: Final = 10_000
-"""How many mails a list looks at for one page where no index leads to those wanted; then the page ends early."""
+"""Emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
 
 
 def add(
@@ -27,7 +27,7 @@ def add(
     facts: Mapping[str, object],
     now: int,
 ) -> None:
-    """Owe a mail to each of the recipients (a new id of 16 bytes, and a mail address); due at once."""
+    """Add an email for each recipient (a new ID of 16 bytes, and an email address), due immediately."""
     text = json.dumps(dict(facts))
     rows = [
         {
@@ -48,7 +48,7 @@ def add(
 
 @dataclass(frozen=True, slots=True)
 class EmailResult:
-    """What became of an attempt to send a notice. Without `due_at` it is done with: sent, or given up."""
+    """The result of an attempt to send an email. Without `due_at`, it was sent or given up."""
 
     seq: int
     attempts_made: int
@@ -58,7 +58,7 @@ class EmailResult:
 
 
 def due(connection: Connection, *, now: int, limit: int) -> list[Notification]:
-    """Notices whose instant has come (Unix ms), those that wait longest first."""
+    """Return the emails due at `now` (Unix ms), longest overdue first."""
     rows = connection.execute(
         sa.select(notices).where(notices.c.due_at <= now).order_by(notices.c.due_at, notices.c.seq).limit(limit)
     )
@@ -77,25 +77,25 @@ def due(connection: Connection, *, now: int, limit: int) -> list[Notification]:
 
 
 def settle(connection: Connection, results: Sequence[EmailResult]) -> None:
-    """Write what became of notices; once more does no harm, nor does it late, after another process has tried again."""
+    """Save results. A repeated or late call cannot overwrite the result of a later attempt."""
     for result in results:
         values = {name: value for name, value in asdict(result).items() if name != "seq"}
         change = sa.update(notices).where(notices.c.seq == result.seq, notices.c.sent_at.is_(None)).values(values)
         if result.sent_at is None:
-            still = notices.c.due_at.is_not(None), notices.c.attempts_made < result.attempts_made
-            change = change.where(*still)
+            outdates = notices.c.due_at.is_not(None), notices.c.attempts_made < result.attempts_made
+            change = change.where(*outdates)
         connection.execute(change)
 
 
 @dataclass(frozen=True, slots=True)
 class DueEmail:
-    """A mail in the outbox as operators see it, without what it tells. Instants are Unix ms."""
+    """An email in the outbox without its content, for operators. Timestamps are Unix ms."""
 
     seq: int
     kind: NotificationKind
     recipient: str
     account_id: bytes | None
-    """None: to the operator."""
+    """None for emails to the operator."""
     endpoint_id: bytes | None
     created_at: int
     due_at: int | None
@@ -105,7 +105,7 @@ class DueEmail:
 
     @property
     def state(self) -> NotificationState:
-        """What became of it."""
+        """Waiting, sent or given up."""
         if self.due_at is not None:
             return NotificationState.WAITING
         return NotificationState.GIVEN_UP if self.sent_at is None else NotificationState.SENT
@@ -114,7 +114,7 @@ class DueEmail:
 def page(
     connection: Connection, wanted: NotificationState | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[DueEmail]:
-    """The outbox, newest first; of what waits, what is tried next comes first."""
+    """List the outbox, newest first. Waiting emails are in the order of their next attempts."""
     if wanted is NotificationState.WAITING:
         return _waiting(connection, limit=limit, after=before)
     newest = connection.scalar(sa.select(sa.func.max(notices.c.seq))) or 0
@@ -127,21 +127,21 @@ def page(
             notices.c.sent_at.is_not(None) if wanted is NotificationState.SENT else notices.c.sent_at.is_(None),
         )
     keys = keys.order_by(notices.c.seq.desc()).limit(limit + 1)
-    rows = connection.execute(_shown().where(notices.c.seq.in_(keys)).order_by(notices.c.seq.desc()))
-    found = page_of([_mail(row) for row in rows], limit, lambda mail: (mail.seq,))
-    # What is older than the window may still have some: the next page begins where this one stopped looking.
+    rows = connection.execute(_select().where(notices.c.seq.in_(keys)).order_by(notices.c.seq.desc()))
+    found = page_of([_email(row) for row in rows], limit, lambda email: (email.seq,))
+    # Older emails can match too: the next page starts where this scan ended.
     return Page(found.items, (low,)) if found.next_key is None and low > 1 else found
 
 
 def _waiting(connection: Connection, *, limit: int, after: tuple[int, ...] | None) -> Page[DueEmail]:
-    query = _shown().where(sa.text("notices.due_at IS NOT NULL"))
+    query = _select().where(sa.text("notices.due_at IS NOT NULL"))
     if after is not None:
         query = query.where(sa.tuple_(notices.c.due_at, notices.c.seq) > sa.tuple_(*map(sa.literal, after)))
     rows = connection.execute(query.order_by(notices.c.due_at, notices.c.seq).limit(limit + 1))
-    return page_of([_mail(row) for row in rows], limit, lambda mail: (mail.due_at or 0, mail.seq))
+    return page_of([_email(row) for row in rows], limit, lambda email: (email.due_at or 0, email.seq))
 
 
-def _shown() -> sa.Select[Any]:
+def _select() -> sa.Select[Any]:
     return (
         sa.select(notices, accounts.c.id.label("account_id"), endpoints.c.id.label("endpoint_id"))
         .outerjoin(accounts, accounts.c.seq == notices.c.account_seq)
@@ -149,7 +149,7 @@ def _shown() -> sa.Select[Any]:
     )
 
 
-def _mail(row: sa.Row[Any]) -> DueEmail:
+def _email(row: sa.Row[Any]) -> DueEmail:
     return DueEmail(
         row.seq,
         NotificationKind(row.kind),
@@ -164,10 +164,10 @@ def _mail(row: sa.Row[Any]) -> DueEmail:
     )
 
 
-def none_sent_yet(connection: Connection, endpoint_seq: int, kind: NotificationKind, *, since: int) -> bool:
-    """Whether mails of a kind about an endpoint are still being tried, and none owed since (Unix ms) was sent."""
-    owed = sa.select(notices.c.seq).where(notices.c.endpoint_seq == endpoint_seq, notices.c.kind == int(kind))
-    if connection.execute(owed.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
+def is_unsent(connection: Connection, endpoint_seq: int, kind: NotificationKind, *, since: int) -> bool:
+    """Whether an email of a kind about an endpoint is waiting, and none added since `since` (Unix ms) was sent."""
+    emails = sa.select(notices.c.seq).where(notices.c.endpoint_seq == endpoint_seq, notices.c.kind == int(kind))
+    if connection.execute(emails.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
         return False
-    sent = owed.where(notices.c.created_at >= since, notices.c.sent_at.is_not(None))
+    sent = emails.where(notices.c.created_at >= since, notices.c.sent_at.is_not(None))
     return connection.execute(sent.limit(1)).first() is None

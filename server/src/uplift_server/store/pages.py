@@ -1,4 +1,4 @@
-"""Stretches of long lists: one row more than asked for tells whether anything follows."""
+"""Pages of lists. One extra row shows whether there is a next page."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -9,6 +9,6 @@ T = TypeVar("T")
 
 
 def page_of(rows: Sequence[T], limit: int, key: Callable[[T], tuple[int, ...]]) -> Page[T]:
-    """A page of at most `limit` of the rows, of which up to `limit` + 1 were fetched; `key` gives a row's place."""
+    """Return a page of up to `limit` of the `limit` + 1 rows that were fetched. `key` returns the key of a row."""
     items = list(rows[:limit])
     return Page(items, key(items[-1]) if len(rows) > limit else None)

@@ -1,4 +1,4 @@
-"""Partitions of events by time, as an engine may have them: what is old goes with its partition, not row by row."""
+"""Contract for partitions of events by time, whose expired events are deleted by dropping a partition."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,55 +6,55 @@ from uplift_server.store.cleanup import Key
 
 
 class Partition(NamedTuple):
-    """The events from `first_seq` up to and without `end_seq`."""
+    """The events from `first_seq` to before `end_seq`."""
 
     first_seq: int
     end_seq: int
 
 
 class Batch(NamedTuple):
-    """How many rows went, and where to go on; None: that was all."""
+    """The number of deleted rows, and the position to continue at; None after the last batch."""
 
     removed: int
-    place: Key | None
+    position: Key | None
 
 
 class Partitions(Protocol):
-    """What retention asks of an engine that has them. Every verb is one transaction, and can be repeated safely."""
+    """Operations on partitions. Each call is one transaction and can be repeated safely."""
 
-    async def begin(self, *, now: int, lasts_ms: int) -> bool:
-        """Let numbers go on in a new partition, if the one in use has lasted as long (ms); whether they do.
+    async def start_next(self, *, now: int, lasts_ms: int) -> bool:
+        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it did.
 
-        Raises Unavailable, also where others held the tables for too long: nothing has happened then.
+        Raises Unavailable, also if the tables are locked for too long. Nothing has changed then.
         """
 
-    async def ended(self, *, before: int) -> list[Partition]:
-        """Those whose events are all older than an instant (Unix ms) and counted, the oldest first.
+    async def list_droppable(self, *, before: int) -> list[Partition]:
+        """List partitions whose events are all counted and older than `before` (Unix ms), oldest first.
 
-        Without those that go row by row.
+        Partitions that are deleted row by row are omitted.
         """
 
-    async def leave(self, *, before: int, lasts_ms: int) -> None:
-        """Let go row by row what lasted so much longer (ms) that too much of it is older than an instant (Unix ms)."""
+    async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
+        """Delete a partition row by row if it has events of `lasts_ms` or more before `before` (Unix ms)."""
 
-    async def first_whole(self) -> int:
-        """From which event on events are in partitions that go as a whole, or will be."""
+    async def first_droppable_seq(self) -> int:
+        """Return the number of the first event in a partition that is dropped as a whole."""
 
-    async def numbers(self, partition: Partition) -> int:
-        """How many numbers it has used, up to the last of its events that is there."""
+    async def count_seqs(self, partition: Partition) -> int:
+        """Return how many event numbers a partition has used, up to its last event."""
 
-    async def thin(self, partition: Partition, *, after: Key | None) -> Batch:
-        """Remove a bite of the deliveries of a partition that have ended, of events that have nothing open."""
+    async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
+        """Delete a batch of the deliveries of events whose deliveries have all ended."""
 
     async def drop(self, partition: Partition) -> int:
-        """Remove a thinned partition; how many events went.
+        """Drop a partition after `delete_ended_deliveries`. Return the number of deleted events.
 
-        Those that still have deliveries stay, to go row by row; where they are too many, all others, too. Raises
-        Unavailable as `begin` does.
+        Events that still have deliveries are kept and deleted row by row later. If there are too many, the partition
+        is deleted row by row. Raises Unavailable like `start_next`.
         """
 
     async def drop_empty(self) -> None:
-        """Remove partitions of which nothing is left. Raises Unavailable as `begin` does."""
+        """Drop empty partitions. Raises Unavailable like `start_next`."""
 
-    async def sweep(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Remove a bite of what else was known of events before one that have gone with their partition."""
+    async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
+        """Delete a batch of other rows of dropped events before the event `before_seq`."""

@@ -1,4 +1,4 @@
-"""Processes: who serves and delivers on this database, as each tells of itself with every heartbeat."""
+"""The server processes on a database, with their heartbeats."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from uplift_server.store.schema_version import release_order
 R = TypeVar("R")
 
 
-class Forgotten(Conflict):
-    """The process was taken for dead: what it had leased is anybody's."""
+class ProcessEvicted(Conflict):
+    """The process was evicted, and other processes can lease its deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A server process. Instants are Unix ms."""
+    """A server process. Timestamps are Unix ms."""
 
     seq: int
-    """What it leases by."""
+    """The process ID of its leases."""
     role: ProcessRole
     host: str
     pid: int
@@ -35,16 +35,16 @@ class Process:
     started_at: int
     seen_at: int
     delivers: bool
-    """Whether endpoints may belong to it."""
+    """Whether it is a worker that can own endpoints."""
     view: int
-    """The workers it acts by; see `core.processes.view_of`."""
+    """The hash of the workers that it knows (`core.operations.cluster.view_of`)."""
     in_flight: int
     in_flight_max: int
     waiting: int
 
 
 class Heartbeat(NamedTuple):
-    """What a process tells of itself."""
+    """The state of a process in a heartbeat."""
 
     delivers: bool
     view: int
@@ -54,14 +54,14 @@ class Heartbeat(NamedTuple):
 
 
 class ForeignLeases(NamedTuple):
-    """How many deliveries of an endpoint other processes have leased."""
+    """The number of deliveries of an endpoint that other processes have leased."""
 
     endpoint_seq: int
     leased: int
 
 
 def database_now(connection: Connection) -> float:
-    """The time of the database's clock (Unix ms), now and not at the transaction's beginning."""
+    """Return the current time of the database (Unix ms), not that of the beginning of the transaction."""
     if connection.dialect.name == "sqlite":
         query = "SELECT (julianday('now') - 2440587.5) * 86400000.0"
     else:
@@ -70,9 +70,9 @@ def database_now(connection: Connection) -> float:
 
 
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
-    """Begin a life; gives the number of it. Nothing belongs to it before its first heartbeat.
+    """Add a process. Return its process ID. It owns no endpoints before its first heartbeat.
 
-    Raises UnknownSchema where a process of this version may not run on the database (any more).
+    Raises UnknownSchema if this version does not fit the schema, and Unavailable while the schema changes.
     """
     admission.admit(connection, version)
     query = sa.insert(processes).values(
@@ -81,71 +81,69 @@ def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, vers
     return int(connection.scalars(query.returning(processes.c.seq)).one())
 
 
-def beat(connection: Connection, seq: int, told: Heartbeat, *, now: int) -> list[Process]:
-    """Tell that a process lives; gives all that are known, by number. Raises Forgotten."""
-    change = sa.update(processes).where(processes.c.seq == seq).values(seen_at=now, **told._asdict())
+def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, now: int) -> list[Process]:
+    """Save a heartbeat. Return all processes by number. Raises ProcessEvicted."""
+    change = sa.update(processes).where(processes.c.seq == seq).values(seen_at=now, **heartbeat._asdict())
     if connection.execute(change).rowcount == 0:
-        raise Forgotten("the process was not heard of for too long")
-    return every(connection)
+        raise ProcessEvicted("the process sent no heartbeat for too long")
+    return list_all(connection)
 
 
-def unless_forgotten(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
-    """A verb by a process; 0 is one that shares the database with no other.
+def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
+    """Wrap a function so that it raises Unavailable if the process was evicted, because its cache may be outdated.
 
-    It raises Unavailable for one that was taken for dead, since what it knows may be over. One that was not stays
-    until the verb's transaction is over.
+    The process cannot be evicted before the end of the transaction. 0 is the only process of a database.
     """
     if seq == 0:
         return body
 
     @wraps(body)
-    def unless(connection: Connection) -> R:
+    def checked(connection: Connection) -> R:
         query = sa.select(processes.c.seq).where(processes.c.seq == seq).with_for_update(read=True, key_share=True)
         if connection.execute(query).first() is None:
-            raise Unavailable("this process was taken for dead, and what it knows may be over")
+            raise Unavailable("this process was evicted, so its cache may be outdated")
         return body(connection)
 
-    return unless
+    return checked
 
 
-def every(connection: Connection) -> list[Process]:
-    """All processes that are known, dead ones too, by number."""
+def list_all(connection: Connection) -> list[Process]:
+    """List all processes by number, dead ones included."""
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
 
 
-def living_before(connection: Connection, release: str) -> list[Process]:
-    """The running processes of releases before `release`.
+def list_running_before(connection: Connection, release: str) -> list[Process]:
+    """List the running processes of releases before `release`.
 
     Evicts dead processes: one that was only suspended has to rejoin.
     """
     now = int(database_now(connection))
-    earlier = [each for each in every(connection) if release_order(each.version) < release_order(release)]
+    earlier = [each for each in list_all(connection) if release_order(each.version) < release_order(release)]
     return [
         each
         for each in earlier
-        if not (is_heartbeat_expired(each.seen_at, now) and forget(connection, each.seq, heard_at=each.seen_at))
+        if not (is_heartbeat_expired(each.seen_at, now) and remove(connection, each.seq, seen_at=each.seen_at))
     ]
 
 
-def forget(connection: Connection, seq: int, *, heard_at: int | None = None) -> bool:
-    """A process has ended, or is dead: its duties are anybody's. Whether it has gone by this.
+def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> bool:
+    """Remove a process that has stopped or is dead, and release its singleton jobs. Return whether it was removed.
 
-    One that is taken for dead for having been heard of last at an instant (Unix ms) stays if it is heard of meanwhile:
-    it acts as one of the living then.
+    With `seen_at`, the time of its last known heartbeat (Unix ms), it stays if it has sent another heartbeat since.
     """
-    # In the order of a heartbeat, which it may be about to give.
+    # Locks the rows in the same order as a heartbeat.
     query = sa.delete(processes).where(processes.c.seq == seq)
-    if heard_at is not None:
-        query = query.where(processes.c.seen_at == heard_at)
-    gone = connection.execute(query).rowcount == 1
-    if gone:
-        singleton_jobs.leave(connection, by=seq)
-    return gone
+    if seen_at is not None:
+        query = query.where(processes.c.seen_at == seen_at)
+    is_removed = connection.execute(query).rowcount == 1
+    if is_removed:
+        singleton_jobs.release(connection, process_id=seq)
+    return is_removed
 
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
-    """The endpoints of which other processes have leased deliveries. No more are leased than all have in memory."""
-    # The literal condition is the partial index's own, by which both databases recognise it.
+    """Count the deliveries that other processes have leased, by endpoint."""
+    # The literal condition of the partial index, so that both databases use it.
     query = (
         sa.select(deliveries.c.endpoint_seq, sa.func.count())
         .where(sa.text(status_sql.leased()), deliveries.c.lease_owner != own)
@@ -155,4 +153,4 @@ def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
 
 
 def _process(row: sa.Row[Any]) -> Process:
-    return Process(**{**row._mapping, "role": ProcessRole(row.role)})  # noqa: SLF001 - public in spite of its name
+    return Process(**{**row._mapping, "role": ProcessRole(row.role)})  # noqa: SLF001 - public despite its name

@@ -1,4 +1,4 @@
-"""What goes into the store and what comes out: plain values, never rows. What hot verbs take: `store.hot_records`."""
+"""Records of the store, as plain values. Those of the hot path are in `store.hot_records`."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -13,7 +13,7 @@ from uplift_server.core.security.secrets import SecretPair
 
 
 class EndpointState(NamedCode):
-    """Whether an endpoint takes deliveries. The number is what the store keeps."""
+    """Whether an endpoint gets deliveries. The store saves the number."""
 
     ENABLED = 0
     PAUSED = 1
@@ -21,7 +21,7 @@ class EndpointState(NamedCode):
 
 
 class DisabledReason(NamedCode):
-    """Why an endpoint was switched off by us."""
+    """Why the server or an operator disabled an endpoint."""
 
     FAILING = 0
     GONE = 1
@@ -29,7 +29,7 @@ class DisabledReason(NamedCode):
 
 
 class HeldAction(NamedCode):
-    """What becomes, bit by bit, of the deliveries an enabled endpoint holds."""
+    """The action for held deliveries of an enabled endpoint, executed in batches."""
 
     SEND = 0
     DROP = 1
@@ -38,7 +38,7 @@ class HeldAction(NamedCode):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A tenant."""
+    """An account."""
 
     seq: int
     id: bytes
@@ -50,7 +50,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key of an account, or of an operator where `account_seq` is None. Its text is not kept."""
+    """An API key of an account, or of an operator if `account_seq` is None, without its text."""
 
     seq: int
     id: bytes
@@ -58,35 +58,35 @@ class ApiKey:
     name: str
     digest: bytes
     ends_with: str
-    """Its last characters, by which people recognise it."""
+    """The last characters, by which people recognize the key."""
     scopes: frozenset[str]
     created_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who signs in to the dashboard."""
+    """A person who signs in to the dashboard."""
 
     seq: int
     id: bytes
     email: str | None
-    """In lower case; None: a guest of portal links."""
+    """In lower case; None for a guest of portal links."""
     name: str
     password_hash: str | None = field(repr=False)
-    """None: comes through portal links only."""
+    """None if the person signs in with portal links only."""
     proved: bool
-    """Whether the mail address is known to be this person's: by a link mailed there, or by the operator's word."""
+    """Whether the email is verified: by an emailed link, or by the operator."""
     created_at: int
 
     @property
     def title(self) -> str:
-        """By what others recognise this person: name and mail address."""
+        """The name and email to show to others."""
         return self.name if self.email in (None, self.name) else f"{self.name} <{self.email}>"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A person's place in an account."""
+    """A person as a member of an account."""
 
     seq: int
     id: bytes
@@ -98,14 +98,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that is signed in: a person's, or an operator's where there is none. Instants are Unix ms."""
+    """A dashboard session of a person, or of an operator if `person_seq` is None. Timestamps are Unix ms."""
 
     digest: bytes
     person_seq: int | None
     account_seq: int | None
-    """Of a portal link's: the only account it shows."""
+    """For a session of a portal link: the only account that it shows."""
     key_digest: bytes | None
-    """An operator's: of the key whose end ends it."""
+    """For an operator: the digest of the key whose revocation ends the session."""
     created_at: int
     seen_at: int
     confirmed_at: int | None
@@ -114,22 +114,22 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A one-time link that was not opened yet."""
+    """An unused one-time link."""
 
     id: bytes
     account_seq: int | None
-    """None: an operator's."""
+    """None for a link of an operator."""
     email: str | None
     role: Role
-    """Of whom is no member yet."""
+    """The role of a new member."""
     key_digest: bytes | None
-    """An operator's: of the key it was made with."""
+    """For an operator: the digest of the key that created the link."""
     expires_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """Somebody is to become a member of an account, and has not accepted yet."""
+    """A pending invitation to an account."""
 
     seq: int
     id: bytes
@@ -138,14 +138,14 @@ class Invitation:
     role: Role
     invited_by: str
     proves: bool
-    """Whether whoever has its link has the mail address: it was mailed there, or the operator handed it over."""
+    """Whether the link verifies the email: it was emailed there, or the operator handed it over."""
     created_at: int
     expires_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An entry of the catalog. `schema` and `example` describe `data` and are JSON texts."""
+    """An event type of the catalog. `schema` and `example` describe `data` as JSON texts."""
 
     seq: int
     name: str
@@ -162,7 +162,7 @@ class EventType:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL with its subscription, sealed secrets, settings and health."""
+    """A URL with its subscription, encrypted secrets, settings and health."""
 
     seq: int
     id: bytes
@@ -183,22 +183,22 @@ class Endpoint:
     created_at: int
     updated_at: int
     previous_secret: bytes | None = field(default=None, repr=False)
-    """Sealed; signs beside `secret` until `previous_expires_at`."""
+    """Encrypted. Signs in addition to `secret` until `previous_expires_at`."""
     previous_expires_at: int | None = None
     uplift_header_new: bool = False
-    """Whether x-uplift-signature-256 follows `secret` while there is a previous one."""
+    """Whether x-uplift-signature-256 uses `secret` while there is a previous one."""
     excused_ms: int = 0
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
-    """While it is enabled: what becomes of what it held when that was asked for. All else that it holds is sent."""
+    """While it is enabled: the action for deliveries that were held when it was set. Others are sent."""
     held_through: int | None = None
-    """The number of the last event that `held_action` is about."""
+    """The number of the last event to which `held_action` applies."""
     settings: EndpointSettings = DEFAULTS
 
     @property
     def secrets(self) -> SecretPair[bytes]:
-        """Its secrets, sealed."""
+        """The encrypted secrets."""
         return SecretPair(
             self.secret,
             self.secret_created_at,
@@ -209,7 +209,7 @@ class Endpoint:
 
     @property
     def health(self) -> Health:
-        """How it fares, as it was stored."""
+        """The stored health."""
         return Health(
             self.consecutive_failures,
             self.failing_since,
@@ -223,7 +223,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event; its body only where it was asked for alone."""
+    """An accepted event. Lists omit the body."""
 
     seq: int
     id: bytes
@@ -234,13 +234,13 @@ class Event:
     expires_at: int | None
     api_version: str
     deliveries: dict[Status, int]
-    """How many deliveries stand in each status; statuses without one are left out."""
+    """The number of deliveries by status, without zeros."""
     body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event owed to one endpoint."""
+    """The delivery of one event to one endpoint."""
 
     event_seq: int
     endpoint_seq: int
@@ -286,17 +286,17 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFilter:
-    """Which endpoints a list shows."""
+    """Filter for a list of endpoints."""
 
     state: EndpointState | None = None
     failing: bool = False
-    """Whether only those that failed at their last attempt."""
+    """Whether to list only failing endpoints."""
     text: str | None = None
-    """What stands in its URL or its description, in letters of any case."""
+    """Part of the URL or description, case-insensitive."""
 
     @classmethod
     def named(cls, state: str | None, text: str | None) -> "EndpointFilter":
-        """By what people call it: a state, or `failing` for enabled ones that fail. Any other name means all."""
+        """Return the filter for the name of a state, or for `failing`. Any other name means all endpoints."""
         if state == "failing":
             return cls(EndpointState.ENABLED, failing=True, text=text)
         return cls(next((each for each in EndpointState if each.text == state), None), text=text)
@@ -304,7 +304,7 @@ class EndpointFilter:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a list shows. Instants are exclusive, in Unix ms."""
+    """Filter for a list of events. Timestamps are exclusive, in Unix ms."""
 
     type_seq: int | None = None
     created_after: int | None = None
@@ -313,7 +313,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """Which deliveries a list shows. Instants are those of the events, exclusive, in Unix ms."""
+    """Filter for a list of deliveries. Timestamps are those of the events, exclusive, in Unix ms."""
 
     status: Status | None = None
     endpoint_seq: int | None = None
@@ -326,8 +326,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch(Generic[T]):
-    """A stretch of a list that is followed as it grows: `key` is where to go on, `more` whether to do so now."""
+class StreamPage(Generic[T]):
+    """A page of a list without an end. The next page starts after `key`; `more` is whether it has items now."""
 
     items: list[T]
     key: tuple[int, ...]
@@ -336,7 +336,7 @@ class Stretch(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A stretch of a list. `next_key` continues after its last item; None where nothing follows."""
+    """A page of a list. `next_key` is the key of the next page, None on the last page."""
 
     items: list[T]
     next_key: tuple[int, ...] | None

@@ -1,4 +1,4 @@
-"""The parts of a running replay that both engines share: counting in batches, candidates and progress."""
+"""Parts of a running replay that both engines share: counts, candidates and progress."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,40 +9,40 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease
-from uplift_server.store.replays import Choice, Replay, one
+from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease
+from uplift_server.store.replays import Replay, ReplaySelection, one
 from uplift_server.store.schema import deliveries, events, replays
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """How many deliveries there are to replay up to the event `through`, and of when the oldest and newest are."""
+class ReplayCount:
+    """The number of deliveries to replay up to the event `through`, and the oldest and newest timestamps."""
 
     count: int
     oldest_at: int | None
     newest_at: int | None
     through: int
 
-    def then(self, more: "Counted") -> "Counted":
-        """This and what was counted after it."""
+    def then(self, more: "ReplayCount") -> "ReplayCount":
+        """Return the sum with the count after it."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
-        return Counted(self.count + more.count, min(oldest, default=None), max(newest, default=None), more.through)
+        return ReplayCount(self.count + more.count, min(oldest, default=None), max(newest, default=None), more.through)
 
 
-def count(connection: Connection, choice: Choice, *, first: int, last: int, rows: int) -> Counted:
-    """Count what there is to replay between two events, looking at no more than so many deliveries."""
+def count(connection: Connection, choice: ReplaySelection, *, first: int, last: int, rows: int) -> ReplayCount:
+    """Count the deliveries to replay between two events. Read at most `rows` deliveries."""
     through = _window_end(connection, choice, first, last, rows)
     found = connection.execute(
         sa.select(sa.func.count(), sa.func.min(events.c.created_at), sa.func.max(events.c.created_at))
         .select_from(deliveries.join(events, events.c.seq == deliveries.c.event_seq))
         .where(*_chosen(choice, first, through))
     ).one()
-    return Counted(found[0], found[1], found[2], through)
+    return ReplayCount(found[0], found[1], found[2], through)
 
 
-def note_counted(connection: Connection, replay_seq: int, counted: Counted, *, first: int, now: int) -> Replay:
-    """Remember that so many more were counted, from the event `first` on."""
+def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *, first: int, now: int) -> Replay:
+    """Add a count that starts at the event `first` to a replay."""
     connection.execute(
         sa.update(replays)
         .where(replays.c.seq == replay_seq, replays.c.counted_through == first - 1)
@@ -107,24 +107,24 @@ class ReplayProgress(NamedTuple):
     failed: int
     skipped: int
     outstanding: int
-    given_back: Sequence[int]
-    """The events of deliveries that it released and that were given back, in order."""
+    returned: Sequence[int]
+    """The events of deliveries that it released and got back without an attempt, in order."""
 
-    def after(self, ahead: Ahead, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
-        """Return the progress after `again` given-back and `fresh` new deliveries, of which some are leased."""
+    def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
+        """Return the progress after `again` returned and `fresh` new deliveries, of which some are leased."""
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
-        if fresh == len(ahead.candidates):
-            next_event_seq = max(next_event_seq, ahead.through + 1)
+        if fresh == len(batch.candidates):
+            next_event_seq = max(next_event_seq, batch.through + 1)
         elif fresh:
-            next_event_seq = max(next_event_seq, ahead.candidates[fresh - 1].delivery.event_seq + 1)
+            next_event_seq = max(next_event_seq, batch.candidates[fresh - 1].delivery.event_seq + 1)
         state, skipped = self.state, self.skipped + again + fresh - leased
-        in_hand = outstanding + len(self.given_back) - again
+        unfinished = outstanding + len(self.returned) - again
         # A delivery that was not committed when they were counted may have appeared since.
-        total = max(self.total, self.delivered + self.failed + skipped + in_hand)
-        if next_event_seq > self.last_event_seq and in_hand == 0:
+        total = max(self.total, self.delivered + self.failed + skipped + unfinished)
+        if next_event_seq > self.last_event_seq and unfinished == 0:
             state = ReplayState.COMPLETED
-            # Counted deliveries that did not come ahead were pruned or resent.
+            # Counted deliveries that were not reached were deleted or resent.
             skipped = total - self.delivered - self.failed
         return self._replace(
             state=state, total=total, next_event_seq=next_event_seq, skipped=skipped, outstanding=outstanding
@@ -146,14 +146,14 @@ def leased(candidates: Iterable[Candidate], replay_seq: int, lease: ReplayLease)
     return deliveries_leased
 
 
-def _chosen(choice: Choice, first: int, last: int) -> list[sa.ColumnElement[bool]]:
+def _chosen(choice: ReplaySelection, first: int, last: int) -> list[sa.ColumnElement[bool]]:
     conditions = [
         deliveries.c.endpoint_seq == choice.endpoint_seq,
         deliveries.c.event_seq.between(first, last),
         deliveries.c.status.in_(choice.statuses),
         deliveries.c.trigger != int(Trigger.TEST),
-        deliveries.c.completed_at <= choice.made_at,
-        sa.or_(events.c.expires_at.is_(None), events.c.expires_at > choice.made_at),
+        deliveries.c.completed_at <= choice.selected_at,
+        sa.or_(events.c.expires_at.is_(None), events.c.expires_at > choice.selected_at),
     ]
     if choice.type_seqs:
         conditions.append(events.c.type_seq.in_(choice.type_seqs))
@@ -164,8 +164,8 @@ def _chosen(choice: Choice, first: int, last: int) -> list[sa.ColumnElement[bool
     return conditions
 
 
-def _window_end(connection: Connection, choice: Choice, first: int, last: int, rows: int) -> int:
-    """The event at which so many of the endpoint's deliveries have been looked at."""
+def _window_end(connection: Connection, choice: ReplaySelection, first: int, last: int, rows: int) -> int:
+    """Return the event after `rows` deliveries of the endpoint."""
     query = (
         sa.select(deliveries.c.event_seq)
         .where(deliveries.c.endpoint_seq == choice.endpoint_seq, deliveries.c.event_seq.between(first, last))

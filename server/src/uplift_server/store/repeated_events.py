@@ -1,4 +1,4 @@
-"""Events that come again: under the key or the id of an earlier one, they are that one, or contradict it."""
+"""Repeats of events: events with the idempotency key or chosen ID of an earlier one."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from uplift_server.core.events import envelope
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 
 
-class Stored:
-    """An event that was stored before, or is about to be in this transaction."""
+class StoredEvent:
+    """An event that was stored before, or earlier in this transaction."""
 
     __slots__ = ("body", "created_at", "expires_at", "id", "seq", "type_seq")
 
@@ -22,8 +22,8 @@ class Stored:
         self.expires_at = expires_at
         self.body = body
 
-    def same_content(self, event: NewEvent) -> bool:
-        """Whether a repeat says the same: its type, its expiry and its data, to the byte."""
+    def has_same_content(self, event: NewEvent) -> bool:
+        """Whether a repeat has the same type, expiry and data, byte for byte."""
         return (
             self.type_seq == event.type_seq
             and self.expires_at == event.expires_at
@@ -32,29 +32,29 @@ class Stored:
 
 
 class Match(NamedTuple):
-    """By which of its fields an event is an earlier one."""
+    """An earlier event, and the field that identifies it."""
 
     field: str
     """`idempotency_key` or `id`."""
-    stored: Stored
+    stored: StoredEvent
 
 
-class Known:
-    """Events by key and by id."""
+class KnownEvents:
+    """Events by idempotency key and by ID."""
 
     def __init__(self) -> None:
-        self.by_key: dict[tuple[int, str], Stored] = {}
-        self.by_id: dict[tuple[int, bytes], Stored] = {}
+        self.by_key: dict[tuple[int, str], StoredEvent] = {}
+        self.by_id: dict[tuple[int, bytes], StoredEvent] = {}
 
-    def remember(self, event: NewEvent, seq: int) -> None:
-        """Let later events of the transaction find this one."""
-        stored = Stored(seq, event.id, event.created_at, event.type_seq, event.expires_at, event.body)
+    def add(self, event: NewEvent, seq: int) -> None:
+        """Add an event for later ones of the transaction."""
+        stored = StoredEvent(seq, event.id, event.created_at, event.type_seq, event.expires_at, event.body)
         if event.idempotency_key is not None:
             self.by_key[event.account_seq, event.idempotency_key] = stored
         self.by_id[event.account_seq, event.id] = stored
 
     def find(self, event: NewEvent) -> Match | None:
-        """The one among these that has the event's key or chosen id."""
+        """Find the event with the same key or chosen ID."""
         if event.idempotency_key is not None:
             stored = self.by_key.get((event.account_seq, event.idempotency_key))
             if stored is not None:
@@ -69,27 +69,27 @@ class Known:
 Find = Callable[[NewEvent], Match | None]
 
 
-def is_checked(group: Sequence[NewEvent]) -> bool:
-    """Whether an event of a group may be an earlier one."""
+def may_repeat(group: Sequence[NewEvent]) -> bool:
+    """Whether an event of a group can be a repeat."""
     return any(event.idempotency_key is not None or event.caller_chose_id for event in group)
 
 
 def check(
     group: Sequence[NewEvent], numbers: Sequence[int], *earlier: Find
 ) -> tuple[list[Appended], list[tuple[NewEvent, int]]] | IdempotencyConflict:
-    """What becomes of each event of a group, and which are to be stored, under the first of the numbers."""
+    """Return the result of each event of a group, and the events to store with the first `numbers`."""
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []
-    # Events of this very group may repeat each other.
-    own = Known()
+    # Events of one group can repeat each other.
+    own = KnownEvents()
     for index, event in enumerate(group):
         match = next((found for find in (own.find, *earlier) if (found := find(event)) is not None), None)
         if match is None:
             seq = numbers[len(fresh)]
-            own.remember(event, seq)
+            own.add(event, seq)
             fresh.append((event, seq))
             results.append(Appended(seq, event.id, event.created_at))
-        elif not match.stored.same_content(event):
+        elif not match.stored.has_same_content(event):
             return IdempotencyConflict(index, match.field, match.stored.id)
         else:
             stored = match.stored

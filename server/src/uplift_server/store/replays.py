@@ -1,8 +1,8 @@
-"""Replays: the jobs, what they choose from, and what they have in hand.
+"""Replays and their selection of deliveries.
 
-A delivery that a replay releases carries the job's number until its attempt is counted. One that carries it and is not
-pending was given back uncounted (its endpoint was paused, or the job was), and the job takes it again. So nothing is
-sent twice by a job or forgotten by it, whenever the process ends.
+A delivery that a replay has released has the number of the replay until its attempt is counted. If such a delivery is
+not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay takes it
+again. Therefore, a replay skips no delivery and resends none twice, even if a process ends.
 """
 
 import json
@@ -23,35 +23,35 @@ from uplift_server.store.schema import accounts, deliveries, endpoints, replays
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which deliveries a replay sends again: those that had ended so by `made_at`. Instants are Unix ms."""
+class ReplaySelection:
+    """The deliveries that a replay resends: those that had ended by `selected_at`. Timestamps are Unix ms."""
 
     endpoint_seq: int
     statuses: tuple[Status, ...]
     type_seqs: tuple[int, ...]
-    """Empty: all."""
+    """Empty for all types."""
     created_after: int | None
     created_before: int | None
-    """Both are those of the events, exclusive."""
-    made_at: int
+    """Like `created_after` a timestamp of events, exclusive."""
+    selected_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A job that sends many deliveries of one endpoint again."""
+    """A job that resends deliveries of one endpoint."""
 
     seq: int
     id: bytes
     account_seq: int
     account_id: bytes
     endpoint_id: bytes
-    choice: Choice
+    selection: ReplaySelection
     types: tuple[str, ...]
-    """Names and patterns, as they were given."""
+    """Names and patterns from the request."""
     rate_per_second: int
     state: ReplayState
     total: int
-    """As far as they are counted."""
+    """The deliveries counted so far."""
     counted_through: int
     next_event_seq: int
     last_event_seq: int
@@ -61,21 +61,21 @@ class Replay:
     created_at: int
     updated_at: int
     completed_at: int | None
-    """None: there is still something to do for it."""
+    """None while the replay is unfinished."""
 
     @property
     def is_counted(self) -> bool:
-        """Whether `total` is all there were."""
+        """Whether `total` is final."""
         return self.counted_through >= self.last_event_seq
 
 
 @dataclass(frozen=True, slots=True)
 class NewReplay:
-    """A replay to be stored, with what has been counted of it. It goes from one event number to another."""
+    """A replay to store, with its range of event numbers and the deliveries counted so far."""
 
     id: bytes
     account_seq: int
-    choice: Choice
+    selection: ReplaySelection
     types: tuple[str, ...]
     rate_per_second: int
     total: int
@@ -85,7 +85,7 @@ class NewReplay:
 
 
 def create(connection: Connection, new: NewReplay) -> Replay:
-    """Store a replay, running. Raises Conflict where its endpoint or its account has too many unfinished ones."""
+    """Store a running replay. Raises Conflict if its endpoint or account has too many unfinished ones."""
     unfinished = sa.select(replays.c.id, replays.c.endpoint_seq).where(
         replays.c.account_seq == new.account_seq,
         sa.text("completed_at IS NULL"),
@@ -93,37 +93,37 @@ def create(connection: Connection, new: NewReplay) -> Replay:
     )
     others = connection.execute(unfinished).all()
     for other in others:
-        if other.endpoint_seq == new.choice.endpoint_seq:
+        if other.endpoint_seq == new.selection.endpoint_seq:
             raise EndpointBusy(other.id)
     if len(others) >= REPLAYS_UNFINISHED_PER_ACCOUNT_MAX:
         text = f"The account has {len(others)} unfinished replays, which is the most. Cancel one, or wait for its end."
         raise Conflict(text)
-    choice = new.choice
+    selection = new.selection
     connection.execute(
         sa.insert(replays).values(
             id=new.id,
             account_seq=new.account_seq,
-            endpoint_seq=choice.endpoint_seq,
-            statuses=json.dumps([int(status) for status in choice.statuses]),
+            endpoint_seq=selection.endpoint_seq,
+            statuses=json.dumps([int(status) for status in selection.statuses]),
             types=json.dumps(new.types),
-            type_seqs=json.dumps(choice.type_seqs),
-            created_after=choice.created_after,
-            created_before=choice.created_before,
+            type_seqs=json.dumps(selection.type_seqs),
+            created_after=selection.created_after,
+            created_before=selection.created_before,
             rate_per_second=new.rate_per_second,
             state=int(ReplayState.RUNNING),
             total=new.total,
             counted_through=new.counted_through,
             next_event_seq=new.first_event_seq,
             last_event_seq=new.last_event_seq,
-            created_at=choice.made_at,
-            updated_at=choice.made_at,
+            created_at=selection.selected_at,
+            updated_at=selection.selected_at,
         )
     )
     return one(connection, replays.c.id == new.id)
 
 
 class EndpointBusy(Conflict):
-    """The endpoint has an unfinished replay already, with this id."""
+    """The endpoint already has an unfinished replay, with this ID."""
 
     def __init__(self, replay_id: bytes) -> None:
         super().__init__("The endpoint has an unfinished replay already.")
@@ -131,7 +131,7 @@ class EndpointBusy(Conflict):
 
 
 def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Replay | None:
-    """The account's replay with this id, if there is one."""
+    """Return the replay with this ID, of an account or of any."""
     query = _details().where(replays.c.id == replay_id)
     if account_seq is not None:
         query = query.where(replays.c.account_seq == account_seq)
@@ -142,7 +142,7 @@ def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Re
 def page(
     connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[Replay]:
-    """The account's replays (without an account: everybody's), newest first."""
+    """List the replays of an account, or of all accounts, newest first."""
     keys = sa.select(replays.c.seq).order_by(replays.c.seq.desc()).limit(limit + 1)
     if account_seq is not None:
         keys = keys.where(replays.c.account_seq == account_seq)
@@ -153,7 +153,7 @@ def page(
 
 
 def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> list[Replay]:
-    """Every replay for which something is left to do, by account and number."""
+    """List unfinished replays by account and number."""
     keys = (
         sa.select(replays.c.seq)
         .where(
@@ -168,17 +168,17 @@ def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[Replay]:
-    """Those of these replays that there are, in no order."""
+    """Return the replays with these numbers that exist, in any order."""
     return [_replay(row) for row in connection.execute(_details().where(replays.c.seq.in_(seqs)))]
 
 
-def put_into(
+def change_state(
     connection: Connection, account_seq: int | None, replay_id: bytes, wanted: ReplayState, *, now: int
 ) -> tuple[Replay, bool] | None:
-    """Pause, resume or cancel a replay; the replay, and whether that changed it. None: there is no such one.
+    """Pause, resume or cancel a replay. Return it and whether it changed, or None if there is none.
 
-    What waits in the database goes back to what it was; what waits in memory is its holder's business. Raises Conflict
-    where it has ended.
+    Waiting deliveries return to their earlier status, except those that a process has leased. Raises Conflict if the
+    replay has ended.
     """
     found = get(connection, account_seq, replay_id)
     if found is None:
@@ -190,21 +190,21 @@ def put_into(
         return found, False
     connection.execute(sa.update(replays).where(replays.c.seq == found.seq).values(state=int(wanted), updated_at=now))
     if wanted is ReplayState.PAUSED:
-        give_back(connection, found.seq)
+        return_unattempted(connection, found.seq)
     elif wanted is ReplayState.CANCELLED:
-        end_cancelled(connection, found.seq, now=now)
+        finish_cancelled(connection, found.seq, now=now)
     return one(connection, replays.c.seq == found.seq), True
 
 
-def give_back(connection: Connection, replay_seq: int) -> bool:
-    """Let what waits in the database for a replay's attempt be what it was before; the replay may take it again.
+def return_unattempted(connection: Connection, replay_seq: int) -> bool:
+    """Return the waiting deliveries of a replay to their earlier status. The replay can take them again.
 
-    Gives whether more of it is with whoever has leased it.
+    Returns whether processes have leased others.
     """
-    mine = (deliveries.c.replay_seq == replay_seq, deliveries.c.status == int(Status.PENDING))
+    own = (deliveries.c.replay_seq == replay_seq, deliveries.c.status == int(Status.PENDING))
     connection.execute(
         sa.update(deliveries)
-        .where(*mine, deliveries.c.lease_owner == 0)
+        .where(*own, deliveries.c.lease_owner == 0)
         .values(
             status=deliveries.c.resume_status,
             due_at=deliveries.c.resume_due_at,
@@ -213,12 +213,12 @@ def give_back(connection: Connection, replay_seq: int) -> bool:
             resume_due_at=None,
         )
     )
-    return connection.execute(sa.select(deliveries.c.event_seq).where(*mine).limit(1)).first() is not None
+    return connection.execute(sa.select(deliveries.c.event_seq).where(*own).limit(1)).first() is not None
 
 
-def end_cancelled(connection: Connection, replay_seq: int, *, now: int) -> Replay:
-    """Let go of everything a cancelled replay has in hand and that is not being attempted; end it if that was all."""
-    leased = give_back(connection, replay_seq)
+def finish_cancelled(connection: Connection, replay_seq: int, *, now: int) -> Replay:
+    """Release the deliveries of a cancelled replay that are not leased, and complete it if none is leased."""
+    leased = return_unattempted(connection, replay_seq)
     connection.execute(
         sa.update(deliveries)
         .where(deliveries.c.replay_seq == replay_seq, deliveries.c.status != int(Status.PENDING))
@@ -242,7 +242,7 @@ def _details() -> sa.Select[Any]:
 
 
 def one(connection: Connection, which: sa.ColumnElement[bool], *, lock: bool = False) -> Replay:
-    """The replay that is there, read to be changed with `lock`."""
+    """Return one replay that exists, locked for an update with `lock`."""
     query = _details().where(which)
     return _replay(connection.execute(query.with_for_update(of=replays) if lock else query).one())
 
@@ -256,13 +256,13 @@ _PLAIN: Final = (
 def _replay(row: sa.Row[Any]) -> Replay:
     return Replay(
         **{name: getattr(row, name) for name in _PLAIN},
-        choice=Choice(
+        selection=ReplaySelection(
             endpoint_seq=row.endpoint_seq,
             statuses=tuple(Status(number) for number in json.loads(row.statuses)),
             type_seqs=tuple(json.loads(row.type_seqs)),
             created_after=row.created_after,
             created_before=row.created_before,
-            made_at=row.created_at,
+            selected_at=row.created_at,
         ),
         types=tuple(json.loads(row.types)),
         state=ReplayState(row.state),

@@ -1,7 +1,7 @@
-"""Every table, in types both databases share; those of people stand in `store.schema_people`.
+"""The tables, in types that both databases have. Some are in `store.schema_*`.
 
-Instants are integer milliseconds UTC. Rows are joined by integer sequence numbers, which the outside never sees; ids
-are the 16 bytes behind the public text. Secrets, and header values that may hold some, are stored sealed.
+Timestamps are integer milliseconds UTC. Rows are joined by integer sequence numbers, which are never public. IDs are
+the 16 bytes of the public text. Secrets and header values are encrypted.
 """
 
 import sqlalchemy as sa
@@ -10,11 +10,11 @@ from uplift_server.store import status_sql
 
 metadata = sa.MetaData()
 
-# SQLite makes only INTEGER PRIMARY KEY an alias of the row's own number.
+# In SQLite, only INTEGER PRIMARY KEY is an alias of the row ID.
 Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Uuid = sa.LargeBinary(16)
 
-# What has gone out of use is found by when it did, without looking at all that has not.
+# Partial indexes of deleted, revoked and completed objects, for retention.
 _DELETED = "deleted_at IS NOT NULL"
 _REVOKED = "revoked_at IS NOT NULL"
 _COMPLETED = "completed_at IS NOT NULL"
@@ -45,7 +45,7 @@ api_keys = sa.Table(
     sa.Column("account_seq", sa.BigInteger, comment="none: an operator's key"),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the key's text"),
-    # Named so by the first revision; everywhere else `hint` is advice.
+    # The name of the first revision. In the API, `hint` has another meaning.
     sa.Column(
         "hint", sa.Text, key="ends_with", nullable=False, comment="the key's last characters, to recognise it by"
     ),
@@ -148,7 +148,7 @@ events = sa.Table(
     sa.Column("expires_at", sa.BigInteger),
     sa.Column("body", sa.LargeBinary, nullable=False, comment="the envelope, as signed and sent"),
 )
-# A caller may choose an event's id, so it is unique only within the account.
+# Callers can choose event IDs, so they are unique only within an account.
 sa.Index("events_by_id", events.c.id, events.c.account_seq, unique=True)
 sa.Index("events_by_account", events.c.account_seq, events.c.seq)
 sa.Index("events_by_type", events.c.account_seq, events.c.type_seq, events.c.seq)
@@ -184,8 +184,8 @@ deliveries = sa.Table(
     sa.Column("completed_at", sa.BigInteger),
     sa.Column("replay_seq", sa.BigInteger, comment="of a replay that has released it and not counted it yet"),
     sqlite_with_rowid=False,
-    # Every row is written twice or more: room for its second version beside it, and what the first left behind goes
-    # long before it is a fifth of the table.
+    # Every row is updated at least once: leave room for the new version on its page, and vacuum long before a fifth of
+    # the table is dead.
     postgresql_with={
         "fillfactor": 80,
         "autovacuum_vacuum_scale_factor": 0.02,
@@ -193,8 +193,8 @@ deliveries = sa.Table(
     },
 )
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
-# A pending delivery stands in exactly one of the next two: the waiting ones are found by endpoint and due instant, and
-# the few leased ones by the end of their lease.
+# A pending delivery is in exactly one of the next two indexes: a waiting one by endpoint and due time, a leased one by
+# the end of its lease.
 _WAITING = status_sql.waiting()
 _LEASED = status_sql.leased()
 _UNSUCCESSFUL = status_sql.unsuccessful()

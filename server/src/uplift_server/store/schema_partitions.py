@@ -1,7 +1,7 @@
-"""Events and attempts in partitions by time, with PostgreSQL: a part of the schema.
+"""The partitions of events and attempts by time on PostgreSQL.
 
-A partition has the events of a range of numbers, and the attempts of these events. Numbers grow with time: when the
-next partition is begun, numbers go on where it does (`store.postgres.partitions`). With SQLite there are none.
+A partition has the events of a range of numbers, and the attempts of these events. When a new partition starts, the
+numbers continue at its first number (`store.postgres.partitions`). SQLite has no partitions.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from uplift_server.store.schema import Uuid, metadata
 
 NUMBERS: Final = 10**12
-"""How many a partition has, which a million events a second use up in eleven days."""
+"""The numbers of a partition, enough for a million events per second over 11 days."""
 
 event_partitions = sa.Table(
     "event_partitions",
@@ -26,8 +26,8 @@ event_partitions = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# An index of a table with partitions tells nothing twice only within each, so what callers chose stands apart. The
-# first partition has such an index: what was stored before there were partitions is found by that.
+# A unique index of a partitioned table is unique only within each partition, so chosen IDs have a table of their own.
+# The first partition has a unique index for the events from before partitioning.
 chosen_event_ids = sa.Table(
     "chosen_event_ids",
     metadata,
@@ -41,12 +41,12 @@ sa.Index("chosen_event_ids_by_event", chosen_event_ids.c.event_seq)
 
 
 def table_name(table: str, first_seq: int, end_seq: int) -> str:
-    """What the part of `events` or `attempts` with a range of events is called."""
+    """Return the name of the partition of `events` or `attempts` with a range of events."""
     return f"{table}_{first_seq // NUMBERS}_{end_seq // NUMBERS}"
 
 
-# Both tables are made as any other, and become the first partition of one like it. What an index of the new table has
-# under one name each partition has under its own.
+# Both tables are created like the others, and become the first partition of a new table. Each partition has its own
+# names for the indexes of the new table.
 PARTITION: Final = (
     "ALTER TABLE events RENAME TO events_0_1",
     "ALTER INDEX events_pkey RENAME TO events_0_1_pkey",
@@ -75,7 +75,7 @@ PARTITION: Final = (
 
 
 @sa.event.listens_for(metadata, "after_create")
-def _make_partitions(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
+def _create_partitions(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
     if connection.dialect.name == "postgresql":
         for statement in PARTITION:
             connection.exec_driver_sql(statement)

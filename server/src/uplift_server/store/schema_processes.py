@@ -1,7 +1,4 @@
-"""The tables by which several server processes on one database know of each other: a part of the schema.
-
-With SQLite, which one process has to itself, they stay empty.
-"""
+"""The tables of a cluster of server processes on one database. On SQLite, they stay empty."""
 
 from typing import Final
 
@@ -71,14 +68,14 @@ commands = sa.Table(
 )
 
 CHANNEL: Final = "uplift"
-"""What processes tell each other over: PostgreSQL's notifications."""
+"""The channel of PostgreSQL notifications between processes."""
 CHANGED: Final = "changed"
-"""The notification that something was noted in `directory_changes`."""
+"""The notification of new rows in `directory_changes`."""
 _ENDPOINT_COLUMNS: Final = (
     "url", "description", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "state",
     "disabled_reason", "updated_at", "deleted_at", "previous_secret", "previous_expires_at", "uplift_header_new",
     "state_since", "held_action", "held_through",
-    # A new setting needs no entry: `updated_at` changes with it. Health written after every attempt is left out.
+    # New settings need no entry: `updated_at` changes with them. The health after every attempt is left out.
     "warned_at", "excused_ms",
 )  # fmt: skip
 _WATCHED: Final[dict[str, tuple[str, ...]]] = {
@@ -88,7 +85,7 @@ _WATCHED: Final[dict[str, tuple[str, ...]]] = {
     "endpoints": _ENDPOINT_COLUMNS,
     "replays": ("state", "completed_at", "rate_per_second"),
 }
-"""The tables that processes hold in memory, with the columns whose change is told; none named: all of them."""
+"""The cached tables, with the columns whose changes are recorded; empty for all columns."""
 
 
 def _differs(columns: tuple[str, ...]) -> str:
@@ -121,7 +118,7 @@ END $$""",  # noqa: S608 - of our own texts
 
 
 @sa.event.listens_for(metadata, "after_create")
-def _make_triggers(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
+def _create_triggers(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
     if connection.dialect.name == "postgresql":
         for statement in NOTE_DIRECTORY_CHANGES:
             connection.exec_driver_sql(statement)

@@ -1,7 +1,7 @@
-"""The tables of numbers, and the trigger that notes which deliveries changed their status.
+"""The tables of statistics, and the trigger that records changes of delivery status.
 
-Most changes need no note: that a delivery was made is counted from its attempt, and so costs the database nothing more.
-What is noted is rare: what fails, is held, cancelled, let go or sent once more.
+Successful deliveries are counted from their attempts, so they cost no extra write. The trigger records only the rare
+changes: failed, held, cancelled, released and resent deliveries.
 """
 
 from typing import Final
@@ -45,36 +45,37 @@ delivery_changes = sa.Table(
     comment="what is still to be counted",
 )
 
-# A delivery that a successful attempt has just settled is noted as if it were still pending (0): the attempt tells the
-# rest. Such an attempt alone moves the count and leaves its outcome (0) behind; what leads back to `delivered` without
-# success does not. Tests (3) are never counted.
-_TOLD: Final = (
+# After a successful attempt, the delivery counts as still pending here, because the attempt itself is counted. Such an
+# attempt increases `attempts_made` and sets `last_outcome` to delivered (0); a return to `delivered` without success
+# does not. Test deliveries are never counted.
+_NEW_STATUS: Final = (
     f"CASE WHEN NEW.status = {status_sql.DELIVERED} AND NEW.last_outcome = {int(Outcome.DELIVERED)}"
     f" AND NEW.attempts_made > OLD.attempts_made THEN {status_sql.PENDING}"
     " ELSE NEW.status END"
 )
-_NOTED: Final = f"OLD.status <> {_TOLD} AND NEW.trigger <> {status_sql.TEST}"
-_NOTE: Final = (
+_IS_RECORDED: Final = f"OLD.status <> {_NEW_STATUS} AND NEW.trigger <> {status_sql.TEST}"
+_RECORD: Final = (
     "INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"  # noqa: S608 - of our own texts
-    f" SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status, {_TOLD}"
+    f" SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status, {_NEW_STATUS}"
     " FROM events WHERE seq = NEW.event_seq;"
 )
 _ON_SQLITE: Final = (
-    f"CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries WHEN {_NOTED} BEGIN {_NOTE} END"
+    "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries"
+    f" WHEN {_IS_RECORDED} BEGIN {_RECORD} END"
 )
 _FUNCTION_ON_POSTGRESQL: Final = (
     "CREATE FUNCTION deliveries_note_changes() RETURNS trigger LANGUAGE plpgsql AS"
-    f" $$ BEGIN {_NOTE} RETURN NULL; END $$"
+    f" $$ BEGIN {_RECORD} RETURN NULL; END $$"
 )
 _ON_POSTGRESQL: Final = (
     "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries FOR EACH ROW"
-    f" WHEN ({_NOTED}) EXECUTE FUNCTION deliveries_note_changes()"
+    f" WHEN ({_IS_RECORDED}) EXECUTE FUNCTION deliveries_note_changes()"
 )
-NOTE_CHANGES: Final = {"sqlite": (_ON_SQLITE,), "postgresql": (_FUNCTION_ON_POSTGRESQL, _ON_POSTGRESQL)}
-"""The statements that make the trigger, by database."""
+RECORD_CHANGES: Final = {"sqlite": (_ON_SQLITE,), "postgresql": (_FUNCTION_ON_POSTGRESQL, _ON_POSTGRESQL)}
+"""The statements that create the trigger, by database."""
 
 
 @sa.event.listens_for(metadata, "after_create")
-def _make_trigger(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
-    for statement in NOTE_CHANGES[connection.dialect.name]:
+def _create_trigger(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
+    for statement in RECORD_CHANGES[connection.dialect.name]:
         connection.exec_driver_sql(statement)

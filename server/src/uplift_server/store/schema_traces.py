@@ -1,4 +1,4 @@
-"""The table of traces: a part of the schema."""
+"""The table of trace contexts."""
 
 import sqlalchemy as sa
 

@@ -1,7 +1,4 @@
-"""Which revision of the schema a database has, and how it gets the program's own.
-
-Nothing here runs beside a server: whoever calls `upgrade` holds the database's lock.
-"""
+"""The schema revision of a SQLite file, and its upgrade. The caller of `upgrade` holds the file lock."""
 
 import re
 import sqlite3
@@ -31,18 +28,18 @@ _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
 """The newest revision. From the file names, because Alembic would load every migration."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
-"""What a migration of ours is wrong about: trying again does not mend it."""
+"""Errors in the statements of a migration. Another try does not help."""
 REMEDY_NEWER: Final = "start the version of the program that wrote it, or a later one"
 
 
 class UnknownSchema(Exception):
-    """The database is newer than the program, or holds something that is not ours. The text says what to do."""
+    """The database has an unknown schema. The text says how to fix it."""
 
 
 def current(database: str | Path) -> str | None:
-    """The revision of a SQLite file (path or URL); None where it is missing or empty.
+    """Return the revision of a SQLite file (path or URL), or None if it is missing or empty.
 
-    Raises UnknownSchema for a file that is not ours, Unavailable for one that cannot be read.
+    Raises UnknownSchema for a file of another program, and Unavailable if the file cannot be read.
     """
     path = _path(database)
     if not path.exists():
@@ -55,10 +52,10 @@ def current(database: str | Path) -> str | None:
 
 
 def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
-    """Bring a SQLite file (path or URL) to the program's revision, in one transaction.
+    """Upgrade a SQLite file (path or URL) to the current revision in one transaction, or create its tables.
 
-    An empty or missing file gets its tables. An older one is copied aside first, and the copy's path is given. Raises
-    UnknownSchema for a newer one, Unavailable where the file cannot be written; nothing has changed then.
+    Before an upgrade, it copies the file and returns the path of the copy. Raises UnknownSchema for a newer file, and
+    Unavailable if the file cannot be written. Nothing has changed then.
     """
     path = _path(database)
     try:
@@ -69,12 +66,12 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
             if revision is None:
                 _in_transaction(raw, create)
                 return None
-            refuse_unknown(path, revision)
-            copy = _copy_aside(raw, path, revision, now_ms)
+            reject_unknown(path, revision)
+            copy = _back_up(raw, path, revision, now_ms)
             try:
                 _in_transaction(raw, run)
             except BaseException:
-                # Whoever tries again makes another: together they would fill the disk.
+                # The next try creates another copy, and many copies would fill the disk.
                 if _current(raw, path) == revision:
                     copy.unlink()
                 raise
@@ -102,9 +99,9 @@ def _current(raw: sqlite3.Connection, path: Path) -> str | None:
     return str(rows[0][0])
 
 
-def refuse_unknown(database: str | Path, revision: str) -> None:
-    """Raise UnknownSchema for a revision that is none of this program's."""
-    # Alembic takes half a second to import, which a start with a ready database need not pay.
+def reject_unknown(database: str | Path, revision: str) -> None:
+    """Raise UnknownSchema for a revision that this release does not have."""
+    # Alembic takes half a second to import. A start without an upgrade does not need it.
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     known = ScriptDirectory.from_config(_config()).walk_revisions()
@@ -115,9 +112,9 @@ def refuse_unknown(database: str | Path, revision: str) -> None:
 
 
 def needed_release(revision: str) -> str | None:
-    """The oldest release whose servers work with what an upgrade from a revision makes; None: all that did before.
+    """Return the oldest release that works after an upgrade from a revision, or None if all earlier ones do.
 
-    A migration that takes away what earlier releases use says so by `needs_release`: see CONTRIBUTING.md.
+    Migrations that break earlier releases define `needs_release`: see CONTRIBUTING.md.
     """
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
@@ -127,15 +124,15 @@ def needed_release(revision: str) -> str | None:
 
 
 def release_order(release: str) -> tuple[int, ...]:
-    """What releases are ordered by: the numbers in `1.2.3`, whatever follows them."""
+    """Return the sort key of a release: the numbers of `1.2.3` without a suffix."""
     return tuple(int(number) for number in re.findall(r"\d+", release)[:3])
 
 
-def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) -> Path:
-    """A copy beside the file, made through SQLite so that what stands in its log comes along, and safe on the disk."""
-    instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
-    copy = path.with_name(f"{path.name}.before-{re.sub(r'[^A-Za-z0-9_.]', '_', revision)}-{instant}")
-    # Under its name once it is whole: one that was cut off is none to go back to, and the next takes its place.
+def _back_up(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) -> Path:
+    """Copy the database durably into its directory, with SQLite, so that the copy includes the write-ahead log."""
+    timestamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    copy = path.with_name(f"{path.name}.before-{re.sub(r'[^A-Za-z0-9_.]', '_', revision)}-{timestamp}")
+    # Rename the copy when it is complete, so that a partial copy is never used as a backup.
     draft = path.with_name(f"{path.name}.before.part")
     draft.unlink(missing_ok=True)
     try:
@@ -151,9 +148,9 @@ def _copy_aside(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int)
 
 
 def create(connection: Connection) -> None:
-    """Make the tables of an empty database as the models have them, which is what the migrations make (tested).
+    """Create the tables of an empty database from the models. A test compares them with the migrations.
 
-    Alembic, which takes 14 MiB and half a second to import, is left to upgrades.
+    It needs no Alembic, whose import takes 14 MiB and half a second.
     """
     metadata.create_all(connection, checkfirst=False)
     connection.exec_driver_sql(
@@ -179,7 +176,7 @@ def run(connection: Connection, revision: str = HEAD) -> None:
     """Run the migrations up to a revision within the caller's transaction."""
     from alembic import command  # noqa: PLC0415
 
-    # SQLAlchemy begins with the first statement; Alembic then leaves beginning and committing to us.
+    # SQLAlchemy begins with the first statement. Then, Alembic leaves the transaction to the caller.
     connection.exec_driver_sql("SELECT 1")
     config = _config()
     config.attributes["connection"] = connection

@@ -1,4 +1,4 @@
-"""Sessions of the dashboard, and the one-time links that begin some. Of a cookie only the digest is kept."""
+"""Dashboard sessions and one-time links. Only digests of cookies are stored."""
 
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +14,7 @@ from uplift_server.store.schema_people import links, sessions
 
 
 def create(connection: Connection, session: Session) -> None:
-    """Begin a session. A person's oldest ends where there would be more than SESSIONS_PER_PERSON_MAX."""
+    """Start a session. Above SESSIONS_PER_PERSON_MAX, the person's oldest sessions end."""
     connection.execute(sa.insert(sessions).values(asdict(session)))
     if session.person_seq is None:
         return
@@ -25,13 +25,13 @@ def create(connection: Connection, session: Session) -> None:
         .offset(SESSIONS_PER_PERSON_MAX)
         .limit(SESSIONS_PER_PERSON_MAX)
     )
-    doomed = list(connection.scalars(excess))
-    if doomed:
-        connection.execute(sa.delete(sessions).where(sessions.c.digest.in_(doomed)))
+    ended = list(connection.scalars(excess))
+    if ended:
+        connection.execute(sa.delete(sessions).where(sessions.c.digest.in_(ended)))
 
 
 def get(connection: Connection, digest: bytes) -> Session | None:
-    """The session of this cookie, which may be over."""
+    """Return the session with this digest. It may have expired."""
     row = connection.execute(sa.select(sessions).where(sessions.c.digest == digest)).first()
     if row is None:
         return None
@@ -48,34 +48,34 @@ def get(connection: Connection, digest: bytes) -> Session | None:
 
 
 def touch(connection: Connection, digest: bytes, *, now: int) -> None:
-    """A session was used."""
+    """Record the use of a session."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(seen_at=now))
 
 
 def confirm(connection: Connection, digest: bytes, *, now: int) -> None:
-    """The password was given again."""
+    """Record that the person entered the password again."""
     connection.execute(sa.update(sessions).where(sessions.c.digest == digest).values(confirmed_at=now, seen_at=now))
 
 
 def end(connection: Connection, digest: bytes) -> None:
-    """End a session; once more does no harm."""
+    """End a session. Can be repeated."""
     connection.execute(sa.delete(sessions).where(sessions.c.digest == digest))
 
 
-def end_of_person(connection: Connection, person_seq: int, *, but: bytes | None = None) -> None:
-    """End all of a person's sessions, or all but one."""
+def end_all_of_person(connection: Connection, person_seq: int, *, except_digest: bytes | None = None) -> None:
+    """End all sessions of a person, except one."""
     query = sa.delete(sessions).where(sessions.c.person_seq == person_seq)
-    connection.execute(query if but is None else query.where(sessions.c.digest != but))
+    connection.execute(query if except_digest is None else query.where(sessions.c.digest != except_digest))
 
 
-def end_of_key(connection: Connection, key_digest: bytes) -> None:
-    """End all sessions of operators that an operator's key stands behind."""
+def end_all_of_key(connection: Connection, key_digest: bytes) -> None:
+    """End all operator sessions that an operator key started."""
     own = sa.and_(sessions.c.person_seq.is_(None), sessions.c.key_digest == key_digest)
     connection.execute(sa.delete(sessions).where(own))
 
 
 def add_link(connection: Connection, link: Link) -> Link:
-    """Store a one-time link. Raises Conflict where its account was deleted."""
+    """Store a one-time link. Raises Conflict if its account was deleted."""
     if link.account_seq is not None:
         accounts.require(connection, link.account_seq)
     connection.execute(sa.insert(links).values({**asdict(link), "role": int(link.role)}))
@@ -83,13 +83,13 @@ def add_link(connection: Connection, link: Link) -> Link:
 
 
 def get_link(connection: Connection, link_id: bytes) -> Link | None:
-    """A link that was not opened yet; it may be over."""
+    """Return an unused link. It may have expired."""
     row = connection.execute(sa.select(links).where(links.c.id == link_id)).first()
     return None if row is None else _link(row)
 
 
-def take_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
-    """Spend a link; None where it is spent or over (`now` in Unix ms)."""
+def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
+    """Use up a link. Return None if it was used or has expired (`now` in Unix ms)."""
     link = get_link(connection, link_id)
     if link is None or now >= link.expires_at:
         return None

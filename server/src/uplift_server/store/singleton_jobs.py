@@ -1,4 +1,4 @@
-"""Duties: who does what one process does for all. A duty not taken anew in time is anybody's."""
+"""Leader leases of singleton jobs, which one process runs for all. Another process can take an expired lease."""
 
 from collections.abc import Collection
 
@@ -8,32 +8,34 @@ from sqlalchemy import Connection
 from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob, can_take_lease
 from uplift_server.store.schema_processes import duties
 
-# Of several that begin on a new database at the same time one stores it, and the others wait for that.
-_FIRST_TAKEN = sa.text(
-    "INSERT INTO duties (name, process_seq, until) VALUES (:name, :by, :until) ON CONFLICT DO NOTHING"
+# If several processes start on a new database, one inserts the row, and the others wait for it.
+_INSERT = sa.text(
+    "INSERT INTO duties (name, process_seq, until) VALUES (:name, :process_id, :until) ON CONFLICT DO NOTHING"
 )
 
 
-def take(connection: Connection, wanted: Collection[SingletonJob], *, by: int, now: int) -> frozenset[SingletonJob]:
-    """Take, or keep, those of the duties that no other process has; gives those it has now, for LEASE_MS."""
+def take(
+    connection: Connection, wanted: Collection[SingletonJob], *, process_id: int, now: int
+) -> frozenset[SingletonJob]:
+    """Take or renew the leases that no other process has. Return the jobs of this process, for LEASE_MS."""
     query = sa.select(duties).where(duties.c.name.in_(wanted))
     known = {SingletonJob(row.name): (row.process_seq, row.until) for row in connection.execute(query)}
-    got = {duty for duty in wanted if can_take_lease(*known.get(duty, (0, 0)), by=by, now_ms=now)}
-    # Another may take them meanwhile, in the same order: whoever comes second waits, and gets none of them.
-    for duty in sorted(got):
-        if duty not in known:
-            taken = connection.execute(_FIRST_TAKEN, {"name": duty, "by": by, "until": now + LEASE_MS})
+    got = {job for job in wanted if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)}
+    # Another process can take them at the same time, in the same order. The second one waits, and gets none.
+    for job in sorted(got):
+        if job not in known:
+            taken = connection.execute(_INSERT, {"name": job, "process_id": process_id, "until": now + LEASE_MS})
         else:
-            held_by, until = known[duty]
+            held_by, until = known[job]
             change = sa.update(duties).where(
-                duties.c.name == duty, duties.c.process_seq == held_by, duties.c.until == until
+                duties.c.name == job, duties.c.process_seq == held_by, duties.c.until == until
             )
-            taken = connection.execute(change.values(process_seq=by, until=now + LEASE_MS))
+            taken = connection.execute(change.values(process_seq=process_id, until=now + LEASE_MS))
         if taken.rowcount == 0:
-            got.discard(duty)
+            got.discard(job)
     return frozenset(got)
 
 
-def leave(connection: Connection, *, by: int) -> None:
-    """A process has no duties any more: they are anybody's."""
-    connection.execute(sa.update(duties).where(duties.c.process_seq == by).values(process_seq=0))
+def release(connection: Connection, *, process_id: int) -> None:
+    """Release all leases of a process."""
+    connection.execute(sa.update(duties).where(duties.c.process_seq == process_id).values(process_seq=0))

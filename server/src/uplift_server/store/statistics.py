@@ -1,13 +1,14 @@
 """Statistics: rows per hour in `rollups`, counted from what was added to the tables since the last count.
 
-A count reads three tables in batches, each in the order it was written and up to the horizon: deliveries, attempts, and
-the notes of changed statuses (`schema_numbers`). Deliveries are counted with their current status, and only after all
-attempts and notes up to the horizon. An attempt or note of a delivery that was counted before therefore changes the
-counts; one of a later delivery is contained in the status that is counted with it. A status that comes from an attempt
-or note beyond the horizon is subtracted, because that attempt or note is counted later.
+A count reads three tables in batches, each in the order it was written and up to the stream position: deliveries,
+attempts, and the changes of status in `delivery_changes`. Deliveries are counted with their current status, and only
+after all attempts and changes up to the stream position. An attempt or change of a delivery that was counted before
+therefore changes the counts; one of a later delivery is contained in the status that is counted with it. A status that
+comes from an attempt or change beyond the stream position is subtracted, because that attempt or change is counted
+later.
 
-One process counts at a time. `save` writes a batch only if the marks are the same as when it was read, in one
-transaction, so nothing is counted twice or left out after a crash.
+One process counts at a time. `save` writes a batch only if the stored positions are the same as when it was read, in
+one transaction, so nothing is counted twice or left out after a crash.
 """
 
 import json
@@ -33,31 +34,31 @@ from uplift_server.store import server_values
 from uplift_server.store import statistics_statements as sql
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_statistics import delivery_changes
-from uplift_server.store.stream_position import NO_HORIZON, StreamPosition
+from uplift_server.store.stream_position import STREAM_POSITION_MAX, StreamPosition
 
 _PREFIX: Final = "numbers."
-EVENTS_MARK: Final = f"{_PREFIX}events"
-"""Up to which event deliveries are counted."""
-ATTEMPTS_MARK: Final = f"{_PREFIX}attempts"
-"""Up to which attempt."""
+EVENTS_COUNTED: Final = f"{_PREFIX}events"
+"""The server value with the last event whose deliveries are counted."""
+ATTEMPTS_COUNTED: Final = f"{_PREFIX}attempts"
+"""The server value with the last counted attempt."""
 _BEGAN: Final = f"{_PREFIX}began"
-"""Up to which event no delivery is counted: there were events before there were numbers."""
-TURN_MARK: Final = f"{_PREFIX}turn"
-"""The number of batches that were counted, or made void because their rows have moved."""
-_MARKS: Final = (EVENTS_MARK, ATTEMPTS_MARK, _BEGAN, TURN_MARK)
+"""The server value with the last event that is never counted, because it is older than the statistics."""
+BATCHES_COUNTED: Final = f"{_PREFIX}turn"
+"""The server value with the number of batches, counted or invalidated because their rows moved."""
+_VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED)
 
 
 class Scope(NamedTuple):
-    """An endpoint; with `endpoint_seq` 0 all endpoints of an account; with both 0 all accounts."""
+    """An endpoint, all endpoints of an account (`endpoint_seq` 0), or all accounts (both 0)."""
 
     account_seq: int
     endpoint_seq: int
 
 
-FLEET: Final = Scope(0, 0)
+ALL_ACCOUNTS: Final = Scope(0, 0)
 
 
-class _Place(NamedTuple):
+class _Key(NamedTuple):
     """The key of a row: a scope and an hour (Unix ms), in the order of KEY_COLUMNS."""
 
     account_seq: int
@@ -71,11 +72,11 @@ class Counted:
 
     rows: Sequence[tuple[int | str, ...]]
     """Values in the order of the parameters of PUT_ROWS."""
-    marks: Mapping[str, int]
-    """The marks when it was read."""
-    next_marks: Mapping[str, int]
-    notes_through: int
-    """The last note that was read. Notes up to it are deleted."""
+    positions: Mapping[str, int]
+    """The server values when the batch was read."""
+    next_positions: Mapping[str, int]
+    changes_through: int
+    """The last change of status that was read. Changes up to it are deleted."""
     more: bool
     """Whether there is more to count."""
 
@@ -92,41 +93,39 @@ def by_hour(
     return found
 
 
-def count(connection: Connection, horizon: StreamPosition, *, rows: int, notes: int) -> Counted | None:
-    """Count what was added up to the horizon: at most about `rows` deliveries and attempts, and `notes` notes.
+def count(connection: Connection, stream_position: StreamPosition, *, rows: int, changes: int) -> Counted | None:
+    """Count new rows up to the stream position: about `rows` deliveries and attempts, and up to `changes` changes.
 
     Only reads: `save` writes the result. Returns None if there is nothing new.
     """
-    stood = server_values.get(connection, _MARKS)
-    batch = _batch(connection, stood, horizon, rows=rows, notes=notes)
+    stored = server_values.get(connection, _VALUES)
+    batch = _batch(connection, stored, stream_position, rows=rows, changes=changes)
     if batch is None:
         return None
     tallies = _tallied(connection, batch)
     before = _rows(connection, tallies)
     return Counted(
         rows=[
-            (*place, *tally.added_to(before.get(place)))
-            for place, tally in tallies.items()
-            if place in before or tally.adds
+            (*key, *tally.added_to(before.get(key))) for key, tally in tallies.items() if key in before or tally.adds
         ],
-        marks=stood,
-        next_marks={
-            EVENTS_MARK: batch.events_through,
-            ATTEMPTS_MARK: batch.attempts_through,
+        positions=stored,
+        next_positions={
+            EVENTS_COUNTED: batch.events_through,
+            ATTEMPTS_COUNTED: batch.attempts_through,
             _BEGAN: batch.began,
-            TURN_MARK: stood.get(TURN_MARK, 0) + 1,
+            BATCHES_COUNTED: stored.get(BATCHES_COUNTED, 0) + 1,
         },
-        notes_through=batch.notes_through,
+        changes_through=batch.changes_through,
         more=batch.more,
     )
 
 
 def save(connection: Connection, counted: Counted) -> bool:
     """Write a batch. Return False, with nothing changed, if another was written since it was read."""
-    if server_values.get(connection, _MARKS) != counted.marks:
+    if server_values.get(connection, _VALUES) != counted.positions:
         return False
-    server_values.replace(connection, _PREFIX, counted.next_marks)
-    connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.notes_through))
+    server_values.replace(connection, _PREFIX, counted.next_positions)
+    connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.changes_through))
     # One statement for all rows: between two statements the driver releases the interpreter lock.
     connection.execute(sql.PUT_ROWS[connection.dialect.name], {"rows": json.dumps(counted.rows)})
     return True
@@ -137,53 +136,53 @@ def save(connection: Connection, counted: Counted) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The range of a batch, in numbers of events, attempts and notes."""
+    """The range of a batch, in numbers of events, attempts and changes."""
 
     began: int
     events_after: int
     events_through: int
     attempts_after: int
     attempts_through: int
-    notes_after: int
-    notes_through: int
+    changes_after: int
+    changes_through: int
     more: bool
-    sees_beyond: bool
-    """Whether there are attempts or notes beyond the horizon."""
+    has_later: bool
+    """Whether there are attempts or changes after the stream position."""
 
 
 def _batch(
-    connection: Connection, stood: Mapping[str, int], horizon: StreamPosition, *, rows: int, notes: int
+    connection: Connection, stored: Mapping[str, int], stream_position: StreamPosition, *, rows: int, changes: int
 ) -> _Batch | None:
-    events_after, attempts_after = stood.get(EVENTS_MARK, 0), stood.get(ATTEMPTS_MARK, 0)
-    if horizon.events < events_after or horizon.attempts < attempts_after:
-        # The horizon is behind that of the last count. Going back would count rows again.
+    events_after, attempts_after = stored.get(EVENTS_COUNTED, 0), stored.get(ATTEMPTS_COUNTED, 0)
+    if stream_position.events < events_after or stream_position.attempts < attempts_after:
+        # The stream position is behind that of the last count. Going back would count rows again.
         return None
     newest = [
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
     ]
-    last_event, last_attempt, last_note = map(min, newest, horizon)
-    if not last_note and (last_event, last_attempt) == (events_after, attempts_after):
+    last_event, last_attempt, last_change = map(min, newest, stream_position)
+    if not last_change and (last_event, last_attempt) == (events_after, attempts_after):
         return None
     attempts_through = min(last_attempt, attempts_after + rows)
-    notes_through = min(last_note, _nth(connection, delivery_changes.c.seq, 0, notes) or last_note)
+    changes_through = min(last_change, _nth(connection, delivery_changes.c.seq, 0, changes) or last_change)
     events_through = events_after
-    if level := (attempts_through, notes_through) == (last_attempt, last_note):
+    if is_complete := (attempts_through, changes_through) == (last_attempt, last_change):
         events_through = min(last_event, _nth(connection, deliveries.c.event_seq, events_after, rows) or last_event)
     return _Batch(
-        began=stood.get(_BEGAN, 0),
+        began=stored.get(_BEGAN, 0),
         events_after=events_after,
         events_through=events_through,
         attempts_after=attempts_after,
         attempts_through=attempts_through,
-        notes_after=0,
-        notes_through=notes_through,
-        more=not level or events_through < last_event,
-        sees_beyond=level and (last_attempt, last_note) != tuple(newest[1:]),
+        changes_after=0,
+        changes_through=changes_through,
+        more=not is_complete or events_through < last_event,
+        has_later=is_complete and (last_attempt, last_change) != tuple(newest[1:]),
     )
 
 
 def _nth(connection: Connection, column: sa.Column[int], after: int, count: int) -> int | None:
-    """The value of the row so many rows behind a value; None where there are not so many."""
+    """Return the value of the row that is `count` rows after a value, or None if there are fewer."""
     query = sa.select(column).where(column > after).order_by(column).offset(count - 1).limit(1)
     return connection.scalars(query).first()
 
@@ -192,31 +191,31 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
 
 
 class _Tally:
-    """What a batch adds to a row. A batch has thousands, so these are plain lists and dictionaries."""
+    """The counts that a batch adds to a row. Plain lists and dictionaries, because a batch has thousands of them."""
 
     __slots__ = ("counts", "durations", "moves", "outcomes")
 
     def __init__(self) -> None:
         self.counts = [0] * len(COUNT_FIELDS)
         self.moves = [0] * len(COUNT_FIELDS)
-        """How many more or fewer stand in a status, of deliveries that were counted before."""
+        """Changes of the status counts of deliveries that were counted before."""
         self.outcomes: dict[int, int] = {}
         self.durations: dict[int, int] = {}
 
     @property
     def adds(self) -> bool:
-        """Whether it makes a row where there is none. Where only moves are left, retention has removed the row."""
+        """Whether it can create a row. If it has only moves, retention has deleted the row."""
         return any(self.counts)
 
     def update(self, other: "_Tally") -> None:
-        """Add another's."""
+        """Add another tally."""
         self.counts = [*map(add, self.counts, other.counts)]
         self.moves = [*map(add, self.moves, other.moves)]
         _add(self.outcomes, other.outcomes)
         _add(self.durations, other.durations)
 
-    def added_to(self, before: "_Stood | None") -> tuple[int | str, ...]:
-        """The values of the row as it is then."""
+    def added_to(self, before: "_StoredRow | None") -> tuple[int | str, ...]:
+        """Return the new values of the row."""
         if before is None:
             return (*self.counts, sparse_text(self.outcomes), sparse_text(self.durations))
         counts, outcomes, durations = before
@@ -227,8 +226,8 @@ class _Tally:
         )
 
 
-_Stood = tuple[Sequence[int], str, str]
-"""A row that there is: its counts, outcomes and durations."""
+_StoredRow = tuple[Sequence[int], str, str]
+"""The counts, outcomes and durations of a stored row."""
 
 
 def _add(to: dict[int, int], more: Mapping[int, int]) -> None:
@@ -247,77 +246,77 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
-"""What is pending is not kept: it is what is left of all."""
-_DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_MADE_OF = map(
+"""Pending deliveries are not stored: they are the remainder."""
+_DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
     COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )
 
 
-def _tallied(connection: Connection, batch: _Batch) -> dict[_Place, _Tally]:
+def _tallied(connection: Connection, batch: _Batch) -> dict[_Key, _Tally]:
     """Return what the batch adds to the rows of endpoints, of their accounts, and of all accounts."""
-    own: defaultdict[_Place, _Tally] = defaultdict(_Tally)
+    own: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     span = asdict(batch)
     for hour, account, endpoint, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
-        counts = own[_Place(account, endpoint, hour * HOUR_MS)].counts
+        counts = own[_Key(account, endpoint, hour * HOUR_MS)].counts
         counts[_DELIVERIES_OF] += n
         if status in _COUNTED_AS:
             counts[_COUNTED_AS[status]] += n
     for hour, account, endpoint, outcome, n, first, durations in connection.execute(
         sql.COUNT_ATTEMPTS[connection.dialect.name], span
     ):
-        tally = own[_Place(account, endpoint, hour * HOUR_MS)]
+        tally = own[_Key(account, endpoint, hour * HOUR_MS)]
         tally.counts[_ATTEMPTS_OF] += n
         tally.counts[_FIRST_OF] += first
         if outcome == Outcome.DELIVERED:
-            tally.counts[_FIRST_MADE_OF] += first
+            tally.counts[_FIRST_DELIVERED_OF] += first
         tally.outcomes[outcome] = n
         _add(tally.durations, parse_sparse(durations))
-    for place, status, n in _moves(connection, span):
-        own[place].moves[_COUNTED_AS[status]] += n
-    if batch.sees_beyond:
+    for key, status, n in _moves(connection, span):
+        own[key].moves[_COUNTED_AS[status]] += n
+    if batch.has_later:
         beyond = {
             "began": batch.events_after,
             "events_after": batch.events_through,
             "attempts_after": batch.attempts_through,
-            "attempts_through": NO_HORIZON.attempts,
-            "notes_after": batch.notes_through,
-            "notes_through": NO_HORIZON.changes,
+            "attempts_through": STREAM_POSITION_MAX.attempts,
+            "changes_after": batch.changes_through,
+            "changes_through": STREAM_POSITION_MAX.changes,
         }
-        for place, status, n in _moves(connection, beyond):
-            own[place].counts[_COUNTED_AS[status]] -= n
+        for key, status, n in _moves(connection, beyond):
+            own[key].counts[_COUNTED_AS[status]] -= n
     return _with_sums(own)
 
 
-def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Place, Status, int]]:
-    """How many more or fewer deliveries of events behind `began` and up to `events_after` have a status.
+def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, Status, int]]:
+    """Return the changes of status counts by the attempts and changes of a range.
 
-    By what attempts and notes of a span tell.
+    They are limited to events after `began` and up to `events_after`.
     """
     for hour, account, endpoint, n in connection.execute(sql.COUNT_DELIVERED, span):
-        yield _Place(account, endpoint, hour * HOUR_MS), Status.DELIVERED, n
+        yield _Key(account, endpoint, hour * HOUR_MS), Status.DELIVERED, n
     for hour, account, endpoint, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
         for status, change in ((old, -n), (new, n)):
             if status in _COUNTED_AS:
-                yield _Place(account, endpoint, hour * HOUR_MS), status, change
+                yield _Key(account, endpoint, hour * HOUR_MS), status, change
 
 
-def _with_sums(own: Mapping[_Place, _Tally]) -> dict[_Place, _Tally]:
-    """Endpoints' tallies with those of their accounts and of all."""
-    sums: defaultdict[_Place, _Tally] = defaultdict(_Tally)
+def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
+    """Add the tallies of accounts and of all accounts to those of endpoints."""
+    sums: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     for (account, _, at), tally in own.items():
-        sums[_Place(account, 0, at)].update(tally)
-        sums[_Place(0, 0, at)].update(tally)
+        sums[_Key(account, 0, at)].update(tally)
+        sums[_Key(0, 0, at)].update(tally)
     return {**own, **sums}
 
 
 # ---- rows
 
 
-def _rows(connection: Connection, places: Iterable[_Place]) -> dict[_Place, _Stood]:
-    """The rows that there are in these places."""
-    found = connection.execute(sql.ROWS_AT[connection.dialect.name], {"places": json.dumps([*places])})
+def _rows(connection: Connection, keys: Iterable[_Key]) -> dict[_Key, _StoredRow]:
+    """Return the stored rows with these keys."""
+    found = connection.execute(sql.ROWS_AT[connection.dialect.name], {"keys": json.dumps([*keys])})
     return {
-        _Place(account, endpoint, at): (counts, outcomes, durations)
+        _Key(account, endpoint, at): (counts, outcomes, durations)
         for account, endpoint, at, *counts, outcomes, durations in found
     }
 

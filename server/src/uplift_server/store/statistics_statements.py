@@ -13,8 +13,8 @@ KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
 """The key of a row of `rollups`."""
 
 # ---- counting
-# :events_after (exclusive) and :events_through (inclusive) are the events of the batch; its attempts and its notes of
-# changed statuses have parameters of the same form. Deliveries of events up to :began are never counted.
+# :events_after (exclusive) and :events_through (inclusive) are the events of the batch; its attempts and changes of
+# status have parameters of the same form. Deliveries of events up to :began are never counted.
 
 _HOUR: Final = f"/ {HOUR_MS}"
 _OF_DURATION: Final = (
@@ -55,7 +55,7 @@ GROUP BY 1, 2, 3
 """)  # noqa: S608
 COUNT_CHANGES: Final = sa.text(f"""
 SELECT created_at {_HOUR} AS hour, account_seq, endpoint_seq, old_status, new_status, count(*) AS n
-FROM delivery_changes WHERE seq > :notes_after AND seq <= :notes_through
+FROM delivery_changes WHERE seq > :changes_after AND seq <= :changes_through
 AND event_seq > :began AND event_seq <= :events_after
 GROUP BY 1, 2, 3, 4, 5
 """)  # noqa: S608
@@ -81,7 +81,7 @@ def _joined(columns: str, lists: str, *, by: Sequence[str], more: str = "") -> d
 
 
 ROWS_SINCE: Final = _joined("r.*", ":scopes", by=("account_seq", "endpoint_seq"), more="WHERE r.at >= :since")
-ROWS_AT: Final = _joined(", ".join(f"r.{name}" for name in _COLUMNS), ":places", by=KEY_COLUMNS)
+ROWS_AT: Final = _joined(", ".join(f"r.{name}" for name in _COLUMNS), ":keys", by=KEY_COLUMNS)
 _TEXTS: Final = {"outcomes", "durations"}
 PUT_ROWS: Final = {
     dialect: sa.text(f"""

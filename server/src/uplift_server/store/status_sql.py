@@ -1,6 +1,6 @@
-"""SQL fragments on the status of deliveries, with the numbers of `core.lifecycle`.
+"""SQL conditions on the status of deliveries, with the numbers of `core.lifecycle`.
 
-Partial indexes have these conditions. A statement uses such an index when it repeats the condition literally.
+Partial indexes have these conditions. A statement uses such an index if it repeats the condition literally.
 """
 
 from typing import Final

@@ -1,20 +1,20 @@
-"""The horizon: up to which numbers everything that there will ever be is there already.
+"""The stream position: the numbers up to which no more rows can appear.
 
-On PostgreSQL a row with a lower number may be committed after one with a higher number was read. Whatever goes through
-rows in the order of their numbers and never looks back stops at the horizon.
+On PostgreSQL, a row can be committed after a row with a higher number. Readers that go through rows in the order of
+their numbers and never go back stop at the stream position, so that they miss none.
 """
 
 from typing import Final, NamedTuple
 
 
 class StreamPosition(NamedTuple):
-    """By table, the highest number below which nothing can appear any more, read before the rows are."""
+    """The position by table. Read it before the rows."""
 
     events: int
     attempts: int
     changes: int
-    """Of `delivery_changes`."""
+    """The position in `delivery_changes`."""
 
 
-NO_HORIZON: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))
-"""With SQLite, whose one writer gives numbers in the order of commits: all that is read."""
+STREAM_POSITION_MAX: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))
+"""The position on SQLite: one writer assigns numbers in the order of commits, so readers miss none."""

@@ -1,7 +1,7 @@
-"""Tests of endpoints: events with one delivery each, which is attempted once, at once and never again.
+"""Test events, each with one delivery that is attempted once, immediately.
 
-A test's delivery is known by its trigger, which stays with it. It is stored as failed and, in the same transaction,
-leased as if it were resent: whatever keeps the attempt from being made leads back to that.
+The trigger of a test delivery never changes. The delivery is stored as failed, and leased like a resend in the same
+transaction. If the attempt is not possible, it returns to failed.
 """
 
 import sqlalchemy as sa
@@ -16,13 +16,15 @@ from uplift_server.store.schema import deliveries
 _FIRST_FENCE = 1
 
 
-def owed(endpoint_seq: int) -> NewDelivery:
-    """The delivery of a test's event, until it is begun."""
+def new_delivery(endpoint_seq: int) -> NewDelivery:
+    """Return the delivery of a test event before its lease."""
     return NewDelivery(endpoint_seq, Status.FAILED, None)
 
 
-def begin(connection: Connection, event: NewEvent, event_seq: int, *, lease_until: int, owner: int) -> LeasedDelivery:
-    """Lease the one delivery of an event stored in this very transaction, for the attempt that is the test."""
+def begin(
+    connection: Connection, event: NewEvent, event_seq: int, *, lease_until: int, process_id: int
+) -> LeasedDelivery:
+    """Lease the delivery of a test event that was stored in this transaction."""
     [delivery] = event.deliveries
     leased = LeasedDelivery(
         event_seq=event_seq,
@@ -45,7 +47,7 @@ def begin(connection: Connection, event: NewEvent, event_seq: int, *, lease_unti
         .values(
             status=int(Status.PENDING),
             due_at=lease_until,
-            lease_owner=owner,
+            lease_owner=process_id,
             fence=leased.fence,
             trigger=int(leased.trigger),
             resume_status=int(Status.FAILED),
@@ -54,18 +56,18 @@ def begin(connection: Connection, event: NewEvent, event_seq: int, *, lease_unti
     return leased
 
 
-def outcome(
+def get_result(
     connection: Connection, account_seq: int, event_id: bytes, endpoint_id_tail: bytes
 ) -> tuple[Delivery, Attempt | None] | None:
-    """A test's delivery, and its attempt once that is over; None where it was pruned."""
+    """Return the delivery of a test, and its attempt if it has ended. Return None if retention has deleted the test."""
     for delivery in find(connection, account_seq, event_id, endpoint_id_tail):
         attempts = page_of_attempts(connection, delivery.event_seq, delivery.endpoint_seq, limit=1).items
         return delivery, attempts[0] if attempts else None
     return None
 
 
-def is_trial(connection: Connection, event_seq: int) -> bool:
-    """Whether an event was made to test one endpoint."""
+def is_test(connection: Connection, event_seq: int) -> bool:
+    """Whether an event is a test event."""
     query = sa.select(deliveries.c.event_seq).where(
         deliveries.c.event_seq == event_seq, deliveries.c.trigger == int(Trigger.TEST)
     )

@@ -1,4 +1,4 @@
-"""The traces that events were sent in; those of events whose senders told, and while traces are on."""
+"""Trace contexts of events, if their senders set one while tracing is on."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -15,14 +15,14 @@ _PUT: Final = sa.text(
 
 
 def put(connection: Connection, found: Mapping[int, str]) -> None:
-    """Remember what came with events, by their numbers; once more does no harm."""
+    """Store trace contexts by event number. Can be repeated."""
     rows = [{"event_seq": seq, "traceparent": text} for seq, text in found.items()]
     if rows:
         connection.execute(_PUT, rows)
 
 
 def of_events(connection: Connection, event_ids: Collection[bytes]) -> dict[bytes, str]:
-    """What came with those of the events (by id) with which something did."""
+    """Return the trace contexts of events by ID."""
     query = (
         sa.select(events.c.id, trace_parents.c.traceparent)
         .join_from(events, trace_parents, trace_parents.c.event_seq == events.c.seq)

@@ -1,4 +1,4 @@
-"""The tables that are moved from one database to another: in what order, in what form, and how both are compared."""
+"""The tables of a transfer: order, row format and checksums."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,17 +15,17 @@ from uplift_server.store.schema_processes import commands, directory_changes, du
 Row = list[Any]
 Key = tuple[Any, ...]
 
-ROWS_MAX: Final = 5000
-BYTES_MAX: Final = 4 * 1024 * 1024
-"""What one bite has at most, its last row aside: bodies have up to 256 KiB."""
+BATCH_ROWS_MAX: Final = 5000
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+"""The maximum size of a batch without its last row: bodies have up to 256 KiB."""
 _DIGEST_BYTES: Final = 16
-_OWN: Final = (processes, duties, directory_changes, told_texts, commands, event_partitions)
-"""What running processes tell each other, which is worth nothing without them, and what a database tells of itself."""
+_NOT_TRANSFERRED: Final = (processes, duties, directory_changes, told_texts, commands, event_partitions)
+"""Tables of running processes and of the database itself."""
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 class TransferTable:
-    """One table, as rows of values that are the same whichever database they come from."""
+    """A table whose rows have the same values from both engines."""
 
     def __init__(self, table: sa.Table) -> None:
         self.name = table.name
@@ -37,37 +37,37 @@ class TransferTable:
         self._booleans = [at for at, kind in enumerate(kinds) if isinstance(kind, sa.Boolean)]
         self._texts = [at for at, kind in enumerate(kinds) if isinstance(kind, sa.Text)]
         self.is_numbered = key == ["seq"]
-        """Whether its rows are numbered by a sequence."""
+        """Whether a sequence numbers its rows."""
 
     @cached_property
     def select(self) -> str:
-        """The statement that gives all rows, in no order."""
+        """The statement that selects all rows, in any order."""
         return f"SELECT {', '.join(map(quoted, self.columns))} FROM {quoted(self.name)}"  # noqa: S608 - of our own texts
 
     def key_of(self, row: Row) -> Key:
-        """What a row is ordered by."""
+        """Return the primary key of a row."""
         return tuple(row[at] for at in self._key)
 
-    def bites(self, source: sqlite3.Connection, after: Key | None) -> Iterator[list[Row]]:
-        """The rows behind a key (None: all) in the order of their keys, as SQLite orders them."""
-        behind = "" if after is None else f" WHERE ({self._key_text}) > ({', '.join('?' * len(after))})"
-        bite: list[Row] = []
+    def batches(self, source: sqlite3.Connection, after: Key | None) -> Iterator[list[Row]]:
+        """Iterate over batches of rows after a key (None for all), in SQLite's order of keys."""
+        condition = "" if after is None else f" WHERE ({self._key_text}) > ({', '.join('?' * len(after))})"
+        batch: list[Row] = []
         size = 0
-        for found in source.execute(f"{self.select}{behind} ORDER BY {self._key_text}", after or ()):
-            bite.append(self._portable(found)[0])
+        for found in source.execute(f"{self.select}{condition} ORDER BY {self._key_text}", after or ()):
+            batch.append(self._portable(found)[0])
             size += sum(len(value) for value in found if isinstance(value, bytes | str))
-            if len(bite) >= ROWS_MAX or size >= BYTES_MAX:
-                yield bite
-                bite, size = [], 0
-        if bite:
-            yield bite
+            if len(batch) >= BATCH_ROWS_MAX or size >= BATCH_BYTES_MAX:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
     def rows(self, source: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        """All rows of a SQLite file, each with how many characters of it PostgreSQL cannot hold."""
+        """Iterate over the rows of a SQLite file, each with its number of replaced characters."""
         return map(self._portable, source.execute(self.select))
 
     def count(self, source: sqlite3.Connection) -> int:
-        """How many rows a SQLite file has."""
+        """Count the rows in a SQLite file."""
         [(count,)] = source.execute(f"SELECT count(*) FROM {quoted(self.name)}")  # noqa: S608 - of our own texts
         return int(count)
 
@@ -77,7 +77,7 @@ class TransferTable:
             row[at] = None if row[at] is None else bool(row[at])
         for at in self._texts:
             text = row[at]
-            # PostgreSQL's texts hold every character but this one. Ours that may are of others, for people to read.
+            # PostgreSQL cannot store this character in texts. Here, only texts for people contain it.
             if text is not None and "\0" in text:
                 replaced += text.count("\0")
                 row[at] = text.replace("\0", REPLACEMENT)
@@ -85,27 +85,29 @@ class TransferTable:
 
 
 class Checksum:
-    """How many rows there are, and a number that follows from all of them, in whatever order they come."""
+    """The number of rows, and a checksum that does not depend on their order."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._sum = 0
 
     def add(self, row: Sequence[Any]) -> None:
-        """Count a row in."""
+        """Add a row."""
         self.rows += 1
         digest = blake2b(repr(tuple(row)).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
         self._sum += int.from_bytes(digest.digest(), "big")
 
     @property
     def text(self) -> str:
-        """The number in hexadecimal digits."""
+        """The checksum in hexadecimal."""
         return f"{self._sum % 2 ** (8 * _DIGEST_BYTES):0{2 * _DIGEST_BYTES}x}"
 
 
 def quoted(name: str) -> str:
-    """A name of ours as both databases read it, even where it is one of their words."""
+    """Quote a name for both databases."""
     return f'"{name}"'
 
 
-MOVED: Final = tuple(TransferTable(table) for table in metadata.sorted_tables if table not in _OWN)
+TRANSFER_TABLES: Final = tuple(
+    TransferTable(table) for table in metadata.sorted_tables if table not in _NOT_TRANSFERRED
+)

@@ -1,4 +1,4 @@
-"""Forgotten passwords: asking for a link by mail, and choosing another password with it."""
+"""ProcessEvicted passwords: asking for a link by mail, and choosing another password with it."""
 
 from typing import Any, Final
 

@@ -111,13 +111,13 @@ class CacheSync:
         """What was changed here while it was read."""
         self._health_at = 0
         self._missed = 0
-        """What had been forgotten when everything was read last; see `change_log.forgotten`."""
+        """What had been forgotten when everything was read last; see `change_log.pruned_before`."""
         self._wake = asyncio.Event()
 
     async def begin(self) -> None:
         """Follow what is changed from now on: to be called before the memory is filled. Raises Unavailable."""
-        self._next_xid, self._missed = await self._database.read_first(
-            lambda c: (change_log.horizon(c), change_log.forgotten(c))
+        self._next_xid, self._missed = await self._database.read_with_priority(
+            lambda c: (change_log.oldest_active_xid(c), change_log.pruned_before(c))
         )
 
     def look_soon(self) -> None:
@@ -137,14 +137,14 @@ class CacheSync:
 
     async def look(self) -> None:
         """Read what has changed, and let it take effect. Raises Unavailable; the rest is seen the next time then."""
-        changes = await self._database.read_first(lambda c: change_log.since(c, self._next_xid))
+        changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()
-        missed = changes.forgotten > self._next_xid and changes.forgotten != self._missed
+        missed = changes.pruned_before > self._next_xid and changes.pruned_before != self._missed
         # Numbers go back where a failover has lost the latest transactions: what they changed is undone.
         if missed or changes.next_xid < self._next_xid:
             _log.warning("changes are not noted any more that this process has missed; it reads everything again")
             await self._read_all()
-            self._missed = changes.forgotten
+            self._missed = changes.pruned_before
         fresh = {}
         for kind, subject_seq, xid in changes.found:
             subject = (kind, subject_seq)
@@ -178,7 +178,7 @@ class CacheSync:
         for kind in change_log.SUBJECTS:
             wanted = set(held[kind])
             after = 0
-            while found := await self._database.read_first(
+            while found := await self._database.read_with_priority(
                 lambda c: change_log.subjects(c, kind, after=after, limit=LISTED_MAX)  # noqa: B023 - run before the next turn
             ):
                 wanted.update(found)
@@ -192,7 +192,7 @@ class CacheSync:
         for kind, subject_seq in subjects:
             wanted.setdefault(kind, []).append(subject_seq)
         with self._cache.changes() as changed:
-            read = await self._database.read_first(lambda c: _read(c, wanted))
+            read = await self._database.read_with_priority(lambda c: _read(c, wanted))
         names = read.names()
         sure = {subject for subject in subjects if names.get(subject, subject) not in changed}
         self._unsure.difference_update(subjects)
@@ -279,7 +279,7 @@ class CacheSync:
     async def _follow_health(self, now: int) -> None:
         """Take over how endpoints fare that other processes attempt."""
         since = self._health_at - HEALTH_OVERLAP_MS if self._health_at else now - HEALTH_OVERLAP_MS
-        found = await self._database.read_first(lambda c: health.told_since(c, since))
+        found = await self._database.read_with_priority(lambda c: health.attempted_since(c, since))
         self._health_at = now
         for seq, told in found.items():
             live = self._cache.endpoints.get(seq)

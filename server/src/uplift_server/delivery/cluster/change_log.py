@@ -41,12 +41,12 @@ class ChangeLogCleanup:
 
     async def _look(self, stopping: asyncio.Event) -> None:
         now = self._clock.now_ms()
-        self._noted.append((now, await self._database.read(change_log.horizon)))
+        self._noted.append((now, await self._database.read(change_log.oldest_active_xid)))
         old = 0
         while now - self._noted[0][0] >= KEPT_MS:
             _, old = self._noted.popleft()
         while old and self._jobs.holds(SingletonJob.RETENTION) and not stopping.is_set():
-            removed = await self._database.write(lambda c: change_log.forget(c, old, limit=BITE))
+            removed = await self._database.write(lambda c: change_log.prune(c, old, limit=BITE))
             if removed < BITE:
                 return
             await self._clock.wait(stopping, BITE_PAUSE_MS)

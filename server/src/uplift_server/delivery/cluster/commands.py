@@ -17,10 +17,10 @@ from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.commands import LocalCommands, TestRejected
 from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.store import commands
-from uplift_server.store.commands import AlreadyExecuted, Command, CommandKind, NewTest, Result, Waiting
+from uplift_server.store.commands import AlreadyExecuted, Command, CommandKind, NewTest, PendingCommand, Result
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, InFlight, Missing, Unavailable
-from uplift_server.store.idempotency import KeyTaken
+from uplift_server.store.idempotency import KeyReused
 
 LOOK_EVERY_MS: Final = 1_000
 LOOK_AGAIN_MS: Final = 50
@@ -138,12 +138,12 @@ class ClusteredCommands:
         return _checked(rejected)
 
     async def _result(self, seq: int) -> Result | None:
-        return await self._database.read_first(lambda c: commands.result(c, seq))
+        return await self._database.read_with_priority(lambda c: commands.get_result(c, seq))
 
     async def _look(self) -> bool:
         """Execute commands about own endpoints; returns whether some must wait until this process knows more."""
         now = self._clock.now_ms()
-        found, have_expired = await self._database.read_first(lambda c: commands.waiting(c, now=now))
+        found, have_expired = await self._database.read_with_priority(lambda c: commands.list_pending(c, now=now))
         if have_expired:
             await self._database.write(lambda c: commands.remove_expired(c, now=now))
         own = [each for each in found if self._shards.owns(each.command.endpoint_seq)]
@@ -165,7 +165,7 @@ class ClusteredCommands:
             test is None or test.type_seq in self._cache.event_types_by_seq
         )
 
-    async def _execute(self, waiting: Waiting) -> None:
+    async def _execute(self, waiting: PendingCommand) -> None:
         """Execute a command and store its result. Raises Unavailable."""
         try:
             result = await self._local.execute(
@@ -198,7 +198,7 @@ def _result_of(error: Exception) -> Result:
         return Result("rejected", error.busy.value)
     if isinstance(error, Missing):
         return Result("missing")
-    if isinstance(error, KeyTaken):
+    if isinstance(error, KeyReused):
         return Result("key taken", str(error))
     return Result("conflict", str(error) if isinstance(error, Conflict) else _DEFECT)
 
@@ -213,6 +213,6 @@ def _checked(result: Result) -> Result:
         case "missing":
             raise Missing
         case "key taken":
-            raise KeyTaken(result.text)
+            raise KeyReused(result.text)
         case _:
             raise Conflict(result.text)

@@ -57,10 +57,10 @@ class EncryptionUpgrade:
 
     async def _upgrade(self) -> bool:
         """Bind all values, unless a server of an earlier release runs."""
-        if not await self._database.write(encryption_upgrade.bar_earlier_releases):
+        if not await self._database.write(encryption_upgrade.block_earlier_releases):
             return False
         last: int | None = 0
         while last is not None:
-            last = await self._database.write(partial(encryption_upgrade.bind_some, cipher=self._cipher, after=last))
+            last = await self._database.write(partial(encryption_upgrade.bind_batch, cipher=self._cipher, after=last))
         await self._database.write(partial(encryption_upgrade.finish, cipher=self._cipher))
         return True

@@ -131,7 +131,7 @@ class ShardHandover:
         stored = {}
         for at in range(0, len(endpoint_seqs), HEALTH_READ_MAX):
             some = endpoint_seqs[at : at + HEALTH_READ_MAX]
-            stored.update(await self._database.read_first(lambda c: health.get(c, some)))  # noqa: B023 - run before the next turn
+            stored.update(await self._database.read_with_priority(lambda c: health.get(c, some)))  # noqa: B023 - run before the next turn
         leased = await self._foreign_leases()
         if workers != self._shards.workers:
             return
@@ -151,4 +151,4 @@ class ShardHandover:
 
     async def _foreign_leases(self) -> dict[int, int]:
         own = self._state.process_id
-        return dict(await self._database.read_first(lambda c: processes.foreign_leases(c, own)))
+        return dict(await self._database.read_with_priority(lambda c: processes.foreign_leases(c, own)))

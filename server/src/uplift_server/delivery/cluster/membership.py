@@ -30,7 +30,7 @@ from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.store import processes, singleton_jobs
 from uplift_server.store.contract import Database, MessageBus, Transaction
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.processes import Forgotten, Heartbeat, Process
+from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
@@ -112,7 +112,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Leave the cluster: nothing is leased by this process any longer. Raises Unavailable."""
-        await self._bus.write(lambda c: processes.forget(c, self._state.process_id))
+        await self._bus.write(lambda c: processes.remove(c, self._state.process_id))
         self._notifier.notify_workers_changed()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -158,13 +158,15 @@ class Membership:
             def beat(connection: Transaction) -> _Heartbeat:
                 readings.append(_reading(self._time, self._read_time, connection))
                 now = int(readings[-1].theirs)
-                known = processes.beat(connection, state.process_id, heartbeat, now=now)
-                jobs = singleton_jobs.take(connection, wanted, by=state.process_id, now=now) if wanted else NO_JOBS
+                known = processes.record_heartbeat(connection, state.process_id, heartbeat, now=now)
+                jobs = (
+                    singleton_jobs.take(connection, wanted, process_id=state.process_id, now=now) if wanted else NO_JOBS
+                )
                 return _Heartbeat(known, jobs, now)
 
             try:
                 found = await self._bus.write(beat)
-            except Forgotten:
+            except ProcessEvicted:
                 await self._rejoin()
                 return
             began = self._learn_time(readings[-1], began)
@@ -209,7 +211,7 @@ class Membership:
         In this order it cannot act on lost leases. If this process dies in between, the leases expire.
         """
         self._doubtful.add(process.seq)
-        is_evicted = await self._bus.write(lambda c: processes.forget(c, process.seq, heard_at=process.seen_at))
+        is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
         # False: it sent a heartbeat, or an earlier eviction got no answer. The next heartbeat tells which.
         if is_evicted:
             self._doubtful.discard(process.seq)
@@ -232,7 +234,7 @@ class Membership:
 
     async def _reclaim(self, process_id: int) -> None:
         now = self._clock.now_ms()
-        while await self._database.reclaim(now=now, owner=process_id, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
+        while await self._database.reclaim(now=now, process_id=process_id, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
         self._evicted.discard(process_id)
         self._notifier.notify_workers_changed()

@@ -45,7 +45,7 @@ class SuccessReports:
 
         def write(connection: Transaction) -> None:
             for endpoint_seq, at in batch:
-                health.note_success(connection, endpoint_seq, at)
+                health.record_success(connection, endpoint_seq, at)
 
         if batch:
             await self._database.write(write)

@@ -86,7 +86,7 @@ class OutageGuard:
 
     async def load(self) -> None:
         """Go on with the one that was under way. Raises Unavailable."""
-        stored = await self._database.read_first(lambda c: server_values.get_all(c, _MARKS))
+        stored = await self._database.read_with_priority(lambda c: server_values.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
         self.present = None
         if _MARKS + "since" in stored:
@@ -138,7 +138,9 @@ class OutageGuard:
         # With its end the clocks were changed: whoever goes by that has to know of this, too.
         own = [endpoint for endpoint in failing if self._shards.owns(endpoint.seq)]
         try:
-            stored = await self._database.read_first(lambda c: health.get(c, [endpoint.seq for endpoint in own]))
+            stored = await self._database.read_with_priority(
+                lambda c: health.get(c, [endpoint.seq for endpoint in own])
+            )
         except Unavailable:
             self.present = before
             raise
@@ -168,7 +170,7 @@ class OutageGuard:
                 connection, "mass_failure.began", NotificationKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
             )
 
-        await self._database.write(processes.unless_forgotten(self._shards.membership_id, begin))
+        await self._database.write(processes.unless_evicted(self._shards.membership_id, begin))
         self.present, self._ended_at = begun, None
         _log.error(
             "many endpoints began to fail at once: nobody is warned or disabled until that ends",
@@ -190,7 +192,7 @@ class OutageGuard:
             )
             return health.get(connection, seqs)
 
-        _excuse(failing, await self._database.write(processes.unless_forgotten(self._shards.membership_id, end)))
+        _excuse(failing, await self._database.write(processes.unless_evicted(self._shards.membership_id, end)))
         self.present, self._ended_at, self._ending_at = None, at, None
         _log.warning(
             "the endpoints that failed at once do so no more",

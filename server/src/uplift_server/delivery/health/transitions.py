@@ -89,7 +89,7 @@ class Transitions:
             told_at = health.warned_at(connection, subject.endpoint_seq)
             if told_at is not None and failing_since is not None and told_at >= failing_since:
                 return told_at
-            if not health.set_warned(connection, subject.endpoint_seq, now):
+            if not health.set_warned_at(connection, subject.endpoint_seq, now):
                 return None
             health.save(connection, [row])
             self._note(connection, subject, "endpoint.warned", details, now)
@@ -115,7 +115,7 @@ class Transitions:
         def disable(connection: Transaction) -> Endpoint | bool:
             if self._mails and warned_at is not None and reason is DisabledReason.FAILING:
                 kind = NotificationKind.ENDPOINT_WARNED
-                if outbox.none_sent_yet(connection, subject.endpoint_seq, kind, since=warned_at):
+                if outbox.is_unsent(connection, subject.endpoint_seq, kind, since=warned_at):
                     return False
             record = health.disable(connection, subject.endpoint_seq, reason, now=now)
             if record is None:
@@ -147,7 +147,7 @@ class Transitions:
         def recover(connection: Transaction) -> bool:
             if health.warned_at(connection, subject.endpoint_seq) is None:
                 return True  # It was told before, and the answer was lost.
-            if not health.set_warned(connection, subject.endpoint_seq, None):
+            if not health.set_warned_at(connection, subject.endpoint_seq, None):
                 return False
             health.save(connection, [row])
             self._note(connection, subject, "endpoint.recovered", details, now)
@@ -161,7 +161,7 @@ class Transitions:
 
     async def _write(self, body: Callable[[Transaction], R]) -> R:
         # An evicted process must not act on its outdated view of an endpoint.
-        return await self._database.write(processes.unless_forgotten(self._shards.membership_id, body))
+        return await self._database.write(processes.unless_evicted(self._shards.membership_id, body))
 
     def _subject(self, endpoint: LiveEndpoint) -> _Subject:
         record = endpoint.record

@@ -19,7 +19,14 @@ from uplift_server.delivery.listening.streams import UNAVAILABLE_WAIT_MS, Ending
 from uplift_server.delivery.ports import Clock
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.listening import ListenSession, StoredAnswer, delete_unused, save_progress, see, unused
+from uplift_server.store.listening import (
+    ListenResponse,
+    ListenSession,
+    delete_unused,
+    list_unused,
+    record_connection,
+    save_progress,
+)
 
 _log = structlog.get_logger()
 
@@ -40,7 +47,7 @@ class TooManyStreams(Exception):
         self.limit = limit
 
 
-_Progress = tuple[Stream, int | None, list[StoredAnswer]]
+_Progress = tuple[Stream, int | None, list[ListenResponse]]
 """How far a stream has come, and what was answered since that was last written."""
 
 
@@ -80,7 +87,7 @@ class Relay:
         # database tells. It tells those who remove what nobody uses that somebody does.
         now = self.clock.now_ms()
         try:
-            began_at = await self.database.write(lambda c: see(c, session, now=now))
+            began_at = await self.database.write(lambda c: record_connection(c, session, now=now))
             if began_at is None:
                 raise SessionGone
         except BaseException:
@@ -228,7 +235,7 @@ class Relay:
         before = self.clock.now_ms() - UNUSED_EXPIRES_AFTER_MS
         found_all = False
         while not (found_all or stopping.is_set()):
-            found = await self.database.read(lambda c: unused(c, before=before, limit=CLEAN_BITE))
+            found = await self.database.read(lambda c: list_unused(c, before=before, limit=CLEAN_BITE))
             found_all = len(found) < CLEAN_BITE
             for session in found:
                 # B023: it is run before the next turn.

@@ -20,7 +20,7 @@ from uplift_server.delivery.ports import Clock
 from uplift_server.store import event_types
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.listening import Fed, ListenSession, StoredAnswer, feed, is_there
+from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
 """How often a quiet stream looks for events by itself, and any stream for its session: being told is only faster."""
@@ -69,7 +69,7 @@ class Stream:
         """Every event up to this number was handed over and answered."""
         self.superseded = False
         """Another stream of the same session has begun, whose position counts instead."""
-        self.answers: list[StoredAnswer] = []
+        self.answers: list[ListenResponse] = []
         """Those not written yet."""
         self._relay = relay
         self._subscription = Subscription(session.event_types)
@@ -83,7 +83,7 @@ class Stream:
         self._more = True
         self._unanswered: dict[int, _Sent] = {}
         self._unanswered_bytes = 0
-        self._tests: dict[int, tuple[_Sent, asyncio.Future[StoredAnswer]]] = {}
+        self._tests: dict[int, tuple[_Sent, asyncio.Future[ListenResponse]]] = {}
         """The latest that are not answered; nobody waits any more for those whose future is done."""
         self._tests_to_send: list[Handed] = []
         self._tests_made = 0
@@ -130,7 +130,7 @@ class Stream:
 
     def hand_test(
         self, event_id: bytes, type_name: str, created_at: int, body: bytes
-    ) -> "asyncio.Future[StoredAnswer] | None":
+    ) -> "asyncio.Future[ListenResponse] | None":
         """Send an event that only this stream gets; resolves with what came of it.
 
         Whoever waits no longer cancels that. None where as many are awaited as may be.
@@ -141,7 +141,7 @@ class Stream:
             del self._tests[next(each for each, (_, answered) in self._tests.items() if answered.done())]
         self._tests_made += 1
         place = -self._tests_made
-        answered: asyncio.Future[StoredAnswer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[ListenResponse] = asyncio.get_running_loop().create_future()
         self._tests[place] = _Sent(event_id, type_name, len(body)), answered
         self._tests_to_send = [*self._awaited_tests(), Handed(place, event_id, type_name, created_at, body)]
         self._wake.set()
@@ -153,7 +153,7 @@ class Stream:
         sent = self._unanswered.pop(place, None) if test is None else test[0]
         if sent is None:
             return
-        stored = StoredAnswer(
+        stored = ListenResponse(
             event_id=sent.event_id,
             type=sent.type,
             at=self._relay.clock.now_ms(),
@@ -186,17 +186,17 @@ class Stream:
         self._more = False
         try:
             # Whoever removes the session through another process says so, which may be lost.
-            if looks and not await self._relay.database.read(lambda c: is_there(c, self.session)):
+            if looks and not await self._relay.database.read(lambda c: exists(c, self.session)):
                 self.end(Ending.REMOVED)
                 return []
             self._seen_at = now if looks else self._seen_at
-            horizon = await self._relay.database.horizon()
+            stream_position = await self._relay.database.stream_position()
             stretch = await self._relay.database.read(
-                lambda c: feed(
+                lambda c: next_events(
                     c,
                     self.session.account_seq,
                     unwanted,
-                    horizon,
+                    stream_position,
                     after=self._read_through,
                     limit=UNACKNOWLEDGED_EVENTS_MAX - len(self._unanswered),
                     body_bytes_max=UNACKNOWLEDGED_BYTES_MAX - self._unanswered_bytes,
@@ -236,5 +236,5 @@ class Streaming(Protocol):
         """A stream has come further, or has an answer to be written."""
 
 
-def _handed(event: Fed, type_name: str) -> Handed:
+def _handed(event: StreamedEvent, type_name: str) -> Handed:
     return Handed(event.seq, event.id, type_name, event.created_at, event.body)

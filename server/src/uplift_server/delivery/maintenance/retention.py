@@ -13,7 +13,7 @@ from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import retention_clock
-from uplift_server.store.cleanup import EVENTS, KEPT, Kept, Key, look, remove
+from uplift_server.store.cleanup import EVENTS, RETENTION_RULES, Key, RetentionRule, delete_expired, find_expired
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.partitions import Partition, Partitions
@@ -116,7 +116,7 @@ class Retention:
             await self._begin_partition(self._partitions, now, self._partition_lasts_ms)
         gone: Counter[str] = Counter()
         if self._retention_ms:
-            for kept in KEPT:
+            for kept in RETENTION_RULES:
                 gone[kept.name] = await self._remove(kept, now - self._retention_ms, stopping)
         if self._goes_on(stopping):
             self._measures.retention_round_at = self._clock.now_ms()
@@ -126,7 +126,7 @@ class Retention:
     def _partitions(self) -> Partitions | None:
         return None if self._partition_lasts_ms is None else self._database.partitions
 
-    async def _remove(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
+    async def _remove(self, kept: RetentionRule, before: int, stopping: asyncio.Event) -> int:
         partitions = self._partitions
         if kept is not EVENTS or partitions is None:
             return await self._prune(kept, before, stopping)
@@ -135,7 +135,7 @@ class Retention:
             count = await self._drop_old(partitions, before, stopping)
         except Unavailable as error:
             _log.info("old partitions were not dropped; it is tried again in a minute", cause=str(error))
-        first_whole = await partitions.first_whole()
+        first_whole = await partitions.first_droppable_seq()
         # Row by row goes what was kept of old partitions, and is needed no more.
         by_row = replace(kept, only=(*kept.only, kept.key[0] < first_whole))
         return count + await self._prune(by_row, before, stopping)
@@ -144,7 +144,7 @@ class Retention:
         looks_again = EVENTS.name not in self._places
         count = 0
         until = self._clock.now_ms() + ROUND_EVERY_MS
-        ended = await partitions.ended(before=before)
+        ended = await partitions.list_droppable(before=before)
         for number, partition in enumerate(ended):
             if not await self._thin(partitions, partition, stopping, waiting=len(ended) - number, until=until):
                 break
@@ -161,7 +161,7 @@ class Retention:
 
         The more partitions are waiting to go, the less it rests. It goes on until an instant (Unix ms).
         """
-        numbers = await partitions.numbers(partition)
+        numbers = await partitions.count_seqs(partition)
         place = self._thinned.pop(partition, None)
         last_seq = partition.first_seq if place is None else place[0]
         while self._goes_on(stopping):
@@ -169,9 +169,9 @@ class Retention:
             if began >= until:
                 self._thinned, self._in_the_middle = {} if place is None else {partition: place}, True
                 return False
-            bite = await partitions.thin(partition, after=place)
+            bite = await partitions.delete_ended_deliveries(partition, after=place)
             self._measures.removed[_DELIVERIES] += bite.removed
-            place = bite.place
+            place = bite.position
             if place is None:
                 return self._goes_on(stopping)
             share, last_seq = (place[0] - last_seq) / max(1, numbers), place[0]
@@ -180,42 +180,42 @@ class Retention:
         return False
 
     async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:
-        first_whole = await partitions.first_whole()
+        first_whole = await partitions.first_droppable_seq()
         place: Key | None = None
         while self._goes_on(stopping):
-            bite = await partitions.sweep(first_whole, after=place)
-            place = bite.place
+            bite = await partitions.delete_leftovers(first_whole, after=place)
+            place = bite.position
             if place is None:
                 break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
 
     async def _begin_partition(self, partitions: Partitions, now: int, lasts_ms: int) -> None:
         if self._retention_ms:
-            await partitions.leave(before=now - self._retention_ms, lasts_ms=lasts_ms)
+            await partitions.mark_for_row_cleanup(before=now - self._retention_ms, lasts_ms=lasts_ms)
         try:
-            await partitions.begin(now=now, lasts_ms=lasts_ms)
+            await partitions.start_next(now=now, lasts_ms=lasts_ms)
         except Unavailable as error:
             _log.info("the next partition was not begun; it is tried again in a minute", cause=str(error))
 
-    async def _prune(self, kept: Kept, before: int, stopping: asyncio.Event) -> int:
+    async def _prune(self, kept: RetentionRule, before: int, stopping: asyncio.Event) -> int:
         count = 0
         after = self._places.get(kept.name)
         while self._goes_on(stopping):
             at = after
-            seen = await self._database.read(lambda c: look(c, kept, before=before, after=at))  # noqa: B023 - run before the next turn
-            if seen.doomed:
-                doomed = seen.doomed
-                removed = await self._database.write(lambda c: remove(c, kept, doomed, before=before))  # noqa: B023
+            seen = await self._database.read(lambda c: find_expired(c, kept, before=before, after=at))  # noqa: B023 - run before the next turn
+            if seen.keys:
+                doomed = seen.keys
+                removed = await self._database.write(lambda c: delete_expired(c, kept, doomed, before=before))  # noqa: B023
                 count += self._noted(kept, removed)
-            after = seen.place
-            if kept.may_stay:
+            after = seen.position
+            if kept.can_be_kept:
                 self._places[kept.name] = after
-            if not seen.more:
+            if not seen.has_more:
                 break
             await self._clock.wait(stopping, BITE_PAUSE_MS)
         return count
 
-    def _noted(self, kept: Kept, count: int) -> int:
+    def _noted(self, kept: RetentionRule, count: int) -> int:
         self._measures.removed[kept.name] += count
         return count
 

@@ -51,8 +51,8 @@ class StatisticsUpdater:
         """Count all there is, bite by bite. Raises Unavailable; what was counted by then stays so."""
         more = True
         while more and not stopping.is_set():
-            horizon = await self._database.horizon()
-            found = await self._database.read(lambda c: count(c, horizon, rows=BITE_ROWS, notes=BITE_NOTES))  # noqa: B023
+            stream_position = await self._database.stream_position()
+            found = await self._database.read(lambda c: count(c, stream_position, rows=BITE_ROWS, changes=BITE_NOTES))  # noqa: B023
             if found is None:
                 return
             await self._database.write(lambda c: save(c, found))  # noqa: B023 - run before the next turn

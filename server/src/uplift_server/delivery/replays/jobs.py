@@ -24,7 +24,7 @@ from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store import audit, endpoints, releases, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.hot_records import Ahead, LeasedDelivery, ReplayLease
+from uplift_server.store.hot_records import LeasedDelivery, ReplayBatch, ReplayLease
 from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
@@ -59,7 +59,7 @@ class _Job:
         self.pace = ReplayRate(replay.rate_per_second, now)
         self.next_at: float = now
         """When there is something to do or to look at (Unix ms)."""
-        self.ahead = Ahead((), replay.next_event_seq - 1)
+        self.ahead = ReplayBatch((), replay.next_event_seq - 1)
         """What comes next."""
 
     @property
@@ -113,7 +113,7 @@ class ReplayJobs:
         Raises Unavailable.
         """
         for replay in await self._unfinished():
-            if replay.choice.endpoint_seq in endpoint_seqs:
+            if replay.selection.endpoint_seq in endpoint_seqs:
                 self._jobs.pop(replay.seq, None)
                 self.put(replay)
 
@@ -138,7 +138,7 @@ class ReplayJobs:
             job.replay = replay
             job.next_at = now
         if replay.state is not ReplayState.RUNNING:
-            for delivery in self._lanes.take_replays(replay.choice.endpoint_seq):
+            for delivery in self._lanes.take_replays(replay.selection.endpoint_seq):
                 self._return(delivery, now)
             self._settler.hurry()
         self._wake.set()
@@ -151,7 +151,7 @@ class ReplayJobs:
     def look_at(self, endpoint_seq: int) -> None:
         """An endpoint was enabled, or is gone, which cancels its replays."""
         for job in self._jobs.values():
-            if job.replay.choice.endpoint_seq == endpoint_seq:
+            if job.replay.selection.endpoint_seq == endpoint_seq:
                 job.next_at = 0
                 self._wake.set()
 
@@ -176,13 +176,13 @@ class ReplayJobs:
 
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
-        if not self._shards.owns(job.replay.choice.endpoint_seq):
+        if not self._shards.owns(job.replay.selection.endpoint_seq):
             # A deleted endpoint moves no more: it may be this process's before anybody tells of it.
-            known = job.replay.choice.endpoint_seq in self._cache.endpoints
+            known = job.replay.selection.endpoint_seq in self._cache.endpoints
             job.next_at = math.inf if known else now + LOOK_MS
             return
         try:
-            endpoint = self._cache.endpoints.get(job.replay.choice.endpoint_seq)
+            endpoint = self._cache.endpoints.get(job.replay.selection.endpoint_seq)
             if endpoint is None and job.replay.state is not ReplayState.CANCELLED:
                 await self._cancel(job)
             elif job.replay.state is ReplayState.RUNNING and endpoint is not None:
@@ -197,9 +197,9 @@ class ReplayJobs:
         now, replay = self._clock.now_ms(), job.replay
 
         def cancel(connection: Transaction) -> Replay | None:
-            if endpoints.is_there(connection, replay.choice.endpoint_seq):
+            if endpoints.exists(connection, replay.selection.endpoint_seq):
                 return None
-            cancelled = replays.put_into(connection, None, replay.id, ReplayState.CANCELLED, now=now)
+            cancelled = replays.change_state(connection, None, replay.id, ReplayState.CANCELLED, now=now)
             assert cancelled is not None, "replays that are not done with are kept"
             subject, details = prefixed(REPLAY, replay.id), {"because": "endpoint_deleted"}
             audit.add(connection, AuditEntry(replay.account_seq, now, SYSTEM, "replay.cancelled", subject, details))
@@ -220,11 +220,11 @@ class ReplayJobs:
         seq = job.replay.seq
         job.next_at = now + LOOK_MS
         if job.replay.state is ReplayState.PAUSED:
-            leased = await self._database.write(lambda c: replays.give_back(c, seq))
+            leased = await self._database.write(lambda c: replays.return_unattempted(c, seq))
             if not leased and job.replay.state is ReplayState.PAUSED:
                 job.next_at = math.inf
             return
-        replay = await self._database.write(lambda c: replays.end_cancelled(c, seq, now=now))
+        replay = await self._database.write(lambda c: replays.finish_cancelled(c, seq, now=now))
         if replay.completed_at is not None:
             self._jobs.pop(seq, None)
 
@@ -248,11 +248,9 @@ class ReplayJobs:
         replay = job.replay
         first = replay.counted_through + 1
         counted = await self._database.read(
-            lambda c: releases.count(c, replay.choice, first=first, last=replay.last_event_seq, rows=COUNT_ROWS)
+            lambda c: releases.count(c, replay.selection, first=first, last=replay.last_event_seq, rows=COUNT_ROWS)
         )
-        noted = await self._database.write(
-            lambda c: releases.note_counted(c, replay.seq, counted, first=first, now=now)
-        )
+        noted = await self._database.write(lambda c: releases.save_count(c, replay.seq, counted, first=first, now=now))
         self._learn(job, noted)
         job.next_at = now + BITE_PAUSE_MS
 
@@ -266,7 +264,7 @@ class ReplayJobs:
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
         own, until = self._shards.process_id, now + self._lease_ms
         lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
-        released = await self._database.release_replay(replay.seq, replay.choice, job.ahead, lease)
+        released = await self._database.release_replay(replay.seq, replay.selection, job.ahead, lease)
         job.pace = job.pace.after_release(now, len(released.leased))
         job.next_at = max(job.pace.next_ms, now + (RELEASE_EVERY_MS if released.leased else LOOK_MS))
         stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
@@ -280,10 +278,10 @@ class ReplayJobs:
         replay = job.replay
         first = max(job.ahead.through + 1, replay.next_event_seq)
         limit = max(AHEAD_MIN, replay.rate_per_second * AHEAD_MS // 1000)
-        more = await self._database.look_ahead(
+        more = await self._database.read_replay_batch(
             replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
         )
-        job.ahead = Ahead([*job.ahead.candidates, *more.candidates], more.through)
+        job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _learn(self, job: _Job, replay: Replay) -> None:
         """Keep what a write told, unless somebody has changed the replay while its answer was on the way."""
@@ -292,7 +290,7 @@ class ReplayJobs:
 
     def _hand_over(self, job: _Job, leased: Sequence[LeasedDelivery]) -> None:
         now = self._clock.now_ms()
-        endpoint = self._cache.endpoints.get(job.replay.choice.endpoint_seq)
+        endpoint = self._cache.endpoints.get(job.replay.selection.endpoint_seq)
         if endpoint is None or self._lanes.draining:
             for delivery in leased:
                 self._give_back(delivery)

@@ -145,7 +145,7 @@ class Dispatcher:
             requests,
             now=now,
             lease_until=now + self._lease_ms,
-            owner=self._shards.process_id,
+            process_id=self._shards.process_id,
             body_bytes_max=body_bytes_max,
         )
         counts = Counter(delivery.endpoint_seq for delivery in leased)

@@ -17,7 +17,7 @@ from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.contract import Database
-from uplift_server.store.endpoint_backlog import cancel_waiting, drop_held, hold_waiting, holding_endpoints
+from uplift_server.store.endpoint_backlog import cancel_waiting, drop_held, endpoints_with_held, hold_waiting
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import HeldRequest
 from uplift_server.store.records import HeldAction
@@ -135,7 +135,7 @@ class HeldDeliveries:
         after = 0
         while True:
             at = after
-            found = await self._database.read(lambda c: holding_endpoints(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
+            found = await self._database.read(lambda c: endpoints_with_held(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
             for endpoint_seq in found:
                 endpoint = self._cache.endpoints.get(endpoint_seq)
                 if self._shards.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
@@ -199,9 +199,9 @@ class HeldDeliveries:
         """
         dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BITE))
         record = endpoint.record
-        if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.over_through):
+        if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.completed_through):
             endpoint.record = replace(record, held_action=None, held_through=None)
-        return max(self._cancelled(dropped.rows), int(dropped.goes_on))
+        return max(self._cancelled(dropped.rows), int(dropped.has_more))
 
     def _cancelled(self, count: int) -> int:
         self._measures.ended[Status.CANCELLED] += count
@@ -227,7 +227,7 @@ class HeldDeliveries:
         for request, result in zip(requests, results, strict=True):
             gone = result.released + result.expired
             self._measures.ended[Status.FAILED] += result.expired
-            if not gone and not result.waits:
+            if not gone and not result.is_blocked:
                 self._stop_releasing(request.endpoint_seq)
                 continue
             self._work[request.endpoint_seq] = None
@@ -236,7 +236,7 @@ class HeldDeliveries:
             pace = self._paces.get(request.endpoint_seq)
             if pace is None:
                 continue  # It was switched off meanwhile, and what it got is about to be held again.
-            if result.waits:
+            if result.is_blocked:
                 pace.pause_until(now + BLOCKED_MS)
             else:
                 pace.spend(gone)

@@ -90,7 +90,7 @@ class LocalCommands:
         withdrawn = self._lanes.withdraw(command.endpoint_seq, command.event_seq)
         fence, result = None if withdrawn is None else withdrawn.fence, Result()
         try:
-            leased = await self.decide(command, lambda c: finish(c, result), fence, owner=self._shards.process_id)
+            leased = await self.decide(command, lambda c: finish(c, result), fence, process_id=self._shards.process_id)
         except StoreError:
             if withdrawn is not None:
                 self._dispatcher.give_back(withdrawn)
@@ -99,7 +99,7 @@ class LocalCommands:
         return result
 
     async def decide(
-        self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, owner: int = 0
+        self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, process_id: int = 0
     ) -> LeasedDelivery | None:
         """Cancel or resend a delivery that no process has leased, or under the fence of its lease; returns a lease.
 
@@ -116,7 +116,13 @@ class LocalCommands:
                 return None
             lease_until = now + self._lease_ms
             return deliveries.start_resend(
-                connection, event_seq, endpoint_seq, fence=fence, now=now, lease_until=lease_until, owner=owner
+                connection,
+                event_seq,
+                endpoint_seq,
+                fence=fence,
+                now=now,
+                lease_until=lease_until,
+                process_id=process_id,
             )
 
         leased = await self._database.write(change)
@@ -136,7 +142,7 @@ class LocalCommands:
                 command.event_seq,
                 command.endpoint_seq,
                 lease_until=self._clock.now_ms() + self._lease_ms,
-                owner=self._shards.process_id,
+                process_id=self._shards.process_id,
             )
 
         self._attempt_now(await self._database.write(lease))
@@ -151,10 +157,10 @@ class LocalCommands:
         result = Result(event_id=test.event_id)
 
         def begin(connection: Transaction, event_seq: int) -> LeasedDelivery:
-            if not endpoints.is_there(connection, command.endpoint_seq):
+            if not endpoints.exists(connection, command.endpoint_seq):
                 raise TestRejected(Busy.DELETED)
             finish(connection, result)
-            event_id, sent_before = idempotency.once(
+            event_id, sent_before = idempotency.create_once(
                 connection,
                 test.request,
                 object_id=event.id,
@@ -167,7 +173,7 @@ class LocalCommands:
             audit.add(connection, replace(command.entry, at=event.created_at))
             lease_until = event.created_at + self._lease_ms
             return test_deliveries.begin(
-                connection, event, event_seq, lease_until=lease_until, owner=self._shards.process_id
+                connection, event, event_seq, lease_until=lease_until, process_id=self._shards.process_id
             )
 
         try:
@@ -192,7 +198,7 @@ class LocalCommands:
             body=envelope.build(
                 ids.uuid_text(test.event_id), event_type.name, event_type.record.api_version, now, data
             ),
-            deliveries=[test_deliveries.owed(command.endpoint_seq)],
+            deliveries=[test_deliveries.new_delivery(command.endpoint_seq)],
             data=data,
         )
 

@@ -162,7 +162,7 @@ class Settler:
         self._writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
         by = self._shards.membership_id
-        written = asyncio.ensure_future(self._database.settle(batch, rows, by=by))
+        written = asyncio.ensure_future(self._database.settle(batch, rows, process_id=by))
         written.add_done_callback(lambda future: self._written(batch, lines, health, by, future))
 
     def _written(

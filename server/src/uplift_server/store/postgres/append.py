@@ -11,7 +11,7 @@ from uplift_server.store import repeated_events
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw
-from uplift_server.store.repeated_events import Known, Stored
+from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 Results = list[list[Appended] | IdempotencyConflict]
 
@@ -42,12 +42,12 @@ async def append_events(
 
 
 async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
-    checked = [group for group in groups if repeated_events.is_checked(group)]
-    stored = await _stored(raw, checked) if checked else Known()
+    checked = [group for group in groups if repeated_events.may_repeat(group)]
+    stored = await _stored(raw, checked) if checked else KnownEvents()
     batch = _Batch()
     results: Results = []
     for group in groups:
-        if not repeated_events.is_checked(group):
+        if not repeated_events.may_repeat(group):
             results.append([Appended(batch.add(event), event.id, event.created_at) for event in group])
             continue
         # The database numbers the events. Until then each has a provisional number: `~` of its index in the batch.
@@ -67,9 +67,9 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
     return results
 
 
-async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Known:
+async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents:
     """Find the events that are stored already."""
-    known = Known()
+    known = KnownEvents()
     keys = [(e.account_seq, e.idempotency_key) for group in groups for e in group if e.idempotency_key is not None]
     if keys:
         for row in await raw.fetch(statements.EVENTS_BY_KEY, *zip(*keys, strict=True)):
@@ -84,8 +84,8 @@ async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Known:
     return known
 
 
-def _stored_event(row: asyncpg.Record) -> Stored:
-    return Stored(row["seq"], row["id"], row["created_at"], row["type_seq"], row["expires_at"], row["body"])
+def _stored_event(row: asyncpg.Record) -> StoredEvent:
+    return StoredEvent(row["seq"], row["id"], row["created_at"], row["type_seq"], row["expires_at"], row["body"])
 
 
 class _Batch:
@@ -93,7 +93,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.events: list[NewEvent] = []
-        self.known = Known()
+        self.known = KnownEvents()
 
     def next_numbers(self, count: int) -> Sequence[int]:
         """Return provisional numbers for the next events."""
@@ -105,7 +105,7 @@ class _Batch:
         number = ~len(self.events)
         self.events.append(event)
         if event.idempotency_key is not None or event.caller_chose_id:
-            self.known.remember(event, number)
+            self.known.add(event, number)
         return number
 
     async def insert(self, raw: Raw) -> Sequence[int]:

@@ -16,7 +16,6 @@ from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth, name_of
 from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.hot_records import (
-    Ahead,
     Appended,
     DueEndpoint,
     HealthRow,
@@ -26,6 +25,7 @@ from uplift_server.store.hot_records import (
     LeaseRequest,
     NewEvent,
     Released,
+    ReplayBatch,
     ReplayLease,
     ReplayRelease,
     Settlement,
@@ -48,10 +48,10 @@ from uplift_server.store.postgres.group_commit import GroupCommit, Groups, Resul
 from uplift_server.store.postgres.held import release_held
 from uplift_server.store.postgres.lease import due_endpoints, lease_due, next_due, reclaim, release
 from uplift_server.store.postgres.partitions import PostgresPartitions
-from uplift_server.store.postgres.replay import look_ahead, release_replay
+from uplift_server.store.postgres.replay import read_replay_batch, release_replay
 from uplift_server.store.postgres.settle import settle
 from uplift_server.store.postgres.stream_position import LOOK, StreamPositionFinder
-from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.stream_position import StreamPosition
 
 R = TypeVar("R")
@@ -129,36 +129,41 @@ class PostgresDatabase:
         return self._group_commit.append(groups)
 
     def lease_due(
-        self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+        self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
         """See the contract."""
         return self._hot(
             lambda pair: lease_due(
-                pair.raw, requests, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
+                pair.raw,
+                requests,
+                now=now,
+                lease_until=lease_until,
+                process_id=process_id,
+                body_bytes_max=body_bytes_max,
             )
         )
 
     def settle(
-        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, by: int = 0
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
-        self._settling = self._hot(lambda pair: settle(pair.raw, settlements, health, by=by))
+        self._settling = self._hot(lambda pair: settle(pair.raw, settlements, health, process_id=process_id))
         return self._settling
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """See the contract."""
         return self._hot(lambda pair: release(pair.raw, leases, now=now))
 
-    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
+    def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """See the contract."""
-        return self._hot(lambda pair: reclaim(pair.raw, now=now, owner=owner, limit=limit))
+        return self._hot(lambda pair: reclaim(pair.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         """See the contract."""
         return self._hot(lambda pair: release_held(pair.raw, requests, now=now))
 
     def release_replay(
-        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+        self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         """See the contract. Outcomes that were handed over before come first, as on SQLite: they make room."""
         release = self._measured(_alone(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
@@ -171,10 +176,12 @@ class PostgresDatabase:
 
         return self._begun(released())
 
-    async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+    async def read_replay_batch(
+        self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
+    ) -> ReplayBatch:
         """See the contract."""
         return await self._hot(
-            lambda pair: look_ahead(
+            lambda pair: read_replay_batch(
                 pair.raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
             ),
             only_reads=True,
@@ -191,7 +198,7 @@ class PostgresDatabase:
         """See the contract."""
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), only_reads=True)
 
-    async def horizon(self) -> StreamPosition:
+    async def stream_position(self) -> StreamPosition:
         """See the contract. What is being written just now is waited for a moment, so that it is told of, too.
 
         Until one is known at all, that is waited for longer: whoever went by none would begin with the first event.
@@ -200,7 +207,7 @@ class PostgresDatabase:
         wanted = await self._look_out()
         look = 0
         while True:
-            known = self._lookout.horizon
+            known = self._lookout.stream_position
             if known is not None and (look >= LOOKS_MAX or all(map(ge, known, wanted))):
                 return known
             if known is None and 1000 * (time.monotonic() - began) > FIRST_LOOKS_MS_MAX:
@@ -216,7 +223,7 @@ class PostgresDatabase:
             _log.warning("lists and streams do not begin yet", cause=UNKNOWN)
 
     async def _look_out(self) -> StreamPosition:
-        """Look once for the horizon; how far numbers were given then."""
+        """Look once for the stream_position; how far numbers were given then."""
 
         async def look(pair: Pair) -> None:
             async with pair.alone():
@@ -239,7 +246,7 @@ class PostgresDatabase:
         """See the contract."""
         return await self._read(self._readers, body)
 
-    async def read_first(self, body: Callable[[Connection], R]) -> R:
+    async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
         return await self._read(self._first_readers, body)
 

@@ -120,8 +120,8 @@ async def database_id(url: str) -> str | None:
     async with _connected(url) as pair:
         if await pair.raw.fetchval("SELECT to_regclass('marks')") is None:
             return None
-        value = await pair.raw.fetchval("SELECT value FROM marks WHERE name = $1", database_identity.MARK)
-        return None if value is None else database_identity.text(value)
+        value = await pair.raw.fetchval("SELECT value FROM marks WHERE name = $1", database_identity.VALUE_NAME)
+        return None if value is None else database_identity.format_id(value)
 
 
 class Living(NamedTuple):

@@ -9,11 +9,11 @@ from uplift_server.store.postgres.connection import Raw
 
 
 async def lease_due(
-    raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+    raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
 ) -> list[LeasedDelivery]:
     """See the contract."""
     endpoints, limits = [request.endpoint_seq for request in requests], [request.limit for request in requests]
-    rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, owner, lease_until, body_bytes_max)
+    rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, process_id, lease_until, body_bytes_max)
     return [
         LeasedDelivery(
             event_seq=row["event_seq"],
@@ -42,12 +42,12 @@ async def release(raw: Raw, leases: Sequence[tuple[int, int, int]], *, now: int)
         await raw.execute(statements.RELEASE, *zip(*sorted(leases), strict=True), now)
 
 
-async def reclaim(raw: Raw, *, now: int, owner: int | None, limit: int) -> int:
+async def reclaim(raw: Raw, *, now: int, process_id: int | None, limit: int) -> int:
     """See the contract."""
-    if owner is None:
+    if process_id is None:
         count: int = await raw.fetchval(statements.RECLAIM_EXPIRED, now, limit)
     else:
-        count = await raw.fetchval(statements.RECLAIM_OWNED, now, limit, owner)
+        count = await raw.fetchval(statements.RECLAIM_OWNED, now, limit, process_id)
     return count
 
 

@@ -14,13 +14,14 @@ from uplift_server.store.schema_processes import CHANNEL
 R = TypeVar("R")
 _log = structlog.get_logger()
 
-RESPONSE_WITHIN_S: Final = 2.0
-"""The timeout of the connection and of each transaction. A later heartbeat is useless."""
+ANSWER_SECONDS_MAX: Final = 2.0
+"""How long anything may take that goes over the line, and its opening: a heartbeat that comes later is worth
+nothing."""
 REPEATS_MAX: Final = 3
-HOW_TO_FIX: Final = "set UPLIFT_DATABASE_DIRECT_URL to the address of the database without the pooler"
+UNHEARD: Final = "set UPLIFT_DATABASE_DIRECT_URL to the address of the database without the pooler"
 
 
-def message_bus(url: str) -> "PostgresMessageBus":
+def new_message_bus(url: str) -> "PostgresMessageBus":
     """A message bus over a database. Through a pooler, it receives no notifications."""
     return PostgresMessageBus(Opener(url))
 
@@ -32,7 +33,7 @@ class PostgresMessageBus:
         self._opener = opener
         self._pair: Pair | None = None
         self._hears = False
-        """Whether this connection receives notifications."""
+        """Whether this connection receives messages."""
         self._has_warned = False
         self._turn = asyncio.Lock()
         self._receive: Callable[[str], None] | None = None
@@ -83,10 +84,10 @@ class PostgresMessageBus:
         """Raises TimeoutError where the database does not answer in time."""
         if self._pair is None or self._pair.raw.is_closed():
             await self._drop()
-            async with asyncio.timeout(RESPONSE_WITHIN_S):
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
                 self._pair = await self._opener.pair()
         pair = self._pair
-        silence = Silence(pair, RESPONSE_WITHIN_S)
+        silence = Silence(pair, ANSWER_SECONDS_MAX)
         try:
             if not self._hears:
                 await self._hear(pair)
@@ -104,7 +105,7 @@ class PostgresMessageBus:
             await pair.raw.add_listener(CHANNEL, self._told)
         elif not self._has_warned:
             self._has_warned = True
-            _log.warning("no notifications through the pooler: processes wait up to 2 s longer", remedy=HOW_TO_FIX)
+            _log.warning("no notifications through the pooler: processes wait up to 2 s longer", remedy=UNHEARD)
 
     async def _drop(self) -> None:
         pair, self._pair, self._hears = self._pair, None, False

@@ -22,7 +22,7 @@ from uplift_server.store.event_times import DISORDER_MS
 from uplift_server.store.partitions import Batch, Partition
 from uplift_server.store.postgres.connection import Pair, Raw
 from uplift_server.store.schema_partitions import NUMBERS, table_name
-from uplift_server.store.statistics import ATTEMPTS_MARK, EVENTS_MARK, TURN_MARK
+from uplift_server.store.statistics import ATTEMPTS_COUNTED, BATCHES_COUNTED, EVENTS_COUNTED
 
 R = TypeVar("R")
 _log = structlog.get_logger()
@@ -48,10 +48,10 @@ _NEWEST: Final = (
 _ENDED: Final = (
     "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT goes_by_row AND ended_at <= $1"  # noqa: S608 - of our own texts
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq"
-    f" AND seq > coalesce((SELECT value FROM marks WHERE name = '{EVENTS_MARK}'), 0))"
+    f" AND seq > coalesce((SELECT value FROM marks WHERE name = '{EVENTS_COUNTED}'), 0))"
     # The last one that was counted stays, as it does where attempts go row by row.
     " AND NOT EXISTS (SELECT FROM attempts WHERE event_seq >= p.first_seq AND event_seq < p.end_seq"
-    f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_MARK}'), 0))"
+    f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_COUNTED}'), 0))"
     " ORDER BY first_seq"
 )
 # More than twice as long: as a whole it would stay for more than two partitions' time too long. So it is with what was
@@ -70,7 +70,7 @@ _THIN: Final = (
     f" AND status NOT IN ({status_sql.OPEN}) AND NOT EXISTS (SELECT FROM deliveries o"
     f"  WHERE o.event_seq = d.event_seq AND o.status IN ({status_sql.OPEN}))"
     " AND NOT EXISTS (SELECT FROM attempts a WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq"
-    f"  AND a.seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_MARK}'), 0))"
+    f"  AND a.seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_COUNTED}'), 0))"
     f" ORDER BY event_seq, endpoint_seq LIMIT {THIN_BITE} FOR UPDATE OF d),"
     " gone AS (DELETE FROM deliveries d USING ended e"
     " WHERE d.event_seq = e.event_seq AND d.endpoint_seq = e.endpoint_seq)"
@@ -110,7 +110,7 @@ _EMPTY: Final = (
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq)"
 )
 # What is being counted has been read before, and may have missed what was moved: it is counted anew.
-_COUNT_ANEW: Final = f"UPDATE marks SET value = value + 1 WHERE name = '{TURN_MARK}'"  # noqa: S608 - as above
+_COUNT_ANEW: Final = f"UPDATE marks SET value = value + 1 WHERE name = '{BATCHES_COUNTED}'"  # noqa: S608 - as above
 _ADD_LATER: Final = (
     "INSERT INTO attempts_aside SELECT a.* FROM {attempts} a JOIN events_aside e ON e.seq = a.event_seq"
     " ON CONFLICT DO NOTHING"
@@ -140,30 +140,30 @@ class PostgresPartitions:
         self._transact = transact
         self._read = read
 
-    async def begin(self, *, now: int, lasts_ms: int) -> bool:
+    async def start_next(self, *, now: int, lasts_ms: int) -> bool:
         """See `store.partitions`."""
         if not await self._write(lambda pair: _make_next(pair.raw, now=now, lasts_ms=lasts_ms)):
             return False
         await self._write(lambda pair: _go_on_in_next(pair.raw, now=now))
         return True
 
-    async def ended(self, *, before: int) -> list[Partition]:
+    async def list_droppable(self, *, before: int) -> list[Partition]:
         """See `store.partitions`."""
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
-    async def leave(self, *, before: int, lasts_ms: int) -> None:
+    async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
         """See `store.partitions`."""
         await self._write(lambda pair: pair.raw.execute(_LEAVE, before, lasts_ms))
 
-    async def first_whole(self) -> int:
+    async def first_droppable_seq(self) -> int:
         """See `store.partitions`."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_FIRST_WHOLE)))
 
-    async def numbers(self, partition: Partition) -> int:
+    async def count_seqs(self, partition: Partition) -> int:
         """See `store.partitions`."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_NUMBERS, *partition)))
 
-    async def thin(self, partition: Partition, *, after: Key | None) -> Batch:
+    async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
         """See `store.partitions`."""
         # No endpoint has the number 0.
         start = after or (partition.first_seq, 0)
@@ -194,7 +194,7 @@ class PostgresPartitions:
         if await self._read(lambda pair: pair.raw.fetch(_EMPTY)):
             await self._write(lambda pair: _drop_empty(pair.raw))
 
-    async def sweep(self, before_seq: int, *, after: Key | None) -> Batch:
+    async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
         """See `store.partitions`."""
         bites = []
         for table in _SWEPT:
@@ -206,7 +206,7 @@ class PostgresPartitions:
                 delete = f"DELETE FROM {table} WHERE event_seq = ANY ($1)"  # noqa: S608 - of our own texts
                 await self._write(lambda pair: pair.raw.execute(delete, gone))  # noqa: B023
             bites.append(_bite(found, SWEEP_BITE))
-        places = [bite.place for bite in bites if bite.place is not None]
+        places = [bite.position for bite in bites if bite.position is not None]
         return Batch(sum(bite.removed for bite in bites), min(places, default=None))
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:

@@ -5,14 +5,16 @@ from typing import Any
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.store import releases
-from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
+from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease, ReplayRelease
 from uplift_server.store.postgres import replay_statements as statements
 from uplift_server.store.postgres.connection import Raw
 from uplift_server.store.releases import CandidateRow, ReplayProgress
-from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.replays import Replay, ReplaySelection
 
 
-async def look_ahead(raw: Raw, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+async def read_replay_batch(
+    raw: Raw, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
+) -> ReplayBatch:
     """See the contract."""
     ahead = await _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
@@ -21,24 +23,28 @@ async def look_ahead(raw: Raw, replay: Replay, *, first: int, rows: int, limit: 
     return ahead
 
 
-async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> ReplayBatch:
     """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
-    choice, last = replay.choice, replay.last_event_seq
+    choice, last = replay.selection, replay.last_event_seq
     nth = await raw.fetchval(statements.NTH_DELIVERY, choice.endpoint_seq, first, last, rows - 1)
     through: int = last if nth is None else nth
     wanted = (*_parameters(choice, body_bytes_max, limit), first, through)
-    found, cut = await _candidates(raw, statements.REPLAYABLE_AHEAD, wanted, body_bytes_max)
-    return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
+    found, cut = await _candidates(raw, statements.REPLAYABLE_NEXT, wanted, body_bytes_max)
+    return ReplayBatch(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
 
 
-async def release_replay(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
+async def release_replay(
+    raw: Raw, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
+) -> ReplayRelease:
     """See the contract."""
     async with raw.transaction():
         await raw.execute(statements.LOCK_REPLAY, replay_seq)
         return await _release(raw, replay_seq, choice, ahead, lease)
 
 
-async def _release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease) -> ReplayRelease:
+async def _release(
+    raw: Raw, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
+) -> ReplayRelease:
     [row] = await raw.fetch(statements.REPLAY_PROGRESS, replay_seq)
     progress = ReplayProgress(*row)
     if progress.state != ReplayState.RUNNING:
@@ -46,7 +52,7 @@ async def _release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, leas
     # A repeated call finds the replay further ahead.
     ahead = ahead.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
-    again = progress.given_back[:room]
+    again = progress.returned[:room]
     fresh = ahead.candidates[: room - len(again)]
     leased: list[LeasedDelivery] = []
     if again:
@@ -72,7 +78,7 @@ async def _release(raw: Raw, replay_seq: int, choice: Choice, ahead: Ahead, leas
 
 
 async def _leased(
-    raw: Raw, replay_seq: int, choice: Choice, candidates: Sequence[Candidate], lease: ReplayLease
+    raw: Raw, replay_seq: int, choice: ReplaySelection, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> list[LeasedDelivery]:
     """Lease the candidates that can still be replayed. Read those again that have changed since they were read."""
     leased = releases.unexpired(candidates, lease.now)
@@ -93,12 +99,14 @@ async def _leased(
 async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> set[int]:
     """Lease the candidates that have not changed and return their events."""
     rows = [(d.event_seq, d.endpoint_seq, d.fence - 1, d.resume_status, completed_at) for d, completed_at in candidates]
-    found = await raw.fetch(statements.LEASE_REPLAYED, *zip(*rows, strict=True), lease.until, lease.owner, replay_seq)
+    found = await raw.fetch(
+        statements.LEASE_REPLAYED, *zip(*rows, strict=True), lease.until, lease.process_id, replay_seq
+    )
     return {row["event_seq"] for row in found}
 
 
 async def _again(
-    raw: Raw, choice: Choice, event_seqs: Sequence[int], lease: ReplayLease
+    raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
     """Return the deliveries that can still be replayed, up to the body limit, and the last event it looked at."""
     wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs)
@@ -113,12 +121,12 @@ async def _candidates(
     return releases.candidates(map(CandidateRow._make, rows), body_bytes_max)
 
 
-def _parameters(choice: Choice, body_bytes_max: int, limit: int) -> tuple[Any, ...]:
+def _parameters(choice: ReplaySelection, body_bytes_max: int, limit: int) -> tuple[Any, ...]:
     """The parameters $1 to $8 of both statements that find candidates."""
     return (
         choice.endpoint_seq,
         choice.statuses,
-        choice.made_at,
+        choice.selected_at,
         choice.type_seqs,
         choice.created_after,
         choice.created_before,

@@ -32,7 +32,7 @@ ORDER BY event_seq
 # As one range of pairs, which only the index that begins with the endpoint can serve. Another index would read the
 # deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
-REPLAYABLE_AHEAD: Final = _REPLAYABLE.format(events=_BETWEEN.format(first="$9", last="$10"), lock="")
+REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events=_BETWEEN.format(first="$9", last="$10"), lock="")
 # Locked, so that they are leased as they were read. $9: the events.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])", lock=" FOR UPDATE OF d"
@@ -50,7 +50,7 @@ REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
     (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = {PENDING}) AS outstanding,
     (SELECT coalesce(array_agg(event_seq ORDER BY event_seq), '{{}}') FROM deliveries
-     WHERE replay_seq = r.seq AND status <> {PENDING}) AS given_back
+     WHERE replay_seq = r.seq AND status <> {PENDING}) AS returned
 FROM replays r
 WHERE seq = $1
 """  # noqa: S608

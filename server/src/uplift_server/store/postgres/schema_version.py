@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store import processes, schema_version
-from uplift_server.store.admission import BEING_FILLED, SCHEMA_LOCK, UNFINISHED_MOVE, leave_behind
+from uplift_server.store.admission import SCHEMA_LOCK, TRANSFER_TABLE, TRANSFER_UNFINISHED, require_release
 from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, driver_error, translated
 from uplift_server.store.postgres.connection_errors import UNTOLD_POOLER
@@ -102,8 +102,8 @@ def _current(connection: Connection) -> str | None:
     names = set(connection.scalars(_TABLES))
     if not names:
         return None
-    if UNFINISHED_MOVE in names:
-        raise UnknownSchema(BEING_FILLED)
+    if TRANSFER_TABLE in names:
+        raise UnknownSchema(TRANSFER_UNFINISHED)
     revisions = list(connection.scalars(sa.text("SELECT version_num FROM alembic_version"))) if names >= _OURS else []
     if len(revisions) != 1:
         raise UnknownSchema(
@@ -120,7 +120,7 @@ def _prepare(connection: Connection) -> None:
     if revision is None:
         schema_version.create(connection)
     elif revision != HEAD:
-        schema_version.refuse_unknown("the PostgreSQL database", revision)
+        schema_version.reject_unknown("the PostgreSQL database", revision)
         raise UnknownSchema(
             f"the PostgreSQL database has the schema {revision}, and this program needs {HEAD}; run"
             " `uplift-server migrate` of this release first, while servers of the earlier one go on"
@@ -134,13 +134,13 @@ def _upgrade(connection: Connection) -> str | None:
     if revision is None:
         schema_version.create(connection)
         return None
-    schema_version.refuse_unknown("the PostgreSQL database", revision)
+    schema_version.reject_unknown("the PostgreSQL database", revision)
     needed = schema_version.needed_release(revision)
     if needed is not None:
         _refuse_earlier_servers(connection, needed)
     schema_version.run(connection)
     if needed is not None:
-        leave_behind(connection, needed)
+        require_release(connection, needed)
     return revision
 
 
@@ -148,7 +148,8 @@ def _refuse_earlier_servers(connection: Connection, needed: str) -> None:
     if "processes" not in connection.scalars(_TABLES).all():
         return  # Nor were there several servers on one database then.
     living = [
-        f"{each.version} on {each.host} (process {each.pid})" for each in processes.living_before(connection, needed)
+        f"{each.version} on {each.host} (process {each.pid})"
+        for each in processes.list_running_before(connection, needed)
     ]
     if living:
         raise Unavailable(

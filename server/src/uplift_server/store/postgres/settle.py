@@ -16,7 +16,7 @@ _ATTEMPT_TEXTS: Final = ("error", "location", "remote_address")
 
 
 async def settle(
-    raw: Raw, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, by: int = 0
+    raw: Raw, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, process_id: int = 0
 ) -> frozenset[tuple[int, int]]:
     """See the contract.
 
@@ -33,7 +33,7 @@ async def settle(
         *(_shortened(attempted[name]) for name in statements.ATTEMPT_COLUMNS),
     ]
     if health:
-        parameters += [*zip(*sorted(health), strict=True), by]
+        parameters += [*zip(*sorted(health), strict=True), process_id]
     is_counted = any(replay is not None for replay in settled["replay_seq"])
     places = await raw.fetchval(statements.SETTLE[is_counted, bool(health)], *parameters) or ()
     if len(places) == len(settlements):

@@ -1,9 +1,9 @@
-"""Finding the horizon on PostgreSQL: by the numbers that were given, and who may still be using some of them.
+"""Finding the stream position on PostgreSQL: by the numbers that were given, and who may still be using some of them.
 
 Whoever inserts into a table has locked it, with the weakest of locks, before it is given a number, and until its rows
 can be seen or never will. So once nobody who held such a lock when a number was the last to be given holds it any more,
 all rows up to that number that there will ever be can be seen. What holds a lock for long, on these tables and not on
-others of the server, holds back the horizon; nothing of ours does.
+others of the server, holds back the stream position; nothing of ours does.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ LOOK: Final = (
 
 
 class StreamPositionFinder:
-    """What is known of the horizon, and what is waited for to know more."""
+    """What is known of the stream position, and what is waited for to know more."""
 
     def __init__(self) -> None:
-        self.horizon: StreamPosition | None = None
+        self.stream_position: StreamPosition | None = None
         """None before anything is known."""
         self.given = StreamPosition(0, 0, 0)
         """How far numbers were given at the latest look."""
@@ -45,7 +45,7 @@ class StreamPositionFinder:
         """
         if any(map(lt, given, self.given)):
             # A crash forgets numbers that nothing stored bears, a failover also what it has lost: they are given again.
-            self.horizon, self._awaited = None, []
+            self.stream_position, self._awaited = None, []
         self.given = given
         holding = set(holders)
         still: list[tuple[StreamPosition, set[str]]] = []
@@ -53,6 +53,6 @@ class StreamPositionFinder:
             if left := waited_for & holding:
                 still.append((numbers, left))
             else:
-                self.horizon = StreamPosition(*map(max, self.horizon or numbers, numbers))
+                self.stream_position = StreamPosition(*map(max, self.stream_position or numbers, numbers))
         # The first will be known first, the last tells the most.
         self._awaited = still if len(still) <= 2 else [still[0], still[-1]]

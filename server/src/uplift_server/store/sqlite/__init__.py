@@ -1,4 +1,4 @@
-"""The embedded engine: one file, one process, one writer thread."""
+"""The SQLite engine: one file, one process, one writer thread."""
 
 from uplift_server.store.sqlite.database import SqliteDatabase
 

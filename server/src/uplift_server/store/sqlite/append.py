@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from uplift_server.store import repeated_events
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
-from uplift_server.store.repeated_events import Known, Match, Stored
+from uplift_server.store.repeated_events import KnownEvents, Match, StoredEvent
 from uplift_server.store.sqlite import statements
 from uplift_server.store.sqlite.statements import DeliveryRow, EventRow, IdempotencyKeyRow
 
@@ -25,7 +25,7 @@ class Appender:
         seq = self.next_seq
         results: list[list[Appended] | IdempotencyConflict] = []
         for group in groups:
-            if repeated_events.is_checked(group):
+            if repeated_events.may_repeat(group):
                 # Every event of a group is looked up before any of them is stored.
                 checked = repeated_events.check(group, range(seq, seq + len(group)), batch.known.find, batch.find)
                 if isinstance(checked, IdempotencyConflict):
@@ -55,7 +55,7 @@ class _Batch:
         self._events: list[EventRow] = []
         self._deliveries: list[DeliveryRow] = []
         self._keys: list[IdempotencyKeyRow] = []
-        self.known = Known()
+        self.known = KnownEvents()
 
     def add(self, event: NewEvent, seq: int) -> None:
         """Add an event's rows."""
@@ -63,12 +63,14 @@ class _Batch:
         self._events.append(
             EventRow(seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body)
         )
-        for endpoint, status, due_at, owner in event.deliveries:
-            self._deliveries.append(DeliveryRow(seq, endpoint, account, status, due_at, owner, 1 if owner else 0))
+        for endpoint, status, due_at, process_id in event.deliveries:
+            self._deliveries.append(
+                DeliveryRow(seq, endpoint, account, status, due_at, process_id, 1 if process_id else 0)
+            )
         if event.idempotency_key is not None:
             self._keys.append(IdempotencyKeyRow(account, event.idempotency_key, seq, event.created_at))
         if event.idempotency_key is not None or event.caller_chose_id:
-            self.known.remember(event, seq)
+            self.known.add(event, seq)
 
     def find(self, event: NewEvent) -> Match | None:
         """Find the stored event with the same idempotency key or chosen ID."""
@@ -76,12 +78,12 @@ class _Batch:
             by_key = {"account_seq": event.account_seq, "key": event.idempotency_key}
             row = self._connection.execute(statements.EVENT_BY_KEY, by_key).fetchone()
             if row is not None:
-                return Match("idempotency_key", Stored(*row))
+                return Match("idempotency_key", StoredEvent(*row))
         if event.caller_chose_id:
             by_id = {"account_seq": event.account_seq, "id": event.id}
             row = self._connection.execute(statements.EVENT_BY_ID, by_id).fetchone()
             if row is not None:
-                return Match("id", Stored(*row))
+                return Match("id", StoredEvent(*row))
         return None
 
     def write(self) -> None:

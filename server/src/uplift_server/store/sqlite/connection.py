@@ -1,4 +1,4 @@
-"""Connections to the file: their settings, the lock that keeps other processes out, and what their errors mean."""
+"""Connections to the database file, the file lock against other processes, and the meaning of errors."""
 
 import contextlib
 import errno
@@ -41,17 +41,17 @@ _TROUBLES: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-"""By primary result code. All others are the fault of a statement, which a caller may cause."""
+"""By primary result code. Other codes mean an error in a statement, which a caller can cause."""
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
-"""What stands in a lock: the process that has had it."""
+"""The content of a lock file: the process ID of its last holder."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-_REMEDY_LOCK: Final = "remove it while no server runs; the next start makes another"
+_HOW_TO_FIX_LOCK: Final = "remove it while no server runs; the next start makes another"
 
 
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
     """A raw connection in autocommit mode, for explicit transactions. Raises Unavailable.
 
-    Only with `create` it creates a missing file, because an empty file would hide the loss of a database.
+    It creates a missing file only with `create`, because an empty file would hide the loss of a database.
     """
     try:
         connection = sqlite3.connect(
@@ -63,7 +63,7 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
             timeout=BUSY_MS / 1000,
         )
         cache = READER_CACHE_KIB if read_only else WRITER_CACHE_KIB
-        # FULL: a commit in WAL mode is on the disk before it returns; NORMAL would lose the last ones with the power.
+        # FULL: a commit is on disk before it returns. With NORMAL, a power failure could lose the last commits.
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",
@@ -80,18 +80,18 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
 
 
 def bound(connection: sqlite3.Connection) -> sa.Connection:
-    """The same connection for statements of SQLAlchemy, which neither begins nor commits on it."""
+    """Wrap a connection for SQLAlchemy, which neither begins nor commits transactions on it."""
     engine = sa.create_engine("sqlite://", creator=lambda: connection, poolclass=sa.StaticPool)
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def unavailable(error: Exception) -> Unavailable:
-    """What the driver said, as the store's error."""
+    """Translate an error of the driver."""
     return Unavailable(f"the database cannot do this now: {error}")
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
-    """The trouble of the database; None if the statement is at fault."""
+    """Return the trouble of the database, or None for an error in a statement."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -101,14 +101,14 @@ def trouble_of(error: BaseException | None) -> Trouble | None:
 
 
 class FileLock:
-    """One server process a file: advisory locks, which the system releases when the process ends.
+    """Advisory locks against a second server process on a file. The system releases them when the process ends.
 
-    One is on a file beside the database, so that it holds before there is a database. One is on the database itself, so
-    that it holds if the database is reached by a hard link, or if the file beside it is removed.
+    One lock is on a file beside the database, which works before the database exists. Another is on the database
+    itself, in case it is opened through a hard link, or the lock file is deleted.
     """
 
     def __init__(self, path: Path) -> None:
-        # Of the file itself, by whatever links it is reached. Links in a circle are not this one's to complain of.
+        # Resolve links, because all paths of a file share one lock. SQLite reports circular links.
         target = Path(os.path.realpath(path))
         self.path: Final = target.with_name(target.name + ".lock")
         self._database = target
@@ -116,12 +116,12 @@ class FileLock:
         self._database_handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises InUse, which names who has it, Misaddressed where it is none of ours, Unavailable."""
+        """Take the lock. Raises InUse with the holder, Misaddressed for a foreign file, and Unavailable."""
         try:
             handle = self._open()
         except OSError as error:
             if error.errno == errno.ELOOP and self.path.is_symlink():
-                raise Misaddressed(f"{self.path} is a link; {_REMEDY_LOCK}") from error
+                raise Misaddressed(f"{self.path} is a link; {_HOW_TO_FIX_LOCK}") from error
             raise unavailable(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,7 +141,7 @@ class FileLock:
     def hold_database(self) -> None:
         """Lock the database itself, if it exists. Raises InUse and Unavailable.
 
-        Close its handle only after every connection: closing any handle drops SQLite's locks on the file.
+        Close its handle after all connections: closing any handle of a file drops SQLite's locks on it.
         """
         if self._database_handle is not None:
             return
@@ -159,7 +159,7 @@ class FileLock:
         self._database_handle = handle
 
     def is_held(self) -> bool:
-        """Whether a server has the database. Creates no file. Raises Unavailable if this user may not look."""
+        """Whether a server uses the database. Creates no file. Raises Unavailable if this user has no access."""
         for path in (self.path, self._database):
             try:
                 handle = os.open(path, _READ)
@@ -179,22 +179,22 @@ class FileLock:
         return InUse(f"{holder} uses {self._database}; stop it, or choose another database with UPLIFT_DATABASE_URL")
 
     def _open(self) -> int:
-        # Whoever may write the directory can put a link there, and a command of root's would write to where it leads.
+        # Do not follow links: a user of the directory could make a command of root write elsewhere.
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return self._ours(os.open(self.path, flags))
+            return self._checked(os.open(self.path, flags))
         if os.geteuid() == 0:
-            # A server that runs as the one whose database it is has to open it, too.
+            # The server of the database's owner must be able to open it.
             database = self.path.with_suffix("")
             owner = (database if database.exists() else self.path.parent).stat()
             with contextlib.suppress(OSError):
                 os.fchown(handle, owner.st_uid, owner.st_gid)
         return handle
 
-    def _ours(self, handle: int) -> int:
-        # It may be another name of any file. Nobody is harmed whose own it is, but for root, who has the most to lose.
+    def _checked(self, handle: int) -> int:
+        # The name could be a hard link to any file. Accept files of the database's owner. For root, check the content.
         theirs = {path.stat().st_uid for path in (self.path.with_suffix(""), self.path.parent) if path.exists()}
         found, user = os.fstat(handle), os.geteuid()
         is_ours = found.st_uid in theirs or found.st_uid == user != 0
@@ -203,10 +203,10 @@ class FileLock:
             return handle
         os.close(handle)
         what = "has another name, too" if is_ours else "is a file of a user whose the database is not"
-        raise Misaddressed(f"{self.path} {what}; {_REMEDY_LOCK}")
+        raise Misaddressed(f"{self.path} {what}; {_HOW_TO_FIX_LOCK}")
 
     def release(self) -> None:
-        """Let the lock go; the file stays, since deleting it would let two processes lock two files."""
+        """Release the lock. The file stays: if it were deleted, two processes could lock two files."""
         for handle in (self._database_handle, self._handle):
             if handle is not None:
                 os.close(handle)

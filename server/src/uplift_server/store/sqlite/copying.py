@@ -1,4 +1,4 @@
-"""A copy of a file as it is at one instant, also beside a server that writes it."""
+"""Consistent copies of a database file, even beside a running server."""
 
 import os
 import sqlite3
@@ -10,22 +10,22 @@ from typing import Final
 from uplift_server.store.sqlite.connection import unavailable
 
 _DRAFT: Final = ".uplift-backup-"
-"""The number of the process that writes a draft follows."""
+"""The prefix of drafts. The process ID follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy has: its size in bytes, and the events in it."""
+    """The size of a copy in bytes, and its number of events."""
 
     bytes: int
     events: int
 
 
 def copy(path: Path, target: Path) -> Copied:
-    """Copy a database file to a path where nothing is; the name appears once all of it is on the disk.
+    """Copy a database file to an unused path. The file appears there when it is complete and on disk.
 
-    Also deletes the drafts of killed copies in that directory. Raises Unavailable and FileExistsError, and then leaves
-    no part of the copy.
+    It deletes the drafts of killed processes in that directory. Raises Unavailable and FileExistsError, and then leaves
+    no draft.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:
@@ -34,7 +34,7 @@ def copy(path: Path, target: Path) -> Copied:
             copy_into(source, draft)
         with closing(sqlite3.connect(draft)) as raw:
             [(events,)] = raw.execute("SELECT count(*) FROM events")
-        # Unlike a change of its name, a second one takes nobody's place.
+        # Unlike a rename, a hard link never replaces a file.
         os.link(draft, target)
         make_durable(target.parent)
         return Copied(target.stat().st_size, events)
@@ -67,7 +67,7 @@ def _runs(process: int) -> bool:
 
 
 def save(source: sqlite3.Connection, target: Path) -> None:
-    """Copy an open database to a path; the name appears once all of it is on the disk. Raises OSError."""
+    """Copy an open database to a path, where it appears when it is complete and on disk. Raises OSError."""
     draft = target.with_name(f"{target.name}.partial")
     try:
         copy_into(source, draft)
@@ -78,22 +78,21 @@ def save(source: sqlite3.Connection, target: Path) -> None:
 
 
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
-    """Copy a whole database into a new file that its owner alone may read, and which is on the disk then.
+    """Copy a database durably into a new file that only its owner can read.
 
-    In one step, so as one reader of one snapshot: SQLite begins anew after every step between which somebody has
-    written, and in steps of 100 pages, as its shell takes them, 300 MB were not copied within 40 s beside 200 commits a
-    second. In one they take a second.
+    It copies in one step with one snapshot, because SQLite starts again if there was a write between two steps. In
+    steps of 100 pages, a copy of 300 MB did not finish within 40 s beside 200 commits per second. One step takes 1 s.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(target)) as copied:
         source.backup(copied)
-        # The copy is one file, without a log beside it.
+        # The copy is one file without a write-ahead log.
         copied.execute("PRAGMA journal_mode = DELETE")
     make_durable(target)
 
 
 def make_durable(path: Path) -> None:
-    """Have a file, or the names in a directory, on the disk."""
+    """Flush a file, or the names in a directory, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The SQLite engine: the contract on one file."""
+"""The SQLite engine."""
 
 import asyncio
 import sqlite3
@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth, name_of
 from uplift_server.store.hot_records import (
-    Ahead,
     Appended,
     DueEndpoint,
     HealthRow,
@@ -22,28 +21,29 @@ from uplift_server.store.hot_records import (
     LeaseRequest,
     NewEvent,
     Released,
+    ReplayBatch,
     ReplayLease,
     ReplayRelease,
     Settlement,
 )
 from uplift_server.store.partitions import Partitions
-from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.sqlite import copying
 from uplift_server.store.sqlite.connection import FileLock, connect, unavailable
 from uplift_server.store.sqlite.file_watch import FileChange, FileWatch
 from uplift_server.store.sqlite.held import release_held
 from uplift_server.store.sqlite.lease import due_endpoints, lease_due, next_due, reclaim, release
 from uplift_server.store.sqlite.readers import Readers
-from uplift_server.store.sqlite.replay import look_ahead, release_replay
+from uplift_server.store.sqlite.replay import read_replay_batch, release_replay
 from uplift_server.store.sqlite.settle import settle
-from uplift_server.store.sqlite.writer import Writer, Writing
-from uplift_server.store.stream_position import NO_HORIZON, StreamPosition
+from uplift_server.store.sqlite.writer import Writer, WriterConnection
+from uplift_server.store.stream_position import STREAM_POSITION_MAX, StreamPosition
 
 R = TypeVar("R")
 
 
 class SqliteDatabase:
-    """See `store.contract.Database`."""
+    """Implements `store.contract.Database` on one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,13 +66,13 @@ class SqliteDatabase:
         return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:
-        """Keep every other process out, before the schema is looked at and until `close`. Raises Unavailable."""
+        """Lock the file against other processes until `close`. Call it before `open`. Raises Unavailable."""
         self._lock.acquire()
 
     async def open(self) -> None:
         """See the contract."""
         self._lock.hold_database()
-        # A connection that is opened after the loss of the file cannot read it.
+        # Connections that are opened after the loss of the file cannot read it.
         self._spare = connect(self._path, read_only=True)
         self._spare.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._watch = FileWatch(self._path)
@@ -96,14 +96,14 @@ class SqliteDatabase:
         self._lock.release()
 
     async def change(self) -> FileChange | None:
-        """The change of the database file since it was opened; None if it is the same. Waits for the disk."""
+        """Return the change of the database file since it was opened, or None. Waits for the disk."""
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:
-        """Copy the open database, whose file is lost, into the directory of its path. Raises Unavailable."""
+        """Copy the open database, whose file was lost, into its directory. Raises Unavailable."""
         assert self._spare is not None, "the database is not open"
-        instant = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
-        target = self._path.with_name(f"{self._path.name}.rescued-{instant}")
+        timestamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        target = self._path.with_name(f"{self._path.name}.rescued-{timestamp}")
         try:
             await asyncio.to_thread(copying.save, self._spare, target)
         except (sqlite3.Error, OSError) as error:
@@ -127,12 +127,12 @@ class SqliteDatabase:
         return self._writer.submit(lambda w: w.appender.append(groups), weight=rows, divisible=True)
 
     def lease_due(
-        self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, owner: int, body_bytes_max: int
+        self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
         """See the contract."""
         return self._writer.submit(
             lambda w: lease_due(
-                w.raw, requests, now=now, lease_until=lease_until, owner=owner, body_bytes_max=body_bytes_max
+                w.raw, requests, now=now, lease_until=lease_until, process_id=process_id, body_bytes_max=body_bytes_max
             ),
             weight=sum(request.limit for request in requests),
         )
@@ -142,20 +142,20 @@ class SqliteDatabase:
         settlements: Sequence[Settlement],
         health: Sequence[HealthRow] = (),
         *,
-        by: int = 0,
+        process_id: int = 0,
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """See the contract."""
         return self._writer.submit(
-            lambda w: settle(w.raw, settlements, health, by=by), weight=len(settlements), divisible=True
+            lambda w: settle(w.raw, settlements, health, process_id=process_id), weight=len(settlements), divisible=True
         )
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """See the contract."""
         return self._writer.submit(lambda w: release(w.raw, leases, now=now), weight=len(leases))
 
-    def reclaim(self, *, now: int, owner: int | None = None, limit: int = 1000) -> Awaitable[int]:
+    def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """See the contract."""
-        return self._writer.submit(lambda w: reclaim(w.raw, now=now, owner=owner, limit=limit))
+        return self._writer.submit(lambda w: reclaim(w.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         """See the contract."""
@@ -164,18 +164,22 @@ class SqliteDatabase:
         )
 
     def release_replay(
-        self, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+        self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         """See the contract."""
         return self._writer.submit(
             lambda w: release_replay(w.raw, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
         )
 
-    async def look_ahead(self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+    async def read_replay_batch(
+        self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
+    ) -> ReplayBatch:
         """See the contract."""
         return await self._readers.read(
-            lambda raw, _: look_ahead(raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max),
-            name_of(look_ahead),
+            lambda raw, _: read_replay_batch(
+                raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
+            ),
+            name_of(read_replay_batch),
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
@@ -185,19 +189,19 @@ class SqliteDatabase:
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """See the contract. The writer reads: retries must not wait for what callers read."""
+        """See the contract. It runs on the writer, because retries must not wait for the reads of callers."""
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 
-    async def horizon(self) -> StreamPosition:
+    async def stream_position(self) -> StreamPosition:
         """See the contract."""
-        return NO_HORIZON
+        return STREAM_POSITION_MAX
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
         return await self._readers.read(lambda _, sql: body(sql), name_of(body))
 
-    async def read_first(self, body: Callable[[Connection], R]) -> R:
-        """See the contract. Only where several processes share a database something has to be read in time."""
+    async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
+        """See the contract. A single process needs no priority."""
         return await self.read(body)
 
     async def write(self, body: Callable[[Connection], R]) -> R:
@@ -208,9 +212,9 @@ class SqliteDatabase:
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
         """See the contract."""
 
-        def write(writing: Writing) -> R:
-            result, owed = body(writing.sql)
-            writing.appender.append([owed])
+        def write(writing: WriterConnection) -> R:
+            result, events = body(writing.sql)
+            writing.appender.append([events])
             return result
 
         written: R = await self._writer.submit(write, guarded=True)
@@ -219,7 +223,7 @@ class SqliteDatabase:
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
         """See the contract."""
 
-        def append(writing: Writing) -> R:
+        def append(writing: WriterConnection) -> R:
             seq = writing.appender.next_seq
             writing.appender.append([[event]])
             return body(writing.sql, seq)

@@ -1,4 +1,4 @@
-"""Whether the open database file is still the one at its path.
+"""Detection of a database file that was deleted, replaced or truncated while it was open.
 
 SQLite continues to write to a file that was deleted or replaced, and each commit succeeds. The data is lost when the
 process ends.
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from uplift_server.store.errors import Unavailable
 
-WATCH_EVERY_SECONDS: Final = 1.0
+FILE_CHECK_SECONDS: Final = 1.0
 _LOG: Final = "-wal"
 _INDEX: Final = "-shm"
 
@@ -28,7 +28,7 @@ class FileChange(NamedTuple):
 
 
 class FileWatch:
-    """Looks at an open database file and its write-ahead log. Every thread may use it."""
+    """Checks an open database file and its write-ahead log. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         target = Path(os.path.realpath(path))
@@ -39,11 +39,11 @@ class FileWatch:
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """The change of the files since the watch began; None if they are the same. Raises OSError.
+        """Return the change of the files since the start, or None. Raises OSError.
 
         SQLite truncates its log and never its database, which the server never vacuums.
         """
-        # Before the look: meanwhile the file may grow, and another thread note its size.
+        # Read this first: another thread can store a larger size in the meantime.
         size_before = self._size
         found, log = _found(self._path), _identity(_found(self._log_path))
         if found is None:
@@ -62,7 +62,7 @@ class FileWatch:
         return None
 
     def check(self) -> None:
-        """Raise Unavailable if the files changed: a new connection would damage what open ones can still read."""
+        """Raise Unavailable if the files changed, because a new connection could damage what open ones still read."""
         try:
             change = self.change()
         except OSError as error:

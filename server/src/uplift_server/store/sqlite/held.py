@@ -14,7 +14,7 @@ def release_held(connection: sqlite3.Connection, requests: Sequence[HeldRequest]
     for endpoint, after, limit in requests:
         of_endpoint = {"endpoint_seq": endpoint, "now": now}
         if connection.execute(statements.IS_WAITING, of_endpoint).fetchone() is not None:
-            results.append(Released(0, 0, waits=True))
+            results.append(Released(0, 0, is_blocked=True))
             continue
         oldest = {**of_endpoint, "after": after, "limit": limit}
         rows = connection.execute(statements.OLDEST_HELD, oldest).fetchall()
@@ -23,5 +23,5 @@ def release_held(connection: sqlite3.Connection, requests: Sequence[HeldRequest]
         for statement, event_seqs in ((statements.RELEASE_HELD, due), (statements.EXPIRE_HELD, expired)):
             if event_seqs:
                 connection.execute(statement, {**of_endpoint, "event_seqs": json.dumps(event_seqs)})
-        results.append(Released(len(due), len(expired), waits=False))
+        results.append(Released(len(due), len(expired), is_blocked=False))
     return results

@@ -1,4 +1,4 @@
-"""Lease due deliveries on SQLite, release and reclaim leases, and look up what is due."""
+"""Lease due deliveries on SQLite, release and reclaim leases, and find due times."""
 
 import json
 import sqlite3
@@ -16,7 +16,7 @@ def lease_due(
     *,
     now: int,
     lease_until: int,
-    owner: int,
+    process_id: int,
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
     """See the contract."""
@@ -47,7 +47,7 @@ def lease_due(
         for row in due[:taken]
     ]
     statements.LEASE.run(
-        connection, [LeasedRow(owner, lease_until, d.fence, d.event_seq, d.endpoint_seq) for d in leased]
+        connection, [LeasedRow(process_id, lease_until, d.fence, d.event_seq, d.endpoint_seq) for d in leased]
     )
     return leased
 
@@ -67,7 +67,7 @@ def _due(connection: sqlite3.Connection, requests: Sequence[LeaseRequest], now: 
         }
         (text,) = connection.execute(statements.DUE_DELIVERIES, parameters).fetchone()
         for request, rows in zip(some, json.loads(text), strict=True):
-            # The rows of the inner query come in no promised order.
+            # The order of the inner rows is not guaranteed.
             found[request.endpoint_seq] = sorted(DueRow(*row) for row in rows)[: request.limit]
     return [due for request in requests for due in found[request.endpoint_seq]]
 
@@ -89,11 +89,11 @@ def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int
     statements.RELEASE.run(connection, rows)
 
 
-def reclaim(connection: sqlite3.Connection, *, now: int, owner: int | None, limit: int) -> int:
+def reclaim(connection: sqlite3.Connection, *, now: int, process_id: int | None, limit: int) -> int:
     """See the contract."""
-    if owner is None:
+    if process_id is None:
         return connection.execute(statements.RECLAIM_EXPIRED, {"now": now, "limit": limit}).rowcount
-    return connection.execute(statements.RECLAIM_OWNED, {"now": now, "owner": owner, "limit": limit}).rowcount
+    return connection.execute(statements.RECLAIM_OWNED, {"now": now, "process_id": process_id, "limit": limit}).rowcount
 
 
 def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:

@@ -9,11 +9,11 @@ from typing import Any, Final, Generic, TypeVar, cast
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 SIZES: Final = (*range(1, 65), 128, 256, 512)
-"""The numbers of rows for which there is a statement: few, so that the driver keeps all of them prepared."""
+"""The numbers of rows with a statement: few, so that the driver caches all of them."""
 
 
 class ManyRows(Generic[Row]):
-    """One statement for many rows of values, run once for every block of rows.
+    """A statement for many rows of values, run once for each block of rows.
 
     `executemany` releases and takes the interpreter lock for every row. While the event loop is busy, the writer waits
     for the lock each time. One statement over many rows runs without the lock from its first row to its last.
@@ -22,7 +22,7 @@ class ManyRows(Generic[Row]):
     def __init__(self, statement: str, row: type[Row]) -> None:
         """Prepare the texts of a statement whose parameters are rows of a NamedTuple.
 
-        `:values` stands for VALUES with the fields in their order, `:rows` for a query with columns named after them.
+        `:values` is replaced by VALUES with the fields in order, `:rows` by a query whose columns have their names.
         """
         fields = cast("Any", row)._fields
         marks = f"({', '.join('?' * len(fields))})"

@@ -1,4 +1,4 @@
-"""Readers: a few threads with a read-only connection each, one short snapshot a verb."""
+"""Reader threads, each with a read-only connection. Each read has one short snapshot."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ READERS: Final = 2
 READ_SECONDS_MAX: Final = 4.0
 READS_WAITING_MAX: Final = 256
 LONG_READ_MS: Final = 100
-"""From here on the log tells of a read: no page and no call should need one."""
+"""Longer reads are logged: pages and API calls should not need them."""
 _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
 _log = structlog.get_logger()
 
 
 class Readers:
-    """Runs verbs that only read. A verb that takes longer than READ_SECONDS_MAX is stopped."""
+    """Runs functions that only read, for up to READ_SECONDS_MAX each."""
 
     def __init__(self, path: Path, watch: FileWatch, health: StoreHealth) -> None:
         self._path = path
@@ -42,9 +42,9 @@ class Readers:
         self._opened: list[tuple[sqlite3.Connection, sa.Connection]] = []
 
     async def read(self, body: Callable[[sqlite3.Connection, sa.Connection], R], name: str) -> R:
-        """Run a verb on one consistent snapshot. Raises Unavailable when too many wait, or it takes too long.
+        """Run a function on one consistent snapshot. Raises Unavailable if too many wait, or if it takes too long.
 
-        `name` is what the log calls it.
+        `name` is for the log.
         """
         if self._waiting >= READS_WAITING_MAX:
             raise Unavailable("too many reads wait for the database")
@@ -55,7 +55,7 @@ class Readers:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Let the running reads finish and close the connections. Blocks."""
+        """Wait for the running reads and close the connections. Blocks."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         for pair in self._opened:
             _close(pair)
@@ -74,7 +74,7 @@ class Readers:
                     raw.execute("COMMIT")
                 took_ms = round((time.monotonic() - began) * 1000)
                 if took_ms >= LONG_READ_MS:
-                    _log.info("a read took long", read=name, duration_ms=took_ms)
+                    _log.info("slow read", read=name, duration_ms=took_ms)
             self._health.note_read(name)
             return result
         except (sqlite3.Error, sa.exc.DBAPIError, Unavailable) as error:
@@ -82,11 +82,11 @@ class Readers:
             if isinstance(error, Unavailable):
                 raise
             if getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
-                self._forget()
+                self._discard()
             raise unavailable(error) from error
 
-    def _forget(self) -> None:
-        """Close this thread's connection, which an error may have broken; the next read opens another."""
+    def _discard(self) -> None:
+        """Close the connection of this thread after an error. The next read opens another."""
         pair = getattr(self._local, "pair", None)
         if pair is not None:
             self._local.pair = None

@@ -1,7 +1,7 @@
-"""Look ahead for a running replay on SQLite, and lease its next deliveries.
+"""Read and lease the next deliveries of a running replay on SQLite.
 
-Few statements read few rows: between two rows or statements the driver releases the interpreter lock, and the whole
-transaction waits until a busy event loop gives it back.
+It uses few statements with few rows: between two of them, the driver releases the interpreter lock, and the transaction
+waits until a busy event loop returns it.
 """
 
 import json
@@ -11,50 +11,52 @@ from typing import Any
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.store import releases
-from uplift_server.store.hot_records import Ahead, Candidate, LeasedDelivery, ReplayLease, ReplayRelease
+from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease, ReplayRelease
 from uplift_server.store.releases import CandidateRow, ReplayProgress
-from uplift_server.store.replays import Choice, Replay
+from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.sqlite import replay_statements as statements
 from uplift_server.store.sqlite.replay_statements import DeliveryKey, ReplayedRow
 
 
-def look_ahead(
+def read_replay_batch(
     raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
-) -> Ahead:
+) -> ReplayBatch:
     """See the contract."""
-    ahead = _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
-    if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
-        # Most of the next deliveries are not part of the replay. Only then look at many, which is expensive.
-        ahead = _ahead(raw, replay, first, rows, limit, body_bytes_max)
-    return ahead
+    batch = _read_batch(raw, replay, first, min(rows, limit), limit, body_bytes_max)
+    if 2 * len(batch.candidates) < limit and batch.through < replay.last_event_seq and rows > limit:
+        # Most of the next deliveries do not match. Only then scan many, which is expensive.
+        batch = _read_batch(raw, replay, first, rows, limit, body_bytes_max)
+    return batch
 
 
-def _ahead(raw: sqlite3.Connection, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> Ahead:
+def _read_batch(
+    raw: sqlite3.Connection, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int
+) -> ReplayBatch:
     """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
-    choice, last = replay.choice, replay.last_event_seq
+    choice, last = replay.selection, replay.last_event_seq
     nth = {"endpoint_seq": choice.endpoint_seq, "first": first, "last": last, "skipped": rows - 1}
     end = raw.execute(statements.NTH_DELIVERY, nth).fetchone()
     (through,) = (last,) if end is None else end
     wanted = {**_parameters(choice, limit), "first": first, "through": through}
-    found, cut = _candidates(raw, statements.REPLAYABLE_AHEAD, wanted, body_bytes_max)
-    return Ahead(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
+    found, cut = _candidates(raw, statements.REPLAYABLE_NEXT, wanted, body_bytes_max)
+    return ReplayBatch(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
 
 
 def release_replay(
-    raw: sqlite3.Connection, replay_seq: int, choice: Choice, ahead: Ahead, lease: ReplayLease
+    raw: sqlite3.Connection, replay_seq: int, choice: ReplaySelection, batch: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
     """See the contract."""
     of_replay = {"replay_seq": replay_seq}
-    (given_back,) = raw.execute(statements.GIVEN_BACK, of_replay).fetchone()
+    (returned,) = raw.execute(statements.RETURNED, of_replay).fetchone()
     row = raw.execute(statements.REPLAY_PROGRESS, of_replay).fetchone()
-    progress = ReplayProgress._make([*row, sorted(json.loads(given_back))])
+    progress = ReplayProgress._make([*row, sorted(json.loads(returned))])
     if progress.state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
-    # A repeated call finds the replay further ahead.
-    ahead = ahead.after(progress.next_event_seq - 1)
+    # A repeated call finds a replay that is further along.
+    batch = batch.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
-    again = progress.given_back[:room]
-    fresh = ahead.candidates[: room - len(again)]
+    again = progress.returned[:room]
+    fresh = batch.candidates[: room - len(again)]
     leased: list[LeasedDelivery] = []
     if again:
         found, through = _again(raw, choice, again, lease)
@@ -64,7 +66,7 @@ def release_replay(
         left = [DeliveryKey(seq, choice.endpoint_seq) for seq in again if seq not in taken]
         statements.LEAVE_REPLAY.run(raw, left)
     leased += _lease(raw, replay_seq, choice, fresh, lease)
-    progress = progress.after(ahead, again=len(again), fresh=len(fresh), leased=len(leased))
+    progress = progress.after(batch, again=len(again), fresh=len(fresh), leased=len(leased))
     raw.execute(
         statements.UPDATE_REPLAY,
         {
@@ -81,7 +83,11 @@ def release_replay(
 
 
 def _lease(
-    raw: sqlite3.Connection, replay_seq: int, choice: Choice, candidates: Sequence[Candidate], lease: ReplayLease
+    raw: sqlite3.Connection,
+    replay_seq: int,
+    choice: ReplaySelection,
+    candidates: Sequence[Candidate],
+    lease: ReplayLease,
 ) -> list[LeasedDelivery]:
     """Lease the candidates that can still be replayed. Read those again that have changed since they were read."""
     leased = releases.unexpired(candidates, lease.now)
@@ -97,7 +103,7 @@ def _lease(
 
 
 def _again(
-    raw: sqlite3.Connection, choice: Choice, event_seqs: Sequence[int], lease: ReplayLease
+    raw: sqlite3.Connection, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
     """Return the deliveries that can still be replayed, up to the body limit, and the last event it looked at."""
     wanted = {**_parameters(choice, len(event_seqs)), "event_seqs": json.dumps(event_seqs)}
@@ -111,12 +117,12 @@ def _candidates(
     return releases.candidates(map(CandidateRow._make, raw.execute(statement, parameters)), body_bytes_max)
 
 
-def _parameters(choice: Choice, limit: int) -> dict[str, Any]:
+def _parameters(choice: ReplaySelection, limit: int) -> dict[str, Any]:
     return {
         "endpoint_seq": choice.endpoint_seq,
         "statuses": json.dumps(choice.statuses),
         "type_seqs": json.dumps(choice.type_seqs),
-        "made_at": choice.made_at,
+        "selected_at": choice.selected_at,
         "created_after": choice.created_after,
         "created_before": choice.created_before,
         "limit": limit,
@@ -132,7 +138,7 @@ def _rows(replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) 
             status=int(d.resume_status or 0),
             completed_at=completed_at,
             lease_until=lease.until,
-            owner=lease.owner,
+            process_id=lease.process_id,
             replay_seq=replay_seq,
         )
         for d, completed_at in candidates

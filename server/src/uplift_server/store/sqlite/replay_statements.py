@@ -15,7 +15,7 @@ class ReplayedRow(NamedTuple):
     status: int
     completed_at: int
     lease_until: int
-    owner: int
+    process_id: int
     replay_seq: int
 
 
@@ -35,15 +35,15 @@ WHERE d.endpoint_seq = :endpoint_seq
   AND {{events}}
   AND d.status IN (SELECT value FROM json_each(:statuses))  -- JSON list
   AND d.trigger <> {TEST}
-  AND d.completed_at <= :made_at     -- when the replay was created
-  AND (e.expires_at IS NULL OR e.expires_at > :made_at)
+  AND d.completed_at <= :selected_at     -- when the replay was created
+  AND (e.expires_at IS NULL OR e.expires_at > :selected_at)
   AND (:type_seqs = '[]' OR e.type_seq IN (SELECT value FROM json_each(:type_seqs)))  -- JSON list; empty: all types
   AND (:created_after IS NULL OR e.created_at > :created_after)
   AND (:created_before IS NULL OR e.created_at < :created_before)
 ORDER BY d.event_seq
 LIMIT :limit                         -- deliveries
 """  # noqa: S608
-REPLAYABLE_AHEAD: Final = _REPLAYABLE.format(events="d.event_seq BETWEEN :first AND :through")
+REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events="d.event_seq BETWEEN :first AND :through")
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))")
 NTH_DELIVERY: Final = """\
 SELECT event_seq FROM deliveries
@@ -57,8 +57,8 @@ SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
 FROM replays
 WHERE seq = :replay_seq
 """  # noqa: S608
-# A delivery that the replay has released and that is not pending was given back.
-GIVEN_BACK: Final = f"""\
+# A delivery that the replay has released and that is not pending was returned without an attempt.
+RETURNED: Final = f"""\
 SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> {PENDING}
 """  # noqa: S608
 LEASE_REPLAYED: Final = ManyRows(
@@ -66,7 +66,7 @@ LEASE_REPLAYED: Final = ManyRows(
 UPDATE deliveries
 SET status = {PENDING},
     due_at = r.lease_until,
-    lease_owner = r.owner,
+    lease_owner = r.process_id,
     fence = r.fence + 1,
     trigger = {REPLAY},
     resume_status = deliveries.status,

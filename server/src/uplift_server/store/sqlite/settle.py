@@ -12,7 +12,11 @@ from uplift_server.store.sqlite.statements import EndpointHealthRow, SettledRow
 
 
 def settle(
-    connection: sqlite3.Connection, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, by: int = 0
+    connection: sqlite3.Connection,
+    settlements: Sequence[Settlement],
+    health: Sequence[HealthRow],
+    *,
+    process_id: int = 0,
 ) -> frozenset[tuple[int, int]]:
     """See the contract."""
     rows = [
@@ -25,7 +29,7 @@ def settle(
     lost: set[tuple[int, int]] = set()
     connection.execute("SAVEPOINT settle")
     if statements.SETTLE.run(connection, rows) != len(rows):
-        # At least one delivery has a newer lease. Only single statements tell which one.
+        # At least one delivery has a newer lease. Single statements find out which.
         connection.execute("ROLLBACK TO settle")
         for row in rows:
             if statements.SETTLE.run(connection, [row]) == 0:
@@ -35,7 +39,7 @@ def settle(
     if lost:
         attempts = [attempt for attempt in attempts if (attempt.event_seq, attempt.endpoint_seq) not in lost]
     statements.INSERT_ATTEMPTS.run(connection, attempts)
-    statements.UPDATE_HEALTH.run(connection, [EndpointHealthRow(*row, process_seq=by) for row in health])
+    statements.UPDATE_HEALTH.run(connection, [EndpointHealthRow(*row, process_seq=process_id) for row in health])
     replayed = [s for s in settlements if s.replay_seq is not None and (s.event_seq, s.endpoint_seq) not in lost]
     if replayed:
         _count(connection, replayed)

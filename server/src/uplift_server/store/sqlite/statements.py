@@ -1,8 +1,8 @@
-"""The hot statements of SQLite, grouped by verb.
+"""The SQL statements of the hot path on SQLite, grouped by operation.
 
 A statement with `:values` or `:rows` is a `ManyRows`: its parameters are the fields of the NamedTuple beside it. All
-others take their parameters by name. The driver counts changed rows only for a statement that begins with its verb, so
-none begins with WITH or with a comment.
+others take their parameters by name. The driver counts changed rows only if a statement starts with INSERT or
+UPDATE, so none starts with WITH or a comment.
 """
 
 from typing import Final, NamedTuple
@@ -101,7 +101,7 @@ class DueRow(NamedTuple):
 class LeasedRow(NamedTuple):
     """A delivery as it is leased."""
 
-    owner: int
+    process_id: int
     lease_until: int
     fence: int
     event_seq: int
@@ -133,13 +133,13 @@ WHERE seq IN (SELECT value FROM json_each(:event_seqs))  -- JSON list
 LEASE: Final = ManyRows(
     """\
 UPDATE deliveries
-SET lease_owner = leased.owner, due_at = leased.lease_until, fence = leased.fence
+SET lease_owner = leased.process_id, due_at = leased.lease_until, fence = leased.fence
 FROM (:rows) leased
 WHERE deliveries.event_seq = leased.event_seq AND deliveries.endpoint_seq = leased.endpoint_seq""",
     LeasedRow,
 )
 
-# A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
+# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
 DUE_ENDPOINTS: Final = f"""\
 WITH RECURSIVE waiting(endpoint_seq) AS (
     SELECT min(endpoint_seq) FROM deliveries
@@ -251,7 +251,7 @@ WHERE endpoints.seq = h.endpoint_seq
 
 
 class ReleasedRow(NamedTuple):
-    """A lease that its process gives back, and the time at which the delivery is due."""
+    """A released lease, and the new due time of its delivery."""
 
     due_at: int
     event_seq: int
@@ -259,7 +259,7 @@ class ReleasedRow(NamedTuple):
     fence: int
 
 
-# A leased delivery was due before all that waits for its endpoint. It keeps its place when it comes back.
+# A leased delivery was due before the waiting ones of its endpoint. It keeps its place when it is released.
 _FIRST_WAITING: Final = f"""coalesce(
         (SELECT min(w.due_at) FROM deliveries w
          WHERE w.endpoint_seq = deliveries.endpoint_seq AND {waiting("w")}), deliveries.due_at)"""  # noqa: S608
@@ -284,7 +284,7 @@ WHERE (event_seq, endpoint_seq) IN (
 )
 """  # noqa: S608
 RECLAIM_EXPIRED: Final = _RECLAIM.format(ended="due_at <= :now")
-RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = :owner")
+RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = :process_id")
 
 # ---- release held deliveries
 
@@ -293,7 +293,7 @@ SELECT 1 FROM deliveries
 WHERE endpoint_seq = :endpoint_seq AND {waiting()} AND due_at <= :now
 LIMIT 1
 """  # noqa: S608
-# Without statistics SQLite would rather go through the endpoint's whole history.
+# Without table statistics, SQLite scans all deliveries of the endpoint.
 OLDEST_HELD: Final = f"""\
 SELECT d.event_seq, e.expires_at <= :now
 FROM deliveries d INDEXED BY deliveries_held JOIN events e ON e.seq = d.event_seq

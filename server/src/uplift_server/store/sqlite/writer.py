@@ -31,40 +31,40 @@ from uplift_server.store.sqlite.file_watch import FileWatch
 
 _log = structlog.get_logger()
 
-# After these the connection is as good as before. After any other failure SQLite promises nothing: it is opened anew.
-_GOES_ON: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
+# The connection stays usable after these errors. After any other, it is opened again.
+_HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
 
 
-RESTART_WAIT_S: Final = 0.5
+RESTART_WAIT_SECONDS: Final = 0.5
 """The wait before a failed thread is restarted."""
-LOOK_EVERY_S: Final = 0.1
-"""How often it is looked how busy the process is."""
+CPU_SAMPLE_SECONDS: Final = 0.1
+"""The interval between two samples of the CPU time of the process."""
 
 
-class _Pace:
-    """When the next commit may begin: see `core.commit_pace`."""
+class _CommitThrottle:
+    """Throttle between two commits (`core.scheduling.commit_interval`)."""
 
     def __init__(self) -> None:
-        self._looked_at = self._began_at = time.monotonic()
+        self._sampled_at = self._began_at = time.monotonic()
         self._used_s = time.process_time()
-        self._apart_s = 0.0
+        self._interval_s = 0.0
 
-    def keep(self) -> None:
-        """Wait until then."""
+    def wait(self) -> None:
+        """Wait until the next commit may begin."""
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_EVERY_S:
+        if now - self._sampled_at >= CPU_SAMPLE_SECONDS:
             used_s = time.process_time()
-            self._apart_s = commit_interval_ms((used_s - self._used_s) / (now - self._looked_at)) / 1000
-            self._looked_at, self._used_s = now, used_s
-        rest_s = self._began_at + self._apart_s - now
-        if rest_s > 0:
-            time.sleep(rest_s)
-            now += rest_s
+            self._interval_s = commit_interval_ms((used_s - self._used_s) / (now - self._sampled_at)) / 1000
+            self._sampled_at, self._used_s = now, used_s
+        wait_s = self._began_at + self._interval_s - now
+        if wait_s > 0:
+            time.sleep(wait_s)
+            now += wait_s
         self._began_at = now
 
 
-class Writing:
-    """What a job may use inside the writer's transaction."""
+class WriterConnection:
+    """The connection of the writer, as jobs use it in a transaction."""
 
     __slots__ = ("appender", "raw", "sql")
 
@@ -78,23 +78,23 @@ class Writing:
             raise unavailable(error) from error
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self.sql.close()
         self.raw.close()
 
 
 class Job:
-    """One verb to run in the writer's next transaction, and the future that waits for it.
+    """A function to run in the writer's next transaction, and the future of its result.
 
-    `weight` is how many rows it is about; `guarded` jobs get a savepoint, since an exception of theirs is an answer and
-    must undo them alone. If the database rejects a `divisible` job, its caller gets Rejected and divides it.
+    `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that its exception rolls back only
+    this job. If the database rejects a `divisible` job, its caller gets Rejected and divides it.
     """
 
     __slots__ = ("body", "divisible", "error", "future", "guarded", "result", "weight")
 
     def __init__(
         self,
-        body: Callable[[Writing], Any],
+        body: Callable[[WriterConnection], Any],
         future: asyncio.Future[Any],
         weight: int,
         *,
@@ -129,7 +129,7 @@ class Writer:
         self._guarded_waiting = 0
         self._unresolved: set[asyncio.Future[Any]] = set()
         self._closing = False
-        self._writing: Writing | None = Writing(path)
+        self._writing: WriterConnection | None = WriterConnection(path)
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._backlog: deque[Job] = deque()
         """Jobs that the thread has taken from the queue, oldest first."""
@@ -139,11 +139,16 @@ class Writer:
         self._thread.start()
 
     def submit(
-        self, body: Callable[[Writing], Any], *, weight: int = 1, guarded: bool = False, divisible: bool = False
+        self,
+        body: Callable[[WriterConnection], Any],
+        *,
+        weight: int = 1,
+        guarded: bool = False,
+        divisible: bool = False,
     ) -> asyncio.Future[Any]:
-        """Queue a verb; the future resolves on the event loop once its transaction is durable, or failed.
+        """Queue a function. The future resolves on the event loop when its transaction is durable or has failed.
 
-        Raises Unavailable where too many guarded ones wait; whoever submits the others bounds them.
+        Raises Unavailable if too many guarded jobs wait. The callers limit the others.
         """
         if guarded and self._guarded_waiting >= WRITES_WAITING_MAX:
             raise Unavailable("too many writes wait for the database")
@@ -161,11 +166,11 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """How many verbs are queued."""
+        """The number of queued jobs."""
         return self._queue.qsize() + len(self._backlog)
 
     def close(self) -> None:
-        """Commit what is queued and end the thread. Blocks."""
+        """Commit the queued jobs and end the thread. Blocks."""
         self._closing = True
         self._queue.put(None)
         self._thread.join()
@@ -192,7 +197,7 @@ class Writer:
         for future in list(self._unresolved):
             if not future.done():
                 future.set_exception(Unavailable("the thread that writes to the database failed"))
-        self._loop.call_later(RESTART_WAIT_S, self._restart)
+        self._loop.call_later(RESTART_WAIT_SECONDS, self._restart)
 
     def _restart(self) -> None:
         if self._closing:
@@ -202,13 +207,13 @@ class Writer:
             thread.start()
         except RuntimeError as error:  # the system allows no more threads
             _log.critical("database writer not started", cause=str(error))
-            self._loop.call_later(RESTART_WAIT_S, self._restart)
+            self._loop.call_later(RESTART_WAIT_SECONDS, self._restart)
         else:
             self._thread = thread
             self._health.writer_ended = False
 
     def _run(self) -> None:
-        pace = _Pace()
+        throttle = _CommitThrottle()
         closing = False
         while not closing or self._backlog:
             if not self._backlog:
@@ -216,7 +221,7 @@ class Writer:
                 if job is None:
                     break
                 self._backlog.append(job)
-            pace.keep()
+            throttle.wait()
             with contextlib.suppress(queue.Empty):
                 while not closing:
                     job = self._queue.get_nowait()
@@ -248,7 +253,7 @@ class Writer:
             job = self._backlog.popleft()
             if (
                 (small_only and job.weight > SMALL_JOB_ROWS_MAX)
-                # Changes do not take the room of a job that fills a transaction.
+                # Changes do not count here, so that a job of the maximum size still fits.
                 or (jobs and rows + job.weight > COMMIT_ROWS_MAX + writes)
                 or (job.guarded and writes >= COMMIT_WRITES_MAX)
             ):
@@ -294,15 +299,15 @@ class Writer:
         trouble = trouble_of(error)
         if trouble is not None:
             self._health.note_failed_write(trouble, error)
-        refusal = error
+        reason = error
         if not isinstance(error, StoreError):
-            refusal = unavailable(error)
+            reason = unavailable(error)
             # Commands derive their advice and exit code from it.
-            refusal.__cause__ = error
+            reason.__cause__ = error
         for job in jobs:
-            job.error = refusal
+            job.error = reason
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code not in _GOES_ON and self._writing is not None:
+        if code not in _HARMLESS and self._writing is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._writing.close()
             self._writing = None
@@ -310,7 +315,7 @@ class Writer:
     def _transaction(self, jobs: list[Job]) -> None:
         if self._writing is None:
             self._watch.check()
-            self._writing = Writing(self._path)
+            self._writing = WriterConnection(self._path)
         writing = self._writing
         raw = writing.raw
         next_seq, changes = writing.appender.next_seq, raw.total_changes
@@ -334,7 +339,7 @@ class Writer:
             raise
 
 
-def _run_guarded(job: Job, writing: Writing) -> None:
+def _run_guarded(job: Job, writing: WriterConnection) -> None:
     raw = writing.raw
     raw.execute("SAVEPOINT job")
     try:
@@ -343,7 +348,7 @@ def _run_guarded(job: Job, writing: Writing) -> None:
         job.error = error
         raw.execute("ROLLBACK TO job")
     except sa.exc.DBAPIError as error:
-        # SQLAlchemy wraps what the driver raises; the transaction's fate is decided by the driver's own error.
+        # SQLAlchemy wraps the error of the driver, which decides how the transaction fails.
         if isinstance(error.orig, Exception):
             raise error.orig from error
         raise

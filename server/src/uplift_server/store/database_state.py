@@ -1,4 +1,4 @@
-"""How the database stands, for everybody together: what waits in it, and since when."""
+"""The state of the database over all accounts: backlog, replays and unsent emails."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from uplift_server.store.backlog import Backlog
 from uplift_server.store.schema import events, notices, replays
 from uplift_server.store.schema_statistics import rollups
 
-MAILS_MAX: Final = 10_000
-"""How many mails of the outbox are looked at."""
+EMAILS_MAX: Final = 10_000
+"""Unsent emails that are read."""
 _LEASED: Final = f"SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE {status_sql.leased('d')} LIMIT :limit) counted"  # noqa: S608
 _ENDED_OR_HELD: Final = rollups.c.delivered + rollups.c.failed + rollups.c.held + rollups.c.cancelled
 _UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
@@ -22,31 +22,31 @@ _UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """What waits. Deliveries and mails are counted up to a limit; instants are Unix ms."""
+    """The state of the database. Deliveries and emails are counted up to a limit. Timestamps are Unix ms."""
 
     backlog: Backlog
     pending: int
-    """All deliveries that have not ended and are not held, as far as they are counted by the hour."""
+    """All pending deliveries, by the statistics."""
     leased: int
-    """Deliveries that some process holds, waiting or in flight."""
+    """Deliveries that processes have leased, waiting or in flight."""
     mails: int
     oldest_mail_at: int | None
-    """When the oldest mail that is not sent yet was owed."""
+    """When the oldest unsent email was added."""
     replays: Mapping[ReplayState, int]
-    """Those that are not finished, by their state."""
+    """Unfinished replays by state."""
     oldest_event_at: int | None
-    """When the oldest event that is kept was accepted."""
+    """When the oldest stored event was accepted."""
 
 
 def read(connection: Connection, *, now: int, limit: int) -> DatabaseState:
-    """How it stands at an instant (Unix ms); of deliveries no more than `limit` of each kind are counted."""
+    """Read the state at `now` (Unix ms). Count up to `limit` deliveries of each kind."""
     waiting = backlog.count(connection, now=now, limit=limit)
-    # Without statistics SQLite would rather go through all deliveries.
+    # Without table statistics, SQLite scans all deliveries.
     named = "deliveries d INDEXED BY deliveries_leased" if connection.dialect.name == "sqlite" else "deliveries d"
     leased = connection.scalars(sa.text(_LEASED.format(table=named)), {"limit": limit}).one()
     of_all = sa.select(sa.func.sum(rollups.c.deliveries - _ENDED_OR_HELD))
     pending = connection.scalar(of_all.where(rollups.c.endpoint_seq == 0, rollups.c.account_seq == 0)) or 0
-    unsent = sa.select(notices.c.created_at).where(sa.text("due_at IS NOT NULL")).limit(MAILS_MAX).subquery()
+    unsent = sa.select(notices.c.created_at).where(sa.text("due_at IS NOT NULL")).limit(EMAILS_MAX).subquery()
     mails, oldest_mail_at = connection.execute(sa.select(sa.func.count(), sa.func.min(unsent.c.created_at))).one()
     by_state = sa.select(replays.c.state, sa.func.count()).where(sa.text("completed_at IS NULL"))
     states = {ReplayState(state): count for state, count in connection.execute(by_state.group_by(replays.c.state))}
