@@ -1,4 +1,4 @@
-"""Verify and read the webhooks Uplift sends.
+"""Verify and read webhooks from Uplift.
 
 >>> from uplift_webhooks import Webhook
 >>> webhook = Webhook("whsec_…")                     # doctest: +SKIP

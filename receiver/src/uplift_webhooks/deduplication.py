@@ -1,15 +1,15 @@
-"""Handling each event once, although it may arrive twice, at the same time, out of order, and amid crashes.
+"""Handle each event once, despite repeats, concurrency, reordering and crashes.
 
 >>> seen = SqliteDeduplicator("webhooks.db")        # doctest: +SKIP
 >>> with seen.first_time(event.id) as first:        # doctest: +SKIP
 ...     if first:
 ...         handle(event)
 
-An event is remembered when the block ends without an error. Until then it is claimed: whoever gets the same event
-meanwhile is told EventInProgress, and asks the sender to come again, because answering 2xx would lose the event if the
-first one fails. If the block raises, the claim is given up; if the process dies, the claim runs out; either way the
-sender's next attempt is the first again. So every event is handled at least once, and twice only after a crash between
-the end of the handling and the end of the block.
+An event is remembered when the block ends without an error. Until then it is claimed: other handlers of the same event
+get EventInProgress and ask the sender to retry, because a 2xx response would lose the event if the first handler fails.
+An error in the block releases the claim, and a crash lets it expire, so that the next attempt counts as the first
+again. Every event is handled at least once, and twice only after a crash between the end of the handler and the end of
+the block.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ from uplift_webhooks.event import Event
 
 T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
-"""Retries last three days, a disabled endpoint's deliveries may be sent much later, and events can be replayed for the
-30 days for which they are kept."""
+"""Retries last three days, deliveries of a disabled endpoint may be much later, and events can be replayed for the 30
+days of the default retention."""
 CLAIM_SECONDS: Final = 60.0
-"""Longer than the 15 s the sender waits for an answer; soon enough for the retry after that of a crash."""
+"""Longer than the sender's timeout of 15 s, and short enough for the retry after a crash."""
 ENTRIES_MAX: Final = 1_000_000
-"""What a MemoryDeduplicator holds, some 300 bytes each; the oldest go first."""
+"""Limit of a MemoryDeduplicator, with about 300 bytes for each entry. The oldest are removed first."""
 BUSY_SECONDS: Final = 10.0
-"""How long a process waits for others that write the same file."""
+"""How long a process waits for other writers of the same file."""
 _FORGOTTEN_AT_A_TIME: Final = 10
 _KEY_CHARACTERS_MAX: Final = 256
 _INTEGER_MAX: Final = 2**63 - 1
@@ -51,10 +51,10 @@ CREATE INDEX IF NOT EXISTS uplift_seen_until ON uplift_seen (until);
 
 
 class EventInProgress(Exception):
-    """Another thread or process is handling this event, or an event about the same thing, at this moment.
+    """Another thread or process is handling this event, or an event about the same object.
 
-    Answer 409, so that this event is sent again; 503 or 429 with `Retry-After` would make the sender hold back all
-    others, too. `retry_after_seconds` is when the other one's claim ends at the latest.
+    Respond with 409, so that the sender retries this event. With 503 or 429 and `Retry-After`, it would delay all other
+    events, too. The other claim expires after at most `retry_after_seconds`.
     """
 
     def __init__(self, retry_after_seconds: float) -> None:
@@ -62,38 +62,38 @@ class EventInProgress(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
-        """In words."""
+        """The message."""
         return f"The event is being handled already; ask again within {self.retry_after_seconds:.0f} s."
 
 
 def _bounded(text: str) -> str:
-    """A text as it is, or a digest where it is so long or so odd that a database might refuse it."""
+    """Return a text, or its digest if it is too long or unusual for a database."""
     if len(text) <= _KEY_CHARACTERS_MAX and text.isascii():
         return text
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 _Version = tuple[int, str]
-"""An event's `created` and id: what orders events about the same thing."""
+"""An event's `created` and ID: the order of events about the same object."""
 _ANY: Final[_Version] = (0, "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What is known under one key. Instants are Unix seconds."""
+    """The state of one key. Times are Unix seconds."""
 
     handled: _Version | None
-    """The newest version that was handled."""
+    """The newest handled version."""
     until: float
-    """When all of it may be forgotten."""
+    """When the entry can be removed."""
     claim: str | None
     claimed_until: float
 
 
 class Claim:
-    """A block in which one event is handled. Entering it tells whether there is anything to do.
+    """The block that handles one event. Entering it returns whether to handle the event.
 
-    Raises, when it is entered, EventInProgress.
+    Entering raises EventInProgress.
     """
 
     def __init__(self, deduplicator: "Deduplicator", key: str, version: _Version) -> None:
@@ -104,43 +104,45 @@ class Claim:
         self._claimed = False
 
     def __bool__(self) -> NoReturn:
-        """Refuse `if seen.first_time(…):`, which would be true always."""
+        """Reject `if seen.first_time(…):`, which would always be true."""
         raise TypeError("Use it in a with statement: `with seen.first_time(event.id) as first:`, then `if first:`.")
 
     def __enter__(self) -> bool:
-        """Claim the event: True if it is to be handled, False if it was."""
+        """Claim the event. Return False if it was handled before."""
         self._claimed = self._deduplicator._begin(self._key, self._version, self._token)  # noqa: SLF001 - its own part
         return self._claimed
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remember the event, or, after an error, give the claim up."""
+        """Remember the event, or release the claim after an error."""
         if self._claimed:
             self._claimed = False
             self._deduplicator._end(self._key, self._version, self._token, done=kind is None)  # noqa: SLF001 - its own part
 
 
 class Deduplicator(ABC):
-    """What both kinds share. May be used by several threads, and in asyncio: a block may await."""
+    """Base class. Thread-safe, and usable with asyncio: a block may await."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
-        """Raises ValueError unless both are more than 0."""
+        """Raises ValueError unless both are positive."""
         if not (remember_seconds > 0 and claim_seconds > 0):
             raise ValueError("remember_seconds and claim_seconds must be more than 0.")
         self._remember_seconds: Final = remember_seconds
         self._claim_seconds: Final = claim_seconds
 
     def first_time(self, event_id: str) -> Claim:
-        """A block for one event: `with seen.first_time(event.id) as first:`."""
+        """Return a block for one event: `with seen.first_time(event.id) as first:`."""
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
     def newest(self, event: Event, key: str | None = None) -> Claim:
-        """A block for what an event is about: `with seen.newest(event) as newest:`, False for repeats and stale ones.
+        """Return a block for an event's object: `with seen.newest(event) as newest:`.
 
-        Events about the same thing are ordered by `created`, then by id; once one was handled, none that is older is.
-        The thing is named by `key`, or by the id in the event's data: that of the session, or of the athlete. Two
-        events about one thing are never handled at the same time.
+        False for repeats and stale events.
+
+        Events about the same object are ordered by `created`, then by ID. After one was handled, older ones are
+        skipped. The object is identified by `key`, or by the ID in the event's data, such as that of the session or
+        athlete. Two events about one object are never handled at the same time.
         """
         if key is None:
             subject = event.data.get("object") if isinstance(event.data, dict) else None
@@ -153,13 +155,13 @@ class Deduplicator(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what it holds open."""
+        """Release resources."""
 
     @abstractmethod
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
-        """Replace what is known under a key by what `change` makes of it (None: forget it), and return its result.
+        """Replace the entry of a key with the result of `change` (None: remove it), and return its second result.
 
-        Nothing else changes the key meanwhile.
+        Atomic for the key.
         """
 
     def _begin(self, key: str, version: _Version, token: str) -> bool:
@@ -172,7 +174,7 @@ class Deduplicator(ABC):
                 return entry, False
             ends = now + self._claim_seconds
             if entry.claim is not None and entry.claimed_until > now:
-                # A later end is from a clock that was ahead, perhaps of a process that has died since.
+                # A later end comes from a clock that was ahead, maybe of a process that has crashed.
                 ends = min(entry.claimed_until, ends)
                 return replace(entry, claimed_until=ends), ends - now
             return _Entry(entry.handled, max(entry.until, ends), token, ends), True
@@ -186,7 +188,7 @@ class Deduplicator(ABC):
         until = time.time() + self._remember_seconds
 
         def change(entry: _Entry | None) -> tuple[_Entry | None, None]:
-            # The claim may have run out and be another's by now; what was handled was handled all the same.
+            # Another handler may have the expired claim now. The event was handled nevertheless.
             entry = entry or _Entry(None, 0, None, 0)
             if entry.claim == token:
                 entry = replace(entry, claim=None)
@@ -198,7 +200,7 @@ class Deduplicator(ABC):
 
 
 class MemoryDeduplicator(Deduplicator):
-    """Remembers in this process only: for one process that is seldom restarted, and for tests."""
+    """Remembers events in this process only: for a single process with rare restarts, and for tests."""
 
     def __init__(
         self,
@@ -207,7 +209,7 @@ class MemoryDeduplicator(Deduplicator):
         claim_seconds: float = CLAIM_SECONDS,
         entries_max: int = ENTRIES_MAX,
     ) -> None:
-        """Raises ValueError for a number that is not more than 0."""
+        """Raises ValueError unless the numbers are positive."""
         super().__init__(remember_seconds, claim_seconds)
         if entries_max <= 0:
             raise ValueError("entries_max must be more than 0.")
@@ -216,13 +218,13 @@ class MemoryDeduplicator(Deduplicator):
         self._lock: Final = threading.Lock()
 
     def close(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._entries.clear()
 
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
         with self._lock:
-            # Taken out and put back at the end, so that those nobody asked for are at the beginning.
+            # Move the entry to the end, so that unused entries are first.
             before = self._entries.get(key)
             after, result = change(before)
             self._entries.pop(key, None)
@@ -242,11 +244,11 @@ def _first(entries: dict[str, _Entry], count: int) -> list[str]:
 
 
 class SqliteDeduplicator(Deduplicator):
-    """Remembers in a file that the processes of one machine share, in the table `uplift_seen`.
+    """Remembers events in a file that the processes of one machine share, in the table `uplift_seen`.
 
-    A process may die at any moment; forked processes may go on with it. Claiming and remembering take some 100 µs
-    together. The file is in WAL mode, with `synchronous=NORMAL`: when the machine (not the process) goes down, the last
-    events may be handled once more.
+    Processes may crash at any time and may fork. Claiming and remembering take about 100 µs together. The file is in
+    WAL mode with `synchronous=NORMAL`: after a crash of the machine (not the process), the last events may be handled
+    again.
     """
 
     def __init__(
@@ -256,11 +258,11 @@ class SqliteDeduplicator(Deduplicator):
         remember_seconds: float = REMEMBER_SECONDS,
         claim_seconds: float = CLAIM_SECONDS,
     ) -> None:
-        """Open or make the file; its directory must exist.
+        """Open or create the file in an existing directory.
 
         Raises:
-            ValueError: a number is not more than 0.
-            sqlite3.Error: the file cannot be used. Every later use may raise it, too.
+            ValueError: a number is not positive.
+            sqlite3.Error: the file cannot be used. Later calls may raise it, too.
         """
         super().__init__(remember_seconds, claim_seconds)
         self._path: Final = Path(path).absolute()
@@ -291,7 +293,7 @@ class SqliteDeduplicator(Deduplicator):
         return self._connection
 
     def _forked(self) -> None:
-        """In a forked process: SQLite forbids to use, and even to close, what the parent has opened."""
+        """Drop the connection in a forked process. SQLite forbids to use or even close a parent's connection."""
         if self._connection is not None:
             _INHERITED.append(self._connection)
         self._connection = None
@@ -332,7 +334,7 @@ def _entry(created: int | None, event: str, until: float, claim: str | None, cla
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Set the modes of a connection. Where several processes open a new file at once, SQLite fails without waiting."""
+    """Set the modes of a connection. SQLite fails without waiting if several processes open a new file at once."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -346,7 +348,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 _INHERITED: Final[list[object]] = []
-"""Connections of a parent process, kept from the garbage collector, which would close them."""
+"""Connections of a parent process, protected from the garbage collector, which would close them."""
 _FORKING: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
 
 

@@ -1,4 +1,4 @@
-"""What a body may have been before something changed it on its way through a receiver."""
+"""Possible earlier forms of a body that something changed on its way through a receiver."""
 
 import base64
 import binascii
@@ -13,23 +13,23 @@ EarlierForm = tuple[str, Literal["body_recoded", "body_reserialised"], bytes]
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
 _Separators = tuple[str, str]
 _JAVASCRIPT: Final[_Separators] = (",", ":")
-"""Uplift's, too."""
+"""Also Uplift's."""
 _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
-"""JavaScript's and Python's."""
+"""JavaScript and Python."""
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""Of a larger body, or one nested deeper, no other forms are tried: whoever sent it need not know the secret, and each
-form costs what writing and signing the body does."""
+"""Larger bodies, or more deeply nested ones, get no other forms: anyone can send them, and each form costs the time to
+serialize and sign the body."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Of all forms of one body: their values, with some of their bytes, and their values times their depths. Either takes
-some 5 ms where strangers do their worst; events of a few KiB are tried in every form."""
+"""Cost limit of all forms of one body: its values with some of their bytes, and its values times their depths. Each
+takes about 5 ms in the worst case. Events of a few KiB are tried in every form."""
 _BYTES_AS_DEAR_AS_A_VALUE: Final = 16
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
-    """What a body may have been before something changed it: what that was in words, its cause, and the bytes."""
+    """Yield possible earlier forms of a body: a description of the change, its cause, and the bytes."""
     for ending in (b"\n", b"\r\n", b" "):
         if body.endswith(ending):
             yield "a line break or space was added to the body", "body_recoded", body[: -len(ending)]
@@ -56,7 +56,7 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
 
 
 def _written_again(value: object, size: int) -> Iterator[EarlierForm]:
-    """A value in the forms in which JSON is usually written, as many as its size allows, the likely ones first."""
+    """Yield a value in the usual forms of JSON, as many as its size allows, the likely ones first."""
     depths = _depths(value)
     if depths is None:
         return
@@ -69,7 +69,7 @@ def _written_again(value: object, size: int) -> Iterator[EarlierForm]:
 
 
 def _depths(value: object) -> list[int] | None:
-    """How many values there are at each depth; None where it is nested too deep."""
+    """Return the number of values at each depth; None if the nesting is too deep."""
     counts: list[int] = []
     level = [value]
     while level:
@@ -83,15 +83,15 @@ def _depths(value: object) -> list[int] | None:
 
 
 def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iterator[bytes]:
-    """A value in some forms; an event also in Uplift's order of members, and with Uplift's envelope around its data."""
+    """Yield forms of a value; an event also in Uplift's member order and with Uplift's envelope."""
     yield from forms(value)
     if not isinstance(value, dict):
         return
-    # Where they were sorted.
+    # If they were sorted.
     ordered = {name: value[name] for name in (*_MEMBERS, *value) if name in value}
     if [*ordered] != [*value]:
         yield from forms(ordered)
-    # Uplift writes the envelope without spaces, around the data as whoever sent the event wrote that.
+    # Uplift's envelope has no spaces. The data inside is as the event's sender wrote it.
     data = ordered.pop("data", None)
     envelope = json.dumps(ordered, ensure_ascii=False, separators=_JAVASCRIPT).encode("utf-8", "surrogatepass")
     for written in forms(data):
@@ -99,16 +99,16 @@ def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iter
 
 
 def _compact(value: object) -> Iterator[bytes]:
-    """In one line, with and without escapes beyond ASCII, with the order of its members and sorted."""
+    """Yield one-line forms, with and without non-ASCII escapes, in member order and sorted."""
     for escaped, sort, separators in product((False, True), (False, True), _COMPACT):
         with suppress(ValueError, RecursionError):
             yield json.dumps(value, ensure_ascii=escaped, sort_keys=sort, separators=separators).encode()
 
 
 def _indented(value: object) -> Iterator[bytes]:
-    """In lines, with and without escapes beyond ASCII, with the order of its members and sorted."""
+    """Yield indented forms, with and without non-ASCII escapes, in member order and sorted."""
     for escaped, sort in product((False, True), repeat=2):
         with suppress(ValueError, RecursionError):
             text = json.dumps(value, ensure_ascii=escaped, sort_keys=sort, indent="\t")
-            # Within strings, tabs are escaped: these are all of the indentation.
+            # Tabs in strings are escaped, so all of these are indentation.
             yield from (text.replace("\t", indentation).encode() for indentation in _INDENTATIONS)

@@ -1,4 +1,4 @@
-"""The one error a receiver has to catch."""
+"""The error of a rejected request."""
 
 from typing import Literal
 
@@ -15,30 +15,30 @@ Reason = Literal[
     "body_not_json_object",
     "body_not_event",
 ]
-"""Why a request was refused. Codes are added, never renamed."""
+"""Why a request was rejected. Codes are added, never renamed."""
 
 
 class WebhookVerificationError(ValueError):
-    """A request that must not be trusted, or a secret that cannot verify any.
+    """A request that must not be trusted, or an invalid secret.
 
-    Answer 400 or 401. Neither the text nor the attributes hold a secret, a signature we computed or any part of the
-    body, so all of them may be logged.
+    Respond with 400 or 401. The text and the attributes contain no secret, no computed signature and no part of the
+    body, so they can be logged.
     """
 
     reason: Reason
     """A stable code for programs."""
     cause: str
-    """One sentence: what is wrong."""
+    """One sentence: the problem."""
     hint: str
-    """One sentence: what to do about it."""
+    """One sentence: how to fix it."""
 
     def __init__(self, reason: Reason, cause: str, hint: str) -> None:
-        """Keep all three as `args` too, so that the error survives pickling."""
+        """Also set `args`, so that the error survives pickling."""
         super().__init__(reason, cause, hint)
         self.reason = reason
         self.cause = cause
         self.hint = hint
 
     def __str__(self) -> str:
-        """Cause, remedy and code in one line."""
+        """Cause, hint and code in one line."""
         return f"{self.cause} {self.hint} [{self.reason}]"

@@ -1,4 +1,4 @@
-"""What all events have, and the way from a verified body to its JSON."""
+"""Base class of events, and parsing of a verified body."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,20 +8,20 @@ from uplift_webhooks.errors import WebhookVerificationError
 
 
 class Data(dict[str, Any]):
-    """An event's `data`: a dictionary whose one usual member can be read as `data.object`."""
+    """An event's `data`: a dictionary whose usual member can be read as `data.object`."""
 
     @property
     def object(self) -> Any:
-        """What the event is about. KeyError where the event has no `object`."""
+        """The object of the event. Raises KeyError if there is none."""
         return self["object"]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event, as its envelope says.
+    """An event with the fields of its envelope.
 
-    An event may arrive more than once, with the same `id`: remember the ids you have handled. `repr` leaves the data
-    out, because it names athletes.
+    An event may arrive more than once, with the same `id`: remember the IDs of handled events. `repr` omits the data,
+    because it names athletes.
     """
 
     id: str
@@ -29,13 +29,13 @@ class Event:
     type: str
     """A dotted name such as `movement.analytics.created`."""
     api_version: str
-    """Such as `01/01/2022`; empty where the body has none."""
+    """Such as `01/01/2022`; empty if the body has none."""
     created: int
-    """Unix time in ms; 0 where the body has none."""
+    """Unix time in ms; 0 if the body has none."""
     data: Any = field(hash=False, repr=False)
-    """A `Data` for every JSON object, else the value as it came."""
+    """A `Data` for JSON objects, otherwise the value itself."""
     raw: dict[str, Any] = field(hash=False, repr=False)
-    """The whole envelope, with the members this version of the library does not know."""
+    """The whole envelope, including members that this version of the library does not know."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -46,14 +46,14 @@ _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object a body holds (RFC 8259: UTF-8, no NaN or Infinity).
+    """Parse a body that is a JSON object (RFC 8259: UTF-8, no NaN or Infinity).
 
     Raises:
         WebhookVerificationError: `body_not_json_object`.
     """
     try:
         value = _DECODER.decode(body.decode("utf-8"))
-    # RecursionError: nesting beyond Python's stack. The original error is dropped because it holds the body.
+    # RecursionError: the nesting is too deep. The original error is dropped because it contains the body.
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The types of the catalog as classes, and the way from an envelope to one of them.
+"""Classes of the event types in the catalog, and their creation from an envelope.
 
 >>> match webhook.unwrap(body, headers):                        # doctest: +SKIP
 ...     case MovementAnalyticsCreated() as event:
@@ -19,7 +19,7 @@ from uplift_webhooks.resources import AthleteProfile, Export, FailedCapture, Reg
 class MovementAnalyticsCreated(Event):
     """`movement.analytics.created`: a capture is processed and its kinematics are ready.
 
-    A session that is processed again gives another event with the same session id: keep the newest.
+    If a session is processed again, another event has the same session ID: keep the newest.
     """
 
     @property
@@ -30,7 +30,7 @@ class MovementAnalyticsCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class WebhookCreated(Event):
-    """`webhook.created`: this endpoint was registered. Sent to it once, whatever it subscribes to."""
+    """`webhook.created`: this endpoint was created. Sent to it once, whatever its subscription."""
 
     @property
     def object(self) -> RegisteredEndpoint:
@@ -40,11 +40,11 @@ class WebhookCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class CaptureProcessingFailed(Event):
-    """`capture.processing.failed`: there will be no data for a capture."""
+    """`capture.processing.failed`: a capture will have no data."""
 
     @property
     def object(self) -> FailedCapture:
-        """The capture, and what went wrong."""
+        """The capture and its error."""
         return read(FailedCapture, self.data)
 
 
@@ -60,17 +60,17 @@ class AthleteCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class AthleteUpdated(Event):
-    """`athlete.updated`: an athlete's particulars changed."""
+    """`athlete.updated`: an athlete's profile changed."""
 
     @property
     def object(self) -> AthleteProfile:
-        """The athlete as of now, with the names of what changed in `changed`."""
+        """The current profile, with the names of the changed fields in `changed`."""
         return read(AthleteProfile, self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class ExportCompleted(Event):
-    """`export.completed`: a data export that was asked for is ready."""
+    """`export.completed`: a requested data export is ready."""
 
     @property
     def object(self) -> Export:
@@ -92,7 +92,7 @@ AnyEvent = (
     | ExportCompleted
     | UnknownEvent
 )
-"""What `Webhook.unwrap` returns, to be told apart by `match` or isinstance."""
+"""The result of `Webhook.unwrap`. Use `match` or isinstance."""
 
 KINDS: Final[dict[str, type[AnyEvent]]] = {
     "movement.analytics.created": MovementAnalyticsCreated,
@@ -106,15 +106,15 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
 
 
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
-    """The event in an envelope.
+    """Return the event in an envelope.
 
-    Tolerant, since a receiver that refuses what it does not know ends up disabled: `message_id`, the signed
-    `webhook-id`, stands in for an absent `id`, and an absent `api_version` or `created`, which other senders of
-    Standard Webhooks do not have, gets a neutral value.
+    Tolerant, because a receiver that rejects unknown data ends up disabled: the signed `webhook-id` (`message_id`)
+    replaces a missing `id`. A missing `api_version` or `created`, which other senders of Standard Webhooks do not have,
+    gets a neutral value.
 
     Raises:
-        WebhookVerificationError: `body_not_event` for a member of the wrong type, no `type` or `data`, or no id at
-            all: an empty one would make all such events look like repeats of one.
+        WebhookVerificationError: `body_not_event` for a member of the wrong type, a missing `type` or `data`, or no ID
+            at all, because an empty ID would make all such events look like repeats.
     """
     member = envelope.get
     event_id = _text(member("id"), "id") or message_id
@@ -127,7 +127,7 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
     created = member("created")
     if created is None:
         created = 0
-    # Python counts booleans among the integers, JSON does not.
+    # In Python, booleans are integers.
     elif not isinstance(created, int) or isinstance(created, bool):
         raise _no_event("created")
     if "data" not in envelope:
@@ -139,7 +139,7 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
 
 
 def _text(value: object, name: str) -> str:
-    """A member that is text, or empty where there is none."""
+    """Return a text member, or an empty text if it is missing."""
     if isinstance(value, str):
         return value
     if value is None:

@@ -1,7 +1,7 @@
-"""Why a request does not verify: the usual mistakes, tried one after the other.
+"""Diagnosis of requests that do not verify: common mistakes, tried one by one.
 
-Nothing here accepts a request. A guess is proved where a signature of the request fits what should have been passed;
-where none can be, what the request looks like decides.
+Nothing here accepts a request. A guess is proven if a signature of the request matches the guessed input. Otherwise,
+the form of the request decides.
 """
 
 import hmac
@@ -40,7 +40,7 @@ Cause = (
         "secret_wrong",
     ]
 )
-"""A stable code: a reason of the error where nothing more can be said, or what is behind it."""
+"""A stable code: the error's reason, or a more precise one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Explanation:
     verified: bool
     cause: Cause | Literal["verified"]
     text: str
-    """One sentence: what is wrong."""
+    """One sentence: the problem."""
     hint: str
-    """One sentence: what to do about it."""
+    """One sentence: how to fix it."""
 
     def __str__(self) -> str:
-        """Text, remedy and code in one line."""
+        """Text, hint and code in one line."""
         return f"{self.text} {self.hint} [{self.cause}]"
 
 
@@ -66,7 +66,7 @@ _NAMES: Final = {**names.spellings((*names.WANTED, _CONTENT_LENGTH)), "content_l
 _TOKEN: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 _VALUE_CHARACTERS_MAX: Final = 4096
 _CANDIDATES_MAX: Final = 16
-"""More signatures than that are no mistake of ours to explain."""
+"""Requests with more signatures are not diagnosed."""
 _OUR_BEGINNING: Final = re.compile(rb'\{"id":"[^"]*","object":"event","type":"')
 _RAW: Final = (
     "Pass the body's bytes as they arrived, before anything parses them: Flask request.get_data(), Django "
@@ -83,25 +83,25 @@ _PROXY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What came, as far as it could be read."""
+    """The readable parts of a request."""
 
     body: bytes
     message_id: str
     timestamp: str
     standard: tuple[bytes, ...]
-    """The signatures that may follow `v1,`."""
+    """The signatures after `v1,`."""
     uplift: tuple[bytes, ...]
     headers: dict[str, list[str]]
 
     def fits(self, secret: Secret, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Whether a signature of the request, by either scheme, is that of a body by a secret."""
+        """Whether a signature of the request, by either scheme, matches a body and a secret."""
         content = self.body if body is None else body
         return self.fits_standard(secret.standard_key, body=content, swapped=swapped) or (
             not swapped and _matches(uplift_signature(secret.uplift_key, content), self.uplift)
         )
 
     def fits_standard(self, key: bytes, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Whether one of Standard Webhooks' is."""
+        """Whether a Standard Webhooks signature matches."""
         content = self.body if body is None else body
         signed = (self.timestamp, self.message_id) if swapped else (self.message_id, self.timestamp)
         message_id, timestamp = (each.encode("utf-8", "surrogatepass") for each in signed)
@@ -109,7 +109,7 @@ class _Request:
 
 
 def explain(error: WebhookVerificationError, secrets: Sequence[Secret], body: object, headers: object) -> Explanation:
-    """What is probably behind an error of verification. Never raises."""
+    """Return the likely cause of a verification error. Never raises."""
     request = _read(body, headers)
     if request is not None:
         for found in _suspicions(error, secrets, request):
@@ -118,12 +118,12 @@ def explain(error: WebhookVerificationError, secrets: Sequence[Secret], body: ob
 
 
 def _read(body: object, headers: object) -> _Request | None:
-    """The request, however malformed; None where there is nothing to read."""
+    """Return the readable parts of a request; None if there are none."""
     if not isinstance(body, bytes | bytearray):
         return None
     try:
         found = names.collect(headers, _NAMES)
-    # Whatever the caller's own object raises.
+    # The caller's object may raise any error.
     except Exception:
         return None
     found = {name: [value[:_VALUE_CHARACTERS_MAX] for value in values] for name, values in found.items()}
@@ -140,7 +140,7 @@ def _read(body: object, headers: object) -> _Request | None:
 
 
 def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """What is found, the most certain first. Where the signature is right, only what is not about it."""
+    """Yield causes, the most certain first. With a valid signature, only those without relation to it."""
     genuine = any(request.fits_standard(secret.standard_key) for secret in secrets)
     if error.reason in {"timestamp_too_old", "timestamp_too_new"} and genuine:
         yield _clock(request)
@@ -165,7 +165,7 @@ def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], requ
 
 
 def _about_places(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Headers that stand where others belong."""
+    """Headers in the wrong place."""
     if any(request.fits_standard(secret.standard_key, swapped=True) for secret in secrets):
         yield _found(
             "headers_swapped",
@@ -186,7 +186,7 @@ def _about_places(secrets: Sequence[Secret], request: _Request) -> Iterator[Expl
 
 
 def _about_forms(request: _Request) -> Iterator[Explanation]:
-    """Headers that were merged or cut."""
+    """Headers that were merged or truncated."""
     for name in names.WANTED:
         values = request.headers.get(name, [])
         if len({*values}) > 1 or (name in {names.ID, names.TIMESTAMP} and "," in "".join(values)):
@@ -203,7 +203,7 @@ def _about_forms(request: _Request) -> Iterator[Explanation]:
 
 
 def _about_what_is_missing(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Headers of Standard Webhooks that are gone, or not what they were, beside one of Uplift's that is right."""
+    """Missing or changed Standard Webhooks headers beside a valid Uplift signature."""
     alone = any(_matches(uplift_signature(secret.uplift_key, request.body), request.uplift) for secret in secrets)
     if alone and not request.headers.keys() & {names.ID, names.TIMESTAMP, names.SIGNATURE}:
         yield _found(
@@ -221,7 +221,7 @@ def _about_what_is_missing(secrets: Sequence[Secret], request: _Request) -> Iter
 
 
 def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Secrets that are nearly right."""
+    """Secrets that are almost right."""
     for secret in secrets:
         text = secret.uplift_key.decode("ascii")
         if any(request.fits(variant) for variant in _secrets([f"{PREFIX}{text}"])):
@@ -244,7 +244,7 @@ def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Exp
 
 
 def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Bodies that are not what was sent."""
+    """Bodies that were changed."""
     body = request.body
     if not body:
         yield _found(
@@ -285,13 +285,13 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
 
 
 def _about_length(request: _Request) -> Iterator[Explanation]:
-    """A body of another length than was announced. It proves that the body was changed, and says least about how."""
+    """A body whose length differs from Content-Length. It was certainly changed, but the length does not show how."""
     announced = request.headers.get(_CONTENT_LENGTH, [""])[0]
     length = str(len(request.body))
     if not (announced.isascii() and announced.isdigit()) or announced == length:
         return
     text = f"The body has {length} bytes, where {_CONTENT_LENGTH} says {announced}"
-    # Compared as texts: a header may have more digits than Python reads.
+    # Compare texts: a header may have too many digits for `int`.
     if (len(length), length) < (len(announced), announced):
         yield _found("body_truncated", f"{text}.", "Read it to its end; look for a limit of the server or of a proxy.")
     else:
@@ -299,7 +299,7 @@ def _about_length(request: _Request) -> Iterator[Explanation]:
 
 
 def _clock(request: _Request) -> Explanation:
-    """For a right signature of the wrong time."""
+    """A valid signature with a wrong time."""
     age_s = int(time.time()) - int(request.timestamp)
     return _found(
         "clock_off",
@@ -316,7 +316,7 @@ def _secrets(texts: Iterable[str]) -> Iterator[Secret]:
 
 
 def _matches(expected: bytes, received: Iterable[bytes]) -> bool:
-    """Whether any is as expected. Every one is compared, in constant time."""
+    """Whether any candidate matches. Compares all, in constant time."""
     return sum([hmac.compare_digest(expected, each) for each in received]) > 0
 
 

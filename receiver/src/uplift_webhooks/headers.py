@@ -1,4 +1,4 @@
-"""Headers in whatever form a framework hands them over."""
+"""Headers in the forms of different frameworks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, cast
@@ -12,7 +12,7 @@ UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 
 class Items(Protocol):
-    """A framework's own header object, which need not be a mapping: Werkzeug's and `http.client`'s are not."""
+    """A framework's header object that is not a mapping, such as Werkzeug's and `http.client`'s."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
         """Name and value of every header."""
@@ -26,7 +26,7 @@ WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """What headers are called, as text, as bytes, and in WSGI's way (PEP 3333, "environ Variables") in lower case."""
+    """Return the lowercase spellings of header names: text, bytes and WSGI (PEP 3333, "environ Variables")."""
     wanted = list(names)
     return {
         **{name: name for name in wanted},
@@ -39,15 +39,15 @@ _NAMES: Final = spellings(WANTED)
 
 
 def read_headers(headers: object) -> dict[str, str]:
-    """The headers that matter to verification, by their lowercase names; those that are absent or None are left out.
+    """Return the headers for verification by lowercase name, without missing ones.
 
     Raises:
-        WebhookVerificationError: `headers_unreadable` where the argument is nothing of the kind, `malformed_header`
-            where a value is no printable ASCII, or where a header comes twice with different values.
+        WebhookVerificationError: `headers_unreadable` if the argument has no headers, `malformed_header` if a value is
+            not printable ASCII or a header has two different values.
     """
     try:
         found = collect(headers, _NAMES)
-    # The argument is the caller's own object: whatever it raises means the same to them.
+    # The caller's object may raise any error.
     except Exception as error:
         raise WebhookVerificationError(
             "headers_unreadable",
@@ -70,10 +70,9 @@ def read_headers(headers: object) -> dict[str, str]:
 
 
 def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list[str]]:
-    """Every value of the headers wanted; lists as values (AWS API gateways) count as repeated headers.
+    """Return every value of the named headers. Lists as values (AWS API gateways) count as repeated headers.
 
-    `names` has what a header may be called, in lower case, and what it is called in the result. Raises whatever the
-    object does.
+    `names` maps the lowercase spellings of a header to its name in the result. Raises the errors of the object.
     """
     items = getattr(headers, "items", None)
     pairs = cast("Iterable[tuple[Any, Any]]", headers if items is None else items())
@@ -90,7 +89,7 @@ def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list
 
 
 def _text(value: object) -> str:
-    """A header's value as text; bytes as HTTP reads them, one byte a character."""
+    """Return a header value as text. HTTP bytes are one byte per character."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):

@@ -1,8 +1,8 @@
-"""What events are about: the objects in their data, as the catalog describes them.
+"""The objects in the data of events, as the catalog describes them.
 
-Every field is None (or empty, where it holds several things) if the event does not have it, has null there, or has
-something of another type. `raw` is the whole JSON object, with the fields this version of the library does not know.
-What `repr` leaves out is personal, or a link that whoever sees it can follow.
+A field is None (or empty, if it holds several values) if the event does not have it, or has null or another type. `raw`
+is the whole JSON object, including fields that this version of the library does not know. `repr` omits personal data,
+and links that anyone could follow.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ _READER: Final = "reader"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """What all of them have."""
+    """Base class."""
 
     raw: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
@@ -27,7 +27,7 @@ def _read_text(value: object) -> str | None:
 
 
 def _read_integer(value: object) -> int | None:
-    # Python counts booleans among the integers, JSON does not.
+    # In Python, booleans are integers.
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -80,43 +80,43 @@ def _nested(kind: type[Resource]) -> dict[str, Reader]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link(Resource):
-    """Where data is; it is not part of the event."""
+    """A link to data outside of the event."""
 
     url: str | None = _text(shown=False)
-    """Signed link to a CSV file with one row per frame. Whoever has it can read the data."""
+    """Signed link to a CSV file with one row per frame. Anyone with the link can read the data."""
     expires: int | None = _integer()
-    """When the link ends, in Unix ms."""
+    """Expiry of the link, in Unix ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner(Resource):
-    """An organization, and the user in it a capture belongs to."""
+    """An organization, and the user who owns a capture."""
 
     organization_id: str | None = _text("organizationId")
     user_id: str | None = _text("userId")
     role_name: str | None = _text("roleName")
-    """That user's role, such as owner."""
+    """The user's role, such as owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization(Resource):
-    """To whom a capture belongs."""
+    """The owner of a capture."""
 
     id: Owner | None = field(default=None, metadata=_nested(Owner))
     user: str | None = _text()
-    """The same user's id again."""
+    """The same user ID again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Athlete(Resource):
-    """Who moved."""
+    """The captured athlete."""
 
     id: str | None = _text()
     name: str | None = _text(shown=False)
     ebis_id: str | int | None = _text_or_integer()
-    """The player's id in eBIS, if any."""
+    """The player's ID in eBIS, if any."""
     mlbam_id: str | int | None = _text_or_integer()
-    """The player's id at MLB Advanced Media, if any."""
+    """The player's ID at MLB Advanced Media, if any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +126,9 @@ class Session(Resource):
     id: str | None = _text()
     """The session's UUID, an underscore and the number of the repetition."""
     activity: str | None = _text()
-    """What was done, such as baseball."""
+    """Such as baseball."""
     movement: str | None = _text()
-    """Which movement of the activity, such as pitching."""
+    """The movement of the activity, such as pitching."""
     data: Link | None = field(default=None, metadata=_nested(Link))
     organization: Organization | None = field(default=None, metadata=_nested(Organization))
     athlete: Athlete | None = field(default=None, metadata=_nested(Athlete))
@@ -136,20 +136,20 @@ class Session(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredEndpoint(Resource):
-    """An endpoint as it was registered."""
+    """An endpoint at its creation."""
 
     id: str | None = _text()
     user_id: str | None = _text("userId")
     account_id: str | None = _text("accountId")
     event_type_ids: tuple[str, ...] = _texts("eventTypeIds")
-    """The event types it wants."""
+    """Its event types."""
     hook_url: str | None = _text("hookUrl", shown=False)
     description: str | None = _text()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedCaptureAthlete(Resource):
-    """Who moved, in a capture that failed."""
+    """The athlete of a failed capture."""
 
     id: str | None = _text()
     name: str | None = _text(shown=False)
@@ -157,7 +157,7 @@ class FailedCaptureAthlete(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedCapture(Resource):
-    """A capture that could not be processed, or whose result did not pass quality assurance."""
+    """A capture that could not be processed or did not pass quality assurance."""
 
     id: str | None = _text()
     """The session's UUID, an underscore and the number of the repetition."""
@@ -166,15 +166,15 @@ class FailedCapture(Resource):
     status: str | None = _text()
     """`error`."""
     error: str | None = _text()
-    """What went wrong, for people."""
+    """The problem, for users."""
     capture_time: str | None = _text()
-    """When it was filmed, ISO 8601."""
+    """Time of the recording, ISO 8601."""
     athlete: FailedCaptureAthlete | None = field(default=None, metadata=_nested(FailedCaptureAthlete))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AthleteProfile(Resource):
-    """An athlete's particulars."""
+    """An athlete's profile."""
 
     id: str | None = _text()
     first_name: str | None = _text(shown=False)
@@ -197,7 +197,7 @@ class AthleteProfile(Resource):
     custom_attributes: Mapping[str, str] = _text_by_name()
     """The organization's own attributes."""
     changed: tuple[str, ...] = _texts()
-    """In `athlete.updated`: the properties that changed."""
+    """In `athlete.updated`: the names of the changed properties."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,24 +210,24 @@ class Export(Resource):
     activity: str | None = _text()
     movement: str | None = _text()
     start_time: int | None = _integer("startTime")
-    """From when on sessions were exported, in Unix seconds."""
+    """Start of the exported period, in Unix seconds."""
     end_time: int | None = _integer("endTime")
-    """Until when, in Unix seconds."""
+    """End of the exported period, in Unix seconds."""
     row_count: int | None = _integer("rowCount")
     created_at: str | None = _text("createdAt")
-    """When the job was asked for, ISO 8601."""
+    """Time of the request, ISO 8601."""
     completed_at: str | None = _text("completedAt")
-    """When it was done, ISO 8601."""
+    """Time of completion, ISO 8601."""
     data: Link | None = field(default=None, metadata=_nested(Link))
 
 
 def json_names(kind: type[Resource]) -> dict[str, str]:
-    """Each field of a class but `raw`, and what it is called in JSON."""
+    """Return the JSON name of each field of a class except `raw`."""
     return {each.name: each.metadata.get(_JSON_NAME) or each.name for each in fields(kind) if _READER in each.metadata}
 
 
 def read(kind: type[R], data: object) -> R:
-    """What the `object` of an event's data says."""
+    """Return the `object` of an event's data as a resource."""
     return _read(kind, data.get("object") if isinstance(data, dict) else None)
 
 

@@ -1,4 +1,4 @@
-"""An endpoint's secret: the keys its text stands for."""
+"""An endpoint's secret and its keys."""
 
 import base64
 import binascii
@@ -8,10 +8,10 @@ from typing import Final
 from uplift_webhooks.errors import WebhookVerificationError
 
 PREFIX: Final = "whsec_"
-"""What a secret in the form of Standard Webhooks begins with; base64 of the key follows."""
+"""Prefix of a secret in the form of Standard Webhooks, before the base64 of the key."""
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 256
-# Generated keys have 32 bytes; but a chosen token, too, is shown as `whsec_…`, for the libraries of others.
+# Generated keys have 32 bytes. Custom tokens are also shown as `whsec_…`, for other libraries.
 KEY_BYTES_MIN: Final = TOKEN_CHARACTERS_MIN
 KEY_BYTES_MAX: Final = TOKEN_CHARACTERS_MAX
 
@@ -20,7 +20,7 @@ _COPY = "Copy the whole secret as it was shown when the endpoint was registered,
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The two keys of one secret."""
+    """The two keys of a secret."""
 
     standard_key: bytes = field(repr=False)
     """Signs `webhook-signature`."""
@@ -29,9 +29,9 @@ class Secret:
 
 
 def parse_secret(text: object) -> Secret:
-    """The keys of a secret: one that was generated (`whsec_…`), or a token its owner chose.
+    """Return the keys of a secret: a generated one (`whsec_…`), or a custom token.
 
-    White space around it, which no secret contains, is dropped: it comes from files and from pasting.
+    Surrounding white space from files and pasting is removed; no secret contains it.
 
     Raises:
         WebhookVerificationError: `secret_invalid`. The error does not quote the secret.
@@ -45,9 +45,9 @@ def parse_secret(text: object) -> Secret:
         return _chosen(token)
     encoded = token[len(PREFIX) :]
     try:
-        # Some tools drop the padding when they print a key.
+        # Some tools omit the padding of a key.
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
+    except (binascii.Error, ValueError):  # ValueError: non-ASCII characters
         raise WebhookVerificationError(
             "secret_invalid", f"What follows {PREFIX!r} in the secret is not base64.", _COPY
         ) from None
@@ -61,7 +61,7 @@ def parse_secret(text: object) -> Secret:
 
 
 def _chosen(token: str) -> Secret:
-    """The keys of a token its owner chose: its bytes."""
+    """Return the keys of a custom token: its bytes."""
     if not TOKEN_CHARACTERS_MIN <= len(token) <= TOKEN_CHARACTERS_MAX:
         raise WebhookVerificationError(
             "secret_invalid",

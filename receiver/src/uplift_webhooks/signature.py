@@ -1,11 +1,11 @@
-"""The two signatures of a request, as functions of bytes."""
+"""The two signatures of a request."""
 
 import base64
 import hmac
 
 
 def standard_signature(key: bytes, message_id: bytes, timestamp: bytes, body: bytes) -> bytes:
-    """Base64 of HMAC-SHA256 over `<id>.<timestamp>.<body>`: what follows `v1,` in `webhook-signature`.
+    """Return the text after `v1,` in `webhook-signature`: base64 of HMAC-SHA256 over `<id>.<timestamp>.<body>`.
 
     Source: Standard Webhooks, "Signature scheme".
     """
@@ -14,8 +14,8 @@ def standard_signature(key: bytes, message_id: bytes, timestamp: bytes, body: by
 
 
 def uplift_signature(key: bytes, body: bytes) -> bytes:
-    """The value of `x-uplift-signature-256`: `sha256=` and lowercase hexadecimal HMAC-SHA256 of the body.
+    """Return `x-uplift-signature-256`: `sha256=` and lowercase hexadecimal HMAC-SHA256 of the body.
 
-    Source: Uplift's help centre, "Webhook secrets".
+    Source: Uplift's help center, "Webhook secrets".
     """
     return b"sha256=" + hmac.digest(key, body, "sha256").hex().encode("ascii")

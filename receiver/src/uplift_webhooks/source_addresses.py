@@ -1,4 +1,4 @@
-"""Whether a request comes from one of the addresses Uplift publishes: a second fence, beside the signature.
+"""Check the source of a request against Uplift's published egress IPs, in addition to the signature.
 
 >>> sources = SourceAddresses(Client())                # doctest: +SKIP
 >>> sources.allows(request.remote_addr)                # doctest: +SKIP
@@ -15,35 +15,35 @@ from typing import Any, Final, Protocol
 from uplift_webhooks.api.failures import ApiFailure, ApiUnreachable
 
 REFRESH_SECONDS: Final = 3600.0
-"""New addresses are announced days before they are used."""
+"""New addresses are announced days before their use."""
 _RETRY_SECONDS: Final = 60.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Published = tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, float], ...]
-"""Networks (mostly of one address) and the Unix seconds from which they are used."""
+"""Networks (mostly of one address), and the start of their use in Unix seconds."""
 
 
 class Source(Protocol):
-    """What asks the API: `uplift_webhooks.api.Client`."""
+    """A client of the API: `uplift_webhooks.api.Client`."""
 
     def source_ips(self) -> dict[str, Any]:
-        """The answer of `GET /v1/source-ips`. Raises ApiFailure."""
+        """The response of `GET /v1/source-ips`. Raises ApiFailure."""
         ...  # pragma: no cover
 
 
 class SourceAddresses:
-    """The published addresses, from the API or as given. May be shared between threads."""
+    """The published egress IPs, from the API or as given. Thread-safe."""
 
     def __init__(
         self, source: Source | Mapping[str, Any] | Iterable[str], *, refresh_seconds: float = REFRESH_SECONDS
     ) -> None:
-        """Take a client, which is asked at the first use and every `refresh_seconds` after; or addresses (or networks).
+        """Take a client, which is called at the first use and every `refresh_seconds`, or addresses (or networks).
 
-        They may also be given as the API answers: `{"current": […], "upcoming": [{"address": …, "from": …}]}`.
+        Also accepts the response of the API: `{"current": […], "upcoming": [{"address": …, "from": …}]}`.
 
         Raises:
-            ValueError: an address given is none, `refresh_seconds` is not more than 0, or the client is an AsyncClient
-                (or nothing that can be asked).
+            ValueError: an address is not valid, `refresh_seconds` is not positive, or the client is an AsyncClient (or
+                not a client).
         """
         if not refresh_seconds > 0:
             raise ValueError("refresh_seconds must be more than 0.")
@@ -53,7 +53,7 @@ class SourceAddresses:
         self._source: Source | None = None
         self._published: _Published | None = None
         self._failure: ApiFailure | None = None
-        """Why nothing is published yet."""
+        """Why no addresses are known yet."""
         if isinstance(source, Mapping):
             self._published = _published(source)
         elif isinstance(source, Iterable):
@@ -69,14 +69,14 @@ class SourceAddresses:
         self._refreshing: Final = threading.Lock()
 
     def allows(self, address: str) -> bool:
-        """Whether requests of Uplift come from this address now; False for a text that is none.
+        """Whether Uplift sends requests from this address now; False for an invalid address.
 
-        Pass the address of the connection, or what your own proxy says: a header that anybody can send proves nothing.
-        IPv6's form of an IPv4 address (`::ffff:…`) counts as that.
+        Pass the address of the connection, or the one that your own proxy reports. Other headers can be forged. An
+        IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
 
         Raises:
-            ApiFailure: the addresses were never received; they are asked for again after a minute at the earliest.
-                Once they were, they hold until there are newer ones.
+            ApiFailure: no addresses were received yet. The next try is after one minute at the earliest. Received
+                addresses stay valid until there are newer ones.
         """
         try:
             asked = _plain(ipaddress.ip_address(address))
@@ -90,7 +90,7 @@ class SourceAddresses:
     def _current(self) -> _Published:
         if self._source is None or time.monotonic() < self._refresh_at:
             return self._known()
-        # One thread asks; the others go on with what there is, or wait where there is nothing yet.
+        # One thread refreshes. The others use the known addresses, or wait if there are none yet.
         if not self._refreshing.acquire(blocking=self._published is None):
             return self._known()
         try:
@@ -102,7 +102,7 @@ class SourceAddresses:
 
     def _known(self) -> _Published:
         if self._published is None and self._failure is not None:
-            # Raised many times, it would otherwise keep where it was raised each time.
+            # Otherwise, the traceback would grow each time it is raised.
             raise self._failure.with_traceback(None)
         return self._published or ()
 
@@ -115,13 +115,13 @@ class SourceAddresses:
                 raise ApiUnreachable("What answered for the source addresses is no Uplift Webhooks server.") from error
             self._refresh_at = time.monotonic() + self._refresh_seconds
         except ApiFailure as failure:
-            # Requests must not queue up behind a server that is away, each to find that out anew.
+            # Requests must not wait one by one for a server that does not respond.
             self._failure = failure
             self._refresh_at = time.monotonic() + min(_RETRY_SECONDS, self._refresh_seconds)
 
 
 def _published(answer: Mapping[str, Any]) -> _Published:
-    """What the API answered, read. Raises whatever that may raise."""
+    """Parse the response of the API. Raises any error."""
     found = [(ipaddress.ip_network(each, strict=False), 0.0) for each in answer["current"]]
     found += [
         (ipaddress.ip_network(each["address"], strict=False), _unix_seconds(each["from"]))
@@ -131,12 +131,12 @@ def _published(answer: Mapping[str, Any]) -> _Published:
 
 
 def _unix_seconds(text: str) -> float:
-    # Python 3.10 reads every form of an offset but this one.
+    # Python 3.10 does not parse this form of an offset.
     instant = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return (instant if instant.tzinfo else instant.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _plain(address: _Address) -> _Address:
-    """The IPv4 address that an IPv6 one stands for, as sockets of both versions show it."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address, as dual-stack sockets show it."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address if mapped is None else mapped

@@ -1,4 +1,4 @@
-"""Verification: is this request from Uplift, unchanged and fresh?"""
+"""Verification of requests: sent by Uplift, unchanged and fresh."""
 
 import hmac
 import math
@@ -17,11 +17,11 @@ from uplift_webhooks.secret import Secret, parse_secret
 from uplift_webhooks.signature import standard_signature, uplift_signature
 
 SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
-"""Read where no secret is passed. It may hold several, separated by white space, which no secret contains."""
+"""Read if no secret is passed. It may hold several, separated by white space."""
 TOLERANCE_SECONDS: Final = 300
-"""How far a request's timestamp may be from our clock, either way."""
+"""Maximum difference between a request's timestamp and the clock, in both directions."""
 SIGNATURES_MAX: Final = 16
-"""Tokens in one `webhook-signature` header: two live secrets and room for schemes to come, not for making us work."""
+"""Limit of tokens in a `webhook-signature` header: two valid secrets, and a reserve for future schemes."""
 _TIMESTAMP_DIGITS_MAX: Final = 15
 
 _RAW_BODY = (
@@ -32,7 +32,7 @@ _PASSED_ON = "Pass all headers of the request; look for a proxy that drops or re
 
 
 class Webhook:
-    """Verifies requests with an endpoint's secret. Make one at start-up; it may be shared between threads."""
+    """Verifies requests with an endpoint's secret. Create it once at startup. Thread-safe."""
 
     def __init__(
         self,
@@ -42,15 +42,15 @@ class Webhook:
         tolerance_seconds: float = TOLERANCE_SECONDS,
         debug: bool = False,
     ) -> None:
-        """Take the endpoint's secret, several of them while one replaces the other, or None to read the environment.
+        """Take the endpoint's secret, several of them during a rotation, or None to read the environment.
 
-        `allow_uplift_signature` also accepts requests that carry nothing but `x-uplift-signature-256`. That signature
-        covers no timestamp: who has seen one such request can send it again for ever. `debug` makes errors say what
-        `explain` finds out; it changes nothing about what is accepted, but costs time, and tells a stranger more.
+        `allow_uplift_signature` also accepts requests with only `x-uplift-signature-256`. That signature covers no
+        timestamp, so such a request can be replayed forever. `debug` adds the result of `explain` to errors. It does
+        not change which requests are accepted, but it costs time and tells attackers more.
 
         Raises:
             WebhookVerificationError: `secret_missing` or `secret_invalid`.
-            ValueError: `tolerance_seconds` is negative or no number.
+            ValueError: `tolerance_seconds` is negative or not a number.
         """
         if math.isnan(tolerance_seconds) or tolerance_seconds < 0:
             raise ValueError("tolerance_seconds must be 0 or more")
@@ -60,17 +60,17 @@ class Webhook:
         self._debug: Final = debug
 
     def verify(self, body: bytes | bytearray, headers: Headers) -> None:
-        """Return if the request is from Uplift, unchanged, fresh and a JSON object.
+        """Return if the request was sent by Uplift, unchanged, fresh and a JSON object.
 
-        `body` is the request's bytes as they arrived; `headers` its headers in any of the usual forms.
+        `body` has the request's bytes as they arrived. `headers` has any of the usual forms.
 
         Raises:
-            WebhookVerificationError: whatever else is the case.
+            WebhookVerificationError: in all other cases.
         """
         self._open(body, headers)
 
     def unwrap(self, body: bytes | bytearray, headers: Headers) -> AnyEvent:
-        """Verify the request, then return the event in it, of the class of its type.
+        """Verify the request and return its event, an instance of the class of its type.
 
         Raises:
             WebhookVerificationError: as `verify`, or `body_not_event`.
@@ -78,10 +78,10 @@ class Webhook:
         return read_event(*self._open(body, headers))
 
     def explain(self, body: bytes | bytearray, headers: Headers) -> Explanation:
-        """Whether the request verifies and, if it does not, what is probably the cause.
+        """Return whether the request verifies and, if not, the likely cause.
 
-        For people who look for a mistake: it tries what usually goes wrong, such as a body that was parsed and written
-        again. It never raises, accepts nothing, and quotes neither the secret nor a signature of our making.
+        For debugging: it tries common mistakes, such as a body that was parsed and serialized again. It never raises,
+        accepts nothing, and quotes neither the secret nor a computed signature.
         """
         try:
             read_event(*self._verified(body, headers))
@@ -90,7 +90,7 @@ class Webhook:
         return VERIFIED
 
     def _open(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """As `_verified`; the error says more where that is wanted."""
+        """Same as `_verified`, with more detail in errors if `debug` is set."""
         try:
             return self._verified(body, headers)
         except WebhookVerificationError as error:
@@ -100,7 +100,7 @@ class Webhook:
             raise WebhookVerificationError(error.reason, found.text, found.hint) from None
 
     def _verified(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """The verified body's JSON object, and the message id where that is signed."""
+        """Return the verified body's JSON object, and the signed message ID, if any."""
         content = _bytes(body)
         found = read_headers(headers)
         if not self._allow_uplift_signature or found.keys() & {names.ID, names.TIMESTAMP, names.SIGNATURE}:
@@ -111,7 +111,7 @@ class Webhook:
         return parse_object(content), message_id
 
     def _verify_standard(self, body: bytes, found: dict[str, str]) -> str:
-        """Check the Standard Webhooks headers, and return the message id they sign."""
+        """Verify the Standard Webhooks headers and return the message ID that they sign."""
         missing = [name for name in (names.ID, names.TIMESTAMP, names.SIGNATURE) if not found.get(name)]
         if missing:
             raise WebhookVerificationError(
@@ -139,12 +139,12 @@ class Webhook:
         return message_id
 
     def _check_timestamp(self, text: str) -> None:
-        """Refuse what was signed too long ago, or in the future: both may be a replay."""
+        """Reject timestamps that are too old or in the future, because they may be replays."""
         if not text.isdigit() or len(text) > _TIMESTAMP_DIGITS_MAX:
             raise WebhookVerificationError(
                 "malformed_header", f"The {names.TIMESTAMP} header is not a number of Unix seconds.", _PASSED_ON
             )
-        # The sender's instant is cut to whole seconds; cutting ours keeps the limits where they are said to be.
+        # The sender's timestamp has whole seconds. Truncating ours keeps the limits exact.
         age = int(time.time()) - int(text)
         if age > self._tolerance_seconds:
             raise WebhookVerificationError(
@@ -160,7 +160,7 @@ class Webhook:
             )
 
     def _verify_uplift(self, body: bytes, found: dict[str, str]) -> None:
-        """Check the signature that Uplift documents, which covers the body alone."""
+        """Verify the signature that Uplift documents, which covers only the body."""
         received = found.get(names.UPLIFT_SIGNATURE)
         if not received:
             raise WebhookVerificationError("missing_header", "The request carries no signature.", _PASSED_ON)
@@ -169,7 +169,7 @@ class Webhook:
 
 
 def _check_match(expected: list[bytes], received: list[bytes]) -> None:
-    """Refuse unless one signature is as expected. Every pair is compared, in constant time, whatever matched before."""
+    """Reject unless one signature matches. Compares all pairs in constant time."""
     matches = 0
     for signature in expected:
         for candidate in received:
@@ -181,7 +181,7 @@ def _check_match(expected: list[bytes], received: list[bytes]) -> None:
 
 
 def _bytes(body: object) -> bytes:
-    """The body, if it is one that can be verified."""
+    """Return the body if its type can be verified."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, bytearray):
@@ -195,7 +195,7 @@ def _bytes(body: object) -> bytes:
 
 
 def _read_secrets(secret: object) -> tuple[Secret, ...]:
-    """The secrets passed, or those of the environment."""
+    """Return the given secrets, or those of the environment."""
     if secret is None:
         texts: list[object] = list(os.environ.get(SECRET_VARIABLE, "").split())
         origin = f"The environment variable {SECRET_VARIABLE} is not set or empty."

@@ -1,4 +1,4 @@
-"""The HTTP API, for programs of integrators.
+"""Client of the HTTP API for integrators.
 
 >>> from uplift_webhooks.api import Client
 >>> client = Client("https://webhooks.example.com", "sk_…")   # doctest: +SKIP

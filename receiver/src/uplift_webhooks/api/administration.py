@@ -1,4 +1,4 @@
-"""The calls about what is kept rather than sent: accounts, their keys, the catalog, and who changed what."""
+"""Calls for administration: accounts, keys, members, links, the event catalog and the audit log."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -22,25 +22,25 @@ class Accounts(Noun[Way]):
 
     @verb
     def get(self, account: str) -> Call[JsonObject]:
-        """One account, by its id."""
+        """One account by its ID."""
         return get(_account(account))
 
     @verb
     def create(
         self, name: str, *, contact_emails: Iterable[str] | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """Create an account; its contacts are told when an endpoint fails."""
+        """Create an account. Its contacts are notified when an endpoint fails."""
         body = given(name=name, contact_emails=texts(contact_emails))
         return post(_ACCOUNTS, body, idempotency_key=idempotency_key)
 
     @verb
     def update(self, account: str, /, **changes: Any) -> Call[JsonObject]:
-        """Change its `name` or its `contact_emails`; what is left out stays."""
+        """Update its `name` or `contact_emails`. Omitted fields stay."""
         return change("PATCH", _account(account), changes)
 
     @verb
     def delete(self, account: str) -> Call[None]:
-        """Delete an account: its keys are revoked, its endpoints deleted, what is pending for them cancelled."""
+        """Delete an account: its keys are revoked, its endpoints deleted, and its pending deliveries cancelled."""
         return delete(_account(account))
 
 
@@ -49,7 +49,7 @@ class Keys(Noun[Way]):
 
     @verb
     def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of an account's keys that are not revoked, newest first."""
+        """One page of an account's active keys, newest first."""
         return get_page(f"{_account(account)}/keys", limit=limit, cursor=cursor)
 
     iterate = every(list)
@@ -58,18 +58,18 @@ class Keys(Noun[Way]):
     def create(
         self, account: str, name: str, *, scopes: Iterable[str] | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """Make a key. Its text, `key`, is in this answer, and in no later one."""
+        """Create a key. Only this response contains its text, `key`."""
         body = given(name=name, scopes=texts(scopes))
         return post(f"{_account(account)}/keys", body, idempotency_key=idempotency_key)
 
     @verb
     def revoke(self, account: str, key: str) -> Call[None]:
-        """Refuse a key from now on."""
+        """Revoke a key."""
         return delete(f"{_account(account)}/keys/{segment(key)}")
 
 
 class Members(Noun[Way]):
-    """`/v1/accounts/{account}/members`, for operators: who signs in to an account's pages of the dashboard."""
+    """`/v1/accounts/{account}/members`, for operators: people who sign in to an account's dashboard."""
 
     @verb
     def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
@@ -80,28 +80,28 @@ class Members(Noun[Way]):
 
     @verb
     def invite(self, account: str, email: str, role: str, *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Invite somebody by mail. Where the server sends none, the answer has the `url` to hand over."""
+        """Invite a person by email. If the server sends no emails, the response has the `url` to pass on."""
         body = given(email=email, role=role)
         return post(f"{_account(account)}/members", body, idempotency_key=idempotency_key)
 
     @verb
     def update(self, account: str, member: str, role: str) -> Call[JsonObject]:
-        """Give a member another role."""
+        """Change a member's role."""
         return change("PATCH", f"{_account(account)}/members/{segment(member)}", {"role": role})
 
     @verb
     def remove(self, account: str, member: str) -> Call[None]:
-        """Remove a member, whose sessions end with it."""
+        """Remove a member and end its sessions."""
         return delete(f"{_account(account)}/members/{segment(member)}")
 
     @verb
     def reset_password(self, account: str, member: str) -> Call[JsonObject]:
-        """A `url` with which a member replaces a forgotten password, once and until `expires_at`."""
+        """Create a `url` with which a member sets a new password, once and until `expires_at`."""
         return post(f"{_account(account)}/members/{segment(member)}/password-reset", {})
 
 
 class Invitations(Noun[Way]):
-    """`/v1/accounts/{account}/invitations`, for operators: those that were not accepted yet."""
+    """`/v1/accounts/{account}/invitations`, for operators: open invitations."""
 
     @verb
     def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
@@ -112,7 +112,7 @@ class Invitations(Noun[Way]):
 
     @verb
     def withdraw(self, account: str, invitation: str) -> Call[None]:
-        """Withdraw an invitation: its link leads nowhere from now on."""
+        """Withdraw an invitation. Its link stops working."""
         return delete(f"{_account(account)}/invitations/{segment(invitation)}")
 
 
@@ -123,27 +123,27 @@ class Links(Noun[Way]):
     def portal(
         self, account: str, *, email: str | None = None, role: str | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """A `url` that lets somebody into an account's pages, once and until `expires_at`; without `email`, a guest."""
+        """Create a `url` that opens an account's dashboard once, until `expires_at`; without `email`, as a guest."""
         body = given(email=email, role=role)
         return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
 
     @verb
     def operator(self, *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """A `url` that signs an operator in, once and until `expires_at`."""
+        """Create a `url` that signs an operator in once, until `expires_at`."""
         return post("/v1/sign-in-links", {}, idempotency_key=idempotency_key)
 
 
 class Retention(Noun[Way]):
-    """The deletion of old events, for operators."""
+    """Deletion of old events, for operators."""
 
     @verb
     def resume(self) -> Call[JsonObject]:
-        """Confirm that the server's clock is right, so that retention deletes again: `resumed_at`."""
+        """Confirm that the server's clock is right, so that retention continues: `resumed_at`."""
         return post("/v1/retention/resume", {})
 
 
 class EventTypes(Noun[Way]):
-    """`/v1/event-types`: the catalog. Everybody reads it, operators change it."""
+    """`/v1/event-types`: the event catalog. Everyone reads it, operators change it."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
@@ -154,7 +154,7 @@ class EventTypes(Noun[Way]):
 
     @verb
     def get(self, name: str) -> Call[JsonObject]:
-        """One event type, by its name, with the `schema` and an `example` of its data."""
+        """One event type by its name, with the `schema` and an `example` of its data."""
         return get(f"{_EVENT_TYPES}/{segment(name)}")
 
     @verb
@@ -169,7 +169,7 @@ class EventTypes(Noun[Way]):
         api_version: str | None = None,
         archived: bool | None = None,
     ) -> Call[JsonObject]:
-        """Add an event type to the catalog, or put another in its place: what is left out has its default again."""
+        """Create or replace an event type. Omitted fields get their defaults."""
         body = given(
             description=description,
             group=group,
@@ -182,7 +182,7 @@ class EventTypes(Noun[Way]):
 
     @verb
     def delete(self, name: str) -> Call[None]:
-        """Delete an event type; its events stay."""
+        """Delete an event type. Its events stay."""
         return delete(f"{_EVENT_TYPES}/{segment(name)}")
 
 
@@ -201,7 +201,7 @@ class AuditLog(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest first; only one `actor`, one `action` such as `endpoint.changed`, or one `subject`."""
+        """One page, newest first. Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`."""
         return get_page(
             "/v1/audit-log",
             actor=actor,

@@ -1,4 +1,4 @@
-"""The same client for programs on asyncio."""
+"""The client for asyncio programs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -20,26 +20,25 @@ class AsyncReconciliation:
 
     @property
     def cursor(self) -> str | None:
-        """Store it when the event handed over last has been handled, and once more at the end."""
+        """Store it after the last event was handled, and once at the end."""
         return self._run.cursor
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
-        """Hand over what follows `cursor`. Raises ApiFailure."""
+        """Yield the events after `cursor`. Raises ApiFailure."""
         run, has_more = self._run, True
         while has_more:
-            # A thread goes on when whoever awaits it is cancelled, so it must not move the cursor: that is done here,
-            # together with handing over.
+            # The thread continues after its caller is cancelled, so it must not move the cursor. It moves here,
+            # together with the event.
             page = await asyncio.to_thread(run._page)  # noqa: SLF001 - a part of it
-            for event in run._hand_over(page):  # noqa: SLF001 - a part of it
+            for event in run._events_of(page):  # noqa: SLF001 - a part of it
                 yield event
             has_more = page.has_more
 
 
 class AsyncClient(Everything[Awaited]):
-    """Client, to be awaited: every call runs `Client`'s in a thread of asyncio's pool.
+    """An awaitable Client: every call runs `Client` in a thread of asyncio's pool.
 
-    A call that is cancelled is not waited for, but ends in its thread by itself, after `timeout_seconds` at the latest
-    for each try.
+    A cancelled call still ends in its thread, after `timeout_seconds` at the latest for each try.
     """
 
     def __init__(
@@ -51,14 +50,14 @@ class AsyncClient(Everything[Awaited]):
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
     ) -> None:
-        """As `Client`."""
+        """Same as `Client`."""
         self._client: Final = Client(
             api_url, api_key, account=account, timeout_seconds=timeout_seconds, retries=retries
         )
         super().__init__(self._client.request, Awaited)
 
     async def __aenter__(self) -> "AsyncClient":
-        """The client itself, to be closed at the end of the block."""
+        """Return the client, which is closed at the end of the block."""
         return self
 
     async def __aexit__(
@@ -68,7 +67,7 @@ class AsyncClient(Everything[Awaited]):
         await self.close()
 
     async def close(self) -> None:
-        """Let go of the kept connections."""
+        """Close the idle connections."""
         await asyncio.to_thread(self._client.close)
 
     async def request(
@@ -80,11 +79,11 @@ class AsyncClient(Everything[Awaited]):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """As `Client.request`."""
+        """Same as `Client.request`."""
         return await asyncio.to_thread(self._client.request, method, path, query=query, body=body, headers=headers)
 
     async def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """As `Client.content`."""
+        """Same as `Client.content`."""
         return await asyncio.to_thread(self._client.content, path, query=query)
 
     def reconcile(
@@ -94,5 +93,5 @@ class AsyncClient(Everything[Awaited]):
         *,
         created_after: Instant | None = None,
     ) -> AsyncReconciliation:
-        """As `Client.reconcile`."""
+        """Same as `Client.reconcile`."""
         return AsyncReconciliation(self._client.reconcile(cursor, types, created_after=created_after))

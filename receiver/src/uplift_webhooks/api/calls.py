@@ -1,7 +1,7 @@
-"""Calls as values, each described once; a noun makes them at once, or lets them be awaited.
+"""API calls as values.
 
-A description is a method that returns a Call. Decorated with `verb`, it is the method that makes the call: of a
-`Noun[Blocking]`, it returns what the call gives; of a `Noun[Awaited]`, it is a coroutine function.
+Each call is described once by a method that returns a Call. The decorator `verb` turns it into the method that makes
+the call: a `Noun[Blocking]` returns the result, a `Noun[Awaited]` a coroutine.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from uplift_webhooks.api.pages import JsonObject, Page, Request, items, page_of,
 
 
 class Blocking:
-    """Calls return when they are done."""
+    """Calls return their result."""
 
 
 class Awaited:
-    """Calls are coroutines, each made in a thread of asyncio's pool."""
+    """Calls are coroutines that run in a thread of asyncio's pool."""
 
 
 P = ParamSpec("P")
@@ -30,38 +30,38 @@ Way = TypeVar("Way", bound=Blocking | Awaited)
 
 @dataclass(frozen=True)
 class Call(Generic[R_co]):
-    """One call of the API."""
+    """One API call."""
 
     method: str
     path: str
     read: Callable[[str, object], R_co]
-    """From the path and the answer's JSON to the result. Raises ApiMisaddressed."""
+    """Convert the path and the JSON response to the result. Raises ApiMisaddressed."""
     query: Mapping[str, object] = field(default_factory=dict)
-    """Those that are None are left out."""
+    """Parameters that are None are omitted."""
     body: JsonObject | None = None
     idempotency_key: str | None = None
 
     def make(self, request: Request) -> R_co:
-        """Make it. Raises ApiFailure."""
-        # Without a key of the caller's own, `Client.request` makes one.
+        """Make the call. Raises ApiFailure."""
+        # `Client.request` generates the key unless the caller passes one.
         headers = None if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
         return self.read(self.path, request(self.method, self.path, query=self.query, body=self.body, headers=headers))
 
 
 class Noun(Generic[Way]):
-    """What the API has calls about."""
+    """A resource of the API and its calls."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """Take what makes calls, and whether they are awaited."""
+        """Take the function that makes requests, and whether calls are awaited."""
         self._request: Final = request
         self._awaited: Final = way is Awaited
 
 
 class verb(Generic[P, R]):  # noqa: N801 - a decorator
-    """A method from the description of its call."""
+    """A method made from the description of its call."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[R]]) -> None:
-        """Take a function that returns the call; its docstring and its parameters become the method's."""
+        """Take a function that returns the call. Its docstring and parameters become the method's."""
         self.describe: Final = describe
         self.__doc__ = describe.__doc__
         self._signature: Final = _of_methods(describe)
@@ -76,7 +76,7 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
     def __get__(self, noun: Noun[Awaited], owner: type[Any]) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
     def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
-        """The method of one noun."""
+        """Return the method of a noun."""
         if noun is None:
             return self
 
@@ -91,10 +91,10 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
 
 
 class every(Generic[P]):  # noqa: N801 - as property is
-    """A method that gives everything of a list, from the one that gives a page of it."""
+    """A method that iterates over all pages of a list."""
 
     def __init__(self, page: verb[P, Page]) -> None:
-        """Take the method that gives one page; its parameters become this one's."""
+        """Take the method that returns one page. Its parameters become this method's."""
         self._describe: Final = page.describe
         self.__doc__ = "Everything that `list` gives page by page: `limit` (200) at a time, from `cursor` on."
         self._signature: Final = _of_methods(page.describe).replace(return_annotation=Iterator[JsonObject])
@@ -109,7 +109,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
     def __get__(self, noun: Noun[Awaited], owner: type[Any]) -> Callable[P, AsyncIterator[JsonObject]]: ...
 
     def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
-        """The method of one noun."""
+        """Return the method of a noun."""
         if noun is None:
             return self
 
@@ -131,7 +131,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
 
 def _of_methods(describe: Callable[..., object]) -> Signature:
-    """The signature of the method that makes what is described."""
+    """Return the signature of the method."""
     described = signature(describe)
     _, *own = described.parameters.values()
     [result] = get_args(described.return_annotation)
@@ -139,7 +139,7 @@ def _of_methods(describe: Callable[..., object]) -> Signature:
 
 
 def _as_method(run: Any, name: str, about: str | None, of: Signature) -> Any:
-    """A function that shows itself, to `help` for instance, as what it stands for."""
+    """Return a function with the described signature, for `help` and editors."""
     run.__name__ = run.__qualname__ = name
     run.__doc__ = about
     run.__signature__ = of
@@ -157,12 +157,12 @@ def get_page(path: str, **query: object) -> Call[Page]:
 
 
 def post(path: str, body: JsonObject | None = None, *, idempotency_key: str | None = None) -> Call[JsonObject]:
-    """Create something, or make something happen."""
+    """Create an object or start an action."""
     return Call("POST", path, _object, body=body, idempotency_key=idempotency_key)
 
 
 def change(method: str, path: str, body: JsonObject) -> Call[JsonObject]:
-    """Change something (`PATCH`), or put it in place of what was there (`PUT`)."""
+    """Update an object (`PATCH`) or replace it (`PUT`)."""
     return Call(method, path, _object, body=body)
 
 
@@ -172,12 +172,12 @@ def delete(path: str) -> Call[None]:
 
 
 def given(**fields: object) -> JsonObject:
-    """What was given, without what was left out."""
+    """Return the arguments without omitted ones."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def texts(listed: Iterable[str] | None) -> list[str] | None:
-    """What may be sent as a list of texts."""
+    """Return texts as a JSON list."""
     return None if listed is None else [*listed]
 
 

@@ -1,4 +1,4 @@
-"""The client: one server, one key, every call."""
+"""The client of one server with one key."""
 
 import json
 import math
@@ -25,15 +25,15 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""A server that wants to be left alone for longer is not waited for."""
+"""Longer waits that a server requests are not waited for."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
 class Client(Everything[Blocking]):
-    """Calls the API with one key. It keeps its connections, and may be shared between threads.
+    """API client with one key. It reuses connections and is thread-safe.
 
-    Objects are dictionaries with the fields that docs/api.md gives them. Every call raises ApiError where the server
-    refuses it and ApiUnreachable where no answer comes; both are ApiFailure.
+    Objects are dictionaries with the fields of docs/api.md. Calls raise ApiError if the server rejects them and
+    ApiUnreachable if there is no response; both are ApiFailure.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class Client(Everything[Blocking]):
         retries: int = RETRIES,
         use_proxy: bool = True,
     ) -> None:
-        """Take the server's address and the key; None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
+        """Take the server's URL and the key; None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
 
-        An address that ends with `/v1`, with which all paths begin, is taken for the one before that.
+        A `/v1` at the end of the URL is ignored.
 
-        `account` is the id of the account that an operator's key acts for. `timeout_seconds` bounds each wait for the
-        server and the reading of its answer. `retries` is how often a call is made again: reading, where no answer
-        came; whatever it is, where the server answers 429 or 503 and says after how long to ask again (if that is no
-        longer than 30 s). Every POST carries an `Idempotency-Key`, so that none of this creates anything twice.
+        `account` is the ID of the account for an operator's key. `timeout_seconds` limits each wait for the server and
+        the reading of its response. `retries` is the maximum number of retries: of reads without a response, and of all
+        calls with a 429 or 503 response and a `Retry-After` of at most 30 s. Every POST carries an `Idempotency-Key`,
+        so that retries create nothing twice.
 
         Unless `use_proxy` is false, connections use the proxy of the environment (`HTTPS_PROXY`, `NO_PROXY`).
-        Certificates are checked against the system's authorities (or `SSL_CERT_FILE`).
+        Certificates are verified with the system's authorities (or `SSL_CERT_FILE`).
 
         Raises:
-            ValueError: an argument, or what the environment has in its place, cannot be used. The key is not quoted.
+            ValueError: an argument or an environment variable is not valid. The message never contains the key.
         """
         url = os.environ.get(URL_VARIABLE, "").strip() if api_url is None else api_url
         if not url:
@@ -84,7 +84,7 @@ class Client(Everything[Blocking]):
         super().__init__(self.request, Blocking)
 
     def __enter__(self) -> "Client":
-        """The client itself, to be closed at the end of the block."""
+        """Return the client, which is closed at the end of the block."""
         return self
 
     def __exit__(
@@ -94,7 +94,7 @@ class Client(Everything[Blocking]):
         self.close()
 
     def close(self) -> None:
-        """Let go of the kept connections. A later call makes new ones."""
+        """Close the idle connections. Later calls open new ones."""
         self._connections.close()
 
     def request(
@@ -106,20 +106,20 @@ class Client(Everything[Blocking]):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """One call, for what has no method of its own: `body` is sent as JSON; the answer's JSON, None if it is empty.
+        """Make a call without a method of its own. Send `body` as JSON and return the JSON response, None if empty.
 
-        `path` begins with `/`. Parameters in `query` that are None are left out; instants may be
-        datetimes, in the query as in the body.
+        `path` begins with `/`. Parameters in `query` that are None are omitted. Datetimes are accepted in the query and
+        the body.
 
         Raises:
-            ApiError: the server refused.
-            ApiUnreachable: no usable answer came.
+            ApiError: the server rejected the call.
+            ApiUnreachable: there was no usable response.
             ValueError: an argument cannot be sent.
         """
         return self._answered(method, path, query, body, headers)[1]
 
     def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """What a GET of a path answers, byte for byte: reading JSON and writing it again would change it.
+        """Return the body of a GET response, byte for byte, without parsing JSON.
 
         Raises:
             ApiFailure, ValueError: as `request`.
@@ -133,11 +133,11 @@ class Client(Everything[Blocking]):
         *,
         created_after: Instant | None = None,
     ) -> Reconciliation:
-        """Every event of the account in the order of acceptance, whether or not it was delivered: nothing is left out.
+        """Return every event of the account in the order of acceptance, delivered or not.
 
-        `cursor` is where an earlier one stopped; without it, the oldest event is the first, or the first one
-        `created_after` an instant. `types` are names and `group.*`; none means all. It ends where no event follows for
-        now. See Reconciliation for how to store the cursor.
+        `cursor` continues an earlier reconciliation. Without it, the first event is the oldest one, or the first one
+        after `created_after`. `types` are names and `group.*` patterns; none means all. The iteration ends at the
+        newest event. See Reconciliation for how to store the cursor.
         """
         return Reconciliation(self.request, cursor, types, created_after)
 
@@ -149,7 +149,7 @@ class Client(Everything[Blocking]):
         body: object,
         headers: Mapping[str, str] | None,
     ) -> tuple[bytes, Any]:
-        """The answer to a call, as bytes and as JSON. Raises as `request`."""
+        """Return the response as bytes and as JSON. Raises the errors of `request`."""
         if not path.startswith("/"):
             raise ValueError("path must begin with '/', such as '/v1/endpoints'.")
         asked = {name: _for_query(value) for name, value in (query or {}).items() if value is not None}
@@ -173,7 +173,7 @@ class Client(Everything[Blocking]):
         raise AssertionError
 
     def _read(self, answer: Answer) -> Any:
-        """The answer's JSON. Raises ApiFailure."""
+        """Return the JSON of a response. Raises ApiFailure."""
         if not 200 <= answer.status < 300:
             raise api_error(answer)
         try:
@@ -185,7 +185,7 @@ class Client(Everything[Blocking]):
 
 
 def api_error(answer: Answer) -> ApiError:
-    """The error in a response that is not 2xx: its RFC 9457 problem, or its status alone."""
+    """Return the error of a response that is not 2xx, from its RFC 9457 problem or its status."""
     try:
         problem = json.loads(answer.content)
     except (ValueError, RecursionError):
@@ -208,14 +208,14 @@ def api_error(answer: Answer) -> ApiError:
 
 
 def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None:
-    """How long to wait before a call is made again for the `number`-th time (0 = first); None where it is not."""
+    """Return the wait before retry `number` (0 = first), or None to give up."""
     reading = method == "GET"
     if isinstance(failure, ApiError):
         if failure.status not in {429, 503}:
             return None
         if failure.retry_after_seconds is not None:
             return failure.retry_after_seconds if failure.retry_after_seconds <= RETRY_AFTER_SECONDS_MAX else None
-    # Clients that failed together must not come back together.
+    # Jitter: clients that failed together must not retry together.
     return _BACKOFF_SECONDS * 2**number * (0.5 + random.random()) if reading else None  # noqa: S311 - no secret
 
 
@@ -232,7 +232,7 @@ def _for_query(value: object) -> str:
 
 
 def _for_json(value: object) -> str:
-    """What JSON has no form for."""
+    """Convert values that JSON does not support."""
     if isinstance(value, datetime):
         return _written(value)
     raise ValueError(f"JSON has no form for a {type(value).__name__}: pass texts, numbers, lists and dictionaries.")

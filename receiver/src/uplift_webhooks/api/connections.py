@@ -1,4 +1,4 @@
-"""Connections to one server: kept alive, over TLS, through the proxy that the environment names."""
+"""HTTP connections to one server: keep-alive, TLS, and the proxy of the environment."""
 
 import base64
 import http.client
@@ -20,19 +20,19 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 
 IDLE_MAX: Final = 8
-"""Connections kept for later calls; as many calls at a time need no new one."""
+"""Limit of idle connections."""
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
-"""A page of 500 events with everything in it is smaller than that."""
+"""Limit of a response body. A page of 500 complete events is smaller."""
 _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-"""How a kept connection ends that the server closed while nobody looked."""
+"""Errors of an idle connection that the server has closed."""
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
-"""What versions of OpenSSL make of an answer in plain HTTP."""
+"""OpenSSL errors for a response in plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Message
@@ -40,18 +40,18 @@ class Answer:
 
 
 class Connections:
-    """A few connections to one server. May be shared between threads: a connection serves one exchange at a time."""
+    """Connections to one server. Thread-safe: each connection serves one exchange at a time."""
 
     def __init__(
         self, url: str, timeout_seconds: float, *, called: str = "The API's address", use_proxy: bool = True
     ) -> None:
-        """Read where to connect to, and through which proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+        """Parse the server's URL and find the proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
 
-        `called` names the address in errors. Without `use_proxy`, connections are direct.
+        `called` is the URL's name in errors. Without `use_proxy`, connections are direct.
 
         Raises:
-            ValueError: `url` is not an http or https address, or the proxy's is not an http one. Neither is quoted, as
-                they may hold a password.
+            ValueError: `url` is not an http or https URL, or the proxy's is not an http URL. The message quotes
+                neither, because they may contain a password.
         """
         url = without_version(url)
         parts = _split(url, called)
@@ -65,25 +65,25 @@ class Connections:
         self._timeout_seconds: Final = timeout_seconds
         self._tls: Final = ssl.create_default_context() if parts.scheme == "https" else None
         self._proxy: Final = proxy_to(parts) if use_proxy else None
-        # A proxy is told whole addresses, except through a tunnel.
+        # A proxy gets absolute URLs, except in a tunnel.
         self._prefix: Final = self.url if self._proxy and self._tls is None else parts.path.rstrip("/")
         self._idle: Final[list[http.client.HTTPConnection]] = []
         self._lock: Final = threading.Lock()
 
     def exchange(self, method: str, target: str, content: bytes | None, headers: dict[str, str]) -> Answer:
-        """One request, and its whole answer, within the time limit of all of it.
+        """Send one request and return the whole response, within one time limit.
 
-        A kept connection that turns out to have been closed is replaced by a new one, once.
+        If an idle connection turns out to be closed, a new one replaces it, once.
 
         Raises:
-            ApiUnreachable: no whole answer came; ApiMisaddressed where what answers speaks no TLS.
+            ApiUnreachable: there was no complete response; ApiMisaddressed if the server does not use TLS.
         """
-        deadline = time.monotonic() + self._timeout_seconds
+        ends_at = time.monotonic() + self._timeout_seconds
         while True:
             connection = self._take()
             reused = connection.sock is not None
             try:
-                answer = self._exchange(connection, method, target, content, headers, deadline)
+                answer = self._exchange(connection, method, target, content, headers, ends_at)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if reused and isinstance(error, _LOST):
@@ -99,7 +99,7 @@ class Connections:
             return answer
 
     def close(self) -> None:
-        """Let go of the connections nobody uses; those in use are closed, or kept, when their exchange has ended."""
+        """Close the idle connections. Connections in use close, or become idle, when their exchange ends."""
         with self._lock:
             idle, self._idle[:] = self._idle[:], []
         for connection in idle:
@@ -112,15 +112,15 @@ class Connections:
         target: str,
         content: bytes | None,
         headers: dict[str, str],
-        deadline: float,
+        ends_at: float,
     ) -> Answer:
         sent = headers if self._tls is not None or self._proxy is None else {**headers, **self._proxy.headers}
-        # Called like the class it need not be, also for the answer of a proxy that is asked for a tunnel.
-        connection.response_class = partial(_Response, deadline)  # type: ignore[assignment]
+        # `http.client` also calls this for the response of a proxy to CONNECT.
+        connection.response_class = partial(_Response, ends_at)  # type: ignore[assignment]
         if connection.sock is None:
-            connection.timeout = _left(deadline)
+            connection.timeout = _left(ends_at)
             connection.connect()
-        connection.sock.settimeout(_left(deadline))
+        connection.sock.settimeout(_left(ends_at))
         connection.request(method, self._prefix + target, content, sent)
         pieces: list[bytes] = []
         left = ANSWER_BYTES_MAX
@@ -130,13 +130,13 @@ class Connections:
                 left -= len(piece)
                 if left < 0:
                     raise OSError(f"its answer is larger than {ANSWER_BYTES_MAX} bytes")
-            # Reading by pieces ends quietly where the connection does.
+            # Partial reads do not report a closed connection.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
         return Answer(response.status, response.headers, b"".join(pieces))
 
     def _take(self) -> http.client.HTTPConnection:
-        """A kept connection that is still open, or a new one, which connects when it is used."""
+        """Return an idle connection that is still open, or a new one that connects on first use."""
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -164,20 +164,20 @@ class Connections:
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer that is whole by an instant: status, headers, body and trailers."""
+    """A response with a time limit for the whole: status, headers, body and trailers."""
 
-    def __init__(self, deadline: float, sock: socket.socket, *, method: str | None = None) -> None:
+    def __init__(self, ends_at: float, sock: socket.socket, *, method: str | None = None) -> None:
         super().__init__(sock, method=method)
-        self.fp: io.BufferedReader = io.BufferedReader(_Hurried(self.fp.detach(), sock, deadline))
+        self.fp: io.BufferedReader = io.BufferedReader(_Hurried(self.fp.detach(), sock, ends_at))
 
 
 class _Hurried(io.RawIOBase):
-    """Reads from a socket until an instant. Its own limit is one for each wait: bytes now and then never reach it."""
+    """Reads from a socket with one time limit. A socket's own timeout restarts with every byte."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, ends_at: float) -> None:
         self._raw = raw
         self._socket = sock
-        self._deadline = deadline
+        self._ends_at = ends_at
         self._came = False
 
     def readable(self) -> bool:
@@ -185,7 +185,7 @@ class _Hurried(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         try:
-            self._socket.settimeout(_left(self._deadline))
+            self._socket.settimeout(_left(self._ends_at))
             count = self._raw.readinto(buffer)
         except TimeoutError as error:
             raise TimeoutError("its answer took too long" if self._came else "timed out") from error
@@ -197,9 +197,9 @@ class _Hurried(io.RawIOBase):
         super().close()
 
 
-def _left(deadline: float) -> float:
-    """The seconds until an instant. Raises TimeoutError where there are none."""
-    seconds = deadline - time.monotonic()
+def _left(ends_at: float) -> float:
+    """Return the seconds until a time. Raises TimeoutError if it has passed."""
+    seconds = ends_at - time.monotonic()
     if seconds <= 0:
         raise TimeoutError("timed out")
     return seconds
@@ -207,18 +207,18 @@ def _left(deadline: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy between here and a server."""
+    """An HTTP proxy."""
 
     host: str
     port: int
     url: str = field(repr=False)
-    """As it was written, with its password if it has one."""
+    """As configured, including a password."""
     headers: dict[str, str] = field(repr=False)
-    """With the same password."""
+    """Including the password."""
 
 
 def proxy_to(server: SplitResult) -> Proxy | None:
-    """The proxy of the environment for a server; to this machine itself there is never one. Raises ValueError."""
+    """Return the proxy of the environment for a server. Never used for this machine. Raises ValueError."""
     host = server.hostname or ""
     proxies = urllib.request.getproxies()
     address = proxies.get(server.scheme) or proxies.get("all")
@@ -240,7 +240,7 @@ def proxy_to(server: SplitResult) -> Proxy | None:
 
 
 def without_version(url: str) -> str:
-    """An address without the `/v1` with which all paths begin, and which some write at its end."""
+    """Return a URL without a `/v1` at its end, which all paths begin with."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -262,7 +262,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _has_ended(kept: socket.socket) -> bool:
-    """Whether the server has closed a connection, or said something that nobody asked for."""
+    """Whether the server has closed an idle connection or sent unexpected data."""
     with selectors.DefaultSelector() as selector:
         selector.register(kept, selectors.EVENT_READ)
         return bool(selector.select(0))

@@ -1,4 +1,4 @@
-"""Every noun of the API, for the clients."""
+"""All nouns of the API, for the clients."""
 
 from uplift_webhooks.api.administration import (
     Accounts,
@@ -16,10 +16,10 @@ from uplift_webhooks.api.pages import JsonObject, Request
 
 
 class Everything(Noun[Way]):
-    """What a client has calls about."""
+    """The nouns of a client."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """As every noun."""
+        """Same as `Noun`."""
         super().__init__(request, way)
         self.endpoints = Endpoints(request, way)
         self.events = Events(request, way)
@@ -37,13 +37,13 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """The addresses requests come from: `current`, and `upcoming` with the instants `from` which they are used.
+        """The egress IPs: `current`, and `upcoming` with `from`, the start of their use.
 
-        Needs no key. `SourceAddresses` answers whether an address is one of them.
+        Needs no key. `SourceAddresses` checks addresses against them.
         """
         return get("/v1/source-ips")
 
     @verb
     def stats(self, period: Period | None = None) -> Call[JsonObject]:
-        """The account's numbers of a period (24h), or those of all accounts for an operator's key without one."""
+        """The statistics of a period (24h), of the account or, for an operator's key without one, of all accounts."""
         return get("/v1/stats", period=period)

@@ -1,4 +1,4 @@
-"""The calls that integrators make, one class a noun."""
+"""Calls for integrators, one class for each noun."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
@@ -32,14 +32,14 @@ class Endpoints(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest first; only those in a `state`, or with a `text` in their URL or description."""
+        """One page, newest first. Filter by `state`, or by a `text` in the URL or description."""
         return get_page(_ENDPOINTS, state=state, text=text, limit=limit, cursor=cursor)
 
     iterate = every(list)
 
     @verb
     def get(self, endpoint: str) -> Call[JsonObject]:
-        """One endpoint, by its id."""
+        """One endpoint by its ID."""
         return get(_path(_ENDPOINTS, endpoint))
 
     @verb
@@ -55,7 +55,7 @@ class Endpoints(Noun[Way]):
         max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Register an endpoint. Its `secret` is in this answer, and in no later one."""
+        """Create an endpoint. Only this response contains its `secret`."""
         body = given(
             url=url,
             description=description,
@@ -69,12 +69,12 @@ class Endpoints(Noun[Way]):
 
     @verb
     def update(self, endpoint: str, /, **changes: Any) -> Call[JsonObject]:
-        """Change fields of an endpoint: those left out stay, None means the default."""
+        """Update fields of an endpoint. Omitted fields stay, None means the default."""
         return change("PATCH", _path(_ENDPOINTS, endpoint), changes)
 
     @verb
     def delete(self, endpoint: str) -> Call[None]:
-        """Delete an endpoint; what is pending for it is cancelled."""
+        """Delete an endpoint. Its pending deliveries are cancelled."""
         return delete(_path(_ENDPOINTS, endpoint))
 
     @verb
@@ -89,7 +89,7 @@ class Endpoints(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page of what is, or was, owed to an endpoint, of the newest events first."""
+        """One page of an endpoint's deliveries, newest events first."""
         return get_page(
             _path(_ENDPOINTS, endpoint, "deliveries"),
             status=status,
@@ -102,22 +102,22 @@ class Endpoints(Noun[Way]):
 
     @verb
     def stats(self, endpoint: str, period: Period | None = None) -> Call[JsonObject]:
-        """Its numbers of a period (24h): `totals`, `buckets` with the instants `at` which they begin, `failures`."""
+        """Its statistics of a period (24h): `totals`, `buckets` that begin `at`, and `failures`."""
         return get(_path(_ENDPOINTS, endpoint, "stats"), period=period)
 
     @verb
     def pause(self, endpoint: str) -> Call[JsonObject]:
-        """Send nothing more to it; what is due to it is held."""
+        """Pause an endpoint. Its deliveries are held."""
         return post(_path(_ENDPOINTS, endpoint, "pause"))
 
     @verb
     def enable(self, endpoint: str, held: Held = "send") -> Call[JsonObject]:
-        """Send to it again, and say what becomes of what it holds."""
+        """Enable an endpoint, and choose what happens to its held deliveries."""
         return post(_path(_ENDPOINTS, endpoint, "enable"), {"held": held})
 
     @verb
     def disable(self, endpoint: str) -> Call[JsonObject]:
-        """As `pause`, by the operator, whose key it needs; the endpoint's owner may enable it."""
+        """Disable an endpoint, with an operator's key. Its owner can enable it."""
         return post(_path(_ENDPOINTS, endpoint, "disable"))
 
     @verb
@@ -128,12 +128,12 @@ class Endpoints(Noun[Way]):
         *,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Send one event to it now: the attempt, or the delivery where that takes longer than an answer may."""
+        """Send a test event now. Returns the attempt, or the delivery if the attempt takes too long."""
         return post(_path(_ENDPOINTS, endpoint, "test"), given(type=type), idempotency_key=idempotency_key)
 
     @verb
     def secret(self, endpoint: str) -> Call[JsonObject]:
-        """Its `secret`, and whether another is live beside it."""
+        """Its `secret`, and whether a previous one is still valid."""
         return get(_path(_ENDPOINTS, endpoint, "secret"))
 
     @verb
@@ -146,13 +146,13 @@ class Endpoints(Noun[Way]):
         uplift_header: Literal["old", "new"] | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Replace its secret; the old one stays live beside the new for a day, or for `overlap_seconds`."""
+        """Replace its secret. The old one stays valid for a day, or for `overlap_seconds`."""
         body = given(secret=secret, overlap_seconds=overlap_seconds, uplift_header=uplift_header)
         return post(_path(_ENDPOINTS, endpoint, "secret", "rotate"), body, idempotency_key=idempotency_key)
 
     @verb
     def expire_old_secret(self, endpoint: str) -> Call[JsonObject]:
-        """End the time in which the old secret is live beside the new one."""
+        """Expire the old secret now."""
         return post(_path(_ENDPOINTS, endpoint, "secret", "expire-old"))
 
 
@@ -170,7 +170,7 @@ class Events(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest first; with `order` `asc` oldest first, and `next_cursor` always leads on."""
+        """One page, newest first. With `order` `asc`, oldest first, and `next_cursor` is always set."""
         return get_page(
             _EVENTS,
             type=type,
@@ -185,12 +185,12 @@ class Events(Noun[Way]):
 
     @verb
     def get(self, event: str) -> Call[JsonObject]:
-        """One event, by its id, with its `body`, the envelope as it is sent."""
+        """One event by its ID, with its `body`, the envelope as it is sent."""
         return get(_path(_EVENTS, event))
 
     @verb
     def fetch(self, event: str) -> Call[AnyEvent]:
-        """One event as `Webhook.unwrap` gives it. What answers is trusted because of TLS; no signature is checked."""
+        """One event in the form of `Webhook.unwrap`. TLS authenticates the server; no signature is checked."""
         return Call("GET", _path(_EVENTS, event), _as_sent)
 
     @verb
@@ -209,7 +209,7 @@ class Events(Noun[Way]):
 
     @verb
     def send_batch(self, events: Sequence[JsonObject], *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Send up to 1000 events, all or none of them: `data` has what `send` gives for each. Needs an operator's key.
+        """Send up to 1000 events, all or none. `data` has the result of `send` for each. Needs an operator's key.
 
         An event has `type` and `data`, and may have `id`, `idempotency_key`, `expires_at` and `account`.
         """
@@ -217,12 +217,12 @@ class Events(Noun[Way]):
 
     @verb
     def deliveries(self, event: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of what is, or was, owed because of an event."""
+        """One page of an event's deliveries."""
         return get_page(_path(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor)
 
     @verb
     def explain(self, event: str, *, endpoint: str | None = None) -> Call[Page]:
-        """Why it did or did not reach each endpoint, or one: `reason`, `text` and `hint`."""
+        """Why it reached or did not reach each endpoint, or one: `reason`, `text` and `hint`."""
         return get_page(_path(_EVENTS, event, "explain"), endpoint=endpoint)
 
 
@@ -241,7 +241,7 @@ class Deliveries(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, those of the newest events first."""
+        """One page, newest events first."""
         return get_page(
             _DELIVERIES,
             status=status,
@@ -257,27 +257,27 @@ class Deliveries(Noun[Way]):
 
     @verb
     def get(self, delivery: str) -> Call[JsonObject]:
-        """One delivery, by its id."""
+        """One delivery by its ID."""
         return get(_path(_DELIVERIES, delivery))
 
     @verb
     def attempts(self, delivery: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of its attempts, newest first: what was sent, what was answered, and a `hint`."""
+        """One page of its attempts, newest first: request, response and `hint`."""
         return get_page(_path(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor)
 
     @verb
     def resend(self, delivery: str) -> Call[JsonObject]:
-        """Attempt it once more, now, whatever became of it."""
+        """Make one more attempt now, in any status."""
         return post(_path(_DELIVERIES, delivery, "resend"))
 
     @verb
     def cancel(self, delivery: str) -> Call[JsonObject]:
-        """Do not attempt it any more."""
+        """Cancel a pending or held delivery."""
         return post(_path(_DELIVERIES, delivery, "cancel"))
 
 
 class Replays(Noun[Way]):
-    """`/v1/replays`: jobs that send what ended for an endpoint again, each delivery once, in the order of events."""
+    """`/v1/replays`: jobs that resend an endpoint's ended deliveries, each once, in the order of events."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
@@ -288,7 +288,7 @@ class Replays(Noun[Way]):
 
     @verb
     def get(self, replay: str) -> Call[JsonObject]:
-        """One replay, by its id, with how far it has come."""
+        """One replay by its ID, with its progress."""
         return get(_path(_REPLAYS, replay))
 
     @verb
@@ -304,7 +304,7 @@ class Replays(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Send an endpoint's failed deliveries again, or those of each `status`; `dry_run` only counts them."""
+        """Replay an endpoint's failed deliveries, or those of each `status`. `dry_run` only counts them."""
         body = given(
             endpoint=endpoint,
             status=texts(status),
@@ -318,22 +318,22 @@ class Replays(Noun[Way]):
 
     @verb
     def pause(self, replay: str) -> Call[JsonObject]:
-        """Let what is in flight finish, and send nothing more until it is resumed."""
+        """Pause a replay. Attempts in flight finish."""
         return post(_path(_REPLAYS, replay, "pause"))
 
     @verb
     def resume(self, replay: str) -> Call[JsonObject]:
-        """Go on where it was."""
+        """Resume a replay."""
         return post(_path(_REPLAYS, replay, "resume"))
 
     @verb
     def cancel(self, replay: str) -> Call[JsonObject]:
-        """Let what is in flight finish, and send nothing more; the rest stays as it was."""
+        """Cancel a replay. Attempts in flight finish, and the other deliveries stay as they were."""
         return post(_path(_REPLAYS, replay, "cancel"))
 
 
 class ListenSessions(Noun[Way]):
-    """`/v1/listen-sessions`: streams of events to a developer's machine. `uplift listen` does all of this."""
+    """`/v1/listen-sessions`: streams of events to a developer's machine, for `uplift listen`."""
 
     @verb
     def create(
@@ -344,7 +344,7 @@ class ListenSessions(Noun[Way]):
         description: str | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Make a session; its `secret` is that of all sessions made with this key."""
+        """Create a session. All sessions of a key have the same `secret`."""
         body = given(event_types=texts(event_types), since=since, description=description)
         return post(_LISTEN_SESSIONS, body, idempotency_key=idempotency_key)
 
@@ -357,27 +357,27 @@ class ListenSessions(Noun[Way]):
 
     @verb
     def get(self, session: str) -> Call[JsonObject]:
-        """One session, by its id."""
+        """One session by its ID."""
         return get(_path(_LISTEN_SESSIONS, session))
 
     @verb
     def answers(self, session: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of what the developer's server answered, newest first."""
+        """One page of the responses of the developer's server, newest first."""
         return get_page(_path(_LISTEN_SESSIONS, session, "answers"), limit=limit, cursor=cursor)
 
     @verb
     def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
-        """Send an example to this session alone: its `event`, and the `answer` if one came in time."""
+        """Send an example to this session only: its `event`, and the `answer` if it came in time."""
         return post(_path(_LISTEN_SESSIONS, session, "test"), given(type=type))
 
     @verb
     def delete(self, session: str) -> Call[None]:
-        """End a session; whoever is connected is told."""
+        """End a session. Connected developers are notified."""
         return delete(_path(_LISTEN_SESSIONS, session))
 
 
 def _path(noun: str, name: str, *more: str) -> str:
-    """The path of one thing, or of what is done to it."""
+    """Return the path of an object or of an action on it."""
     return "/".join([noun, segment(name), *more])
 
 

@@ -1,4 +1,4 @@
-"""Lists, a page at a time."""
+"""Lists and their pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from urllib.parse import quote
 from uplift_webhooks.api.failures import ApiMisaddressed
 
 JsonObject = dict[str, Any]
-"""An object of the API, with the fields that docs/api.md gives it."""
+"""An object of the API, with the fields of docs/api.md."""
 Instant = str | datetime
-"""ISO 8601, or an instant with its time zone."""
+"""ISO 8601, or a datetime with a time zone."""
 PAGE_ITEMS: Final = 200
-"""Asked for at a time where everything is."""
+"""Page size when all items are requested."""
 
 
 class Request(Protocol):
-    """`Client.request`: one call, by method and path, and its answer."""
+    """`Client.request`: one call by method and path, and its response."""
 
     def __call__(
         self,
@@ -38,13 +38,13 @@ class Page:
 
     data: list[JsonObject]
     next_cursor: str | None
-    """Where the next page begins: give it back as `cursor`. None where nothing follows."""
+    """The `cursor` of the next page. None at the end."""
     has_more: bool
-    """Whether to ask for the next page now."""
+    """Whether the next page has items now."""
 
 
 def page_of(path: str, answer: object) -> Page:
-    """One page, from the answer to a GET of its path. Raises ApiMisaddressed."""
+    """Return the page in a response. Raises ApiMisaddressed."""
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
         raise ApiMisaddressed(f"What answered GET {path} is no Uplift Webhooks server: it gave no list.")
     cursor = answer.get("next_cursor")
@@ -52,12 +52,12 @@ def page_of(path: str, answer: object) -> Page:
 
 
 def get_page(request: Request, path: str, query: Mapping[str, object]) -> Page:
-    """One page. Raises ApiFailure."""
+    """Request one page. Raises ApiFailure."""
     return page_of(path, request("GET", path, query=query))
 
 
 def pages(request: Request, path: str, query: Mapping[str, object]) -> Iterator[Page]:
-    """Every page of a list, each asked for when it is wanted."""
+    """Yield every page of a list, each requested when it is needed."""
     asked = {"limit": PAGE_ITEMS, **{name: value for name, value in query.items() if value is not None}}
     while True:
         page = get_page(request, path, asked)
@@ -68,13 +68,13 @@ def pages(request: Request, path: str, query: Mapping[str, object]) -> Iterator[
 
 
 def items(found: Iterator[Page]) -> Iterator[JsonObject]:
-    """What is on the pages. A page may be empty although more follow."""
+    """Yield the items of all pages. A page may be empty although more follow."""
     for page in found:
         yield from page.data
 
 
 def segment(text: str) -> str:
-    """An id as a part of a path. Raises ValueError for a text that would name something else than one thing."""
+    """Return an ID as a path segment. Raises ValueError for a text that would change the path."""
     if text in {"", ".", ".."}:
         raise ValueError("An id such as 'ep_…' is not empty.")
     return quote(text, safe="")

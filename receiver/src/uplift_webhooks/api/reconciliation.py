@@ -1,4 +1,4 @@
-"""What a receiver may have missed: all events in order, from where it was last seen to be complete."""
+"""Reconciliation: all events in order, from the last complete position, to find missed ones."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -7,7 +7,7 @@ from uplift_webhooks.api.pages import PAGE_ITEMS, Instant, JsonObject, Page, Req
 
 
 class Reconciliation:
-    """The events after a cursor, oldest first, each once; and the cursor to go on from later.
+    """The events after a cursor, oldest first, each once, and the cursor to continue from.
 
     >>> run = client.reconcile(stored_cursor)       # doctest: +SKIP
     >>> for event in run:                           # doctest: +SKIP
@@ -15,9 +15,9 @@ class Reconciliation:
     ...     store(run.cursor)
     >>> store(run.cursor)                           # doctest: +SKIP
 
-    An event has the fields of the list (`id`, `type`, `created_at`, `deliveries`); `client.events.fetch(id)` gives it
-    as it was sent. Being cut off costs nothing: whoever goes on from a stored cursor gets every event that was not
-    handed over before, and at most a page again.
+    An event has the fields of the list (`id`, `type`, `created_at`, `deliveries`); `client.events.fetch(id)` returns
+    it as it was sent. After an interruption, continue from the stored cursor: no event is lost, and at most one page
+    repeats.
     """
 
     def __init__(
@@ -27,31 +27,31 @@ class Reconciliation:
         self._types: Final = None if types is None else _wanted(types) or None
         self._created_after: Final = created_after
         self.cursor = cursor
-        """Store it when the event handed over last has been handled, and once more at the end. None: the beginning."""
+        """Store it after the last event was handled, and once at the end. None: the beginning."""
 
     def __iter__(self) -> Iterator[JsonObject]:
-        """Hand over what follows `cursor`, and stop where nothing more does for now. Raises ApiFailure."""
+        """Yield the events after `cursor`, and stop when there are no more. Raises ApiFailure."""
         has_more = True
         while has_more:
             page = self._page()
-            yield from self._hand_over(page)
+            yield from self._events_of(page)
             has_more = page.has_more
 
     def _page(self) -> Page:
-        """What follows `cursor`, which stays where it is. Raises ApiFailure."""
+        """Return the page after `cursor`, which does not move. Raises ApiFailure."""
         query = {"order": "asc", "limit": PAGE_ITEMS, "created_after": self._created_after, "type": self._only_type()}
         return get_page(self._request, "/v1/events", {**query, "cursor": self.cursor})
 
-    def _hand_over(self, page: Page) -> Iterator[JsonObject]:
-        """The events of a page, and the cursor moved on with the last of them."""
+    def _events_of(self, page: Page) -> Iterator[JsonObject]:
+        """Yield the events of a page, and move the cursor with the last one."""
         chosen = [event for event in page.data if self._wants(str(event.get("type")))]
         yield from chosen[:-1]
-        # Whoever handles the last one and stores the cursor then is done with the page.
+        # Move the cursor before the last event, so that storing it afterwards completes the page.
         self.cursor = page.next_cursor
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """What the server can filter by: one type. It says so where there is no such type."""
+        """Return the type if there is exactly one, which the server can filter by and validate."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

@@ -1,6 +1,6 @@
-"""The command `uplift`, for integrators: `pip install './receiver[cli]'` in a checkout.
+"""The command `uplift` for integrators: `pip install './receiver[cli]'` in a checkout.
 
-It talks to a server by its HTTP API alone, and needs packages that the library does without.
+It uses only the server's HTTP API, and needs packages that the library does not.
 """
 
 import sys
@@ -9,7 +9,7 @@ _NEEDED = frozenset({"typer", "rich", "websockets", "tomli"})
 
 
 def run() -> None:
-    """The entry point. Ctrl-C ends it quietly also while what it needs is loaded, which takes most of a short run."""
+    """The entry point. Ctrl-C ends it quietly, even during imports, which take most of a short run."""
     try:
         _run()
     except KeyboardInterrupt:

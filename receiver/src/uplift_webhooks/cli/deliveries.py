@@ -1,4 +1,4 @@
-"""`uplift deliveries`: what was sent to endpoints, and what came of it."""
+"""`uplift deliveries`: deliveries and their attempts."""
 
 from typing import Annotated, Final
 

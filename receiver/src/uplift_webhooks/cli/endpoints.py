@@ -1,4 +1,4 @@
-"""`uplift endpoints`: where events go."""
+"""`uplift endpoints`: endpoints and their health."""
 
 from typing import Annotated, Final
 
@@ -92,7 +92,7 @@ def create(
 def pause(session: Session, endpoint: Endpoint) -> None:
     """Send nothing more to an endpoint; what is pending and what comes is held."""
     calls = session.calls()
-    # A refusal to pause says how to enable.
+    # The error for a paused endpoint says how to enable it.
     with options(held="--held"):
         show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/pause"))
 
@@ -114,7 +114,7 @@ def try_out(session: Session, endpoint: Endpoint, event_type: TriedType = None) 
 
 
 def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | None) -> None:
-    """Test an endpoint, and print the attempt. Raises CliError where it failed."""
+    """Test an endpoint and print the attempt. Raises CliError if it failed."""
     path = _place(calls, endpoint)
     with known_type(calls, event_type), options(type="the event type"):
         answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})
@@ -123,5 +123,5 @@ def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | N
 
 
 def _place(calls: Calls, endpoint: str) -> str:
-    """The path of the endpoint a person means."""
+    """Return the path of the endpoint that the user names."""
     return f"{_PATH}/{segment(find(calls, _PATH, 'endpoint', 'ep_', endpoint)['id'])}"

@@ -1,4 +1,4 @@
-"""`uplift events`: what happened, and whom it reached."""
+"""`uplift events`: events and their deliveries."""
 
 import json
 import re
@@ -81,7 +81,7 @@ def show(
 
 
 def _member(content: bytes, name: str) -> bytes:
-    """A member of a JSON object, as it is written there. Raises ValueError where there is none."""
+    """Return a member of a JSON object as it is written. Raises ValueError if it is missing."""
     text, decoder = content.decode(), json.JSONDecoder()
     position = text.index("{") + 1
     while True:
@@ -93,12 +93,12 @@ def _member(content: bytes, name: str) -> bytes:
 
 
 def _after(text: str, position: int) -> int:
-    """Where the next value stands."""
+    """Return the position of the next value."""
     found = _BETWEEN.match(text, position)
     assert found is not None, "it matches nothing, too"
     return found.end()
 
 
 def _for_people(event: dict[str, Any]) -> dict[str, Any]:
-    """An event with the statuses that deliveries are in, and no others."""
+    """Return an event with the delivery statuses that occur."""
     return {**event, "deliveries": {status: count for status, count in event["deliveries"].items() if count} or "none"}

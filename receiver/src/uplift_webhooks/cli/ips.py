@@ -1,4 +1,4 @@
-"""`uplift ips`: the addresses that requests come from."""
+"""`uplift ips`: the egress IPs of the server."""
 
 import typer
 

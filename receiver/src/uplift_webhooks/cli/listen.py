@@ -1,4 +1,4 @@
-"""`uplift listen`: a session at the server, and the developer's own server, for as long as the command runs."""
+"""`uplift listen`: a listen session for the developer's local server."""
 
 import asyncio
 import signal
@@ -26,9 +26,9 @@ from uplift_webhooks.cli.quantities import duration_seconds, share, since
 from uplift_webhooks.cli.session import Session, command
 
 LOCAL_TIMEOUT_SECONDS: Final = 15.0
-"""What Uplift allows a receiver."""
-PATIENCE_SECONDS: Final = 30.0
-"""How long an event waits for a local server that cannot be connected to."""
+"""The timeout of Uplift's attempts."""
+UNREACHABLE_SECONDS_MAX: Final = 30.0
+"""How long an event waits for an unreachable local server."""
 _SESSIONS: Final = "/v1/listen-sessions"
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -96,7 +96,7 @@ def listen(
     types = [name.strip() for each in events or () for name in each.split(",") if name.strip()]
     with _stopped_by_signals():
         calls = session.calls()
-        # Read once: a session that replaces this one begins where this one did, if it came no further.
+        # Read once: without progress, a replacing session starts where this one did.
         start = None if since_when is None else since(since_when, datetime.now(timezone.utc))
         made = _session(calls, types, start)
         try:
@@ -128,7 +128,7 @@ async def _listen(
     mischief: Mischief,
     begun: Mapping[str, int],
 ) -> Expired | None:
-    """Listen until a signal comes, or the session is to be replaced. Raises Ended."""
+    """Listen until a signal, or until the session must be replaced. Raises Ended."""
     address = Address(calls.api_url, made["id"], {"authorization": f"Bearer {calls.api_key}"})
     taker: Handover | Printed = Printed()
     if target is not None:
@@ -137,7 +137,7 @@ async def _listen(
             made["secret"],
             narration,
             docs_url=f"{calls.api_url}/docs",
-            patience_seconds=PATIENCE_SECONDS,
+            patience_seconds=UNREACHABLE_SECONDS_MAX,
         )
         await taker.probe()
     listener = Listener(address, taker, narration, timing=timing, mischief=mischief, begun=begun)
@@ -155,7 +155,7 @@ async def _listen(
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the block, and nothing more."""
+    """Let Ctrl-C and SIGTERM end only the block."""
 
     def stop() -> None:
         raise KeyboardInterrupt
@@ -166,9 +166,9 @@ def _stopped_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _on_signals(act: Callable[[], object]) -> Iterator[None]:
-    """What Ctrl-C and SIGTERM do within the block; afterwards, what they did before.
+    """Handle Ctrl-C and SIGTERM in the block, and restore the previous handlers.
 
-    asyncio's own handlers leave behind the system's when a loop is closed, which end the program with 143.
+    When a loop closes, asyncio's handlers restore the system's, which end the program with 143.
     """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -176,7 +176,7 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
 
     before: list[tuple[signal.Signals, Any]] = []
     try:
-        # A test that calls the command from another thread has no say in signals.
+        # Only the main thread can set signal handlers. Tests call this from others.
         with suppress(ValueError):
             before.extend((number, signal.signal(number, handle)) for number in _SIGNALS)
         yield
@@ -186,7 +186,7 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
 
 
 def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any]:
-    """Make a session. Raises CliError."""
+    """Create a session. Raises CliError."""
     body: dict[str, object] = {"description": machine_name()}
     if types:
         body["event_types"] = types
@@ -205,12 +205,12 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
 
 
 def _written(types: list[str], error: CallRejected) -> str:
-    """The type that the server does not know, as it was written."""
+    """Return an unknown type as the user wrote it."""
     return next((each for each in types if f" {each}." in error.cause), types[0])
 
 
 def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
-    """Why the session ended: whether it is its key that has become useless."""
+    """Return why the session ended, and whether its key was revoked."""
     if ended.unknown:
         try:
             calls.get(f"{_SESSIONS}/{segment(made['id'])}")
@@ -223,13 +223,13 @@ def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
 
 
 def _end(calls: Calls, made: dict[str, Any]) -> None:
-    """End the session. One that stays because the server is away is removed by it within a day."""
+    """End the session. If the server does not respond, it deletes the session within a day."""
     with suppress(CliError), closing(Calls(calls.api_url, calls.api_key, calls.advice, timeout_seconds=3)) as hasty:
         hasty.delete(f"{_SESSIONS}/{segment(made['id'])}")
 
 
 def _option(name: str, read: Any, text: str | None) -> Any:
-    """An option's value, read. Raises CliError."""
+    """Parse an option's value. Raises CliError."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What `uplift listen` tells: states on standard error, one line a delivery on standard output."""
+"""Output of `uplift listen`: states on standard error, one line for each delivery on standard output."""
 
 import json
 import time
@@ -9,17 +9,17 @@ from uplift_webhooks.cli.listening.frames import Answer, EventFrame
 from uplift_webhooks.cli.listening.target import Target
 
 SECRET_DOUBTED: Final = frozenset({400, 401})
-"""Answers of a local server that may have been given another secret."""
+"""Status codes of a local server that may have another secret."""
 DOUBT_HINT: Final = (
     "does it verify with the secret that `uplift listen --print-secret` prints? It differs from those of endpoints."
 )
 
 
 class Narration:
-    """The story of one session. What it says is true at that moment."""
+    """The output of one session."""
 
     def __init__(self, output: Output, made: dict[str, Any], target: Target | None, *, show_secret: bool) -> None:
-        """`show_secret`: also where somebody may keep what is printed."""
+        """`show_secret`: print the secret even if the output may be stored."""
         output.streams = True
         self._output = output
         self._session: str = made["id"]
@@ -32,7 +32,7 @@ class Narration:
         output.state(f"Connecting: the session {self._session} is made")
 
     def ready(self) -> None:
-        """The stream has begun."""
+        """The stream has started."""
         self._was_ready = True
         what = ", ".join(self._types) or "all event types"
         where = f"handed over to {self._target.url}" if self._target else "printed, and handed over to nobody"
@@ -53,18 +53,18 @@ class Narration:
             )
 
     def reconnecting(self, why: str, wait_seconds: float) -> None:
-        """There is no connection."""
+        """The connection was lost."""
         state = "Reconnecting" if self._was_ready else "Not connected yet"
         self._output.state(f"{state}: {why}; next try in {wait_seconds:.1f} s", "yellow")
 
     def reconnected(self) -> None:
-        """There is one again."""
+        """The connection is back."""
         self._output.state("Reconnected: goes on where it was", "green")
         if self._output.as_json:
             self._output.json({"kind": "reconnected", "session": self._session})
 
     def local_away(self, reason: str) -> None:
-        """Your server cannot be connected to."""
+        """The local server is unreachable."""
         assert self._target is not None, "events are handed over to it"
         text = f"{self._target.origin} cannot be reached: {reason}"
         if reason == "connection refused":
@@ -72,12 +72,12 @@ class Narration:
         self._output.state(text, "yellow")
 
     def local_back(self) -> None:
-        """Your server can be connected to again."""
+        """The local server is reachable again."""
         assert self._target is not None, "events are handed over to it"
         self._output.state(f"{self._target.origin} listens", "green")
 
     def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
-        """An event was handed over, or is shown."""
+        """An event was delivered or is shown."""
         if self._output.as_json:
             self._output.json(self._object(event, answer, again=again))
         elif self._target is None:

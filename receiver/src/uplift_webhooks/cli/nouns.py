@@ -1,4 +1,4 @@
-"""Commands named by a noun: `uplift deliveries` lists, `uplift deliveries dlv_…` shows, and verbs stand between."""
+"""Commands named by a noun: `uplift deliveries` lists, `uplift deliveries dlv_…` shows, and verbs follow the noun."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ EventType = Annotated[str | None, typer.Option("--type", help="Only those of thi
 
 
 def noun(app: typer.Typer, name: str, about: str) -> typer.Typer:
-    """A group of commands about one noun, which has `list` and `show`."""
+    """Return a group of commands for one noun, with `list` and `show`."""
     group = typer.Typer(cls=Noun, help=f"{about} Without a verb: list them, or show the one that is named.")
     app.add_typer(group, name=name)
     return group

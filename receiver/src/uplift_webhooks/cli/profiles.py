@@ -1,4 +1,4 @@
-"""Which server a command talks to, and with which key: options, environment, or a profile of the user's file."""
+"""The server and the key of a command: from options, the environment, or a profile in the user's file."""
 
 import os
 import stat
@@ -24,20 +24,20 @@ _NAMES: Final = ("api_url", "api_key")
 
 @dataclass(frozen=True)
 class Access:
-    """A server's address, and the key to it."""
+    """A server's URL and the key for it."""
 
     api_url: str
     api_key: str = field(repr=False)
     warning: str = ""
-    """What is wrong with where the key was found."""
+    """A problem with the source of the key."""
     url_origin: str = "--api-url"
-    """Where the address was found."""
+    """The source of the URL."""
     key_origin: str = "--api-key"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the options of a command say; None where they say nothing."""
+    """The options of a command; None if omitted."""
 
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -45,21 +45,21 @@ class Asked:
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """Where the user's profiles stand."""
+    """Return the path of the user's profiles."""
     home = environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(home).expanduser() / "uplift" / "config.toml"
 
 
 def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyless: bool = False) -> Access:
-    """The server and the key: of the options; then of `--profile`, the environment or its profile, in this order.
+    """Return the server and the key from the options, `--profile`, the environment, or its profile, in this order.
 
-    `keyless`: there need be no key. Raises CliError; no message quotes a key.
+    `keyless`: a key is not required. Raises CliError. No message quotes a key.
     """
     file = config_file(environ)
     set_there = {"api_url": environ.get(URL_VARIABLE, "").strip(), "api_key": environ.get(KEY_VARIABLE, "").strip()}
     named = asked.profile or environ.get(PROFILE_VARIABLE, "").strip()
     given = {"api_url": asked.api_url or "", "api_key": asked.api_key or ""}
-    # The file is not even looked at where it is not needed: a mistake in it would be in the way.
+    # Read the file only if it is needed, so that a mistake in it does not disturb.
     enough = all(given[name] or (set_there[name] and not asked.profile) for name in _NAMES)
     profile = {} if enough else _profile(file, named)
     layers = [given, profile, set_there] if asked.profile else [given, set_there, profile]
@@ -84,7 +84,7 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
             ExitCode.NOT_ALLOWED,
         )
     if key is profile and profile.get("api_url") and without_version(profile["api_url"]) != address:
-        # A key is for the server it was made by, and no other is to see it.
+        # Never send a key to a server that did not create it.
         raise CliError(
             f"the key of the profile {named or DEFAULT_PROFILE!r} is for {profile['api_url']}, not {url['api_url']}",
             f"give the key with --api-key or {KEY_VARIABLE}",
@@ -95,7 +95,7 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
 
 
 def _profile(file: Path, name: str) -> dict[str, str]:
-    """What a profile of the file says; without a name, the default one, which need not be there."""
+    """Return a profile of the file; without a name, the default one, which may be missing."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Durations, instants and shares, as people write them."""
+"""Durations, timestamps and shares, as users write them."""
 
 import re
 from datetime import datetime, timedelta, timezone
@@ -9,7 +9,7 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def duration_seconds(text: str) -> float:
-    """From `15s`, `5m`, `1.5h` or `3d`. Raises ValueError, which says what is wrong."""
+    """Parse `15s`, `5m`, `1.5h` or `3d`. Raises ValueError with a message for users."""
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
         raise ValueError(f"{text!r} is no duration; write it with a unit, such as 30s, 15m, 2h or 1d")
@@ -17,7 +17,7 @@ def duration_seconds(text: str) -> float:
 
 
 def since(text: str, now: datetime) -> str:
-    """Where to begin, for the API: an instant so long ago, or what else the API knows, as it was written."""
+    """Return a start time for the API: a duration ago, or the unchanged text."""
     try:
         seconds = duration_seconds(text)
     except ValueError:
@@ -26,12 +26,12 @@ def since(text: str, now: datetime) -> str:
 
 
 def instant(moment: datetime) -> str:
-    """ISO 8601, UTC, milliseconds."""
+    """Format a timestamp: ISO 8601, UTC, milliseconds."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def share(text: str) -> float:
-    """From `20%` or `0.2`. Raises ValueError, which says what is wrong."""
+    """Parse `20%` or `0.2`. Raises ValueError with a message for users."""
     written = text.strip()
     try:
         value = float(written[:-1]) / 100 if written.endswith("%") else float(written)

@@ -1,4 +1,4 @@
-"""What the commands of `uplift` share: the server they call, and its failures."""
+"""Session of the commands of `uplift`: the server and its failures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Session(kit.Session):
     profile: str | None = None
 
     def calls(self, *, keyless: bool = False) -> Calls:
-        """The API of the selected server; `keyless`: without a key. Raises CliError."""
+        """Return the API of the selected server; `keyless`: without a key. Raises CliError."""
         access = find_access(Asked(self.api_url, self.api_key, self.profile), keyless=keyless)
         if access.warning:
             self.output.note(f"Warning: {access.warning}")
@@ -31,7 +31,7 @@ class Session(kit.Session):
         return calls
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Those of every program, and secrets that cannot be used."""
+        """The failures of all programs, and invalid secrets."""
         if isinstance(error, WebhookVerificationError) and error.reason in {"secret_missing", "secret_invalid"}:
             return [CliError(error.cause, error.hint, ExitCode.USAGE)]
         return super().failures(error)
@@ -85,5 +85,5 @@ _SERVER: Final[kit.Options] = {
 def command(
     app: typer.Typer, name: str, *, examples: tuple[str, ...], server: bool = True
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a command; `server`: it calls a server, and has the options that select it."""
+    """Register a command; `server`: it calls a server, and has the options to select it."""
     return kit.command(app, name, Session, _SERVER if server else {}, examples=examples)

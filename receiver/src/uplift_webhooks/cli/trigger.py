@@ -1,4 +1,4 @@
-"""`uplift trigger`: an example of an event, to a listen session or to an endpoint, and what comes of it."""
+"""`uplift trigger`: send an example event to a listen session or an endpoint, and show the result."""
 
 import time
 from typing import Annotated, Any, Final
@@ -70,7 +70,7 @@ def trigger(
 
 
 def _session(calls: Calls, text: str | None) -> dict[str, Any]:
-    """The session a person means; the newest that is connected, those of this machine first. Raises CliError."""
+    """Return the session that the user means: the newest connected one, preferably of this machine. Raises CliError."""
     if text is not None:
         return find(calls, _PATH, "listen session", "lsn_", text)
     found = [each for each in calls.items(_PATH, limit=_SESSIONS_SEARCHED) if each.get("connected")]
@@ -81,7 +81,7 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
 
 
 def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
-    """What a local server answered that takes longer than an answer of the API may; None where it took too long."""
+    """Return the local server's response if it takes longer than the API waits; None after a timeout."""
     path = f"{_PATH}/{segment(session_id)}/answers"
     until = time.monotonic() + TEST_SECONDS_MAX
     while time.monotonic() < until:
@@ -93,7 +93,7 @@ def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
 
 
 def _judge(tested: dict[str, Any]) -> None:
-    """Return if the local server took it. Raises CliError."""
+    """Return if the local server accepted the event. Raises CliError."""
     answer = tested.get("answer")
     if answer is None:
         raise CliError(
@@ -101,7 +101,7 @@ def _judge(tested: dict[str, Any]) -> None:
             "look at what `uplift listen` says, and at your server",
         )
     status = answer.get("status_code")
-    # A session that only prints has nobody to hand it to, and says so.
+    # A session without a local server reports that.
     if status is None and answer.get("error") != ONLY_PRINTED:
         raise CliError(str(answer.get("error") or "your server gave no answer"), "start or mend your server")
     if status is not None and not 200 <= status <= 299:

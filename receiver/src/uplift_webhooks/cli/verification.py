@@ -1,4 +1,4 @@
-"""`uplift verify` and `uplift sign`: signatures by hand, without a server."""
+"""`uplift verify` and `uplift sign`: signatures on the command line, without a server."""
 
 import json
 import math
@@ -114,7 +114,7 @@ def sign(
 
 
 def _secrets(given: list[str] | None) -> list[str]:
-    """Those of the option, or of the environment. Raises CliError."""
+    """Return the secrets of the option or of the environment. Raises CliError."""
     found = given or os.environ.get(SECRET_VARIABLE, "").split()
     if not found:
         raise CliError("there is no secret", f"set {SECRET_VARIABLE}, or give --secret", ExitCode.USAGE)
@@ -122,7 +122,7 @@ def _secrets(given: list[str] | None) -> list[str]:
 
 
 def _pairs(content: bytes) -> list[tuple[str, str]]:
-    """The headers of a file: as a JSON object, or as lines, of which the request's first may be one."""
+    """Parse the headers in a file: a JSON object, or lines, optionally after a request line."""
     text = content.decode("latin-1")
     if text.lstrip().startswith("{"):
         try:

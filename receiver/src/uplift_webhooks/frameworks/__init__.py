@@ -1,14 +1,14 @@
-"""Receivers for web frameworks, one module each; a module imports its framework, this package none.
+"""Receivers for web frameworks, one module each. Only that module imports the framework.
 
-`fastapi` (and Starlette), `flask`, `django`; `asgi` and `wsgi` need nothing. All of them answer alike:
+`fastapi` (and Starlette), `flask`, `django`; `asgi` and `wsgi` need no package. All of them send the same responses:
 
-| request | answer |
+| request | response |
 |---|---|
-| verified, and handled without an error | 2xx |
-| signature absent or wrong, or signed too long ago | 401 |
-| anything else that no sender of ours sends | 400 |
+| verified and handled | 2xx |
+| missing, wrong or expired signature | 401 |
+| other invalid requests | 400 |
 | another method than POST | 405 |
 | a body of more than 1 MiB | 413 |
-| the event is being handled at this moment (EventInProgress) | 409 |
-| the handler raises | whatever the framework makes of it: the sender tries again |
+| the event is being handled (EventInProgress) | 409 |
+| the handler raises | the framework's error response; the sender retries |
 """

@@ -1,4 +1,4 @@
-"""A receiver as an ASGI application, for any server or framework that takes one.
+"""A receiver as an ASGI application, for any ASGI server or framework.
 
 >>> app = WebhookApplication(Webhook(), handle)                              # doctest: +SKIP
 >>> routes = [Route("/webhook", WebhookApplication(Webhook(), handle))]      # doctest: +SKIP
@@ -32,16 +32,16 @@ Handler = Callable[[AnyEvent], Awaitable[None] | None]
 
 
 class WebhookApplication:
-    """Verifies what is posted to it, whatever the path, hands each event to a handler, and answers 204."""
+    """Verifies posted requests at any path, passes each event to a handler, and responds with 204."""
 
     def __init__(self, webhook: Webhook, handler: Handler, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
-        """Take the handler: a coroutine function, or a function, which is run in another thread."""
+        """Take the handler: a coroutine function, or a function that runs in another thread."""
         self._webhook: Final = webhook
         self._handler: Final = handler
         self._body_bytes_max: Final = body_bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; or the server's start and stop, if this is its only application."""
+        """Handle one request, or the lifespan events of the server."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -64,7 +64,7 @@ class WebhookApplication:
                 pending: object = self._handler(event)
             else:
                 pending = await asyncio.to_thread(self._handler, event)
-            # A function may also return what is to be awaited.
+            # A function may also return an awaitable.
             if inspect.isawaitable(pending):
                 await pending
         except EventInProgress as error:
@@ -73,7 +73,7 @@ class WebhookApplication:
 
 
 async def _body(receive: Receive, body_bytes_max: int) -> bytes:
-    """The body; what was read of it, if the client goes away, which verifies as little. Raises Refused."""
+    """Return the body. If the client disconnects, return the received part, which does not verify. Raises Refused."""
     body = bytearray()
     more = True
     while more:

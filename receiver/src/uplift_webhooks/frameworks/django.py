@@ -1,9 +1,9 @@
-"""For Django: a decorator that gives a view the verified event.
+"""Django: a decorator that passes the verified event to a view.
 
 >>> @verified(Webhook())                       # doctest: +SKIP
 ... def receive(request, event): ...
 
-The view needs no CSRF token and no login, since the signature proves who sends.
+The view needs no CSRF token and no login, because the signature authenticates the sender.
 """
 
 import functools
@@ -35,9 +35,9 @@ View = Callable[..., Any]
 
 
 def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Callable[[View], View]:
-    """A decorator for views, sync or async, that take the request, the event, then what the URL's pattern names.
+    """Decorate views, sync or async, that take the request, the event, then the parameters of the URL pattern.
 
-    None as an answer means 204. Django's own `DATA_UPLOAD_MAX_MEMORY_SIZE` holds, too.
+    The result None means 204. Django's own `DATA_UPLOAD_MAX_MEMORY_SIZE` also applies.
     """
 
     def decorate(view: View) -> View:
@@ -60,7 +60,7 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
                 return _response(in_progress(error))
 
         decorated: Any = serve_async if inspect.iscoroutinefunction(view) else serve
-        # What Django's csrf_exempt and login_not_required (5.1) set.
+        # The attributes that Django's csrf_exempt and login_not_required (5.1) set.
         decorated.csrf_exempt = True
         decorated.login_required = False
         return decorated  # type: ignore[no-any-return]
@@ -69,7 +69,7 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
 
 
 def _event(request: HttpRequest, webhook: Webhook, body_bytes_max: int) -> AnyEvent:
-    """The verified event. Raises Refused."""
+    """Return the verified event. Raises Refused."""
     if request.method != "POST":
         raise Refused(WRONG_METHOD)
     try:

@@ -1,4 +1,4 @@
-"""For FastAPI: a dependency that gives a route the verified event.
+"""FastAPI: a dependency that passes the verified event to a route.
 
 >>> Verified = Annotated[AnyEvent, Depends(VerifiedEvent(Webhook()))]       # doctest: +SKIP
 >>> @app.post("/webhook", status_code=204)                                   # doctest: +SKIP
@@ -27,14 +27,14 @@ from uplift_webhooks.webhook import Webhook
 
 
 class VerifiedEvent:
-    """A dependency: the event in the request. Whatever cannot be verified is refused before the route runs."""
+    """A dependency: the event in the request. Requests that do not verify are rejected before the route runs."""
 
     def __init__(self, webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
         self._webhook: Final = webhook
         self._body_bytes_max: Final = body_bytes_max
 
     async def __call__(self, request: Request) -> AsyncIterator[AnyEvent]:
-        """What FastAPI calls. Raises HTTPException."""
+        """Return the event. Raises HTTPException."""
         if request.method != "POST":
             raise _exception(WRONG_METHOD)
         body = bytearray()

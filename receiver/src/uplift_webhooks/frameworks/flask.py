@@ -1,4 +1,4 @@
-"""For Flask: a decorator that gives a view the verified event.
+"""Flask: a decorator that passes the verified event to a view.
 
 >>> @app.post("/webhook")                     # doctest: +SKIP
 ... @verified(Webhook())
@@ -32,7 +32,7 @@ P = ParamSpec("P")
 def verified(
     webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX
 ) -> Callable[[Callable[Concatenate[AnyEvent, P], ResponseReturnValue | None]], Callable[P, ResponseReturnValue]]:
-    """A decorator for views that take an event, then what the route's rule names. None as an answer means 204."""
+    """Decorate views that take an event, then the parameters of the route. The result None means 204."""
 
     def decorate(view: Callable[Concatenate[AnyEvent, P], ResponseReturnValue | None]) -> Callable[P, Any]:
         @functools.wraps(view)
@@ -58,9 +58,9 @@ def verified(
 
 
 def _body(sent: Request, body_bytes_max: int) -> bytes | None:
-    """The body, or None where it is larger than that."""
+    """Return the body, or None if it is too large."""
     if sent.content_length is None:
-        # Without a length, it ends where the server says so; Werkzeug gives nothing if that does not.
+        # Without a length, the server marks the end. Otherwise, Werkzeug returns an empty body.
         body = sent.stream.read(body_bytes_max + 1)
         return body if len(body) <= body_bytes_max else None
     return sent.get_data() if sent.content_length <= body_bytes_max else None

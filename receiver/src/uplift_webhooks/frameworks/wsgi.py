@@ -1,4 +1,4 @@
-"""A receiver as a WSGI application, for any server or framework that takes one.
+"""A receiver as a WSGI application, for any WSGI server or framework.
 
 >>> app = WebhookApplication(Webhook(), handle)        # doctest: +SKIP
 """
@@ -35,7 +35,7 @@ _REASONS: Final = {
 
 
 class WebhookApplication:
-    """Verifies what is posted to it, whatever the path, hands each event to a handler, and answers 204."""
+    """Verifies posted requests at any path, passes each event to a handler, and responds with 204."""
 
     def __init__(
         self, webhook: Webhook, handler: Callable[[AnyEvent], None], *, body_bytes_max: int = BODY_BYTES_MAX
@@ -45,7 +45,7 @@ class WebhookApplication:
         self._body_bytes_max: Final = body_bytes_max
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request."""
+        """Handle one request."""
         refusal = self._serve(environ)
         if refusal is None:
             start_response(f"204 {_REASONS[204]}", [])
@@ -75,11 +75,11 @@ class WebhookApplication:
 
 
 def _body(environ: Environ, body_bytes_max: int) -> bytes:
-    """The body: as long as its header says, or to its end where the server marks that. Raises Refused."""
+    """Return the body, by its Content-Length or to the end that the server marks. Raises Refused."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
         raise Refused(WRONG_LENGTH)
-    # Beyond so many digits the number itself is an attack.
+    # A number with more digits is an attack.
     if len(length) > 18 or int(length or 0) > body_bytes_max:
         raise Refused(too_large(body_bytes_max))
     if not length and not environ.get("wsgi.input_terminated"):

@@ -1,6 +1,6 @@
-"""For the tests of receivers: events, signatures, and a sender that behaves as Uplift does, well or badly.
+"""Test tools for receivers: events, signatures, and a sender with Uplift's good and bad behavior.
 
-With pytest, the fixture `uplift` is there as soon as the library is installed; see `uplift_webhooks.testing.plugin`.
+With pytest, the fixture `uplift` is available after the installation; see `uplift_webhooks.testing.plugin`.
 """
 
 from uplift_webhooks.testing.events import make_event

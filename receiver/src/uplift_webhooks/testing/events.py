@@ -1,4 +1,4 @@
-"""Events as Uplift sends them, byte for byte, with the examples of the catalog in them."""
+"""Events as Uplift sends them, byte for byte, with examples from the catalog."""
 
 import json
 import os
@@ -19,10 +19,10 @@ def make_event(
     created: int | None = None,
     **changes: Any,
 ) -> bytes:
-    """The body of a request: an event of a type, now, with a new id.
+    """Return the body of a new event with a new ID.
 
-    Its data is the catalog's example, in whose `object` the `changes` replace what they name, or `data`, which a type
-    that is not in the catalog needs. `created` is in Unix ms.
+    The data is the catalog's example with `changes` to its `object`, or `data`, which types outside the catalog need.
+    `created` is in Unix ms.
 
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
 
@@ -56,7 +56,7 @@ def _examples() -> dict[str, Any]:
 
 
 def _new_id(now_ms: int) -> str:
-    """A UUID of version 7 (RFC 9562), as event ids are: ids of later milliseconds sort after those of earlier ones."""
+    """Return a UUID version 7 (RFC 9562), like event IDs, which sort by time."""
     number = (now_ms << 80) | int.from_bytes(os.urandom(10), "big")
     number = number & ~(0xF << 76) | 0x7 << 76
     return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))

@@ -1,4 +1,4 @@
-"""Fixtures for pytest, which finds them by itself.
+"""Pytest fixtures, which pytest finds automatically.
 
 >>> @pytest.fixture                                             # doctest: +SKIP
 ... def uplift_receiver():
@@ -17,24 +17,24 @@ from uplift_webhooks.testing.sender import PATH, Sender
 from uplift_webhooks.webhook import SECRET_VARIABLE
 
 SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 - for tests only
-"""What `uplift_secret` is where the environment has none."""
+"""The default of `uplift_secret`."""
 
 
 @pytest.fixture
 def uplift_secret() -> str:
-    """The secret events are signed with: that of `UPLIFT_WEBHOOK_SECRET`, or one for tests. Override it with yours."""
+    """The secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or a default. Override it with yours."""
     return next(iter(os.environ.get(SECRET_VARIABLE, "").split()), SECRET)
 
 
 @pytest.fixture
 def uplift_path() -> str:
-    """Where the receiver expects webhooks. Override it unless that is `/webhook`."""
+    """The receiver's path. Override it unless it is `/webhook`."""
     return PATH
 
 
 @pytest.fixture
 def uplift_receiver() -> Any:
-    """Your application or test client: override it."""
+    """Your application or test client. Override it."""
     raise pytest.UsageError(
         "Define a fixture named uplift_receiver that returns your WSGI or ASGI application, or your framework's test "
         "client."
@@ -43,5 +43,5 @@ def uplift_receiver() -> Any:
 
 @pytest.fixture
 def uplift(uplift_receiver: Any, uplift_secret: str, uplift_path: str) -> Sender:
-    """Uplift, as your receiver meets it: `post`, `post_twice`, `post_out_of_order`, `post_with_bad_signature`."""
+    """A sender for your receiver: `post`, `post_twice`, `post_out_of_order`, `post_with_bad_signature`."""
     return Sender(uplift_receiver, uplift_secret, uplift_path)

@@ -1,4 +1,4 @@
-"""Posting events to a receiver in memory: once, twice, out of order, wrongly signed."""
+"""Send events to a receiver in memory: once, twice, out of order, or with a wrong signature."""
 
 import asyncio
 import inspect
@@ -20,7 +20,7 @@ _ONE_MINUTE_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the receiver answered."""
+    """The receiver's response."""
 
     status: int
     headers: dict[str, str]
@@ -37,11 +37,10 @@ Exchange = Callable[[str, bytes, dict[str, str]], Answer]
 
 
 class Sender:
-    """Posts to one path of a receiver, signed with its secret.
+    """Sends to one path of a receiver, signed with its secret.
 
-    The receiver is a WSGI or ASGI application (so also an app of Flask, FastAPI, Starlette or Django), or a test client
-    of Flask, FastAPI, Starlette or Django. An error that the receiver raises comes out of the call, where the receiver
-    or its client lets it.
+    The receiver is a WSGI or ASGI application (including Flask, FastAPI, Starlette and Django), or a test client of
+    these frameworks. Errors of the receiver propagate to the caller if the receiver or its client lets them.
     """
 
     def __init__(self, receiver: Any, secret: str, path: str = PATH) -> None:
@@ -50,17 +49,17 @@ class Sender:
         self._path: Final = path
 
     def post(self, event: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send an event (without one: a new `movement.analytics.created`), signed; `headers` replace what they name."""
+        """Send a signed event (default: a new `movement.analytics.created`). `headers` replace existing ones."""
         body = make_event() if event is None else event
         return self._send(body, sign(body, self._secret), headers)
 
     def post_twice(self, event: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the same event twice, as after an answer that was lost: same id, new timestamp and signature."""
+        """Send the same event twice, as after a lost response: same ID, new timestamp and signature."""
         body = make_event() if event is None else event
         return self.post(body), self.post(body, headers={"x-uplift-attempt": "2"})
 
     def post_out_of_order(self, older: bytes | None = None, newer: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the newer event, then the older; without them, two of one session, a minute apart."""
+        """Send the newer event, then the older. The defaults are two events of one session, a minute apart."""
         if newer is None:
             newer = make_event()
         if older is None:
@@ -69,7 +68,7 @@ class Sender:
         return self.post(newer), self.post(older)
 
     def post_with_bad_signature(self, event: bytes | None = None) -> Answer:
-        """Send an event that somebody else signed. A receiver must refuse it: 401 or 400."""
+        """Send an event with a wrong signature. A receiver must reject it with 401 or 400."""
         body = make_event() if event is None else event
         return self._send(body, sign(body, _OTHER_SECRET), None)
 
@@ -80,12 +79,12 @@ class Sender:
 
 
 def _exchange_with(receiver: Any) -> Exchange:
-    """How to post to a receiver, by what it can do."""
-    if hasattr(receiver, "build_request"):  # httpx, which Starlette's and FastAPI's clients are
+    """Return a function that sends requests to a receiver, by the receiver's interface."""
+    if hasattr(receiver, "build_request"):  # httpx: the clients of Starlette and FastAPI
         return lambda path, body, headers: _from_httpx(receiver.post(path, content=body, headers=headers))
-    if hasattr(receiver, "generic"):  # Django's
+    if hasattr(receiver, "generic"):  # Django
         return lambda path, body, headers: _post_to_django(receiver, path, body, headers)
-    if hasattr(receiver, "open"):  # Werkzeug's, which Flask's is
+    if hasattr(receiver, "open"):  # Werkzeug: the client of Flask
         return lambda path, body, headers: _from_werkzeug(receiver.post(path, data=body, headers=headers))
     if inspect.iscoroutinefunction(receiver) or inspect.iscoroutinefunction(getattr(receiver, "__call__", None)):  # noqa: B004 - asked for its kind
         return lambda path, body, headers: _post_to_asgi(receiver, path, body, headers)
@@ -109,7 +108,7 @@ def _from_werkzeug(response: Any) -> Answer:
 
 
 def _environ(headers: dict[str, str]) -> dict[str, str]:
-    """Headers in WSGI's spelling."""
+    """Return headers in WSGI form."""
     return {
         f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items() if name != "content-type"
     }
@@ -153,7 +152,7 @@ def _post_to_wsgi(application: Any, path: str, body: bytes, headers: dict[str, s
     try:
         written.extend(content)
     finally:
-        # PEP 3333: whoever has the content closes it, if it can be closed.
+        # PEP 3333: the server closes the content if it has `close`.
         getattr(content, "close", list)()
     status, fields = started[-1]
     return _answer(int(status.split()[0]), fields, b"".join(written))
@@ -202,14 +201,14 @@ def _post_to_asgi(application: Any, path: str, body: bytes, headers: dict[str, s
 
 
 def _run_apart(run: Callable[[], Any]) -> None:
-    """Run a coroutine in a loop of its own, in a thread of its own: the test may run in a loop itself."""
+    """Run a coroutine in a new loop in a new thread, because the test may run in a loop itself."""
     raised: list[BaseException] = []
 
     def work() -> None:
         try:
             asyncio.run(run())
         except BaseException as error:
-            # The test's thread raises it.
+            # The test's thread raises the error.
             raised.append(error)
 
     thread = threading.Thread(target=work)

@@ -1,4 +1,4 @@
-"""The headers with which Uplift sends a body."""
+"""Headers of Uplift's requests."""
 
 import json
 import time
@@ -17,11 +17,11 @@ def sign(
     message_id: str | None = None,
     timestamp: int | None = None,
 ) -> dict[str, str]:
-    """The headers with which Uplift would send a body.
+    """Return the headers with which Uplift would send a body.
 
-    `message_id` is by default the body's own `id`, or a new UUID where it has none; `timestamp`, in Unix seconds, is
-    now. With several secrets, newest first, the request looks as it does during a rotation: `webhook-signature` has one
-    token for each, `x-uplift-signature-256`, which can hold one only, is made with the oldest.
+    The default `message_id` is the body's `id`, or a new UUID without one. The default `timestamp` (Unix seconds) is
+    now. With several secrets, newest first, the headers are those of a rotation: `webhook-signature` has one token for
+    each, and `x-uplift-signature-256`, which can hold only one, uses the oldest.
 
     Raises:
         WebhookVerificationError: `secret_invalid`.
@@ -42,12 +42,12 @@ def sign(
 
 
 def _id_in(body: bytes) -> str:
-    """The envelope's id, or a new one where it has none that fits into a header."""
+    """Return the envelope's ID, or a new one if it has none that is valid in a header."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
     found = value.get("id") if isinstance(value, dict) else None
-    # A header holds printable ASCII.
+    # Headers are printable ASCII.
     fit = isinstance(found, str) and found.isascii() and found.isprintable()
     return str(found) if fit else str(uuid.uuid4())

@@ -1,1 +1,1 @@
-"""What the commands `uplift` and `uplift-server` share: help, options, errors, output, and calls of the API."""
+"""Shared parts of the commands `uplift` and `uplift-server`: help, options, errors, output, and API calls."""

@@ -1,4 +1,4 @@
-"""Objects by a whole id, a unique beginning of one, or a name."""
+"""Find objects by an ID, a unique prefix of one, or a name."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.tables import BETWEEN
 
 SEARCHED_MAX: Final = 5000
-"""How many of the newest items are searched."""
+"""Limit of the newest items that are searched."""
 _SHOWN_MAX: Final = 5
 _SIMILARITY_LEAST: Final = 0.5
 
@@ -33,7 +33,7 @@ def find(
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
     except CallRejected as error:
-        # It is not a whole id, or its account is not known yet.
+        # It is not a complete ID, or its account is not known yet.
         if error.status not in (404, 405, 422):
             raise
     else:

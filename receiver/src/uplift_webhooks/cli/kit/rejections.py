@@ -1,4 +1,4 @@
-"""Rejected calls in the words of a command: its own arguments and options, and their units."""
+"""Errors of rejected calls, with the command's own arguments and options, and their units."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?![\w.]*\w)")
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """An option whose unit is not that of the API's field. `write` converts a number of the API."""
+    """An option whose unit differs from the API field's. `write` converts a number of the API."""
 
     name: str
     write: Callable[[int], str]

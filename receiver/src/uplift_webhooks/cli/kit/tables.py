@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 BEGINNING: Final = 12
-"""Characters of an id that are shown at least, without its prefix. They encode its millisecond."""
+"""Minimum number of shown characters of an ID, without its prefix. They encode its millisecond."""
 BETWEEN: Final = ".."
 """Separates the beginning and the end of an id that both are needed to identify."""
 DROPPED_EARLY: Final = 4

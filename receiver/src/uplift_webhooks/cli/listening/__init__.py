@@ -1,1 +1,1 @@
-"""What `uplift listen` does: a stream of events from the server, handed over to a local server one at a time."""
+"""Parts of `uplift listen`: a stream of events from the server, forwarded to a local server one at a time."""

@@ -1,55 +1,55 @@
-"""What goes over the stream of a listen session: events one way, answers the other."""
+"""Frames of a listen session's stream: events from the server, responses to it."""
 
 import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 ANSWER_BODY_BYTES_MAX: Final = 1024
-"""So much of what the local server answered is told."""
+"""The part of a local server's response body that is reported."""
 
 
 class NotAFrame(ValueError):
-    """What came is nothing the server sends; the text says why."""
+    """An invalid frame. The text says why."""
 
 
 @dataclass(frozen=True)
 class EventFrame:
-    """An event as it came."""
+    """A received event."""
 
     place: str
-    """Where it stands in the stream; opaque."""
+    """Its opaque position in the stream."""
     event: str
-    """Its id, the same for everybody who gets it."""
+    """Its ID, the same for all receivers."""
     type: str
     created_at: str
     delivery: str
-    """The same however often this session gets the event."""
+    """The same for all repeats in this session."""
     test: bool
-    """Whether somebody asked for it, for this session alone; such an event has no place to go on from."""
+    """Whether it is a test for this session only. Tests have no position to continue from."""
     body: bytes
     """The envelope, byte for byte."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of handing an event over."""
+    """The local server's response to an event."""
 
     status_code: int | None
-    """None where no answer came."""
+    """None without a response."""
     duration_ms: int
     error: str | None = None
-    """Why none came, in words."""
+    """Why there is no response."""
     body: str = ""
-    """The beginning of it."""
+    """The start of the body."""
 
     @property
     def delivered(self) -> bool:
-        """Whether a server of Uplift's would take this for success."""
+        """Whether Uplift would count it as success."""
         return self.status_code is not None and 200 <= self.status_code <= 299
 
 
 def read_event(frame: bytes) -> EventFrame:
-    """An event's frame: a line of JSON, and the envelope. Raises NotAFrame."""
+    """Parse an event's frame: a line of JSON, and the envelope. Raises NotAFrame."""
     line, separator, body = frame.partition(b"\n")
     header = _object(line)
     texts = [header.get(name) for name in ("place", "event", "type", "created_at", "delivery")]
@@ -57,18 +57,18 @@ def read_event(frame: bytes) -> EventFrame:
         raise NotAFrame("a binary frame that is no event")
     place, event, type_name, created_at, delivery = map(str, texts)
     if not all(each.isascii() and each.isprintable() for each in (event, type_name, delivery)):
-        # They become headers of a request.
+        # They become request headers.
         raise NotAFrame("an event whose id or type cannot be a header")
     return EventFrame(place, event, type_name, created_at, delivery, header.get("test") is True, body)
 
 
 def is_ready(frame: str | bytes) -> bool:
-    """Whether a frame says that the stream has begun. Raises NotAFrame."""
+    """Whether a frame marks the start of the stream. Raises NotAFrame."""
     return isinstance(frame, str) and _object(frame).get("kind") == "ready"
 
 
 def answer_frame(place: str, answer: Answer, *, redelivered: bool) -> str:
-    """What the server is told of an event."""
+    """Return the frame with the response to an event."""
     return json.dumps(
         {
             "kind": "answer",

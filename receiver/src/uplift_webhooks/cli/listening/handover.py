@@ -1,4 +1,4 @@
-"""From an event of the stream to a request as Uplift sends it, handed over until there is an answer."""
+"""Requests for the events of the stream, as Uplift sends them, repeated until there is a response."""
 
 import asyncio
 import time
@@ -11,47 +11,47 @@ from uplift_webhooks.cli.listening.local_server import CutOff, LocalServer, Noth
 from uplift_webhooks.testing import sign
 
 CUT_OFF_TIMES_MAX: Final = 3
-"""So often an event is handed over to a server that ends the connection without an answer."""
+"""Maximum requests for one event if the server closes the connection without a response."""
 _FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 1.0
 
 
 class LocalWatcher(Protocol):
-    """Who is told how the local server fares."""
+    """Receives the state of the local server."""
 
     def local_away(self, reason: str) -> None:
-        """It cannot be connected to, which is tried again from now on; told once until it can."""
+        """It is unreachable, and attempts continue. Called once until it is reachable again."""
 
     def local_back(self) -> None:
-        """It can be connected to again."""
+        """It is reachable again."""
 
 
 @dataclass(eq=False)
 class Handing:
-    """An event on its way."""
+    """An event in flight."""
 
     event: EventFrame
     times: int = 0
-    """How often it began to be handed over. Counted before it is sent: what is cut off or cancelled may have come."""
+    """Number of started requests. Counted before sending, because an interrupted request may have arrived."""
 
 
 class Taker(Protocol):
-    """What events are handed to."""
+    """The destination of events."""
 
     async def take(self, handing: Handing) -> Answer:
-        """Hand an event over, and count how often that was begun."""
+        """Deliver an event, and count the started requests."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close connections."""
 
 
 class Handover:
-    """Hands events over to a local server, signed at that moment with the session's secret."""
+    """Sends events to a local server, signed with the session's secret."""
 
     def __init__(
         self, server: LocalServer, secret: str, watcher: LocalWatcher, *, docs_url: str, patience_seconds: float
     ) -> None:
-        """`patience_seconds`: how long an event waits for a server that cannot be connected to, as one that reloads."""
+        """`patience_seconds`: how long an event waits for an unreachable server, such as one that reloads."""
         self._server = server
         self._secret = secret
         self._watcher = watcher
@@ -60,12 +60,12 @@ class Handover:
         self._away = False
 
     async def probe(self) -> None:
-        """Tell the watcher if nothing listens, before there is any event."""
+        """Notify the watcher if nothing listens, before the first event."""
         if not await self._server.listens():
             self._note_away("connection refused")
 
     async def take(self, handing: Handing) -> Answer:
-        """Hand an event over, as often as that takes; what cannot be done in time is an Answer that says so."""
+        """Deliver an event, with retries. Returns an Answer with an error after a timeout."""
         began = time.monotonic()
         wait = _FIRST_WAIT_SECONDS
         cut_off = 0
@@ -91,7 +91,7 @@ class Handover:
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._server.close()
 
     def _headers(self, handing: Handing) -> dict[str, str]:
@@ -122,15 +122,15 @@ class Handover:
 
 
 ONLY_PRINTED: Final = "it was only printed"
-"""What the server is told of an event that was handed over to nobody."""
+"""The reported error of an event without a local server."""
 
 
 class Printed:
-    """In place of a local server: events are only shown."""
+    """Replaces a local server: events are only shown."""
 
     async def take(self, _handing: Handing) -> Answer:
-        """Nothing is handed over, so nothing is handed over again."""
+        """Return an Answer without a request."""
         return Answer(None, 0, error=ONLY_PRINTED)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""

@@ -1,7 +1,7 @@
-"""The listener: stays connected, hands events over one at a time in their order, and loses and doubles none.
+"""The listener: stays connected and delivers events one at a time, in order, each once.
 
-Events it has got are kept while a connection is opened anew, and those the server then sends once more are recognised
-by their places. It goes on behind the last event that was answered with all before it.
+Received events are kept while the connection is replaced. Repeats are recognized by their positions. A new connection
+continues after the last event that was answered together with all before it.
 """
 
 import asyncio
@@ -34,34 +34,34 @@ from uplift_webhooks.cli.listening.stream import (
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
-"""The server sends at most 64 ahead; one that sends more than this is not ours."""
+"""The server sends at most 64 events ahead. More come from another kind of server."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How a lost connection is replaced."""
+    """Reconnection intervals."""
 
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """A connection that lasted so long makes the next wait the first one again."""
+    """After a connection of this duration, the wait starts again with the first interval."""
     ping_seconds: float = 20.0
-    """A dead connection is noticed within twice as long."""
+    """A dead connection is detected within twice this time."""
     give_up_seconds: float | None = None
-    """Without a connection for so long, it ends."""
+    """The listener ends after this time without a connection."""
     clock_look_seconds: float = 1.0
     clock_jump_seconds: float = 5.0
-    """A clock that is so far ahead of where it should be: this machine was asleep."""
+    """A clock jump of this size means that the machine was asleep."""
     wall_seconds: Callable[[], float] = time.time
 
 
 class Expired(Exception):
-    """The session was removed while there was no connection; another one can go on."""
+    """The session was deleted during a disconnection. A new session can continue."""
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind`: the id of the last event that was handed over with all before it.
+        """`behind`: the ID of the last event that was delivered together with all before it.
 
-        `begun`: how often later ones began to be handed over, by their ids: they come once more.
+        `begun`: the number of started requests for later events, by ID, because they come again.
         """
         super().__init__("the session has expired")
         self.behind = behind
@@ -69,37 +69,37 @@ class Expired(Exception):
 
 
 class Watcher(Protocol):
-    """Who is told what happens."""
+    """Receives progress."""
 
     def ready(self) -> None:
-        """The server has said that the stream has begun."""
+        """The stream has started."""
 
     def reconnecting(self, why: str, wait_seconds: float) -> None:
-        """There is no connection."""
+        """The connection was lost."""
 
     def reconnected(self) -> None:
-        """There is one again."""
+        """The connection is back."""
 
     def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
-        """An event was handed over, or shown; `again`: not for the first time."""
+        """An event was delivered or shown; `again`: repeatedly."""
 
 
 @dataclass(eq=False)
 class _Waiting(Handing):
-    """An event that came and whose answer the server may not have yet."""
+    """An event whose response the server may not have yet."""
 
     connection: int = field(kw_only=True)
-    """Over which it came last."""
+    """The connection of its last arrival."""
     duplicated: bool = False
     failed: bool = False
-    """What was done to it on purpose: each once at most, so that it ends."""
+    """Deliberate failures, each at most once."""
     answer: Answer | None = None
     over: bool = False
-    """Whether the server has its answer, or does not wait for one."""
+    """Whether the server has the response or does not wait for one."""
 
 
 class Listener:
-    """One session's listener. `run` ends only by Ended or Expired, or by being cancelled."""
+    """The listener of one session. `run` ends only by Ended or Expired, or by cancellation."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Listener:
         mischief: Mischief = mischief_of.NONE,
         begun: Mapping[str, int] | None = None,
     ) -> None:
-        """`begun`: what a session that this one replaces began to hand over, as its Expired says."""
+        """`begun`: the started requests of the replaced session, from its Expired."""
         self._address = address
         self._taker = taker
         self._watcher = watcher
@@ -120,12 +120,12 @@ class Listener:
         self._begun = dict(begun or {})
         self._place: str | None = None
         self._behind: str | None = None
-        """The event at that place."""
+        """The event at that position."""
         self._waiting: dict[str, _Waiting] = {}
-        """By place, in the order of the stream."""
+        """By position, in the order of the stream."""
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
-        """What is said to have failed, and when it comes again."""
+        """Deliberately failed events, with the time of their repeat."""
         self._came = asyncio.Event()
         self._answered: deque[_Waiting] = deque()
         self._to_answer = asyncio.Event()
@@ -141,12 +141,12 @@ class Listener:
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         except Ended as ended:
-            # Told only now that nothing is handed over any more.
+            # Report it only after the last delivery has ended.
             if ended.code is ExitCode.NOT_FOUND and not ended.unknown and self._connections:
                 raise self._expired() from ended
             raise
         finally:
-            # It may have been opened at the moment of a cancellation.
+            # It may have opened during a cancellation.
             if self._newest is not None:
                 abort(self._newest)
             self._taker.close()
@@ -185,7 +185,7 @@ class Listener:
             wait = min(wait * 2, timing.longest_wait_seconds)
 
     async def _connection(self, within_seconds: float) -> None:
-        """One connection, from opening it to its end. Raises Lost and Ended."""
+        """Serve one connection from start to end. Raises Lost and Ended."""
         try:
             socket = await within(within_seconds, self._opened())
         except asyncio.TimeoutError as error:
@@ -204,13 +204,13 @@ class Listener:
         except NotAFrame as error:
             raise Lost(f"the server sent {error}") from error
         finally:
-            # What was answered last is still to reach the server.
+            # Send the last responses.
             with suppress(asyncio.TimeoutError, ConnectionClosed):
                 await within(CLOSE_SECONDS, socket.close())
             abort(socket)
 
     async def _opened(self) -> ClientConnection:
-        """A connection over which the server has said that it is ready."""
+        """Return a connection whose server is ready."""
         socket = await open_stream(self._address, self._place, ping_seconds=self._timing.ping_seconds)
         self._newest = socket
         try:
@@ -228,7 +228,7 @@ class Listener:
     async def _read(self, socket: ClientConnection) -> None:
         while True:
             frame = await socket.recv()
-            # Further kinds of text may come with later servers.
+            # Later servers may send other kinds of text.
             if isinstance(frame, bytes):
                 self._take_in(read_event(frame))
 
@@ -239,8 +239,8 @@ class Listener:
             self._came.set()
             return
         known = self._waiting.get(event.place)
-        # The stream has its order: what stands before this and did not come over this connection does not come again,
-        # since it has expired meanwhile, or was answered in time.
+        # The stream is ordered. Earlier events that did not come over this connection have expired or were answered in
+        # time, so they do not come again.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break
@@ -262,7 +262,7 @@ class Listener:
         self._to_answer.set()
 
     async def _answer(self, socket: ClientConnection) -> None:
-        """Tell the server what came of events. What cannot be told now is told when it sends the event again."""
+        """Send responses to the server. Unsent ones are sent when the event comes again."""
         while True:
             self._to_answer.clear()
             while self._answered:
@@ -276,7 +276,7 @@ class Listener:
             await self._to_answer.wait()
 
     def _advance(self) -> None:
-        """Forget events in their order, as far as all is done, and go on behind them."""
+        """Remove finished events in order, and move the position."""
         done = []
         for place, waiting in self._waiting.items():
             if not waiting.over or waiting.answer is None:
@@ -287,13 +287,13 @@ class Listener:
             self._place = place
 
     def _expired(self) -> Expired:
-        """Where another session goes on, whether or not the server knows what was handed over."""
+        """Return where a new session continues, whether or not the server has the responses."""
         behind = self._behind
         later = [*self._waiting.values()]
         while later and later[0].answer is not None:
             behind = later.pop(0).event.event
         begun = {**self._begun, **{waiting.event.event: waiting.times for waiting in later if waiting.times}}
-        # Those that never came again were let go of by the server.
+        # The server has dropped the ones that did not come again.
         return Expired(behind, dict([*begun.items()][-WAITING_EVENTS_MAX:]))
 
     async def _hand_over(self) -> None:
@@ -315,7 +315,7 @@ class Listener:
             self._watcher.delivery(waiting.event, answer, again=waiting.times > 1, comes_again=comes_again)
 
     async def _next(self) -> _Waiting:
-        """What to hand over next; waits until there is something."""
+        """Return the next event to deliver, and wait for one."""
         if self._mischief.shuffle and not self._later and len(self._todo) < 2:
             await self._something(None)
             await asyncio.sleep(mischief_of.SHUFFLED_SECONDS)
@@ -338,7 +338,7 @@ class Listener:
                 await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
-        """Replace the connection at once after this machine has slept: it is dead, and would be noticed late."""
+        """Replace the connection after the machine was asleep, because it is dead."""
         timing = self._timing
         while True:
             expected = timing.wall_seconds() + timing.clock_look_seconds
@@ -351,7 +351,7 @@ class Listener:
 
 
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, then cancel the others; raises what it raised."""
+    """Run all until one ends, then cancel the others. Raises its error."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

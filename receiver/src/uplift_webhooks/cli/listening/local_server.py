@@ -1,4 +1,4 @@
-"""A client for the developer's own server: one connection, kept, one request at a time, one deadline for all of it."""
+"""HTTP client for the developer's local server: one connection, one request at a time, one timeout."""
 
 import asyncio
 import socket
@@ -13,24 +13,24 @@ from uplift_webhooks.cli.listening.waits import within
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""A longer answer is not read to its end; the connection is closed instead."""
+"""If a response is longer, the connection is closed instead of reading the rest."""
 CONNECT_SECONDS: Final = 5.0
 
 
 class NothingListens(Exception):
-    """No connection: nothing was handed over. The text says why."""
+    """No connection, so nothing was sent. The text says why."""
 
 
 class CutOff(Exception):
-    """The connection ended before an answer: the event may have been taken, or not. The text says how."""
+    """The connection ended before a response, so the event may have arrived. The text says how."""
 
 
 class _NoHttp(Exception):
-    """What came is no HTTP; the text says what is wrong."""
+    """The response is not HTTP. The text says why."""
 
 
 class LocalServer:
-    """Hands over requests. Not for several tasks at a time."""
+    """Sends requests. Not for concurrent tasks."""
 
     def __init__(self, target: Target, *, timeout_seconds: float) -> None:
         self.target = target
@@ -39,7 +39,7 @@ class LocalServer:
         self._used = False
 
     async def listens(self) -> bool:
-        """Whether it can be connected to now."""
+        """Whether the server is reachable now."""
         try:
             await self.connect()
         except NothingListens:
@@ -47,9 +47,9 @@ class LocalServer:
         return True
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Hand a request over; an answer that is late or no HTTP is an Answer that says so.
+        """Send a request. Timeouts and invalid responses return an Answer with an error.
 
-        Raises NothingListens, and CutOff where it may be handed over once more.
+        Raises NothingListens, and CutOff if the request may be repeated.
         """
         began = time.monotonic()
         await self.connect()
@@ -59,7 +59,7 @@ class LocalServer:
             cut = self._used and isinstance(error, _NoHttp)
             self.close()
             if cut:
-                # It may be the rest of an earlier answer that was longer than it said.
+                # It may be the rest of an earlier response that was longer than its Content-Length.
                 raise CutOff(str(error)) from error
             late = f"no answer within {self._timeout_seconds:g} s"
             return Answer(None, _since(began), str(error) if isinstance(error, _NoHttp) else late)
@@ -75,7 +75,7 @@ class LocalServer:
         return Answer(answer.status_code, _since(began), body=answer.body)
 
     async def connect(self) -> None:
-        """Open a connection, unless there is one. Raises NothingListens."""
+        """Open a connection unless there is one. Raises NothingListens."""
         if self._stream is not None and not self._stream[0].at_eof() and not self._stream[1].is_closing():
             return
         self.close()
@@ -87,7 +87,7 @@ class LocalServer:
             raise NothingListens(_reason(error)) from error
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._stream is not None:
             self._stream[1].transport.abort()
             self._stream = None
@@ -100,7 +100,7 @@ class LocalServer:
         )
 
     async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
-        """The answer, and whether the connection can be used again."""
+        """Return the response, and whether the connection can be reused."""
         assert self._stream is not None, "it was connected to"
         reader, writer = self._stream
         lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
@@ -141,7 +141,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]
 
 
 async def _body(reader: asyncio.StreamReader, status: int, fields: Mapping[str, str]) -> tuple[bytes, bool]:
-    """What was read of a body, and whether the next answer begins behind it."""
+    """Return the received part of a body, and whether the next response follows it."""
     length = fields.get("content-length")
     if status in {204, 304}:
         return b"", length in {None, "0"}
@@ -191,20 +191,20 @@ def _context(target: Target) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context()
     if target.local:
-        # A development certificate is signed by nobody, and nobody is between this machine and itself.
+        # Development certificates are self-signed, and the connection stays on this machine.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, in a few words."""
+    """Return the system's error message."""
     if isinstance(error, EOFError):
         return "the connection was closed"
     if isinstance(error, socket.gaierror):
         return "no such host"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    # asyncio joins what several addresses of a name gave.
+    # asyncio combines the errors of several addresses.
     return "connection refused" if "Multiple exceptions" in text or isinstance(error, ConnectionRefusedError) else text
 
 

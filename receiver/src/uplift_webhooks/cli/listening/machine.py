@@ -1,12 +1,12 @@
-"""This machine's name, by which `uplift listen` tells its sessions from others' and `uplift trigger` finds them."""
+"""This machine's name, which identifies its sessions for `uplift listen` and `uplift trigger`."""
 
 import platform
 from typing import Final
 
 _CHARACTERS_MAX: Final = 200
-"""As many as the description of a session may have."""
+"""Limit of a session's description."""
 
 
 def machine_name() -> str:
-    """As a session's description has it; empty where the system gives none."""
+    """Return the name for a session's description; empty if the system has none."""
     return "".join(c for c in platform.node() if c.isprintable())[:_CHARACTERS_MAX]

@@ -1,37 +1,37 @@
-"""What a listener does to events on purpose, so that a receiver's idempotency can be tested."""
+"""Deliberate disturbances to test a receiver's idempotency."""
 
 import random
 from dataclasses import dataclass, field
 from typing import Final
 
 SHUFFLED_SECONDS: Final = 0.5
-"""How long an event may wait for others to change places with."""
+"""How long an event may wait to be reordered."""
 RETRY_SECONDS: Final = (0.5, 2.0)
-"""How much later an event that is said to have failed comes again: behind others, as a retry does."""
+"""When a deliberately failed event comes again: after others, like a retry."""
 
 
 @dataclass(frozen=True)
 class Mischief:
-    """By default, none."""
+    """The default is none."""
 
     duplicate: bool = False
-    """Hand every event over twice."""
+    """Deliver every event twice."""
     shuffle: bool = False
-    """Change the order of those that wait."""
+    """Change the order of waiting events."""
     fail: float = 0.0
-    """The share of events that are handed over again later, as if the first time had failed."""
+    """The share of events that fail the first time and come again."""
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:
-        """Whether this event is to be taken for failed."""
+        """Whether this event fails."""
         return self.chance.random() < self.fail
 
     def retry_seconds(self) -> float:
-        """How much later it comes again."""
+        """The wait before it comes again."""
         return self.chance.uniform(*RETRY_SECONDS)
 
     def chosen(self, count: int) -> int:
-        """Which of so many waiting events comes next."""
+        """The index of the next of these waiting events."""
         return self.chance.randrange(count) if self.shuffle else 0
 
 

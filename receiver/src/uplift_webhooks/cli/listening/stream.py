@@ -1,4 +1,4 @@
-"""One connection of a listen session: opened, read, and what its end means."""
+"""One connection of a listen session: opening, reading, and the reason of its end."""
 
 import json
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ _ENDS: Final = {
         ExitCode.FAILED,
     ),
 }
-"""By the close codes after which there is no other connection: cause, remedy and exit code."""
+"""Close codes after which the listener does not reconnect: cause, remedy and exit code."""
 _PASSING: Final = frozenset({408, 425, 429})
-"""Refusals that another try may not meet, beside all of 500 and above."""
+"""Temporary status codes, besides all from 500 on."""
 
 
 _REDIRECTS: Final = range(300, 400)
@@ -37,18 +37,18 @@ _HOST_CHARACTERS_MAX: Final = 200
 
 
 class _Connect(connect):
-    """A connection to the address that was given: whoever redirects shall not choose whom events are taken from."""
+    """A connection without redirects, which could choose the source of events."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
 
 
 class Lost(Exception):
-    """There is no connection; another may be opened. The text says why."""
+    """The connection is lost and can be replaced. The text says why."""
 
 
 class Ended(Exception):
-    """There will be no connection any more."""
+    """The session has ended."""
 
     def __init__(self, cause: str, remedy: str, code: ExitCode, *, unknown: bool = False) -> None:
         """`unknown`: the server may have ended the session, or revoked its key."""
@@ -61,14 +61,14 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class Address:
-    """Where a session is streamed, and as whom."""
+    """URL and key of a session's stream."""
 
     api_url: str
     session: str
     headers: Mapping[str, str]
 
     def url(self, after: str | None) -> str:
-        """The websocket's URL, to go on behind a place."""
+        """The websocket's URL, to continue after a position."""
         parts = urlsplit(self.api_url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         path = f"{parts.path.rstrip('/')}/v1/listen-sessions/{quote(self.session, safe='')}/stream"
@@ -76,11 +76,12 @@ class Address:
 
 
 async def open_stream(address: Address, after: str | None, *, ping_seconds: float) -> ClientConnection:
-    """Connect, through a tunnel of the proxy that the environment names. Raises Lost and Ended.
+    """Connect, through the proxy of the environment. Raises Lost and Ended.
 
-    A ping is sent so often, and as long is waited for its answer: a dead connection is noticed within twice that.
+    `ping_seconds` is the interval of pings and the timeout of their responses: a dead connection is detected within
+    twice that.
     """
-    # That of the API's other calls: what is right for them is right here.
+    # The TLS settings of the other API calls.
     proxy = proxy_to(urlsplit(address.api_url))
     try:
         return await _Connect(
@@ -93,8 +94,8 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
             ping_timeout=ping_seconds,
             close_timeout=CLOSE_SECONDS,
             max_size=FRAME_BYTES_MAX,
-            # Reading must go on however slow the local server is, for the answers to pings: the server sends only so
-            # far ahead.
+            # Reading must continue while the local server is slow, to answer pings. The server sends only a limited
+            # number of events ahead.
             max_queue=None,
         )
     except InvalidStatus as error:
@@ -114,12 +115,12 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
 
 
 def abort(connection: ClientConnection) -> None:
-    """Close a connection at once, without the closing handshake."""
+    """Close a connection without the closing handshake."""
     connection.transport.abort()
 
 
 def end_of(error: ConnectionClosed) -> Lost | Ended:
-    """What the end of a connection means."""
+    """Return the meaning of a connection's end."""
     if error.rcvd is None:
         heard = error.sent is None or "keepalive" not in error.sent.reason
         return Lost("the connection was cut" if heard else "nothing is heard of the server")
@@ -133,7 +134,7 @@ def end_of(error: ConnectionClosed) -> Lost | Ended:
 
 
 def reason(error: BaseException) -> str:
-    """Why there is no connection, in a few words."""
+    """Return why there is no connection, in a few words."""
     if isinstance(error, ConnectionRefusedError) or "Multiple exceptions" in str(error):
         return "no server answers there (connection refused)"
     if isinstance(error, EOFError):
@@ -159,7 +160,7 @@ def _redirected(status: int, location: str) -> Ended:
 
 
 def _origin(location: str) -> str:
-    """Where an address is, without its path and query, which may hold secrets; empty where that cannot be told."""
+    """Return a URL without its path and query, which may contain secrets; empty if it is invalid."""
     try:
         parts = urlsplit(location)
     except ValueError:

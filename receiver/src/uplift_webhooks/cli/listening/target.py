@@ -1,4 +1,4 @@
-"""Where events are handed over: `--forward-to`, as written, read strictly once."""
+"""Parser of `--forward-to`, the local server's address."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -8,17 +8,17 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class Target:
-    """The address of a local server, and the path that takes webhooks."""
+    """A local server's address, and the webhook path."""
 
     scheme: str
     host: str
     port: int
     path: str
-    """With the query, where there is one."""
+    """Including the query, if any."""
 
     @property
     def authority(self) -> str:
-        """The host and port as a `host` header has them."""
+        """The host and port, as in a Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -29,12 +29,12 @@ class Target:
 
     @property
     def url(self) -> str:
-        """All of it."""
+        """The whole URL."""
         return self.origin + self.path
 
     @property
     def local(self) -> bool:
-        """Whether it is this machine beyond doubt."""
+        """Whether it is certainly this machine."""
         return self.host in LOCAL_HOSTS
 
 
@@ -42,7 +42,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def read_target(text: str) -> Target:
-    """From `5000`, `:5000/path`, `/path`, `host:port/path` or a URL. Raises ValueError, which says what is wrong."""
+    """Parse `5000`, `:5000/path`, `/path`, `host:port/path` or a URL. Raises ValueError with a message for users."""
     written = text.strip()
     if written.isdecimal() or written.partition("/")[0].isdecimal():
         written = f"localhost:{written}"
@@ -64,7 +64,7 @@ def read_target(text: str) -> Target:
     if "@" in parts.netloc:
         raise ValueError("it contains a user name or password")
     try:
-        # As whoever connects to it will do.
+        # As the connection will do.
         parts.hostname.encode("idna")
     except UnicodeError:
         raise ValueError("a part of its host, between two dots, is empty or longer than 63 characters") from None

@@ -1,4 +1,4 @@
-"""Waiting for something, and no longer than it may take."""
+"""Wait with a timeout."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,16 +8,16 @@ R = TypeVar("R")
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
-    """What the work gives; None waits for ever. Raises asyncio.TimeoutError where it takes longer, and what it raises.
+    """Return the result of an awaitable; None waits forever. Raises asyncio.TimeoutError and its errors.
 
-    Before Python 3.12, asyncio.wait_for loses a cancellation that comes together with the result: Ctrl-C at that
+    Before Python 3.12, asyncio.wait_for loses a cancellation that arrives together with the result, so Ctrl-C at that
     moment would not end the command.
     """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
-            # Where this process was stopped meanwhile, nobody has looked yet at what came.
+            # If the process was suspended, the result may have arrived but is not processed yet.
             await asyncio.wait([task], timeout=0)
     finally:
         if not task.done():
