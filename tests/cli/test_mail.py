@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.mail.postbox import Postbox
+from tests.mail.smtp_server import Postbox
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app

@@ -1,4 +1,4 @@
-"""Properties of the core are checked without a deadline: a busy machine is no counterexample."""
+"""Property tests of `core` run without deadlines, because a busy machine is not a counterexample."""
 
 from hypothesis import settings
 

@@ -1,4 +1,4 @@
-"""Lanes as their tests make, fill and empty them."""
+"""Helpers to create, fill and empty lanes."""
 
 from uplift_server.core.scheduling.circuit_breaker import Breaker
 from uplift_server.core.scheduling.lane import AttemptKind, Lane

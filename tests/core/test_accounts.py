@@ -1,4 +1,4 @@
-"""Names and mail addresses."""
+"""Account names and email addresses."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which addresses may be connected to, and in which notations hosts mean addresses."""
+"""Allowed addresses, and the notations of addresses in hosts."""
 
 import ipaddress
 

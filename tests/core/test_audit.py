@@ -1,4 +1,4 @@
-"""Actions are named as people search for them."""
+"""Names of actions, and differences of changes."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Places in lists as opaque text."""
+"""Cursors of lists."""
 
 import re
 from base64 import urlsafe_b64decode

@@ -1,4 +1,4 @@
-"""The body of a request, byte by byte."""
+"""The envelope of an event, byte by byte."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Names of event types and patterns over them."""
+"""Names of event types and patterns."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""An exchange is a value with nothing assumed."""
+"""Defaults of an exchange."""
 
 import pytest
 

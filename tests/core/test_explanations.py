@@ -1,4 +1,4 @@
-"""Every way an event reaches an endpoint or does not has its reason, and words that are true."""
+"""Reasons and texts for all ways in which an event reaches or does not reach an endpoint."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What one check of a server found."""
+"""The finding of a check."""
 
 from uplift_server.core.operations.findings import Finding
 

@@ -1,4 +1,4 @@
-"""What proxies say of where a request comes from is believed as far as they are trusted."""
+"""Client addresses behind trusted proxies."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Headers that an endpoint's owner adds."""
+"""Custom headers of endpoints."""
 
 import pytest
 from hypothesis import given

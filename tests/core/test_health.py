@@ -1,4 +1,4 @@
-"""What attempts tell of an endpoint's health."""
+"""Health of an endpoint from its attempts."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which idempotency keys there can be."""
+"""Valid idempotency keys."""
 
 import pytest
 

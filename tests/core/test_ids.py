@@ -1,4 +1,4 @@
-"""Identifiers sort by time, and their texts lead back to their bytes."""
+"""IDs sort by time, and their texts convert back to their bytes."""
 
 import uuid
 from itertools import pairwise

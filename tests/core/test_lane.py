@@ -1,4 +1,4 @@
-"""One lane: whose turn it is among its kinds, and how much it holds."""
+"""One lane: the order of its kinds, and its capacity."""
 
 from collections import Counter
 

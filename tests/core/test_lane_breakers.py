@@ -1,4 +1,4 @@
-"""Lanes whose breaker is open: one probe when it is time, and what waits for it."""
+"""Lanes with an open circuit breaker."""
 
 from uplift_server.core.scheduling.circuit_breaker import Breaker
 from uplift_server.core.scheduling.lanes import Lanes

@@ -1,4 +1,4 @@
-"""Receivers that have not proved themselves, or no longer do: how far the window of a lane opens, and who parks."""
+"""Unproven lanes, and the window of a lane."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Who goes next: turns, caps, and what is taken out."""
+"""Fair order, limits and removal of deliveries."""
 
 from collections import Counter
 

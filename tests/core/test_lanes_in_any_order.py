@@ -1,4 +1,4 @@
-"""Who goes next, in any order of everything that can happen to lanes."""
+"""Fair order and limits after any sequence of operations."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable

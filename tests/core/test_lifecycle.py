@@ -1,4 +1,4 @@
-"""The table of transitions, and the rules against it."""
+"""The table of transitions, and the rules that follow it."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Dividing file descriptors."""
+"""Division of file descriptors."""
 
 from hypothesis import given
 from hypothesis import strategies as st

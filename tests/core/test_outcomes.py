@@ -1,4 +1,4 @@
-"""From an exchange to an outcome, and from an outcome to words."""
+"""Outcomes of exchanges, and their explanations."""
 
 import re
 

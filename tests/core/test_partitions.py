@@ -1,4 +1,4 @@
-"""How long partitions last."""
+"""Duration of partitions."""
 
 import pytest
 

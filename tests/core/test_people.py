@@ -1,4 +1,4 @@
-"""What people bring along, and how long what lets them in does so."""
+"""Emails, passwords and sessions of people."""
 
 from uplift_server.core.people.people import (
     CONFIRMED_FOR_MS,

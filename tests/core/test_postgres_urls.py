@@ -1,4 +1,4 @@
-"""PostgreSQL URLs are split the same on every Python, with any number of hosts."""
+"""PostgreSQL URLs with any number of hosts, on every Python version."""
 
 import pytest
 

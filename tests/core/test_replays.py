@@ -1,4 +1,4 @@
-"""The states, the choice and the pace of replays."""
+"""States, selection and rate of replays."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Retention does not trust a clock that moved on too far."""
+"""Detection of clock jumps."""
 
 import pytest
 

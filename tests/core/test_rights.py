@@ -1,4 +1,4 @@
-"""The whole table of what each role may do, and who may make whom what."""
+"""Scopes and rights of roles, and the roles that members can grant."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Made-up data for demonstrations and tests."""
+"""Sample data."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a schema may cost."""
+"""Limits of schemas."""
 
 import json
 from typing import Any

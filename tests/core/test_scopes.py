@@ -1,4 +1,4 @@
-"""What keys may do."""
+"""Scopes of keys."""
 
 from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope, check_scopes
 

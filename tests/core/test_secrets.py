@@ -1,4 +1,4 @@
-"""Secrets over time: over any sequence of rotations, expiries and waits, and case by case."""
+"""Secrets after any sequence of rotations, expiries and waits, and in single cases."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Addresses that are published become current by themselves."""
+"""Upcoming addresses become current at their time."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which event types an endpoint wants."""
+"""Subscriptions of endpoints."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What others wrote, as it is shown."""
+"""Display of text from outside."""
 
 from hypothesis import given
 from hypothesis import strategies as st

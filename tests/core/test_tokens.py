@@ -1,4 +1,4 @@
-"""Tokens say what they are for, and nobody without the key makes one."""
+"""Tokens are valid for one purpose, and only with the key."""
 
 import pytest
 from hypothesis import given

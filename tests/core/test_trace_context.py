@@ -1,4 +1,4 @@
-"""The W3C header by which traces are handed on, and the spans of events."""
+"""The `traceparent` header, and the spans of events."""
 
 import pytest
 

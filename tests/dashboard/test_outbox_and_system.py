@@ -9,7 +9,7 @@ from tests.dashboard.judging import judge
 from tests.dashboard.operators import come_in
 from tests.dashboard.visitors import member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server, serving
-from tests.mail.facts import example
+from tests.mail.examples import example
 
 from uplift_server import __version__
 from uplift_server.core.ids import uuid7

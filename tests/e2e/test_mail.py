@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests.engines import Place, PostgresPlace
-from tests.mail.facts import example
-from tests.mail.postbox import Postbox
+from tests.mail.examples import example
+from tests.mail.smtp_server import Postbox
 
 from uplift_server.core.ids import uuid7
 from uplift_server.core.people.notifications import NotificationKind

@@ -1,4 +1,4 @@
-"""What the mail's tests share: a mail server, and certificates that nobody but them trusts."""
+"""A mail server, and certificates for it."""
 
 import asyncio
 import ssl
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
-from tests.mail.postbox import Postbox
+from tests.mail.smtp_server import Postbox
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -1,7 +1,7 @@
-"""The words of each notice: which endpoint, since when, why, what will happen when, what to do, and where."""
+"""The words of each notification: endpoint, time, cause, consequence, steps and link."""
 
 import pytest
-from tests.mail.facts import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example
+from tests.mail.examples import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example
 
 from uplift_server.core.people.notifications import FACTS, NotificationKind
 from uplift_server.core.security.tokens import Purpose, is_valid_reset_token, parse_reset_token, token

@@ -1,4 +1,4 @@
-"""The form of a message: headers that nobody can add to, both bodies, and the same bytes each time."""
+"""The form of a message: safe headers, both bodies, and the same bytes each time."""
 
 import email
 import email.policy
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.mail.facts import AT, LINK_KEY, PUBLIC_URL, example
+from tests.mail.examples import AT, LINK_KEY, PUBLIC_URL, example
 
 from uplift_server.core.people.mail_settings import Mailbox
 from uplift_server.core.people.notifications import NotificationKind

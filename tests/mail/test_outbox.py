@@ -1,4 +1,4 @@
-"""The outbox: what is owed is sent once, tried again in time, and given up with a reason; nothing else feels it."""
+"""The outbox: emails are sent once, retried in time, and given up with a reason, without effects on deliveries."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 from tests.delivery.world import START, VirtualClock
 from tests.engines import Place
-from tests.mail.facts import LINK_KEY, PUBLIC_URL, example
-from tests.mail.postbox import Postbox, silence
+from tests.mail.examples import LINK_KEY, PUBLIC_URL, example
+from tests.mail.smtp_server import Postbox, silence
 
 from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
 from uplift_server.core.people.notifications import NotificationKind

@@ -1,4 +1,4 @@
-"""The way to the mail server: what is encrypted, who is believed, who gets the password, how long it may all take."""
+"""The SMTP client: encryption, certificates, passwords and timeouts."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from tests.mail.conftest import Authority
-from tests.mail.postbox import PASSWORD, USER, Postbox, silence
+from tests.mail.smtp_server import PASSWORD, USER, Postbox, silence
 
 from uplift_server.core.people.mail_settings import parse_mail_server
 from uplift_server.mail.failures import MailNotSent

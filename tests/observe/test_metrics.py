@@ -1,4 +1,4 @@
-"""Metrics: what the table promises of names and labels, and that the exposition says what was counted."""
+"""Names and labels of metrics, and their exposition."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How far apart commits begin."""
+"""The interval between commits."""
 
 import pytest
 

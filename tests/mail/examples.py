@@ -1,4 +1,4 @@
-"""One notice of each kind, as the server would owe it."""
+"""One example of each kind of notification."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When an endpoint is only probed, and how rarely."""
+"""When a circuit breaker opens, probes and closes."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Shares of streams."""
+"""Limits of streams."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Instants are written in one form, and read with whatever offset people write."""
+"""Timestamps have one written form; all offsets can be read."""
 
 import pytest
 from hypothesis import given

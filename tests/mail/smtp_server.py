@@ -1,4 +1,4 @@
-"""A real mail server that keeps what it accepts, and refuses or hangs as it is told."""
+"""A real SMTP server that stores accepted messages, and rejects or hangs on demand."""
 
 import asyncio
 import contextlib

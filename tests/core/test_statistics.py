@@ -1,4 +1,4 @@
-"""Periods and their buckets, what a row of numbers says, and percentiles of durations."""
+"""Periods and their buckets, sums, and percentiles of durations."""
 
 from bisect import bisect_right
 from itertools import pairwise

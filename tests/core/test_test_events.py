@@ -1,4 +1,4 @@
-"""Of which type a test is, and with what data."""
+"""Event type and data of tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a pending delivery waits for is told as it is."""
+"""Why a pending delivery waits."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every kind of notice says which facts it carries, and mails are tried for three days."""
+"""Values of notifications, and the retries of emails."""
 
 from hypothesis import given
 from hypothesis import strategies as st

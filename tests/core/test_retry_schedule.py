@@ -1,4 +1,4 @@
-"""When the next attempt is due."""
+"""Retry schedule and `Retry-After`."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime

@@ -1,4 +1,4 @@
-"""How far apart the attempts of a rate-limited endpoint begin."""
+"""The interval between attempts of a rate-limited endpoint."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The operator's mail server and sender, as an operator may write them."""
+"""Mail server and sender as operators write them."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A limit of attempts per second spaces starts, and no second sees more."""
+"""Lanes with a rate limit."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Failures are counted for a time, each for itself, and in bounded memory."""
+"""Counts of failures by key, in bounded time and memory."""
 
 from uplift_server.core.security.failed_attempts import Failures
 

@@ -1,4 +1,4 @@
-"""The head of a request, to the byte (contract, section 1)."""
+"""Request headers, byte by byte (contract, section 1)."""
 
 from collections.abc import Mapping
 from email.parser import BytesParser

@@ -1,4 +1,4 @@
-"""Members know their number and their name."""
+"""Numbers and names of codes."""
 
 from uplift_server.core.named_codes import NamedCode
 
