@@ -1,1 +1,1 @@
-"""The figures of Uplift Webhooks, one command each: `bench/run --list`."""
+"""Benchmarks of Uplift Webhooks, one command each: `bench/run --list`."""

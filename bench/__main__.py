@@ -15,7 +15,7 @@ from bench.report import show
 from bench.rows import ROWS
 from bench.server import ServerFailed
 
-# Not /tmp, which is memory on many systems.
+# Not /tmp, which is in memory on many systems.
 _DIRECTORY: Final = Path("/var/tmp")
 
 
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run what was asked for; 0 if every row ran."""
+    """Run the chosen rows. Return 0 if every row ran."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list:

@@ -1,4 +1,4 @@
-"""Drawings of what was measured: `bench/draw` reads the JSON lines of the rows and writes SVG files."""
+"""Charts of measurements: `bench/draw` reads the JSON lines of the rows and writes SVG files."""
 
 import argparse
 import json
@@ -13,12 +13,12 @@ from bench.svg import COLOURS, Drawing
 RESULTS: Final = ROOT / "docs" / "benchmarks.jsonl"
 _WIDTH: Final = 860
 _TICKS: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99")
-# What belongs into the drawing of latencies: at full load a closed loop shows the queue it makes itself.
+# Rows in the latency chart. At full load, a closed loop measures only its own queue.
 _CURVES: Final = ("accepted → received at 300", "accepted → received at half", "half load, one in five", "half load, ")
 
 
 def read(file: Path, *, smoke: bool) -> dict[str, dict[str, Any]]:
-    """The latest result of each row."""
+    """Return the latest result of each row."""
     found: dict[str, dict[str, Any]] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
@@ -28,7 +28,7 @@ def read(file: Path, *, smoke: bool) -> dict[str, dict[str, Any]]:
 
 
 def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
-    """Latency against percentile, one curve for each condition; whether there was anything to draw."""
+    """Draw latency by percentile, one curve for each condition. Return whether there was data."""
     curves = {
         name: [values[tick] for tick in _TICKS]
         for record in records.values()
@@ -58,7 +58,7 @@ def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
     for name, values in sorted(curves.items(), key=lambda curve: -curve[1][-1]):
         points = [(left + index * step, height(value)) for index, value in enumerate(values)]
         drawing.curve(points, colours[name])
-        # Labels stand at their curves' ends, pushed down where two would overlap.
+        # Labels are at the ends of their curves, moved down to avoid overlaps.
         label = max(points[-1][1] + 4, label + 17)
         drawing.text(_WIDTH - right + 12, label, name, colour=colours[name])
     drawing.text(left - 40, 428, _where(records), kind="quiet")
@@ -67,7 +67,7 @@ def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
 
 
 def throughput(records: dict[str, dict[str, Any]], file: Path) -> bool:
-    """Events a second beside what the machine can do; whether there was anything to draw."""
+    """Draw events per second beside the machine's limits. Return whether there was data."""
     if "end-to-end" not in records:
         return False
     record = records["end-to-end"]
@@ -100,7 +100,7 @@ def _where(records: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Draw everything there is."""
+    """Draw all charts."""
     parser = argparse.ArgumentParser(prog="bench/draw", description="Draw the results of bench/run --json.")
     parser.add_argument("results", nargs="?", type=Path, default=RESULTS, help="the file given to --json")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the directory of the drawings")

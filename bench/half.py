@@ -1,4 +1,4 @@
-"""Half of our own load: what the rows about latency under load are measured at."""
+"""Half load: the load of the rows that measure latency under load."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _SMOKE_RATE: Final = 200.0
 
 
 def half_rate(scene: Scene, options: Options) -> tuple[float, str]:
-    """Half of what the scene delivers at full load, in events/s, and where that number comes from."""
+    """Return half of the maximum throughput of the scene, in events/s, and the source of that number."""
     if options.rate:
         return options.rate, f"{options.rate:,.0f} events/s (given)"
     if options.smoke:

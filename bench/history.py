@@ -1,4 +1,4 @@
-"""A database that has worked for a month: written row by row, since no traffic makes that much while somebody waits."""
+"""A database with a month of history, written row by row."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 _CHUNK: Final = 20_000
 _SPAN_MS: Final = 29 * 86_400_000
 _FAILED_EVERY: Final = 50
-"""Of so many deliveries one failed for good; all others were delivered at the second attempt."""
+"""One of this many deliveries has failed. All others were delivered at the second attempt."""
 _BODY: Final = b'{"id":"","object":"event","type":"bench","api_version":"","created":0,"data":{"object":{}}}'
 _HEAD: Final = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\r\n"
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -34,9 +34,9 @@ _ATTEMPTS: Final = (
 
 
 def write_history(database: Path, events: int) -> None:
-    """Add so many events, a delivery each, spread over all endpoints and a month, with two attempts each.
+    """Add events with one delivery each, spread over all endpoints and a month, with two attempts each.
 
-    The server must have made the tables, and must not run.
+    The server must have created the tables, and must not run.
     """
     connection = sqlite3.connect(database, isolation_level=None)
     for pragma in ("journal_mode = WAL", "synchronous = OFF", "cache_size = -262144"):
@@ -63,7 +63,7 @@ def write_history(database: Path, events: int) -> None:
 def _rows(
     owners: list[tuple[int, int]], type_seq: int, first: int, count: int
 ) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[tuple[Any, ...], ...]]]:
-    """Each event with its delivery and its attempts, oldest first."""
+    """Yield each event with its delivery and attempts, oldest first."""
     now = time.time_ns() // 1_000_000
     for number in range(count):
         endpoint, account = owners[number % len(owners)]

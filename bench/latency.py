@@ -1,4 +1,4 @@
-"""Latencies, kept one by one so that every percentile is exact: eight bytes a value, millions at most."""
+"""Exact latencies: every value is kept, in eight bytes each."""
 
 from array import array
 from typing import Final
@@ -8,7 +8,7 @@ VALUES_MAX: Final = 10_000_000
 
 
 class Latencies:
-    """Durations in nanoseconds, summed up in milliseconds."""
+    """Durations in nanoseconds, summarized in milliseconds."""
 
     __slots__ = ("values",)
 
@@ -16,12 +16,12 @@ class Latencies:
         self.values = array("q")
 
     def add(self, nanoseconds: int) -> None:
-        """Remember one duration, as long as there is room."""
+        """Keep a duration, if there is space."""
         if len(self.values) < VALUES_MAX:
             self.values.append(nanoseconds)
 
     def summary(self) -> dict[str, float]:
-        """Percentiles (`p50` …), `max` and the count `n`; empty where nothing was measured."""
+        """Return percentiles (`p50` …), `max` and the count `n`; empty without values."""
         ordered = sorted(self.values)
         count = len(ordered)
         if not count:

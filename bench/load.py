@@ -25,7 +25,7 @@ from bench.latency import Latencies
 from bench.pace import Pace
 
 FIRST_SEQ: Final = 1_000_000_000
-"""Ten digits, as every later number, so that all requests have the same length."""
+"""All numbers have ten digits, so that all requests have the same length."""
 TYPE: Final = "movement.analytics.created"
 _REFUSED_PAUSE_S: Final = 0.02
 _RECONNECT_S: Final = 0.02
@@ -34,30 +34,30 @@ _FINISH_S: Final = 30.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send."""
+    """The load to generate."""
 
     ports: list[int]
-    """Connections go to them in turn."""
+    """Connections alternate between them."""
     key: str
     accounts: list[str]
-    """An event goes to the account at its sequence number modulo their count."""
+    """The account of an event is its sequence number modulo their count."""
     secs: float
     """0: until SIGTERM."""
     connections: int = 64
-    """Closed loop: how many; open loop: at most how many."""
+    """Their number in a closed loop, or the maximum in an open loop."""
     rate: float = 0.0
-    """Events a second, open loop; 0: closed loop."""
+    """Events per second of an open loop; 0: closed loop."""
     batch: int = 1
     first_seq: int = FIRST_SEQ
     body_bytes: int = 1024
-    """Of one event as posted."""
+    """Of one posted event."""
     accepted_file: str = ""
-    """Where the accepted sequence numbers go, eight bytes each."""
+    """The file for accepted sequence numbers, eight bytes each."""
 
 
 @dataclass
 class Result:
-    """What became of it."""
+    """The result of a load."""
 
     sent: int = 0
     accepted: int = 0
@@ -65,16 +65,16 @@ class Result:
     """Unix ns of the first request."""
     secs: float = 0.0
     codes: dict[str, int] = field(default_factory=dict)
-    """Answers by status; 0: the connection was lost."""
+    """Responses by status; 0: the connection was lost."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     late_ms: dict[str, float] = field(default_factory=dict)
-    """Open loop: how long after its instant a request was written; the generator's own error."""
+    """Open loop: delay of requests after their scheduled time, the generator's own error."""
     refusal: str = ""
-    """The body of one answer other than 202."""
+    """The body of one response other than 202."""
 
 
 class Writer:
-    """Renders requests: everything but number, instant and account is made once."""
+    """Renders requests. Everything except number, timestamp and account is rendered once."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -84,7 +84,7 @@ class Writer:
         else:
             self._starts = [b"{"] * len(plan.accounts)
         start = b'"type":"%b","data":{"object":{"seq":' % TYPE.encode()
-        # 10 and 19 are the digits of a number and an instant.
+        # 10 and 19 are the digits of a number and a timestamp.
         room = plan.body_bytes - len(self._starts[0] + start + b',"t":,"pad":""}}}') - 10 - 19
         self._starts = [head + start for head in self._starts]
         self._end = b',"pad":"%b"}}}' % (b"x" * max(0, room))
@@ -107,7 +107,7 @@ class Writer:
         return "\r\n".join(lines).encode()
 
     def request(self, seq: int, instant: int) -> bytes:
-        """A request for the event with this number, or for a batch that begins with it."""
+        """Return the request of an event, or of a batch that begins with it."""
         count = len(self._accounts)
         if self._plan.batch == 1:
             index = seq % count
@@ -120,7 +120,7 @@ class Writer:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+    """One keep-alive connection with at most one request in flight."""
 
     __slots__ = ("_body", "_load", "_parser", "_transport", "began", "seq")
 
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Offer to send."""
+        """Report that the connection is ready."""
         self._transport = cast("asyncio.Transport", transport)
         self._parser = httptools.HttpResponseParser(self)
         self._load.connected(self)
@@ -143,31 +143,31 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, whose callback goes on."""
+        """Feed the parser."""
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        """Keep the last bytes, in case they explain a refusal."""
+        """Keep the last bytes, which may explain a rejection."""
         self._body = body
 
     def on_message_complete(self) -> None:
-        """The answer is whole."""
+        """Report the response."""
         code = self._parser.get_status_code()
         if not self._parser.should_keep_alive():
             self._transport.close()
         self._load.answered(self, code, self._body)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
-        """Tell the load, which connects again."""
+        """Report the loss, so that the load reconnects."""
         self._load.lost(self)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._transport.close()
 
 
 class Load:
-    """Drives the connections: closed loop (each sends as soon as it may) or open loop (a rate, whatever comes back)."""
+    """Drives the connections: closed loop (each sends as soon as possible) or open loop (at a fixed rate)."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -188,11 +188,11 @@ class Load:
         self._stop = asyncio.Event()
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        # Latencies are taken on the monotonic clock; the receiver compares with the clock of the wall.
+        # Latencies use the monotonic clock; the receiver uses the wall clock.
         self._wall = time.time_ns() - time.monotonic_ns()
 
     async def run(self) -> Result:
-        """Send for as long as planned, then wait for the answers that are still to come."""
+        """Send for the planned time, then wait for missing responses."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         closed = not self.plan.rate
@@ -226,15 +226,15 @@ class Load:
             Path(self.plan.accepted_file).write_bytes(self._accepted.tobytes())
         return result
 
-    # ---- what the connections tell
+    # ---- events of connections
 
     def connected(self, connection: Connection) -> None:
-        """A new connection may send."""
+        """Use a new connection."""
         self._open.add(connection)
         self._free(connection)
 
     def answered(self, connection: Connection, code: int, body: bytes) -> None:
-        """An answer came."""
+        """Handle a response."""
         now = time.monotonic_ns()
         self._accepts.add(now - connection.began)
         seq, connection.seq = connection.seq, 0
@@ -247,7 +247,7 @@ class Load:
             asyncio.get_running_loop().call_later(_REFUSED_PAUSE_S, self._free, connection)
 
     def lost(self, connection: Connection) -> None:
-        """A connection ended; whether its request was taken, nobody knows."""
+        """Handle a lost connection, whose request may have been accepted."""
         self._open.discard(connection)
         if connection.seq:
             self._ended(0)
@@ -284,10 +284,10 @@ class Load:
         connection.send(self._writer.request(seq, began + self._wall), seq, began)
 
     def _tick(self, intended: int) -> None:
-        """An instant of the open loop has come."""
+        """Send the next event of the open loop."""
         idle = self._idle
         while idle:
-            # The one used last, so that a slow spell's extra connections rest afterwards.
+            # Reuse the last one, so that extra connections of a slow period become idle.
             connection = idle.pop()
             if connection in self._open:
                 self._late.add(time.monotonic_ns() - intended)

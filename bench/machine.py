@@ -1,4 +1,4 @@
-"""Where a figure was measured: without it, no figure says anything."""
+"""Description of the machine for a measurement."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ def machine() -> dict[str, str]:
 
 
 def filesystem(path: Path) -> str:
-    """The kind of file system a path lies on."""
+    """Return the file system type of a path."""
     best, kind = "", "unknown"
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, point, found, *_ = line.split()
@@ -39,7 +39,7 @@ def filesystem(path: Path) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """What ran."""
+    """Return the versions of the software."""
     return {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Our own revision; `+` after it: with changes that are not committed."""
+    """Return the git revision, with `+` after it if there are uncommitted changes."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--", "server", "receiver") else "")
@@ -60,7 +60,7 @@ def revision() -> str:
 
 
 def now() -> str:
-    """The instant, for the record."""
+    """Return the time for the record."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,4 @@
-"""What a tree of processes costs, read from /proc."""
+"""Resource usage of process trees, from /proc."""
 
 import os
 import threading
@@ -12,7 +12,7 @@ _PROC: Final = Path("/proc")
 
 
 def tree(root: int) -> set[int]:
-    """A process and all that descend from it."""
+    """Return a process and its descendants."""
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and (fields := _fields(int(entry.name))):
@@ -28,25 +28,25 @@ def tree(root: int) -> set[int]:
 
 
 def cpu_s(root: int) -> float:
-    """User and system time of the tree, those of its ended children included."""
+    """Return user and system time of the tree, including ended children."""
     ticks = 0
     for process in tree(root):
-        # utime, stime, cutime, cstime: an ended child's time moves to its parent, so none is lost or counted twice.
+        # utime, stime, cutime, cstime: the time of an ended child moves to its parent and counts once.
         ticks += sum(int(value) for value in _fields(process)[11:15])
     return ticks * _TICK_S
 
 
 class Others:
-    """How much of the machine went to processes that are not ours: what spoils a figure unseen."""
+    """CPU usage of other processes, which distorts measurements."""
 
     def __init__(self, *ours: int) -> None:
-        """`ours` are processes of the run that do not descend from this one."""
+        """`ours` are processes of the run that are not descendants of this one."""
         self._ours = (os.getpid(), *ours)
         self._began = time.monotonic()
         self._busy = self._busy_s()
 
     def cores(self) -> float:
-        """Cores that others used since this was made; time the hypervisor took away counts as theirs."""
+        """Return the cores that others have used since the start, including time stolen by the hypervisor."""
         return max(0.0, (self._busy_s() - self._busy) / (time.monotonic() - self._began))
 
     def _busy_s(self) -> float:
@@ -54,7 +54,7 @@ class Others:
 
 
 def _busy_s() -> float:
-    """Processor time of the whole machine so far, idle and waiting for disks left out."""
+    """Return the CPU time of the machine, without idle and I/O wait."""
     user, nice, system, _, _, irq, softirq, steal = (
         int(value) for value in (_PROC / "stat").read_text().split(maxsplit=9)[1:9]
     )
@@ -62,7 +62,7 @@ def _busy_s() -> float:
 
 
 def memory_mib(root: int) -> float:
-    """Proportional set size of the tree: shared pages count once."""
+    """Return the proportional set size of the tree. Shared pages count once."""
     total = 0
     for process in tree(root):
         try:
@@ -74,7 +74,7 @@ def memory_mib(root: int) -> float:
 
 
 class MemoryWatch:
-    """Samples the memory of some trees now and then and keeps the highest."""
+    """Samples the memory of trees regularly and keeps the maximum."""
 
     def __init__(self, roots: Sequence[int], every_s: float = 1.0) -> None:
         self._roots = roots
@@ -101,7 +101,7 @@ class MemoryWatch:
 
 
 def _fields(process: int) -> list[str]:
-    """What follows the name in /proc/PID/stat; empty for a process that is gone."""
+    """Return the fields after the name in /proc/PID/stat; empty for an ended process."""
     try:
         return (_PROC / str(process) / "stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

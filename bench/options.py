@@ -1,4 +1,4 @@
-"""What a person may choose for a run."""
+"""Options of a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,30 +9,30 @@ _SMOKE_S: Final = 0.3
 
 @dataclass(frozen=True)
 class Options:
-    """The command line, with the figures' own conditions as defaults."""
+    """The command line. The defaults are the conditions of the figures."""
 
     directory: Path
-    """Where databases are made: on the disk that is to be measured."""
+    """Directory of databases, on the disk to measure."""
     secs: float | None = None
     smoke: bool = False
-    """Only show that it runs: everything tiny."""
+    """Only check that everything runs, with tiny sizes."""
     rate: float | None = None
-    """Events a second of the rows at half load, instead of half of what is measured first."""
+    """Events per second of the half-load rows, instead of half of the measured maximum."""
     connections: int = 64
     endpoints: int = 20
     waiting: int = 1_000_000
     kills: int = 50
     seed: int = 0
     server: Path | None = None
-    """Another build's `uplift-server`."""
+    """The `uplift-server` of another build."""
 
     def duration(self, usual: float) -> float:
-        """How many seconds to measure where `usual` is the figure's own duration."""
+        """Return the seconds to measure; `usual` is the figure's own duration."""
         if self.smoke:
             return min(self.secs or _SMOKE_S, _SMOKE_S)
         return self.secs or usual
 
     @property
     def warm_up_s(self) -> float:
-        """How long to load before anything is measured."""
+        """Seconds of load before the measurement."""
         return 0.1 if self.smoke else 2.0

@@ -1,4 +1,4 @@
-"""Instants that come on time: a timer of the kernel, since an event loop's timers have whole milliseconds."""
+"""A precise timer of the kernel, because timers of event loops have whole milliseconds."""
 
 import asyncio
 import ctypes
@@ -49,7 +49,7 @@ class Pace:
             self._next += self._gap
 
     def stop(self) -> None:
-        """Call no more."""
+        """Stop the calls."""
         asyncio.get_running_loop().remove_reader(self._handle)
         os.close(self._handle)
 

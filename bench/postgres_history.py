@@ -1,4 +1,4 @@
-"""A PostgreSQL database that has worked for a month, in partitions as the server would have made them."""
+"""A PostgreSQL database with a month of history, in partitions like those of the server."""
 
 import asyncio
 import time
@@ -15,10 +15,10 @@ from uplift_server.store.schema_partitions import NUMBERS, table_name
 PARTITIONS: Final = 28
 SPAN_MS: Final = 29 * 86_400_000
 _FAILED_EVERY: Final = 50
-"""Of so many deliveries one failed for good, of as many more one is held; all others were delivered."""
+"""One of this many deliveries has failed, and one is held. All others were delivered."""
 _HELD_EVERY: Final = 1000
 _WAITING_EVERY: Final = 10
-"""Of so many deliveries of the last days one waits for its next attempt."""
+"""One of this many deliveries of the last days waits for its next attempt."""
 _WAITING_IN: Final = 3
 _DUE_IN_MS: Final = 12 * 3_600_000
 _MINE: Final = (
@@ -56,9 +56,9 @@ _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 def write_history(url: str, events: int) -> None:
-    """Add so many events, a delivery each, spread over all endpoints and a month, with two attempts each.
+    """Add events with one delivery each, spread over all endpoints and a month, with two attempts each.
 
-    The server must have made the tables, and must not run.
+    The server must have created the tables, and must not run.
     """
     with bar("a month of events", events) as step:
         asyncio.run(_write(url, events, step))
@@ -86,14 +86,14 @@ async def _write(url: str, events: int, step: Step) -> None:
         done = count * (number + 1)
         step(done, f"{done / (time.monotonic() - began):,.0f} a second")
     await connection.execute("SELECT setval('events_seq_seq', (SELECT max(seq) FROM events))")
-    # As autovacuum has long done to what is a month old; it would be at it for minutes otherwise.
+    # Autovacuum has long processed old partitions. Otherwise, it would run for minutes now.
     await connection.execute("VACUUM ANALYZE")
     await connection.execute("CHECKPOINT")
     await connection.close()
 
 
 async def _begin(connection: asyncpg.Connection, number: int, begun_at: int) -> None:
-    """Make a partition that was in use from an instant (Unix ms) on."""
+    """Create a partition that begins at a time (Unix ms)."""
     first, end = number * NUMBERS, (number + 1) * NUMBERS
     await connection.execute("UPDATE event_partitions SET ended_at = $2 WHERE end_seq = $1", first, begun_at)
     if number == 0:

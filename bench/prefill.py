@@ -1,4 +1,4 @@
-"""A database with deliveries that wait for their retry, made with the store's own verbs."""
+"""A database with deliveries that wait for a retry, created with the store's own functions."""
 
 import asyncio
 import json
@@ -25,10 +25,9 @@ _ANSWER: Final = b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n"
 
 
 def prefill(database: Path, count: int, body_bytes: int, *, failed_for_good: bool = False) -> None:
-    """Add `count` deliveries, each failed once: spread over all endpoints and due again in twelve hours.
+    """Add `count` deliveries, each failed once, spread over all endpoints and due in twelve hours.
 
-    Those that failed for good are all the first endpoint's.
-    The server must have made the tables, and must not run.
+    All failed deliveries belong to the first endpoint. The server must have created the tables, and must not run.
     """
     connection = sqlite3.connect(database)
     endpoints = connection.execute("SELECT seq, account_seq FROM endpoints ORDER BY seq").fetchall()
@@ -37,12 +36,12 @@ def prefill(database: Path, count: int, body_bytes: int, *, failed_for_good: boo
     chosen = endpoints[:1] if failed_for_good else endpoints
     kinds = list(_events(chosen, type_seq, body_bytes))
     asyncio.run(_fill(database, kinds, count, failed_for_good=failed_for_good))
-    # What was written lately must not be on its way to the disk while something is measured.
+    # Recent writes must be on disk before the measurement.
     os.sync()
 
 
 def _events(endpoints: list[tuple[int, int]], type_seq: int, body_bytes: int) -> Iterator[tuple[int, int, int, bytes]]:
-    """What an event for each endpoint consists of."""
+    """Yield the parts of an event for each endpoint."""
     data = {"object": {"pad": ""}}
     data["object"]["pad"] = "x" * (body_bytes - len(json.dumps(data)))
     body = json.dumps(data).encode()
@@ -80,7 +79,7 @@ async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int
 
 
 def _failed(event: Appended, endpoint_seq: int, now: int, *, for_good: bool) -> Settlement:
-    """The first attempt failed; the second is far away, or there is none."""
+    """Return the outcome of the first attempt; the second is due much later, or never."""
     attempt = AttemptRow(
         event_seq=event.seq,
         endpoint_seq=endpoint_seq,

@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, however it ends."""
+"""Child processes that never outlive their parent."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ from typing import IO, Any, Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 BIN: Final = Path(sys.executable).parent
 _STOP_S: Final = 5.0
-# Where there is one, a program of the system's that sees to it that a process dies with its parent even on kill -9.
+# A system program, if available, that ends a process with its parent even on kill -9.
 _GUARD: Final = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def environment() -> dict[str, str]:
-    """The environment of every child: ours, without what would change what is measured."""
+    """Return the environment of children, without variables that would change measurements."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("UPLIFT_", "COV_", "COVERAGE_", "PYTEST_"))}
     return kept | {"PYTHONUNBUFFERED": "1"}
 
@@ -32,7 +32,7 @@ def start(
     stderr: int | IO[bytes] | None = None,
     niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, so that Ctrl-C reaches only us and we end it."""
+    """Start a process in its own session, so that Ctrl-C reaches only this process, which ends it."""
     nice = ["nice", "-n", str(niceness)] if niceness else []
     return subprocess.Popen(
         [*_GUARD, *nice, *(str(part) for part in command)],
@@ -46,7 +46,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[Any], patience_s: float = _STOP_S) -> None:
-    """End a process: politely, then not."""
+    """Terminate a process, then kill it."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -62,7 +62,7 @@ def stop(process: subprocess.Popen[Any], patience_s: float = _STOP_S) -> None:
 
 @contextlib.contextmanager
 def running(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for as long as the block runs."""
+    """Run a process during the block."""
     process = start(command, **options)
     try:
         yield process

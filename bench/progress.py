@@ -12,7 +12,7 @@ console = Console(stderr=True)
 
 
 class Step(Protocol):
-    """Moves a bar: how far of its total, and a short text such as a rate."""
+    """Moves a bar: the progress, and a short text such as a rate."""
 
     def __call__(self, done: float, note: str = "") -> None: ...
 

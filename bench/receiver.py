@@ -1,4 +1,4 @@
-"""The receiver: a process of its own that takes deliveries and counts them.
+"""The receiver: a separate process that accepts and counts deliveries.
 
 Paths: `/ok/N` answers at once, `/slow/MS/N` after MS milliseconds, `/hang/N` never, `/fail/CODE/N` with CODE. Events
 are told apart by `"seq"` in their bodies, latencies counted from `"t"` (Unix ns), the instant the event was to be sent.
@@ -31,7 +31,7 @@ REQUEST_BYTES_MAX: Final = 1024 * 1024
 
 
 class Route:
-    """One path: how it answers and what it has seen."""
+    """One path: its response and its deliveries."""
 
     __slots__ = ("answer", "answers", "delay", "duplicates", "kind", "requests", "seen")
 
@@ -49,14 +49,14 @@ class Route:
 
 
 class Tally:
-    """Everything received since the last reset."""
+    """All deliveries since the last reset."""
 
     def __init__(self) -> None:
         self.routes: dict[bytes, Route] = {}
         self.reset()
 
     def reset(self) -> bytes:
-        """Forget what came, not where it may come; nothing to answer."""
+        """Reset the counts but not the routes."""
         self.latencies: dict[str, Latencies] = {}
         self.first_at = self.last_at = 0
         for route in self.routes.values():
@@ -64,7 +64,7 @@ class Tally:
         return b""
 
     def route(self, url: bytes) -> Route:
-        """The route of a path, made when it is first asked for."""
+        """Return the route of a path; the first call creates it."""
         found = self.routes.get(url)
         if found is None:
             found = self.routes[url] = Route(url.decode())
@@ -102,7 +102,7 @@ class Tally:
         return counts
 
     def statistics(self) -> dict[str, object]:
-        """The counts with latencies and the time from first to last."""
+        """The counts, latencies, and first and last time."""
         return {
             "counts": self.counts(),
             "latency_ms": {kind: found.summary() for kind, found in self.latencies.items()},
@@ -111,7 +111,7 @@ class Tally:
         }
 
     def seen(self) -> bytes:
-        """The numbers seen on paths that answer."""
+        """The numbers received on paths that respond."""
         numbers = array("q")
         for route in self.routes.values():
             if route.answers:
@@ -120,7 +120,7 @@ class Tally:
 
 
 class Delivery(asyncio.Protocol):
-    """A connection that brings deliveries."""
+    """A connection with deliveries."""
 
     __slots__ = ("_body", "_parser", "_route", "_tally", "_transport")
 
@@ -129,29 +129,29 @@ class Delivery(asyncio.Protocol):
         self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Get ready to read."""
+        """Create the parser."""
         self._transport = cast("asyncio.Transport", transport)
         self._parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, whose callbacks follow."""
+        """Feed the parser."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._transport.close()
 
     def on_url(self, url: bytes) -> None:
-        """Request lines of loopback come in one piece."""
+        """Request lines over loopback arrive in one piece."""
         self._route = self._tally.route(url)
 
     def on_body(self, body: bytes) -> None:
-        """Mostly the whole body."""
+        """Usually the whole body."""
         self._body = self._body + body if self._body else body
         if len(self._body) > REQUEST_BYTES_MAX:
             self._transport.close()
 
     def on_message_complete(self) -> None:
-        """Count, then answer as the path says."""
+        """Count the request and respond as the path says."""
         body, self._body = self._body, b""
         route = self._route
         self._tally.take(route, body)
@@ -166,7 +166,7 @@ class Delivery(asyncio.Protocol):
 
 
 class Control(asyncio.Protocol):
-    """A connection that asks for the counts."""
+    """A connection that requests the counts."""
 
     def __init__(self, tally: Tally) -> None:
         self._answers: dict[bytes, Callable[[], bytes]] = {
@@ -177,16 +177,16 @@ class Control(asyncio.Protocol):
         }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Get ready to read."""
+        """Create the parser."""
         self._transport = cast("asyncio.Transport", transport)
         self._parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, whose callback answers."""
+        """Feed the parser."""
         self._parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:
-        """Answer at once: these requests have no bodies."""
+        """Respond immediately, because these requests have no bodies."""
         body = self._answers[url]()
         self._transport.write(
             b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
@@ -201,12 +201,12 @@ async def _main() -> None:
     control = await loop.create_server(lambda: Control(tally), "127.0.0.1", 0)
     print(json.dumps([server.sockets[0].getsockname()[1] for server in (deliveries, control)]), flush=True)
     ended = asyncio.Event()
-    # When whoever started it is gone, however that came, standard input ends.
+    # Standard input ends when the parent process ends.
     loop.add_reader(sys.stdin, ended.set)
     await ended.wait()
 
 
 if __name__ == "__main__":
-    # Nothing here makes cycles, and millions of numbers would be looked through again and again.
+    # Nothing here creates cycles, and the collector would scan millions of numbers again and again.
     gc.disable()
     uvloop.run(_main())

@@ -1,4 +1,4 @@
-"""The receiver's process, seen from the outside."""
+"""Control of the receiver's process."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ from bench.processes import start, stop
 
 
 class Receiver(AbstractContextManager["Receiver"]):
-    """Runs the receiver for as long as the block does."""
+    """Runs the receiver during the block."""
 
     def __init__(self, niceness: int = 0) -> None:
         self._niceness = niceness
@@ -27,25 +27,25 @@ class Receiver(AbstractContextManager["Receiver"]):
         stop(self._process)
 
     def url(self, path: str) -> str:
-        """An endpoint's URL."""
+        """Return an endpoint's URL."""
         return f"http://127.0.0.1:{self.port}/{path}"
 
     def reset(self) -> None:
-        """Forget what came."""
+        """Reset the counts."""
         self._ask("/reset")
 
     def unique(self) -> int:
-        """How many events came on paths that answer, each counted once for each path."""
+        """Return the number of unique events on paths that respond, for each path."""
         counts = json.loads(self._ask("/counts"))
         return sum(found["unique"] for kind, found in counts.items() if kind != "hang")
 
     def statistics(self) -> dict[str, Any]:
-        """Counts by class of path, latencies, first and last instant."""
+        """Return counts by class of path, latencies, first and last time."""
         found: dict[str, Any] = json.loads(self._ask("/statistics"))
         return found
 
     def seen(self) -> set[int]:
-        """The numbers of the events that came on paths that answer."""
+        """Return the numbers of the events on paths that respond."""
         numbers = array("q")
         numbers.frombytes(self._ask("/seen"))
         return set(numbers)

@@ -1,4 +1,4 @@
-"""What the machine can do without us, measured in the same run: absolute figures move with the machine, ratios less."""
+"""Limits of the machine, measured in the same run, because ratios vary less than absolute figures."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _ROW: Final = b"x" * 1024
 
 @dataclass(frozen=True)
 class Posted:
-    """What a client managed."""
+    """The result of a client."""
 
     requests: int
     secs: float
@@ -31,17 +31,17 @@ class Posted:
 
     @property
     def per_s(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.secs
 
     @property
     def per_cpu_s(self) -> float:
-        """Requests for each second of the client's processor time."""
+        """Requests per second of the client's CPU time."""
         return self.requests / self.cpu_s
 
 
 def commits(directory: Path, secs: float) -> dict[str, float]:
-    """Durable SQLite commits a second of one row of 1 KiB, and rows a second in commits of a hundred."""
+    """Return durable SQLite commits per second with one row of 1 KiB, and rows per second in commits of 100."""
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="uplift-commits-", dir=directory) as made:
         connection = sqlite3.connect(Path(made) / "raw.db", isolation_level=None)
@@ -61,7 +61,7 @@ def commits(directory: Path, secs: float) -> dict[str, float]:
 
 
 def requests(port: int, directory: Path, secs: float, connections: int) -> dict[str, float]:
-    """Requests a second that a bare client gets out of the receiver."""
+    """Return the requests per second of a bare client to the receiver."""
     if wrk_installed():
         return {"wrk requests/s to the receiver": round(wrk(port, "/ok/reference", directory, secs, connections).per_s)}
     posted = client("bare", port, "/ok/reference", secs, connections)
@@ -69,12 +69,12 @@ def requests(port: int, directory: Path, secs: float, connections: int) -> dict[
 
 
 def wrk_installed() -> bool:
-    """Whether the reference client is there."""
+    """Whether `wrk` is available."""
     return shutil.which("wrk") is not None
 
 
 def wrk(port: int, path: str, directory: Path, secs: float, connections: int, core: int | None = None) -> Posted:
-    """Post with `wrk`, on one core if one is given."""
+    """Post with `wrk`, optionally on one core."""
     script = directory / "wrk.lua"
     script.write_text(wrk_script(path))
     whole = max(1, round(secs))
@@ -105,12 +105,12 @@ def client(
 
 
 def pinned(command: list[str], core: int | None) -> list[str]:
-    """The command on one core, where the system can do that."""
+    """Return the command on one core, if the system supports it."""
     if core is None or shutil.which("taskset") is None:
         return command
     return ["taskset", "-c", str(core), *command]
 
 
 def cores() -> list[int]:
-    """The cores we may use."""
+    """Return the available cores."""
     return sorted(os.sched_getaffinity(0))

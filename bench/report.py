@@ -1,4 +1,4 @@
-"""What a row found, for people and as one line of JSON."""
+"""The result of a row, for people and as one line of JSON."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from bench.options import Options
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, with its target where it has one."""
+    """A number, and its target if it has one."""
 
     name: str
     value: float
@@ -25,19 +25,19 @@ class Figure:
 
     @property
     def text(self) -> str:
-        """The value as people write it."""
+        """The formatted value."""
         if self.value == int(self.value) or abs(self.value) >= 100:
             return f"{self.value:,.0f}"
         return f"{self.value:,.2f}"
 
 
 def at_least(name: str, value: float, unit: str, target: float, aim: str = "") -> Figure:
-    """A figure that should not be lower than its target."""
+    """A figure with a minimum."""
     return Figure(name, value, unit, f"≥ {target:,g}{aim}", value >= target)
 
 
 def at_most(name: str, value: float, unit: str, target: float, aim: str = "") -> Figure:
-    """A figure that should not be higher than its target."""
+    """A figure with a maximum."""
     return Figure(name, value, unit, f"≤ {target:,g}{aim}", value <= target)
 
 
@@ -51,14 +51,14 @@ class Report:
     conditions: dict[str, str]
     """Payload, fan-out, durability, durations."""
     reference: dict[str, float] = field(default_factory=dict)
-    """Measured in the same run, for ratios."""
+    """Limits from the same run, for ratios."""
     curves: dict[str, dict[str, float]] = field(default_factory=dict)
     """Latency percentiles in ms, by name."""
     notes: list[str] = field(default_factory=list)
-    """What a reader must know besides."""
+    """Remarks for readers."""
 
     def record(self, options: Options) -> dict[str, Any]:
-        """Everything, for the JSON line."""
+        """All values for the JSON line."""
         return {
             "row": self.row,
             "title": self.title,
@@ -79,7 +79,7 @@ class Report:
 
 
 def show(report: Report, options: Options, file: Path | None) -> None:
-    """Print a report, its JSON line last; add the line to `file`."""
+    """Print a report with its JSON line at the end, and append the line to `file`."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     record = report.record(options)
     console.print(f"\n[bold]{report.row}[/bold]  {report.title}\n")

@@ -9,10 +9,10 @@ from bench.report import Report
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, or a few that are measured together, and how."""
+    """One or more figures that are measured together."""
 
     name: str
     title: str
     measure: Callable[["Row", Options], Report]
     usual_secs: float
-    """How long it takes in the figure's own conditions, roughly, for the list."""
+    """Approximate duration in standard conditions, for the list."""

@@ -1,4 +1,4 @@
-"""The stage of a row: receiver, server and load generator, and one measured run of the three."""
+"""The processes of a row: receiver, server and load generator, and a measured run."""
 
 import json
 import subprocess
@@ -21,41 +21,41 @@ from bench.server import KEY, Server, ServerFailed
 
 DRAIN_S: Final = 60.0
 _LOOK_S: Final = 0.25
-# After the last delivery came, the server still writes down that it did.
+# After the last delivery, the server still stores its outcome.
 _SETTLE_S: Final = 0.3
 BODY_BYTES: Final = 1024
-# What makes a figure doubtful: said in the report.
+# Reasons to doubt a figure, for the report.
 _LATE_MS: Final = 1.0
 _OTHERS_CORES: Final = 0.1
 
 
 @dataclass
 class Measurement:
-    """One run: what was asked, what arrived, what it cost."""
+    """One run: load, deliveries and cost."""
 
     load: dict[str, Any]
-    """What the generator reports (`bench.load.Result`)."""
+    """The generator's result (`bench.load.Result`)."""
     accepted: int
     delivered: int
     lost: int
-    """Accepted for an endpoint that answers, and not delivered within the time to drain."""
+    """Accepted for an endpoint that responds, and not delivered in time."""
     duplicates: int
     per_s: float
-    """Delivered events a second, from the first request to the last delivery."""
+    """Delivered events per second, from the first request to the last delivery."""
     drain_s: float
     cpu_us: float
     """Of the server's processes, for each delivered event."""
     cores: float
     memory_mib: float
     others_cores: float
-    """Taken by processes that are not ours meanwhile."""
+    """Used by other processes in the meantime."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     received_ms: dict[str, float] = field(default_factory=dict)
-    """From the instant an event was to be sent to its arrival, acceptance included."""
+    """From the scheduled time of an event to its arrival."""
 
     @property
     def trouble(self) -> list[str]:
-        """What makes the run doubtful, in words."""
+        """Doubts about the run, in words."""
         found = []
         refused = {code: count for code, count in self.load["codes"].items() if code != "202"}
         if refused:
@@ -71,7 +71,7 @@ class Measurement:
 
 
 class Scene(AbstractContextManager["Scene"]):
-    """A receiver and a server on a fresh database, both gone afterwards."""
+    """A receiver, and a server on a new database. Both are removed afterwards."""
 
     def __init__(
         self,
@@ -89,18 +89,18 @@ class Scene(AbstractContextManager["Scene"]):
         self._seq = FIRST_SEQ
         self.accounts: list[str] = []
         self.silent: set[int] = set()
-        """Indexes of accounts whose endpoint never answers."""
+        """Indexes of accounts whose endpoint never responds."""
         self.fellows: list[Server] = []
-        """More processes of the same server, which share its database."""
+        """Further processes of the same server on its database."""
         self.others: tuple[int, ...] = ()
-        """Processes that belong to the run and do not descend from this one."""
+        """Processes of the run that are not descendants of this one."""
 
     def __enter__(self) -> "Scene":
         with ExitStack() as stack:
             self.directory = self._given or workspace(self.options, stack)
             self.receiver = stack.enter_context(Receiver())
             self.server = Server(self.directory, self.options.server, self._settings, self._role)
-            # Its database goes with it, so there is nothing to end politely.
+            # Its database is removed, so it can be killed.
             stack.callback(self.server.kill)
             self._stack = stack.pop_all()
         return self
@@ -114,18 +114,18 @@ class Scene(AbstractContextManager["Scene"]):
         return [self.server, *self.fellows]
 
     def trouble(self) -> list[str]:
-        """What the server complained about, in words."""
+        """The server's warnings, in words."""
         lines = [line for server in self.servers for line in server.warnings()]
         return [f"The server logged {len(lines)} warnings or errors; the first: {lines[0][:300]}"] if lines else []
 
     def add(self, paths: list[str]) -> None:
-        """An account with one endpoint for each path of the receiver."""
+        """Create an account with one endpoint for each path of the receiver."""
         first = len(self.accounts)
         self.accounts += self.server.add_endpoints([self.receiver.url(path) for path in paths])
         self.silent |= {first + index for index, path in enumerate(paths) if path.startswith("hang")}
 
     def warm_up(self) -> None:
-        """Load a little, so that connections are open and caches warm."""
+        """Run a short load, to open connections and fill caches."""
         self.run("warming up", secs=self.options.warm_up_s)
 
     def run(
@@ -138,7 +138,7 @@ class Scene(AbstractContextManager["Scene"]):
         batch: int = 1,
         drain_s: float = DRAIN_S,
     ) -> Measurement:
-        """Load for `secs`, wait until everything arrived, count."""
+        """Run the load for `secs`, wait for all deliveries, and count."""
         load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch)
         self.receiver.reset()
         roots = [server.pid for server in self.servers]
@@ -181,7 +181,7 @@ class Scene(AbstractContextManager["Scene"]):
     def begin(
         self, *, secs: float, connections: int | None = None, rate: float = 0.0, batch: int = 1
     ) -> subprocess.Popen[bytes]:
-        """Start the generator; it connects first."""
+        """Start the generator, which connects first."""
         plan = Plan(
             ports=[server.port for server in self.servers if server.role != "worker"],
             key=KEY,
@@ -201,7 +201,7 @@ class Scene(AbstractContextManager["Scene"]):
         return process
 
     def finish(self, load: subprocess.Popen[bytes]) -> tuple[dict[str, Any], set[int]]:
-        """What the generator reports, and the numbers of the events it was told are safe."""
+        """Return the generator's result, and the numbers of the accepted events."""
         out, _ = load.communicate(timeout=120)
         if load.returncode:
             raise ServerFailed(f"the load generator ended with {load.returncode}")
@@ -212,7 +212,7 @@ class Scene(AbstractContextManager["Scene"]):
         return result, set(numbers)
 
     def drain(self, accepted: set[int], within_s: float) -> set[int]:
-        """Wait until every accepted event arrived; those that did not within the time."""
+        """Wait for all accepted events. Return those that did not arrive in time."""
         count = len(self.accounts)
         wanted = {seq for seq in accepted if seq % count not in self.silent} if self.silent else accepted
         until = time.monotonic() + within_s
@@ -221,7 +221,7 @@ class Scene(AbstractContextManager["Scene"]):
                 step(unique)
                 time.sleep(_LOOK_S / 5)
         missing = wanted - self.receiver.seen()
-        # An event whose answer was lost may have come in the place of one that is still to come.
+        # An event with a lost response may have replaced a missing one in the count.
         while missing and time.monotonic() < until:
             time.sleep(_LOOK_S)
             missing = wanted - self.receiver.seen()
@@ -229,14 +229,14 @@ class Scene(AbstractContextManager["Scene"]):
 
 
 def workspace(options: Options, stack: ExitStack) -> Path:
-    """A directory of our own on the measured disk, gone when the stack closes."""
+    """Create a directory on the measured disk, removed when the stack closes."""
     options.directory.mkdir(parents=True, exist_ok=True)
     made = tempfile.TemporaryDirectory(prefix="uplift-bench-", dir=options.directory, ignore_cleanup_errors=True)
     return Path(stack.enter_context(made))
 
 
 def conditions(options: Options, **more: str) -> dict[str, str]:
-    """What every row's figures depend on."""
+    """Return the conditions of all rows."""
     return {
         "payload": f"{BODY_BYTES} bytes an event",
         "fan-out": "one endpoint an event",

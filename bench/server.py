@@ -1,4 +1,4 @@
-"""The server under test, through its public doors only: command, environment, HTTP."""
+"""The server under test, through public interfaces only: command, environment, HTTP."""
 
 import contextlib
 import http.client
@@ -19,7 +19,7 @@ _POLL_S: Final = 0.005
 
 
 class ServerFailed(Exception):
-    """The server did not do what the row needs of it."""
+    """The server did not do what the row needs."""
 
 
 class Server:
@@ -30,7 +30,7 @@ class Server:
     ) -> None:
         self.directory = directory
         self.role = role
-        """What it does of what there is to do."""
+        """Role of the process."""
         self.port = free_port()
         self.database = directory / "uplift.db"
         self.log = directory / "server.log"
@@ -40,7 +40,7 @@ class Server:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The environment it is started with; everything else keeps its default."""
+        """Its environment variables. Others keep their defaults."""
         return {
             "UPLIFT_DATABASE_URL": f"sqlite:///{self.database}",
             "UPLIFT_PORT": str(self.port),
@@ -51,17 +51,17 @@ class Server:
 
     @property
     def _serve(self) -> list[str | Path]:
-        # Older builds know no roles.
+        # Older builds have no roles.
         return [self._command, "serve", *(() if self.role == "all" else ("--role", self.role))]
 
     @property
     def pid(self) -> int:
-        """The process all others of the server descend from."""
+        """The parent of all processes of the server."""
         assert self._process is not None, "the server runs"
         return self._process.pid
 
     def start(self) -> float:
-        """Start it and wait until it is ready; the seconds that took."""
+        """Start it, wait until it is ready, and return the seconds."""
         began = time.monotonic()
         with self.log.open("ab") as log:
             self._process = start(self._serve, env=self.settings, cwd=self.directory, stdout=log, stderr=log)
@@ -84,13 +84,13 @@ class Server:
             connection.close()
 
     def stop(self) -> None:
-        """End it as an operator would."""
+        """Stop it like an operator."""
         if self._process is not None:
             stop(self._process)
             self._process = None
 
     def kill(self) -> None:
-        """End it, and all its processes, as a crash would."""
+        """Kill all its processes."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -104,7 +104,7 @@ class Server:
         return "\n".join(lines[-count:])
 
     def warnings(self) -> list[str]:
-        """Log lines above `info`, which a clean run does not have."""
+        """Log lines above `info`. A clean run has none."""
         return [
             line
             for line in self.log.read_text("utf-8", "replace").splitlines()
@@ -112,7 +112,7 @@ class Server:
         ]
 
     def add_endpoints(self, urls: list[str]) -> list[str]:
-        """An account with one endpoint for each URL; the accounts' ids, in order."""
+        """Create accounts with one endpoint for each URL. Return the account IDs in order."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         accounts = []
         try:
@@ -125,7 +125,7 @@ class Server:
         return accounts
 
     def text(self, path: str) -> str:
-        """What the operator gets of a path that must be there."""
+        """Return the response to a GET by the operator, which must succeed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path, headers={"authorization": f"Bearer {KEY}"})
@@ -138,7 +138,7 @@ class Server:
         return body
 
     def call(self, method: str, path: str, value: object = None, account: str = "") -> dict[str, Any]:
-        """One call of the API that must succeed, for an account where one is named."""
+        """Make an API call, which must succeed, optionally for an account."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
         if account:
@@ -169,7 +169,7 @@ def _post(connection: http.client.HTTPConnection, path: str, value: object, acco
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""For `scripts/test bench`: every figure can be measured, and what was measured can be drawn."""
+"""For `scripts/test bench`: every row runs, and its results can be drawn."""
 
 import json
 import os
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[str]:
-    # Measured processes are not to be slowed down by coverage.
+    # Coverage must not slow down measured processes.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_"))}
     return subprocess.run(
         [str(part) for part in command],
@@ -25,7 +25,7 @@ def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.timeout(400)  # every row starts servers of its own, and a new machine has nothing in its caches
+@pytest.mark.timeout(400)  # every row starts its own servers, and a new machine has cold caches
 def test_every_row_runs_and_can_be_drawn(tmp_path: Path) -> None:
     listed = _run(ROOT / "bench" / "run", "--list", within_s=100)
     rows = [line.split()[0] for line in listed.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""Somebody at the dashboard, without a browser: signs in as an operator, and loads pages."""
+"""A dashboard user without a browser: signs in as an operator, and loads pages."""
 
 import http.client
 import re
@@ -12,7 +12,7 @@ _TOKEN: Final = re.compile(r'name="csrf" value="([^"]*)"')
 
 
 class Visitor:
-    """One connection that is kept, and its cookies."""
+    """One kept connection and its cookies."""
 
     def __init__(self, server: Server) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -25,15 +25,15 @@ class Visitor:
 
     @property
     def cookie(self) -> str:
-        """The header `cookie`."""
+        """The `cookie` header."""
         return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
 
     def load(self, path: str) -> tuple[float, str]:
-        """The milliseconds until a page's first byte, and the page."""
+        """Return the milliseconds to a page's first byte, and the page."""
         return self._ask("GET", path, None)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._connection.close()
 
     def _ask(self, method: str, path: str, body: str | None) -> tuple[float, str]:

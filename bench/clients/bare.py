@@ -16,19 +16,19 @@ from bench.clients.request import raw
 
 
 class Connection(asyncio.Protocol):
-    """Posts again as soon as something comes back."""
+    """Posts again after each response."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
         self.answers = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Send the first request."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002
-        """Small answers over loopback come in one piece."""
+        """Small responses over loopback arrive in one piece."""
         self.answers += 1
         self.transport.write(self._request)
 

@@ -13,7 +13,7 @@ import uvloop
 
 from bench.clients.request import END
 
-# What a web server in front of an application answers with.
+# The response of a typical web server.
 _ANSWER: Final = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 25 Nov 2025 12:00:00 GMT\r\nContent-Type: application/json\r\n"
     b'Content-Length: 11\r\nConnection: keep-alive\r\n\r\n{"ok":true}'
@@ -21,14 +21,14 @@ _ANSWER: Final = (
 
 
 class Connection(asyncio.Protocol):
-    """Answers."""
+    """Sends responses."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Get ready to answer."""
+        """Prepare the response."""
         self._write = cast("asyncio.Transport", transport).write
 
     def data_received(self, data: bytes) -> None:
-        """Answer once the request is whole."""
+        """Respond after a complete request."""
         if data.endswith(END):
             self._write(_ANSWER)
 

@@ -1,4 +1,4 @@
-"""The request every client posts: the headers of a real delivery, and a body of 1 KiB."""
+"""The request of every client: the headers of a real delivery, and a body of 1 KiB."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ def body() -> bytes:
 
 
 def headers() -> dict[str, str]:
-    """What a delivery carries besides `host` and `content-length`."""
+    """Return the headers of a delivery except `host` and `content-length`."""
     return {
         "content-type": "application/json",
         "user-agent": "Uplift-Webhooks/bench",
@@ -32,7 +32,7 @@ def headers() -> dict[str, str]:
 
 
 def raw(port: int, path: str) -> bytes:
-    """The whole request."""
+    """Return the whole request."""
     content = body()
     lines = [f"POST {path} HTTP/1.1", f"host: 127.0.0.1:{port}", f"content-length: {len(content)}"]
     lines += [f"{name}: {value}" for name, value in headers().items()]
@@ -40,7 +40,7 @@ def raw(port: int, path: str) -> bytes:
 
 
 def wrk_script(path: str) -> str:
-    """The same for `wrk`."""
+    """Return the same request for `wrk`."""
     lines = ['wrk.method = "POST"', f'wrk.path = "{path}"', f"wrk.body = [[{body().decode()}]]"]
     lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in headers().items()]
     return "\n".join(lines) + "\n"

@@ -26,7 +26,7 @@ _WARM_UP_S = 0.5
 
 
 class Posting:
-    """Keeps a number of requests in flight."""
+    """Keeps several requests in flight."""
 
     def __init__(self, sender: Sender, make: Callable[[], Request]) -> None:
         self._sender = sender
@@ -36,7 +36,7 @@ class Posting:
         self.going = True
 
     def begin(self) -> None:
-        """Send one request, and another whenever one is done."""
+        """Send a request, and another after each response."""
         self._sender.send(self._make(), self._done)
 
     def _done(self, _request: Request, exchange: Exchange) -> None:

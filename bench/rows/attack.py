@@ -20,10 +20,10 @@ _USUAL_S: Final = 30.0
 _RATE: Final = 50.0
 _ENDPOINTS: Final = 20
 _BEGIN_S: Final = 5.0
-"""How long the attacks run before the measurement."""
+"""Duration of the attacks before the measurement."""
 _SMOKE_SCALE: Final = 0.02
 _NICENESS: Final = 10
-"""Of the attackers and their receiver. They stand for other machines, and must not take the server's processor time."""
+"""Of the attackers and their receiver, which represent other machines and must not use the server's CPU time."""
 
 
 def _measure(row: Row, options: Options) -> Report:

@@ -1,4 +1,4 @@
-"""Events accepted a second in batches of a hundred."""
+"""Accepted events per second in batches of 100."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ from bench.scene import Scene, conditions
 
 _USUAL_S: Final = 20.0
 _CONNECTIONS: Final = 8
-# Batches are accepted faster than events are delivered, so what has queued takes a while.
+# Batches are accepted faster than events are delivered, so the backlog takes a while.
 _DRAIN_S: Final = 180.0
 
 

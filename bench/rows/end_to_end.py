@@ -1,4 +1,4 @@
-"""Events a second from `POST /v1/events` to the receiver, at full load."""
+"""Events per second from `POST /v1/events` to the receiver, at full load."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Latency at half of our own load."""
+"""Latency at half load."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What endpoints that hang do to the others."""
+"""Effect of endpoints that hang on others."""
 
 from typing import Final
 

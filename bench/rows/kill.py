@@ -1,4 +1,4 @@
-"""Crashes under load: what was answered 202 arrives, whatever happens."""
+"""Crashes under load: every event accepted with 202 is delivered."""
 
 import random
 import re
@@ -17,7 +17,7 @@ from bench.server import READY_WITHIN_S
 
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 1
-# A delivery whose attempt was cut off is attempted again once its lease has run out.
+# An interrupted delivery is attempted again when its lease ends.
 _DRAIN_S: Final = 120.0
 _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
 
@@ -37,7 +37,7 @@ def _measure(row: Row, options: Options) -> Report:
             for kill in range(kills):
                 time.sleep(dice.uniform(*_UPTIME_S))
                 scene.server.kill()
-                # A request that reached the receiver's socket is counted only once the receiver has read it.
+                # The receiver counts a request only after it has read it from the socket.
                 time.sleep(0.1)
                 at_kill = _leased(scene.server.database)
                 leased += len(at_kill)
@@ -79,9 +79,9 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 def _leased(database: Path) -> set[int]:
-    """The numbers of the events whose deliveries were leased when the server died.
+    """Return the numbers of the events that were leased when the server was killed.
 
-    Opened read-only, so that the log of the last commits is left for the server to recover.
+    Opens the file read-only, so that the server recovers the log of the last commits.
     """
     statement = (
         "SELECT e.body FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0 AND d.lease_owner <> 0"

@@ -1,4 +1,4 @@
-"""Crashes of several processes on one PostgreSQL, and of PostgreSQL itself: what was answered 202 arrives."""
+"""Crashes of several processes and of PostgreSQL: every event accepted with 202 is delivered."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from bench.server import Server
 
 _ROLES: Final = ("api", "api", "worker", "worker")
 _POSTGRES: Final = len(_ROLES)
-"""The number that stands for the database where one of them is drawn."""
+"""The number of the database in the random choice."""
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 2
 _DRAIN_S: Final = 120.0
@@ -51,7 +51,7 @@ def _measure(row: Row, options: Options) -> Report:
                 victim = dice.randrange(len(_ROLES) + 1)
                 killed[victim] += 1
                 leased = _kill(scene.servers, postgres, url, victim)
-                # A request that reached the receiver's socket is counted only once the receiver has read it.
+                # The receiver counts a request only after it has read it from the socket.
                 time.sleep(0.1)
                 cut_off |= leased & scene.receiver.seen()
                 if victim == _POSTGRES:
@@ -95,7 +95,7 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 def _scene(options: Options, stack: ExitStack, url: str) -> Scene:
-    """Two processes that are loaded, and two that deliver."""
+    """Two processes with load, and two that deliver."""
     settings = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY}
     scene = stack.enter_context(Scene(options, settings=settings, role=_ROLES[0]))
     scene.server.start()
@@ -112,9 +112,9 @@ def _scene(options: Options, stack: ExitStack, url: str) -> Scene:
 
 
 def _kill(servers: Sequence[Server], postgres: PostgresServer, url: str, victim: int) -> set[int]:
-    """End one of them as a crash would; the numbers of the events that were leased then.
+    """Kill one of them. Return the numbers of the events that were leased.
 
-    Everything that delivers stands still while PostgreSQL is asked: nothing is sent between that and the end.
+    All deliveries are suspended while PostgreSQL is queried, so nothing is sent before the kill.
     """
     workers = {number: servers[number].pid for number, role in enumerate(_ROLES) if role == "worker"}
     for pid in workers.values():

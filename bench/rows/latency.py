@@ -1,4 +1,4 @@
-"""Latency at a rate that leaves the machine at rest."""
+"""Latency at a low rate."""
 
 from typing import Final
 

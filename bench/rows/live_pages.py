@@ -1,4 +1,4 @@
-"""What ten open pages that keep themselves up to date cost traffic at half load."""
+"""Cost of ten open live pages at half load."""
 
 import http.client
 import socket
@@ -21,11 +21,11 @@ from bench.visitor import Visitor
 _USUAL_S: Final = 10.0
 _PAIRS: Final = 6
 _PAGES: Final = ("overview", "endpoints", "events", "overview", "events")
-"""Each twice: ten people."""
+"""Each twice, for ten users."""
 
 
 class _Open:
-    """A page as a browser keeps it: its stream, and the page again with every change."""
+    """An open page: its stream, and a reload after every change."""
 
     def __init__(self, server: Server, stream: str, path: str) -> None:
         self._visitor = Visitor(server)
@@ -47,9 +47,9 @@ class _Open:
                     self.loaded += 1
 
     def close(self) -> None:
-        """Leave the page."""
+        """Close the page."""
         with suppress(OSError):
-            # Whoever waits for a line holds the reader: only the end of the stream frees it.
+            # A read blocks the stream's reader until the stream ends.
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._connection.close()
@@ -65,7 +65,7 @@ def _measure(row: Row, options: Options) -> Report:
         pairs, loaded = [], 0
         for number in range(1 if options.smoke else _PAIRS):
             runs = []
-            # Whichever comes second has more behind it, whatever is open: that alone makes a quarter.
+            # The second run has more history, which alone costs a quarter.
             for is_open in (False, True) if number % 2 == 0 else (True, False):
                 run, count = _run(scene, secs, rate, is_open=is_open)
                 loaded += count
@@ -95,7 +95,7 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 def _run(scene: Scene, secs: float, rate: float, *, is_open: bool) -> tuple[Measurement, int]:
-    """The load with the pages open, or without; how many pages were loaded again."""
+    """Run the load with or without open pages. Return the number of reloads."""
     pages = [_open(scene, number) for number in range(2 * len(_PAGES))] if is_open else []
     words = "half load, ten pages open" if is_open else "half load"
     run = scene.run(words, secs=secs, rate=rate, connections=CONNECTIONS_MAX)

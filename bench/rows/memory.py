@@ -1,4 +1,4 @@
-"""Memory at rest, at load, and with a million deliveries waiting."""
+"""Memory at rest, under load, and with a million waiting deliveries."""
 
 import time
 from typing import Final

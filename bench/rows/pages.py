@@ -1,4 +1,4 @@
-"""How soon every page of the dashboard comes, from a database that has worked for a month."""
+"""Response time of all dashboard pages with a month of history."""
 
 import json
 import statistics
@@ -19,14 +19,14 @@ from uplift_server.dashboard.routes import Door
 _EVENTS: Final = 5_000_000
 _ACCOUNTS: Final = 2
 _ENDPOINTS: Final = 1_000
-"""Of each account, which is as many as one may have."""
+"""For each account: the maximum."""
 _VISITS: Final = 5
 _COUNTED_WITHIN_S: Final = 900.0
 _LOOK_S: Final = 0.2
 _NOT_AT_ONCE: Final = ("/live", "/checks")
-"""What a page loads by itself: a stream, and checks that wait for other machines."""
+"""Parts that a page loads later: streams, and checks of other machines."""
 _DOORS: Final = frozenset({Door.ACCOUNT, Door.OPERATOR})
-"""Whose pages an operator may see."""
+"""Dashboards that an operator can see."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -81,7 +81,7 @@ def _account(server: Server, url: str, endpoints: int) -> str:
 
 
 def wait_counted(server: Server, events: int) -> float:
-    """Until the numbers tell of so many deliveries; how many seconds that took."""
+    """Wait until the statistics contain this many deliveries. Return the seconds."""
     began = time.monotonic()
     with bar("counting what there is", events) as step:
         while time.monotonic() < began + _COUNTED_WITHIN_S:
@@ -94,7 +94,7 @@ def wait_counted(server: Server, events: int) -> float:
 
 
 def ids_of(server: Server, account: str) -> dict[str, str]:
-    """A thing of each kind, for the pages of one."""
+    """Return an ID of each kind, for its pages."""
 
     def newest(path: str) -> dict[str, Any]:
         found: dict[str, Any] = server.call("GET", path, None, account)["data"][0]
@@ -114,7 +114,7 @@ def ids_of(server: Server, account: str) -> dict[str, str]:
 
 
 def page_paths(ids: dict[str, str]) -> list[str]:
-    """Every page that a visitor loads, with the longest periods where there are some."""
+    """Return every page, with the longest periods if there are several."""
     found = []
     for page in PAGES:
         if page.method == "GET" and page.door in _DOORS and not page.path.endswith(_NOT_AT_ONCE):
@@ -132,20 +132,20 @@ def page_paths(ids: dict[str, str]) -> list[str]:
 
 
 def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
-    """The milliseconds until the first byte of each page."""
+    """Return the milliseconds to the first byte of each page."""
     for path in paths:
-        # Templates are compiled with their first page.
+        # The first page compiles the templates.
         visitor.load(path)
     return {path: statistics.median(visitor.load(path)[0] for _ in range(_VISITS)) for path in paths}
 
 
 def long_reads(server: Server, since: int) -> list[dict[str, Any]]:
-    """What the server's log, from a byte on, tells of reads that took long, but for its own counting."""
+    """Return the log lines of long reads after a position, without the statistics' own."""
     return [read for read in told(server, since, "a read took long") if not read["read"].startswith("delivery.")]
 
 
 def told(server: Server, since: int, message: str) -> list[dict[str, Any]]:
-    """The lines of the server's log, from a byte on, with a message."""
+    """Return the log lines with a message after a position."""
     lines = server.log.read_bytes()[since:].decode().splitlines()
     return [json.loads(line) for line in lines if f'"{message}"' in line]
 

@@ -1,4 +1,4 @@
-"""Events a second with PostgreSQL, by one process and by several that share its database."""
+"""Events per second with PostgreSQL, with one process and with several."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,8 +17,8 @@ from bench.server import Server
 _USUAL_S: Final = 20.0
 _PROCESSES: Final = (1, 2, 4)
 _PROMISED: Final = 2
-"""The number of processes for which there are targets."""
-# As durable as by default; what else is set is what every guide begins with.
+"""The number of processes with targets."""
+# Default durability, and settings that every tuning guide recommends.
 DURABLE: Final = "-c shared_buffers=512MB -c max_wal_size=4GB -c max_connections=100"
 SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -61,7 +61,7 @@ def _measured(row: Row, options: Options, counts: Sequence[int], *, pooled: bool
 
 @contextmanager
 def _scene(options: Options, count: int, *, pooled: bool) -> Iterator[tuple[Scene, PostgresServer]]:
-    """So many processes on an empty database, with endpoints to deliver to."""
+    """Processes on an empty database, with endpoints."""
     with ExitStack() as stack:
         postgres = PostgresServer(DURABLE, parent=options.directory)
         stack.callback(postgres.close)

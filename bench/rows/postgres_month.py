@@ -1,4 +1,4 @@
-"""PostgreSQL after a month of five million events: its pages, and traffic, also while retention drops half of it."""
+"""PostgreSQL with a month of five million events: pages, and traffic while retention deletes half of it."""
 
 import re
 import statistics
@@ -33,7 +33,7 @@ _ROUNDS: Final = 3
 _HALF_LOAD: Final = "half load"
 _AT_REST_PER_S: Final = 300.0
 _AT_REST: Final = f"{_AT_REST_PER_S:g} events/s"
-"""A load that leaves the machine at rest: what waits there does not wait for the machine."""
+"""A low load, in which nothing waits for the machine."""
 _LOADS: Final = (_HALF_LOAD, _AT_REST)
 _THIN_OLDEST: Final = (
     "DELETE FROM deliveries USING (SELECT * FROM event_partitions WHERE NOT goes_by_row ORDER BY first_seq LIMIT 1) p"
@@ -47,7 +47,7 @@ _ROUND: Final = re.compile(r"^uplift_retention_round_age_seconds \d", re.MULTILI
 
 @dataclass(frozen=True)
 class _Life:
-    """A life of the server, under load."""
+    """A run of the server under load."""
 
     words: str
     database: str
@@ -60,7 +60,7 @@ _HALF_GOES: Final = _Life("while half of it goes", "month", "14d")
 _LIVES: Final = (_NOTHING, _MONTH, _HALF_GOES)
 
 _Runs = dict[tuple[_Life, str], list[Measurement]]
-"""By life, and by what the load is called."""
+"""By run of the server and name of the load."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -129,7 +129,7 @@ def _ratios(middle: dict[tuple[_Life, str], Measurement], load: str) -> list[Fig
 
 
 def _prepare(scene: Scene, settings: dict[str, str], postgres: PostgresServer) -> None:
-    """Make a database with the endpoints of the scene alone, on which the server is started, and two copies of it."""
+    """Create a database with the endpoints of the scene, where the server starts, and two copies of it."""
     postgres.execute("CREATE DATABASE prepared")
     settings["UPLIFT_DATABASE_URL"] = postgres.url("prepared")
     scene.server.start()
@@ -152,11 +152,11 @@ def _pages(scene: Scene, server: Server) -> tuple[dict[str, float], list[dict[st
 def _rounds(
     scene: Scene, settings: dict[str, str], postgres: PostgresServer, secs: float, rates: dict[str, float]
 ) -> tuple[_Runs, list[float]]:
-    """The windows of every life, and how many deliveries went in each of those in which retention had work."""
+    """Return the windows of every run, and the deliveries that retention deleted in each busy window."""
     runs: _Runs = {(life, load): [] for load in rates for life in _LIVES}
     gone = []
     for number in range(1 if scene.options.smoke else _ROUNDS):
-        # Whichever comes later has more behind it.
+        # Later runs have more history.
         first = number % len(_LIVES)
         for life in (*_LIVES[first:], *_LIVES[:first]):
             scene.server.stop()
@@ -176,7 +176,7 @@ def _rounds(
 def _drops(
     scene: Scene, settings: dict[str, str], postgres: PostgresServer, secs: float, rate: float
 ) -> tuple[list[Measurement], list[float]]:
-    """Windows in which a partition was dropped that had been thinned before, and how long each drop took (ms)."""
+    """Return the windows in which a thinned partition was dropped, and the duration of each drop (ms)."""
     windows, took_ms = [], []
     for _ in range(1 if scene.options.smoke else _ROUNDS):
         scene.server.stop()
@@ -196,7 +196,7 @@ def _drops(
 
 
 def _fell_into(run: Measurement, at: str) -> bool:
-    """Whether an instant (RFC 3339) is one of those in which the load came."""
+    """Whether a time (RFC 3339) is within the load."""
     since_s = datetime.fromisoformat(at).timestamp() - run.load["began_at"] / 1e9
     return bool(0 <= since_s <= run.load["secs"])
 
@@ -212,19 +212,19 @@ def _of_drops(windows: list[Measurement], took_ms: list[float]) -> list[Figure]:
 
 def _start(scene: Scene, settings: dict[str, str], postgres: PostgresServer, life: _Life) -> None:
     settings |= {"UPLIFT_DATABASE_URL": postgres.url(life.database), "UPLIFT_RETENTION": life.retention}
-    # What the life before has left to be written is not to be written beside this one.
+    # Pending writes of the previous run must not overlap with this one.
     postgres.execute("CHECKPOINT")
     scene.server.start()
 
 
 def _gone(server: Server) -> float:
-    """How many deliveries retention has removed in this life of the server."""
+    """Return the number of deliveries that retention has deleted in this run."""
     found = _REMOVED.search(server.text("/metrics"))
     return 0.0 if found is None else float(found[1])
 
 
 def _wait_retention(server: Server) -> None:
-    """Until retention has begun, or has found nothing; it looks once a minute. Raises ServerFailed."""
+    """Wait until retention has begun or found nothing. It polls once a minute. Raises ServerFailed."""
     began = time.monotonic()
     with bar("waiting for retention", _BEGINS_WITHIN_S) as step:
         while not (_gone(server) or _ROUND.search(server.text("/metrics"))):
@@ -243,7 +243,7 @@ def _p99(run: Measurement) -> float:
 
 
 def _trouble(windows: list[Measurement]) -> list[str]:
-    """What makes windows doubtful: of each kind the last, and of how many windows it is true."""
+    """Return doubts about windows: the last of each kind, and the number of windows."""
     kinds: dict[str, list[str]] = {}
     for note in chain.from_iterable(each.trouble for each in windows):
         kinds.setdefault(note.partition(":")[0], []).append(note)

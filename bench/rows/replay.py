@@ -1,4 +1,4 @@
-"""What a replay of very many deliveries costs fresh traffic, and how soon it ends when it is cancelled."""
+"""Effect of a large replay on new traffic, and how fast it can be cancelled."""
 
 import time
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _ENDED_WITHIN_S: Final = 30.0
 _LOOK_S: Final = 0.01
 
 _Pair = tuple[Measurement, Measurement]
-"""The same load alone and beside the replay."""
+"""The same load without and with the replay."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -66,7 +66,7 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 def _figures(load: str, pairs: Sequence[_Pair]) -> list[Figure]:
-    """How much p99 grows beside the replay."""
+    """Return the growth of p99 with the replay."""
     alone, beside = _median(pairs)
     times = sorted(map(p99_times, pairs))
     return [
@@ -83,7 +83,7 @@ def _median(pairs: Sequence[_Pair]) -> _Pair:
 
 
 def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
-    """The same load while the replay is paused, and while it runs: what the machine does meanwhile changes slowly."""
+    """Run the load with a paused and a running replay, close together, because the machine changes slowly."""
     scene.server.call("POST", f"/v1/replays/{job}/pause")
     alone = scene.run(load, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
     scene.server.call("POST", f"/v1/replays/{job}/resume")
@@ -91,7 +91,7 @@ def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
 
 
 def _cancel(scene: Scene, job: str) -> tuple[int, float]:
-    """How many it had sent, and the seconds until it had nothing in hand any more."""
+    """Return the number of sent deliveries, and the seconds until none was leased."""
     began = time.monotonic()
     found = scene.server.call("GET", f"/v1/replays/{job}")
     if found["state"] == "running":

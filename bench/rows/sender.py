@@ -1,4 +1,4 @@
-"""The sender alone, against `wrk` on the same receiver."""
+"""The sender alone, compared with `wrk` on the same receiver."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""From the command to the first 200 of /readyz."""
+"""Time from the command to the first 200 of /readyz."""
 
 from statistics import median
 from typing import Final

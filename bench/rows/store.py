@@ -1,4 +1,4 @@
-"""The store alone: what an event costs in commits of some sizes, on SQLite and on PostgreSQL."""
+"""The store alone: cost of an event in commits of different sizes, on SQLite and PostgreSQL."""
 
 import os
 import time
@@ -31,12 +31,12 @@ _BODY: Final = b"x" * BODY_BYTES
 _HEAD: Final = b"x" * 400
 _ANSWER: Final = b"x" * 200
 
-Spent = Callable[[], float]
-"""Processor seconds that the database's own processes have used."""
+CpuSeconds = Callable[[], float]
+"""CPU seconds of the database's own processes."""
 
 
 def _events() -> Iterator[NewEvent]:
-    """Events without end: their ids grow as ours do, and they go to endpoints in turn."""
+    """Yield events with ascending IDs for alternating endpoints."""
     number = 0
     while True:
         number += 1
@@ -54,16 +54,16 @@ def _settlement(event_seq: int, endpoint_seq: int) -> Settlement:
 
 
 class _Meter:
-    """Runs one commit after the other, and notes what an event costs here and in the database's processes."""
+    """Commits one batch after another, and measures the cost of an event here and in the database's processes."""
 
-    def __init__(self, engine: str, spent: Spent | None, secs: float) -> None:
+    def __init__(self, engine: str, spent: CpuSeconds | None, secs: float) -> None:
         self._engine = engine
         self._spent = spent
         self._secs = secs
         self.figures: list[Figure] = []
 
     async def run(self, verb: str, size: int, commit: Callable[[], Awaitable[int]]) -> None:
-        """Commit for a while, as long as there is something to commit."""
+        """Commit for a while, until the events end."""
         for _ in range(3):
             await commit()
         began, own, theirs, count = time.monotonic(), time.process_time(), self._spent() if self._spent else 0.0, 0
@@ -118,7 +118,7 @@ def _measure(row: Row, options: Options) -> Report:
         path = workspace(options, stack) / "uplift.db"
         schema_version.upgrade(path, now_ms=0)
         figures += uvloop.run(_on(SqliteDatabase(path), _Meter("SQLite", None, secs), step))
-        # Not in the workspace: it runs as somebody else where this is root, whom nobody else's directory lets in.
+        # Not in the workspace: as root, PostgreSQL runs as another user, who cannot access it.
         server = stack.enter_context(closing(PostgresServer("", parent=options.directory)))
         database = PostgresDatabase(server.new_database())
         figures += uvloop.run(_on(database, _Meter("PostgreSQL", lambda: cpu_s(server.pid), secs), step))

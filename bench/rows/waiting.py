@@ -1,4 +1,4 @@
-"""What a million deliveries that wait for their retry cost fresh traffic."""
+"""Effect of a million waiting deliveries on new traffic."""
 
 from typing import Final
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.mail.smtp_server import Postbox
+from tests.mail.smtp_server import SmtpStub
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app
@@ -20,11 +20,11 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def postbox() -> Iterator[Postbox]:
+def smtp_server() -> Iterator[SmtpStub]:
     """A mail server that listens."""
-    postbox = Postbox().open()
-    yield postbox
-    postbox.close()
+    smtp_server = SmtpStub().open()
+    yield smtp_server
+    smtp_server.close()
 
 
 def run(*args: str, port: int | None = None, **environ: str) -> Result:
@@ -38,41 +38,41 @@ def findings(result: Result) -> dict[str, tuple[str, str]]:
     return {row["check"]: (row["result"], row["text"] + row["remedy"]) for row in rows}
 
 
-def test_a_test_mail_arrives(postbox: Postbox) -> None:
-    result = run("mail", "test", "coach@rapids.example", port=postbox.port)
+def test_a_test_mail_arrives(smtp_server: SmtpStub) -> None:
+    result = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
     assert result.exit_code == 0
     assert "coach@rapids.example" in result.stdout
-    (received,) = postbox.received
+    (received,) = smtp_server.received
     assert (received.sender, received.recipient) == ("a@uplift.example", "coach@rapids.example")
     assert "arrives" in received.message["Subject"]
     assert list(Path().iterdir()) == []
 
 
-def test_two_test_mails_are_two(postbox: Postbox) -> None:
+def test_two_test_mails_are_two(smtp_server: SmtpStub) -> None:
     for _ in range(2):
-        result = run("mail", "test", "coach@rapids.example", "--json", port=postbox.port)
+        result = run("mail", "test", "coach@rapids.example", "--json", port=smtp_server.port)
         assert json.loads(result.stdout)["recipient"] == "coach@rapids.example"
-    assert len({received.message["Message-ID"] for received in postbox.received}) == 2
+    assert len({received.message["Message-ID"] for received in smtp_server.received}) == 2
 
 
-def test_what_goes_wrong_is_told_with_its_remedy(postbox: Postbox) -> None:
-    postbox.refuse_recipient = lambda _: "550 unknown user"
-    refused = run("mail", "test", "coach@rapids.example", port=postbox.port)
+def test_what_goes_wrong_is_told_with_its_remedy(smtp_server: SmtpStub) -> None:
+    smtp_server.refuse_recipient = lambda _: "550 unknown user"
+    refused = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
     assert refused.exit_code == 1
     assert "550 unknown user" in refused.stderr
     assert "Remedy:" in refused.stderr
-    assert run("mail", "test", "coach", port=postbox.port).exit_code == 2
+    assert run("mail", "test", "coach", port=smtp_server.port).exit_code == 2
     unset = run("mail", "test", "coach@rapids.example")
     assert unset.exit_code == 2
     assert "UPLIFT_SMTP_URL is not set" in unset.stderr
 
 
-def test_the_doctor_knocks_and_sends_nothing(postbox: Postbox) -> None:
-    result = run("doctor", "--json", port=postbox.port, UPLIFT_OPERATOR_EMAIL="operations@uplift.example")
-    assert findings(result)["mail"] == ("ok", f"127.0.0.1:{postbox.port} answers (not encrypted)")
+def test_the_doctor_knocks_and_sends_nothing(smtp_server: SmtpStub) -> None:
+    result = run("doctor", "--json", port=smtp_server.port, UPLIFT_OPERATOR_EMAIL="operations@uplift.example")
+    assert findings(result)["mail"] == ("ok", f"127.0.0.1:{smtp_server.port} answers (not encrypted)")
     assert "operator mail" not in findings(result)
-    assert postbox.said == ["EHLO", "QUIT"]
-    assert postbox.received == []
+    assert smtp_server.said == ["EHLO", "QUIT"]
+    assert smtp_server.received == []
 
 
 def test_the_doctor_finds_a_mail_server_that_is_away() -> None:
@@ -83,8 +83,8 @@ def test_the_doctor_finds_a_mail_server_that_is_away() -> None:
     assert "connection refused" in text
 
 
-def test_the_doctor_warns_of_an_operator_who_would_not_be_told(postbox: Postbox) -> None:
-    assert findings(run("doctor", "--json", port=postbox.port))["operator mail"][0] == "warn"
+def test_the_doctor_warns_of_an_operator_who_would_not_be_told(smtp_server: SmtpStub) -> None:
+    assert findings(run("doctor", "--json", port=smtp_server.port))["operator mail"][0] == "warn"
     without = findings(run("doctor", "--json", UPLIFT_OPERATOR_EMAIL="operations@uplift.example"))
     assert without["mail"][0] == "ok"
     assert without["operator mail"][0] == "warn"

@@ -17,7 +17,7 @@ def lane_of(
     in_flight_max: int = 1000,
     start_interval_ms: float = 0.0,
 ) -> Lane[int]:
-    """A lane with limits, whose receiver has proved itself; it has a host of its own unless one is given."""
+    """Return a proven lane with limits, with its own host by default."""
     lane = lanes.lane(endpoint, account, host or f"{endpoint}.test")
     lane.proven, lane.window, lane.last_return_ms = True, 1_000_000, NOW_MS
     lanes.set_limits(lane, in_flight_max=in_flight_max, start_interval_ms=start_interval_ms)
@@ -25,13 +25,13 @@ def lane_of(
 
 
 def fill(lanes: Lanes[int], lane: Lane[int], items: int, kind: AttemptKind = AttemptKind.FIRST) -> None:
-    """Let so many deliveries wait."""
+    """Add waiting deliveries to a lane."""
     for item in range(items):
         lanes.push(lane, item, kind)
 
 
 def drain(lanes: Lanes[int], now_ms: int = NOW_MS, most: int = 1000) -> list[tuple[int, int]]:
-    """Endpoint and item of everything that may start now, in order."""
+    """Return endpoint and item of all deliveries that may start now, in order."""
     popped = []
     while len(popped) < most and (found := lanes.pop(now_ms)) is not None:
         popped.append((found[0].endpoint, found[1]))
@@ -39,7 +39,7 @@ def drain(lanes: Lanes[int], now_ms: int = NOW_MS, most: int = 1000) -> list[tup
 
 
 def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
-    """Start what may start now, and let each be answered at once; how many."""
+    """Start everything that may start now, with immediate success; return the count."""
     started = 0
     while (found := lanes.pop(now_ms)) is not None:
         lanes.attempt_ended(found[0], now_ms, 1000, succeeded=True)
@@ -48,7 +48,7 @@ def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
 
 
 def fresh_lane(lanes: Lanes[int], endpoint: int, account: int = 1, *, items: int = 10) -> Lane[int]:
-    """The lane of an endpoint that never answered yet, with work."""
+    """Return the lane of an endpoint without attempts, with work."""
     lane = lanes.lane(endpoint, account, f"{endpoint}.test")
     lanes.set_limits(lane, in_flight_max=16, start_interval_ms=0.0)
     fill(lanes, lane, items)

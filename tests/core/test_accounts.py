@@ -70,7 +70,7 @@ def test_other_texts_are_no_mail_addresses(text: str) -> None:
 
 
 @given(st.text())
-def test_what_passes_cannot_break_a_mail_header(text: str) -> None:
+def test_valid_names_cannot_break_an_email_header(text: str) -> None:
     if check_email(text) is None:
         assert text.isascii()
         assert text.isprintable()

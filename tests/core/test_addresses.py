@@ -15,7 +15,7 @@ REFUSED = "address_not_allowed"
 
 IPV4 = st.integers(0, (1 << 32) - 1).map(ipaddress.IPv4Address)
 IPV6 = st.integers(0, (1 << 128) - 1).map(ipaddress.IPv6Address)
-# What may never be a receiver, and what may be one on a private network.
+# Forbidden addresses, and private ones.
 FORBIDDEN = [
     "0.0.0.0",
     "0.1.2.3",
@@ -115,17 +115,17 @@ PUBLIC = [
 
 
 def judgements(address: str) -> list[str | None]:
-    """Strict and open policy, each without and with TLS."""
+    """Results of strict and open policy, each without and with TLS."""
     return [policy.check(address, encrypted=encrypted) for policy in (STRICT, OPEN) for encrypted in (False, True)]
 
 
 @pytest.mark.parametrize("address", FORBIDDEN)
-def test_forbidden_under_every_policy(address: str) -> None:
+def test_forbidden_addresses(address: str) -> None:
     assert judgements(address) == [REFUSED] * 4
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_private_only_where_allowed_and_then_without_tls_too(address: str) -> None:
+def test_private_addresses_need_permission_but_no_tls(address: str) -> None:
     assert judgements(address) == [REFUSED, REFUSED, None, None]
 
 
@@ -135,7 +135,7 @@ def test_public_always_and_always_with_tls(address: str) -> None:
 
 
 def embeddings(inner: ipaddress.IPv4Address) -> list[str]:
-    """Every IPv6 address that carries an IPv4 one to where it is unpacked."""
+    """All IPv6 forms that embed an IPv4 address."""
     value = int(inner)
     return [
         str(ipaddress.IPv6Address(number))
@@ -158,13 +158,13 @@ def test_an_address_inside_another_counts(inner: ipaddress.IPv4Address) -> None:
 
 
 @pytest.mark.parametrize("inner", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "0.0.0.0", "192.0.2.1", "8.8.8.8"])
-def test_known_addresses_inside_others_count(inner: str) -> None:
+def test_embedded_addresses_count(inner: str) -> None:
     for address in embeddings(ipaddress.IPv4Address(inner)):
         assert judgements(address) == judgements(inner), address
 
 
 @pytest.mark.parametrize("inner", ["127.0.0.1", "169.254.169.254", "10.1.2.3"])
-def test_ipv4_compatible_addresses_count_as_what_they_hold(inner: str) -> None:
+def test_ipv4_compatible_addresses_count_as_ipv4(inner: str) -> None:
     assert judgements(f"::{inner}") == judgements(inner)
 
 
@@ -206,7 +206,7 @@ def test_unicast_that_registries_hand_out_passes(address: ipaddress.IPv6Address)
 
 
 @given(st.text() | IPV4.map(str) | IPV6.map(str), st.booleans(), st.booleans())
-def test_a_judgement_is_one_of_three(text: str, allow: bool, encrypted: bool) -> None:
+def test_a_check_has_one_of_three_results(text: str, allow: bool, encrypted: bool) -> None:
     policy = AddressPolicy(allow_private_networks=allow)
     code = policy.check(text, encrypted=encrypted)
 
@@ -218,7 +218,7 @@ def test_a_judgement_is_one_of_three(text: str, allow: bool, encrypted: bool) ->
     assert describe(text)
 
 
-def test_blocks_cover_everything_and_the_longest_comes_first() -> None:
+def test_blocks_cover_all_addresses_longest_prefix_first() -> None:
     lengths = [block.network.prefixlen for block in BLOCKS]
 
     assert lengths == sorted(lengths, reverse=True)
@@ -239,7 +239,7 @@ def test_blocks_cover_everything_and_the_longest_comes_first() -> None:
             "::ffff:10.0.0.1",
             "IPv4-mapped (::ffff:0:0/96, RFC 4291) of 10.0.0.1, private network (10.0.0.0/8, RFC 1918)",
         ),
-        # Of the two inside, the one that decides is named.
+        # The description names the deciding one of the two embedded addresses.
         (
             "2001:0:7f00:1::f7f7:f7f7",
             "Teredo (2001::/32, RFC 4380) of 127.0.0.1, loopback (127.0.0.0/8, RFC 1122)",
@@ -263,7 +263,7 @@ def test_descriptions(address: str, text: str) -> None:
         ("nonsense", "no IP address"),
     ],
 )
-def test_descriptions_of_what_was_found_tell_no_address(address: str, text: str) -> None:
+def test_descriptions_of_resolved_addresses_contain_no_address(address: str, text: str) -> None:
     assert describe_resolved(address) == text
 
 
@@ -301,7 +301,7 @@ def test_descriptions_of_what_was_found_tell_no_address(address: str, text: str)
         (".", None),
     ],
 )
-def test_hosts_mean_addresses_in_every_notation(host: str, address: str | None) -> None:
+def test_hosts_are_addresses_in_every_notation(host: str, address: str | None) -> None:
     assert parse_literal(host) == address
 
 
@@ -358,7 +358,7 @@ def test_every_way_to_write_a_number(address: ipaddress.IPv4Address, parts: int,
 
 
 @given(st.text() | st.from_regex(r"[0-9a-fx.:\[\]%]{0,20}", fullmatch=True))
-def test_any_text_is_an_address_a_name_or_refused(host: str) -> None:
+def test_any_text_is_an_address_a_name_or_rejected(host: str) -> None:
     try:
         text = parse_literal(host)
     except ValueError:

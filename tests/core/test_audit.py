@@ -16,7 +16,7 @@ def test_the_server_itself_acts_without_an_id() -> None:
     assert SYSTEM.id is SYSTEM.address is None
 
 
-def test_a_change_tells_its_fields_and_only_the_harmless_values() -> None:
+def test_a_change_lists_its_fields_and_only_harmless_values() -> None:
     before = {"url": "https://a.example/x?token=1", "headers": {"x-key": "1"}, "limit": 5, "name": "a"}
     after = {"url": "https://b.example/y?token=2#z", "headers": {"x-key": "2"}, "limit": None, "name": "a"}
 
@@ -27,14 +27,14 @@ def test_a_change_tells_its_fields_and_only_the_harmless_values() -> None:
     }
 
 
-def test_a_change_of_nothing_but_secrets_tells_no_values() -> None:
+def test_a_change_of_secrets_lists_no_values() -> None:
     assert difference({"headers": {}}, {"headers": {"a": "b"}}, shown=("url",)) == {"changed": ["headers"]}
 
 
-def test_a_change_of_nothing_tells_nothing() -> None:
+def test_no_change_is_empty() -> None:
     assert difference({"url": "u", "headers": {}}, {"url": "u", "headers": {}}, shown=("url",)) == {}
 
 
-def test_a_url_is_told_without_its_query() -> None:
+def test_urls_have_no_query() -> None:
     assert without_query("https://a.example/x?token=1?2") == "https://a.example/x"
     assert without_query("https://a.example/x") == "https://a.example/x"

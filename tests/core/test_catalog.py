@@ -30,12 +30,12 @@ def test_uplift_documents_two() -> None:
 
 
 @every_type
-def test_what_is_ours_says_so(event_type: EventType) -> None:
+def test_extensions_are_marked(event_type: EventType) -> None:
     assert (EXTENSION_NOTE in event_type.description) != event_type.documented
 
 
 @every_type
-def test_an_entry_is_complete_and_its_example_fits_its_schema(event_type: EventType) -> None:
+def test_an_entry_is_complete_and_its_example_matches_its_schema(event_type: EventType) -> None:
     assert check_name(event_type.name) is None
     assert event_type.group == event_type.name.split(".")[0]
     assert event_type.api_version == "01/01/2022"
@@ -52,12 +52,12 @@ def test_data_is_an_object_with_an_object(event_type: EventType) -> None:
 
 
 @pytest.mark.parametrize("event_type", DOCUMENTED, ids=[event_type.name for event_type in DOCUMENTED])
-def test_nothing_more_is_required_of_what_is_documented_by_example_only(event_type: EventType) -> None:
+def test_types_documented_by_example_require_no_properties(event_type: EventType) -> None:
     assert validator(event_type).is_valid({"object": {}})
     assert validator(event_type).is_valid({"object": {"unknown": 1}, "unknown": 2})
 
 
-def test_extensions_require_what_makes_them_useful() -> None:
+def test_extensions_require_their_key_properties() -> None:
     for event_type in EVENT_TYPES:
         assert event_type.documented or not validator(event_type).is_valid({"object": {}})
 

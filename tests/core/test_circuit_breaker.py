@@ -22,7 +22,7 @@ NEVER = BreakerRule(failures=0, probe_max_ms=300_000)
 def fail(
     breaker: Breaker, times: int, *, at: int = NOW_MS, timed_out: bool = False, rule: BreakerRule = RULE
 ) -> Breaker:
-    """A breaker after so many failures at one instant."""
+    """Return a breaker after failures at one time."""
     for _ in range(times):
         breaker = breaker.after_failure(at, timed_out=timed_out, rule=rule)
     return breaker
@@ -65,7 +65,7 @@ def test_attempts_that_were_under_way_when_it_opened_do_not_lengthen_the_wait() 
     assert later.failures == 15
 
 
-def test_it_opens_after_a_minute_of_nothing_but_timeouts() -> None:
+def test_it_opens_after_a_minute_of_only_timeouts() -> None:
     one = fail(CLOSED, 1, timed_out=True)
 
     assert fail(one, 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS - 1, timed_out=True).probe_at is None
@@ -81,8 +81,8 @@ def test_any_other_failure_ends_a_row_of_timeouts() -> None:
     assert (later.probe_at, later.timeouts_since) == (None, NOW_MS + TIMEOUTS_OPEN_AFTER_MS)
 
 
-def test_a_failed_probe_never_closes_it_whatever_failed() -> None:
-    """Opened by timeouts with few failures in a row, then answered with an error."""
+def test_a_failed_probe_never_closes_it() -> None:
+    """Opened by timeouts with few failures in a row; then the probe gets an error response."""
     opened = fail(fail(CLOSED, 1, timed_out=True), 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS, timed_out=True)
     assert opened.failures < RULE.failures
     assert opened.probe_at is not None
@@ -110,22 +110,22 @@ def test_after_a_restart_an_open_one_probes_when_it_would_have(failures: int) ->
     assert restore_breaker(Health(failures, NOW_MS, None, at), RULE) == breaker
 
 
-def test_after_a_restart_the_wait_is_bounded_however_many_failures_there_were() -> None:
+def test_after_a_restart_the_wait_is_bounded() -> None:
     assert restore_breaker(Health(10**9, None, None, NOW_MS), RULE).probe_at == NOW_MS + RULE.probe_max_ms
 
 
 @pytest.mark.parametrize("apart_ms", [0, 3000])
 def test_after_a_restart_attempts_that_failed_together_are_no_reason_to_wait_longer(apart_ms: int) -> None:
-    """As it would have waited without one: what was in flight when it opened changes nothing."""
+    """Attempts that were in flight when the breaker opened do not count."""
     health = Health(RULE.failures + 246, NOW_MS - apart_ms, None, NOW_MS)
     assert restore_breaker(health, RULE).probe_at == NOW_MS + PROBE_FIRST_MS + apart_ms
 
 
-def test_after_a_restart_failures_of_which_no_instant_is_known_open_nothing() -> None:
+def test_after_a_restart_failures_without_a_time_do_not_open_it() -> None:
     assert restore_breaker(Health(1000), RULE) == Breaker(1000)
 
 
-def test_after_a_restart_failures_in_a_row_go_on_counting() -> None:
+def test_after_a_restart_counting_continues() -> None:
     assert restore_breaker(Health(2, NOW_MS, None, NOW_MS), RULE) == Breaker(2)
     assert fail(restore_breaker(Health(2, NOW_MS, None, NOW_MS), RULE), 1).probe_at is not None
     assert restore_breaker(Health(1000, NOW_MS, None, NOW_MS), NEVER) == Breaker(1000)
@@ -136,7 +136,7 @@ def test_after_a_restart_failures_in_a_row_go_on_counting() -> None:
     failures=st.integers(1, 5),
     probe_max_ms=st.integers(10, 600_000),
 )
-def test_however_it_fails_it_stays_open_and_its_next_probe_is_near(
+def test_after_any_failures_it_stays_open_with_a_near_probe(
     steps: list[tuple[int, bool]], failures: int, probe_max_ms: int
 ) -> None:
     rule = BreakerRule(failures, probe_max_ms)
@@ -152,7 +152,7 @@ def test_however_it_fails_it_stays_open_and_its_next_probe_is_near(
             assert breaker.probe_wait_ms >= before.probe_wait_ms
 
 
-# ---- a receiver that says how long to stay away
+# ---- Retry-After
 
 
 def test_a_receiver_may_ask_for_a_wait_at_its_first_failure() -> None:
@@ -162,7 +162,7 @@ def test_a_receiver_may_ask_for_a_wait_at_its_first_failure() -> None:
     assert CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=0).probe_at is None
 
 
-def test_what_it_asks_for_is_bounded_like_a_probes_wait() -> None:
+def test_retry_after_is_bounded_like_a_probes_wait() -> None:
     assert (
         CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=86_400_000).probe_at == NOW_MS + 300_000
     )
@@ -179,7 +179,7 @@ def test_a_success_from_before_the_wish_does_not_end_the_wait_and_a_later_one_do
     assert asked.after_success(NOW_MS) == CLOSED
 
 
-def test_others_under_way_may_lengthen_the_wait_and_never_shorten_it() -> None:
+def test_attempts_in_flight_never_shorten_the_wait() -> None:
     asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
     for ask, probe_at in ((0, 30_000), (5_000, 30_000), (60_000, 60_100)):

@@ -12,17 +12,17 @@ def test_a_reading_is_wrong_by_no_more_than_it_says(ahead: float, there_ms: floa
     assert abs(reading.offset_ms - ahead) <= reading.uncertainty_ms + 0.01
 
 
-def test_the_quickest_answer_tells_most_and_of_several_the_latest() -> None:
+def test_the_quickest_reading_is_the_best_and_the_latest_of_equals() -> None:
     slow, early, late = ClockReading(0, 900, 100), ClockReading(200, 1000, 202), ClockReading(300, 1110, 302)
     assert best_reading([slow, early, late]) is late
     assert best_reading([early, slow]) is early
 
 
-def test_a_clock_that_was_set_is_followed_at_once() -> None:
-    """However quick the answers were before."""
+def test_a_clock_change_is_followed_immediately() -> None:
+    """Even if earlier readings were quicker."""
     before = [ClockReading(at, at + 50, at + 1) for at in range(7)]
     set_forward, set_back = ClockReading(100, 120_100, 120), ClockReading(100, 90, 120)
     assert best_reading([*before, set_forward]) is set_forward
     assert best_reading([*before, set_back]) is set_back
-    # One that only took long says nothing else.
+    # A slow reading does not contradict earlier ones.
     assert best_reading([*before, ClockReading(100, 150, 220)]) is before[-1]

@@ -17,7 +17,7 @@ _ENDPOINTS = st.integers(1, 2**40)
 
 
 @given(_ENDPOINTS, _WORKERS, st.randoms(use_true_random=False))
-def test_all_who_know_the_same_workers_name_the_same_one(endpoint: int, workers: list[int], shuffle: object) -> None:
+def test_equal_sets_of_workers_have_equal_assignments(endpoint: int, workers: list[int], shuffle: object) -> None:
     mixed = list(workers)
     shuffle.shuffle(mixed)  # type: ignore[attr-defined]
     assert assigned_worker(endpoint, mixed) == assigned_worker(endpoint, workers)
@@ -36,13 +36,13 @@ def test_an_endpoint_moves_only_to_a_worker_that_comes_or_from_one_that_goes(
     assert all(assigned_worker(endpoint, [worker for worker in workers if worker != gone]) == before for gone in others)
 
 
-def test_workers_get_equal_shares() -> None:
+def test_workers_have_equal_shares() -> None:
     shares = Counter(assigned_worker(endpoint, [3, 4, 5, 6]) for endpoint in range(1, 4001))
     assert sorted(shares) == [3, 4, 5, 6]
     assert all(900 < share < 1100 for share in shares.values())
 
 
-def test_without_workers_an_endpoint_belongs_to_nobody() -> None:
+def test_without_workers_endpoints_are_unassigned() -> None:
     assert assigned_worker(7, []) is None
     assert membership_hash([]) == 0
 
@@ -52,7 +52,7 @@ def test_other_workers_are_another_view(some: list[int], others: list[int]) -> N
     assert (membership_hash(some) == membership_hash(others)) is (set(some) == set(others))
 
 
-def test_whoever_was_not_heard_of_for_longer_than_five_seconds_is_dead() -> None:
+def test_a_heartbeat_expires_after_five_seconds() -> None:
     assert not is_heartbeat_expired(1000, 1000 + HEARTBEAT_EXPIRES_MS)
     assert is_heartbeat_expired(1000, 1001 + HEARTBEAT_EXPIRES_MS)
     assert not is_heartbeat_expired(1000, 900)

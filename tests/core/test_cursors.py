@@ -23,13 +23,13 @@ def test_a_cursor_leads_back(numbers: list[int]) -> None:
 
 
 @given(NUMBERS, st.integers(0, 9))
-def test_a_cursor_of_another_list_is_refused(numbers: list[int], count: int) -> None:
+def test_a_cursor_of_another_list_is_rejected(numbers: list[int], count: int) -> None:
     if count != len(numbers):
         assert decode(encode(numbers), count) is None
 
 
 @given(NUMBERS, st.data())
-def test_a_cursor_with_one_character_changed_is_refused(numbers: list[int], data: st.DataObject) -> None:
+def test_a_modified_cursor_is_rejected(numbers: list[int], data: st.DataObject) -> None:
     text = encode(numbers)
     position = data.draw(st.integers(0, len(text) - 1))
     character = data.draw(st.characters(codec="ascii"))
@@ -39,7 +39,7 @@ def test_a_cursor_with_one_character_changed_is_refused(numbers: list[int], data
 
 
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]{8,40}", fullmatch=True), st.integers(0, 9))
-def test_garbage_is_refused(text: str, count: int) -> None:
+def test_garbage_is_rejected(text: str, count: int) -> None:
     assert decode(text, count) is None
 
 
@@ -48,7 +48,7 @@ def test_other_texts_are_no_cursors(text: str) -> None:
     assert decode(text, 1) is None
 
 
-def test_there_are_limits_to_what_a_cursor_holds() -> None:
+def test_a_cursor_has_limits() -> None:
     with pytest.raises(ValueError, match="1 to 8"):
         encode([])
     with pytest.raises(ValueError, match="1 to 8"):
@@ -67,8 +67,8 @@ def test_a_place_has_one_text_under_a_key_and_another_under_another(numbers: lis
     assert other.decode(encode(numbers), len(numbers)) is None
 
 
-def test_neighbours_have_nothing_in_common() -> None:
-    """Nobody sees from two cursors how much happened between them."""
+def test_similar_cursors_look_unrelated() -> None:
+    """Two cursors do not reveal how many events are between them."""
     values = [urlsafe_b64decode(encode([number]) + "==") for number in range(256)]
 
     assert len({value[:4] for value in values}) == len({value[-4:] for value in values}) == 256

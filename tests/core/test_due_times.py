@@ -8,7 +8,7 @@ from uplift_server.core.scheduling.due_times import DueTimes
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 500), st.booleans()), max_size=50))
-def test_an_endpoint_is_taken_within_a_step_of_its_earliest_due_time(steps: list[tuple[int, int, bool]]) -> None:
+def test_an_endpoint_is_due_within_a_step_of_its_earliest_due_time(steps: list[tuple[int, int, bool]]) -> None:
     due_times = DueTimes()
     expected: dict[int, int] = {}
     for endpoint_seq, at, is_noted in steps:
@@ -28,7 +28,7 @@ def test_an_endpoint_is_taken_within_a_step_of_its_earliest_due_time(steps: list
             assert 0 <= next_at - min(expected.values()) < DUE_STEP_MS
 
 
-def test_earlier_due_times_of_the_same_endpoints_do_not_pile_up() -> None:
+def test_earlier_due_times_do_not_accumulate() -> None:
     due_times = DueTimes()
     for at in range(100_000, 0, -DUE_STEP_MS):
         assert due_times.note(1, at)

@@ -46,7 +46,7 @@ def test_durations(text: str, milliseconds: int) -> None:
         ("36501d", "hundred years"),
     ],
 )
-def test_other_texts_are_refused_with_the_remedy(text: str, words: str) -> None:
+def test_other_texts_are_rejected_with_a_remedy(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse_duration(text)
 
@@ -60,5 +60,5 @@ def test_formatting(milliseconds: int, text: str) -> None:
 
 
 @given(st.integers(0, 3_153_600_000_000))
-def test_what_is_written_is_read_again(milliseconds: int) -> None:
+def test_formatted_durations_can_be_parsed(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds)) == milliseconds

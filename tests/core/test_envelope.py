@@ -26,7 +26,7 @@ def test_the_exact_bytes() -> None:
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.integers(0, 10**14), JSON_VALUES)
-def test_an_envelope_is_json_and_gives_back_what_went_in(
+def test_an_envelope_is_json_with_the_same_data(
     event_type: str, api_version: str, created_ms: int, value: object
 ) -> None:
     data = json.dumps(value, ensure_ascii=False, indent=1).encode()

@@ -13,7 +13,7 @@ def test_an_exchange_cannot_be_changed() -> None:
 
 
 def test_a_request_counts_as_possibly_sent_unless_said_otherwise() -> None:
-    # Whether a duplicate is possible hangs on it.
+    # This decides whether a duplicate is possible.
     assert Exchange(started_at=1, duration_us=2).bytes_sent
 
 

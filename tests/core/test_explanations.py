@@ -42,7 +42,7 @@ def answer(
 # ---- with a delivery
 
 
-def test_a_delivered_event_tells_when_and_how_many_attempts_were_made() -> None:
+def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
     done = replace(TRIED, status=Status.DELIVERED, attempts_made=2, completed_at=NOW)
 
     for endpoint in (ENDPOINT, None):
@@ -95,7 +95,7 @@ def test_a_delivered_event_tells_when_and_how_many_attempts_were_made() -> None:
         ),
     ],
 )
-def test_a_pending_one_tells_what_it_waits_for(endpoint: EndpointFacts, delivery: DeliveryFacts, text: str) -> None:
+def test_a_pending_delivery_has_a_reason_to_wait(endpoint: EndpointFacts, delivery: DeliveryFacts, text: str) -> None:
     found = answer(endpoint=endpoint, delivery=delivery)
 
     assert found.reason is Reason.PENDING
@@ -103,7 +103,7 @@ def test_a_pending_one_tells_what_it_waits_for(endpoint: EndpointFacts, delivery
     assert found.hint == (FAILURE.remedy if delivery.failure else None)
 
 
-def test_what_is_due_while_nothing_is_sent_does_not_wait_for_others() -> None:
+def test_due_deliveries_without_a_worker() -> None:
     due = replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW))
 
     found = answer(delivery=due, sends=False)
@@ -114,7 +114,7 @@ def test_what_is_due_while_nothing_is_sent_does_not_wait_for_others() -> None:
     assert answer(sends=False) == answer(), "what waits for its instant is told so all the same"
 
 
-def test_a_failed_one_tells_why_and_how_to_resend_it() -> None:
+def test_a_failed_delivery_has_a_cause_and_a_remedy() -> None:
     failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
 
     found = answer(delivery=failed)
@@ -134,7 +134,7 @@ def test_a_failed_test_is_not_to_be_resent() -> None:
     assert found.hint == "Look at its log. Then send another test."
 
 
-def test_an_expired_one_tells_when() -> None:
+def test_an_expired_delivery_has_a_time() -> None:
     expired = replace(DELIVERY, status=Status.FAILED, failed_reason=FailedReason.EXPIRED)
 
     found = answer(replace(EVENT, expires_at=NOW), delivery=expired)
@@ -168,7 +168,7 @@ def test_a_cancelled_one_can_be_resent() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD, Status.CANCELLED])
-def test_what_a_deleted_endpoint_did_not_get_is_told_by_its_deletion(status: Status) -> None:
+def test_missed_events_of_a_deleted_endpoint(status: Status) -> None:
     found = answer(endpoint=None, delivery=replace(TRIED, status=status))
 
     assert found.reason is Reason.ENDPOINT_DELETED
@@ -178,7 +178,7 @@ def test_what_a_deleted_endpoint_did_not_get_is_told_by_its_deletion(status: Sta
 # ---- without one
 
 
-def test_a_newer_endpoint_is_not_owed_what_was_before_it() -> None:
+def test_an_endpoint_has_no_deliveries_of_earlier_events() -> None:
     found = answer(endpoint=replace(ENDPOINT, created_at=NOW), delivery=None)
 
     assert found.reason is Reason.ENDPOINT_NEWER
@@ -207,7 +207,7 @@ def test_a_subscription_changed_since_says_that_it_is_todays() -> None:
     assert answer(endpoint=changed, delivery=None).text.endswith("judged by its subscription of today.")
 
 
-def test_a_subscription_widened_since_did_not_want_it_then() -> None:
+def test_a_subscription_that_was_extended_later() -> None:
     found = answer(endpoint=replace(ENDPOINT, updated_at=NOW), delivery=None)
 
     assert found.reason is Reason.NOT_SUBSCRIBED
@@ -242,7 +242,7 @@ def test_a_greeting_or_a_test_is_for_one_endpoint_only() -> None:
         )
 
 
-def test_a_listen_session_is_owed_nothing() -> None:
+def test_a_listen_session_has_no_deliveries() -> None:
     named, unnamed = explain_listen_session("ana-laptop"), explain_listen_session("")
     assert named.reason is unnamed.reason is Reason.DEVELOPMENT_ENDPOINT
     assert "(ana-laptop)" in named.text
@@ -250,7 +250,7 @@ def test_a_listen_session_is_owed_nothing() -> None:
     assert named.hint
 
 
-def test_what_retention_has_begun_to_remove_is_not_called_never_owed() -> None:
+def test_deliveries_that_retention_is_deleting() -> None:
     delivered, failed = explain_removed_delivery(delivered=True), explain_removed_delivery(delivered=False)
     assert (delivered.reason, failed.reason) == (Reason.DELIVERED, Reason.FAILED)
     assert delivered.text.startswith("It was delivered. ")

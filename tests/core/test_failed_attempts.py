@@ -16,7 +16,7 @@ def test_a_key_waits_once_it_failed_too_often_until_the_oldest_is_forgotten() ->
     assert counts.wait_ms("a", 1050) == 50
 
 
-def test_what_went_well_does_not_count() -> None:
+def test_successes_do_not_count() -> None:
     counts = Failures(2, 1000)
     counts.note("a", 0)
     counts.note("a", 1)
@@ -30,7 +30,7 @@ def test_what_went_well_does_not_count() -> None:
     assert counts.wait_ms("a", 3) == 0
 
 
-def test_forgiving_what_has_nothing_left_changes_nothing() -> None:
+def test_forgiving_without_failures_changes_nothing() -> None:
     counts = Failures(1, 1000)
     counts.note("a", 0)
     counts.forgive("a")
@@ -38,7 +38,7 @@ def test_forgiving_what_has_nothing_left_changes_nothing() -> None:
     assert counts.wait_ms("a", 1) == 0
 
 
-def test_a_clock_that_was_set_back_locks_nobody_out() -> None:
+def test_a_clock_that_was_set_back_blocks_no_key() -> None:
     counts = Failures(1, 1000)
     counts.note("a", 10_000)
     assert counts.wait_ms("a", 500) == 0

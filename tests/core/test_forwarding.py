@@ -36,13 +36,11 @@ def test_networks_are_written_between_commas() -> None:
         ("unix", [CLIENT], "unix"),
     ],
 )
-def test_the_last_one_that_is_no_trusted_proxy_is_where_it_comes_from(
-    peer: str, forwarded: list[str], found: str
-) -> None:
+def test_the_last_untrusted_address_is_the_client(peer: str, forwarded: list[str], found: str) -> None:
     assert client_address(peer, forwarded, TRUSTED) == found
 
 
-def test_nobody_is_believed_where_no_proxy_is_trusted() -> None:
+def test_without_trusted_proxies_the_peer_is_the_client() -> None:
     assert client_address("127.0.0.1", [CLIENT], ()) == "127.0.0.1"
 
 
@@ -51,5 +49,5 @@ def test_a_long_list_is_looked_at_from_its_end_only() -> None:
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))
-def test_whatever_stands_before_a_proxys_word_changes_nothing(before: list[str]) -> None:
+def test_earlier_entries_change_nothing(before: list[str]) -> None:
     assert client_address("127.0.0.1", [*before, f"{CLIENT}"], TRUSTED) == CLIENT

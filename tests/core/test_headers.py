@@ -55,7 +55,7 @@ def test_ordinary_headers_are_taken() -> None:
         "HTTP2-Settings",
     ],
 )
-def test_what_belongs_to_the_connection_or_to_us_is_refused(name: str) -> None:
+def test_reserved_headers_are_rejected(name: str) -> None:
     assert codes({name: "x"}) == [(f"headers.{name}", "header_forbidden")]
 
 
@@ -74,7 +74,7 @@ def test_values_that_no_header_can_have(value: str) -> None:
     assert codes({"X-Team": value}) == [("headers.X-Team", "header_invalid")]
 
 
-def test_everything_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported() -> None:
     assert codes({"X-Team": "a", "x-team": "b", "Host": "c", "X-Bad": "\n"}) == [
         ("headers.x-team", "header_duplicate"),
         ("headers.Host", "header_forbidden"),
@@ -88,7 +88,7 @@ def test_there_is_room_for_twenty() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=4))
-def test_whatever_passes_is_one_line_on_the_wire(headers: dict[str, str]) -> None:
+def test_valid_headers_are_one_line_on_the_wire(headers: dict[str, str]) -> None:
     refused = {problem.field for problem in check_headers(headers)}
     for name, value in headers.items():
         if f"headers.{name}" not in refused:

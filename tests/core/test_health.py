@@ -12,7 +12,7 @@ NOW_MS = 1_764_000_000_000
 FAILURES = [outcome for outcome in Outcome if outcome is not Outcome.DELIVERED]
 
 
-def test_nothing_is_known_before_the_first_attempt() -> None:
+def test_health_is_unknown_before_the_first_attempt() -> None:
     assert Health().status == "unknown"
 
 
@@ -47,7 +47,7 @@ def test_a_failure_after_a_success_starts_the_clock_anew() -> None:
     assert failing == Health(1, NOW_MS + 10, NOW_MS, NOW_MS + 10, Outcome.DNS_ERROR)
 
 
-def test_failures_of_ours_change_nothing() -> None:
+def test_own_faults_change_nothing() -> None:
     for health in (Health(), Health(2, NOW_MS, None, NOW_MS, Outcome.TIMEOUT)):
         assert health.after(Outcome.BLOCKED, NOW_MS + 1, own_fault=True) == health
 
@@ -92,12 +92,12 @@ def test_the_owner_is_warned_on_the_third_day_and_it_is_disabled_on_the_fifth() 
     assert warned.next_action(NOW_MS + 5 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
-def test_too_few_failures_warn_of_nothing() -> None:
+def test_few_failures_cause_no_warning() -> None:
     assert failing(FAILURES_MIN - 1).next_action(NOW_MS + 90 * DAY_MS, RULE) is None
 
 
-def test_nobody_is_disabled_without_a_warning_and_the_time_after_it() -> None:
-    """The server did not run from the second day to the sixth."""
+def test_disabling_follows_a_warning_and_its_full_time() -> None:
+    """The server was down from the second day to the sixth."""
     late = failing()
     assert late.next_action(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
 
@@ -107,7 +107,7 @@ def test_nobody_is_disabled_without_a_warning_and_the_time_after_it() -> None:
     assert warned.next_action(NOW_MS + 8 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
-def test_a_success_after_the_warning_is_told_once_it_happened_even_if_failing_began_again() -> None:
+def test_a_recovery_is_notified_even_after_new_failures() -> None:
     warned = failing(warned_at=NOW_MS + 3 * DAY_MS)
     well = warned.after(Outcome.DELIVERED, NOW_MS + 4 * DAY_MS, own_fault=False)
     again = well.after(Outcome.TIMEOUT, NOW_MS + 4 * DAY_MS + 1, own_fault=False)
@@ -120,7 +120,7 @@ def test_a_success_after_the_warning_is_told_once_it_happened_even_if_failing_be
     assert again.disable_at(RULE) == NOW_MS + 9 * DAY_MS + 1
 
 
-def test_time_that_counts_for_nobody_moves_everything_later() -> None:
+def test_excused_time_delays_all_actions() -> None:
     health = replace(failing(), excused_ms=DAY_MS)
 
     assert health.warn_at(RULE) == NOW_MS + 4 * DAY_MS
@@ -128,7 +128,7 @@ def test_time_that_counts_for_nobody_moves_everything_later() -> None:
     assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, own_fault=False).excused_ms == 0
 
 
-def test_what_another_process_excuses_counts_for_the_same_failing_alone() -> None:
+def test_excused_time_of_another_process_counts_for_the_same_failure_only() -> None:
     health = failing()
     excused = replace(health, excused_ms=DAY_MS)
     assert health.with_excused_time_of(excused) == excused
@@ -148,6 +148,6 @@ def test_a_success_on_its_way_at_another_process_counts_unless_a_later_attempt_f
     assert well.with_success_of(replace(well, last_success_at=NOW_MS + DAY_MS)) == well
 
 
-def test_a_healthy_endpoint_has_nothing_to_fear() -> None:
+def test_a_healthy_endpoint_has_no_actions() -> None:
     for health in (Health(), Health(0, None, NOW_MS, None, Outcome.DELIVERED)):
         assert health.warn_at(RULE) is health.disable_at(RULE) is health.next_action(NOW_MS + 90 * DAY_MS, RULE) is None

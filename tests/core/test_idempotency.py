@@ -11,7 +11,7 @@ def test_a_key_is_any_short_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "two\nlines", "\x00", "\ud800", "tab\t"])
-def test_other_texts_are_told_where_they_came(text: str) -> None:
+def test_problems_name_the_field(text: str) -> None:
     problem = check_key(text, "events.3.idempotency_key")
     assert problem is not None
     assert (problem.field, problem.code) == ("events.3.idempotency_key", "idempotency_key_invalid")

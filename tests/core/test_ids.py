@@ -15,7 +15,7 @@ IDS = st.binary(min_size=16, max_size=16)
 
 
 @given(INSTANTS, RANDOM)
-def test_a_uuid7_is_one_to_others(now_ms: int, random_bytes: bytes) -> None:
+def test_other_libraries_parse_a_uuid7(now_ms: int, random_bytes: bytes) -> None:
     value = uuid.UUID(bytes=ids.uuid7(now_ms, random_bytes))
 
     assert value.version == 7
@@ -29,7 +29,7 @@ def test_which_uuids_are_of_version_7(value: bytes) -> None:
 
 
 @given(INSTANTS, RANDOM)
-def test_what_is_made_is_of_version_7(now_ms: int, random_bytes: bytes) -> None:
+def test_generated_uuids_are_version_7(now_ms: int, random_bytes: bytes) -> None:
     assert ids.is_uuid7(ids.uuid7(now_ms, random_bytes))
 
 
@@ -53,7 +53,7 @@ def test_ids_sort_by_time_as_bytes_and_as_text(first: int, second: int, a: bytes
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), RANDOM), min_size=2))
-def test_ids_of_a_sequence_strictly_increase_however_the_clock_moves(steps: list[tuple[int, bytes]]) -> None:
+def test_ids_of_a_sequence_strictly_increase(steps: list[tuple[int, bytes]]) -> None:
     sequence, now_ms, made = ids.IdSequence(), 1_764_000_000_000, []
     for step, random_bytes in steps:
         now_ms += step
@@ -72,7 +72,7 @@ def test_the_first_id_of_a_millisecond_has_its_timestamp(now_ms: int, random_byt
     assert value.int & (1 << 62) - 1 == int.from_bytes(random_bytes[2:], "big") & (1 << 62) - 1
 
 
-def test_more_ids_than_fit_a_millisecond_run_ahead_of_the_clock() -> None:
+def test_many_ids_in_a_millisecond_run_ahead_of_the_clock() -> None:
     sequence = ids.IdSequence()
     made = [sequence.next(1000, b"\xff" * ids.RANDOM_BYTES) for _ in range(10_000)]
 
@@ -146,7 +146,7 @@ def test_attempt_ids_sort_by_number(event_id: bytes, endpoint_id: bytes, number:
 
 
 @given(IDS, st.integers(ids.UUID_BEGINNING_CHARACTERS_MIN, 36))
-def test_every_uuid_lies_in_the_range_of_each_of_its_beginnings(value: bytes, length: int) -> None:
+def test_every_uuid_is_in_the_range_of_its_prefixes(value: bytes, length: int) -> None:
     beginning = ids.uuid_text(value)[:length]
     found = ids.uuid_range(beginning.upper())
 
@@ -157,5 +157,5 @@ def test_every_uuid_lies_in_the_range_of_each_of_its_beginnings(value: bytes, le
 
 
 @pytest.mark.parametrize("text", ["", "0197f", "0197-f", "0197fg", "0" * 33, "0197f0_", "\uff10197f0"])
-def test_nothing_begins_with_what_is_too_little_or_no_uuid(text: str) -> None:
+def test_invalid_prefixes_have_no_range(text: str) -> None:
     assert ids.uuid_range(text) is None

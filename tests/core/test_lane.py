@@ -12,7 +12,7 @@ NOW_MS = 1_764_000_000_000
 
 
 def lane_with(waiting: dict[AttemptKind, int]) -> Lane[tuple[AttemptKind, int]]:
-    """A lane in which so many of each kind wait, numbered as they came."""
+    """Return a lane with waiting items of each kind, numbered in order."""
     lane: Lane[tuple[AttemptKind, int]] = Lane(1, 1)
     for kind, items in waiting.items():
         lane.waiting[kind].extend((kind, item) for item in range(items))
@@ -20,7 +20,7 @@ def lane_with(waiting: dict[AttemptKind, int]) -> Lane[tuple[AttemptKind, int]]:
     return lane
 
 
-# ---- turns
+# ---- order
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def lane_with(waiting: dict[AttemptKind, int]) -> Lane[tuple[AttemptKind, int]]:
         ({AttemptKind.REPLAY}, {AttemptKind.REPLAY: 1}),
     ],
 )
-def test_kinds_take_turns_as_far_as_each_has_work(kinds: set[AttemptKind], turns: dict[AttemptKind, int]) -> None:
+def test_waiting_kinds_alternate(kinds: set[AttemptKind], turns: dict[AttemptKind, int]) -> None:
     lane = lane_with(dict.fromkeys(kinds, 60))
     cycle = sum(turns.values())
     order = [lane.pop()[0] for _ in range(6 * cycle)]
@@ -54,10 +54,10 @@ def test_a_kind_goes_out_in_the_order_it_came() -> None:
     assert lane.waiting_count == 0
 
 
-# ---- room
+# ---- capacity
 
 
-def test_a_lane_that_answers_well_holds_what_goes_out_within_the_horizon() -> None:
+def test_a_healthy_lane_holds_the_deliveries_of_the_lookahead() -> None:
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max = 2
     assert lane.free_capacity(NOW_MS) == LANE_WAITING_MAX
@@ -75,8 +75,8 @@ def test_a_slow_lane_holds_as_much_as_it_may_have_in_flight() -> None:
 
 
 @pytest.mark.parametrize("failures", [0, 1])
-def test_a_rate_limited_lane_holds_no_more_than_its_rate_lets_out(failures: int) -> None:
-    """What waited longer than its lease would be given back unsent, again and again."""
+def test_a_rate_limited_lane_holds_no_more_than_its_rate(failures: int) -> None:
+    """Otherwise, deliveries would outlive their leases again and again."""
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max = 256
     lane.breaker = Breaker(failures)

@@ -6,7 +6,7 @@ from uplift_server.core.scheduling.lanes import Lanes
 from .lanes import NOW_MS, OPEN, drain, fill, lane_of
 
 
-def test_an_open_breaker_lets_one_probe_through_when_it_is_time() -> None:
+def test_an_open_breaker_allows_one_probe_at_its_time() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     lane.breaker = OPEN
@@ -21,13 +21,13 @@ def test_an_open_breaker_lets_one_probe_through_when_it_is_time() -> None:
     assert len(drain(lanes, NOW_MS + 3000)) == 1
 
 
-def test_what_waited_for_a_probe_goes_out_as_soon_as_an_earlier_attempt_succeeds() -> None:
+def test_a_success_releases_deliveries_that_wait_for_a_probe() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     fill(lanes, lane, 1)
     assert len(drain(lanes)) == 1
     lane.breaker = OPEN
-    # A second one in flight comes back without changing anything, so that the lane waits for its probe.
+    # A second attempt in flight ends without effect, so that the lane waits for its probe.
     lane.in_flight += 1
     lanes.in_flight += 1
     fill(lanes, lane, 3)
@@ -44,8 +44,8 @@ def test_what_waited_for_a_probe_goes_out_as_soon_as_an_earlier_attempt_succeeds
     assert drain(lanes, NOW_MS + 1000) == []
 
 
-def test_what_comes_after_the_breaker_closed_does_not_wait_for_its_probe() -> None:
-    """Although the lane was empty when it closed, and so nothing of it was looked at then."""
+def test_a_closed_breaker_delays_no_new_delivery() -> None:
+    """Although the lane was empty when the breaker closed."""
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     fill(lanes, lane, 1)
@@ -64,7 +64,7 @@ def test_what_comes_after_the_breaker_closed_does_not_wait_for_its_probe() -> No
     assert drain(lanes) == [(1, 0)]
 
 
-def test_an_entry_made_void_is_passed_over_when_its_instant_comes() -> None:
+def test_void_timers_are_ignored() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, start_interval_ms=1000)
     fill(lanes, lane, 5)
@@ -75,5 +75,5 @@ def test_an_entry_made_void_is_passed_over_when_its_instant_comes() -> None:
 
     for each in (1, 2):
         lanes.lane(each, 1, f"{each}.test").last_return_ms = NOW_MS + 2000
-    # Standing in the queue twice, it would be served twice as often.
+    # With two entries in the queue, the lane would be served twice as often.
     assert [endpoint for endpoint, _ in drain(lanes, NOW_MS + 2000)] == [1, 2] * 4

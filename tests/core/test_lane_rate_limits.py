@@ -30,7 +30,7 @@ def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
 @pytest.mark.parametrize("rate", [1, 2, 7, 10, 50, 333, 1000, 5000])
 @pytest.mark.parametrize("every_ms", [1, 3, 15, 20, 45])
 def test_no_second_sees_more_than_the_limit_and_most_of_it_is_reached(rate: int, every_ms: int) -> None:
-    """However late the timers fire: idle at first, then with work for long."""
+    """With timers of any lateness: first idle, then with long-lasting work."""
     lanes: Lanes[int] = Lanes(100_000)
     lane = lane_of(lanes, start_interval_ms=start_interval_ms(rate), in_flight_max=100_000)
     fill(lanes, lane, 4 * rate)
@@ -61,7 +61,7 @@ def test_a_paced_lane_lends_a_person_one_start_at_a_time() -> None:
     assert lanes.start_now(lane, NOW_MS) is not None
     assert lanes.start_now(lane, NOW_MS + 979) is not None
     assert lanes.start_now(lane, NOW_MS + 980) is None
-    # What was lent is missing from what the lane itself may send.
+    # Requested attempts use up the lane's own rate.
     fill(lanes, lane, 1)
     assert drain(lanes, NOW_MS + 2979) == []
     assert len(drain(lanes, NOW_MS + 2980)) == 1
@@ -78,7 +78,7 @@ def test_the_next_start_of_a_paced_lane_is_known() -> None:
     assert lanes.next_start_at() == lane.next_start_at() == NOW_MS + 80
 
 
-def test_an_attempt_that_never_began_costs_nothing_of_the_rate() -> None:
+def test_an_attempt_that_never_began_does_not_count() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, start_interval_ms=1000)
     fill(lanes, lane, 10)

@@ -8,7 +8,7 @@ from uplift_server.core.scheduling.lanes import Lanes
 from .lanes import NOW_MS, drain, fill, fresh_lane, lane_of
 
 
-def test_the_window_opens_with_every_success_and_shuts_at_a_time_out() -> None:
+def test_the_window_grows_with_successes_and_resets_at_a_timeout() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = fresh_lane(lanes, 1, items=100)
     assert len(drain(lanes)) == WINDOW_START
@@ -47,7 +47,7 @@ def test_a_receiver_that_begins_to_hang_is_sent_little_more() -> None:
     assert len(drain(lanes, later)) == 100 - WINDOW_START
 
 
-def test_unproven_receivers_leave_slots_to_the_others() -> None:
+def test_unproven_lanes_leave_slots_free() -> None:
     lanes: Lanes[int] = Lanes(8)
     for endpoint in range(1, 6):
         fresh_lane(lanes, endpoint)
@@ -57,7 +57,7 @@ def test_unproven_receivers_leave_slots_to_the_others() -> None:
     assert drain(lanes) == [(9, 0), (9, 1)]
 
 
-def test_a_parked_endpoint_goes_out_before_the_one_whose_slot_it_takes() -> None:
+def test_a_parked_lane_is_before_the_lane_whose_slot_it_takes() -> None:
     lanes: Lanes[int] = Lanes(4)
     one = fresh_lane(lanes, 1, items=3)
     assert len(drain(lanes)) == 3
@@ -98,13 +98,13 @@ def test_a_parked_endpoint_that_proves_itself_waits_no_longer() -> None:
     fill(lanes, good, 2)
     assert drain(lanes) == []
     assert good.parked
-    # What it leaves goes to another unproven one.
+    # Another unproven lane gets its slot.
     lanes.attempt_ended(good, NOW_MS, 1000, succeeded=True)
 
     assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 3: 1}
 
 
-def test_the_place_it_leaves_among_the_parked_ones_takes_nobodys_slot() -> None:
+def test_void_parked_entries_use_no_slot() -> None:
     lanes: Lanes[int] = Lanes(4)
     good = fresh_lane(lanes, 1, items=1)
     fresh_lane(lanes, 2, items=2)
@@ -119,7 +119,7 @@ def test_the_place_it_leaves_among_the_parked_ones_takes_nobodys_slot() -> None:
     assert drain(lanes) == [(1, 0), (3, 0)]
 
 
-def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
+def test_parked_lanes_continue_after_one_is_dropped() -> None:
     lanes: Lanes[int] = Lanes(4)
     one = fresh_lane(lanes, 1, items=3)
     assert len(drain(lanes)) == 3
@@ -128,13 +128,13 @@ def test_parked_endpoints_go_on_although_one_of_them_has_gone() -> None:
     assert drain(lanes) == []
     lanes.drop(2)
 
-    # The slot is offered to the one that is gone; nothing else will come back to offer it again.
+    # The dropped lane gets the slot, and no other attempt will end to pass it on.
     lanes.attempt_ended(one, NOW_MS, 1000)
 
     assert drain(lanes) == [(3, 0)]
 
 
-def test_a_parked_endpoint_that_is_slowed_down_waits_for_its_slot_and_then_for_its_instant() -> None:
+def test_a_parked_lane_with_a_new_rate_limit_waits_for_slot_and_timer() -> None:
     lanes: Lanes[int] = Lanes(4)
     one, two = fresh_lane(lanes, 1, items=3), lanes.lane(2, 1, "2.test")
     lanes.set_limits(two, in_flight_max=16, start_interval_ms=20)

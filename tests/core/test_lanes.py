@@ -8,10 +8,10 @@ from uplift_server.core.scheduling.lanes import Lanes, NoSlot
 
 from .lanes import NOW_MS, OPEN, drain, fill, fresh_lane, lane_of
 
-# ---- turns
+# ---- order
 
 
-def test_accounts_take_turns_however_many_endpoints_they_have() -> None:
+def test_accounts_alternate() -> None:
     lanes: Lanes[int] = Lanes(1000)
     for endpoint in range(1, 10):
         fill(lanes, lane_of(lanes, endpoint, account=1), 5)
@@ -27,7 +27,7 @@ def test_all_lanes_are_those_made_and_not_dropped() -> None:
     assert list(lanes.all()) == [made[0], made[2]]
 
 
-def test_endpoints_of_an_account_take_turns() -> None:
+def test_endpoints_of_an_account_alternate() -> None:
     lanes: Lanes[int] = Lanes(1000)
     for endpoint in (1, 2, 3):
         fill(lanes, lane_of(lanes, endpoint), 2)
@@ -35,7 +35,7 @@ def test_endpoints_of_an_account_take_turns() -> None:
     assert drain(lanes) == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
 
 
-def test_an_endpoint_that_may_not_start_does_not_cost_its_account_the_turn() -> None:
+def test_a_blocked_lane_does_not_cost_its_account_the_turn() -> None:
     lanes: Lanes[int] = Lanes(1000)
     slow, quick, other = (lane_of(lanes, endpoint, account) for endpoint, account in ((1, 1), (2, 1), (3, 2)))
     slow.breaker = OPEN
@@ -46,7 +46,7 @@ def test_an_endpoint_that_may_not_start_does_not_cost_its_account_the_turn() -> 
     assert [endpoint for endpoint, _ in drain(lanes)] == [2, 3, 2, 3]
 
 
-# ---- caps
+# ---- limits
 
 
 def test_the_fewer_slots_are_free_the_fewer_a_lane_may_add() -> None:
@@ -55,13 +55,13 @@ def test_the_fewer_slots_are_free_the_fewer_a_lane_may_add() -> None:
         fill(lanes, lane_of(lanes, endpoint), 100)
     assert 0 < 100 - len(drain(lanes)) < 25
 
-    # Whoever has nothing in flight still gets one of the slots that are left.
+    # An idle lane still gets one of the free slots.
     late = lane_of(lanes, 99)
     fill(lanes, late, 1)
     assert [endpoint for endpoint, _ in drain(lanes)] == [99]
 
 
-def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> None:
+def test_a_requested_attempt_skips_queue_rate_limit_and_breaker() -> None:
     lanes: Lanes[int] = Lanes(3)
     lane = lane_of(lanes)
     lanes.set_limits(lane, in_flight_max=2, start_interval_ms=60_000)
@@ -77,14 +77,14 @@ def test_an_attempt_a_person_asked_for_waits_for_no_turn_pace_or_breaker() -> No
     assert lanes.start_now(other, NOW_MS) is not None
 
 
-def test_a_start_besides_what_a_lane_may_needs_only_a_slot_of_the_process() -> None:
+def test_a_start_beyond_the_limit_needs_a_slot_of_the_process() -> None:
     lanes: Lanes[int] = Lanes(3)
     lane = lane_of(lanes, in_flight_max=1)
     assert lanes.start_now(lane, NOW_MS) is None
     assert lanes.start_now(lane, NOW_MS) is not None
     assert lanes.start_now(lane, NOW_MS, beyond_limit=True) is None
     assert (lane.in_flight, lanes.in_flight) == (2, 2)
-    # The lane's own work waits until it is below its cap again.
+    # The lane's own work waits until it is below its limit again.
     fill(lanes, lane, 1)
     lanes.attempt_ended(lane, NOW_MS, 1000)
     assert drain(lanes) == []
@@ -96,7 +96,7 @@ def test_a_start_besides_what_a_lane_may_needs_only_a_slot_of_the_process() -> N
     assert lanes.start_now(lane, NOW_MS, beyond_limit=True) is not None
 
 
-def test_the_processs_cap_stops_everything_until_something_returns() -> None:
+def test_the_process_limit_blocks_until_an_attempt_ends() -> None:
     lanes: Lanes[int] = Lanes(2)
     lane = lane_of(lanes)
     fill(lanes, lane, 3)
@@ -130,7 +130,7 @@ def test_a_higher_cap_holds_at_once() -> None:
     assert len(drain(lanes)) == 2
 
 
-def test_a_lower_cap_waits_for_what_is_in_flight() -> None:
+def test_a_lower_limit_waits_for_attempts_in_flight() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, in_flight_max=3)
     fill(lanes, lane, 4)
@@ -145,7 +145,7 @@ def test_a_lower_cap_waits_for_what_is_in_flight() -> None:
     assert drain(lanes) == [(1, 2)]
 
 
-# ---- taking out
+# ---- removal
 
 
 def test_a_lane_is_made_once_and_found() -> None:
@@ -155,7 +155,7 @@ def test_a_lane_is_made_once_and_found() -> None:
     assert lanes.find(1) is lane is lanes.lane(1, 1, "1.test")
 
 
-def test_dropping_gives_back_what_waited() -> None:
+def test_dropping_returns_waiting_deliveries() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     fill(lanes, lane, 3)
@@ -196,7 +196,7 @@ def test_emptying_takes_all_kinds_of_all_lanes() -> None:
     assert drain(lanes, NOW_MS + 5000) == [(2, 0)]
 
 
-def test_one_kind_is_taken_out_and_the_others_stay() -> None:
+def test_taking_one_kind_leaves_the_others() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     fill(lanes, lane, 2)

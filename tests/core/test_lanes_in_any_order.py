@@ -16,18 +16,18 @@ from uplift_server.core.scheduling.rate_limit import LATENESS_CREDIT_MS
 from .lanes import NOW_MS, fill, lane_of
 
 ENDPOINTS = {1: (1, 0.0), 2: (1, 40.0), 3: (1, 3.0), 4: (2, 0.0), 5: (2, 1000.0)}
-"""Endpoint → account, and the least time between two starts at first."""
+"""Endpoint → account, and its initial interval between starts."""
 HOSTS = {1: "shared.test", 2: "two.test", 3: "shared.test", 4: "shared.test", 5: "five.test"}
 RULE = BreakerRule(failures=2, probe_max_ms=8000)
 IN_FLIGHT_MAX = 8
 UNPROVEN_MAX = 6
 ACCOUNT_MAX = 4
-"""Of one account among several."""
+"""Of one of several accounts."""
 HOST_MAX = 2
 
 
 class LanesMachine(RuleBasedStateMachine):
-    """Lanes beside a model that only remembers what happened."""
+    """Lanes beside a model that records what happened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class LanesMachine(RuleBasedStateMachine):
         )
         self.in_flight: list[tuple[Lane[int], int]] = []
         self.starts: dict[Lane[int], list[tuple[int, int]]] = defaultdict(list)
-        """When each item began, under the lane's present limits."""
+        """Start of each item under the lane's current limits."""
         self.hosts: dict[Lane[int], str] = {}
         self.accounts: set[int] = set()
         self.host_max: dict[tuple[int, str], int] = defaultdict(lambda: HOST_MAX)
         self.passed_over: dict[object, set[object]] = defaultdict(set)
-        """Who was served while somebody else was ready and was not."""
+        """Lanes that were served while another was ready and was not."""
 
     def lane(self, endpoint: int) -> Lane[int]:
         lane = self.lanes.find(endpoint)
@@ -63,13 +63,13 @@ class LanesMachine(RuleBasedStateMachine):
         return sum(each is lane for each, _ in self.in_flight)
 
     def may_start(self, lane: Lane[int]) -> bool:
-        """Whether a lane has work and a free slot, and is not waiting for a response."""
+        """Whether a lane has work and a free slot, and its breaker allows an attempt."""
         slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
         has_work = any(self.waiting[lane].values())
         return has_work and self.flying(lane) < slots and not lane.is_stalled(self.now) and self.has_share(lane)
 
     def has_share(self, lane: Lane[int]) -> bool:
-        """Whether the account may have one more attempt in flight, in all and to the lane's host."""
+        """Whether the account may have one more attempt in flight, in total and to the lane's host."""
         account_max = ACCOUNT_MAX if len(self.accounts) > 1 else IN_FLIGHT_MAX
         of_account = [each for each, _ in self.in_flight if each.account == lane.account]
         host = self.hosts[lane]
@@ -77,11 +77,11 @@ class LanesMachine(RuleBasedStateMachine):
         return len(of_account) < account_max and len(to_host) < self.host_max[lane.account, host]
 
     def in_good_standing(self, lane: Lane[int]) -> bool:
-        """Whether a lane is proven and stays so when it is looked at now."""
+        """Whether a lane is proven and not overdue."""
         return lane.proven and not lane.is_overdue(self.now)
 
     def ready(self) -> set[Lane[int]]:
-        """Lanes that must get a slot if one is free, whichever lanes are found overdue before it is their turn."""
+        """Lanes that must get a free slot, whichever lanes turn out to be overdue before."""
         unproven = sum(not self.in_good_standing(lane) for lane, _ in self.in_flight)
         return self.could_start(lambda lane: self.in_good_standing(lane) or unproven < UNPROVEN_MAX)
 
@@ -131,7 +131,10 @@ class LanesMachine(RuleBasedStateMachine):
         self.check_turns(lane, ready)
 
     def check_wake(self) -> None:
-        """Nobody who waits for an instant alone is forgotten; who needs a slot, too, is looked at once it is free."""
+        """Every lane that waits only for a time has a timer.
+
+        Those that also need a slot are checked when it is free.
+        """
         wake_at = self.lanes.next_start_at()
         has_room = self.unproven_in_flight() < UNPROVEN_MAX
         for lane in self.waiting:
@@ -146,9 +149,9 @@ class LanesMachine(RuleBasedStateMachine):
             assert self.now - earlier >= back * gap - LATENESS_CREDIT_MS - 0.01
 
     def check_turns(self, served: Lane[int], ready: set[Lane[int]]) -> None:
-        """Nobody is served twice while somebody who could be served waits; accounts first, then their lanes.
+        """No lane is served twice while another that could be served waits; accounts first, then their lanes.
 
-        Those who have yet to prove themselves also wait for each other's slots.
+        Unproven lanes also wait for each other's slots.
         """
         proven = [lane for lane in ready if self.in_good_standing(lane)]
         accounts: set[object] = {lane.account for lane in proven}
@@ -161,7 +164,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def forget_those_that_are_not_ready(self) -> None:
-        """Who could not be served meanwhile has not been passed over."""
+        """Lanes that could not be served were not passed over."""
         ready = [lane for lane in self.ready() if self.in_good_standing(lane)]
         alive: set[object] = {*ready, *(lane.account for lane in ready)}
         for other in list(self.passed_over):
@@ -246,7 +249,7 @@ class LanesMachine(RuleBasedStateMachine):
                 assert lane.free_capacity(self.now) <= 1
 
     def teardown(self) -> None:
-        """In the end everything that was pushed and not taken out goes out, once."""
+        """In the end, everything that was pushed and not removed is popped once."""
         for _ in range(10_000):
             while self.in_flight:
                 lane, _ = self.in_flight.pop()
@@ -267,8 +270,8 @@ TestLanesInAnyOrder.settings = settings(max_examples=150, stateful_step_count=50
     lanes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), min_size=1, max_size=8),
     in_flight_max=st.integers(1, 4),
 )
-def test_whatever_waits_where_every_account_gets_its_share(lanes: list[tuple[int, int]], in_flight_max: int) -> None:
-    """At the process's cap, with each attempt over before the next begins, accounts with work differ by one at most."""
+def test_every_account_has_its_share(lanes: list[tuple[int, int]], in_flight_max: int) -> None:
+    """At the process limit, with one attempt after another, accounts with work differ by at most one."""
     all_lanes: Lanes[int] = Lanes(in_flight_max)
     work: Counter[int] = Counter()
     for endpoint, (account, items) in enumerate(lanes):

@@ -63,7 +63,7 @@ def facts_before(before: Status | None) -> set[Fact]:
 
 
 def by_table(event: Event, facts: set[Fact], before: Status | None) -> NextState:
-    """Return the verdict of the table on a leased delivery."""
+    """Return the state after an event on a leased delivery, by the table."""
     found = transition(State.LEASED, event, facts)
     assert found is not None
     if found.after is None:
@@ -120,7 +120,7 @@ def test_the_rules_follow_the_table(before: Status | None) -> None:
         assert failed == by_table(Event.FAIL, facts | ({Fact.EXHAUSTED} if exhausted else set()), before)
 
 
-def test_what_never_expires_is_skipped_until_its_endpoint_is_enabled() -> None:
+def test_deliveries_without_expiry_wait_for_their_endpoint() -> None:
     skipped = after_skip(before=None, deleted=False, off=False, expires_at=None, now_ms=NOW_MS)
     assert skipped == NextState(Status.PENDING, NOW_MS)
 
@@ -136,7 +136,7 @@ def test_a_delivery_is_sent_to_an_enabled_endpoint_before_it_expires() -> None:
 
 
 @pytest.mark.parametrize("enabled", [False, True])
-def test_a_test_is_sent_once_whatever_the_state_of_its_endpoint(enabled: bool) -> None:
+def test_a_test_is_sent_once_in_any_state_of_its_endpoint(enabled: bool) -> None:
     def sent(fence: int) -> bool:
         return may_be_sent(trigger=Trigger.TEST, fence=fence, enabled=enabled, expires_at=0, now_ms=NOW_MS)
 
@@ -172,7 +172,7 @@ def test_nothing_is_due_at_its_expiry_or_later() -> None:
     retry_after_ms=st.none() | st.integers(0, 10**9),
     draw=st.floats(0, 1, exclude_max=True),
 )
-def test_promises_of_every_failure(
+def test_invariants_of_failures(
     delays: list[int],
     scheduled_attempts: int,
     now_ms: int,
@@ -206,7 +206,7 @@ def test_names_the_outside_world_sees() -> None:
     assert [reason.text for reason in FailedReason] == ["exhausted", "expired"]
 
 
-def test_numbers_the_store_keeps_never_change() -> None:
+def test_stored_numbers_never_change() -> None:
     assert [int(status) for status in Status] == [0, 1, 2, 3, 4]
     assert [int(trigger) for trigger in Trigger] == [0, 1, 2, 3]
     assert [int(reason) for reason in FailedReason] == [1, 2]

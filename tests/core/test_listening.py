@@ -22,7 +22,7 @@ KEY = bytes(range(32))
 ANSWER: dict[str, Any] = {"kind": "answer", "place": "x", "status_code": 200, "duration_ms": 3}
 
 
-def test_the_secret_of_a_key_is_always_the_same_and_nobody_elses() -> None:
+def test_the_secret_of_a_key_is_stable_and_unique() -> None:
     secret = session_secret(KEY, b"a" * 16)
     assert secret == session_secret(KEY, b"a" * 16)
     assert len({secret, session_secret(KEY, b"b" * 16), session_secret(KEY[::-1], b"a" * 16)}) == 3
@@ -46,7 +46,7 @@ def test_a_frame_has_a_line_that_describes_it_and_then_the_very_bytes() -> None:
     assert rest == body
 
 
-def test_an_answer_is_read_and_cut() -> None:
+def test_a_response_is_parsed_and_truncated() -> None:
     assert parse_local_response(json.dumps(ANSWER)) == LocalResponse("x", 200, 3, None, "", redelivered=False)
     long = ANSWER | {"status_code": None, "error": "e" * 1000, "body": "b" * 5000, "redelivered": True}
     assert parse_local_response(json.dumps(long)) == LocalResponse(
@@ -54,7 +54,7 @@ def test_an_answer_is_read_and_cut() -> None:
     )
 
 
-def test_the_body_of_an_answer_is_cut_to_bytes_between_two_characters() -> None:
+def test_the_body_is_truncated_between_two_characters() -> None:
     for body in ("é" * 5000, "x" + "é" * 5000, "🦁" * 400, "x🦁" * 400):
         answer = parse_local_response(json.dumps(ANSWER | {"body": body}))
         assert answer is not None
@@ -62,7 +62,7 @@ def test_the_body_of_an_answer_is_cut_to_bytes_between_two_characters() -> None:
         assert LOCAL_RESPONSE_BODY_BYTES_MAX - 4 < len(answer.body.encode()) <= LOCAL_RESPONSE_BODY_BYTES_MAX
 
 
-def test_halves_of_surrogate_pairs_are_replaced_and_whole_pairs_stay() -> None:
+def test_lone_surrogates_are_replaced() -> None:
     text = '{"kind": "answer", "place": "x", "status_code": null, "duration_ms": 3, "error": "a\\ud800", "body": "%s"}'
     assert parse_local_response(text % r"\ud800 \udc00b \ud83e\udd81") == LocalResponse(
         "x", None, 3, "a?", "? ?b 🦁", redelivered=False
@@ -87,12 +87,12 @@ def test_halves_of_surrogate_pairs_are_replaced_and_whole_pairs_stay() -> None:
         {"body": []},
     ],
 )
-def test_what_is_no_answer_is_none(changed: dict[str, Any]) -> None:
+def test_invalid_responses_are_none(changed: dict[str, Any]) -> None:
     assert parse_local_response(json.dumps(ANSWER | changed)) is None
 
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
-def test_nothing_that_is_sent_raises(text: str) -> None:
+def test_no_response_raises(text: str) -> None:
     assert parse_local_response(text) is None
 
 

@@ -60,7 +60,7 @@ def test_servers(text: str, server: MailServer) -> None:
         "smtp://user:%00@mail.example.com",
     ],
 )
-def test_what_is_no_server_is_refused_without_repeating_it(text: str) -> None:
+def test_invalid_servers_are_rejected_without_quoting_them(text: str) -> None:
     with pytest.raises(ValueError, match=r"[a-z]") as caught:
         parse_mail_server(text)
     rest = text.partition("//")[2]
@@ -68,7 +68,7 @@ def test_what_is_no_server_is_refused_without_repeating_it(text: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_a_server_or_refused(text: str) -> None:
+def test_any_text_is_a_server_or_rejected(text: str) -> None:
     for whole in (text, f"smtp://{text}", f"smtp://{text}@mail.example.com"):
         try:
             assert parse_mail_server(whole).host
@@ -104,6 +104,6 @@ def test_mailboxes(text: str, mailbox: Mailbox) -> None:
 @pytest.mark.parametrize(
     "text", ["", "a", "a@b@c", "Name", "Name a@b.example", "Name <>", "Na\nme <a@b.example>", "<a@b>, <c@d>", "ä@b.de"]
 )
-def test_what_is_no_mailbox_is_refused(text: str) -> None:
+def test_invalid_mailboxes_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"[A-Z]"):
         parse_mailbox(text)

@@ -9,7 +9,7 @@ COUNT_FIELDS = st.integers(1, 100_000)
 
 
 @given(limit=st.integers(FILES_MIN, 200_000), in_flight=COUNT_FIELDS, idle=st.integers(0, 2000))
-def test_the_shares_fit_into_the_limit_and_each_use_has_one(limit: int, in_flight: int, idle: int) -> None:
+def test_the_shares_are_within_the_limit_and_positive(limit: int, in_flight: int, idle: int) -> None:
     shares = divide_files(limit, in_flight, idle)
     assert OWN_FILES + shares.callers + shares.receivers <= limit
     assert shares.callers >= min(CALLERS_MAX, (limit - OWN_FILES) // 4)

@@ -14,7 +14,7 @@ def test_fewer_than_ten_are_no_group() -> None:
     assert largest_group([NOW] * ENDPOINTS_MIN) == FailureGroup(NOW, ENDPOINTS_MIN)
 
 
-def test_an_hour_is_the_most_that_lies_between_the_first_and_the_last() -> None:
+def test_a_group_spans_at_most_an_hour() -> None:
     within = [NOW + n * WITHIN_MS // 9 for n in range(10)]
     assert largest_group(within) == FailureGroup(NOW, 10)
     group = largest_group([*within[:-1], NOW + WITHIN_MS + 1])
@@ -22,7 +22,7 @@ def test_an_hour_is_the_most_that_lies_between_the_first_and_the_last() -> None:
     assert group.endpoints == 9
 
 
-def test_the_earliest_of_groups_of_the_same_size_is_taken() -> None:
+def test_the_earliest_of_equal_groups_is_returned() -> None:
     assert largest_group([NOW] * 5 + [NOW + 3 * WITHIN_MS] * 6 + [NOW + 9 * WITHIN_MS] * 6) == FailureGroup(
         NOW + 3 * WITHIN_MS, 6
     )

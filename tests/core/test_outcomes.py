@@ -54,7 +54,7 @@ def test_classes_of_status(status_code: int | None, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("failure", list(Failure))
-def test_a_failed_exchange_is_no_success_whatever_its_status_line_said(failure: Failure) -> None:
+def test_a_failed_exchange_is_never_a_success(failure: Failure) -> None:
     outcome = classify(exchange(200, failure))
 
     assert outcome is not Outcome.DELIVERED
@@ -73,7 +73,7 @@ def test_names_and_numbers_never_change() -> None:
     assert [int(outcome) for outcome in Outcome] == list(range(11))
 
 
-def test_there_is_nothing_to_explain_about_success() -> None:
+def test_success_has_no_explanation() -> None:
     assert explain(Outcome.DELIVERED, status_code=200, error=None, location=None) is None
 
 
@@ -107,7 +107,7 @@ def test_a_status_is_named_and_explained(status_code: int, words: str) -> None:
     assert f"answered {status_code}" in text
 
 
-def test_a_redirect_shows_where_to() -> None:
+def test_a_redirect_shows_its_location() -> None:
     text = hint(Outcome.REDIRECT, 308, location="https://www.example.com/webhook")
 
     assert "308, a redirect to https://www.example.com/webhook," in text
@@ -126,7 +126,7 @@ def test_a_hostile_location_is_shown_cut_and_printable() -> None:
 @pytest.mark.parametrize(
     ("outcome", "error", "words"),
     [
-        # The sender's words.
+        # Phrases of the sender.
         (Outcome.TIMEOUT, "192.0.2.1:443 did not accept a connection within 5 s", "No connection"),
         (Outcome.TIMEOUT, "no complete response within 15 s: still connecting to 192.0.2.1:443", "No connection"),
         (Outcome.TIMEOUT, "the TLS handshake with 192.0.2.1:443 took longer than the 5 s allowed", "No connection"),
@@ -157,7 +157,7 @@ def test_a_hostile_location_is_shown_cut_and_printable() -> None:
         (Outcome.TLS_ERROR, "the TLS handshake with a.example failed: sslv3 alert handshake failure", "no common"),
         (Outcome.TLS_ERROR, "a.example ended the connection during the TLS handshake", "cut the connection"),
         (Outcome.TLS_ERROR, "the certificate of a.example is not valid: ca signature too weak", "No secure"),
-        # OpenSSL's, as Python's ssl gives them.
+        # Phrases of OpenSSL in Python's ssl.
         (Outcome.TLS_ERROR, "certificate verify failed: certificate has expired", "has expired"),
         (Outcome.TLS_ERROR, "certificate verify failed: certificate is not yet valid", "not valid yet"),
         (Outcome.TLS_ERROR, "Hostname mismatch, certificate is not valid for 'a.example'.", "another name"),
@@ -171,11 +171,11 @@ def test_a_hostile_location_is_shown_cut_and_printable() -> None:
         (Outcome.PROTOCOL_ERROR, "the response is not valid HTTP/1.1: expected SP", "not a valid HTTP/1.1"),
         (Outcome.BLOCKED, "a.example is not allowed as a receiver: 10.0.0.1, private network", "do not connect"),
         (Outcome.BLOCKED, "Plain http is for private addresses only; use https", "Register the endpoint with https"),
-        # A host's name tells nothing.
+        # Host names do not match.
         (Outcome.CONNECT_ERROR, "could not connect to refused.egress.example:443: unknown", "No connection"),
     ],
 )
-def test_an_error_is_explained_by_its_words(outcome: Outcome, error: str | None, words: str) -> None:
+def test_the_error_text_selects_the_explanation(outcome: Outcome, error: str | None, words: str) -> None:
     assert words in hint(outcome, error=error)
 
 

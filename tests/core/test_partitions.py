@@ -24,7 +24,7 @@ DAY = 86_400_000
         (3650 * DAY, 3650 * DAY // 28),
     ],
 )
-def test_what_is_kept_for_long_is_kept_a_twenty_eighth_longer_at_most(retention_ms: int, lasts: int | None) -> None:
+def test_partitions_extend_the_retention_by_at_most_a_twenty_eighth(retention_ms: int, lasts: int | None) -> None:
     assert partition_duration_ms(retention_ms) == lasts
 
 

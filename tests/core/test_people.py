@@ -17,18 +17,18 @@ DAY_MS = 86_400_000
 
 
 def code(password: str, email: str | None = None) -> str | None:
-    """What is wrong with a password."""
+    """Return the problem code of a password."""
     problem = check_password(password, email)
     assert problem is None or problem.field == "password"
     return None if problem is None else problem.code
 
 
-def test_mail_addresses_are_compared_in_lower_case_and_cut_where_none_can_be_so_long() -> None:
+def test_emails_are_normalized_to_lower_case_and_truncated() -> None:
     assert normalize_email("  Coach@Example.COM ") == "coach@example.com"
     assert len(normalize_email("a" * 10_000)) == 255
 
 
-def test_a_password_is_the_same_however_it_was_typed() -> None:
+def test_equivalent_passwords_are_equal() -> None:
     assert normalize_password("cafe\u0301 ﬁve") == normalize_password("caf\u00e9 five") == "caf\u00e9 five".encode()
     assert normalize_password("half \ud800") == b"half ?"
 

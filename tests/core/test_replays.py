@@ -19,7 +19,7 @@ from uplift_server.core.scheduling.lane import AttemptKind, Lane
 RUNNING, PAUSED, COMPLETED, CANCELLED = ReplayState
 
 
-def test_what_somebody_may_make_of_a_replay() -> None:
+def test_allowed_changes_of_a_replay() -> None:
     allowed = {(before, after) for before in ReplayState for after in ReplayState if can_change_to(before, after)}
     assert allowed == {
         (RUNNING, RUNNING),
@@ -57,7 +57,7 @@ def test_statuses_that_cannot(names: list[str], codes: list[str], words: str) ->
     assert any(words in problem.message for problem in problems)
 
 
-def test_what_is_right_is_read_beside_what_is_wrong() -> None:
+def test_valid_names_are_parsed_beside_invalid_ones() -> None:
     found, problems = parse_statuses(["held", "cancelled"])
     assert found == (Status.CANCELLED,)
     assert len(problems) == 1
@@ -71,7 +71,7 @@ def test_the_first_is_due_at_once_and_the_next_after_the_gap() -> None:
     assert (pace.next_ms, pace.available(5099), pace.available(5100)) == (5100, 0, 1)
 
 
-def test_what_is_released_late_does_not_slow_the_pace_down() -> None:
+def test_late_releases_do_not_lower_the_rate() -> None:
     pace = ReplayRate(100, 1000)
     assert pace.available(1025) == 3
     assert pace.after_release(1025, 3).next_ms == 1030

@@ -25,14 +25,14 @@ USER_AGENT = "Uplift-Webhooks/1.2.3 (+https://hooks.example/docs)"
 
 
 def template(custom: Mapping[str, str] | None = None, *, path: str = "/hook?team=7") -> RequestHeadersTemplate:
-    """The fixed part of requests to one endpoint."""
+    """Return the constant part of the requests to one endpoint."""
     return request_headers_template(
         path=path, host_header="club.example:8443", user_agent=USER_AGENT, custom=custom or {}, endpoint_id=ENDPOINT_ID
     )
 
 
 def render(head: RequestHeadersTemplate, *, body: bytes = b"{}", number: int = 3) -> bytes:
-    """A whole head, as sent."""
+    """Return complete request headers, as sent."""
     return (
         head.render(
             event_id=uuid_text(EVENT_ID).encode(),
@@ -48,7 +48,7 @@ def render(head: RequestHeadersTemplate, *, body: bytes = b"{}", number: int = 3
 
 
 class Parsed:
-    """What httptools, as servers under it, makes of a request."""
+    """A request, parsed by httptools."""
 
     def __init__(self, request: bytes) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
@@ -73,7 +73,7 @@ class Parsed:
         self.complete = True
 
 
-def test_a_head_is_exactly_what_the_contract_says() -> None:
+def test_request_headers_are_exactly_those_of_the_contract() -> None:
     assert render(template({"X-Team": "first"}), body=b"12345") == (
         b"POST /hook?team=7 HTTP/1.1\r\n"
         b"host: club.example:8443\r\n"
@@ -92,11 +92,11 @@ def test_a_head_is_exactly_what_the_contract_says() -> None:
     )
 
 
-def test_the_delivery_id_is_the_one_every_other_room_uses() -> None:
+def test_the_delivery_id_is_that_of_the_api() -> None:
     assert f"x-uplift-delivery: {delivery_id(EVENT_ID, ENDPOINT_ID)}\r\n".encode() in render(template())
 
 
-def test_signatures_stand_as_the_signer_gives_them() -> None:
+def test_signatures_are_unchanged() -> None:
     secret = "whsec_" + "A" * 43 + "="
     signatures = Signer((secret,), secret).sign(uuid_text(EVENT_ID).encode(), b"1764000000", b"{}")
     head = template().render(
@@ -113,7 +113,7 @@ def test_signatures_stand_as_the_signer_gives_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["user-agent", "User-Agent", "USER-AGENT"])
-def test_a_user_agent_that_an_earlier_release_accepted_replaces_ours(name: str) -> None:
+def test_a_custom_user_agent_of_an_earlier_release_replaces_the_servers(name: str) -> None:
     headers = Parsed(render(template({name: "Club/1"}))).headers
 
     assert [value for key, value in headers if key.lower() == b"user-agent"] == [b"Club/1"]
@@ -150,9 +150,7 @@ VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_c
 
 
 @given(custom=st.dictionaries(NAMES, VALUES, max_size=20), body=st.binary(max_size=64), number=st.integers(1, 99))
-def test_whatever_an_owner_may_add_every_reader_finds_the_same_headers_once(
-    custom: dict[str, str], body: bytes, number: int
-) -> None:
+def test_every_parser_finds_each_header_once(custom: dict[str, str], body: bytes, number: int) -> None:
     head = render(template(custom), body=body, number=number)
 
     parsed = Parsed(head + body)

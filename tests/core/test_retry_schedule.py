@@ -16,7 +16,7 @@ SCHEDULES = st.lists(st.integers(0, 30 * 86_400_000), max_size=12).map(tuple).ma
 
 
 @given(SCHEDULES, st.integers(1, 20), DRAWS)
-def test_a_delay_lies_within_its_jitter_and_the_schedule_ends(
+def test_a_delay_is_within_its_jitter_and_the_schedule_ends(
     schedule: RetrySchedule, attempts_made: int, draw: float
 ) -> None:
     delay = schedule.delay_ms(attempts_made, draw)
@@ -81,7 +81,7 @@ def test_retry_after(value: str | None, wait: int | None) -> None:
 
 
 @given(st.integers(-100_000, 200_000), st.integers(-23, 23))
-def test_a_date_means_its_instant_in_any_zone(seconds: int, hours: int) -> None:
+def test_a_date_may_have_any_zone(seconds: int, hours: int) -> None:
     instant = datetime.fromtimestamp(NOW_MS // 1000 + seconds, UTC).astimezone(timezone(timedelta(hours=hours)))
 
     wait = retry_after_ms(format_datetime(instant), NOW_MS)
@@ -90,7 +90,7 @@ def test_a_date_means_its_instant_in_any_zone(seconds: int, hours: int) -> None:
 
 
 @given(st.text() | st.from_regex(r"\w{3}, [0-9]{1,2} \w{3} [0-9]{1,5} [0-9:]{1,9} [+-][0-9]{1,9}", fullmatch=True))
-def test_whatever_a_receiver_writes_is_a_bounded_wait_or_none(value: str) -> None:
+def test_any_retry_after_is_a_bounded_wait_or_none(value: str) -> None:
     wait = retry_after_ms(value, NOW_MS)
 
     assert wait is None or 0 <= wait <= RETRY_AFTER_MS_MAX

@@ -40,7 +40,7 @@ def test_the_table_names_every_permission() -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_each_role_may_do_what_the_table_says(role: Role) -> None:
+def test_each_role_has_the_permissions_of_the_table(role: Role) -> None:
     assert SCOPES_OF_ROLE[role] == {what for what, said in TABLE.items() if isinstance(what, Scope) and said[role]}
     assert RIGHTS_OF_ROLE[role] == {what for what, said in TABLE.items() if isinstance(what, Right) and said[role]}
 
@@ -51,14 +51,14 @@ def test_a_higher_role_may_do_all_that_a_lower_one_may() -> None:
         assert RIGHTS_OF_ROLE[lower] <= RIGHTS_OF_ROLE[higher]
 
 
-def test_nobody_lifts_anybody_above_themselves() -> None:
+def test_members_cannot_grant_more_than_their_role() -> None:
     given = {own: {other for other in Role if can_grant(own, other)} for own in Role}
     assert given[Role.OWNER] == set(Role)
     assert given[Role.ADMIN] == {Role.MEMBER, Role.MANAGER, Role.ADMIN}
     assert Role.OWNER not in given[Role.MANAGER] | given[Role.MEMBER]
 
 
-def test_a_guest_owns_nothing() -> None:
+def test_a_guest_cannot_be_owner() -> None:
     assert GUEST_ROLE_MAX < Role.OWNER
 
 

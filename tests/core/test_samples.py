@@ -26,7 +26,7 @@ def capture(now_ms: int, random_bytes: bytes) -> Any:
 
 
 @given(st.sampled_from(sorted(VALIDATORS)), st.integers(10**12, 10**13), st.binary(min_size=8, max_size=16))
-def test_samples_fit_their_schema(name: str, now_ms: int, random_bytes: bytes) -> None:
+def test_samples_match_their_schema(name: str, now_ms: int, random_bytes: bytes) -> None:
     data = sample_data(name, now_ms, random_bytes)
 
     VALIDATORS[name].validate(json.loads(json.dumps(data)))
@@ -44,7 +44,7 @@ def test_a_link_looks_like_the_published_one(now_ms: int, random_bytes: bytes) -
     assert query.keys() == {"Expires", "Key-Pair-Id", "Signature"}
     assert re.fullmatch(r"[A-Za-z0-9~_-]+", query["Signature"][0])
     assert url.path.startswith(f"/{sample['organization']['user']}/uplift_data_export_2")
-    # Nobody can own this name (RFC 2606).
+    # A reserved name (RFC 2606).
     assert (url.hostname or "").endswith(".example")
 
 
@@ -53,7 +53,7 @@ def test_the_file_is_written_the_second_before() -> None:
 
 
 @given(st.binary(min_size=8, max_size=16))
-def test_ids_are_what_they_look_like(random_bytes: bytes) -> None:
+def test_sample_ids_are_valid(random_bytes: bytes) -> None:
     sample = capture(NOW_MS, random_bytes)
     session, _, repetition = sample["id"].partition("_")
 

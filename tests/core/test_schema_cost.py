@@ -29,7 +29,7 @@ def choices(count: int) -> Any:
 def test_branches_times_items_decide() -> None:
     assert is_affordable(choices(1500), [1])
     assert is_affordable(choices(3), [1] * 1_000)
-    # Long texts are few values.
+    # Long texts have few values.
     assert is_affordable({"items": {"minimum": 0.5}}, ["a" * 200_000])
     assert not is_affordable(choices(1500), [1] * 8_000)
 

@@ -26,7 +26,7 @@ def test_one_or_two_are_live_and_the_header_follows_one_of_them(steps: list[tupl
         else:
             pair = pair.without_previous()
         stands = pair.at(now)
-        # No older secret than the one before the newest is ever live, and the newest always is.
+        # Only the two newest secrets can be valid, and the newest always is.
         assert set(stands.live) in ({newest}, {newest, newest - 1})
         assert len(set(stands.live)) == len(stands.live)
         assert stands.uplift == stands.live[0]
@@ -93,7 +93,7 @@ def test_secrets_are_not_shown() -> None:
     assert "hush" not in repr(SecretPair("hush", START).rotated("hush-hush", START, HOUR))
 
 
-def test_the_uplift_header_follows_the_older_secret_unless_told_otherwise() -> None:
+def test_the_older_secret_signs_the_uplift_header_by_default() -> None:
     assert SecretPair("a", START).uplift_header == "new"
     for header_new, expected in ((False, "old"), (True, "new")):
         assert SecretPair("a", START).rotated("b", START, HOUR, header_new=header_new).uplift_header == expected

@@ -116,7 +116,7 @@ def test_secrets_within_the_rules_are_accepted(secret: str) -> None:
         ("whsec_AAAA=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "base64"),
     ],
 )
-def test_other_secrets_are_refused_with_the_remedy(text: str, words: str) -> None:
+def test_other_secrets_are_rejected_with_a_remedy(text: str, words: str) -> None:
     problem = check_secret(text)
 
     assert problem is not None
@@ -133,13 +133,13 @@ def test_a_custom_token_cannot_begin_as_another_kind_of_key(prefix: str) -> None
         assert problem is not None
         assert (problem.field, problem.code) == ("secret", "secret_invalid")
         assert prefix in problem.message
-        # Endpoints that have one already continue to sign with it.
+        # Existing endpoints continue to sign with it.
         assert keys_of(text).standard == text.encode()
     assert check_secret(f"a{prefix}" + "a" * 32) is None
 
 
 @given(st.text())
-def test_any_text_is_judged(text: str) -> None:
+def test_any_text_is_checked(text: str) -> None:
     problem = check_secret(text)
 
     assert problem is None or problem.code == "secret_invalid"

@@ -10,7 +10,7 @@ SOON = SourceAddress("192.0.2.2", NOW + 1)
 LATER = SourceAddress("2001:db8::1", NOW + 2)
 
 
-def test_an_address_is_upcoming_until_its_instant_and_current_from_then_on() -> None:
+def test_an_address_is_upcoming_until_its_time_and_then_current() -> None:
     published = [OLD, LATER, SOON]
 
     assert (current(published, NOW), upcoming(published, NOW)) == (["192.0.2.1"], [SOON, LATER])
@@ -19,7 +19,7 @@ def test_an_address_is_upcoming_until_its_instant_and_current_from_then_on() -> 
     assert upcoming(published, NOW + 2) == []
 
 
-def test_an_address_given_twice_is_told_once() -> None:
+def test_a_repeated_address_is_listed_once() -> None:
     assert current([OLD, OLD, SourceAddress("192.0.2.1", 5)], NOW) == ["192.0.2.1"]
 
 
@@ -35,6 +35,6 @@ def test_spaces_offsets_and_other_notations_are_read() -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "192.0.2.1@", "192.0.2.1@soon", "@2026-01-01T00:00:00Z", "192.0.2.0/24", "fe80::1%eth0"]
 )
-def test_anything_else_is_refused(text: str) -> None:
+def test_other_texts_are_rejected(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the texts of several parsers
         SourceAddress.parse(text)

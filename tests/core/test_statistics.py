@@ -50,7 +50,7 @@ def test_periods_end_with_the_bucket_that_still_fills(
         assert (len(starts), starts.step, starts[0], starts[-1]) == (buckets, bucket_ms, first, last)
 
 
-def test_hours_are_gathered_into_buckets_and_others_are_left_out() -> None:
+def test_hours_are_gathered_into_buckets() -> None:
     found = series(
         Span(3, 6 * HOUR_MS),
         NOON + 5,
@@ -76,7 +76,7 @@ def test_hours_are_gathered_into_buckets_and_others_are_left_out() -> None:
     assert (found.totals.pending, found.totals.failures) == (78, {Outcome.TIMEOUT: 2})
 
 
-def test_an_empty_bucket_is_shown_and_says_nothing_of_rates() -> None:
+def test_an_empty_bucket_has_no_rates() -> None:
     found = series(Period.LAST_24_HOURS.span, NOON, [])
     assert {bucket.statistics for bucket in found.buckets if bucket.statistics.attempts} == set()
     assert len(found.buckets) == 24
@@ -95,7 +95,7 @@ def test_a_total_counts_everything_once(several: list[Statistics]) -> None:
     assert together == total(reversed(several))
 
 
-def test_what_is_pending_is_what_is_nothing_else() -> None:
+def test_pending_is_the_rest() -> None:
     assert Statistics(deliveries=20, delivered=8, failed=4, held=2, cancelled=1).pending == 5
     assert Statistics(deliveries=1, delivered=2).pending == 0
 
@@ -107,7 +107,7 @@ def test_the_rate_is_that_of_first_attempts() -> None:
 # ---- durations
 
 
-def test_bounds_grow_by_a_quarter_or_so_up_to_the_usual_deadline() -> None:
+def test_bounds_grow_by_a_quarter_up_to_the_default_timeout() -> None:
     assert (DURATION_BOUNDS_US[0], DURATION_BOUNDS_US[-1]) == (1_000, 15_000_000)
     ratios = [high / low for low, high in pairwise(DURATION_BOUNDS_US)]
     assert min(ratios) >= 1.2
@@ -115,7 +115,7 @@ def test_bounds_grow_by_a_quarter_or_so_up_to_the_usual_deadline() -> None:
 
 
 def duration_class(duration_us: int) -> int:
-    """As the store counts a duration."""
+    """Return the class of a duration, as the store counts it."""
     return bisect_right(DURATION_BOUNDS_US, duration_us)
 
 
@@ -145,7 +145,7 @@ def test_a_percentile_is_in_the_class_of_the_exact_one(durations_us: list[int], 
     found = percentile_ms(durations, share)
     assert found is not None
     ranked = sorted(durations_us)
-    # Between two values that a rank falls between, either is right.
+    # If a rank is between two values, both are correct.
     classes = {duration_class(ranked[min(len(ranked) - 1, max(0, int(share * len(ranked)) + by))]) for by in (-1, 0, 1)}
     low = min(DURATION_BOUNDS_US[number - 1] if number else 0 for number in classes)
     high = max(DURATION_BOUNDS_US[number] for number in classes)
@@ -155,7 +155,7 @@ def test_a_percentile_is_in_the_class_of_the_exact_one(durations_us: list[int], 
 # ---- sparse texts
 
 
-def test_a_sparse_text_names_what_was_counted_only() -> None:
+def test_a_sparse_text_omits_zeros() -> None:
     assert sparse_text({5: 1, Outcome.DELIVERED: 17, 3: 0}) == "0:17 5:1"
     assert parse_sparse("") == {}
 

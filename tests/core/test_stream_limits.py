@@ -19,7 +19,7 @@ def test_an_account_has_a_share_and_all_have_a_limit() -> None:
 
 
 @given(st.lists(st.integers(1, 20), max_size=2_000))
-def test_twenty_greedy_accounts_leave_room_for_others(accounts: list[int]) -> None:
+def test_twenty_greedy_accounts_leave_streams_for_others(accounts: list[int]) -> None:
     streams: Counter[int] = Counter()
     for account in [*range(1, 21), *accounts]:
         if exceeded(streams.total(), streams[account]) is None:

@@ -42,7 +42,7 @@ def test_matching_is_label_by_label(patterns: list[str], name: str) -> None:
 
 
 @given(st.lists(PATTERNS, max_size=4), st.lists(PATTERNS, min_size=1, max_size=4), NAMES)
-def test_more_patterns_never_want_less(patterns: list[str], more: list[str], name: str) -> None:
+def test_more_patterns_never_match_less(patterns: list[str], more: list[str], name: str) -> None:
     if patterns and Subscription(patterns).matches(name):
         assert Subscription([*patterns, *more]).matches(name)
 
@@ -54,7 +54,7 @@ def test_a_subscription_is_a_value() -> None:
     assert repr(Subscription(["a.b"])) == "Subscription(patterns=('a.b',))"
 
 
-def test_patterns_that_fit_nothing_are_named_in_order() -> None:
+def test_patterns_without_a_match_are_listed_in_order() -> None:
     known = {"movement.analytics.created", "webhook.created"}
 
     assert unknown_patterns([], known) == []
@@ -68,13 +68,13 @@ def test_patterns_that_fit_nothing_are_named_in_order() -> None:
 
 
 @given(st.lists(PATTERNS, max_size=4), st.lists(NAMES, max_size=4))
-def test_a_pattern_is_unknown_exactly_if_it_wants_no_known_type(patterns: list[str], known: list[str]) -> None:
+def test_a_pattern_is_unknown_exactly_if_it_matches_no_known_type(patterns: list[str], known: list[str]) -> None:
     expected = [pattern for pattern in patterns if not any(Subscription([pattern]).matches(name) for name in known)]
 
     assert unknown_patterns(patterns, known) == expected
 
 
-def test_everything_that_is_wrong_with_patterns_is_told_at_once() -> None:
+def test_all_problems_with_patterns_are_reported() -> None:
     known = {"movement.analytics.created"}
     assert pattern_problems([], known) == ([], [])
     assert pattern_problems(["movement.*"], known) == (["movement.*"], [])

@@ -15,19 +15,17 @@ CATALOG = {"webhook.created", "movement.analytics.created", "athlete.created", "
         (["movement.*", "athlete.*"], CATALOG, "movement.analytics.created"),
         (["export.completed", "athlete.*"], CATALOG, "athlete.created"),
         (["webhook.created"], CATALOG, "webhook.created"),
-        # What it wants is in the catalog no more.
+        # Its subscribed type is no longer in the catalog.
         (["gone.type"], CATALOG, "webhook.created"),
         (["gone.type"], {"b.c", "a.b"}, "a.b"),
         ([], set(), None),
     ],
 )
-def test_an_endpoint_is_tested_with_what_it_most_likely_gets(
-    patterns: list[str], names: set[str], chosen: str | None
-) -> None:
+def test_the_default_type_is_a_likely_one(patterns: list[str], names: set[str], chosen: str | None) -> None:
     assert default_type(Subscription(patterns), names) == chosen
 
 
-def test_the_data_is_the_catalogs_example_where_that_can_be_data() -> None:
+def test_the_data_is_the_catalogs_example_if_it_is_an_object() -> None:
     assert data_from_example('{"object": {"name": "Tomás"}}') == '{"object": {"name": "Tomás"}}'.encode()
     for example in (None, "[1]", "5", '"text"', "null"):
         assert data_from_example(example) == DATA_WITHOUT_EXAMPLE

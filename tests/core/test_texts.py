@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from uplift_server.core.texts import printable
 
 
-def test_what_could_steer_a_terminal_is_replaced() -> None:
+def test_control_characters_are_replaced() -> None:
     assert printable("a\x1b[2Jb\r\x07\u202ec\nd") == "a?[2Jb???c?d"
     assert printable("a\r\nb", lines=True) == "a?\nb"
 
 
 @given(st.text())
-def test_it_keeps_its_length_and_what_was_printable(text: str) -> None:
+def test_length_and_printable_characters_stay(text: str) -> None:
     shown = printable(text)
     assert len(shown) == len(text)
     assert shown.isprintable()

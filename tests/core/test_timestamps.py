@@ -18,11 +18,11 @@ NOON = 1_769_860_800_000
         (-1, "1969-12-31T23:59:59.999Z"),
     ],
 )
-def test_the_text_of_an_instant(ms: int, text: str) -> None:
+def test_the_text_of_a_timestamp(ms: int, text: str) -> None:
     assert format_timestamp(ms) == format_optional_timestamp(ms) == text
 
 
-def test_no_instant_has_no_text() -> None:
+def test_none_has_no_text() -> None:
     assert format_optional_timestamp(None) is None
 
 
@@ -34,21 +34,21 @@ def test_any_offset_is_read_and_less_than_a_millisecond_is_cut_off(text: str) ->
 
 
 @pytest.mark.parametrize(("text", "reason"), [("noon", "such as"), ("", "such as"), ("2026-01-31T12:00:00", "offset")])
-def test_what_cannot_mean_one_instant_is_refused(text: str, reason: str) -> None:
+def test_ambiguous_timestamps_are_rejected(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_timestamp(text)
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999-23:59"])
-def test_what_leaves_the_calendar_in_utc_is_refused(text: str) -> None:
+def test_timestamps_outside_the_calendar_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="out of range"):
         parse_timestamp(text)
 
 
-def test_the_last_instant_of_the_calendar_is_written_as_it_was_read() -> None:
+def test_the_last_timestamp_of_the_calendar_is_unchanged() -> None:
     assert format_timestamp(parse_timestamp("9999-12-31T23:59:59.999Z")) == "9999-12-31T23:59:59.999Z"
 
 
 @given(st.integers(0, 253_402_300_799_999))
-def test_every_text_is_read_as_what_it_was_made_of(ms: int) -> None:
+def test_formatted_timestamps_can_be_parsed(ms: int) -> None:
     assert parse_timestamp(format_timestamp(ms)) == ms

@@ -19,7 +19,7 @@ ID = bytes(range(16))
 
 
 @given(st.binary(min_size=16, max_size=16), st.sampled_from(Purpose))
-def test_a_token_leads_back_to_what_it_stands_for(object_id: bytes, purpose: Purpose) -> None:
+def test_a_token_contains_its_id(object_id: bytes, purpose: Purpose) -> None:
     text = token(KEY, purpose, object_id)
     assert verified_id(KEY, purpose, text) == object_id
     assert verified_id(OTHER, purpose, text) is None

@@ -18,7 +18,7 @@ IDS = (int(TRACE, 16), int(SPAN, 16))
         (f"cc-{TRACE}-{SPAN}-01", True),
     ],
 )
-def test_what_names_a_span(text: str, sampled: bool) -> None:
+def test_valid_traceparent_headers(text: str, sampled: bool) -> None:
     assert parse_traceparent(text) == TraceContext(*IDS, sampled)
 
 
@@ -39,22 +39,22 @@ def test_what_names_a_span(text: str, sampled: bool) -> None:
         f" 00-{TRACE}-{SPAN}-01",
     ],
 )
-def test_what_names_none(text: str) -> None:
+def test_invalid_traceparent_headers(text: str) -> None:
     assert parse_traceparent(text) is None
 
 
-def test_an_events_span_is_the_same_whoever_asks_and_another_for_each() -> None:
+def test_each_event_has_a_stable_span_of_its_own() -> None:
     spans = [event_span(bytes([number]) * 16, None, sampled=True) for number in range(100)]
 
     assert spans == [event_span(bytes([number]) * 16, None, sampled=True) for number in range(100)]
     assert len({span.span_id for span in spans}) == len({span.trace_id for span in spans}) == 100
     assert all(0 < span.span_id < 2**64 and 0 < span.trace_id < 2**128 for span in spans)
-    # What samplers go by is spread evenly.
+    # The bytes that samplers use are evenly distributed.
     assert 30 < sum(span.trace_id % 2**56 < 2**55 for span in spans) < 70
 
 
 @pytest.mark.parametrize("sampled", [True, False])
-def test_an_event_stands_in_its_senders_trace(sampled: bool) -> None:
+def test_an_event_is_in_its_senders_trace(sampled: bool) -> None:
     sender = TraceContext(*IDS, sampled)
     span = event_span(b"i" * 16, sender, sampled=not sampled)
 

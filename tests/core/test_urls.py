@@ -162,7 +162,7 @@ def test_urls_as_they_are_sent(text: str, host: str, port: int, path: str, host_
         ("https://\u00ad", "url_host"),
     ],
 )
-def test_refused_whatever_the_policy(text: str, code: str) -> None:
+def test_rejected_under_every_policy(text: str, code: str) -> None:
     assert code_of(text, STRICT) == code_of(text, OPEN) == code
 
 
@@ -193,7 +193,7 @@ def test_refused_whatever_the_policy(text: str, code: str) -> None:
         ("https://notlocalhost.example", None, None),
     ],
 )
-def test_refused_by_policy(text: str, strict: str | None, allowing: str | None) -> None:
+def test_rejected_by_policy(text: str, strict: str | None, allowing: str | None) -> None:
     assert code_of(text, STRICT) == strict
     assert code_of(text, OPEN) == allowing
 
@@ -222,19 +222,21 @@ def test_addresses_that_need_no_resolving() -> None:
         ("http://receiver", ["172.17.0.2"], OPEN, None),
         ("http://receiver", ["8.8.8.8"], OPEN, "https_required"),
         ("http://x.localhost", [], OPEN, None),
-        # Whatever a resolver says about localhost, it is loopback.
+        # localhost is always loopback, whatever DNS says.
         ("http://localhost", ["8.8.8.8"], OPEN, None),
         ("http://10.0.0.1", [], OPEN, None),
     ],
 )
-def test_what_a_name_resolves_to(text: str, addresses: list[str], policy: AddressPolicy, code: str | None) -> None:
+def test_names_are_checked_by_their_addresses(
+    text: str, addresses: list[str], policy: AddressPolicy, code: str | None
+) -> None:
     problem = check_resolved(url_of(text, policy), addresses, policy)
 
     assert (problem and problem.code) == code
 
 
-def test_a_refusal_tells_the_kind_of_address_a_name_leads_to_and_not_the_address() -> None:
-    """Whoever may register an endpoint could otherwise read the operator's internal names."""
+def test_a_rejection_names_the_kind_of_a_resolved_address_only() -> None:
+    """Otherwise, anyone who can create endpoints could read internal DNS names."""
     found = ["10.1.2.3", "10.4.5.6", "64:ff9b::a01:203"]
     problem = check_resolved(url_of("https://a.example", STRICT), found, STRICT)
 
@@ -246,7 +248,7 @@ def test_a_refusal_tells_the_kind_of_address_a_name_leads_to_and_not_the_address
     assert not [address for address in found if address in problem.message]
 
 
-def test_a_refusal_of_an_address_explains_the_address_inside_it() -> None:
+def test_a_rejection_explains_an_embedded_address() -> None:
     problem = parse("https://[64:ff9b::a01:203]", STRICT)
 
     assert isinstance(problem, Problem)
@@ -264,7 +266,7 @@ URL_TEXTS = st.text() | st.builds(
 
 
 @given(URL_TEXTS, st.booleans())
-def test_reading_never_raises_and_what_is_read_is_fit_for_a_request(text: str, allow: bool) -> None:
+def test_parsing_never_raises_and_its_result_is_valid_in_a_request(text: str, allow: bool) -> None:
     result = parse_endpoint_url(text, AddressPolicy(allow_private_networks=allow), to_ascii=to_ascii)
 
     if isinstance(result, Problem):
@@ -299,12 +301,12 @@ def test_reading_never_raises_and_what_is_read_is_fit_for_a_request(text: str, a
         ("HTTPS:Example.com/A", "HTTPS:Example.com/A"),
     ],
 )
-def test_scheme_and_host_get_lower_case(text: str, stored: str) -> None:
+def test_scheme_and_host_become_lower_case(text: str, stored: str) -> None:
     assert with_lower_case_host(text) == stored
 
 
 @given(URL_TEXTS)
-def test_lower_case_changes_nothing_that_is_sent(text: str) -> None:
+def test_lower_case_does_not_change_the_request(text: str) -> None:
     first, stored = parse(text), parse(with_lower_case_host(text))
     if isinstance(first, EndpointUrl) and isinstance(stored, EndpointUrl):
         assert replace(stored, text=text) == first
@@ -313,7 +315,7 @@ def test_lower_case_changes_nothing_that_is_sent(text: str) -> None:
 
 
 @given(URL_TEXTS)
-def test_what_is_read_is_read_again_the_same(text: str) -> None:
+def test_parsing_is_idempotent(text: str) -> None:
     first = parse(text)
     if isinstance(first, EndpointUrl):
         again = url_of(f"{first.scheme}://{first.host_header}{first.path}")

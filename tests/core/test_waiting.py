@@ -17,7 +17,7 @@ NOW = 1_764_000_000_000
         (None, NOW + 5, Waiting(WaitingFor.PROBE, NOW + 5)),
         (NOW + 5, NOW + 5, Waiting(WaitingFor.PROBE, NOW + 5)),
         (NOW + 6, NOW + 5, Waiting(WaitingFor.SCHEDULE, NOW + 6)),
-        # The probe is in flight: what is due waits for its outcome.
+        # The probe is in flight: due deliveries wait for its outcome.
         (NOW, NOW - 5, Waiting(WaitingFor.PROBE, NOW - 5)),
         (NOW + 1, NOW - 5, Waiting(WaitingFor.SCHEDULE, NOW + 1)),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.engines import Place, PostgresPlace
 from tests.mail.examples import example
-from tests.mail.smtp_server import Postbox
+from tests.mail.smtp_server import SmtpStub
 
 from uplift_server.core.ids import uuid7
 from uplift_server.core.people.notifications import NotificationKind
@@ -26,9 +26,9 @@ LOOKS_S = 5
 
 
 @pytest.fixture
-def postbox() -> Iterator[Postbox]:
+def postbox() -> Iterator[SmtpStub]:
     """A mail server that listens."""
-    postbox = Postbox().open()
+    postbox = SmtpStub().open()
     yield postbox
     postbox.close()
 
@@ -69,11 +69,11 @@ def sent(place: Place) -> list[Any]:
     return [recipient for (recipient,) in place.look(query)]
 
 
-def arrivals(postbox: Postbox) -> list[str]:
+def arrivals(postbox: SmtpStub) -> list[str]:
     return sorted(each.recipient for each in postbox.received)
 
 
-def messages(postbox: Postbox) -> list[str]:
+def messages(postbox: SmtpStub) -> list[str]:
     """Who got each message.
 
     One that was taken before its sender knew it is repeated after a kill (RFC 1047), the same to the byte, and mail
@@ -87,7 +87,7 @@ def messages(postbox: Postbox) -> list[str]:
 
 
 def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each_contact(
-    mailing: Server, postbox: Postbox, receiver: Receiver
+    mailing: Server, postbox: SmtpStub, receiver: Receiver
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(20)
@@ -114,7 +114,7 @@ def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each
 
 
 def test_a_process_killed_before_it_learnt_that_its_mail_was_taken_repeats_the_same_message(
-    mailing: Server, postbox: Postbox
+    mailing: Server, postbox: SmtpStub
 ) -> None:
     postbox.hold_answer = True
     start(mailing, postbox.port)
@@ -144,7 +144,7 @@ def test_a_stop_does_not_wait_for_a_mail_server_that_hangs(mailing: Server) -> N
 
 
 def test_a_mail_under_way_at_a_stop_is_not_sent_by_the_next_process_too(
-    tmp_path: Path, postgres_url: str, postbox: Postbox
+    tmp_path: Path, postgres_url: str, postbox: SmtpStub
 ) -> None:
     place = PostgresPlace(postgres_url, postgres_url)
     owner = "SELECT process_seq FROM duties WHERE name = 'outbox'"
@@ -175,7 +175,7 @@ def state_of(api: Api, endpoint: str) -> str:
 
 
 def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_process_is_killed_each_time(
-    mailing: Server, postbox: Postbox, receiver: Receiver
+    mailing: Server, postbox: SmtpStub, receiver: Receiver
 ) -> None:
     """The whole way in seconds: the clocks of days, set shorter; then it is enabled, and what was held arrives."""
     mailing.environ |= {
@@ -211,7 +211,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
 
 
 def test_an_endpoint_that_answers_again_in_time_is_told_of_once(
-    mailing: Server, postbox: Postbox, receiver: Receiver
+    mailing: Server, postbox: SmtpStub, receiver: Receiver
 ) -> None:
     mailing.environ |= {
         "UPLIFT_WARN_AFTER": "3s",
@@ -234,7 +234,7 @@ def test_an_endpoint_that_answers_again_in_time_is_told_of_once(
 
 
 def test_an_invitation_arrives_with_a_link_that_nothing_in_the_database_gives_away(
-    mailing: Server, postbox: Postbox
+    mailing: Server, postbox: SmtpStub
 ) -> None:
     start(mailing, postbox.port)
     account, _ = mailing.account()

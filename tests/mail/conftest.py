@@ -9,24 +9,24 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
-from tests.mail.smtp_server import Postbox
+from tests.mail.smtp_server import SmtpStub
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """On the event loop that the server runs on."""
+    """Use the event loop of the server."""
     return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
-def postbox() -> Iterator[Postbox]:
-    """A mail server, not yet listening."""
-    postbox = Postbox()
-    yield postbox
-    postbox.close()
+def smtp_server() -> Iterator[SmtpStub]:
+    """A mail server that does not listen yet."""
+    smtp_server = SmtpStub()
+    yield smtp_server
+    smtp_server.close()
 
 
 class Authority:
-    """An authority with a file of its certificate, and what a server at an address needs."""
+    """A certificate authority with a file of its certificate."""
 
     def __init__(self, folder: Path) -> None:
         self._authority = trustme.CA()
@@ -34,7 +34,7 @@ class Authority:
         self._authority.cert_pem.write_to_path(self.file)
 
     def server(self, *names: str) -> ssl.SSLContext:
-        """The settings of a server that is known by these names."""
+        """Return TLS settings of a server with these names."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._authority.issue_cert(*names).configure_cert(context)
         return context
@@ -42,5 +42,5 @@ class Authority:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Trusted by those who are told of its file."""
+    """An authority that clients trust if they get its file."""
     return Authority(tmp_path_factory.mktemp("authority"))

@@ -47,7 +47,7 @@ _EXAMPLES: dict[NotificationKind, dict[str, object]] = {
 
 
 def example(kind: NotificationKind, *, recipient: str = "coach@rapids.example", **changed: Any) -> Notification:
-    """A notice of a kind, with some of its facts changed."""
+    """Return a notification of a kind, with changed values."""
     facts = _EXAMPLES[kind] | changed
     assert set(facts) == set(FACTS[kind])
     return Notification(1, bytes(range(16)), kind, recipient, facts, AT)

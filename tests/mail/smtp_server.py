@@ -19,7 +19,7 @@ USER, PASSWORD = "uplift@example.com", "pa:ss/wörd%@"
 
 @dataclass(frozen=True)
 class Received:
-    """One accepted message."""
+    """An accepted message."""
 
     sender: str
     recipient: str
@@ -47,11 +47,11 @@ class Received:
 
 
 Refusal = Callable[[str], str | None]
-"""From a recipient to an answer in place of acceptance."""
+"""From a recipient to a response that replaces acceptance."""
 
 
-class Postbox:
-    """Keeps messages in `received`; `said` has every command, `passwords` every login tried."""
+class SmtpStub:
+    """Stores messages in `received`, commands in `said`, and logins in `passwords`."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
@@ -61,11 +61,11 @@ class Postbox:
         self.refuse_recipient: Refusal = lambda _: None
         self.refuse_message: Refusal = lambda _: None
         self.hang_at: str | None = None
-        """`MAIL` or `DATA`: nothing more is answered there."""
+        """`MAIL` or `DATA`: no response from there on."""
         self.hold_answer = False
-        """A message is accepted, and the answer never given."""
+        """Accept a message without a response."""
         self.names: list[str] = []
-        """How clients introduced themselves."""
+        """The EHLO names of clients."""
         self.port = 0
         self._login = False
         self._hanging: asyncio.Event | None = None
@@ -78,7 +78,7 @@ class Postbox:
         session.host_name = hostname
         self.names.append(hostname)
         self.said.append("EHLO")
-        # It offers logins over TLS whether or not there are any.
+        # aiosmtpd always offers logins over TLS.
         return [each for each in responses if self._login or "AUTH" not in each]
 
     async def handle_MAIL(
@@ -129,11 +129,11 @@ class Postbox:
 
     @property
     def hangs(self) -> bool:
-        """Whether somebody waits for an answer."""
+        """Whether a client waits for a response."""
         return self._hanging is not None
 
     def go_on(self) -> None:
-        """Answer what hangs."""
+        """Send the missing responses."""
         assert self._loop is not None
         assert self._hanging is not None
         self.hang_at = None
@@ -142,7 +142,7 @@ class Postbox:
     def authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword
     ) -> AuthResult:
-        """Take the one user there is."""
+        """Accept the only user."""
         found = (data.login.decode(), data.password.decode())
         self.passwords.append(found)
         return AuthResult(success=found == (USER, PASSWORD), handled=False)
@@ -154,8 +154,8 @@ class Postbox:
         tls: ssl.SSLContext | None = None,
         login: bool = False,
         port: int = 0,
-    ) -> "Postbox":
-        """Listen, with STARTTLS offered or TLS from the start, and with a login required."""
+    ) -> "SmtpStub":
+        """Listen, optionally with STARTTLS, TLS from the start, or required logins."""
         options: dict[str, Any] = {"tls_context": starttls}
         self._login = login
         if login:
@@ -168,7 +168,7 @@ class Postbox:
         return self
 
     def close(self) -> None:
-        """Stop listening, and drop who is connected."""
+        """Stop listening, and close all connections."""
         if self._thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
@@ -187,9 +187,9 @@ class Postbox:
 
         def serve() -> SMTP:
             with warnings.catch_warnings():
-                # It does not see TLS from the start as TLS.
+                # aiosmtpd does not count TLS from the start as TLS.
                 warnings.simplefilter("ignore", UserWarning)
-                session = SMTP(self, loop=loop, hostname="postbox.test", **options)
+                session = SMTP(self, loop=loop, hostname="mail.test", **options)
             transports.append(session)
             return session
 
@@ -199,7 +199,7 @@ class Postbox:
         loop.run_forever()
         server.close()
         for session in transports:
-            # Python 3.11.2 cannot abort what was TLS and has ended by itself.
+            # Python 3.11.2 cannot abort a TLS transport that has ended.
             with contextlib.suppress(AttributeError):
                 session.transport.abort()
         tasks = asyncio.all_tasks(loop)
@@ -212,6 +212,6 @@ class Postbox:
 
 @contextlib.contextmanager
 def silence() -> Iterator[int]:
-    """A port that takes connections and never says anything."""
+    """A port that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield int(listener.getsockname()[1])

@@ -22,18 +22,18 @@ def words(kind: NotificationKind, **changed: object) -> Email:
 
 
 def line(text: str) -> str:
-    """A text without its line breaks."""
+    """Return a text without its line breaks."""
     return " ".join(text.split())
 
 
 def bodies(written: Email) -> tuple[str, str]:
-    """The plain body, and the text of the HTML body as a reader sees it."""
+    """Return the plain body, and the visible text of the HTML body."""
     found = html(written).partition("<body")[2]
     return line(plain(written)), line(found.replace("&#39;", "'"))
 
 
 @pytest.mark.parametrize("kind", ABOUT_ENDPOINTS)
-def test_it_says_which_endpoint_and_where_to_go(kind: NotificationKind) -> None:
+def test_emails_name_the_endpoint_and_link_to_it(kind: NotificationKind) -> None:
     written = words(kind)
     assert "hooks.rapids.example:8443" in written.subject
     for body in bodies(written):
@@ -49,7 +49,7 @@ def test_it_says_which_endpoint_and_where_to_go(kind: NotificationKind) -> None:
             assert told in body
 
 
-def test_a_warning_says_since_when_why_what_will_happen_when_and_what_to_do() -> None:
+def test_a_warning_has_time_cause_consequence_and_steps() -> None:
     written = words(NotificationKind.ENDPOINT_WARNED)
     assert "26 November 2025" in written.subject
     for body in bodies(written):
@@ -64,7 +64,7 @@ def test_a_warning_says_since_when_why_what_will_happen_when_and_what_to_do() ->
             assert told in body
 
 
-def test_a_warning_without_an_end_or_a_cause_promises_neither() -> None:
+def test_a_warning_without_end_and_cause() -> None:
     written = words(NotificationKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
     text = line(plain(written))
     assert "switched off" not in written.subject
@@ -75,7 +75,7 @@ def test_a_warning_without_an_end_or_a_cause_promises_neither() -> None:
     assert all(value for _, value in written.details)
 
 
-def test_a_disabled_endpoint_has_its_reason_and_the_way_back() -> None:
+def test_a_disabled_endpoint_has_a_reason_and_steps() -> None:
     for body in bodies(words(NotificationKind.ENDPOINT_DISABLED)):
         for told in (
             "since 19 November 2025, 16:00 UTC",
@@ -92,7 +92,7 @@ def test_a_disabled_endpoint_has_its_reason_and_the_way_back() -> None:
     assert "Ask the operator why" in by_hand
 
 
-def test_a_recovery_says_from_when_to_when_and_that_nothing_is_to_be_done() -> None:
+def test_a_recovery_has_both_times_and_no_steps() -> None:
     for body in bodies(words(NotificationKind.ENDPOINT_RECOVERED)):
         for told in (
             "on 24 November 2025, 16:00 UTC",
@@ -106,7 +106,7 @@ def test_a_recovery_says_from_when_to_when_and_that_nothing_is_to_be_done() -> N
     )
 
 
-def test_a_mass_failure_tells_the_operator_how_many_how_and_that_nobody_is_disabled() -> None:
+def test_a_mass_failure_has_counts_and_causes() -> None:
     written = words(NotificationKind.MASS_FAILURE_BEGAN)
     assert "412 of 500 endpoints" in written.subject
     for body in bodies(written):
@@ -117,21 +117,21 @@ def test_a_mass_failure_tells_the_operator_how_many_how_and_that_nobody_is_disab
     assert plain(words(NotificationKind.MASS_FAILURE_BEGAN, causes={}, since=None))
 
 
-def test_its_end_tells_how_long_it_took_and_how_many_still_fail() -> None:
+def test_the_end_of_a_mass_failure_has_times_and_counts() -> None:
     for body in bodies(words(NotificationKind.MASS_FAILURE_ENDED)):
         for told in ("24 November 2025, 16:00 UTC", "24 November 2025, 18:00 UTC", "1 endpoint still fails"):
             assert told in body
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-def test_facts_that_are_missing_stop_no_email(kind: NotificationKind) -> None:
+def test_missing_values_stop_no_email(kind: NotificationKind) -> None:
     written = words(kind, **dict.fromkeys(FACTS[kind]))
     assert "None" not in plain(written) + html(written)
     assert written.subject
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-def test_nothing_secret_stands_in_it(kind: NotificationKind) -> None:
+def test_emails_contain_no_secrets(kind: NotificationKind) -> None:
     written = words(kind)
     for body in (written.subject, plain(written), html(written)):
         assert "geheim" not in body
@@ -149,11 +149,11 @@ def test_nothing_secret_stands_in_it(kind: NotificationKind) -> None:
         ("https://bücher.example/ä", "https://bücher.example/ä"),
     ],
 )
-def test_a_url_is_shown_without_what_may_let_somebody_in(url: str, shown: str) -> None:
+def test_a_url_is_shown_without_secrets(url: str, shown: str) -> None:
     assert ("URL", shown) in words(NotificationKind.ENDPOINT_WARNED, url=url).details
 
 
-def test_a_url_that_cannot_be_read_and_a_long_one_are_shown_all_the_same() -> None:
+def test_invalid_and_long_urls_are_shown() -> None:
     assert "unknown host" in words(NotificationKind.ENDPOINT_WARNED, url="https://[").subject
     long = words(NotificationKind.ENDPOINT_WARNED, url=f"https://{'a' * 300}.example/{'b' * 2000}")
     assert len(long.subject) < 200
@@ -168,7 +168,7 @@ ENDPOINT_KINDS = (
 
 
 @pytest.mark.parametrize("kind", ENDPOINT_KINDS)
-def test_endpoints_of_one_host_are_told_apart_by_subject_and_first_line(kind: NotificationKind) -> None:
+def test_endpoints_of_one_host_have_different_subjects(kind: NotificationKind) -> None:
     one, other = (words(kind, url=f"https://a.example/{path}", description=None) for path in ("runs", "rides"))
     assert "to a.example/runs " in one.subject
     assert "to a.example/rides " in other.subject
@@ -189,14 +189,14 @@ def test_endpoints_of_one_host_are_told_apart_by_subject_and_first_line(kind: No
         ("/one/two/three/four/five/six/seven/eight/nine/ten", "/one/two/three/four/…even/eight/nine/ten"),
     ],
 )
-def test_the_path_in_a_subject_is_short_and_has_nothing_that_may_be_a_token(path: str, shown: str) -> None:
+def test_the_path_in_a_subject_is_short_and_has_no_tokens(path: str, shown: str) -> None:
     subject = words(NotificationKind.ENDPOINT_DISABLED, url=f"https://a.example{path}", description=None).subject
     found = subject.removeprefix("Webhooks to a.example").removesuffix(" have been switched off")
     assert found == shown
     assert len(found) <= 40
 
 
-def test_a_long_description_is_cut_where_the_subject_has_no_room() -> None:
+def test_a_long_description_is_truncated_in_the_subject() -> None:
     long = words(NotificationKind.ENDPOINT_WARNED, url="https://a.example/x", description="d" * 500)
     assert len(long.subject) < 200
     assert "ddd…)" in long.subject
@@ -206,7 +206,7 @@ def test_a_long_description_is_cut_where_the_subject_has_no_room() -> None:
     assert "(d" not in crowded.subject
 
 
-def test_an_invitation_says_who_invites_to_what_until_when_and_leads_there() -> None:
+def test_an_invitation_has_sender_account_expiry_and_link() -> None:
     written = words(NotificationKind.MEMBER_INVITED)
     assert "Rapids Academy" in written.subject
     invitation = token(LINK_KEY, Purpose.INVITATION, bytes(range(16)))
@@ -222,7 +222,7 @@ def test_an_invitation_says_who_invites_to_what_until_when_and_leads_there() -> 
             assert told in body
 
 
-def test_a_reset_leads_to_where_the_password_is_set_and_says_that_nothing_changed_yet() -> None:
+def test_a_reset_links_to_the_form_and_says_that_nothing_changed() -> None:
     written = words(NotificationKind.PASSWORD_RESET)
     made = written.link[1].removeprefix(f"{PUBLIC_URL}/passwords/")
     assert is_valid_reset_token(LINK_KEY, made, "ab" * 32)
@@ -233,7 +233,7 @@ def test_a_reset_leads_to_where_the_password_is_set_and_says_that_nothing_change
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-def test_texts_of_others_are_texts_and_nothing_else(kind: NotificationKind) -> None:
+def test_foreign_texts_are_escaped(kind: NotificationKind) -> None:
     texts = {name: NASTY for name in FACTS[kind] if name in TEXTS}
     written = words(kind, **texts)
     assert "<script" not in html(written)
@@ -242,7 +242,7 @@ def test_texts_of_others_are_texts_and_nothing_else(kind: NotificationKind) -> N
         assert text.isprintable()
 
 
-def test_causes_of_others_are_texts_too() -> None:
+def test_foreign_causes_are_escaped() -> None:
     written = words(NotificationKind.MASS_FAILURE_BEGAN, causes={"<b>\n": 3, "timeout": "many"})
     assert "<b>" not in html(written)
     assert ("<b>", "3 endpoints") in written.details
@@ -250,7 +250,7 @@ def test_causes_of_others_are_texts_too() -> None:
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-def test_the_html_refers_to_nothing_but_its_one_link(kind: NotificationKind) -> None:
+def test_the_html_has_no_external_resources(kind: NotificationKind) -> None:
     written = words(kind)
     page = html(written)
     assert page.count("href=") == 1
@@ -258,11 +258,11 @@ def test_the_html_refers_to_nothing_but_its_one_link(kind: NotificationKind) -> 
     assert not any(each in page for each in ("src=", "url(", "@import", "<script", "<link"))
 
 
-def test_a_trial_says_what_it_is() -> None:
+def test_a_test_email_says_so() -> None:
     assert "An operator asked the server for this mail" in line(plain(compose_test_email(PUBLIC_URL)))
 
 
-def test_instants_are_those_of_the_calendar() -> None:
+def test_times_are_calendar_dates() -> None:
     text = plain(words(NotificationKind.ENDPOINT_RECOVERED, failed_since=AT - 365 * DAY, recovered_at=0))
     assert "24 November 2024" in text
     assert "1 January 1970, 00:00 UTC" in line(text)

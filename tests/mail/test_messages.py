@@ -41,7 +41,7 @@ def parsed(content: bytes) -> EmailMessage:
     return found
 
 
-def test_the_headers_are_these() -> None:
+def test_the_headers() -> None:
     found = parsed(raw())
     assert set(found.keys()) == HEADERS
     assert len(found.keys()) == len(HEADERS)
@@ -54,7 +54,7 @@ def test_the_headers_are_these() -> None:
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-def test_it_has_a_text_and_an_html_body(kind: NotificationKind) -> None:
+def test_a_message_has_a_text_and_an_html_body(kind: NotificationKind) -> None:
     found = parsed(raw(kind))
     assert [part.get_content_type() for part in found.walk()] == ["multipart/alternative", "text/plain", "text/html"]
 
@@ -69,7 +69,7 @@ def test_every_byte_is_ascii_and_every_line_short(kind: NotificationKind) -> Non
     assert max(map(len, lines)) <= 78
 
 
-def test_the_same_notice_is_the_same_message() -> None:
+def test_the_same_notification_is_the_same_message() -> None:
     assert raw() == raw()
 
 
@@ -98,7 +98,7 @@ def test_a_long_address_stays_an_address() -> None:
 
 @pytest.mark.parametrize("break_", ["\r\n", "\n", "\r", "\x0b", "\x0c", "\x1e", "\x85", "\u2028", "\u2029"])
 @pytest.mark.parametrize("field", ["url", "description", "account", "cause"])
-def test_a_line_break_in_others_texts_makes_no_header(field: str, break_: str) -> None:
+def test_a_line_break_in_foreign_text_creates_no_header(field: str, break_: str) -> None:
     attack = f"https://x.example{break_}Bcc: all@evil.example{break_}{break_}<h1>body</h1>"
     found = parsed(raw(**{field: attack}))
     assert set(found.keys()) == HEADERS
@@ -106,14 +106,14 @@ def test_a_line_break_in_others_texts_makes_no_header(field: str, break_: str) -
 
 
 @pytest.mark.parametrize("mark", ["\u202e", "\u2066", "\u200f", "\u061c"])
-def test_text_is_not_turned_around(mark: str) -> None:
+def test_text_has_no_bidirectional_marks(mark: str) -> None:
     found = parsed(raw(url=f"https://{mark}elpmaxe.example/", account=f"{mark}Rapids", description=mark))
     everything = found["Subject"] + "".join(part.get_content() for part in found.walk() if not part.is_multipart())
     assert mark not in everything
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
-def test_whatever_others_write_the_headers_are_these(url: str, description: str, account: str) -> None:
+def test_foreign_text_does_not_change_the_headers(url: str, description: str, account: str) -> None:
     found = parsed(raw(url=url, description=description, account=account))
     assert set(found.keys()) == HEADERS
     assert found["To"] == "coach@rapids.example"

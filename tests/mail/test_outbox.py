@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.delivery.world import START, VirtualClock
 from tests.engines import Place
 from tests.mail.examples import LINK_KEY, PUBLIC_URL, example
-from tests.mail.smtp_server import Postbox, silence
+from tests.mail.smtp_server import SmtpStub, silence
 
 from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
 from uplift_server.core.people.notifications import NotificationKind
@@ -32,11 +32,11 @@ COACH, DATA = "coach@rapids.example", "data@rapids.example"
 
 
 class Office:
-    """A database with notices in it, and outboxes that send them to a postbox."""
+    """A database with notifications, and outboxes that send them to a stub server."""
 
-    def __init__(self, place: Place, postbox: Postbox) -> None:
+    def __init__(self, place: Place, smtp_server: SmtpStub) -> None:
         self.clock = VirtualClock()
-        self.postbox = postbox
+        self.smtp_server = smtp_server
         self._place = place
         self._numbers = itertools.count(1)
         self.database: Database
@@ -46,10 +46,10 @@ class Office:
         self.database = self._place.database()
         await self.database.open()
 
-    async def owe(
+    async def add(
         self, *recipients: str, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED, **facts: Any
     ) -> None:
-        """What a transition does in its transaction."""
+        """Add notifications in a transaction."""
         ids = [next(self._numbers).to_bytes(16, "big") for _ in recipients]
         await self.database.write(
             lambda c: outbox.add(
@@ -64,7 +64,7 @@ class Office:
         )
 
     def outbox(self, *, seconds: float = 5, port: int | None = None) -> Outbox:
-        server = parse_mail_server(f"smtp://127.0.0.1:{port or self.postbox.port}")
+        server = parse_mail_server(f"smtp://127.0.0.1:{port or self.smtp_server.port}")
         relay = SmtpServer(server, own_name="hooks.uplift.example", exchange_seconds=seconds)
         sender = Mailbox("Uplift Webhooks", "webhooks@uplift.example")
         return Outbox(
@@ -72,24 +72,24 @@ class Office:
         )
 
     async def rows(self) -> list[Any]:
-        """All notices as they are stored."""
+        """All stored notifications."""
         return await self.database.read(lambda c: list(c.execute(sa.select(table).order_by(table.c.seq))))
 
     @property
     def arrived(self) -> list[str]:
-        return [each.recipient for each in self.postbox.received]
+        return [each.recipient for each in self.smtp_server.received]
 
 
 @pytest.fixture
-async def office(place: Place, postbox: Postbox) -> AsyncIterator[Office]:
-    office = Office(place, postbox)
+async def office(place: Place, smtp_server: SmtpStub) -> AsyncIterator[Office]:
+    office = Office(place, smtp_server)
     await office.open()
     yield office
     await office.database.close()
 
 
 async def until(condition: Any) -> None:
-    """Let the loop run until something holds."""
+    """Run the loop until a condition holds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -98,33 +98,33 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("kind", NotificationKind)
 async def test_each_contact_gets_one_message_with_both_bodies(office: Office, kind: NotificationKind) -> None:
-    office.postbox.open()
-    await office.owe(COACH, DATA, kind=kind)
+    office.smtp_server.open()
+    await office.add(COACH, DATA, kind=kind)
     outbox = office.outbox()
     assert await outbox.send_due()
     assert not await outbox.send_due()
     assert sorted(office.arrived) == [COACH, DATA]
-    first, second = office.postbox.received
+    first, second = office.smtp_server.received
     assert first.message["Message-ID"] != second.message["Message-ID"]
     for received in (first, second):
         assert received.sender == "webhooks@uplift.example"
         assert received.message["To"] == received.recipient
         assert f"{PUBLIC_URL}" in received.text
         assert f"{PUBLIC_URL}" in received.html
-    assert office.postbox.said.count("EHLO") == 1
+    assert office.smtp_server.said.count("EHLO") == 1
     for row in await office.rows():
         assert (row.sent_at, row.due_at, row.attempts_made, row.last_error) == (START, None, 1, None)
 
 
-async def test_nothing_owed_connects_to_nobody(office: Office) -> None:
-    office.postbox.open()
+async def test_without_due_emails_there_is_no_connection(office: Office) -> None:
+    office.smtp_server.open()
     assert not await office.outbox().send_due()
-    assert office.postbox.said == []
+    assert office.smtp_server.said == []
 
 
-async def test_more_than_a_bite_is_sent_bite_by_bite(office: Office) -> None:
-    office.postbox.open()
-    await office.owe(*(f"n{number}@rapids.example" for number in range(BATCH_SIZE + 3)))
+async def test_many_emails_are_sent_in_batches(office: Office) -> None:
+    office.smtp_server.open()
+    await office.add(*(f"n{number}@rapids.example" for number in range(BATCH_SIZE + 3)))
     outbox = office.outbox()
     await outbox.send_due()
     assert len(office.arrived) == BATCH_SIZE
@@ -132,18 +132,18 @@ async def test_more_than_a_bite_is_sent_bite_by_bite(office: Office) -> None:
     assert len(set(office.arrived)) == len(office.arrived) == BATCH_SIZE + 3
 
 
-async def test_what_is_refused_for_now_is_tried_again_ever_more_rarely_and_given_up_after_three_days(
+async def test_temporary_failures_are_retried_for_three_days(
     office: Office,
 ) -> None:
-    office.postbox.refuse_recipient = lambda _: "450 mailbox busy"
-    office.postbox.open()
-    await office.owe(COACH)
+    office.smtp_server.refuse_recipient = lambda _: "450 mailbox busy"
+    office.smtp_server.open()
+    await office.add(COACH)
     outbox = office.outbox()
     tried: list[int] = []
     with capture_logs() as logs:
         while (await office.rows())[0].due_at is not None:
             office.clock.now = (await office.rows())[0].due_at
-            # Not a moment earlier.
+            # Not earlier.
             office.clock.now -= 1
             assert not tried or not await outbox.send_due()
             office.clock.now += 1
@@ -160,14 +160,14 @@ async def test_what_is_refused_for_now_is_tried_again_ever_more_rarely_and_given
     assert office.arrived == []
 
 
-async def test_what_was_refused_for_now_arrives_once_it_is_taken(office: Office) -> None:
-    office.postbox.refuse_message = lambda recipient: "451 later" if recipient == COACH else None
-    office.postbox.open()
-    await office.owe(COACH, DATA)
+async def test_a_retry_can_succeed(office: Office) -> None:
+    office.smtp_server.refuse_message = lambda recipient: "451 later" if recipient == COACH else None
+    office.smtp_server.open()
+    await office.add(COACH, DATA)
     outbox = office.outbox()
     await outbox.send_due()
     assert office.arrived == [DATA]
-    office.postbox.refuse_message = lambda _: None
+    office.smtp_server.refuse_message = lambda _: None
     assert not await outbox.send_due()
     office.clock.now += MINUTE
     await outbox.send_due()
@@ -177,10 +177,10 @@ async def test_what_was_refused_for_now_arrives_once_it_is_taken(office: Office)
     assert (second.sent_at, second.attempts_made) == (START, 1)
 
 
-async def test_what_is_refused_permanent_is_kept_as_failed_and_the_others_go_on(office: Office) -> None:
-    office.postbox.refuse_recipient = lambda recipient: "550 unknown user" if recipient == COACH else None
-    office.postbox.open()
-    await office.owe(COACH, DATA)
+async def test_a_permanent_failure_does_not_affect_others(office: Office) -> None:
+    office.smtp_server.refuse_recipient = lambda recipient: "550 unknown user" if recipient == COACH else None
+    office.smtp_server.open()
+    await office.add(COACH, DATA)
     outbox = office.outbox()
     with capture_logs() as logs:
         await outbox.send_due()
@@ -193,54 +193,50 @@ async def test_what_is_refused_permanent_is_kept_as_failed_and_the_others_go_on(
     assert [each["log_level"] for each in logs] == ["error", "info"]
 
 
-async def test_a_server_that_is_away_puts_off_all_and_is_told_once(office: Office) -> None:
-    await office.owe(COACH, DATA)
+async def test_an_unreachable_server_delays_all_emails_with_one_log_line(office: Office) -> None:
+    await office.add(COACH, DATA)
     with capture_logs() as logs:
         await office.outbox(port=1).send_due()
     assert [row.due_at for row in await office.rows()] == [START + MINUTE] * 2
     (warning,) = logs
     assert (warning["log_level"], warning["emails"]) == ("warning", 2)
     assert "connection refused" in warning["cause"]
-    office.postbox.open()
+    office.smtp_server.open()
     office.clock.now += MINUTE
     await office.outbox().send_due()
     assert sorted(office.arrived) == [COACH, DATA]
 
 
-async def test_what_could_not_be_sent_while_the_process_was_down_for_long_gets_one_attempt(office: Office) -> None:
-    await office.owe(COACH)
+async def test_after_a_long_downtime_there_is_one_attempt(office: Office) -> None:
+    await office.add(COACH)
     office.clock.now += 10 * DAY
     await office.outbox(port=1).send_due()
     (row,) = await office.rows()
     assert (row.due_at, row.attempts_made) == (None, 1)
-    await office.owe(COACH)
+    await office.add(COACH)
     office.clock.now += 10 * DAY
-    office.postbox.open()
+    office.smtp_server.open()
     await office.outbox().send_due()
     assert office.arrived == [COACH]
 
 
 @pytest.mark.parametrize("step", ["MAIL", "DATA"])
-async def test_a_message_that_hangs_is_put_off_and_the_next_one_has_a_connection_of_its_own(
-    office: Office, step: str
-) -> None:
-    office.postbox.hang_at = step
-    office.postbox.open()
-    await office.owe(COACH, DATA)
+async def test_after_a_timeout_the_next_message_has_a_new_connection(office: Office, step: str) -> None:
+    office.smtp_server.hang_at = step
+    office.smtp_server.open()
+    await office.add(COACH, DATA)
     outbox = office.outbox(seconds=0.3)
     await outbox.send_due()
     assert [row.attempts_made for row in await office.rows()] == [1, 0]
-    office.postbox.hang_at = None
+    office.smtp_server.hang_at = None
     await outbox.send_due()
     assert office.arrived == [DATA]
 
 
-async def test_a_notice_that_cannot_be_put_into_words_holds_up_nobody(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    office.postbox.open()
-    await office.owe(COACH, kind=NotificationKind.ENDPOINT_WARNED)
-    await office.owe(DATA, kind=NotificationKind.ENDPOINT_RECOVERED)
+async def test_a_failed_rendering_does_not_affect_others(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.smtp_server.open()
+    await office.add(COACH, kind=NotificationKind.ENDPOINT_WARNED)
+    await office.add(DATA, kind=NotificationKind.ENDPOINT_RECOVERED)
     monkeypatch.delitem(
         __import__("uplift_server.mail.emails", fromlist=["_WORDING"])._WORDING, NotificationKind.ENDPOINT_WARNED
     )
@@ -251,11 +247,9 @@ async def test_a_notice_that_cannot_be_put_into_words_holds_up_nobody(
     assert logs[0]["exc_info"]
 
 
-async def test_nothing_is_sent_twice_while_what_was_sent_cannot_be_written_down(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    office.postbox.open()
-    await office.owe(COACH)
+async def test_without_stored_results_nothing_is_sent_twice(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.smtp_server.open()
+    await office.add(COACH)
     outbox = office.outbox()
     tried = 0
 
@@ -275,12 +269,12 @@ async def test_nothing_is_sent_twice_while_what_was_sent_cannot_be_written_down(
     assert office.arrived == [COACH]
 
 
-async def test_after_a_restart_in_between_only_the_rest_is_sent(office: Office) -> None:
-    office.postbox.refuse_recipient = lambda recipient: "451 later" if recipient == DATA else None
-    office.postbox.open()
-    await office.owe(COACH, DATA)
+async def test_after_a_restart_only_the_rest_is_sent(office: Office) -> None:
+    office.smtp_server.refuse_recipient = lambda recipient: "451 later" if recipient == DATA else None
+    office.smtp_server.open()
+    await office.add(COACH, DATA)
     await office.outbox().send_due()
-    office.postbox.refuse_recipient = lambda _: None
+    office.smtp_server.refuse_recipient = lambda _: None
     await office.database.close()
     await office.open()
     office.clock.now += MINUTE
@@ -295,11 +289,11 @@ async def running(outbox: Outbox) -> AsyncIterator[None]:
     await outbox.stop()
 
 
-async def test_the_loop_looks_every_two_seconds(office: Office) -> None:
-    office.postbox.open()
+async def test_the_loop_polls_every_two_seconds(office: Office) -> None:
+    office.smtp_server.open()
     async with running(office.outbox()):
         await until(lambda: office.clock.waiting)
-        await office.owe(COACH)
+        await office.add(COACH)
         office.clock.now += POLL_INTERVAL_MS - 1
         assert office.arrived == []
         office.clock.fire()
@@ -307,11 +301,9 @@ async def test_the_loop_looks_every_two_seconds(office: Office) -> None:
     assert (await office.rows())[0].sent_at is not None
 
 
-async def test_the_loop_goes_on_after_the_database_was_away_and_after_a_defect(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    office.postbox.open()
-    await office.owe(COACH)
+async def test_the_loop_continues_after_errors(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.smtp_server.open()
+    await office.add(COACH)
     errors: list[Exception] = [Unavailable("away"), RuntimeError("a defect")]
     due = outbox.due
 
@@ -332,16 +324,16 @@ async def test_the_loop_goes_on_after_the_database_was_away_and_after_a_defect(
     assert errors_logged == ["database read failed", "outbox failed"]
 
 
-async def test_a_stop_lets_a_mail_under_way_finish_and_marks_it(office: Office) -> None:
-    office.postbox.hang_at = "MAIL"
-    office.postbox.open()
-    await office.owe(COACH, DATA)
+async def test_a_stop_waits_for_the_email_in_flight(office: Office) -> None:
+    office.smtp_server.hang_at = "MAIL"
+    office.smtp_server.open()
+    await office.add(COACH, DATA)
     outbox = office.outbox()
     outbox.start()
-    await until(lambda: "MAIL" in office.postbox.said)
+    await until(lambda: "MAIL" in office.smtp_server.said)
     stopping = asyncio.ensure_future(outbox.stop())
     await asyncio.sleep(0.1)
-    office.postbox.go_on()
+    office.smtp_server.go_on()
     await stopping
     assert office.arrived == [COACH]
     assert [row.sent_at for row in await office.rows()] == [START, None]
@@ -349,15 +341,13 @@ async def test_a_stop_lets_a_mail_under_way_finish_and_marks_it(office: Office) 
 
 
 @pytest.mark.parametrize("step", ["MAIL", "DATA"])
-async def test_a_stop_gives_up_a_mail_that_hangs_within_a_second_and_owes_it_as_before(
-    office: Office, step: str
-) -> None:
-    office.postbox.hang_at = step
-    office.postbox.open()
-    await office.owe(COACH)
+async def test_a_stop_interrupts_a_hanging_email_within_a_second(office: Office, step: str) -> None:
+    office.smtp_server.hang_at = step
+    office.smtp_server.open()
+    await office.add(COACH)
     outbox = office.outbox(seconds=60)
     outbox.start()
-    await until(lambda: step in office.postbox.said)
+    await until(lambda: step in office.smtp_server.said)
     began = time.monotonic()
     with capture_logs() as logs:
         await outbox.stop()
@@ -367,8 +357,8 @@ async def test_a_stop_gives_up_a_mail_that_hangs_within_a_second_and_owes_it_as_
     assert logs == []
 
 
-async def test_a_stop_does_not_wait_for_a_server_that_never_speaks(office: Office) -> None:
-    await office.owe(COACH)
+async def test_a_stop_does_not_wait_for_a_silent_server(office: Office) -> None:
+    await office.add(COACH)
     with silence() as port:
         outbox = office.outbox(seconds=60, port=port)
         outbox.start()
@@ -383,25 +373,23 @@ async def test_an_outbox_that_was_never_started_stops(office: Office) -> None:
     await office.outbox(port=1).stop()
 
 
-async def test_a_repeat_after_a_lost_answer_is_the_same_message(office: Office) -> None:
-    office.postbox.hold_answer = True
-    office.postbox.open()
-    await office.owe(COACH)
+async def test_a_repeat_after_a_lost_response_is_the_same_message(office: Office) -> None:
+    office.smtp_server.hold_answer = True
+    office.smtp_server.open()
+    await office.add(COACH)
     await office.outbox(seconds=0.3).send_due()
-    office.postbox.hold_answer = False
+    office.smtp_server.hold_answer = False
     office.clock.now += MINUTE
     await office.outbox().send_due()
-    first, second = office.postbox.received
+    first, second = office.smtp_server.received
     assert first.content == second.content
 
 
-async def test_a_put_off_that_is_written_down_late_lets_nothing_be_sent_again(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process, which has the duty by then, has sent it."""
-    office.postbox.refuse_recipient = lambda _: "450 mailbox busy"
-    office.postbox.open()
-    await office.owe(COACH)
+async def test_a_late_stored_failure_causes_no_repeat(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process, which has the job by then, has sent the email."""
+    office.smtp_server.refuse_recipient = lambda _: "450 mailbox busy"
+    office.smtp_server.open()
+    await office.add(COACH)
     slow = office.outbox()
 
     async def away(_body: object) -> None:
@@ -411,7 +399,7 @@ async def test_a_put_off_that_is_written_down_late_lets_nothing_be_sent_again(
         patch.setattr(office.database, "write", away)
         with pytest.raises(Unavailable):
             await slow.send_due()
-    office.postbox.refuse_recipient = lambda _: None
+    office.smtp_server.refuse_recipient = lambda _: None
     await office.outbox().send_due()
     assert not await slow.send_due()
     office.clock.now += HOUR
@@ -421,11 +409,9 @@ async def test_a_put_off_that_is_written_down_late_lets_nothing_be_sent_again(
     assert (row.sent_at, row.due_at, row.last_error) == (START, None, None)
 
 
-async def test_what_was_sent_is_written_down_though_the_duty_is_anothers_by_then(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    office.postbox.open()
-    await office.owe(COACH)
+async def test_results_are_stored_after_the_job_moved(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.smtp_server.open()
+    await office.add(COACH)
     outbox = office.outbox()
 
     async def away(_body: object) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from tests.mail.conftest import Authority
-from tests.mail.smtp_server import PASSWORD, USER, Postbox, silence
+from tests.mail.smtp_server import PASSWORD, USER, SmtpStub, silence
 
 from uplift_server.core.people.mail_settings import parse_mail_server
 from uplift_server.mail.failures import MailNotSent
@@ -38,88 +38,88 @@ async def failing(to: SmtpServer) -> MailNotSent:
     return caught.value
 
 
-async def test_a_relay_without_login_and_tls_takes_mail(postbox: Postbox) -> None:
-    postbox.open()
-    await send(relay("smtp://127.0.0.1", postbox.port))
-    (received,) = postbox.received
+async def test_a_server_without_login_and_tls(smtp_server: SmtpStub) -> None:
+    smtp_server.open()
+    await send(relay("smtp://127.0.0.1", smtp_server.port))
+    (received,) = smtp_server.received
     assert (received.sender, received.recipient) == ("a@uplift.example", "b@rapids.example")
     assert received.content == MESSAGE
     assert not received.encrypted
-    assert postbox.names == ["hooks.uplift.example"]
-    assert postbox.said[-1] == "QUIT"
+    assert smtp_server.names == ["hooks.uplift.example"]
+    assert smtp_server.said[-1] == "QUIT"
 
 
-async def test_starttls_is_used_where_it_is_offered_whoever_made_the_certificate(
-    postbox: Postbox, authority: Authority
-) -> None:
-    """Many a relay of one's own network has a certificate that nobody signed."""
-    postbox.open(starttls=authority.server("elsewhere.example"))
-    await send(relay("smtp://127.0.0.1", postbox.port))
-    assert postbox.received[0].encrypted
+async def test_starttls_is_used_if_offered_with_any_certificate(smtp_server: SmtpStub, authority: Authority) -> None:
+    """Mail servers in private networks often have self-signed certificates."""
+    smtp_server.open(starttls=authority.server("elsewhere.example"))
+    await send(relay("smtp://127.0.0.1", smtp_server.port))
+    assert smtp_server.received[0].encrypted
 
 
-async def test_a_login_goes_over_starttls(postbox: Postbox, authority: Authority) -> None:
-    postbox.open(starttls=authority.server("127.0.0.1"), login=True)
-    async with relay(f"smtp://{LOGIN}127.0.0.1", postbox.port, authority.file).connected() as connection:
+async def test_a_login_uses_starttls(smtp_server: SmtpStub, authority: Authority) -> None:
+    smtp_server.open(starttls=authority.server("127.0.0.1"), login=True)
+    async with relay(f"smtp://{LOGIN}127.0.0.1", smtp_server.port, authority.file).connected() as connection:
         assert (connection.encrypted, connection.logged_in) == (True, True)
         await connection.send("a@uplift.example", "b@rapids.example", MESSAGE)
-    (received,) = postbox.received
+    (received,) = smtp_server.received
     assert (received.encrypted, received.logged_in) == (True, True)
-    assert postbox.passwords == [(USER, PASSWORD)]
+    assert smtp_server.passwords == [(USER, PASSWORD)]
 
 
-async def test_a_login_goes_over_tls_from_the_start(postbox: Postbox, authority: Authority) -> None:
-    postbox.open(tls=authority.server("127.0.0.1"), login=True)
-    await send(relay(f"smtps://{LOGIN}127.0.0.1", postbox.port, authority.file))
-    (received,) = postbox.received
+async def test_a_login_uses_tls_from_the_start(smtp_server: SmtpStub, authority: Authority) -> None:
+    smtp_server.open(tls=authority.server("127.0.0.1"), login=True)
+    await send(relay(f"smtps://{LOGIN}127.0.0.1", smtp_server.port, authority.file))
+    (received,) = smtp_server.received
     assert (received.encrypted, received.logged_in) == (True, True)
 
 
-async def test_a_server_that_does_not_offer_starttls_gets_no_password(postbox: Postbox) -> None:
-    postbox.open(login=True)
-    failure = await failing(relay(f"smtp://{LOGIN}127.0.0.1", postbox.port))
+async def test_without_starttls_no_password_is_sent(smtp_server: SmtpStub) -> None:
+    smtp_server.open(login=True)
+    failure = await failing(relay(f"smtp://{LOGIN}127.0.0.1", smtp_server.port))
     assert "does not offer STARTTLS" in failure.cause
     assert not failure.permanent
-    assert postbox.passwords == []
-    assert "MAIL" not in postbox.said
+    assert smtp_server.passwords == []
+    assert "MAIL" not in smtp_server.said
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "elsewhere.example"])
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-async def test_a_server_whose_certificate_is_false_gets_no_password(
-    postbox: Postbox, authority: Authority, name: str, scheme: str
+async def test_with_an_untrusted_certificate_no_password_is_sent(
+    smtp_server: SmtpStub, authority: Authority, name: str, scheme: str
 ) -> None:
     context = authority.server(name)
-    postbox.open(login=True, **{"starttls" if scheme == "smtp" else "tls": context})
+    smtp_server.open(login=True, **{"starttls" if scheme == "smtp" else "tls": context})
     trusted = authority.file if name == "elsewhere.example" else None
-    failure = await failing(relay(f"{scheme}://{LOGIN}127.0.0.1", postbox.port, trusted))
+    failure = await failing(relay(f"{scheme}://{LOGIN}127.0.0.1", smtp_server.port, trusted))
     assert "certificate" in failure.cause
     assert "UPLIFT_EGRESS_CA_FILE" in failure.remedy
-    assert postbox.passwords == []
+    assert smtp_server.passwords == []
 
 
-async def test_a_certificate_is_verified_with_smtps_also_without_login(postbox: Postbox, authority: Authority) -> None:
-    postbox.open(tls=authority.server("127.0.0.1"))
-    assert "certificate" in (await failing(relay("smtps://127.0.0.1", postbox.port))).cause
-    await send(relay("smtps://127.0.0.1", postbox.port, authority.file))
+async def test_a_certificate_is_verified_with_smtps_also_without_login(
+    smtp_server: SmtpStub, authority: Authority
+) -> None:
+    smtp_server.open(tls=authority.server("127.0.0.1"))
+    assert "certificate" in (await failing(relay("smtps://127.0.0.1", smtp_server.port))).cause
+    await send(relay("smtps://127.0.0.1", smtp_server.port, authority.file))
 
 
-async def test_a_wrong_password_is_told_as_the_operators_to_correct(postbox: Postbox, authority: Authority) -> None:
-    postbox.open(starttls=authority.server("127.0.0.1"), login=True)
-    failure = await failing(relay("smtp://uplift:wrong@127.0.0.1", postbox.port, authority.file))
+async def test_a_wrong_password_has_a_remedy(smtp_server: SmtpStub, authority: Authority) -> None:
+    smtp_server.open(starttls=authority.server("127.0.0.1"), login=True)
+    failure = await failing(relay("smtp://uplift:wrong@127.0.0.1", smtp_server.port, authority.file))
     assert "refuses the login: 535" in failure.cause
     assert not failure.permanent
 
 
-async def test_a_server_without_logins_is_told_apart(postbox: Postbox, authority: Authority) -> None:
-    postbox.open(starttls=authority.server("127.0.0.1"))
-    failure = await failing(relay(f"smtp://{LOGIN}127.0.0.1", postbox.port, authority.file))
+async def test_a_server_without_logins_has_its_own_error(smtp_server: SmtpStub, authority: Authority) -> None:
+    smtp_server.open(starttls=authority.server("127.0.0.1"))
+    failure = await failing(relay(f"smtp://{LOGIN}127.0.0.1", smtp_server.port, authority.file))
     assert "no way to log in" in failure.cause
 
 
-async def test_tls_towards_a_port_without_it_is_told_apart(postbox: Postbox) -> None:
-    postbox.open()
-    failure = await failing(relay("smtps://127.0.0.1", postbox.port))
+async def test_tls_to_a_port_without_it_has_its_own_error(smtp_server: SmtpStub) -> None:
+    smtp_server.open()
+    failure = await failing(relay("smtps://127.0.0.1", smtp_server.port))
     assert "TLS" in failure.cause
     assert "smtp://" in failure.remedy
 
@@ -127,68 +127,68 @@ async def test_tls_towards_a_port_without_it_is_told_apart(postbox: Postbox) -> 
 @pytest.mark.parametrize(
     ("answer", "permanent"), [("550 no such user here", True), ("450 busy", False), ("530 log in first", False)]
 )
-async def test_a_refused_recipient(postbox: Postbox, answer: str, permanent: bool) -> None:
-    postbox.refuse_recipient = lambda _: answer
-    postbox.open()
-    failure = await failing(relay("smtp://127.0.0.1", postbox.port))
+async def test_a_rejected_recipient(smtp_server: SmtpStub, answer: str, permanent: bool) -> None:
+    smtp_server.refuse_recipient = lambda _: answer
+    smtp_server.open()
+    failure = await failing(relay("smtp://127.0.0.1", smtp_server.port))
     assert answer in failure.cause
     assert (failure.permanent, failure.disconnected) == (permanent, False)
 
 
-async def test_a_refused_sender_is_never_permanent_since_it_is_ours(postbox: Postbox) -> None:
-    postbox.refuse_sender = "553 not yours"
-    postbox.open()
-    failure = await failing(relay("smtp://127.0.0.1", postbox.port))
+async def test_a_rejected_sender_is_never_permanent(smtp_server: SmtpStub) -> None:
+    smtp_server.refuse_sender = "553 not yours"
+    smtp_server.open()
+    failure = await failing(relay("smtp://127.0.0.1", smtp_server.port))
     assert not failure.permanent
     assert "UPLIFT_MAIL_FROM" in failure.remedy
 
 
 @pytest.mark.parametrize(("answer", "permanent"), [("554 looks like spam", True), ("451 later", False)])
-async def test_a_refused_message(postbox: Postbox, answer: str, permanent: bool) -> None:
-    postbox.refuse_message = lambda _: answer
-    postbox.open()
-    assert (await failing(relay("smtp://127.0.0.1", postbox.port))).permanent is permanent
+async def test_a_rejected_message(smtp_server: SmtpStub, answer: str, permanent: bool) -> None:
+    smtp_server.refuse_message = lambda _: answer
+    smtp_server.open()
+    assert (await failing(relay("smtp://127.0.0.1", smtp_server.port))).permanent is permanent
 
 
-async def test_the_connection_takes_the_next_message_after_a_refused_one(postbox: Postbox) -> None:
-    postbox.refuse_recipient = lambda recipient: "550 unknown" if recipient.startswith("nobody") else None
-    postbox.open()
-    async with relay("smtp://127.0.0.1", postbox.port).connected() as connection:
+async def test_the_connection_is_reused_after_a_rejected_message(smtp_server: SmtpStub) -> None:
+    smtp_server.refuse_recipient = lambda recipient: "550 unknown" if recipient.startswith("nobody") else None
+    smtp_server.open()
+    async with relay("smtp://127.0.0.1", smtp_server.port).connected() as connection:
         with pytest.raises(MailNotSent):
             await connection.send("a@uplift.example", "nobody@rapids.example", MESSAGE)
         await connection.send("a@uplift.example", "b@rapids.example", MESSAGE)
-    assert [each.recipient for each in postbox.received] == ["b@rapids.example"]
-    assert postbox.said.count("EHLO") == 1
+    assert [each.recipient for each in smtp_server.received] == ["b@rapids.example"]
+    assert smtp_server.said.count("EHLO") == 1
 
 
-async def test_a_server_that_takes_its_leave_is_left(postbox: Postbox) -> None:
-    postbox.refuse_recipient = lambda _: "421 going down"
-    postbox.open()
-    failure = await failing(relay("smtp://127.0.0.1", postbox.port))
+async def test_a_connection_that_the_server_closes(smtp_server: SmtpStub) -> None:
+    smtp_server.refuse_recipient = lambda _: "421 going down"
+    smtp_server.open()
+    failure = await failing(relay("smtp://127.0.0.1", smtp_server.port))
     assert (failure.permanent, failure.disconnected) == (False, True)
 
 
-async def test_what_a_server_says_cannot_steer_a_terminal_and_is_short(postbox: Postbox) -> None:
-    postbox.refuse_recipient = lambda _: "550 \x1b[2J" + "x" * 400
-    postbox.open()
-    cause = (await failing(relay("smtp://127.0.0.1", postbox.port))).cause
+async def test_responses_are_printable_and_short(smtp_server: SmtpStub) -> None:
+    smtp_server.refuse_recipient = lambda _: "550 \x1b[2J" + "x" * 400
+    smtp_server.open()
+    cause = (await failing(relay("smtp://127.0.0.1", smtp_server.port))).cause
     assert cause.isprintable()
     assert len(cause) < 300
 
 
-async def test_a_closed_port_and_an_unknown_host(postbox: Postbox) -> None:
+async def test_a_closed_port_and_an_unknown_host(smtp_server: SmtpStub) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert "connection refused" in (await failing(relay("smtp://127.0.0.1", port))).cause
     assert "does not resolve" in (await failing(relay("smtp://nowhere.invalid", port))).cause
 
 
-async def test_a_file_of_authorities_that_is_gone_is_told(postbox: Postbox) -> None:
+async def test_a_missing_file_of_authorities(smtp_server: SmtpStub) -> None:
     failure = await failing(relay("smtps://127.0.0.1", 1, "/no/such/file"))
     assert "UPLIFT_EGRESS_CA_FILE" in failure.remedy
 
 
-async def test_a_server_that_never_speaks_has_a_deadline() -> None:
+async def test_a_silent_server_times_out() -> None:
     with silence() as port:
         began = time.monotonic()
         failure = await failing(relay("smtp://127.0.0.1", port, seconds=0.2))
@@ -197,15 +197,15 @@ async def test_a_server_that_never_speaks_has_a_deadline() -> None:
 
 
 @pytest.mark.parametrize("step", ["MAIL", "DATA"])
-async def test_one_deadline_covers_a_whole_message(postbox: Postbox, step: str) -> None:
-    postbox.hang_at = step
-    postbox.open()
-    failure = await failing(relay("smtp://127.0.0.1", postbox.port, seconds=0.3))
+async def test_one_timeout_covers_a_whole_message(smtp_server: SmtpStub, step: str) -> None:
+    smtp_server.hang_at = step
+    smtp_server.open()
+    failure = await failing(relay("smtp://127.0.0.1", smtp_server.port, seconds=0.3))
     assert (failure.permanent, failure.disconnected) == (False, True)
-    assert postbox.received == []
+    assert smtp_server.received == []
 
 
-async def test_a_server_that_drips_its_greeting_has_no_longer() -> None:
+async def test_a_slow_greeting_does_not_extend_the_timeout() -> None:
     async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -223,12 +223,12 @@ async def test_a_server_that_drips_its_greeting_has_no_longer() -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_a_hurry_shortens_what_is_under_way_and_what_comes(postbox: Postbox) -> None:
-    postbox.hang_at = "DATA"
-    postbox.open()
-    slow = relay("smtp://127.0.0.1", postbox.port, seconds=60)
+async def test_a_shorter_timeout_applies_to_the_current_and_later_exchanges(smtp_server: SmtpStub) -> None:
+    smtp_server.hang_at = "DATA"
+    smtp_server.open()
+    slow = relay("smtp://127.0.0.1", smtp_server.port, seconds=60)
     under_way = asyncio.ensure_future(failing(slow))
-    while "DATA" not in postbox.said:
+    while "DATA" not in smtp_server.said:
         await asyncio.sleep(0.01)
     began = time.monotonic()
     slow.shorten_timeout(0.2)
@@ -241,13 +241,13 @@ async def test_a_hurry_shortens_what_is_under_way_and_what_comes(postbox: Postbo
     ("own_name", "told"),
     [("hooks.uplift.example", "hooks.uplift.example"), ("127.0.0.1", "[127.0.0.1]"), ("::1", "[IPv6:::1]")],
 )
-async def test_an_address_introduces_itself_as_one(postbox: Postbox, own_name: str, told: str) -> None:
-    postbox.open()
-    await send(SmtpServer(parse_mail_server(f"smtp://127.0.0.1:{postbox.port}"), own_name=own_name))
-    assert postbox.names == [told]
+async def test_an_ip_address_is_an_address_literal_in_ehlo(smtp_server: SmtpStub, own_name: str, told: str) -> None:
+    smtp_server.open()
+    await send(SmtpServer(parse_mail_server(f"smtp://127.0.0.1:{smtp_server.port}"), own_name=own_name))
+    assert smtp_server.names == [told]
 
 
-def test_a_server_that_sends_no_mail_does_not_carry_it_in_memory() -> None:
+def test_without_emails_the_library_is_not_imported() -> None:
     names = {"aiosmtplib", "jinja2", "uplift_server.mail"}
     look = f"import sys, uplift_server.app; print({names} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
@@ -264,7 +264,7 @@ def test_a_server_that_sends_no_mail_does_not_carry_it_in_memory() -> None:
         ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "does not speak SMTP"),
     ],
 )
-async def test_a_server_that_does_not_want_us_is_told_in_its_words(said: list[bytes], cause: str) -> None:
+async def test_a_rejected_connection_shows_the_response(said: list[bytes], cause: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for number, line in enumerate(said):
             if number:

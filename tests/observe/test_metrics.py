@@ -30,7 +30,7 @@ STORED = DatabaseReading(
 
 
 def snapshot(**changes: Any) -> Snapshot:
-    """One with everything in it."""
+    """Return a complete snapshot."""
     engine = EngineCounters()
     engine.removed["events"] = 7
     engine.retention_round_at = AT - 30_000
@@ -60,7 +60,7 @@ def snapshot(**changes: Any) -> Snapshot:
 
 
 def samples(given: Snapshot) -> dict[str, float]:
-    """By name with labels, without the process's own."""
+    """Return samples by name with labels, without those of the process collector."""
     body, _ = render(given, "")
     return {
         sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
@@ -70,7 +70,7 @@ def samples(given: Snapshot) -> dict[str, float]:
     }
 
 
-def test_names_say_their_unit_and_kind() -> None:
+def test_names_end_with_unit_and_kind() -> None:
     names = [metric.name for metric in METRICS]
 
     assert len(set(names)) == len(names)
@@ -84,7 +84,7 @@ def test_names_say_their_unit_and_kind() -> None:
         assert metric.help[-1] != "."
 
 
-def test_every_metric_is_there_once_all_is_known() -> None:
+def test_every_metric_has_a_value_if_all_is_known() -> None:
     found = {name.partition(" ")[0] for name in samples(snapshot())}
 
     expected = {metric.name for metric in METRICS if metric.kind != "histogram"}
@@ -94,7 +94,7 @@ def test_every_metric_is_there_once_all_is_known() -> None:
     assert found == expected
 
 
-def test_instants_become_ages_in_seconds() -> None:
+def test_times_become_ages_in_seconds() -> None:
     found = samples(snapshot())
 
     assert found["uplift_oldest_due_age_seconds server"] == 1.5
@@ -106,7 +106,7 @@ def test_instants_become_ages_in_seconds() -> None:
     assert found["uplift_retention_round_age_seconds"] == 30
 
 
-def test_values_stand_under_their_labels() -> None:
+def test_values_have_their_labels() -> None:
     given = snapshot()
     given.engine.attempts[Outcome.TIMEOUT] += 4
     given.engine.rejected[Rejection.FULL] += 2
@@ -124,7 +124,7 @@ def test_values_stand_under_their_labels() -> None:
     assert found["uplift_build_info 3.11.7 0006 1.2.3"] == 1
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_values_are_omitted() -> None:
     found = samples(snapshot(stored=None, store_up=False, disk=None, engine=EngineCounters()))
 
     assert found["uplift_store_up"] == 0
@@ -143,7 +143,7 @@ def test_a_bound_counts_to_its_own_class() -> None:
     assert histogram.sum == 35 + 12
 
 
-def test_classes_are_told_as_how_many_were_up_to_a_bound() -> None:
+def test_buckets_are_cumulative() -> None:
     given = snapshot()
     for value_us in (400, 500, 600, 9_000_000):
         given.store.commits.observe(value_us)
@@ -165,7 +165,7 @@ def test_classes_are_told_as_how_many_were_up_to_a_bound() -> None:
         (OPENMETRICS, parse_openmetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
     ],
 )
-def test_both_formats_are_spoken(accept: str, parse: Callable[[str], Any], content_type: str) -> None:
+def test_both_formats_are_supported(accept: str, parse: Callable[[str], Any], content_type: str) -> None:
     body, told = render(snapshot(), accept)
 
     assert told.startswith(content_type)
