@@ -19,7 +19,7 @@ def lane_of(
 ) -> Lane[int]:
     """Return a proven lane with limits, with its own host by default."""
     lane = lanes.lane(endpoint, account, host or f"{endpoint}.test")
-    lane.proven, lane.window, lane.last_return_ms = True, 1_000_000, NOW_MS
+    lane.proven, lane.window, lane.last_end_ms = True, 1_000_000, NOW_MS
     lanes.set_limits(lane, in_flight_max=in_flight_max, start_interval_ms=start_interval_ms)
     return lane
 

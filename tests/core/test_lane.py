@@ -92,7 +92,7 @@ def test_a_failing_or_stalled_lane_holds_little() -> None:
     lane.breaker = Breaker(1)
     assert lane.free_capacity(NOW_MS) == 4
     lane.breaker = Breaker()
-    lane.in_flight, lane.last_return_ms = WINDOW_START, NOW_MS - STALLED_MS_MIN
+    lane.in_flight, lane.last_end_ms = WINDOW_START, NOW_MS - STALLED_MS_MIN
     assert lane.free_capacity(NOW_MS) == LANE_WAITING_MAX
     assert lane.free_capacity(NOW_MS + 1) == 4
 

@@ -74,6 +74,6 @@ def test_void_timers_are_ignored() -> None:
     fill(lanes, lane_of(lanes, 2), 4)
 
     for each in (1, 2):
-        lanes.lane(each, 1, f"{each}.test").last_return_ms = NOW_MS + 2000
+        lanes.lane(each, 1, f"{each}.test").last_end_ms = NOW_MS + 2000
     # With two entries in the queue, the lane would be served twice as often.
     assert [endpoint for endpoint, _ in drain(lanes, NOW_MS + 2000)] == [1, 2] * 4

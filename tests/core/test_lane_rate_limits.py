@@ -87,4 +87,4 @@ def test_an_attempt_that_never_began_does_not_count() -> None:
         lanes.attempt_ended(lane, NOW_MS + 1, 0)
 
     assert len(drain(lanes)) == 1
-    assert (lane.mean_us, lane.last_return_ms) == (0, NOW_MS)
+    assert (lane.mean_us, lane.last_end_ms) == (0, NOW_MS)

@@ -174,7 +174,7 @@ def test_a_call_has_its_whole_time_on_a_kept_connection(api: ScriptedApi) -> Non
 
 
 def test_an_answer_without_end_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ANSWER_BYTES_MAX", 100_000)
+    monkeypatch.setattr(connections, "RESPONSE_BYTES_MAX", 100_000)
     api.script = [answer("x" * 100_001), answer("x" * 99_998)]
     with _never_again(api) as client:
         with pytest.raises(ApiUnreachable, match="larger than 100000 bytes"):

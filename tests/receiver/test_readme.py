@@ -16,7 +16,7 @@ from uplift_webhooks.api import Client
 from uplift_webhooks.api.calls import Noun
 from uplift_webhooks.events import KINDS, read_event
 from uplift_webhooks.explanation import Cause
-from uplift_webhooks.frameworks.refusals import unverified
+from uplift_webhooks.frameworks.rejections import unverified
 from uplift_webhooks.resources import json_names
 from uplift_webhooks.testing import Sender, make_event, sign
 

@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from uplift_webhooks.cli.listening.frames import Answer, EventFrame
+from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
 from uplift_webhooks.cli.listening.handover import Handing
 from uplift_webhooks.cli.listening.listener import Listener, Timing
 from uplift_webhooks.cli.listening.stream import Address
@@ -115,12 +115,12 @@ class Taken:
     """It takes nothing before."""
     closed: bool = False
 
-    async def take(self, handing: Handing) -> Answer:
+    async def take(self, handing: Handing) -> LocalResponse:
         await self.opened.wait()
         handing.times += 1
         await asyncio.sleep(self.seconds)
         self.numbers.append(json.loads(handing.event.body)["n"])
-        return Answer(200, 1, body="ok")
+        return LocalResponse(200, 1, body="ok")
 
     def close(self) -> None:
         self.closed = True
@@ -143,7 +143,7 @@ class Told:
     def reconnected(self) -> None:
         self.lines.append("reconnected")
 
-    def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+    def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
         assert not comes_again
         self.lines.append(f"{event.event} again" if again else event.event)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from uplift_webhooks import Webhook
-from uplift_webhooks.cli.listening.frames import Answer, EventFrame
-from uplift_webhooks.cli.listening.handover import CUT_OFF_TIMES_MAX, Handing, Handover
-from uplift_webhooks.cli.listening.local_server import CutOff, LocalServer
+from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
+from uplift_webhooks.cli.listening.handover import LOST_MAX, Handing, Handover
+from uplift_webhooks.cli.listening.local_server import ConnectionLost, LocalServer
 from uplift_webhooks.cli.listening.target import read_target
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -85,7 +85,7 @@ def server_of(local: Local, *, seconds: float = 5) -> LocalServer:
 
 
 def handover(local: Local, told: Told, *, patience: float = 5) -> Handover:
-    return Handover(server_of(local), SECRET, told, docs_url="https://api.example/docs", patience_seconds=patience)
+    return Handover(server_of(local), SECRET, told, docs_url="https://api.example/docs", unreachable_seconds=patience)
 
 
 async def test_the_request_is_one_of_uplifts_signed_now() -> None:
@@ -200,7 +200,7 @@ async def test_more_than_was_announced_is_not_taken_for_the_next_answer() -> Non
     async with Local([OK + b"and more"]).serving() as local:
         server = server_of(local)
         assert (await server.post({}, b"{}")).status_code == 200
-        with pytest.raises(CutOff):
+        with pytest.raises(ConnectionLost):
             await server.post({}, b"{}")
         assert (await server.post({}, b"{}")).status_code == 200
         server.close()
@@ -230,7 +230,11 @@ async def test_a_server_that_cuts_off_gets_it_a_few_times_more() -> None:
     async with Local([None] * 9).serving() as local:
         handing = Handing(EVENT)
         answer = await handover(local, Told()).take(handing)
-        assert (answer.status_code, handing.times, len(local.bodies)) == (None, CUT_OFF_TIMES_MAX, CUT_OFF_TIMES_MAX)
+        assert (answer.status_code, handing.times, len(local.bodies)) == (
+            None,
+            LOST_MAX,
+            LOST_MAX,
+        )
         assert answer.error == "the local server ended the connection without an answer: the connection was closed"
 
 
@@ -286,13 +290,13 @@ async def test_a_server_that_stays_away_is_waited_for_no_longer_than_that() -> N
 async def test_hosts_that_do_not_exist_are_told_of() -> None:
     told = Told()
     server = LocalServer(read_target("http://no-such-host.invalid/x"), timeout_seconds=1)
-    hand = Handover(server, SECRET, told, docs_url="x", patience_seconds=0.05)
+    hand = Handover(server, SECRET, told, docs_url="x", unreachable_seconds=0.05)
     answer = await hand.take(Handing(EVENT))
     assert answer.status_code is None
     assert told.lines[0].startswith("away: ")
 
 
 def test_what_counts_as_delivered() -> None:
-    statuses: Callable[[int | None], bool] = lambda status: Answer(status, 0).delivered  # noqa: E731
+    statuses: Callable[[int | None], bool] = lambda status: LocalResponse(status, 0).delivered  # noqa: E731
     assert [statuses(each) for each in (200, 299, 199, 300, 500, None)] == [True, True, False, False, False, False]
     assert json.loads(BODY)["id"] == EVENT.event

@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from uplift_webhooks.cli.kit.errors import ExitCode
-from uplift_webhooks.cli.listening.frames import Answer, EventFrame
+from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
 from uplift_webhooks.cli.listening.handover import Handing
 from uplift_webhooks.cli.listening.listener import Expired, Listener, Timing
 from uplift_webhooks.cli.listening.mischief import Mischief
@@ -127,7 +127,7 @@ async def test_what_an_expired_session_was_handing_over_is_marked_by_the_next() 
     class Slow(Taken):
         began: list[int] = field(default_factory=list)
 
-        async def take(self, handing: Handing) -> Answer:
+        async def take(self, handing: Handing) -> LocalResponse:
             self.began.append(json.loads(handing.event.body)["n"])
             self.seconds = 0.0 if self.began == [0] else 3600.0
             return await super().take(handing)
@@ -160,7 +160,7 @@ async def test_what_was_handed_over_behind_a_gap_is_marked_by_the_next_session()
             return 3600.0
 
     class Unmoved(Told):
-        def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+        def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
             pass
 
     taken = Taken()
@@ -282,7 +282,7 @@ async def test_what_is_doubled_may_fail_too(duplicate: bool, handed_over: list[i
     told: list[tuple[str, bool, bool]] = []
 
     class Noted(Told):
-        def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+        def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
             told.append((event.event, again, comes_again))
 
     taken = Taken()

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from uplift_webhooks import __version__
 from uplift_webhooks.api.calls import Blocking
-from uplift_webhooks.api.connections import Answer, Connections
+from uplift_webhooks.api.connections import ApiResponse, Connections
 from uplift_webhooks.api.everything import Everything
 from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiMisaddressed, FieldError
 from uplift_webhooks.api.pages import Instant
@@ -172,7 +172,7 @@ class Client(Everything[Blocking]):
             time.sleep(wait_seconds)
         raise AssertionError
 
-    def _read(self, answer: Answer) -> Any:
+    def _read(self, answer: ApiResponse) -> Any:
         """Return the JSON of a response. Raises ApiFailure."""
         if not 200 <= answer.status < 300:
             raise api_error(answer)
@@ -184,7 +184,7 @@ class Client(Everything[Blocking]):
             ) from None
 
 
-def api_error(answer: Answer) -> ApiError:
+def api_error(answer: ApiResponse) -> ApiError:
     """Return the error of a response that is not 2xx, from its RFC 9457 problem or its status."""
     try:
         problem = json.loads(answer.content)

@@ -21,7 +21,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 
 IDLE_MAX: Final = 8
 """Limit of idle connections."""
-ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+RESPONSE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Limit of a response body. A page of 500 complete events is smaller."""
 _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
@@ -31,7 +31,7 @@ _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTT
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """A response."""
 
     status: int
@@ -70,7 +70,7 @@ class Connections:
         self._idle: Final[list[http.client.HTTPConnection]] = []
         self._lock: Final = threading.Lock()
 
-    def exchange(self, method: str, target: str, content: bytes | None, headers: dict[str, str]) -> Answer:
+    def exchange(self, method: str, target: str, content: bytes | None, headers: dict[str, str]) -> ApiResponse:
         """Send one request and return the whole response, within one time limit.
 
         If an idle connection turns out to be closed, a new one replaces it, once.
@@ -113,7 +113,7 @@ class Connections:
         content: bytes | None,
         headers: dict[str, str],
         ends_at: float,
-    ) -> Answer:
+    ) -> ApiResponse:
         sent = headers if self._tls is not None or self._proxy is None else {**headers, **self._proxy.headers}
         # `http.client` also calls this for the response of a proxy to CONNECT.
         connection.response_class = partial(_Response, ends_at)  # type: ignore[assignment]
@@ -123,17 +123,17 @@ class Connections:
         connection.sock.settimeout(_left(ends_at))
         connection.request(method, self._prefix + target, content, sent)
         pieces: list[bytes] = []
-        left = ANSWER_BYTES_MAX
+        left = RESPONSE_BYTES_MAX
         with connection.getresponse() as response:
             while piece := response.read1(_PIECE_BYTES):
                 pieces.append(piece)
                 left -= len(piece)
                 if left < 0:
-                    raise OSError(f"its answer is larger than {ANSWER_BYTES_MAX} bytes")
+                    raise OSError(f"its answer is larger than {RESPONSE_BYTES_MAX} bytes")
             # Partial reads do not report a closed connection.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
-        return Answer(response.status, response.headers, b"".join(pieces))
+        return ApiResponse(response.status, response.headers, b"".join(pieces))
 
     def _take(self) -> http.client.HTTPConnection:
         """Return an idle connection that is still open, or a new one that connects on first use."""

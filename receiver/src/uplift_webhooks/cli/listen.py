@@ -137,7 +137,7 @@ async def _listen(
             made["secret"],
             narration,
             docs_url=f"{calls.api_url}/docs",
-            patience_seconds=UNREACHABLE_SECONDS_MAX,
+            unreachable_seconds=UNREACHABLE_SECONDS_MAX,
         )
         await taker.probe()
     listener = Listener(address, taker, narration, timing=timing, mischief=mischief, begun=begun)

@@ -5,7 +5,7 @@ import time
 from typing import Any, Final
 
 from uplift_webhooks.cli.kit.output import Output
-from uplift_webhooks.cli.listening.frames import Answer, EventFrame
+from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
 from uplift_webhooks.cli.listening.target import Target
 
 SECRET_DOUBTED: Final = frozenset({400, 401})
@@ -76,7 +76,7 @@ class Narration:
         assert self._target is not None, "events are handed over to it"
         self._output.state(f"{self._target.origin} listens", "green")
 
-    def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+    def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
         """An event was delivered or is shown."""
         if self._output.as_json:
             self._output.json(self._object(event, answer, again=again))
@@ -101,7 +101,7 @@ class Narration:
                 "yellow",
             )
 
-    def _object(self, event: EventFrame, answer: Answer, *, again: bool) -> dict[str, Any]:
+    def _object(self, event: EventFrame, answer: LocalResponse, *, again: bool) -> dict[str, Any]:
         told = {
             "kind": "delivery",
             "event": event.event,

@@ -12,12 +12,12 @@ from typing import Any, Final
 from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent
-from uplift_webhooks.frameworks.refusals import (
+from uplift_webhooks.frameworks.rejections import (
     BODY_BYTES_MAX,
     CONTENT_TYPE,
     WRONG_METHOD,
-    Refusal,
-    Refused,
+    Rejected,
+    Rejection,
     in_progress,
     too_large,
     unverified,
@@ -47,16 +47,16 @@ class WebhookApplication:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            refusal = await self._serve(scope, receive)
-            await _answer(send, refusal)
+            rejection = await self._serve(scope, receive)
+            await _answer(send, rejection)
 
-    async def _serve(self, scope: Scope, receive: Receive) -> Refusal | None:
+    async def _serve(self, scope: Scope, receive: Receive) -> Rejection | None:
         if scope["method"] != "POST":
             return WRONG_METHOD
         try:
             event = self._webhook.unwrap(await _body(receive, self._body_bytes_max), scope["headers"])
-        except Refused as refused:
-            return refused.refusal
+        except Rejected as error:
+            return error.rejection
         except WebhookVerificationError as error:
             return unverified(error)
         try:
@@ -73,7 +73,7 @@ class WebhookApplication:
 
 
 async def _body(receive: Receive, body_bytes_max: int) -> bytes:
-    """Return the body. If the client disconnects, return the received part, which does not verify. Raises Refused."""
+    """Return the body, or the received part if the client disconnects. Raises Rejected."""
     body = bytearray()
     more = True
     while more:
@@ -81,15 +81,15 @@ async def _body(receive: Receive, body_bytes_max: int) -> bytes:
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > body_bytes_max:
-            raise Refused(too_large(body_bytes_max))
+            raise Rejected(too_large(body_bytes_max))
     return bytes(body)
 
 
-async def _answer(send: Send, refusal: Refusal | None) -> None:
+async def _answer(send: Send, rejection: Rejection | None) -> None:
     status, content, headers = 204, b"", []
-    if refusal is not None:
-        status, content = refusal.status, refusal.content
-        fields = {"content-type": CONTENT_TYPE, "content-length": str(len(content)), **refusal.headers}
+    if rejection is not None:
+        status, content = rejection.status, rejection.content
+        fields = {"content-type": CONTENT_TYPE, "content-length": str(len(content)), **rejection.headers}
         headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -18,13 +18,13 @@ from django.http.request import UnreadablePostError
 from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent
-from uplift_webhooks.frameworks.refusals import (
+from uplift_webhooks.frameworks.rejections import (
     BODY_BYTES_MAX,
     CONTENT_TYPE,
     WRONG_LENGTH,
     WRONG_METHOD,
-    Refusal,
-    Refused,
+    Rejected,
+    Rejection,
     in_progress,
     too_large,
     unverified,
@@ -45,8 +45,8 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
         def serve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             try:
                 return _answered(view(request, _event(request, webhook, body_bytes_max), *args, **kwargs))
-            except Refused as refused:
-                return _response(refused.refusal)
+            except Rejected as error:
+                return _response(error.rejection)
             except EventInProgress as error:
                 return _response(in_progress(error))
 
@@ -54,8 +54,8 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
         async def serve_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             try:
                 return _answered(await view(request, _event(request, webhook, body_bytes_max), *args, **kwargs))
-            except Refused as refused:
-                return _response(refused.refusal)
+            except Rejected as error:
+                return _response(error.rejection)
             except EventInProgress as error:
                 return _response(in_progress(error))
 
@@ -69,32 +69,34 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
 
 
 def _event(request: HttpRequest, webhook: Webhook, body_bytes_max: int) -> AnyEvent:
-    """Return the verified event. Raises Refused."""
+    """Return the verified event. Raises Rejected."""
     if request.method != "POST":
-        raise Refused(WRONG_METHOD)
+        raise Rejected(WRONG_METHOD)
     try:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
-        raise Refused(WRONG_LENGTH) from None
+        raise Rejected(WRONG_LENGTH) from None
     if length > body_bytes_max:
-        raise Refused(too_large(body_bytes_max))
+        raise Rejected(too_large(body_bytes_max))
     try:
         body: bytes = request.body
     except RequestDataTooBig:
-        raise Refused(too_large(body_bytes_max)) from None
+        raise Rejected(too_large(body_bytes_max)) from None
     except UnreadablePostError:
-        raise Refused(Refusal(400, "The body ended before its time.")) from None
+        raise Rejected(Rejection(400, "The body ended before its time.")) from None
     if len(body) > body_bytes_max:
-        raise Refused(too_large(body_bytes_max))
+        raise Rejected(too_large(body_bytes_max))
     try:
         return webhook.unwrap(body, request.headers)
     except WebhookVerificationError as error:
-        raise Refused(unverified(error)) from error
+        raise Rejected(unverified(error)) from error
 
 
 def _answered(answer: object) -> object:
     return HttpResponse(status=204) if answer is None else answer
 
 
-def _response(refusal: Refusal) -> HttpResponse:
-    return HttpResponse(refusal.content, status=refusal.status, headers=refusal.headers, content_type=CONTENT_TYPE)
+def _response(rejection: Rejection) -> HttpResponse:
+    return HttpResponse(
+        rejection.content, status=rejection.status, headers=rejection.headers, content_type=CONTENT_TYPE
+    )

@@ -15,10 +15,10 @@ from fastapi import HTTPException, Request
 from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent
-from uplift_webhooks.frameworks.refusals import (
+from uplift_webhooks.frameworks.rejections import (
     BODY_BYTES_MAX,
     WRONG_METHOD,
-    Refusal,
+    Rejection,
     in_progress,
     too_large,
     unverified,
@@ -52,5 +52,5 @@ class VerifiedEvent:
             raise _exception(in_progress(error)) from error
 
 
-def _exception(refusal: Refusal) -> HTTPException:
-    return HTTPException(refusal.status, refusal.text, refusal.headers)
+def _exception(rejection: Rejection) -> HTTPException:
+    return HTTPException(rejection.status, rejection.text, rejection.headers)

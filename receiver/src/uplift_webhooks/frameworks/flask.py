@@ -15,11 +15,11 @@ from flask.typing import ResponseReturnValue
 from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent
-from uplift_webhooks.frameworks.refusals import (
+from uplift_webhooks.frameworks.rejections import (
     BODY_BYTES_MAX,
     CONTENT_TYPE,
     WRONG_METHOD,
-    Refusal,
+    Rejection,
     in_progress,
     too_large,
     unverified,
@@ -66,5 +66,5 @@ def _body(sent: Request, body_bytes_max: int) -> bytes | None:
     return sent.get_data() if sent.content_length <= body_bytes_max else None
 
 
-def _response(refusal: Refusal) -> Response:
-    return Response(refusal.content, refusal.status, refusal.headers, content_type=CONTENT_TYPE)
+def _response(rejection: Rejection) -> Response:
+    return Response(rejection.content, rejection.status, rejection.headers, content_type=CONTENT_TYPE)

@@ -9,13 +9,13 @@ from typing import Any, Final
 from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent
-from uplift_webhooks.frameworks.refusals import (
+from uplift_webhooks.frameworks.rejections import (
     BODY_BYTES_MAX,
     CONTENT_TYPE,
     WRONG_LENGTH,
     WRONG_METHOD,
-    Refusal,
-    Refused,
+    Rejected,
+    Rejection,
     in_progress,
     too_large,
     unverified,
@@ -46,25 +46,25 @@ class WebhookApplication:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
-        refusal = self._serve(environ)
-        if refusal is None:
+        rejection = self._serve(environ)
+        if rejection is None:
             start_response(f"204 {_REASONS[204]}", [])
             return []
         headers = {
             "Content-Type": CONTENT_TYPE,
-            "Content-Length": str(len(refusal.content)),
-            **refusal.headers,
+            "Content-Length": str(len(rejection.content)),
+            **rejection.headers,
         }
-        start_response(f"{refusal.status} {_REASONS[refusal.status]}", list(headers.items()))
-        return [refusal.content]
+        start_response(f"{rejection.status} {_REASONS[rejection.status]}", list(headers.items()))
+        return [rejection.content]
 
-    def _serve(self, environ: Environ) -> Refusal | None:
+    def _serve(self, environ: Environ) -> Rejection | None:
         if environ["REQUEST_METHOD"] != "POST":
             return WRONG_METHOD
         try:
             event = self._webhook.unwrap(_body(environ, self._body_bytes_max), environ)
-        except Refused as refused:
-            return refused.refusal
+        except Rejected as error:
+            return error.rejection
         except WebhookVerificationError as error:
             return unverified(error)
         try:
@@ -75,16 +75,16 @@ class WebhookApplication:
 
 
 def _body(environ: Environ, body_bytes_max: int) -> bytes:
-    """Return the body, by its Content-Length or to the end that the server marks. Raises Refused."""
+    """Return the body, by its Content-Length or to the end that the server marks. Raises Rejected."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
-        raise Refused(WRONG_LENGTH)
+        raise Rejected(WRONG_LENGTH)
     # A number with more digits is an attack.
     if len(length) > 18 or int(length or 0) > body_bytes_max:
-        raise Refused(too_large(body_bytes_max))
+        raise Rejected(too_large(body_bytes_max))
     if not length and not environ.get("wsgi.input_terminated"):
         return b""
     body: bytes = environ["wsgi.input"].read(int(length) if length else body_bytes_max + 1)
     if len(body) > body_bytes_max:
-        raise Refused(too_large(body_bytes_max))
+        raise Rejected(too_large(body_bytes_max))
     return body

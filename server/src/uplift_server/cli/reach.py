@@ -24,7 +24,7 @@ from uplift_server.observe.logs import configure_logs
 from uplift_server.store.errors import Unavailable
 from uplift_webhooks.api import ApiFailure
 from uplift_webhooks.api.client import api_error
-from uplift_webhooks.api.connections import Answer, Connections
+from uplift_webhooks.api.connections import ApiResponse, Connections
 from uplift_webhooks.cli.kit.calls import Calls, call_failure, misaddressed
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
@@ -189,7 +189,7 @@ def database_is_used(config: Config) -> bool:
     return asyncio.run(inspection.servers(config.database_url)) > 0
 
 
-def _look(config: Config, path: str, seconds: float = LOOK_SECONDS) -> Answer:
+def _look(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
     """The response of the server at the configured address to a GET. Raises ApiFailure.
 
     It never carries the key: any program may listen there.

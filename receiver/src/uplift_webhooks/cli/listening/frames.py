@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-ANSWER_BODY_BYTES_MAX: Final = 1024
+RESPONSE_BODY_BYTES_MAX: Final = 1024
 """The part of a local server's response body that is reported."""
 
 
@@ -31,7 +31,7 @@ class EventFrame:
 
 
 @dataclass(frozen=True)
-class Answer:
+class LocalResponse:
     """The local server's response to an event."""
 
     status_code: int | None
@@ -67,7 +67,7 @@ def is_ready(frame: str | bytes) -> bool:
     return isinstance(frame, str) and _object(frame).get("kind") == "ready"
 
 
-def answer_frame(place: str, answer: Answer, *, redelivered: bool) -> str:
+def answer_frame(place: str, answer: LocalResponse, *, redelivered: bool) -> str:
     """Return the frame with the response to an event."""
     return json.dumps(
         {

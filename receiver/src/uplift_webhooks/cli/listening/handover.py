@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from uplift_webhooks import __version__
-from uplift_webhooks.cli.listening.frames import Answer, EventFrame
-from uplift_webhooks.cli.listening.local_server import CutOff, LocalServer, NothingListens
+from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
+from uplift_webhooks.cli.listening.local_server import ConnectionLost, LocalServer, NothingListens
 from uplift_webhooks.testing import sign
 
-CUT_OFF_TIMES_MAX: Final = 3
+LOST_MAX: Final = 3
 """Maximum requests for one event if the server closes the connection without a response."""
 _FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 1.0
@@ -38,7 +38,7 @@ class Handing:
 class Taker(Protocol):
     """The destination of events."""
 
-    async def take(self, handing: Handing) -> Answer:
+    async def take(self, handing: Handing) -> LocalResponse:
         """Deliver an event, and count the started requests."""
 
     def close(self) -> None:
@@ -49,14 +49,14 @@ class Handover:
     """Sends events to a local server, signed with the session's secret."""
 
     def __init__(
-        self, server: LocalServer, secret: str, watcher: LocalWatcher, *, docs_url: str, patience_seconds: float
+        self, server: LocalServer, secret: str, watcher: LocalWatcher, *, docs_url: str, unreachable_seconds: float
     ) -> None:
-        """`patience_seconds`: how long an event waits for an unreachable server, such as one that reloads."""
+        """`unreachable_seconds`: how long an event waits for an unreachable server, such as one that reloads."""
         self._server = server
         self._secret = secret
         self._watcher = watcher
         self._user_agent = f"Uplift-Webhooks/{__version__} (+{docs_url})"
-        self._patience_seconds = patience_seconds
+        self._unreachable_seconds = unreachable_seconds
         self._away = False
 
     async def probe(self) -> None:
@@ -64,8 +64,8 @@ class Handover:
         if not await self._server.listens():
             self._note_away("connection refused")
 
-    async def take(self, handing: Handing) -> Answer:
-        """Deliver an event, with retries. Returns an Answer with an error after a timeout."""
+    async def take(self, handing: Handing) -> LocalResponse:
+        """Deliver an event, with retries. Returns an LocalResponse with an error after a timeout."""
         began = time.monotonic()
         wait = _FIRST_WAIT_SECONDS
         cut_off = 0
@@ -77,12 +77,12 @@ class Handover:
             except NothingListens as error:
                 reason = str(error)
                 self._note_away(reason)
-                if time.monotonic() - began + wait > self._patience_seconds:
+                if time.monotonic() - began + wait > self._unreachable_seconds:
                     return self._given_up(began, f"cannot be connected to: {reason}")
-            except CutOff as error:
+            except ConnectionLost as error:
                 self._note_back()
                 cut_off += 1
-                if cut_off == CUT_OFF_TIMES_MAX:
+                if cut_off == LOST_MAX:
                     return self._given_up(began, f"ended the connection without an answer: {error}")
             else:
                 self._note_back()
@@ -107,8 +107,8 @@ class Handover:
             headers["x-uplift-redelivered"] = "true"
         return headers
 
-    def _given_up(self, began: float, error: str) -> Answer:
-        return Answer(None, round((time.monotonic() - began) * 1000), error=f"the local server {error}")
+    def _given_up(self, began: float, error: str) -> LocalResponse:
+        return LocalResponse(None, round((time.monotonic() - began) * 1000), error=f"the local server {error}")
 
     def _note_away(self, reason: str) -> None:
         if not self._away:
@@ -128,9 +128,9 @@ ONLY_PRINTED: Final = "it was only printed"
 class Printed:
     """Replaces a local server: events are only shown."""
 
-    async def take(self, _handing: Handing) -> Answer:
-        """Return an Answer without a request."""
-        return Answer(None, 0, error=ONLY_PRINTED)
+    async def take(self, _handing: Handing) -> LocalResponse:
+        """Return an LocalResponse without a request."""
+        return LocalResponse(None, 0, error=ONLY_PRINTED)
 
     def close(self) -> None:
         """Do nothing."""

@@ -18,7 +18,14 @@ from websockets.exceptions import ConnectionClosed
 
 from uplift_webhooks.cli.kit.errors import ExitCode
 from uplift_webhooks.cli.listening import mischief as mischief_of
-from uplift_webhooks.cli.listening.frames import Answer, EventFrame, NotAFrame, answer_frame, is_ready, read_event
+from uplift_webhooks.cli.listening.frames import (
+    EventFrame,
+    LocalResponse,
+    NotAFrame,
+    answer_frame,
+    is_ready,
+    read_event,
+)
 from uplift_webhooks.cli.listening.handover import Handing, Taker
 from uplift_webhooks.cli.listening.mischief import Mischief
 from uplift_webhooks.cli.listening.stream import (
@@ -80,7 +87,7 @@ class Watcher(Protocol):
     def reconnected(self) -> None:
         """The connection is back."""
 
-    def delivery(self, event: EventFrame, answer: Answer, *, again: bool, comes_again: bool) -> None:
+    def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
         """An event was delivered or shown; `again`: repeatedly."""
 
 
@@ -93,7 +100,7 @@ class _Waiting(Handing):
     duplicated: bool = False
     failed: bool = False
     """Deliberate failures, each at most once."""
-    answer: Answer | None = None
+    answer: LocalResponse | None = None
     over: bool = False
     """Whether the server has the response or does not wait for one."""
 

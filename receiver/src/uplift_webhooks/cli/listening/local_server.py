@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from uplift_webhooks.cli.listening.frames import ANSWER_BODY_BYTES_MAX, Answer
+from uplift_webhooks.cli.listening.frames import RESPONSE_BODY_BYTES_MAX, LocalResponse
 from uplift_webhooks.cli.listening.target import Target
 from uplift_webhooks.cli.listening.waits import within
 
@@ -21,7 +21,7 @@ class NothingListens(Exception):
     """No connection, so nothing was sent. The text says why."""
 
 
-class CutOff(Exception):
+class ConnectionLost(Exception):
     """The connection ended before a response, so the event may have arrived. The text says how."""
 
 
@@ -46,10 +46,10 @@ class LocalServer:
             return False
         return True
 
-    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Send a request. Timeouts and invalid responses return an Answer with an error.
+    async def post(self, headers: Mapping[str, str], body: bytes) -> LocalResponse:
+        """Send a request. Timeouts and invalid responses return an LocalResponse with an error.
 
-        Raises NothingListens, and CutOff if the request may be repeated.
+        Raises NothingListens, and ConnectionLost if the request may be repeated.
         """
         began = time.monotonic()
         await self.connect()
@@ -60,19 +60,19 @@ class LocalServer:
             self.close()
             if cut:
                 # It may be the rest of an earlier response that was longer than its Content-Length.
-                raise CutOff(str(error)) from error
+                raise ConnectionLost(str(error)) from error
             late = f"no answer within {self._timeout_seconds:g} s"
-            return Answer(None, _since(began), str(error) if isinstance(error, _NoHttp) else late)
+            return LocalResponse(None, _since(began), str(error) if isinstance(error, _NoHttp) else late)
         except (OSError, EOFError) as error:
             self.close()
-            raise CutOff(_reason(error)) from error
+            raise ConnectionLost(_reason(error)) from error
         except BaseException:
             self.close()
             raise
         self._used = True
         if not kept:
             self.close()
-        return Answer(answer.status_code, _since(began), body=answer.body)
+        return LocalResponse(answer.status_code, _since(began), body=answer.body)
 
     async def connect(self) -> None:
         """Open a connection unless there is one. Raises NothingListens."""
@@ -99,7 +99,7 @@ class LocalServer:
             target.host, target.port, ssl=_context(target), limit=HEAD_BYTES_MAX
         )
 
-    async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
+    async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[LocalResponse, bool]:
         """Return the response, and whether the connection can be reused."""
         assert self._stream is not None, "it was connected to"
         reader, writer = self._stream
@@ -115,8 +115,8 @@ class LocalServer:
                 raise _NoHttp("it answered 101, a change of protocol")
         content, ended = await _body(reader, status, fields)
         tokens = fields.get("connection", "" if version == "HTTP/1.1" else "close").lower()
-        text = content[:ANSWER_BODY_BYTES_MAX].decode("utf-8", "replace")
-        return Answer(status, 0, body=text), ended and "close" not in tokens
+        text = content[:RESPONSE_BODY_BYTES_MAX].decode("utf-8", "replace")
+        return LocalResponse(status, 0, body=text), ended and "close" not in tokens
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]:

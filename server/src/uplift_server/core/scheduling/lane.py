@@ -74,7 +74,7 @@ class Lane(Generic[T]):
         "in_flight",
         "in_flight_max",
         "kind_index",
-        "last_return_ms",
+        "last_end_ms",
         "mean_us",
         "next_start_ms",
         "parked",
@@ -116,7 +116,7 @@ class Lane(Generic[T]):
         """Limit of attempts in flight, up to `in_flight_max`. Each success raises it, a timeout resets it to 1."""
         self.proven = False
         """Whether the last successful attempt was quick, and none is overdue."""
-        self.last_return_ms = 0
+        self.last_end_ms = 0
         self.busy_since_ms = 0
         """When the lane last changed from idle to busy."""
         self.mean_us = 0
@@ -159,11 +159,11 @@ class Lane(Generic[T]):
 
     def is_stalled(self, now_ms: int) -> bool:
         """Whether several attempts are in flight and none has ended for too long."""
-        return self.in_flight >= WINDOW_START and now_ms - self.last_return_ms > self._stall_timeout_ms()
+        return self.in_flight >= WINDOW_START and now_ms - self.last_end_ms > self._stall_timeout_ms()
 
     def is_overdue(self, now_ms: int) -> bool:
         """Whether the attempts in flight take longer than usual."""
-        return self.in_flight > 0 and now_ms - max(self.last_return_ms, self.busy_since_ms) > self._stall_timeout_ms()
+        return self.in_flight > 0 and now_ms - max(self.last_end_ms, self.busy_since_ms) > self._stall_timeout_ms()
 
     def _stall_timeout_ms(self) -> int:
         return max(STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000)

@@ -271,7 +271,7 @@ class Lanes(Generic[T]):
         if not lane.proven:
             self._unproven_in_flight -= 1
         if duration_us:
-            lane.last_return_ms = now_ms
+            lane.last_end_ms = now_ms
             if succeeded:
                 self._set_proven(lane, proven=duration_us <= QUICK_US)
                 lane.mean_us += (duration_us - lane.mean_us) >> 3

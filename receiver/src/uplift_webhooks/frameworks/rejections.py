@@ -17,7 +17,7 @@ _LOGGER: Final = logging.getLogger("uplift_webhooks")
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """A response: status, one line of text and headers."""
 
     status: int
@@ -30,36 +30,36 @@ class Refusal:
         return self.text.encode()
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """Ends the processing of a request with a response."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal)
-        self.refusal = refusal
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection)
+        self.rejection = rejection
 
 
-WRONG_METHOD: Final = Refusal(405, "Webhooks come by POST.", {"Allow": "POST"})
-WRONG_LENGTH: Final = Refusal(400, "The content-length header is not a number.")
+WRONG_METHOD: Final = Rejection(405, "Webhooks come by POST.", {"Allow": "POST"})
+WRONG_LENGTH: Final = Rejection(400, "The content-length header is not a number.")
 
 
-def too_large(body_bytes_max: int) -> Refusal:
+def too_large(body_bytes_max: int) -> Rejection:
     """The response to a body that is too large."""
-    return Refusal(413, f"The body is larger than {body_bytes_max} bytes.")
+    return Rejection(413, f"The body is larger than {body_bytes_max} bytes.")
 
 
-def unverified(error: WebhookVerificationError) -> Refusal:
+def unverified(error: WebhookVerificationError) -> Rejection:
     """The response to a request that does not verify; also logs it.
 
     The sender shows the text to the endpoint's owner.
     """
     status = 401 if error.reason in _UNAUTHORIZED else 400
     _LOGGER.warning("refused a webhook with %d: %s", status, error)
-    return Refusal(status, str(error))
+    return Rejection(status, str(error))
 
 
-def in_progress(error: EventInProgress) -> Refusal:
+def in_progress(error: EventInProgress) -> Rejection:
     """The response for an event that another handler is processing.
 
     Without `Retry-After`, because it would make the sender delay all other events, too.
     """
-    return Refusal(409, str(error))
+    return Rejection(409, str(error))
