@@ -12,9 +12,9 @@ from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoint_tests import EndpointTest, EndpointTests
 from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.principals import Caller, Principal
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
-from uplift_server.service.requests import IdempotencyKey
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.records import Delivery, HeldAction
 

@@ -12,9 +12,9 @@ from uplift_server.core.people.people import INVITATION_TTL_MS
 from uplift_server.core.security.rights import Role
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Forbidden, IdempotencyConflict, Invalid, NotFound, RateLimited
+from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.members import INVITATIONS_PER_HOUR_MAX, InvitationDraft
 from uplift_server.service.principals import Caller
-from uplift_server.service.requests import IdempotencyKey
 from uplift_server.store import invitations, outbox, people
 
 from .world import ADDRESS, URL, World

@@ -24,8 +24,8 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.problems import Problem
 from uplift_server.service.errors import Malformed, PayloadTooLarge, UnsupportedMediaType
+from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.principals import Caller
-from uplift_server.service.requests import IdempotencyKey
 from uplift_server.service.services import Services
 
 FIELD_CHARACTERS_MAX: Final = 200

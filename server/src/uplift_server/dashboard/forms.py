@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from uplift_server.core.problems import Problem
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.errors import Malformed, PayloadTooLarge
-from uplift_server.service.requests import IdempotencyKey
+from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.unfinished_bodies import Reservation
 
 FORM_BYTES_MAX: Final = 512 * 1024

@@ -12,18 +12,10 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.fields import UNSET, Unset, given, given_or
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, parse_id, require_valid
-from uplift_server.service.requests import (
-    UNSET,
-    IdempotencyKey,
-    Unset,
-    check_idempotency_key,
-    create_once,
-    given,
-    given_or,
-    idempotent_request,
-)
 from uplift_server.store import accounts, audit, changes, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Page
@@ -40,9 +32,9 @@ class AccountDraft:
     name: str | Unset = UNSET
     contact_emails: Sequence[str] | Unset = UNSET
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Problem | None]:
         """Return the problems of the fields."""
-        found = [] if isinstance(self.name, Unset) else [check_name(self.name)]
+        found: list[Problem | None] = [] if isinstance(self.name, Unset) else [check_name(self.name)]
         emails = given_or(self.contact_emails, ())
         if len(emails) > CONTACT_EMAILS_MAX:
             text = f"An account has at most {CONTACT_EMAILS_MAX} contacts, these are {len(emails)}. Remove some."
@@ -50,7 +42,7 @@ class AccountDraft:
         found.extend(
             check_email(email, f"contact_emails.{index}") for index, email in enumerate(emails[:CONTACT_EMAILS_MAX])
         )
-        return [problem for problem in found if problem is not None]
+        return found
 
 
 class Accounts:
@@ -72,7 +64,7 @@ class Accounts:
         `problems` are the problems that the caller of this method found.
         """
         caller.require_operator()
-        require_valid([*problems, *draft.problems(), *check_idempotency_key(idempotency_key)])
+        require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
         return await self._context.run_shielded(self._create(caller, draft, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:

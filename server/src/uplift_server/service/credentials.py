@@ -17,7 +17,6 @@ from uplift_server.core.people.people import (
     check_password,
     normalize_email,
 )
-from uplift_server.core.problems import Problem
 from uplift_server.core.security import tokens
 from uplift_server.core.security.rights import Role
 from uplift_server.service.authentication import digest_of
@@ -100,7 +99,7 @@ class Credentials:
             raise NotFound(_NO_INVITATION)
         has_password, password_hash = must_enter_password(invitation, person), None
         if not (has_password and self._was_mailed(invitation)):
-            require_valid(_problems(check_name(name), check_password(password, invitation.email)))
+            require_valid([check_name(name), check_password(password, invitation.email)])
         if has_password:
             await self._verify_password(invitation.email, password, address, wrong=_WRONG_FOR_INVITATION)
         else:
@@ -156,7 +155,7 @@ class Credentials:
             or not self._links.is_valid_reset_token(token, person.password_hash)
         ):
             raise NotFound(_NO_RESET)
-        require_valid(_problems(check_password(password, person.email)))
+        require_valid([check_password(password, person.email)])
         # The link proves the email: it was mailed, or the operator created it.
         renewed = replace(person, password_hash=await self._passwords.hash(password), proved=True)
         await self._context.run_shielded(self._renew(person, renewed, "reset", address))
@@ -176,7 +175,7 @@ class Credentials:
                 raise ConfirmationRequired
         else:
             person = await self._verify_password(person.email, current, address, visitor=visitor)
-        require_valid(_problems(check_password(password, person.email)))
+        require_valid([check_password(password, person.email)])
         renewed = replace(person, password_hash=await self._passwords.hash(password))
         await self._context.run_shielded(
             self._renew(person, renewed, "change", address, except_session=visitor.session_id)
@@ -187,7 +186,7 @@ class Credentials:
         person, name, now = visitor.person, name.strip(), self._context.now()
         if person is None or person.email is None:
             raise Forbidden("Only people with a mail address have a name here.")
-        require_valid(_problems(check_name(name)))
+        require_valid([check_name(name)])
 
         def rename(connection: Transaction) -> None:
             found = people.get(connection, person.seq)
@@ -342,7 +341,3 @@ def audit_member_action(
     actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
     details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}
     audit.add(connection, AuditEntry(member.account_seq, now, actor, action, subject, details))
-
-
-def _problems(*found: Problem | None) -> list[Problem]:
-    return [problem for problem in found if problem is not None]

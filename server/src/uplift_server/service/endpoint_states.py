@@ -36,7 +36,7 @@ class _Change(NamedTuple):
     notify_engine: Callable[[int], None]
 
 
-Decide = Callable[[Transaction, Endpoint], _Change | None]
+StateChange = Callable[[Transaction, Endpoint], _Change | None]
 """Changes an endpoint. Returns None if it already has the requested state. Raises the store's Conflict."""
 
 
@@ -65,7 +65,7 @@ class EndpointStates:
                     "The endpoint is disabled: nothing is sent to it, and what comes for it is held. To have it paused,"
                     " enable it first; with `held` = `keep` what it holds stays held."
                 )
-            return None if found.state is EndpointState.PAUSED else self._disable(connection, found, None)
+            return None if found.state is EndpointState.PAUSED else self._pause_or_disable(connection, found, None)
 
         return await self._apply(caller, endpoint, pause, problems, hold=True)
 
@@ -75,7 +75,7 @@ class EndpointStates:
 
         def disable(connection: Transaction, found: Endpoint) -> _Change | None:
             reason = DisabledReason.OPERATOR
-            return None if found.disabled_reason is reason else self._disable(connection, found, reason)
+            return None if found.disabled_reason is reason else self._pause_or_disable(connection, found, reason)
 
         return await self._apply(caller, endpoint, disable, problems, hold=True)
 
@@ -102,7 +102,7 @@ class EndpointStates:
                 self._context.cache.put_endpoint(newer.endpoint)
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
-    def _enable(self, cached: Endpoint, held: HeldAction) -> Decide:
+    def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
         """Return the change that enables an endpoint whose pending deliveries are held, as of its cached state."""
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
@@ -121,7 +121,7 @@ class EndpointStates:
 
         return enable
 
-    def _disable(self, connection: Transaction, found: Endpoint, reason: DisabledReason | None) -> _Change:
+    def _pause_or_disable(self, connection: Transaction, found: Endpoint, reason: DisabledReason | None) -> _Change:
         state = EndpointState.PAUSED if reason is None else EndpointState.DISABLED
         action, details = "endpoint.paused", _before(found)
         if reason is not None:
@@ -130,22 +130,28 @@ class EndpointStates:
         return _Change(changed, action, details, self._context.engine.endpoints.disabled)
 
     async def _apply(
-        self, caller: Caller, endpoint: str, decide: Decide, problems: Sequence[Problem], *, hold: bool = False
+        self,
+        caller: Caller,
+        endpoint: str,
+        change_state: StateChange,
+        problems: Sequence[Problem],
+        *,
+        hold: bool = False,
     ) -> ShownEndpoint:
         self._endpoints.find_cached(caller, endpoint)
         require_valid(problems)
-        changed = await self._context.run_shielded(self._change(caller, endpoint, decide))
+        changed = await self._context.run_shielded(self._change(caller, endpoint, change_state))
         if hold:
             # Then the response does not count leased deliveries in memory as in flight.
             await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_WAIT_SHORT_MS)
         return await self._endpoints.show(changed)
 
-    async def _change(self, caller: Caller, text: str, decide: Decide) -> Endpoint:
+    async def _change(self, caller: Caller, text: str, change_state: StateChange) -> Endpoint:
         endpoint_id = parse_id(ids.ENDPOINT, text, _KIND)
 
         def apply(connection: Transaction) -> tuple[Endpoint | None, _Change | None]:
             found = endpoints.get(connection, caller.account_seq, endpoint_id)
-            change = None if found is None else decide(connection, found)
+            change = None if found is None else change_state(connection, found)
             if found is not None and change is not None:
                 subject = ids.prefixed(ids.ENDPOINT, found.id)
                 entry = self._context.audit_entry(caller, change.action, subject, change.details, found.account_seq)

@@ -15,9 +15,9 @@ from uplift_server.delivery.sending.test_deliveries import Busy
 from uplift_server.service import errors
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import as_conflict, require_valid
-from uplift_server.service.requests import IdempotencyKey, check_idempotency_key, idempotent_request
 from uplift_server.store import idempotency
 from uplift_server.store import test_deliveries as store
 from uplift_server.store.commands import Command, CommandKind, NewTest, Result
@@ -77,7 +77,7 @@ class EndpointTests:
         record = self._endpoints.find_cached(caller, endpoint)
         until = self._context.now() + WAIT_MS
         event_type, wrong = self._event_type(record, type_name)
-        require_valid([*problems, *wrong, *check_idempotency_key(idempotency_key)])
+        require_valid([*problems, *wrong, check_idempotency_key(idempotency_key)])
         assert event_type is not None, "an unknown type was rejected before"
         request = idempotent_request(idempotency_key, record.account_seq, f"test of {record.id.hex()}")
         event_id = None if request is None else await self._earlier_event(request)

@@ -16,20 +16,11 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import check_secret, generate_secret
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
 from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid
-from uplift_server.service.requests import (
-    UNSET,
-    IdempotencyKey,
-    Unset,
-    check_idempotency_key,
-    create_once,
-    given,
-    given_or,
-    given_or_none,
-    idempotent_request,
-)
 from uplift_server.store import audit, endpoint_backlog, endpoints, health
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
@@ -76,9 +67,9 @@ class EndpointDraft:
             else self.event_types,
         )
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Problem | None]:
         """Return the problems of the secret and the headers."""
-        found = []
+        found: list[Problem | None] = []
         secret = given_or_none(self.secret)
         if secret is not None:
             found.append(check_secret(secret))
@@ -91,7 +82,7 @@ class EndpointDraft:
             for name, value in headers.items()
             if value == MASKED
         )
-        return [problem for problem in found if problem is not None]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +129,7 @@ class Endpoints:
         """Create an endpoint. Its secret is returned only once, not to a repeated request."""
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.require_account()
-        require_valid([*problems, *await self._problems(draft), *check_idempotency_key(idempotency_key)])
+        require_valid([*problems, *await self._problems(draft), check_idempotency_key(idempotency_key)])
         return await self._context.run_shielded(self._create(caller, account_seq, draft.normalized(), idempotency_key))
 
     async def page(
@@ -205,11 +196,10 @@ class Endpoints:
             raise not_found(_KIND, endpoint)
         return found.record
 
-    async def _problems(self, draft: EndpointDraft) -> list[Problem]:
+    async def _problems(self, draft: EndpointDraft) -> list[Problem | None]:
         found = draft.problems()
         if not isinstance(draft.url, Unset):
-            wrong = await self._url_checker.check(draft.url)
-            found[:0] = [] if wrong is None else [wrong]
+            found.insert(0, await self._url_checker.check(draft.url))
         _, unknown = pattern_problems(given_or_none(draft.event_types) or (), self._context.cache.event_types)
         found.extend(unknown)
         return found

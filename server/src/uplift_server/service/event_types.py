@@ -14,9 +14,9 @@ from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import LiveEventType, compile_schema
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, require_valid
-from uplift_server.service.requests import UNSET, Unset, given_or, given_or_none
 from uplift_server.store import audit, event_types
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import EventType, Page
@@ -74,7 +74,7 @@ class EventTypes:
         schema, example = _json_text(draft.schema), _json_text(draft.example)
         # The analysis of a large schema would block the event loop for too long.
         found = await asyncio.to_thread(_check, name, schema, example)
-        require_valid([*problems, *([] if wrong is None else [wrong]), *found])
+        require_valid([*problems, wrong, *found])
         return await self._context.run_shielded(self._put(caller, name, draft, schema, example, expected))
 
     async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:

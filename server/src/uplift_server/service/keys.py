@@ -11,17 +11,10 @@ from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope, check_scopes
 from uplift_server.service.authentication import ACCOUNT_PREFIX, digest_of, ending_of
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.fields import UNSET, Unset, given
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, parse_id, require_valid
-from uplift_server.service.requests import (
-    UNSET,
-    IdempotencyKey,
-    Unset,
-    check_idempotency_key,
-    create_once,
-    given,
-    idempotent_request,
-)
 from uplift_server.store import audit, keys
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, ApiKey, Page
@@ -37,11 +30,11 @@ class KeyDraft:
     name: str | Unset = UNSET
     scopes: Sequence[str] | Unset | None = UNSET
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Problem | None]:
         """Return the problems of the fields."""
         name = None if isinstance(self.name, Unset) else check_name(self.name)
         scopes = () if isinstance(self.scopes, Unset) or self.scopes is None else self.scopes
-        return ([] if name is None else [name]) + check_scopes(scopes)
+        return [name, *check_scopes(scopes)]
 
     def scopes_or_default(self) -> frozenset[str]:
         """Return the requested scopes, or the default scopes."""
@@ -71,7 +64,7 @@ class Keys:
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
         require_valid(
-            [*problems, *draft.problems(), *_excess_scopes(caller, draft), *check_idempotency_key(idempotency_key)]
+            [*problems, *draft.problems(), *_excess_scopes(caller, draft), check_idempotency_key(idempotency_key)]
         )
         if Scope.SECRETS_READ in draft.scopes_or_default():
             caller.require_confirmed(self._context.now())

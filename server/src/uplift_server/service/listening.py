@@ -23,9 +23,9 @@ from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
 from uplift_server.delivery.listening.streams import Handed, Stream
 from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid, too_many_streams
-from uplift_server.service.requests import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.store import audit, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -98,7 +98,7 @@ class Listening:
             raise errors.Forbidden("A session is streamed with the key that made it. Make one with `uplift listen`.")
         account_seq = caller.require_account()
         since, after_event, wrong = _since(draft.since)
-        require_valid([*problems, *self._problems(draft), *wrong, *check_idempotency_key(idempotency_key)])
+        require_valid([*problems, *self._problems(draft), *wrong, check_idempotency_key(idempotency_key)])
         session, repeated = await self._context.run_shielded(
             self._create(caller, account_seq, draft, since, after_event, idempotency_key)
         )
@@ -219,10 +219,9 @@ class Listening:
             response = None
         return SentTest(event_id, event_type.name, response)
 
-    def _problems(self, draft: ListenDraft) -> list[Problem]:
+    def _problems(self, draft: ListenDraft) -> list[Problem | None]:
         _, found = pattern_problems(draft.event_types or (), self._context.cache.event_types)
-        wrong = check_description(draft.description or "")
-        return found if wrong is None else [*found, wrong]
+        return [*found, check_description(draft.description or "")]
 
     async def _create(
         self,

@@ -14,18 +14,11 @@ from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, can_
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import Conflict, Forbidden, Invalid, RateLimited
+from uplift_server.service.fields import UNSET, Unset, given
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.portal_links import ShownLink
 from uplift_server.service.principals import Caller, PrincipalKind
 from uplift_server.service.rejections import not_found, parse_id, require_valid
-from uplift_server.service.requests import (
-    UNSET,
-    IdempotencyKey,
-    Unset,
-    check_idempotency_key,
-    create_once,
-    given,
-    idempotent_request,
-)
 from uplift_server.store import audit, invitations, members, outbox
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
@@ -48,13 +41,12 @@ class InvitationDraft:
     email: str | Unset = UNSET
     role: str | Unset = UNSET
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Problem | None]:
         """Return the problems of the fields."""
-        found = [
+        return [
             None if isinstance(self.email, Unset) else check_email(self.email.strip()),
             None if isinstance(self.role, Unset) else check_role(self.role),
         ]
-        return [problem for problem in found if problem is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +103,7 @@ class Members:
         is above the caller's, Conflict if the account has too many invitations, and RateLimited.
         """
         owner = self._managed_account(caller, account)
-        require_valid([*problems, *draft.problems(), *check_idempotency_key(idempotency_key)])
+        require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
         role = _role(given(draft.role))
         _require_may_give(caller, role)
         if not caller.principal.is_operator:
@@ -141,8 +133,7 @@ class Members:
     ) -> Member:
         """Change the role of a member. Raises NotFound, Forbidden for a role above the caller's, and Conflict."""
         owner = self._managed_account(caller, account)
-        wrong = [] if isinstance(role, Unset) else [check_role(role)]
-        require_valid([*problems, *(problem for problem in wrong if problem is not None)])
+        require_valid([*problems, None if isinstance(role, Unset) else check_role(role)])
         new_role = _role(given(role))
         _require_may_give(caller, new_role)
 

@@ -11,17 +11,10 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import GUEST_ROLE_MAX, Role, check_role, parse_role
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
+from uplift_server.service.fields import UNSET, Unset, given_or_none
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import require_valid
-from uplift_server.service.requests import (
-    UNSET,
-    IdempotencyKey,
-    Unset,
-    check_idempotency_key,
-    create_once,
-    given_or_none,
-    idempotent_request,
-)
 from uplift_server.store import audit, idempotency, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Link
@@ -37,14 +30,14 @@ class LinkDraft:
     email: str | Unset | None = UNSET
     role: str | Unset | None = UNSET
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Problem | None]:
         """Return the problems of the fields."""
         email, role = given_or_none(self.email), given_or_none(self.role)
         found = [None if email is None else check_email(email.strip()), None if role is None else check_role(role)]
         if email is None and self.role_or_default() > GUEST_ROLE_MAX:
             text = f"A guest is nobody by name, and at most {GUEST_ROLE_MAX.text}. Give the owner's `email`, too."
             found.append(Problem("role", "role_not_for_guests", text))
-        return [problem for problem in found if problem is not None]
+        return found
 
     def normalized_email(self) -> str | None:
         """Return the email in the form that identifies people."""
@@ -86,7 +79,7 @@ class PortalLinks:
         """Create a link for a person of an account. Raises NotFound."""
         caller.require_operator()
         owner = self._context.find_account(caller, account)
-        require_valid([*problems, *draft.problems(), *check_idempotency_key(idempotency_key)])
+        require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
         request = idempotent_request(idempotency_key, owner.seq, _KIND)
         link = Link(
             self._context.new_id(), owner.seq, draft.normalized_email(), draft.role_or_default(), None, self._ends_at()
@@ -99,7 +92,7 @@ class PortalLinks:
     ) -> ShownLink:
         """Create a link that signs an operator in. It stops working if the caller's key is revoked."""
         caller.require_operator()
-        require_valid([*problems, *check_idempotency_key(idempotency_key)])
+        require_valid([*problems, check_idempotency_key(idempotency_key)])
         request = idempotent_request(idempotency_key, idempotency.NO_ACCOUNT, _OPERATOR_KIND)
         link = Link(self._context.new_id(), None, None, Role.MEMBER, self._key_digest(caller), self._ends_at())
         return await self._context.run_shielded(self._create(caller, link, None, request, {}))

@@ -1,6 +1,6 @@
 """Errors that several services raise."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.stream_limits import Exceeded
@@ -16,10 +16,11 @@ def as_conflict(error: Conflict) -> errors.Conflict:
     return kind(str(error))
 
 
-def require_valid(problems: Sequence[Problem]) -> None:
-    """Raise Invalid if there are problems."""
-    if problems:
-        raise errors.Invalid(problems)
+def require_valid(problems: Iterable[Problem | None]) -> None:
+    """Raise Invalid if there are problems. None stands for a check without a problem."""
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        raise errors.Invalid(found)
 
 
 def parse_id(prefix: str, text: str, what: str) -> bytes:

@@ -15,9 +15,9 @@ from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.replays.jobs import COUNT_ROWS
 from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid
-from uplift_server.service.requests import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.store import audit, event_times, releases, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -103,7 +103,7 @@ class Replays:
     ) -> ShownReplay:
         """Create a replay. Raises Invalid, and Conflict if its endpoint has an unfinished one."""
         caller.require(Scope.DELIVERIES_WRITE)
-        endpoint, selection = self._select(caller, draft, [*problems, *check_idempotency_key(idempotency_key)])
+        endpoint, selection = self._select(caller, draft, [*problems, check_idempotency_key(idempotency_key)])
         found = await self._count(selection)
         new = NewReplay(
             id=self._context.new_id(),
@@ -220,10 +220,10 @@ class Replays:
         return _Counting(first, last, counted)
 
     def _select(
-        self, caller: Caller, draft: ReplayDraft, problems: Sequence[Problem]
+        self, caller: Caller, draft: ReplayDraft, problems: Sequence[Problem | None]
     ) -> tuple[LiveEndpoint, ReplaySelection]:
         """Return the endpoint and the selection of deliveries. Raises Invalid with all problems."""
-        found = list(problems)
+        found = [problem for problem in problems if problem is not None]
         endpoint = self._endpoint(caller, draft.endpoint, found)
         statuses: tuple[Status, ...] = STATUSES_DEFAULT
         if draft.status is not None:

@@ -15,17 +15,10 @@ from uplift_server.core.security.signing import check_secret, generate_secret
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.errors import Invalid
+from uplift_server.service.fields import UNSET, Unset, given_or_none
+from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import as_conflict, not_found, require_valid
-from uplift_server.service.requests import (
-    UNSET,
-    IdempotencyKey,
-    Unset,
-    check_idempotency_key,
-    create_once,
-    given_or_none,
-    idempotent_request,
-)
 from uplift_server.store import audit, endpoints
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
@@ -53,11 +46,10 @@ class RotationDraft:
     uplift_header: str | Unset | None = UNSET
     """`old` or `new`: the secret of `x-uplift-signature-256` during the overlap."""
 
-    def problems(self) -> list[Problem]:
-        """Return the problems of the secret."""
+    def problem(self) -> Problem | None:
+        """Return the problem of the secret, if it has one."""
         secret = given_or_none(self.secret)
-        wrong = None if secret is None else check_secret(secret)
-        return [] if wrong is None else [wrong]
+        return None if secret is None else check_secret(secret)
 
     @property
     def overlap_ms(self) -> int:
@@ -125,9 +117,9 @@ class Secrets:
         """Replace the secret. The new one is returned only once, not to a repeated request. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
-        wrong = [*problems, *draft.problems(), *check_idempotency_key(idempotency_key)]
+        found = [*problems, draft.problem(), check_idempotency_key(idempotency_key)]
         # Without other problems, only the transaction checks this: in a repeated request, the secret is current.
-        require_valid([*wrong, *self._unchanged(draft, live)] if wrong else [])
+        require_valid([*found, *self._unchanged(draft, live)] if any(found) else [])
         return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))
 
     async def expire_old(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownSecrets:

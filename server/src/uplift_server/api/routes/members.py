@@ -10,8 +10,8 @@ from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, 
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import InvitationView, LinkView, Listed, MemberView
+from uplift_server.service.fields import UNSET
 from uplift_server.service.members import InvitationDraft
-from uplift_server.service.requests import UNSET
 
 router = APIRouter(tags=["Accounts"])
 

@@ -14,7 +14,7 @@ from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import Invalid
 from uplift_server.service.event_types import EventTypeDraft, Expected
-from uplift_server.service.requests import UNSET
+from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 
 _NEW: Final = "operator/new_event_type.html"

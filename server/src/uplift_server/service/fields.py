@@ -1,0 +1,32 @@
+"""Fields of a request that may be absent."""
+
+from enum import Enum
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+
+class Unset(Enum):
+    """The type of UNSET."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+"""The value of a field that is absent from the request."""
+
+
+def given(value: T | Unset) -> T:
+    """Return the value of a required field."""
+    assert not isinstance(value, Unset), "a missing field was rejected before"
+    return value
+
+
+def given_or(value: T | Unset, default: T) -> T:
+    """Return the value of a field, or the default if the field is absent."""
+    return default if isinstance(value, Unset) else value
+
+
+def given_or_none(value: T | Unset | None) -> T | None:
+    """Return the value of a field, or None if the field is absent."""
+    return None if isinstance(value, Unset) else value
