@@ -323,14 +323,14 @@ class Credentials:
 def new_session(
     cookie: str,
     now: int,
-    duration_ms: int,
+    ttl_ms: int,
     *,
     person_seq: int | None = None,
     account_seq: int | None = None,
     key_digest: bytes | None = None,
 ) -> Session:
     """Return a session of a person, or of an operator's key, that begins now."""
-    return Session(digest_of(cookie.encode()), person_seq, account_seq, key_digest, now, now, now, now + duration_ms)
+    return Session(digest_of(cookie.encode()), person_seq, account_seq, key_digest, now, now, now, now + ttl_ms)
 
 
 def audit_member_action(
