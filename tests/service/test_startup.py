@@ -49,6 +49,6 @@ async def test_two_concurrent_first_starts_create_one_operator_key(place: Place)
         texts = await asyncio.gather(*(prepare(world.context, PROCESS_KEY, None) for world in worlds))
         [text] = [text for text in texts if text is not None]
         assert all(accepts(world, text) for world in worlds)
-        assert len(await database.read(lambda c: keys.live(c, after=0, limit=9))) == 1
+        assert len(await database.read(lambda c: keys.list_live(c, after=0, limit=9))) == 1
     finally:
         await database.close()
