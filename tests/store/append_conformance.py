@@ -7,11 +7,11 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.store.hot_records import IdempotencyConflict, NewDelivery
 from uplift_server.store.schema import deliveries, events
 
-from .bench import LEASE_UNTIL, NOW, Bench, Check, born_leased, due
+from .bench import LEASE_UNTIL, NOW, Bench, Check, due, stored_leased
 
 
-async def an_event_is_stored_with_its_deliveries(bench: Bench) -> None:
-    event = bench.event(due(1), born_leased(2), NewDelivery(3, Status.HELD, None))
+async def events_are_stored_with_their_deliveries(bench: Bench) -> None:
+    event = bench.event(due(1), stored_leased(2), NewDelivery(3, Status.HELD, None))
     (stored,) = await bench.append(event)
     assert (stored.id, stored.created_at, stored.duplicate) == (event.id, NOW, False)
     (row,) = await bench.rows(events)
@@ -24,7 +24,7 @@ async def an_event_is_stored_with_its_deliveries(bench: Bench) -> None:
     ]
 
 
-async def what_was_appended_survives_reopening(bench: Bench) -> None:
+async def appended_events_survive_reopening(bench: Bench) -> None:
     (stored,) = await bench.append(bench.event(due(1)))
     await bench.reopen()
     (row,) = await bench.rows(events)
@@ -42,7 +42,7 @@ async def groups_get_numbers_in_order(bench: Bench) -> None:
     assert [len(result) for result in results if isinstance(result, list)] == [2, 1, 0]
 
 
-async def a_repeated_key_gives_the_stored_event(bench: Bench) -> None:
+async def a_repeated_key_returns_the_stored_event(bench: Bench) -> None:
     (first,) = await bench.append(bench.event(due(1), key="k"))
     await bench.reopen()
     (again,) = await bench.append(bench.event(due(1), key="k", created_at=NOW + 5))
@@ -60,7 +60,7 @@ async def a_repeat_within_one_commit_is_found(bench: Bench) -> None:
     assert await bench.count(events) == 1
 
 
-async def concurrent_repeats_give_one_event(bench: Bench) -> None:
+async def concurrent_repeats_store_one_event(bench: Bench) -> None:
     results = await asyncio.gather(*(bench.append(bench.event(due(1), key="k")) for _ in range(20)))
     assert sorted(appended.duplicate for (appended,) in results) == [False] + [True] * 19
     assert len({appended.id for (appended,) in results}) == 1
@@ -78,8 +78,8 @@ async def a_chosen_id_works_like_a_key(bench: Bench) -> None:
     assert refused == IdempotencyConflict(0, "id", chosen)
 
 
-async def a_chosen_id_may_be_one_that_was_made(bench: Bench) -> None:
-    """Whoever was answered an id, and sends the event again with it."""
+async def a_chosen_id_can_be_a_generated_one(bench: Bench) -> None:
+    """A caller got an ID in a response, and sends the event again with it."""
     (first,) = await bench.append(bench.event())
     (again,) = await bench.append(bench.event(chosen_id=first.id))
     assert (again.seq, again.duplicate) == (first.seq, True)
@@ -94,7 +94,7 @@ async def keys_belong_to_accounts(bench: Bench) -> None:
     assert one.id != two.id
 
 
-async def other_content_under_a_key_is_refused_whole(bench: Bench) -> None:
+async def different_content_with_a_key_rejects_the_group(bench: Bench) -> None:
     (first,) = await bench.append(bench.event(key="k"))
     group = [bench.event(due(1)), bench.event(due(1), key="k", data=b'{"n":2}'), bench.event(due(1), key="new")]
     results = await bench.database.append([group, [bench.event(due(1))]])
@@ -106,7 +106,7 @@ async def other_content_under_a_key_is_refused_whole(bench: Bench) -> None:
     assert not fresh.duplicate
 
 
-async def other_expiry_or_type_is_other_content(bench: Bench) -> None:
+async def a_different_expiry_or_type_is_different_content(bench: Bench) -> None:
     await bench.append(bench.event(key="k"))
     for change in ({"expires_at": NOW + 1}, {"type_seq": 2}):
         (refused,) = await bench.database.append([[bench.event(key="k")._replace(**change)]])
@@ -114,15 +114,15 @@ async def other_expiry_or_type_is_other_content(bench: Bench) -> None:
 
 
 APPEND_CHECKS: Sequence[Check] = [
-    an_event_is_stored_with_its_deliveries,
-    what_was_appended_survives_reopening,
+    events_are_stored_with_their_deliveries,
+    appended_events_survive_reopening,
     groups_get_numbers_in_order,
-    a_repeated_key_gives_the_stored_event,
+    a_repeated_key_returns_the_stored_event,
     a_repeat_within_one_commit_is_found,
-    concurrent_repeats_give_one_event,
+    concurrent_repeats_store_one_event,
     a_chosen_id_works_like_a_key,
-    a_chosen_id_may_be_one_that_was_made,
+    a_chosen_id_can_be_a_generated_one,
     keys_belong_to_accounts,
-    other_content_under_a_key_is_refused_whole,
-    other_expiry_or_type_is_other_content,
+    different_content_with_a_key_rejects_the_group,
+    a_different_expiry_or_type_is_different_content,
 ]

@@ -1,4 +1,4 @@
-"""What the checks of the conformance suite are made with: a database under test, events, deliveries, settlements."""
+"""Helpers of the conformance suite: a database under test, events, deliveries and settlements."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -87,17 +87,17 @@ class Bench:
 
 
 def due(endpoint: int, at: int = NOW) -> NewDelivery:
-    """A delivery that waits until an instant."""
+    """A delivery that is due at a time."""
     return NewDelivery(endpoint, Status.PENDING, at)
 
 
-def born_leased(endpoint: int, until: int = LEASE_UNTIL) -> NewDelivery:
-    """A delivery stored under a lease."""
+def stored_leased(endpoint: int, until: int = LEASE_UNTIL) -> NewDelivery:
+    """A delivery that is stored leased."""
     return NewDelivery(endpoint, Status.PENDING, until, OWNER)
 
 
 def settled(leased: LeasedDelivery, status: Status = Status.DELIVERED, due_at: int | None = None) -> Settlement:
-    """What one more attempt of a leased delivery decided."""
+    """The settlement of an attempt of a leased delivery."""
     number = leased.attempts_made + 1
     outcome = Outcome.DELIVERED if status is Status.DELIVERED else Outcome.SERVER_ERROR
     attempt = AttemptRow(

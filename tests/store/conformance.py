@@ -1,4 +1,4 @@
-"""The conformance suite of the store's contract: what every engine must do, checked through the contract alone.
+"""The conformance suite of the store's contract for every engine, through the contract alone.
 
 Each check takes a `Bench`: an open, empty database and what it needs to be opened again. An engine joins by giving a
 harness (see test_sqlite.py); deliberately broken stores show that the checks catch what they are for (test_broken.py).
@@ -23,7 +23,7 @@ from .lease_conformance import LEASE_CHECKS
 from .settle_conformance import SETTLE_CHECKS
 
 
-async def a_refused_write_is_undone_alone(bench: Bench) -> None:
+async def a_rejected_write_rolls_back_alone(bench: Bench) -> None:
     def refused(connection: sa.Connection) -> None:
         connection.execute(sa.update(events).values(type_seq=99))
         raise Conflict("no")
@@ -37,7 +37,7 @@ async def a_refused_write_is_undone_alone(bench: Bench) -> None:
     assert [row.type_seq for row in await bench.rows(events)] == [1, 1]
 
 
-async def a_defect_in_one_write_leaves_others_alone(bench: Bench) -> None:
+async def an_error_in_one_write_does_not_affect_others(bench: Bench) -> None:
     def defective(connection: sa.Connection) -> None:
         connection.execute(sa.update(events).values(type_seq=99))
         raise ZeroDivisionError
@@ -53,7 +53,7 @@ async def a_defect_in_one_write_leaves_others_alone(bench: Bench) -> None:
     assert [row.type_seq for row in await bench.rows(events)] == [1, 1, 1]
 
 
-async def events_owed_by_a_write_are_stored_with_it_or_not_at_all(bench: Bench) -> None:
+async def events_of_a_write_are_stored_with_it_or_not_at_all(bench: Bench) -> None:
     await bench.append(bench.event())
     owed = [bench.event(due(1))]
 
@@ -75,7 +75,7 @@ async def events_owed_by_a_write_are_stored_with_it_or_not_at_all(bench: Bench) 
     assert later.seq == 3
 
 
-async def an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all(bench: Bench) -> None:
+async def an_event_and_its_function_are_stored_together_or_not_at_all(bench: Bench) -> None:
     (first,) = await bench.append(bench.event(due(1)))
 
     def name(connection: sa.Connection, seq: int) -> int:
@@ -95,7 +95,7 @@ async def an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all(b
     assert later.seq > seq
 
 
-async def a_test_is_leased_with_its_event_and_known_for_good(bench: Bench) -> None:
+async def a_test_is_leased_with_its_event_and_stays_one(bench: Bench) -> None:
     event = bench.event(test_deliveries.new_delivery(1))
     leased = await bench.database.append_then(
         event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=LEASE_UNTIL, process_id=OWNER)
@@ -116,7 +116,7 @@ async def a_read_cannot_write(bench: Bench) -> None:
     assert [row.type_seq for row in await bench.rows(events)] == [1]
 
 
-async def what_is_stored_is_within_the_horizon(bench: Bench) -> None:
+async def stored_rows_are_within_the_stream_position(bench: Bench) -> None:
     await bench.database.stream_position()
     (stored, *_) = await bench.append(bench.event(due(1)), bench.event(due(1)))
     await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
@@ -130,11 +130,11 @@ CHECKS: Sequence[Check] = [
     *APPEND_CHECKS,
     *LEASE_CHECKS,
     *SETTLE_CHECKS,
-    a_refused_write_is_undone_alone,
-    a_defect_in_one_write_leaves_others_alone,
-    events_owed_by_a_write_are_stored_with_it_or_not_at_all,
-    an_event_and_what_is_done_about_it_are_stored_together_or_not_at_all,
-    a_test_is_leased_with_its_event_and_known_for_good,
+    a_rejected_write_rolls_back_alone,
+    an_error_in_one_write_does_not_affect_others,
+    events_of_a_write_are_stored_with_it_or_not_at_all,
+    an_event_and_its_function_are_stored_together_or_not_at_all,
+    a_test_is_leased_with_its_event_and_stays_one,
     a_read_cannot_write,
-    what_is_stored_is_within_the_horizon,
+    stored_rows_are_within_the_stream_position,
 ]

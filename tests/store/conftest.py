@@ -1,4 +1,4 @@
-"""Empty databases of both kinds for tests of single verbs."""
+"""Empty databases of both engines."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +23,7 @@ ENGINES = ("sqlite", "postgresql")
 
 @pytest.fixture(params=ENGINES)
 def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Connection]:
-    """A connection to an empty database, every statement a transaction of its own."""
+    """A connection to an empty database in autocommit mode."""
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres_server")
         url = server.new_database()
@@ -38,13 +38,13 @@ def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Co
 
 @pytest.fixture(params=ENGINES)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Where an empty database is; nothing for SQLite, which takes a file."""
+    """The URL of an empty database, or an empty text for SQLite."""
     return request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
 
 
 @pytest.fixture
 async def any_bench(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    """An open, empty database of either kind."""
+    """An open, empty database of either engine."""
     if not database_url:
         async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
             yield bench

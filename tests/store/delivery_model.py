@@ -1,4 +1,4 @@
-"""A model of one delivery: what the table of `core/lifecycle.py` makes of its row."""
+"""A model of one delivery by the table of transitions in `core/lifecycle.py`."""
 
 from dataclasses import dataclass, replace
 
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of the verb that makes a transition. `leased` is the row as it was leased, of a settlement."""
+    """The arguments of a transition. `leased` is the row of a settlement when it was leased."""
 
     now: int
     process_id: int = 0

@@ -1,4 +1,4 @@
-"""Releases to come, made up: one whose migration only adds, and one after it whose migration takes away."""
+"""Two fictional later releases: the first one's migration only adds, the second one's removes."""
 
 import shutil
 from pathlib import Path
@@ -36,7 +36,7 @@ def upgrade() -> None:
 
 
 def come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: str) -> None:
-    """Let the program be a later release, with this revision."""
+    """Pretend that the program is a later release with this revision."""
     migrations = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, migrations, dirs_exist_ok=True)
     for revision, text in ((ADDS, _ADDING), (TAKES, _TAKING)):

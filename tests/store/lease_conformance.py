@@ -1,4 +1,4 @@
-"""The conformance suite's checks of what is leased, and what comes back."""
+"""The conformance suite's checks of leases and releases."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, LeaseRequest, NewDelivery, Released
 from uplift_server.store.schema import deliveries
 
-from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, Check, born_leased, due, settled
+from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled, stored_leased
 
 
 async def nothing_is_leased_before_it_is_due(bench: Bench) -> None:
@@ -16,7 +16,7 @@ async def nothing_is_leased_before_it_is_due(bench: Bench) -> None:
     assert len(await bench.lease(1, now=NOW + 1)) == 1
 
 
-async def a_lease_tells_what_an_attempt_needs(bench: Bench) -> None:
+async def a_lease_has_the_data_of_the_attempt(bench: Bench) -> None:
     event = bench.event(due(1))._replace(expires_at=NOW + 60_000)
     (stored,) = await bench.append(event)
     (leased,) = await bench.lease(1)
@@ -43,7 +43,7 @@ async def a_leased_delivery_is_not_leased_again(bench: Bench) -> None:
     assert await bench.database.due_endpoints() == []
 
 
-async def only_the_endpoint_asked_for_is_leased_earliest_first_and_within_the_limit(bench: Bench) -> None:
+async def only_requested_endpoints_are_leased_earliest_first_within_the_limit(bench: Bench) -> None:
     for at in (NOW - 1, NOW - 3, NOW - 2):
         await bench.append(bench.event(due(1, at), due(2, at)))
     leased = await bench.lease(1, 2)
@@ -88,7 +88,7 @@ async def endpoints_with_waiting_deliveries_are_listed(bench: Bench) -> None:
     for endpoint in (5, 3, 9):
         await bench.append(bench.event(due(endpoint, NOW + endpoint)))
         await bench.append(bench.event(due(endpoint, NOW + 100)))
-    await bench.append(bench.event(born_leased(4)))
+    await bench.append(bench.event(stored_leased(4)))
     found = await bench.database.due_endpoints()
     assert found == [(3, NOW + 3), (5, NOW + 5), (9, NOW + 9)]
     assert await bench.database.due_endpoints(after=3, limit=1) == [(5, NOW + 5)]
@@ -110,8 +110,8 @@ async def released_leases_are_due_again(bench: Bench) -> None:
     assert await bench.lease(1, now=NOW + 1) == []
 
 
-async def what_comes_back_does_not_lose_its_turn(bench: Bench) -> None:
-    """Both ways of coming back, and between them what was never leased."""
+async def released_deliveries_keep_their_place(bench: Bench) -> None:
+    """Both kinds of release, and waiting deliveries between them."""
     await bench.append(*(bench.event(due(1)) for _ in range(6)))
     given_back, cut_off = await bench.lease(1, 1), await bench.lease(1, 2, until=NOW + 10)
     await bench.database.release([(each.event_seq, 1, each.fence) for each in given_back], now=NOW + 20)
@@ -120,7 +120,7 @@ async def what_comes_back_does_not_lose_its_turn(bench: Bench) -> None:
 
 
 def held(endpoint: int) -> NewDelivery:
-    """A delivery to an endpoint that is off."""
+    """A held delivery."""
     return NewDelivery(endpoint, Status.HELD, None)
 
 
@@ -136,14 +136,14 @@ async def held_deliveries_are_released_in_the_order_of_their_events(bench: Bench
     assert await bench.database.release_held([HeldRequest(1, 0, 3)], now=NOW + 1) == [Released(0, 0, False)]
 
 
-async def nothing_is_released_while_something_due_waits(bench: Bench) -> None:
-    await bench.append(bench.event(held(1), held(2), held(3)), bench.event(due(1, NOW + 1), due(2), born_leased(3)))
+async def nothing_is_released_while_due_deliveries_wait(bench: Bench) -> None:
+    await bench.append(bench.event(held(1), held(2), held(3)), bench.event(due(1, NOW + 1), due(2), stored_leased(3)))
     requests = [HeldRequest(endpoint, 0, 9) for endpoint in (1, 2, 3)]
     results = await bench.database.release_held(requests, now=NOW)
     assert results == [Released(1, 0, False), Released(0, 0, True), Released(1, 0, False)]
 
 
-async def what_has_expired_is_not_released_but_fails(bench: Bench) -> None:
+async def expired_deliveries_fail_instead_of_being_released(bench: Bench) -> None:
     ends = [NOW, NOW + 1, None]
     await bench.append(*(bench.event(held(1), expires_at=end) for end in ends))
     assert await bench.database.release_held([HeldRequest(1, 0, 9)], now=NOW) == [Released(2, 1, False)]
@@ -155,7 +155,7 @@ async def what_has_expired_is_not_released_but_fails(bench: Bench) -> None:
     ]
 
 
-async def only_ended_leases_are_reclaimed(bench: Bench) -> None:
+async def only_expired_leases_are_reclaimed(bench: Bench) -> None:
     await bench.append(bench.event(due(1), due(2)))
     await bench.lease(1, until=NOW + 10)
     await bench.lease(2, until=NOW + 20)
@@ -165,9 +165,9 @@ async def only_ended_leases_are_reclaimed(bench: Bench) -> None:
     assert await bench.lease(2, now=NOW + 10) == []
 
 
-async def an_owner_reclaims_its_own_after_a_crash(bench: Bench) -> None:
+async def a_process_reclaims_its_leases_after_a_crash(bench: Bench) -> None:
     for _ in range(3):
-        await bench.append(bench.event(born_leased(1), due(2)))
+        await bench.append(bench.event(stored_leased(1), due(2)))
     await bench.lease(2, process_id=OWNER + 1)
     await bench.reopen()
     assert await bench.database.reclaim(now=NOW, process_id=OWNER, limit=2) == 2
@@ -179,18 +179,18 @@ async def an_owner_reclaims_its_own_after_a_crash(bench: Bench) -> None:
 
 LEASE_CHECKS: Sequence[Check] = [
     nothing_is_leased_before_it_is_due,
-    a_lease_tells_what_an_attempt_needs,
+    a_lease_has_the_data_of_the_attempt,
     a_leased_delivery_is_not_leased_again,
-    only_the_endpoint_asked_for_is_leased_earliest_first_and_within_the_limit,
+    only_requested_endpoints_are_leased_earliest_first_within_the_limit,
     requests_are_served_together,
     bodies_are_bounded,
     held_and_finished_deliveries_are_never_leased,
     endpoints_with_waiting_deliveries_are_listed,
     released_leases_are_due_again,
-    what_comes_back_does_not_lose_its_turn,
+    released_deliveries_keep_their_place,
     held_deliveries_are_released_in_the_order_of_their_events,
-    nothing_is_released_while_something_due_waits,
-    what_has_expired_is_not_released_but_fails,
-    only_ended_leases_are_reclaimed,
-    an_owner_reclaims_its_own_after_a_crash,
+    nothing_is_released_while_due_deliveries_wait,
+    expired_deliveries_fail_instead_of_being_released,
+    only_expired_leases_are_reclaimed,
+    a_process_reclaims_its_leases_after_a_crash,
 ]

@@ -1,4 +1,4 @@
-"""A SQLite file with rows in every table, and what two databases hold, read as simply as can be."""
+"""A SQLite file with rows in every table, and simple reads of both databases."""
 
 import sqlite3
 from contextlib import closing
@@ -20,7 +20,7 @@ TEXTS = ("", "plain", "Ünïcode 🦆 \u2028", "a\0b\0", "\\N", "'quoted'\t\n")
 
 
 def value(column: sa.Column[Any], at: int) -> Any:
-    """Some value for a column of one of the rows; in keys and whatever is unique, another one for each."""
+    """A value for a column of a row, unique in unique columns."""
     is_key = column.primary_key or column.unique or column.name in ("id", "number", "person_seq", "event_seq")
     if column.nullable and at % 3 == 0:
         return None
@@ -41,7 +41,7 @@ def value(column: sa.Column[Any], at: int) -> Any:
 
 
 def filled(path: Path) -> Path:
-    """Make the file."""
+    """Create the file."""
     schema_version.upgrade(path, now_ms=0)
     with closing(sqlite3.connect(path)) as raw:
         for table in TABLES:
@@ -54,7 +54,7 @@ def filled(path: Path) -> Path:
 
 
 def in_sqlite(path: Path) -> dict[str, list[str]]:
-    """Every row of every table, as it has to be in PostgreSQL."""
+    """Every row of every table, as expected in PostgreSQL."""
     found = {}
     with closing(sqlite3.connect(path)) as raw:
         for table in TABLES:
@@ -72,7 +72,7 @@ def in_sqlite(path: Path) -> dict[str, list[str]]:
 
 
 async def in_postgres(url: str) -> dict[str, list[str]]:
-    """The same there."""
+    """Every row of every table in PostgreSQL."""
     connection = await asyncpg.connect(url)
     try:
         return {

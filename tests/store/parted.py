@@ -1,4 +1,4 @@
-"""Databases whose events are in many partitions, as after months, for tests of what that costs."""
+"""Databases with events in many partitions, to measure their cost."""
 
 import re
 from typing import Final
@@ -31,5 +31,5 @@ def last_number(rows: int, partitions: int) -> int:
 
 
 def index_of_all(name: str | None) -> str | None:
-    """An index of a partition, as that of the whole table is called."""
+    """The name that an index of a partition has on the whole table."""
     return name and re.sub(r"^(events|attempts)(_\d+_\d+)", r"\1", name)

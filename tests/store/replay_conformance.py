@@ -1,4 +1,4 @@
-"""The conformance suite's checks of what replays need."""
+"""The conformance suite's checks of replays."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ LEASE = ReplayLease(NOW + 1, LEASE_UNTIL, OWNER, limit=10, outstanding_max=10, b
 
 
 async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, list[Candidate]]:
-    """A running replay of so many failed deliveries, and what it sees ahead."""
+    """A running replay of `count` failed deliveries, and its first batch."""
     await bench.append(*(bench.event(due(1), **expiring) for _ in range(count)))
     await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
     values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
@@ -48,29 +48,29 @@ async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, l
 async def look(
     bench: Bench, job: Replay, *, first: int = 1, rows: int = 100, limit: int = 100, body_bytes_max: int = 1 << 20
 ) -> ReplayBatch:
-    """What a replay sees ahead."""
+    """The next batch of a replay."""
     return await bench.database.read_replay_batch(
         job, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
     )
 
 
 async def stored(bench: Bench) -> sa.Row[tuple[object, ...]]:
-    """The replay as it stands."""
+    """The stored replay."""
     (row,) = await bench.rows(jobs)
     return row
 
 
 def numbers(released: ReplayRelease) -> list[int]:
-    """The events of what was leased."""
+    """The events of the leased deliveries."""
     return [each.event_seq for each in released.leased]
 
 
 def seen(ahead: ReplayBatch) -> list[int]:
-    """The events of what lies ahead."""
+    """The events of a batch."""
     return [each.delivery.event_seq for each in ahead.candidates]
 
 
-async def looking_ahead_stops_at_the_limit_and_after_the_bytes(bench: Bench) -> None:
+async def a_replay_batch_stops_at_its_limits(bench: Bench) -> None:
     job, candidates = await a_replay(bench, 5)
     size = len(candidates[0].delivery.body)
     assert [each.delivery.event_seq for each in candidates] == [1, 2, 3, 4, 5]
@@ -82,7 +82,7 @@ async def looking_ahead_stops_at_the_limit_and_after_the_bytes(bench: Bench) -> 
     assert (seen(rest), rest.through) == ([4, 5], 5)
 
 
-async def looking_ahead_goes_no_further_than_so_many_rows_however_few_are_to_be_replayed(bench: Bench) -> None:
+async def a_replay_batch_reads_a_limited_number_of_rows(bench: Bench) -> None:
     job, _ = await a_replay(bench, 30)
     others = sa.update(deliveries).where(deliveries.c.event_seq % 10 != 0).values(status=int(Status.DELIVERED))
     await bench.database.write(lambda c: c.execute(others))
@@ -95,8 +95,8 @@ async def looking_ahead_goes_no_further_than_so_many_rows_however_few_are_to_be_
     assert (seen(last), last.through) == ([30], 30)
 
 
-async def what_lies_ahead_is_what_was_counted(bench: Bench) -> None:
-    """For every condition a choice may have: two statements tell it, and must agree."""
+async def replay_batches_match_the_count(bench: Bench) -> None:
+    """Two statements have the conditions of a selection, and must agree."""
     job, _ = await a_replay(bench, 24)
 
     def vary(connection: sa.Connection) -> None:
@@ -125,7 +125,7 @@ async def what_lies_ahead_is_what_was_counted(bench: Bench) -> None:
         assert (seen(ahead), ahead.through, counted.count) == (expected, 24, len(expected)), choice
 
 
-async def a_replay_leases_what_lies_ahead_in_order_up_to_its_limits(bench: Bench) -> None:
+async def a_replay_leases_its_batch_in_order_up_to_its_limits(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 5)
     ahead = ReplayBatch(candidates, 5)
     first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
@@ -146,7 +146,7 @@ async def a_replay_leases_what_lies_ahead_in_order_up_to_its_limits(bench: Bench
     assert (await stored(bench)).delivered == 1
 
 
-async def a_release_that_is_repeated_leases_nothing_twice(bench: Bench) -> None:
+async def a_repeated_release_leases_nothing_twice(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 3)
     ahead = ReplayBatch(candidates, 3)
     first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
@@ -157,7 +157,7 @@ async def a_release_that_is_repeated_leases_nothing_twice(bench: Bench) -> None:
     assert (numbers(ended), ended.outstanding, (await stored(bench)).skipped) == ([], 3, 0)
 
 
-async def what_has_changed_since_it_was_seen_is_looked_at_again(bench: Bench) -> None:
+async def changed_deliveries_are_read_again(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 4)
 
     def change(connection: sa.Connection) -> None:
@@ -176,7 +176,7 @@ async def what_has_changed_since_it_was_seen_is_looked_at_again(bench: Bench) ->
     assert {(r.event_seq, r.replay_seq) for r in await bench.rows(deliveries)} == {(1, None), (2, None), (3, 1), (4, 1)}
 
 
-async def what_has_expired_is_skipped(bench: Bench) -> None:
+async def expired_deliveries_are_skipped(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 2, expires_at=NOW + 5)
     released = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE._replace(now=NOW + 5))
     assert (numbers(released), released.state) == ([], ReplayState.COMPLETED)
@@ -184,7 +184,7 @@ async def what_has_expired_is_skipped(bench: Bench) -> None:
     assert (row.skipped, row.completed_at) == (2, NOW + 5)
 
 
-async def what_was_given_back_comes_first_unless_it_is_not_to_be_replayed_any_more(bench: Bench) -> None:
+async def returned_deliveries_come_first_if_they_still_match(bench: Bench) -> None:
     _, candidates = await a_replay(bench, 4)
     ahead = ReplayBatch(candidates, 4)
     leased = (await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))).leased
@@ -199,11 +199,11 @@ async def what_was_given_back_comes_first_unless_it_is_not_to_be_replayed_any_mo
 
 
 def given_back(leased: LeasedDelivery) -> Settlement:
-    """What is written where there was no attempt after all."""
+    """The settlement of a delivery without an attempt."""
     return settled(leased, Status.FAILED)._replace(attempt=None, attempts_made=leased.attempts_made, last_outcome=None)
 
 
-async def a_replay_ends_once_nothing_is_left_and_only_a_running_one_leases(bench: Bench) -> None:
+async def a_replay_completes_when_empty_and_only_a_running_one_leases(bench: Bench) -> None:
     job, candidates = await a_replay(bench, 2)
     await bench.database.write(lambda c: replays.change_state(c, 1, job.id, ReplayState.PAUSED, now=NOW))
     paused = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE)
@@ -219,7 +219,7 @@ async def a_replay_ends_once_nothing_is_left_and_only_a_running_one_leases(bench
     assert (row.delivered, row.skipped, row.total, row.completed_at) == (2, 0, 2, LEASE.now)
 
 
-async def counted_attempts_of_a_replay_are_let_go_and_others_kept(bench: Bench) -> None:
+async def counted_attempts_leave_a_replay_and_others_stay(bench: Bench) -> None:
     await bench.database.write(_running)
     for _ in range(4):
         await bench.append(bench.event(due(1)))
@@ -253,14 +253,14 @@ def _running(connection: sa.Connection) -> None:
 
 
 REPLAY_CHECKS: Sequence[Check] = [
-    looking_ahead_stops_at_the_limit_and_after_the_bytes,
-    looking_ahead_goes_no_further_than_so_many_rows_however_few_are_to_be_replayed,
-    what_lies_ahead_is_what_was_counted,
-    a_replay_leases_what_lies_ahead_in_order_up_to_its_limits,
-    a_release_that_is_repeated_leases_nothing_twice,
-    what_has_changed_since_it_was_seen_is_looked_at_again,
-    what_has_expired_is_skipped,
-    what_was_given_back_comes_first_unless_it_is_not_to_be_replayed_any_more,
-    a_replay_ends_once_nothing_is_left_and_only_a_running_one_leases,
-    counted_attempts_of_a_replay_are_let_go_and_others_kept,
+    a_replay_batch_stops_at_its_limits,
+    a_replay_batch_reads_a_limited_number_of_rows,
+    replay_batches_match_the_count,
+    a_replay_leases_its_batch_in_order_up_to_its_limits,
+    a_repeated_release_leases_nothing_twice,
+    changed_deliveries_are_read_again,
+    expired_deliveries_are_skipped,
+    returned_deliveries_come_first_if_they_still_match,
+    a_replay_completes_when_empty_and_only_a_running_one_leases,
+    counted_attempts_leave_a_replay_and_others_stay,
 ]

@@ -12,10 +12,10 @@ from uplift_server.store import endpoint_backlog, health, processes
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery
 from uplift_server.store.schema import attempts, deliveries, endpoints
 
-from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, born_leased, due, settled
+from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled, stored_leased
 
 
-async def a_settled_delivery_is_done_and_its_attempt_kept(bench: Bench) -> None:
+async def a_settled_delivery_ends_and_its_attempt_is_stored(bench: Bench) -> None:
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1)
     assert await bench.database.settle([settled(leased)]) == frozenset()
@@ -32,8 +32,8 @@ async def a_settled_delivery_is_done_and_its_attempt_kept(bench: Bench) -> None:
     assert (attempt.dns_ms, attempt.connect_ms, attempt.tls_ms, attempt.first_byte_ms) == (None, 1, None, 2)
 
 
-async def a_born_leased_delivery_settles_with_fence_one(bench: Bench) -> None:
-    (stored,) = await bench.append(bench.event(born_leased(1)))
+async def a_delivery_stored_leased_settles_with_fence_one(bench: Bench) -> None:
+    (stored,) = await bench.append(bench.event(stored_leased(1)))
     assert await bench.lease(1, now=LEASE_UNTIL + 1) == []
     leased = LeasedDelivery(stored.seq, 1, 1, LEASE_UNTIL, 0, 0, Trigger.SCHEDULE, stored.id, 1, NOW, None, b"")
     assert await bench.database.settle([settled(leased)]) == frozenset()
@@ -41,7 +41,7 @@ async def a_born_leased_delivery_settles_with_fence_one(bench: Bench) -> None:
     assert row.status == Status.DELIVERED
 
 
-async def a_retry_is_due_at_its_instant(bench: Bench) -> None:
+async def a_retry_is_due_at_its_time(bench: Bench) -> None:
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1)
     await bench.database.settle([settled(leased, Status.PENDING, NOW + 5000)])
@@ -55,7 +55,7 @@ async def a_retry_is_due_at_its_instant(bench: Bench) -> None:
     assert [a.number for a in await bench.rows(attempts)] == [1, 2]
 
 
-async def a_lost_lease_writes_nothing_and_the_rest_does(bench: Bench) -> None:
+async def a_lost_lease_writes_nothing_and_others_are_written(bench: Bench) -> None:
     for _ in range(3):
         await bench.append(bench.event(due(1)))
     leased = await bench.lease(1)
@@ -82,7 +82,7 @@ async def settling_twice_writes_once(bench: Bench) -> None:
     assert await bench.count(attempts) == 1
 
 
-async def a_late_settlement_counts_while_nobody_has_leased_again(bench: Bench) -> None:
+async def a_late_settlement_is_valid_without_a_newer_lease(bench: Bench) -> None:
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1)
     await bench.database.reclaim(now=LEASE_UNTIL)
@@ -91,8 +91,8 @@ async def a_late_settlement_counts_while_nobody_has_leased_again(bench: Bench) -
     assert (row.status, row.due_at, row.lease_owner) == (Status.DELIVERED, None, 0)
 
 
-async def a_late_settlement_counts_though_the_delivery_was_held_meanwhile(bench: Bench) -> None:
-    """The database was away for longer than a lease, and its endpoint was paused: it was delivered all the same."""
+async def a_late_settlement_is_valid_for_a_held_delivery(bench: Bench) -> None:
+    """The database was down for longer than a lease, and the endpoint was paused. The attempt still succeeded."""
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1, until=NOW + 10)
     assert await bench.database.reclaim(now=NOW + 20) == 1
@@ -102,7 +102,7 @@ async def a_late_settlement_counts_though_the_delivery_was_held_meanwhile(bench:
     assert (row.status, row.attempts_made) == (Status.DELIVERED, 1)
 
 
-async def large_batches_settle_whole(bench: Bench) -> None:
+async def large_batches_settle_completely(bench: Bench) -> None:
     groups = [[bench.event(due(1))] for _ in range(150)]
     await bench.database.append(groups)
     leased = await bench.lease(1, 200)
@@ -125,8 +125,8 @@ async def health_is_written_with_the_batch(bench: Bench) -> None:
     assert row.last_outcome == Outcome.TIMEOUT
 
 
-async def of_a_process_that_was_taken_for_dead_no_health_is_written(bench: Bench) -> None:
-    """Others attempt its endpoints by now, and know better."""
+async def an_evicted_process_writes_no_health(bench: Bench) -> None:
+    """Other processes own its endpoints."""
     await _add_endpoint(bench)
     number = await bench.database.write(
         lambda c: processes.join(c, ProcessRole.WORKER, host="h", pid=1, version="1.0.0", now=NOW)
@@ -142,7 +142,7 @@ async def of_a_process_that_was_taken_for_dead_no_health_is_written(bench: Bench
     assert [row.consecutive_failures for row in await bench.rows(endpoints)] == [3]
 
 
-async def what_somebody_excuses_meanwhile_stays_while_an_endpoint_goes_on_failing(bench: Bench) -> None:
+async def excused_time_stays_while_an_endpoint_keeps_failing(bench: Bench) -> None:
     await _add_endpoint(bench)
     failing = HealthRow(1, 3, NOW - 5, NOW - 9, NOW, Outcome.TIMEOUT)
     await bench.database.settle([], [failing])
@@ -160,15 +160,15 @@ async def _add_endpoint(bench: Bench) -> None:
 
 
 SETTLE_CHECKS: Sequence[Check] = [
-    a_settled_delivery_is_done_and_its_attempt_kept,
-    a_born_leased_delivery_settles_with_fence_one,
-    a_retry_is_due_at_its_instant,
-    a_lost_lease_writes_nothing_and_the_rest_does,
+    a_settled_delivery_ends_and_its_attempt_is_stored,
+    a_delivery_stored_leased_settles_with_fence_one,
+    a_retry_is_due_at_its_time,
+    a_lost_lease_writes_nothing_and_others_are_written,
     settling_twice_writes_once,
-    a_late_settlement_counts_while_nobody_has_leased_again,
-    a_late_settlement_counts_though_the_delivery_was_held_meanwhile,
-    large_batches_settle_whole,
+    a_late_settlement_is_valid_without_a_newer_lease,
+    a_late_settlement_is_valid_for_a_held_delivery,
+    large_batches_settle_completely,
     health_is_written_with_the_batch,
-    of_a_process_that_was_taken_for_dead_no_health_is_written,
-    what_somebody_excuses_meanwhile_stays_while_an_endpoint_goes_on_failing,
+    an_evicted_process_writes_no_health,
+    excused_time_stays_while_an_endpoint_keeps_failing,
 ]

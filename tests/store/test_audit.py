@@ -1,4 +1,4 @@
-"""The audit log: what is found, in which stretches, and that nothing is passed over."""
+"""The audit log: filters and pages without gaps."""
 
 import pytest
 import sqlalchemy as sa
@@ -26,7 +26,7 @@ def note(
 
 
 def found(connection: sa.Connection, wanted: AuditFilter, account_seq: int | None = 1) -> list[int]:
-    """The instants of everything the filter finds, page after page."""
+    """The timestamps of all matching entries, page by page."""
     instants, before = [], None
     while True:
         page = audit.page(connection, account_seq, wanted, limit=2, before=before)
@@ -36,7 +36,7 @@ def found(connection: sa.Connection, wanted: AuditFilter, account_seq: int | Non
             return instants
 
 
-def test_an_entry_comes_back_as_it_went_in_with_its_accounts_id(connection: sa.Connection) -> None:
+def test_an_entry_is_read_as_it_was_added_with_its_account_id(connection: sa.Connection) -> None:
     account = accounts.create(connection, account_id=b"i" * 16, name="a", contact_emails=(), now=1)
     entry = AuditEntry(account.seq, 5, KEY, "endpoint.changed", "ep_1", {"changed": ["url"], "to": {"url": "ü"}})
     audit.add(connection, entry)
@@ -48,7 +48,7 @@ def test_an_entry_comes_back_as_it_went_in_with_its_accounts_id(connection: sa.C
     assert (stored.subject, stored.details) == (entry.subject, entry.details)
 
 
-def test_an_account_sees_its_own_and_nobody_elses_entries(connection: sa.Connection) -> None:
+def test_an_account_sees_only_its_own_entries(connection: sa.Connection) -> None:
     note(connection, 1, account_seq=1)
     note(connection, 2, account_seq=2)
     note(connection, 3, account_seq=None)
@@ -57,7 +57,7 @@ def test_an_account_sees_its_own_and_nobody_elses_entries(connection: sa.Connect
     assert found(connection, AuditFilter(), None) == [3, 2, 1]
 
 
-def test_filters_ask_for_an_actor_a_kind_of_actor_and_an_action(connection: sa.Connection) -> None:
+def test_entries_are_filtered_by_actor_kind_of_actor_and_action(connection: sa.Connection) -> None:
     note(connection, 1, actor=SYSTEM, action="endpoint.disabled")
     note(connection, 2, actor=Actor(ActorKind.KEY, "other", "key_2"))
     note(connection, 3, action="endpoint.deleted")
@@ -68,8 +68,8 @@ def test_filters_ask_for_an_actor_a_kind_of_actor_and_an_action(connection: sa.C
     assert found(connection, AuditFilter(actor="key", action="endpoint.changed")) == [2]
 
 
-def test_instants_are_exclusive_and_entries_out_of_order_are_found(connection: sa.Connection) -> None:
-    """An entry's instant is taken before it is stored, so that numbers and instants may disagree for a moment."""
+def test_timestamps_are_exclusive_and_entries_out_of_order_are_found(connection: sa.Connection) -> None:
+    """A timestamp is set before the entry is stored, so numbers and timestamps can be in different order."""
     late = 3 * HOUR - DISORDER_MS
     for at in (HOUR, 3 * HOUR, late + 1, 3 * HOUR + 1, 3 * HOUR + DISORDER_MS, 9 * HOUR):
         note(connection, at)

@@ -93,7 +93,7 @@ def seqs(connection: sa.Connection, column: sa.Column[int] = events.c.seq) -> li
 # ---- cancelling what a deleted endpoint has waiting
 
 
-def test_what_waits_or_is_held_for_a_deleted_endpoint_is_cancelled(connection: sa.Connection) -> None:
+def test_waiting_and_held_deliveries_of_a_deleted_endpoint_are_cancelled(connection: sa.Connection) -> None:
     event(connection, 1, Status.PENDING, Status.PENDING)
     event(connection, 2, Status.HELD, Status.HELD)
 
@@ -107,7 +107,7 @@ def test_what_waits_or_is_held_for_a_deleted_endpoint_is_cancelled(connection: s
     assert set(others) == {Status.PENDING, Status.HELD}
 
 
-def test_what_had_ended_before_a_resend_stays_as_it_ended(connection: sa.Connection) -> None:
+def test_a_resent_delivery_returns_to_its_final_status(connection: sa.Connection) -> None:
     event(connection, 1, Status.PENDING, resumes=Status.DELIVERED)
     event(connection, 2, Status.PENDING, resumes=Status.FAILED)
 
@@ -120,7 +120,7 @@ def test_what_had_ended_before_a_resend_stays_as_it_ended(connection: sa.Connect
     ]
 
 
-def test_what_has_ended_or_is_being_attempted_is_left_alone(connection: sa.Connection) -> None:
+def test_ended_and_leased_deliveries_are_not_cancelled(connection: sa.Connection) -> None:
     for seq, status in enumerate((Status.DELIVERED, Status.FAILED, Status.CANCELLED), 1):
         event(connection, seq, status)
     event(connection, 9, Status.PENDING, lease_owner=7)
@@ -129,7 +129,7 @@ def test_what_has_ended_or_is_being_attempted_is_left_alone(connection: sa.Conne
     assert set(connection.scalars(sa.select(deliveries.c.completed_at))) == {None}
 
 
-def test_cancelling_takes_a_bite_at_a_time(connection: sa.Connection) -> None:
+def test_deliveries_are_cancelled_in_batches(connection: sa.Connection) -> None:
     for seq in range(1, 6):
         event(connection, seq, Status.PENDING)
 
@@ -142,13 +142,13 @@ KINDS = {kept.name: kept for kept in RETENTION_RULES}
 
 
 def bite(connection: sa.Connection, kept: RetentionRule, after: Any = None, rows: int = 10) -> tuple[int, Any, bool]:
-    """Look and remove: how many went, where to go on, whether there may be more."""
+    """Find and delete a batch. Return the number of rows, the position, and whether there can be more."""
     seen = find_expired(connection, replace(kept, batch_rows=rows), before=BEFORE, after=after)
     return delete_expired(connection, kept, seen.keys, before=BEFORE), seen.position, seen.has_more
 
 
 def bites(connection: sa.Connection, kept: RetentionRule, rows: int) -> list[int]:
-    """How many rows went with each bite of a pass."""
+    """The deleted rows of each batch."""
     counts, after, more = [], None, True
     while more:
         count, after, more = bite(connection, kept, after, rows)
@@ -157,13 +157,13 @@ def bites(connection: sa.Connection, kept: RetentionRule, rows: int) -> list[int
 
 
 def prune(connection: sa.Connection) -> dict[str, int]:
-    """A whole pass: how many rows of each table went, where any did."""
+    """Run all rules. Return the deleted rows by table."""
     counts = {kept.name: sum(bites(connection, kept, rows=3)) for kept in RETENTION_RULES}
     return {name: count for name, count in counts.items() if count}
 
 
 def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: Any) -> None:
-    """A row of any table, in which whatever is not said says nothing; an id is the number's."""
+    """A row of any table with neutral default values."""
     filled: dict[str, Any] = {}
     for column in table.c:
         if column.name == "seq":
@@ -183,22 +183,22 @@ ENDS = {
     "idempotent_creates": {"account_seq": 1},
     "events": {"account_seq": 1, "type_seq": 1},
 }
-"""What else a row has to say that nothing needs."""
+"""Values of a row that nothing refers to."""
 
 
 def ended(connection: sa.Connection, kept: RetentionRule, number: int, at: int | None) -> None:
-    """A row that nothing needs, whose time counts from an instant."""
+    """An unreferenced row whose retention starts at a time."""
     since = None if at is None else at - kept.extra_ms
     row(connection, kept.table, number, **{**ENDS.get(kept.name, {}), kept.since.name: since})
 
 
 def left(connection: sa.Connection, table: sa.Table) -> list[Any]:
-    """What is left of a table, by the last column of its key."""
+    """The remaining rows of a table, by the last column of the key."""
     return sorted(connection.scalars(sa.select(list(table.primary_key)[-1])))
 
 
-def test_all_that_grows_is_kept_for_a_time_only() -> None:
-    """What is added to the schema is to be thought of here."""
+def test_every_growing_table_has_a_retention_rule() -> None:
+    """New tables need a rule, or an exception here."""
     with_events = {column.table.name for kept in RETENTION_RULES for column in kept.children}
     for_ever = {"marks"}
     with_accounts = {"people", "members"}  # whoever is no member of any account any more is forgotten at once
@@ -224,9 +224,7 @@ def test_all_that_grows_is_kept_for_a_time_only() -> None:
 
 
 @pytest.mark.parametrize("kept", RETENTION_RULES, ids=KINDS)
-def test_what_is_old_goes_a_bite_at_a_time_and_what_is_not_stays(
-    connection: sa.Connection, kept: RetentionRule
-) -> None:
+def test_expired_rows_are_deleted_in_batches(connection: sa.Connection, kept: RetentionRule) -> None:
     for number in range(1, 6):
         ended(connection, kept, number, OLD)
     ended(connection, kept, 6, BEFORE)
@@ -238,7 +236,7 @@ def test_what_is_old_goes_a_bite_at_a_time_and_what_is_not_stays(
 
 
 @pytest.mark.parametrize("kept", [kept for kept in RETENTION_RULES if kept.since.nullable], ids=lambda kept: kept.name)
-def test_what_is_in_use_stays_however_old(connection: sa.Connection, kept: RetentionRule) -> None:
+def test_rows_in_use_stay(connection: sa.Connection, kept: RetentionRule) -> None:
     ended(connection, kept, 1, None)
     ended(connection, kept, 2, NEW)
     assert prune(connection) == {}
@@ -247,8 +245,8 @@ def test_what_is_in_use_stays_however_old(connection: sa.Connection, kept: Reten
 @pytest.mark.parametrize(
     "kept", [kept for kept in RETENTION_RULES if "seq" in kept.table.c], ids=lambda kept: kept.name
 )
-def test_no_number_is_ever_given_twice(connection: sa.Connection, kept: RetentionRule) -> None:
-    """The newest row stays, however old: the next one's number follows on from it."""
+def test_numbers_are_never_reused(connection: sa.Connection, kept: RetentionRule) -> None:
+    """The newest row stays, because the next number follows it."""
     assert prune(connection) == {}
     for number in (1, 2):
         ended(connection, kept, number, OLD)
@@ -258,7 +256,7 @@ def test_no_number_is_ever_given_twice(connection: sa.Connection, kept: Retentio
     assert left(connection, kept.table) == [2]
 
 
-def test_an_old_event_goes_with_everything_that_belongs_to_it(connection: sa.Connection) -> None:
+def test_an_expired_event_is_deleted_with_its_children(connection: sa.Connection) -> None:
     event(connection, 1, Status.DELIVERED, Status.FAILED, Status.CANCELLED)
     event(connection, 2, Status.DELIVERED, created_at=NEW)
 
@@ -270,7 +268,7 @@ def test_an_old_event_goes_with_everything_that_belongs_to_it(connection: sa.Con
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])
-def test_an_event_that_somebody_may_still_get_stays_whole(connection: sa.Connection, status: Status) -> None:
+def test_an_event_with_open_deliveries_stays_complete(connection: sa.Connection, status: Status) -> None:
     event(connection, 1, Status.DELIVERED, status)
     event(connection, 2, Status.DELIVERED)
     event(connection, 3, created_at=NEW)
@@ -281,7 +279,7 @@ def test_an_event_that_somebody_may_still_get_stays_whole(connection: sa.Connect
     assert seqs(connection, attempts.c.event_seq) == [1, 1]
 
 
-def test_an_event_stays_that_is_resent_between_the_look_and_the_removal(connection: sa.Connection) -> None:
+def test_an_event_that_is_resent_before_its_deletion_stays(connection: sa.Connection) -> None:
     event(connection, 1, Status.DELIVERED)
     event(connection, 2, Status.FAILED)
     event(connection, 3, created_at=NEW)
@@ -294,7 +292,7 @@ def test_an_event_stays_that_is_resent_between_the_look_and_the_removal(connecti
     assert seqs(connection, attempts.c.event_seq) == [2]
 
 
-def test_a_type_that_is_published_anew_between_the_look_and_the_removal_stays(connection: sa.Connection) -> None:
+def test_a_type_that_is_created_again_before_its_deletion_stays(connection: sa.Connection) -> None:
     kept = KINDS["event_types"]
     ended(connection, kept, 1, OLD)
     ended(connection, kept, 2, NEW)
@@ -304,8 +302,8 @@ def test_a_type_that_is_published_anew_between_the_look_and_the_removal_stays(co
     assert delete_expired(connection, kept, seen.keys, before=BEFORE) == 0
 
 
-def test_pruning_goes_on_behind_events_that_stay(connection: sa.Connection) -> None:
-    """However many of the oldest must stay, the bites after them reach the others."""
+def test_cleanup_continues_after_events_that_stay(connection: sa.Connection) -> None:
+    """Later batches reach expired rows after the oldest ones."""
     for seq in range(1, 5):
         event(connection, seq, Status.HELD)
     for seq in range(5, 8):
@@ -319,7 +317,7 @@ def test_pruning_goes_on_behind_events_that_stay(connection: sa.Connection) -> N
 @pytest.mark.parametrize(
     "kept", [kept for kept in RETENTION_RULES if not kept.is_ordered_by_seq], ids=lambda kept: kept.name
 )
-def test_rows_of_one_instant_are_gone_through_in_the_order_of_their_keys(
+def test_rows_with_one_timestamp_are_read_in_the_order_of_their_keys(
     connection: sa.Connection, kept: RetentionRule
 ) -> None:
     for number in range(1, 6):
@@ -333,7 +331,7 @@ def test_rows_of_one_instant_are_gone_through_in_the_order_of_their_keys(
     assert len(seen) == len(set(seen)) == (4 if "seq" in kept.table.c else 5)
 
 
-def test_a_notice_that_is_still_to_be_sent_stays(connection: sa.Connection) -> None:
+def test_an_unsent_email_stays(connection: sa.Connection) -> None:
     row(connection, notices, 1, created_at=OLD, due_at=NEW)
     row(connection, notices, 2, created_at=OLD)
     row(connection, notices, 3, created_at=NEW, due_at=NEW)
@@ -362,9 +360,7 @@ REFERENCES = {
     [(name, *reference) for name, references in REFERENCES.items() for reference in references],
     ids=lambda value: value.name if isinstance(value, sa.Table) else value if isinstance(value, str) else "",
 )
-def test_what_something_refers_to_stays_for_as_long(
-    connection: sa.Connection, name: str, table: sa.Table, values: dict[str, Any]
-) -> None:
+def test_referenced_rows_stay(connection: sa.Connection, name: str, table: sa.Table, values: dict[str, Any]) -> None:
     kept = KINDS[name]
     row(connection, accounts, 8)
     for number in (1, 2):
@@ -379,8 +375,8 @@ def test_what_something_refers_to_stays_for_as_long(
     assert 1 not in left(connection, kept.table)
 
 
-def test_whatever_refers_to_something_goes_before_it(connection: sa.Connection) -> None:
-    """An account that was deleted long ago goes with all that it had, in one pass."""
+def test_references_are_deleted_first(connection: sa.Connection) -> None:
+    """One pass deletes an expired account with its objects."""
     for number, at in ((1, OLD), (2, None)):
         row(connection, accounts, number, deleted_at=at)
         row(connection, api_keys, number, account_seq=number, revoked_at=at)

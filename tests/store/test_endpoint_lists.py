@@ -1,4 +1,4 @@
-"""Which endpoints a list shows: by state, by whether they fail, by what stands in them."""
+"""Filters of endpoint lists: state, failing and text."""
 
 import pytest
 import sqlalchemy as sa
@@ -31,7 +31,7 @@ def account_seq(connection: sa.Connection) -> int:
 
 
 def numbers(connection: sa.Connection, account_seq: int | None, wanted: EndpointFilter) -> list[int]:
-    """Which of URLS are found, page after page."""
+    """The indexes of matching URLS, page by page."""
     found: list[int] = []
     before: tuple[int, ...] | None = None
     while True:
@@ -55,7 +55,7 @@ def numbers(connection: sa.Connection, account_seq: int | None, wanted: Endpoint
         ("\\", []),
     ],
 )
-def test_a_text_is_looked_for_as_it_stands(
+def test_a_text_is_searched_literally(
     connection: sa.Connection, account_seq: int, text: str, expected: list[int]
 ) -> None:
     assert numbers(connection, account_seq, EndpointFilter(text=text)) == expected
@@ -63,7 +63,7 @@ def test_a_text_is_looked_for_as_it_stands(
     assert numbers(connection, account_seq + 1, EndpointFilter(text=text)) == []
 
 
-def test_states_and_failing_ones_are_found(connection: sa.Connection, account_seq: int) -> None:
+def test_endpoints_are_filtered_by_state_and_failing(connection: sa.Connection, account_seq: int) -> None:
     endpoints.deactivate(connection, 2, EndpointState.PAUSED, None, now=5)
     connection.execute(sa.update(table).where(table.c.seq == 3).values(failing_since=4))
 

@@ -1,4 +1,4 @@
-"""The watch over an open database file."""
+"""The watch of an open database file."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_a_file_that_grows_is_the_same(database: Path) -> None:
 
 
 @pytest.mark.parametrize("interrupted_after", [1, 2, 3])
-def test_a_file_that_another_thread_saw_grow_meanwhile_was_not_truncated(
+def test_a_file_that_grew_in_another_thread_was_not_truncated(
     database: Path, monkeypatch: pytest.MonkeyPatch, interrupted_after: int
 ) -> None:
     watch = FileWatch(database)
@@ -50,7 +50,7 @@ def test_a_file_that_another_thread_saw_grow_meanwhile_was_not_truncated(
     assert watch.change() is None
 
 
-def test_a_directory_in_whose_place_is_a_file_has_lost_the_database(database: Path) -> None:
+def test_a_directory_replaced_by_a_file_has_lost_the_database(database: Path) -> None:
     watch = FileWatch(database)
     database.parent.rename(database.parent.with_name("elsewhere"))
     database.parent.write_bytes(b"")

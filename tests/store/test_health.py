@@ -1,4 +1,4 @@
-"""What is stored of endpoints' health apart from settlements, and what the watch remembers."""
+"""Health of endpoints outside of settlements, and server values."""
 
 import sqlalchemy as sa
 
@@ -42,7 +42,7 @@ def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(co
     assert not waits(since=30)  # given up, all of them
 
 
-def test_marks_are_replaced_by_their_prefix_alone(connection: sa.Connection) -> None:
+def test_server_values_are_replaced_by_prefix(connection: sa.Connection) -> None:
     server_values.replace(connection, "a.", {"a.x": 1, "a.y": 2**40})
     server_values.replace(connection, "ab", {"ab": 3})
     server_values.replace(connection, "a_", {})  # no wildcard

@@ -1,4 +1,4 @@
-"""A random walk of the store's verbs through the table of transitions, compared with a model after each step.
+"""A random walk through the table of transitions, compared with a model after each step.
 
 The walk includes lost leases, settlements that come late or twice, commands with a wrong fence, and restarts.
 """
@@ -29,9 +29,9 @@ from uplift_server.core.lifecycle import (
     transition,
 )
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
-from uplift_server.store import deliveries as delivery_verbs
+from uplift_server.store import deliveries as delivery_store
 from uplift_server.store import endpoint_backlog, replays, test_deliveries
-from uplift_server.store import endpoints as endpoint_verbs
+from uplift_server.store import endpoints as endpoint_store
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
@@ -51,7 +51,7 @@ Key = tuple[int, int]
 
 
 class Walk:
-    """The database, the model of every row, and the leases that processes believe to hold."""
+    """The database, the model of every row, and the leases in the memory of processes."""
 
     def __init__(self, bench: Bench, seed: int) -> None:
         self.bench = bench
@@ -169,9 +169,9 @@ class Walk:
         endpoint = self.random.choice((1, 2))
 
         def hold(connection: sa.Connection) -> None:
-            endpoint_verbs.deactivate(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
+            endpoint_store.deactivate(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
             endpoint_backlog.hold_waiting(connection, endpoint, now=self.now, limit=ALL)
-            endpoint_verbs.enable(connection, endpoint, HeldAction.SEND, now=self.now)
+            endpoint_store.enable(connection, endpoint, HeldAction.SEND, now=self.now)
 
         await self.bench.database.write(hold)
         self.expect_all(Event.HOLD, self.in_state(State.WAITING, endpoint=endpoint))
@@ -221,7 +221,7 @@ class Walk:
 
         def resend(connection: sa.Connection) -> None:
             until = self.now + LEASE_MS
-            leased = delivery_verbs.start_resend(
+            leased = delivery_store.start_resend(
                 connection, *key, fence=held, now=self.now, lease_until=until, process_id=process_id
             )
             found.append(leased)
@@ -236,7 +236,7 @@ class Walk:
         key = self.random.choice(self.in_state(State.WAITING) or sorted(self.rows))
         call = self.a_call()
         leased = await self.bench.database.write(
-            lambda c: delivery_verbs.lease_resend(c, *key, lease_until=self.now + LEASE_MS, process_id=call.process_id)
+            lambda c: delivery_store.lease_resend(c, *key, lease_until=self.now + LEASE_MS, process_id=call.process_id)
         )
         row = self.rows[key]
         assert (leased is not None) == (row.state is State.WAITING and row.trigger is Trigger.RESEND)
@@ -399,11 +399,11 @@ class Walk:
 
 
 def void(_result: object) -> None:
-    """Drop the result of a verb."""
+    """Ignore a result."""
 
 
 def row_of(stored: sa.Row[tuple[object, ...]]) -> Row:
-    """Return a stored row as the model has it."""
+    """Return the model of a stored row."""
     values = {name: getattr(stored, name) for name in Row.__dataclass_fields__}
     of = {"status": Status, "trigger": Trigger, "resume_status": Status, "failed_reason": FailedReason}
     return Row(**{name: of.get(name, int)(value) if value is not None else None for name, value in values.items()})
@@ -432,7 +432,7 @@ def settlement(leased: LeasedDelivery, event: Event, verdict: NextState, now: in
     )
 
 
-async def test_every_row_is_what_the_table_says(any_bench: Bench) -> None:
+async def test_every_row_follows_the_table_of_transitions(any_bench: Bench) -> None:
     await any_bench.database.write(_furnish)
     walk = Walk(any_bench, seed=2)
     await walk.accept()

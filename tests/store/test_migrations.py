@@ -1,4 +1,4 @@
-"""The schema as the migrations make it is the schema as the models have it, and a file is upgraded safely."""
+"""The migrations create the schema of the models, and upgrades are safe."""
 
 import errno
 import sqlite3
@@ -23,7 +23,7 @@ NOW = 1_764_000_000_000
 
 
 def described(path: Path) -> dict[str, dict[str, object]]:
-    """What SQLite says about every table, index and trigger, whatever way they were written."""
+    """SQLite's description of every table, index and trigger."""
     with closing(sqlite3.connect(path)) as raw:
         named = dict(raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'").fetchall())
 
@@ -47,7 +47,7 @@ def described(path: Path) -> dict[str, dict[str, object]]:
 
 
 def make(path: Path, revision: str) -> None:
-    """A file as the release with this revision left it."""
+    """A file with this revision."""
     with closing(connect(path, read_only=False, create=True)) as raw, bound(raw) as connection:
         raw.execute("BEGIN")
         schema_version.run(connection, revision)
@@ -55,12 +55,12 @@ def make(path: Path, revision: str) -> None:
 
 
 def copies(folder: Path) -> list[str]:
-    """What upgrades have left beside their files."""
+    """The copies of upgrades."""
     return [file.name for file in folder.iterdir() if "before" in file.name]
 
 
-def test_an_empty_file_gets_the_tables_the_migrations_make(tmp_path: Path) -> None:
-    """Compared by what SQLite made of both, partial indexes and storage included, and by Alembic's own comparison."""
+def test_an_empty_file_gets_the_tables_of_the_migrations(tmp_path: Path) -> None:
+    """Compared by SQLite's descriptions, with partial indexes, and by Alembic."""
     assert upgrade(tmp_path / "models.db", now_ms=NOW) is None
     make(tmp_path / "migrated.db", HEAD)
     assert described(tmp_path / "migrated.db") == described(tmp_path / "models.db")
@@ -72,7 +72,7 @@ def test_an_empty_file_gets_the_tables_the_migrations_make(tmp_path: Path) -> No
     migrated.dispose()
 
 
-def test_the_programs_revision_is_the_newest_there_is() -> None:
+def test_the_revision_of_the_release_is_the_newest() -> None:
     """The program reads it from the file names."""
     scripts = ScriptDirectory(str(Path(schema_version.__file__).with_name("migrations")))
     assert scripts.get_current_head() == HEAD
@@ -89,7 +89,7 @@ def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
     assert copies(tmp_path) == []
 
 
-def test_an_older_file_is_copied_aside_and_keeps_what_it_holds(tmp_path: Path) -> None:
+def test_an_older_file_is_copied_and_keeps_its_data(tmp_path: Path) -> None:
     """The copy opens as the old database, with rows that were still in the write-ahead log."""
     path = tmp_path / "uplift.db"
     make(path, "0001")
@@ -115,7 +115,7 @@ def test_an_older_file_is_copied_aside_and_keeps_what_it_holds(tmp_path: Path) -
     assert described(path) == described(tmp_path / "models.db")
 
 
-def test_an_upgrade_erases_what_deleted_endpoints_still_have_sealed(tmp_path: Path) -> None:
+def test_an_upgrade_erases_encrypted_values_of_deleted_endpoints(tmp_path: Path) -> None:
     path = tmp_path / "uplift.db"
     make(path, "0002")
     with closing(sqlite3.connect(path)) as raw:
@@ -142,7 +142,7 @@ def test_only_an_upgraded_file_accepts_values_that_are_not_bound_to_their_column
 
 
 def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All statements of an upgrade stand in one transaction, those that make tables too."""
+    """All statements of an upgrade are in one transaction."""
     path = tmp_path / "uplift.db"
     make(path, "0001")
     before = described(path)
@@ -161,9 +161,7 @@ def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert copies(tmp_path) == []
 
 
-def test_an_upgrade_on_a_full_disk_says_so_and_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upgrade_on_a_full_disk_raises_and_leaves_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "uplift.db"
     make(path, "0001")
     before = described(path)
@@ -180,8 +178,8 @@ def test_an_upgrade_on_a_full_disk_says_so_and_leaves_nothing_behind(
     assert copies(tmp_path) == []
 
 
-def test_a_copy_that_was_cut_off_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever wants to go back would find half of it."""
+def test_an_interrupted_copy_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partial copy is useless as a backup."""
     path = tmp_path / "uplift.db"
     make(path, "0001")
     whole = copying.copy_into
@@ -197,7 +195,7 @@ def test_a_copy_that_was_cut_off_is_no_copy(tmp_path: Path, monkeypatch: pytest.
     assert (copies(tmp_path), current(path)) == ([], "0001")
 
 
-def test_tables_that_cannot_be_made_whole_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_created_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty file stays empty."""
     path = tmp_path / "uplift.db"
     whole = schema_version.create
@@ -212,8 +210,8 @@ def test_tables_that_cannot_be_made_whole_are_not_made(tmp_path: Path, monkeypat
     assert current(path) is None
 
 
-def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
-    """The text says what it found, what it knows, and what to do."""
+def test_a_newer_file_is_rejected_unchanged(tmp_path: Path) -> None:
+    """The text has both revisions and how to fix it."""
     path = tmp_path / "uplift.db"
     upgrade(path, now_ms=NOW)
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
@@ -223,8 +221,8 @@ def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
     assert current(path) == "9999"
 
 
-def test_somebody_elses_file_is_refused(tmp_path: Path) -> None:
-    """A SQLite file without our version, and a file that is no database at all."""
+def test_a_foreign_file_is_rejected(tmp_path: Path) -> None:
+    """A SQLite file without a revision, and a file that is not a database."""
     foreign = tmp_path / "foreign.db"
     with closing(sqlite3.connect(foreign, isolation_level=None)) as raw:
         raw.execute("CREATE TABLE notes (text)")

@@ -1,4 +1,4 @@
-"""The ordinary verbs: pages, deletes that keep rows, and what is kept within an account."""
+"""Functions of the store: pages, soft deletes, and isolation of accounts."""
 
 from dataclasses import replace
 from typing import Any
@@ -71,7 +71,7 @@ def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> An
 
 
 def add_notice(connection: sa.Connection, number: int, *, now: int) -> None:
-    """A mail to be sent about endpoint 1."""
+    """An unsent email about endpoint 1."""
     outbox.add(
         connection,
         NotificationKind.ENDPOINT_WARNED,
@@ -119,8 +119,8 @@ def test_pages_follow_each_other_to_the_end(connection: sa.Connection) -> None:
     assert accounts.list_live(connection, after=made[3].seq, limit=1) == [made[4]]
 
 
-def test_a_deleted_account_is_gone_with_all_it_had(connection: sa.Connection) -> None:
-    """Its keys and endpoints too, those of others not, and nothing new can be made for it."""
+def test_an_account_is_deleted_with_its_objects(connection: sa.Connection) -> None:
+    """With its keys and endpoints. Nothing new can be created for it."""
     one, two = new_account(connection, 1), new_account(connection, 2)
     key, other_key, operator = (
         new_key(connection, one.seq, 1),
@@ -150,7 +150,7 @@ def test_a_deleted_account_is_gone_with_all_it_had(connection: sa.Connection) ->
 
 
 @pytest.mark.parametrize("with_its_account", [False, True])
-def test_nothing_sealed_outlives_its_endpoint(connection: sa.Connection, with_its_account: bool) -> None:
+def test_encrypted_values_are_erased_with_their_endpoint(connection: sa.Connection, with_its_account: bool) -> None:
     account = new_account(connection, 1)
     endpoint, other = (
         new_endpoint(connection, account.seq, 1),
@@ -168,7 +168,7 @@ def test_nothing_sealed_outlives_its_endpoint(connection: sa.Connection, with_it
 
 
 def test_keys_and_endpoints_stay_within_their_account(connection: sa.Connection) -> None:
-    """With somebody else's account number, nothing is found, changed, revoked or deleted."""
+    """With another account number, nothing is found, updated, revoked or deleted."""
     one, two = new_account(connection, 1), new_account(connection, 2)
     key, endpoint = new_key(connection, one.seq, 1), new_endpoint(connection, one.seq, 1)
     assert keys.get(connection, two.seq, key.id) is None
@@ -184,8 +184,8 @@ def test_keys_and_endpoints_stay_within_their_account(connection: sa.Connection)
     assert keys.revoke(connection, one.seq, key.id, now=2) is None
 
 
-def test_a_change_never_writes_health(connection: sa.Connection) -> None:
-    """The engine may have written it in between; the state is not the owner's to write this way either."""
+def test_an_update_never_writes_health(connection: sa.Connection) -> None:
+    """The delivery engine may have written health or state in the meantime."""
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 1)
     connection.exec_driver_sql("UPDATE endpoints SET consecutive_failures = 7, failing_since = 5")
@@ -213,8 +213,8 @@ def test_an_update_stores_the_settings_and_increases_updated_at(connection: sa.C
     assert endpoints.list_live(connection) == [changed]
 
 
-def test_event_types_keep_their_number_over_deletion(connection: sa.Connection) -> None:
-    """Events point at it."""
+def test_deleted_event_types_keep_their_number(connection: sa.Connection) -> None:
+    """Events refer to it."""
     first = new_type(connection)
     assert event_types.delete(connection, "t", now=2)
     assert not event_types.delete(connection, "t", now=2)
@@ -224,8 +224,8 @@ def test_event_types_keep_their_number_over_deletion(connection: sa.Connection) 
     assert event_types.list_deleted(connection) == []
 
 
-def test_events_between_instants_are_found_without_reading_the_others(connection: sa.Connection) -> None:
-    """With gaps in the numbers and instants slightly out of order, exactly those between are listed."""
+def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Connection) -> None:
+    """Numbers have gaps, and timestamps are slightly out of order."""
     account, other = new_account(connection, 1), new_account(connection, 2)
     new_type(connection)
     numbers = [seq for seq in range(1, 600) if seq % 7]
@@ -259,7 +259,7 @@ def test_events_between_instants_are_found_without_reading_the_others(connection
 
 
 @pytest.mark.parametrize("apart", [1, NUMBERS // 1000])
-def test_lists_that_pass_over_much_end_their_pages_early(
+def test_lists_with_few_matches_end_their_pages_early(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
     """However rare what is looked for is, a page costs a bounded amount, and the walk still finds all of it.
@@ -316,8 +316,8 @@ def test_lists_that_pass_over_much_end_their_pages_early(
     assert (followed, place) == ([100 * apart, 200 * apart, 300 * apart], (300 * apart,))
 
 
-def test_once(connection: sa.Connection) -> None:
-    """A new request creates, a repeat loads, another request under the key is refused and creates nothing."""
+def test_create_once(connection: sa.Connection) -> None:
+    """A new request creates, a repeat loads, and another request with the key is rejected."""
     request = idempotency.Request(1, "k", "endpoint", b"d" * 32)
     created: list[str] = []
 
@@ -343,8 +343,8 @@ def test_once(connection: sa.Connection) -> None:
     assert len(created) == 4
 
 
-def test_secrets_are_replaced_and_the_previous_ones_erased_when_their_time_is_over(connection: sa.Connection) -> None:
-    """Of the endpoints named alone, and not of one that was deleted; nothing else of an endpoint changes."""
+def test_expired_previous_secrets_are_erased(connection: sa.Connection) -> None:
+    """Only those of the given endpoints that are not deleted."""
     account = new_account(connection, 1)
     made = [new_endpoint(connection, account.seq, number) for number in range(1, 5)]
     for endpoint in made:
@@ -364,7 +364,7 @@ def test_secrets_are_replaced_and_the_previous_ones_erased_when_their_time_is_ov
     assert [each.previous_secret for each in kept if each is not None] == [b"sealed", b"sealed"]
 
 
-def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Connection) -> None:
+def test_the_backlog_is_counted_up_to_a_limit(connection: sa.Connection) -> None:
     def owe(event: int, endpoint: int, status: Status, due_at: int | None, process_id: int = 0) -> None:
         row = {"event_seq": event, "endpoint_seq": endpoint, "account_seq": 1, "status": status}
         connection.execute(sa.insert(tables.deliveries).values(**row, due_at=due_at, lease_owner=process_id))
@@ -384,7 +384,7 @@ def test_what_waits_is_counted_for_all_endpoints_up_to_a_limit(connection: sa.Co
     assert database_state.read(connection, now=10, limit=9).leased == 1
 
 
-def test_how_everything_stands_is_read_at_once(connection: sa.Connection) -> None:
+def test_the_database_state_is_read(connection: sa.Connection) -> None:
     empty = database_state.read(connection, now=10, limit=9)
     assert (empty.pending, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (0, 0, None, None)
     assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
@@ -460,8 +460,8 @@ def test_an_accounts_events_are_found_between_two_ids(
     assert found(1, 4) == [4, 3]
 
 
-def test_the_trace_of_an_event_is_stored_once_however_often_it_is_told(connection: sa.Connection) -> None:
-    """Whoever lost the answer tells it again, and what has come since along with it."""
+def test_the_trace_of_an_event_is_stored_once(connection: sa.Connection) -> None:
+    """A repeated call can include newer traces."""
     new_event(connection, 1, 1, 5)
     new_event(connection, 2, 1, 5)
     trace_parents.put(connection, {1: "one"})

@@ -1,4 +1,4 @@
-"""The outbox: which mails are due, and how it is read by what became of each."""
+"""The outbox: due emails and filters."""
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from uplift_server.store.schema import notices as table
 from .test_nouns import add_notice, new_account, new_endpoint
 
 
-def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:
+def test_emails_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:
     def add(at: int, *numbers: int) -> None:
         outbox.add(
             connection,
@@ -47,8 +47,8 @@ def test_notices_are_due_until_they_are_sent_or_given_up(connection: sa.Connecti
         assert [(each.seq, each.attempts_made) for each in outbox.due(connection, now=50, limit=9)] == [(2, 1)]
 
 
-def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connection) -> None:
-    """Newest first, page by page; of those that wait, what is tried next comes first. What they tell is not read."""
+def test_the_outbox_is_filtered_by_state(connection: sa.Connection) -> None:
+    """Newest first, waiting emails by their next attempt, without content."""
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 2)
     for number in range(1, 7):
@@ -94,7 +94,7 @@ def test_the_outbox_is_read_by_what_became_of_each_mail(connection: sa.Connectio
     assert (of_operator.account_id, of_operator.endpoint_id) == (None, None)
 
 
-def test_an_outbox_longer_than_the_window_is_read_to_its_end(
+def test_an_outbox_longer_than_one_scan_is_read_completely(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "WINDOW_ROWS", 3)
@@ -121,16 +121,14 @@ def test_an_outbox_longer_than_the_window_is_read_to_its_end(
     ],
     ids=["put off", "put off later", "given up", "sent"],
 )
-def test_what_one_process_has_sent_another_that_comes_late_does_not_change(
-    connection: sa.Connection, late: EmailResult
-) -> None:
+def test_a_late_result_does_not_change_a_sent_email(connection: sa.Connection, late: EmailResult) -> None:
     owe(connection)
     outbox.settle(connection, [EmailResult(1, 2, sent_at=30)])
     outbox.settle(connection, [late])
     assert stored(connection) == (2, 30, None, None)
 
 
-def test_a_late_result_undoes_no_later_try_but_that_it_was_sent_counts(connection: sa.Connection) -> None:
+def test_a_late_failure_is_ignored_and_a_late_success_is_not(connection: sa.Connection) -> None:
     owe(connection)
     outbox.settle(connection, [EmailResult(1, 2, due_at=90, last_error="away")])
     outbox.settle(connection, [EmailResult(1, 1, due_at=50, last_error="busy")])
@@ -139,7 +137,7 @@ def test_a_late_result_undoes_no_later_try_but_that_it_was_sent_counts(connectio
     assert stored(connection) == (1, 30, None, None)
 
 
-def test_what_was_given_up_is_owed_no_more_whatever_comes_late(connection: sa.Connection) -> None:
+def test_a_late_result_does_not_revive_a_failed_email(connection: sa.Connection) -> None:
     owe(connection)
     outbox.settle(connection, [EmailResult(1, 1, last_error="unknown")])
     outbox.settle(connection, [EmailResult(1, 2, due_at=50, last_error="busy")])
@@ -147,7 +145,7 @@ def test_what_was_given_up_is_owed_no_more_whatever_comes_late(connection: sa.Co
 
 
 def owe(connection: sa.Connection) -> None:
-    """A mail that is due."""
+    """A due email."""
     outbox.add(
         connection,
         NotificationKind.ENDPOINT_WARNED,
@@ -160,7 +158,7 @@ def owe(connection: sa.Connection) -> None:
 
 
 def stored(connection: sa.Connection) -> tuple[int, int | None, int | None, str | None]:
-    """How often it was tried, when it was sent, when it is due, and what was wrong."""
+    """The attempts, sent time, due time and error of an email."""
     columns = table.c.attempts_made, table.c.sent_at, table.c.due_at, table.c.last_error
     (row,) = connection.execute(sa.select(*columns))
     return tuple(row)

@@ -1,4 +1,4 @@
-"""No list is ever read by scanning or sorting a whole table: SQLite's own account of how it runs each query."""
+"""No query scans or sorts a whole table, by SQLite's query plans."""
 
 import re
 import sqlite3
@@ -159,7 +159,7 @@ for name, wanted in FILTERS.items():
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
-    """A database with a few rows of everything, so that no verb returns early."""
+    """A database with a few rows in every table, so that no function returns early."""
     path: Path = tmp_path_factory.mktemp("plans") / "uplift.db"
     schema_version.upgrade(path, now_ms=0)
     body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
@@ -194,8 +194,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
 
 
 @pytest.mark.parametrize("name", LIST_VERBS)
-def test_every_query_goes_by_an_index(raw: sqlite3.Connection, name: str) -> None:
-    """No scan of a table without a LIMIT that ends it in key order; no sort beyond that of a page."""
+def test_every_query_uses_an_index(raw: sqlite3.Connection, name: str) -> None:
+    """No table scan without a LIMIT in key order, and no sort of more than a page."""
     with bound(raw) as connection:
         statements: list[tuple[str, Any]] = []
 
@@ -211,7 +211,7 @@ def test_every_query_goes_by_an_index(raw: sqlite3.Connection, name: str) -> Non
                 check(statement, [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
 
 
-def test_what_a_replay_has_in_hand_is_found_by_its_own_index(raw: sqlite3.Connection) -> None:
+def test_the_deliveries_of_a_replay_are_found_by_their_own_index(raw: sqlite3.Connection) -> None:
     (_, _, path) = raw.execute("PRAGMA database_list").fetchone()
     with closing(WriterConnection(Path(path))) as writing:
         statements: list[str] = []
@@ -224,7 +224,7 @@ def test_what_a_replay_has_in_hand_is_found_by_its_own_index(raw: sqlite3.Connec
     assert not any(plan.startswith("SCAN") and not plan.startswith("SCAN CONSTANT") for plan in plans), plans
 
 
-def test_what_lies_ahead_of_a_replay_is_read_in_order_and_not_sorted(raw: sqlite3.Connection) -> None:
+def test_a_replay_batch_is_read_in_order_without_a_sort(raw: sqlite3.Connection) -> None:
     with bound(raw) as connection:
         job = replays.get(connection, 1, b"r")
     assert job is not None
@@ -239,7 +239,7 @@ def test_what_lies_ahead_of_a_replay_is_read_in_order_and_not_sorted(raw: sqlite
 
 
 GONE = 99
-"""An endpoint that is no more."""
+"""A deleted endpoint."""
 
 UPKEEP: dict[str, list[Verb]] = {
     "deliveries_held": [
@@ -261,7 +261,7 @@ UPKEEP: dict[str, list[Verb]] = {
 
 
 @pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in UPKEEP.items() for verb in verbs])
-def test_what_waits_is_found_by_its_own_index(raw: sqlite3.Connection, index: str, verb: Verb) -> None:
+def test_the_backlog_is_found_by_its_own_index(raw: sqlite3.Connection, index: str, verb: Verb) -> None:
     with bound(raw) as connection:
         plans: list[str] = []
 
@@ -294,8 +294,8 @@ OLD_BY = {
 
 
 @pytest.mark.parametrize("kept", cleanup.RETENTION_RULES, ids=lambda kept: kept.name)
-def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, kept: cleanup.RetentionRule) -> None:
-    """Whatever refers to it too: a look costs the same however much there is that is not old."""
+def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, kept: cleanup.RetentionRule) -> None:
+    """References too, so a batch costs the same with many rows that have not expired."""
     numbered = {column: number for number, column in enumerate(kept.order, 1)}
     values = {
         column: bytes([number]) if isinstance(column.type, sa.LargeBinary) else number
@@ -325,7 +325,7 @@ def test_what_is_old_is_found_and_removed_by_indexes(raw: sqlite3.Connection, ke
 
 
 def check(statement: str, plan: list[str]) -> None:
-    """What may stand in a plan."""
+    """Check a query plan."""
     sorts = [step for step in plan if "TEMP B-TREE" in step]
     scans = [step for step in plan if step.startswith("SCAN")]
     text = f"{statement}\n" + "\n".join(plan)

@@ -44,7 +44,7 @@ def test_a_process_that_was_forgotten_learns_so_and_leaves_its_duties(connection
     }
 
 
-def test_a_duty_is_one_processs_until_it_is_not_taken_anew(connection: sa.Connection) -> None:
+def test_a_job_belongs_to_one_process_until_its_lease_expires(connection: sa.Connection) -> None:
     assert singleton_jobs.take(connection, [SingletonJob.OUTBOX], process_id=1, now=NOW) == {SingletonJob.OUTBOX}
     assert singleton_jobs.take(
         connection, [SingletonJob.OUTBOX, SingletonJob.STATISTICS], process_id=2, now=NOW + 1
@@ -79,7 +79,7 @@ def test_whoever_is_heard_of_just_before_it_is_buried_stays_and_keeps_its_duties
     }
 
 
-def test_what_others_have_leased_is_counted_by_endpoint(connection: sa.Connection) -> None:
+def test_leases_of_other_processes_are_counted_by_endpoint(connection: sa.Connection) -> None:
     for event, (endpoint, owner, status) in enumerate(
         [(1, 5, 0), (1, 6, 0), (2, 5, 0), (2, 0, 0), (3, 4, 0), (4, 0, 1)]
     ):

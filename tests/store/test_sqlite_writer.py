@@ -16,7 +16,7 @@ from uplift_server.store.schema import deliveries
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.sqlite.writer import WriterConnection
 
-from .bench import LEASE_UNTIL, NOW, OWNER, Bench, born_leased, due, settled
+from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled, stored_leased
 from .test_sqlite import sqlite_bench
 
 MANY = 200
@@ -163,7 +163,7 @@ async def test_health_and_outcomes_are_written_by_few_statements(bench: Bench) -
 
 
 async def test_leases_are_released_by_few_statements(bench: Bench) -> None:
-    events = [bench.event(born_leased(1), born_leased(2)) for _ in range(MANY)]
+    events = [bench.event(stored_leased(1), stored_leased(2)) for _ in range(MANY)]
     stored = await bench.append(*events)
     async with Statements(bench) as statements:
         await bench.database.release([(event.seq, 1, 1) for event in stored], now=NOW)

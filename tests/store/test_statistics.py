@@ -18,8 +18,8 @@ from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
 from uplift_server.delivery.sending.attempts import previous_state
 from uplift_server.store import cleanup, endpoint_backlog, replays, statistics, test_deliveries
-from uplift_server.store import deliveries as delivery_verbs
-from uplift_server.store import endpoints as endpoint_verbs
+from uplift_server.store import deliveries as delivery_store
+from uplift_server.store import endpoints as endpoint_store
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
@@ -29,7 +29,7 @@ from uplift_server.store.schema_statistics import delivery_changes, rollups
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.statistics import ALL_ACCOUNTS, Scope
 
-from .bench import NOW, OWNER, Bench, born_leased, due, settled
+from .bench import NOW, OWNER, Bench, due, settled, stored_leased
 from .test_migrations import make
 from .test_sqlite import sqlite_bench
 
@@ -229,9 +229,9 @@ class Machine:
         endpoint = self.random.choice(list(ACCOUNT_OF))
 
         def hold(connection: sa.Connection) -> None:
-            endpoint_verbs.deactivate(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
+            endpoint_store.deactivate(connection, endpoint, EndpointState.PAUSED, None, now=self.now)
             endpoint_backlog.hold_waiting(connection, endpoint, now=self.now, limit=5)
-            endpoint_verbs.enable(connection, endpoint, HeldAction.SEND, now=self.now)
+            endpoint_store.enable(connection, endpoint, HeldAction.SEND, now=self.now)
 
         await self.database.write(hold)
 
@@ -258,7 +258,7 @@ class Machine:
         row = await self.any_delivery()
         if row is not None:
             found = await self.refusable(
-                lambda c: delivery_verbs.start_resend(
+                lambda c: delivery_store.start_resend(
                     c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now,
                     lease_until=self.now + 30_000, process_id=OWNER,
                 )
@@ -390,7 +390,7 @@ async def test_what_changes_after_its_hour_was_removed_makes_no_row(bench: Bench
 async def test_durations_fall_into_the_class_between_their_bounds(bench: Bench) -> None:
     """Where the statement that counts them and the rule that reads them must agree."""
     durations = [0, 999, 1000, *DURATION_BOUNDS_US[1:], *(bound - 1 for bound in DURATION_BOUNDS_US), 10**9]
-    await bench.append(*(bench.event(born_leased(1)) for _ in durations))
+    await bench.append(*(bench.event(stored_leased(1)) for _ in durations))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
     batch = [settled(replace(leased, event_seq=seq)) for seq, _ in enumerate(durations, 1)]
     timed = zip(batch, durations, strict=True)
@@ -413,7 +413,7 @@ async def test_a_bite_is_written_once(bench: Bench) -> None:
 
 async def test_notes_are_made_for_what_is_rare_alone(bench: Bench) -> None:
     """What is accepted, fails for now and is delivered in the end leaves none: nothing is added to what events cost."""
-    await bench.append(bench.event(due(1)), bench.event(due(1)), bench.event(born_leased(2)))
+    await bench.append(bench.event(due(1)), bench.event(due(1)), bench.event(stored_leased(2)))
     first = await bench.lease(1)
     await bench.database.settle([settled(first[0]), settled(first[1], Status.PENDING, NOW)])
     await bench.database.settle([settled(each) for each in await bench.lease(1)])

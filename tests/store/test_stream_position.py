@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.statistics import Numbers, total
 from uplift_server.store import changes, endpoint_backlog, listening, statistics
-from uplift_server.store import deliveries as delivery_verbs
-from uplift_server.store import events as event_verbs
+from uplift_server.store import deliveries as delivery_store
+from uplift_server.store import events as event_store
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.postgres import PostgresDatabase
@@ -28,7 +28,7 @@ from uplift_server.store.schema import accounts, deliveries, event_types
 from uplift_server.store.statistics import ALL_ACCOUNTS
 from uplift_server.store.stream_position import STREAM_POSITION_MAX, StreamPosition
 
-from .bench import NOW, OWNER, Bench, born_leased, due, settled
+from .bench import NOW, OWNER, Bench, due, settled, stored_leased
 
 ENDS = (Status.DELIVERED, Status.DELIVERED, Status.FAILED, Status.HELD)
 
@@ -58,7 +58,7 @@ async def forward(bench: Bench, after: int, stream_position: StreamPosition | No
     """Which events a list that is followed gives next, and where it goes on."""
     stream_position = stream_position or await bench.database.stream_position()
     found = await bench.database.read(
-        lambda c: event_verbs.page_forward(c, None, EventFilter(), stream_position, limit=99, after=(after,))
+        lambda c: event_store.page_forward(c, None, EventFilter(), stream_position, limit=99, after=(after,))
     )
     return [event.seq for event in found.items], found.key[0]
 
@@ -154,7 +154,7 @@ async def count(bench: Bench, stream_position: StreamPosition | None = None) -> 
 
 async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postgres_url: str) -> None:
     """It is in the status of its delivery already when the delivery is counted."""
-    await bench.append(*(bench.event(born_leased(1)) for _ in range(3)))
+    await bench.append(*(bench.event(stored_leased(1)) for _ in range(3)))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
     await bench.database.settle([settled(replace(leased, event_seq=1), Status.FAILED)])
     before = await bench.database.stream_position()
@@ -198,7 +198,7 @@ async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_u
     async def work(database: PostgresDatabase, endpoint: int) -> None:
         own = Bench(database, lambda: None, _count=random_.randrange(10**9))  # type: ignore[arg-type, return-value]
         for _ in range(10):
-            made = [own.event(random_.choice((due, born_leased))(endpoint)) for _ in range(random_.randint(1, 5))]
+            made = [own.event(random_.choice((due, stored_leased))(endpoint)) for _ in range(random_.randint(1, 5))]
             await asyncio.gather(*(own.append(each) for each in made))
             leased = await own.lease(endpoint, 5)
             ends = [
@@ -210,7 +210,7 @@ async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_u
             for each, end in ends:
                 if end is Status.FAILED and random_.random() < 0.5:
                     resent = await database.write(
-                        lambda c, each=each: delivery_verbs.start_resend(
+                        lambda c, each=each: delivery_store.start_resend(
                             c, each.event_seq, endpoint, fence=None, now=NOW, lease_until=NOW + 9, process_id=OWNER
                         )
                     )

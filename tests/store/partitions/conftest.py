@@ -28,7 +28,7 @@ async def bench(postgres_server: PostgresServer) -> AsyncIterator[Bench]:
 
 @pytest.fixture
 async def stranger(bench: Bench) -> AsyncIterator[Any]:
-    """A connection of somebody else to the same database."""
+    """Another connection to the same database."""
     pair = await bench.database._readers._open()  # type: ignore[attr-defined]
     yield pair.raw
     await pair.close()

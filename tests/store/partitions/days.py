@@ -19,7 +19,7 @@ KEEP_MS = 28 * DAY
 
 
 class Clock:
-    """A clock that stands, and lets nobody wait."""
+    """A clock that stands still, without waits."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self.database = database
@@ -64,7 +64,7 @@ async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
 
 
 async def count_all(bench: Bench) -> None:
-    """Count everything there is."""
+    """Count everything."""
     database = bench.database
     stream_position = await database.stream_position()
     while counted := await database.read(lambda c: statistics.count(c, stream_position, rows=1000, changes=1000)):
