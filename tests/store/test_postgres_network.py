@@ -12,7 +12,7 @@ from tests.between import Between
 from uplift_server.store import processes
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.postgres import PostgresDatabase
-from uplift_server.store.postgres.message_bus import line_to
+from uplift_server.store.postgres.message_bus import new_message_bus
 
 pytestmark = pytest.mark.timing
 
@@ -24,7 +24,7 @@ Cut = Callable[[Between], None]
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("connection.VERB_SECONDS_MAX", "connection.CONNECT_SECONDS_MAX", "line.ANSWER_SECONDS_MAX"):
+    for name in ("connection.VERB_SECONDS_MAX", "connection.CONNECT_SECONDS_MAX", "message_bus.ANSWER_SECONDS_MAX"):
         monkeypatch.setattr(f"uplift_server.store.postgres.{name}", GIVEN_UP_S)
 
 
@@ -90,8 +90,8 @@ async def test_whoever_gives_up_a_read_goes_at_once(network: Between, database: 
 @pytest.mark.parametrize("cut", [Between.hold, Between.lose])
 async def test_the_line_is_given_up_in_time_and_opened_anew(network: Between, cut: Cut) -> None:
     told: list[str] = []
-    line = line_to(network.url)
-    line.on_message = told.append
+    line = new_message_bus(network.url)
+    line.listen(told.append)
     assert await line.write(processes.list_all) == []
     cut(network)
     for _ in range(2):

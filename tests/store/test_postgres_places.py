@@ -20,7 +20,7 @@ from uplift_server.store import processes
 from uplift_server.store.postgres import connection
 from uplift_server.store.postgres.connection import Opener, translated
 from uplift_server.store.postgres.hosts import LATE_SECONDS, Hosts
-from uplift_server.store.postgres.message_bus import line_to
+from uplift_server.store.postgres.message_bus import new_message_bus
 
 pytestmark = pytest.mark.timing
 
@@ -67,7 +67,7 @@ async def test_a_first_host_that_is_slow_is_waited_for_all_the_same(network: Bet
 
 
 async def test_heartbeats_go_on_beside_silent_hosts(network: Between, silent: int) -> None:
-    line = line_to(several(network.url, silent, silent))
+    line = new_message_bus(several(network.url, silent, silent))
     assert await line.write(processes.list_all) == []
     await line.close()
 

@@ -22,7 +22,7 @@ from uplift_server.store.hot_records import (
 )
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.connection import Opener, Raw
-from uplift_server.store.postgres.message_bus import PostgresMessageBus, line_to
+from uplift_server.store.postgres.message_bus import PostgresMessageBus, new_message_bus
 from uplift_server.store.schema import attempts, deliveries, events, idempotency_keys
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
@@ -270,7 +270,7 @@ async def test_of_two_that_take_the_same_duties_one_gets_them(
 ) -> None:
     """Also of two that are the first ever to take any."""
     now = NOW
-    lines = [line_to(postgres_url) for _ in range(2)]
+    lines = [new_message_bus(postgres_url) for _ in range(2)]
 
     async def taken(line: PostgresMessageBus, by: int) -> frozenset[SingletonJob]:
         return await line.write(lambda c: singleton_jobs.take(c, list(SingletonJob), process_id=by, now=now))

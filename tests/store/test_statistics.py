@@ -1,4 +1,4 @@
-"""Numbers are exact after whatever was done to deliveries, however it was counted in between."""
+"""Statistics are exact after whatever was done to deliveries, however it was counted in between."""
 
 import random
 import sqlite3
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Numbers, total
+from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Statistics, total
 from uplift_server.delivery.sending.attempts import previous_state
 from uplift_server.store import cleanup, endpoint_backlog, replays, statistics, test_deliveries
 from uplift_server.store import deliveries as delivery_store
@@ -420,7 +420,7 @@ async def test_notes_are_made_for_what_is_rare_alone(bench: Bench) -> None:
     assert await bench.rows(delivery_changes) == []
 
 
-async def fleet(bench: Bench) -> Numbers:
+async def fleet(bench: Bench) -> Statistics:
     """The numbers of all together."""
     found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
     return total(each for _, each in found[ALL_ACCOUNTS])

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.core.operations.statistics import Numbers, total
+from uplift_server.core.operations.statistics import Statistics, total
 from uplift_server.store import changes, endpoint_backlog, listening, statistics
 from uplift_server.store import deliveries as delivery_store
 from uplift_server.store import events as event_store
@@ -140,7 +140,7 @@ async def test_a_page_is_told_of_what_is_committed_late(bench: Bench, postgres_u
     assert await bench.database.read(lambda c: changes.newest_seqs(c, 1)) != before
 
 
-async def fleet(bench: Bench) -> Numbers:
+async def fleet(bench: Bench) -> Statistics:
     found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
     return total(each for _, each in found[ALL_ACCOUNTS])
 
