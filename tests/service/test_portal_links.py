@@ -65,7 +65,7 @@ async def test_a_link_that_expires_while_it_is_opened_is_rejected(world: World) 
     token = await world.portal(await world.account())
     link_id = world.services.sessions._links.link_of(token) or b""
     late = world.clock.now + LINK_TTL_MS
-    assert await world.database.write(lambda c: sessions.take_link(c, link_id, now=late)) is None
+    assert await world.database.write(lambda c: sessions.consume_link(c, link_id, now=late)) is None
 
 
 async def test_an_invalid_token_is_rejected(world: World) -> None:
