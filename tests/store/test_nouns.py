@@ -392,7 +392,13 @@ def test_the_database_state_is_read(connection: sa.Connection) -> None:
         add_notice(connection, number, now=at)
     outbox.settle(connection, [EmailResult(1, 1, sent_at=9)])
     # Of an account and of an endpoint, and of all: these alone count.
-    counts = dict.fromkeys(COUNT_FIELDS, 0) | {"deliveries": 100, "delivered": 40, "failed": 20, "held": 10, "cancelled": 5}
+    counts = dict.fromkeys(COUNT_FIELDS, 0) | {
+        "deliveries": 100,
+        "delivered": 40,
+        "failed": 20,
+        "held": 10,
+        "cancelled": 5,
+    }
     for endpoint, account, at in ((1, 1, 0), (0, 1, 0), (0, 0, 0), (0, 0, HOUR_MS)):
         row = counts | {"endpoint_seq": endpoint, "account_seq": account, "at": at, "outcomes": "", "durations": ""}
         connection.execute(sa.insert(rollups).values(row))
