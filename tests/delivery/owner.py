@@ -29,7 +29,7 @@ class Owner:
     """The services over a world as it is now: to be made anew after a restart."""
 
     def __init__(self, world: World) -> None:
-        cursors, sequence = Cursors(bytes(32)), world.parts.acceptor.ids
+        cursors, sequence = Cursors(bytes(32)), world.parts.event_ingest.ids
         means = ServiceContext(
             world.database, world.directory, world.clock, world.parts.link(), cursors, id_sequence=sequence
         )

@@ -70,7 +70,7 @@ async def test_events_are_ordered_by_created_and_id_although_the_clock_is_set_ba
 
 
 async def in_one_request(world: World, draft: Draft) -> list[Appended]:
-    stored = await world.parts.acceptor.accept(world.account.seq, [draft] * 1000)
+    stored = await world.parts.event_ingest.accept(world.account.seq, [draft] * 1000)
     assert isinstance(stored, list)
     return stored
 

@@ -211,7 +211,7 @@ async def test_equal_chosen_ids_in_one_request_are_sent_once(place: Place) -> No
         live = world.directory.event_types["a.b"]
         same = Draft(live, b'{"n":1}', id=bytes(range(16)))
         owed = [(world.account.seq, same), (world.account.seq, same), (other.seq, same), (world.account.seq, same)]
-        stored = await world.parts.acceptor.accept_for(owed)
+        stored = await world.parts.event_ingest.accept_for(owed)
         assert isinstance(stored, list)
         assert [appended.duplicate for appended in stored] == [False, True, False, True]
         await world.settle()
@@ -225,8 +225,8 @@ async def test_a_request_that_would_owe_too_much_is_refused(place: Place) -> Non
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
         with pytest.raises(BacklogFull, match="61000 events and deliveries"):
-            world.parts.acceptor.accept_for([(world.account.seq, draft)] * 1000)
-        assert world.parts.acceptor.waiting_events == 0
+            world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 1000)
+        assert world.parts.event_ingest.waiting_events == 0
 
 
 async def test_slow_receivers_that_answer_well_leave_slots_for_the_quick(place: Place) -> None:

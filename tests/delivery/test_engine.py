@@ -334,7 +334,7 @@ async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(plac
             await world.accept(3)
         assert world.sender.sent == []
         assert world.parts.lanes.bytes_held == 0
-        assert world.parts.acceptor.waiting_events == 0
+        assert world.parts.event_ingest.waiting_events == 0
         world.database.broken = frozenset()
         await world.accept(3)
         assert await world.statuses() == {Status.DELIVERED: 3}

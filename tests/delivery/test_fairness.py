@@ -146,15 +146,15 @@ async def test_one_accounts_many_rows_leave_other_accounts_their_turns_in_the_st
         for number in range(300):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.parts.acceptor
-        heavy = [acceptor.accept(world.account.seq, [draft]) for _ in range(60)]
-        light = acceptor.accept(other.seq, [draft])
+        event_ingest = world.parts.event_ingest
+        heavy = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
+        light = event_ingest.accept(other.seq, [draft])
         await light
         assert sum(each.done() for each in heavy) <= 30
         stored = [await each for each in heavy]
         seqs = [event.seq for each in stored if isinstance(each, list) for event in each]
         assert len(set(seqs)) == 60
-        assert acceptor.waiting_events == 0
+        assert event_ingest.waiting_events == 0
 
 
 async def test_requests_that_wait_too_long_for_their_turn_are_rejected_and_not_stored(place: Place) -> None:
@@ -162,18 +162,18 @@ async def test_requests_that_wait_too_long_for_their_turn_are_rejected_and_not_s
         for number in range(300):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.parts.acceptor
-        answers = [acceptor.accept(world.account.seq, [draft]) for _ in range(60)]
+        event_ingest = world.parts.event_ingest
+        answers = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
         await asyncio.sleep(0)
         world.clock.now += 5 * SECOND
-        acceptor.give_up_waiting()
+        event_ingest.expire_waiting()
         assert all(isinstance(each.exception(), Unavailable) for each in answers)
-        assert 0 < acceptor.waiting_events < 30
+        assert 0 < event_ingest.waiting_events < 30
         world.database.told.set()
         await world.settle()
-        assert acceptor.waiting_events == 0
+        assert event_ingest.waiting_events == 0
         assert len(await world.event_ids()) < 30
-        assert isinstance(await acceptor.accept(world.account.seq, [draft]), list)
+        assert isinstance(await event_ingest.accept(world.account.seq, [draft]), list)
 
 
 async def test_the_time_that_a_request_waits_for_its_turn_counts_towards_its_response(place: Place) -> None:
@@ -181,8 +181,8 @@ async def test_the_time_that_a_request_waits_for_its_turn_counts_towards_its_res
         for number in range(300):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.parts.acceptor
-        answers = [acceptor.accept(world.account.seq, [draft]) for _ in range(10)]
+        event_ingest = world.parts.event_ingest
+        answers = [event_ingest.accept(world.account.seq, [draft]) for _ in range(10)]
         await asyncio.sleep(0)
         world.clock.now += 3 * SECOND
         # The first turn is over, and the next one is not.
@@ -191,7 +191,7 @@ async def test_the_time_that_a_request_waits_for_its_turn_counts_towards_its_res
         world.database.told.clear()
         assert not answers[-1].done()
         world.clock.now += 2 * SECOND
-        acceptor.give_up_waiting()
+        event_ingest.expire_waiting()
         assert isinstance(answers[-1].exception(), Unavailable)
         world.database.told.set()
         await world.settle()
@@ -203,13 +203,13 @@ async def test_one_account_cannot_fill_the_room_for_events_to_be_stored(place: P
         for number in range(100):
             await world.endpoint(f"r{number}.test")
         draft = Draft(world.directory.event_types["a.b"], b"{}")
-        acceptor = world.parts.acceptor
+        event_ingest = world.parts.event_ingest
         # 1,010 rows each.
-        taken = [acceptor.accept(world.account.seq, [draft] * 10) for _ in range(70)]
+        taken = [event_ingest.accept(world.account.seq, [draft] * 10) for _ in range(70)]
         with pytest.raises(Unavailable):
-            acceptor.accept(world.account.seq, [draft] * 100)
-        light = acceptor.accept(other.seq, [draft])
+            event_ingest.accept(world.account.seq, [draft] * 100)
+        light = event_ingest.accept(other.seq, [draft])
         assert isinstance(await light, list)
         await asyncio.gather(*taken)
-        assert acceptor.waiting_events == 0
-        assert isinstance(await acceptor.accept(world.account.seq, [draft]), list)
+        assert event_ingest.waiting_events == 0
+        assert isinstance(await event_ingest.accept(world.account.seq, [draft]), list)

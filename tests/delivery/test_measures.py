@@ -69,10 +69,10 @@ async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
         draft = Draft(world.directory.event_types["a.b"], b"{}")
         world.database.append = full  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
-            await world.parts.acceptor.accept_for([(world.account.seq, draft)] * 3)
-        world.parts.acceptor.close()
+            await world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 3)
+        world.parts.event_ingest.close()
         with pytest.raises(Unavailable):
-            world.parts.acceptor.accept(world.account.seq, [draft])
+            world.parts.event_ingest.accept(world.account.seq, [draft])
 
         refused = world.parts.counters.refused
         assert {each: refused[each] for each in Rejection} == {

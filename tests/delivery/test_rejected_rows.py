@@ -157,7 +157,7 @@ async def accepted(world: World, count: int) -> list[Any]:
     """Accept events that come in one turn of the loop; the response or the error of each."""
     live = world.directory.event_types["a.b"]
     drafts = [Draft(live, b'{"n":%d}' % n) for n in range(count)]
-    answers = [world.parts.acceptor.accept(world.account.seq, [draft]) for draft in drafts]
+    answers = [world.parts.event_ingest.accept(world.account.seq, [draft]) for draft in drafts]
     found = await asyncio.gather(*answers, return_exceptions=True)
     await world.settle()
     return found

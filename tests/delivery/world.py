@@ -377,7 +377,7 @@ class World:
         data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
         drafts = [Draft(live, data % n, **fields) for n in range(count)]
         owner = account or self.account
-        answers = [self.parts.acceptor.accept(owner.seq, [draft]) for draft in drafts]
+        answers = [self.parts.event_ingest.accept(owner.seq, [draft]) for draft in drafts]
         results = await asyncio.gather(*answers)
         stored: list[Appended] = []
         for result in results:

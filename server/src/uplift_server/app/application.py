@@ -184,7 +184,7 @@ class Application:
 
     async def stop(self) -> None:
         """Drain: accept nothing more, finish or give back what is in flight, close the database. Within 20 s."""
-        self._parts.acceptor.close()
+        self._parts.event_ingest.close()
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
@@ -216,7 +216,7 @@ class Application:
             if self._stopped.is_set():
                 return
         self._note_lost(change)
-        self._parts.acceptor.close()
+        self._parts.event_ingest.close()
         self.request_stop()
 
     def _note_lost(self, change: FileChange) -> None:
@@ -370,7 +370,7 @@ class Application:
             on_lines=self._note_attempts,
             on_end=self._stop_for,
         )
-        cache, acceptor = self._parts.cache, self._parts.acceptor
+        cache, event_ingest = self._parts.cache, self._parts.event_ingest
         undo.push_async_callback(self._parts.engine.drain)
         self._context = ServiceContext(
             self._database,
@@ -378,7 +378,7 @@ class Application:
             self._clock,
             self._parts.link(),
             Cursors(derived_key(parse_key(secret_key(config)), "cursors")),
-            id_sequence=acceptor.ids,
+            id_sequence=event_ingest.ids,
         )
         services = Services.build(
             self._context,
@@ -399,9 +399,9 @@ class Application:
                 lambda: self._log_writer.dropped,
             ),
         )
-        ingest = Ingest(cache, acceptor, self._clock)
+        ingest = Ingest(cache, event_ingest, self._clock)
         if self._traces is not None:
-            ingest = TracedIngest(cache, acceptor, self._clock, self._traces.note_event)
+            ingest = TracedIngest(cache, event_ingest, self._clock, self._traces.note_event)
         api = create_api(services)
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         routes = IngestRoutes(

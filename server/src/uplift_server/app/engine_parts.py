@@ -10,7 +10,7 @@ from uplift_server.delivery.health.endpoint_changes import LiveEndpointChanges
 from uplift_server.delivery.health.monitor import LOOK_EVERY_MS_MAX, HealthMonitor
 from uplift_server.delivery.health.outage_guard import OutageGuard
 from uplift_server.delivery.health.transitions import Transitions
-from uplift_server.delivery.ingest import Acceptor
+from uplift_server.delivery.ingest import EventIngest
 from uplift_server.delivery.listening.audience import Announcer, Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.maintenance.retention import Retention
@@ -51,7 +51,7 @@ class EngineParts:
     due: DueEndpoints
     lanes: DeliveryLanes
     relay: Relay
-    acceptor: Acceptor
+    event_ingest: EventIngest
     settler: Settler
     held: HeldDeliveries
     dispatcher: Dispatcher
@@ -166,7 +166,7 @@ def build_engine(
     )
     cache = EndpointCache(cipher, user_agent, shards, lanes)
     relay = Relay(database, cache, audience, foundation.announcer(audience), clock)
-    acceptor = Acceptor(database, cache, shards, lanes, due, audience, relay, clock, counters, lease_ms=lease_ms)
+    event_ingest = EventIngest(database, cache, shards, lanes, due, audience, relay, clock, counters, lease_ms=lease_ms)
     settler = Settler(database, lanes, due, shards, clock, counters, on_lines)
     held = HeldDeliveries(
         database,
@@ -259,7 +259,7 @@ def build_engine(
         sender,
         lanes,
         attempts,
-        acceptor,
+        event_ingest,
         settler,
         dispatcher,
         replays,
@@ -280,7 +280,7 @@ def build_engine(
         due,
         lanes,
         relay,
-        acceptor,
+        event_ingest,
         settler,
         held,
         dispatcher,

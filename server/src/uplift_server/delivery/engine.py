@@ -11,7 +11,7 @@ from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.health.monitor import HealthMonitor, HealthSettings
-from uplift_server.delivery.ingest import Acceptor
+from uplift_server.delivery.ingest import EventIngest
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.replays.jobs import ReplayJobs
@@ -127,7 +127,7 @@ class Engine:
         sender: Sender,
         lanes: DeliveryLanes,
         attempts: Attempts,
-        acceptor: Acceptor,
+        event_ingest: EventIngest,
         settler: Settler,
         dispatcher: Dispatcher,
         replays: ReplayJobs,
@@ -150,7 +150,7 @@ class Engine:
         self._sender = sender
         self._lanes = lanes
         self._attempts = attempts
-        self._acceptor = acceptor
+        self._event_ingest = event_ingest
         self._settler = settler
         self._dispatcher = dispatcher
         self._replays = replays
@@ -210,12 +210,12 @@ class Engine:
         deadline = self._clock.now_ms() + within_ms
         self.ending = True
         await self._cluster.hand_over()
-        self._acceptor.close()
+        self._event_ingest.close()
         self._dispatcher.stop()
         self._replays.stop()
         self._relay.stop()
         self._lanes.drain()
-        await self._until(lambda: not self._acceptor.waiting_events and not self._replays.stepping, deadline)
+        await self._until(lambda: not self._event_ingest.waiting_events and not self._replays.stepping, deadline)
         for delivery in self._lanes.empty_all():
             self._dispatcher.give_back(delivery)
         await self._within(self._dispatcher.release_returned())
@@ -246,7 +246,7 @@ class Engine:
     async def _tick(self, stopping: asyncio.Event) -> None:
         while True:
             await self._clock.wait(stopping, self._tick_ms)
-            self._acceptor.give_up_waiting()
+            self._event_ingest.expire_waiting()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """Report a loop that ended by itself: without it, deliveries would wait forever unnoticed."""

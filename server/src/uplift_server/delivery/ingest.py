@@ -118,7 +118,7 @@ class BacklogFull(Exception):
         super().__init__(f"{rows} events and deliveries in one request, more than {GROUP_ROWS_MAX}")
 
 
-class Acceptor:
+class EventIngest:
     """Takes events; what it answered without an error is durable."""
 
     def __init__(
@@ -235,7 +235,7 @@ class Acceptor:
             asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(group)
 
-    def give_up_waiting(self) -> None:
+    def expire_waiting(self) -> None:
         """Tell callers who have waited ANSWER_WITHIN_MS that the store does not answer. Called every now and then.
 
         The store may still commit events in its queue. The server did not accept them, and repeated requests find them

@@ -12,7 +12,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEventType
-from uplift_server.delivery.ingest import Acceptor, BacklogFull, Draft
+from uplift_server.delivery.ingest import BacklogFull, Draft, EventIngest
 from uplift_server.delivery.ports import Clock
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
@@ -35,9 +35,9 @@ class Incoming(NamedTuple):
 class Ingest:
     """Validates events and passes them to the engine."""
 
-    def __init__(self, cache: EndpointCache, acceptor: Acceptor, clock: Clock) -> None:
+    def __init__(self, cache: EndpointCache, event_ingest: EventIngest, clock: Clock) -> None:
         self._cache = cache
-        self._acceptor = acceptor
+        self._event_ingest = event_ingest
         self._clock = clock
 
     def sending_account(self, caller: Caller) -> int:
@@ -87,7 +87,7 @@ class Ingest:
 
     def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
         try:
-            return self._acceptor.accept_for(drafts)
+            return self._event_ingest.accept_for(drafts)
         except BacklogFull as error:
             text = f"This request has too many deliveries: {error}."
             raise PayloadTooLarge(f"{text} Send fewer events at once, or to fewer endpoints.") from error

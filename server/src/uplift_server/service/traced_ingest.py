@@ -9,7 +9,7 @@ from uplift_server.core import ids
 from uplift_server.core.http.trace_context import parse_traceparent
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import EndpointCache
-from uplift_server.delivery.ingest import Acceptor
+from uplift_server.delivery.ingest import EventIngest
 from uplift_server.delivery.ports import Clock
 from uplift_server.observe.trace_records import AcceptedEvent
 from uplift_server.service.ingest import AcceptFuture, Incoming, Ingest
@@ -25,8 +25,8 @@ _NS_PER_US: Final = 1_000
 class TracedIngest(Ingest):
     """An Ingest that calls `record` for each stored event, with its number, its trace data and the header."""
 
-    def __init__(self, cache: EndpointCache, acceptor: Acceptor, clock: Clock, record: Record) -> None:
-        super().__init__(cache, acceptor, clock)
+    def __init__(self, cache: EndpointCache, event_ingest: EventIngest, clock: Clock, record: Record) -> None:
+        super().__init__(cache, event_ingest, clock)
         self._record = record
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
