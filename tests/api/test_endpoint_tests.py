@@ -132,7 +132,7 @@ def test_types_that_cannot_be_tested_are_refused(server: Any, owner: Owner) -> N
     [
         (Busy.STOPPED, 503, "unavailable", "1"),
         (Busy.FULL, 503, "unavailable", "1"),
-        (Busy.PACED, 429, "rate_limited", "1"),
+        (Busy.RATE_LIMITED, 429, "rate_limited", "1"),
         (Busy.IN_FLIGHT, 409, "conflict", None),
         (Busy.DELETED, 409, "conflict", None),
     ],

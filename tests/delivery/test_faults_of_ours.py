@@ -6,7 +6,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.outcomes import Outcome, explain
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import FailedReason, Status
-from uplift_server.delivery.sending.attempts import OURS_WAIT_MS_MIN
+from uplift_server.delivery.sending.attempts import EGRESS_WAIT_MS_MIN
 
 from .world import SECOND, World, answer
 
@@ -69,7 +69,7 @@ async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(plac
         endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.EGRESS, error))
         await world.accept(1)
         # Ten times as long as the schedule lasts.
-        await world.run_for(10 * OURS_WAIT_MS_MIN)
+        await world.run_for(10 * EGRESS_WAIT_MS_MIN)
         [row] = await world.deliveries()
         assert (row.status, row.scheduled_attempts) == (Status.PENDING, 0)
         assert 8 <= row.attempts_made <= 11
@@ -79,5 +79,5 @@ async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(plac
         assert explanation is not None
         assert explanation.cause.startswith("Our own way out")
         world.sender.scripts["hooks.test"] = lambda _: answer(200)
-        await world.run_for(2 * OURS_WAIT_MS_MIN)
+        await world.run_for(2 * EGRESS_WAIT_MS_MIN)
         assert await world.statuses() == {Status.DELIVERED: 1}

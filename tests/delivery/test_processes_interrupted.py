@@ -161,17 +161,17 @@ async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: 
             peer.line.cut = False
         peer = fleet.peers[0]
         membership, ahead_ms = peer.membership, 120 * SECOND
-        read_time, learn = membership._read_time, membership._time.learn
+        read_time, learn = membership._read_time, membership._time.add_reading
 
         def set_forward(reading: ClockReading) -> None:
             learn(reading)
             fleet.clock.now += ahead_ms
 
         membership._read_time = lambda connection: read_time(connection) + ahead_ms
-        membership._time.learn = set_forward  # type: ignore[method-assign]
+        membership._time.add_reading = set_forward  # type: ignore[method-assign]
         await membership.beat()
         membership._read_time = read_time
-        membership._time.learn = learn  # type: ignore[method-assign]
+        membership._time.add_reading = learn  # type: ignore[method-assign]
         await fleet.run_for(30 * SECOND)
         assert [(each.seq, each.started_at) for each in await fleet.database.read(processes.list_all)] == lives
 

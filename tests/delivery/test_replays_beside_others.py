@@ -11,7 +11,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.replays.jobs import LOOK_MS
 from uplift_server.delivery.sending import settler
-from uplift_server.delivery.sending.settler import PATIENCE_MS
+from uplift_server.delivery.sending.settler import BATCH_WAIT_MS
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 from uplift_server.store.replays import Replay
 
@@ -192,7 +192,7 @@ async def test_a_replay_alone_asks_for_few_commits(place: Place) -> None:
         batches.clear()
         await world.run_for(SECOND)
         assert sum(batches) == pytest.approx(RATE, rel=0.1)
-        assert len(batches) <= 2 * SECOND / PATIENCE_MS
+        assert len(batches) <= 2 * SECOND / BATCH_WAIT_MS
 
 
 async def test_what_became_of_others_takes_along_what_waits(place: Place) -> None:
@@ -211,7 +211,7 @@ async def test_what_waits_in_vain_for_others_is_written_soon(place: Place) -> No
         job = await replay(world, endpoint, rate=1)
         while not world.sender.sent:
             await world.run_for(1)
-        await world.run_for(PATIENCE_MS - 1)
+        await world.run_for(BATCH_WAIT_MS - 1)
         assert (await stored(world, job)).delivered == 0
         await world.run_for(1)
         assert (await stored(world, job)).delivered == 1
@@ -235,7 +235,7 @@ async def test_a_replay_ends_as_soon_as_its_last_is_sent(place: Place) -> None:
         await world.run_for(SECOND)
         ended = await done(world, job)
         assert ended.completed_at is not None
-        assert ended.completed_at - world.sender.times(HOST)[-1] <= LOOK_MS + PATIENCE_MS
+        assert ended.completed_at - world.sender.times(HOST)[-1] <= LOOK_MS + BATCH_WAIT_MS
 
 
 async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(place: Place) -> None:

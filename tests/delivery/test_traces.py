@@ -67,7 +67,7 @@ async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_
         [stored] = await world.accept()
         gathered.note_event(stored.seq, accepted(stored), SENT)
         gathered.note_attempts(world.lines)
-        await gathered.hand_over()
+        await gathered.export()
         assert tracer.senders == [SENDER]
 
         world.lines.clear()
@@ -76,7 +76,7 @@ async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_
         [other] = await world.accept()
         later = Traces(world.database, world.clock, tracer)
         later.note_attempts(world.lines)
-        await later.hand_over(at_once=True)
+        await later.export(at_once=True)
 
         assert [attempt.line.attempt for attempt in tracer.attempts] == [1, 2, 1]
         assert tracer.senders == [SENDER, SENDER, None]
@@ -90,9 +90,9 @@ async def test_only_what_senders_told_is_stored_and_of_each_event_once(place: Pl
         gathered.note_event(first.seq, accepted(first), SENT)
         gathered.note_event(second.seq, accepted(second, None), "nonsense")
         gathered.note_event(third.seq, accepted(third, None), None)
-        await gathered.hand_over()
+        await gathered.export()
         gathered.note_event(first.seq, accepted(first, repeated=True), SENT)
-        await gathered.hand_over()
+        await gathered.export()
 
         ids = [first.id, second.id, third.id]
         assert await world.database.read(lambda c: trace_parents.of_events(c, ids)) == {first.id: SENT}
@@ -114,11 +114,11 @@ async def test_nothing_is_lost_while_the_database_does_not_answer(
             patch.setattr(world.database, "read", unavailable)
             patch.setattr(world.database, "write", unavailable)
             gathered.note_attempts(world.lines)
-            await gathered.hand_over(at_once=True)
+            await gathered.export(at_once=True)
             gathered.note_event(stored.seq, accepted(stored), SENT)
             assert tracer.attempts == []
-        await gathered.hand_over()
-        await gathered.hand_over()
+        await gathered.export()
+        await gathered.export()
 
         assert tracer.senders == [SENDER]
         assert await world.database.read(lambda c: trace_parents.of_events(c, [stored.id])) == {stored.id: SENT}
@@ -132,27 +132,27 @@ async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_t
         accepting, sending = (Traces(world.database, world.clock, tracer) for _ in range(2))
         [stored] = await world.accept()
         sending.note_attempts(world.lines)
-        await sending.hand_over()
+        await sending.export()
         accepting.note_event(stored.seq, accepted(stored), SENT)
-        await accepting.hand_over()
-        world.clock.now += tracing.LOOK_AFTER_MS - 1
-        await sending.hand_over()
+        await accepting.export()
+        world.clock.now += tracing.PARENT_WAIT_MS - 1
+        await sending.export()
         assert tracer.attempts == []
         world.clock.now += 1
-        await sending.hand_over()
+        await sending.export()
 
         assert tracer.senders == [SENDER]
 
 
 async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "WAITING_MAX", 3)
+    monkeypatch.setattr(tracing, "QUEUE_MAX", 3)
     monkeypatch.setattr(tracing, "KNOWN_MAX", 2)
     async with World(place) as world:
         tracer = Recorder()
         gathered = Traces(world.database, world.clock, tracer)
         for stored in await world.accept(5):
             gathered.note_event(stored.seq, accepted(stored), SENT)
-        await gathered.hand_over()
+        await gathered.export()
 
         assert len(tracer.events) == 3
         assert len(gathered._known) == 2
@@ -161,7 +161,7 @@ async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch
 async def test_of_events_and_of_attempts_it_is_told_once_that_they_are_dropped(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracing, "WAITING_MAX", 1)
+    monkeypatch.setattr(tracing, "QUEUE_MAX", 1)
     async with World(place) as world:
         await world.endpoint("one.test")
         gathered = Traces(world.database, world.clock, Recorder())
@@ -186,9 +186,9 @@ async def test_looking_up_old_events_forgets_none_that_comes_with_them(
         gathered = Traces(world.database, world.clock, tracer)
         for stored in await world.accept(3):
             gathered.note_event(stored.seq, accepted(stored), SENT)
-        await gathered.hand_over()
+        await gathered.export()
         gathered.note_attempts(list(reversed(world.lines)))
-        await gathered.hand_over(at_once=True)
+        await gathered.export(at_once=True)
         assert tracer.senders == [SENDER] * 3
 
 
@@ -226,9 +226,9 @@ async def test_a_trace_that_was_stored_though_the_answer_was_lost_is_told_again_
         gathered.note_event(first.seq, accepted(first), SENT)
         with monkeypatch.context() as patch:
             patch.setattr(world.database, "write", lost)
-            await gathered.hand_over()
+            await gathered.export()
         gathered.note_event(second.seq, accepted(second), SENT)
-        await gathered.hand_over()
+        await gathered.export()
 
         ids = [first.id, second.id]
         assert await world.database.read(lambda c: trace_parents.of_events(c, ids)) == dict.fromkeys(ids, SENT)
@@ -244,7 +244,7 @@ async def test_a_defect_in_the_making_of_traces_does_not_end_it(place: Place) ->
             for stored in await world.accept(2):
                 gathered.note_event(stored.seq, accepted(stored), SENT)
                 calls = tracer.calls
-                await world.run_for(tracing.EVERY_MS)
+                await world.run_for(tracing.EXPORT_EVERY_MS)
                 async with asyncio.timeout(10):
                     while tracer.calls == calls:
                         await asyncio.sleep(0.01)

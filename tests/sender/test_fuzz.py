@@ -13,7 +13,7 @@ from uplift_server.core.deliveries.outcomes import Outcome, classify
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.delivery.sending.http import Request, Target
 from uplift_server.delivery.sending.http.attempt import Attempt, Opening
-from uplift_server.delivery.sending.http.connection import BufferedConnection, Connection, Owner
+from uplift_server.delivery.sending.http.connection import BufferedConnection, Connection, ConnectionOwner
 
 TARGET = Target("127.0.0.1", 80, False)
 
@@ -38,14 +38,14 @@ class Transport(asyncio.Transport):
         self.ended = True
 
 
-class Watcher(Owner):
+class Watcher(ConnectionOwner):
     """Counts what a connection tells."""
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
         self.stale_attempts = 0
 
-    def made(self, connection: Connection) -> None:
+    def opened(self, connection: Connection) -> None:
         pass
 
     def finished(self, connection: Connection, attempt: Attempt, exchange: Exchange, now: float) -> None:
@@ -57,7 +57,7 @@ class Watcher(Owner):
     def ended(self, connection: Connection) -> None:
         pass
 
-    def gone(self, connection: Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         pass
 
 

@@ -34,7 +34,7 @@ from uplift_server.service.engine_status import EngineStatus
 from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 
-HELD_LOOK_EVERY_SCANS: Final = 5
+HELD_SCAN_EVERY_SCANS: Final = 5
 """Endpoints with held deliveries are looked for less often than due deliveries."""
 
 
@@ -177,7 +177,7 @@ def build_engine(
         clock,
         counters,
         rate_per_second=settings.release_rate_per_second,
-        look_every_ms=settings.scan_every_ms * HELD_LOOK_EVERY_SCANS,
+        scan_every_ms=settings.scan_every_ms * HELD_SCAN_EVERY_SCANS,
     )
     dispatcher = Dispatcher(
         database,

@@ -13,7 +13,7 @@ from uplift_server.delivery.ports import Callback, Handle
 
 SLEW_DIVISOR: Final = 10
 """While the machine's clock is behind ours, ours runs a tenth slower until both agree."""
-STEP_TOLD_MS_MIN: Final = 1000
+STEP_LOGGED_MS_MIN: Final = 1000
 _log = structlog.get_logger()
 
 
@@ -38,7 +38,7 @@ class DatabaseTime:
         """What readings are made with."""
         return self._ticks_ns() / 1_000_000
 
-    def learn(self, reading: ClockReading) -> None:
+    def add_reading(self, reading: ClockReading) -> None:
         """Take in a reading of the database's clock."""
         self._readings.append(reading)
         self._offset_ns = int(best_reading(self._readings).offset_ms * 1_000_000)
@@ -65,7 +65,7 @@ class SystemClock:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._now_ms = 0
-        self._ran_on = (0, 0, 0)
+        self._slewed = (0, 0, 0)
         """While we run on by ourselves: the monotonic ns and our ms at which that began, and the last ms we gave."""
 
     def now_ms(self) -> int:
@@ -74,7 +74,7 @@ class SystemClock:
         if wall_ms >= self._now_ms:
             self._now_ms = wall_ms
             return wall_ms
-        return self._run_on()
+        return self._slew()
 
     def wall_ms(self) -> int:
         """See Clock."""
@@ -88,20 +88,20 @@ class SystemClock:
         """See Clock."""
         return time.process_time()
 
-    def _run_on(self) -> int:
-        began_ns, from_ms, last_ms = self._ran_on
+    def _slew(self) -> int:
+        began_ns, from_ms, last_ms = self._slewed
         passed_ns = self._monotonic_ns()
         if last_ms != self._now_ms:
             # The machine's clock was followed since.
             began_ns, from_ms = passed_ns, self._now_ms
             behind_ms = from_ms - self.wall_ms()
-            if behind_ms >= STEP_TOLD_MS_MIN:
+            if behind_ms >= STEP_LOGGED_MS_MIN:
                 _log.warning(
                     "the machine's clock was set back; ours runs slower until it has caught up", behind_ms=behind_ms
                 )
         passed_ns -= began_ns
         self._now_ms = from_ms + (passed_ns - passed_ns // SLEW_DIVISOR) // 1_000_000
-        self._ran_on = (began_ns, from_ms, self._now_ms)
+        self._slewed = (began_ns, from_ms, self._now_ms)
         return self._now_ms
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:

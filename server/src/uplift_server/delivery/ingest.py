@@ -42,7 +42,7 @@ from uplift_server.store.records import EndpointState
 
 _log = structlog.get_logger()
 
-ANSWER_WITHIN_MS: Final = 4000
+COMMIT_TIMEOUT_MS: Final = 4000
 """A caller who has waited so long for the commit is told to try again, at the next tick: answers come within 5 s."""
 IDS_LOGGED_MAX: Final = 10
 """How many events of one request a log line names."""
@@ -60,7 +60,7 @@ class Draft:
     expires_at: int | None = None
 
 
-class _Waiting:
+class _Backlog:
     """What is accepted and not stored yet."""
 
     __slots__ = ("body_bytes", "events", "rows")
@@ -69,7 +69,7 @@ class _Waiting:
         self.events = self.body_bytes = self.rows = 0
 
 
-class _Account(_Waiting):
+class _Account(_Backlog):
     """The requests of one account that are not stored yet."""
 
     __slots__ = ("queue", "seq", "storing_rows", "turn_rows")
@@ -97,7 +97,7 @@ class _Group(NamedTuple):
     """Other processes' endpoints that match an event."""
     overflow: list[LiveEndpoint]
     """Endpoints whose lane had no room for an event."""
-    answer: "asyncio.Future[list[Appended] | IdempotencyConflict]"
+    result: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     accepted_at: int
     body_bytes: int
     rows: int
@@ -131,7 +131,7 @@ class EventIngest:
         audience: Audience,
         stored: StoredEvents,
         clock: Clock,
-        measures: EngineCounters,
+        counters: EngineCounters,
         *,
         lease_ms: int,
     ) -> None:
@@ -141,19 +141,19 @@ class EventIngest:
         self._lanes = lanes
         self._due = due
         self._clock = clock
-        self._measures = measures
+        self._counters = counters
         self._audience = audience
-        self._stored_events = stored
+        self._listeners = stored
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
         """Requests that go to the store at the end of this turn of the event loop."""
-        self._waiting = _Waiting()
+        self._backlog = _Backlog()
         self._accounts: dict[int, _Account] = {}
         """Accounts with requests that are not stored yet; 0 for requests with events of several accounts."""
-        self._being_stored: dict[int, list[_Group]] = {}
+        self._storing: dict[int, list[_Group]] = {}
         self._batches = 0
         self._closed = False
-        self._refusing = False
+        self._failing = False
         self.ids = IdSequence()
         """The source of all IDs of this process."""
         self._random = b""
@@ -162,7 +162,7 @@ class EventIngest:
     @property
     def waiting_events(self) -> int:
         """How many events are accepted and not stored yet."""
-        return self._waiting.events
+        return self._backlog.events
 
     def close(self) -> None:
         """Refuse everything from now on; what was taken is still stored and answered."""
@@ -180,7 +180,7 @@ class EventIngest:
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """The same for drafts that each name their account."""
         if self._closed:
-            raise self._refused(len(drafts), Rejection.STOPPING, "the server is shutting down")
+            raise self._rejected(len(drafts), Rejection.STOPPING, "the server is shutting down")
         seq, rows, body_bytes = drafts[0][0], len(drafts), 0
         for account_seq, draft in drafts:
             rows += len(self._cache.matches(account_seq, draft.event_type.name))
@@ -195,36 +195,36 @@ class EventIngest:
         events = len(drafts)
         self._check_room(account, events, rows)
         self._accounts[seq] = account
-        answer: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
         now = self._clock.now_ms()
-        group = _Group(account, drafts, [], [], [], [], answer, now, body_bytes, rows)
-        for waiting in (self._waiting, account):
-            waiting.events += events
-            waiting.body_bytes += body_bytes
-            waiting.rows += rows
+        group = _Group(account, drafts, [], [], [], [], result, now, body_bytes, rows)
+        for backlog in (self._backlog, account):
+            backlog.events += events
+            backlog.body_bytes += body_bytes
+            backlog.rows += rows
         if account.queue or account.storing_rows >= account.turn_rows:
             account.queue.append(group)
         else:
             self._gather(group, now)
-        return answer
+        return result
 
     def _check_room(self, account: _Account, events: int, rows: int) -> None:
         """Raise Unavailable if the backlog of all accounts or of this one is too large."""
-        total = self._waiting
+        total = self._backlog
         if (
             total.events + events > ACCEPTS_WAITING_MAX
             or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX
             or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
         ):
             text = "the server's queue of events and deliveries to store is full"
-            raise self._refused(events, Rejection.FULL, text)
+            raise self._rejected(events, Rejection.FULL, text)
         if (
             account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
             or account.body_bytes >= ACCOUNT_ACCEPTS_BODY_BYTES_MAX
             or account.rows + rows > ACCOUNT_ACCEPTS_WAITING_ROWS_MAX
         ):
             text = "the account's share of the queue of events and deliveries to store is full"
-            raise self._refused(events, Rejection.FULL, text)
+            raise self._rejected(events, Rejection.FULL, text)
 
     def _gather(self, group: _Group, now: int) -> None:
         """Create the events of a request and queue them. The next turn of the event loop stores the queue."""
@@ -236,30 +236,30 @@ class EventIngest:
         self._gathered.append(group)
 
     def expire_waiting(self) -> None:
-        """Tell callers who have waited ANSWER_WITHIN_MS that the store does not answer. Called every now and then.
+        """Tell callers who have waited COMMIT_TIMEOUT_MS that the store does not answer. Called every now and then.
 
         The store may still commit events in its queue. The server did not accept them, and repeated requests find them
         by their key.
         """
-        oldest = self._clock.now_ms() - ANSWER_WITHIN_MS
-        for groups in self._being_stored.values():
+        oldest = self._clock.now_ms() - COMMIT_TIMEOUT_MS
+        for groups in self._storing.values():
             for group in groups:
                 # By its own time: it may have waited for its turn, or be stored again after a rejected row.
                 if group.accepted_at <= oldest:
-                    self._give_up(group)
+                    self._time_out(group)
         for account in list(self._accounts.values()):
             while account.queue and account.queue[0].accepted_at <= oldest:
                 group = account.queue.popleft()
-                self._give_up(group)
+                self._time_out(group)
                 self._forget(group)
 
-    def _give_up(self, group: _Group) -> None:
-        if not group.answer.done():
-            refusal = self._refused(len(group.drafts), Rejection.STORE, "the database does not answer")
-            group.answer.set_exception(refusal)
+    def _time_out(self, group: _Group) -> None:
+        if not group.result.done():
+            error = self._rejected(len(group.drafts), Rejection.STORE, "the database does not answer")
+            group.result.set_exception(error)
 
-    def _refused(self, events: int, why: Rejection, text: str) -> Unavailable:
-        self._measures.rejected[why] += events
+    def _rejected(self, events: int, why: Rejection, text: str) -> Unavailable:
+        self._counters.rejected[why] += events
         return Unavailable(text)
 
     def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
@@ -321,7 +321,7 @@ class EventIngest:
     def _store(self, groups: list[_Group]) -> None:
         self._batches += 1
         batch = self._batches
-        self._being_stored[batch] = groups
+        self._storing[batch] = groups
         began_us = self._clock.monotonic_us()
         stored = asyncio.ensure_future(self._database.append([group.events for group in groups]))
         stored.add_done_callback(lambda future: self._stored(batch, groups, began_us, future))
@@ -333,7 +333,7 @@ class EventIngest:
         began_us: int,
         stored: "asyncio.Future[list[list[Appended] | IdempotencyConflict]]",
     ) -> None:
-        del self._being_stored[batch]
+        del self._storing[batch]
         error = stored.exception()
         if error is not None and not isinstance(error, StoreError):
             if len(groups) > 1:
@@ -344,22 +344,22 @@ class EventIngest:
                 return
             self._set_aside(groups[0], error)
         else:
-            self._note(error)
+            self._log_failure(error)
         results = [None] * len(groups) if error is not None else stored.result()
         if error is None:
             self._count(stored.result(), self._clock.monotonic_us() - began_us)
         for group, result in zip(groups, results, strict=True):
-            self._hand_over(group, result)
+            self._push_leased(group, result)
             group.account.storing_rows -= group.rows
             self._forget(group)
-            if group.answer.done():
+            if group.result.done():
                 continue
             if result is not None:
-                group.answer.set_result(result)
+                group.result.set_result(result)
             else:
                 assert error is not None
-                self._measures.rejected[Rejection.STORE] += len(group.events)
-                group.answer.set_exception(
+                self._counters.rejected[Rejection.STORE] += len(group.events)
+                group.result.set_exception(
                     error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
                 )
         foreign = {seq: None for group in groups for seq in group.foreign}
@@ -377,15 +377,15 @@ class EventIngest:
             self._due.note_backlog(endpoint.seq)
             has_room = has_room or self._lanes.room(self._lanes.of(endpoint), now) > 0
         if has_room:
-            self._due.look()
+            self._due.wake()
 
     def _forget(self, group: _Group) -> None:
         """Stop counting a request that is stored or rejected, and gather the account's next requests."""
         account, events = group.account, len(group.drafts)
-        for waiting in (self._waiting, account):
-            waiting.events -= events
-            waiting.body_bytes -= group.body_bytes
-            waiting.rows -= group.rows
+        for backlog in (self._backlog, account):
+            backlog.events -= events
+            backlog.body_bytes -= group.body_bytes
+            backlog.rows -= group.rows
         while account.queue and account.storing_rows < account.turn_rows:
             self._gather(account.queue.popleft(), self._clock.now_ms())
         if not account.events:
@@ -393,13 +393,13 @@ class EventIngest:
 
     def _count(self, results: list[list[Appended] | IdempotencyConflict], took_us: int) -> None:
         repeated = [event.duplicate for stored in results if isinstance(stored, list) for event in stored]
-        measures = self._measures
-        measures.accepted += repeated.count(False)
-        measures.duplicates += repeated.count(True)
-        measures.accept_durations.observe_many(took_us, len(results))
+        counters = self._counters
+        counters.accepted += repeated.count(False)
+        counters.duplicates += repeated.count(True)
+        counters.accept_durations.observe_many(took_us, len(results))
 
     def _set_aside(self, group: _Group, error: BaseException) -> None:
-        self._measures.set_aside[SetAside.EVENT] += len(group.events)
+        self._counters.set_aside[SetAside.EVENT] += len(group.events)
         _log.error(
             "row set aside: the database rejected it",
             kind=SetAside.EVENT.text,
@@ -409,22 +409,22 @@ class EventIngest:
             exc_info=None if isinstance(error, Rejected) else error,
         )
 
-    def _note(self, error: BaseException | None) -> None:
+    def _log_failure(self, error: BaseException | None) -> None:
         """Log when storing starts to fail, and when it recovers."""
-        if error is not None and not self._refusing:
+        if error is not None and not self._failing:
             _log.error("events are refused: the store cannot take them", cause=str(error))
-        elif error is None and self._refusing:
+        elif error is None and self._failing:
             _log.warning("events are stored again")
-        self._refusing = error is not None
+        self._failing = error is not None
 
-    def _hand_over(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
+    def _push_leased(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
         """Put what was born leased into its lane; give the room back where nothing was stored."""
         stored = result if isinstance(result, list) else None
         listened = self._audience.accounts
         if listened and stored is not None:
             for account_seq in {event.account_seq for event in group.events}:
                 if account_seq in listened:
-                    self._stored_events.note_stored(account_seq)
+                    self._listeners.note_stored(account_seq)
         for place, endpoint, lane, lease_until in group.reserved:
             event = group.events[place]
             if stored is None or stored[place].duplicate:

@@ -20,14 +20,14 @@ from uplift_server.store import trace_parents
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import StoreError
 
-EVERY_MS: Final = 500
-WAITING_MAX: Final = 20_000
+EXPORT_EVERY_MS: Final = 500
+QUEUE_MAX: Final = 20_000
 """How many events, and how many attempts, wait to be handed over; what comes on top is dropped."""
 KNOWN_MAX: Final = 20_000
 """Of how many of the latest events it is known in memory which trace they were sent in."""
-LOOK_AFTER_MS: Final = 3_000
+PARENT_WAIT_MS: Final = 3_000
 """How long attempts wait whose event another process may have accepted just now, until it has stored its trace."""
-LOOK_MAX: Final = 500
+LOOKUP_BATCH_MAX: Final = 500
 """Of how many events the traces are looked up at a time."""
 CLOSE_SECONDS: Final = 0.8
 _log = structlog.get_logger()
@@ -86,7 +86,7 @@ class Traces:
             return
         self._events.append(event)
         if not event.repeated:
-            self._remember(event.id, event.sender_span)
+            self._cache(event.id, event.sender_span)
             if event.sender_span is not None and traceparent is not None:
                 self._to_store[seq] = traceparent
 
@@ -96,7 +96,7 @@ class Traces:
             self._lines.extend(lines)
 
     def _has_room(self, name: str, waiting: int) -> bool:
-        full = waiting >= WAITING_MAX
+        full = waiting >= QUEUE_MAX
         if full and not self._full.get(name):
             _log.warning(
                 "spans are dropped: more comes than traces are made of; sample fewer (OTEL_TRACES_SAMPLER)", spans=name
@@ -104,21 +104,21 @@ class Traces:
         self._full[name] = full
         return not full
 
-    def _remember(self, event_id: bytes, sender_span: TraceContext | None) -> None:
+    def _cache(self, event_id: bytes, sender_span: TraceContext | None) -> None:
         if len(self._known) >= KNOWN_MAX:
             del self._known[next(iter(self._known))]
         self._known[event_id] = sender_span
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            await self._clock.wait(self._stopping, EVERY_MS)
+            await self._clock.wait(self._stopping, EXPORT_EVERY_MS)
             try:
-                await self.hand_over(at_once=self._stopping.is_set())
+                await self.export(at_once=self._stopping.is_set())
             except Exception:
                 # Traces are the least of what this process does: a defect in them stops nothing else.
                 _log.exception("a defect in the making of traces; it goes on")
 
-    async def hand_over(self, *, at_once: bool = False) -> None:
+    async def export(self, *, at_once: bool = False) -> None:
         """Make spans of what has come; `at_once`: also of what would rather wait for other processes."""
         events, self._events = self._events, []
         lines, self._lines = self._lines, []
@@ -130,43 +130,43 @@ class Traces:
             # RetentionRule no longer than their events are known in memory.
             self._to_store = dict([*to_store.items(), *self._to_store.items()][-KNOWN_MAX:])
         try:
-            attempts = await self._ended(self._ripe(lines, at_once=at_once))
+            attempts = await self._with_parents(self._split_ready(lines, at_once=at_once))
         except StoreError:
             attempts = []
         if events or attempts:
             await asyncio.to_thread(self._tracer.record, events, attempts)
 
-    def _ripe(self, lines: Sequence[AttemptLine], *, at_once: bool) -> list[AttemptLine]:
+    def _split_ready(self, lines: Sequence[AttemptLine], *, at_once: bool) -> list[AttemptLine]:
         """Those whose turn it is; the others, and those of late, wait."""
         now = self._clock.now_ms()
-        ripe = []
+        ready = []
         for line in lines:
             if uuid.UUID(line.event).bytes in self._known:
-                ripe.append(line)
+                ready.append(line)
             else:
                 self._late.append((now, line))
-        del self._late[:-WAITING_MAX]
-        until = now if at_once else now - LOOK_AFTER_MS
-        ripe += [line for came_at, line in self._late if came_at <= until]
+        del self._late[:-QUEUE_MAX]
+        until = now if at_once else now - PARENT_WAIT_MS
+        ready += [line for came_at, line in self._late if came_at <= until]
         self._late = [late for late in self._late if late[0] > until]
-        return ripe
+        return ready
 
-    async def _ended(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
+    async def _with_parents(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
         """The attempts with the spans their events were sent in. Raises Unavailable; then they are kept."""
         try:
-            return await self._with_senders(lines)
+            return await self._look_up_parents(lines)
         except StoreError:
-            self._lines = [*lines, *self._lines][-WAITING_MAX:]
+            self._lines = [*lines, *self._lines][-QUEUE_MAX:]
             raise
 
-    async def _with_senders(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
+    async def _look_up_parents(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
         ids = {line.event: uuid.UUID(line.event).bytes for line in lines}
         senders = {event_id: self._known[event_id] for event_id in ids.values() if event_id in self._known}
         unknown = [event_id for event_id in ids.values() if event_id not in senders]
-        for start in range(0, len(unknown), LOOK_MAX):
-            part = unknown[start : start + LOOK_MAX]
+        for start in range(0, len(unknown), LOOKUP_BATCH_MAX):
+            part = unknown[start : start + LOOKUP_BATCH_MAX]
             found = await self._database.read(lambda c: trace_parents.of_events(c, part))  # noqa: B023 - run before the next turn
             for event_id in part:
                 senders[event_id] = parse_traceparent(found.get(event_id, ""))
-                self._remember(event_id, senders[event_id])
+                self._cache(event_id, senders[event_id])
         return [EndedAttempt(line, senders[ids[line.event]]) for line in lines]

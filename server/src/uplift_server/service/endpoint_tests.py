@@ -38,7 +38,10 @@ _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
         errors.RateLimited,
         "The account has too many attempts in flight, in total or to this endpoint's host. Try again in a moment.",
     ),
-    Busy.PACED: (errors.RateLimited, "The endpoint's rate_limit_per_second leaves no room. Try again in a moment."),
+    Busy.RATE_LIMITED: (
+        errors.RateLimited,
+        "The endpoint's rate_limit_per_second leaves no room. Try again in a moment.",
+    ),
     Busy.DELETED: (errors.Conflict, _DELETED),
 }
 

@@ -111,7 +111,7 @@ class ShardHandover:
             await self._take_up(list(self._shards.gained))
         if self._has_foreign_leases:
             leased = await self._foreign_leases()
-            self._has_foreign_leases = self._lanes.note_elsewhere(leased)
+            self._has_foreign_leases = self._lanes.note_foreign_leases(leased)
 
     def _set_workers(self, workers: tuple[int, ...]) -> None:
         self._shards.set_workers(workers)
@@ -144,7 +144,7 @@ class ShardHandover:
                 self._lanes.take_over(endpoint, leased.get(seq, 0))
                 self._due.note_backlog(seq)
                 self._replays.look_at(seq)
-                self._held.look_at(seq)
+                self._held.enqueue(seq)
                 self._monitor.take_up(endpoint)
         self._has_foreign_leases = self._has_foreign_leases or bool(leased)
         self._due.scan()

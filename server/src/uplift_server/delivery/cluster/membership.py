@@ -187,7 +187,7 @@ class Membership:
     def _learn_time(self, reading: ClockReading, began: int) -> int:
         """Follow the database's clock; returns when the heartbeat began by that clock (Unix ms)."""
         before = self._clock.now_ms()
-        self._time.learn(reading)
+        self._time.add_reading(reading)
         step_ms = self._clock.now_ms() - before
         if step_ms >= STEP_MS_MIN:
             # The times of earlier heartbeats follow the clock before the step: they prove nothing.
@@ -266,7 +266,7 @@ async def learn_time(
     """Learn the database's time before the first use of the clock. Raises Unavailable."""
     # The first reading includes the preparation of the connection, so it is not exact.
     for _ in range(READINGS_FIRST):
-        time.learn(await bus.write(partial(_reading, time, read_time)))
+        time.add_reading(await bus.write(partial(_reading, time, read_time)))
 
 
 def _reading(time: DatabaseTime, read_time: Callable[[Transaction], float], connection: Transaction) -> ClockReading:

@@ -74,14 +74,14 @@ class LiveEndpointChanges:
         """See EndpointChanges."""
         for delivery in self._lanes.drop(endpoint_seq):
             self._dispatcher.give_back(delivery)
-        self._held.look_at(endpoint_seq)
+        self._held.enqueue(endpoint_seq)
         self._replays.look_at(endpoint_seq)
 
     def disabled(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
         for delivery in self._lanes.empty(endpoint_seq):
             self._dispatcher.give_back(delivery)
-        self._held.look_at(endpoint_seq)
+        self._held.enqueue(endpoint_seq)
 
     def enabled(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
@@ -96,7 +96,7 @@ class LiveEndpointChanges:
 
     def held_action_changed(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
-        self._held.look_at(endpoint_seq)
+        self._held.enqueue(endpoint_seq)
         self.note_due(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:

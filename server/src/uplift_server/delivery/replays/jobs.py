@@ -140,7 +140,7 @@ class ReplayJobs:
         if replay.state is not ReplayState.RUNNING:
             for delivery in self._lanes.take_replays(replay.selection.endpoint_seq):
                 self._return(delivery, now)
-            self._settler.hurry()
+            self._settler.flush()
         self._wake.set()
 
     def runs(self, replay_seq: int) -> bool:

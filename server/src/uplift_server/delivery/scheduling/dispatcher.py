@@ -58,12 +58,12 @@ class Dispatcher:
         """Take back a delivery that waited in memory too long to be sent under its lease."""
         self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
         self._due.note_backlog(delivery.endpoint_seq)
-        self._due.look()
+        self._due.wake()
 
     def stop(self) -> None:
         """Lease nothing more; `run` ends soon."""
         self._stopping = True
-        self._due.look()
+        self._due.wake()
 
     async def run(self) -> None:
         """Lease what is due until stopped."""
@@ -122,7 +122,7 @@ class Dispatcher:
                 if not self._shards.owns(endpoint_seq):
                     continue
                 if not self._is_on(endpoint_seq):
-                    self._held.look_at(endpoint_seq)
+                    self._held.enqueue(endpoint_seq)
                 elif due_at <= now:
                     self._due.note_backlog(endpoint_seq)
                 else:
@@ -189,7 +189,7 @@ class Dispatcher:
             endpoint = self._cache.endpoints.get(endpoint_seq)
             if endpoint is None or not self._shards.owns(endpoint_seq) or not endpoint.takes_deliveries:
                 del self._due.backlog[endpoint_seq]
-                self._held.look_at(endpoint_seq)
+                self._held.enqueue(endpoint_seq)
                 continue
             limit = min(self._lanes.room(self._lanes.of(endpoint), now), share, left)
             if limit > 0:

@@ -26,7 +26,7 @@ class DueEndpoints:
         """Remember that an endpoint has due deliveries, to be leased when its lane has room."""
         self.backlog[endpoint_seq] = None
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Let the dispatcher look: an endpoint of the backlog has room."""
         self.changed.set()
 

@@ -2,7 +2,7 @@
 
 Nothing is remembered but what stands in the database: an endpoint's state says what is to become of what waits for it
 and of what it holds, so every bite can be the last before a crash. Whoever changes a state says so here, dispatch tells
-of what it finds waiting for endpoints that are off, and every now and then all endpoints that hold anything are gone
+of what it finds waiting for endpoints that are off, and every now and then all endpoints that hold anything are removed
 through.
 """
 
@@ -24,16 +24,16 @@ from uplift_server.store.records import HeldAction
 
 TICK_MS: Final = 100
 """How long lies between two bites of the same endpoint's."""
-BLOCKED_MS: Final = 500
+BLOCKED_WAIT_MS: Final = 500
 """After how long an endpoint that takes things more slowly than they could be let go is looked at again."""
-BITE: Final = 300
-ROUND_ROWS: Final = 1200
+BATCH_ROWS_MAX: Final = 300
+ROUND_ROWS_MAX: Final = 1200
 """How many rows are changed between two pauses, whoever's they are."""
-LOOK_PAGE: Final = 1000
+SCAN_PAGE: Final = 1000
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
-class _Pace:
+class _TokenBucket:
     """How many held deliveries may go to one endpoint by now: what a late tick missed is made up for, idle time not."""
 
     def __init__(self, rate_per_second: int, now_ms: int) -> None:
@@ -43,7 +43,7 @@ class _Pace:
         self._at = now_ms
         self._paused_until = 0
 
-    def allowed(self, now_ms: int) -> int:
+    def available(self, now_ms: int) -> int:
         """How many may go now."""
         if now_ms < self._paused_until:
             return 0
@@ -51,7 +51,7 @@ class _Pace:
         self._at = now_ms
         return int(self._credit)
 
-    def spend(self, count: int) -> None:
+    def take(self, count: int) -> None:
         """So many went."""
         self._credit -= count
 
@@ -71,10 +71,10 @@ class HeldDeliveries:
         lanes: DeliveryLanes,
         due: DueEndpoints,
         clock: Clock,
-        measures: EngineCounters,
+        counters: EngineCounters,
         *,
         rate_per_second: int,
-        look_every_ms: int,
+        scan_every_ms: int,
     ) -> None:
         self._database = database
         self._cache = cache
@@ -82,16 +82,16 @@ class HeldDeliveries:
         self._lanes = lanes
         self._due = due
         self._clock = clock
-        self._measures = measures
+        self._counters = counters
         self._rate_per_second = rate_per_second
-        self._look_every_ms = look_every_ms
+        self._scan_every_ms = scan_every_ms
         self._work: dict[int, None] = {}
         """Endpoints for which something may be to be done; whose turn it is comes first."""
-        self._paces: dict[int, _Pace] = {}
-        self._looked_at = 0
+        self._buckets: dict[int, _TokenBucket] = {}
+        self._scanned_at = 0
         self._wake = asyncio.Event()
 
-    def look_at(self, endpoint_seq: int) -> None:
+    def enqueue(self, endpoint_seq: int) -> None:
         """An endpoint's state has changed, or something waits for one that is off or deleted."""
         if not self._shards.owns(endpoint_seq):
             return
@@ -105,7 +105,7 @@ class HeldDeliveries:
         """
         while self._clock.now_ms() < until_ms:
             endpoint = self._cache.endpoints.get(endpoint_seq)
-            if endpoint is None or endpoint.takes_deliveries or not await self._bite(endpoint_seq, endpoint):
+            if endpoint is None or endpoint.takes_deliveries or not await self._process_batch(endpoint_seq, endpoint):
                 return True
         return False
 
@@ -114,43 +114,44 @@ class HeldDeliveries:
         while not stopping.is_set():
             self._wake.clear()
             try:
-                await self._look_around()
-                await self._round()
+                await self._scan()
+                await self._process_work()
             except Unavailable:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
                 continue
+            next_scan = self._scanned_at + self._scan_every_ms
             if self._work:
                 await self._clock.wait(stopping, TICK_MS)
             else:
-                await self._clock.wait(self._wake, max(1, self._looked_at + self._look_every_ms - self._clock.now_ms()))
+                await self._clock.wait(self._wake, max(1, next_scan - self._clock.now_ms()))
 
-    async def _look_around(self) -> None:
+    async def _scan(self) -> None:
         """Find what endpoints hold that is to go or to be dropped: after a start, or since a change came between.
 
         An event may have been on its way into the database as held while its endpoint was enabled.
         """
         now = self._clock.now_ms()
-        if now - self._looked_at < self._look_every_ms:
+        if now - self._scanned_at < self._scan_every_ms:
             return
         after = 0
         while True:
             at = after
-            found = await self._database.read(lambda c: endpoints_with_held(c, after=at, limit=LOOK_PAGE))  # noqa: B023 - run before the next turn
+            found = await self._database.read(lambda c: endpoints_with_held(c, after=at, limit=SCAN_PAGE))  # noqa: B023 - run before the next turn
             for endpoint_seq in found:
                 endpoint = self._cache.endpoints.get(endpoint_seq)
-                if self._shards.owns(endpoint_seq) and (endpoint is None or _is_to_act(endpoint)):
+                if self._shards.owns(endpoint_seq) and (endpoint is None or _needs_action(endpoint)):
                     self._work[endpoint_seq] = None
-            if len(found) < LOOK_PAGE:
+            if len(found) < SCAN_PAGE:
                 break
             after = found[-1]
-        self._looked_at = now
+        self._scanned_at = now
 
-    async def _round(self) -> None:
+    async def _process_work(self) -> None:
         """One bite for every endpoint, or for as many as there is time for."""
         rows = 0
         requests: list[HeldRequest] = []
         for endpoint_seq in list(self._work):
-            if rows >= ROUND_ROWS:
+            if rows >= ROUND_ROWS_MAX:
                 break
             # Taken out before anything is waited for: what is told of it meanwhile is not lost.
             del self._work[endpoint_seq]
@@ -159,12 +160,12 @@ class HeldDeliveries:
                 continue
             endpoint = self._cache.endpoints.get(endpoint_seq)
             try:
-                bitten = await self._bite(endpoint_seq, endpoint)
+                changed = await self._process_batch(endpoint_seq, endpoint)
             except Unavailable:
                 self._work.update(dict.fromkeys([endpoint_seq, *(request.endpoint_seq for request in requests)]))
                 raise
-            rows += bitten
-            if bitten:
+            rows += changed
+            if changed:
                 self._work[endpoint_seq] = None
             elif endpoint is not None and endpoint.takes_deliveries:
                 request = self._request(endpoint)
@@ -176,20 +177,20 @@ class HeldDeliveries:
         if requests:
             await self._release(requests)
 
-    async def _bite(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
+    async def _process_batch(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
         """Cancel, hold or drop some of what waits, as the endpoint's state demands; how much, 0 after the last."""
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:
             self._stop_releasing(endpoint_seq)
         if endpoint is None:
             return self._cancelled(
-                await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BITE))
+                await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BATCH_ROWS_MAX))
             )
         # Before anything else is held: the word to drop goes for what was held when it was said, and is over with that.
         if endpoint.record.held_action is HeldAction.DROP and (dropped := await self._drop(endpoint, now)):
             return dropped
         if not endpoint.takes_deliveries:
-            return await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BITE))
+            return await self._database.write(lambda c: hold_waiting(c, endpoint_seq, now=now, limit=BATCH_ROWS_MAX))
         return 0
 
     async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
@@ -197,25 +198,25 @@ class HeldDeliveries:
 
         After the last of it nothing is to be dropped.
         """
-        dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BITE))
+        dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BATCH_ROWS_MAX))
         record = endpoint.record
         if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.completed_through):
             endpoint.record = replace(record, held_action=None, held_through=None)
         return max(self._cancelled(dropped.rows), int(dropped.has_more))
 
     def _cancelled(self, count: int) -> int:
-        self._measures.ended[Status.CANCELLED] += count
+        self._counters.ended[Status.CANCELLED] += count
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
         """What may go to an enabled endpoint now: all that it holds, but for what it is to keep."""
         now = self._clock.now_ms()
-        pace = self._paces.get(endpoint.seq)
-        if pace is None:
-            pace = self._paces[endpoint.seq] = _Pace(self._rate_per_second, now)
+        bucket = self._buckets.get(endpoint.seq)
+        if bucket is None:
+            bucket = self._buckets[endpoint.seq] = _TokenBucket(self._rate_per_second, now)
             self._lanes.in_order.add(endpoint.seq)
         kept = endpoint.record.held_action is HeldAction.KEEP
-        return HeldRequest(endpoint.seq, (endpoint.record.held_through or 0) if kept else 0, pace.allowed(now))
+        return HeldRequest(endpoint.seq, (endpoint.record.held_through or 0) if kept else 0, bucket.available(now))
 
     async def _release(self, requests: list[HeldRequest]) -> None:
         now = self._clock.now_ms()
@@ -225,27 +226,27 @@ class HeldDeliveries:
             self._work.update(dict.fromkeys(request.endpoint_seq for request in requests))
             raise
         for request, result in zip(requests, results, strict=True):
-            gone = result.released + result.expired
-            self._measures.ended[Status.FAILED] += result.expired
-            if not gone and not result.is_blocked:
+            removed = result.released + result.expired
+            self._counters.ended[Status.FAILED] += result.expired
+            if not removed and not result.is_blocked:
                 self._stop_releasing(request.endpoint_seq)
                 continue
             self._work[request.endpoint_seq] = None
             if result.released:
                 self._due.note_due(request.endpoint_seq)
-            pace = self._paces.get(request.endpoint_seq)
-            if pace is None:
+            bucket = self._buckets.get(request.endpoint_seq)
+            if bucket is None:
                 continue  # It was switched off meanwhile, and what it got is about to be held again.
             if result.is_blocked:
-                pace.pause_until(now + BLOCKED_MS)
+                bucket.pause_until(now + BLOCKED_WAIT_MS)
             else:
-                pace.spend(gone)
+                bucket.take(removed)
 
     def _stop_releasing(self, endpoint_seq: int) -> None:
-        self._paces.pop(endpoint_seq, None)
+        self._buckets.pop(endpoint_seq, None)
         self._lanes.in_order.discard(endpoint_seq)
 
 
-def _is_to_act(endpoint: LiveEndpoint) -> bool:
+def _needs_action(endpoint: LiveEndpoint) -> bool:
     """Whether an endpoint that holds something may have to let it go, or to drop it."""
     return endpoint.takes_deliveries or endpoint.record.held_action is HeldAction.DROP

@@ -51,7 +51,7 @@ class Starter(Protocol):
         """Begin an attempt, whose slot is taken."""
 
 
-class _Elsewhere(NamedTuple):
+class _ForeignLeases(NamedTuple):
     """An endpoint that another process has just lost to this one, and how many of its deliveries are leased there."""
 
     endpoint: LiveEndpoint
@@ -96,7 +96,7 @@ class DeliveryLanes:
         """Whether outcomes cannot be written: no attempt begins meanwhile."""
         self.draining = False
         """Whether the process stops: no attempt begins."""
-        self._elsewhere: dict[int, _Elsewhere] = {}
+        self._foreign_leases: dict[int, _ForeignLeases] = {}
         """By endpoint, what other processes still have leased, which counts against its cap."""
 
     def open(self, starter: Starter) -> None:
@@ -134,7 +134,7 @@ class DeliveryLanes:
             health = endpoint.health
             lane.breaker = restore_breaker(health, self._breaker)
             lane.proven = health.status == "healthy"
-            self._limit(lane, endpoint)
+            self._apply_limits(lane, endpoint)
             if lane.start_interval_ms:
                 # An earlier life of this process may have started an attempt just before it ended.
                 lane.next_start_ms = self._began_at + lane.start_interval_ms
@@ -145,7 +145,7 @@ class DeliveryLanes:
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
             self._lanes.move_to_host(lane, endpoint.parts.url.host)
-            self._limit(lane, endpoint)
+            self._apply_limits(lane, endpoint)
             self.pump()
 
     def find(self, endpoint_seq: int) -> Lane[LeasedDelivery] | None:
@@ -161,7 +161,7 @@ class DeliveryLanes:
     def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
         """Keep room for a delivery that is being stored."""
         lane.reserved += 1
-        # As `_hold`, which would be called for every event.
+        # As `_count_bytes`, which would be called for every event.
         self.bytes_held += body_bytes
         lane.waiting_bytes += body_bytes
         lane.account_share.waiting_bytes += body_bytes
@@ -169,7 +169,7 @@ class DeliveryLanes:
     def end_reservation(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
         """Give the room back: the delivery was not stored."""
         lane.reserved -= 1
-        self._hold(lane, -body_bytes)
+        self._count_bytes(lane, -body_bytes)
 
     def push_reserved(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
         """Queue a delivery that has a reservation; `pump` sends it."""
@@ -178,7 +178,7 @@ class DeliveryLanes:
 
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
         """Queue a delivery without a reservation; `pump` sends it."""
-        self._hold(lane, len(delivery.body))
+        self._count_bytes(lane, len(delivery.body))
         self._lanes.push(lane, delivery, kind)
 
     def spread(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
@@ -188,8 +188,8 @@ class DeliveryLanes:
         """
         spreader = self._spreaders.get(lane.endpoint)
         if spreader is None:
-            spreader = self._spreaders[lane.endpoint] = Spreader(self._clock, partial(self._arrived, lane))
-        self._hold(lane, sum(len(delivery.body) for delivery in deliveries))
+            spreader = self._spreaders[lane.endpoint] = Spreader(self._clock, partial(self._push_replays, lane))
+        self._count_bytes(lane, sum(len(delivery.body) for delivery in deliveries))
         lane.reserved += len(deliveries)
         spreader.add(deliveries, within_ms)
 
@@ -219,18 +219,18 @@ class DeliveryLanes:
             or self.bytes_held >= (LANES_BODY_BYTES_MAX if holds_little else LANES_SHARED_BODY_BYTES_MAX)
         )
 
-    def _hold(self, lane: Lane[LeasedDelivery], size: int) -> None:
+    def _count_bytes(self, lane: Lane[LeasedDelivery], size: int) -> None:
         self.bytes_held += size
         lane.waiting_bytes += size
         lane.account_share.waiting_bytes += size
 
-    def returned(
-        self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, well: bool | None = None
+    def attempt_ended(
+        self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, succeeded: bool | None = None
     ) -> None:
         """An attempt is over, after so long: its slot is free. See `Lanes.returned`."""
-        self._lanes.attempt_ended(lane, now_ms, duration_us, succeeded=well)
+        self._lanes.attempt_ended(lane, now_ms, duration_us, succeeded=succeeded)
         if lane.endpoint in self._due.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
-            self._due.look()
+            self._due.wake()
 
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Forget a deleted endpoint; what waited for it comes back."""
@@ -238,14 +238,16 @@ class DeliveryLanes:
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return []
-        coming = self._coming(endpoint_seq)
-        return self._taken(lane, [*self._lanes.drop(endpoint_seq), *coming])
+        spreading = self._take_spread(endpoint_seq)
+        return self._uncount(lane, [*self._lanes.drop(endpoint_seq), *spreading])
 
     def empty(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out everything that waits for an endpoint."""
         self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
-        return [] if lane is None else self._taken(lane, [*self._lanes.take_waiting(lane), *self._coming(endpoint_seq)])
+        if lane is None:
+            return []
+        return self._uncount(lane, [*self._lanes.take_waiting(lane), *self._take_spread(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
         """Take one delivery out of its lane, if it waits there or is on its way."""
@@ -256,50 +258,51 @@ class DeliveryLanes:
         spreader = self._spreaders.get(endpoint_seq)
         if found is None and spreader is not None and (found := spreader.withdraw(event_seq)) is not None:
             lane.reserved -= 1
-        return None if found is None else self._taken(lane, [found])[0]
+        return None if found is None else self._uncount(lane, [found])[0]
 
-    def take_over(self, endpoint: LiveEndpoint, elsewhere: int) -> None:
+    def take_over(self, endpoint: LiveEndpoint, foreign_leases: int) -> None:
         """An endpoint has become this process's; others have so many of its deliveries leased still."""
         lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
         health = endpoint.health
         lane.breaker = restore_breaker(health, self._breaker)
         if not lane.in_flight:
             lane.proven = health.status == "healthy"
-        if elsewhere:
-            self._elsewhere[endpoint.seq] = _Elsewhere(endpoint, elsewhere)
-        self._limit(lane, endpoint)
+        if foreign_leases:
+            self._foreign_leases[endpoint.seq] = _ForeignLeases(endpoint, foreign_leases)
+        self._apply_limits(lane, endpoint)
         # Another process may have started an attempt just before.
         lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.start_interval_ms)
 
-    def note_elsewhere(self, leased: Mapping[int, int]) -> bool:
+    def note_foreign_leases(self, leased: Mapping[int, int]) -> bool:
         """Tell how many of endpoints' deliveries others have leased; whether there are any of those taken over."""
-        for seq, (endpoint, before) in list(self._elsewhere.items()):
+        for seq, (endpoint, before) in list(self._foreign_leases.items()):
             now = leased.get(seq, 0) if self._shards.owns(seq) else 0
             if now:
-                self._elsewhere[seq] = _Elsewhere(endpoint, now)
+                self._foreign_leases[seq] = _ForeignLeases(endpoint, now)
             else:
-                del self._elsewhere[seq]
+                del self._foreign_leases[seq]
             lane = self._lanes.find(seq)
             if lane is not None and now < before:
-                self._limit(lane, endpoint)
+                self._apply_limits(lane, endpoint)
                 if seq in self._due.backlog:
-                    self._due.look()
+                    self._due.wake()
         self.pump()
-        return bool(self._elsewhere)
+        return bool(self._foreign_leases)
 
     def reset(self, endpoint: LiveEndpoint) -> None:
         """Close an endpoint's circuit breaker."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
             lane.breaker = CLOSED
-            self._limit(lane, endpoint)
+            self._apply_limits(lane, endpoint)
 
     def take_replays(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out what waits for an attempt by a replay; an endpoint has one at a time."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return []
-        return self._taken(lane, [*self._lanes.take_waiting(lane, (AttemptKind.REPLAY,)), *self._coming(endpoint_seq)])
+        waiting = self._lanes.take_waiting(lane, (AttemptKind.REPLAY,))
+        return self._uncount(lane, [*waiting, *self._take_spread(endpoint_seq)])
 
     def empty_all(self) -> list[LeasedDelivery]:
         """Take out everything that waits."""
@@ -366,25 +369,25 @@ class DeliveryLanes:
         while self._starts < STARTS_MAX and (item := self._lanes.pop(now)) is not None:
             lane, delivery = item
             if not self._starts:
-                asyncio.get_running_loop().call_soon(self._next_turn)
+                asyncio.get_running_loop().call_soon(self._on_next_turn)
             self._starts += 1
-            self._hold(lane, -len(delivery.body))
+            self._count_bytes(lane, -len(delivery.body))
             starter.start(lane, delivery)
         self._set_timer()
 
-    def _next_turn(self) -> None:
+    def _on_next_turn(self) -> None:
         """Begin the attempts for which the last turn of the event loop had no room."""
         was_full, self._starts = self._starts >= STARTS_MAX, 0
         if was_full:
             self.pump()
 
-    def _arrived(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery]) -> None:
+    def _push_replays(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery]) -> None:
         lane.reserved -= len(deliveries)
         for delivery in deliveries:
             self._lanes.push(lane, delivery, AttemptKind.REPLAY)
         self.pump()
 
-    def _coming(self, endpoint_seq: int) -> list[LeasedDelivery]:
+    def _take_spread(self, endpoint_seq: int) -> list[LeasedDelivery]:
         """Take out what is on its way into a lane."""
         spreader = self._spreaders.pop(endpoint_seq, None)
         if spreader is None:
@@ -395,20 +398,20 @@ class DeliveryLanes:
         lane.reserved -= len(taken)
         return taken
 
-    def _limit(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
+    def _apply_limits(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
         rate = endpoint.record.settings.rate_limit_per_second
         in_flight_max = endpoint.record.settings.max_in_flight or self._endpoint_in_flight_max
-        if self._elsewhere:
-            _, elsewhere = self._elsewhere.get(endpoint.seq, (endpoint, 0))
-            in_flight_max = max(0, in_flight_max - elsewhere)
+        if self._foreign_leases:
+            _, foreign_leases = self._foreign_leases.get(endpoint.seq, (endpoint, 0))
+            in_flight_max = max(0, in_flight_max - foreign_leases)
         self._lanes.set_limits(
             lane,
             in_flight_max=in_flight_max,
             start_interval_ms=start_interval_ms(rate) if rate else 0.0,
         )
 
-    def _taken(self, lane: Lane[LeasedDelivery], deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
-        self._hold(lane, -sum(len(delivery.body) for delivery in deliveries))
+    def _uncount(self, lane: Lane[LeasedDelivery], deliveries: list[LeasedDelivery]) -> list[LeasedDelivery]:
+        self._count_bytes(lane, -sum(len(delivery.body) for delivery in deliveries))
         return deliveries
 
     def _set_timer(self) -> None:

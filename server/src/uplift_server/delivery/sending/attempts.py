@@ -32,14 +32,14 @@ from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
 
-OURS_WAIT_MS_MIN: Final = 60_000
+EGRESS_WAIT_MS_MIN: Final = 60_000
 """The least wait after a failure of our own way out, which the schedule does not count."""
 GONE: Final = 410
 # Looked up once: on an enumeration that takes longer than all else of counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
 _DELIVERED: Final = Outcome.DELIVERED
 # Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
-_WELL = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
+_SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
 class Sending(Protocol):
@@ -99,7 +99,7 @@ class Attempts:
         replays: RunningReplays,
         monitor: HealthListener,
         clock: Clock,
-        measures: EngineCounters,
+        counters: EngineCounters,
         *,
         schedule: RetrySchedule,
         breaker: BreakerRule,
@@ -111,7 +111,7 @@ class Attempts:
         self._sender = sender
         self._settler = settler
         self._clock = clock
-        self._measures = measures
+        self._counters = counters
         self._schedule = schedule
         self._breaker = breaker
         self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
@@ -134,12 +134,12 @@ class Attempts:
             # too, so that none overtakes it.
             for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
                 self._give_back(late)
-            self._lanes.returned(lane, now)
+            self._lanes.attempt_ended(lane, now)
             return
         if endpoint is not None and not self._shards.owns(endpoint.seq):
             # It came to wait here just when the endpoint became another process's.
             self._give_back(delivery)
-            self._lanes.returned(lane, now)
+            self._lanes.attempt_ended(lane, now)
             return
         if endpoint is None or not self._may_send(delivery, endpoint, now):
             verdict = after_skip(
@@ -150,13 +150,13 @@ class Attempts:
                 now_ms=now,
             )
             self._settler.add(unattempted(delivery, verdict, now))
-            self._lanes.returned(lane, now)
+            self._lanes.attempt_ended(lane, now)
             return
         event_type = self._cache.event_types_by_seq.get(delivery.type_seq)
         if event_type is None:
             # Another process has just made it: this one will know of it in a moment.
             self._give_back(delivery)
-            self._lanes.returned(lane, now)
+            self._lanes.attempt_ended(lane, now)
             return
         body = delivery.body
         event_id = event_id_of(body)
@@ -190,13 +190,13 @@ class Attempts:
         now = self._clock.now_ms()
         if self._aborting and exchange.failure is not None:
             self._give_back(delivery)
-            self._lanes.returned(lane, now)
+            self._lanes.attempt_ended(lane, now)
             return
         outcome = classify(exchange)
         self._count(flight, outcome, exchange, now)
         is_test = delivery.trigger is Trigger.TEST
         counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
-        if not is_test and _told_by(endpoint, exchange, now):
+        if not is_test and _shows_health(endpoint, exchange, now):
             if self._shards.owns(endpoint.seq):
                 if counts:
                     self._note_health(flight, outcome, exchange, now)
@@ -226,22 +226,22 @@ class Attempts:
             delivery.replay_seq,
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
-        self._lanes.returned(lane, now, exchange.duration_us, well=_WELL.get(outcome) if counts else None)
+        self._lanes.attempt_ended(lane, now, exchange.duration_us, succeeded=_SUCCESS.get(outcome) if counts else None)
         self._lanes.pump()
 
     def _count(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
-        measures, delivery = self._measures, flight.delivery
-        measures.attempts[outcome] += 1
-        measures.attempt_durations.observe(exchange.duration_us)
+        counters, delivery = self._counters, flight.delivery
+        counters.attempts[outcome] += 1
+        counters.attempt_durations.observe(exchange.duration_us)
         if delivery.trigger is _SCHEDULE:
             if flight.number == 1:
-                measures.first_attempt_delays.observe(exchange.started_at - delivery.created_at)
+                counters.first_attempt_delays.observe(exchange.started_at - delivery.created_at)
             if outcome is _DELIVERED:
-                measures.delivery_delays.observe(now - delivery.created_at)
+                counters.delivery_delays.observe(now - delivery.created_at)
         if exchange.failure is not None and is_own_fault(exchange):
-            measures.own_failures += 1
+            counters.own_failures += 1
         if exchange.repeated:
-            measures.requests_repeated += 1
+            counters.requests_repeated += 1
 
     def _may_send(self, delivery: LeasedDelivery, endpoint: LiveEndpoint, now: int) -> bool:
         replay = delivery.replay_seq
@@ -263,7 +263,7 @@ class Attempts:
         wait_ms = None if exchange.retry_after is None else retry_after_ms(exchange.retry_after, now)
         if exchange.failure is Failure.EGRESS:
             # This attempt did not count. The delivery waits as long as after the last attempt that did.
-            scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), OURS_WAIT_MS_MIN
+            scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), EGRESS_WAIT_MS_MIN
         return after_failure(
             before=previous_state(delivery),
             off=_is_off(endpoint),
@@ -278,15 +278,15 @@ class Attempts:
     def _note_health(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
         """Update the endpoint's health."""
         endpoint = flight.endpoint
-        ours = is_own_fault(exchange)
+        own_fault = is_own_fault(exchange)
         failed_before = endpoint.health.failing_since is not None
-        health = endpoint.health = endpoint.health.after(outcome, now, own_fault=ours)
+        health = endpoint.health = endpoint.health.after(outcome, now, own_fault=own_fault)
         self._settler.note_health(endpoint, now)
         if failed_before or health.failing_since is not None:
             self._monitor.note(endpoint)
         if exchange.status_code == GONE:
             self._monitor.note_gone(endpoint)
-        if outcome is not _DELIVERED and not ours:
+        if outcome is not _DELIVERED and not own_fault:
             endpoint.failed_event = flight.delivery.event_seq
 
     def _note_breaker(
@@ -335,7 +335,7 @@ def _is_off(endpoint: LiveEndpoint) -> bool:
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP
 
 
-def _told_by(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
+def _shows_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
     """Whether an exchange tells how an endpoint fares: one that is on, and was not switched meanwhile."""
     record = endpoint.record
     since = record.state_since or 0

@@ -67,7 +67,7 @@ class LocalCommands:
         dispatcher: Dispatcher,
         tests: RunningTests,
         clock: Clock,
-        measures: EngineCounters,
+        counters: EngineCounters,
         *,
         lease_ms: int,
     ) -> None:
@@ -78,7 +78,7 @@ class LocalCommands:
         self._dispatcher = dispatcher
         self._tests = tests
         self._clock = clock
-        self._measures = measures
+        self._counters = counters
         self._lease_ms = lease_ms
 
     async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
@@ -127,7 +127,7 @@ class LocalCommands:
 
         leased = await self._database.write(change)
         if command.kind is CommandKind.CANCEL:
-            self._measures.ended[Status.CANCELLED] += 1
+            self._counters.ended[Status.CANCELLED] += 1
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:

@@ -27,7 +27,7 @@ from uplift_server.store.hot_records import HealthRow, Settlement
 _log = structlog.get_logger()
 
 RETRY_MS: Final = 250
-PATIENCE_MS: Final = 20
+BATCH_WAIT_MS: Final = 20
 """How long an outcome that may wait for others to be written with does."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
 """How old a stored `last_success_at` may be while an endpoint does well."""
@@ -43,7 +43,7 @@ class Settler:
         due: DueEndpoints,
         shards: Shards,
         clock: Clock,
-        measures: EngineCounters,
+        counters: EngineCounters,
         on_lines: Callable[[Sequence[AttemptLine]], None],
     ) -> None:
         self._database = database
@@ -51,21 +51,21 @@ class Settler:
         self._due = due
         self._shards = shards
         self._clock = clock
-        self._measures = measures
+        self._counters = counters
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
-        self._pressing = False
+        self._is_urgent = False
         """Whether something gathered is to be written as soon as that can be."""
-        self._patience: Handle | None = None
+        self._flush_timer: Handle | None = None
         """Ends the wait of what may; there whenever something gathered and nothing presses."""
-        self._suspects: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
+        self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
         """Parts of a rejected batch, to be written one after the other."""
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
-        self._writing = False
-        self._failing = False
-        self._scheduled = False
-        self._health_of = shards.membership_id
+        self._is_writing = False
+        self._is_failing = False
+        self._is_scheduled = False
+        self._health_membership = shards.membership_id
         """The membership under which the endpoints of `_health` were owned."""
         self._idle = asyncio.Event()
         self._idle.set()
@@ -84,16 +84,16 @@ class Settler:
         if len(self._gathered) >= SETTLEMENTS_WAITING_MAX:
             self._lanes.block()
         elif settlement.replay_seq is not None:
-            if self._patience is None and not self._pressing:
-                self._patience = self._clock.call_at(self._clock.now_ms() + PATIENCE_MS, self._end_patience)
+            if self._flush_timer is None and not self._is_urgent:
+                self._flush_timer = self._clock.call_at(self._clock.now_ms() + BATCH_WAIT_MS, self._on_flush_timer)
             return
-        self._pressing = True
+        self._is_urgent = True
         self._schedule()
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """Let nothing wait for others: write it now, or after what is being written."""
         if self._gathered:
-            self._pressing = True
+            self._is_urgent = True
             if self._may_write:
                 self._write()
 
@@ -116,34 +116,34 @@ class Settler:
 
     def _forget_lost_health(self) -> None:
         """Drop the health of endpoints that this process lost when it was evicted."""
-        if self._health_of != self._shards.membership_id:
-            self._health_of = self._shards.membership_id
+        if self._health_membership != self._shards.membership_id:
+            self._health_membership = self._shards.membership_id
             self._health.clear()
 
     async def drain(self) -> None:
         """Until everything gathered is written, which nothing waits for any longer."""
-        self.hurry()
+        self.flush()
         await self._idle.wait()
 
-    def _end_patience(self) -> None:
-        self._patience = None
-        self._pressing = True
+    def _on_flush_timer(self) -> None:
+        self._flush_timer = None
+        self._is_urgent = True
         self._schedule()
 
     @property
     def _may_write(self) -> bool:
-        return not self._scheduled and not self._writing and not self._failing
+        return not self._is_scheduled and not self._is_writing and not self._is_failing
 
     def _schedule(self) -> None:
         if self._may_write:
-            self._scheduled = True
+            self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
-        self._scheduled = False
+        self._is_scheduled = False
         self._forget_lost_health()
-        if self._suspects:
-            batch, health = self._suspects.pop()
+        if self._parts_left:
+            batch, health = self._parts_left.pop()
         else:
             batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
@@ -152,14 +152,14 @@ class Settler:
                 later = {settlement.endpoint_seq for settlement in self._gathered}
                 self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
                 health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}
-            self._pressing = bool(self._gathered)
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+            self._is_urgent = bool(self._gathered)
+            if self._flush_timer is not None:
+                self._flush_timer.cancel()
+                self._flush_timer = None
         # Lines of later outcomes wait for these. An outcome has at most one line.
         lines_max = len(batch) if self._gathered else len(self._lines)
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
-        self._writing = True
+        self._is_writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
         by = self._shards.membership_id
         written = asyncio.ensure_future(self._database.settle(batch, rows, process_id=by))
@@ -173,7 +173,7 @@ class Settler:
         by: int,
         written: "asyncio.Future[frozenset[tuple[int, int]]]",
     ) -> None:
-        self._writing = False
+        self._is_writing = False
         if written.cancelled():
             # The process ends, and the database has not answered in time.
             return
@@ -185,20 +185,20 @@ class Settler:
             self._keep(batch, lines, health, error)
             return
         if error is not None:
-            self._isolate(batch, health, error)
+            self._split(batch, health, error)
         else:
-            self._tell_lost(batch, written.result())
-            ended = self._measures.ended
+            self._discount_lost(batch, written.result())
+            ended = self._counters.ended
             for settlement in batch:
                 ended[settlement.status] += 1
                 if settlement.due_at is not None:
                     self._due.note_due(settlement.endpoint_seq, settlement.due_at)
-            self._tell_written(batch)
-        if self._failing:
+            self._notify_written(batch)
+        if self._is_failing:
             _log.warning("outcomes are written again")
-            self._failing = False
+            self._is_failing = False
         self._on_lines(lines)
-        if self._pressing or self._suspects:
+        if self._is_urgent or self._parts_left:
             self._schedule()
         elif not self._gathered:
             self._idle.set()
@@ -210,50 +210,50 @@ class Settler:
     ) -> None:
         """The store could not write: nothing is lost, and nothing more is sent until it can."""
         self._gathered = batch + self._gathered
-        self._pressing = True
+        self._is_urgent = True
         self._lines = lines + self._lines
         self._health = health | self._health
-        if not self._failing:
+        if not self._is_failing:
             _log.error("outcomes cannot be written; nothing is sent until they can", cause=str(error))
-        self._failing = True
+        self._is_failing = True
         self._lanes.block()
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
-    def _isolate(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
+    def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
         """Divide a rejected batch until the cause is alone, and set that aside: log2(n) more writes for each cause.
 
         If an outcome can be written without the record of its attempt, it is. Otherwise, its delivery is parked.
         """
         if batch and health:
-            self._suspects += [(batch, {}), ([], health)]
+            self._parts_left += [(batch, {}), ([], health)]
         elif len(batch) > 1:
             half = len(batch) // 2
-            self._suspects += [(batch[half:], {}), (batch[:half], {})]
+            self._parts_left += [(batch[half:], {}), (batch[:half], {})]
         elif len(health) > 1:
             items = list(health.items())
             half = len(items) // 2
-            self._suspects += [([], dict(items[half:])), ([], dict(items[:half]))]
+            self._parts_left += [([], dict(items[half:])), ([], dict(items[:half]))]
         elif health:
             [seq] = health
             self._set_aside(SetAside.HEALTH, error, endpoint_seq=seq)
         elif batch[0].attempt is not None:
             [rejected] = batch
             self._set_aside(SetAside.ATTEMPT, error, **_named(rejected), number=rejected.attempts_made)
-            self._suspects.append(([rejected._replace(attempt=None, attempts_made=rejected.attempts_made - 1)], {}))
+            self._parts_left.append(([rejected._replace(attempt=None, attempts_made=rejected.attempts_made - 1)], {}))
         else:
             [rejected] = batch
             self._set_aside(SetAside.DELIVERY, error, **_named(rejected))
             self._lanes.park(rejected.event_seq, rejected.endpoint_seq)
-            self._tell_written(batch)
+            self._notify_written(batch)
 
     def _set_aside(self, kind: SetAside, error: BaseException, **fields: int) -> None:
-        self._measures.set_aside[kind] += 1
+        self._counters.set_aside[kind] += 1
         defect = None if isinstance(error, Rejected) else error
         _log.error(
             "row set aside: the database rejected it", kind=kind.text, **fields, cause=str(error), exc_info=defect
         )
 
-    def _tell_written(self, batch: list[Settlement]) -> None:
+    def _notify_written(self, batch: list[Settlement]) -> None:
         if not self._when_written:
             return
         for settlement in batch:
@@ -261,13 +261,13 @@ class Settler:
             if call is not None:
                 call()
 
-    def _tell_lost(self, batch: list[Settlement], lost: frozenset[tuple[int, int]]) -> None:
+    def _discount_lost(self, batch: list[Settlement], lost: frozenset[tuple[int, int]]) -> None:
         if lost:
             # Cancelled meanwhile, or the lease ended and somebody else attempted it: their word counts.
             _log.warning("outcomes came too late and were dropped", count=len(lost), of=len(batch))
             for settlement in batch:
                 if (settlement.event_seq, settlement.endpoint_seq) in lost:
-                    self._measures.ended[settlement.status] -= 1
+                    self._counters.ended[settlement.status] -= 1
 
 
 def _named(settlement: Settlement) -> dict[str, int]:

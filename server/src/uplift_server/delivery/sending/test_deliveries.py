@@ -32,13 +32,13 @@ class Busy(Enum):
     """The process has no slot for such an attempt."""
     SHARE = "share"
     """The account has reached its limit of attempts in flight, in total or to the endpoint's host."""
-    PACED = "paced"
+    RATE_LIMITED = "paced"
     """The endpoint's rate limit leaves no room."""
     DELETED = "deleted"
     """The endpoint was, since it was asked for."""
 
 
-_BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.ENDPOINT: Busy.PACED}
+_BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.ENDPOINT: Busy.RATE_LIMITED}
 
 
 class _RunningTest(NamedTuple):
@@ -92,30 +92,30 @@ class RunningTests:
 
     def abandon(self, endpoint_seq: int) -> None:
         """Give the slot of a test back that could not be stored."""
-        trial = self._running_tests.pop(endpoint_seq)
-        self._lanes.returned(trial.lane, self._clock.now_ms())
+        test = self._running_tests.pop(endpoint_seq)
+        self._lanes.attempt_ended(test.lane, self._clock.now_ms())
         self._lanes.pump()
 
     def send(self, delivery: LeasedDelivery) -> None:
         """Attempt a test that was stored, in the slot taken for it."""
-        trial = self._running_tests[delivery.endpoint_seq]
+        test = self._running_tests[delivery.endpoint_seq]
 
         def written() -> None:
-            trial.stored.set()
-            if self._running_tests.get(delivery.endpoint_seq) is trial:
+            test.stored.set()
+            if self._running_tests.get(delivery.endpoint_seq) is test:
                 del self._running_tests[delivery.endpoint_seq]
 
         self._settler.call_when_written(delivery.event_seq, delivery.endpoint_seq, written)
         if self._lanes.stopped:
             self._give_back(delivery)
-            self._lanes.returned(trial.lane, self._clock.now_ms())
+            self._lanes.attempt_ended(test.lane, self._clock.now_ms())
         else:
-            self._lanes.start(trial.lane, delivery)
+            self._lanes.start(test.lane, delivery)
 
     async def wait(self, endpoint_seq: int, within_ms: int) -> None:
         """Wait until the outcome of the endpoint's test is stored, or, for a test of another process, POLL_MS."""
-        trial = self._running_tests.get(endpoint_seq)
-        if trial is not None:
-            await self._clock.wait(trial.stored, within_ms)
+        test = self._running_tests.get(endpoint_seq)
+        if test is not None:
+            await self._clock.wait(test.stored, within_ms)
         else:
             await self._clock.wait(asyncio.Event(), min(within_ms, POLL_MS))

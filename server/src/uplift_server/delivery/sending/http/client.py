@@ -10,7 +10,7 @@ import uvloop
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.delivery.sending.http.attempt import Attempt, Opening
-from uplift_server.delivery.sending.http.connection import BufferedConnection, Connection, Owner
+from uplift_server.delivery.sending.http.connection import BufferedConnection, Connection, ConnectionOwner
 from uplift_server.delivery.sending.http.connector import Connector
 from uplift_server.delivery.sending.http.failures import AttemptFailed, FilesExhausted, one_line, seconds, sent_twice
 from uplift_server.delivery.sending.http.pool import Pool
@@ -33,7 +33,7 @@ def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Sender(Owner):
+class Sender(ConnectionOwner):
     """Sends requests over kept-alive connections, on the event loop it was started on.
 
     A request over an open connection costs no task, future or timer: one sweep looks after all deadlines. They are
@@ -61,7 +61,7 @@ class Sender(Owner):
         self._connection_age_max = settings.connection_age_ms_max / 1000
         shortest_ms = min(settings.attempt_timeout_ms, settings.keep_alive_ms)
         self._sweep_seconds = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest_ms / 1000 / 10))
-        self._connector = Connector(settings, policy, resolver, self._make_connection, monotonic)
+        self._connector = Connector(settings, policy, resolver, self._create_connection, monotonic)
         self._pool = Pool(settings)
         # In the order of their start, which is that of their deadlines too.
         self._attempts: dict[Attempt, None] = {}
@@ -72,7 +72,7 @@ class Sender(Owner):
         self._opening = 0
         self._files_logged_at = -_FILES_LOG_SECONDS
         self._closing = False
-        self._all_gone: asyncio.Event | None = None
+        self._all_lost: asyncio.Event | None = None
 
     @property
     def in_flight(self) -> int:
@@ -97,13 +97,13 @@ class Sender(Owner):
             self._sweep = None
         tasks = [attempt.task for attempt in self._attempts if attempt.task is not None]
         for attempt in list(self._attempts):
-            self._give_up(attempt, Failure.EGRESS, "the sender was closed")
+            self._abort(attempt, Failure.EGRESS, "the sender was closed")
         for connection in list(self._connections):
             connection.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._connections:
-            self._all_gone = asyncio.Event()
-            await self._all_gone.wait()
+            self._all_lost = asyncio.Event()
+            await self._all_lost.wait()
 
     def send(self, request: Request, done: Done) -> None:
         """Send `request`; `done` is called with its exchange exactly once, later on the loop.
@@ -124,14 +124,14 @@ class Sender(Owner):
         if self._sweep is None:
             self._arm_sweep()
 
-    # What connections tell (Owner)
+    # What connections tell (ConnectionOwner)
 
-    def made(self, connection: Connection) -> None:
+    def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
 
     def finished(self, connection: Connection, attempt: Attempt, exchange: Exchange, now: float) -> None:
         if exchange.tls_ms is not None and exchange.failure is None:
-            self._connector.opened_well(connection)
+            self._connector.remember_session(connection)
         if connection.is_open:
             self._pool.put(connection, now)
         self._finish(attempt, exchange)
@@ -145,14 +145,14 @@ class Sender(Owner):
     def ended(self, connection: Connection) -> None:
         self._pool.discard(connection)
 
-    def gone(self, connection: Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
-        if self._all_gone is not None and not self._connections:
-            self._all_gone.set()
+        if self._all_lost is not None and not self._connections:
+            self._all_lost.set()
 
     # Opening
 
-    def _make_connection(self, target: Target, opening: Opening) -> Connection:
+    def _create_connection(self, target: Target, opening: Opening) -> Connection:
         retire_at = self._monotonic() + self._connection_age_max
         return self._connection_type(self, target, opening, retire_at, self._monotonic)
 
@@ -174,7 +174,7 @@ class Sender(Owner):
             return
         except Exception as error:
             # A fault of this code must not leave an attempt without its Done, nor count against the receiver.
-            self._complain("could not open a connection", error)
+            self._report_defect("could not open a connection", error)
             self._fail(attempt, Failure.EGRESS, f"internal error: {type(error).__name__}")
             return
         attempt.task = None
@@ -217,7 +217,7 @@ class Sender(Owner):
             attempt = next(iter(self._attempts))
             if attempt.started > started_last:
                 break
-            self._give_up(attempt, Failure.TIMEOUT, None)
+            self._abort(attempt, Failure.TIMEOUT, None)
         self._pool.expire(now)
         if self._closing:
             return
@@ -225,7 +225,7 @@ class Sender(Owner):
         if self._attempts or len(self._pool):
             self._arm_sweep()
 
-    def _give_up(self, attempt: Attempt, failure: Failure, text: str | None) -> None:
+    def _abort(self, attempt: Attempt, failure: Failure, text: str | None) -> None:
         connection = attempt.connection
         if connection is not None:
             connection.fail(failure, text or self._late(connection.stage()))
@@ -260,8 +260,8 @@ class Sender(Owner):
         try:
             attempt.done(attempt.request, exchange)
         except Exception as error:
-            self._complain("a request's Done failed", error)
+            self._report_defect("a request's Done failed", error)
 
-    def _complain(self, message: str, error: Exception) -> None:
+    def _report_defect(self, message: str, error: Exception) -> None:
         assert self._loop is not None
         self._loop.call_exception_handler({"message": message, "exception": error})

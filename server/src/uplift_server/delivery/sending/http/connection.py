@@ -30,7 +30,7 @@ from uplift_server.delivery.sending.http.response import (
     retry_after,
     status_of,
 )
-from uplift_server.delivery.sending.http.tls import in_words
+from uplift_server.delivery.sending.http.tls import error_text
 
 # Joining two small byte strings costs less than handing the kernel two buffers.
 _JOINED_BYTES_MAX = 64 * 1024
@@ -38,10 +38,10 @@ _READ_BYTES_MAX = 64 * 1024
 _HEAD_TOO_LONG = f"its head is longer than {RESPONSE_HEADERS_BYTES_MAX} bytes"
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """What a connection tells the client that opened it."""
 
-    def made(self, connection: "Connection") -> None:
+    def opened(self, connection: "Connection") -> None:
         """The connection is open."""
 
     def finished(self, connection: "Connection", attempt: Attempt, exchange: Exchange, now: float) -> None:
@@ -53,7 +53,7 @@ class Owner(Protocol):
     def ended(self, connection: "Connection") -> None:
         """The connection has closed or was told to: it takes no further request."""
 
-    def gone(self, connection: "Connection") -> None:
+    def lost(self, connection: "Connection") -> None:
         """The operating system's side of the connection is gone too."""
 
 
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self, owner: Owner, target: Target, opening: Opening, retire_at: float, monotonic: Callable[[], float]
+        self, owner: ConnectionOwner, target: Target, opening: Opening, retire_at: float, monotonic: Callable[[], float]
     ) -> None:
         self.target = target
         self.opening = opening
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._parser = httptools.HttpResponseParser(self)
         self.is_open = True
-        self._owner.made(self)
+        self._owner.opened(self)
 
     # The way of a request
 
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc)
         self._parser = None  # the two refer to each other
-        self._owner.gone(self)
+        self._owner.lost(self)
 
     # Endings
 
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
             self._finish()
         elif isinstance(error, ssl.SSLError):
-            self._fail(Failure.TLS, f"the TLS connection broke: {in_words(error)}")
+            self._fail(Failure.TLS, f"the TLS connection broke: {error_text(error)}")
         else:
             how = "closed the connection" if error is None else "broke the connection"
             when = "in the middle of the response" if self._raw else "without answering"

@@ -14,8 +14,8 @@ from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sending.http.attempt import Opening
 from uplift_server.delivery.sending.http.connection import Connection
 from uplift_server.delivery.sending.http.failures import (
-    OURS,
     OUT_OF_FILES,
+    OWN_ERRNOS,
     AttemptFailed,
     FilesExhausted,
     reason,
@@ -46,19 +46,19 @@ class Connector:
         settings: SenderSettings,
         policy: AddressPolicy,
         resolver: Resolver,
-        make: ConnectionFactory,
+        create_connection: ConnectionFactory,
         monotonic: Callable[[], float],
     ) -> None:
         """Raises ValueError for a proxy or source address that cannot be read, OSError for such a `ca_file`."""
         self._settings = settings
         self._policy = policy
         self._resolver = resolver
-        self._make = make
+        self._create_connection = create_connection
         self._monotonic = monotonic
         self._proxy = Proxy.parse(settings.egress_proxy) if settings.egress_proxy else None
         self._proxy_answered_at = 0.0
         self._sources = {_family(address): address for address in settings.egress_addresses}
-        self._tls = TlsContext.make(settings.ca_file, monotonic)
+        self._tls = TlsContext.create(settings.ca_file, monotonic)
 
     async def open(self, target: Target, opening: Opening) -> Connection:
         """A connection to `target`, ready for its first request; `opening` tells how far it came at any time.
@@ -69,9 +69,9 @@ class Connector:
         before = self._monotonic()
         until = before + self._settings.connect_timeout_ms / 1000
         if self._proxy is None:
-            sock = await self._reach(addresses, target.port, opening, until)
+            sock = await self._connect_to_first(addresses, target.port, opening, until)
         else:
-            sock = await self._through(self._proxy, addresses, target.port, opening, until)
+            sock = await self._connect_through(self._proxy, addresses, target.port, opening, until)
         connected = self._monotonic()
         opening.connect_ms = _ms(connected - before)
         if not target.encrypted:
@@ -80,7 +80,7 @@ class Connector:
         opening.tls_ms = _ms(self._monotonic() - connected)
         return connection
 
-    def opened_well(self, connection: Connection) -> None:
+    def remember_session(self, connection: Connection) -> None:
         """Learn from a connection that brought its first response."""
         encrypted = connection.encryption()
         if encrypted is not None:
@@ -107,10 +107,10 @@ class Connector:
                 opening.dns_ms = _ms(self._monotonic() - before)
         allowed = [address for address in found if self._policy.check(address, encrypted=target.encrypted) is None]
         if not allowed:
-            raise AttemptFailed(Failure.BLOCKED, self._refusal(target, found, literal=literal is not None))
+            raise AttemptFailed(Failure.BLOCKED, self._blocked_text(target, found, literal=literal is not None))
         return allowed
 
-    def _refusal(self, target: Target, addresses: tuple[str, ...], *, literal: bool) -> str:
+    def _blocked_text(self, target: Target, addresses: tuple[str, ...], *, literal: bool) -> str:
         words = describe if literal else describe_resolved
         kinds = " and ".join(dict.fromkeys(words(address) for address in addresses[:_ADDRESSES_TRIED_MAX]))
         text = f"{target.host} is not allowed as a receiver: {kinds}"
@@ -122,7 +122,7 @@ class Connector:
             return f"{text}. UPLIFT_ALLOW_PRIVATE_NETWORKS=true allows private networks"
         return f"{text}. No setting allows it"
 
-    async def _reach(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
+    async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
         """Connect to the first address that answers; each may take its even share of the time that is left."""
         # What we cannot even try says nothing of the receiver, so it must not have the last word.
         usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
@@ -144,7 +144,7 @@ class Connector:
             except OSError as error:
                 if error.errno in OUT_OF_FILES:
                     raise FilesExhausted(f"could not connect to {name}") from None
-                ours = error.errno in OURS
+                ours = error.errno in OWN_ERRNOS
                 text = f"could not connect to {name}: {reason(error)}"
                 last = AttemptFailed(Failure.EGRESS if ours else Failure.CONNECT, text)
             except AttemptFailed as failed:
@@ -177,7 +177,7 @@ class Connector:
             text = f"could not send from the egress address {source}: {reason(error)}"
             raise AttemptFailed(Failure.EGRESS, text) from None
 
-    async def _through(
+    async def _connect_through(
         self, proxy: Proxy, addresses: list[str], port: int, opening: Opening, until: float
     ) -> socket.socket:
         addresses = addresses[:_ADDRESSES_TRIED_MAX]
@@ -216,7 +216,7 @@ class Connector:
         try:
             literal = parse_literal(proxy.host)
             found = list(await self._resolver.resolve(proxy.host)) if literal is None else [literal]
-            return await self._reach(found, proxy.port, Opening(), until)
+            return await self._connect_to_first(found, proxy.port, Opening(), until)
         except FilesExhausted:
             raise
         except (ResolutionFailed, ValueError, AttemptFailed) as error:
@@ -225,7 +225,7 @@ class Connector:
     async def _plain(self, sock: socket.socket, target: Target, opening: Opening) -> Connection:
         loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_connection(lambda: self._make(target, opening), sock=sock)
+            _, connection = await loop.create_connection(lambda: self._create_connection(target, opening), sock=sock)
         except OSError as error:
             sock.close()
             text = f"{opening.remote_address} closed the connection at once: {reason(error)}"
@@ -238,7 +238,7 @@ class Connector:
         try:
             async with asyncio.timeout(until - self._monotonic()):
                 _, connection = await loop.create_connection(
-                    lambda: self._make(target, opening),
+                    lambda: self._create_connection(target, opening),
                     sock=sock,
                     ssl=self._tls,
                     server_hostname=_certificate_name(target.host),

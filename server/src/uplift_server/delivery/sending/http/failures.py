@@ -8,7 +8,7 @@ from uplift_server.core.http.exchange import Failure
 from uplift_server.core.limits import ERROR_CHARACTERS_MAX
 
 # What the kernel says when the fault is on this side of the wire.
-OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE})
+OWN_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE})
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from uplift_server.core.http.exchange import Failure
 from uplift_server.delivery.sending.http.failures import AttemptFailed, reason, socket_name
 
-_ANSWER_BYTES_MAX: Final = 16 * 1024
+_RESPONSE_BYTES_MAX: Final = 16 * 1024
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r\n")
 # By these a proxy says that it works and the target does not; 503 is what Squid and Envoy say then.
 _TARGET_UNREACHABLE: Final = (502, 503, 504)
@@ -75,7 +75,7 @@ class Proxy:
 
 async def _read_head(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bytes:
     answer = b""
-    while b"\r\n\r\n" not in answer and len(answer) <= _ANSWER_BYTES_MAX:
+    while b"\r\n\r\n" not in answer and len(answer) <= _RESPONSE_BYTES_MAX:
         data = await loop.sock_recv(sock, 4096)
         if not data:
             raise ConnectionResetError("end of file")

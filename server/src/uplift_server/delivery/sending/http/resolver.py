@@ -71,7 +71,7 @@ class Resolver:
         self._entries: dict[str, _Entry] = {}
         self._pending: dict[str, asyncio.Task[_Entry]] = {}
         self._channel: aiodns.DNSResolver | None = None
-        self._channel_born = 0.0
+        self._channel_created_at = 0.0
         self._closed = False
 
     async def resolve(self, host: str) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class Resolver:
 
     async def _lookup(self, name: str) -> _Entry:
         try:
-            entry = await self._ask(name)
+            entry = await self._query(name)
         finally:
             del self._pending[name]
         while len(self._entries) >= max(1, self._settings.dns_entries_max):
@@ -123,7 +123,7 @@ class Resolver:
         self._entries[name] = entry
         return entry
 
-    async def _ask(self, name: str) -> _Entry:
+    async def _query(self, name: str) -> _Entry:
         settings = self._settings
         channel = self._current_channel()
         ttl_ms = settings.dns_negative_ttl_ms
@@ -154,13 +154,13 @@ class Resolver:
         # a channel that is younger than our bound cannot hold an older answer. The one before ends when its last
         # look-up lets go of it.
         now = self._monotonic()
-        if self._channel is None or now - self._channel_born >= self._settings.dns_ttl_ms_max / 1000:
+        if self._channel is None or now - self._channel_created_at >= self._settings.dns_ttl_ms_max / 1000:
             self._channel = aiodns.DNSResolver(
                 nameservers=self._nameservers,
                 timeout=self._settings.dns_timeout_ms / 1000 * _FIRST_TRY_SHARE,
                 tries=_TRIES,
             )
-            self._channel_born = now
+            self._channel_created_at = now
         return self._channel
 
 

@@ -37,7 +37,7 @@ class TlsContext(ssl.SSLContext):
     _monotonic: Callable[[], float]
 
     @classmethod
-    def make(cls, ca_file: str | None, monotonic: Callable[[], float]) -> Self:
+    def create(cls, ca_file: str | None, monotonic: Callable[[], float]) -> Self:
         """Trusts the system's authorities, or only those in `ca_file`.
 
         Raises OSError or ssl.SSLError if `ca_file` cannot be read.
@@ -103,10 +103,10 @@ def explain(error: Exception, host: str) -> str:
         return f"{host} does not speak TLS on this port"
     if name in _TOO_OLD:
         return f"{host} offers only versions of TLS older than 1.2"
-    return f"the TLS handshake with {host} failed: {in_words(error)}"
+    return f"the TLS handshake with {host} failed: {error_text(error)}"
 
 
-def in_words(error: ssl.SSLError) -> str:
+def error_text(error: ssl.SSLError) -> str:
     """What OpenSSL calls the error, such as `certificate required`."""
     name = (error.reason or str(error)).replace("_", " ").lower()
     return re.sub("^(tlsv1|tlsv13|sslv3) alert ", "", name)
