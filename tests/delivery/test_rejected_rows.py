@@ -18,7 +18,7 @@ from uplift_server.store.schema import attempts, deliveries
 
 from .world import SECOND, World, answer
 
-SET_ASIDE = "row set aside: the database rejected it"
+SET_ASIDE = "row set aside"
 
 
 def an_attempt_is_there_already(place: Place, event_seq: int, endpoint_seq: int, number: int = 1) -> None:

@@ -1,7 +1,7 @@
-"""What the engine must know at once, held in memory: endpoints, event types, accounts and keys.
+"""In-memory cache of endpoints, event types, accounts and API keys.
 
-The store has the truth; whoever changes it there puts the new record here before answering, so changes act at once.
-Everything is read and changed on the event loop only.
+The database is authoritative. A service that changes a record puts it here before it responds, so the change takes
+effect at once. Only code on the event loop reads and changes the cache.
 """
 
 import asyncio
@@ -34,23 +34,22 @@ from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 
 Named = tuple[str, int | str | bytes]
-"""A table, and whose record: a key's digest, a type's name, the number of an account or endpoint."""
+"""A table and a record: the digest of a key, the name of an event type, or the number of an account or endpoint."""
 NEVER: Final = 2**63 - 1
-"""An instant after all others (Unix ms)."""
+"""The latest time (Unix ms)."""
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""Subscriptions in the cache, which endpoints share."""
+"""Subscriptions that endpoints share."""
 
 _UNREACHABLE: Final = EndpointUrl(
     "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
 )
-"""For a stored URL that cannot be read: its attempts fail and all others continue. No name below `.invalid` resolves
-(RFC 2606)."""
+"""Replaces a stored URL that is not valid, so that its attempts fail. No name under `.invalid` resolves (RFC 2606)."""
 
 _log = structlog.get_logger("uplift.cache")
 
 
 class LiveEventType:
-    """An event type ready for use: its schema compiled, its name as bytes."""
+    """An event type with its compiled schema."""
 
     __slots__ = ("_cost", "_validator", "name", "name_bytes", "record", "seq")
 
@@ -68,13 +67,13 @@ class LiveEventType:
 
     @property
     def archived(self) -> bool:
-        """Whether new events of this type are rejected."""
+        """Return whether new events of this type are rejected."""
         return self.record.archived_at is not None
 
     def problems(self, data: bytes) -> list[Problem]:
-        """The differences between data (JSON) and the type's schema, at most SCHEMA_PROBLEMS_MAX.
+        """Return the problems of data (JSON) with the type's schema, at most SCHEMA_PROBLEMS_MAX.
 
-        A check that would take longer than SCHEMA_CHECK_NS_MAX is a problem, too.
+        Data that takes longer than SCHEMA_CHECK_NS_MAX to check is a problem, too.
         """
         if self._validator is None:
             return []
@@ -101,7 +100,7 @@ class LiveEventType:
         return [Problem("data", "schema_mismatch", text)]
 
     def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
-        """The errors in data that does not match; none if the search for them would take too long."""
+        """Return the errors in data that does not match, or none if the search takes too long."""
         assert self._validator is not None
         if self._cost.is_explainable(data, value):
             return self._validator.iter_errors(value)
@@ -115,9 +114,9 @@ class LiveEventType:
 
 
 def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs.Validator:
-    """A validator for a JSON Schema 2020-12 (as JSON text). ValueError if it is not one.
+    """Compile a JSON Schema 2020-12 (JSON text). Raises ValueError.
 
-    References are resolved within the schema only. Patterns run in linear time unless `may_backtrack` is set.
+    References resolve within the schema only. Patterns run in linear time unless `may_backtrack` is set.
     """
     patterns = (
         jsonschema_rs.FancyRegexOptions(backtrack_limit=PATTERN_BACKTRACKS_MAX)
@@ -133,7 +132,7 @@ def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs
 
 
 def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
-    """A validator, and whether its patterns backtrack: earlier releases stored such schemas."""
+    """Compile a stored schema. Return whether its patterns backtrack, which earlier releases allowed."""
     try:
         return compile_schema(schema), False
     except ValueError:
@@ -141,35 +140,33 @@ def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
 
 
 class RequestParts:
-    """The parts of an endpoint's requests that its record fixes: target, request headers, signatures."""
+    """The constant parts of an endpoint's requests: target, request headers and signer."""
 
-    __slots__ = ("_signer_afterwards", "head", "signer", "signer_until", "target", "url")
+    __slots__ = ("_next_signer", "head", "signer", "signer_until", "target", "url")
 
     def __init__(
         self, url: EndpointUrl, account_seq: int, head: RequestHeadersTemplate, secrets: SecretPair[str]
     ) -> None:
-        """`secrets` are decrypted."""
+        """Create the parts from decrypted `secrets`."""
         self.url = url
         self.target = Target(url.host, url.port, url.encrypted, account_seq)
         self.head = head
         self.signer = Signer(secrets.live, secrets.uplift)
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
-        """From this time on (Unix ms) only the current secret signs: call `end_overlap` first."""
-        # Made beforehand, so that no text of a secret need be kept until then.
-        self._signer_afterwards = (
-            self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
-        )
+        """From this time on (Unix ms), call `end_overlap` before signing."""
+        # Created now, so that the text of the secret is not kept until then.
+        self._next_signer = self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
 
     def end_overlap(self) -> None:
-        """Sign with the current secret alone."""
-        self.signer, self.signer_until = self._signer_afterwards, NEVER
+        """Sign with the current secret only."""
+        self.signer, self.signer_until = self._next_signer, NEVER
 
 
 class LiveEndpoint:
-    """An endpoint in memory. It stays the same object over changes of the record: waiting deliveries follow them."""
+    """An endpoint in memory. The object stays when the record changes, so queued deliveries use the new record."""
 
     __slots__ = (
-        "_make_parts",
+        "_create_parts",
         "_parts",
         "account_text",
         "deleted",
@@ -186,34 +183,34 @@ class LiveEndpoint:
     id_text: str
     account_text: str
     health: Health
-    """As of the last attempt; the record's columns follow it."""
+    """Health after the last attempt. The record's columns may be older."""
     record: Endpoint
     subscription: Subscription
 
-    def __init__(self, seq: int, make_parts: Callable[[Endpoint], RequestParts]) -> None:
+    def __init__(self, seq: int, create_parts: Callable[[Endpoint], RequestParts]) -> None:
         self.seq = seq
-        self._make_parts = make_parts
+        self._create_parts = create_parts
         self._parts: RequestParts | None = None
         self.deleted = False
         self.failed_event: int | None = None
-        """The event whose attempt failed last, as far as this process knows: it tells why the endpoint fails."""
+        """The event of the last failed attempt in this process, which shows why the endpoint is failing."""
         self.health_saved_at = 0
         self.health_saved_failing = False
 
     @property
     def parts(self) -> RequestParts:
-        """The parts of its requests, made on first use: for 100,000 endpoints that takes seconds at a start."""
+        """The parts of its requests. Created on first use, because 100,000 endpoints take seconds."""
         if self._parts is None:
-            self._parts = self._make_parts(self.record)
+            self._parts = self._create_parts(self.record)
         return self._parts
 
     def put(self, record: Endpoint, parts: RequestParts | None = None) -> None:
-        """Replace the record, and with it the parts of further requests."""
+        """Replace the record and the parts of its requests."""
         self.record, self._parts = record, parts
 
     @property
     def takes_deliveries(self) -> bool:
-        """Whether new deliveries may be attempted, not only kept."""
+        """Return whether new deliveries may be attempted instead of held."""
         return self.record.state is EndpointState.ENABLED and not self.deleted
 
 
@@ -226,14 +223,13 @@ class EndpointLimits(Protocol):
     """Enforces the limits of endpoints."""
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Apply the limits and the host of an endpoint that was added or changed."""
+        """Apply the limits and the host of a new or changed endpoint."""
 
 
 class EndpointCache:
-    """Accounts, keys, event types and endpoints by their keys."""
+    """Cache of accounts, API keys, event types and endpoints."""
 
     def __init__(self, cipher: Cipher, user_agent: str, shards: Shards, limits: EndpointLimits) -> None:
-        """`user_agent` is sent with every request."""
         self.cipher = cipher
         self._user_agent = user_agent
         self._shards = shards
@@ -249,10 +245,10 @@ class EndpointCache:
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
         self.overlaps: dict[int, int] = {}
-        """By endpoint, until when its previous secret is live (Unix ms): those that have one stored."""
+        """By endpoint with a previous secret, the time at which that secret expires (Unix ms)."""
         self.overlap_added = asyncio.Event()
         self._changed: list[set[Named]] = []
-        """What was changed since it was begun to be noted; one for each who wants to know."""
+        """Changed records, one set for each open `changes` block."""
 
     def load(
         self,
@@ -261,9 +257,9 @@ class EndpointCache:
         event_types: Iterable[EventType],
         endpoints: Iterable[Endpoint],
     ) -> None:
-        """Take over what the store holds. Raises WrongSecretKey where a secret does not open.
+        """Load all records of the store. Raises WrongSecretKey if a secret cannot be decrypted.
 
-        An endpoint that another process made after the accounts were read, with its account, is told of later.
+        An endpoint whose account is missing was created during the load. The change log reports both later.
         """
         for account in accounts:
             self.put_account(account)
@@ -277,7 +273,7 @@ class EndpointCache:
 
     @contextlib.contextmanager
     def changes(self) -> Iterator[set[Named]]:
-        """What is put here or dropped within the block, whether it was known here or not."""
+        """Collect the records that are put or dropped within the block."""
         changed: set[Named] = set()
         self._changed.append(changed)
         try:
@@ -296,26 +292,26 @@ class EndpointCache:
         self.accounts_by_id[account.id] = account
 
     def drop_account(self, seq: int) -> None:
-        """Forget an account; its keys and endpoints are dropped on their own."""
+        """Remove an account, but not its keys and endpoints."""
         self._note("accounts", seq)
         account = self.accounts.pop(seq, None)
         if account is not None:
             del self.accounts_by_id[account.id]
 
     def put_key(self, key: ApiKey) -> None:
-        """Add an API key; but an operator's that is stored is worthless while one stands in the settings."""
+        """Add an API key. If the settings have an operator key, stored operator keys are not valid."""
         self._note("api_keys", key.digest)
         if key.account_seq is not None or not self._has_set_operator_key:
             self.keys[key.digest] = key
 
     def set_operator_key(self, key: ApiKey) -> None:
-        """Let the operator key of the settings in, and no other."""
+        """Replace all operator keys by the key in the settings."""
         self.keys = {digest: each for digest, each in self.keys.items() if each.account_seq is not None}
         self.keys[key.digest] = key
         self._has_set_operator_key = True
 
     def drop_key(self, digest: bytes) -> None:
-        """Forget a revoked key: it is refused from now on."""
+        """Remove a revoked key."""
         self._note("api_keys", digest)
         self.keys.pop(digest, None)
 
@@ -327,29 +323,29 @@ class EndpointCache:
         self.event_types_by_seq[record.seq] = live
 
     def drop_event_type(self, name: str) -> None:
-        """Take a type out of the catalog; events of it keep their name."""
+        """Remove an event type from the catalog. Its events keep its name."""
         self._note("event_types", name)
         self.event_types.pop(name, None)
 
     def put_endpoint(self, record: Endpoint) -> None:
-        """Add an endpoint or let a changed record take effect. Raises WrongSecretKey."""
-        parts = self._make_parts(record)
+        """Add or replace an endpoint. Raises WrongSecretKey."""
+        parts = self._create_parts(record)
         live = self.endpoints.get(record.seq)
         if live is None:
             live = self._new_endpoint(record)
         live.put(record, parts)
-        self._enter(live)
+        self._index(live)
 
     def _load_endpoint(self, record: Endpoint) -> None:
-        """Add an endpoint whose request parts are made later. Raises WrongSecretKey."""
-        # A start with another key must fail as a whole.
-        self._open_secrets(record)
+        """Add an endpoint without its request parts. Raises WrongSecretKey."""
+        # Decrypt now: a start with a wrong key must fail.
+        self._decrypt_secrets(record)
         live = self._new_endpoint(record)
         live.put(record)
-        self._enter(live)
+        self._index(live)
 
     def _new_endpoint(self, record: Endpoint) -> LiveEndpoint:
-        live = LiveEndpoint(record.seq, self._make_parts)
+        live = LiveEndpoint(record.seq, self._create_parts)
         live.id_text = prefixed(ENDPOINT, record.id)
         live.account_text = prefixed(ACCOUNT, self.accounts[record.account_seq].id)
         live.health = record.health
@@ -357,7 +353,7 @@ class EndpointCache:
         self._shards.add(record.seq)
         return live
 
-    def _open_secrets(self, record: Endpoint) -> tuple[SecretPair[str], dict[str, str]]:
+    def _decrypt_secrets(self, record: Endpoint) -> tuple[SecretPair[str], dict[str, str]]:
         secrets = record.secrets.mapped(
             lambda current: self.cipher.decrypt(current, record.id, "secret"),
             lambda previous: self.cipher.decrypt(previous, record.id, "previous_secret"),
@@ -365,20 +361,20 @@ class EndpointCache:
         headers = None if record.headers is None else self.cipher.decrypt(record.headers, record.id, "headers")
         return secrets, {} if headers is None else json.loads(headers)
 
-    def make_unbound_ready(self) -> Iterator[None]:
-        """Make the request parts of endpoints with values that are not bound to their column, one by one.
+    def create_unbound_parts(self) -> Iterator[None]:
+        """Create request parts one by one from encrypted values that are not bound to their column.
 
-        Soon such values are rejected.
+        The cipher rejects such values after the encryption upgrade.
         """
         for live in list(self.endpoints.values()):
             record = live.record
             if any(each and is_unbound(each) for each in (record.secret, record.previous_secret, record.headers)):
-                live.put(record, self._make_parts(record))
+                live.put(record, self._create_parts(record))
                 yield
 
-    def _make_parts(self, record: Endpoint) -> RequestParts:
-        secrets, headers = self._open_secrets(record)
-        # Judged when it was registered, and again at every connect; here only its parts are wanted.
+    def _create_parts(self, record: Endpoint) -> RequestParts:
+        secrets, headers = self._decrypt_secrets(record)
+        # No address policy here: registration and every connect check it.
         url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
         if isinstance(url, Problem):
             endpoint = prefixed(ENDPOINT, record.id)
@@ -393,7 +389,7 @@ class EndpointCache:
         )
         return RequestParts(url, record.account_seq, head, secrets)
 
-    def _enter(self, live: LiveEndpoint) -> None:
+    def _index(self, live: LiveEndpoint) -> None:
         record = live.record
         self._note("endpoints", record.seq)
         live.subscription = _subscription(record.event_types)
@@ -405,7 +401,7 @@ class EndpointCache:
         self._limits.adjust(live)
 
     def drop_endpoint(self, seq: int) -> None:
-        """Forget a deleted endpoint; what waits for it in memory finds it marked."""
+        """Remove a deleted endpoint, and mark it for its queued deliveries."""
         self._note("endpoints", seq)
         live = self.endpoints.pop(seq, None)
         if live is not None:
@@ -424,11 +420,11 @@ class EndpointCache:
             self.overlap_added.set()
 
     def endpoints_of(self, account_seq: int) -> Iterable[LiveEndpoint]:
-        """The endpoints of an account."""
+        """Return the endpoints of an account."""
         return self._by_account.get(account_seq, {}).values()
 
     def matches(self, account_seq: int, event_type: str) -> tuple[LiveEndpoint, ...]:
-        """The endpoints of an account that want an event type."""
+        """Return the endpoints of an account that are subscribed to an event type."""
         key = (account_seq, event_type)
         found = self._matches.get(key)
         if found is None:

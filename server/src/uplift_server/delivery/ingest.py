@@ -1,8 +1,7 @@
-"""Accepting events: match, build the body once, store events and deliveries in one commit, hand over what is leased.
+"""Event ingest: match endpoints, build the body, store events and deliveries in one commit, queue leased deliveries.
 
-Requests that arrive within one turn of the event loop go to the store together. When the store is free, it commits the
-requests in its queue, so a higher load means larger commits. Accounts take turns: an account has a bounded number of
-rows in the store's queue, and its other requests wait here until those are stored.
+The store commits all requests in its queue at once, so a higher load means larger commits. Each account has a bounded
+number of rows in that queue. The account's other requests wait here.
 """
 
 import asyncio
@@ -43,15 +42,15 @@ from uplift_server.store.records import EndpointState
 _log = structlog.get_logger()
 
 COMMIT_TIMEOUT_MS: Final = 4000
-"""A caller who has waited so long for the commit is told to try again, at the next tick: answers come within 5 s."""
+"""Timeout of a commit, checked once per tick, so that callers get a response within 5 s."""
 IDS_LOGGED_MAX: Final = 10
-"""How many events of one request a log line names."""
+"""Event IDs in a log line."""
 _RANDOM_STOCK_BYTES: Final = 1000 * RANDOM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event as the caller gave it, checked: its type is live, its data fits the type's schema."""
+    """A validated event: its type is in the catalog, and its data matches the schema."""
 
     event_type: LiveEventType
     data: bytes
@@ -61,7 +60,7 @@ class Draft:
 
 
 class _Backlog:
-    """What is accepted and not stored yet."""
+    """Size of the requests that are not stored yet."""
 
     __slots__ = ("body_bytes", "events", "rows")
 
@@ -70,7 +69,7 @@ class _Backlog:
 
 
 class _Account(_Backlog):
-    """The requests of one account that are not stored yet."""
+    """Requests of one account that are not stored yet."""
 
     __slots__ = ("queue", "seq", "storing_rows", "turn_rows")
 
@@ -79,47 +78,47 @@ class _Account(_Backlog):
         self.seq = seq
         self.turn_rows = ACCEPTS_TURN_ROWS_MAX if seq else BATCHES_TURN_ROWS_MAX
         self.storing_rows = 0
-        """The rows in the store's queue."""
+        """Rows in the store's queue."""
         self.queue: deque[_Group] = deque()
-        """The requests that wait until the store's queue has fewer rows."""
+        """Requests that wait until the account has fewer rows in the store's queue."""
 
 
 class _Group(NamedTuple):
-    """Events of one request on their way into the store."""
+    """Events of one request."""
 
     account: _Account
     drafts: Sequence[tuple[int, Draft]]
     events: list[NewEvent]
-    """Made of the drafts when the account has its turn."""
+    """Empty until the group enters the store's queue."""
     reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int]]
-    """Deliveries born leased: the event's place in the group, endpoint, lane and the end of the lease."""
+    """Deliveries that are stored with a lease: index of the event, endpoint, lane, end of the lease (Unix ms)."""
     foreign: list[int]
-    """Other processes' endpoints that match an event."""
+    """Endpoints of other processes that match an event."""
     overflow: list[LiveEndpoint]
-    """Endpoints whose lane had no room for an event."""
+    """Endpoints whose lane has no room for an event."""
     result: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     accepted_at: int
     body_bytes: int
     rows: int
-    """Events and deliveries together."""
+    """Events plus deliveries."""
 
 
 class StoredEvents(Protocol):
-    """Passes stored events on to listen streams."""
+    """Forwards stored events to listen streams."""
 
     def note_stored(self, account_seq: int) -> None:
-        """Events of an account with a stream were stored."""
+        """Read new events of an account that has a stream."""
 
 
 class BacklogFull(Exception):
-    """The events of one request are wanted by so many endpoints that storing them would hold up everybody."""
+    """One request has too many events and deliveries for one commit."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(f"{rows} events and deliveries in one request, more than {GROUP_ROWS_MAX}")
 
 
 class EventIngest:
-    """Takes events; what it answered without an error is durable."""
+    """Accepts events. When a returned future has a result, its events are durable."""
 
     def __init__(
         self,
@@ -146,39 +145,39 @@ class EventIngest:
         self._listeners = stored
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
-        """Requests that go to the store at the end of this turn of the event loop."""
+        """Requests to store at the end of this turn of the event loop."""
         self._backlog = _Backlog()
         self._accounts: dict[int, _Account] = {}
-        """Accounts with requests that are not stored yet; 0 for requests with events of several accounts."""
+        """Accounts with requests that are not stored yet. 0 stands for requests with events of several accounts."""
         self._storing: dict[int, list[_Group]] = {}
         self._batches = 0
         self._closed = False
         self._failing = False
         self.ids = IdSequence()
-        """The source of all IDs of this process."""
+        """Source of all IDs of this process."""
         self._random = b""
         self._random_at = 0
 
     @property
     def waiting_events(self) -> int:
-        """How many events are accepted and not stored yet."""
+        """Number of accepted events that are not stored yet."""
         return self._backlog.events
 
     def close(self) -> None:
-        """Refuse everything from now on; what was taken is still stored and answered."""
+        """Reject new requests, and store those in the queue."""
         self._closed = True
 
     def accept(
         self, account_seq: int, drafts: Sequence[Draft]
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store the drafts of one request, all or none; the future resolves once they are durable.
+        """Store all drafts of one request or none. The future resolves when they are durable.
 
-        Raises Unavailable at once when too much waits already, and through the future when the store cannot.
+        Raises BacklogFull, and Unavailable if the queue is full. The future raises Unavailable if the store fails.
         """
         return self.accept_for([(account_seq, draft) for draft in drafts])
 
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """The same for drafts that each name their account."""
+        """Do the same for drafts with their accounts."""
         if self._closed:
             raise self._rejected(len(drafts), Rejection.STOPPING, "the server is shutting down")
         seq, rows, body_bytes = drafts[0][0], len(drafts), 0
@@ -227,7 +226,7 @@ class EventIngest:
             raise self._rejected(events, Rejection.FULL, text)
 
     def _gather(self, group: _Group, now: int) -> None:
-        """Create the events of a request and queue them. The next turn of the event loop stores the queue."""
+        """Create the events of a request, and store them in the next turn of the event loop."""
         for account_seq, draft in group.drafts:
             group.events.append(self._event(account_seq, draft, now, group))
         group.account.storing_rows += group.rows
@@ -236,15 +235,14 @@ class EventIngest:
         self._gathered.append(group)
 
     def expire_waiting(self) -> None:
-        """Tell callers who have waited COMMIT_TIMEOUT_MS that the store does not answer. Called every now and then.
+        """Fail the requests that have waited for COMMIT_TIMEOUT_MS.
 
-        The store may still commit events in its queue. The server did not accept them, and repeated requests find them
-        by their key.
+        The store may still commit their events. A repeated request finds them by its idempotency key.
         """
         oldest = self._clock.now_ms() - COMMIT_TIMEOUT_MS
         for groups in self._storing.values():
             for group in groups:
-                # By its own time: it may have waited for its turn, or be stored again after a rejected row.
+                # Batches are not sorted by age: a request may have waited for its account or been split from a batch.
                 if group.accepted_at <= oldest:
                     self._time_out(group)
         for account in list(self._accounts.values()):
@@ -337,7 +335,7 @@ class EventIngest:
         error = stored.exception()
         if error is not None and not isinstance(error, StoreError):
             if len(groups) > 1:
-                # One of the groups cannot be stored. Halve them until it is alone: log2(n) more commits.
+                # Halve the batch until the rejected group is alone: log2(n) more commits.
                 half = len(groups) // 2
                 self._store(groups[:half])
                 self._store(groups[half:])
@@ -370,7 +368,7 @@ class EventIngest:
         self._lanes.pump()
 
     def _note_overflow(self, groups: list[_Group]) -> None:
-        """Let the dispatcher lease what the lanes had no room for, now that the database has it."""
+        """Queue the stored deliveries without room in their lane for the dispatcher."""
         now = self._clock.now_ms()
         has_room = False
         for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():
@@ -380,7 +378,7 @@ class EventIngest:
             self._due.wake()
 
     def _forget(self, group: _Group) -> None:
-        """Stop counting a request that is stored or rejected, and gather the account's next requests."""
+        """Subtract a stored or rejected request from the backlog, and gather the account's next requests."""
         account, events = group.account, len(group.drafts)
         for backlog in (self._backlog, account):
             backlog.events -= events
@@ -401,7 +399,7 @@ class EventIngest:
     def _set_aside(self, group: _Group, error: BaseException) -> None:
         self._counters.set_aside[SetAside.EVENT] += len(group.events)
         _log.error(
-            "row set aside: the database rejected it",
+            "row set aside",
             kind=SetAside.EVENT.text,
             events=[uuid_text(event.id) for event in group.events[:IDS_LOGGED_MAX]],
             count=len(group.events),
@@ -410,27 +408,27 @@ class EventIngest:
         )
 
     def _log_failure(self, error: BaseException | None) -> None:
-        """Log when storing starts to fail, and when it recovers."""
+        """Log when event storage starts to fail, and when it recovers."""
         if error is not None and not self._failing:
-            _log.error("events are refused: the store cannot take them", cause=str(error))
+            _log.error("event storage failed", cause=str(error))
         elif error is None and self._failing:
-            _log.warning("events are stored again")
+            _log.warning("event storage recovered")
         self._failing = error is not None
 
     def _push_leased(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
-        """Put what was born leased into its lane; give the room back where nothing was stored."""
+        """Queue leased deliveries in their lanes, or release the room reserved for events that were not stored."""
         stored = result if isinstance(result, list) else None
         listened = self._audience.accounts
         if listened and stored is not None:
             for account_seq in {event.account_seq for event in group.events}:
                 if account_seq in listened:
                     self._listeners.note_stored(account_seq)
-        for place, endpoint, lane, lease_until in group.reserved:
-            event = group.events[place]
-            if stored is None or stored[place].duplicate:
+        for index, endpoint, lane, lease_until in group.reserved:
+            event = group.events[index]
+            if stored is None or stored[index].duplicate:
                 self._lanes.end_reservation(lane, len(event.body))
                 continue
-            seq = stored[place].seq
+            seq = stored[index].seq
             leased = LeasedDelivery(
                 seq,
                 endpoint.seq,

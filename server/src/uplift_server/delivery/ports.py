@@ -1,4 +1,4 @@
-"""The ports of the engine to its surroundings: the clock, and the other processes on its database."""
+"""Ports of the engine: the clock, and the other processes on the database."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -12,39 +12,39 @@ SEEN_WITHIN_MS: Final = 1_000
 
 
 class Clock(Protocol):
-    """The wall clock, and waiting by it."""
+    """A wall clock with timers."""
 
     def now_ms(self) -> int:
-        """Unix time in ms, by which everything here waits. It never goes back."""
+        """Return the engine's Unix time in ms. It never goes back."""
 
     def wall_ms(self) -> int:
-        """Unix time in ms as the machine has it now, for what others compare with a clock of their own."""
+        """Return the machine's Unix time in ms, for timestamps that receivers compare with their own clock."""
 
     def monotonic_us(self) -> int:
-        """Microseconds since some instant, for measuring how long something took."""
+        """Return a monotonic time in microseconds, to measure durations."""
 
     def processor_s(self) -> float:
-        """Processor time this process has used so far."""
+        """Return the processor time of this process in seconds."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        """Until the event is set or the time is over, whichever comes first."""
+        """Wait until the event is set or the timeout is over."""
 
     def call_at(self, at_ms: float, callback: "Callback") -> "Handle":
-        """Call back once at an instant (Unix ms), or soon if it has passed."""
+        """Call back once at a time (Unix ms), or soon if it has passed."""
 
 
 class Callback(Protocol):
-    """What `call_at` calls."""
+    """A callback of a timer."""
 
     def __call__(self) -> None:
-        """Without arguments."""
+        """Run when the timer fires."""
 
 
 class Handle(Protocol):
-    """A call to come."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Do not make it."""
+        """Cancel the call."""
 
 
 class Shards(Protocol):
@@ -52,49 +52,49 @@ class Shards(Protocol):
 
     @property
     def process_id(self) -> int:
-        """The ID under which this process leases; another one after a rejoin."""
+        """The ID under which this process leases. A rejoin changes it."""
 
     @property
     def membership_id(self) -> int:
-        """The process ID as a member of a cluster, which can be evicted; 0 outside a cluster."""
+        """The process ID as a member of a cluster; 0 outside a cluster."""
 
     def owns(self, endpoint_seq: int) -> bool:
-        """Whether this process delivers to an endpoint, also one that is not in the cache."""
+        """Return whether this process delivers to an endpoint. The endpoint need not be in the cache."""
 
     def may_send(self) -> bool:
-        """Whether other processes still rely on this one to deliver to its endpoints."""
+        """Return whether the lease on the process's endpoints is valid."""
 
     def add(self, endpoint_seq: int) -> None:
-        """Decide about an endpoint that is new in the cache."""
+        """Assign an endpoint that is new in the cache."""
 
     def discard(self, endpoint_seq: int) -> None:
-        """Forget an endpoint that left the cache."""
+        """Remove an endpoint that left the cache."""
 
     def foreign(self, endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """The endpoints in the cache that belong to other processes."""
+        """Return the endpoints in the cache that other processes own."""
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
-        """Tell other processes that deliveries to their endpoints are due."""
+        """Notify the owners of endpoints that deliveries are due."""
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
-        """Tell the owner of a failing endpoint that an attempt succeeded at a time (Unix ms)."""
+        """Report a successful attempt at a time (Unix ms) to the owner of a failing endpoint."""
 
 
 class SingletonJobs(Protocol):
-    """The jobs that one process does for all."""
+    """The jobs that one process does for the whole cluster."""
 
     def holds(self, job: SingletonJob) -> bool:
-        """Whether this process does a job now."""
+        """Return whether this process does a job now."""
 
 
 class Peers(Protocol):
     """The other processes on the database."""
 
     def living(self) -> Sequence[Process] | None:
-        """All living processes at the last heartbeat, with this one; None if there can be no others."""
+        """Return all living processes at the last heartbeat, with this one; None outside a cluster."""
 
     def others(self) -> Sequence[Process]:
-        """The same without this one."""
+        """Return all living processes at the last heartbeat, without this one."""
 
     def unheard_ms(self) -> int | None:
-        """The time since the last heartbeat, if it is so long that other processes continue without this one."""
+        """Return the time since the last heartbeat if it has expired, else None."""

@@ -1,4 +1,4 @@
-"""The shards of a process without others on its database."""
+"""The shards of a single process."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,46 +7,46 @@ from uplift_server.store.processes import Process
 
 
 class LocalShards:
-    """The only process on its database: owns every endpoint and does every job."""
+    """Implements Shards, SingletonJobs and Peers for one process: it owns every endpoint and does every job."""
 
     def __init__(self, process_id: int = 1) -> None:
         self.process_id = process_id
         self.membership_id = 0
 
     def owns(self, _endpoint_seq: int) -> bool:
-        """See Shards."""
+        """Return True: the process owns every endpoint."""
         return True
 
     def may_send(self) -> bool:
-        """See Shards."""
+        """Return True: no other process can take over."""
         return True
 
     def add(self, endpoint_seq: int) -> None:
-        """See Shards."""
+        """Do nothing: the process owns every endpoint."""
 
     def discard(self, endpoint_seq: int) -> None:
-        """See Shards."""
+        """Do nothing: the process owns every endpoint."""
 
     def foreign(self, _endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """See Shards."""
+        """Return no endpoint."""
         return ()
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
-        """See Shards."""
+        """Do nothing: no other process owns endpoints."""
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
-        """See Shards."""
+        """Do nothing: no other process owns endpoints."""
 
     def holds(self, _job: SingletonJob) -> bool:
-        """See SingletonJobs."""
+        """Return True: the process does every job."""
         return True
 
     def living(self) -> None:
-        """See Peers."""
+        """Return None: there are no other processes."""
 
     def others(self) -> Sequence[Process]:
-        """See Peers."""
+        """Return no process."""
         return ()
 
     def unheard_ms(self) -> None:
-        """See Peers."""
+        """Return None: no heartbeat can expire."""

@@ -1,7 +1,7 @@
-"""Traces, where they are switched on: gathers what has happened, and hands it over now and then, off the loop.
+"""Trace export: collect accepted events and ended attempts, and export their spans in batches, in a thread.
 
-The trace an event was sent in is stored a moment after the event: it must not make accepting dearer, and losing the
-last moment's in a crash costs no more than the link between two traces.
+The parent span of an event is stored after the event, so that ingest stays fast. A crash in between loses the link
+between two traces.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from uplift_server.store.errors import StoreError
 
 EXPORT_EVERY_MS: Final = 500
 QUEUE_MAX: Final = 20_000
-"""How many events, and how many attempts, wait to be handed over; what comes on top is dropped."""
+"""Limit of the queued events, and of the queued attempts. Further ones are dropped."""
 KNOWN_MAX: Final = 20_000
-"""Of how many of the latest events it is known in memory which trace they were sent in."""
+"""Latest events whose parent span is in memory."""
 PARENT_WAIT_MS: Final = 3_000
-"""How long attempts wait whose event another process may have accepted just now, until it has stored its trace."""
+"""Time within which another process stores the parent span of an event it accepted."""
 LOOKUP_BATCH_MAX: Final = 500
-"""Of how many events the traces are looked up at a time."""
+"""Events per lookup of parent spans."""
 CLOSE_SECONDS: Final = 0.8
 _log = structlog.get_logger()
 
 
 class Traces:
-    """Runs until stopped."""
+    """Exports spans until stopped."""
 
     def __init__(self, database: Database, clock: Clock, tracer: Tracer) -> None:
         self._database = database
@@ -43,27 +43,27 @@ class Traces:
         self._events: list[AcceptedEvent] = []
         self._lines: list[AttemptLine] = []
         self._late: list[tuple[int, AttemptLine]] = []
-        """Attempts of events that are not known in memory, with when they came (Unix ms)."""
+        """Attempts of events whose parent span is not in memory, with their arrival time (Unix ms)."""
         self._to_store: dict[int, str] = {}
-        """By number of the event, what came with it."""
+        """The `traceparent` header by the number of the event."""
         self._known: dict[bytes, TraceContext | None] = {}
-        """By id, of the latest events."""
+        """Parent spans by event ID."""
         self._full: dict[str, bool] = {}
-        """Of what is waiting, whether there was no more room for the latest of it."""
+        """By queue, whether the latest item was dropped."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the export."""
         self._task = asyncio.create_task(self._run(), name="traces")
 
     async def stop(self) -> None:
-        """Hand over what is left, as far as that is soon done."""
+        """Export the remaining spans, for at most CLOSE_SECONDS."""
         self._stopping.set()
         if self._task is not None:
             await self._task
             self._task = None
-        # A collector that does not answer must not hold up the stop of the process.
+        # An unresponsive collector must not block the shutdown of the process.
         closing, loop, closed = threading.Event(), asyncio.get_running_loop(), asyncio.Event()
 
         def close() -> None:
@@ -76,12 +76,12 @@ class Traces:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await closed.wait()
         except TimeoutError:
-            _log.warning("not all traces were sent before the stop")
+            _log.warning("trace export incomplete at shutdown")
         finally:
             closing.set()
 
     def note_event(self, seq: int, event: AcceptedEvent, traceparent: str | None) -> None:
-        """An event was stored under a number, or had been."""
+        """Queue a stored event, or a repeated one."""
         if not self._has_room("events", len(self._events)):
             return
         self._events.append(event)
@@ -91,16 +91,14 @@ class Traces:
                 self._to_store[seq] = traceparent
 
     def note_attempts(self, lines: Sequence[AttemptLine]) -> None:
-        """Attempts are over, and their outcomes stored."""
+        """Queue ended attempts whose outcomes are stored."""
         if self._has_room("attempts", len(self._lines)):
             self._lines.extend(lines)
 
     def _has_room(self, name: str, waiting: int) -> bool:
         full = waiting >= QUEUE_MAX
         if full and not self._full.get(name):
-            _log.warning(
-                "spans are dropped: more comes than traces are made of; sample fewer (OTEL_TRACES_SAMPLER)", spans=name
-            )
+            _log.warning("spans dropped", spans=name, remedy="sample fewer traces with OTEL_TRACES_SAMPLER")
         self._full[name] = full
         return not full
 
@@ -115,11 +113,11 @@ class Traces:
             try:
                 await self.export(at_once=self._stopping.is_set())
             except Exception:
-                # Traces are the least of what this process does: a defect in them stops nothing else.
-                _log.exception("a defect in the making of traces; it goes on")
+                # A defect in traces must not affect deliveries.
+                _log.exception("trace export failed")
 
     async def export(self, *, at_once: bool = False) -> None:
-        """Make spans of what has come; `at_once`: also of what would rather wait for other processes."""
+        """Export the queued events and attempts. `at_once` does not wait for parent spans of other processes."""
         events, self._events = self._events, []
         lines, self._lines = self._lines, []
         to_store, self._to_store = self._to_store, {}
@@ -127,7 +125,7 @@ class Traces:
             if to_store:
                 await self._database.write(lambda c: trace_parents.put(c, to_store))
         except StoreError:
-            # RetentionRule no longer than their events are known in memory.
+            # Keep as many as there are known events.
             self._to_store = dict([*to_store.items(), *self._to_store.items()][-KNOWN_MAX:])
         try:
             attempts = await self._with_parents(self._split_ready(lines, at_once=at_once))
@@ -137,7 +135,7 @@ class Traces:
             await asyncio.to_thread(self._tracer.record, events, attempts)
 
     def _split_ready(self, lines: Sequence[AttemptLine], *, at_once: bool) -> list[AttemptLine]:
-        """Those whose turn it is; the others, and those of late, wait."""
+        """Return the attempts whose parent span is in memory or whose wait is over. Keep the others."""
         now = self._clock.now_ms()
         ready = []
         for line in lines:
@@ -152,7 +150,7 @@ class Traces:
         return ready
 
     async def _with_parents(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
-        """The attempts with the spans their events were sent in. Raises Unavailable; then they are kept."""
+        """Return attempts with their parent spans. If the store fails, keep the attempts and raise."""
         try:
             return await self._look_up_parents(lines)
         except StoreError:

@@ -37,7 +37,7 @@ class EncryptionUpgrade:
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
         # Records that are not replaced by now: attempts would decrypt them later.
-        for _ in self._cache.make_unbound_ready():
+        for _ in self._cache.create_unbound_parts():
             await asyncio.sleep(0)
         self._cipher.reject_unbound()
         _log.info("encrypted values bound to their columns")

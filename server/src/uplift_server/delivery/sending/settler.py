@@ -249,9 +249,7 @@ class Settler:
     def _set_aside(self, kind: SetAside, error: BaseException, **fields: int) -> None:
         self._counters.set_aside[kind] += 1
         defect = None if isinstance(error, Rejected) else error
-        _log.error(
-            "row set aside: the database rejected it", kind=kind.text, **fields, cause=str(error), exc_info=defect
-        )
+        _log.error("row set aside", kind=kind.text, **fields, cause=str(error), exc_info=defect)
 
     def _notify_written(self, batch: list[Settlement]) -> None:
         if not self._when_written:
