@@ -218,13 +218,13 @@ class Engine:
         await self._until(lambda: not self._event_ingest.waiting_events and not self._replays.stepping, deadline)
         for delivery in self._lanes.empty_all():
             self._dispatcher.give_back(delivery)
-        await self._within(self._dispatcher.release_returned())
+        await self._within(self._dispatcher.release_unused())
         await self._until(lambda: not self._lanes.in_flight, deadline)
         self._attempts.abort()
         await self._sender.close()
         await self._within(self._settler.drain())
         await self._within(self._relay.save())
-        await self._within(self._dispatcher.release_returned())
+        await self._within(self._dispatcher.release_unused())
         self._stopping.set()
         for task in self.tasks:
             task.cancel()

@@ -121,7 +121,7 @@ class ShardHandover:
         for seq in endpoint_seqs:
             for delivery in self._lanes.empty(seq):
                 self._dispatcher.give_back(delivery)
-        await self._dispatcher.release_returned()
+        await self._dispatcher.release_unused()
         for seq in endpoint_seqs:
             self._shards.lost.pop(seq, None)
 

@@ -109,5 +109,5 @@ class LiveEndpointChanges:
             if seen_at > until:
                 return False
             await self._clock.wait(asyncio.Event(), max(0, seen_at - self._clock.now_ms()))
-        await self._dispatcher.release_returned()
+        await self._dispatcher.release_unused()
         return await self._held.finish(endpoint_seq, until)

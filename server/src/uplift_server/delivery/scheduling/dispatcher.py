@@ -1,7 +1,7 @@
-"""Dispatch: leases due deliveries that are not in memory (retries, restarts, overflow) into the lanes.
+"""Dispatcher: lease due deliveries that are not in memory (retries, restarts, overflow) into the lanes.
 
-The dispatcher knows the next due time of each endpoint and leases at that time. A scan of the database once a second
-finds unknown due times: those of a process that ended, and of endpoints that another process handled.
+The dispatcher knows the next due time of each endpoint. A scan of the database once a second finds the due times that
+it does not know, after a start or from other processes.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class Dispatcher:
-    """Runs until stopped; the database is asked only for endpoints whose lane has room."""
+    """Leases due deliveries of endpoints whose lane has room."""
 
     def __init__(
         self,
@@ -52,21 +52,21 @@ class Dispatcher:
         self._held = held
         self._stopping = False
         self._scanned_at = 0
-        self._returned: list[tuple[int, int, int]] = []
+        self._unused_leases: list[tuple[int, int, int]] = []
 
     def give_back(self, delivery: Lease | LeasedDelivery) -> None:
-        """Take back a delivery that waited in memory too long to be sent under its lease."""
-        self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
+        """Release the lease of a delivery without an attempt."""
+        self._unused_leases.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
         self._due.note_backlog(delivery.endpoint_seq)
         self._due.wake()
 
     def stop(self) -> None:
-        """Lease nothing more; `run` ends soon."""
+        """Stop leasing. `run` ends soon."""
         self._stopping = True
         self._due.wake()
 
     async def run(self) -> None:
-        """Lease what is due until stopped."""
+        """Lease due deliveries until stopped."""
         while not self._stopping:
             self._due.changed.clear()
             try:
@@ -84,34 +84,34 @@ class Dispatcher:
         return max(1, min(next_scan, next_scan if next_due is None else next_due) - now)
 
     async def _round(self) -> bool:
-        """Release, scan and lease once. Return whether there may be more to release or lease at once."""
+        """Release, scan and lease once. Return whether there may be more to release or lease now."""
         await self._release_batch()
         now = self._clock.now_ms()
         if self._due.needs_scan or now - self._scanned_at >= self._scan_every_ms:
             await self._scan(now)
-        return await self._lease() or bool(self._returned)
+        return await self._lease() or bool(self._unused_leases)
 
-    async def release_returned(self) -> None:
-        """Release all unused leases. Raises Unavailable, and keeps the rest for the next call."""
-        while self._returned:
+    async def release_unused(self) -> None:
+        """Release all unused leases. Raises Unavailable and keeps the rest for the next call."""
+        while self._unused_leases:
             await self._release_batch()
 
     async def _release_batch(self) -> None:
-        returned, self._returned = self._returned[:RELEASE_BATCH_MAX], self._returned[RELEASE_BATCH_MAX:]
-        if not returned:
+        unused, self._unused_leases = self._unused_leases[:RELEASE_BATCH_MAX], self._unused_leases[RELEASE_BATCH_MAX:]
+        if not unused:
             return
         try:
-            await self._database.release(returned, now=self._clock.now_ms())
+            await self._database.release(unused, now=self._clock.now_ms())
         except (Unavailable, asyncio.CancelledError):
-            # The database may have released them. Then a repeat changes nothing: the lease is gone or has a new fence.
-            self._returned = returned + self._returned
+            # A repeat is safe even if the database released them: the fence changes with each lease.
+            self._unused_leases = unused + self._unused_leases
             raise
-        if foreign := {seq for _, seq, _ in returned if not self._shards.owns(seq)}:
+        if foreign := {seq for _, seq, _ in unused if not self._shards.owns(seq)}:
             self._shards.notify_owners(foreign)
 
     async def _scan(self, now: int) -> None:
         """End expired leases and find the next due time of every endpoint."""
-        # A timer ignores a clock that was set forward, so lanes may have a turn before their timer.
+        # Timers ignore a clock that is set forward, so an attempt may be due before its timer fires.
         self._lanes.pump()
         await self._database.reclaim(now=now)
         self._scanned_at, self._due.needs_scan = now, False
@@ -134,7 +134,7 @@ class Dispatcher:
             await self._lease()
 
     async def _lease(self) -> bool:
-        """Lease what is due for endpoints whose lane has room. Return whether there may be more."""
+        """Lease due deliveries of endpoints whose lane has room. Return whether there may be more."""
         self._due.take(self._clock.now_ms())
         requests = self._requests()
         if not requests:
@@ -151,24 +151,24 @@ class Dispatcher:
         counts = Counter(delivery.endpoint_seq for delivery in leased)
         for delivery in leased:
             if self._lanes.parked and (delivery.event_seq, delivery.endpoint_seq) in self._lanes.parked:
-                continue  # It stays leased. A later scan finds it when the lease has ended.
+                continue  # Keep the lease. A later scan finds the delivery when the lease ends.
             endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
             if endpoint is None:
-                self._returned.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
+                self._unused_leases.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
                 continue
             lane = self._lanes.of(endpoint)
             if delivery.trigger is not Trigger.RESEND or not self._lanes.start_now(lane, delivery):
                 self._lanes.push(lane, delivery, self._kind(delivery))
-        # The store stops early when the bodies grow large, although more deliveries are due.
-        cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
+        # The store stops at the limit of body bytes, although more deliveries are due.
+        is_cut = sum(len(delivery.body) for delivery in leased) >= body_bytes_max
         backlog = self._due.backlog
         drained: list[int] = []
         for endpoint_seq, limit in requests:
-            if counts[endpoint_seq] < limit and not cut:
+            if counts[endpoint_seq] < limit and not is_cut:
                 backlog.pop(endpoint_seq, None)
                 drained.append(endpoint_seq)
             elif counts[endpoint_seq] and endpoint_seq in backlog:
-                # The next round starts with the endpoints that got nothing.
+                # The next round starts with the endpoints that got no lease.
                 del backlog[endpoint_seq]
                 backlog[endpoint_seq] = None
         self._lanes.pump()
@@ -178,7 +178,7 @@ class Dispatcher:
         return bool(leased)
 
     def _requests(self) -> list[LeaseRequest]:
-        """What to lease now: every endpoint with backlog gets a share of one batch, as far as its lane has room."""
+        """Divide one batch between the endpoints of the backlog whose lane has room."""
         now = self._clock.now_ms()
         requests: list[LeaseRequest] = []
         if self._lanes.stopped:

@@ -1,4 +1,4 @@
-"""The endpoints with due deliveries in the database, for the dispatcher."""
+"""Endpoints with due deliveries in the database, for the dispatcher."""
 
 import asyncio
 
@@ -6,32 +6,32 @@ from uplift_server.core.scheduling.due_times import DueTimes
 
 
 class DueEndpoints:
-    """Endpoints with something due now (`backlog`) or at a known time. Other parts add to it; the dispatcher leases."""
+    """Endpoints with deliveries that are due now (`backlog`) or at a known time."""
 
     def __init__(self) -> None:
         self.backlog: dict[int, None] = {}
-        """Endpoints with due deliveries that memory had no room for. The dispatcher begins with the first."""
+        """Endpoints with due deliveries to lease. The dispatcher starts with the first."""
         self.changed = asyncio.Event()
-        """Whether the dispatcher should look again."""
+        """Wakes the dispatcher."""
         self.needs_scan = True
         """Whether due times may be unknown, so that the database must be scanned."""
         self._times = DueTimes()
 
     def note_due(self, endpoint_seq: int, due_at: int = 0) -> None:
-        """Lease for an endpoint at a due time (Unix ms); 0: now."""
+        """Lease deliveries of an endpoint at a due time (Unix ms), or now if it is 0."""
         if self._times.note(endpoint_seq, due_at):
             self.changed.set()
 
     def note_backlog(self, endpoint_seq: int) -> None:
-        """Remember that an endpoint has due deliveries, to be leased when its lane has room."""
+        """Lease due deliveries of an endpoint when its lane has room."""
         self.backlog[endpoint_seq] = None
 
     def wake(self) -> None:
-        """Let the dispatcher look: an endpoint of the backlog has room."""
+        """Wake the dispatcher, because an endpoint of the backlog has room."""
         self.changed.set()
 
     def scan(self) -> None:
-        """Let the dispatcher find every endpoint with something due, without waiting for the next scan."""
+        """Scan the database for due deliveries now."""
         self.needs_scan = True
         self.changed.set()
 
@@ -42,5 +42,5 @@ class DueEndpoints:
 
     @property
     def next_at(self) -> int | None:
-        """The next due time (Unix ms)."""
+        """Return the next due time (Unix ms)."""
         return self._times.next_at

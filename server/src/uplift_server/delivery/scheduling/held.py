@@ -1,9 +1,7 @@
-"""What waits for endpoints that are off is held; what enabled ones hold is let go, in order and at a bounded rate.
+"""Held deliveries: hold those of paused or disabled endpoints, and release those of enabled ones at a bounded rate.
 
-Nothing is remembered but what stands in the database: an endpoint's state says what is to become of what waits for it
-and of what it holds, so every bite can be the last before a crash. Whoever changes a state says so here, dispatch tells
-of what it finds waiting for endpoints that are off, and every now and then all endpoints that hold anything are removed
-through.
+The state of an endpoint in the database decides between hold, release, drop and cancel, so a crash loses no work. State
+changes and the dispatcher enqueue endpoints. A periodic scan finds all endpoints with held deliveries.
 """
 
 import asyncio
@@ -23,18 +21,18 @@ from uplift_server.store.hot_records import HeldRequest
 from uplift_server.store.records import HeldAction
 
 TICK_MS: Final = 100
-"""How long lies between two bites of the same endpoint's."""
+"""Time between two batches of an endpoint."""
 BLOCKED_WAIT_MS: Final = 500
-"""After how long an endpoint that takes things more slowly than they could be let go is looked at again."""
+"""Wait before the next release to an endpoint that sends more slowly than the release rate."""
 BATCH_ROWS_MAX: Final = 300
 ROUND_ROWS_MAX: Final = 1200
-"""How many rows are changed between two pauses, whoever's they are."""
+"""Rows of all endpoints between two pauses."""
 SCAN_PAGE: Final = 1000
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class _TokenBucket:
-    """How many held deliveries may go to one endpoint by now: what a late tick missed is made up for, idle time not."""
+    """Limits the release rate of one endpoint. Credit covers a late tick, but does not build up over idle time."""
 
     def __init__(self, rate_per_second: int, now_ms: int) -> None:
         self._per_ms = rate_per_second / 1000
@@ -44,7 +42,7 @@ class _TokenBucket:
         self._paused_until = 0
 
     def available(self, now_ms: int) -> int:
-        """How many may go now."""
+        """Return the number of deliveries that may be released now."""
         if now_ms < self._paused_until:
             return 0
         self._credit = min(self._most, self._credit + (now_ms - self._at) * self._per_ms)
@@ -52,16 +50,16 @@ class _TokenBucket:
         return int(self._credit)
 
     def take(self, count: int) -> None:
-        """So many went."""
+        """Subtract released deliveries."""
         self._credit -= count
 
     def pause_until(self, at_ms: int) -> None:
-        """Let none go until an instant (Unix ms)."""
+        """Release nothing until a time (Unix ms)."""
         self._paused_until = at_ms
 
 
 class HeldDeliveries:
-    """Runs until stopped; sleeps while there is nothing to be done."""
+    """Holds, releases, drops and cancels deliveries in batches."""
 
     def __init__(
         self,
@@ -86,22 +84,22 @@ class HeldDeliveries:
         self._rate_per_second = rate_per_second
         self._scan_every_ms = scan_every_ms
         self._work: dict[int, None] = {}
-        """Endpoints for which something may be to be done; whose turn it is comes first."""
+        """Queue of endpoints to check."""
         self._buckets: dict[int, _TokenBucket] = {}
         self._scanned_at = 0
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """An endpoint's state has changed, or something waits for one that is off or deleted."""
+        """Check an endpoint whose state changed, or one that is off or deleted and has open deliveries."""
         if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
         self._wake.set()
 
     async def finish(self, endpoint_seq: int, until_ms: int) -> bool:
-        """Have all done for an endpoint that is off, before it is switched on: all that was pending is held.
+        """Hold all pending deliveries of an endpoint before it is enabled. Raises Unavailable.
 
-        False where it could not be done by an instant (Unix ms). Raises Unavailable.
+        Return False if this is not complete at a time (Unix ms).
         """
         while self._clock.now_ms() < until_ms:
             endpoint = self._cache.endpoints.get(endpoint_seq)
@@ -110,7 +108,7 @@ class HeldDeliveries:
         return False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Hold, let go, drop and cancel until stopped."""
+        """Process the queue until stopped."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -126,9 +124,9 @@ class HeldDeliveries:
                 await self._clock.wait(self._wake, max(1, next_scan - self._clock.now_ms()))
 
     async def _scan(self) -> None:
-        """Find what endpoints hold that is to go or to be dropped: after a start, or since a change came between.
+        """Enqueue endpoints with held deliveries to release or drop.
 
-        An event may have been on its way into the database as held while its endpoint was enabled.
+        An event that was being stored when its endpoint was enabled can leave a held delivery.
         """
         now = self._clock.now_ms()
         if now - self._scanned_at < self._scan_every_ms:
@@ -147,13 +145,13 @@ class HeldDeliveries:
         self._scanned_at = now
 
     async def _process_work(self) -> None:
-        """One bite for every endpoint, or for as many as there is time for."""
+        """Process one batch of each endpoint in the queue, up to ROUND_ROWS_MAX rows."""
         rows = 0
         requests: list[HeldRequest] = []
         for endpoint_seq in list(self._work):
             if rows >= ROUND_ROWS_MAX:
                 break
-            # Taken out before anything is waited for: what is told of it meanwhile is not lost.
+            # Remove the endpoint before any wait, so that a concurrent `enqueue` is not lost.
             del self._work[endpoint_seq]
             if not self._shards.owns(endpoint_seq):
                 self._stop_releasing(endpoint_seq)
@@ -178,7 +176,7 @@ class HeldDeliveries:
             await self._release(requests)
 
     async def _process_batch(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
-        """Cancel, hold or drop some of what waits, as the endpoint's state demands; how much, 0 after the last."""
+        """Cancel, hold or drop a batch by the state of the endpoint. Return the number of rows, 0 after the last."""
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:
             self._stop_releasing(endpoint_seq)
@@ -186,7 +184,7 @@ class HeldDeliveries:
             return self._cancelled(
                 await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BATCH_ROWS_MAX))
             )
-        # Before anything else is held: the word to drop goes for what was held when it was said, and is over with that.
+        # Drop before holding more: the action applies to the deliveries that were held when it was requested.
         if endpoint.record.held_action is HeldAction.DROP and (dropped := await self._drop(endpoint, now)):
             return dropped
         if not endpoint.takes_deliveries:
@@ -194,10 +192,7 @@ class HeldDeliveries:
         return 0
 
     async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
-        """Cancel some of what an endpoint is to drop; how much, at least 1 while that is not all of it.
-
-        After the last of it nothing is to be dropped.
-        """
+        """Cancel a batch of deliveries to drop. Return the number of rows, at least 1 until the last batch."""
         dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BATCH_ROWS_MAX))
         record = endpoint.record
         if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.completed_through):
@@ -209,7 +204,7 @@ class HeldDeliveries:
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
-        """What may go to an enabled endpoint now: all that it holds, but for what it is to keep."""
+        """Return the request to release deliveries of an enabled endpoint, except those that it keeps."""
         now = self._clock.now_ms()
         bucket = self._buckets.get(endpoint.seq)
         if bucket is None:
@@ -236,7 +231,7 @@ class HeldDeliveries:
                 self._due.note_due(request.endpoint_seq)
             bucket = self._buckets.get(request.endpoint_seq)
             if bucket is None:
-                continue  # It was switched off meanwhile, and what it got is about to be held again.
+                continue  # The endpoint was paused or disabled during the release: its deliveries are held again.
             if result.is_blocked:
                 bucket.pause_until(now + BLOCKED_WAIT_MS)
             else:
@@ -248,5 +243,5 @@ class HeldDeliveries:
 
 
 def _needs_action(endpoint: LiveEndpoint) -> bool:
-    """Whether an endpoint that holds something may have to let it go, or to drop it."""
+    """Return whether held deliveries of an endpoint may have to be released or dropped."""
     return endpoint.takes_deliveries or endpoint.record.held_action is HeldAction.DROP

@@ -1,4 +1,4 @@
-"""The lanes of the engine: `core.lanes` filled with leased deliveries, bounded in bytes, and emptied by `pump`."""
+"""The engine's lanes: queues of leased deliveries per endpoint, bounded in bytes, from which attempts start."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -28,38 +28,38 @@ from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
 STARTS_MAX: Final = 64
-"""The attempts that begin in one turn of the event loop. With more, requests wait longer and nothing is sent sooner."""
+"""Attempts to start in one turn of the event loop. More delay API requests, and send nothing sooner."""
 
 
 class Load(NamedTuple):
-    """How much this process has in hand now."""
+    """The load of this process."""
 
     in_flight: int
     in_flight_max: int
     waiting: int
-    """Leased, in a lane or on its way there, and not in flight."""
+    """Leased deliveries that are not in flight."""
     probes: Mapping[int, int]
-    """By endpoint, when those are tried next that are only probed (Unix ms)."""
+    """By endpoint with an open circuit breaker, the time of the next probe (Unix ms)."""
     stopped: bool
-    """Whether nothing may be sent now: outcomes cannot be written, or the process is about to stop."""
+    """Whether nothing may be sent now."""
 
 
 class Starter(Protocol):
-    """Begins attempts."""
+    """Starts attempts."""
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, /) -> None:
-        """Begin an attempt, whose slot is taken."""
+        """Start an attempt that has a slot."""
 
 
 class _ForeignLeases(NamedTuple):
-    """An endpoint that another process has just lost to this one, and how many of its deliveries are leased there."""
+    """An endpoint that this process took over, and the number of its deliveries that other processes lease."""
 
     endpoint: LiveEndpoint
     leased: int
 
 
 class DeliveryLanes:
-    """What waits in memory, who goes next, and which endpoints have more in the database."""
+    """Queues deliveries in memory, and starts attempts within all limits."""
 
     def __init__(
         self,
@@ -72,17 +72,16 @@ class DeliveryLanes:
         breaker: BreakerRule,
     ) -> None:
         self.bytes_held = 0
-        """The bodies of everything that waits in a lane, or is on its way there."""
+        """Body bytes of all waiting and reserved deliveries."""
         self._due = due
         self._shards = shards
         self.in_order: set[int] = set()
-        """Endpoints that get what they held: to these retries go in one queue with first attempts, so that the order in
-        which they are leased is kept."""
+        """Endpoints with held deliveries to release. Retries and first attempts share a queue to keep the order."""
         self.parked: dict[tuple[int, int], None] = {}
         """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._spreaders: dict[int, Spreader] = {}
-        """By endpoint: what a replay has released and is still on its way."""
+        """By endpoint, the deliveries of a replay that are not queued yet."""
         self._clock = clock
         self._began_at = clock.now_ms()
         self._endpoint_in_flight_max = endpoint_in_flight_max
@@ -90,44 +89,44 @@ class DeliveryLanes:
         self._timer: Handle | None = None
         self._timer_at: float | None = None
         self._starts = 0
-        """The number of attempts that began in this turn of the event loop."""
+        """Attempts that started in this turn of the event loop."""
         self._starter: Starter | None = None
         self.blocked = False
-        """Whether outcomes cannot be written: no attempt begins meanwhile."""
+        """Whether outcomes cannot be stored. No attempt starts until they can."""
         self.draining = False
-        """Whether the process stops: no attempt begins."""
+        """Whether the process is stopping. No attempt starts."""
         self._foreign_leases: dict[int, _ForeignLeases] = {}
-        """By endpoint, what other processes still have leased, which counts against its cap."""
+        """By endpoint, the leases of other processes, which count toward its concurrency limit."""
 
     def open(self, starter: Starter) -> None:
-        """Let attempts begin from now on."""
+        """Start attempts from now on."""
         self._starter = starter
 
     def drain(self) -> None:
-        """Begin no attempt until the process ends."""
+        """Start no further attempts."""
         self.draining = True
 
     def block(self) -> None:
-        """Begin no attempt until outcomes can be written again."""
+        """Start no attempts until `unblock`."""
         self.blocked = True
 
     def unblock(self) -> None:
-        """Begin attempts again."""
+        """Start attempts again."""
         self.blocked = False
         self.pump()
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing may be sent now."""
+        """Return whether nothing may be sent now."""
         return self.blocked or self.draining or not self._shards.may_send()
 
     @property
     def in_flight(self) -> int:
-        """How many attempts are in flight."""
+        """Number of attempts in flight."""
         return self._lanes.in_flight
 
     def of(self, endpoint: LiveEndpoint) -> Lane[LeasedDelivery]:
-        """The lane of an endpoint, with the endpoint's present limits."""
+        """Return the lane of an endpoint. Create it with the endpoint's limits."""
         lane = self._lanes.find(endpoint.seq)
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
@@ -136,12 +135,12 @@ class DeliveryLanes:
             lane.proven = health.status == "healthy"
             self._apply_limits(lane, endpoint)
             if lane.start_interval_ms:
-                # An earlier life of this process may have started an attempt just before it ended.
+                # The previous process may have started an attempt just before it ended.
                 lane.next_start_ms = self._began_at + lane.start_interval_ms
         return lane
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Let an endpoint's changed limits and host take effect."""
+        """Apply the changed limits and host of an endpoint."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
             self._lanes.move_to_host(lane, endpoint.parts.url.host)
@@ -149,25 +148,25 @@ class DeliveryLanes:
             self.pump()
 
     def find(self, endpoint_seq: int) -> Lane[LeasedDelivery] | None:
-        """The lane of an endpoint if it has one."""
+        """Return the lane of an endpoint if it has one."""
         return self._lanes.find(endpoint_seq)
 
     def park(self, event_seq: int, endpoint_seq: int) -> None:
-        """Prevent further attempts of a delivery: its outcome cannot be stored, so it would be sent forever."""
+        """Prevent further attempts of a delivery whose outcome cannot be stored, because they would never end."""
         if len(self.parked) >= PARKED_MAX:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None
 
     def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
-        """Keep room for a delivery that is being stored."""
+        """Reserve room for a delivery that is being stored."""
         lane.reserved += 1
-        # As `_count_bytes`, which would be called for every event.
+        # Inline `_count_bytes`, because this runs for every event.
         self.bytes_held += body_bytes
         lane.waiting_bytes += body_bytes
         lane.account_share.waiting_bytes += body_bytes
 
     def end_reservation(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
-        """Give the room back: the delivery was not stored."""
+        """Release the room of a delivery that was not stored."""
         lane.reserved -= 1
         self._count_bytes(lane, -body_bytes)
 
@@ -182,10 +181,7 @@ class DeliveryLanes:
         self._lanes.push(lane, delivery, kind)
 
     def spread(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Let deliveries of a replay come to wait one after the other, the last before so much time is over.
-
-        Until then they have their room, and are taken out with what waits.
-        """
+        """Reserve room for deliveries of a replay, and queue them evenly over the time."""
         spreader = self._spreaders.get(lane.endpoint)
         if spreader is None:
             spreader = self._spreaders[lane.endpoint] = Spreader(self._clock, partial(self._push_replays, lane))
@@ -194,23 +190,23 @@ class DeliveryLanes:
         spreader.add(deliveries, within_ms)
 
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """How many more deliveries may wait in a lane: by its own measure, and by what their bodies take."""
+        """Return the number of further deliveries that may wait in a lane."""
         if self.draining or (self.bytes_held >= LANE_LITTLE_BODY_BYTES_MAX and self._is_full(lane)):
             return 0
         return lane.free_capacity(now_ms)
 
     def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """How many more deliveries of a replay may wait in a lane. See `core.replays.replay_capacity`."""
+        """Return the number of further deliveries of a replay that may wait in a lane."""
         return 0 if self.stopped or self._is_full(lane) else replay_capacity(lane, now_ms)
 
     @property
     def batch_bytes_max(self) -> int:
-        """The bodies of one lease: few once only accounts that hold little have room."""
+        """Limit of the body bytes of one lease. It is low when only accounts with few waiting bytes have room."""
         is_scarce = self.bytes_held >= LANES_SHARED_BODY_BYTES_MAX
         return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX
 
     def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
-        """Whether the waiting bodies of an endpoint, of its account or of all accounts have reached their limit."""
+        """Return whether waiting bodies of the endpoint, the account or all accounts have reached their limit."""
         account_bytes = lane.account_share.waiting_bytes
         holds_little = account_bytes < ACCOUNT_LITTLE_BODY_BYTES_MAX
         return (
@@ -227,13 +223,13 @@ class DeliveryLanes:
     def attempt_ended(
         self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, succeeded: bool | None = None
     ) -> None:
-        """An attempt is over, after so long: its slot is free. See `Lanes.returned`."""
+        """Free the slot of an attempt. See `Lanes.attempt_ended`."""
         self._lanes.attempt_ended(lane, now_ms, duration_us, succeeded=succeeded)
         if lane.endpoint in self._due.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
             self._due.wake()
 
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Forget a deleted endpoint; what waited for it comes back."""
+        """Remove the lane of a deleted endpoint. Return its waiting deliveries."""
         self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
@@ -242,7 +238,7 @@ class DeliveryLanes:
         return self._uncount(lane, [*self._lanes.drop(endpoint_seq), *spreading])
 
     def empty(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Take out everything that waits for an endpoint."""
+        """Remove and return all waiting deliveries of an endpoint."""
         self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
@@ -250,7 +246,7 @@ class DeliveryLanes:
         return self._uncount(lane, [*self._lanes.take_waiting(lane), *self._take_spread(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
-        """Take one delivery out of its lane, if it waits there or is on its way."""
+        """Remove and return one delivery if it waits."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return None
@@ -261,7 +257,7 @@ class DeliveryLanes:
         return None if found is None else self._uncount(lane, [found])[0]
 
     def take_over(self, endpoint: LiveEndpoint, foreign_leases: int) -> None:
-        """An endpoint has become this process's; others have so many of its deliveries leased still."""
+        """Take over an endpoint from another process, which still leases some of its deliveries."""
         lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
         health = endpoint.health
         lane.breaker = restore_breaker(health, self._breaker)
@@ -270,11 +266,11 @@ class DeliveryLanes:
         if foreign_leases:
             self._foreign_leases[endpoint.seq] = _ForeignLeases(endpoint, foreign_leases)
         self._apply_limits(lane, endpoint)
-        # Another process may have started an attempt just before.
+        # The other process may have started an attempt just before.
         lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.start_interval_ms)
 
     def note_foreign_leases(self, leased: Mapping[int, int]) -> bool:
-        """Tell how many of endpoints' deliveries others have leased; whether there are any of those taken over."""
+        """Update the leases of other processes by endpoint. Return whether any remain on endpoints taken over."""
         for seq, (endpoint, before) in list(self._foreign_leases.items()):
             now = leased.get(seq, 0) if self._shards.owns(seq) else 0
             if now:
@@ -297,7 +293,7 @@ class DeliveryLanes:
             self._apply_limits(lane, endpoint)
 
     def take_replays(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Take out what waits for an attempt by a replay; an endpoint has one at a time."""
+        """Remove and return the waiting deliveries of an endpoint's replay."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return []
@@ -305,7 +301,7 @@ class DeliveryLanes:
         return self._uncount(lane, [*waiting, *self._take_spread(endpoint_seq)])
 
     def empty_all(self) -> list[LeasedDelivery]:
-        """Take out everything that waits."""
+        """Remove and return all waiting deliveries."""
         return [delivery for lane in list(self._lanes.all()) for delivery in self.empty(lane.endpoint)]
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
@@ -322,28 +318,28 @@ class DeliveryLanes:
         return True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Begin an attempt whose slot is taken."""
+        """Start an attempt that has a slot."""
         assert self._starter is not None, "the engine has started"
         self._starter.start(lane, delivery)
 
     def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
-        """Take a slot for a test, even beyond the lane's own limit, or return the limit that leaves none."""
+        """Take a slot for a test, or return the limit that prevents it. Ignores the endpoint's concurrency limit."""
         return self._lanes.start_now(lane, self._clock.now_ms(), beyond_limit=True)
 
     def waiting_events(self, endpoint_seq: int) -> set[int]:
-        """The numbers of the events that wait for an endpoint in memory."""
+        """Return the events that wait for an endpoint in memory."""
         lane = self._lanes.find(endpoint_seq)
         waiting = set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
         spreader = self._spreaders.get(endpoint_seq)
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
-        """When an endpoint whose breaker is open is tried next (Unix ms)."""
+        """Return the time of the next probe if the endpoint's circuit breaker is open (Unix ms)."""
         lane = self._lanes.find(endpoint_seq)
         return None if lane is None else lane.breaker.probe_at
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """What keeps what is due for an endpoint, if anything is, from being attempted."""
+        """Return the cause that delays due deliveries of an endpoint."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return HeldUpBy.SERVER
@@ -353,7 +349,7 @@ class DeliveryLanes:
         return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
 
     def load(self) -> Load:
-        """How much there is to do, counted over all lanes."""
+        """Return the load of all lanes."""
         waiting, probes = sum(map(len, self._spreaders.values())), {}
         for lane in self._lanes.all():
             waiting += lane.waiting_count
@@ -362,7 +358,7 @@ class DeliveryLanes:
         return Load(self._lanes.in_flight, self._lanes.in_flight_max, waiting, probes, self.stopped)
 
     def pump(self) -> None:
-        """Begin every attempt that may begin now, up to STARTS_MAX in one turn of the event loop."""
+        """Start all attempts that may start now, up to STARTS_MAX in one turn of the event loop."""
         now, starter = self._clock.now_ms(), self._starter
         if starter is None or self.blocked or self.draining or not self._shards.may_send():
             return
@@ -376,7 +372,7 @@ class DeliveryLanes:
         self._set_timer()
 
     def _on_next_turn(self) -> None:
-        """Begin the attempts for which the last turn of the event loop had no room."""
+        """Start the attempts beyond the limit of the last turn of the event loop."""
         was_full, self._starts = self._starts >= STARTS_MAX, 0
         if was_full:
             self.pump()
@@ -388,13 +384,13 @@ class DeliveryLanes:
         self.pump()
 
     def _take_spread(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Take out what is on its way into a lane."""
+        """Remove and return the deliveries of a replay that are not queued yet."""
         spreader = self._spreaders.pop(endpoint_seq, None)
         if spreader is None:
             return []
         taken = spreader.take()
         lane = self._lanes.find(endpoint_seq)
-        assert lane is not None, "a lane is not dropped before what comes into it"
+        assert lane is not None, "a spreader ends before its lane"
         lane.reserved -= len(taken)
         return taken
 
@@ -415,7 +411,7 @@ class DeliveryLanes:
         return deliveries
 
     def _set_timer(self) -> None:
-        """Pump again when the first paced lane may start something."""
+        """Pump again when the first rate-limited lane may start an attempt."""
         wake_at = self._lanes.next_start_at()
         if wake_at is None or (self._timer_at is not None and self._timer_at <= wake_at):
             return

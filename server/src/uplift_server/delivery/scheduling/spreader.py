@@ -1,7 +1,4 @@
-"""A spreader: deliveries of a replay on their way into a lane, one after the other.
-
-A replay leases a few at a time. Sent all at once they would be a burst, and what comes in meanwhile would wait for it.
-"""
+"""Spreading of replay deliveries over time, so that a leased batch does not delay new deliveries as a burst."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,14 +9,14 @@ from uplift_server.store.hot_records import LeasedDelivery
 
 
 class PushDeliveries(Protocol):
-    """What a spreader calls with those whose time has come."""
+    """Queues deliveries."""
 
     def __call__(self, deliveries: Sequence[LeasedDelivery], /) -> None:
-        """Let them wait in the lane."""
+        """Queue due deliveries in the lane."""
 
 
 class Spreader:
-    """Lets what it is given arrive evenly over a time."""
+    """Queues the deliveries of a lane's replay evenly over a time."""
 
     __slots__ = ("_clock", "_gap_ms", "_next_ms", "_push", "_timer", "_waiting")
 
@@ -29,11 +26,11 @@ class Spreader:
         self._waiting: deque[LeasedDelivery] = deque()
         self._gap_ms = 0.0
         self._next_ms = 0.0
-        """When the next one arrives (Unix ms)."""
+        """When the next delivery is due (Unix ms)."""
         self._timer: Handle | None = None
 
     def add(self, deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Let them arrive behind those still on their way: the first of all now, the last before the time is over."""
+        """Add deliveries behind the waiting ones, and spread all of them over the time."""
         self._waiting.extend(deliveries)
         if self._waiting:
             self._gap_ms = within_ms / len(self._waiting)
@@ -41,14 +38,14 @@ class Spreader:
             self._push_due()
 
     def take(self) -> list[LeasedDelivery]:
-        """Take out all that have not due."""
+        """Remove and return all waiting deliveries."""
         taken = list(self._waiting)
         self._waiting.clear()
         self._stop()
         return taken
 
     def withdraw(self, event_seq: int) -> LeasedDelivery | None:
-        """Take out one, if it has not due."""
+        """Remove and return the delivery of an event if it waits."""
         for delivery in self._waiting:
             if delivery.event_seq == event_seq:
                 self._waiting.remove(delivery)
@@ -56,17 +53,17 @@ class Spreader:
         return None
 
     def __len__(self) -> int:
-        """How many have not due."""
+        """Number of waiting deliveries."""
         return len(self._waiting)
 
     @property
     def event_seqs(self) -> set[int]:
-        """The numbers of the events of those that have not due."""
+        """The events of the waiting deliveries."""
         return {delivery.event_seq for delivery in self._waiting}
 
     def _push_due(self) -> None:
         self._stop()
-        # The clock counts whole milliseconds: whoever is due within this one would otherwise need a timer more.
+        # The clock counts whole milliseconds. Include this one to save a timer.
         end = self._clock.now_ms() + 1
         due = []
         while self._waiting and self._next_ms < end:
