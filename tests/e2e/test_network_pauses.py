@@ -90,7 +90,7 @@ def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     assert max(ended) < cut_at + HEARTBEAT_TRUSTED_MS / 1000 + 0.5
     assert max(ended) < min(began)
     assert len(ended) > len(paths)
-    said = "outcomes came too late and were dropped"
+    said = "late outcomes dropped"
     wait_for(lambda: said in "".join(far.log), f"the worker was told that it comes too late: {far.log}", 25)
     # It may have its share again before it was told, and with that what still waited for its turn.
     assert {each.path for each in receiver.requests[before:]} <= {"/late"}

@@ -1,4 +1,4 @@
-"""One attempt: from a leased delivery to a signed request, and from the exchange to what is settled."""
+"""Attempts: send a leased delivery as a signed request, and settle the outcome of the exchange."""
 
 import random
 from typing import Final, NamedTuple, Protocol
@@ -33,48 +33,48 @@ from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settleme
 from uplift_server.store.records import EndpointState, HeldAction
 
 EGRESS_WAIT_MS_MIN: Final = 60_000
-"""The least wait after a failure of our own way out, which the schedule does not count."""
+"""Minimum wait after a failure of the egress proxy or IP, which does not count as a scheduled attempt."""
 GONE: Final = 410
-# Looked up once: on an enumeration that takes longer than all else of counting an attempt.
+# Constants, because looking up a member of an enumeration takes longer than counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
 _DELIVERED: Final = Outcome.DELIVERED
-# Any other outcome tells that the receiver answers, if not well: the lane's window stays as it is.
+# Other outcomes show that the receiver responds, and leave the lane's window unchanged.
 _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
 class Sending(Protocol):
-    """What the engine needs of a sender."""
+    """Sends requests."""
 
     def send(self, request: Request, done: Done) -> None:
-        """See `sender.Sender`."""
+        """Send a request, and call `done` once with its exchange."""
 
 
-class Returns(Protocol):
-    """Takes back leases."""
+class LeaseReleases(Protocol):
+    """Releases unused leases."""
 
     def give_back(self, delivery: LeasedDelivery) -> None:
-        """Take back a delivery that is not attempted under its lease."""
+        """Release the lease of a delivery without an attempt."""
 
 
 class RunningReplays(Protocol):
-    """The replays that may send."""
+    """The running replays."""
 
     def runs(self, replay_seq: int) -> bool:
-        """Whether deliveries of a replay may be sent."""
+        """Return whether deliveries of a replay may be sent."""
 
 
 class HealthListener(Protocol):
     """Follows the health of endpoints."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """An attempt failed, or succeeded after failures."""
+        """Note an endpoint whose attempt failed, or succeeded after failures."""
 
     def note_gone(self, endpoint: LiveEndpoint) -> None:
-        """An endpoint responded with 410."""
+        """Note an endpoint that responded with 410."""
 
 
 class _InFlight(NamedTuple):
-    """What must be known again when the exchange is over."""
+    """The context of an exchange."""
 
     lane: Lane[LeasedDelivery]
     delivery: LeasedDelivery
@@ -86,7 +86,7 @@ class _InFlight(NamedTuple):
 
 
 class Attempts:
-    """Begins attempts and settles them."""
+    """Starts and settles attempts."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Attempts:
         lanes: DeliveryLanes,
         sender: Sending,
         settler: Settler,
-        dispatcher: Returns,
+        dispatcher: LeaseReleases,
         replays: RunningReplays,
         monitor: HealthListener,
         clock: Clock,
@@ -122,22 +122,21 @@ class Attempts:
         self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
 
     def abort(self) -> None:
-        """Give deliveries back whose attempts the sender cuts off from now on. They are no failures."""
+        """Release the leases of attempts that the closing sender aborts, instead of counting failures."""
         self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Send the delivery, or settle at once what must not be sent."""
+        """Send a delivery, or settle it if it must not be sent."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if delivery.lease_until - now < self._lease_needed_ms:
-            # It waited too long in memory. Another process might take it while we send. What waits behind it goes back,
-            # too, so that none overtakes it.
+            # The lease could end during the attempt. Release the deliveries behind it, too, to keep the order.
             for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
                 self._give_back(late)
             self._lanes.attempt_ended(lane, now)
             return
         if endpoint is not None and not self._shards.owns(endpoint.seq):
-            # It came to wait here just when the endpoint became another process's.
+            # Another process took over the endpoint after this delivery was queued.
             self._give_back(delivery)
             self._lanes.attempt_ended(lane, now)
             return
@@ -154,7 +153,7 @@ class Attempts:
             return
         event_type = self._cache.event_types_by_seq.get(delivery.type_seq)
         if event_type is None:
-            # Another process has just made it: this one will know of it in a moment.
+            # Another process has just created the event type, and the cache does not have it yet.
             self._give_back(delivery)
             self._lanes.attempt_ended(lane, now)
             return
@@ -196,17 +195,17 @@ class Attempts:
         self._count(flight, outcome, exchange, now)
         is_test = delivery.trigger is Trigger.TEST
         counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
-        if not is_test and _shows_health(endpoint, exchange, now):
+        if not is_test and _counts_for_health(endpoint, exchange, now):
             if self._shards.owns(endpoint.seq):
                 if counts:
                     self._note_health(flight, outcome, exchange, now)
                 if outcome is not _DELIVERED or lane.breaker.failures:
                     self._note_breaker(lane, outcome, exchange, now, counts=counts)
             elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
-                # Another process owns the endpoint by now.
+                # Another process took over the endpoint during the attempt.
                 self._shards.report_success(endpoint.seq, now)
-        spent = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
-        scheduled = delivery.scheduled_attempts + spent
+        counted = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
+        scheduled = delivery.scheduled_attempts + counted
         if outcome is _DELIVERED:
             verdict = DELIVERED
         else:
@@ -262,7 +261,7 @@ class Attempts:
     ) -> NextState:
         wait_ms = None if exchange.retry_after is None else retry_after_ms(exchange.retry_after, now)
         if exchange.failure is Failure.EGRESS:
-            # This attempt did not count. The delivery waits as long as after the last attempt that did.
+            # This attempt does not count. Wait as long as after the last one that did.
             scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), EGRESS_WAIT_MS_MIN
         return after_failure(
             before=previous_state(delivery),
@@ -292,7 +291,7 @@ class Attempts:
     def _note_breaker(
         self, lane: Lane[LeasedDelivery], outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
     ) -> None:
-        """Update the lane's circuit breaker. Failures that do not count only open it for the wait in `Retry-After`."""
+        """Update the lane's circuit breaker. Failures that do not count only apply `Retry-After`."""
         if outcome is _DELIVERED:
             lane.breaker = lane.breaker.after_success(now - exchange.duration_us // 1000)
         elif not is_own_fault(exchange):
@@ -305,7 +304,7 @@ class Attempts:
 
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
-    """What is written of a delivery that ends, or waits on, without an attempt."""
+    """Return the settlement of a delivery without an attempt."""
     return Settlement(
         delivery.event_seq,
         delivery.endpoint_seq,
@@ -322,24 +321,21 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 
 
 def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
-    """Return how long the receiver asks to delay all deliveries to the endpoint, not only this one."""
+    """Return the time in ms for which the receiver requests no deliveries to the endpoint at all."""
     return retry_after_ms(exchange.retry_after, now) or 0 if exchange.status_code in (429, 503) else 0
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:
-    """Whether an unsent delivery of the endpoint is held.
-
-    While the endpoint drops held deliveries, the delivery waits instead: it would be dropped with them.
-    """
+    """Return whether unsent deliveries of the endpoint are held. They stay pending while held ones are dropped."""
     record = endpoint.record
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP
 
 
-def _shows_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
-    """Whether an exchange tells how an endpoint fares: one that is on, and was not switched meanwhile."""
+def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
+    """Return whether an exchange counts for the endpoint's health: it is enabled, and was during the whole attempt."""
     record = endpoint.record
     since = record.state_since or 0
-    # An instant that is still to come was written before the machine's clock was set back and the process started anew.
+    # `since` is in the future if the machine's clock was set back and the process restarted.
     return record.state is EndpointState.ENABLED and (exchange.started_at >= since or since > now)
 
 

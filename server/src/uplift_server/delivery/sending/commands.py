@@ -1,4 +1,4 @@
-"""Commands of people: cancel or resend a delivery, test an endpoint, in the process that handles the endpoint."""
+"""Commands of users: cancel or resend a delivery, or test an endpoint, in the process that owns the endpoint."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ Finish = Callable[[Transaction, Result], None]
 
 
 class TestRejected(Exception):
-    """The test cannot begin now."""
+    """The test cannot start now."""
 
     __test__ = False
 
@@ -38,7 +38,7 @@ class Commands(Protocol):
     """Executes commands, here or in another process."""
 
     async def execute(self, command: Command) -> Result:
-        """Execute a command; the result says if it is only stored.
+        """Execute a command, or store it for another process.
 
         Raises Conflict (InFlight while an attempt is in flight), Missing, TestRejected and Unavailable.
         """
@@ -48,7 +48,7 @@ class Commands(Protocol):
 
 
 class _SentBefore(Conflict):
-    """The same request has sent a test before."""
+    """The request is a repeat of one that sent a test."""
 
     def __init__(self, event_id: bytes) -> None:
         super().__init__("sent before")
@@ -56,7 +56,7 @@ class _SentBefore(Conflict):
 
 
 class LocalCommands:
-    """Executes commands about the endpoints of this process."""
+    """Executes commands for the endpoints of this process."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class LocalCommands:
         self._lease_ms = lease_ms
 
     async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
-        """See Commands. `finish` runs in the transaction that executes the command."""
+        """Execute a command. `finish` runs in its transaction. Raises as `Commands.execute`."""
         if command.kind is CommandKind.START:
             return await self._start(command, finish)
         if command.test is not None:
@@ -101,9 +101,9 @@ class LocalCommands:
     async def decide(
         self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, process_id: int = 0
     ) -> LeasedDelivery | None:
-        """Cancel or resend a delivery that no process has leased, or under the fence of its lease; returns a lease.
+        """Cancel or resend a delivery that has no lease, or whose lease has the fence. Return the lease of a resend.
 
-        `also` runs in the same transaction. A resend without an `owner` is due now. Raises as `execute` does.
+        `also` runs in the same transaction. Without `process_id`, a resend is due now. Raises as `Commands.execute`.
         """
         now = self._clock.now_ms()
         endpoint_seq, event_seq = command.endpoint_seq, command.event_seq
@@ -131,7 +131,7 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """See Commands."""
+        """Wait until the outcome of the endpoint's test may be stored."""
         await self._tests.wait(endpoint_seq, within_ms)
 
     async def _start(self, command: Command, finish: Finish) -> Result:
@@ -149,7 +149,7 @@ class LocalCommands:
         return Result()
 
     async def _test(self, command: Command, test: NewTest, finish: Finish) -> Result:
-        """Take a slot, store the test, send it."""
+        """Take a slot, store the test, and send it."""
         event = self._event(command, test)
         busy = self._tests.begin(command.endpoint_seq)
         if busy is not None:
@@ -203,7 +203,7 @@ class LocalCommands:
         )
 
     def _attempt_now(self, delivery: LeasedDelivery | None) -> None:
-        """Attempt a delivery that was leased for a resend, before anything that waits."""
+        """Start a resend before all waiting deliveries."""
         if delivery is None:
             return
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)

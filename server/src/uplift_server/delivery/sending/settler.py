@@ -1,10 +1,10 @@
-"""Settling: what attempts decided goes to the store in batches, one batch at a time.
+"""Settler: write the outcomes of attempts to the store in batches, one batch at a time.
 
-While one batch commits the next gathers, so batches grow with the load. What a replay's attempts decided waits a little
-for others that are to be written anyway: what comes in meanwhile would have to wait for a commit of its own.
+The next batch gathers while one commits, so batches grow with the load. Replay outcomes wait up to BATCH_WAIT_MS for
+other outcomes, because extra commits delay new events.
 
-What cannot be written is kept and tried again, and meanwhile nothing more is sent: an attempt whose outcome cannot be
-remembered would be made again.
+If a batch cannot be written, the settler retries it and blocks new attempts: the server would repeat an attempt without
+a stored outcome.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ _log = structlog.get_logger()
 
 RETRY_MS: Final = 250
 BATCH_WAIT_MS: Final = 20
-"""How long an outcome that may wait for others to be written with does."""
+"""Longest time that the outcome of a replay waits for a batch."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
-"""How old a stored `last_success_at` may be while an endpoint does well."""
+"""Maximum age of the stored `last_success_at` of a healthy endpoint."""
 
 
 class Settler:
-    """Gathers settlements and writes them."""
+    """Gathers and writes settlements."""
 
     def __init__(
         self,
@@ -55,28 +55,28 @@ class Settler:
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
         self._is_urgent = False
-        """Whether something gathered is to be written as soon as that can be."""
+        """Whether to write the gathered settlements as soon as possible."""
         self._flush_timer: Handle | None = None
-        """Ends the wait of what may; there whenever something gathered and nothing presses."""
+        """Ends the wait of replay outcomes, if nothing else is gathered."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
-        """Parts of a rejected batch, to be written one after the other."""
+        """Parts of a rejected batch that are not written yet."""
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
         self._is_writing = False
         self._is_failing = False
         self._is_scheduled = False
         self._health_membership = shards.membership_id
-        """The membership under which the endpoints of `_health` were owned."""
+        """The membership ID under which this process owned the endpoints of `_health`."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._when_written: dict[tuple[int, int], Callable[[], None]] = {}
 
     def call_when_written(self, event_seq: int, endpoint_seq: int, callback: Callable[[], None]) -> None:
-        """Call back once when the next outcome of a delivery is written, or set aside."""
+        """Call back once when the next outcome of a delivery is written or set aside."""
         self._when_written[event_seq, endpoint_seq] = callback
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
-        """Take what became of a delivery."""
+        """Add the outcome of a delivery to the next batch."""
         self._gathered.append(settlement)
         if line is not None:
             self._lines.append(line)
@@ -91,14 +91,14 @@ class Settler:
         self._schedule()
 
     def flush(self) -> None:
-        """Let nothing wait for others: write it now, or after what is being written."""
+        """Write the gathered settlements now, or after the current batch."""
         if self._gathered:
             self._is_urgent = True
             if self._may_write:
                 self._write()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
-        """Let an endpoint's health be stored: at once when it turned or failed, else now and then."""
+        """Store an endpoint's health: with the next batch if it is or was failing, else every HEALTH_SAVED_EVERY_MS."""
         health = endpoint.health
         if (
             health.failing_since is not None
@@ -109,19 +109,19 @@ class Settler:
             self.keep_health(endpoint)
 
     def keep_health(self, endpoint: LiveEndpoint) -> None:
-        """Let an endpoint's health, as it will be then, be stored with the next batch."""
+        """Store an endpoint's health with the next batch."""
         endpoint.health_saved_failing = endpoint.health.failing_since is not None
         self._forget_lost_health()
         self._health[endpoint.seq] = endpoint
 
     def _forget_lost_health(self) -> None:
-        """Drop the health of endpoints that this process lost when it was evicted."""
+        """Discard the health of endpoints that this process owned before it was evicted."""
         if self._health_membership != self._shards.membership_id:
             self._health_membership = self._shards.membership_id
             self._health.clear()
 
     async def drain(self) -> None:
-        """Until everything gathered is written, which nothing waits for any longer."""
+        """Write all gathered settlements, and wait until they are written."""
         self.flush()
         await self._idle.wait()
 
@@ -148,7 +148,7 @@ class Settler:
             batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
             if self._gathered:
-                # Health counts all outcomes: it is stored with the last, or a restart would count the rest twice.
+                # Store health with the last outcome that it includes, or a restart counts the others twice.
                 later = {settlement.endpoint_seq for settlement in self._gathered}
                 self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
                 health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}
@@ -156,30 +156,30 @@ class Settler:
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
                 self._flush_timer = None
-        # Lines of later outcomes wait for these. An outcome has at most one line.
+        # An outcome has at most one line, and lines keep the order of outcomes.
         lines_max = len(batch) if self._gathered else len(self._lines)
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
         self._is_writing = True
         rows = [health_row(endpoint) for endpoint in health.values()]
-        by = self._shards.membership_id
-        written = asyncio.ensure_future(self._database.settle(batch, rows, process_id=by))
-        written.add_done_callback(lambda future: self._written(batch, lines, health, by, future))
+        membership_id = self._shards.membership_id
+        written = asyncio.ensure_future(self._database.settle(batch, rows, process_id=membership_id))
+        written.add_done_callback(lambda future: self._written(batch, lines, health, membership_id, future))
 
     def _written(
         self,
         batch: list[Settlement],
         lines: list[AttemptLine],
         health: dict[int, LiveEndpoint],
-        by: int,
+        membership_id: int,
         written: "asyncio.Future[frozenset[tuple[int, int]]]",
     ) -> None:
         self._is_writing = False
         if written.cancelled():
-            # The process ends, and the database has not answered in time.
+            # The process is stopping, and the database did not respond in time.
             return
         error = written.exception()
-        if by != self._shards.membership_id:
-            # Evicted meanwhile: other processes know the health of these endpoints better.
+        if membership_id != self._shards.membership_id:
+            # The process was evicted during the write. The new owners have newer health.
             health = {}
         if isinstance(error, Unavailable):
             self._keep(batch, lines, health, error)
@@ -195,7 +195,7 @@ class Settler:
                     self._due.note_due(settlement.endpoint_seq, settlement.due_at)
             self._notify_written(batch)
         if self._is_failing:
-            _log.warning("outcomes are written again")
+            _log.warning("outcome storage recovered")
             self._is_failing = False
         self._on_lines(lines)
         if self._is_urgent or self._parts_left:
@@ -208,21 +208,21 @@ class Settler:
     def _keep(
         self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint], error: Unavailable
     ) -> None:
-        """The store could not write: nothing is lost, and nothing more is sent until it can."""
+        """Keep a batch that could not be written, block new attempts, and retry."""
         self._gathered = batch + self._gathered
         self._is_urgent = True
         self._lines = lines + self._lines
         self._health = health | self._health
         if not self._is_failing:
-            _log.error("outcomes cannot be written; nothing is sent until they can", cause=str(error))
+            _log.error("outcome storage failed", cause=str(error))
         self._is_failing = True
         self._lanes.block()
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
-        """Divide a rejected batch until the cause is alone, and set that aside: log2(n) more writes for each cause.
+        """Halve a rejected batch until the rejected row is alone, and set it aside: log2(n) more writes per row.
 
-        If an outcome can be written without the record of its attempt, it is. Otherwise, its delivery is parked.
+        If a rejected outcome cannot be written without its attempt either, park its delivery.
         """
         if batch and health:
             self._parts_left += [(batch, {}), ([], health)]
@@ -261,20 +261,20 @@ class Settler:
 
     def _discount_lost(self, batch: list[Settlement], lost: frozenset[tuple[int, int]]) -> None:
         if lost:
-            # Cancelled meanwhile, or the lease ended and somebody else attempted it: their word counts.
-            _log.warning("outcomes came too late and were dropped", count=len(lost), of=len(batch))
+            # Another process settled these deliveries after their lease ended, or a user cancelled them.
+            _log.warning("late outcomes dropped", count=len(lost), of=len(batch))
             for settlement in batch:
                 if (settlement.event_seq, settlement.endpoint_seq) in lost:
                     self._counters.ended[settlement.status] -= 1
 
 
 def _named(settlement: Settlement) -> dict[str, int]:
-    """The key of the delivery in its row."""
+    """Return the key of a delivery."""
     return {"event_seq": settlement.event_seq, "endpoint_seq": settlement.endpoint_seq}
 
 
 def health_row(endpoint: LiveEndpoint) -> HealthRow:
-    """An endpoint's health as the store keeps it."""
+    """Return the stored form of an endpoint's health."""
     health = endpoint.health
     return HealthRow(
         endpoint.seq,

@@ -1,7 +1,7 @@
-"""Tests of endpoints in flight: one at a time each, begun at once or not at all.
+"""Test deliveries: at most one in flight per endpoint, started now or rejected.
 
-A test takes a slot before it is stored, so that no stored test has to wait. It waits for no turn and no breaker. The
-endpoint's own concurrency limit does not apply. The limits of the process and the account, and the rate limit, do.
+A test takes a slot before it is stored, so a stored test never waits. It ignores the queue, the circuit breaker and
+the endpoint's concurrency limit. The limits of the process and the account and the rate limit apply.
 """
 
 import asyncio
@@ -18,37 +18,37 @@ from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.hot_records import LeasedDelivery
 
 POLL_MS: Final = 100
-"""How often the database is asked for the outcome of another process's test."""
+"""Interval between reads of the outcome of a test in another process."""
 
 
 class Busy(Enum):
-    """Why a test cannot be begun now."""
+    """Causes that prevent a test from starting now."""
 
     STOPPED = "stopped"
-    """Nothing is sent: the process is about to end, or cannot write outcomes."""
+    """The process is stopping, or cannot store outcomes."""
     IN_FLIGHT = "in_flight"
-    """Another test of the endpoint is."""
+    """Another test of the endpoint is in flight."""
     FULL = "full"
-    """The process has no slot for such an attempt."""
+    """The process has reached its limit of attempts in flight."""
     SHARE = "share"
     """The account has reached its limit of attempts in flight, in total or to the endpoint's host."""
     RATE_LIMITED = "paced"
     """The endpoint's rate limit leaves no room."""
     DELETED = "deleted"
-    """The endpoint was, since it was asked for."""
+    """The endpoint was deleted after the request."""
 
 
 _BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.ENDPOINT: Busy.RATE_LIMITED}
 
 
 class _RunningTest(NamedTuple):
-    """A test in flight, or about to be."""
+    """A test with a slot."""
 
     lane: Lane[LeasedDelivery]
     until_ms: int
-    """When it is over at the latest, whatever becomes of it."""
+    """End of its lease (Unix ms)."""
     stored: asyncio.Event
-    """Set once its outcome is stored."""
+    """Set when its outcome is stored."""
 
 
 class RunningTests:
@@ -73,7 +73,7 @@ class RunningTests:
         self._running_tests: dict[int, _RunningTest] = {}
 
     def begin(self, endpoint_seq: int) -> Busy | None:
-        """Take a slot for a test, to be sent or abandoned; why there is none."""
+        """Take a slot for a test, or return why there is none. Call `send` or `abandon` next."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None:
@@ -91,13 +91,13 @@ class RunningTests:
         return None
 
     def abandon(self, endpoint_seq: int) -> None:
-        """Give the slot of a test back that could not be stored."""
+        """Free the slot of a test that was not stored."""
         test = self._running_tests.pop(endpoint_seq)
         self._lanes.attempt_ended(test.lane, self._clock.now_ms())
         self._lanes.pump()
 
     def send(self, delivery: LeasedDelivery) -> None:
-        """Attempt a test that was stored, in the slot taken for it."""
+        """Attempt a stored test in its slot."""
         test = self._running_tests[delivery.endpoint_seq]
 
         def written() -> None:
@@ -113,7 +113,7 @@ class RunningTests:
             self._lanes.start(test.lane, delivery)
 
     async def wait(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or, for a test of another process, POLL_MS."""
+        """Wait until the outcome of the endpoint's test is stored. If another process runs the test, wait POLL_MS."""
         test = self._running_tests.get(endpoint_seq)
         if test is not None:
             await self._clock.wait(test.stored, within_ms)
