@@ -1,4 +1,4 @@
-"""The sender: an HTTP/1.1 client made for one job, posting signed bodies to addresses that were vetted."""
+"""HTTP/1.1 client that sends signed POST requests to allowed addresses only."""
 
 from uplift_server.delivery.sending.http.client import Sender
 from uplift_server.delivery.sending.http.request import Done, Request, Target

@@ -1,4 +1,4 @@
-"""The client: takes requests, finds or opens a connection for each, keeps every deadline."""
+"""HTTP client of the engine: sends requests over pooled connections, and enforces timeouts."""
 
 import asyncio
 import time
@@ -22,10 +22,10 @@ _SWEEP_SECONDS_MAX = 0.05
 _SWEEP_SECONDS_MIN = 0.005
 _FILES_WAIT_SECONDS = 0.1
 _FILES_SECONDS_MAX = 1.0
-"""How long an attempt waits for a file descriptor. A lease leaves room for it (`LEASE_LEFT_MS_MIN`)."""
+"""Longest wait of an attempt for a file descriptor. `LEASE_LEFT_MS_MIN` covers it."""
 _FILES_LOG_SECONDS = 60.0
-_CLOSED_FOR_FILES = 16
-"""Idle connections to close at a time while no descriptor is left."""
+_CLOSE_BATCH = 16
+"""Idle connections to close at a time if no file descriptor is left."""
 _log = structlog.get_logger()
 
 
@@ -34,10 +34,10 @@ def _unix_ms() -> int:
 
 
 class Sender(ConnectionOwner):
-    """Sends requests over kept-alive connections, on the event loop it was started on.
+    """Sends requests over keep-alive connections on the event loop of `start`.
 
-    A request over an open connection costs no task, future or timer: one sweep looks after all deadlines. They are
-    kept to within a sweep, at most 50 ms late.
+    A request over an open connection needs no task, future or timer. One sweep enforces all timeouts, at most 50 ms
+    late.
     """
 
     def __init__(
@@ -49,10 +49,9 @@ class Sender(ConnectionOwner):
         clock_ms: Callable[[], int] = _unix_ms,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock_ms` gives Unix milliseconds and serves `Exchange.started_at` alone.
+        """Use `clock_ms` (Unix ms) for `Exchange.started_at` only. The caller closes the resolver.
 
-        Raises ValueError for an egress proxy or address that cannot be read, OSError for such a `ca_file`. The
-        resolver stays the caller's to close.
+        Raises ValueError if an egress proxy or address is not valid, OSError if `ca_file` cannot be read.
         """
         self._settings = settings
         self._clock_ms = clock_ms
@@ -63,7 +62,7 @@ class Sender(ConnectionOwner):
         self._sweep_seconds = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest_ms / 1000 / 10))
         self._connector = Connector(settings, policy, resolver, self._create_connection, monotonic)
         self._pool = Pool(settings)
-        # In the order of their start, which is that of their deadlines too.
+        # In the order of their start, and so of their timeouts.
         self._attempts: dict[Attempt, None] = {}
         self._connections: set[Connection] = set()
         self._connection_type: type[Connection] = Connection
@@ -76,21 +75,21 @@ class Sender(ConnectionOwner):
 
     @property
     def in_flight(self) -> int:
-        """Requests whose Done has not been called yet."""
+        """Number of requests in flight."""
         return len(self._attempts)
 
     @property
     def idle_connections(self) -> int:
-        """Open connections that wait for a request."""
+        """Number of idle connections."""
         return len(self._pool)
 
     async def start(self) -> None:
-        """Bind to the running event loop. Nothing is connected yet."""
+        """Bind to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._connection_type = Connection if isinstance(self._loop, uvloop.Loop) else BufferedConnection
 
     async def close(self) -> None:
-        """End everything in flight with a failure of our own (EGRESS), and close all connections."""
+        """Fail all requests in flight with EGRESS, and close all connections."""
         self._closing = True
         if self._sweep is not None:
             self._sweep.cancel()
@@ -106,9 +105,9 @@ class Sender(ConnectionOwner):
             await self._all_lost.wait()
 
     def send(self, request: Request, done: Done) -> None:
-        """Send `request`; `done` is called with its exchange exactly once, later on the loop.
+        """Send a POST request (HTTP/1.1), and call `done` with its exchange exactly once, later on the event loop.
 
-        The head must ask for a response to a POST over HTTP/1.1. Raises RuntimeError before `start` and after `close`.
+        Raises RuntimeError before `start` and after `close`.
         """
         if self._loop is None or self._closing:
             raise RuntimeError("the sender is not running")
@@ -124,7 +123,7 @@ class Sender(ConnectionOwner):
         if self._sweep is None:
             self._arm_sweep()
 
-    # What connections tell (ConnectionOwner)
+    # ConnectionOwner
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -168,12 +167,12 @@ class Sender(ConnectionOwner):
     async def _open_within_limit(self, attempt: Attempt) -> None:
         opening = attempt.opening = Opening()
         try:
-            connection = await self._connected(attempt, opening)
+            connection = await self._connect(attempt, opening)
         except AttemptFailed as failed:
             self._fail(attempt, failed.failure, failed.text)
             return
         except Exception as error:
-            # A fault of this code must not leave an attempt without its Done, nor count against the receiver.
+            # A defect must not leave an attempt without `done`, nor count against the receiver.
             self._report_defect("could not open a connection", error)
             self._fail(attempt, Failure.EGRESS, f"internal error: {type(error).__name__}")
             return
@@ -184,19 +183,19 @@ class Sender(ConnectionOwner):
         attempt.connection = connection
         connection.start(attempt, reused=False)
 
-    async def _connected(self, attempt: Attempt, opening: Opening) -> Connection:
-        """A connection for an attempt. While no file descriptor is left, closes idle connections and tries again."""
-        give_up_at = self._monotonic() + _FILES_SECONDS_MAX
+    async def _connect(self, attempt: Attempt, opening: Opening) -> Connection:
+        """Open a connection for an attempt. If no file descriptor is left, close idle connections and retry."""
+        retry_until = self._monotonic() + _FILES_SECONDS_MAX
         while True:
             try:
                 return await self._connector.open(attempt.request.target, opening)
             except FilesExhausted:
                 now = self._monotonic()
-                closed = self._pool.close_oldest(_CLOSED_FOR_FILES)
+                closed = self._pool.close_oldest(_CLOSE_BATCH)
                 if now >= self._files_logged_at + _FILES_LOG_SECONDS:
                     self._files_logged_at = now
                     _log.warning("out of file descriptors", idle_connections_closed=closed, in_flight=self.in_flight)
-                if now >= give_up_at:
+                if now >= retry_until:
                     raise
             await asyncio.sleep(_FILES_WAIT_SECONDS)
             # The receiver did not cause the wait, so the timeout of the attempt starts again.
@@ -228,14 +227,14 @@ class Sender(ConnectionOwner):
     def _abort(self, attempt: Attempt, failure: Failure, text: str | None) -> None:
         connection = attempt.connection
         if connection is not None:
-            connection.fail(failure, text or self._late(connection.stage()))
+            connection.fail(failure, text or self._timeout_text(connection.stage()))
             return
         opening, task = attempt.opening, attempt.task
         if task is not None:
             task.cancel()
-        self._fail(attempt, failure, text or self._late(opening.stage if opening else "waiting to start"))
+        self._fail(attempt, failure, text or self._timeout_text(opening.stage if opening else "waiting to start"))
 
-    def _late(self, stage: str) -> str:
+    def _timeout_text(self, stage: str) -> str:
         return f"no complete response within {seconds(self._settings.attempt_timeout_ms)}: still {stage}"
 
     def _fail(self, attempt: Attempt, failure: Failure, text: str) -> None:

@@ -1,8 +1,8 @@
-"""One open connection to a receiver: writes a request, reads its response.
+"""A connection to a receiver: writes a request, and reads its response.
 
-httptools parses; four things it leaves to its caller are done here: interim responses are skipped, bodies without a
-length end with the connection, bytes nobody asked for end the connection, and the head is bounded. No callback for
-single headers is registered: most responses need none of them, and each would cost two allocations and a call.
+httptools leaves four tasks to this module: skip interim responses, end bodies without a length with the connection,
+close the connection on unexpected bytes, and limit the response headers. There is no callback for single headers, which
+most responses do not need: each costs two allocations and a call.
 """
 
 import asyncio
@@ -32,36 +32,33 @@ from uplift_server.delivery.sending.http.response import (
 )
 from uplift_server.delivery.sending.http.tls import error_text
 
-# Joining two small byte strings costs less than handing the kernel two buffers.
+# Joining two small byte strings costs less than passing two buffers to the kernel.
 _JOINED_BYTES_MAX = 64 * 1024
 _READ_BYTES_MAX = 64 * 1024
 _HEAD_TOO_LONG = f"its head is longer than {RESPONSE_HEADERS_BYTES_MAX} bytes"
 
 
 class ConnectionOwner(Protocol):
-    """What a connection tells the client that opened it."""
+    """Callbacks of a connection to its client."""
 
     def opened(self, connection: "Connection") -> None:
-        """The connection is open."""
+        """Track an open connection."""
 
     def finished(self, connection: "Connection", attempt: Attempt, exchange: Exchange, now: float) -> None:
-        """The exchange is over. If the connection is still open, it is free for another."""
+        """Finish an attempt, and reuse its connection if that is open."""
 
     def stale(self, attempt: Attempt) -> None:
-        """A connection used again turned out to have ended before any byte of the response."""
+        """Retry an attempt whose reused connection ended before the first byte of the response."""
 
     def ended(self, connection: "Connection") -> None:
-        """The connection has closed or was told to: it takes no further request."""
+        """Stop using a connection that is closing or closed."""
 
     def lost(self, connection: "Connection") -> None:
-        """The operating system's side of the connection is gone too."""
+        """Stop tracking a connection whose socket is closed."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection, and the response it is reading for the attempt it was started with.
-
-    `opening` tells how it was opened, `retire_at` and `idle_since` are monotonic seconds.
-    """
+    """A connection and the response to its current attempt. `retire_at` and `idle_since` are monotonic seconds."""
 
     __slots__ = (
         "_attempt",
@@ -98,8 +95,7 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         self._owner = owner
         self._monotonic = monotonic
-        # The parser is kept over responses: llhttp starts afresh after each message, and a connection whose response
-        # ended in any other way than complete is not used again.
+        # One parser for all responses: llhttp resets after each message, and incomplete responses end the connection.
         self._parser: httptools.HttpResponseParser | None = None
         self._attempt: Attempt | None = None
         self._reused = False
@@ -110,10 +106,10 @@ class Connection(asyncio.Protocol):
         self.is_open = True
         self._owner.opened(self)
 
-    # The way of a request
+    # Requests and responses
 
     def start(self, attempt: Attempt, *, reused: bool) -> None:
-        """Write the attempt's request and read the response to it."""
+        """Write the request of an attempt, and read its response."""
         self._attempt = attempt
         self._reused = reused
         self._raw = b""
@@ -135,7 +131,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         parser = self._parser
         if self._attempt is None or parser is None:
-            # Nobody asked for these bytes; were they kept, they would become the answer to the next request.
+            # If unexpected bytes were kept, they would become the response to the next request.
             self.abort()
             return
         if not self._raw:
@@ -148,7 +144,7 @@ class Connection(asyncio.Protocol):
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
-                # What a callback below raised is the context of what the parser makes of it.
+                # The exception of a callback below is the context of the parser's exception.
                 self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {error.__context__ or error}")
                 return
             self._keep = False
@@ -162,12 +158,12 @@ class Connection(asyncio.Protocol):
             self._finish()
 
     def on_message_begin(self) -> None:
-        """Called by the parser; a message after the response means bytes that nobody asked for."""
+        """Close the connection after the response if another message follows it. The parser calls this."""
         if self._complete:
             self._keep = False
 
     def on_headers_complete(self) -> None:
-        """Called by the parser, for interim responses too."""
+        """Read the status. The parser calls this, also for interim responses."""
         parser = self._parser
         if self._complete or parser is None:
             return
@@ -180,11 +176,11 @@ class Connection(asyncio.Protocol):
         if len(self._raw) > RESPONSE_HEADERS_BYTES_MAX < len(final_head(self._raw, self._interim)):
             raise ValueError(_HEAD_TOO_LONG)
         self._status = status
-        # The parser forgets this when the message is complete.
+        # The parser loses this when the message is complete.
         self._keep = parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
-        """Called by the parser with a piece of the body, its transfer coding removed."""
+        """Store a part of the decoded body. The parser calls this."""
         if self._complete:
             return
         if self._body_bytes < RESPONSE_BODY_BYTES_STORED_MAX:
@@ -192,12 +188,12 @@ class Connection(asyncio.Protocol):
         self._body_bytes += len(data)
 
     def on_message_complete(self) -> None:
-        """Called by the parser, for interim responses too."""
+        """Complete the response. The parser calls this, also for interim responses."""
         if self._status:
             self._complete = True
 
     def eof_received(self) -> None:
-        # Left to itself, the transport would first try to write what is left of the request.
+        # By default, the transport would first write the rest of the request.
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -208,30 +204,30 @@ class Connection(asyncio.Protocol):
     # Endings
 
     def fail(self, failure: Failure, text: str) -> None:
-        """End the attempt in flight with a failure, and the connection with it."""
+        """Fail the attempt in flight, and close the connection."""
         if self._attempt is not None:
             self._fail(failure, text)
 
     def retire(self) -> None:
-        """Close an idle connection in the orderly way."""
+        """Close an idle connection cleanly."""
         if self.is_open:
             self.is_open = False
             self._transport.close()
             self._owner.ended(self)
 
     def abort(self) -> None:
-        """Close the connection now, whatever it is doing; also one that is still saying goodbye in TLS."""
+        """Close the connection now, in any state, also during a TLS shutdown."""
         was_open, self.is_open = self.is_open, False
         self._transport.abort()
         if was_open:
             self._owner.ended(self)
 
     def encryption(self) -> ssl.SSLObject | None:
-        """The TLS of the connection, if it has any."""
+        """Return the TLS state of an encrypted connection."""
         return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
 
     def stage(self) -> str:
-        """What the attempt in flight is waiting for, in words."""
+        """Return the stage of the attempt in flight, for its error text."""
         if self._status:
             return "receiving the response's body"
         return "receiving the response's head" if self._raw else "waiting for the response"
@@ -273,7 +269,7 @@ class Connection(asyncio.Protocol):
         assert attempt is not None
         self._attempt = None
         now = self._monotonic()
-        # A connection that has not written its request yet has more to write than the response cares about.
+        # Do not reuse a connection that has not written its whole request.
         if not self._keep or self._transport.get_write_buffer_size():
             self.abort()
         status = self._status or status_of(head)
@@ -309,15 +305,15 @@ class Connection(asyncio.Protocol):
 
 
 class BufferedConnection(Connection, asyncio.BufferedProtocol):
-    """The same for the standard library's event loop, reading into one buffer that all connections share.
+    """A connection for the standard library's event loop, which reads into a buffer that all connections share.
 
-    Its `recv` of 256 KiB may map and unmap memory on every read (python/cpython#85451), which doubles the cost of a
-    request; uvloop does not, and there a buffer of one's own costs more than it saves.
+    The loop's `recv` of 256 KiB may map and unmap memory on every read (python/cpython#85451), which doubles the cost
+    of a request. uvloop does not need this.
     """
 
     __slots__ = ()
 
-    # Between get_buffer and buffer_updated the loop runs nothing else, so one buffer serves every connection.
+    # The loop runs no other code between get_buffer and buffer_updated, so all connections can share the buffer.
     _shared = memoryview(bytearray(_READ_BYTES_MAX))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002

@@ -1,6 +1,6 @@
-"""Opens connections: resolves, vets every address, and connects to one that passed.
+"""Opens connections: resolve a name, check its addresses, and connect to an allowed one.
 
-The socket is opened here to the very address that was vetted, so nothing can resolve the name a second time.
+The socket connects to the checked address itself, so a second DNS lookup cannot change it.
 """
 
 import asyncio
@@ -28,18 +28,17 @@ from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resol
 from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.delivery.sending.http.tls import TlsContext, explain
 
-# More addresses of one name than this share too little time to be worth trying.
+# More addresses would leave too little time for each.
 _ADDRESSES_TRIED_MAX: Final = 6
 _TLS_CLOSE_SECONDS: Final = 1.0
-# linux/in.h. Without it a bound source address takes a local port for itself, and all connections to all receivers
-# share the 28,000 there are.
+# linux/in.h. Without it, all connections from a bound source address share its 28,000 local ports.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 ConnectionFactory = Callable[[Target, Opening], Connection]
 
 
 class Connector:
-    """The way from a target to an open connection."""
+    """Opens connections to targets."""
 
     def __init__(
         self,
@@ -49,23 +48,20 @@ class Connector:
         create_connection: ConnectionFactory,
         monotonic: Callable[[], float],
     ) -> None:
-        """Raises ValueError for a proxy or source address that cannot be read, OSError for such a `ca_file`."""
+        """Raises ValueError if a proxy or source address is not valid, OSError if `ca_file` cannot be read."""
         self._settings = settings
         self._policy = policy
         self._resolver = resolver
         self._create_connection = create_connection
         self._monotonic = monotonic
         self._proxy = Proxy.parse(settings.egress_proxy) if settings.egress_proxy else None
-        self._proxy_answered_at = 0.0
+        self._proxy_responded_at = 0.0
         self._sources = {_family(address): address for address in settings.egress_addresses}
         self._tls = TlsContext.create(settings.ca_file, monotonic)
 
     async def open(self, target: Target, opening: Opening) -> Connection:
-        """A connection to `target`, ready for its first request; `opening` tells how far it came at any time.
-
-        Raises AttemptFailed.
-        """
-        addresses = await self._vetted(target, opening)
+        """Open a connection to `target`, and record the progress in `opening`. Raises AttemptFailed."""
+        addresses = await self._resolve_allowed(target, opening)
         before = self._monotonic()
         until = before + self._settings.connect_timeout_ms / 1000
         if self._proxy is None:
@@ -75,18 +71,18 @@ class Connector:
         connected = self._monotonic()
         opening.connect_ms = _ms(connected - before)
         if not target.encrypted:
-            return await self._plain(sock, target, opening)
-        connection = await self._encrypted(sock, target, opening, until)
+            return await self._start_plain(sock, target, opening)
+        connection = await self._start_encrypted(sock, target, opening, until)
         opening.tls_ms = _ms(self._monotonic() - connected)
         return connection
 
     def remember_session(self, connection: Connection) -> None:
-        """Learn from a connection that brought its first response."""
+        """Keep the TLS session of a connection that got its first response."""
         encrypted = connection.encryption()
         if encrypted is not None:
             self._tls.remember(_certificate_name(connection.target.host), encrypted)
 
-    async def _vetted(self, target: Target, opening: Opening) -> list[str]:
+    async def _resolve_allowed(self, target: Target, opening: Opening) -> list[str]:
         host = target.host
         try:
             literal = parse_literal(host)
@@ -123,8 +119,8 @@ class Connector:
         return f"{text}. No setting allows it"
 
     async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
-        """Connect to the first address that answers; each may take its even share of the time that is left."""
-        # What we cannot even try says nothing of the receiver, so it must not have the last word.
+        """Connect to the first address that accepts, with an even share of the remaining time for each."""
+        # An address without an egress IP shows nothing about the receiver, so it must not set the failure.
         usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
         if not usable:
             kind = "IPv6" if ":" in addresses[0] else "IPv4"
@@ -196,17 +192,17 @@ class Connector:
                     except BaseException:
                         sock.close()
                         raise
-                self._proxy_answered_at = self._monotonic()
+                self._proxy_responded_at = self._monotonic()
                 return sock
             except TimeoutError:
-                # A proxy that answered others meanwhile is well, so the silence is the receiver's.
-                failure = Failure.TIMEOUT if self._proxy_answered_at > before else Failure.EGRESS
+                # If the proxy served another attempt during this one, the receiver caused the timeout.
+                failure = Failure.TIMEOUT if self._proxy_responded_at > before else Failure.EGRESS
                 limit = seconds(self._settings.connect_timeout_ms)
                 last = AttemptFailed(failure, f"the egress proxy opened no tunnel to {name} within {limit}")
             except AttemptFailed as failed:
                 if failed.failure is not Failure.CONNECT:
                     raise
-                self._proxy_answered_at = self._monotonic()
+                self._proxy_responded_at = self._monotonic()
                 last = failed
         assert last is not None
         raise last
@@ -222,7 +218,7 @@ class Connector:
         except (ResolutionFailed, ValueError, AttemptFailed) as error:
             raise AttemptFailed(Failure.EGRESS, f"the egress proxy cannot be used: {error}") from None
 
-    async def _plain(self, sock: socket.socket, target: Target, opening: Opening) -> Connection:
+    async def _start_plain(self, sock: socket.socket, target: Target, opening: Opening) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             _, connection = await loop.create_connection(lambda: self._create_connection(target, opening), sock=sock)
@@ -232,7 +228,7 @@ class Connector:
             raise AttemptFailed(Failure.CONNECT, text) from None
         return connection
 
-    async def _encrypted(self, sock: socket.socket, target: Target, opening: Opening, until: float) -> Connection:
+    async def _start_encrypted(self, sock: socket.socket, target: Target, opening: Opening, until: float) -> Connection:
         opening.stage = f"the TLS handshake with {opening.remote_address}"
         loop = asyncio.get_running_loop()
         try:

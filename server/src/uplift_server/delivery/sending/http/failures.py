@@ -1,4 +1,4 @@
-"""How a part of the sender says that an attempt cannot go on."""
+"""Failures of attempts before the request is sent, and their texts."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import re
 from uplift_server.core.http.exchange import Failure
 from uplift_server.core.limits import ERROR_CHARACTERS_MAX
 
-# What the kernel says when the fault is on this side of the wire.
+# Errors of this machine, not of the receiver.
 OWN_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE})
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -18,7 +18,7 @@ _SENT_TWICE = "the request was sent twice, because a reused connection ended wit
 
 
 class AttemptFailed(Exception):
-    """Ends an attempt before its request was written."""
+    """The attempt failed before its request was sent."""
 
     def __init__(self, failure: Failure, text: str) -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class FilesExhausted(AttemptFailed):
 
 
 def files_exhausted() -> bool:
-    """Whether no further file descriptor can be opened now."""
+    """Return whether the process has no file descriptor left."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -43,27 +43,27 @@ def files_exhausted() -> bool:
 
 
 def one_line(text: str) -> str:
-    """`text` as it may stand in `Exchange.error`: one line, printable, bounded."""
+    """Return `text` for `Exchange.error`: one line, printable, at most ERROR_CHARACTERS_MAX."""
     return _UNPRINTABLE.sub(" ", text).strip()[:ERROR_CHARACTERS_MAX]
 
 
 def sent_twice(error: str | None) -> str:
-    """An attempt's error with the note that its request was sent twice."""
+    """Return an attempt's error with the note that its request was sent twice."""
     return _SENT_TWICE if error is None else f"{error[: ERROR_CHARACTERS_MAX - len(_SENT_TWICE) - 2]}; {_SENT_TWICE}"
 
 
 def reason(error: OSError) -> str:
-    """The system's words for an error, without numbers and file names."""
+    """Return the system's text for an error, without its number and file name."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
 
 
 def seconds(milliseconds: int) -> str:
-    """A duration for people, such as `15 s`."""
+    """Return a readable duration, such as `15 s`."""
     return f"{milliseconds / 1000:g} s"
 
 
 def socket_name(address: str, port: int) -> str:
-    """`address:port`, IPv6 in brackets."""
+    """Return `address:port`, IPv6 in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

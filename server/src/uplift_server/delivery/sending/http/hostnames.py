@@ -1,10 +1,10 @@
-"""International host names in the form DNS knows."""
+"""International host names in their DNS form."""
 
 import idna
 
 
 def to_ascii(host: str) -> str:
-    """The ASCII form of an international host name, read as browsers read it (UTS 46). ValueError if there is none."""
+    """Return the ASCII form of an international host name (UTS 46, as browsers do). Raises ValueError."""
     try:
         return idna.encode(host, uts46=True, transitional=False).decode("ascii")
     except idna.IDNAError as error:

@@ -1,4 +1,4 @@
-"""Open connections that wait for their next request."""
+"""Pool of idle connections."""
 
 from itertools import islice
 
@@ -8,10 +8,10 @@ from uplift_server.delivery.sending.http.settings import SenderSettings
 
 
 class Pool:
-    """Idle connections by target, the most recently used one first; all instants are monotonic seconds.
+    """Idle connections by target, most recently used first. All times are monotonic seconds.
 
-    A connection was vetted for its target when it was opened and keeps that address for life. Dicts serve as ordered
-    sets here: taking the newest, dropping the oldest and removing any one are all O(1).
+    The address of a connection was checked for its target when it was opened. Dicts serve as ordered sets, to take the
+    newest, drop the oldest and remove any connection in O(1).
     """
 
     def __init__(self, settings: SenderSettings) -> None:
@@ -25,7 +25,7 @@ class Pool:
         return len(self._by_age)
 
     def take(self, target: Target, now: float) -> Connection | None:
-        """An open connection to `target`, which then belongs to the caller."""
+        """Remove and return an idle connection to `target`."""
         idle = self._by_target.get(target)
         while idle:
             connection, _ = idle.popitem()
@@ -36,7 +36,7 @@ class Pool:
         return None
 
     def put(self, connection: Connection, now: float) -> None:
-        """Keep `connection` for later, or close it if it is old or one too many."""
+        """Add an idle connection, or close it if it is too old or the pool is full."""
         if now >= connection.retire_at:
             connection.retire()
             return
@@ -53,7 +53,7 @@ class Pool:
         self._by_age[connection] = None
 
     def discard(self, connection: Connection) -> None:
-        """Forget a connection that ended, if it was idle."""
+        """Remove a closed connection if it was idle."""
         if connection in self._by_age:
             del self._by_age[connection]
             del self._by_target[connection.target][connection]
@@ -66,7 +66,7 @@ class Pool:
         return len(oldest)
 
     def expire(self, now: float) -> None:
-        """Close what has waited too long and forget targets without connections."""
+        """Close connections that were idle for too long, and remove targets without connections."""
         oldest_allowed = now - self._keep_alive
         while self._by_age:
             connection = next(iter(self._by_age))

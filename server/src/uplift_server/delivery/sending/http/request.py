@@ -1,7 +1,4 @@
-"""The message between the engine and the sender: a request out, an exchange back.
-
-Nothing else passes the seam, so the sending side can live in a process of its own.
-"""
+"""Interface between the engine and the sender: the engine passes a request, and gets an exchange back."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,30 +7,29 @@ from uplift_server.core.http.exchange import Exchange
 
 
 class Target(NamedTuple):
-    """Where an endpoint's requests go; made once for each endpoint, and looked up by for every attempt.
+    """Destination of an endpoint's requests, and the key of its idle connections.
 
-    The hash of a tuple takes a quarter of the time of a frozen dataclass's.
+    It is a tuple because the hash of a frozen dataclass takes four times as long.
     """
 
     host: str
-    """Lowercase ASCII name or address literal, IPv6 without brackets."""
+    """Lowercase ASCII name, or address literal (IPv6 without brackets)."""
     port: int
     encrypted: bool
     account: int = 0
-    """Whose endpoint it is. Connections are not shared between accounts: what a receiver writes unasked after one
-    request must never be taken for the answer to somebody else's."""
+    """Accounts share no connections, so that bytes after a response never become another account's response."""
 
 
 class Request(NamedTuple):
-    """One POST, ready to be written. One is made for every attempt: a tuple costs a third of a frozen dataclass."""
+    """A POST request. It is a tuple because creating a frozen dataclass for every attempt takes three times as long."""
 
     target: Target
     head: bytes
-    """Request line and headers with the empty line that ends them."""
+    """Request line and headers, with the empty line at their end."""
     body: bytes
     context: Any
-    """Whatever the caller wants back with the exchange; the sender does not look at it."""
+    """Value for the caller's `done`. The sender ignores it."""
 
 
 Done = Callable[[Request, Exchange], None]
-"""Called once for every request, on the event loop, never before `send` has returned."""
+"""Called once for each request, on the event loop, after `send` has returned."""

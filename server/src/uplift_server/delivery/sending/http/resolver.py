@@ -1,4 +1,4 @@
-"""Names to addresses: look-ups on the event loop, without the thread pool that `getaddrinfo` would block."""
+"""DNS resolver on the event loop. `getaddrinfo` would block the thread pool."""
 
 import asyncio
 import time
@@ -12,8 +12,8 @@ from uplift_server.delivery.sending.http.failures import files_exhausted, second
 from uplift_server.delivery.sending.http.settings import SenderSettings
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
-# c-ares waits twice as long after each try, and begins with as little as 250 ms once it knows a server to be quick.
-# With fewer tries it would give up on a slow authority long before our own time-out, which is what ends a look-up.
+# c-ares starts with 250 ms or more and doubles the timeout with each try. With fewer tries, it stops long before
+# `dns_timeout_ms`, which should end a lookup.
 _TRIES: Final = 5
 _FIRST_TRY_SHARE: Final = 1 / 8
 _FAULTS: Final[dict[object, str]] = {
@@ -28,9 +28,9 @@ _FAULTS: Final[dict[object, str]] = {
 
 
 class ResolutionFailed(Exception):
-    """The name has no address, or none could be learned in time. `text` says which, for people.
+    """The name has no address, or the lookup failed. `text` is the cause for users.
 
-    `out_of_files`: this process had no file descriptor left for the look-up.
+    `out_of_files`: the process has no file descriptor left for the lookup.
     """
 
     def __init__(self, text: str, *, out_of_files: bool = False) -> None:
@@ -40,7 +40,7 @@ class ResolutionFailed(Exception):
 
 
 class _Entry:
-    """What is known of a name until `expires_at`, in monotonic seconds."""
+    """Result of a lookup, valid until `expires_at` (monotonic seconds)."""
 
     __slots__ = ("addresses", "expires_at", "failure")
 
@@ -51,10 +51,10 @@ class _Entry:
 
 
 class Resolver:
-    """Resolves names as this machine would (`/etc/hosts`, then the name servers) and remembers answers for a while.
+    """Resolves names with `/etc/hosts` and the name servers, and caches the results.
 
-    Answers are kept for their time to live, within the bounds of the settings. Concurrent look-ups of one name share
-    one question. It belongs to the event loop of its first use; whoever made it closes it.
+    Results are cached for their TTL within the limits of the settings. Concurrent lookups of a name share one query.
+    Use it on one event loop only, and close it.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Resolver:
         nameservers: Sequence[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`nameservers`: `address` or `address:port`; None = the machine's."""
+        """Use `nameservers` (`address` or `address:port`), or the machine's if it is None."""
         self._settings = settings
         self._nameservers = nameservers
         self._monotonic = monotonic
@@ -75,9 +75,9 @@ class Resolver:
         self._closed = False
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """The addresses of a name, IPv4 and IPv6 in the order to try them; never empty.
+        """Return the addresses of a name in the order to try them, at least one. Raises ResolutionFailed.
 
-        Raises ResolutionFailed. Nothing is judged here: any address may come back.
+        The addresses are not checked against the address policy.
         """
         name = host.lower().removesuffix(".")
         if name == "localhost" or name.endswith(".localhost"):
@@ -90,7 +90,7 @@ class Resolver:
         return entry.addresses
 
     async def close(self) -> None:
-        """End all look-ups; those who wait for one get ResolutionFailed."""
+        """Cancel all lookups. Waiting callers get ResolutionFailed."""
         self._closed = True
         for task in self._pending.values():
             task.cancel()
@@ -105,7 +105,7 @@ class Resolver:
         if task is None:
             task = self._pending[name] = asyncio.get_running_loop().create_task(self._lookup(name))
         try:
-            # One caller's deadline must not end the look-up for the others.
+            # The timeout of one caller must not cancel the lookup for the others.
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
@@ -150,9 +150,8 @@ class Resolver:
         return _Entry(addresses, failure, self._monotonic() + ttl_ms / 1000)
 
     def _current_channel(self) -> aiodns.DNSResolver:
-        # c-ares keeps answers of its own for up to their full time to live and offers no way to switch that off here;
-        # a channel that is younger than our bound cannot hold an older answer. The one before ends when its last
-        # look-up lets go of it.
+        # c-ares caches results for their full TTL, and aiodns cannot disable that. A new channel has no old results.
+        # The previous channel ends with its last lookup.
         now = self._monotonic()
         if self._channel is None or now - self._channel_created_at >= self._settings.dns_ttl_ms_max / 1000:
             self._channel = aiodns.DNSResolver(

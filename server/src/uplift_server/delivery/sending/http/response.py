@@ -1,11 +1,11 @@
-"""What is read from a response's bytes beyond what the parser tells."""
+"""Reads details from response bytes that the parser does not provide."""
 
 import re
 from typing import Final
 
 from uplift_server.core.limits import RESPONSE_BODY_BYTES_READ_MAX
 
-# A body is bounded by what it decodes to; this bounds what its framing (chunk extensions, trailers) may add.
+# Other limits cover the decoded body. This one covers its framing, too (chunk extensions, trailers).
 RESPONSE_WIRE_BYTES_MAX: Final = 8 * RESPONSE_BODY_BYTES_READ_MAX
 HEADER_VALUE_BYTES_MAX: Final = 2048
 
@@ -18,9 +18,9 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r\n", re.IG
 
 
 def final_head(raw: bytes, interim: int) -> bytes:
-    """Status line and headers of the response proper in `raw`, which begins with `interim` heads of status 1xx.
+    """Return the status line and headers of the final response in `raw`, after `interim` responses of status 1xx.
 
-    Gives what there is if the head is not complete.
+    The result is incomplete if `raw` is.
     """
     start = 0
     while interim:
@@ -31,7 +31,7 @@ def final_head(raw: bytes, interim: int) -> bytes:
 
 
 def status_of(head: bytes) -> int | None:
-    """The status of a head that may lack its later lines."""
+    """Return the status code of response headers that may be incomplete."""
     match = _STATUS_LINE.match(head)
     if match is None:
         return None
@@ -40,17 +40,17 @@ def status_of(head: bytes) -> int | None:
 
 
 def ends_with_connection(head: bytes) -> bool:
-    """Whether the body after this complete head has no other end than that of the connection."""
+    """Return whether only the end of the connection ends the body after these complete response headers."""
     return _CONTENT_LENGTH.search(head) is None and _CHUNKED.search(head) is None
 
 
 def retry_after(head: bytes) -> str | None:
-    """The value of Retry-After."""
+    """Return the value of Retry-After."""
     return _value(_RETRY_AFTER, head)
 
 
 def location(head: bytes) -> str | None:
-    """The value of Location, as every database can hold it."""
+    """Return the value of Location without NUL characters, which PostgreSQL rejects."""
     found = _value(_LOCATION, head)
     return None if found is None else found.replace("\0", "\ufffd")
 

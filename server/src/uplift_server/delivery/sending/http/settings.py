@@ -1,36 +1,36 @@
-"""What an operator may decide about sending."""
+"""Settings of the sender."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class SenderSettings:
-    """Bounds of the sender and its resolver; every duration in milliseconds."""
+    """Settings of the sender and its resolver."""
 
     attempt_timeout_ms: int = 15_000
-    """One deadline over resolving, connecting, TLS, sending and the whole response."""
+    """Timeout of the whole attempt: DNS lookup, connection, TLS handshake, request and response."""
     connect_timeout_ms: int = 5_000
-    """TCP, the proxy's answer and the TLS handshake together, over all addresses tried."""
+    """Timeout of TCP, the egress proxy and the TLS handshake together, over all addresses."""
 
     keep_alive_ms: int = 55_000
-    """How long an open connection waits for its next request."""
+    """Time for which an idle connection stays open."""
     connection_age_ms_max: int = 5 * 60_000
-    """An older connection takes no further request, so that changes in DNS are followed."""
+    """An older connection gets no further request, so that DNS changes take effect."""
     idle_connections_per_target_max: int = 256
     idle_connections_max: int = 1_000
     connections_max: int = 100_000
-    """Limit of connections. Beyond it, idle ones are closed. At least the limit of attempts in flight."""
+    """Limit of connections, at least the limit of attempts in flight. Above it, the sender closes idle connections."""
 
     egress_addresses: tuple[str, ...] = ()
-    """Local addresses to send from, at most one per family; empty = the kernel chooses."""
+    """Local addresses to send from, at most one per family. If empty, the kernel chooses."""
     egress_proxy: str | None = None
-    """`http://[user:password@]host[:port]`; every connection is then a CONNECT tunnel, plain http included."""
+    """`http://[user:password@]host[:port]`. All connections are CONNECT tunnels, also for plain http."""
     ca_file: str | None = None
-    """PEM file of the authorities to trust instead of the system's."""
+    """PEM file of certificate authorities to trust instead of the system's."""
 
     dns_timeout_ms: int = 5_000
     dns_ttl_ms_min: int = 1_000
     dns_ttl_ms_max: int = 30_000
     dns_negative_ttl_ms: int = 2_000
-    """How long a name that could not be resolved is not asked for again."""
+    """Time for which a failed lookup stays in the cache."""
     dns_entries_max: int = 10_000
