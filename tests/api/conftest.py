@@ -340,7 +340,7 @@ class RecordingEngine:
                 return delivery
         return None
 
-    def give_back(self, delivery: LeasedDelivery) -> None:
+    def release_lease(self, delivery: LeasedDelivery) -> None:
         self.given_back.append(delivery)
 
     def of(self, endpoint: LiveEndpoint) -> int:

@@ -44,16 +44,16 @@ async def test_a_limit_of_one_a_second_with_thousands_waiting(place: Place) -> N
         await world.endpoint("one.test", rate_limit_per_second=1)
         for _ in range(3):
             await world.accept(1000)
-        given_back = []
-        give_back = world.parts.attempts._give_back
-        world.parts.attempts._give_back = lambda delivery: (given_back.append(delivery), give_back(delivery))[1]
+        released = []
+        release_lease = world.parts.attempts._release_lease
+        world.parts.attempts._release_lease = lambda delivery: (released.append(delivery), release_lease(delivery))[1]
         for _ in range(12):
             await world.run_for(10 * SECOND)
             leased = [row for row in await world.deliveries() if row.lease_owner]
             assert len(leased) <= 6
         rows = await world.deliveries()
         times = world.sender.times("one.test")
-        assert given_back == []
+        assert released == []
         assert 115 <= len(times) <= 120
         assert {later - earlier for earlier, later in pairwise(times)} <= set(range(980, 1021))
         assert sorted({row.attempts_made for row in rows}) == [0, 1]

@@ -176,12 +176,12 @@ async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> Non
             world.sender.scripts[f"hangs{number}.test"] = lambda _: None
         await world.accept(500)
         dispatcher: Dispatcher = world.parts.dispatcher
-        given_back = world.parts.lanes.empty_all()
-        for delivery in given_back:
-            dispatcher.give_back(delivery)
+        released = world.parts.lanes.empty_all()
+        for delivery in released:
+            dispatcher.release_lease(delivery)
         await world.settle()
-        assert len(given_back) > 2 * RELEASE_BATCH_MAX
-        assert sum(world.database.released) >= len(given_back)
+        assert len(released) > 2 * RELEASE_BATCH_MAX
+        assert sum(world.database.released) >= len(released)
         assert max(world.database.released) <= RELEASE_BATCH_MAX
         for number in range(6):
             world.sender.scripts[f"hangs{number}.test"] = lambda _: answer(200)

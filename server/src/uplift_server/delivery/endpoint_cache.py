@@ -33,7 +33,7 @@ from uplift_server.delivery.sending.http.request import Target
 from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 
-Named = tuple[str, int | str | bytes]
+RecordKey = tuple[str, int | str | bytes]
 """A table and a record: the digest of a key, the name of an event type, or the number of an account or endpoint."""
 NEVER: Final = 2**63 - 1
 """The latest time (Unix ms)."""
@@ -247,7 +247,7 @@ class EndpointCache:
         self.overlaps: dict[int, int] = {}
         """By endpoint with a previous secret, the time at which that secret expires (Unix ms)."""
         self.overlap_added = asyncio.Event()
-        self._changed: list[set[Named]] = []
+        self._changed: list[set[RecordKey]] = []
         """Changed records, one set for each open `changes` block."""
 
     def load(
@@ -272,9 +272,9 @@ class EndpointCache:
                 self._load_endpoint(endpoint)
 
     @contextlib.contextmanager
-    def changes(self) -> Iterator[set[Named]]:
+    def changes(self) -> Iterator[set[RecordKey]]:
         """Collect the records that are put or dropped within the block."""
-        changed: set[Named] = set()
+        changed: set[RecordKey] = set()
         self._changed.append(changed)
         try:
             yield changed

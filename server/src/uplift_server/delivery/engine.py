@@ -17,7 +17,7 @@ from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.replays.jobs import ReplayJobs
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.delivery.sending.attempts import Attempts, Sending
+from uplift_server.delivery.sending.attempts import Attempts, RequestSender
 from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Rejected, StoreError
@@ -52,7 +52,7 @@ class EngineSettings:
     """The process ID of a process without a cluster; not 0."""
 
 
-class Sender(Sending, Protocol):
+class Sender(RequestSender, Protocol):
     """A sender with its start and its end."""
 
     async def start(self) -> None:
@@ -217,7 +217,7 @@ class Engine:
         self._lanes.drain()
         await self._until(lambda: not self._event_ingest.waiting_events and not self._replays.stepping, deadline)
         for delivery in self._lanes.empty_all():
-            self._dispatcher.give_back(delivery)
+            self._dispatcher.release_lease(delivery)
         await self._within(self._dispatcher.release_unused())
         await self._until(lambda: not self._lanes.in_flight, deadline)
         self._attempts.abort()

@@ -249,7 +249,7 @@ class EventIngest:
             while account.queue and account.queue[0].accepted_at <= oldest:
                 group = account.queue.popleft()
                 self._time_out(group)
-                self._forget(group)
+                self._finish_group(group)
 
     def _time_out(self, group: _Group) -> None:
         if not group.result.done():
@@ -349,7 +349,7 @@ class EventIngest:
         for group, result in zip(groups, results, strict=True):
             self._push_leased(group, result)
             group.account.storing_rows -= group.rows
-            self._forget(group)
+            self._finish_group(group)
             if group.result.done():
                 continue
             if result is not None:
@@ -377,7 +377,7 @@ class EventIngest:
         if has_room:
             self._due.wake()
 
-    def _forget(self, group: _Group) -> None:
+    def _finish_group(self, group: _Group) -> None:
         """Subtract a stored or rejected request from the backlog, and gather the account's next requests."""
         account, events = group.account, len(group.drafts)
         for backlog in (self._backlog, account):

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from uplift_server.delivery.endpoint_cache import EndpointCache, Named
+from uplift_server.delivery.endpoint_cache import EndpointCache, RecordKey
 from uplift_server.delivery.health.endpoint_changes import EndpointChanges
 from uplift_server.delivery.health.monitor import HealthMonitor
 from uplift_server.delivery.listening.relay import Relay
@@ -55,7 +55,7 @@ class _Read(NamedTuple):
     endpoints: list[Endpoint]
     replays: list[Replay]
 
-    def names(self) -> dict[Subject, Named]:
+    def names(self) -> dict[Subject, RecordKey]:
         """By subject what the cache tells of it as."""
         return {
             **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},

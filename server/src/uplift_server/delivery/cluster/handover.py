@@ -120,7 +120,7 @@ class ShardHandover:
     async def _give_up(self, endpoint_seqs: Sequence[int]) -> None:
         for seq in endpoint_seqs:
             for delivery in self._lanes.empty(seq):
-                self._dispatcher.give_back(delivery)
+                self._dispatcher.release_lease(delivery)
         await self._dispatcher.release_unused()
         for seq in endpoint_seqs:
             self._shards.lost.pop(seq, None)

@@ -73,14 +73,14 @@ class LiveEndpointChanges:
     def deleted(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
         for delivery in self._lanes.drop(endpoint_seq):
-            self._dispatcher.give_back(delivery)
+            self._dispatcher.release_lease(delivery)
         self._held.enqueue(endpoint_seq)
         self._replays.look_at(endpoint_seq)
 
     def disabled(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
         for delivery in self._lanes.empty(endpoint_seq):
-            self._dispatcher.give_back(delivery)
+            self._dispatcher.release_lease(delivery)
         self._held.enqueue(endpoint_seq)
 
     def enabled(self, endpoint_seq: int) -> None:

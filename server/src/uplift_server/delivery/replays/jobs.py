@@ -88,7 +88,7 @@ class ReplayJobs:
         self._shards = shards
         self._lanes = lanes
         self._settler = settler
-        self._give_back = dispatcher.give_back
+        self._release_lease = dispatcher.release_lease
         self._clock = clock
         self._lease_ms = lease_ms
         self._jobs: dict[int, _Job] = {}
@@ -293,7 +293,7 @@ class ReplayJobs:
         endpoint = self._cache.endpoints.get(job.replay.selection.endpoint_seq)
         if endpoint is None or self._lanes.draining:
             for delivery in leased:
-                self._give_back(delivery)
+                self._release_lease(delivery)
         elif not self.runs(job.replay.seq):
             for delivery in leased:
                 self._return(delivery, now)

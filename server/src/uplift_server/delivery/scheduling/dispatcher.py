@@ -54,7 +54,7 @@ class Dispatcher:
         self._scanned_at = 0
         self._unused_leases: list[tuple[int, int, int]] = []
 
-    def give_back(self, delivery: Lease | LeasedDelivery) -> None:
+    def release_lease(self, delivery: Lease | LeasedDelivery) -> None:
         """Release the lease of a delivery without an attempt."""
         self._unused_leases.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
         self._due.note_backlog(delivery.endpoint_seq)

@@ -42,7 +42,7 @@ _DELIVERED: Final = Outcome.DELIVERED
 _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
-class Sending(Protocol):
+class RequestSender(Protocol):
     """Sends requests."""
 
     def send(self, request: Request, done: Done) -> None:
@@ -52,7 +52,7 @@ class Sending(Protocol):
 class LeaseReleases(Protocol):
     """Releases unused leases."""
 
-    def give_back(self, delivery: LeasedDelivery) -> None:
+    def release_lease(self, delivery: LeasedDelivery) -> None:
         """Release the lease of a delivery without an attempt."""
 
 
@@ -93,7 +93,7 @@ class Attempts:
         cache: EndpointCache,
         shards: Shards,
         lanes: DeliveryLanes,
-        sender: Sending,
+        sender: RequestSender,
         settler: Settler,
         dispatcher: LeaseReleases,
         replays: RunningReplays,
@@ -115,7 +115,7 @@ class Attempts:
         self._schedule = schedule
         self._breaker = breaker
         self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
-        self._give_back = dispatcher.give_back
+        self._release_lease = dispatcher.release_lease
         self._replays = replays
         self._monitor = monitor
         self._aborting = False
@@ -132,12 +132,12 @@ class Attempts:
         if delivery.lease_until - now < self._lease_needed_ms:
             # The lease could end during the attempt. Release the deliveries behind it, too, to keep the order.
             for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
-                self._give_back(late)
+                self._release_lease(late)
             self._lanes.attempt_ended(lane, now)
             return
         if endpoint is not None and not self._shards.owns(endpoint.seq):
             # Another process took over the endpoint after this delivery was queued.
-            self._give_back(delivery)
+            self._release_lease(delivery)
             self._lanes.attempt_ended(lane, now)
             return
         if endpoint is None or not self._may_send(delivery, endpoint, now):
@@ -154,7 +154,7 @@ class Attempts:
         event_type = self._cache.event_types_by_seq.get(delivery.type_seq)
         if event_type is None:
             # Another process has just created the event type, and the cache does not have it yet.
-            self._give_back(delivery)
+            self._release_lease(delivery)
             self._lanes.attempt_ended(lane, now)
             return
         body = delivery.body
@@ -188,7 +188,7 @@ class Attempts:
         lane, delivery, endpoint, _, number, _ = flight
         now = self._clock.now_ms()
         if self._aborting and exchange.failure is not None:
-            self._give_back(delivery)
+            self._release_lease(delivery)
             self._lanes.attempt_ended(lane, now)
             return
         outcome = classify(exchange)

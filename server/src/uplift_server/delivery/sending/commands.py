@@ -93,7 +93,7 @@ class LocalCommands:
             leased = await self.decide(command, lambda c: finish(c, result), fence, process_id=self._shards.process_id)
         except StoreError:
             if withdrawn is not None:
-                self._dispatcher.give_back(withdrawn)
+                self._dispatcher.release_lease(withdrawn)
             raise
         self._attempt_now(leased)
         return result
@@ -151,12 +151,12 @@ class LocalCommands:
     async def _test(self, command: Command, test: NewTest, finish: Finish) -> Result:
         """Take a slot, store the test, and send it."""
         event = self._event(command, test)
-        busy = self._tests.begin(command.endpoint_seq)
+        busy = self._tests.take_slot(command.endpoint_seq)
         if busy is not None:
             raise TestRejected(busy)
         result = Result(event_id=test.event_id)
 
-        def begin(connection: Transaction, event_seq: int) -> LeasedDelivery:
+        def store_test(connection: Transaction, event_seq: int) -> LeasedDelivery:
             if not endpoints.exists(connection, command.endpoint_seq):
                 raise TestRejected(Busy.DELETED)
             finish(connection, result)
@@ -177,7 +177,7 @@ class LocalCommands:
             )
 
         try:
-            leased = await self._database.append_then(event, begin)
+            leased = await self._database.append_then(event, store_test)
         except BaseException as error:
             self._tests.abandon(command.endpoint_seq)
             if isinstance(error, _SentBefore):
@@ -208,4 +208,4 @@ class LocalCommands:
             return
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if endpoint is None or not self._lanes.start_now(self._lanes.of(endpoint), delivery):
-            self._dispatcher.give_back(delivery)
+            self._dispatcher.release_lease(delivery)

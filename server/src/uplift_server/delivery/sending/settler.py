@@ -111,10 +111,10 @@ class Settler:
     def keep_health(self, endpoint: LiveEndpoint) -> None:
         """Store an endpoint's health with the next batch."""
         endpoint.health_saved_failing = endpoint.health.failing_since is not None
-        self._forget_lost_health()
+        self._discard_lost_health()
         self._health[endpoint.seq] = endpoint
 
-    def _forget_lost_health(self) -> None:
+    def _discard_lost_health(self) -> None:
         """Discard the health of endpoints that this process owned before it was evicted."""
         if self._health_membership != self._shards.membership_id:
             self._health_membership = self._shards.membership_id
@@ -141,7 +141,7 @@ class Settler:
 
     def _write(self) -> None:
         self._is_scheduled = False
-        self._forget_lost_health()
+        self._discard_lost_health()
         if self._parts_left:
             batch, health = self._parts_left.pop()
         else:
@@ -238,11 +238,11 @@ class Settler:
             self._set_aside(SetAside.HEALTH, error, endpoint_seq=seq)
         elif batch[0].attempt is not None:
             [rejected] = batch
-            self._set_aside(SetAside.ATTEMPT, error, **_named(rejected), number=rejected.attempts_made)
+            self._set_aside(SetAside.ATTEMPT, error, **_key(rejected), number=rejected.attempts_made)
             self._parts_left.append(([rejected._replace(attempt=None, attempts_made=rejected.attempts_made - 1)], {}))
         else:
             [rejected] = batch
-            self._set_aside(SetAside.DELIVERY, error, **_named(rejected))
+            self._set_aside(SetAside.DELIVERY, error, **_key(rejected))
             self._lanes.park(rejected.event_seq, rejected.endpoint_seq)
             self._notify_written(batch)
 
@@ -268,7 +268,7 @@ class Settler:
                     self._counters.ended[settlement.status] -= 1
 
 
-def _named(settlement: Settlement) -> dict[str, int]:
+def _key(settlement: Settlement) -> dict[str, int]:
     """Return the key of a delivery."""
     return {"event_seq": settlement.event_seq, "endpoint_seq": settlement.endpoint_seq}
 

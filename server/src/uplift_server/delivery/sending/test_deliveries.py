@@ -67,12 +67,12 @@ class RunningTests:
         self._cache = cache
         self._lanes = lanes
         self._settler = settler
-        self._give_back = dispatcher.give_back
+        self._release_lease = dispatcher.release_lease
         self._clock = clock
         self._lease_ms = lease_ms
         self._running_tests: dict[int, _RunningTest] = {}
 
-    def begin(self, endpoint_seq: int) -> Busy | None:
+    def take_slot(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test, or return why there is none. Call `send` or `abandon` next."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(endpoint_seq)
@@ -107,7 +107,7 @@ class RunningTests:
 
         self._settler.call_when_written(delivery.event_seq, delivery.endpoint_seq, written)
         if self._lanes.stopped:
-            self._give_back(delivery)
+            self._release_lease(delivery)
             self._lanes.attempt_ended(test.lane, self._clock.now_ms())
         else:
             self._lanes.start(test.lane, delivery)

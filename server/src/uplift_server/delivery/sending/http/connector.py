@@ -140,9 +140,9 @@ class Connector:
             except OSError as error:
                 if error.errno in OUT_OF_FILES:
                     raise FilesExhausted(f"could not connect to {name}") from None
-                ours = error.errno in OWN_ERRNOS
+                own_fault = error.errno in OWN_ERRNOS
                 text = f"could not connect to {name}: {reason(error)}"
-                last = AttemptFailed(Failure.EGRESS if ours else Failure.CONNECT, text)
+                last = AttemptFailed(Failure.EGRESS if own_fault else Failure.CONNECT, text)
             except AttemptFailed as failed:
                 last = failed
         assert last is not None
@@ -245,7 +245,7 @@ class Connector:
             text = f"the TLS handshake with {opening.remote_address} took longer than the {limit} allowed to connect"
             raise AttemptFailed(Failure.TIMEOUT, text) from None
         except OSError as error:
-            self._tls.forget(_certificate_name(target.host))
+            self._tls.remove(_certificate_name(target.host))
             raise AttemptFailed(Failure.TLS, explain(error, target.host)) from None
         return connection
 

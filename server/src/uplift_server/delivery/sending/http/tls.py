@@ -79,7 +79,7 @@ class TlsContext(ssl.SSLContext):
             del self._sessions[next(iter(self._sessions))]
         self._sessions[host] = (session, self._monotonic() + _SESSION_SECONDS_MAX)
 
-    def forget(self, host: str) -> None:
+    def remove(self, host: str) -> None:
         """Remove the session of a host whose handshake failed."""
         self._sessions.pop(host, None)
 
