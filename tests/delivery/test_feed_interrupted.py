@@ -56,7 +56,7 @@ async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_ba
             assert key.digest not in directory.keys
             assert event_type.name not in directory.event_types
             assert endpoint.seq not in directory.endpoints
-            await peer.cache_sync.look()
+            await peer.cache_sync.sync()
 
 
 async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next_look(place: Place) -> None:
@@ -83,7 +83,7 @@ async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next
         await peer.cache_sync._read([("event_types", event_type.seq)])
         assert made
         assert event_type.name in directory.event_types
-        await peer.cache_sync.look()
+        await peer.cache_sync.sync()
         assert event_type.name not in directory.event_types
 
 

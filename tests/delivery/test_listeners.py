@@ -155,7 +155,7 @@ async def test_a_stream_hears_of_events_of_a_type_that_its_process_is_not_told_o
         streaming, other = await two(fleet)
         everything = Reading(fleet, await connected(fleet, streaming))
         some = Reading(fleet, await connected(fleet, streaming, await session_of(fleet, wanted=("a.b",))))
-        streaming.cache_sync.look = away  # type: ignore[method-assign]
+        streaming.cache_sync.sync = away  # type: ignore[method-assign]
         record = await fleet.database.write(new_event_type)
         other.directory.put_event_type(record)
         assert record.name not in streaming.directory.event_types

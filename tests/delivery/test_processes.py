@@ -20,7 +20,7 @@ from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NotificationKind
-from uplift_server.delivery.cluster.change_log import LOOK_EVERY_MS
+from uplift_server.delivery.cluster.change_log import CLEANUP_EVERY_MS
 from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.service.errors import Busy, Conflict
 from uplift_server.store import change_log, endpoints
@@ -294,28 +294,28 @@ async def test_what_is_changed_here_while_it_is_read_again_stays_changed(place: 
 async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept_ms = 2 * LOOK_EVERY_MS
-    monkeypatch.setattr("uplift_server.delivery.cluster.change_log.KEPT_MS", kept_ms)
+    kept_ms = 2 * CLEANUP_EVERY_MS
+    monkeypatch.setattr("uplift_server.delivery.cluster.change_log.RETENTION_MS", kept_ms)
     async with Fleet(place) as fleet:
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
         [on_duty] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.RETENTION)]
         other = next(peer for peer in fleet.peers if peer is not on_duty)
         noted = await fleet.database.read(change_log.oldest_active_xid)
         fleet.at(on_duty)
-        look = other.cache_sync.look
-        other.cache_sync.look = away  # type: ignore[method-assign]
+        look = other.cache_sync.sync
+        other.cache_sync.sync = away  # type: ignore[method-assign]
         await fleet.delete_endpoint(deleted)
         await fleet.pause(changed)
         created = (await fleet.endpoint("new.test")).seq
         account = await fleet.new_account()
-        await fleet.run_for(kept_ms - LOOK_EVERY_MS // 2)
+        await fleet.run_for(kept_ms - CLEANUP_EVERY_MS // 2)
         assert (await fleet.database.read(lambda c: change_log.since(c, noted))).pruned_before == 0
-        await fleet.run_for(2 * LOOK_EVERY_MS)
+        await fleet.run_for(2 * CLEANUP_EVERY_MS)
         changes = await fleet.database.read(lambda c: change_log.since(c, noted))
         assert changes.found == []
         assert changes.pruned_before > noted
         assert deleted in other.directory.endpoints
-        other.cache_sync.look = look  # type: ignore[method-assign]
+        other.cache_sync.sync = look  # type: ignore[method-assign]
         await fleet.run_for(2 * SECOND)
         for peer in fleet.peers:
             assert set(peer.directory.endpoints) == {changed, created}
@@ -562,7 +562,7 @@ async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_to
         # Who judges it to be over has told so before the clocks that it changed are known everywhere.
         for peer in fleet.peers:
             if not peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD):
-                peer.cache_sync.look = away  # type: ignore[method-assign]
+                peer.cache_sync.sync = away  # type: ignore[method-assign]
         for number in range(2, 10):
             del fleet.sender.scripts[f"h{number}.test"]
         await fleet.run_for(20 * SECOND)

@@ -70,7 +70,7 @@ async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_conseque
         assert fleet.sender.in_flight["h0.test"] == 1
         assert cut_off.directory.endpoints[seq].health.warned
         cut_off.line.cut = True
-        look, cut_off.cache_sync.look = cut_off.cache_sync.look, away  # type: ignore[method-assign]
+        look, cut_off.cache_sync.sync = cut_off.cache_sync.sync, away  # type: ignore[method-assign]
         del fleet.sender.latency_ms["h0.test"], fleet.sender.scripts["h0.test"]
         await fleet.run_for(20 * SECOND)
         assert cut_off.directory.endpoints[seq].health.failing_since is not None
@@ -78,7 +78,7 @@ async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_conseque
         stored_health = (await fleet.database.read(lambda c: health.get(c, [seq])))[seq]
         assert (stored_health.status, stored_health.warned_at) == ("healthy", None)
         cut_off.line.cut = False
-        cut_off.cache_sync.look = look  # type: ignore[method-assign]
+        cut_off.cache_sync.sync = look  # type: ignore[method-assign]
         await fleet.run_for(10 * SECOND)
         [record] = await fleet.database.read(lambda c: endpoints.find(c, [seq]))
         assert (record.state, record.consecutive_failures) == (EndpointState.ENABLED, 0)
@@ -123,13 +123,13 @@ async def test_what_could_not_be_stored_before_a_process_was_taken_for_dead_is_n
         number = cut_off.process_id
         fleet.database.refused = number
         cut_off.line.cut = True
-        look, cut_off.cache_sync.look = cut_off.cache_sync.look, away  # type: ignore[method-assign]
+        look, cut_off.cache_sync.sync = cut_off.cache_sync.sync, away  # type: ignore[method-assign]
         await fleet.run_for(10 * SECOND)
         assert fleet.database.refused_health
         assert await fleet.statuses() == {Status.DELIVERED: 1}
         cut_off.line.cut = False
         await cut_off.membership.beat()
-        cut_off.cache_sync.look = look  # type: ignore[method-assign]
+        cut_off.cache_sync.sync = look  # type: ignore[method-assign]
         fleet.database.refused = 0
         await fleet.run_for(5 * SECOND)
         assert cut_off.process_id != number
@@ -301,7 +301,7 @@ async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(
 
         fleet.database.read = interrupted
         late = await fleet.start()
-        await late.cache_sync.look()
+        await late.cache_sync.sync()
         assert late.directory.endpoints[made[0].seq].record == made[0].record
 
 
@@ -340,7 +340,7 @@ async def test_a_loop_that_ends_by_a_defect_stops_a_process_that_serves_the_api_
         async def defective() -> None:
             raise RuntimeError("a defect")
 
-        api.cache_sync.look = defective  # type: ignore[method-assign]
+        api.cache_sync.sync = defective  # type: ignore[method-assign]
         await fleet.run_for(SECOND)
         assert stopped == [True]
 

@@ -1,1 +1,1 @@
-"""Several server processes on one database: how they know of each other, and which does what."""
+"""Several server processes on one database: membership, endpoint ownership and cache synchronization."""

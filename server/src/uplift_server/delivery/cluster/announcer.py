@@ -1,4 +1,4 @@
-"""Listen streams in a cluster: processes announce the accounts they stream, and wake each other's streams.
+"""Announce the accounts with listen streams to the other processes, and wake their streams.
 
 Each process repeats its announcement with every heartbeat. An announcement that is not repeated expires.
 """
@@ -14,7 +14,7 @@ from uplift_server.delivery.listening.streams import Ending
 from uplift_server.delivery.ports import Clock
 
 EXPIRES_AFTER_MS: Final = 5_000
-"""The time for which an announcement counts."""
+"""The lifetime of an announcement."""
 
 
 class ClusteredAnnouncer:
@@ -25,10 +25,10 @@ class ClusteredAnnouncer:
         self._audience = audience
         self._clock = clock
         self._announced: dict[int, tuple[frozenset[int], int]] = {}
-        """The accounts that each process streams, and when that expires (Unix ms)."""
+        """By process: its accounts with listen streams, and when the announcement expires (Unix ms)."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """IdempotencyKey the announcement, and expire those of others, until stopped; the caller cancels the wait."""
+        """Repeat the announcement, and expire those of other processes, until stopped or cancelled."""
         while not stopping.is_set():
             await self._clock.wait(stopping, HEARTBEAT_INTERVAL_MS)
             if self._audience.here:
@@ -52,7 +52,7 @@ class ClusteredAnnouncer:
         self._notifier.notify_session_ended(session_id.hex(), why.value, at)
 
     def listened_elsewhere(self, process_id: int, account_seqs: Iterable[int]) -> None:
-        """Another process announced the accounts that it streams: these, and no others."""
+        """Replace the announced accounts of another process."""
         self._announced[process_id] = frozenset(account_seqs), self._clock.now_ms() + EXPIRES_AFTER_MS
         self._update()
 

@@ -1,10 +1,7 @@
-"""The change feed: what another process has changed is read again, and takes effect here as if it had been done here.
+"""Apply the changes of other processes to the cache and to the deliveries of this process.
 
-Every change is looked at a second time, a while later: an answer to an older change that was given here may have been
-put into memory after it. What was changed here while it was read is left as it is, and read again with the next look:
-what was read may be older. (ReplayJobs go by what is stored of them.)
-
-Who could not look for so long that changes are not noted any more reads everything again.
+Every change is read again after REREAD_AFTER_MS: an older change of this process may have overwritten it in the
+cache. A row that this process changes during a read is skipped and read again, because the read may be outdated.
 """
 
 import asyncio
@@ -28,25 +25,25 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import Account, ApiKey, Endpoint, EventType
 from uplift_server.store.replays import Replay
 
-LOOK_EVERY_MS: Final = 500
-"""How often it is looked for changes by itself: being told of them is only faster."""
-LOOK_AGAIN_AFTER_MS: Final = 5_000
+SYNC_EVERY_MS: Final = 500
+"""The interval between reads of the change log. A notification only makes them earlier."""
+REREAD_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
-"""How many are read at a time."""
-LISTED_MAX: Final = 10_000
-"""Of how many the numbers are."""
-HEALTH_EVERY_MS: Final = 1_000
+"""The maximum number of rows per read."""
+NUMBERS_MAX: Final = 10_000
+"""The maximum number of row numbers per read."""
+HEALTH_SYNC_EVERY_MS: Final = 1_000
 HEALTH_OVERLAP_MS: Final = 10_000
-"""How long after an attempt its outcome may be stored."""
+"""The maximum time between the end of an attempt and the commit of its outcome."""
 UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 
 Subject = tuple[str, int]
-"""A table, and the number of a row."""
+"""The name of a table, and the number of a row."""
 
 
 class _Read(NamedTuple):
-    """What some subjects are now; who is not there is gone."""
+    """The current rows of some subjects. Deleted rows are missing."""
 
     accounts: list[Account]
     keys: list[ApiKey]
@@ -56,7 +53,7 @@ class _Read(NamedTuple):
     replays: list[Replay]
 
     def names(self) -> dict[Subject, RecordKey]:
-        """By subject what the cache tells of it as."""
+        """Return the name in the cache by subject."""
         return {
             **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},
             **{("api_keys", each.seq): ("api_keys", each.digest) for each in self.keys},
@@ -67,7 +64,7 @@ class _Read(NamedTuple):
         }
 
     def of(self, subjects: Collection[Subject]) -> "_Read":
-        """Those alone that are among these."""
+        """Return only the rows of these subjects."""
         return _Read(
             [each for each in self.accounts if ("accounts", each.seq) in subjects],
             [each for each in self.keys if ("api_keys", each.seq) in subjects],
@@ -79,7 +76,7 @@ class _Read(NamedTuple):
 
 
 class CacheSync:
-    """Follows what is changed, and how endpoints fare that other processes attempt."""
+    """Follows the change log, and the health of endpoints that other processes own."""
 
     def __init__(
         self,
@@ -104,45 +101,45 @@ class CacheSync:
         self._relay = relay
         self._next_xid = 0
         self._seen: dict[Subject, int] = {}
-        """By subject, the transaction whose change was read last."""
-        self._again: dict[Subject, int] = {}
-        """By subject, when it is to be read once more (Unix ms)."""
-        self._unsure: set[Subject] = set()
-        """What was changed here while it was read."""
+        """The transaction of the last change that was read, by subject."""
+        self._reread_at: dict[Subject, int] = {}
+        """The time of the second read (Unix ms) by subject."""
+        self._changed_here: set[Subject] = set()
+        """Subjects that this process changed during a read."""
         self._health_at = 0
         self._missed = 0
-        """What had been forgotten when everything was read last; see `change_log.pruned_before`."""
+        """`change_log.pruned_before` at the last read of everything."""
         self._wake = asyncio.Event()
 
     async def begin(self) -> None:
-        """Follow what is changed from now on: to be called before the memory is filled. Raises Unavailable."""
+        """Follow changes from now on. Call this before the cache is loaded. Raises Unavailable."""
         self._next_xid, self._missed = await self._database.read_with_priority(
             lambda c: (change_log.oldest_active_xid(c), change_log.pruned_before(c))
         )
 
-    def look_soon(self) -> None:
-        """There is something to be seen."""
+    def wake(self) -> None:
+        """Read the change log now."""
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follow until stopped; whoever stops it cancels the wait."""
+        """Follow changes until stopped or cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
-                await self.look()
+                await self.sync()
             except Unavailable:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
                 continue
-            await self._clock.wait(self._wake, LOOK_EVERY_MS)
+            await self._clock.wait(self._wake, SYNC_EVERY_MS)
 
-    async def look(self) -> None:
-        """Read what has changed, and let it take effect. Raises Unavailable; the rest is seen the next time then."""
+    async def sync(self) -> None:
+        """Read and apply all new changes. Raises Unavailable; the next call continues."""
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()
         missed = changes.pruned_before > self._next_xid and changes.pruned_before != self._missed
-        # Numbers go back where a failover has lost the latest transactions: what they changed is undone.
+        # Transaction numbers go back after a failover that lost the latest transactions.
         if missed or changes.next_xid < self._next_xid:
-            _log.warning("changes are not noted any more that this process has missed; it reads everything again")
+            _log.warning("changes missed, cache reloads")
             await self._read_all()
             self._missed = changes.pruned_before
         fresh = {}
@@ -150,25 +147,25 @@ class CacheSync:
             subject = (kind, subject_seq)
             if self._seen.get(subject) != xid:
                 fresh[subject] = xid
-        again = [subject for subject, at in self._again.items() if at <= now]
-        subjects = list(dict.fromkeys([*fresh, *self._unsure, *again]))
+        again = [subject for subject, at in self._reread_at.items() if at <= now]
+        subjects = list(dict.fromkeys([*fresh, *self._changed_here, *again]))
         for at in range(0, len(subjects), SUBJECTS_MAX):
             some = subjects[at : at + SUBJECTS_MAX]
             await self._read(some)
             for subject in some:
                 if subject in fresh:
                     self._seen[subject] = fresh[subject]
-                    self._again[subject] = now + LOOK_AGAIN_AFTER_MS
-                elif self._again.get(subject, now) <= now:
-                    self._again.pop(subject, None)
+                    self._reread_at[subject] = now + REREAD_AFTER_MS
+                elif self._reread_at.get(subject, now) <= now:
+                    self._reread_at.pop(subject, None)
         self._next_xid = changes.next_xid
         self._seen = {subject: xid for subject, xid in self._seen.items() if xid >= changes.next_xid}
-        if now - self._health_at >= HEALTH_EVERY_MS:
-            await self._follow_health(now)
+        if now - self._health_at >= HEALTH_SYNC_EVERY_MS:
+            await self._sync_health(now)
 
     async def _read_all(self) -> None:
         cache = self._cache
-        held: dict[str, Collection[int]] = {
+        cached: dict[str, Collection[int]] = {
             "accounts": cache.accounts,
             "event_types": cache.event_types_by_seq,
             "api_keys": [key.seq for key in cache.keys.values() if key.seq],
@@ -176,10 +173,10 @@ class CacheSync:
             "replays": self._replays.known,
         }
         for kind in change_log.SUBJECTS:
-            wanted = set(held[kind])
+            wanted = set(cached[kind])
             after = 0
             while found := await self._database.read_with_priority(
-                lambda c: change_log.subjects(c, kind, after=after, limit=LISTED_MAX)  # noqa: B023 - run before the next turn
+                lambda c: change_log.subjects(c, kind, after=after, limit=NUMBERS_MAX)  # noqa: B023 - run before the next turn
             ):
                 wanted.update(found)
                 after = found[-1]
@@ -194,10 +191,10 @@ class CacheSync:
         with self._cache.changes() as changed:
             read = await self._database.read_with_priority(lambda c: _read(c, wanted))
         names = read.names()
-        sure = {subject for subject in subjects if names.get(subject, subject) not in changed}
-        self._unsure.difference_update(subjects)
-        self._unsure.update(set(subjects) - sure)
-        self._put(read.of(sure), gone=sure - names.keys())
+        unchanged = {subject for subject in subjects if names.get(subject, subject) not in changed}
+        self._changed_here.difference_update(subjects)
+        self._changed_here.update(set(subjects) - unchanged)
+        self._put(read.of(unchanged), gone=unchanged - names.keys())
 
     def _put(self, read: _Read, gone: Collection[Subject]) -> None:
         # Accounts before what belongs to them, types before what subscribes to them.
@@ -222,13 +219,13 @@ class CacheSync:
         if seq not in self._cache.accounts:
             return
         self._relay.end_of_account(seq)
-        # They are told of, too, but maybe later; and nobody may find one without its account.
+        # Their own changes may arrive later, and an endpoint must not outlive its account in the cache.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
         self._cache.drop_account(seq)
 
     def _drop_keys(self, gone: Collection[int]) -> None:
-        # The one that stands in the settings has no number.
+        # The operator key of the settings has no number.
         for key in [key for key in self._cache.keys.values() if key.seq in gone and key.seq]:
             self._cache.drop_key(key.digest)
             self._relay.end_of_key(key.id)
@@ -256,39 +253,39 @@ class CacheSync:
         if record.account_seq not in self._cache.accounts:
             return
         live = self._cache.endpoints.get(record.seq)
-        was = None if live is None else live.record
-        if was is None or _configuration(was) != _configuration(record):
+        before = None if live is None else live.record
+        if before is None or _configuration(before) != _configuration(record):
             try:
                 self._cache.put_endpoint(record)
             except WrongSecretKey:
-                _log.error("an endpoint was sealed with another key than this process has", endpoint=record.seq)
+                _log.error("endpoint encrypted with another key", endpoint=record.seq)
                 return
         live = self._cache.endpoints[record.seq]
-        # The owner knows the health first, except for excused time.
+        # The owner has the latest health, except for excused time.
         is_own = self._shards.owns(record.seq)
         live.health = live.health.with_excused_time_of(record.health) if is_own else record.health
-        if was is None:
+        if before is None:
             self._changes.held_action_changed(record.seq)
-        elif live.takes_deliveries and was.state is not record.state:
+        elif live.takes_deliveries and before.state is not record.state:
             self._changes.enabled(record.seq)
-        elif was.state is not record.state:
+        elif before.state is not record.state:
             self._changes.disabled(record.seq)
-        elif (was.held_action, was.held_through) != (record.held_action, record.held_through):
+        elif (before.held_action, before.held_through) != (record.held_action, record.held_through):
             self._changes.held_action_changed(record.seq)
 
-    async def _follow_health(self, now: int) -> None:
-        """Take over how endpoints fare that other processes attempt."""
+    async def _sync_health(self, now: int) -> None:
+        """Update the health of endpoints that other processes attempt."""
         since = self._health_at - HEALTH_OVERLAP_MS if self._health_at else now - HEALTH_OVERLAP_MS
         found = await self._database.read_with_priority(lambda c: health.attempted_since(c, since))
         self._health_at = now
-        for seq, told in found.items():
+        for seq, stored in found.items():
             live = self._cache.endpoints.get(seq)
             if live is None:
                 continue
             if not self._shards.owns(seq):
-                live.health = told
-            elif live.health != (well := live.health.with_success_of(told)):
-                live.health = well
+                live.health = stored
+            elif live.health != (recovered := live.health.with_success_of(stored)):
+                live.health = recovered
                 self._lanes.reset(live)
                 self._monitor.note(live)
 
@@ -304,7 +301,7 @@ def _read(connection: Transaction, wanted: dict[str, list[int]]) -> _Read:
 
 
 def _configuration(record: Endpoint) -> Endpoint:
-    """A record without how its endpoint fares."""
+    """Return a record without the health of its endpoint."""
     return replace(
         record,
         consecutive_failures=0,

@@ -1,4 +1,4 @@
-"""The life of this process as a member of a cluster: joins, hands its endpoints over, and leaves."""
+"""The membership of this process in a cluster: join, hand over endpoints, leave."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 class Cluster:
-    """Implements `engine.Cluster` over the parts that only several processes need."""
+    """Implements `engine.Cluster` for several processes on one database."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Cluster:
         """See `engine.Cluster`."""
         self._state.delivers = delivers
         with suppress(Unavailable):
-            # Without an answer, the next heartbeat tells the others.
+            # If this heartbeat fails, the next one announces the change.
             await self.membership.beat()
 
     def loops(self, *, delivers: bool) -> Iterator[Loop]:
@@ -112,7 +112,7 @@ class Cluster:
         await self._bus.close()
 
     async def _within(self, step: Coroutine[Any, Any, None]) -> None:
-        """Wait for a step of the stop for a limited time. The other processes notice the stop without it, but later."""
+        """Wait for a step of the stop for a limited time. If it fails, the other processes notice the stop later."""
         try:
             async with asyncio.timeout(STEP_WITHIN_S):
                 await step

@@ -1,7 +1,7 @@
-"""Commands about endpoints of other processes: rows that the owner executes at a wake-up, or at its next look.
+"""Commands about endpoints of other processes: rows that the owner executes at a wake-up or at its next poll.
 
 A delivery that no process has leased is changed at once in the database. If a cancel or resend is not executed in
-time, its caller gets no result, and the command waits until the next owner executes it.
+time, its caller gets no result, and the command stays until an owner executes it.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, InFlight, Missing, Unavailable
 from uplift_server.store.idempotency import KeyReused
 
-LOOK_EVERY_MS: Final = 1_000
-LOOK_AGAIN_MS: Final = 50
-"""The same while the owner does not know the endpoint or event type yet, for KNOWN_WITHIN_MS."""
+READ_EVERY_MS: Final = 1_000
+REREAD_MS: Final = 50
+"""The interval while the owner's cache lacks the endpoint or event type, for KNOWN_WITHIN_MS."""
 KNOWN_WITHIN_MS: Final = 1_000
 RESULT_WITHIN_MS: Final = 2_500
 """How long a caller waits for the result."""
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 
 class ClusteredCommands:
-    """Executes commands here or leaves them to the process that owns the endpoint."""
+    """Executes commands about own endpoints, and stores commands about other endpoints for their owners."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class ClusteredCommands:
         self._peers = peers
         self._cache_sync = cache_sync
         self._wake = asyncio.Event()
-        self._news = asyncio.Event()
-        """Set when a result may be there, and replaced then."""
+        self._result_stored = asyncio.Event()
+        """Set and replaced when a result may be stored."""
 
     async def execute(self, command: Command) -> Result:
         """See Commands."""
@@ -86,25 +86,25 @@ class ClusteredCommands:
         """See Commands."""
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
-    def look_soon(self) -> None:
-        """Another process has stored a command or a result."""
+    def wake(self) -> None:
+        """Read commands and results now: another process stored one."""
         self._wake.set()
-        self._news.set()
-        self._news = asyncio.Event()
+        self._result_stored.set()
+        self._result_stored = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Execute commands about own endpoints until stopped; the caller cancels the wait."""
+        """Execute commands about own endpoints until stopped or cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
-                wait_ms = LOOK_AGAIN_MS if await self._look() else LOOK_EVERY_MS
+                wait_ms = REREAD_MS if await self._execute_own() else READ_EVERY_MS
             except Unavailable:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
                 continue
             await self._clock.wait(self._wake, wait_ms)
 
     def _start_soon(self, connection: Transaction, command: Command) -> None:
-        """Let the owner start a resend before what is due for the endpoint; without that, it waits for its turn."""
+        """Let the owner start a resend before the due deliveries of the endpoint."""
         if command.kind is CommandKind.RESEND:
             start = Command(
                 CommandKind.START, command.account_seq, command.endpoint_seq, command.entry, command.event_seq
@@ -125,11 +125,11 @@ class ClusteredCommands:
                 if command.test is None:
                     return Result(is_executed=False)
                 return await self._withdraw(seq)
-            await self._clock.wait(self._news, POLL_MS)
+            await self._clock.wait(self._result_stored, POLL_MS)
         return _checked(result)
 
     async def _withdraw(self, seq: int) -> Result:
-        """Prevent that a test begins whose caller does not wait any longer."""
+        """Withdraw a test whose caller stops waiting. If it ran already, return its result."""
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
             await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))
@@ -140,8 +140,8 @@ class ClusteredCommands:
     async def _result(self, seq: int) -> Result | None:
         return await self._database.read_with_priority(lambda c: commands.get_result(c, seq))
 
-    async def _look(self) -> bool:
-        """Execute commands about own endpoints; returns whether some must wait until this process knows more."""
+    async def _execute_own(self) -> bool:
+        """Execute commands about own endpoints; return whether some wait for the cache."""
         now = self._clock.now_ms()
         found, have_expired = await self._database.read_with_priority(lambda c: commands.list_pending(c, now=now))
         if have_expired:
@@ -149,14 +149,14 @@ class ClusteredCommands:
         own = [each for each in found if self._shards.owns(each.command.endpoint_seq)]
         unknown = [each for each in own if not self._is_known(each.command)]
         new = [each for each in unknown if now - each.created_at < KNOWN_WITHIN_MS]
-        # The endpoint of an older one was deleted. A cancel or resend is then decided by the delivery's state.
+        # The endpoint of an older command was deleted. The delivery's status decides about a cancel or resend.
         ready = [each for each in own if each not in unknown or (each not in new and each.command.test is None)]
         for each in ready:
             await self._execute(each)
         if ready:
             self._notifier.notify_commands()
         if new:
-            self._cache_sync.look_soon()
+            self._cache_sync.wake()
         return bool(new)
 
     def _is_known(self, command: Command) -> bool:
@@ -180,7 +180,7 @@ class ClusteredCommands:
             raise
         except InFlight as error:
             if self._clock.now_ms() >= waiting.created_at + RESULT_WITHIN_MS:
-                # The caller was told that it will be done: once the attempt is over.
+                # The caller already got the response that the command runs after the attempt.
                 return
             result = _result_of(error)
         except Exception as error:
@@ -204,7 +204,7 @@ def _result_of(error: Exception) -> Result:
 
 
 def _checked(result: Result) -> Result:
-    """A result, or raise why the command was rejected."""
+    """Return a result, or raise the error of a rejected command."""
     match result.error:
         case None:
             return result

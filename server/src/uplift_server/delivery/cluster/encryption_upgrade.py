@@ -15,7 +15,7 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
-"""How long the change log may take to replace the records in memory."""
+"""The time that cache sync may take to replace the records in memory."""
 _log = structlog.get_logger()
 
 
@@ -32,11 +32,11 @@ class EncryptionUpgrade:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Upgrade as soon as possible, then wait for the stop."""
+        """Upgrade when no earlier release runs, then wait for the stop."""
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
-        # Records that are not replaced by now: attempts would decrypt them later.
+        # Attempts would otherwise decrypt the records that are not replaced yet.
         for _ in self._cache.create_unbound_parts():
             await asyncio.sleep(0)
         self._cipher.reject_unbound()

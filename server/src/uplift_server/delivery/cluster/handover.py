@@ -1,4 +1,4 @@
-"""The handover of endpoints between workers: gives up lost endpoints, and takes up gained ones."""
+"""The handover of endpoints between workers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Process
 
 FOREIGN_LEASES_EVERY_MS: Final = 100
-"""The interval between looks at the leases that other processes still have on endpoints taken up here."""
+"""The interval between reads of the leases that other processes still have on endpoints of this process."""
 UNAVAILABLE_WAIT_MS: Final = 500
 HEALTH_READ_MAX: Final = 1_000
 _log = structlog.get_logger()
 
 
 class ShardHandover:
-    """Moves endpoints into and out of this process. A process without deliveries owns none."""
+    """Gives up endpoints that this process lost, and takes over endpoints that it gained."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ShardHandover:
         self._has_foreign_leases = False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follow the workers until stopped; the caller cancels the wait."""
+        """Follow the workers until stopped or cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -91,24 +91,24 @@ class ShardHandover:
         self.drop_all()
 
     def drop_all(self) -> None:
-        """Own nothing: this process rejoined, or stops."""
+        """Give up all endpoints: this process rejoined or stops."""
         self._set_workers(())
 
     async def settle(self) -> None:
-        """Give up lost endpoints, publish the view, and take up gained endpoints if all workers agree.
+        """Give up lost endpoints, publish the view, and take over gained endpoints if all workers agree.
 
-        Raises Unavailable; a repeat continues.
+        Raises Unavailable; the next call continues.
         """
         if self._shards.lost:
             await self._give_up(list(self._shards.lost))
         view = membership_hash(self._shards.workers)
         if self._state.view != view:
-            # Other workers rely on it that this one gave up what it lost.
+            # Other workers start to send to the lost endpoints when they see this view.
             self._state.view = view
-            self._state.beat_soon()
+            self._state.request_heartbeat()
             self._notifier.notify_workers_changed()
         if self._shards.is_agreed and self._shards.gained:
-            await self._take_up(list(self._shards.gained))
+            await self._take_over(list(self._shards.gained))
         if self._has_foreign_leases:
             leased = await self._foreign_leases()
             self._has_foreign_leases = self._lanes.note_foreign_leases(leased)
@@ -125,7 +125,7 @@ class ShardHandover:
         for seq in endpoint_seqs:
             self._shards.lost.pop(seq, None)
 
-    async def _take_up(self, endpoint_seqs: Sequence[int]) -> None:
+    async def _take_over(self, endpoint_seqs: Sequence[int]) -> None:
         workers = self._shards.workers
         await self._replays.take_over(frozenset(endpoint_seqs))
         stored = {}
@@ -145,7 +145,7 @@ class ShardHandover:
                 self._due.note_backlog(seq)
                 self._replays.look_at(seq)
                 self._held.enqueue(seq)
-                self._monitor.take_up(endpoint)
+                self._monitor.watch(endpoint)
         self._has_foreign_leases = self._has_foreign_leases or bool(leased)
         self._due.scan()
 

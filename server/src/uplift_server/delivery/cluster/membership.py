@@ -35,7 +35,7 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""A smaller step of the clock is a more exact reading, and evicts no process."""
+"""A smaller step of the clock is only a more exact reading."""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()
@@ -46,10 +46,10 @@ class HeartbeatListener(Protocol):
     """Follows the members of the cluster."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """A heartbeat found these living processes, with this one."""
+        """React to a heartbeat with the living processes, including this one."""
 
     def rejoined(self) -> None:
-        """This process was evicted and has a new process ID."""
+        """React to an eviction: this process has a new process ID."""
 
 
 class _Heartbeat(NamedTuple):
@@ -90,16 +90,16 @@ class Membership:
         self._read_time = read_time
         self._host = _host()
         self._unbroken_since = 0
-        """The time since which no heartbeat was late. Nothing older proves that another process is dead."""
+        """The time since which no heartbeat of this process was late. Only then can it judge others."""
         self._evicted: set[int] = set()
-        """Evicted processes with leases that have not ended yet."""
+        """Evicted processes that still have leases."""
         self._doubtful: set[int] = set()
-        """Processes whose eviction got no answer from the database."""
+        """Processes whose eviction got no response from the database."""
         self._eviction = asyncio.Event()
         self._turn = asyncio.Lock()
 
     async def join(self) -> None:
-        """Learn the database's time, and get a process ID. Raises Unavailable and UnknownSchema."""
+        """Synchronize the clock with the database, and get a process ID. Raises Unavailable and UnknownSchema."""
         await learn_time(self._bus, self._time, self._read_time)
         host, pid = self._host, os.getpid()
 
@@ -111,12 +111,12 @@ class Membership:
         self._state.heard_at = self._unbroken_since = self._clock.now_ms()
 
     async def leave(self) -> None:
-        """Leave the cluster: nothing is leased by this process any longer. Raises Unavailable."""
+        """Leave the cluster. Raises Unavailable."""
         await self._bus.write(lambda c: processes.remove(c, self._state.process_id))
         self._notifier.notify_workers_changed()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send heartbeats until stopped; the caller cancels the wait."""
+        """Send heartbeats until stopped or cancelled."""
         logged_at = -FAILED_LOGGED_EVERY_MS
         while not stopping.is_set():
             self._state.heartbeat_due.clear()
@@ -132,9 +132,9 @@ class Membership:
             await self._clock.wait(self._state.heartbeat_due, HEARTBEAT_INTERVAL_MS)
 
     async def end_leases(self, stopping: asyncio.Event) -> None:
-        """End the leases of evicted processes until stopped; the caller cancels the wait.
+        """End the leases of evicted processes until stopped or cancelled.
 
-        With many leases or a slow database this takes longer than a heartbeat may be late.
+        This runs beside the heartbeats: with many leases it takes longer than a heartbeat may be late.
         """
         while not stopping.is_set():
             self._eviction.clear()
@@ -147,7 +147,7 @@ class Membership:
             await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
     async def beat(self) -> None:
-        """Send one heartbeat, and learn who else lives. Raises Unavailable, and UnknownSchema after an eviction."""
+        """Send a heartbeat and read the living processes. Raises Unavailable, and UnknownSchema after an eviction."""
         async with self._turn:
             began = self._clock.now_ms()
             state, load = self._state, self._lanes.load()
@@ -172,7 +172,7 @@ class Membership:
             began = self._learn_time(readings[-1], began)
             state.heard_at, state.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
-            # An unknown process was evicted: only the answer was lost.
+            # A process that is missing was evicted: only the response was lost.
             for process_id in self._doubtful.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._doubtful.clear()
@@ -185,12 +185,12 @@ class Membership:
                     await self._evict(each)
 
     def _learn_time(self, reading: ClockReading, began: int) -> int:
-        """Follow the database's clock; returns when the heartbeat began by that clock (Unix ms)."""
+        """Follow the database's clock; return the start of the heartbeat by that clock (Unix ms)."""
         before = self._clock.now_ms()
         self._time.add_reading(reading)
         step_ms = self._clock.now_ms() - before
         if step_ms >= STEP_MS_MIN:
-            # The times of earlier heartbeats follow the clock before the step: they prove nothing.
+            # Earlier heartbeats have times from before the step, so they cannot prove a late one.
             self._unbroken_since = self._clock.now_ms()
             return began + step_ms
         if began >= self._state.trusted_until:
@@ -208,11 +208,11 @@ class Membership:
     async def _evict(self, process: Process) -> None:
         """Remove a dead process unless it sends a heartbeat just now, then end its leases.
 
-        In this order it cannot act on lost leases. If this process dies in between, the leases expire.
+        This order keeps it from using lost leases. If this process dies in between, the leases expire.
         """
         self._doubtful.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
-        # False: it sent a heartbeat, or an earlier eviction got no answer. The next heartbeat tells which.
+        # False: it sent a heartbeat, or an earlier eviction got no response. The next heartbeat shows which.
         if is_evicted:
             self._doubtful.discard(process.seq)
             _log.warning("process evicted", process=process.seq, host=process.host, pid=process.pid)
@@ -220,12 +220,12 @@ class Membership:
 
     async def _rejoin(self) -> None:
         before = self._state.process_id
-        _log.warning("this process was evicted and rejoins", process=before)
-        self._state.evicted()
+        _log.warning("own process evicted, rejoining", process=before)
+        self._state.mark_evicted()
         await self.join()
         self._listener.rejoined()
-        self._state.beat_soon()
-        # The database may have leased something for the old process ID after the others ended its leases.
+        self._state.request_heartbeat()
+        # The database may have leased deliveries to the old process ID after the others ended its leases.
         self._end_leases(before)
 
     def _end_leases(self, process_id: int) -> None:
@@ -241,11 +241,11 @@ class Membership:
 
 
 def _host() -> str:
-    """The host and the process namespace: processes with the same text can see each other's PIDs."""
+    """Return the host and the process namespace: processes with the same text can see each other's PIDs."""
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        # Other systems do not tell which processes see each other.
+        # Other systems do not reveal which processes see each other.
         running = os.urandom(16)
     return f"{socket.gethostname()}#{hashlib.sha256(running).hexdigest()[:16]}"
 

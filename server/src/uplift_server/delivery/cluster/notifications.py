@@ -1,4 +1,4 @@
-"""The receiver of notifications from other processes: wakes the part that each is for."""
+"""The receiver of notifications from other processes."""
 
 import json
 from typing import Any, Final
@@ -21,7 +21,7 @@ _WITH_SENDER: Final = frozenset(
 
 
 class NotificationReceiver:
-    """Receives the texts of the message bus."""
+    """Wakes the part that each notification is for."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class NotificationReceiver:
         self._announcer = announcer
 
     def receive(self, text: str) -> None:
-        """Act on one text. Texts of other programs and of later releases are ignored."""
+        """Handle a text. Ignore texts of other programs and later releases."""
         if text == CHANGED:
-            self._cache_sync.look_soon()
+            self._cache_sync.wake()
             return
         try:
             kind, *parts = json.loads(text)
@@ -69,6 +69,6 @@ class NotificationReceiver:
                 _, session_id, why, at = parts
                 self._relay.end_here(bytes.fromhex(session_id), Ending(why), at)
             case NotificationKind.WORKERS_CHANGED:
-                self._state.beat_soon()
+                self._state.request_heartbeat()
             case NotificationKind.COMMANDS:
-                self._commands.look_soon()
+                self._commands.wake()

@@ -1,4 +1,4 @@
-"""Notifications to the other processes. Any may be lost: a process that misses one looks a second later."""
+"""Notifications to the other processes. Any may be lost: a process that misses one polls a second later."""
 
 import asyncio
 import json
@@ -15,25 +15,25 @@ from uplift_server.store.contract import MESSAGE_BYTES_MAX, MessageBus
 from uplift_server.store.errors import Unavailable
 
 GATHER_MS: Final = 3
-"""The time for which notifications wait for others: one for each event would take half of the throughput."""
+"""The time to gather notifications: one for each event would halve the throughput."""
 GATHER_STORED_MS: Final = 50
 """The same for notifications to listen streams."""
 TEXTS_MAX: Final = 1_000
-"""The length of the queue. Further notifications are lost."""
+"""The maximum length of the queue. Further notifications are dropped."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
-"""The numbers of up to 19 digits that one text takes."""
+"""The maximum count of numbers with up to 19 digits in one text."""
 _log = structlog.get_logger()
 
 
 class NotificationKind(StrEnum):
-    """The kinds of notifications, as their texts name them."""
+    """The kinds of notifications by their name in a text."""
 
     DUE = "due"
     """Deliveries of some endpoints are due: sender, endpoints."""
     WORKERS_CHANGED = "moved"
-    """A worker started or stopped, or has a new view."""
+    """A worker started, stopped or has a new view."""
     COMMANDS = "commands"
-    """A command for another process is stored, or a result."""
+    """A command or a result for another process is stored."""
     LISTENED = "listened"
     """The accounts with listen streams in a process: sender, accounts."""
     STORED = "stored"
@@ -43,7 +43,7 @@ class NotificationKind(StrEnum):
 
 
 class Notifier:
-    """Sends notifications, gathered into few texts."""
+    """Gathers notifications and sends them in few texts."""
 
     def __init__(self, bus: MessageBus, state: ClusterState, clock: Clock) -> None:
         self._bus = bus
@@ -58,34 +58,34 @@ class Notifier:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def notify_due(self, endpoint_seqs: Iterable[int]) -> None:
-        """Deliveries of other processes' endpoints are due in the database."""
+        """Notify the owners of endpoints with due deliveries in the database."""
         self._due.update(dict.fromkeys(endpoint_seqs))
         self._schedule()
 
     def notify_listened(self, account_seqs: Iterable[int]) -> None:
-        """This process has listen streams of these accounts."""
+        """Announce the accounts with listen streams in this process."""
         self._send(NotificationKind.LISTENED, self._state.process_id, list(account_seqs)[:NUMBERS_MAX])
 
     def notify_stored(self, account_seq: int) -> None:
-        """Events were stored for an account with listen streams in other processes."""
+        """Wake the listen streams of an account in other processes."""
         if not self._stored:
             self._clock.call_at(self._clock.now_ms() + GATHER_STORED_MS, self._schedule)
         self._stored[account_seq] = None
 
     def notify_session_ended(self, session_id: str, why: str, at: int) -> None:
-        """The streams of a listen session that began before a time (Unix ms) end."""
+        """End the streams of a listen session that began before a time (Unix ms)."""
         self._send(NotificationKind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
     def notify_workers_changed(self) -> None:
-        """This worker started, stops, or has a new view."""
+        """Announce that this worker started, stops or has a new view."""
         self._send(NotificationKind.WORKERS_CHANGED)
 
     def notify_commands(self) -> None:
-        """A command for another process is stored, or a result."""
+        """Announce a stored command or result for another process."""
         self._send(NotificationKind.COMMANDS)
 
     async def close(self) -> None:
-        """Send what is queued, and nothing more."""
+        """Send the queued notifications and stop."""
         self._closed = True
         await self._flush()
 

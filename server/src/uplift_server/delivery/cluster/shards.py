@@ -2,8 +2,8 @@
 
 Each worker computes the owner of an endpoint from the living workers (`core.operations.cluster.assigned_worker`). When
 the workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view.
-It takes up new endpoints when all workers have the same view: by then no other worker begins an attempt, and the
-attempts that others have in flight count against the endpoint's concurrency limit.
+It takes over new endpoints when all workers have the same view: then no other worker begins an attempt, and attempts
+that others have in flight count against the endpoint's concurrency limit.
 
 Leases and fences prevent concurrent attempts of a delivery. Ownership only avoids needless conflicts.
 """
@@ -32,9 +32,9 @@ class ClusteredShards:
         self.is_agreed = False
         """Whether all workers have the same view."""
         self.gained: dict[int, None] = {}
-        """Endpoints of this process that it has not taken up yet."""
+        """Endpoints of this process that it has not taken over yet."""
         self.lost: dict[int, None] = {}
-        """Endpoints of other processes with deliveries that may still wait here."""
+        """Endpoints of other processes whose deliveries may still be queued in this process."""
 
     @property
     def process_id(self) -> int:
@@ -79,7 +79,7 @@ class ClusteredShards:
         self._successes.add(endpoint_seq, at)
 
     def is_own(self, endpoint_seq: int) -> bool:
-        """Whether an endpoint belongs to this process by the living workers."""
+        """Whether this process is the assigned worker of an endpoint."""
         return assigned_worker(endpoint_seq, self.workers) == self._state.process_id
 
     def take(self, endpoint_seq: int) -> None:
@@ -87,7 +87,7 @@ class ClusteredShards:
         self._owned[endpoint_seq] = True
 
     def set_workers(self, workers: tuple[int, ...]) -> None:
-        """Give up endpoints that belong to other workers, and note those that this process gained."""
+        """Give up endpoints that belong to other workers, and collect those that this process gained."""
         self.workers = workers
         self.is_agreed = False
         for seq, owned in self._owned.items():
@@ -100,7 +100,7 @@ class ClusteredShards:
                 self.gained[seq] = None
 
     def compare_views(self, living: Sequence[Process]) -> None:
-        """Learn from a heartbeat whether all workers have the same view."""
+        """Update `is_agreed` from the processes of a heartbeat."""
         own, view = self._state.process_id, membership_hash(self.workers)
         others = [each for each in living if each.delivers and each.seq != own]
         self.is_agreed = own in self.workers and all(each.view == view for each in others)

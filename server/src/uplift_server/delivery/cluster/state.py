@@ -1,4 +1,4 @@
-"""The state of this process as a member of the cluster, as its last heartbeat left it."""
+"""The state of this process as a member of the cluster, updated by heartbeats."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,29 +16,29 @@ class ClusterState:
         self._clock = clock
         self.process_id = 0
         self.delivers = False
-        """Whether this process may own endpoints: not before it is ready, nor once it stops."""
+        """Whether this process may own endpoints: only between its start and its stop."""
         self.view = 0
-        """A digest of the workers by which this process decides what it owns; see `core.operations.cluster.view_of`."""
+        """The `membership_hash` of the workers by which this process decides what it owns."""
         self.trusted_until = 0
-        """The time until which other processes rely on this one."""
+        """The time until which no other process evicts this one."""
         self.heard_at = 0
         """The time of the last heartbeat."""
         self.members: Sequence[Process] = ()
-        """The processes that lived at the last heartbeat, with this one."""
+        """The living processes at the last heartbeat, including this one."""
         self._jobs: frozenset[SingletonJob] = frozenset()
         self._jobs_until = 0
         self.heartbeat_due = asyncio.Event()
 
-    def beat_soon(self) -> None:
-        """Let the next heartbeat come at once."""
+    def request_heartbeat(self) -> None:
+        """Send the next heartbeat at once."""
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
-        """Do these jobs, and no others, until a time."""
+        """Hold these jobs, and no others, until a time."""
         self._jobs, self._jobs_until = jobs, until
 
-    def evicted(self) -> None:
-        """Do nothing more for the others: they took this process for dead."""
+    def mark_evicted(self) -> None:
+        """Drop all jobs and the right to send: the other processes evicted this one."""
         self.trusted_until = 0
         self.take_jobs(frozenset(), 0)
 

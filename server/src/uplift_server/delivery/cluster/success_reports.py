@@ -1,4 +1,4 @@
-"""Successes of attempts to endpoints that another process owns by now, written to the database for their owners."""
+"""Reports of successful attempts to the new owners of endpoints, through the database."""
 
 import asyncio
 from typing import Final
@@ -39,8 +39,8 @@ class SuccessReports:
                     await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def write(self) -> None:
-        """Write all reports. Raises Unavailable, and keeps them."""
-        # In the order in which settlements lock endpoints.
+        """Write all reports. Raises Unavailable and keeps them for the next call."""
+        # Sorted, because settlements lock endpoints in this order.
         batch = sorted(self._successes.items())
 
         def write(connection: Transaction) -> None:

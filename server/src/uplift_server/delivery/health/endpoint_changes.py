@@ -1,4 +1,4 @@
-"""Changes of endpoints: what follows for the deliveries of an endpoint that was enabled, disabled or deleted."""
+"""The effects on deliveries when an endpoint is enabled, disabled or deleted."""
 
 import asyncio
 from typing import Protocol
@@ -14,7 +14,7 @@ from uplift_server.delivery.sending.settler import Settler
 
 
 class EndpointChanges(Protocol):
-    """Applies changes of endpoints that the store and the cache already have."""
+    """Applies changes of endpoints that are already in the store and the cache."""
 
     def note_due(self, endpoint_seq: int) -> None:
         """Dispatch deliveries of an endpoint that became due in the database."""
@@ -26,15 +26,15 @@ class EndpointChanges(Protocol):
         """Hold the pending deliveries of an endpoint that was paused or disabled."""
 
     def enabled(self, endpoint_seq: int) -> None:
-        """Release the held deliveries of an endpoint, and start its health anew."""
+        """Release the held deliveries of an endpoint and reset its health."""
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        """Release, keep or drop the held deliveries of an enabled endpoint, as its record says now."""
+        """Release, keep or drop the held deliveries of an enabled endpoint by its record."""
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """Hold all pending deliveries of a disabled endpoint before it is enabled again.
 
-        Return False if that takes longer. Raises Unavailable.
+        Return False after a timeout. Raises Unavailable.
         """
 
 
@@ -104,7 +104,7 @@ class LiveEndpointChanges:
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is not None and not self._shards.owns(endpoint_seq):
-            # The owner's memory has no delivery once it knows that the endpoint is disabled.
+            # The owner empties its queue when it sees that the endpoint is disabled.
             seen_at = (endpoint.record.state_since or 0) + SEEN_WITHIN_MS
             if seen_at > until:
                 return False

@@ -1,7 +1,6 @@
-"""The watch over endpoints' health: warns, disables and tells of recoveries when their time has come.
+"""The health monitor: warns about failing endpoints, disables them, and reports recoveries.
 
-What it knows follows from the endpoints as they stand in memory, which follow the store; a step that could not be
-taken is taken at the next look.
+It works on the health in the cache. A step that the database could not store is repeated at the next check.
 """
 
 import asyncio
@@ -18,35 +17,35 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 
 BEGIN_AFTER_MS: Final = 2_000
-"""After a start what is due is attempted first: an endpoint may have come back while nobody looked."""
+"""Due deliveries are attempted first after a start: endpoints may have recovered meanwhile."""
 LOOK_EVERY_MS_MIN: Final = 1_000
-"""However much happens, endpoints that fail are gone through no more often."""
+"""The minimum time between two checks of the failing endpoints."""
 OUTAGE_LOOK_EVERY_MS: Final = 300_000
-"""An outage also begins or ends by time alone: only endpoints with a recent attempt count."""
+"""An outage can begin or end without an attempt, because only endpoints with a recent attempt count."""
 LOOK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_LOOK_EVERY_MS_MAX: Final = 3_000
-"""The endpoints of other processes change their health without a wake-up here."""
-MAIL_WAIT_MS: Final = 60_000
-"""How long a disable waits at a time for the mail that warned of it."""
+"""The health of endpoints in other processes changes without a wake-up."""
+EMAIL_WAIT_MS: Final = 60_000
+"""The time to wait for an unsent warning email before disabling is tried again."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
-SLICE: Final = 1_000
-"""So many endpoints are looked at in one turn of the loop."""
+CHECKS_PER_TURN: Final = 1_000
+"""The number of endpoints to check before other tasks run."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthSettings:
-    """What an operator may choose."""
+    """The operator's settings for endpoint health."""
 
     rule: HealthRule
     gone_disables: bool = False
-    """Whether an endpoint that answers 410 is disabled at once."""
+    """Whether a 410 response disables the endpoint at once."""
     mails: bool = False
-    """Whether people are told by mail."""
+    """Whether notifications are sent by email."""
     operator_email: str | None = None
 
 
 class HealthMonitor:
-    """Runs until stopped; sleeps while every endpoint is well, and until the next instant at which one is not."""
+    """Watches failing and warned endpoints. Sleeps until the next change or due step."""
 
     def __init__(
         self,
@@ -67,44 +66,44 @@ class HealthMonitor:
         self._transitions = transitions
         self._outage_guard = outage_guard
         self._look_every_ms_max = look_every_ms_max
-        self._unwell: dict[int, int | None] = {}
-        """Endpoints that fail, or whose owners were warned; since when, where that is known of the latest failing."""
+        self._watched: dict[int, int | None] = {}
+        """Failing and warned endpoints, with the start of the latest failure if known (Unix ms)."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """Endpoints whose disabling waits for a mail."""
+        """By endpoint: when to try again to disable it (Unix ms), because a warning email is unsent."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:
-        """Take over how things stood. Raises Unavailable."""
+        """Load the stored state. Raises Unavailable."""
         await self._outage_guard.load()
         for endpoint in self._cache.endpoints.values():
             if self._shards.owns(endpoint.seq):
-                self.take_up(endpoint)
+                self.watch(endpoint)
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """An attempt has failed, or one has succeeded after failures."""
+        """Watch an endpoint after a failed attempt, or after a success that follows failures."""
         health = endpoint.health
-        known = self._unwell.get(endpoint.seq)
-        told = health.warned_at is not None and not health.warned
-        self._unwell[endpoint.seq] = known if told or health.failing_since is None else health.failing_since
+        known = self._watched.get(endpoint.seq)
+        was_warned = health.warned_at is not None and not health.warned
+        self._watched[endpoint.seq] = known if was_warned or health.failing_since is None else health.failing_since
         if health.failing_since is None or health.consecutive_failures in (1, FAILURES_MIN):
             self._wake.set()
 
-    def take_up(self, endpoint: LiveEndpoint) -> None:
-        """An endpoint has become this process's: it is looked after as it stands."""
+    def watch(self, endpoint: LiveEndpoint) -> None:
+        """Watch an endpoint that this process now owns."""
         health = endpoint.health
         if endpoint.takes_deliveries and (health.failing_since is not None or health.warned_at is not None):
             self.note(endpoint)
             self._wake.set()
 
-    def note_gone(self, endpoint: LiveEndpoint) -> None:
-        """An endpoint has answered that it is gone for good."""
+    def note_gone_response(self, endpoint: LiveEndpoint) -> None:
+        """Disable an endpoint that responded with 410, if the settings say so."""
         if self._gone_disables:
             self._gone[endpoint.seq] = None
             self._wake.set()
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """When an endpoint that fails will be disabled (Unix ms); None while that cannot be said."""
+        """Return when a failing endpoint will be disabled (Unix ms); None during an outage or if unknown."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.present is not None:
             return None
@@ -116,19 +115,19 @@ class HealthMonitor:
         return self._outage_guard.present
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """When the contacts of an endpoint that fails are told (Unix ms); None while that cannot be said."""
+        """Return when the contacts of a failing endpoint will be warned (Unix ms); None as for `disable_at`."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.present is not None:
             return None
         return endpoint.health.warn_at(self._rule)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """HealthMonitor until stopped; whoever stops it cancels the wait."""
+        """Watch endpoints until stopped or cancelled."""
         await self._clock.wait(stopping, BEGIN_AFTER_MS)
         while not stopping.is_set():
             self._wake.clear()
             try:
-                next_at = await self._look()
+                next_at = await self._check()
             except Unavailable:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
                 continue
@@ -137,15 +136,15 @@ class HealthMonitor:
             if left_ms > 0:
                 await self._clock.wait(self._wake, min(left_ms, self._look_every_ms_max))
 
-    async def _look(self) -> int:
-        """Do what is to be done now; gives the next instant at which something may be (Unix ms)."""
-        unwell = self._weeded()
-        failing = [endpoint for endpoint in unwell if endpoint.health.failing_since is not None]
+    async def _check(self) -> int:
+        """Take all due steps; return the time of the next one (Unix ms)."""
+        watched = self._watched_endpoints()
+        failing = [endpoint for endpoint in watched if endpoint.health.failing_since is not None]
         await self._outage_guard.judge([*failing, *self._failing_elsewhere()])
         await self._disable_gone()
-        for number, endpoint in enumerate(unwell, 1):
+        for number, endpoint in enumerate(watched, 1):
             await self._step(endpoint)
-            if number % SLICE == 0:
+            if number % CHECKS_PER_TURN == 0:
                 await asyncio.sleep(0)
         next_at = self._clock.now_ms() + OUTAGE_LOOK_EVERY_MS if len(failing) >= ENDPOINTS_MIN else NEVER
         if self._outage_guard.present is None:
@@ -153,14 +152,14 @@ class HealthMonitor:
         return next_at
 
     def _failing_elsewhere(self) -> list[LiveEndpoint]:
-        """The failing endpoints of other processes."""
+        """Return the failing endpoints of other processes."""
         foreign = (self._cache.endpoints[seq] for seq in self._shards.foreign(self._cache.endpoints))
         return [each for each in foreign if each.health.failing_since is not None and each.takes_deliveries]
 
-    def _weeded(self) -> list[LiveEndpoint]:
-        """The endpoints to look after; those that are well again, off or deleted are forgotten."""
-        unwell = []
-        for seq in list(self._unwell):
+    def _watched_endpoints(self) -> list[LiveEndpoint]:
+        """Return the endpoints to watch, and drop healthy, disabled and deleted ones."""
+        watched = []
+        for seq in list(self._watched):
             endpoint = self._cache.endpoints.get(seq)
             if (
                 endpoint is not None
@@ -168,31 +167,31 @@ class HealthMonitor:
                 and endpoint.takes_deliveries
                 and (endpoint.health.failing_since is not None or endpoint.health.warned_at is not None)
             ):
-                unwell.append(endpoint)
+                watched.append(endpoint)
             else:
-                del self._unwell[seq]
+                del self._watched[seq]
                 self._wait_until.pop(seq, None)
-        return unwell
+        return watched
 
     async def _step(self, endpoint: LiveEndpoint) -> None:
         now = self._clock.now_ms()
-        step = endpoint.health.next_action(now, self._rule)
-        # It may have become another process's since it was found.
-        if step is None or not endpoint.takes_deliveries or not self._shards.owns(endpoint.seq):
+        action = endpoint.health.next_action(now, self._rule)
+        # Another process may own the endpoint by now.
+        if action is None or not endpoint.takes_deliveries or not self._shards.owns(endpoint.seq):
             return
-        if step is HealthAction.RECOVER:
-            await self._transitions.recover(endpoint, self._unwell.get(endpoint.seq))
+        if action is HealthAction.RECOVER:
+            await self._transitions.recover(endpoint, self._watched.get(endpoint.seq))
         elif self._outage_guard.present is not None:
             return
-        elif step is HealthAction.WARN:
+        elif action is HealthAction.WARN:
             await self._transitions.warn(endpoint)
         elif self._wait_until.get(endpoint.seq, 0) <= now and not await self._transitions.disable(
             endpoint, DisabledReason.FAILING
         ):
-            self._wait_until[endpoint.seq] = now + MAIL_WAIT_MS
+            self._wait_until[endpoint.seq] = now + EMAIL_WAIT_MS
 
     async def _disable_gone(self) -> None:
-        """Disable those that said they are gone; not while so many fail that something else may speak for them."""
+        """Disable endpoints that responded with 410, except during an outage: a proxy may have responded."""
         while self._gone and self._outage_guard.present is None:
             seq = next(iter(self._gone))
             endpoint = self._cache.endpoints.get(seq)
@@ -206,7 +205,7 @@ class HealthMonitor:
             del self._gone[seq]
 
     def _next_at(self, endpoint: LiveEndpoint) -> int:
-        """When something is to be done about an endpoint that fails, unless an attempt changes that (Unix ms)."""
+        """Return the time of the next step for a failing endpoint (Unix ms)."""
         health = endpoint.health
         if health.warned:
             at = health.disable_at(self._rule)

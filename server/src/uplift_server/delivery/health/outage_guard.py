@@ -1,7 +1,7 @@
-"""Mass failures: while most endpoints fail at once nobody is warned or disabled, and the operator is told.
+"""The outage guard: while most endpoints fail at once, no endpoint is warned or disabled, and the operator is notified.
 
-That one is under way stands in the store, so a restart does not end it. When it ends, its time is taken out of the
-clocks of all that still fail.
+The current outage is stored, so it survives a restart. After its end, its duration does not count for the endpoints
+that still fail.
 """
 
 import asyncio
@@ -35,28 +35,28 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """One that is under way. Instants are Unix ms."""
+    """A current outage. Times are Unix ms."""
 
     since: int
     counts_from: int
-    """From when on its time counts for nobody: what an earlier one took out of the clocks is not taken out twice."""
+    """The start of the excused time. It excludes the time that an earlier outage excused."""
     endpoints: int
-    """How many had failed when it was noticed."""
-    told: bool
-    """Whether the operator is told of it; not of one that only flares up again."""
+    """The number of failing endpoints when the outage was detected."""
+    is_notified: bool
+    """Whether the operator is notified; not if the outage returns soon after its end."""
 
     def marks(self) -> dict[str, int]:
-        """As the store remembers it."""
+        """Return the stored values."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
             _MARKS + "endpoints": self.endpoints,
-            _MARKS + "told": self.told,
+            _MARKS + "told": self.is_notified,
         }
 
 
 class OutageGuard:
-    """Notices when one begins and when it ends."""
+    """Detects the start and the end of an outage."""
 
     def __init__(
         self,
@@ -77,65 +77,67 @@ class OutageGuard:
         self._recipient = recipient
         self._random_bytes = random_bytes
         self._ended_at: int | None = None
-        """When the latest one ended."""
+        """The end of the latest outage (Unix ms)."""
         self._ending_at: int | None = None
-        """When the one that is under way was judged to be over; not written yet."""
+        """The end of the current outage, not stored yet (Unix ms)."""
         self.present: Outage | None = None
-        self._followed = False
-        """Whether it is to be learned first what is stored: another process may have judged, or an answer was lost."""
+        self._must_reload = False
+        """Whether to reload first: another process held the job, or the result of a write is unknown."""
 
     async def load(self) -> None:
-        """Go on with the one that was under way. Raises Unavailable."""
+        """Load the current outage. Raises Unavailable."""
         stored = await self._database.read_with_priority(lambda c: server_values.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
         self.present = None
         if _MARKS + "since" in stored:
             found = {name.removeprefix(_MARKS): value for name, value in stored.items()}
-            self.present = Outage(found["since"], found["counts_from"], found["endpoints"], told=bool(found["told"]))
+            self.present = Outage(
+                found["since"], found["counts_from"], found["endpoints"], is_notified=bool(found["told"])
+            )
         else:
             self._ending_at = None
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Follow the judgment of another process until stopped, in a process that does not deliver."""
+        """Reload the outage until stopped, in a process that does not deliver."""
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)
             with suppress(Unavailable):
                 await self.load()
 
     async def judge(self, failing: Sequence[LiveEndpoint]) -> None:
-        """See whether one begins or ends, by all endpoints that fail now. Raises Unavailable.
+        """Begin or end an outage by the failing endpoints. Raises Unavailable.
 
-        Off duty, what another process has judged is followed, and what it is yet to judge taken for granted.
+        Without the singleton job, follow the stored outage, and treat a new one as begun before it is stored.
         """
-        on_duty = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
-        if not on_duty or self._followed:
+        holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
+        if not holds_job or self._must_reload:
             await self._follow(failing)
-            self._followed = not on_duty
+            self._must_reload = not holds_job
         group = largest_group(endpoint.health.failing_since or 0 for endpoint in failing)
         is_mass = group is not None and group.is_mass_failure(self._attempted(enough=2 * group.endpoints))
-        if not on_duty:
+        if not holds_job:
             self._ending_at = None
             if self.present is None and group is not None and is_mass:
-                self.present = Outage(group.since, group.since, group.endpoints, told=False)
+                self.present = Outage(group.since, group.since, group.endpoints, is_notified=False)
             return
-        # Whatever was written if no answer comes.
-        self._followed = True
+        # If a write below fails, its result is unknown.
+        self._must_reload = True
         if self.present is not None and (self._ending_at is not None or not is_mass):
             await self._end(self.present, failing)
         elif self.present is None and group is not None and is_mass:
             ended_at = self._ended_at or 0
-            told = self._clock.now_ms() - ended_at > WITHIN_MS
-            begun = Outage(group.since, max(group.since, ended_at), group.endpoints, told)
+            is_notified = self._clock.now_ms() - ended_at > WITHIN_MS
+            begun = Outage(group.since, max(group.since, ended_at), group.endpoints, is_notified)
             await self._begin(begun, failing)
-        self._followed = False
+        self._must_reload = False
 
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Learn what another process has judged. Raises Unavailable."""
+        """Load the outage that another process stored. Raises Unavailable."""
         before = self.present
         await self.load()
         if before is None or self.present is not None:
             return
-        # With its end the clocks were changed: whoever goes by that has to know of this, too.
+        # The end of an outage excuses its duration, so this process needs the new health of its endpoints.
         own = [endpoint for endpoint in failing if self._shards.owns(endpoint.seq)]
         try:
             stored = await self._database.read_with_priority(
@@ -147,7 +149,7 @@ class OutageGuard:
         _excuse(own, stored)
 
     def _attempted(self, *, enough: int | None = None) -> int:
-        """How many endpoints were attempted of late; counted until there are more than enough."""
+        """Count the endpoints with a recent attempt, up to a little more than `enough`."""
         after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
         count = 0
         for endpoint in self._cache.endpoints.values():
@@ -166,14 +168,19 @@ class OutageGuard:
 
         def begin(connection: Transaction) -> None:
             server_values.replace(connection, _MARKS, begun.marks())
-            self._tell(
-                connection, "mass_failure.began", NotificationKind.MASS_FAILURE_BEGAN, facts, now=now, mailed=begun.told
+            self._record(
+                connection,
+                "mass_failure.began",
+                NotificationKind.MASS_FAILURE_BEGAN,
+                facts,
+                now=now,
+                by_email=begun.is_notified,
             )
 
         await self._database.write(processes.unless_evicted(self._shards.membership_id, begin))
         self.present, self._ended_at = begun, None
         _log.error(
-            "many endpoints began to fail at once: nobody is warned or disabled until that ends",
+            "mass failure began",
             since=format_timestamp(begun.since), endpoints=begun.endpoints, attempted=attempted, causes=causes,
         )  # fmt: skip
 
@@ -184,22 +191,27 @@ class OutageGuard:
         facts = {"since": ended.since, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
 
         def end(connection: Transaction) -> dict[int, Health]:
-            # As they are stored, which settlements on their way leave as it is: see `settle`.
+            # On the stored health: concurrent settlements keep excused time.
             health.excuse(connection, seqs, ended.counts_from, at)
             server_values.replace(connection, _MARKS, {_ENDED_AT: at})
-            self._tell(
-                connection, "mass_failure.ended", NotificationKind.MASS_FAILURE_ENDED, facts, now=now, mailed=ended.told
+            self._record(
+                connection,
+                "mass_failure.ended",
+                NotificationKind.MASS_FAILURE_ENDED,
+                facts,
+                now=now,
+                by_email=ended.is_notified,
             )
             return health.get(connection, seqs)
 
         _excuse(failing, await self._database.write(processes.unless_evicted(self._shards.membership_id, end)))
         self.present, self._ended_at, self._ending_at = None, at, None
         _log.warning(
-            "the endpoints that failed at once do so no more",
+            "mass failure ended",
             since=format_timestamp(ended.since), endpoints=ended.endpoints, still_failing=len(failing),
         )  # fmt: skip
 
-    def _tell(
+    def _record(
         self,
         connection: Transaction,
         action: str,
@@ -207,21 +219,21 @@ class OutageGuard:
         facts: Mapping[str, object],
         *,
         now: int,
-        mailed: bool,
+        by_email: bool,
     ) -> None:
         details = {
             name: format_timestamp(fact) if name in ("since", "ended_at") and isinstance(fact, int) else fact
             for name, fact in facts.items()
         }
         audit.add(connection, AuditEntry(None, now, SYSTEM, action, "", details))
-        if mailed and self._recipient is not None:
-            notice_id = ids.uuid7(now, self._random_bytes(ids.RANDOM_BYTES))
+        if by_email and self._recipient is not None:
+            notification_id = ids.uuid7(now, self._random_bytes(ids.RANDOM_BYTES))
             outbox.add(
                 connection,
                 kind,
                 account_seq=None,
                 endpoint_seq=None,
-                recipients=[(notice_id, self._recipient)],
+                recipients=[(notification_id, self._recipient)],
                 facts=facts,
                 now=now,
             )

@@ -1,7 +1,7 @@
-"""The turns in an endpoint's life that follow from its health: warned, disabled, recovered.
+"""The health transitions of an endpoint: warned, disabled, recovered.
 
-Each is one transaction: what is remembered of the endpoint, its entry in the audit log, and a mail to each contact of
-its account. So each is told once, wherever the process is killed.
+Each is one transaction with the endpoint's health, an audit log entry, and an email to each contact of the account. So
+each notification is sent once, even if the process is killed.
 """
 
 import os
@@ -30,27 +30,27 @@ _log = structlog.get_logger()
 
 
 class _Subject(NamedTuple):
-    """An endpoint as it stands before a transaction, which runs on another thread than what changes it."""
+    """A copy of an endpoint for a transaction, which runs on another thread."""
 
     endpoint_seq: int
     endpoint: str
-    """Its public id."""
+    """The public ID."""
     account: Account
     facts: dict[str, object]
-    """What every notice tells of it."""
+    """The facts in every notification."""
     failed_event: int | None
-    """The event whose attempt failed last, if that is known."""
+    """The event of the last failed attempt, if known."""
 
 
 class Disabling(Protocol):
     """Holds the deliveries of disabled endpoints."""
 
     def disabled(self, endpoint_seq: int) -> None:
-        """Hold the pending deliveries of an endpoint that was disabled in store and cache."""
+        """Hold the pending deliveries of an endpoint that is disabled in the store and the cache."""
 
 
 class Transitions:
-    """Writes them down and lets them take effect. All raise Unavailable, having done nothing then."""
+    """Stores transitions, then applies them. All methods raise Unavailable before any effect."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Transitions:
         self._random_bytes = random_bytes
 
     async def warn(self, endpoint: LiveEndpoint) -> None:
-        """Warn an endpoint's owner that it will be disabled."""
+        """Warn the contacts of an endpoint's account before the endpoint is disabled."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since = endpoint.health.failing_since
@@ -85,28 +85,27 @@ class Transitions:
         }
 
         def warn(connection: Transaction) -> int | None:
-            # The answer to an earlier try may have been lost.
-            told_at = health.warned_at(connection, subject.endpoint_seq)
-            if told_at is not None and failing_since is not None and told_at >= failing_since:
-                return told_at
+            # An earlier commit may have succeeded although its response was lost.
+            stored_at = health.warned_at(connection, subject.endpoint_seq)
+            if stored_at is not None and failing_since is not None and stored_at >= failing_since:
+                return stored_at
             if not health.set_warned_at(connection, subject.endpoint_seq, now):
                 return None
             health.save(connection, [row])
-            self._note(connection, subject, "endpoint.warned", details, now)
+            self._add_audit_entry(connection, subject, "endpoint.warned", details, now)
             facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
-            self._owe(connection, subject, NotificationKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now)
+            self._add_emails(
+                connection, subject, NotificationKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now
+            )
             return now
 
         warned_at = await self._write(warn)
         if warned_at is not None:
             endpoint.health = replace(endpoint.health, warned_at=warned_at)
-            self._log(endpoint, "an endpoint fails, and its owner is warned", details)
+            self._log(endpoint, "endpoint warned", details)
 
     async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
-        """Switch an endpoint off and tell its owner why.
-
-        False where it has to wait: a mail that warned of it is still on its way.
-        """
+        """Disable an endpoint and notify its contacts. Return False while a warning email is unsent."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
@@ -121,9 +120,11 @@ class Transitions:
             if record is None:
                 return True
             health.save(connection, [row])
-            self._note(connection, subject, "endpoint.disabled", details, now)
+            self._add_audit_entry(connection, subject, "endpoint.disabled", details, now)
             facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
-            self._owe(connection, subject, NotificationKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now)
+            self._add_emails(
+                connection, subject, NotificationKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now
+            )
             return record
 
         done = await self._write(disable)
@@ -131,11 +132,11 @@ class Transitions:
             if done.seq in self._cache.endpoints:
                 self._cache.put_endpoint(done)
                 self._disabling.disabled(done.seq)
-            self._log(endpoint, "an endpoint was disabled; its deliveries are held", details)
+            self._log(endpoint, "endpoint disabled", details)
         return done is not False
 
     async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
-        """Tell the owner of a warned endpoint that it answers again (it failed since then, in Unix ms)."""
+        """Notify the contacts of a warned endpoint that it recovered. `failed_since` is Unix ms."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         recovered_at = endpoint.health.last_success_at
@@ -146,18 +147,18 @@ class Transitions:
 
         def recover(connection: Transaction) -> bool:
             if health.warned_at(connection, subject.endpoint_seq) is None:
-                return True  # It was told before, and the answer was lost.
+                return True  # An earlier commit succeeded, and its response was lost.
             if not health.set_warned_at(connection, subject.endpoint_seq, None):
                 return False
             health.save(connection, [row])
-            self._note(connection, subject, "endpoint.recovered", details, now)
+            self._add_audit_entry(connection, subject, "endpoint.recovered", details, now)
             facts = subject.facts | {"failed_since": failed_since, "recovered_at": recovered_at}
-            self._owe(connection, subject, NotificationKind.ENDPOINT_RECOVERED, facts, now)
+            self._add_emails(connection, subject, NotificationKind.ENDPOINT_RECOVERED, facts, now)
             return True
 
         if await self._write(recover):
             endpoint.health = replace(endpoint.health, warned_at=None)
-            self._log(endpoint, "an endpoint answers again", details)
+            self._log(endpoint, "endpoint recovered", details)
 
     async def _write(self, body: Callable[[Transaction], R]) -> R:
         # An evicted process must not act on its outdated view of an endpoint.
@@ -188,12 +189,12 @@ class Transitions:
             "remedy": words.remedy if words else "",
         }
 
-    def _note(
+    def _add_audit_entry(
         self, connection: Transaction, subject: _Subject, action: str, details: Mapping[str, object], now: int
     ) -> None:
         audit.add(connection, AuditEntry(subject.account.seq, now, SYSTEM, action, subject.endpoint, details))
 
-    def _owe(
+    def _add_emails(
         self, connection: Transaction, subject: _Subject, kind: NotificationKind, facts: Mapping[str, object], now: int
     ) -> None:
         if not self._mails:

@@ -69,7 +69,7 @@ class HealthListener(Protocol):
     def note(self, endpoint: LiveEndpoint) -> None:
         """Note an endpoint whose attempt failed, or succeeded after failures."""
 
-    def note_gone(self, endpoint: LiveEndpoint) -> None:
+    def note_gone_response(self, endpoint: LiveEndpoint) -> None:
         """Note an endpoint that responded with 410."""
 
 
@@ -284,7 +284,7 @@ class Attempts:
         if failed_before or health.failing_since is not None:
             self._monitor.note(endpoint)
         if exchange.status_code == GONE:
-            self._monitor.note_gone(endpoint)
+            self._monitor.note_gone_response(endpoint)
         if outcome is not _DELIVERED and not own_fault:
             endpoint.failed_event = flight.delivery.event_seq
 
