@@ -8,7 +8,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.listening import LocalResponse
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.delivery.cluster.announcer import EXPIRES_AFTER_MS
-from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, Ending, Handed, Stream
+from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, EndReason, Stream, StreamItem
 from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
 
@@ -41,14 +41,14 @@ class Reading:
     def __init__(self, fleet: Fleet, stream: Stream) -> None:
         self._fleet = fleet
         self._stream = stream
-        self.came: list[tuple[int, Handed]] = []
+        self.came: list[tuple[int, StreamItem]] = []
         self.ended_at: int | None = None
         self.task = asyncio.ensure_future(self._read())
         fleet.callers.add(self.task)
 
     async def _read(self) -> None:
         while (found := await self._stream.next()) is not None:
-            self.came += [(self._fleet.clock.now, handed) for handed in found]
+            self.came += [(self._fleet.clock.now, item) for item in found]
         self.ended_at = self._fleet.clock.now
 
 
@@ -105,7 +105,7 @@ async def test_a_session_removed_through_another_process_is_over(place: Place, s
         await fleet.database.write(lambda c: listening.delete(c, session))
         other.parts.relay.end(session.id)
         await fleet.run_for(3 * LOOK_EVERY_MS)
-        assert stream.ending is Ending.REMOVED
+        assert stream.end_reason is EndReason.REMOVED
         assert reading.ended_at is not None
         assert reading.ended_at - began <= (2 * LOOK_EVERY_MS if silent else SOON_MS)
 
@@ -117,15 +117,15 @@ async def test_a_session_connected_to_through_another_process_streams_there_alon
         first = await connected(fleet, streaming, session)
         reading = Reading(fleet, first)
         second = await connected(fleet, other, session)
-        assert (first.ending, second.ending) == (Ending.REPLACED, None)
+        assert (first.end_reason, second.end_reason) == (EndReason.REPLACED, None)
         reading_on = Reading(fleet, second)
         fleet.at(streaming)
         await fleet.accept(2)
         await fleet.run_for(SECOND)
         assert (len(reading.came), len(reading_on.came)) == (0, 2)
-        place = max(handed.place for _, handed in reading_on.came)
-        for _, handed in reading_on.came:
-            second.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
+        place = max(item.position for _, item in reading_on.came)
+        for _, item in reading_on.came:
+            second.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         await fleet.run_for(SECOND)
         # What the first one knew is older.
         streaming.parts.relay.disconnect(first)
@@ -147,7 +147,7 @@ async def test_of_two_connections_the_one_that_began_later_stays_whichever_is_to
         for text in told:
             fleet.bus.publish(text)
         await fleet.run_for(SECOND)
-        assert (first.ending, second.ending) == (Ending.REPLACED, None)
+        assert (first.end_reason, second.end_reason) == (EndReason.REPLACED, None)
 
 
 async def test_a_stream_hears_of_events_of_a_type_that_its_process_is_not_told_of_yet(place: Place) -> None:
@@ -163,5 +163,5 @@ async def test_a_stream_hears_of_events_of_a_type_that_its_process_is_not_told_o
         await fleet.accept(1, event_type=record.name)
         await fleet.accept(1)
         await fleet.run_for(2 * LOOK_EVERY_MS)
-        assert [handed.type for _, handed in everything.came] == [record.name, "a.b"]
-        assert [handed.type for _, handed in some.came] == ["a.b"]
+        assert [item.type for _, item in everything.came] == [record.name, "a.b"]
+        assert [item.type for _, item in some.came] == ["a.b"]

@@ -16,7 +16,7 @@ from uplift_server.core.deliveries.listening import (
 )
 from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
 from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
-from uplift_server.delivery.listening.streams import Ending, Handed, Stream
+from uplift_server.delivery.listening.streams import EndReason, Stream, StreamItem
 from uplift_server.store import accounts, keys, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
@@ -52,14 +52,14 @@ async def sessions(world: World) -> list[ListenSession]:
     return (await world.database.read(lambda c: listening.page(c, world.account.seq, limit=500))).items
 
 
-async def taken(stream: Stream, count: int) -> list[Handed]:
+async def taken(stream: Stream, count: int) -> list[StreamItem]:
     """The next events, each answered."""
-    found: list[Handed] = []
+    found: list[StreamItem] = []
     while len(found) < count:
         batch = await stream.next()
         assert batch is not None
-        for handed in batch:
-            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
+        for item in batch:
+            stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         found += batch
     return found
 
@@ -103,10 +103,10 @@ async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(pla
         await world.run_for(DAY + 2 * HOUR)
         [stream] = streams
         assert stream is not None
-        assert stream.ending is None
+        assert stream.end_reason is None
         assert [each.id for each in await sessions(world)] == [session.id]
         [event] = await world.accept()
-        assert [handed.place for handed in await taken(stream, 1)] == [event.seq]
+        assert [item.position for item in await taken(stream, 1)] == [event.seq]
 
 
 async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(place: Place) -> None:
@@ -150,12 +150,12 @@ async def test_what_was_read_when_a_stream_ended_is_not_handed_over(place: Place
 
             async def read(self, body: Any) -> Any:
                 found = await database.read(body)
-                relay.end_of_key(session.key_id)
+                relay.end_streams_of_key(session.key_id)
                 return found
 
         relay.database = Interrupted()  # type: ignore[assignment]
         assert await stream.next() is None
-        assert stream.ending is Ending.REMOVED
+        assert stream.end_reason is EndReason.REMOVED
         assert stream.position < event.seq
 
 
@@ -167,12 +167,12 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         stored = await world.accept(UNACKNOWLEDGED_EVENTS_MAX + 10)
         batch = await stream.next()
         assert batch is not None
-        assert [handed.place for handed in batch] == [each.seq for each in stored[:UNACKNOWLEDGED_EVENTS_MAX]]
+        assert [item.position for item in batch] == [each.seq for each in stored[:UNACKNOWLEDGED_EVENTS_MAX]]
         # Answered out of order, as with `--shuffle`: it would go on behind the last of which all before are answered.
-        for handed in (batch[1], batch[2]):
-            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
+        for item in (batch[1], batch[2]):
+            stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         assert stream.position == stored[0].seq - 1
-        stream.answered(batch[0].place, LocalResponse("", 200, 1, None, "", redelivered=False))
+        stream.record_response(batch[0].position, LocalResponse("", 200, 1, None, "", redelivered=False))
         assert stream.position == stored[2].seq
         await world.run_for(SECOND)
         await world.kill()
@@ -180,7 +180,7 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         assert found.position == stored[2].seq
         again = await world.parts.relay.connect(found, None)
         assert again is not None
-        assert [handed.place for handed in await taken(again, 71)] == [each.seq for each in stored[3:]]
+        assert [item.position for item in await taken(again, 71)] == [each.seq for each in stored[3:]]
 
 
 async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Place) -> None:
@@ -203,7 +203,7 @@ async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Plac
 
         relay.database = Interrupted()  # type: ignore[assignment]
         began = world.clock.now
-        assert [handed.place for handed in await taken(stream, 1)] == [stored[0].seq]
+        assert [item.position for item in await taken(stream, 1)] == [stored[0].seq]
         assert world.clock.now == began
 
 
@@ -229,7 +229,7 @@ async def test_a_stream_goes_on_reading_after_the_database_failed(place: Place) 
         taking = asyncio.ensure_future(taken(stream, 1))
         await world.run_for(SECOND)
         # The world does not wait for a call it does not know of: what it reads then may take a moment.
-        assert [handed.place for handed in await asyncio.wait_for(taking, 10)] == [event.seq]
+        assert [item.position for item in await asyncio.wait_for(taking, 10)] == [event.seq]
 
 
 async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(place: Place) -> None:
@@ -240,18 +240,18 @@ async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(p
         stored = await world.accept(40, pad=250_000)
         batch = await stream.next()
         assert batch is not None
-        size = sum(len(handed.body) for handed in batch)
+        size = sum(len(item.body) for item in batch)
         assert UNACKNOWLEDGED_BYTES_MAX <= size < UNACKNOWLEDGED_BYTES_MAX + len(batch[-1].body)
         # An answer makes room for one more.
-        for handed in batch[:2]:
-            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
+        for item in batch[:2]:
+            stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         more = await stream.next()
         assert more is not None
         assert len(more) <= 2
-        for handed in [*batch[2:], *more]:
-            stream.answered(handed.place, LocalResponse("", 200, 1, None, "", redelivered=False))
+        for item in [*batch[2:], *more]:
+            stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         rest = await taken(stream, 40 - len(batch) - len(more))
-        assert [handed.place for handed in [*batch, *more, *rest]] == [each.seq for each in stored]
+        assert [item.position for item in [*batch, *more, *rest]] == [each.seq for each in stored]
 
 
 async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
@@ -260,29 +260,29 @@ async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
         stream = await world.parts.relay.connect(session, None)
         assert stream is not None
 
-        def hand_test() -> "asyncio.Future[ListenResponse] | None":
-            return stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"x" * 250_000)
+        def send_test() -> "asyncio.Future[ListenResponse] | None":
+            return stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"x" * 250_000)
 
         # Nobody reads the stream: what nobody waits for any more is not sent.
         for _ in range(20):
-            awaited = [hand_test() for _ in range(TESTS_AWAITED_MAX)]
-            assert hand_test() is None
+            awaited = [send_test() for _ in range(TESTS_AWAITED_MAX)]
+            assert send_test() is None
             for each in awaited:
                 assert each is not None
                 each.cancel()
-        last = hand_test()
+        last = send_test()
         assert last is not None
         [sent] = await stream.next() or []
         # Those that were sent are never answered; events come all the same.
         for _ in range(2 * UNACKNOWLEDGED_EVENTS_MAX):
-            unanswered = hand_test()
+            unanswered = send_test()
             assert unanswered is not None
             assert len(await stream.next() or ()) == 1
             unanswered.cancel()
         stored = await world.accept(UNACKNOWLEDGED_EVENTS_MAX)
-        assert [handed.place for handed in await stream.next() or ()] == [each.seq for each in stored]
+        assert [item.position for item in await stream.next() or ()] == [each.seq for each in stored]
         # An answer that was waited for all the time.
-        stream.answered(sent.place, LocalResponse("", 201, 1, None, "", redelivered=False))
+        stream.record_response(sent.position, LocalResponse("", 201, 1, None, "", redelivered=False))
         assert (await last).status_code == 201
 
 
@@ -291,15 +291,15 @@ async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(place: Place
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
         assert stream is not None
-        given_up = stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"{}")
+        given_up = stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"{}")
         assert given_up is not None
         [sent] = await stream.next() or []
         given_up.cancel()
-        stream.answered(sent.place, LocalResponse("", 401, 1, None, "", redelivered=False))
-        assert stream.hand_test(world.fresh_id(), "a.b", world.clock.now, b"{}") is not None
-        stream.answered(sent.place - 1, LocalResponse("", 200, 1, None, "", redelivered=False))
+        stream.record_response(sent.position, LocalResponse("", 401, 1, None, "", redelivered=False))
+        assert stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"{}") is not None
+        stream.record_response(sent.position - 1, LocalResponse("", 200, 1, None, "", redelivered=False))
         [event] = await world.accept()
-        assert [handed.place for handed in await stream.next() or ()] == [event.seq]
+        assert [item.position for item in await stream.next() or ()] == [event.seq]
         await world.run_for(SECOND)
         assert [answer.status_code for answer in await answers(world, session)] == [200, 401]
 
@@ -317,7 +317,7 @@ async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(pla
         await taken(second, 3)
         await world.run_for(SECOND)
         # Its connection ends late, and so does what came over it.
-        first.answered(batch[0].place, LocalResponse("", 503, 1, None, "", redelivered=False))
+        first.record_response(batch[0].position, LocalResponse("", 503, 1, None, "", redelivered=False))
         relay.disconnect(first)
         await world.run_for(SECOND)
         (found,) = await sessions(world)
@@ -354,7 +354,7 @@ async def test_a_stop_ends_every_stream_and_one_that_is_begun_then(place: Place)
         assert stream is not None
         await world.stepping(world.engine.drain())
         assert await stream.next() is None
-        assert stream.ending is Ending.STOPPING
+        assert stream.end_reason is EndReason.STOPPING
         late = await world.parts.relay.connect(other, None)
         assert late is not None
         assert await late.next() is None
@@ -398,9 +398,9 @@ async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> No
         stored = await world.accept(3)
         for stream in streams:
             assert stream is not None
-            for handed in await stream.next() or ():
-                status = UNSTORABLE if stream is streams[0] and handed.place == stored[1].seq else 200
-                stream.answered(handed.place, LocalResponse("", status, 1, None, "fine", redelivered=False))
+            for item in await stream.next() or ():
+                status = UNSTORABLE if stream is streams[0] and item.position == stored[1].seq else 200
+                stream.record_response(item.position, LocalResponse("", status, 1, None, "fine", redelivered=False))
         await world.run_for(2 * SECOND)
         kept = [[answer.event_id for answer in await answers(world, session)] for session in sessions_made]
         newest_first = [each.id for each in reversed(stored)]
@@ -423,9 +423,9 @@ async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_t
         stream = await relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(4)
-        for handed in await stream.next() or ():
-            status = UNSTORABLE if handed.place == stored[0].seq else 200
-            stream.answered(handed.place, LocalResponse("", status, 1, None, "fine", redelivered=False))
+        for item in await stream.next() or ():
+            status = UNSTORABLE if item.position == stored[0].seq else 200
+            stream.record_response(item.position, LocalResponse("", status, 1, None, "fine", redelivered=False))
         writes = 0
 
         class Failing:

@@ -182,7 +182,7 @@ class Accounts:
             cache.drop_endpoint(endpoint_seq)
             self._context.engine.endpoints.deleted(endpoint_seq)
         cache.drop_account(deleted.account.seq)
-        self._context.engine.relay.end_of_account(deleted.account.seq)
+        self._context.engine.relay.end_streams_of_account(deleted.account.seq)
 
     def _audit(
         self, connection: Transaction, caller: Caller, action: str, account: Account, details: Mapping[str, object]

@@ -130,7 +130,7 @@ class Keys:
         if revoked is None:
             raise not_found(_KIND, key)
         self._context.cache.drop_key(revoked.digest)
-        self._context.engine.relay.end_of_key(revoked.id)
+        self._context.engine.relay.end_streams_of_key(revoked.id)
 
     def _audit(
         self, connection: Transaction, caller: Caller, action: str, key: ApiKey, details: Mapping[str, object]

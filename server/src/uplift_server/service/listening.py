@@ -20,7 +20,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
-from uplift_server.delivery.listening.streams import Handed, Stream
+from uplift_server.delivery.listening.streams import Stream, StreamItem
 from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
@@ -167,19 +167,19 @@ class Listening:
         """Release a stream whose connection has ended."""
         self._context.engine.relay.disconnect(stream)
 
-    def position_of(self, handed: Handed) -> str:
+    def position_of(self, item: StreamItem) -> str:
         """Return the position of an event in its stream as text."""
-        return f"test{handed.place}" if handed.place < 0 else self._context.cursors.encode((handed.place,))
+        return f"test{item.position}" if item.position < 0 else self._context.cursors.encode((item.position,))
 
     def record_response(self, stream: Stream, response: LocalResponse) -> None:
         """Record the response of a developer's server."""
         text = response.place
         if text.startswith("test-") and text[5:].isdecimal() and len(text) < 20:
-            stream.answered(-int(text[5:]), response)
+            stream.record_response(-int(text[5:]), response)
             return
         position = self._context.cursors.decode(text, 1)
         if position is not None:
-            stream.answered(position[0], response)
+            stream.record_response(position[0], response)
 
     async def test(
         self, caller: Caller, session: str, type_name: str | None, *, problems: Sequence[Problem] = ()
@@ -207,7 +207,7 @@ class Listening:
         event_id, now = self._context.new_id(), self._context.now()
         data = test_events.data_from_example(event_type.record.example)
         body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
-        pending = stream.hand_test(event_id, event_type.name, now, body)
+        pending = stream.send_test(event_id, event_type.name, now, body)
         if pending is None:
             raise errors.Conflict(
                 f"{TESTS_AWAITED_MAX} examples wait for this session's answers already. Look whether `uplift listen`"

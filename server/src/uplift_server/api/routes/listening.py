@@ -19,7 +19,7 @@ from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView,
 from uplift_server.core import ids
 from uplift_server.core.deliveries.listening import event_frame, parse_local_response
 from uplift_server.core.timestamps import format_timestamp
-from uplift_server.delivery.listening.streams import Ending, Handed, Stream
+from uplift_server.delivery.listening.streams import EndReason, Stream, StreamItem
 from uplift_server.service.errors import ServiceError
 from uplift_server.service.listening import ListenDraft, Listening
 from uplift_server.service.services import Services
@@ -27,7 +27,7 @@ from uplift_server.store.errors import StoreError
 
 router = APIRouter(tags=["Listen sessions"])
 
-CLOSE_CODES: Final = {Ending.REPLACED: 4009, Ending.REMOVED: 4004, Ending.STOPPING: 1012}
+CLOSE_CODES: Final = {EndReason.REPLACED: 4009, EndReason.REMOVED: 4004, EndReason.STOPPING: 1012}
 """4004: do not come back. 4009: somebody else has the session. 1012: connect again."""
 NOT_AN_ANSWER: Final = 4000
 UNFORESEEN: Final = 1011
@@ -144,18 +144,18 @@ async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) 
     if failures:
         with suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close(UNFORESEEN, "an unforeseen error; connect again")
-    elif stream.ending is not None:
+    elif stream.end_reason is not None:
         with suppress(RuntimeError, WebSocketDisconnect):
-            await websocket.close(CLOSE_CODES[stream.ending], stream.ending.value)
+            await websocket.close(CLOSE_CODES[stream.end_reason], stream.end_reason.value)
 
 
 async def _send(websocket: WebSocket, listening: Listening, stream: Stream) -> None:
     await websocket.send_json({"kind": "ready", "session": ids.prefixed(ids.LISTEN_SESSION, stream.session.id)})
     while (batch := await stream.next()) is not None:
-        for handed in batch:
-            if stream.ending is not None:
+        for item in batch:
+            if stream.end_reason is not None:
                 return
-            await websocket.send_bytes(event_frame(_header(listening, stream, handed), handed.body))
+            await websocket.send_bytes(event_frame(_header(listening, stream, item), item.body))
 
 
 async def _receive(websocket: WebSocket, listening: Listening, stream: Stream) -> None:
@@ -170,12 +170,12 @@ async def _receive(websocket: WebSocket, listening: Listening, stream: Stream) -
         listening.record_response(stream, answer)
 
 
-def _header(listening: Listening, stream: Stream, handed: Handed) -> dict[str, object]:
+def _header(listening: Listening, stream: Stream, item: StreamItem) -> dict[str, object]:
     return {
-        "place": listening.position_of(handed),
-        "event": ids.uuid_text(handed.event_id),
-        "type": handed.type,
-        "created_at": format_timestamp(handed.created_at),
-        "delivery": ids.delivery_id(handed.event_id, stream.session.id),
-        "test": handed.place < 0,
+        "place": listening.position_of(item),
+        "event": ids.uuid_text(item.event_id),
+        "type": item.type,
+        "created_at": format_timestamp(item.created_at),
+        "delivery": ids.delivery_id(item.event_id, stream.session.id),
+        "test": item.position < 0,
     }

@@ -10,7 +10,7 @@ from typing import Final
 from uplift_server.core.operations.cluster import HEARTBEAT_INTERVAL_MS
 from uplift_server.delivery.cluster.notifier import Notifier
 from uplift_server.delivery.listening.audience import Audience
-from uplift_server.delivery.listening.streams import Ending
+from uplift_server.delivery.listening.streams import EndReason
 from uplift_server.delivery.ports import Clock
 
 EXPIRES_AFTER_MS: Final = 5_000
@@ -47,7 +47,7 @@ class ClusteredAnnouncer:
         if self._audience.listens_elsewhere(account_seq):
             self._notifier.notify_stored(account_seq)
 
-    def session_ended(self, session_id: bytes, why: Ending, at: int) -> None:
+    def session_ended(self, session_id: bytes, why: EndReason, at: int) -> None:
         """See Announcer."""
         self._notifier.notify_session_ended(session_id.hex(), why.value, at)
 

@@ -218,7 +218,7 @@ class CacheSync:
     def _drop_account(self, seq: int) -> None:
         if seq not in self._cache.accounts:
             return
-        self._relay.end_of_account(seq)
+        self._relay.end_streams_of_account(seq)
         # Their own changes may arrive later, and an endpoint must not outlive its account in the cache.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
@@ -228,7 +228,7 @@ class CacheSync:
         # The operator key of the settings has no number.
         for key in [key for key in self._cache.keys.values() if key.seq in gone and key.seq]:
             self._cache.drop_key(key.digest)
-            self._relay.end_of_key(key.id)
+            self._relay.end_streams_of_key(key.id)
 
     def _put_event_types(self, live: Iterable[EventType], deleted: Iterable[EventType]) -> None:
         for event_type in deleted:

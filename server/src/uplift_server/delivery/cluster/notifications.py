@@ -10,7 +10,7 @@ from uplift_server.delivery.cluster.notifier import NotificationKind
 from uplift_server.delivery.cluster.shards import ClusteredShards
 from uplift_server.delivery.cluster.state import ClusterState
 from uplift_server.delivery.listening.relay import Relay
-from uplift_server.delivery.listening.streams import Ending
+from uplift_server.delivery.listening.streams import EndReason
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.store.schema_processes import CHANGED
 
@@ -67,7 +67,7 @@ class NotificationReceiver:
                 self._announcer.listened_elsewhere(*parts)
             case NotificationKind.SESSION_ENDED:
                 _, session_id, why, at = parts
-                self._relay.end_here(bytes.fromhex(session_id), Ending(why), at)
+                self._relay.end_here(bytes.fromhex(session_id), EndReason(why), at)
             case NotificationKind.WORKERS_CHANGED:
                 self._state.request_heartbeat()
             case NotificationKind.COMMANDS:

@@ -4,18 +4,18 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from uplift_server.delivery.listening.streams import Ending, Stream
+    from uplift_server.delivery.listening.streams import EndReason, Stream
 
 
 class Audience:
-    """Accounts whose stored events someone listens to."""
+    """The accounts whose events are streamed."""
 
     def __init__(self) -> None:
         self.here: dict[int, set[Stream]] = {}
         """The streams of this process by account. `Relay` adds and removes them."""
         self._elsewhere: frozenset[int] = frozenset()
         self.accounts: Collection[int] = self.here
-        """All accounts with a stream. Ingest looks each account up."""
+        """All accounts with a stream. Ingest looks up the account of each event."""
 
     def listens_elsewhere(self, account_seq: int) -> bool:
         """Whether another process has a stream of an account."""
@@ -27,21 +27,21 @@ class Audience:
         self.update()
 
     def update(self) -> None:
-        """Count an account in or out after a change of `here`."""
+        """Update `accounts` after a change of `here`."""
         self.accounts = self._elsewhere.union(self.here) if self._elsewhere else self.here
 
 
 class Announcer(Protocol):
-    """Tells other processes about listen streams and their events."""
+    """Announces listen streams and their events to other processes."""
 
     def streams_changed(self) -> None:
-        """An account got its first stream in this process, or lost its last."""
+        """Announce that an account got its first stream in this process, or lost its last."""
 
     def events_stored(self, account_seq: int) -> None:
-        """Events of an account were stored."""
+        """Wake the streams of an account in other processes."""
 
-    def session_ended(self, session_id: bytes, why: "Ending", at: int) -> None:
-        """All streams of a session that began before a time (Unix ms) end."""
+    def session_ended(self, session_id: bytes, why: "EndReason", at: int) -> None:
+        """End the streams of a session in other processes that began before a time (Unix ms)."""
 
 
 class NoAnnouncer:
@@ -53,5 +53,5 @@ class NoAnnouncer:
     def events_stored(self, account_seq: int) -> None:
         """See Announcer."""
 
-    def session_ended(self, session_id: bytes, why: "Ending", at: int) -> None:
+    def session_ended(self, session_id: bytes, why: "EndReason", at: int) -> None:
         """See Announcer."""

@@ -1,8 +1,7 @@
-"""The relay: streams of events to developers' machines, over connections that they opened.
+"""The relay: streams events to developers' machines over connections that the developers opened.
 
-A stream reads the store from its own place on, as far ahead as its other end answers, so nothing has to be kept for it
-and nobody else waits for it. What is known of its place in memory is written now and then; whoever reconnects says
-where they were, which is exact.
+A stream reads events from the store after its own position. Positions are saved every SAVE_EVERY_MS; a client that
+reconnects sends its exact position.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from uplift_server.core.deliveries.listening import UNUSED_EXPIRES_AFTER_MS
 from uplift_server.core.deliveries.stream_limits import Exceeded, exceeded
 from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
 from uplift_server.delivery.listening.audience import Announcer, Audience
-from uplift_server.delivery.listening.streams import UNAVAILABLE_WAIT_MS, Ending, Stream
+from uplift_server.delivery.listening.streams import UNAVAILABLE_WAIT_MS, EndReason, Stream
 from uplift_server.delivery.ports import Clock
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
@@ -32,11 +31,11 @@ _log = structlog.get_logger()
 
 SAVE_EVERY_MS: Final = 500
 CLEAN_EVERY_MS: Final = 3_600_000
-CLEAN_BITE: Final = 100
+CLEANUP_BATCH: Final = 100
 
 
 class SessionGone(Exception):
-    """The session was removed before its stream began, or its key revoked, or its account deleted."""
+    """The session was deleted, its key revoked or its account deleted before its stream began."""
 
 
 class TooManyStreams(Exception):
@@ -48,7 +47,7 @@ class TooManyStreams(Exception):
 
 
 _Progress = tuple[Stream, int | None, list[ListenResponse]]
-"""How far a stream has come, and what was answered since that was last written."""
+"""A stream, its position, and its responses since the last save."""
 
 
 class Relay:
@@ -77,14 +76,14 @@ class Relay:
         for stream in self._audience.here.get(account_seq, ()):
             stream.wake()
 
-    async def connect(self, session: ListenSession, place: int | None) -> Stream:
+    async def connect(self, session: ListenSession, position: int | None) -> Stream:
         """Start a session's stream after a position, or at its last position.
 
         Another stream of the same session ends. Raises TooManyStreams, SessionGone and Unavailable.
         """
-        stream = self._begin(session, place)
-        # Whoever removes the session from now on, or revokes its key, ends this stream; that nobody did so before, the
-        # database tells. It tells those who remove what nobody uses that somebody does.
+        stream = self._begin(session, position)
+        # From now on, a deleted session or revoked key ends this stream. This write finds earlier deletions, and keeps
+        # the cleanup from deleting the session.
         now = self.clock.now_ms()
         try:
             began_at = await self.database.write(lambda c: record_connection(c, session, now=now))
@@ -95,11 +94,11 @@ class Relay:
             raise
         stream.began_at = began_at
         if self._streams.get(session.id) is stream and stream.replaced_at > began_at:
-            self.end_here(session.id, Ending.REPLACED, stream.replaced_at)
-        self._announcer.session_ended(session.id, Ending.REPLACED, began_at)
+            self.end_here(session.id, EndReason.REPLACED, stream.replaced_at)
+        self._announcer.session_ended(session.id, EndReason.REPLACED, began_at)
         return stream
 
-    def _begin(self, session: ListenSession, place: int | None) -> Stream:
+    def _begin(self, session: ListenSession, position: int | None) -> Stream:
         earlier = self._streams.get(session.id)
         if earlier is None:
             limit = exceeded(len(self._streams), len(self._audience.here.get(session.account_seq, ())))
@@ -107,14 +106,14 @@ class Relay:
                 raise TooManyStreams(limit)
         else:
             self.disconnect(earlier)
-            earlier.end(Ending.REPLACED)
+            earlier.end(EndReason.REPLACED)
         unwritten = [each for each in self._progressed if each.session.id == session.id and not each.superseded]
         known = max([session.position, *(each.position for each in unwritten)])
         for each in unwritten:
             each.superseded = True
-        stream = Stream(self, session, known if place is None else place)
+        stream = Stream(self, session, known if position is None else position)
         if self._stopping:
-            stream.end(Ending.STOPPING)
+            stream.end(EndReason.STOPPING)
         self._streams[session.id] = stream
         of_account = self._audience.here.setdefault(session.account_seq, set())
         of_account.add(stream)
@@ -124,7 +123,7 @@ class Relay:
         return stream
 
     def disconnect(self, stream: Stream) -> None:
-        """A stream's connection is over."""
+        """Forget a stream whose connection ended."""
         self.note_progress(stream)
         if self._streams.get(stream.session.id) is stream:
             del self._streams[stream.session.id]
@@ -140,51 +139,51 @@ class Relay:
         self._announcer.streams_changed()
 
     def stream_of(self, session_id: bytes) -> Stream | None:
-        """The stream of a session that is connected."""
+        """Return the stream of a session; None if it is not connected."""
         return self._streams.get(session_id)
 
     def note_progress(self, stream: Stream) -> None:
-        """A stream's place is to be written."""
+        """Save the position and the responses of a stream soon."""
         self._progressed[stream] = None
         self._wake.set()
 
     def end(self, session_id: bytes) -> None:
-        """A session was removed."""
-        self.end_here(session_id, Ending.REMOVED, NEVER)
-        self._announcer.session_ended(session_id, Ending.REMOVED, NEVER)
+        """End the streams of a deleted session in all processes."""
+        self.end_here(session_id, EndReason.REMOVED, NEVER)
+        self._announcer.session_ended(session_id, EndReason.REMOVED, NEVER)
 
-    def end_here(self, session_id: bytes, why: Ending, at: int) -> None:
-        """A session was removed, or connected to once more at an instant (Unix ms), through another process.
+    def end_here(self, session_id: bytes, why: EndReason, at: int) -> None:
+        """End a session's stream in this process, if it began before a time (Unix ms).
 
-        What is told of a connection may come after the next: of two the one that began later stays.
+        Notifications may arrive late. Of two streams of a session, the one that began later stays.
         """
         stream = self._streams.get(session_id)
-        if stream is not None and why is Ending.REPLACED and (stream.began_at is None or stream.began_at >= at):
+        if stream is not None and why is EndReason.REPLACED and (stream.began_at is None or stream.began_at >= at):
             stream.replaced_at = max(stream.replaced_at, at)
         elif stream is not None:
-            # Where it is now that one knows.
-            stream.superseded = why is Ending.REPLACED
+            # The new stream has the latest position.
+            stream.superseded = why is EndReason.REPLACED
             stream.end(why)
 
-    def end_of_key(self, key_id: bytes) -> None:
-        """A key was revoked: the streams opened with it end."""
+    def end_streams_of_key(self, key_id: bytes) -> None:
+        """End the streams of a revoked key."""
         for stream in self._streams.values():
             if stream.session.key_id == key_id:
-                stream.end(Ending.REMOVED)
+                stream.end(EndReason.REMOVED)
 
-    def end_of_account(self, account_seq: int) -> None:
-        """An account was deleted: its streams end."""
+    def end_streams_of_account(self, account_seq: int) -> None:
+        """End the streams of a deleted account."""
         for stream in self._audience.here.get(account_seq, ()):
-            stream.end(Ending.REMOVED)
+            stream.end(EndReason.REMOVED)
 
     def stop(self) -> None:
-        """End all streams; their other ends connect again."""
+        """End all streams; the clients reconnect."""
         self._stopping = True
         for stream in self._streams.values():
-            stream.end(Ending.STOPPING)
+            stream.end(EndReason.STOPPING)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Write how far streams have come, and remove sessions that nobody uses, until stopped."""
+        """Save progress and delete unused sessions until stopped."""
         cleaned_at = self.clock.now_ms()
         while not stopping.is_set():
             self._wake.clear()
@@ -196,47 +195,47 @@ class Relay:
                 await self.save()
                 if self.clock.now_ms() - cleaned_at >= CLEAN_EVERY_MS:
                     cleaned_at = self.clock.now_ms()
-                    await self._clean(stopping)
+                    await self._delete_unused(stopping)
             except Unavailable:
                 await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def save(self) -> None:
-        """Write how far streams have come. Raises Unavailable, and tries again at the next call."""
+        """Save the progress of all streams. Raises Unavailable; the next call tries again."""
         streams = list(self._progressed)
         self._progressed.clear()
         if not streams:
             return
-        taken = [(stream, None if stream.superseded else stream.position, stream.answers) for stream in streams]
+        progress = [(stream, None if stream.superseded else stream.position, stream.responses) for stream in streams]
         for stream in streams:
-            stream.answers = []
+            stream.responses = []
         now = self.clock.now_ms()
-        batches = [taken]
+        batches = [progress]
         while batches:
             batch = batches.pop(0)
-            rows = [(stream.session, position, answers) for stream, position, answers in batch]
+            rows = [(stream.session, position, responses) for stream, position, responses in batch]
             try:
                 # B023: it is run before the next turn.
                 await self.database.write(lambda c: save_progress(c, rows, now=now))  # noqa: B023
             except Unavailable:
-                for stream, _, answers in reversed([*batch, *chain.from_iterable(batches)]):
-                    stream.answers = answers + stream.answers
+                for stream, _, responses in reversed([*batch, *chain.from_iterable(batches)]):
+                    stream.responses = responses + stream.responses
                     self.note_progress(stream)
                 raise
             except Exception as error:
-                # Whatever it is that the store does not take, it must not end the loop of everybody's streams.
-                _log.error("the progress of listen sessions could not be written", count=len(batch), exc_info=error)
-                batches += _parts(batch)
+                # A row that the store rejects must not block the other streams.
+                _log.error("progress of listen sessions not saved", count=len(batch), exc_info=error)
+                batches += _split(batch)
 
-    async def _clean(self, stopping: asyncio.Event) -> None:
-        """Remove sessions that nobody has used for long; those with a stream are in use."""
+    async def _delete_unused(self, stopping: asyncio.Event) -> None:
+        """Delete sessions without a stream after UNUSED_EXPIRES_AFTER_MS."""
         for stream in self._streams.values():
             self._progressed[stream] = None
         await self.save()
         before = self.clock.now_ms() - UNUSED_EXPIRES_AFTER_MS
         found_all = False
         while not (found_all or stopping.is_set()):
-            found = await self.database.read(lambda c: list_unused(c, before=before, limit=CLEAN_BITE))
-            found_all = len(found) < CLEAN_BITE
+            found = await self.database.read(lambda c: list_unused(c, before=before, limit=CLEANUP_BATCH))
+            found_all = len(found) < CLEANUP_BATCH
             for session in found:
                 # B023: it is run before the next turn.
                 removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
@@ -244,11 +243,11 @@ class Relay:
                     self.end(session.id)
 
 
-def _parts(batch: list[_Progress]) -> list[list[_Progress]]:
-    """What is written alone where something in it was refused, so that no more than that is lost."""
+def _split(batch: list[_Progress]) -> list[list[_Progress]]:
+    """Split a rejected batch, so that only the rejected part is lost."""
     if len(batch) > 1:
         return [[each] for each in batch]
-    [(stream, position, answers)] = batch
-    if len(answers) > 1:
-        return [[(stream, position, [answer])] for answer in answers]
-    return [[(stream, position, [])]] if answers else []
+    [(stream, position, responses)] = batch
+    if len(responses) > 1:
+        return [[(stream, position, [response])] for response in responses]
+    return [[(stream, position, [])]] if responses else []

@@ -1,4 +1,4 @@
-"""One stream of events to a developer's machine: what it hands over next, and what was answered."""
+"""A stream of events to a developer's machine, and the responses to them."""
 
 import asyncio
 from dataclasses import dataclass
@@ -23,24 +23,24 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
-"""How often a quiet stream looks for events by itself, and any stream for its session: being told is only faster."""
+"""The interval to look for events without a wake-up, and for a deleted session."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
-class Ending(Enum):
-    """Why a stream ended, as its other end is told."""
+class EndReason(Enum):
+    """The reason why a stream ended, as the client receives it."""
 
     REPLACED = "replaced"
-    """The same session was connected to once more."""
+    """The session has a newer connection."""
     REMOVED = "removed"
-    """The session was ended, its key revoked, or its account deleted."""
+    """The session or its account was deleted, or its key revoked."""
     STOPPING = "stopping"
-    """The server is about to stop: connect again."""
+    """The server stops. The client reconnects."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """An event, or a test, that may be answered."""
+    """An event or test event without a response."""
 
     event_id: bytes
     type: str
@@ -48,11 +48,11 @@ class _Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
-    """What is to be sent over a stream."""
+class StreamItem:
+    """An event or test event to send over a stream."""
 
-    place: int
-    """The event's number; below zero, a test, which has none."""
+    position: int
+    """The number of the event; negative for a test event, which has none."""
     event_id: bytes
     type: str
     created_at: int
@@ -60,56 +60,57 @@ class Handed:
 
 
 class Stream:
-    """One connection of a session."""
+    """A connection of a session."""
 
-    def __init__(self, relay: "Streaming", session: ListenSession, place: int) -> None:
+    def __init__(self, relay: "Streaming", session: ListenSession, position: int) -> None:
         self.session = session
-        self.ending: Ending | None = None
-        self.position = place
-        """Every event up to this number was handed over and answered."""
+        self.end_reason: EndReason | None = None
+        self.position = position
+        """All events up to this number have a response."""
         self.superseded = False
-        """Another stream of the same session has begun, whose position counts instead."""
-        self.answers: list[ListenResponse] = []
-        """Those not written yet."""
+        """Whether a newer stream of the session has the position that counts."""
+        self.responses: list[ListenResponse] = []
+        """Responses that are not saved yet."""
         self._relay = relay
         self._subscription = Subscription(session.event_types)
-        self._read_through = place
+        self._read_through = position
         self.began_at: int | None = None
-        """Of a session's streams, whichever process has them, the one that began last goes on; see `listening.see`."""
+        """The start (Unix ms). Of all streams of a session in all processes, the latest stays."""
         self.replaced_at = 0
-        """When another began, by what was told before it was known when this one did."""
+        """The start of another stream (Unix ms) that was announced before `began_at` was known."""
         self._seen_at = relay.clock.now_ms()
-        """When its session was there at the latest (Unix ms)."""
+        """The last time at which the session existed (Unix ms)."""
         self._more = True
-        self._unanswered: dict[int, _Sent] = {}
-        self._unanswered_bytes = 0
+        self._unacknowledged: dict[int, _Sent] = {}
+        self._unacknowledged_bytes = 0
         self._tests: dict[int, tuple[_Sent, asyncio.Future[ListenResponse]]] = {}
-        """The latest that are not answered; nobody waits any more for those whose future is done."""
-        self._tests_to_send: list[Handed] = []
-        self._tests_made = 0
+        """Test events without a response. If the future is done, the caller stopped waiting."""
+        self._tests_to_send: list[StreamItem] = []
+        self._tests_sent = 0
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Look for events to send."""
         self._more = True
         self._wake.set()
 
-    def end(self, why: Ending) -> None:
+    def end(self, why: EndReason) -> None:
         """Let `next` return None."""
-        if self.ending is None:
-            self.ending = why
+        if self.end_reason is None:
+            self.end_reason = why
         self._wake.set()
 
-    async def next(self) -> list[Handed] | None:
-        """What is to be sent next, as soon as there is any and its other end has room; None once it has ended."""
+    async def next(self) -> list[StreamItem] | None:
+        """Wait for items that the client has room for, and return them; None after the end."""
         relay = self._relay
-        while self.ending is None:
+        while self.end_reason is None:
             self._wake.clear()
             if tests := self._awaited_tests():
                 self._tests_to_send = []
                 return tests
             has_room = (
-                len(self._unanswered) < UNACKNOWLEDGED_EVENTS_MAX and self._unanswered_bytes < UNACKNOWLEDGED_BYTES_MAX
+                len(self._unacknowledged) < UNACKNOWLEDGED_EVENTS_MAX
+                and self._unacknowledged_bytes < UNACKNOWLEDGED_BYTES_MAX
             )
             if self._more and has_room:
                 try:
@@ -117,8 +118,8 @@ class Stream:
                 except Unavailable:
                     await relay.clock.wait(self._wake, UNAVAILABLE_WAIT_MS)
                     continue
-                # What ended it meanwhile may be that nobody may read this any more.
-                if found and self.ending is None:
+                # An end during the read may mean that the client lost its access.
+                if found and self.end_reason is None:
                     return found
                 continue
             if not self._more:
@@ -128,113 +129,113 @@ class Stream:
                 await self._wake.wait()
         return None
 
-    def hand_test(
+    def send_test(
         self, event_id: bytes, type_name: str, created_at: int, body: bytes
     ) -> "asyncio.Future[ListenResponse] | None":
-        """Send an event that only this stream gets; resolves with what came of it.
+        """Send a test event over this stream; return a future of its response.
 
-        Whoever waits no longer cancels that. None where as many are awaited as may be.
+        A caller that stops waiting cancels the future. Returns None if TESTS_AWAITED_MAX are waiting.
         """
-        if sum(not answered.done() for _, answered in self._tests.values()) >= TESTS_AWAITED_MAX:
+        if sum(not future.done() for _, future in self._tests.values()) >= TESTS_AWAITED_MAX:
             return None
         if len(self._tests) >= TESTS_REMEMBERED_MAX:
-            del self._tests[next(each for each, (_, answered) in self._tests.items() if answered.done())]
-        self._tests_made += 1
-        place = -self._tests_made
-        answered: asyncio.Future[ListenResponse] = asyncio.get_running_loop().create_future()
-        self._tests[place] = _Sent(event_id, type_name, len(body)), answered
-        self._tests_to_send = [*self._awaited_tests(), Handed(place, event_id, type_name, created_at, body)]
+            del self._tests[next(each for each, (_, future) in self._tests.items() if future.done())]
+        self._tests_sent += 1
+        position = -self._tests_sent
+        future: asyncio.Future[ListenResponse] = asyncio.get_running_loop().create_future()
+        self._tests[position] = _Sent(event_id, type_name, len(body)), future
+        self._tests_to_send = [*self._awaited_tests(), StreamItem(position, event_id, type_name, created_at, body)]
         self._wake.set()
-        return answered
+        return future
 
-    def answered(self, place: int, answer: LocalResponse) -> None:
-        """The other end has handed an event to a local server, or tried to; what is not awaited is ignored."""
-        test = self._tests.pop(place, None)
-        sent = self._unanswered.pop(place, None) if test is None else test[0]
+    def record_response(self, position: int, response: LocalResponse) -> None:
+        """Record the response of a local server. Ignore a response to an unknown item."""
+        test = self._tests.pop(position, None)
+        sent = self._unacknowledged.pop(position, None) if test is None else test[0]
         if sent is None:
             return
         stored = ListenResponse(
             event_id=sent.event_id,
             type=sent.type,
             at=self._relay.clock.now_ms(),
-            status_code=answer.status_code,
-            duration_ms=answer.duration_ms,
-            error=answer.error,
-            body=answer.body,
-            redelivered=answer.redelivered,
+            status_code=response.status_code,
+            duration_ms=response.duration_ms,
+            error=response.error,
+            body=response.body,
+            redelivered=response.redelivered,
         )
-        self.answers.append(stored)
+        self.responses.append(stored)
         if test is None:
-            self._unanswered_bytes -= sent.size
-            self.position = min(self._unanswered) - 1 if self._unanswered else self._read_through
+            self._unacknowledged_bytes -= sent.size
+            self.position = min(self._unacknowledged) - 1 if self._unacknowledged else self._read_through
         elif not test[1].done():
             test[1].set_result(stored)
         self._relay.note_progress(self)
         self._wake.set()
 
-    def _awaited_tests(self) -> list[Handed]:
-        """What is still to be sent of tests: not those that nobody waits for any more."""
-        awaited = {place for place, (_, answered) in self._tests.items() if not answered.done()}
-        return [each for each in self._tests_to_send if each.place in awaited]
+    def _awaited_tests(self) -> list[StreamItem]:
+        """Return the unsent test events whose callers still wait."""
+        awaited = {position for position, (_, future) in self._tests.items() if not future.done()}
+        return [each for each in self._tests_to_send if each.position in awaited]
 
-    async def _read(self) -> list[Handed]:
+    async def _read(self) -> list[StreamItem]:
         names = {each.seq: each.name for each in self._relay.cache.event_types_by_seq.values()}
-        unwanted = [type_seq for type_seq, name in names.items() if not self._wants(name)]
+        unmatched = [type_seq for type_seq, name in names.items() if not self._matches(name)]
         now = self._relay.clock.now_ms()
         looks = now - self._seen_at >= LOOK_EVERY_MS
-        # What is told while it is read may have been stored too late to be found.
+        # A wake-up during the read may be for an event that the read does not see.
         self._more = False
         try:
-            # Whoever removes the session through another process says so, which may be lost.
+            # The notification of another process about a deleted session may be lost.
             if looks and not await self._relay.database.read(lambda c: exists(c, self.session)):
-                self.end(Ending.REMOVED)
+                self.end(EndReason.REMOVED)
                 return []
             self._seen_at = now if looks else self._seen_at
             stream_position = await self._relay.database.stream_position()
-            stretch = await self._relay.database.read(
+            batch = await self._relay.database.read(
                 lambda c: next_events(
                     c,
                     self.session.account_seq,
-                    unwanted,
+                    unmatched,
                     stream_position,
                     after=self._read_through,
-                    limit=UNACKNOWLEDGED_EVENTS_MAX - len(self._unanswered),
-                    body_bytes_max=UNACKNOWLEDGED_BYTES_MAX - self._unanswered_bytes,
+                    limit=UNACKNOWLEDGED_EVENTS_MAX - len(self._unacknowledged),
+                    body_bytes_max=UNACKNOWLEDGED_BYTES_MAX - self._unacknowledged_bytes,
                     now=now,
                 )
             )
-            unknown = {event.type_seq for event in stretch.items}.difference(names)
+            unknown = {event.type_seq for event in batch.items}.difference(names)
             if unknown:
-                # Another process has just made them.
+                # Another process has just created these event types.
                 found = await self._relay.database.read(lambda c: event_types.find(c, unknown))
                 names.update((each.seq, each.name) for each in chain(*found))
         except BaseException:
             self._more = True
             raise
-        self._more |= stretch.more
-        self._read_through = stretch.key[0]
-        wanted = [event for event in stretch.items if self._wants(names[event.type_seq])]
-        if not self._unanswered and not wanted:
+        self._more |= batch.more
+        self._read_through = batch.key[0]
+        matched = [event for event in batch.items if self._matches(names[event.type_seq])]
+        if not self._unacknowledged and not matched:
             self.position = self._read_through
-        for event in wanted:
-            self._unanswered[event.seq] = _Sent(event.id, names[event.type_seq], len(event.body))
-            self._unanswered_bytes += len(event.body)
-        return [_handed(event, names[event.type_seq]) for event in wanted]
+        for event in matched:
+            self._unacknowledged[event.seq] = _Sent(event.id, names[event.type_seq], len(event.body))
+            self._unacknowledged_bytes += len(event.body)
+        return [_item(event, names[event.type_seq]) for event in matched]
 
-    def _wants(self, type_name: str) -> bool:
+    def _matches(self, type_name: str) -> bool:
         return type_name != WEBHOOK_CREATED and self._subscription.matches(type_name)
 
 
 class Streaming(Protocol):
-    """What a stream needs of the relay it belongs to."""
+    """The relay of a stream."""
 
     database: Database
     cache: EndpointCache
     clock: Clock
 
     def note_progress(self, stream: Stream) -> None:
-        """A stream has come further, or has an answer to be written."""
+        """Save the position and the responses of a stream soon."""
 
 
-def _handed(event: StreamedEvent, type_name: str) -> Handed:
-    return Handed(event.seq, event.id, type_name, event.created_at, event.body)
+def _item(event: StreamedEvent, type_name: str) -> StreamItem:
+    return StreamItem(event.seq, event.id, type_name, event.created_at, event.body)
