@@ -8,7 +8,7 @@ import pytest
 from tests.engines import Place
 
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
-from uplift_server.delivery.maintenance.secret_expiry import BITE, UNAVAILABLE_WAIT_MS
+from uplift_server.delivery.maintenance.secret_expiry import BATCH_ENDPOINTS, UNAVAILABLE_WAIT_MS
 from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store import endpoints
 from uplift_server.store.encryption import Cipher
@@ -194,18 +194,18 @@ async def test_a_database_that_cannot_write_delays_the_erasing_alone(
 
 async def test_many_that_end_at_once_are_erased_bite_by_bite(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place, scan_every_ms=DAY) as world:
-        for number in range(BITE + 1):
+        for number in range(BATCH_ENDPOINTS + 1):
             await rotate(world, await world.endpoint(f"host-{number}.test"))
-        bites: list[int] = []
+        batches: list[int] = []
         erase = endpoints.erase_previous_secrets
 
         def noting(connection: Any, seqs: Any, *, now: int) -> Any:
-            bites.append(len(seqs))
+            batches.append(len(seqs))
             return erase(connection, seqs, now=now)
 
         monkeypatch.setattr("uplift_server.delivery.maintenance.secret_expiry.erase_previous_secrets", noting)
         await world.run_for(DAY)
-        assert bites == [BITE, 1]
+        assert batches == [BATCH_ENDPOINTS, 1]
         assert not any(live.record.previous_secret for live in world.directory.endpoints.values())
 
 

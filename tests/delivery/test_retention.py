@@ -1,4 +1,4 @@
-"""Retention: once a minute, bite by bite, with pauses, until told to stop."""
+"""Retention: once a minute, batch by batch, with pauses, until stopped."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from tests.engines import Place
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
-from uplift_server.delivery.maintenance.retention import BITE_PAUSE_MS, LOOK_AGAIN_EVERY_MS, ROUND_EVERY_MS, Retention
+from uplift_server.delivery.maintenance.retention import BATCH_PAUSE_MS, RECHECK_EVERY_MS, ROUND_EVERY_MS, Retention
 from uplift_server.delivery.shards import LocalShards
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.service import errors
@@ -25,7 +25,7 @@ from .owner import Owner
 from .world import DAY, HOUR, SECOND, START, World, answer
 
 KEEP_MS = 24 * HOUR
-(BITE,) = (kept.batch_rows for kept in RETENTION_RULES if kept.table is events)
+(BATCH_ROWS,) = (kept.batch_rows for kept in RETENTION_RULES if kept.table is events)
 
 
 async def count(world: World, table: sa.Table) -> int:
@@ -139,13 +139,13 @@ async def test_what_is_still_owed_stays(place: Place) -> None:
         assert await count(world, events) == 2
 
 
-async def test_it_goes_on_bite_by_bite_with_pauses_until_nothing_old_is_left(place: Place) -> None:
+async def test_it_deletes_in_batches_with_pauses_until_nothing_old_is_left(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
-        await world.accept(2 * BITE + 2)
+        await world.accept(2 * BATCH_ROWS + 2)
         world.clock.now += KEEP_MS + 1
         began = world.clock.now
-        assert await pruned(world) == {"events": 2 * BITE + 1}
-        assert world.clock.now - began == 2 * BITE_PAUSE_MS
+        assert await pruned(world) == {"events": 2 * BATCH_ROWS + 1}
+        assert world.clock.now - began == 2 * BATCH_PAUSE_MS
         assert await count(world, events) == 1
 
 
@@ -158,14 +158,14 @@ async def test_keys_are_forgotten_also_where_no_event_goes(place: Place) -> None
 
 
 def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
-    """Let the next bite of a table find the database away."""
+    """Let the database be unavailable for the next batch of a table."""
 
     def cut_off(connection: sa.Connection, kept: RetentionRule, keys: Any, **options: Any) -> int:
         if kept.name == table:
             raise Unavailable("cut off")
         return delete_expired(connection, kept, keys, **options)
 
-    patch.setattr("uplift_server.delivery.maintenance.retention.remove", cut_off)
+    patch.setattr("uplift_server.delivery.maintenance.retention.delete_expired", cut_off)
 
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events"])
@@ -197,7 +197,7 @@ async def test_a_kill_between_two_bites_leaves_the_rest_to_the_next_start(
         gone = await world.endpoint("gone.test", account=other)
         await world.endpoint("one.test")
         newest = await world.new_account()
-        await world.accept(BITE + 2, account=other, idempotency_key=None)
+        await world.accept(BATCH_ROWS + 2, account=other, idempotency_key=None)
         await world.accept(1, account=other, idempotency_key="a")
         entry = AuditEntry(other.seq, world.clock.now, SYSTEM, "account.deleted", "x", {})
         await world.database.write(lambda c: (audit.add(c, entry), audit.add(c, entry)))
@@ -225,11 +225,11 @@ async def test_a_kill_between_two_bites_leaves_the_rest_to_the_next_start(
 
 
 async def test_what_is_under_way_meanwhile_is_neither_lost_nor_late(place: Place) -> None:
-    """Events are accepted, delivered and given up while bites of old ones go."""
+    """Events are accepted, delivered and given up while batches of old ones go."""
     async with World(place, delays_ms=(SECOND,), scan_every_ms=SECOND) as world:
         await world.endpoint("one.test")
         await world.endpoint("fails.test", lambda _: answer(500))
-        await world.accept(4 * BITE)
+        await world.accept(4 * BATCH_ROWS)
         await world.run_for(10 * SECOND)
         world.clock.now += KEEP_MS
         task, stopping = await running(world)
@@ -251,7 +251,7 @@ async def test_what_stays_is_passed_over_until_an_hour_has_gone(place: Place) ->
     """There may be millions that somebody may still get."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.pause((await world.endpoint("one.test")).seq)
-        await world.accept(2 * BITE + 1)
+        await world.accept(2 * BATCH_ROWS + 1)
         world.clock.now += KEEP_MS + 1
         database: Any = Counting(world)
         retention = Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
@@ -262,9 +262,9 @@ async def test_what_stays_is_passed_over_until_an_hour_has_gone(place: Place) ->
         assert (database.reads, database.writes) == (2 * len(RETENTION_RULES) + 2, 0)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
         # Pruning itself takes some pauses.
-        world.clock.now += LOOK_AGAIN_EVERY_MS - 60 * SECOND
+        world.clock.now += RECHECK_EVERY_MS - 60 * SECOND
         await pruned(world, retention)
-        assert await count(world, events) == 2 * BITE + 1
+        assert await count(world, events) == 2 * BATCH_ROWS + 1
         world.clock.now += 60 * SECOND
         await pruned(world, retention)
         assert await count(world, events) == 1
@@ -324,9 +324,9 @@ async def test_it_tries_again_after_the_database_was_away(place: Place, monkeypa
         await task
 
 
-async def test_it_stops_within_a_bite(place: Place) -> None:
+async def test_it_stops_within_a_batch(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
-        await world.accept(BITE + 2)
+        await world.accept(BATCH_ROWS + 2)
         world.clock.now += KEEP_MS + 1
         task, stopping = await running(world)
         while await count(world, events) > 2:
@@ -346,7 +346,7 @@ async def test_what_is_not_counted_stays(place: Place) -> None:
         retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         assert +await retention.prune_once(asyncio.Event()) == {}
         await counted(world)
-        world.clock.now += LOOK_AGAIN_EVERY_MS
+        world.clock.now += RECHECK_EVERY_MS
         assert +await retention.prune_once(asyncio.Event()) == {"events": 2, "rollups": 3}
 
 

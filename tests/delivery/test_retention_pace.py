@@ -1,4 +1,4 @@
-"""The pace at which partitions are thinned: gently beside traffic, and as fast as it can be where too much waits."""
+"""The pauses while expired partitions are deleted: long beside traffic, short with a backlog."""
 
 import asyncio
 from typing import Final
@@ -9,12 +9,12 @@ from tests.engines import Place
 
 from uplift_server.delivery.maintenance.retention import (
     BEHIND_PARTITIONS,
-    PAUSES_AS_LONG,
+    PARTITION_DURATION_DIVISOR,
+    PARTITION_PAUSE_MS_MAX,
+    PARTITION_PAUSE_MS_MIN,
+    PAUSE_FACTOR,
+    PLANNED_PAUSE_MS_MAX,
     ROUND_EVERY_MS,
-    THIN_PAUSE_MS_LONGEST,
-    THIN_PAUSE_MS_MAX,
-    THIN_PAUSE_MS_MIN,
-    THIN_SHARE,
     Retention,
 )
 from uplift_server.delivery.shards import LocalShards
@@ -27,26 +27,26 @@ from .test_retention import pruned
 from .world import DAY, MINUTE, SECOND, VirtualClock, World
 
 KEEP_MS = 28 * DAY
-PLANNED_MS = DAY // THIN_SHARE
+PLANNED_MS = DAY // PARTITION_DURATION_DIVISOR
 """How long one partition may take to go."""
-BITES = 3
-"""What a partition is thinned in, before one that finds nothing more."""
+BATCHES = 3
+"""The batches of a partition before one that finds nothing."""
 HUGE: Final = 10**12
-"""How many numbers a partition has used of which every bite is next to nothing."""
+"""So many numbers in a partition that each batch is a tiny share."""
 
 
 class OldPartitions:
-    """So many partitions that are to go, each bite of which takes a while (ms), and is one of so many numbers."""
+    """Expired partitions whose batches take a time (ms) and cover one of `numbers` each."""
 
-    def __init__(self, clock: VirtualClock, count: int, takes_ms: int, numbers: int, bites: int) -> None:
+    def __init__(self, clock: VirtualClock, count: int, takes_ms: int, numbers: int, batches: int) -> None:
         self._clock = clock
-        self._old = [Partition(number * bites, (number + 1) * bites) for number in range(count)]
+        self._old = [Partition(number * batches, (number + 1) * batches) for number in range(count)]
         self._takes_ms = takes_ms
         self._numbers = numbers
-        self._bites = bites
+        self._batches = batches
         self._last_end: int | None = None
         self.pauses: list[int] = []
-        """Between two bites of the same partition (ms)."""
+        """Between two batches of the same partition (ms)."""
         self.dropped: list[Partition] = []
         self.looked = 0
         """How often it was asked whether it is time for the next partition."""
@@ -84,32 +84,32 @@ class OldPartitions:
         return Batch(0, None)
 
 
-async def thinned(place: Place, *, partitions: int, takes_ms: int, numbers: int = HUGE) -> OldPartitions:
+async def cleaned(place: Place, *, partitions: int, takes_ms: int, numbers: int = HUGE) -> OldPartitions:
     """A pass of retention over old partitions."""
     async with World(place) as world:
-        old = OldPartitions(world.clock, partitions, takes_ms, numbers, BITES)
+        old = OldPartitions(world.clock, partitions, takes_ms, numbers, BATCHES)
         world.database.partitions = old
-        measures = EngineCounters()
-        retention = Retention(world.database, LocalShards(), world.clock, measures, retention_ms=KEEP_MS)
+        counters = EngineCounters()
+        retention = Retention(world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS)
         assert await pruned(world, retention) == {"events": 300 * partitions}
         assert len(old.dropped) == partitions
-        assert len(old.pauses) == BITES * partitions
-        assert +measures.removed == {"events": 300 * partitions, "deliveries": 100 * BITES * partitions}
+        assert len(old.pauses) == BATCHES * partitions
+        assert +counters.removed == {"events": 300 * partitions, "deliveries": 100 * BATCHES * partitions}
         return old
 
 
 async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) -> None:
     async with World(place) as world:
-        old = OldPartitions(world.clock, 1, 4, HUGE, BITES)
+        old = OldPartitions(world.clock, 1, 4, HUGE, BATCHES)
         world.database.partitions = old
-        measures = EngineCounters()
-        retention = Retention(world.database, LocalShards(), world.clock, measures, retention_ms=KEEP_MS)
+        counters = EngineCounters()
+        retention = Retention(world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS)
         drop, refused = old.drop, []
         began_at = world.clock.now + MINUTE
 
         async def refusing(partition: Partition) -> int:
             # Also of a retention that never comes to its end it is told how long that is so.
-            assert measures.retention_round_at == began_at
+            assert counters.retention_round_at == began_at
             if not refused:
                 refused.append(partition)
                 raise Rejected("a defect")
@@ -121,53 +121,55 @@ async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) ->
             await world.run_for(10 * MINUTE)
         running.cancel()
         assert old.dropped == refused
-        assert measures.retention_round_at is not None
-        assert measures.retention_round_at > began_at
-        assert [line["log_level"] for line in logs if "defect" in line["event"]] == ["error"]
+        assert counters.retention_round_at is not None
+        assert counters.retention_round_at > began_at
+        assert [line["log_level"] for line in logs if line["event"] == "retention failed"] == ["error"]
 
 
-@pytest.mark.parametrize(("takes_ms", "pause_ms"), [(0, THIN_PAUSE_MS_MIN), (4, 34), (1000, THIN_PAUSE_MS_MAX)])
+@pytest.mark.parametrize(
+    ("takes_ms", "pause_ms"), [(0, PARTITION_PAUSE_MS_MIN), (4, 34), (1000, PARTITION_PAUSE_MS_MAX)]
+)
 async def test_the_longer_a_bite_takes_the_longer_others_have_their_turn(
     place: Place, takes_ms: int, pause_ms: int
 ) -> None:
-    old = await thinned(place, partitions=1, takes_ms=takes_ms)
+    old = await cleaned(place, partitions=1, takes_ms=takes_ms)
     assert set(old.pauses) == {pause_ms}
 
 
 @pytest.mark.parametrize(
-    ("numbers", "pause_ms"), [(PLANNED_MS // 250, 250), (BITES, THIN_PAUSE_MS_LONGEST), (0, THIN_PAUSE_MS_LONGEST)]
+    ("numbers", "pause_ms"), [(PLANNED_MS // 250, 250), (BATCHES, PLANNED_PAUSE_MS_MAX), (0, PLANNED_PAUSE_MS_MAX)]
 )
 async def test_it_takes_its_time_where_there_is_time(place: Place, numbers: int, pause_ms: int) -> None:
-    old = await thinned(place, partitions=1, takes_ms=4, numbers=numbers)
+    old = await cleaned(place, partitions=1, takes_ms=4, numbers=numbers)
     assert set(old.pauses) == {pause_ms}
 
 
 async def test_the_more_wait_to_go_the_less_it_rests(place: Place) -> None:
-    old = await thinned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4)
+    old = await cleaned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4)
     assert old.pauses == sorted(old.pauses)
-    assert set(old.pauses[: 3 * BITES]) == {THIN_PAUSE_MS_MIN}
-    assert set(old.pauses[-BITES:]) == {4 * PAUSES_AS_LONG * (BEHIND_PARTITIONS - 1) // BEHIND_PARTITIONS}
+    assert set(old.pauses[: 3 * BATCHES]) == {PARTITION_PAUSE_MS_MIN}
+    assert set(old.pauses[-BATCHES:]) == {4 * PAUSE_FACTOR * (BEHIND_PARTITIONS - 1) // BEHIND_PARTITIONS}
 
 
 async def test_what_so_many_wait_for_is_not_put_off(place: Place) -> None:
     """Where more has come all the time than went, not even what there is time for is."""
-    old = await thinned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4, numbers=10_000)
-    assert set(old.pauses[: 3 * BITES]) == {THIN_PAUSE_MS_MIN}
-    assert min(old.pauses[3 * BITES :]) > THIN_PAUSE_MS_MIN
+    old = await cleaned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4, numbers=10_000)
+    assert set(old.pauses[: 3 * BATCHES]) == {PARTITION_PAUSE_MS_MIN}
+    assert min(old.pauses[3 * BATCHES :]) > PARTITION_PAUSE_MS_MIN
 
 
 async def test_everything_else_has_its_turn_every_minute_while_a_large_partition_is_thinned(place: Place) -> None:
-    bites = 1000
+    batches = 1000
     async with World(place) as world:
-        old = OldPartitions(world.clock, 1, 4, bites, bites)
+        old = OldPartitions(world.clock, 1, 4, batches, batches)
         world.database.partitions = old
         retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         stopping = asyncio.Event()
         running = asyncio.create_task(retention.run(stopping))
-        took_ms = bites * (THIN_PAUSE_MS_LONGEST + 4)
+        took_ms = batches * (PLANNED_PAUSE_MS_MAX + 4)
         await world.run_for(ROUND_EVERY_MS + took_ms + SECOND)
-        assert [len(old.dropped), len(old.pauses)] == [1, bites], "each bite was taken once"
-        assert max(old.pauses) == THIN_PAUSE_MS_LONGEST, "and none waited for a pass"
+        assert [len(old.dropped), len(old.pauses)] == [1, batches], "each batch ran once"
+        assert max(old.pauses) == PLANNED_PAUSE_MS_MAX, "and none waited for a pass"
         assert old.looked >= took_ms // (ROUND_EVERY_MS + SECOND)
         stopping.set()
         await running

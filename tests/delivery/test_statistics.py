@@ -124,7 +124,7 @@ async def test_a_database_that_is_away_is_waited_for(place: Place, monkeypatch: 
 
 
 async def test_it_goes_on_bite_by_bite_and_stops_between_two(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "BITE_ROWS", 2)
+    monkeypatch.setattr(loop, "BATCH_ROWS", 2)
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(5)

@@ -143,7 +143,7 @@ class ShardHandover:
                 self._shards.take(seq)
                 self._lanes.take_over(endpoint, leased.get(seq, 0))
                 self._due.note_backlog(seq)
-                self._replays.look_at(seq)
+                self._replays.wake_endpoint(seq)
                 self._held.enqueue(seq)
                 self._monitor.watch(endpoint)
         self._has_foreign_leases = self._has_foreign_leases or bool(leased)

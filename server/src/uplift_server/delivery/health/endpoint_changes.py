@@ -75,7 +75,7 @@ class LiveEndpointChanges:
         for delivery in self._lanes.drop(endpoint_seq):
             self._dispatcher.release_lease(delivery)
         self._held.enqueue(endpoint_seq)
-        self._replays.look_at(endpoint_seq)
+        self._replays.wake_endpoint(endpoint_seq)
 
     def disabled(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
@@ -91,7 +91,7 @@ class LiveEndpointChanges:
             if self._shards.owns(endpoint_seq):
                 self._settler.keep_health(endpoint)
             self._lanes.reset(endpoint)
-        self._replays.look_at(endpoint_seq)
+        self._replays.wake_endpoint(endpoint_seq)
         self.held_action_changed(endpoint_seq)
 
     def held_action_changed(self, endpoint_seq: int) -> None:

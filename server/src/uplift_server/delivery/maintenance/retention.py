@@ -1,4 +1,4 @@
-"""Retention: removes what is older than the operator wants to keep, in bites that traffic does not feel."""
+"""Retention: deletes expired rows in small batches, so that traffic does not slow down."""
 
 import asyncio
 from collections import Counter
@@ -18,71 +18,69 @@ from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.partitions import Partition, Partitions
 
-BITE_PAUSE_MS: Final = 20
-PAUSES_AS_LONG: Final = 9
-"""How many times as long as a bite of a partition the pause after it is, where few partitions wait to go."""
-THIN_PAUSE_MS_MIN: Final = 5
-THIN_PAUSE_MS_MAX: Final = 100
-THIN_SHARE: Final = 2
-"""What has ended may take half as long to go as a partition lasts: only then the next one ends, and traffic needs the
-machine now. Beside 500 deliveries a second that went, p99 at 300 events/s was 5.2 instead of 4.0 ms."""
-THIN_PAUSE_MS_LONGEST: Final = 1_000
-"""Slower, nobody gains anything."""
+BATCH_PAUSE_MS: Final = 20
+PAUSE_FACTOR: Final = 9
+"""The pause after a batch of a partition, as a multiple of the batch's duration, if few partitions have expired."""
+PARTITION_PAUSE_MS_MIN: Final = 5
+PARTITION_PAUSE_MS_MAX: Final = 100
+PARTITION_DURATION_DIVISOR: Final = 2
+"""A partition may be deleted in half of the time that it covers. Measured while 500 deliveries/s were deleted: p99 at
+300 events/s was 5.2 instead of 4.0 ms."""
+PLANNED_PAUSE_MS_MAX: Final = 1_000
 BEHIND_PARTITIONS: Final = PARTITIONS_PER_RETENTION
-"""If so many are to go, more has come all the time than went: pauses are as short as they can be, and longer the fewer
-there are."""
+"""The number of expired partitions at which pauses become minimal, because deletion is slower than ingest."""
 ROUND_EVERY_MS: Final = 60_000
-LOOK_AGAIN_EVERY_MS: Final = 3_600_000
-"""After how long what was old and still needed is looked at again: there may be any number of it."""
+RECHECK_EVERY_MS: Final = 3_600_000
+"""The interval at which expired rows that were still needed are checked again."""
 _DELIVERIES: Final = "deliveries"
 _log = structlog.get_logger()
 
 
 class Retention:
-    """Looks once a minute for what is past its retention (ms; 0: keep everything)."""
+    """Deletes expired rows once a minute. `retention_ms` 0 keeps everything."""
 
     def __init__(
-        self, database: Database, jobs: SingletonJobs, clock: Clock, measures: EngineCounters, *, retention_ms: int
+        self, database: Database, jobs: SingletonJobs, clock: Clock, counters: EngineCounters, *, retention_ms: int
     ) -> None:
         self._database = database
         self._jobs = jobs
         self._clock = clock
-        self._measures = measures
+        self._counters = counters
         self._retention_ms = retention_ms
         self._partition_lasts_ms = partition_duration_ms(retention_ms)
-        self._places: dict[str, tuple[Any, ...] | None] = {}
-        """By table, behind what was old and stayed."""
-        self._looked_again_at = 0
+        self._positions: dict[str, tuple[Any, ...] | None] = {}
+        """By table, the position after expired rows that are still needed."""
+        self._rechecked_at = 0
         self._distrust_logged_at = 0
-        self._thinned: dict[Partition, Key] = {}
-        """How far the thinning of a partition has come that was broken off for everything else to have its turn."""
-        self._in_the_middle = False
-        """Whether it was broken off in this pass."""
+        self._interrupted: dict[Partition, Key] = {}
+        """The position in a partition whose deletion was interrupted at the end of a pass."""
+        self._was_interrupted = False
+        """Whether this pass interrupted the deletion of a partition."""
 
     @property
     def has_work(self) -> bool:
-        """Whether there will be anything for it to do."""
+        """Whether retention or partitions are configured."""
         return bool(self._retention_ms) or self._partitions is not None
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Prune until stopped."""
+        """Delete expired rows until stopped."""
         while not stopping.is_set():
-            if not self._in_the_middle:
+            if not self._was_interrupted:
                 await self._clock.wait(stopping, ROUND_EVERY_MS)
-            self._in_the_middle = False
+            self._was_interrupted = False
             if not self._jobs.holds(SingletonJob.RETENTION):
                 continue
-            if self._measures.retention_round_at is None:
-                # Who never comes to the end is late, too.
-                self._measures.retention_round_at = self._clock.now_ms()
+            if self._counters.retention_round_at is None:
+                # Before the first complete pass, the metric counts from the start.
+                self._counters.retention_round_at = self._clock.now_ms()
             try:
                 if await self._clock_is_trusted():
                     await self.prune_once(stopping)
             except Unavailable:
                 continue
             except Exception:
-                # What is too old can stay for a while: a defect in this stops nothing else.
-                _log.exception("a defect in retention; it goes on")
+                # A defect in retention must not stop deliveries.
+                _log.exception("retention failed")
 
     async def _clock_is_trusted(self) -> bool:
         """Whether retention can trust the clock. Otherwise, an operator has to confirm it."""
@@ -92,7 +90,7 @@ class Retention:
         last_seen_at = await self._database.write(
             lambda c: retention_clock.observe(c, now=now, retention_ms=self._retention_ms)
         )
-        if last_seen_at is not None and now - self._distrust_logged_at >= LOOK_AGAIN_EVERY_MS:
+        if last_seen_at is not None and now - self._distrust_logged_at >= RECHECK_EVERY_MS:
             self._distrust_logged_at = now
             _log.error(
                 "retention stopped: the clock jumped forward",
@@ -102,92 +100,94 @@ class Retention:
         return last_seen_at is None
 
     async def prune_once(self, stopping: asyncio.Event) -> Counter[str]:
-        """One pass over everything old; how many rows of which table went, not counting what goes with them.
+        """Delete expired rows once; return the deleted rows by table, without dependent rows.
 
-        It thins partitions for no longer than a pass is to take: the next goes on with that.
+        The next pass continues with a partition that takes longer than a pass.
         """
         now = self._clock.now_ms()
-        # Also when the clock was set back: what has been passed over may be old once more.
-        if abs(now - self._looked_again_at) >= LOOK_AGAIN_EVERY_MS:
-            self._looked_again_at = now
-            self._places.clear()
-        # First, since what is removed may take as long as it does.
+        # `abs`, because a clock that was set back invalidates the positions, too.
+        if abs(now - self._rechecked_at) >= RECHECK_EVERY_MS:
+            self._rechecked_at = now
+            self._positions.clear()
+        # First, because deletion may take long.
         if self._partitions is not None and self._partition_lasts_ms is not None:
             await self._begin_partition(self._partitions, now, self._partition_lasts_ms)
-        gone: Counter[str] = Counter()
+        deleted: Counter[str] = Counter()
         if self._retention_ms:
-            for kept in RETENTION_RULES:
-                gone[kept.name] = await self._remove(kept, now - self._retention_ms, stopping)
-        if self._goes_on(stopping):
-            self._measures.retention_round_at = self._clock.now_ms()
-        return gone
+            for rule in RETENTION_RULES:
+                deleted[rule.name] = await self._delete(rule, now - self._retention_ms, stopping)
+        if self._may_continue(stopping):
+            self._counters.retention_round_at = self._clock.now_ms()
+        return deleted
 
     @property
     def _partitions(self) -> Partitions | None:
         return None if self._partition_lasts_ms is None else self._database.partitions
 
-    async def _remove(self, kept: RetentionRule, before: int, stopping: asyncio.Event) -> int:
+    async def _delete(self, rule: RetentionRule, before: int, stopping: asyncio.Event) -> int:
         partitions = self._partitions
-        if kept is not EVENTS or partitions is None:
-            return await self._prune(kept, before, stopping)
+        if rule is not EVENTS or partitions is None:
+            return await self._prune(rule, before, stopping)
         count = 0
         try:
             count = await self._drop_old(partitions, before, stopping)
         except Unavailable as error:
-            _log.info("old partitions were not dropped; it is tried again in a minute", cause=str(error))
+            _log.info("expired partitions not dropped", cause=str(error))
         first_whole = await partitions.first_droppable_seq()
-        # Row by row goes what was kept of old partitions, and is needed no more.
-        by_row = replace(kept, only=(*kept.only, kept.key[0] < first_whole))
+        # Rows of old partitions that were still needed are deleted one by one.
+        by_row = replace(rule, only=(*rule.only, rule.key[0] < first_whole))
         return count + await self._prune(by_row, before, stopping)
 
     async def _drop_old(self, partitions: Partitions, before: int, stopping: asyncio.Event) -> int:
-        looks_again = EVENTS.name not in self._places
+        rechecks = EVENTS.name not in self._positions
         count = 0
         until = self._clock.now_ms() + ROUND_EVERY_MS
         ended = await partitions.list_droppable(before=before)
         for number, partition in enumerate(ended):
-            if not await self._thin(partitions, partition, stopping, waiting=len(ended) - number, until=until):
+            if not await self._clean_partition(
+                partitions, partition, stopping, waiting=len(ended) - number, until=until
+            ):
                 break
-            count += self._noted(EVENTS, await partitions.drop(partition))
+            count += self._count(EVENTS, await partitions.drop(partition))
         await partitions.drop_empty()
-        if count or looks_again:
+        if count or rechecks:
             await self._sweep(partitions, stopping)
         return count
 
-    async def _thin(
+    async def _clean_partition(
         self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, *, waiting: int, until: int
     ) -> bool:
-        """Remove its deliveries that have ended; whether that was brought to its end, and not broken off.
+        """Delete the ended deliveries of a partition until a time (Unix ms); return whether all are deleted.
 
-        The more partitions are waiting to go, the less it rests. It goes on until an instant (Unix ms).
+        The pauses are shorter the more expired partitions are waiting.
         """
         numbers = await partitions.count_seqs(partition)
-        place = self._thinned.pop(partition, None)
-        last_seq = partition.first_seq if place is None else place[0]
-        while self._goes_on(stopping):
+        position = self._interrupted.pop(partition, None)
+        last_seq = partition.first_seq if position is None else position[0]
+        while self._may_continue(stopping):
             began = self._clock.now_ms()
             if began >= until:
-                self._thinned, self._in_the_middle = {} if place is None else {partition: place}, True
+                self._interrupted, self._was_interrupted = {} if position is None else {partition: position}, True
                 return False
-            bite = await partitions.delete_ended_deliveries(partition, after=place)
-            self._measures.removed[_DELIVERIES] += bite.removed
-            place = bite.position
-            if place is None:
-                return self._goes_on(stopping)
-            share, last_seq = (place[0] - last_seq) / max(1, numbers), place[0]
-            planned_ms = (self._partition_lasts_ms or 0) / THIN_SHARE * share / waiting
+            batch = await partitions.delete_ended_deliveries(partition, after=position)
+            self._counters.removed[_DELIVERIES] += batch.removed
+            position = batch.position
+            if position is None:
+                return self._may_continue(stopping)
+            share, last_seq = (position[0] - last_seq) / max(1, numbers), position[0]
+            planned_ms = (self._partition_lasts_ms or 0) / PARTITION_DURATION_DIVISOR * share / waiting
             await self._clock.wait(stopping, _pause_ms(self._clock.now_ms() - began, planned_ms, waiting))
         return False
 
     async def _sweep(self, partitions: Partitions, stopping: asyncio.Event) -> None:
         first_whole = await partitions.first_droppable_seq()
-        place: Key | None = None
-        while self._goes_on(stopping):
-            bite = await partitions.delete_leftovers(first_whole, after=place)
-            place = bite.position
-            if place is None:
+        position: Key | None = None
+        while self._may_continue(stopping):
+            batch = await partitions.delete_leftovers(first_whole, after=position)
+            position = batch.position
+            if position is None:
                 break
-            await self._clock.wait(stopping, BITE_PAUSE_MS)
+            await self._clock.wait(stopping, BATCH_PAUSE_MS)
 
     async def _begin_partition(self, partitions: Partitions, now: int, lasts_ms: int) -> None:
         if self._retention_ms:
@@ -195,37 +195,37 @@ class Retention:
         try:
             await partitions.start_next(now=now, lasts_ms=lasts_ms)
         except Unavailable as error:
-            _log.info("the next partition was not begun; it is tried again in a minute", cause=str(error))
+            _log.info("next partition not created", cause=str(error))
 
-    async def _prune(self, kept: RetentionRule, before: int, stopping: asyncio.Event) -> int:
+    async def _prune(self, rule: RetentionRule, before: int, stopping: asyncio.Event) -> int:
         count = 0
-        after = self._places.get(kept.name)
-        while self._goes_on(stopping):
+        after = self._positions.get(rule.name)
+        while self._may_continue(stopping):
             at = after
-            seen = await self._database.read(lambda c: find_expired(c, kept, before=before, after=at))  # noqa: B023 - run before the next turn
+            seen = await self._database.read(lambda c: find_expired(c, rule, before=before, after=at))  # noqa: B023 - run before the next turn
             if seen.keys:
-                doomed = seen.keys
-                removed = await self._database.write(lambda c: delete_expired(c, kept, doomed, before=before))  # noqa: B023
-                count += self._noted(kept, removed)
+                expired = seen.keys
+                deleted = await self._database.write(lambda c: delete_expired(c, rule, expired, before=before))  # noqa: B023
+                count += self._count(rule, deleted)
             after = seen.position
-            if kept.can_be_kept:
-                self._places[kept.name] = after
+            if rule.can_be_kept:
+                self._positions[rule.name] = after
             if not seen.has_more:
                 break
-            await self._clock.wait(stopping, BITE_PAUSE_MS)
+            await self._clock.wait(stopping, BATCH_PAUSE_MS)
         return count
 
-    def _noted(self, kept: RetentionRule, count: int) -> int:
-        self._measures.removed[kept.name] += count
+    def _count(self, rule: RetentionRule, count: int) -> int:
+        self._counters.removed[rule.name] += count
         return count
 
-    def _goes_on(self, stopping: asyncio.Event) -> bool:
+    def _may_continue(self, stopping: asyncio.Event) -> bool:
         return not stopping.is_set() and self._jobs.holds(SingletonJob.RETENTION)
 
 
 def _pause_ms(took_ms: float, planned_ms: float, waiting: int) -> float:
-    """The pause after a bite that took so long, while so many partitions wait to go, and a plan leaves so much time."""
-    # The longer it took, the more others have to do.
-    rested_ms = PAUSES_AS_LONG * took_ms * max(0, BEHIND_PARTITIONS - waiting) // BEHIND_PARTITIONS
-    gently_ms = min(max(THIN_PAUSE_MS_MIN, rested_ms), THIN_PAUSE_MS_MAX)
-    return gently_ms if waiting >= BEHIND_PARTITIONS else max(gently_ms, min(planned_ms, THIN_PAUSE_MS_LONGEST))
+    """Return the pause after a batch of a partition, for a number of expired partitions."""
+    # A batch takes longer when the database is busy.
+    load_ms = PAUSE_FACTOR * took_ms * max(0, BEHIND_PARTITIONS - waiting) // BEHIND_PARTITIONS
+    pause_ms = min(max(PARTITION_PAUSE_MS_MIN, load_ms), PARTITION_PAUSE_MS_MAX)
+    return pause_ms if waiting >= BEHIND_PARTITIONS else max(pause_ms, min(planned_ms, PLANNED_PAUSE_MS_MAX))

@@ -1,6 +1,6 @@
-"""The end of overlaps: erases previous secrets from the store once their time is over.
+"""Secret expiry: erases previous secrets from the store when their overlap ends.
 
-What signs does not wait for this: an attempt looks at the instant itself (`RequestParts.signer_until`).
+Attempts check the end of an overlap themselves (`RequestParts.signer_until`).
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from uplift_server.store.contract import Database
 from uplift_server.store.endpoints import erase_previous_secrets
 from uplift_server.store.errors import Unavailable
 
-BITE: Final = 300
+BATCH_ENDPOINTS: Final = 300
 UNAVAILABLE_WAIT_MS: Final = 5_000
-OFF_DUTY_WAIT_MS: Final = 5_000
+OTHER_HOLDER_WAIT_MS: Final = 5_000
 _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 
 
 class SecretExpiry:
-    """Sleeps until the next overlap ends."""
+    """Sleeps until the next overlap ends, then erases its previous secret."""
 
     def __init__(self, database: Database, cache: EndpointCache, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database
@@ -29,7 +29,7 @@ class SecretExpiry:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Erase until stopped; whoever stops it cancels the wait."""
+        """Erase previous secrets until stopped or cancelled."""
         while not stopping.is_set():
             self._cache.overlap_added.clear()
             next_end = min(self._cache.overlaps.values(), default=NEVER)
@@ -38,7 +38,7 @@ class SecretExpiry:
                 await self._clock.wait(self._cache.overlap_added, min(left_ms, _WAIT_MS_MAX))
                 continue
             if not self._jobs.holds(SingletonJob.SECRET_EXPIRY):
-                await self._clock.wait(stopping, OFF_DUTY_WAIT_MS)
+                await self._clock.wait(stopping, OTHER_HOLDER_WAIT_MS)
                 continue
             try:
                 await self._erase()
@@ -48,12 +48,12 @@ class SecretExpiry:
     async def _erase(self) -> None:
         now = self._clock.now_ms()
         overlaps = self._cache.overlaps
-        ended = [seq for seq, ends_at in overlaps.items() if ends_at <= now][:BITE]
+        ended = [seq for seq, ends_at in overlaps.items() if ends_at <= now][:BATCH_ENDPOINTS]
         changed = await self._database.write(lambda c: erase_previous_secrets(c, ended, now=now))
         for record in changed:
             if record.seq in self._cache.endpoints:
                 self._cache.put_endpoint(record)
-        # One that the store did not erase has other secrets, or none, by now: whoever changed that tells.
+        # The store erases nothing if the secrets changed meanwhile. The cache gets that change on its own.
         for seq in ended:
             if overlaps.get(seq, NEVER) <= now:
                 del overlaps[seq]

@@ -1,7 +1,7 @@
-"""Replay jobs: each releases its next deliveries at its rate, a batch at a time, into its endpoint's lane.
+"""Replay jobs: each releases batches of deliveries at its rate into the lane of its endpoint.
 
-A batch arrives evenly spread until the next one, so that it is no burst. The database counts the deliveries that a job
-has released and that have no outcome yet.
+The deliveries of a batch are spread evenly until the next batch. The database counts the released deliveries without an
+outcome.
 """
 
 import asyncio
@@ -29,47 +29,47 @@ from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
 COUNT_ROWS: Final = 20_000
-"""How many deliveries one read counts."""
+"""The maximum number of deliveries that a read counts."""
 AHEAD_ROWS: Final = 20_000
-"""How many of an endpoint's deliveries one read looks at for the next to replay."""
+"""The maximum number of an endpoint's deliveries that a read scans for the next ones to replay."""
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
-"""How many one read gives: what goes within that time or so, as far as their bodies fit. They are kept in memory."""
-BITE_PAUSE_MS: Final = 5
+"""Limits of a read ahead: the deliveries of AHEAD_MS at the job's rate, and the bytes of their bodies in memory."""
+COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
-"""The time between two releases of a job. Each is a commit of its own, which fresh events wait for."""
+"""The time between two releases of a job. Each is a commit that new events wait for."""
 FULL_WAIT_MS: Final = 50
-LOOK_MS: Final = 250
-"""The time between two looks at a job that waits for its last outcomes, or for its endpoint."""
-STEPS_MAX: Final = 50
-"""How many jobs write in one round."""
+CHECK_MS: Final = 250
+"""The time between two checks of a job that waits for its last outcomes or for its endpoint."""
+JOBS_PER_ROUND_MAX: Final = 50
+"""The maximum number of jobs in a round."""
 UNAVAILABLE_WAIT_MS: Final = 500
 IDLE_MS: Final = 3_600_000
-"""The longest wait for somebody to make or change a replay."""
+"""The longest wait for a new or changed replay."""
 
 
 class _Job:
-    """One replay, and what is known ahead of the database."""
+    """A replay and its deliveries that are read ahead."""
 
-    __slots__ = ("ahead", "next_at", "pace", "replay")
+    __slots__ = ("ahead", "next_at", "rate", "replay")
 
     def __init__(self, replay: Replay, now: int) -> None:
         self.replay = replay
-        self.pace = ReplayRate(replay.rate_per_second, now)
+        self.rate = ReplayRate(replay.rate_per_second, now)
         self.next_at: float = now
-        """When there is something to do or to look at (Unix ms)."""
+        """The time of the next step (Unix ms)."""
         self.ahead = ReplayBatch((), replay.next_event_seq - 1)
-        """What comes next."""
+        """The next deliveries."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing lies ahead that is not in hand."""
+        """Whether no deliveries are left to release."""
         return not self.ahead.candidates and self.ahead.through >= self.replay.last_event_seq
 
 
 class ReplayJobs:
-    """All replays for which something is left to do."""
+    """All replays that are not completed."""
 
     def __init__(
         self,
@@ -95,23 +95,20 @@ class ReplayJobs:
         self._wake = asyncio.Event()
         self._stopping = False
         self.stepping = 0
-        """How many jobs are being worked on now."""
+        """The number of jobs in the current round."""
 
     @property
     def known(self) -> Collection[int]:
-        """The numbers of those that are held in memory."""
+        """The numbers of the replays in memory."""
         return self._jobs.keys()
 
     async def load(self) -> None:
-        """Learn of every job that is not done with. Raises Unavailable."""
+        """Load all unfinished replays. Raises Unavailable."""
         for replay in await self._unfinished():
             self.put(replay)
 
     async def take_over(self, endpoint_seqs: Container[int]) -> None:
-        """Go on with the jobs of endpoints that become this process's, knowing of them only what is stored.
-
-        Raises Unavailable.
-        """
+        """Reload the replays of endpoints that this process takes over. Raises Unavailable."""
         for replay in await self._unfinished():
             if replay.selection.endpoint_seq in endpoint_seqs:
                 self._jobs.pop(replay.seq, None)
@@ -127,7 +124,7 @@ class ReplayJobs:
                 return found
 
     def put(self, replay: Replay) -> None:
-        """Go on with a replay that is new or changed. What waits in its lane goes back if it does not run."""
+        """Add or update a replay. Return its queued deliveries unless it runs."""
         now = self._clock.now_ms()
         job = self._jobs.get(replay.seq)
         if replay.completed_at is not None:
@@ -148,24 +145,24 @@ class ReplayJobs:
         job = self._jobs.get(replay_seq)
         return job is not None and job.replay.state is ReplayState.RUNNING
 
-    def look_at(self, endpoint_seq: int) -> None:
-        """An endpoint was enabled, or is gone, which cancels its replays."""
+    def wake_endpoint(self, endpoint_seq: int) -> None:
+        """Check the replays of an endpoint that was enabled, taken over or deleted."""
         for job in self._jobs.values():
             if job.replay.selection.endpoint_seq == endpoint_seq:
                 job.next_at = 0
                 self._wake.set()
 
     def stop(self) -> None:
-        """Release nothing more; `run` ends soon."""
+        """Stop releases. `run` ends soon."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Work on every job whose time has come, until stopped."""
+        """Step all due jobs until stopped."""
         while not self._stopping:
             self._wake.clear()
             now = self._clock.now_ms()
-            due = sorted((job for job in self._jobs.values() if job.next_at <= now), key=_next_at)[:STEPS_MAX]
+            due = sorted((job for job in self._jobs.values() if job.next_at <= now), key=_next_at)[:JOBS_PER_ROUND_MAX]
             if due:
                 self.stepping = len(due)
                 await asyncio.gather(*map(self._step, due))
@@ -177,9 +174,9 @@ class ReplayJobs:
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
         if not self._shards.owns(job.replay.selection.endpoint_seq):
-            # A deleted endpoint moves no more: it may be this process's before anybody tells of it.
+            # No handover wakes the replay of a deleted endpoint, so check again whether this process owns it.
             known = job.replay.selection.endpoint_seq in self._cache.endpoints
-            job.next_at = math.inf if known else now + LOOK_MS
+            job.next_at = math.inf if known else now + CHECK_MS
             return
         try:
             endpoint = self._cache.endpoints.get(job.replay.selection.endpoint_seq)
@@ -188,19 +185,19 @@ class ReplayJobs:
             elif job.replay.state is ReplayState.RUNNING and endpoint is not None:
                 await self._advance(job, endpoint, now)
             else:
-                await self._look_after(job, now)
+                await self._settle_stopped(job, now)
         except Unavailable:
             job.next_at = now + UNAVAILABLE_WAIT_MS
 
     async def _cancel(self, job: _Job) -> None:
-        """The endpoint was deleted, or this process was told of the replay before it was of the endpoint."""
+        """Cancel the replay of a deleted endpoint. Wait if the endpoint exists and the cache lacks it."""
         now, replay = self._clock.now_ms(), job.replay
 
         def cancel(connection: Transaction) -> Replay | None:
             if endpoints.exists(connection, replay.selection.endpoint_seq):
                 return None
             cancelled = replays.change_state(connection, None, replay.id, ReplayState.CANCELLED, now=now)
-            assert cancelled is not None, "replays that are not done with are kept"
+            assert cancelled is not None, "unfinished replays are stored"
             subject, details = prefixed(REPLAY, replay.id), {"because": "endpoint_deleted"}
             audit.add(connection, AuditEntry(replay.account_seq, now, SYSTEM, "replay.cancelled", subject, details))
             return cancelled[0]
@@ -208,17 +205,17 @@ class ReplayJobs:
         try:
             cancelled = await self._database.write(cancel)
             if cancelled is None:
-                job.next_at = now + LOOK_MS
+                job.next_at = now + CHECK_MS
             else:
                 self.put(cancelled)
         except Conflict:
-            # It has completed meanwhile.
+            # The replay completed meanwhile.
             self._jobs.pop(replay.seq, None)
 
-    async def _look_after(self, job: _Job, now: int) -> None:
-        """What does not run keeps nothing waiting: neither what a restart left behind, nor what came back late."""
+    async def _settle_stopped(self, job: _Job, now: int) -> None:
+        """Return the leased deliveries of a paused replay, and finish a cancelled one."""
         seq = job.replay.seq
-        job.next_at = now + LOOK_MS
+        job.next_at = now + CHECK_MS
         if job.replay.state is ReplayState.PAUSED:
             leased = await self._database.write(lambda c: replays.return_unattempted(c, seq))
             if not leased and job.replay.state is ReplayState.PAUSED:
@@ -229,20 +226,20 @@ class ReplayJobs:
             self._jobs.pop(seq, None)
 
     async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
-        """Count on, or release what may go now."""
+        """Continue to count, or release the next deliveries."""
         if not job.replay.is_counted:
             await self._count(job, now)
             return
         lane = self._lanes.of(endpoint)
-        due = job.pace.available(now)
+        due = job.rate.available(now)
         limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
         if limit or job.exhausted:
             await self._release(job, lane, limit)
         elif due:
-            wait_ms = FULL_WAIT_MS if endpoint.takes_deliveries else LOOK_MS
+            wait_ms = FULL_WAIT_MS if endpoint.takes_deliveries else CHECK_MS
             job.next_at = max(now + wait_ms, lane.breaker.probe_at or 0)
         else:
-            job.next_at = job.pace.next_ms
+            job.next_at = job.rate.next_ms
 
     async def _count(self, job: _Job, now: int) -> None:
         replay = job.replay
@@ -250,31 +247,31 @@ class ReplayJobs:
         counted = await self._database.read(
             lambda c: releases.count(c, replay.selection, first=first, last=replay.last_event_seq, rows=COUNT_ROWS)
         )
-        noted = await self._database.write(lambda c: releases.save_count(c, replay.seq, counted, first=first, now=now))
-        self._learn(job, noted)
-        job.next_at = now + BITE_PAUSE_MS
+        saved = await self._database.write(lambda c: releases.save_count(c, replay.seq, counted, first=first, now=now))
+        self._update(job, saved)
+        job.next_at = now + COUNT_PAUSE_MS
 
     async def _release(self, job: _Job, lane: Lane[LeasedDelivery], limit: int) -> None:
-        """Release up to `limit` deliveries. With 0, only learn whether the job is complete."""
+        """Release up to `limit` deliveries. With 0, only check whether the job is complete."""
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
-            await self._look_ahead(job)
+            await self._read_ahead(job)
         now, replay = self._clock.now_ms(), job.replay
-        # In two intervals, as much as the rate asks for may wait for its outcome.
+        # The deliveries of two intervals may wait for their outcomes.
         rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
         own, until = self._shards.process_id, now + self._lease_ms
         lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
         released = await self._database.release_replay(replay.seq, replay.selection, job.ahead, lease)
-        job.pace = job.pace.after_release(now, len(released.leased))
-        job.next_at = max(job.pace.next_ms, now + (RELEASE_EVERY_MS if released.leased else LOOK_MS))
-        stands = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
-        self._learn(job, stands)
+        job.rate = job.rate.after_release(now, len(released.leased))
+        job.next_at = max(job.rate.next_ms, now + (RELEASE_EVERY_MS if released.leased else CHECK_MS))
+        updated = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
+        self._update(job, updated)
         job.ahead = job.ahead.after(released.next_event_seq - 1)
         self._hand_over(job, released.leased)
         if released.state is ReplayState.COMPLETED:
             self._jobs.pop(replay.seq, None)
 
-    async def _look_ahead(self, job: _Job) -> None:
+    async def _read_ahead(self, job: _Job) -> None:
         replay = job.replay
         first = max(job.ahead.through + 1, replay.next_event_seq)
         limit = max(AHEAD_MIN, replay.rate_per_second * AHEAD_MS // 1000)
@@ -283,8 +280,8 @@ class ReplayJobs:
         )
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
-    def _learn(self, job: _Job, replay: Replay) -> None:
-        """Keep what a write told, unless somebody has changed the replay while its answer was on the way."""
+    def _update(self, job: _Job, replay: Replay) -> None:
+        """Keep the result of a write, unless the replay changed meanwhile."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 
@@ -301,9 +298,9 @@ class ReplayJobs:
             self._lanes.spread(self._lanes.of(endpoint), leased, RELEASE_EVERY_MS)
 
     def _return(self, delivery: LeasedDelivery, now: int) -> None:
-        """Let a delivery be again what it was; nothing counts."""
+        """Restore the previous status of a delivery without counting an attempt."""
         before = previous_state(delivery)
-        assert before is not None, "what a replay releases knows what it was"
+        assert before is not None, "a replayed delivery has a previous status"
         self._settler.add(unattempted(delivery, before, now))
 
 
