@@ -50,7 +50,7 @@ def test_a_server_somebody_started_since_we_looked_is_the_one_to_ask(
         raise Unavailable("another server has the database")
         yield
 
-    monkeypatch.setattr(reach, "_momentary", taken)
+    monkeypatch.setattr(reach, "_temporary_server", taken)
     config = database_in(tmp_path)
     with looks(monkeypatch, False, True), reach.reach(config) as client:
         assert client is not None
@@ -71,7 +71,7 @@ def test_what_a_command_meets_while_it_works_is_its_own_failure(
         finally:
             ended.append(True)
 
-    monkeypatch.setattr(reach, "_momentary", ours)
+    monkeypatch.setattr(reach, "_temporary_server", ours)
     failure = Unavailable("the disk is full")
     with looks(monkeypatch, False), pytest.raises(Unavailable) as raised, reach.reach(database_in(tmp_path)):
         raise failure

@@ -1,4 +1,4 @@
-"""Accounts and their keys."""
+"""Commands for accounts and their API keys."""
 
 from typing import Annotated, Final
 

@@ -12,7 +12,7 @@ _CALLS: Final = re.compile(r"GET /v1/((?:event-types|endpoints|accounts|deliveri
 
 
 def _with_commands(text: str) -> str:
-    """A sentence of the API with commands in place of its calls."""
+    """Replace API calls in a sentence of the API by commands."""
     return _CALLS.sub(lambda call: f"`uplift-server {call[1].replace('/', ' ')}`", text)
 
 

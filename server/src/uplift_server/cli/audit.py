@@ -1,4 +1,4 @@
-"""The audit log: who did what, when and from where."""
+"""The audit log command."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _COLUMNS: Final = [
     Column("who", "WHO", gives=True),
     Column("action", "DID"),
     Column("subject", "TO", gives=True),
-    Column("told", "DETAILS", folds=True, dropped=2),
+    Column("details_text", "DETAILS", folds=True, dropped=2),
     Column("address", "FROM", dropped=1),
 ]
 
@@ -74,22 +74,22 @@ def audit_log(
         owner = lookup.owner(client, account)
         found = client.items("/v1/audit-log", limit=limit, account=owner, **filters)
         session.output.rows(
-            found if session.output.as_json else _for_people(found),
+            found if session.output.as_json else _terminal_rows(found),
             _COLUMNS,
             empty="Nothing like that was done.",
             wide=wide,
         )
 
 
-def _for_people(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _terminal_rows(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for entry in entries:
         actor, details = entry["actor"], entry["details"]
         yield {
             **entry,
             "who": actor["name"] if actor["kind"] == "system" else f"{actor['kind']} {actor['name']}",
-            "told": ", ".join(f"{name}: {_told(value)}" for name, value in details.items()),
+            "details_text": ", ".join(f"{name}: {_detail_text(value)}" for name, value in details.items()),
         }
 
 
-def _told(value: object) -> str:
+def _detail_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A copy of the database, while the server runs."""
+"""The backup command."""
 
 import os
 from pathlib import Path

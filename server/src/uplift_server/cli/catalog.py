@@ -1,4 +1,4 @@
-"""The catalog: which types of events there are."""
+"""The event catalog command."""
 
 import json
 from typing import Annotated, Any

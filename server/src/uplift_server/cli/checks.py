@@ -1,4 +1,4 @@
-"""The checks of `uplift-server doctor`, each of which changes nothing."""
+"""The checks of `uplift-server doctor`. They change nothing."""
 
 import asyncio
 import os
@@ -35,11 +35,11 @@ from uplift_webhooks.cli.kit.errors import CliError
 
 INTEGRITY_SECONDS: Final = 10.0
 READY_SECONDS: Final = 6.0
-"""More than the 5 s within which the server responds to every request."""
+"""Longer than the 5 s in which the server responds to every request."""
 
 
 def examine(session: Session) -> Iterator[Finding]:
-    """Every check, in an order in which the later ones may rely on the earlier."""
+    """Run all checks. Later checks rely on earlier ones."""
     yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
     yield clock_finding()
     try:
@@ -52,16 +52,16 @@ def examine(session: Session) -> Iterator[Finding]:
         "settings", "ok", f"{len(config.given)} given, the rest by default, as found here; a running server has its own"
     )
     if config.on_postgresql:
-        yield _answers(config) if server_runs(config) else _port(config)
+        yield _server(config) if server_runs(config) else _port(config)
         yield from _postgresql(config)
     elif server_runs(config):
         yield disk_finding(config)
-        yield _answers(config)
+        yield _server(config)
         yield from held_findings(config)
     else:
         yield disk_finding(config)
         yield _port(config)
-        yield from _database(config)
+        yield from _sqlite(config)
     yield from egress_findings(config)
     yield dns_finding()
     yield from mail_findings(config)
@@ -69,7 +69,7 @@ def examine(session: Session) -> Iterator[Finding]:
 
 
 def _traces(config: Config) -> Iterator[Finding]:
-    """Whether traces can be made, where they are asked for."""
+    """Check that configured traces can be exported."""
     if config.traces_by is None:
         return
     try:
@@ -81,8 +81,8 @@ def _traces(config: Config) -> Iterator[Finding]:
         yield Finding("traces", "ok", f"are made, by {config.traces_by}; whether anybody takes them is not tried")
 
 
-def _answers(config: Config) -> Finding:
-    """Whether the server at the configured address is ready and uses the configured database."""
+def _server(config: Config) -> Finding:
+    """Check that the server at the configured address is ready and uses the configured database."""
     url = local_url(config)
     try:
         found = check_ready(config, READY_SECONDS)
@@ -118,8 +118,8 @@ def _port(config: Config) -> Finding:
     return Finding("port", "ok", f"{config.host} port {config.port} is free")
 
 
-def _database(config: Config) -> Iterator[Finding]:
-    """The file, its schema, its integrity and its key, while no server runs."""
+def _sqlite(config: Config) -> Iterator[Finding]:
+    """Check the SQLite file, its schema, integrity and key while no server runs."""
     path = config.database_path
     directory = nearest_existing(path.absolute().parent)
     writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
@@ -153,8 +153,8 @@ def _database(config: Config) -> Iterator[Finding]:
 
 
 def _postgresql(config: Config) -> Iterator[Finding]:
-    """Whether the database can be had, what it says of itself, its schema and its key."""
-    # Its driver takes memory and time that a look at a SQLite file need not.
+    """Check the PostgreSQL database, its settings, schema and key."""
+    # Imported only on PostgreSQL: the driver is slow to load.
     from uplift_server.service.postgres_diagnostics import database_findings  # noqa: PLC0415
     from uplift_server.store.postgres.inspection import accepts_unbound, encrypted_values  # noqa: PLC0415
     from uplift_server.store.postgres.schema_version import current  # noqa: PLC0415
@@ -166,7 +166,7 @@ def _postgresql(config: Config) -> Iterator[Finding]:
     if failed:
         return
     try:
-        # Where there are no tables yet, nothing is sealed or held.
+        # Without tables, nothing is encrypted or held.
         if asyncio.run(current(config.database_url)) is not None:
             remedy = "put the key of the other servers into UPLIFT_SECRET_KEY"
             unbound = asyncio.run(accepts_unbound(config.database_url))
@@ -221,7 +221,7 @@ def _key(config: Config, path: Path) -> Finding:
 
 
 def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, unbound: bool) -> Finding:
-    """Whether the key decrypts all values."""
+    """Check that the key decrypts all values."""
     try:
         cipher = Cipher(parse_key(secret_key(config)), accepts_unbound=unbound)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Events and their deliveries: sending one, and seeing what became of it."""
+"""Commands for events and deliveries."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _COLUMNS: Final = [
     Column("created_at", "CREATED"),
     Column("waiting_for", "WAITING FOR"),
 ]
-# For people: one column says how it stands, and why it failed last.
+# The terminal shows the status and the cause of the last failure in one column.
 _TERMINAL_COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),
     Column("endpoint", "ENDPOINT", "id"),
@@ -114,7 +114,7 @@ def explain(
         owner = lookup.owner(client, account)
         found = lookup.event(client, event, owner)
         owner = owner or found.get("account")
-        # A deleted endpoint is on no list, but can be asked about by its whole id.
+        # A deleted endpoint is in no list, so it needs its full ID.
         chosen = endpoint if endpoint is None or endpoint.startswith("ep_") else f"ep_{endpoint}"
         if chosen is not None and len(chosen) < _ENDPOINT_ID_CHARACTERS:
             chosen = lookup.endpoint(client, chosen, owner)["id"]
@@ -162,7 +162,7 @@ def send(
 
 
 def _deliveries_owed(client: Calls, event_id: str, owner: str) -> int | None:
-    """How many deliveries an event has; None where that is not told: the event is stored all the same."""
+    """Return the number of deliveries of a stored event; None if that request fails."""
     try:
         counts: dict[str, int] = client.get(f"/v1/events/{segment(event_id)}", account=owner)["deliveries"]
     except (CliError, KeyError):
@@ -179,7 +179,7 @@ def _example(client: Calls, event_type: str) -> object:
 
 
 def _read_json(source: str) -> object:
-    """The JSON in a file or standard input. Raises CliError."""
+    """Read JSON from a file or standard input. Raises CliError."""
     raw = read_input(source, EVENT_DATA_BYTES_MAX * 2, "name a file with JSON")
     try:
         content: object = json.loads(raw)
@@ -244,7 +244,7 @@ def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = 
 
 
 def _change(session: Session, delivery: str, account: str | None, verb: str) -> bool:
-    """Do something with a delivery; whether a server runs that sends what is to be sent."""
+    """Resend or cancel a delivery; return whether a running server sends it."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.delivery(client, delivery, owner)
@@ -258,14 +258,14 @@ def _for_people(delivery: dict[str, Any]) -> dict[str, Any]:
 
 
 def stands(delivery: dict[str, Any]) -> str:
-    """How a delivery stands, and why its last attempt failed: `in 4 min: timeout`."""
+    """Describe the status and the last failure of a delivery: `in 4 min: timeout`."""
     status, outcome = delivery["status"], delivery.get("last_outcome")
     if status == Status.PENDING.text:
         waiting_for, due = delivery.get("waiting_for"), distance(delivery.get("next_attempt_at") or "now")
         is_past = due == "now" or due.endswith("ago")
         if waiting_for == WaitingFor.PROBE:
             return f"endpoint failing, {'probed now' if is_past else f'probe {due}'}"
-        # What is due stays so for a moment, or until a server runs.
+        # A due delivery waits for a moment, or until a server runs.
         if waiting_for == WaitingFor.WORKER:
             return "due or in flight"
         status = "in flight" if waiting_for is None else "due" if is_past else due
@@ -275,6 +275,6 @@ def stands(delivery: dict[str, Any]) -> str:
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: dict[str, str | None]) -> Iterator[dict[str, Any]]:
-    """An event has few deliveries, and their list takes no filters."""
+    """Filter the deliveries of an event: the API has no filters for them."""
     wanted = {name: value for name, value in filters.items() if value is not None}
     return (each for each in items if all(each.get(name) == value for name, value in wanted.items()))

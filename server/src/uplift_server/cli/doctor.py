@@ -1,4 +1,4 @@
-"""Looking for what could keep the server from working, before a customer finds it."""
+"""The doctor command."""
 
 from dataclasses import asdict
 from typing import Final
@@ -24,7 +24,7 @@ def doctor(session: Session) -> None:
 
     Changes nothing. Exits with 1 if something is bound to fail.
     """
-    # The checks load the store; the help of every command should not have to.
+    # Imported here because the checks load the store, which slows down `--help`.
     from uplift_server.cli.checks import examine  # noqa: PLC0415
 
     findings: list[Finding] = []

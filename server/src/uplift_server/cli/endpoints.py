@@ -1,4 +1,4 @@
-"""Endpoints: where events go."""
+"""Commands for endpoints."""
 
 from typing import Annotated, Final
 
@@ -163,13 +163,13 @@ def _change(
 ) -> None:
     with reach(session.config()) as client:
         path, owner = place(client, endpoint, account)
-        # A refusal to pause, too, says how to enable.
+        # The error of a rejected pause mentions `held`, too.
         with options(held="--held"):
             show_endpoint(session.output, client.post(f"{path}/{verb}", body, account=owner))
 
 
 def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str | None]:
-    """The path of the endpoint a person means, and the account to act for."""
+    """Return the API path of an endpoint, and its account."""
     owner = lookup.owner(client, account)
     found = lookup.endpoint(client, endpoint, owner)
     return f"/v1/endpoints/{segment(found['id'])}", owner or found.get("account")

@@ -1,4 +1,4 @@
-"""Why the server cannot listen, in words: the address or the port."""
+"""Errors for an address or port that the server cannot listen on."""
 
 import errno
 import socket
@@ -12,7 +12,7 @@ _PASSING: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN)
 
 
 def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
-    """What to set so that it can."""
+    """Return the problem and how to fix it."""
     reason = error.strerror or str(error)
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return ConfigProblem(
@@ -34,9 +34,9 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
 
 
 def more_exactly(config: Config, error: ConfigError) -> ConfigError | CliError:
-    """An error of the start, with words of ours where it could not listen.
+    """Return a clear error if the server could not listen, or the given error.
 
-    A supervisor is to try that again which may be otherwise soon: while a machine boots, it has not all its addresses.
+    A supervisor should retry some of them: a booting machine does not have all its addresses yet.
     """
     cause = error.__cause__
     if not isinstance(cause, OSError) or not any("UPLIFT_PORT" in each.name for each in error.problems):

@@ -1,4 +1,4 @@
-"""Mail: whether the server that notices are handed to takes them."""
+"""The command that tests the mail server."""
 
 import asyncio
 import time
@@ -46,8 +46,8 @@ def send_trial(
 
 
 async def _send_trial(config: Config, address: str) -> str:
-    """Hand over a mail; to which server. Raises CliError."""
-    # Commands that send no mail start faster without these.
+    """Send an email; return the mail server. Raises CliError."""
+    # Imported here so that other commands start faster.
     from uplift_server.mail.emails import compose_test_email  # noqa: PLC0415
     from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
     from uplift_server.mail.messages import message  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The program `uplift-server`: all commands, and its entry point."""
+"""The program `uplift-server` with all its commands."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ app: Final[typer.Typer] = program(
     __version__,
     "Uplift Webhooks: accepts events, signs them and delivers them to every subscribed endpoint.",
 )
-# In the order of the help: run the server, prepare it, use it.
+# In the order of `--help`: run the server, set it up, use it.
 for _each in (
     serve,
     demo,
@@ -55,20 +55,20 @@ for _each in (
 
 
 def run() -> None:
-    """The entry point."""
-    # What we make holds events, which are personal, and keys: nobody else on this machine may read it.
+    """Run the program."""
+    # Files of this program contain keys and personal data, so other users must not read them.
     os.umask(0o077)
-    _need_streams()
+    _open_standard_streams()
     app()
 
 
-def _need_streams() -> None:
-    """End if standard output is closed; with any of the three closed, a file of the database would get its number."""
+def _open_standard_streams() -> None:
+    """Exit if standard output is closed. Open the other streams, or the database file would get their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is the one that is missing.
+            # The system assigns the lowest free number, which is the missing one.
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - stays open

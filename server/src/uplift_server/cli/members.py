@@ -1,4 +1,4 @@
-"""Members of accounts, and links that let people into the dashboard."""
+"""Commands for members of accounts, and for dashboard links."""
 
 from typing import Annotated, Final
 
@@ -168,7 +168,7 @@ def sign_in_link(
     config = session.config()
     if account is None and (email or role):
         raise CliError("an operator's link has no mail address and no role", "name an account, too", ExitCode.USAGE)
-    _need_server(config, for_operator=account is None)
+    _check_server(config, for_operator=account is None)
     with reach(config) as client, options(email="--email", role="--role"):
         if account is None:
             path, body = "/v1/sign-in-links", {}
@@ -179,8 +179,8 @@ def sign_in_link(
     session.output.note("Open it in a browser: it works once, within five minutes.")
 
 
-def _need_server(config: Config, *, for_operator: bool) -> None:
-    """A link is of use for minutes, at a server that runs; an operator's, while the key it was made with is good."""
+def _check_server(config: Config, *, for_operator: bool) -> None:
+    """Check that a server runs for a link, and for an operator's link that its operator key is configured."""
     if not server_runs(config):
         raise CliError(
             "no server runs that the link would lead to", "start it with `uplift-server serve`, then repeat this"

@@ -1,4 +1,4 @@
-"""Moving everything from SQLite to PostgreSQL: `uplift-server migrate --from … --to …`."""
+"""The move from SQLite to PostgreSQL: `uplift-server migrate --from … --to …`."""
 
 import asyncio
 import stat
@@ -18,12 +18,12 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.tables import Column
 
-TOLD_EVERY_SECONDS: Final = 2.0
+PROGRESS_EVERY_SECONDS: Final = 2.0
 _COLUMNS: Final = [Column("table", "TABLE"), Column("rows", "ROWS"), Column("checksum", "CHECKSUM")]
 
 
 def run(session: Session, source: str, target: str | None) -> None:
-    """Move everything, and tell how. The target is the configured database unless one is given."""
+    """Move all data and report progress. The default target is the configured database."""
     config = session.config()
     path, url = _source(source), _target(target or config.database_url)
     lock = FileLock(path)
@@ -34,7 +34,7 @@ def run(session: Session, source: str, target: str | None) -> None:
         raise CliError(str(error).partition("; ")[0], remedy, ExitCode.TRY_LATER) from error
     try:
         _check_key(config, path)
-        moved = asyncio.run(transfer(path, url, _Told(session.output)))
+        moved = asyncio.run(transfer(path, url, _ProgressReporter(session.output)))
     except CannotTransfer as error:
         cause, _, remedy = str(error).partition("; ")
         raise CliError(cause, remedy) from error
@@ -44,7 +44,7 @@ def run(session: Session, source: str, target: str | None) -> None:
         raise CliError(cause, remedy.replace("UPLIFT_DATABASE_URL", place), ExitCode.USAGE) from error
     finally:
         lock.release()
-    _tell(session.output, config, path, moved)
+    _show_moved(session.output, config, path, moved)
 
 
 def _source(text: str) -> Path:
@@ -75,7 +75,7 @@ def _target(text: str) -> str:
 
 
 def _check_key(config: Config, path: Path) -> None:
-    """Refuse the key of another database now, rather than when the first secret is to be opened there."""
+    """Check that the key decrypts all values of the source. Raises ConfigError."""
     from uplift_server.store import inspection  # noqa: PLC0415 - takes long to load
     from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key  # noqa: PLC0415
 
@@ -102,8 +102,8 @@ def _check_key(config: Config, path: Path) -> None:
         raise ConfigError(ConfigProblem(NAME, reason, "set it to the key the file is sealed with"))
 
 
-class _Told:
-    """Tells how far it is, now and then."""
+class _ProgressReporter:
+    """Reports progress every PROGRESS_EVERY_SECONDS."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -111,7 +111,7 @@ class _Told:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._at < TOLD_EVERY_SECONDS:
+        if now - self._at < PROGRESS_EVERY_SECONDS:
             return
         self._at = now
         if self._output.as_json:
@@ -123,7 +123,7 @@ class _Told:
         self._output.note(f"{progress.step} {progress.table}: {progress.rows:,} of {progress.of:,} rows")
 
 
-def _tell(output: Output, config: Config, path: Path, moved: list[Transferred]) -> None:
+def _show_moved(output: Output, config: Config, path: Path, moved: list[Transferred]) -> None:
     output.rows(
         (
             {"kind": "moved", "table": each.table, "rows": each.rows, "checksum": each.checksum,

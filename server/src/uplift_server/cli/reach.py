@@ -1,7 +1,6 @@
-"""How a command reaches the data: through the HTTP API, always, of the server that runs or of one made for the moment.
+"""Clients of the HTTP API for commands: of the running server, or of a temporary server in this process.
 
-A SQLite file belongs to one process at a time, so no command opens it beside a server. Whether one runs is told by the
-file's lock, where that can be opened, and not by asking a port, which may be anybody's.
+Only one process can use a SQLite file. Its lock shows whether a server runs; the port may belong to another program.
 """
 
 import asyncio
@@ -35,64 +34,58 @@ LOOK_SECONDS: Final = 2.0
 _READY: Final = b"ready\n"
 _NOT_READY: Final = (503, "unavailable")
 """Status and problem code of `/readyz` if the server is not ready."""
-_OF_WORKERS: Final = (421, 404)
-"""What a process answers that serves no API; the second, one of a release before."""
+_WORKER_STATUS_CODES: Final = (421, 404)
+"""The status codes of a process without the API; 404 from an earlier release."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
+_LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
 
 
 @contextmanager
 def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
-    """A client with an operator's rights. Raises CliError, ConfigError or what a start raises.
+    """Return an API client with an operator key. Raises CliError, ConfigError and the errors of a server's start.
 
-    A database is made only for a command that may `create` one: for all others there would be nothing in it.
+    Only commands with `create` may create a database.
     """
-    asked = _is_asked(config)
-    if not create and not asked and not database_exists(config):
+    uses_running = _uses_running_server(config)
+    if not create and not uses_running and not database_exists(config):
         raise no_database(config)
     with contextlib.ExitStack() as ending:
-        client = None if asked else _own_client(config, ending)
-        yield client or ending.enter_context(contextlib.closing(_client_of_the_running(config)))
+        client = None if uses_running else _temporary_client(config, ending)
+        yield client or ending.enter_context(contextlib.closing(_running_client(config)))
 
 
-def _is_asked(config: Config) -> bool:
-    """Whether a server that runs is to be asked.
-
-    One on PostgreSQL need not be: others on the database see within a second what was changed. A worker cannot be.
-    """
+def _uses_running_server(config: Config) -> bool:
+    """Whether to use the running server. On PostgreSQL, a temporary server can be used beside it."""
     if not config.on_postgresql:
         return server_runs(config)
     return config.operator_key is not None and server_runs(config) and serves_api(config)
 
 
 def remedy_to_send(config: Config) -> str:
-    """What to do so that something is sent, where a command works on the database itself."""
+    """Return how to send deliveries if the command uses a temporary server."""
     if not config.on_postgresql or not server_runs(config):
         return "start the server: uplift-server serve"
     if not serves_api(config):
         return remedy_beside_worker(config)
-    return "set UPLIFT_OPERATOR_KEY, so that the server here is asked"
+    return "set UPLIFT_OPERATOR_KEY, so that the server here is uses_running"
 
 
 def remedy_beside_worker(config: Config) -> str:
-    """What to do so that a server is asked that takes requests, where the one found here does not."""
+    """Return how to reach an API server if the local server is a worker."""
     more = "" if config.operator_key else ", and UPLIFT_OPERATOR_KEY"
     return f"this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api or all{more}"
 
 
 def when_sent(config: Config) -> str:
-    """When what such a command has stored is done."""
+    """Return when a delivery that a temporary server stored is sent."""
     if config.on_postgresql and server_runs(config):
         return "by the servers that deliver, at once if one runs"
     return "as soon as a server runs: uplift-server serve"
 
 
 def database_exists(config: Config) -> bool:
-    """Whether a server has made it: the file of SQLite, or the tables in PostgreSQL.
-
-    Raises ConfigError where a file cannot be looked for, Unavailable, and UnknownSchema for tables that are not ours.
-    """
+    """Whether the SQLite file or the PostgreSQL tables exist. Raises ConfigError, Unavailable and UnknownSchema."""
     if not config.on_postgresql:
         return _exists(config.database_path)
     from uplift_server.store.postgres import schema_version  # noqa: PLC0415 - takes long to load
@@ -101,7 +94,7 @@ def database_exists(config: Config) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a file is there. Raises ConfigError where that cannot be seen."""
+    """Whether a file exists. Raises ConfigError if the directory is not readable."""
     try:
         return path.exists()
     except OSError as error:
@@ -115,7 +108,7 @@ def _exists(path: Path) -> bool:
 
 
 def no_database(config: Config) -> CliError:
-    """What to say where it is not: and of a file, whether somebody's server is at the place of ours."""
+    """Return the error for a missing database. For SQLite, it says whether another server uses the address."""
     if config.on_postgresql:
         return CliError(
             f"no server has used the database {config.shown_database}: it is empty",
@@ -123,7 +116,7 @@ def no_database(config: Config) -> CliError:
             ExitCode.NOT_FOUND,
         )
     url = local_url(config)
-    if _answers(config):
+    if _responds(config):
         found = f"the server at {url} uses another"
         remedy = "run the command in the directory where that server was started"
     else:
@@ -136,18 +129,18 @@ def no_database(config: Config) -> CliError:
     )
 
 
-def _own_client(config: Config, ending: contextlib.ExitStack) -> Calls | None:
-    """A client of a server made for the moment; None if somebody started one since we looked, which is to be asked."""
+def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | None:
+    """Return a client of a temporary server; None if another server has just started on the SQLite file."""
     try:
-        return ending.enter_context(_momentary(config))
+        return ending.enter_context(_temporary_server(config))
     except Unavailable:
-        # Servers share a PostgreSQL: whatever is wrong, it is not that another one runs.
+        # On PostgreSQL, another server is never the cause.
         if config.on_postgresql or not server_runs(config):
             raise
         return None
 
 
-def _client_of_the_running(config: Config) -> Calls:
+def _running_client(config: Config) -> Calls:
     key = config.operator_key or stored_operator_key(config)
     if key is None:
         raise CliError(
@@ -159,29 +152,29 @@ def _client_of_the_running(config: Config) -> Calls:
 
 
 def local_url(config: Config) -> str:
-    """Where the server of this configuration listens, as seen from this machine."""
-    host = _EVERYWHERE.get(config.host, config.host)
+    """Return the URL of the configured server on this machine."""
+    host = _LOOPBACK_BY_WILDCARD.get(config.host, config.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
 def server_runs(config: Config) -> bool:
     """Whether another process has the SQLite file.
 
-    On PostgreSQL, and where this user may not open the file's lock: whether a server of ours answers on this machine.
+    On PostgreSQL, or if the lock is not readable: whether a server responds at the configured address.
     """
     if config.on_postgresql:
-        return _answers(config)
-    # The store takes half a second to load, which the help of every command should not have to wait for.
+        return _responds(config)
+    # The store takes half a second to load, which would slow down `--help`.
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
     try:
         return FileLock(config.database_path).is_held()
     except Unavailable:
-        return _answers(config)
+        return _responds(config)
 
 
 def database_is_used(config: Config) -> bool:
-    """Whether any server has the database, on whatever machine. Raises Unavailable."""
+    """Whether a server on any machine uses the database. Raises Unavailable."""
     if not config.on_postgresql:
         return server_runs(config)
     from uplift_server.store.postgres import inspection  # noqa: PLC0415 - takes long to load
@@ -189,40 +182,37 @@ def database_is_used(config: Config) -> bool:
     return asyncio.run(inspection.servers(config.database_url)) > 0
 
 
-def _look(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
-    """The response of the server at the configured address to a GET. Raises ApiFailure.
-
-    It never carries the key: any program may listen there.
-    """
+def _get(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
+    """Send a GET to the configured address without a key: any program may listen there. Raises ApiFailure."""
     with contextlib.closing(Connections(local_url(config), seconds, use_proxy=False)) as connections:
         return connections.exchange("GET", path, None, {})
 
 
 def check_ready(config: Config, seconds: float) -> str | None:
-    """The ID of the database of the server at the configured address. Raises CliError if it is not ready."""
+    """Return the database ID of the server at the configured address. Raises CliError if it is not ready."""
     url = local_url(config)
     try:
-        answer = _look(config, "/readyz", seconds)
-        if answer.status != 200:
-            raise api_error(answer)
+        response = _get(config, "/readyz", seconds)
+        if response.status != 200:
+            raise api_error(response)
     except ApiFailure as error:
         raise call_failure(error, url, ADVICE) from error
-    if answer.content != _READY:
+    if response.content != _READY:
         raise misaddressed(url, "its /readyz is another", ADVICE)
-    return answer.headers.get("uplift-database")
+    return response.headers.get("uplift-database")
 
 
-def _answers(config: Config) -> bool:
-    """Whether a server of ours responds at the configured address, ready or not."""
+def _responds(config: Config) -> bool:
+    """Whether an Uplift server responds at the configured address, ready or not."""
     with contextlib.suppress(ApiFailure):
-        ready = _look(config, "/readyz")
+        ready = _get(config, "/readyz")
         if ready.status != 200:
             return (ready.status, api_error(ready).code) == _NOT_READY
         if ready.content == _READY:
             return True
-    # While its database is silent, /readyz takes longer than we wait.
+    # If the database does not respond, /readyz takes longer than LOOK_SECONDS.
     with contextlib.suppress(ApiFailure):
-        health = _look(config, "/healthz")
+        health = _get(config, "/healthz")
         return (health.status, health.content) == (200, b"ok\n")
     return False
 
@@ -230,18 +220,18 @@ def _answers(config: Config) -> bool:
 def serves_api(config: Config) -> bool:
     """Whether the server at the configured address serves the API. A worker does not."""
     try:
-        return _look(config, "/v1/accounts?limit=1").status not in _OF_WORKERS
+        return _get(config, "/v1/accounts?limit=1").status not in _WORKER_STATUS_CODES
     except ApiFailure:
         return True
 
 
 def operator_key_path(config: Config) -> Path:
-    """Where the first `serve` keeps the operator key it made, for the commands of the same user."""
+    """Return the file of the operator key that the first `serve` creates for commands of the same user."""
     return config.database_path.with_name("operator.key")
 
 
 def stored_operator_key(config: Config) -> str | None:
-    """The operator key the first `serve` made, if it is there and ours to read."""
+    """Return the operator key that the first `serve` created, if it is readable."""
     if config.on_postgresql:
         return None
     try:
@@ -251,7 +241,7 @@ def stored_operator_key(config: Config) -> str | None:
 
 
 def store_operator_key(config: Config, key: str) -> None:
-    """Keep an operator key for later commands. Who can read it can read the database and its sealing key too."""
+    """Save an operator key for later commands, readable only by this user."""
     handle = os.open(operator_key_path(config), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(handle, f"{key}\n".encode())
@@ -261,21 +251,21 @@ def store_operator_key(config: Config, key: str) -> None:
 
 
 def new_operator_key() -> str:
-    """A random operator key."""
+    """Create a random operator key."""
     return f"op_{secrets.token_urlsafe(24)}"
 
 
 @contextmanager
-def _momentary(config: Config) -> Iterator[Calls]:
-    """A server of our own on a free loopback port, with a key nobody else has, for as long as the command runs.
+def _temporary_server(config: Config) -> Iterator[Calls]:
+    """Run a temporary server on a free loopback port with a secret key.
 
-    It sends nothing: this shell's settings may be others than those of the server whose deliveries these are.
+    It sends no deliveries, because the settings of this shell may differ from those of the real server.
     """
-    # On the terminal its log would bury what the command has to say.
+    # Its log would hide the output of the command.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")
     configure_logs(own.log_format)
     key = new_operator_key()
-    server = _Momentary(own, key)
+    server = _TemporaryServer(own, key)
     host, port = server.start()
     try:
         with contextlib.closing(Calls(f"http://{host}:{port}", key, ADVICE, sends=False)) as client:
@@ -284,7 +274,7 @@ def _momentary(config: Config) -> Iterator[Calls]:
         server.stop()
 
 
-class _Momentary:
+class _TemporaryServer:
     """Runs an application on an event loop in a thread."""
 
     def __init__(self, config: Config, key: str) -> None:
@@ -295,10 +285,10 @@ class _Momentary:
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._application: Application | None = None
-        self._thread = threading.Thread(target=self._run, name="momentary-server", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="temporary-server", daemon=True)
 
     def start(self) -> tuple[str, int]:
-        """Start it, and give its address. Raises what the start raised."""
+        """Start the application and return its address. Raises the errors of its start."""
         self._thread.start()
         self._started.wait(START_SECONDS)
         if self._error is not None:
@@ -309,7 +299,7 @@ class _Momentary:
         return self._address
 
     def stop(self) -> None:
-        """Stop it, once what it has begun is settled."""
+        """Stop the application and wait for its end."""
         if self._loop is not None and self._application is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._application.request_stop)
@@ -328,7 +318,7 @@ class _Momentary:
         from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
         self._loop = asyncio.get_running_loop()
-        # Among other processes it is one that delivers nothing.
+        # On PostgreSQL, the role `api` keeps this process from owning endpoints.
         role = ProcessRole.API if self._config.on_postgresql else ProcessRole.ALL
         self._application = application = Application(self._config, operator_key=self._key, dispatch=False, role=role)
         await application.start()

@@ -1,4 +1,4 @@
-"""Replays: sending many deliveries of an endpoint again."""
+"""Commands for replays."""
 
 import time
 from typing import Annotated, Any, Final
@@ -20,8 +20,8 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
-"""How often a replay that is waited for is looked at."""
-_GOES_ON: Final = frozenset({ReplayState.RUNNING.text})
+"""The interval to update the progress of a replay."""
+_RUNNING: Final = frozenset({ReplayState.RUNNING.text})
 _REASONS: Final = {
     "counting": "counting deliveries",
     "endpoint_paused": "waiting: its endpoint is paused",
@@ -154,13 +154,13 @@ def _change(session: Session, replay: str, account: str | None, verb: str) -> No
 
 
 def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
-    """A replay now, or once it has ended. One that is paused is not waited for: only a person lets it go on."""
+    """Show a replay now, or when it no longer runs."""
     if wait and not client.sends:
         remedy = remedy_to_send(session.config())
         raise CliError("nothing is sent by this command itself", remedy, ExitCode.TRY_LATER)
     if wait:
         with _Bar(session.output) as bar:
-            while replay["state"] in _GOES_ON:
+            while replay["state"] in _RUNNING:
                 bar.draw(replay)
                 time.sleep(LOOK_SECONDS)
                 replay = client.get(f"/v1/replays/{segment(replay['id'])}", account=owner)
@@ -168,7 +168,7 @@ def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | 
 
 
 class _Bar:
-    """How far a replay is, its rate and the time it still takes; drawn on a terminal only."""
+    """A progress bar with rate and remaining time, on a terminal only."""
 
     def __init__(self, output: Output) -> None:
         self._drawn = not output.as_json and output.notes.is_terminal
@@ -194,7 +194,7 @@ class _Bar:
             self._progress.stop()
 
     def draw(self, replay: dict[str, Any]) -> None:
-        """Show it as it is now."""
+        """Update the bar."""
         now, sent = time.monotonic(), int(replay["sent"])
         rate = ""
         if self._before is not None:

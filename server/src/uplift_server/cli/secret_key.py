@@ -1,4 +1,4 @@
-"""Replacing the key that seals endpoint secrets at rest, while no server runs."""
+"""Rotation of the key that encrypts endpoint secrets at rest, while no server runs."""
 
 import asyncio
 import time
@@ -73,7 +73,7 @@ def rotate(
 
 
 async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypted, Path | None]":
-    """What was sealed anew, and where the old key is kept."""
+    """Encrypt all values with the new key; return their count and the file of the old key."""
     from uplift_server.store.encryption import Cipher, parse_key  # noqa: PLC0415
     from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - takes long to load
@@ -91,7 +91,7 @@ async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypt
         database.lock()
     try:
         rotation = begin(config, new_key_file)
-        # Where it is older, bringing it up to date would wait for this to be finished, and this for that.
+        # A database of an earlier release needs its upgrade first.
         if config.on_postgresql:
             await upgrade(config.database_url)
         else:

@@ -1,4 +1,4 @@
-"""Secrets of endpoints. None is ever an argument: other users of the machine can see those."""
+"""Commands for endpoint secrets. A secret is never an argument, which other users of the machine can see."""
 
 from typing import Annotated, Final
 
@@ -89,13 +89,13 @@ def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount 
 
 
 def _place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str | None]:
-    """The path of an endpoint's secret, and the account to act for."""
+    """Return the API path of an endpoint's secret, and its account."""
     path, owner = place(client, endpoint, account)
     return f"{path}/secret", owner
 
 
 def _read(source: str) -> str:
-    """The secret in a file or on standard input, without the end of its line. Raises CliError."""
+    """Read a secret from the first line of a file or standard input. Raises CliError."""
     remedy = "name a file with the secret"
     try:
         return read_input(source, SECRET_CHARACTERS_MAX + 2, remedy).decode().removesuffix("\n").removesuffix("\r")
@@ -104,7 +104,7 @@ def _read(source: str) -> str:
 
 
 def _seconds(text: str) -> int:
-    """Whole seconds of a duration. Raises CliError."""
+    """Convert a duration to whole seconds. Raises CliError."""
     try:
         milliseconds = parse_duration(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Running the server."""
+"""The serve command."""
 
 import asyncio
 import atexit
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
-"""Time limit of a stop. Beyond it, the process ends at once."""
+"""The time limit of a stop. Then the process exits at once."""
 OUTPUT_SECONDS: Final = 0.5
-"""How long the start waits for each line on standard output."""
+"""The time that the start waits for each line on standard output."""
 _log = structlog.get_logger()
 
 
@@ -80,9 +80,9 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 
 
 def _queue_streams() -> LogWriter:
-    """Write standard output and standard error from threads until the process ends. Returns the writer of the log.
+    """Write standard output and standard error from threads; return the writer of the log.
 
-    The reader of either can stall, and everything in this process writes to them: the log, libraries, tracebacks.
+    A stalled reader must not block the process, which writes its log, warnings and tracebacks to them.
     """
     streams = sys.stdout, sys.stderr
     writers = [LogWriter(raw_stream(each)) for each in streams]
@@ -134,7 +134,7 @@ async def _serve(
 
 
 def _announce(application: "Application", config: Config, output: Output) -> None:
-    """One line that says where, once it is true; the new operator key this once."""
+    """Print the URL of the ready server, and a new operator key once."""
     url = listening_url(config, application.address)
     key = application.new_operator_key
     if output.as_json:
@@ -147,17 +147,17 @@ def _announce(application: "Application", config: Config, output: Output) -> Non
 
 
 def _notify() -> None:
-    """Tell systemd, where it has started this, that the server is ready: see sd_notify(3)."""
+    """Notify systemd that the server is ready; see sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        # A first @ stands for the byte 0: a name that is in no directory.
+        # A leading @ stands for a zero byte, which names an abstract socket.
         name = f"\0{address[1:]}" if address.startswith("@") else address
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
             notified.sendto(b"READY=1", name)
 
 
 def listening_url(config: Config, address: tuple[str, int]) -> str:
-    """The address for people: the configured host with the port that was really taken."""
+    """Return the URL to show: the configured host with the real port."""
     return local_url(config).rpartition(":")[0] + f":{address[1]}"
 
 
@@ -169,14 +169,14 @@ class StopLimit:
         self._timer: threading.Timer | None = None
 
     def start(self, seconds: float) -> None:
-        """Start the timer, unless it runs."""
+        """Start the timer if it does not run."""
         if self._timer is None:
             self._timer = threading.Timer(seconds, self._end)
             self._timer.daemon = True
             self._timer.start()
 
     def cancel(self) -> None:
-        """Stop the timer, because the stop is complete."""
+        """Cancel the timer after a complete stop."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -193,28 +193,27 @@ class Stopper:
         self._application = application
         self._output = output
         self._stop_limit = stop_limit
-        self._asked = False
+        self._is_stopping = False
 
     def install(self) -> None:
-        """Listen to SIGTERM, SIGINT and SIGHUP from now on."""
+        """Handle SIGTERM, SIGINT and SIGHUP."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        # Under nohup the server outlives its terminal.
+        # Under nohup, SIGHUP stays ignored.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _hung_up(self) -> None:
         # A closing terminal sends SIGHUP more than once, and some supervisors send it after SIGTERM.
-        if not self._asked:
+        if not self._is_stopping:
             self._signalled()
 
     def _signalled(self) -> None:
-        if self._asked:
-            # Everything accepted is on the disk, so an end at any moment is safe; only time is lost. An exception would
-            # first unwind what is being awaited, and so wait after all.
+        if self._is_stopping:
+            # Accepted events are on the disk, so an end at any moment is safe. An exception would wait for tasks first.
             os._exit(SECOND_SIGNAL)
-        self._asked = True
+        self._is_stopping = True
         self._stop_limit.start(STOP_SECONDS_MAX + self._application.rescue_seconds_max)
         self._output.note(f"Stopping; attempts in flight have {format_duration(DRAIN_MS_MAX)}. Again to stop at once.")
         self._application.request_stop()

@@ -1,4 +1,4 @@
-"""What the commands of `uplift-server` share: the configuration, and the failures of a server."""
+"""The session of a command: its configuration and its failures."""
 
 import errno
 import os
@@ -18,24 +18,24 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 @dataclass
 class Session(kit.Session):
-    """One run of a command."""
+    """A run of a command."""
 
     config_file: Path | None = None
 
     def config(self) -> Config:
-        """The configuration of this environment. Raises ConfigError."""
+        """Load the configuration. Raises ConfigError."""
         file = self.config_file or find_file(Path.cwd())
         return load(os.environ, file, terminal=sys.stderr.isatty())
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Those of every program, and those of the configuration and the database."""
+        """Return the failures for an error, including errors of the configuration and the database."""
         if isinstance(error, ConfigError):
             return [CliError(f"{each.name} {each.reason}", each.remedy, ExitCode.USAGE) for each in error.problems]
         cause, _, remedy = str(error).partition("; ")
         if isinstance(error, Unavailable):
             remedy = remedy or "try again in a moment; `uplift-server doctor` tells more"
-            return [_lasting(error) or CliError(cause, remedy, ExitCode.TRY_LATER)]
-        # These take long to load, and errors are rare.
+            return [_permanent_failure(error) or CliError(cause, remedy, ExitCode.TRY_LATER)]
+        # Imported only for an error, because the store takes long to load.
         from uplift_server.store.encryption import WrongSecretKey  # noqa: PLC0415
         from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415
         from uplift_server.store.sqlite.file_watch import DatabaseLost  # noqa: PLC0415
@@ -46,8 +46,8 @@ class Session(kit.Session):
         return super().failures(error)
 
 
-def _lasting(error: Unavailable) -> CliError | None:
-    """The failure, if a retry cannot fix it. The driver's or the system's error is the cause."""
+def _permanent_failure(error: Unavailable) -> CliError | None:
+    """Return the failure if a retry cannot fix the error; None otherwise."""
     if isinstance(error, Misaddressed):
         reason, _, remedy = str(error).partition("; ")
         return CliError(reason, remedy, ExitCode.USAGE)

@@ -1,4 +1,4 @@
-"""Before the server runs: what is configured, and the database's tables."""
+"""Commands for the configuration and the database schema."""
 
 import asyncio
 import time
