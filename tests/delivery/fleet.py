@@ -163,7 +163,7 @@ class Fleet(World):
             foundation,
             user_agent="Uplift-Webhooks/test",
             on_lines=self.lines.extend,
-            on_end=self.loop_ended,
+            on_loop_failure=self.loop_ended,
         )
         await parts.engine.join()
         parts.cache.load(

@@ -79,7 +79,7 @@ class Defective:
 async def test_a_loop_that_ends_by_a_defect_stops_the_process(place: Place) -> None:
     async with World(place, database=Defective) as world:
         stopped = []
-        world.on_end = lambda _: stopped.append(True)
+        world.on_loop_failure = lambda _: stopped.append(True)
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept()
         world.database.broken = True

@@ -335,7 +335,7 @@ async def test_a_loop_that_ends_by_a_defect_stops_a_process_that_serves_the_api_
     async with Fleet(place) as fleet:
         api = await fleet.start(ProcessRole.API)
         stopped: list[bool] = []
-        fleet.on_end = lambda _: stopped.append(True)
+        fleet.on_loop_failure = lambda _: stopped.append(True)
 
         async def defective() -> None:
             raise RuntimeError("a defect")

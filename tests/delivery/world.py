@@ -242,7 +242,7 @@ class World:
         self.callers: set[asyncio.Future[Any]] = set()
         """Calls under way that wait for nothing but the database and the clock: `settle` knows of them as of loops."""
         self.lines: list[AttemptLine] = []
-        self.on_end: Callable[[BaseException | None], None] = self.note_end
+        self.on_loop_failure: Callable[[BaseException | None], None] = self.note_end
         self.defects = 0
         """How many loops ended by a defect, of which a test that is not about one knows nothing."""
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
@@ -278,8 +278,8 @@ class World:
         self.defects += 1
 
     def loop_ended(self, error: BaseException | None) -> None:
-        """Pass on the end of a loop; a test may replace `on_end`."""
-        self.on_end(error)
+        """Pass on the end of a loop; a test may replace `on_loop_failure`."""
+        self.on_loop_failure(error)
 
     def judge(self, failure: object) -> None:
         """A process would have stopped where a loop ended by a defect."""
@@ -321,7 +321,7 @@ class World:
             LocalFoundation(self.settings.process_id),
             user_agent="Uplift-Webhooks/test",
             on_lines=self.lines.extend,
-            on_end=self.loop_ended,
+            on_loop_failure=self.loop_ended,
         )
         self.engine, self.directory = self.parts.engine, self.parts.cache
         self.directory.load(

@@ -1,4 +1,4 @@
-"""The application: the only place that wires the parts together."""
+"""The application: wires all parts together."""
 
 from uplift_server.app.application import Application
 

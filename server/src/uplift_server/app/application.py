@@ -59,13 +59,13 @@ if TYPE_CHECKING:
 CLOSE_SECONDS: Final = 0.9
 RESCUE_SECONDS_MAX: Final = 300.0
 OUTBOX_SECONDS: Final = 1.9
-"""More than `mail.outbox.STOP_SECONDS`: a mail under way, and to write down what became of it."""
+"""Longer than `mail.outbox.STOP_SECONDS`, to send the current email and to store its result."""
 
 REMEDY_LOST: Final = "restore the database from a backup, then start the server"
 
 
 class Application:
-    """One server: every role in this process, on a SQLite file or a PostgreSQL database."""
+    """A server process on a SQLite file or a PostgreSQL database."""
 
     def __init__(
         self,
@@ -78,12 +78,11 @@ class Application:
         new_database: bool = False,
         log_writer: LogWriter | None = None,
     ) -> None:
-        """`operator_key` stands in for the configured one; `keep_key` gets one that is made, before it is in force.
+        """`operator_key` overrides the configured key. `keep_key` saves a new key before its first use.
 
-        Without `dispatch` nothing is sent: events are stored as due, for a server that does. `log_writer` writes the
-        lines of attempts and is closed by the caller; the default writes to standard error. Only with PostgreSQL can
-        there be several processes, and so another `role` than that of one that does everything; raises ConfigError.
-        `new_database`: start with an empty SQLite database although the key of an earlier one exists.
+        Without `dispatch`, events are stored as due and not sent. The caller closes `log_writer`, which writes the log
+        lines of attempts; the default writes to standard error. `new_database` allows an empty SQLite database although
+        the key of an earlier one exists. Raises ConfigError for a `role` that needs PostgreSQL.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a database that several processes can share"
@@ -118,20 +117,16 @@ class Application:
         self._started_at: int
         self._callers_max: int
         self.address: tuple[str, int] = (config.host, config.port)
-        """Where it listens; the port is the real one once started."""
+        """The address of the listening socket, with the real port after the start."""
         self.failed = False
-        """Whether a defect stopped it; the log says which."""
+        """Whether a defect stopped the server. The log has the error."""
         self.barred: UnknownSchema | DatabaseLost | None = None
-        """Why the database does not let the server continue."""
+        """The error of the database that stopped the server."""
         self.new_operator_key: str | None = None
-        """The operator key this start made, to be shown once."""
+        """The operator key that this start created, to show once."""
 
     async def start(self) -> None:
-        """Get ready and listen.
-
-        Raises ConfigError, Unavailable (the database cannot be had), UnknownSchema (it is not this program's) and
-        WrongSecretKey; nothing runs then.
-        """
+        """Start all parts and listen. Raises ConfigError, Unavailable, UnknownSchema and WrongSecretKey."""
         async with contextlib.AsyncExitStack() as undo:
             self._share_files()
             switch_threads_often()
@@ -170,31 +165,31 @@ class Application:
             self._watching = asyncio.create_task(self._watch(self._database), name="file watch")
 
     async def wait_stopped(self) -> None:
-        """Until `request_stop`."""
+        """Wait for `request_stop`."""
         await self._stopped.wait()
 
     def request_stop(self) -> None:
-        """Let `wait_stopped` return."""
+        """Make `wait_stopped` return."""
         self._stopped.set()
 
     @property
     def rescue_seconds_max(self) -> float:
-        """How much longer `stop` may take because it saves a lost database."""
+        """The additional time that `stop` may take to save a lost database."""
         return RESCUE_SECONDS_MAX if self._lost is not None and self._lost.is_readable else 0
 
     async def stop(self) -> None:
-        """Drain: accept nothing more, finish or give back what is in flight, close the database. Within 20 s."""
+        """Drain within 20 s: accept nothing, settle or release deliveries in flight, and close the database."""
         self._parts.event_ingest.close()
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
-            # Before others may have this process's duties: they would send the mail under way, too.
-            mails = asyncio.create_task(self._stop_outbox())
-            await asyncio.wait([mails], timeout=OUTBOX_SECONDS)
-            # The last answers go out while attempts in flight finish.
-            await asyncio.gather(self._serving, self._parts.engine.drain(), mails)
+            # First: another process that takes over the outbox job would send the current email again.
+            outbox = asyncio.create_task(self._stop_outbox())
+            await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
+            # The last responses are sent while attempts in flight finish.
+            await asyncio.gather(self._serving, self._parts.engine.drain(), outbox)
         await self._rescue()
-        for what, close in (
+        for part, close in (
             ("traces", self._stop_traces),
             ("changes", self._context.finish),
             ("resolver", self._resolver.close),
@@ -205,11 +200,11 @@ class Application:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await close()
             except TimeoutError:
-                self._log.error("something did not close in time", what=what)
+                self._log.error("close timed out", part=part)
         self._stopped.set()
 
     async def _watch(self, database: SqliteDatabase) -> None:
-        """Stop the server when the file at the database's path is another one, or none."""
+        """Stop the server when the database file is replaced or missing."""
         while (change := await self._change(database)) is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), FILE_CHECK_SECONDS)
@@ -225,7 +220,7 @@ class Application:
         self.barred = DatabaseLost(f"{change.text} while the server used it; {REMEDY_LOST}")
 
     async def _change(self, database: SqliteDatabase) -> FileChange | None:
-        """What happened to the database file; None also while the system does not let it be examined."""
+        """Return the change of the database file; None if there is none, or if the file cannot be examined."""
         try:
             change = await database.change()
         except OSError as error:
@@ -237,11 +232,11 @@ class Application:
         return change
 
     async def _rescue(self) -> None:
-        """Save the content of a lost file, which only this process can still read."""
+        """Save the content of a lost database file, which only this process can read."""
         if not isinstance(self._database, SqliteDatabase):
             return
         if self._lost is None:
-            # It may have happened since the watch looked last.
+            # The file may have changed since the last check.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     if (change := await self._change(self._database)) is not None:
@@ -260,7 +255,7 @@ class Application:
             " the database's name, then start the server"
         )
 
-    def _stop_for(self, error: BaseException | None) -> None:
+    def _stop_after_failure(self, error: BaseException | None) -> None:
         if isinstance(error, UnknownSchema):
             self.barred = error
         else:
@@ -294,7 +289,7 @@ class Application:
             )
 
     def _public_url(self) -> str:
-        """The configured one; where the port was left to the system, with the real port."""
+        """Return the configured public URL; port 0 becomes the real port."""
         url = self._config.public_url
         return f"{url.removesuffix(':0')}:{self.address[1]}" if url.endswith(":0") else url
 
@@ -327,11 +322,11 @@ class Application:
             copy = schema_version.upgrade(self._config.database_path, now_ms=self._clock.now_ms())
             publish_key(self._config)
             if copy is not None:
-                self._log.info("the database was upgraded", revision=schema_version.HEAD, copy_of_the_old=str(copy))
+                self._log.info("database upgraded", revision=schema_version.HEAD, backup=str(copy))
         await self._database.open()
 
     async def _cipher(self, key: bytes) -> Cipher:
-        """The cipher for this database. On SQLite, binds all encrypted values to their columns first."""
+        """Create the cipher for this database. On SQLite, bind all encrypted values to their columns first."""
         cipher = Cipher(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
         if cipher.accepts_unbound and not self._config.on_postgresql:
             await self._database.write(lambda c: encryption_upgrade.finish(c, cipher))
@@ -368,7 +363,7 @@ class Application:
             self._foundation(),
             user_agent=f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)",
             on_lines=self._note_attempts,
-            on_end=self._stop_for,
+            on_loop_failure=self._stop_after_failure,
         )
         cache, event_ingest = self._parts.cache, self._parts.event_ingest
         undo.push_async_callback(self._parts.engine.drain)
@@ -419,16 +414,16 @@ class Application:
         return ClusteredFoundation(self._database, self._bus, self._clock, self._time, self._role)
 
     def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
-        """Traces, where the operator has somewhere to send them."""
-        asked_by = self._config.traces_by
-        if asked_by is None:
+        """Create the trace exporter if it is configured."""
+        setting = self._config.traces_by
+        if setting is None:
             return None
         try:
-            # Neither in memory nor even installed where there are none.
+            # The packages are optional, and need memory.
             from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
         except ImportError as error:
             reason = f"wants packages that are not installed ({error})"
-            raise ConfigError(ConfigProblem(asked_by, reason, REMEDY_WITHOUT_PACKAGES)) from error
+            raise ConfigError(ConfigProblem(setting, reason, REMEDY_WITHOUT_PACKAGES)) from error
         traces = Traces(self._database, self._clock, OtlpTracer(self._config.otlp_endpoint))
         undo.push_async_callback(traces.stop)
         return traces
@@ -450,7 +445,7 @@ class Application:
         return Forwarded(app, parse_networks(",".join(proxies))) if proxies else app
 
     def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
-        """The pages; loading what makes them takes a moment."""
+        """Create the dashboard. Its import is slow."""
         from uplift_server.dashboard.app import create_dashboard  # noqa: PLC0415
 
         return create_dashboard(
@@ -466,10 +461,10 @@ class Application:
         )
 
     def _start_outbox(self, undo: contextlib.AsyncExitStack) -> None:
-        """Send what people are told by mail, where the operator has a mail server for it."""
+        """Start to send emails if a mail server is configured."""
         if not self._config.sends_mail:
             return
-        # A server that sends no mail should not carry this in memory.
+        # Imported only on servers that send email, to save memory.
         from uplift_server.mail.outbox import Outbox  # noqa: PLC0415
         from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
 

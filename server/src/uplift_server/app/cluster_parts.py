@@ -1,4 +1,4 @@
-"""Builds the parts of an engine that shares its database with other processes."""
+"""The parts of an engine that shares its database with other processes."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Builds the parts of the delivery engine, with or without other processes on the database."""
+"""The parts of the delivery engine, with or without other processes on the database."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 
 HELD_SCAN_EVERY_SCANS: Final = 5
-"""Endpoints with held deliveries are looked for less often than due deliveries."""
+"""The number of scans for due deliveries per scan for held deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class CommonParts:
 
 
 class Foundation(Protocol):
-    """The ports by which the engine knows whether other processes exist."""
+    """The ports to the other processes."""
 
     @property
     def shards(self) -> Shards:
@@ -114,13 +114,13 @@ class Foundation(Protocol):
 
     @property
     def health_look_every_ms_max(self) -> int:
-        """The longest time between two looks of the health monitor."""
+        """The longest time between two checks of the health monitor."""
 
     def announcer(self, audience: Audience) -> Announcer:
-        """Announces listen streams to other processes."""
+        """Create the announcer of listen streams."""
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """The parts that need the others."""
+        """Build the parts that need the common parts."""
 
 
 class LocalFoundation:
@@ -151,9 +151,9 @@ def build_engine(
     *,
     user_agent: str,
     on_lines: Callable[[Sequence[AttemptLine]], None],
-    on_end: Callable[[BaseException | None], None],
+    on_loop_failure: Callable[[BaseException | None], None],
 ) -> EngineParts:
-    """Build all parts of an engine. `on_lines` gets the log lines of attempts; see `Engine` for `on_end`."""
+    """Build all parts of an engine. `on_lines` gets the log lines of attempts; see `Engine` for `on_loop_failure`."""
     shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms
     counters, audience, due = EngineCounters(), Audience(), DueEndpoints()
     lanes = DeliveryLanes(
@@ -268,7 +268,7 @@ def build_engine(
         loops,
         clock,
         tick_ms=settings.tick_ms,
-        on_end=on_end,
+        on_loop_failure=on_loop_failure,
     )
     return EngineParts(
         engine,

@@ -1,4 +1,4 @@
-"""The HTTP server, and the socket it listens on."""
+"""The HTTP server and its listening socket."""
 
 import contextlib
 import socket
@@ -13,8 +13,8 @@ from uplift_server.api.last_answer import LastAnswer
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
 BACKLOG: Final = 65535
-"""The connections that wait to be accepted. The system lowers it to `net.core.somaxconn` (4096 by default). If the
-queue is full, a client retries 1 s and 3 s later."""
+"""The length of the accept queue. The system lowers it to `net.core.somaxconn` (4096 by default). If the queue is full,
+a client retries 1 s and 3 s later."""
 ACCEPTS_PER_TURN: Final = 10
 """The number of listening sockets. uvloop accepts one connection per listening socket in a turn of the event loop. With
 a single socket, clients of a busy server would wait seconds for their connection."""
@@ -23,7 +23,7 @@ REQUESTS_FINISH_SECONDS: Final = 2
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers. The command that runs the application handles signals."""
+    """uvicorn without its signal handlers. The `serve` command handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -32,7 +32,7 @@ class HttpServer(uvicorn.Server):
 
 
 def http_server(app: Any, connections_max: int) -> HttpServer:
-    """A server for an ASGI application. The last eighth of the connections gets 503; further ones are closed."""
+    """Create a server for an ASGI application. The last eighth of the connections gets 503; more are closed."""
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(
         uvicorn.Config(
@@ -56,7 +56,7 @@ def http_server(app: Any, connections_max: int) -> HttpServer:
 
 
 def listen(config: Config) -> socket.socket:
-    """The configured address. Raises ConfigError where it cannot be listened on."""
+    """Listen on the configured address. Raises ConfigError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,4 +1,4 @@
-"""From the configuration to what the parts are made with."""
+"""The settings of the parts, from the configuration."""
 
 from uplift_server.config import Config
 from uplift_server.core.deliveries.health import HealthRule
@@ -12,17 +12,17 @@ from uplift_server.store.sqlite import SqliteDatabase
 
 
 def database(config: Config) -> Database:
-    """The engine of the database that is configured."""
+    """Create the configured database."""
     if not config.on_postgresql:
         return SqliteDatabase(config.database_path)
-    # Its driver takes memory that a server on SQLite should not carry.
+    # Imported only on PostgreSQL, to save memory.
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415
 
     return PostgresDatabase(config.database_url)
 
 
 def sender_settings(config: Config) -> SenderSettings:
-    """How requests are sent."""
+    """Return the settings of the HTTP sender."""
     return SenderSettings(
         attempt_timeout_ms=config.attempt_timeout_ms,
         connect_timeout_ms=config.connect_timeout_ms,
@@ -33,7 +33,7 @@ def sender_settings(config: Config) -> SenderSettings:
 
 
 def engine_settings(config: Config) -> EngineSettings:
-    """How the engine works."""
+    """Return the settings of the delivery engine."""
     return EngineSettings(
         schedule=RetrySchedule(config.retry_schedule_ms),
         breaker=BreakerRule(config.breaker_failures, config.breaker_probe_max_ms),

@@ -25,7 +25,7 @@ from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
-"""How long a stop waits for each answer of the database: longer than the database waits for a foreign lock."""
+"""The time that a stop waits for each response of the database: longer than the database waits for a foreign lock."""
 _log = structlog.get_logger()
 
 
@@ -44,10 +44,10 @@ class EngineSettings:
     release_rate_per_second: int = 50
     """Held deliveries that an endpoint gets in a second after it was enabled."""
     scan_every_ms: int = 1000
-    """The interval between scans of the database for due deliveries, besides looks at known due times."""
+    """The interval between scans of the database for due deliveries without a known due time."""
     statistics_every_ms: int = 1000
     tick_ms: int = 100
-    """The interval between looks for callers of ingest that wait too long."""
+    """The interval between checks for ingest requests that wait too long."""
     process_id: int = 1
     """The process ID of a process without a cluster; not 0."""
 
@@ -81,16 +81,16 @@ class Cluster(Protocol):
         """Become a member before anything else is read. Raises Unavailable and UnknownSchema."""
 
     async def arrive(self, *, delivers: bool) -> None:
-        """Tell the other members that this process is ready, and whether it delivers."""
+        """Announce that this process is ready, and whether it delivers."""
 
     def loops(self, *, delivers: bool) -> Iterable[Loop]:
         """The loops of a member."""
 
     async def hand_over(self) -> None:
-        """Let the other members have the endpoints of this process."""
+        """Hand over the endpoints of this process to the other members."""
 
     async def leave(self) -> None:
-        """Tell the other members about the end of this process."""
+        """Announce the end of this process."""
 
 
 class SingleProcess:
@@ -137,11 +137,11 @@ class Engine:
         clock: Clock,
         *,
         tick_ms: int,
-        on_end: Callable[[BaseException | None], None],
+        on_loop_failure: Callable[[BaseException | None], None],
     ) -> None:
         """`loops` run while this process delivers.
 
-        `on_end` is called with the error of a loop that ended by itself; the process should stop. UnknownSchema means
+        `on_loop_failure` gets the error of a loop that ended by itself, so that the process stops. UnknownSchema means
         that another release changed the database.
         """
         self._database = database
@@ -159,7 +159,7 @@ class Engine:
         self._loops = loops
         self._clock = clock
         self._tick_ms = tick_ms
-        self._on_end = on_end
+        self._on_loop_failure = on_loop_failure
         self.tasks: list[asyncio.Task[None]] = []
         self.ending = False
         """Whether loops may end."""
@@ -255,4 +255,4 @@ class Engine:
         error = None if task.cancelled() else task.exception()
         defect = None if isinstance(error, UnknownSchema) else error
         _log.critical("loop ended", loop=task.get_name(), cause=str(error or "it returned"), exc_info=defect)
-        self._on_end(error)
+        self._on_loop_failure(error)
