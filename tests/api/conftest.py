@@ -281,7 +281,7 @@ class RecordingEngine:
     measures: EngineCounters = field(default_factory=EngineCounters)
     held_up: dict[int, HeldUpBy] = field(default_factory=dict)
     """What holds up endpoints, but for the server."""
-    unheard: int | None = None
+    heartbeat_age: int | None = None
     """For how long nobody has heard of its process."""
     living: list[Process] | None = None
     """The processes that share the database, where several can."""
@@ -295,8 +295,8 @@ class RecordingEngine:
     def processes(self) -> list[Process] | None:
         return self.living
 
-    def unheard_ms(self) -> int | None:
-        return self.unheard
+    def heartbeat_age_ms(self) -> int | None:
+        return self.heartbeat_age
 
     def note_due(self, endpoint_seq: int) -> None:
         self.due.append(endpoint_seq)

@@ -78,7 +78,7 @@ def test_load_balancers_may_ask_without_wanting_a_body(server: Any, path: str) -
 
 
 def test_a_process_that_is_not_heard_of_is_not_ready_and_says_why(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.services.context.engine.status, "unheard", 7_300)
+    monkeypatch.setattr(server.services.context.engine.status, "heartbeat_age", 7_300)
     answer = server.client(None).get("/readyz")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
     assert answer.json["detail"].startswith("The last heartbeat of this process in the database is 7 s old")

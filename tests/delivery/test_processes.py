@@ -191,7 +191,7 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place
         fleet.at(fleet.peers[0])
         await fleet.run_for(4500)
         sent = cut_off.sender.sent
-        assert [peer.parts.status.unheard_ms() is None for peer in fleet.peers] == [True, False]
+        assert [peer.parts.status.heartbeat_age_ms() is None for peer in fleet.peers] == [True, False]
         # Who cannot be heard of hears of nobody, either.
         assert [len(peer.parts.status.processes()) for peer in fleet.peers] == [2, 0]
         await fleet.accept(3)
@@ -200,7 +200,7 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place
         assert await fleet.statuses() == {Status.DELIVERED: 30}
         cut_off.line.cut = False
         await fleet.run_for(5 * SECOND)
-        assert cut_off.parts.status.unheard_ms() is None
+        assert cut_off.parts.status.heartbeat_age_ms() is None
         assert len(owners(fleet, seqs)) == 2
         await fleet.accept(3)
         await fleet.run_for(2 * SECOND)
@@ -540,7 +540,7 @@ async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:
 
 
 async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_told_once(place: Place) -> None:
-    watch = HealthSettings(HealthRule(30 * SECOND, 60 * SECOND), mails=True, operator_email="ops@uplift.example")
+    watch = HealthSettings(HealthRule(30 * SECOND, 60 * SECOND), sends_email=True, operator_email="ops@uplift.example")
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
         await fleet.start()
         account = await fleet.new_account(("coach@rapids.example",))

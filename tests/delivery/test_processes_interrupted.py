@@ -44,7 +44,7 @@ async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sen
         async def too_late(process: Process) -> None:
             buried.append(process.seq)
             suspended.line.cut = False
-            await suspended.membership.beat()
+            await suspended.membership.send_heartbeat()
             await bury(process)
 
         other.membership._evict = too_late  # type: ignore[method-assign]
@@ -128,7 +128,7 @@ async def test_what_could_not_be_stored_before_a_process_was_taken_for_dead_is_n
         assert fleet.database.refused_health
         assert await fleet.statuses() == {Status.DELIVERED: 1}
         cut_off.line.cut = False
-        await cut_off.membership.beat()
+        await cut_off.membership.send_heartbeat()
         cut_off.cache_sync.sync = look  # type: ignore[method-assign]
         fleet.database.refused = 0
         await fleet.run_for(5 * SECOND)
@@ -169,7 +169,7 @@ async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: 
 
         membership._read_time = lambda connection: read_time(connection) + ahead_ms
         membership._time.add_reading = set_forward  # type: ignore[method-assign]
-        await membership.beat()
+        await membership.send_heartbeat()
         membership._read_time = read_time
         membership._time.add_reading = learn  # type: ignore[method-assign]
         await fleet.run_for(30 * SECOND)
@@ -212,7 +212,7 @@ async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhil
         numbers = [peer.process_id for peer in fleet.peers]
         for _ in range(20):
             await fleet.run_for(SECOND)
-            assert [peer.parts.status.unheard_ms() for peer in fleet.peers] == [None, None]
+            assert [peer.parts.status.heartbeat_age_ms() for peer in fleet.peers] == [None, None]
         assert set(ended) == {victim.process_id}
         assert [peer.process_id for peer in fleet.peers] == numbers
 

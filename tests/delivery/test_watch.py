@@ -200,7 +200,7 @@ async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(place: Pl
 async def test_failures_of_ours_never_count(place: Place, failure: Failure) -> None:
     # Hours instead of days: the egress is probed every few seconds.
     rule = HealthRule(3 * HOUR, 5 * HOUR)
-    async with long_world(place, watch=HealthSettings(rule, mails=True)) as world:
+    async with long_world(place, watch=HealthSettings(rule, sends_email=True)) as world:
         owner = await owner_of(world)
         world.sender.scripts[owner.host] = lambda _: Exchange(0, 1, failure=failure, error="the egress proxy is down")
         await world.accept(6, account=owner.account)
@@ -226,7 +226,7 @@ async def test_a_resend_that_succeeds_is_a_recovery(place: Place) -> None:
 async def test_without_contacts_or_without_mail_the_same_clock_runs(
     place: Place, contacts: tuple[str, ...], mails: bool
 ) -> None:
-    async with long_world(place, watch=HealthSettings(RULE, mails=mails)) as world:
+    async with long_world(place, watch=HealthSettings(RULE, sends_email=mails)) as world:
         owner = await owner_of(world, contacts=contacts)
         await world.accept(1, account=owner.account)
         await world.run_for(5 * DAY + 2 * SLACK)
@@ -293,7 +293,7 @@ async def test_nobody_is_warned_of_what_is_paused_or_deleted(place: Place, off: 
 
 
 async def test_gone_disables_at_once_where_the_operator_wants_that(place: Place) -> None:
-    async with long_world(place, watch=HealthSettings(RULE, gone_disables=True, mails=True)) as world:
+    async with long_world(place, watch=HealthSettings(RULE, gone_disables=True, sends_email=True)) as world:
         owner, other = await owner_of(world), await owner_of(world, "other.test")
         owner.receiver.status = 410
         await world.accept(1, account=owner.account)

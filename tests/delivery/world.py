@@ -230,7 +230,7 @@ class World:
             endpoint_in_flight_max=endpoint_in_flight_max,
             retention_ms=0,
             health=watch
-            or HealthSettings(HealthRule(3 * DAY, 5 * DAY), mails=True, operator_email="ops@uplift.example"),
+            or HealthSettings(HealthRule(3 * DAY, 5 * DAY), sends_email=True, operator_email="ops@uplift.example"),
             release_rate_per_second=release_rate_per_second,
             scan_every_ms=scan_every_ms,
             statistics_every_ms=scan_every_ms,

@@ -1,4 +1,4 @@
-"""The application: the only place that wires the parts together."""
+"""The application: builds, starts and stops all parts of a server process."""
 
 import asyncio
 import contextlib
@@ -303,7 +303,7 @@ class Application:
             raise ConfigError(
                 ConfigProblem(
                     "UPLIFT_DATABASE_URL",
-                    f"names a directory that cannot be made ({error.strerror})",
+                    f"names a directory that cannot be created ({error.strerror})",
                     "choose another, or make it by hand",
                 )
             ) from error

@@ -19,7 +19,7 @@ from uplift_server.delivery.cluster.shards import ClusteredShards
 from uplift_server.delivery.cluster.state import ClusterState
 from uplift_server.delivery.cluster.success_reports import SuccessReports
 from uplift_server.delivery.engine import Cluster as ClusterPort
-from uplift_server.delivery.health.monitor import CLUSTER_LOOK_EVERY_MS_MAX
+from uplift_server.delivery.health.monitor import CLUSTER_CHECK_EVERY_MS_MAX
 from uplift_server.delivery.listening.audience import Announcer, Audience
 from uplift_server.delivery.ports import Clock
 from uplift_server.delivery.sending.commands import Commands
@@ -30,7 +30,7 @@ from uplift_server.store.contract import Database, MessageBus, Transaction
 class ClusteredFoundation:
     """A foundation for one of several processes."""
 
-    health_look_every_ms_max = CLUSTER_LOOK_EVERY_MS_MAX
+    health_check_every_ms_max = CLUSTER_CHECK_EVERY_MS_MAX
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.engine import Cluster, Engine, EngineSettings, Loop, Sender, SingleProcess
 from uplift_server.delivery.health.endpoint_changes import LiveEndpointChanges
-from uplift_server.delivery.health.monitor import LOOK_EVERY_MS_MAX, HealthMonitor
+from uplift_server.delivery.health.monitor import CHECK_EVERY_MS_MAX, HealthMonitor
 from uplift_server.delivery.health.outage_guard import OutageGuard
 from uplift_server.delivery.health.transitions import Transitions
 from uplift_server.delivery.ingest import EventIngest
@@ -113,7 +113,7 @@ class Foundation(Protocol):
         """Whether the role of this process includes deliveries."""
 
     @property
-    def health_look_every_ms_max(self) -> int:
+    def health_check_every_ms_max(self) -> int:
         """The longest time between two checks of the health monitor."""
 
     def announcer(self, audience: Audience) -> Announcer:
@@ -127,7 +127,7 @@ class LocalFoundation:
     """A foundation for the only process on its database."""
 
     delivers = True
-    health_look_every_ms_max = LOOK_EVERY_MS_MAX
+    health_check_every_ms_max = CHECK_EVERY_MS_MAX
 
     def __init__(self, process_id: int) -> None:
         self.shards = self.jobs = self.peers = LocalShards(process_id)
@@ -194,9 +194,9 @@ def build_engine(
     changes = LiveEndpointChanges(cache, shards, lanes, due, dispatcher, held, replays, settler, clock)
     health = settings.health
     outage_guard = OutageGuard(
-        database, cache, shards, jobs, clock, recipient=health.operator_email if health.mails else None
+        database, cache, shards, jobs, clock, recipient=health.operator_email if health.sends_email else None
     )
-    transitions = Transitions(database, cache, shards, changes, clock, rule=health.rule, mails=health.mails)
+    transitions = Transitions(database, cache, shards, changes, clock, rule=health.rule, sends_email=health.sends_email)
     monitor = HealthMonitor(
         cache,
         shards,
@@ -204,7 +204,7 @@ def build_engine(
         outage_guard,
         clock,
         health,
-        look_every_ms_max=foundation.health_look_every_ms_max,
+        check_every_ms_max=foundation.health_check_every_ms_max,
     )
     attempts = Attempts(
         cache,

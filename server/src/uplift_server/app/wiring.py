@@ -45,7 +45,7 @@ def engine_settings(config: Config) -> EngineSettings:
         health=HealthSettings(
             HealthRule(config.warn_after_ms, config.disable_after_ms),
             gone_disables=config.gone_disables_endpoint,
-            mails=config.sends_mail,
+            sends_email=config.sends_mail,
             operator_email=config.operator_email,
         ),
         release_rate_per_second=config.release_rate_per_second,

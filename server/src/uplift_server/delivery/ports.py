@@ -96,5 +96,5 @@ class Peers(Protocol):
     def others(self) -> Sequence[Process]:
         """Return all living processes at the last heartbeat, without this one."""
 
-    def unheard_ms(self) -> int | None:
+    def heartbeat_age_ms(self) -> int | None:
         """Return the time since the last heartbeat if it has expired, else None."""

@@ -48,5 +48,5 @@ class LocalShards:
         """Return no process."""
         return ()
 
-    def unheard_ms(self) -> None:
+    def heartbeat_age_ms(self) -> None:
         """Return None: no heartbeat can expire."""

@@ -97,11 +97,11 @@ class EngineStatus:
     def processes(self) -> Sequence[Process] | None:
         """The living processes; none while heartbeats are late, None if there can be no others."""
         living = self._peers.living()
-        return living if living is None or self._peers.unheard_ms() is None else ()
+        return living if living is None or self._peers.heartbeat_age_ms() is None else ()
 
-    def unheard_ms(self) -> int | None:
+    def heartbeat_age_ms(self) -> int | None:
         """The time since the last heartbeat, if it is so long that other processes continue without this one."""
-        return self._peers.unheard_ms()
+        return self._peers.heartbeat_age_ms()
 
     def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:
         return restore_breaker(endpoint.health, self._breaker).probe_at

@@ -85,7 +85,7 @@ class OperatorOverview:
             [self._replays.show(replay) for replay in running],
             self._context.engine.status.outage,
             self._context.engine.status.processes(),
-            self._context.engine.status.unheard_ms(),
+            self._context.engine.status.heartbeat_age_ms(),
             len(cache.accounts),
             states,
             sum(self._context.engine.counters.set_aside),

@@ -36,7 +36,7 @@ class Readiness:
 
     async def check(self) -> str:
         """Return the ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
-        heartbeat_age_ms = self._context.engine.status.unheard_ms()
+        heartbeat_age_ms = self._context.engine.status.heartbeat_age_ms()
         if heartbeat_age_ms is not None:
             raise NotReady(
                 f"The last heartbeat of this process in the database is {heartbeat_age_ms // 1000} s old. Check its"

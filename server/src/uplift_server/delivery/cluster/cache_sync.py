@@ -173,43 +173,43 @@ class CacheSync:
             "replays": self._replays.known,
         }
         for kind in change_log.SUBJECTS:
-            wanted = set(cached[kind])
+            seqs = set(cached[kind])
             after = 0
             while found := await self._database.read_with_priority(
                 lambda c: change_log.subjects(c, kind, after=after, limit=NUMBERS_MAX)  # noqa: B023 - run before the next turn
             ):
-                wanted.update(found)
+                seqs.update(found)
                 after = found[-1]
-            subjects = [(kind, seq) for seq in sorted(wanted)]
+            subjects = [(kind, seq) for seq in sorted(seqs)]
             for at in range(0, len(subjects), SUBJECTS_MAX):
                 await self._read(subjects[at : at + SUBJECTS_MAX])
 
     async def _read(self, subjects: Collection[Subject]) -> None:
-        wanted: dict[str, list[int]] = {}
+        seqs_by_kind: dict[str, list[int]] = {}
         for kind, subject_seq in subjects:
-            wanted.setdefault(kind, []).append(subject_seq)
+            seqs_by_kind.setdefault(kind, []).append(subject_seq)
         with self._cache.changes() as changed:
-            read = await self._database.read_with_priority(lambda c: _read(c, wanted))
+            read = await self._database.read_with_priority(lambda c: _read(c, seqs_by_kind))
         names = read.names()
         unchanged = {subject for subject in subjects if names.get(subject, subject) not in changed}
         self._changed_here.difference_update(subjects)
         self._changed_here.update(set(subjects) - unchanged)
-        self._put(read.of(unchanged), gone=unchanged - names.keys())
+        self._put(read.of(unchanged), deleted_subjects=unchanged - names.keys())
 
-    def _put(self, read: _Read, gone: Collection[Subject]) -> None:
+    def _put(self, read: _Read, deleted_subjects: Collection[Subject]) -> None:
         # Accounts before what belongs to them, types before what subscribes to them.
         for account in read.accounts:
             self._cache.put_account(account)
-        for kind, seq in gone:
+        for kind, seq in deleted_subjects:
             if kind == "accounts":
                 self._drop_account(seq)
         for key in read.keys:
             self._cache.put_key(key)
-        self._drop_keys({seq for kind, seq in gone if kind == "api_keys"})
+        self._drop_keys({seq for kind, seq in deleted_subjects if kind == "api_keys"})
         self._put_event_types(read.event_types, read.deleted_event_types)
         for endpoint in read.endpoints:
             self._put_endpoint(endpoint)
-        for kind, seq in gone:
+        for kind, seq in deleted_subjects:
             if kind == "endpoints":
                 self._drop_endpoint(seq)
         for replay in read.replays:
@@ -224,9 +224,9 @@ class CacheSync:
             self._drop_endpoint(endpoint.seq)
         self._cache.drop_account(seq)
 
-    def _drop_keys(self, gone: Collection[int]) -> None:
+    def _drop_keys(self, seqs: Collection[int]) -> None:
         # The operator key of the settings has no number.
-        for key in [key for key in self._cache.keys.values() if key.seq in gone and key.seq]:
+        for key in [key for key in self._cache.keys.values() if key.seq in seqs and key.seq]:
             self._cache.drop_key(key.digest)
             self._relay.end_streams_of_key(key.id)
 
@@ -290,13 +290,13 @@ class CacheSync:
                 self._monitor.note(live)
 
 
-def _read(connection: Transaction, wanted: dict[str, list[int]]) -> _Read:
+def _read(connection: Transaction, seqs_by_kind: dict[str, list[int]]) -> _Read:
     return _Read(
-        accounts.find(connection, wanted.get("accounts", ())),
-        keys.find(connection, wanted.get("api_keys", ())),
-        *event_types.find(connection, wanted.get("event_types", ())),
-        endpoints.find(connection, wanted.get("endpoints", ())),
-        replays.find(connection, wanted.get("replays", ())),
+        accounts.find(connection, seqs_by_kind.get("accounts", ())),
+        keys.find(connection, seqs_by_kind.get("api_keys", ())),
+        *event_types.find(connection, seqs_by_kind.get("event_types", ())),
+        endpoints.find(connection, seqs_by_kind.get("endpoints", ())),
+        replays.find(connection, seqs_by_kind.get("replays", ())),
     )
 
 

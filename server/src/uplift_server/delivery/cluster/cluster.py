@@ -77,7 +77,7 @@ class Cluster:
         self._state.delivers = delivers
         with suppress(Unavailable):
             # If this heartbeat fails, the next one announces the change.
-            await self.membership.beat()
+            await self.membership.send_heartbeat()
 
     def loops(self, *, delivers: bool) -> Iterator[Loop]:
         """See `engine.Cluster`."""
@@ -101,7 +101,7 @@ class Cluster:
             self._state.delivers = False
             self._handover.drop_all()
             await self._within(self._handover.settle())
-            await self._within(self.membership.beat())
+            await self._within(self.membership.send_heartbeat())
 
     async def leave(self) -> None:
         """See `engine.Cluster`."""

@@ -89,14 +89,14 @@ class Membership:
         self._role = role
         self._read_time = read_time
         self._host = _host()
-        self._unbroken_since = 0
+        self._timely_since = 0
         """The time since which no heartbeat of this process was late. Only then can it judge others."""
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
-        self._doubtful: set[int] = set()
+        self._unconfirmed: set[int] = set()
         """Processes whose eviction got no response from the database."""
         self._eviction = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._heartbeat_lock = asyncio.Lock()
 
     async def join(self) -> None:
         """Synchronize the clock with the database, and get a process ID. Raises Unavailable and UnknownSchema."""
@@ -108,7 +108,7 @@ class Membership:
             return processes.join(connection, self._role, host=host, pid=pid, version=__version__, now=now)
 
         self._state.process_id = await self._bus.write(join)
-        self._state.heard_at = self._unbroken_since = self._clock.now_ms()
+        self._state.heartbeat_at = self._timely_since = self._clock.now_ms()
 
     async def leave(self) -> None:
         """Leave the cluster. Raises Unavailable."""
@@ -121,11 +121,11 @@ class Membership:
         while not stopping.is_set():
             self._state.heartbeat_due.clear()
             try:
-                await self.beat()
+                await self.send_heartbeat()
             except Unavailable as error:
                 now = self._clock.now_ms()
                 if now - logged_at >= FAILED_LOGGED_EVERY_MS:
-                    _log.warning("heartbeat failed", cause=str(error), unheard_ms=now - self._state.heard_at)
+                    _log.warning("heartbeat failed", cause=str(error), heartbeat_age_ms=now - self._state.heartbeat_at)
                     logged_at = now
                 await self._clock.wait(stopping, FAILED_WAIT_MS)
                 continue
@@ -146,12 +146,12 @@ class Membership:
                 continue
             await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
-    async def beat(self) -> None:
+    async def send_heartbeat(self) -> None:
         """Send a heartbeat and read the living processes. Raises Unavailable, and UnknownSchema after an eviction."""
-        async with self._turn:
+        async with self._heartbeat_lock:
             began = self._clock.now_ms()
             state, load = self._state, self._lanes.load()
-            wanted = list(SingletonJob) if state.delivers else []
+            jobs_to_take = list(SingletonJob) if state.delivers else []
             heartbeat = Heartbeat(state.delivers, state.view, load.in_flight, load.in_flight_max, load.waiting)
             readings = []
 
@@ -160,7 +160,9 @@ class Membership:
                 now = int(readings[-1].theirs)
                 known = processes.record_heartbeat(connection, state.process_id, heartbeat, now=now)
                 jobs = (
-                    singleton_jobs.take(connection, wanted, process_id=state.process_id, now=now) if wanted else NO_JOBS
+                    singleton_jobs.take(connection, jobs_to_take, process_id=state.process_id, now=now)
+                    if jobs_to_take
+                    else NO_JOBS
                 )
                 return _Heartbeat(known, jobs, now)
 
@@ -170,12 +172,12 @@ class Membership:
                 await self._rejoin()
                 return
             began = self._learn_time(readings[-1], began)
-            state.heard_at, state.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
+            state.heartbeat_at, state.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
             # A process that is missing was evicted: only the response was lost.
-            for process_id in self._doubtful.difference(each.seq for each in found.known):
+            for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
-            self._doubtful.clear()
+            self._unconfirmed.clear()
             state.members = [
                 each for each in found.known if each.seq == state.process_id or not self._is_dead(each, found.now)
             ]
@@ -191,10 +193,10 @@ class Membership:
         step_ms = self._clock.now_ms() - before
         if step_ms >= STEP_MS_MIN:
             # Earlier heartbeats have times from before the step, so they cannot prove a late one.
-            self._unbroken_since = self._clock.now_ms()
+            self._timely_since = self._clock.now_ms()
             return began + step_ms
         if began >= self._state.trusted_until:
-            self._unbroken_since = began
+            self._timely_since = began
         return began
 
     def _is_dead(self, process: Process, now: int) -> bool:
@@ -202,7 +204,7 @@ class Membership:
             return True
         return (
             is_heartbeat_expired(process.seen_at, now)
-            and self._clock.now_ms() - self._unbroken_since > HEARTBEAT_EXPIRES_MS
+            and self._clock.now_ms() - self._timely_since > HEARTBEAT_EXPIRES_MS
         )
 
     async def _evict(self, process: Process) -> None:
@@ -210,11 +212,11 @@ class Membership:
 
         This order keeps it from using lost leases. If this process dies in between, the leases expire.
         """
-        self._doubtful.add(process.seq)
+        self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
         # False: it sent a heartbeat, or an earlier eviction got no response. The next heartbeat shows which.
         if is_evicted:
-            self._doubtful.discard(process.seq)
+            self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process=process.seq, host=process.host, pid=process.pid)
             self._end_leases(process.seq)
 

@@ -21,7 +21,7 @@ class ClusterState:
         """The `membership_hash` of the workers by which this process decides what it owns."""
         self.trusted_until = 0
         """The time until which no other process evicts this one."""
-        self.heard_at = 0
+        self.heartbeat_at = 0
         """The time of the last heartbeat."""
         self.members: Sequence[Process] = ()
         """The living processes at the last heartbeat, including this one."""
@@ -54,7 +54,7 @@ class ClusterState:
         """See Peers."""
         return [each for each in self.members if each.seq != self.process_id]
 
-    def unheard_ms(self) -> int | None:
+    def heartbeat_age_ms(self) -> int | None:
         """See Peers."""
-        unheard_ms = self._clock.now_ms() - self.heard_at
-        return unheard_ms if unheard_ms > HEARTBEAT_TRUSTED_MS else None
+        heartbeat_age_ms = self._clock.now_ms() - self.heartbeat_at
+        return heartbeat_age_ms if heartbeat_age_ms > HEARTBEAT_TRUSTED_MS else None

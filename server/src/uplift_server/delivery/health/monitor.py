@@ -18,12 +18,12 @@ from uplift_server.store.records import DisabledReason
 
 BEGIN_AFTER_MS: Final = 2_000
 """Due deliveries are attempted first after a start: endpoints may have recovered meanwhile."""
-LOOK_EVERY_MS_MIN: Final = 1_000
+CHECK_EVERY_MS_MIN: Final = 1_000
 """The minimum time between two checks of the failing endpoints."""
-OUTAGE_LOOK_EVERY_MS: Final = 300_000
+OUTAGE_CHECK_EVERY_MS: Final = 300_000
 """An outage can begin or end without an attempt, because only endpoints with a recent attempt count."""
-LOOK_EVERY_MS_MAX: Final = 86_400_000
-CLUSTER_LOOK_EVERY_MS_MAX: Final = 3_000
+CHECK_EVERY_MS_MAX: Final = 86_400_000
+CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
 """The health of endpoints in other processes changes without a wake-up."""
 EMAIL_WAIT_MS: Final = 60_000
 """The time to wait for an unsent warning email before disabling is tried again."""
@@ -39,7 +39,7 @@ class HealthSettings:
     rule: HealthRule
     gone_disables: bool = False
     """Whether a 410 response disables the endpoint at once."""
-    mails: bool = False
+    sends_email: bool = False
     """Whether notifications are sent by email."""
     operator_email: str | None = None
 
@@ -56,7 +56,7 @@ class HealthMonitor:
         clock: Clock,
         settings: HealthSettings,
         *,
-        look_every_ms_max: int,
+        check_every_ms_max: int,
     ) -> None:
         self._cache = cache
         self._shards = shards
@@ -65,7 +65,7 @@ class HealthMonitor:
         self._gone_disables = settings.gone_disables
         self._transitions = transitions
         self._outage_guard = outage_guard
-        self._look_every_ms_max = look_every_ms_max
+        self._check_every_ms_max = check_every_ms_max
         self._watched: dict[int, int | None] = {}
         """Failing and warned endpoints, with the start of the latest failure if known (Unix ms)."""
         self._gone: dict[int, None] = {}
@@ -105,19 +105,19 @@ class HealthMonitor:
     def disable_at(self, endpoint_seq: int) -> int | None:
         """Return when a failing endpoint will be disabled (Unix ms); None during an outage or if unknown."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
-        if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.present is not None:
+        if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None
         return endpoint.health.disable_at(self._rule)
 
     @property
     def outage(self) -> Outage | None:
         """The current outage: most endpoints fail at once."""
-        return self._outage_guard.present
+        return self._outage_guard.outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
         """Return when the contacts of a failing endpoint will be warned (Unix ms); None as for `disable_at`."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
-        if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.present is not None:
+        if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None
         return endpoint.health.warn_at(self._rule)
 
@@ -131,23 +131,23 @@ class HealthMonitor:
             except Unavailable:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
                 continue
-            await self._clock.wait(stopping, LOOK_EVERY_MS_MIN)
+            await self._clock.wait(stopping, CHECK_EVERY_MS_MIN)
             left_ms = next_at - self._clock.now_ms()
             if left_ms > 0:
-                await self._clock.wait(self._wake, min(left_ms, self._look_every_ms_max))
+                await self._clock.wait(self._wake, min(left_ms, self._check_every_ms_max))
 
     async def _check(self) -> int:
         """Take all due steps; return the time of the next one (Unix ms)."""
         watched = self._watched_endpoints()
         failing = [endpoint for endpoint in watched if endpoint.health.failing_since is not None]
-        await self._outage_guard.judge([*failing, *self._failing_elsewhere()])
+        await self._outage_guard.evaluate([*failing, *self._failing_elsewhere()])
         await self._disable_gone()
         for number, endpoint in enumerate(watched, 1):
             await self._step(endpoint)
             if number % CHECKS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        next_at = self._clock.now_ms() + OUTAGE_LOOK_EVERY_MS if len(failing) >= ENDPOINTS_MIN else NEVER
-        if self._outage_guard.present is None:
+        next_at = self._clock.now_ms() + OUTAGE_CHECK_EVERY_MS if len(failing) >= ENDPOINTS_MIN else NEVER
+        if self._outage_guard.outage is None:
             next_at = min([next_at, *(self._next_at(endpoint) for endpoint in failing)])
         return next_at
 
@@ -181,7 +181,7 @@ class HealthMonitor:
             return
         if action is HealthAction.RECOVER:
             await self._transitions.recover(endpoint, self._watched.get(endpoint.seq))
-        elif self._outage_guard.present is not None:
+        elif self._outage_guard.outage is not None:
             return
         elif action is HealthAction.WARN:
             await self._transitions.warn(endpoint)
@@ -192,7 +192,7 @@ class HealthMonitor:
 
     async def _disable_gone(self) -> None:
         """Disable endpoints that responded with 410, except during an outage: a proxy may have responded."""
-        while self._gone and self._outage_guard.present is None:
+        while self._gone and self._outage_guard.outage is None:
             seq = next(iter(self._gone))
             endpoint = self._cache.endpoints.get(seq)
             if (

@@ -80,7 +80,7 @@ class OutageGuard:
         """The end of the latest outage (Unix ms)."""
         self._ending_at: int | None = None
         """The end of the current outage, not stored yet (Unix ms)."""
-        self.present: Outage | None = None
+        self.outage: Outage | None = None
         self._must_reload = False
         """Whether to reload first: another process held the job, or the result of a write is unknown."""
 
@@ -88,10 +88,10 @@ class OutageGuard:
         """Load the current outage. Raises Unavailable."""
         stored = await self._database.read_with_priority(lambda c: server_values.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
-        self.present = None
+        self.outage = None
         if _MARKS + "since" in stored:
             found = {name.removeprefix(_MARKS): value for name, value in stored.items()}
-            self.present = Outage(
+            self.outage = Outage(
                 found["since"], found["counts_from"], found["endpoints"], is_notified=bool(found["told"])
             )
         else:
@@ -104,7 +104,7 @@ class OutageGuard:
             with suppress(Unavailable):
                 await self.load()
 
-    async def judge(self, failing: Sequence[LiveEndpoint]) -> None:
+    async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Begin or end an outage by the failing endpoints. Raises Unavailable.
 
         Without the singleton job, follow the stored outage, and treat a new one as begun before it is stored.
@@ -117,14 +117,14 @@ class OutageGuard:
         is_mass = group is not None and group.is_mass_failure(self._attempted(enough=2 * group.endpoints))
         if not holds_job:
             self._ending_at = None
-            if self.present is None and group is not None and is_mass:
-                self.present = Outage(group.since, group.since, group.endpoints, is_notified=False)
+            if self.outage is None and group is not None and is_mass:
+                self.outage = Outage(group.since, group.since, group.endpoints, is_notified=False)
             return
         # If a write below fails, its result is unknown.
         self._must_reload = True
-        if self.present is not None and (self._ending_at is not None or not is_mass):
-            await self._end(self.present, failing)
-        elif self.present is None and group is not None and is_mass:
+        if self.outage is not None and (self._ending_at is not None or not is_mass):
+            await self._end(self.outage, failing)
+        elif self.outage is None and group is not None and is_mass:
             ended_at = self._ended_at or 0
             is_notified = self._clock.now_ms() - ended_at > WITHIN_MS
             begun = Outage(group.since, max(group.since, ended_at), group.endpoints, is_notified)
@@ -133,9 +133,9 @@ class OutageGuard:
 
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
         """Load the outage that another process stored. Raises Unavailable."""
-        before = self.present
+        before = self.outage
         await self.load()
-        if before is None or self.present is not None:
+        if before is None or self.outage is not None:
             return
         # The end of an outage excuses its duration, so this process needs the new health of its endpoints.
         own = [endpoint for endpoint in failing if self._shards.owns(endpoint.seq)]
@@ -144,7 +144,7 @@ class OutageGuard:
                 lambda c: health.get(c, [endpoint.seq for endpoint in own])
             )
         except Unavailable:
-            self.present = before
+            self.outage = before
             raise
         _excuse(own, stored)
 
@@ -178,7 +178,7 @@ class OutageGuard:
             )
 
         await self._database.write(processes.unless_evicted(self._shards.membership_id, begin))
-        self.present, self._ended_at = begun, None
+        self.outage, self._ended_at = begun, None
         _log.error(
             "mass failure began",
             since=format_timestamp(begun.since), endpoints=begun.endpoints, attempted=attempted, causes=causes,
@@ -205,7 +205,7 @@ class OutageGuard:
             return health.get(connection, seqs)
 
         _excuse(failing, await self._database.write(processes.unless_evicted(self._shards.membership_id, end)))
-        self.present, self._ended_at, self._ending_at = None, at, None
+        self.outage, self._ended_at, self._ending_at = None, at, None
         _log.warning(
             "mass failure ended",
             since=format_timestamp(ended.since), endpoints=ended.endpoints, still_failing=len(failing),

@@ -61,7 +61,7 @@ class Transitions:
         clock: Clock,
         *,
         rule: HealthRule,
-        mails: bool,
+        sends_email: bool,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
@@ -70,7 +70,7 @@ class Transitions:
         self._disabling = disabling
         self._clock = clock
         self._rule = rule
-        self._mails = mails
+        self._sends_email = sends_email
         self._random_bytes = random_bytes
 
     async def warn(self, endpoint: LiveEndpoint) -> None:
@@ -112,7 +112,7 @@ class Transitions:
         details = {"reason": reason.text, "failing_since": format_optional_timestamp(failing_since)}
 
         def disable(connection: Transaction) -> Endpoint | bool:
-            if self._mails and warned_at is not None and reason is DisabledReason.FAILING:
+            if self._sends_email and warned_at is not None and reason is DisabledReason.FAILING:
                 kind = NotificationKind.ENDPOINT_WARNED
                 if outbox.is_unsent(connection, subject.endpoint_seq, kind, since=warned_at):
                     return False
@@ -197,7 +197,7 @@ class Transitions:
     def _add_emails(
         self, connection: Transaction, subject: _Subject, kind: NotificationKind, facts: Mapping[str, object], now: int
     ) -> None:
-        if not self._mails:
+        if not self._sends_email:
             return
         outbox.add(
             connection,
