@@ -278,7 +278,7 @@ class RecordingEngine:
     """Endpoints for which not all is held yet that was pending."""
     asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
     """For which endpoints all was to be held that is pending, and what was told last before."""
-    measures: EngineCounters = field(default_factory=EngineCounters)
+    counters: EngineCounters = field(default_factory=EngineCounters)
     held_up: dict[int, HeldUpBy] = field(default_factory=dict)
     """What holds up endpoints, but for the server."""
     heartbeat_age: int | None = None
@@ -320,7 +320,7 @@ class RecordingEngine:
     def link(self) -> EngineLink:
         """What services use, all of it recorded here."""
         parts: Any = self
-        return EngineLink(self.relay, self.measures, parts, self.commands, parts, parts)
+        return EngineLink(self.relay, self.counters, parts, self.commands, parts, parts)
 
     def owns(self, endpoint_seq: int) -> bool:
         return endpoint_seq not in self.elsewhere
@@ -331,7 +331,7 @@ class RecordingEngine:
         database, cache, clock = self.relay.database, self.relay.cache, self.relay.clock
         memory: Any = self
         shards = LocalShards()
-        return LocalCommands(database, cache, shards, memory, memory, memory, clock, self.measures, lease_ms=30_000)
+        return LocalCommands(database, cache, shards, memory, memory, memory, clock, self.counters, lease_ms=30_000)
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
         for delivery in self.waiting:

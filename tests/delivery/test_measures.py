@@ -23,12 +23,12 @@ def upper(histogram: Histogram) -> list[int | None]:
     return [bound for bound, count in zip(bounds, histogram.counts, strict=True) for _ in range(count)]
 
 
-def ended(measures: EngineCounters) -> dict[Status, int]:
-    return {each: measures.ended[each] for each in (Status.DELIVERED, Status.FAILED, Status.CANCELLED)}
+def ended(counters: EngineCounters) -> dict[Status, int]:
+    return {each: counters.ended[each] for each in (Status.DELIVERED, Status.FAILED, Status.CANCELLED)}
 
 
-def attempts(measures: EngineCounters) -> dict[Outcome, int]:
-    return {each: measures.attempts[each] for each in Outcome if measures.attempts[each]}
+def attempts(counters: EngineCounters) -> dict[Outcome, int]:
+    return {each: counters.attempts[each] for each in Outcome if counters.attempts[each]}
 
 
 async def test_accepted_attempted_delivered(place: Place) -> None:
@@ -39,15 +39,15 @@ async def test_accepted_attempted_delivered(place: Place) -> None:
         await world.accept()
         await world.run_for(20 * SECOND)
 
-        measures = world.parts.counters
-        assert (measures.accepted, measures.duplicates) == (1, 0)
-        assert attempts(measures) == {Outcome.SERVER_ERROR: 1, Outcome.DELIVERED: 1}
-        assert ended(measures) == {Status.DELIVERED: 1, Status.FAILED: 0, Status.CANCELLED: 0}
+        counters = world.parts.counters
+        assert (counters.accepted, counters.duplicates) == (1, 0)
+        assert attempts(counters) == {Outcome.SERVER_ERROR: 1, Outcome.DELIVERED: 1}
+        assert ended(counters) == {Status.DELIVERED: 1, Status.FAILED: 0, Status.CANCELLED: 0}
         # The first at once, the second after 5 s and a tenth more or less; each takes 40 ms.
-        assert upper(measures.first_attempt_delays) == [1]
-        assert upper(measures.delivery_delays) in ([5_000], [10_000])
-        assert sum(measures.attempt_durations.counts) == 2
-        assert sum(measures.accept_durations.counts) == 1
+        assert upper(counters.first_attempt_delays) == [1]
+        assert upper(counters.delivery_delays) in ([5_000], [10_000])
+        assert sum(counters.attempt_durations.counts) == 2
+        assert sum(counters.accept_durations.counts) == 1
         assert sum(world.database.measures.commits.counts) > 0
         assert world.database.measures.writes >= 3
 
