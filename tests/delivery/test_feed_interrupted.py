@@ -1,4 +1,4 @@
-"""What is changed here while the feed reads it: it neither comes back nor is passed over."""
+"""Changes of this process during a read of cache sync are kept and read again."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,8 @@ from .world import SECOND
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known here", "made elsewhere just now"])
-async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_back(
-    place: Place, is_known: bool
-) -> None:
-    """Not even until that is read, too: whoever did it was answered that it is so."""
+async def test_a_deletion_during_a_read_stays(place: Place, is_known: bool) -> None:
+    """It stays deleted, because the caller already got a response."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)
@@ -59,8 +57,8 @@ async def test_what_is_revoked_or_deleted_here_while_it_is_read_does_not_come_ba
             await peer.cache_sync.sync()
 
 
-async def test_what_is_changed_here_while_it_is_read_is_read_again_with_the_next_look(place: Place) -> None:
-    """A type that was deleted elsewhere and is made again here is there, and one that was deleted last is not."""
+async def test_a_change_during_a_read_is_read_again_by_the_next_sync(place: Place) -> None:
+    """An event type created again after a deletion exists, and one deleted last does not."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)

@@ -1,4 +1,4 @@
-"""Streams to developers' machines among several processes: whichever of them takes an event, or removes a session."""
+"""Listen streams with several processes: events and session changes come from any of them."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ SOON_MS = 200
 
 
 async def two(fleet: Fleet) -> tuple[Peer, Peer]:
-    """Two processes that take events."""
+    """Two API processes."""
     streaming, other = [await fleet.start(ProcessRole.API) for _ in range(2)]
     await fleet.run_for(3 * SECOND)
     return streaming, other
@@ -36,7 +36,7 @@ async def connected(fleet: Fleet, peer: Peer, session: ListenSession | None = No
 
 
 class Reading:
-    """What comes over a stream, noted with the instant."""
+    """The items of a stream with their times."""
 
     def __init__(self, fleet: Fleet, stream: Stream) -> None:
         self._fleet = fleet
@@ -53,7 +53,7 @@ class Reading:
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_a_stream_hears_of_events_that_another_process_takes(place: Place, silent: bool) -> None:
+async def test_a_stream_gets_events_that_another_process_accepts(place: Place, silent: bool) -> None:
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         reading = Reading(fleet, await connected(fleet, streaming))
@@ -67,9 +67,7 @@ async def test_a_stream_hears_of_events_that_another_process_takes(place: Place,
         assert all(at - began <= (LOOK_EVERY_MS if silent else SOON_MS) for at, _ in reading.came)
 
 
-async def test_nothing_is_sent_between_processes_where_nobody_listens(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_processes_send_no_notifications_without_streams(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         sent: list[str] = []
@@ -94,7 +92,7 @@ async def test_nothing_is_sent_between_processes_where_nobody_listens(
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_a_session_removed_through_another_process_is_over(place: Place, silent: bool) -> None:
+async def test_a_session_deleted_through_another_process_ends(place: Place, silent: bool) -> None:
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         session = await session_of(fleet)
@@ -110,7 +108,7 @@ async def test_a_session_removed_through_another_process_is_over(place: Place, s
         assert reading.ended_at - began <= (2 * LOOK_EVERY_MS if silent else SOON_MS)
 
 
-async def test_a_session_connected_to_through_another_process_streams_there_alone(place: Place) -> None:
+async def test_a_session_that_connects_to_another_process_streams_only_there(place: Place) -> None:
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         session = await session_of(fleet)
@@ -133,8 +131,8 @@ async def test_a_session_connected_to_through_another_process_streams_there_alon
         assert [each.position for each in await sessions(fleet)] == [place]
 
 
-async def test_of_two_connections_the_one_that_began_later_stays_whichever_is_told_of_last(place: Place) -> None:
-    """A first one that nobody waits for any more, and whose notification is late, ends no other."""
+async def test_the_later_of_two_connections_stays_despite_late_notifications(place: Place) -> None:
+    """A late notification of an abandoned connection ends no other."""
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         session = await session_of(fleet)
@@ -150,7 +148,7 @@ async def test_of_two_connections_the_one_that_began_later_stays_whichever_is_to
         assert (first.end_reason, second.end_reason) == (EndReason.REPLACED, None)
 
 
-async def test_a_stream_hears_of_events_of_a_type_that_its_process_is_not_told_of_yet(place: Place) -> None:
+async def test_a_stream_gets_events_of_a_type_that_its_cache_lacks(place: Place) -> None:
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         everything = Reading(fleet, await connected(fleet, streaming))

@@ -1,4 +1,4 @@
-"""While most endpoints fail at once, nobody is warned and nobody disabled (promise 7)."""
+"""While most endpoints fail at once, no endpoint is warned or disabled (promise 7)."""
 
 from typing import Any
 
@@ -37,8 +37,8 @@ async def event_to_each(world: World, owners: list[Owner]) -> None:
         await world.accept(1, account=owner.account)
 
 
-async def test_most_failing_together_disables_none_and_tells_the_operator_once(place: Place) -> None:
-    """90 % of 20; then all answer again, and the clocks of two that go on failing know nothing of that time."""
+async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator_once(place: Place) -> None:
+    """18 of 20 endpoints fail. After the recovery, that time does not count for two that still fail."""
     async with long_world(place) as world:
         owners = await many(world, 20)
         for owner in owners[18:]:
@@ -128,7 +128,7 @@ async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(place
         assert (await kinds(world))[-2:] == WARNED
 
 
-async def test_one_that_flares_up_again_is_told_once_and_excuses_nothing_twice(place: Place) -> None:
+async def test_a_mass_failure_that_returns_is_notified_once_and_excuses_no_time_twice(place: Place) -> None:
     async with long_world(place) as world:
         owners = await many(world, 10)
         await event_to_each(world, owners)
@@ -158,7 +158,7 @@ async def test_one_that_flares_up_again_is_told_once_and_excuses_nothing_twice(p
         assert await kinds(world) == told
 
 
-async def test_a_mass_failure_whose_end_cannot_be_written_is_ended_once(place: Place) -> None:
+async def test_a_mass_failure_ends_once_after_a_failed_write(place: Place) -> None:
     async with long_world(place) as world:
         owners = await many(world, 12)
         await event_to_each(world, owners)
@@ -182,9 +182,7 @@ async def test_a_mass_failure_whose_end_cannot_be_written_is_ended_once(place: P
 
 
 @pytest.mark.parametrize("verb", ["begin", "end"])
-async def test_what_was_judged_though_the_answer_was_lost_is_told_once_and_excused_once(
-    place: Place, verb: str
-) -> None:
+async def test_a_lost_response_notifies_and_excuses_once(place: Place, verb: str) -> None:
     async with long_world(place, database=Losing) as world:
         owners = await many(world, 12)
         world.database.losing = verb
@@ -204,8 +202,8 @@ async def test_what_was_judged_though_the_answer_was_lost_is_told_once_and_excus
         assert (await stored(world, owners[-1])).excused_ms == excused
 
 
-async def test_gone_disables_nobody_while_most_endpoints_fail(place: Place) -> None:
-    """A proxy of ours that answers 410 for everybody."""
+async def test_a_410_response_disables_no_endpoint_during_a_mass_failure(place: Place) -> None:
+    """A local proxy responds with 410 for all endpoints."""
     async with long_world(place, watch=HealthSettings(RULE, gone_disables=True)) as world:
         owners = await many(world, 12)
         for owner in owners:

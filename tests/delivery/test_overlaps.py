@@ -1,4 +1,4 @@
-"""Two live secrets: what signs changes at the very instant the overlap ends, restarts or not; the old one is erased."""
+"""Secret overlaps: signatures change exactly at the end, also after restarts, and the previous secret is erased."""
 
 import math
 from dataclasses import replace
@@ -101,7 +101,7 @@ async def test_the_uplift_header_may_follow_the_new_one_at_once(place: Place) ->
         assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((True, False), (True, True))
 
 
-async def test_a_retry_is_signed_with_what_is_live_when_it_is_made(place: Place) -> None:
+async def test_a_retry_is_signed_with_the_secrets_of_its_time(place: Place) -> None:
     async with World(place, delays_ms=[2 * HOUR], scan_every_ms=HOUR) as world:
         live = await world.endpoint("one.test", lambda _: None)
         first = await sent(world)
@@ -131,7 +131,7 @@ async def test_a_restart_changes_nothing(place: Place, way: str, ends_while_down
         assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((False, False), (True, True))
 
 
-async def test_the_old_secret_is_erased_when_its_time_is_over(place: Place) -> None:
+async def test_the_previous_secret_is_erased_at_the_end_of_the_overlap(place: Place) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live, other = await world.endpoint("one.test"), await world.endpoint("two.test")
         await rotate(world, live)
@@ -147,7 +147,7 @@ async def test_the_old_secret_is_erased_when_its_time_is_over(place: Place) -> N
         assert not world.directory.overlaps
 
 
-async def test_what_ended_while_the_server_was_down_is_erased_at_the_start(place: Place) -> None:
+async def test_an_overlap_that_ended_during_downtime_is_erased_at_the_start(place: Place) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
@@ -171,9 +171,7 @@ async def test_a_second_rotation_starts_the_overlap_anew(place: Place) -> None:
         assert (verified_by(request, NEW), verified_by(request, NEWER)) == ((False, False), (True, True))
 
 
-async def test_a_database_that_cannot_write_delays_the_erasing_alone(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failing_database_only_delays_the_erasure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
@@ -192,7 +190,9 @@ async def test_a_database_that_cannot_write_delays_the_erasing_alone(
         assert (await stored(world, live)).previous_secret is None
 
 
-async def test_many_that_end_at_once_are_erased_bite_by_bite(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_overlaps_that_end_at_once_are_erased_in_batches(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         for number in range(BATCH_ENDPOINTS + 1):
             await rotate(world, await world.endpoint(f"host-{number}.test"))

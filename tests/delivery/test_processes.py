@@ -1,4 +1,4 @@
-"""Several processes on one database: each endpoint is one's, and whoever comes or goes, none is served by two."""
+"""Several processes on one database: each endpoint has one owner, also when processes start and stop."""
 
 import asyncio
 from collections import Counter
@@ -33,7 +33,7 @@ from uplift_server.store.schema_processes import commands as commands_table
 
 
 async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
-    """So many processes that deliver, which know of so many endpoints and have agreed on whose they are."""
+    """Start workers that agree on the owners of a number of endpoints."""
     for _ in range(peers):
         await fleet.start()
     await fleet.run_for(3 * SECOND)
@@ -71,12 +71,12 @@ async def away() -> None:
 
 
 def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
-    """How many endpoints each process has; 0: nobody."""
+    """The number of endpoints by process; 0: no owner."""
     found = [fleet.owner_of(seq) for seq in seqs]
     return Counter(0 if peer is None else peer.process_id for peer in found)
 
 
-async def test_endpoints_are_shared_out_and_whoever_accepts_all_is_delivered_once(place: Place) -> None:
+async def test_endpoints_are_shared_and_each_event_is_delivered_once(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=3, hosts=30)
         shares = owners(fleet, seqs)
@@ -90,7 +90,7 @@ async def test_endpoints_are_shared_out_and_whoever_accepts_all_is_delivered_onc
         assert all(peer.sender.sent for peer in fleet.peers)
 
 
-async def test_what_another_process_is_to_send_goes_at_once_and_without_notifications_a_second_later(
+async def test_the_owner_sends_at_once_or_a_second_later_without_notifications(
     place: Place,
 ) -> None:
     async with Fleet(place) as fleet:
@@ -105,7 +105,7 @@ async def test_what_another_process_is_to_send_goes_at_once_and_without_notifica
         assert len(fleet.sender.sent) == 2
 
 
-async def test_a_process_that_serves_the_api_alone_sends_nothing(place: Place) -> None:
+async def test_an_api_process_sends_nothing(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet.start(ProcessRole.API)
         await fleet.endpoint("a.test")
@@ -118,7 +118,7 @@ async def test_a_process_that_serves_the_api_alone_sends_nothing(place: Place) -
         assert worker.sender.sent == 3
 
 
-async def test_what_processes_tell_of_themselves_adds_up(place: Place) -> None:
+async def test_the_load_of_all_processes_adds_up(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=6)
         api = await fleet.start(ProcessRole.API)
@@ -137,8 +137,8 @@ async def test_what_processes_tell_of_themselves_adds_up(place: Place) -> None:
         assert not any(each.status.own_load().stopped for each in parts)
 
 
-async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(place: Place) -> None:
-    """What the one before has in flight counts until it is over."""
+async def test_a_new_worker_respects_the_concurrency_limit(place: Place) -> None:
+    """Attempts in flight of the previous owner count until they end."""
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=1, hosts=20, max_in_flight=3)
         fleet.sender.latency_ms.update({f"h{number}.test": 4 * SECOND for number in range(20)})
@@ -153,7 +153,7 @@ async def test_a_worker_that_comes_takes_over_only_what_the_cap_leaves(place: Pl
         assert len(fleet.sender.sent) == 12 * 20
 
 
-async def test_what_a_dead_process_had_is_attempted_by_others_within_seconds(place: Place) -> None:
+async def test_other_processes_attempt_the_deliveries_of_a_dead_process_within_seconds(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=3, hosts=20)
         fleet.sender.latency_ms.update({f"h{number}.test": 60 * SECOND for number in range(20)})
@@ -183,7 +183,7 @@ async def test_a_stop_hands_everything_over_at_once(place: Place) -> None:
         assert await fleet.statuses() == {Status.DELIVERED: 40}
 
 
-async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place) -> None:
+async def test_a_process_without_heartbeats_stops_before_its_eviction(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
         cut_off = fleet.peers[1]
@@ -208,7 +208,7 @@ async def test_who_cannot_be_heard_of_stops_before_others_take_over(place: Place
         assert cut_off.sender.sent > sent
 
 
-async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_end(place: Place) -> None:
+async def test_late_leases_of_an_evicted_process_are_ended(place: Place) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         owner = fleet.owner_of(seq)
@@ -232,7 +232,7 @@ async def test_what_was_leased_late_to_one_taken_for_dead_waits_for_no_lease_to_
         assert {row.lease_owner for row in await fleet.deliveries()} == {0}
 
 
-async def test_after_the_database_was_away_nobody_is_taken_for_dead(place: Place) -> None:
+async def test_an_unavailable_database_evicts_no_process(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=3, hosts=3)
         numbers = [peer.process_id for peer in fleet.peers]
@@ -247,7 +247,7 @@ async def test_after_the_database_was_away_nobody_is_taken_for_dead(place: Place
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_second(place: Place, silent: bool) -> None:
+async def test_a_pause_takes_effect_in_all_processes_within_a_second(place: Place, silent: bool) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         owner = fleet.owner_of(seqs[0])
@@ -270,8 +270,8 @@ async def test_an_endpoint_paused_through_one_process_is_off_in_all_within_a_sec
         assert await fleet.statuses() == {Status.DELIVERED: 4}
 
 
-async def test_what_is_changed_here_while_it_is_read_again_stays_changed(place: Place) -> None:
-    """What was read is older, and would be seen until the next look."""
+async def test_a_change_during_a_second_read_stays(place: Place) -> None:
+    """The read is older than the change."""
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=1, hosts=0)
         [peer] = fleet.peers
@@ -291,7 +291,7 @@ async def test_what_is_changed_here_while_it_is_read_again_stays_changed(place: 
         assert peer.directory.accounts[account.seq] == renamed
 
 
-async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
+async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept_ms = 2 * CLEANUP_EVERY_MS
@@ -323,8 +323,8 @@ async def test_changes_are_forgotten_and_who_has_missed_them_reads_everything(
             assert account.seq in peer.directory.accounts
 
 
-async def test_who_sees_numbers_of_transactions_go_back_reads_everything(place: Place) -> None:
-    """As after a failover that has lost the latest: what comes now has numbers that are behind."""
+async def test_transaction_numbers_that_go_back_reload_the_cache(place: Place) -> None:
+    """A failover that lost the latest transactions reuses their numbers."""
     async with Fleet(place) as fleet:
         [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         here, other = fleet.peers
@@ -335,7 +335,7 @@ async def test_who_sees_numbers_of_transactions_go_back_reads_everything(place: 
         assert not other.directory.endpoints[paused].takes_deliveries
 
 
-async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(place: Place) -> None:
+async def test_an_endpoint_deleted_through_another_process_gets_no_delivery(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         fleet.sender.scripts["h0.test"] = lambda _: answer(500)
@@ -348,7 +348,7 @@ async def test_an_endpoint_deleted_through_one_process_gets_nothing_more(place: 
         assert await fleet.statuses() == {Status.CANCELLED: 3}
 
 
-async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_takes_it_over(place: Place) -> None:
+async def test_every_process_knows_the_health_of_an_endpoint(place: Place) -> None:
     async with Fleet(place, delays_ms=[SECOND] * 50, breaker_failures=4) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         fleet.sender.scripts["h0.test"] = lambda _: answer(500)
@@ -373,7 +373,7 @@ async def test_how_an_endpoint_fares_is_known_to_every_process_and_kept_by_who_t
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_a_delivery_in_the_memory_of_another_process_is_cancelled_and_resent(place: Place, silent: bool) -> None:
+async def test_a_leased_delivery_of_another_process_is_cancelled_and_resent(place: Place, silent: bool) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         fleet.sender.latency_ms["h0.test"] = 9 * SECOND
@@ -496,7 +496,7 @@ async def test_a_stored_command_waits_for_a_worker_until_its_delivery_ends(
         assert await stored_commands(fleet) == 0
 
 
-async def test_a_test_does_not_begin_after_its_caller_has_gone(place: Place) -> None:
+async def test_a_test_does_not_begin_after_its_caller_left(place: Place) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=3, hosts=1)
         owner, other = owner_and_other(fleet, seq)
@@ -523,7 +523,7 @@ async def test_commands_are_bounded_for_each_account(place: Place, monkeypatch: 
             await execute(fleet, CommandKind.CANCEL, second, seq)
 
 
-async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:
+async def test_singleton_jobs_move_when_their_process_dies(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=4)
 
@@ -539,7 +539,7 @@ async def test_duties_pass_on_when_their_process_dies(place: Place) -> None:
         assert on_duty(SingletonJob.STATISTICS) == [0]
 
 
-async def test_a_mass_failure_that_several_workers_see_disables_nobody_and_is_told_once(place: Place) -> None:
+async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) -> None:
     watch = HealthSettings(HealthRule(30 * SECOND, 60 * SECOND), sends_email=True, operator_email="ops@uplift.example")
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
         await fleet.start()

@@ -1,4 +1,4 @@
-"""What processes do to each other amid something: who dies, stops, comes late or hears late does no harm to others."""
+"""Several processes with interruptions: deaths, stops and late messages of one process do not harm the others."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -29,7 +29,7 @@ from .world import SECOND, World, answer
 R = TypeVar("R")
 
 
-async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sent_twice(place: Place) -> None:
+async def test_a_heartbeat_during_an_eviction_prevents_it(place: Place) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         suspended, other = owner_and_other(fleet, seq)
@@ -55,8 +55,8 @@ async def test_who_is_heard_of_while_it_is_being_buried_stays_and_nothing_is_sen
         assert await fleet.statuses() == {Status.DELIVERED: 5}
 
 
-async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_consequences(place: Place) -> None:
-    """Neither is it stored, nor is the endpoint disabled by it: where it belongs by now it does well."""
+async def test_the_health_seen_by_an_evicted_process_has_no_effect(place: Place) -> None:
+    """It is not stored and disables nothing, because the endpoint is healthy at its new owner."""
     watch = HealthSettings(HealthRule(20 * SECOND, 40 * SECOND))
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
@@ -84,7 +84,7 @@ async def test_how_an_endpoint_fares_at_a_process_taken_for_dead_has_no_conseque
         assert (record.state, record.consecutive_failures) == (EndpointState.ENABLED, 0)
 
 
-async def test_a_success_on_its_way_when_its_endpoint_moves_ends_the_failing(place: Place) -> None:
+async def test_a_success_during_a_handover_recovers_the_endpoint(place: Place) -> None:
     async with Fleet(place, delays_ms=[5 * SECOND] * 100) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         leaving, other = owner_and_other(fleet, seq)
@@ -109,8 +109,8 @@ async def test_a_success_on_its_way_when_its_endpoint_moves_ends_the_failing(pla
             assert (found.status, found.consecutive_failures) == ("healthy", 0)
 
 
-async def test_what_could_not_be_stored_before_a_process_was_taken_for_dead_is_not_stored_after(place: Place) -> None:
-    """It has another number then, by which it may tell how endpoints fare."""
+async def test_outcomes_from_before_an_eviction_are_not_stored_after_it(place: Place) -> None:
+    """The process has a new process ID then."""
     async with Fleet(place, database=Refusing) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         cut_off, _ = owner_and_other(fleet, seq)
@@ -150,7 +150,7 @@ class Refusing:
         return await super().settle(settlements, health, process_id=process_id)  # type: ignore[misc]
 
 
-async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: Place) -> None:
+async def test_a_clock_that_a_failover_sets_forward_evicts_no_process(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=1)
         lives = [(each.seq, each.started_at) for each in await fleet.database.read(processes.list_all)]
@@ -176,7 +176,7 @@ async def test_nobody_is_buried_for_a_clock_that_a_failover_sets_forward(place: 
         assert [(each.seq, each.started_at) for each in await fleet.database.read(processes.list_all)] == lives
 
 
-async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_lives_again(place: Place) -> None:
+async def test_an_evicted_process_sends_nothing_before_it_rejoins(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=1, hosts=1)
         await fleet.start(ProcessRole.API)
@@ -194,7 +194,7 @@ async def test_who_learns_that_it_was_taken_for_dead_sends_nothing_before_it_liv
         assert (len(fleet.sender.sent), await fleet.statuses()) == (1, {Status.DELIVERED: 1})
 
 
-async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhile(place: Place) -> None:
+async def test_a_process_sends_heartbeats_while_it_ends_many_leases(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=3, hosts=6)
         await fleet.accept(1)
@@ -217,7 +217,7 @@ async def test_whoever_ends_the_leases_of_the_dead_for_long_is_heard_of_meanwhil
         assert [peer.process_id for peer in fleet.peers] == numbers
 
 
-async def test_leases_of_a_dead_process_end_though_the_answer_that_it_is_forgotten_was_lost(place: Place) -> None:
+async def test_leases_of_an_evicted_process_end_after_a_lost_response(place: Place) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         victim, other = owner_and_other(fleet, seq)
@@ -242,7 +242,7 @@ async def test_leases_of_a_dead_process_end_though_the_answer_that_it_is_forgott
         assert fleet.sender.in_flight["h0.test"] == 1
 
 
-async def test_an_endpoint_is_tested_that_the_worker_has_not_been_told_of_yet(place: Place) -> None:
+async def test_a_test_waits_for_an_endpoint_that_the_worker_lacks(place: Place) -> None:
     async with Fleet(place) as fleet:
         api, worker = await fleet.start(ProcessRole.API), await fleet.start(ProcessRole.WORKER)
         await fleet.run_for(3 * SECOND)
@@ -253,7 +253,7 @@ async def test_an_endpoint_is_tested_that_the_worker_has_not_been_told_of_yet(pl
         assert trial.delivery.status is Status.DELIVERED
 
 
-async def test_who_has_just_started_knows_that_others_deliver(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_process_knows_the_workers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     arrive, known = Cluster.arrive, []
 
     async with Fleet(place) as fleet:
@@ -270,7 +270,7 @@ async def test_who_has_just_started_knows_that_others_deliver(place: Place, monk
     assert known == [(True, [ProcessRole.WORKER, ProcessRole.API])]
 
 
-async def test_a_replay_is_cancelled_whose_endpoint_was_deleted_while_no_worker_ran(place: Place) -> None:
+async def test_a_replay_of_an_endpoint_deleted_without_a_worker_is_cancelled(place: Place) -> None:
     async with Fleet(place, delays_ms=()) as fleet:
         worker, api = await fleet.start(ProcessRole.WORKER), await fleet.start(ProcessRole.API)
         await fleet.run_for(3 * SECOND)
@@ -287,7 +287,7 @@ async def test_a_replay_is_cancelled_whose_endpoint_was_deleted_while_no_worker_
         assert (await stored(fleet, job)).state is ReplayState.CANCELLED
 
 
-async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(place: Place) -> None:
+async def test_an_endpoint_created_during_a_start_is_known_after_it(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet.start()
         read = fleet.database.read
@@ -305,10 +305,10 @@ async def test_an_endpoint_made_with_its_account_amid_a_start_is_known_after_it(
         assert late.directory.endpoints[made[0].seq].record == made[0].record
 
 
-async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(
+async def test_an_account_deleted_through_another_process_drops_its_endpoints(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is read of them comes later, and nobody may find one without its account."""
+    """Their own changes arrive later, and an endpoint must not outlive its account in the cache."""
     monkeypatch.setattr("uplift_server.delivery.cluster.cache_sync.SUBJECTS_MAX", 1)
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=0)
@@ -331,7 +331,7 @@ async def test_an_account_deleted_elsewhere_takes_its_endpoints_along(
         assert seq not in other.directory.endpoints
 
 
-async def test_a_loop_that_ends_by_a_defect_stops_a_process_that_serves_the_api_alone(place: Place) -> None:
+async def test_a_failed_loop_stops_an_api_process(place: Place) -> None:
     async with Fleet(place) as fleet:
         api = await fleet.start(ProcessRole.API)
         stopped: list[bool] = []
@@ -349,7 +349,7 @@ async def refuse(*_: object, **__: object) -> Any:
     raise Rejected("a defect")
 
 
-async def test_a_database_that_refuses_to_tell_others_of_a_stop_keeps_nobody_from_draining(place: Place) -> None:
+async def test_a_rejected_stop_notification_does_not_block_draining(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=1, hosts=1)
         [peer] = fleet.peers
@@ -361,7 +361,7 @@ async def test_a_database_that_refuses_to_tell_others_of_a_stop_keeps_nobody_fro
         assert await fleet.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_a_database_that_refuses_what_is_given_back_keeps_nobody_from_draining(place: Place) -> None:
+async def test_rejected_releases_do_not_block_draining(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", max_in_flight=1)
         world.sender.latency_ms["one.test"] = 2 * SECOND

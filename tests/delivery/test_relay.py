@@ -1,4 +1,4 @@
-"""Streams to developers' machines over simulated days: what is kept of them, and for how long."""
+"""Listen streams over simulated days: positions, responses and the expiry of sessions."""
 
 import asyncio
 from contextlib import suppress
@@ -53,7 +53,7 @@ async def sessions(world: World) -> list[ListenSession]:
 
 
 async def taken(stream: Stream, count: int) -> list[StreamItem]:
-    """The next events, each answered."""
+    """The next events, with a response to each."""
     found: list[StreamItem] = []
     while len(found) < count:
         batch = await stream.next()
@@ -68,7 +68,7 @@ async def answers(world: World, session: ListenSession) -> list[ListenResponse]:
     return (await world.database.read(lambda c: listening.page_of_responses(c, session.seq, limit=5000))).items
 
 
-async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(place: Place) -> None:
+async def test_an_unused_session_is_deleted_after_a_day(place: Place) -> None:
     async with World(place, scan_every_ms=HOUR) as world:
         unused, used = await session_of(world), await session_of(world)
         stream = await world.parts.relay.connect(used, None)
@@ -82,14 +82,14 @@ async def test_a_session_nobody_uses_for_a_day_is_removed_and_one_in_use_stays(p
         assert await sessions(world) == []
 
 
-async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(place: Place) -> None:
+async def test_a_session_that_connects_when_it_expires_stays(place: Place) -> None:
     async with World(place, scan_every_ms=HOUR) as world:
         session = await session_of(world)
         relay, database = world.parts.relay, world.database
         streams: list[Stream | None] = []
 
         class Interrupted:
-            """The database; whoever reads from it that the session is unused is told so a moment too late."""
+            """A database whose list of unused sessions is outdated."""
 
             write, stream_position = database.write, database.stream_position
 
@@ -109,7 +109,7 @@ async def test_a_session_that_is_connected_to_at_the_moment_it_expires_stays(pla
         assert [item.position for item in await taken(stream, 1)] == [event.seq]
 
 
-async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(place: Place) -> None:
+async def test_no_stream_begins_for_a_deleted_session(place: Place) -> None:
     async with World(place) as world:
         session, relay = await session_of(world), world.parts.relay
         earlier = await relay.connect(session, None)
@@ -122,7 +122,7 @@ async def test_no_stream_begins_for_a_session_that_was_removed_meanwhile(place: 
         assert await earlier.next() is None
 
 
-async def test_no_stream_begins_with_a_key_that_was_revoked_or_for_an_account_that_was_deleted_meanwhile(
+async def test_no_stream_begins_after_a_revoked_key_or_deleted_account(
     place: Place,
 ) -> None:
     async with World(place) as world:
@@ -136,7 +136,7 @@ async def test_no_stream_begins_with_a_key_that_was_revoked_or_for_an_account_th
             assert relay.stream_of(each.id) is None
 
 
-async def test_what_was_read_when_a_stream_ended_is_not_handed_over(place: Place) -> None:
+async def test_events_read_at_the_end_of_a_stream_are_not_sent(place: Place) -> None:
     async with World(place) as world:
         session, relay, database = await session_of(world), world.parts.relay, world.database
         stream = await relay.connect(session, None)
@@ -159,7 +159,7 @@ async def test_what_was_read_when_a_stream_ended_is_not_handed_over(place: Place
         assert stream.position < event.seq
 
 
-async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_unanswered_one_is(place: Place) -> None:
+async def test_unacknowledged_events_are_bounded_and_hold_the_position(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
@@ -183,7 +183,7 @@ async def test_what_is_unanswered_is_bounded_and_its_place_is_where_the_first_un
         assert [item.position for item in await taken(again, 71)] == [each.seq for each in stored[3:]]
 
 
-async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Place) -> None:
+async def test_an_event_stored_during_a_read_is_sent_at_once(place: Place) -> None:
     async with World(place) as world:
         session, relay, database = await session_of(world), world.parts.relay, world.database
         stream = await relay.connect(session, None)
@@ -207,7 +207,7 @@ async def test_what_is_stored_while_a_stream_reads_is_not_waited_for(place: Plac
         assert world.clock.now == began
 
 
-async def test_a_stream_goes_on_reading_after_the_database_failed(place: Place) -> None:
+async def test_a_stream_continues_after_a_database_error(place: Place) -> None:
     async with World(place) as world:
         session, relay, database = await session_of(world), world.parts.relay, world.database
         stream = await relay.connect(session, None)
@@ -232,7 +232,7 @@ async def test_a_stream_goes_on_reading_after_the_database_failed(place: Place) 
         assert [item.position for item in await asyncio.wait_for(taking, 10)] == [event.seq]
 
 
-async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(place: Place) -> None:
+async def test_unacknowledged_bytes_are_bounded_except_for_the_last_event(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
@@ -254,7 +254,7 @@ async def test_no_more_bytes_are_unanswered_than_may_be_but_for_the_last_event(p
         assert [item.position for item in [*batch, *more, *rest]] == [each.seq for each in stored]
 
 
-async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
+async def test_test_events_are_bounded_and_delay_no_event(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
@@ -286,7 +286,7 @@ async def test_tests_are_bounded_and_hold_up_no_event(place: Place) -> None:
         assert (await last).status_code == 201
 
 
-async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(place: Place) -> None:
+async def test_a_late_or_early_response_to_a_test_event(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
@@ -304,7 +304,7 @@ async def test_an_answer_to_a_test_comes_late_or_before_it_was_sent(place: Place
         assert [answer.status_code for answer in await answers(world, session)] == [200, 401]
 
 
-async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(place: Place) -> None:
+async def test_a_replaced_stream_does_not_change_the_position(place: Place) -> None:
     async with World(place) as world:
         session, relay = await session_of(world), world.parts.relay
         first = await relay.connect(session, None)
@@ -325,7 +325,7 @@ async def test_a_stream_that_was_replaced_says_nothing_of_the_place_any_more(pla
         assert [answer.status_code for answer in await answers(world, session)] == [503, 200, 200, 200]
 
 
-async def test_all_sessions_that_nobody_uses_are_removed_at_once(place: Place) -> None:
+async def test_all_unused_sessions_are_deleted_at_once(place: Place) -> None:
     async with World(place, scan_every_ms=HOUR) as world:
         for _ in range(5):
             account = await world.new_account()
@@ -335,7 +335,7 @@ async def test_all_sessions_that_nobody_uses_are_removed_at_once(place: Place) -
         assert (await world.database.read(lambda c: listening.page(c, None, limit=500))).items == []
 
 
-async def test_the_newest_answers_are_kept(place: Place) -> None:
+async def test_the_newest_responses_are_kept(place: Place) -> None:
     async with World(place) as world:
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
@@ -347,7 +347,7 @@ async def test_the_newest_answers_are_kept(place: Place) -> None:
         assert [answer.event_id for answer in kept] == [each.id for each in reversed(stored[50:])]
 
 
-async def test_a_stop_ends_every_stream_and_one_that_is_begun_then(place: Place) -> None:
+async def test_a_stop_ends_every_stream_and_later_ones(place: Place) -> None:
     async with World(place) as world:
         session, other = await session_of(world), await session_of(world)
         stream = await world.parts.relay.connect(session, None)
@@ -390,7 +390,7 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
         assert await connected(made) == STREAMS_PER_ACCOUNT_MAX
 
 
-async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> None:
+async def test_only_a_rejected_response_is_lost(place: Place) -> None:
     async with World(place) as world:
         relay = world.parts.relay
         sessions_made = [await session_of(world), await session_of(world)]
@@ -415,7 +415,7 @@ async def test_an_answer_that_cannot_be_stored_is_lost_alone(place: Place) -> No
         assert [len(await answers(world, session)) for session in sessions_made] == [3, 4]
 
 
-async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_that_are_written_alone(
+async def test_a_database_error_between_single_writes_loses_and_repeats_nothing(
     place: Place,
 ) -> None:
     async with World(place) as world:
@@ -429,7 +429,7 @@ async def test_nothing_is_lost_or_doubled_where_the_database_fails_between_two_t
         writes = 0
 
         class Failing:
-            """The database, which cannot write once: at the second of the answers alone."""
+            """A database that fails once, at the second single response."""
 
             read, stream_position = database.read, database.stream_position
 

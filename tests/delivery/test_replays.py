@@ -1,4 +1,4 @@
-"""Replays, with a clock that only moves when told: order, pace, what stops them; none is sent twice, none is lost."""
+"""Replays under a virtual clock: order, rate, pause and cancel; no delivery is lost or sent twice."""
 
 from collections import Counter
 from dataclasses import replace
@@ -28,7 +28,7 @@ HOST = "one.test"
 
 
 async def failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
-    """An endpoint with so many failed deliveries, which answers well from now on."""
+    """An endpoint with failed deliveries that is healthy now."""
     endpoint = await world.endpoint(HOST, lambda _: answer(500), **settings)
     await world.accept(count)
     await world.run_for(SECOND)
@@ -67,7 +67,7 @@ async def put_into(world: World, seq: int, state: ReplayState) -> Replay:
 
 
 def counts(job: Replay) -> tuple[int, int, int, int]:
-    """What it tells: total, delivered, failed, skipped."""
+    """The counts of a replay: total, delivered, failed, skipped."""
     return job.total, job.delivered, job.failed, job.skipped
 
 
@@ -82,7 +82,7 @@ async def replayed(world: World) -> list[int]:
 
 
 async def in_hand(world: World) -> int:
-    """How many deliveries any replay has in hand."""
+    """The number of deliveries that replays have leased."""
     return sum(row.replay_seq is not None for row in await world.deliveries())
 
 
@@ -124,7 +124,7 @@ async def test_a_high_rate_is_kept_and_few_are_outstanding(
         assert counts(await stored(world, job)) == (600, 600, 0, 0)
 
 
-async def test_a_failure_leaves_everything_as_it_was(place: Place) -> None:
+async def test_a_failed_replay_attempt_keeps_the_previous_status(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 3)
         before = await world.deliveries()
@@ -138,7 +138,7 @@ async def test_a_failure_leaves_everything_as_it_was(place: Place) -> None:
             assert (new.failed_reason, new.attempts_made, new.replay_seq) == (FailedReason.EXHAUSTED, 2, None)
 
 
-async def test_what_was_never_delivered_and_what_was(place: Place) -> None:
+async def test_a_replay_selects_undelivered_or_delivered_events(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 4)
         await world.database.write(
@@ -171,7 +171,7 @@ async def test_nothing_that_ends_later_is_replayed(place: Place) -> None:
         assert len(world.sender.sent) == 25
 
 
-async def test_a_pause_sends_nothing_more_and_a_resume_goes_on_where_it_was(place: Place) -> None:
+async def test_a_resume_continues_at_the_position_of_the_pause(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
@@ -217,7 +217,7 @@ async def test_a_cancel_within_a_second_leaves_the_rest_as_it_was(place: Place) 
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
-async def test_it_goes_on_after_the_process_ended_in_the_middle(place: Place, how: str) -> None:
+async def test_a_replay_continues_after_a_restart(place: Place, how: str) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 60)
         job = await replay(world, endpoint, rate=20)
@@ -238,7 +238,7 @@ async def test_it_goes_on_after_the_process_ended_in_the_middle(place: Place, ho
 
 
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
-async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(place: Place, state: ReplayState) -> None:
+async def test_a_restart_returns_the_leases_of_a_stopped_replay(place: Place, state: ReplayState) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 20)
         world.sender.scripts[HOST] = lambda _: None
@@ -259,7 +259,7 @@ async def test_what_a_kill_left_behind_of_a_stopped_replay_goes_back(place: Plac
     [(EndpointState.PAUSED, None), (EndpointState.DISABLED, DisabledReason.FAILING)],
     ids=["paused", "disabled"],
 )
-async def test_it_waits_while_its_endpoint_is_off(
+async def test_a_replay_waits_while_its_endpoint_is_off(
     place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
     async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
@@ -281,7 +281,7 @@ async def test_it_waits_while_its_endpoint_is_off(
         assert Counter(sent_events(world)).most_common(1)[0][1] == 1
 
 
-async def test_deleting_the_endpoint_cancels_it(place: Place) -> None:
+async def test_deleting_the_endpoint_cancels_its_replay(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 30)
         job = await replay(world, endpoint)
@@ -297,7 +297,7 @@ async def test_deleting_the_endpoint_cancels_it(place: Place) -> None:
         assert (entry.action, entry.actor_name) == ("replay.cancelled", "Uplift Webhooks")
 
 
-async def test_one_whose_endpoint_is_not_known_here_yet_goes_on_once_it_is(place: Place) -> None:
+async def test_a_replay_waits_until_its_endpoint_is_in_the_cache(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 5)
         world.directory.drop_endpoint(endpoint.seq)
@@ -310,7 +310,7 @@ async def test_one_whose_endpoint_is_not_known_here_yet_goes_on_once_it_is(place
         assert await world.statuses() == {Status.DELIVERED: 5}
 
 
-async def test_deleting_the_endpoint_cancels_a_paused_one(place: Place) -> None:
+async def test_deleting_the_endpoint_cancels_a_paused_replay(place: Place) -> None:
     async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
         endpoint = await failed(world, 5)
         job = await replay(world, endpoint, rate=1)
@@ -321,7 +321,7 @@ async def test_deleting_the_endpoint_cancels_a_paused_one(place: Place) -> None:
         assert (await stored(world, job)).state is ReplayState.CANCELLED
 
 
-async def test_what_expired_was_pruned_or_is_being_resent_is_skipped(place: Place) -> None:
+async def test_expired_deleted_and_resent_deliveries_are_skipped(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(500))
         await world.accept(5, expires_at=world.clock.now + 2500)
@@ -346,7 +346,7 @@ async def test_what_expired_was_pruned_or_is_being_resent_is_skipped(place: Plac
         assert len(world.sender.sent) == 19
 
 
-async def test_one_resent_by_hand_while_the_replay_is_paused_is_not_the_jobs_any_more(place: Place) -> None:
+async def test_a_delivery_resent_during_a_pause_leaves_the_replay(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 10, max_in_flight=1)
         world.sender.latency_ms[HOST] = 400
@@ -374,7 +374,7 @@ async def test_an_open_breaker_makes_it_wait_for_probes(place: Place) -> None:
         assert len(world.sender.sent) <= 5 + 6
 
 
-async def test_fresh_events_come_first_and_replays_still_get_their_turns(place: Place) -> None:
+async def test_new_events_come_first_and_replays_still_progress(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 100
@@ -390,7 +390,9 @@ async def test_fresh_events_come_first_and_replays_still_get_their_turns(place: 
         assert counts(await stored(world, job)) == (40, 40, 0, 0)
 
 
-async def test_very_many_are_counted_and_looked_through_in_bites(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_deliveries_are_counted_and_scanned_in_batches(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "COUNT_ROWS", 7)
     monkeypatch.setattr(loop, "AHEAD_ROWS", 5)
     monkeypatch.setattr(loop, "AHEAD_MIN", 3)

@@ -41,12 +41,12 @@ async def seqs(world: World, table: sa.Table) -> list[int]:
 
 
 async def counted(world: World) -> None:
-    """Count all there is, without which no event goes."""
+    """Count all rows: only counted events are deleted."""
     await world.stepping(world.parts.statistics.count_all(asyncio.Event()))
 
 
 async def pruned(world: World, retention: Retention | None = None) -> dict[str, int]:
-    """One pass, of a retention that is new where none is given: how many rows of each table went."""
+    """Run a pass of retention, of a new one by default; return the deleted rows by table."""
     await counted(world)
     chosen = retention or Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
     task = asyncio.create_task(chosen.prune_once(asyncio.Event()))
@@ -59,7 +59,7 @@ async def pruned(world: World, retention: Retention | None = None) -> dict[str, 
 
 
 class Counting:
-    """A database that counts what is asked of it."""
+    """A database that counts calls."""
 
     def __init__(self, world: World) -> None:
         self._database = world.database
@@ -75,7 +75,7 @@ class Counting:
 
 
 async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio.Task[None], asyncio.Event]:
-    """Retention at work, and how to stop it."""
+    """Run retention; return the task and the event that stops it."""
     stopping = asyncio.Event()
     task = asyncio.create_task(
         Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=retention_ms).run(stopping)
@@ -85,7 +85,7 @@ async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio
     return task, stopping
 
 
-async def test_what_is_past_its_time_goes_with_the_first_round_after(place: Place) -> None:
+async def test_expired_rows_are_deleted_in_the_next_round(place: Place) -> None:
     async with World(place, scan_every_ms=2 * HOUR) as world:
         await world.endpoint("one.test")
         traced = {stored.seq: "00-…" for stored in await world.accept(3)}
@@ -124,7 +124,7 @@ async def test_after_the_clock_jumps_forward_nothing_is_deleted_until_it_is_conf
         await second
 
 
-async def test_what_is_still_owed_stays(place: Place) -> None:
+async def test_rows_that_are_still_needed_stay(place: Place) -> None:
     async with World(place, delays_ms=[10 * KEEP_MS], scan_every_ms=24 * HOUR) as world:
         other = await world.new_account()
         await world.endpoint("one.test", lambda _: None)
@@ -139,7 +139,7 @@ async def test_what_is_still_owed_stays(place: Place) -> None:
         assert await count(world, events) == 2
 
 
-async def test_it_deletes_in_batches_with_pauses_until_nothing_old_is_left(place: Place) -> None:
+async def test_expired_rows_are_deleted_in_batches_with_pauses(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(2 * BATCH_ROWS + 2)
         world.clock.now += KEEP_MS + 1
@@ -149,7 +149,7 @@ async def test_it_deletes_in_batches_with_pauses_until_nothing_old_is_left(place
         assert await count(world, events) == 1
 
 
-async def test_keys_are_forgotten_also_where_no_event_goes(place: Place) -> None:
+async def test_idempotency_keys_expire_without_an_expired_event(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         world.clock.now += KEEP_MS + 1
@@ -169,10 +169,10 @@ def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events"])
-async def test_a_repeat_is_taken_wherever_a_round_was_cut_off(
+async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
     place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """No key outlives its event: the repeat could then neither be answered nor stored."""
+    """An idempotency key must not outlive its event: the repeated request could not get a response."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         await world.accept(1)
@@ -188,10 +188,10 @@ async def test_a_repeat_is_taken_wherever_a_round_was_cut_off(
 
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events", "audit_log", "endpoints"])
-async def test_a_kill_between_two_bites_leaves_the_rest_to_the_next_start(
+async def test_a_kill_between_two_batches_leaves_the_rest_to_the_next_start(
     place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """An account that was deleted goes with all it had, wherever the process ended, and nothing else does."""
+    """A deleted account is deleted with all its rows after a kill at any point."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         other = await world.new_account()
         gone = await world.endpoint("gone.test", account=other)
@@ -224,8 +224,8 @@ async def test_a_kill_between_two_bites_leaves_the_rest_to_the_next_start(
         assert await seqs(world, schema.accounts) == [world.account.seq, newest.seq]
 
 
-async def test_what_is_under_way_meanwhile_is_neither_lost_nor_late(place: Place) -> None:
-    """Events are accepted, delivered and given up while batches of old ones go."""
+async def test_deliveries_during_retention_are_neither_lost_nor_late(place: Place) -> None:
+    """Events are accepted, delivered and failed while expired ones are deleted."""
     async with World(place, delays_ms=(SECOND,), scan_every_ms=SECOND) as world:
         await world.endpoint("one.test")
         await world.endpoint("fails.test", lambda _: answer(500))
@@ -247,8 +247,8 @@ async def test_what_is_under_way_meanwhile_is_neither_lost_nor_late(place: Place
         await task
 
 
-async def test_what_stays_is_passed_over_until_an_hour_has_gone(place: Place) -> None:
-    """There may be millions that somebody may still get."""
+async def test_needed_rows_are_skipped_for_an_hour(place: Place) -> None:
+    """Millions of expired rows may still be needed."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2 * BATCH_ROWS + 1)
@@ -270,7 +270,7 @@ async def test_what_stays_is_passed_over_until_an_hour_has_gone(place: Place) ->
         assert await count(world, events) == 1
 
 
-async def test_a_clock_set_back_does_not_put_the_second_look_off(place: Place) -> None:
+async def test_a_clock_set_back_does_not_delay_the_recheck(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.pause((await world.endpoint("one.test")).seq)
         await world.accept(2)
@@ -283,7 +283,7 @@ async def test_a_clock_set_back_does_not_put_the_second_look_off(place: Place) -
         assert await count(world, events) == 1
 
 
-async def test_nothing_is_written_where_nothing_is_old(place: Place) -> None:
+async def test_nothing_is_written_without_expired_rows(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(3)
@@ -292,7 +292,7 @@ async def test_nothing_is_written_where_nothing_is_old(place: Place) -> None:
         assert (database.reads, database.writes) == (len(RETENTION_RULES), 0)
 
 
-async def test_a_retention_of_nothing_keeps_everything(place: Place) -> None:
+async def test_a_retention_of_zero_keeps_everything(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(3)
@@ -304,7 +304,9 @@ async def test_a_retention_of_nothing_keeps_everything(place: Place) -> None:
         assert [await count(world, each.table) for each in RETENTION_RULES] == before
 
 
-async def test_it_tries_again_after_the_database_was_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_retention_tries_again_after_the_database_was_unavailable(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(2)
         await counted(world)
@@ -324,7 +326,7 @@ async def test_it_tries_again_after_the_database_was_away(place: Place, monkeypa
         await task
 
 
-async def test_it_stops_within_a_batch(place: Place) -> None:
+async def test_retention_stops_within_a_batch(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(BATCH_ROWS + 2)
         world.clock.now += KEEP_MS + 1
@@ -338,7 +340,7 @@ async def test_it_stops_within_a_batch(place: Place) -> None:
         assert world.clock.now < START + KEEP_MS + 2 * ROUND_EVERY_MS
 
 
-async def test_what_is_not_counted_stays(place: Place) -> None:
+async def test_uncounted_rows_stay(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(3)
@@ -351,7 +353,7 @@ async def test_what_is_not_counted_stays(place: Place) -> None:
 
 
 class Removing:
-    """A database whose deliveries retention removes in the moment before something is written, once it is told to."""
+    """A database whose deliveries are deleted just before a write."""
 
     removes = False
 
@@ -363,7 +365,7 @@ class Removing:
 
 
 @pytest.mark.parametrize("change", [Owner.resend, Owner.cancel])
-async def test_what_is_removed_in_this_very_moment_is_not_there(
+async def test_a_delivery_that_retention_deletes_now_is_missing(
     place: Place, change: Callable[[Owner, bytes, int], Awaitable[object]]
 ) -> None:
     async with World(place, database=Removing, delays_ms=()) as world:

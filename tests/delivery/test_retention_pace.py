@@ -28,7 +28,7 @@ from .world import DAY, MINUTE, SECOND, VirtualClock, World
 
 KEEP_MS = 28 * DAY
 PLANNED_MS = DAY // PARTITION_DURATION_DIVISOR
-"""How long one partition may take to go."""
+"""The time in which a partition may be deleted."""
 BATCHES = 3
 """The batches of a partition before one that finds nothing."""
 HUGE: Final = 10**12
@@ -49,7 +49,7 @@ class OldPartitions:
         """Between two batches of the same partition (ms)."""
         self.dropped: list[Partition] = []
         self.looked = 0
-        """How often it was asked whether it is time for the next partition."""
+        """The number of checks for the next partition."""
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
         self.looked += 1
@@ -98,7 +98,7 @@ async def cleaned(place: Place, *, partitions: int, takes_ms: int, numbers: int 
         return old
 
 
-async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) -> None:
+async def test_retention_continues_after_a_defect(place: Place) -> None:
     async with World(place) as world:
         old = OldPartitions(world.clock, 1, 4, HUGE, BATCHES)
         world.database.partitions = old
@@ -129,9 +129,7 @@ async def test_a_defect_in_it_stops_nothing_else_and_it_goes_on(place: Place) ->
 @pytest.mark.parametrize(
     ("takes_ms", "pause_ms"), [(0, PARTITION_PAUSE_MS_MIN), (4, 34), (1000, PARTITION_PAUSE_MS_MAX)]
 )
-async def test_the_longer_a_bite_takes_the_longer_others_have_their_turn(
-    place: Place, takes_ms: int, pause_ms: int
-) -> None:
+async def test_a_longer_batch_gets_a_longer_pause(place: Place, takes_ms: int, pause_ms: int) -> None:
     old = await cleaned(place, partitions=1, takes_ms=takes_ms)
     assert set(old.pauses) == {pause_ms}
 
@@ -139,26 +137,26 @@ async def test_the_longer_a_bite_takes_the_longer_others_have_their_turn(
 @pytest.mark.parametrize(
     ("numbers", "pause_ms"), [(PLANNED_MS // 250, 250), (BATCHES, PLANNED_PAUSE_MS_MAX), (0, PLANNED_PAUSE_MS_MAX)]
 )
-async def test_it_takes_its_time_where_there_is_time(place: Place, numbers: int, pause_ms: int) -> None:
+async def test_pauses_follow_the_plan_without_a_backlog(place: Place, numbers: int, pause_ms: int) -> None:
     old = await cleaned(place, partitions=1, takes_ms=4, numbers=numbers)
     assert set(old.pauses) == {pause_ms}
 
 
-async def test_the_more_wait_to_go_the_less_it_rests(place: Place) -> None:
+async def test_more_expired_partitions_get_shorter_pauses(place: Place) -> None:
     old = await cleaned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4)
     assert old.pauses == sorted(old.pauses)
     assert set(old.pauses[: 3 * BATCHES]) == {PARTITION_PAUSE_MS_MIN}
     assert set(old.pauses[-BATCHES:]) == {4 * PAUSE_FACTOR * (BEHIND_PARTITIONS - 1) // BEHIND_PARTITIONS}
 
 
-async def test_what_so_many_wait_for_is_not_put_off(place: Place) -> None:
-    """Where more has come all the time than went, not even what there is time for is."""
+async def test_a_backlog_of_partitions_gets_the_shortest_pauses(place: Place) -> None:
+    """A backlog ignores the plan."""
     old = await cleaned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4, numbers=10_000)
     assert set(old.pauses[: 3 * BATCHES]) == {PARTITION_PAUSE_MS_MIN}
     assert min(old.pauses[3 * BATCHES :]) > PARTITION_PAUSE_MS_MIN
 
 
-async def test_everything_else_has_its_turn_every_minute_while_a_large_partition_is_thinned(place: Place) -> None:
+async def test_other_tables_are_cleaned_every_minute_during_a_large_partition(place: Place) -> None:
     batches = 1000
     async with World(place) as world:
         old = OldPartitions(world.clock, 1, 4, batches, batches)

@@ -1,4 +1,4 @@
-"""The loop that counts: a second after what happened, less often while busy, and whatever happens to the database."""
+"""The statistics updater: counts after a second, less often while busy, and through database errors."""
 
 import asyncio
 from typing import Any
@@ -21,17 +21,17 @@ from .world import HOUR, SECOND, START, World, answer
 
 
 async def told(world: World, scope: Scope = ALL_ACCOUNTS) -> Counted:
-    """What the numbers say of all the time there was."""
+    """The statistics of all hours."""
     found = await world.database.read(lambda c: statistics.by_hour(c, [scope], since=0))
     return total(each for _, each in found[scope])
 
 
 def statuses(told: Counted) -> dict[Status, int]:
-    """How many deliveries stand in which status, by the numbers."""
+    """The number of deliveries by status, from statistics."""
     return {status: count for status in Status if (count := getattr(told, status.text))}
 
 
-async def test_what_happened_is_counted_a_second_later(place: Place) -> None:
+async def test_new_rows_are_counted_a_second_later(place: Place) -> None:
     async with World(place, delays_ms=[5 * SECOND]) as world:
         live = await world.endpoint("one.test")
         await world.endpoint("two.test", lambda _: answer(503))
@@ -64,7 +64,7 @@ async def test_rows_are_those_of_the_hour(place: Place) -> None:
 
 
 @pytest.mark.parametrize("way", ["restart", "kill"])
-async def test_nothing_is_counted_twice_or_left_out_over_an_end(place: Place, way: str) -> None:
+async def test_a_restart_counts_each_row_once(place: Place, way: str) -> None:
     async with World(place, delays_ms=[5 * SECOND]) as world:
         await world.endpoint("one.test")
         await world.endpoint("two.test", lambda _: answer(503))
@@ -77,7 +77,7 @@ async def test_nothing_is_counted_twice_or_left_out_over_an_end(place: Place, wa
         assert (counted.deliveries, statuses(counted)) == (12, await world.statuses())
 
 
-async def test_paused_cancelled_and_tested_ones_are_counted_as_they_stand(place: Place) -> None:
+async def test_paused_cancelled_and_test_deliveries_are_counted_by_status(place: Place) -> None:
     async with World(place, delays_ms=[5 * SECOND]) as world:
         live = await world.endpoint("one.test", lambda _: answer(503))
         await world.accept(4)
@@ -88,7 +88,7 @@ async def test_paused_cancelled_and_tested_ones_are_counted_as_they_stand(place:
         assert statuses(await told(world)) == {Status.HELD: 6} == await world.statuses()
 
 
-async def test_a_busy_process_is_counted_less_often(place: Place) -> None:
+async def test_a_busy_process_counts_less_often(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test")
         await world.run_for(SECOND)
@@ -105,7 +105,7 @@ async def test_a_busy_process_is_counted_less_often(place: Place) -> None:
         assert (await told(world)).deliveries == 2
 
 
-async def test_a_database_that_is_away_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counting_waits_for_an_unavailable_database(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place) as world:
         await world.endpoint("one.test")
         await world.accept(3)
@@ -123,7 +123,7 @@ async def test_a_database_that_is_away_is_waited_for(place: Place, monkeypatch: 
         assert (await told(world)).deliveries == 3
 
 
-async def test_it_goes_on_bite_by_bite_and_stops_between_two(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counting_works_in_batches_and_stops_between_two(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "BATCH_ROWS", 2)
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
@@ -142,7 +142,7 @@ async def test_it_goes_on_bite_by_bite_and_stops_between_two(place: Place, monke
         assert ((await told(world)).attempts, (await told(world)).deliveries) == (5, 5)
 
 
-async def test_nothing_is_written_where_there_is_nothing_new(place: Place) -> None:
+async def test_nothing_is_written_without_new_rows(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(1)

@@ -1,4 +1,4 @@
-"""What follows from an endpoint's health over simulated weeks: warned, disabled, recovered (promise 7)."""
+"""Health transitions over simulated weeks: warned, disabled, recovered (promise 7)."""
 
 import pytest
 from tests.engines import Place
@@ -81,8 +81,8 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         assert other.endpoint.record.state is EndpointState.ENABLED
 
 
-async def test_why_it_fails_is_told_though_its_newest_events_were_never_attempted(place: Place) -> None:
-    """Behind an open breaker far more waits than is attempted."""
+async def test_the_warning_has_a_cause_although_the_newest_events_were_not_attempted(place: Place) -> None:
+    """Behind an open circuit breaker, most deliveries are not attempted."""
     async with long_world(place, breaker_failures=10) as world:
         owner = await owner_of(world)
         await world.accept(10, account=owner.account)
@@ -100,7 +100,7 @@ async def test_why_it_fails_is_told_though_its_newest_events_were_never_attempte
         assert why.status_code == 503
 
 
-async def test_one_success_on_day_4_prevents_it_and_mails_the_recovery(place: Place) -> None:
+async def test_a_success_on_day_4_prevents_disabling_and_sends_a_recovery_email(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -121,7 +121,7 @@ async def test_one_success_on_day_4_prevents_it_and_mails_the_recovery(place: Pl
         assert (await stored(world, owner)).warned_at is None
 
 
-async def test_a_success_before_the_warning_is_told_nobody_and_starts_the_clock_anew(place: Place) -> None:
+async def test_a_success_before_the_warning_sends_no_email_and_restarts_the_clock(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -138,8 +138,8 @@ async def test_a_success_before_the_warning_is_told_nobody_and_starts_the_clock_
         assert (await owed(world))[0][2]["failing_since"] == fails_again_at
 
 
-async def test_failing_again_right_after_the_recovery_is_told_as_both(place: Place) -> None:
-    """The recovery is told of the failing that was warned of, and the new one has its own clock."""
+async def test_a_failure_right_after_the_recovery_sends_both_emails(place: Place) -> None:
+    """The recovery email is about the first failure, and the second one has its own clock."""
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -174,7 +174,7 @@ async def test_an_endpoint_with_little_traffic_is_treated_alike(place: Place, ga
         assert await kinds(world) == WARNED + DISABLED
 
 
-async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(place: Place) -> None:
+async def test_the_fifth_failure_warns(place: Place) -> None:
     async with long_world(place, delays_ms=()) as world:
         owner = await owner_of(world)
         for _ in range(4):
@@ -197,7 +197,7 @@ async def test_fewer_failures_than_five_warn_nobody_and_the_fifth_does(place: Pl
 
 
 @pytest.mark.parametrize("failure", [Failure.EGRESS, Failure.BLOCKED])
-async def test_failures_of_ours_never_count(place: Place, failure: Failure) -> None:
+async def test_failures_of_the_server_never_count(place: Place, failure: Failure) -> None:
     # Hours instead of days: the egress is probed every few seconds.
     rule = HealthRule(3 * HOUR, 5 * HOUR)
     async with long_world(place, watch=HealthSettings(rule, sends_email=True)) as world:
@@ -236,7 +236,7 @@ async def test_without_contacts_or_without_mail_the_same_clock_runs(
         assert owner.endpoint.record.state is EndpointState.DISABLED
 
 
-async def test_a_disable_waits_for_the_mail_that_warned_of_it(place: Place) -> None:
+async def test_disabling_waits_for_the_warning_email(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -248,7 +248,7 @@ async def test_a_disable_waits_for_the_mail_that_warned_of_it(place: Place) -> N
         assert await kinds(world) == WARNED + DISABLED
 
 
-async def test_a_mail_that_was_given_up_holds_up_no_disable(place: Place) -> None:
+async def test_a_failed_email_does_not_delay_disabling(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -258,7 +258,7 @@ async def test_a_mail_that_was_given_up_holds_up_no_disable(place: Place) -> Non
         assert owner.endpoint.record.state is EndpointState.DISABLED
 
 
-async def test_an_owner_who_enables_it_starts_afresh_without_a_recovery_mail(place: Place) -> None:
+async def test_enabling_resets_the_health_without_a_recovery_email(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         accepted = await world.accept(3, account=owner.account)
@@ -282,7 +282,7 @@ async def test_an_owner_who_enables_it_starts_afresh_without_a_recovery_mail(pla
 
 
 @pytest.mark.parametrize("off", ["paused", "deleted"])
-async def test_nobody_is_warned_of_what_is_paused_or_deleted(place: Place, off: str) -> None:
+async def test_paused_and_deleted_endpoints_are_not_warned(place: Place, off: str) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -292,7 +292,7 @@ async def test_nobody_is_warned_of_what_is_paused_or_deleted(place: Place, off: 
         assert await kinds(world) == []
 
 
-async def test_gone_disables_at_once_where_the_operator_wants_that(place: Place) -> None:
+async def test_a_410_response_disables_at_once_if_configured(place: Place) -> None:
     async with long_world(place, watch=HealthSettings(RULE, gone_disables=True, sends_email=True)) as world:
         owner, other = await owner_of(world), await owner_of(world, "other.test")
         owner.receiver.status = 410
@@ -308,7 +308,7 @@ async def test_gone_disables_at_once_where_the_operator_wants_that(place: Place)
         assert (await world.statuses())[Status.HELD] == 1
 
 
-async def test_gone_is_an_answer_like_others_by_default_and_once_it_answers_again(place: Place) -> None:
+async def test_a_410_response_is_an_ordinary_failure_by_default(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         owner.receiver.status = 410
