@@ -1,4 +1,4 @@
-"""What the everyday commands are tested with: a server's answers, and commands run as they are typed."""
+"""Helpers for tests of commands: responses of a server, and commands with their arguments."""
 
 import json
 from typing import Any
@@ -69,7 +69,7 @@ ANSWERS = {
     "DELETE /v1/accounts/acc_0a11/keys/key_0b11": (204, None, {}),
     "DELETE /v1/endpoints/ep_0e11": (204, None, {}),
 }
-"""By method and path: see `FakeApi.answers`."""
+"""Responses by method and path; see `FakeApi.answers`."""
 
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
@@ -83,7 +83,7 @@ def output(*arguments: str, stdin: str | None = None) -> Any:
 
 
 def refused(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
-    """The exit code, the cause and the remedy."""
+    """Return the exit code, the cause and how to fix it."""
     result = run(*arguments, "--json", stdin=stdin)
     error = json.loads(result.stderr)["error"]
     assert result.exit_code == error["exit_code"]

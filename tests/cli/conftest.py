@@ -1,4 +1,4 @@
-"""A server for commands that ask one."""
+"""Fixtures for commands."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from uplift_server.store.sqlite.connection import FileLock
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    """A server that has the database and answers as told."""
+    """A running server with scripted responses."""
     monkeypatch.chdir(tmp_path)
     with fake_api() as found:
         monkeypatch.setenv("UPLIFT_PORT", found.url.rpartition(":")[2])

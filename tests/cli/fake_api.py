@@ -1,4 +1,4 @@
-"""An HTTP API that answers what a test tells it to, and remembers what it was asked."""
+"""A fake HTTP API with scripted responses that records its requests."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ class Asked:
 class FakeApi:
     url: str = ""
     answers: dict[str, Any] = field(default_factory=dict)
-    """By method and path: an object, or (status, object, headers), or `hang up`."""
+    """Responses by method and path: an object, (status, object, headers) or `hang up`."""
     asked: list[Asked] = field(default_factory=list)
 
     def answer(self, asked: Asked) -> Any:

@@ -66,7 +66,7 @@ def test_a_call_carries_the_key_the_account_and_on_a_post_an_idempotency_key(api
         (503, [], ExitCode.TRY_LATER, "The server answered 503."),
     ],
 )
-def test_a_refusal_is_one_cause_one_remedy_and_a_code(
+def test_an_error_response_has_one_cause_one_fix_and_an_exit_code(
     api: FakeApi, client: Calls, status: int, problem: object, code: ExitCode, cause: str
 ) -> None:
     api.answers = {"GET /prefix/v1/x": (status, problem, {})}
@@ -76,14 +76,14 @@ def test_a_refusal_is_one_cause_one_remedy_and_a_code(
     assert caught.value.remedy
 
 
-def test_the_wait_a_server_asks_for_is_passed_on(api: FakeApi, client: Calls) -> None:
+def test_the_retry_after_of_a_server_is_shown(api: FakeApi, client: Calls) -> None:
     api.answers = {"GET /prefix/v1/x": (503, {}, {"retry-after": "7"})}
     with pytest.raises(CallRejected) as caught:
         client.get("/v1/x")
     assert caught.value.remedy == "try again in 7 s"
 
 
-def test_a_connection_that_was_closed_meanwhile_is_made_anew_once(api: FakeApi, client: Calls) -> None:
+def test_a_closed_connection_is_opened_again_once(api: FakeApi, client: Calls) -> None:
     answers = iter([{"n": 1}, "hang up", {"n": 2}])
     api.answers = {"POST /prefix/v1/x": lambda _: next(answers)}
     assert [client.post("/v1/x")["n"], client.post("/v1/x")["n"]] == [1, 2]
@@ -91,7 +91,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew_once(api: FakeApi, 
     assert lost.headers["idempotency-key"] == repeated.headers["idempotency-key"]
 
 
-def test_no_server_and_no_such_server_are_told_apart(api: FakeApi, client: Calls) -> None:
+def test_errors_distinguish_no_response_from_another_server(api: FakeApi, client: Calls) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         unreachable = Calls(f"http://127.0.0.1:{taken.getsockname()[1]}", "", ADVICE, timeout_seconds=5)
@@ -107,7 +107,7 @@ def test_no_server_and_no_such_server_are_told_apart(api: FakeApi, client: Calls
 
 
 def pages(*sizes: int) -> object:
-    """A list of so many items a page, named by their place."""
+    """A list with a number of items per page, named by their position."""
 
     def answer(asked: Asked) -> object:
         number = int(asked.query.get("cursor", "0"))
@@ -126,12 +126,12 @@ def test_a_list_is_read_over_its_pages_up_to_the_limit(api: FakeApi, client: Cal
     assert api.asked[-1].query == {"limit": "4", "cursor": "1"}
 
 
-def test_a_list_goes_on_behind_an_empty_page(api: FakeApi, client: Calls) -> None:
+def test_a_list_continues_after_an_empty_page(api: FakeApi, client: Calls) -> None:
     api.answers = {"GET /prefix/v1/accounts": pages(0, 2)}
     assert len(list(client.items("/v1/accounts", limit=100))) == 2
 
 
-def test_a_thing_is_found_by_its_id_a_beginning_or_its_name(api: FakeApi, client: Calls) -> None:
+def test_an_object_is_found_by_id_prefix_or_name(api: FakeApi, client: Calls) -> None:
     data = [{"id": "acc_0a11", "name": "Rapids"}, {"id": "acc_0a22", "name": "Ridge"}, {"id": "acc_0b33", "name": "0a"}]
     api.answers = {
         "GET /prefix/v1/accounts": {"data": data, "next_cursor": None},
@@ -156,7 +156,7 @@ def test_a_thing_is_found_by_its_id_a_beginning_or_its_name(api: FakeApi, client
     assert api.asked[-2].path == "/prefix/v1/accounts/..%2Fx"
 
 
-def test_looking_for_a_thing_passes_other_errors_on(api: FakeApi, client: Calls) -> None:
+def test_a_lookup_passes_other_errors_on(api: FakeApi, client: Calls) -> None:
     api.answers = {"GET /prefix/v1/endpoints/ep_1": (503, {}, {})}
     with pytest.raises(CliError) as caught:
         lookup.endpoint(client, "ep_1")

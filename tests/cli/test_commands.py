@@ -1,4 +1,4 @@
-"""The everyday commands: what they ask of a server that runs, and what they show."""
+"""Basic commands: their requests and output."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_accounts(api: FakeApi) -> None:
     assert api.asked[-1].headers["authorization"] == "Bearer op_the_key_of_this_test"
 
 
-def test_nothing_is_deleted_without_saying_so(api: FakeApi) -> None:
+def test_deleting_needs_a_confirmation(api: FakeApi) -> None:
     result = run("account", "delete", "Rapids")
     assert result.exit_code == 2
     assert result.stderr.endswith("Remedy: repeat the command with --yes\n")
@@ -37,7 +37,7 @@ def test_keys(api: FakeApi) -> None:
     assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
 
 
-def test_an_operators_key_is_made_up_without_asking_anybody(api: FakeApi) -> None:
+def test_an_operator_key_is_created_without_a_server(api: FakeApi) -> None:
     made = output("key", "create")["key"]
     assert load({"UPLIFT_OPERATOR_KEY": made}).operator_key == made
     assert output("key", "create")["key"] != made
@@ -58,7 +58,7 @@ def test_sending_takes_a_file_standard_input_or_the_example(api: FakeApi, tmp_pa
     assert run(*send).stderr == ""
 
 
-def test_an_event_that_no_endpoint_wants_is_told(api: FakeApi) -> None:
+def test_send_notes_an_event_without_endpoints(api: FakeApi) -> None:
     send = ["send", "athlete.created", "--account", "Rapids"]
     api.answers["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}
     assert output(*send)["deliveries"] == 0
@@ -72,7 +72,7 @@ def test_an_event_that_no_endpoint_wants_is_told(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"object": NaN', "[" * 100_000])
-def test_data_that_cannot_be_sent_is_refused_before_anybody_is_asked(api: FakeApi, content: str) -> None:
+def test_invalid_data_is_rejected_before_a_request(api: FakeApi, content: str) -> None:
     result = run("send", "athlete.created", "--account", "Rapids", "--data", "-", stdin=content)
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: standard input is not JSON")
@@ -81,7 +81,7 @@ def test_data_that_cannot_be_sent_is_refused_before_anybody_is_asked(api: FakeAp
     assert all(asked.method == "GET" for asked in api.asked)
 
 
-def test_an_empty_list_says_how_to_fill_it(api: FakeApi) -> None:
+def test_an_empty_list_shows_the_next_command(api: FakeApi) -> None:
     api.answers["GET /v1/accounts"] = listed()
     result = run("accounts")
     assert (result.exit_code, result.stdout) == (0, "")
@@ -89,7 +89,7 @@ def test_an_empty_list_says_how_to_fill_it(api: FakeApi) -> None:
     assert run("accounts", "--json").stderr == ""
 
 
-def test_the_key_the_first_serve_kept_is_used_where_none_is_set(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_saved_operator_key_is_used_by_default(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPLIFT_OPERATOR_KEY")
     result = run("accounts")
     assert result.exit_code == 3
@@ -101,14 +101,12 @@ def test_the_key_the_first_serve_kept_is_used_where_none_is_set(api: FakeApi, mo
     assert api.asked[-1].headers["authorization"] == "Bearer op_kept_by_the_first_serve"
 
 
-def test_a_server_that_has_the_database_but_does_not_answer_is_a_reason_to_try_later(
-    api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_does_not_respond_exits_with_try_later(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_PORT", "1")
     assert run("accounts").exit_code == 75
 
 
-def test_an_unknown_type_is_answered_with_the_nearest(api: FakeApi) -> None:
+def test_an_unknown_event_type_suggests_the_nearest(api: FakeApi) -> None:
     wanted = (
         4,
         "there is no event type athlete.create",
@@ -129,7 +127,7 @@ def test_event_types(api: FakeApi) -> None:
     assert '"id": "a"' in run("event-types", "athlete.created").stdout
 
 
-def test_a_refusal_names_the_option_it_is_about(api: FakeApi) -> None:
+def test_an_error_names_its_option(api: FakeApi) -> None:
     api.answers["POST /v1/accounts"] = invalid(("contact_emails.1", "email", "No address."))
     assert refused("account", "create", "X", "--email", "a")[1:] == ("--email: No address.", "correct --email")
     api.answers["POST /v1/accounts/acc_0a11/keys"] = invalid(("scopes", "scope_unknown", "No scope."))
@@ -144,7 +142,7 @@ def test_a_refusal_names_the_option_it_is_about(api: FakeApi) -> None:
     assert remedy == "correct the data in --data"
 
 
-def test_an_idempotency_key_that_was_used_for_something_else(api: FakeApi) -> None:
+def test_a_reused_idempotency_key_is_rejected(api: FakeApi) -> None:
     api.answers["POST /v1/events"] = (409, {"code": "idempotency_conflict", "detail": "Used before."}, {})
     code, _, remedy = refused("send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
     assert (code, remedy) == (
@@ -153,7 +151,7 @@ def test_an_idempotency_key_that_was_used_for_something_else(api: FakeApi) -> No
     )
 
 
-def test_the_audit_log_says_who_did_what(api: FakeApi) -> None:
+def test_the_audit_log_lists_entries(api: FakeApi) -> None:
     changed = {"changed": ["url"], "to": {"url": "https://ü.example/"}}
     by_key = {
         "at": "2025-11-24T16:00:00.000Z", "actor": {"kind": "key", "id": "key_0b11", "name": "n"},
@@ -176,13 +174,13 @@ def test_the_audit_log_says_who_did_what(api: FakeApi) -> None:
     assert [json.loads(line) for line in lines] == [by_us, by_key]
 
 
-def test_the_audit_log_knows_its_actions(api: FakeApi) -> None:
+def test_the_audit_log_rejects_unknown_actions(api: FakeApi) -> None:
     result = run("audit-log", "--action", "endpoint.exploded")
     assert result.exit_code == 2
     assert "endpoint.changed" in result.stderr
 
 
-def test_a_wrong_instant_is_told_by_its_option(api: FakeApi) -> None:
+def test_an_invalid_time_names_its_option(api: FakeApi) -> None:
     problems = [{"field": "created_after", "code": "instant_invalid", "message": "No."}]
     problem = {"code": "validation_failed", "detail": "1 field is wrong.", "errors": problems}
     api.answers["GET /v1/audit-log"] = (422, problem, {})

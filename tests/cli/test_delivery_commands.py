@@ -25,7 +25,7 @@ def test_deliveries(api: FakeApi) -> None:
     assert run("deliveries", "--status", "lost").exit_code == 2
 
 
-def test_one_delivery_comes_with_its_attempts_in_order(api: FakeApi) -> None:
+def test_a_delivery_shows_its_attempts_in_order(api: FakeApi) -> None:
     found = output("deliveries", "dlv_0d")
     assert found["id"] == "dlv_0d11"
     assert [each["number"] for each in found["attempts"]] == [2, 1]
@@ -51,7 +51,7 @@ def test_one_delivery_comes_with_its_attempts_in_order(api: FakeApi) -> None:
         ({"status": "held"}, "held: timeout"),
     ],
 )
-def test_how_a_delivery_stands_is_one_phrase(changed: dict[str, Any], text: str) -> None:
+def test_the_status_of_a_delivery_is_one_phrase(changed: dict[str, Any], text: str) -> None:
     assert re.fullmatch(text, stands({**DELIVERY, **changed}))
 
 
@@ -69,7 +69,7 @@ def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch:
     assert "an attempt is in flight" in run("deliveries", "0101").stdout
 
 
-def test_an_event_may_be_shortened_and_one_that_is_not_there_is_told(api: FakeApi) -> None:
+def test_an_event_is_found_by_prefix_and_a_missing_one_is_an_error(api: FakeApi) -> None:
     api.answers["GET /v1/events"] = listed({"id": "e1"})
     assert output("deliveries", "--event", "e", "--status", "failed")["status"] == "failed"
     assert refused("deliveries", "--event", "f")[:2] == (4, "there is no event 'f'")
@@ -87,7 +87,7 @@ def test_a_delivery_is_resent_and_cancelled(api: FakeApi) -> None:
     assert "The delivery is in flight." in refused.stderr
 
 
-def test_explain_says_why_and_what_to_do(api: FakeApi) -> None:
+def test_explain_shows_the_cause_and_how_to_fix_it(api: FakeApi) -> None:
     why = {
         "endpoint": "ep_0e11",
         "reason": "not_subscribed",
@@ -106,7 +106,7 @@ def test_explain_says_why_and_what_to_do(api: FakeApi) -> None:
     assert api.asked[-1].query == {"endpoint": deleted}
 
 
-def test_a_replay_is_made_of_what_was_asked_for(api: FakeApi) -> None:
+def test_a_replay_is_created_from_its_options(api: FakeApi) -> None:
     assert output("replay", "create", "ep_0e") == REPLAY
     assert api.asked[-1].body == {"endpoint": "ep_0e11"}
     asked = ["--status", "failed", "--status", "cancelled", "--type", "athlete.*", "--after", "2026-01-01T00:00:00Z"]
@@ -124,7 +124,7 @@ def test_a_replay_is_made_of_what_was_asked_for(api: FakeApi) -> None:
     }
 
 
-def test_what_is_wrong_with_a_replay_is_told_by_its_options(api: FakeApi) -> None:
+def test_an_invalid_replay_names_its_options(api: FakeApi) -> None:
     wrong = {"errors": [{"field": "status", "code": "status_not_replayable", "message": "Held ones are not."}]}
     api.answers["POST /v1/replays"] = (422, {"code": "validation_failed", **wrong}, {})
     result = run("replay", "create", "ep_0e", "--status", "held")
@@ -146,9 +146,7 @@ def test_replays(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("state", ["completed", "cancelled", "paused"])
-def test_a_replay_is_waited_for_until_it_goes_on_no_more(
-    api: FakeApi, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
+def test_replay_waits_until_the_replay_stops(api: FakeApi, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
     monkeypatch.setattr(replays, "LOOK_SECONDS", 0.01)
     looks = iter([{**REPLAY, "reason": "counting", "total": None}, REPLAY, {**REPLAY, "state": state, "sent": 10}])
     api.answers["GET /v1/replays/rpl_0c11"] = lambda _: next(looks)

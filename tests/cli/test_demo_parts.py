@@ -1,4 +1,4 @@
-"""The demonstration's parts: receivers that verify, a rule that fails predictably, and honest bookkeeping."""
+"""The parts of the demo: verifying receivers, predictable failures, and exact counts."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Setup:
         self.receivers = Receivers(SECRETS, self.arrivals.append)
 
     async def send(self, receiver: str, headers: dict[str, str], body: bytes = BODY, *, path: str | None = None) -> int:
-        """One request on a connection of its own; the status of its answer."""
+        """Send a request on a new connection; return the status code."""
         url = self.receivers.url(receiver)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
         lines = [f"POST /{path or receiver} HTTP/1.1", f"content-length: {len(body)}", "connection: close"]
@@ -86,18 +86,18 @@ async def test_either_signature_alone_is_not_enough(setup: Setup, name: str) -> 
     assert len(setup.arrivals) == 2
 
 
-async def test_the_other_ones_secret_does_not_verify(setup: Setup) -> None:
+async def test_the_secret_of_another_endpoint_does_not_verify(setup: Setup) -> None:
     assert await setup.send(SHAKY, signed(STEADY)) == 400
 
 
-async def test_what_is_no_event_changes_nothing(setup: Setup) -> None:
+async def test_a_request_without_an_event_changes_nothing(setup: Setup) -> None:
     assert await setup.send(STEADY, signed(STEADY), path="elsewhere") == 404
     assert await setup.send(STEADY, {"content-length": "-1"}) == 0
     assert await setup.send(STEADY, {"content-length": "x"}) == 0
     assert setup.arrivals == []
 
 
-async def test_the_shaky_one_fails_the_first_attempt_and_takes_a_later_one(setup: Setup) -> None:
+async def test_the_shaky_receiver_fails_the_first_attempt_and_accepts_a_later_one(setup: Setup) -> None:
     statuses = [await setup.send(SHAKY, signed(SHAKY, attempt)) for attempt in (1, 2, 3)]
     assert statuses == [500, 500, 204]
     assert [arrival.problem for arrival in setup.arrivals] == [None] * 3
@@ -135,7 +135,7 @@ def test_an_event_counts_once_it_was_verified_and_accepted_at_both() -> None:
     assert summary.as_json()["complete"] is True
 
 
-def test_what_did_not_verify_or_is_not_settled_makes_a_run_incomplete() -> None:
+def test_unverified_or_unsettled_events_make_a_run_incomplete() -> None:
     tally = Tally()
     tally.handed_over("e1", 10.0)
     for receiver in (STEADY, SHAKY):
@@ -146,7 +146,7 @@ def test_what_did_not_verify_or_is_not_settled_makes_a_run_incomplete() -> None:
     assert not tally.summary(unfinished=0, seconds=1).complete
 
 
-def test_events_of_an_earlier_run_and_repeats_are_told_apart() -> None:
+def test_events_of_an_earlier_run_are_not_counted() -> None:
     tally = Tally()
     tally.handed_over("e1", 10.0)
     for event in ("e1", "e1", "old"):
@@ -156,7 +156,7 @@ def test_events_of_an_earlier_run_and_repeats_are_told_apart() -> None:
     assert tally.latency_ms(replace(ARRIVAL, event="old")) is None
 
 
-def test_a_run_without_end_needs_no_more_and_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_run_uses_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally_module, "REMEMBERED_MAX", 10)
     tally = Tally()
 
@@ -185,7 +185,7 @@ def test_percentiles_are_those_of_the_nearest_rank() -> None:
     assert Tally().summary(unfinished=0, seconds=0).p50_ms is None
 
 
-def test_an_incomplete_run_ends_with_1_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_run_exits_with_1_and_lists_missing_events(monkeypatch: pytest.MonkeyPatch) -> None:
     async def course(_: Demo) -> Summary:
         tally = Tally()
         tally.handed_over("e1", 0.0)
@@ -199,7 +199,7 @@ def test_an_incomplete_run_ends_with_1_and_says_what_is_missing(monkeypatch: pyt
     assert result.stderr.startswith("Error: not every event arrived and was verified\nRemedy: ")
 
 
-def test_a_port_that_is_taken_is_replaced_by_any_other() -> None:
+def test_a_port_in_use_is_replaced_by_another() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

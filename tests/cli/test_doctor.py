@@ -1,4 +1,4 @@
-"""The doctor: each thing that can be wrong is found, with a remedy, and what is right is not blamed."""
+"""The doctor finds every problem with its fix, and reports no false ones."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """The exit code, and by check its result and text."""
+    """Return the exit code, and the result and text by check."""
     result = CliRunner().invoke(app, ["doctor", "--json"], env=environ)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     for row in rows:
@@ -41,7 +41,7 @@ def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
 
 
 def database(*, sealed_with: str | None = None) -> Path:
-    """A database with an endpoint, and the key beside it."""
+    """A database with an endpoint and its key file."""
     config = load({})
     config.database_path.parent.mkdir(exist_ok=True)
     key = secret_key(config)
@@ -65,7 +65,7 @@ def test_a_fresh_machine_is_fine_and_stays_untouched(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_in_good_order_is_called_so() -> None:
+def test_a_healthy_database_passes() -> None:
     database()
     code, found = examine()
     assert code == 0
@@ -73,7 +73,7 @@ def test_a_database_in_good_order_is_called_so() -> None:
     assert found["secret key"][1] == "opens all 1 sealed secrets and headers"
 
 
-def test_another_key_than_the_one_used_for_sealing_is_found() -> None:
+def test_a_wrong_encryption_key_is_found() -> None:
     database(sealed_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
     assert examine()[1]["secret key"] == ("fail", "it does not open 1 of 1 sealed secrets and headers")
 
@@ -92,8 +92,8 @@ def hold(path: Path, endpoint_seq: int, event_seq: int, created_at: int) -> None
         )
 
 
-def test_what_is_held_longer_than_anything_is_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also beside a server that runs."""
+def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a running server."""
     path = database()
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
@@ -115,8 +115,8 @@ def test_what_is_held_longer_than_anything_is_kept_is_told(monkeypatch: pytest.M
     assert examine()[1]["held"][1].startswith("at least 2 deliveries are held, for 2 endpoints")
 
 
-def test_every_sealed_value_is_tried() -> None:
-    """Not only those of the newest endpoint, and previous secrets and headers as well."""
+def test_every_encrypted_value_is_checked() -> None:
+    """Values of all endpoints, including previous secrets and headers."""
     path = database()
     key = parse_key(secret_key(load({})))
     with closing(connect(path, read_only=False)) as raw:
@@ -133,7 +133,7 @@ def test_every_sealed_value_is_tried() -> None:
     assert examine()[1]["secret key"] == ("fail", "it does not open 2 of 4 sealed secrets and headers")
 
 
-def test_a_key_rotation_that_was_cut_off_is_found() -> None:
+def test_an_interrupted_key_rotation_is_found() -> None:
     path = database()
     path.with_name("secret.key.new").write_text("whatever")
     code, found = examine()
@@ -163,7 +163,7 @@ def test_a_damaged_database_is_found() -> None:
     assert examine()[1]["database"][0] == "fail"
 
 
-def test_what_belongs_to_another_program_is_found() -> None:
+def test_a_database_of_another_program_is_found() -> None:
     path = Path("uplift-data/uplift.db")
     path.parent.mkdir()
     raw = connect(path, read_only=False, create=True)
@@ -172,7 +172,7 @@ def test_what_belongs_to_another_program_is_found() -> None:
     assert examine()[1]["database"][0] == "fail"
 
 
-def test_an_empty_and_an_older_schema_are_told_apart() -> None:
+def test_an_empty_database_differs_from_an_older_schema() -> None:
     path = Path("uplift-data/uplift.db")
     path.parent.mkdir()
     path.touch()
@@ -186,7 +186,7 @@ def test_an_empty_and_an_older_schema_are_told_apart() -> None:
         assert (code, found["schema"][0]) == (int(result == "fail"), result)
 
 
-def test_traces_that_cannot_be_made_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traces_without_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "traces" not in examine()[1]
     asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
     result, text = examine(**asked)[1]["traces"]
@@ -215,14 +215,14 @@ def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
             look(tmp_path / "missing.db")
 
 
-def test_settings_that_are_wrong_end_the_examination() -> None:
+def test_invalid_settings_end_the_checks() -> None:
     code, found = examine(UPLIFT_LEASE="1s")
     assert code == 1
     assert found["settings"][0] == "fail"
     assert "database" not in found
 
 
-def test_a_port_somebody_has_is_found() -> None:
+def test_a_port_in_use_is_found() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -231,7 +231,7 @@ def test_a_port_somebody_has_is_found() -> None:
     assert found["port"][0] == "fail"
 
 
-def test_a_server_that_has_the_database_but_does_not_answer_is_found() -> None:
+def test_a_server_that_does_not_respond_is_found() -> None:
     lock = FileLock(database())
     lock.acquire()
     try:
@@ -243,8 +243,8 @@ def test_a_server_that_has_the_database_but_does_not_answer_is_found() -> None:
     assert "database" not in found
 
 
-def test_a_lock_that_cannot_be_had_is_no_damage() -> None:
-    """Whoever puts a copy in the place of a good file loses what came since."""
+def test_a_lock_error_is_not_a_damaged_database() -> None:
+    """Restoring a copy over a good file would lose newer data."""
     lock = FileLock(database())
     lock.path.symlink_to("elsewhere")
     code, found = examine()
@@ -253,7 +253,7 @@ def test_a_lock_that_cannot_be_had_is_no_damage() -> None:
 
 
 @pytest.mark.parametrize(("status", "result"), [(200, "ok"), (503, "fail")])
-def test_a_server_that_runs_is_asked_whether_it_is_ready(status: int, result: str) -> None:
+def test_the_readiness_of_a_running_server_is_checked(status: int, result: str) -> None:
     lock = FileLock(database())
     lock.acquire()
     try:
@@ -287,12 +287,12 @@ def test_an_address_that_is_only_announced_is_not_yet_published() -> None:
 
 
 @pytest.mark.parametrize(("address", "translated"), [("127.0.0.1", True), ("8.8.8.8", False)])
-def test_behind_a_translation_nobody_can_tell(address: str, translated: bool) -> None:
+def test_address_translation_hides_the_egress_ip(address: str, translated: bool) -> None:
     _, found = examine(UPLIFT_EGRESS_ADDRESS=address)
     assert ("nobody here can tell" in found["source ips"][1]) is translated
 
 
-def test_the_proxy_is_tried() -> None:
+def test_the_egress_proxy_is_checked() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
         code, found = examine(UPLIFT_EGRESS_PROXY=f"http://user:hush@127.0.0.1:{port}")
@@ -313,7 +313,7 @@ def test_a_full_disk_a_wrong_clock_and_missing_names_are_found(monkeypatch: pyte
     assert examine()[1]["disk"][0] == "warn"
 
 
-def test_people_get_lines_with_a_remedy_below() -> None:
+def test_a_terminal_shows_lines_with_fixes() -> None:
     result = CliRunner().invoke(app, ["doctor"], env={"UPLIFT_EGRESS_ADDRESS": "192.0.2.1"})
     assert result.exit_code == 1
     assert "fail egress" in result.stdout
@@ -321,8 +321,8 @@ def test_people_get_lines_with_a_remedy_below() -> None:
     assert "1 of 11 checks failed" in result.stderr
 
 
-def test_a_postgresql_database_is_looked_into(postgres_url: str) -> None:
-    """Beside servers, too: nobody has it to himself."""
+def test_a_postgresql_database_is_checked(postgres_url: str) -> None:
+    """Also with running servers, because the database is shared."""
     key = "c2VhbHMgd2hhdCBpcyBzdG9yZWQsIHRlc3RzIG9ubHk="
     code, found = examine(UPLIFT_DATABASE_URL=postgres_url, UPLIFT_SECRET_KEY=key)
     assert code == 0
@@ -334,7 +334,7 @@ def test_a_postgresql_database_is_looked_into(postgres_url: str) -> None:
     assert found["held"] == ("ok", "no deliveries are held")
 
 
-def test_a_postgresql_database_that_cannot_be_had_is_told_once(postgres_url: str) -> None:
+def test_an_unavailable_postgresql_database_is_reported_once(postgres_url: str) -> None:
     code, found = examine(UPLIFT_DATABASE_URL="postgresql://uplift:hidden@127.0.0.1:1/uplift")
     assert code == 1
     assert found["database"][0] == "fail"

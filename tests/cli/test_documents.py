@@ -1,4 +1,4 @@
-"""The pages about settings and commands say what is so."""
+"""The documentation of settings and commands matches the program."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from uplift_webhooks.cli.kit.errors import ExitCode
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_table_of_settings_is_the_one_the_program_has() -> None:
+def test_the_documented_settings_are_those_of_the_program() -> None:
     rows = re.findall(r"^\| (`UPLIFT_.*) \|$", (DOCS / "configuration.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == [
         f"`{setting.name}` | {setting.kind} | "
@@ -20,7 +20,7 @@ def test_the_table_of_settings_is_the_one_the_program_has() -> None:
     ]
 
 
-def test_the_example_file_is_one_that_loads(tmp_path: Path) -> None:
+def test_the_example_file_loads(tmp_path: Path) -> None:
     [example] = re.findall(r"```toml\n(.*?)```", (DOCS / "configuration.md").read_text(encoding="utf-8"), re.DOTALL)
     path = tmp_path / "uplift.toml"
     path.write_text(example, encoding="utf-8")
@@ -28,5 +28,5 @@ def test_the_example_file_is_one_that_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ExitCode)
-def test_every_exit_code_is_in_the_page_of_commands(code: ExitCode) -> None:
+def test_every_exit_code_is_documented(code: ExitCode) -> None:
     assert f"\n| {code.value} | " in (DOCS / "cli.md").read_text(encoding="utf-8")

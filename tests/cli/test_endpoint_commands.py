@@ -37,7 +37,7 @@ def test_endpoints(api: FakeApi) -> None:
     assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
 
 
-def test_an_endpoint_is_shown_as_a_block_that_ends_with_its_health(api: FakeApi) -> None:
+def test_an_endpoint_is_a_block_that_ends_with_its_health(api: FakeApi) -> None:
     health = {"status": "failing", "failing_since": None, "hint": "Too slow."}
     api.answers["GET /v1/endpoints"] = listed({**ENDPOINT, "health": health})
     lines = run("endpoints", "ep_0e").stdout.splitlines()
@@ -68,7 +68,7 @@ def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
     assert "uplift-server endpoints" in missing.stderr
 
 
-def test_a_wrong_way_with_held_ones_is_told_by_its_option(api: FakeApi) -> None:
+def test_an_invalid_held_action_names_its_option(api: FakeApi) -> None:
     wrong = {"errors": [{"field": "held", "code": "value_unknown", "message": "Use one of 'send', 'drop' or 'keep'."}]}
     api.answers["POST /v1/endpoints/ep_0e11/enable"] = (422, {"code": "validation_failed", **wrong}, {})
     result = run("endpoint", "enable", "ep_0e", "--held", "burn")
@@ -99,7 +99,7 @@ def test_an_endpoint_is_tested(api: FakeApi) -> None:
     assert "--type" in run("endpoint", "test", "ep_0e", "--type", "no.such").stderr
 
 
-def test_a_test_that_takes_longer_is_looked_at_until_it_is_over(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_test_is_polled_until_its_end(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "LOOK_SECONDS", 0.01)
     attempt = {"id": "att_1", "outcome": "delivered", "hint": None}
     states = iter(["pending", "pending", "delivered"])

@@ -1,4 +1,4 @@
-"""Replacing the sealing key: killed at any step, the same command finishes it, and the server says so until then."""
+"""Rotation of the encryption key: after a kill at any step, the same command finishes it."""
 
 import base64
 import json
@@ -71,11 +71,11 @@ while True:
         sys.exit(os.waitstatus_to_exitcode(status))
     at += 1
 """
-"""Rotates the key in copies of a folder, each killed one step later than the one before, until one comes through."""
+"""Rotates the key in copies of a folder, each killed one step later, until one finishes."""
 
 
 def filled(config: Config, *, sealed_with: str | None = None) -> None:
-    """A database with some endpoints, one of them amid an overlap and with headers, and the key it is sealed with."""
+    """A database with endpoints, one with a secret overlap and headers, and its encryption key."""
     config.database_path.parent.mkdir(parents=True)
     cipher = Cipher(parse_key(sealed_with or secret_key(config)))
     schema_version.upgrade(config.database_path, now_ms=0)
@@ -100,7 +100,7 @@ def filled(config: Config, *, sealed_with: str | None = None) -> None:
 
 
 def opened(config: Config, key: str) -> list[str]:
-    """Everything that is sealed, opened with a key."""
+    """All encrypted values, decrypted with a key."""
     cipher = Cipher(parse_key(key))
     return sorted(
         cipher.decrypt(each.value, each.endpoint_id, each.column)
@@ -117,12 +117,12 @@ def rotate(*arguments: str, **environ: str) -> Result:
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Of a database in a folder of its own, where commands run."""
+    """The configuration of a database in a new directory."""
     monkeypatch.chdir(tmp_path)
     return load({})
 
 
-def test_everything_is_sealed_with_a_new_key_and_the_old_one_is_kept(config: Config) -> None:
+def test_all_values_are_encrypted_with_a_new_key_and_the_old_key_stays(config: Config) -> None:
     filled(config)
     old = secret_key(config)
     result = rotate("--json")
@@ -146,7 +146,7 @@ def test_everything_is_sealed_with_a_new_key_and_the_old_one_is_kept(config: Con
     assert "Back up the new key" in rotate().stderr
 
 
-def test_a_key_of_ones_own_takes_its_place(config: Config, tmp_path: Path) -> None:
+def test_a_given_key_replaces_the_old_key(config: Config, tmp_path: Path) -> None:
     filled(config)
     own = tmp_path / "own.key"
     own.write_text(base64.b64encode(b"k" * 32).decode() + "\n")
@@ -186,7 +186,7 @@ def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: C
     assert len(started.stdout.splitlines()) == len(SECRETS)
 
 
-def test_wherever_it_is_killed_the_next_one_finishes(
+def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -229,7 +229,7 @@ def test_wherever_it_is_killed_the_next_one_finishes(
         assert new not in kept
 
 
-def test_a_new_key_of_ones_own_waits_until_another_rotation_is_finished(config: Config, tmp_path: Path) -> None:
+def test_a_given_key_waits_for_an_unfinished_rotation(config: Config, tmp_path: Path) -> None:
     filled(config)
     first, second = (base64.b64encode(letter * 32).decode() for letter in (b"1", b"2"))
     config.next_secret_key_path.write_text(first)
@@ -245,7 +245,7 @@ def test_a_new_key_of_ones_own_waits_until_another_rotation_is_finished(config: 
     assert opened(config, second) == ALL
 
 
-def test_nothing_is_sealed_anew_where_something_opens_with_neither_key(config: Config) -> None:
+def test_a_value_that_neither_key_decrypts_stops_the_rotation(config: Config) -> None:
     filled(config)
     old = secret_key(config)
     owner = b"x" * 16
@@ -264,7 +264,7 @@ def test_nothing_is_sealed_anew_where_something_opens_with_neither_key(config: C
     assert rotate().exit_code == 0
 
 
-def test_it_needs_the_database_for_itself(config: Config) -> None:
+def test_a_rotation_needs_exclusive_access(config: Config) -> None:
     filled(config)
     before = config.secret_key_path.read_text()
     lock = FileLock(config.database_path)
@@ -279,7 +279,7 @@ def test_it_needs_the_database_for_itself(config: Config) -> None:
     assert not config.next_secret_key_path.exists()
 
 
-def test_there_must_be_a_database_and_keys_that_are_keys(config: Config, tmp_path: Path) -> None:
+def test_a_rotation_needs_a_database_and_valid_keys(config: Config, tmp_path: Path) -> None:
     assert rotate().exit_code == 4
     assert not config.database_path.parent.exists()
     filled(config)

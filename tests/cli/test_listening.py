@@ -1,4 +1,4 @@
-"""Why the server cannot listen: what may be otherwise soon is to be tried again, and the rest is to be set right."""
+"""Errors when the server cannot listen: temporary ones are retried, permanent ones name the setting."""
 
 import errno
 import socket
@@ -11,7 +11,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 def why(error: OSError) -> ConfigError | CliError:
-    """What a start says that could not listen on port 80."""
+    """The error of a start that could not listen on port 80."""
     failure = ConfigError(ConfigProblem("UPLIFT_HOST and UPLIFT_PORT", "cannot be listened on", ""))
     failure.__cause__ = error
     return more_exactly(load({"UPLIFT_HOST": "hooks.example", "UPLIFT_PORT": "80"}), failure)
@@ -25,7 +25,7 @@ def why(error: OSError) -> ConfigError | CliError:
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "UPLIFT_HOST is hooks.example"),
     ],
 )
-def test_what_a_machine_that_boots_may_have_soon_is_to_be_tried_again(error: OSError, told: str) -> None:
+def test_an_address_that_may_appear_soon_is_retried(error: OSError, told: str) -> None:
     failure = why(error)
     assert isinstance(failure, CliError)
     assert failure.code is ExitCode.TRY_LATER
@@ -39,12 +39,12 @@ def test_what_a_machine_that_boots_may_have_soon_is_to_be_tried_again(error: OSE
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "UPLIFT_HOST"),
     ],
 )
-def test_what_no_time_mends_is_to_be_set_right(error: OSError, setting: str) -> None:
+def test_a_permanent_error_names_its_setting(error: OSError, setting: str) -> None:
     failure = why(error)
     assert isinstance(failure, ConfigError)
     assert [each.name for each in failure.problems] == [setting]
 
 
-def test_another_failure_of_a_start_is_told_as_it_is() -> None:
+def test_another_start_error_stays_unchanged() -> None:
     failure = ConfigError(ConfigProblem("UPLIFT_SECRET_KEY", "is missing", ""))
     assert more_exactly(load({}), failure) is failure

@@ -1,4 +1,4 @@
-"""Log lines: their two forms, what never stands in them, and that writing attempts never holds anybody up."""
+"""Log lines: formats, masked secrets, and attempts that are written without blocking."""
 
 import io
 import json
@@ -75,7 +75,7 @@ def test_attempts_are_json_lines_in_the_form_of_all_others() -> None:
     assert "status_code" not in second
 
 
-def test_a_line_for_people_says_what_comes_next_and_cannot_steer_the_terminal() -> None:
+def test_a_text_line_shows_the_next_attempt_without_control_characters() -> None:
     text = readable_lines([line(), failed(), line(outcome="server_error", delivery_status="failed")]).decode()
     first, second, third = text.splitlines()
     assert "delivered" in first
@@ -98,7 +98,7 @@ def test_queued_lines_are_written_before_close_returns(log_format: str) -> None:
     assert writer.dropped == 0
 
 
-def test_the_form_none_ignores_attempts_and_writes_warnings() -> None:
+def test_the_format_none_ignores_attempts_and_writes_warnings() -> None:
     stream, ordinary = io.BytesIO(), io.StringIO()
     writer = LogWriter(stream)
     log = AttemptLog(writer, "none")
@@ -155,7 +155,7 @@ def test_lines_that_the_stream_rejects_are_counted() -> None:
     assert writer.dropped == 2
 
 
-def test_ordinary_lines_are_json_and_mask_what_sounds_secret() -> None:
+def test_ordinary_lines_are_json_and_mask_secrets() -> None:
     stream = io.StringIO()
     logs.configure_logs("json", stream)
     structlog.get_logger().info("started", port=8420, operator_key="op_x", new_token="t", path=Path("x"))
@@ -192,7 +192,7 @@ def test_a_traceback_shows_no_values(log_format: str) -> None:
     assert "local-value" not in stream.getvalue().replace('whsec = "local-value"', "")
 
 
-def test_lines_for_people_begin_with_the_same_instant() -> None:
+def test_text_lines_begin_with_the_same_timestamp() -> None:
     stream = io.StringIO()
     logs.configure_logs("console", stream)
     structlog.get_logger().warning("slow", endpoint="ep_01")
@@ -204,7 +204,7 @@ def test_lines_for_people_begin_with_the_same_instant() -> None:
 
 
 class Refusing(io.StringIO):
-    """A pipe whose reader has gone."""
+    """A pipe with a closed reader."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError
@@ -214,7 +214,7 @@ class Refusing(io.StringIO):
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_line_that_cannot_be_written_hurts_nobody(closed: bool) -> None:
+def test_an_unwritable_line_raises_nothing(closed: bool) -> None:
     stream = Refusing()
     if closed:
         stream.close()
@@ -223,7 +223,7 @@ def test_a_line_that_cannot_be_written_hurts_nobody(closed: bool) -> None:
     logging.getLogger("library").error("nor this")
 
 
-def test_warnings_that_anybody_can_provoke_are_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_about_requests_are_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     logs.configure_logs("json", stream)
     monkeypatch.setattr(logs, "WARNINGS_KNOWN_MAX", 3)
@@ -249,7 +249,7 @@ def test_warnings_that_anybody_can_provoke_are_written_once_a_minute(monkeypatch
     assert told(1124, "another") == ["another"]
 
 
-def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colors_are_only_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

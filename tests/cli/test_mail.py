@@ -1,4 +1,4 @@
-"""Trying the mail server: with a mail, and without one."""
+"""Tests of the mail server, with and without an email."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def findings(result: Result) -> dict[str, tuple[str, str]]:
     return {row["check"]: (row["result"], row["text"] + row["remedy"]) for row in rows}
 
 
-def test_a_test_mail_arrives(smtp_server: SmtpStub) -> None:
+def test_a_test_email_arrives(smtp_server: SmtpStub) -> None:
     result = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
     assert result.exit_code == 0
     assert "coach@rapids.example" in result.stdout
@@ -48,14 +48,14 @@ def test_a_test_mail_arrives(smtp_server: SmtpStub) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_two_test_mails_are_two(smtp_server: SmtpStub) -> None:
+def test_two_test_emails_are_two(smtp_server: SmtpStub) -> None:
     for _ in range(2):
         result = run("mail", "test", "coach@rapids.example", "--json", port=smtp_server.port)
         assert json.loads(result.stdout)["recipient"] == "coach@rapids.example"
     assert len({received.message["Message-ID"] for received in smtp_server.received}) == 2
 
 
-def test_what_goes_wrong_is_told_with_its_remedy(smtp_server: SmtpStub) -> None:
+def test_an_error_shows_its_fix(smtp_server: SmtpStub) -> None:
     smtp_server.refuse_recipient = lambda _: "550 unknown user"
     refused = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
     assert refused.exit_code == 1
@@ -67,7 +67,7 @@ def test_what_goes_wrong_is_told_with_its_remedy(smtp_server: SmtpStub) -> None:
     assert "UPLIFT_SMTP_URL is not set" in unset.stderr
 
 
-def test_the_doctor_knocks_and_sends_nothing(smtp_server: SmtpStub) -> None:
+def test_the_doctor_connects_and_sends_nothing(smtp_server: SmtpStub) -> None:
     result = run("doctor", "--json", port=smtp_server.port, UPLIFT_OPERATOR_EMAIL="operations@uplift.example")
     assert findings(result)["mail"] == ("ok", f"127.0.0.1:{smtp_server.port} answers (not encrypted)")
     assert "operator mail" not in findings(result)
@@ -75,7 +75,7 @@ def test_the_doctor_knocks_and_sends_nothing(smtp_server: SmtpStub) -> None:
     assert smtp_server.received == []
 
 
-def test_the_doctor_finds_a_mail_server_that_is_away() -> None:
+def test_the_doctor_finds_an_unavailable_mail_server() -> None:
     result = run("doctor", "--json", port=1)
     assert result.exit_code == 1
     result_, text = findings(result)["mail"]
@@ -83,7 +83,7 @@ def test_the_doctor_finds_a_mail_server_that_is_away() -> None:
     assert "connection refused" in text
 
 
-def test_the_doctor_warns_of_an_operator_who_would_not_be_told(smtp_server: SmtpStub) -> None:
+def test_the_doctor_warns_about_a_missing_operator_email(smtp_server: SmtpStub) -> None:
     assert findings(run("doctor", "--json", port=smtp_server.port))["operator mail"][0] == "warn"
     without = findings(run("doctor", "--json", UPLIFT_OPERATOR_EMAIL="operations@uplift.example"))
     assert without["mail"][0] == "ok"

@@ -1,4 +1,4 @@
-"""Commands about members, and links into the dashboard."""
+"""Commands for members and dashboard links."""
 
 import pytest
 from tests.cli.commands import INVITATION, LINK, MEMBER, output, run
@@ -39,7 +39,7 @@ def test_invitations_are_listed_and_withdrawn(api: FakeApi) -> None:
         assert output("member", "withdraw", name, "--account", "Rapids") == {"id": "inv_0f11", "withdrawn": True}
 
 
-def test_a_sign_in_link_is_an_operators_or_somebodys_of_an_account(api: FakeApi) -> None:
+def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
     assert output("sign-in-link") == LINK
     assert (api.asked[-1].path, api.asked[-1].body) == ("/v1/sign-in-links", {})
     assert output("sign-in-link", "--account", "Rapids") == LINK
@@ -52,7 +52,7 @@ def test_a_sign_in_link_is_an_operators_or_somebodys_of_an_account(api: FakeApi)
     assert "name an account, too" in result.stderr
 
 
-def test_a_link_is_made_for_a_server_that_runs(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_needs_a_running_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "server_runs", lambda _config: False)
     result = run("sign-in-link")
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""`uplift-server migrate --from … --to …`: what it tells, and what it refuses before it has done anything."""
+"""`uplift-server migrate --from … --to …`: its output, and its checks before the move."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ OTHER = base64.b64encode(b"o" * 32).decode()
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with rows in every table, sealed with a key that lies beside it."""
+    """A file with rows in every table, and its encryption key file."""
     monkeypatch.chdir(tmp_path)
     path = filled(tmp_path / "uplift.db")
     cipher = Cipher(parse_key(KEY))
@@ -41,7 +41,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def target(postgres_server: PostgresServer) -> str:
-    """A PostgreSQL database without anything."""
+    """An empty PostgreSQL database."""
     return postgres_server.new_database(empty=True)
 
 
@@ -51,7 +51,7 @@ def migrate(source: Path, target: str | None, *options: str, **environ: str) -> 
     return CliRunner().invoke(app, ["migrate", "--from", f"sqlite:///{source}", *to, *options], env=environ)
 
 
-def test_it_tells_what_it_moved_and_what_is_left_to_do(source: Path, target: str) -> None:
+def test_a_move_reports_rows_and_next_steps(source: Path, target: str) -> None:
     result = migrate(source, target)
     assert result.exit_code == 0, result.output
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["TABLE", *(each.name for each in TABLES)]
@@ -64,7 +64,7 @@ def test_it_tells_what_it_moved_and_what_is_left_to_do(source: Path, target: str
     assert asyncio.run(in_postgres(target)) == in_sqlite(source)
 
 
-def test_what_is_wrong_with_the_target_is_told_of_what_named_it(source: Path, target: str) -> None:
+def test_a_target_error_names_its_option_or_setting(source: Path, target: str) -> None:
     unknown = target.replace("postgres@", "nobody@")
     named = migrate(source, unknown)
     configured = migrate(source, None, UPLIFT_DATABASE_URL=unknown)
@@ -73,7 +73,7 @@ def test_what_is_wrong_with_the_target_is_told_of_what_named_it(source: Path, ta
         assert f"correct the user in {place}\n" in result.stderr
 
 
-def test_once_more_is_refused(source: Path, target: str) -> None:
+def test_a_second_move_is_rejected(source: Path, target: str) -> None:
     assert migrate(source, target, "--json").exit_code == 0
     again = migrate(source, target, "--json")
     assert again.exit_code == 1
@@ -104,14 +104,14 @@ def test_without_any_key_nothing_is_moved(source: Path, target: str) -> None:
     assert asyncio.run(postgres_version.current(target)) is None
 
 
-def test_amid_a_rotation_of_the_key_nothing_is_moved(source: Path, target: str) -> None:
+def test_nothing_is_moved_during_a_key_rotation(source: Path, target: str) -> None:
     source.with_name("secret.key.new").write_text(OTHER)
     result = migrate(source, target)
     assert result.exit_code == 2
     assert "uplift-server secret-key rotate" in result.stderr
 
 
-def test_who_may_not_look_at_the_file_is_told_that_and_not_that_there_is_none(
+def test_an_unreadable_file_is_not_reported_as_missing(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = Path.stat
@@ -128,7 +128,7 @@ def test_who_may_not_look_at_the_file_is_told_that_and_not_that_there_is_none(
     assert "this user cannot look at" in result.stderr
 
 
-def test_while_a_server_has_the_file_nothing_is_moved(source: Path, target: str) -> None:
+def test_nothing_is_moved_while_a_server_has_the_file(source: Path, target: str) -> None:
     lock = FileLock(source)
     lock.acquire()
     result = migrate(source, target)
@@ -139,7 +139,7 @@ def test_while_a_server_has_the_file_nothing_is_moved(source: Path, target: str)
     assert asyncio.run(postgres_version.current(target)) is None
 
 
-def test_a_link_to_a_file_that_a_server_has_is_that_file(source: Path, target: str) -> None:
+def test_a_link_to_a_file_in_use_is_rejected(source: Path, target: str) -> None:
     link = source.with_name("link.db")
     link.symlink_to(source)
     lock = FileLock(source)
@@ -162,15 +162,13 @@ def test_a_link_to_a_file_that_a_server_has_is_that_file(source: Path, target: s
         (["--to", "postgresql://there/b"], 2, "not from where"),
     ],
 )
-def test_what_is_no_way_from_sqlite_to_postgresql_is_wrong_usage(
-    source: Path, arguments: list[str], code: int, told: str
-) -> None:
+def test_other_moves_are_wrong_usage(source: Path, arguments: list[str], code: int, told: str) -> None:
     result = CliRunner().invoke(app, ["migrate", *arguments])
     assert result.exit_code == code
     assert told in result.stderr
 
 
-def test_a_target_that_cannot_be_reached_is_tried_again_later(source: Path) -> None:
+def test_an_unavailable_target_exits_with_try_later(source: Path) -> None:
     result = migrate(source, "postgresql://nobody@127.0.0.1:1/uplift")
     assert result.exit_code == 75
     assert "127.0.0.1" in result.stderr

@@ -1,4 +1,4 @@
-"""What a terminal shows: tables, colours where they are wanted, and nothing that others wrote and that steers it."""
+"""Terminal output: tables, colors, and no control characters from data."""
 
 import io
 import re
@@ -23,7 +23,7 @@ def terminal(width: int = 100) -> tuple[Output, io.StringIO]:
     return output, shown
 
 
-def test_control_characters_of_others_are_not_passed_on() -> None:
+def test_control_characters_are_removed() -> None:
     assert printable("a\x1b[2Jb\r\x07\u202ec") == "a?[2Jb???c"
     assert printable(None) == ""
     output, shown = terminal()
@@ -62,7 +62,7 @@ def test_a_table_fits_its_width_with_one_line_an_item() -> None:
     assert line.endswith(" d ago")
 
 
-def test_columns_that_can_be_cut_share_what_there_is() -> None:
+def test_columns_that_can_be_cut_share_the_width() -> None:
     output, shown = terminal(40)
     columns = [Column("name", "NAME", gives=True), Column("url", "URL", gives=True), Column("state", "STATE")]
     output.rows([{"name": "Rapids", "url": "u" * 50, "state": "on"}], columns, empty="")
@@ -79,7 +79,7 @@ def test_a_wide_table_has_everything_in_full_in_one_line() -> None:
     assert line.split() == [str(value) for value in ITEM.values()]
 
 
-def test_one_object_is_a_block_without_what_is_empty() -> None:
+def test_an_object_is_a_block_without_empty_fields() -> None:
     output, shown = terminal()
     output.fields({"id": "ep_1", "headers": {}, "rate": None, "health": {"status": "failing", "hint": "Too slow."}})
     assert plain(shown) == ["id      ep_1", "health", "  status  failing", "  hint    Too slow."]

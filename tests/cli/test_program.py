@@ -1,4 +1,4 @@
-"""The program's manners: help with examples, two lines for an error, exit codes, JSON, and no traceback unasked."""
+"""Conventions of the program: help with examples, two-line errors, exit codes, JSON, and no tracebacks."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def run(*arguments: str, **environ: str) -> Result:
 
 
 def served(**environ: str) -> tuple[int, str]:
-    """The exit code and the errors of `serve`, which writes to the streams of its process."""
+    """Return the exit code and the errors of `serve`, which writes to the streams of its process."""
     program = Path(sys.executable).with_name("uplift-server")
     ended = subprocess.run(
         [program, "serve"], env={**os.environ, **environ}, capture_output=True, text=True, timeout=60, check=False
@@ -87,7 +87,7 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
     )
 
 
-def test_a_name_that_is_near_to_none_is_not_explained_by_another() -> None:
+def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
     assert run("config", UPLIFT_FOO="1").stderr.endswith(
         "Remedy: remove it; `uplift-server config` then lists all there are\n"
     )
@@ -112,12 +112,12 @@ def test_wrong_usage_is_json_too(arguments: list[str], cause: str, place: str) -
     assert run(*arguments).stderr.startswith("Usage: ")
 
 
-def test_help_names_what_there_is() -> None:
+def test_help_names_the_commands() -> None:
     assert "130 stopped by" in " ".join(run("--help").stdout.split())
     assert "show" not in run("account", "--help").stdout
 
 
-def test_an_error_is_json_where_json_was_asked_for() -> None:
+def test_an_error_is_json_with_json() -> None:
     result = run("config", "--json", UPLIFT_PORT="x", UPLIFT_LEASE="x")
     errors = [json.loads(line)["error"] for line in result.stderr.splitlines()]
     assert [error["exit_code"] for error in errors] == [2, 2]
@@ -147,7 +147,7 @@ def because(cause: Exception) -> Unavailable:
         (KeyboardInterrupt(), 130, "Stopped."),
     ],
 )
-def test_what_goes_wrong_decides_the_exit_code(
+def test_the_error_decides_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, words: str
 ) -> None:
     def fail(_: object) -> None:
@@ -188,7 +188,7 @@ def test_a_list_in_a_pipe_is_separated_by_tabs() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["config"], ["config", "--json"]])
-def test_a_reader_who_has_seen_enough_is_no_failure(arguments: list[str]) -> None:
+def test_a_closed_pipe_is_no_failure(arguments: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *arguments],
         stdout=subprocess.PIPE,
@@ -210,7 +210,7 @@ def program(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     "arguments", [["config"], ["config", "--json"], ["key", "create"], ["key", "create", "--json"]]
 )
-def test_output_that_finds_no_room_is_an_ordinary_error(arguments: list[str]) -> None:
+def test_a_full_disk_is_an_ordinary_error(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         result = program(*arguments, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
@@ -219,7 +219,7 @@ def test_output_that_finds_no_room_is_an_ordinary_error(arguments: list[str]) ->
 
 
 @pytest.mark.parametrize("arguments", [["key", "create"], ["key", "create", "--json"]])
-def test_a_result_that_nobody_reads_is_lost(arguments: list[str]) -> None:
+def test_a_result_into_a_closed_pipe_is_an_error(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     result = program(*arguments, stdout=writing, stderr=subprocess.PIPE)
@@ -229,7 +229,7 @@ def test_a_result_that_nobody_reads_is_lost(arguments: list[str]) -> None:
     assert len(result.stderr.splitlines()) == (1 if "--json" in arguments else 2)
 
 
-def test_nothing_is_done_without_a_standard_output() -> None:
+def test_a_command_needs_a_standard_output() -> None:
     code = "from uplift_server.cli.main import run; run()"
     line = f"exec '{sys.executable}' -c '{code}' account create X --email a@b.example >&-"
     result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
@@ -254,7 +254,7 @@ def ended(command: str, **environ: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("command", ["accounts", "migrate", "serve"])
-def test_a_damaged_database_is_nothing_to_try_again(tmp_path: Path, command: str) -> None:
+def test_a_damaged_database_is_a_permanent_error(tmp_path: Path, command: str) -> None:
     damaged(tmp_path)
     code, errors = ended(command, UPLIFT_PORT="0")
     assert code == 1
@@ -263,14 +263,14 @@ def test_a_damaged_database_is_nothing_to_try_again(tmp_path: Path, command: str
 
 
 @pytest.mark.parametrize("command", ["migrate", "serve"])
-def test_a_place_that_cannot_be_written_is_a_matter_of_settings(tmp_path: Path, command: str) -> None:
+def test_an_unwritable_directory_is_wrong_usage(tmp_path: Path, command: str) -> None:
     (tmp_path / "uplift-data").write_text("no directory")
     code, errors = ended(command, UPLIFT_PORT="0")
     assert code == 2
     assert "UPLIFT_DATABASE_URL" in errors
 
 
-def test_an_address_of_another_machine_is_told_from_a_port_in_use() -> None:
+def test_an_address_of_another_machine_differs_from_a_port_in_use() -> None:
     code, errors = served(UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
     examined = run("doctor", UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
     assert (code, examined.exit_code) == (75, 1)
@@ -287,12 +287,12 @@ def test_an_address_of_another_machine_is_told_from_a_port_in_use() -> None:
         (socket.gaierror(-2, "unknown"), "UPLIFT_HOST"),
     ],
 )
-def test_what_to_set_so_that_it_can_listen(error: OSError, name: str) -> None:
+def test_a_listen_error_names_the_setting(error: OSError, name: str) -> None:
     assert cannot_listen(load({"UPLIFT_PORT": "80"}), error).name == name
     assert not isinstance(error, socket.gaierror) or "no address of this machine" in str(cannot_listen(load({}), error))
 
 
-def test_migrate_makes_the_database_and_its_key_and_can_be_repeated(tmp_path: Path) -> None:
+def test_migrate_creates_the_database_and_its_key_and_can_be_repeated(tmp_path: Path) -> None:
     first = json.loads(run("migrate", "--json").stdout)
     assert (first["before"], first["copy"]) == ("none", "none needed")
     second = json.loads(run("migrate", "--json").stdout)
@@ -301,7 +301,7 @@ def test_migrate_makes_the_database_and_its_key_and_can_be_repeated(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("shell", "sign_of_it"), [("bash", "COMPREPLY"), ("zsh", "compdef"), ("fish", "complete ")])
-def test_the_completion_of_the_shell_that_is_named_is_shown(shell: str, sign_of_it: str) -> None:
+def test_the_completion_of_a_shell_is_shown(shell: str, sign_of_it: str) -> None:
     result = run("--show-completion", shell)
     assert (result.exit_code, sign_of_it in result.stdout) == (0, True)
     assert "_UPLIFT_SERVER_COMPLETE" in result.stdout

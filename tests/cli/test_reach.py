@@ -1,4 +1,4 @@
-"""Which server a command talks to, at the turns where that changes under it."""
+"""The server that a command uses, also when servers start or stop meanwhile."""
 
 import socket
 from collections.abc import Iterator
@@ -35,16 +35,14 @@ def database_in(directory: Path) -> Config:
 
 @contextmanager
 def looks(patched: pytest.MonkeyPatch, *found: bool) -> Iterator[None]:
-    """Each look whether a server runs finds the next of these."""
+    """Each check for a running server returns the next of these."""
     left = list(found)
     patched.setattr(reach, "server_runs", lambda _config: left.pop(0))
     yield
     assert not left
 
 
-def test_a_server_somebody_started_since_we_looked_is_the_one_to_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_starts_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def taken(_config: Any) -> Iterator[Any]:
         raise Unavailable("another server has the database")
@@ -58,10 +56,8 @@ def test_a_server_somebody_started_since_we_looked_is_the_one_to_ask(
         raise AssertionError("there is nobody to ask")
 
 
-def test_what_a_command_meets_while_it_works_is_its_own_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Even if another server has taken the database by the time ours has ended."""
+def test_a_later_error_of_a_command_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if another server has the database when the temporary server ends."""
     ended = []
 
     @contextmanager
@@ -79,7 +75,7 @@ def test_what_a_command_meets_while_it_works_is_its_own_failure(
     assert ended == [True]
 
 
-def test_a_server_is_found_that_has_the_file_by_another_name(tmp_path: Path) -> None:
+def test_a_server_is_found_by_a_link_to_its_file(tmp_path: Path) -> None:
     config = database_in(tmp_path)
     link = tmp_path / "link.db"
     link.symlink_to(config.database_path)
@@ -91,10 +87,8 @@ def test_a_server_is_found_that_has_the_file_by_another_name(tmp_path: Path) -> 
     assert not reach.server_runs(by_link)
 
 
-def test_a_lock_that_cannot_be_opened_is_no_server(
-    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where all is root's, and somebody else looks: it says that he may not, and not that a server runs."""
+def test_an_unreadable_lock_is_no_server(tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that this user cannot open does not mean that a server runs."""
 
     def refuse(_: FileLock) -> bool:
         raise Unavailable("unable to open database file")
@@ -105,7 +99,7 @@ def test_a_lock_that_cannot_be_opened_is_no_server(
     assert not reach.server_runs(config)
 
 
-def test_no_database_is_made_only_to_find_nothing_in_it(tmp_path: Path, unused_tcp_port: int) -> None:
+def test_reading_commands_create_no_database(tmp_path: Path, unused_tcp_port: int) -> None:
     config = replace(config_in(tmp_path), port=unused_tcp_port)
     with pytest.raises(CliError, match=rf"no database at {tmp_path}/uplift.db, and no server at http") as caught:
         reach.reach(config).__enter__()
@@ -119,7 +113,7 @@ def test_no_database_is_made_only_to_find_nothing_in_it(tmp_path: Path, unused_t
             reach.reach(other).__enter__()
 
 
-def test_what_a_command_stores_without_a_server_is_sent_by_the_next_one(tmp_path: Path) -> None:
+def test_an_event_stored_without_a_server_is_sent_by_the_next_server(tmp_path: Path) -> None:
     config = replace(config_in(tmp_path), allow_private_networks=True)
     with socket.socket() as receiver:
         receiver.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""What the API refuses is told in the words of the command that was typed, and in its units."""
+"""API errors name the options of the command, with their units."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ LOCAL = {
     ("serve",), ("demo",), ("migrate",), ("backup",), ("doctor",), ("config",), ("secret-key", "rotate"),
     ("mail", "test"),
 }  # fmt: skip
-"""Commands that send nothing to the API."""
+"""Commands without API requests."""
 FIELDLESS = {
     ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),
     ("replay", "pause"), ("replay", "resume"), ("replay", "cancel"), ("account", "delete"), ("key", "revoke"),
@@ -26,7 +26,7 @@ FIELDLESS = {
     ("member", "invitations"), ("member", "withdraw"), ("member", "remove"), ("member", "reset-password"),
     ("retention", "resume"),
 }  # fmt: skip
-"""Commands that send no fields: only names of what they are about."""
+"""Commands whose requests have no fields."""
 REFUSABLE = {
     ("member", "invite"): ["a@b.example", "--role", "boss", "--account", "acc_0a11"],
     ("member", "role"): ["mem_0f11", "--role", "boss", "--account", "acc_0a11"],
@@ -47,13 +47,13 @@ REFUSABLE = {
 }  # fmt: skip
 
 
-def test_every_command_is_walked() -> None:
+def test_every_command_is_covered() -> None:
     assert {*LOCAL, *FIELDLESS, *REFUSABLE} == set(COMMANDS)
 
 
 @pytest.fixture
 def refused(api: FakeApi) -> list[set[str]]:
-    """Every call that has fields is refused for all of them; those of each call."""
+    """Reject every request for all of its fields; return the fields of each request."""
     sent: list[set[str]] = []
     answered = api.answer
 
@@ -70,7 +70,7 @@ def refused(api: FakeApi) -> list[set[str]]:
 
 
 @pytest.mark.parametrize("path", REFUSABLE, ids=" ".join)
-def test_a_refusal_names_the_commands_own_options(path: tuple[str, ...], refused: list[set[str]]) -> None:
+def test_an_error_names_the_options_of_its_command(path: tuple[str, ...], refused: list[set[str]]) -> None:
     result = run(*path, *REFUSABLE[path], stdin="whsec_a")
     assert result.exit_code == 2, result.stderr
     [fields] = refused
@@ -104,7 +104,7 @@ def told(field: str, message: str, **names: Any) -> CallRejected:
     return caught.value
 
 
-def test_durations_are_told_as_durations() -> None:
+def test_errors_show_durations_with_units() -> None:
     overlap = Converted("--overlap", lambda number: format_duration(number * 1000))
     found = told(
         "overlap_seconds",
@@ -114,13 +114,13 @@ def test_durations_are_told_as_durations() -> None:
     assert (found.cause, found.remedy) == ("--overlap: The most is 7d.", "correct --overlap")
 
 
-def test_a_part_of_a_value_is_told_by_its_name_and_one_of_a_list_by_its_option() -> None:
+def test_an_error_names_nested_fields_and_options_of_lists() -> None:
     assert told("data.object.id", "No.", data="the data").cause == "the data at object.id: No."
     assert told("event_types.3", "No.", event_types="--type").cause == "--type: No."
     assert told("cursor", "No.", url="the URL").cause == "cursor: No."
 
 
-def test_a_refusal_without_fields_speaks_of_options_too() -> None:
+def test_an_error_without_fields_names_options() -> None:
     with pytest.raises(CallRejected) as caught, options(held="--held"):
         raise CallRejected("With `held` = `keep`; `state` = `paused`. See `held`.", "r", ExitCode.FAILED, 409, {})
     assert caught.value.cause == "With --held keep; `state` = `paused`. See --held."

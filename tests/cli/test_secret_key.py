@@ -1,4 +1,4 @@
-"""The sealing key: given, or made once and kept beside the database."""
+"""The encryption key: configured, or created once in a file next to the database."""
 
 import base64
 import os
@@ -19,7 +19,7 @@ def test_a_given_key_is_used_and_nothing_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+def test_a_key_is_created_once_and_readable_only_by_its_owner(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     first = secret_key(config)
     assert len(base64.b64decode(first)) == 32
@@ -31,7 +31,7 @@ def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> N
     assert secret_key(config_in(tmp_path / "other")) != first
 
 
-def test_no_new_key_is_made_for_a_database_that_was_sealed_with_another(tmp_path: Path) -> None:
+def test_no_new_key_is_created_for_an_encrypted_database(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     secret_key(config)
     config.database_path.write_bytes(b"SQLite format 3\0")
@@ -51,13 +51,13 @@ def test_a_damaged_key_file_stops_the_start(tmp_path: Path, content: bytes) -> N
         secret_key(config)
 
 
-def test_a_directory_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+def test_an_uncreatable_directory_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the directory should be")
     with pytest.raises(ConfigError, match="make the directory writable, or set UPLIFT_SECRET_KEY"):
         secret_key(config_in(tmp_path))
 
 
-def test_a_key_that_another_process_wrote_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_of_a_concurrent_process_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_in(tmp_path)
     theirs = base64.b64encode(b"t" * 32)
     link = os.link
@@ -97,7 +97,7 @@ def test_a_new_database_is_not_created_over_another(tmp_path: Path) -> None:
         check_database(config, new=True)
 
 
-def test_a_restored_key_is_not_replaced_by_that_of_a_start_that_failed(tmp_path: Path) -> None:
+def test_a_failed_start_does_not_replace_a_restored_key(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     secret_key(config)  # ... and the database was not created.
     restored = base64.b64encode(b"r" * 32).decode()

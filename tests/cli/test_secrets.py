@@ -1,4 +1,4 @@
-"""Endpoints' secrets on the command line: none is an argument, and what the server refuses is told by option."""
+"""Endpoint secrets on the command line: never an argument, and errors name the option."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ CHOSEN = "a-token-of-my-own-choice"
 
 @pytest.fixture
 def api(api: FakeApi) -> FakeApi:
-    """A server that has the database and answers as told."""
+    """A running server with scripted responses."""
     api.answers = {
         "GET /v1/endpoints/ep_0e11": ENDPOINT,
         "GET /v1/endpoints/ep_0e11/secret": SHOWN,
@@ -41,7 +41,7 @@ def test_a_secret_is_shown(api: FakeApi) -> None:
     assert "whsec_c2VjcmV0" in run("show", "ep_0e11").stdout
 
 
-def test_a_secret_is_replaced_by_one_we_make(api: FakeApi) -> None:
+def test_a_secret_is_replaced_by_a_new_one(api: FakeApi) -> None:
     result = run("rotate", "ep_0e11")
     assert result.exit_code == 0
     assert "whsec_c2VjcmV0" in result.stdout
@@ -51,7 +51,7 @@ def test_a_secret_is_replaced_by_one_we_make(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
-def test_a_chosen_one_comes_from_a_file_or_standard_input(api: FakeApi, ending: str) -> None:
+def test_a_given_secret_comes_from_a_file_or_standard_input(api: FakeApi, ending: str) -> None:
     Path("token").write_bytes((CHOSEN + ending).encode())
     assert run("rotate", "ep_0e11", "--secret-file", "token", "--overlap", "1h30m").exit_code == 0
     assert sent(api) == {"secret": CHOSEN, "overlap_seconds": 5400, "uplift_header": None}
@@ -70,14 +70,14 @@ def test_a_chosen_one_comes_from_a_file_or_standard_input(api: FakeApi, ending: 
         (["--overlap", "1500ms"], "--overlap 1500ms is no number of seconds"),
     ],
 )
-def test_what_cannot_be_read_is_told_before_anything_is_asked(api: FakeApi, arguments: list[str], cause: str) -> None:
+def test_an_unreadable_secret_is_reported_before_a_request(api: FakeApi, arguments: list[str], cause: str) -> None:
     result = run("rotate", "ep_0e11", *arguments, stdin=b"\xff")
     assert result.exit_code == 2
     assert cause in result.stderr
     assert api.asked == []
 
 
-def test_refusals_name_the_option(api: FakeApi) -> None:
+def test_errors_name_the_option(api: FakeApi) -> None:
     errors = [{"field": field, "code": "x", "message": "Wrong."} for field in ("secret", "overlap_seconds")]
     problem = {"code": "validation_failed", "detail": "2 fields are wrong.", "errors": errors}
     api.answers["POST /v1/endpoints/ep_0e11/secret/rotate"] = (422, problem, {})
@@ -86,6 +86,6 @@ def test_refusals_name_the_option(api: FakeApi) -> None:
     assert "Remedy: correct the secret in --secret-file and --overlap\n" in result.stderr
 
 
-def test_the_old_one_is_ended(api: FakeApi) -> None:
+def test_the_previous_secret_is_ended(api: FakeApi) -> None:
     assert json.loads(run("expire-old", "ep_0e11", "--json").stdout) == {"created_at": "2025-11-24T16:00:00Z"}
     assert (api.asked[-1].method, sent(api)) == ("POST", {})

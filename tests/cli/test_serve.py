@@ -1,4 +1,4 @@
-"""Running the server as an operator does, and reaching its data with and without it."""
+"""The serve command, and commands with and without a running server."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def output(place: Place, *arguments: str) -> Any:
 
 @contextmanager
 def serving(place: Place, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that is ready, and the line that said so."""
+    """A ready server and its ready line."""
     directory, environ = place
     process = subprocess.Popen(
         [PROGRAM, "serve", *arguments],
@@ -82,7 +82,7 @@ def test_the_first_start_prints_a_key_once_and_commands_use_it(place: Place) -> 
         assert output(place, "accounts")["name"] == "Rapids"
 
 
-def test_a_port_that_is_taken_is_told_before_the_database_is_made(place: Place) -> None:
+def test_a_port_in_use_is_reported_before_the_database_exists(place: Place) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(place[1]["UPLIFT_PORT"])))
         taken.listen()
@@ -93,7 +93,7 @@ def test_a_port_that_is_taken_is_told_before_the_database_is_made(place: Place) 
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
 
 
-def test_systemd_is_told_once_it_is_ready(place: Place, tmp_path: Path) -> None:
+def test_systemd_is_notified_when_the_server_is_ready(place: Place, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))
         notified.setblocking(False)
@@ -111,7 +111,7 @@ def test_systemd_is_told_once_it_is_ready(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["api", "worker"])
-def test_a_part_alone_is_refused_on_sqlite_which_no_other_process_could_share(place: Place, role: str) -> None:
+def test_a_single_role_is_rejected_on_sqlite(place: Place, role: str) -> None:
     result = run(place, "serve", "--role", role)
     assert result.returncode == 2
     assert f"--role is {role}, which needs a database that several processes can share" in result.stderr
@@ -137,7 +137,7 @@ def test_the_ready_line_shows_the_url_and_a_signal_stops_the_server(place: Place
         assert "Stopped." in errors
 
 
-def test_a_second_signal_does_not_wait_for_attempts_under_way(place: Place) -> None:
+def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> None:
     directory, environ = place
     allowed = (directory, environ | {"UPLIFT_ALLOW_PRIVATE_NETWORKS": "true"})
     with socket.socket() as silent, serving(allowed) as (process, _):
@@ -159,7 +159,7 @@ def test_a_second_signal_does_not_wait_for_attempts_under_way(place: Place) -> N
             assert time.monotonic() - began < 5
 
 
-def test_without_a_server_a_command_does_its_work_all_the_same(place: Place) -> None:
+def test_a_command_works_without_a_server(place: Place) -> None:
     created = output(place, "account", "create", "Rapids", "--email", "a@b.example")
     assert output(place, "accounts")["id"] == created["id"]
     sent = output(place, "send", "athlete.created", "--account", "Rapids")
@@ -195,7 +195,7 @@ def test_doctor_finds_that_the_server_at_the_address_uses_another_database(
 
 @pytest.fixture
 def database(place: Place) -> Path:
-    """The file of a server that ran once."""
+    """The database file of a stopped server."""
     result = run(place, "account", "create", "Rapids", "--email", "a@b.example")
     assert result.returncode == 0, result.stderr
     return place[0] / "uplift-data/uplift.db"
@@ -203,7 +203,7 @@ def database(place: Place) -> Path:
 
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_doctor_finds_that_the_database_was_lost(place: Place, database: Path, lost: Callable[[Path], object]) -> None:
-    """As `serve` does, with the same remedy."""
+    """The same as `serve`, with the same fix."""
     lost(database)
     rescued = database.with_name("uplift.db.rescued-2026-11-29T00-00-00Z")
     rescued.touch()
@@ -228,7 +228,7 @@ def test_a_damaged_database_ends_the_server_with_1(place: Place, database: Path,
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])
-def test_a_place_that_cannot_be_written_ends_the_server_with_2(place: Place, database: Path, what: str) -> None:
+def test_an_unwritable_directory_ends_the_server_with_2(place: Place, database: Path, what: str) -> None:
     closed = database if what == "file" else database.parent
     closed.chmod(0o444 if what == "file" else 0o555)
     # Root can write everything unless it drops that capability.
@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_written_ends_the_server_with_2(place: Place, dat
     assert "cannot be written" in ended.stderr
 
 
-def test_a_defect_that_ends_the_server_is_a_failure(place: Place) -> None:
+def test_a_defect_ends_the_server_with_a_failure(place: Place) -> None:
     directory, environ = place
     program = (
         "from uplift_server.app import Application\n"

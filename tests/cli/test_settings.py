@@ -1,4 +1,4 @@
-"""Settings: where they are found, what they may be, and that everything wrong is told at once."""
+"""Settings: sources, valid values, and all errors at once."""
 
 import re
 from dataclasses import fields
@@ -58,7 +58,7 @@ def test_every_setting_is_an_attribute_of_the_configuration_and_the_other_way_ro
         assert not setting.help.endswith(".")
 
 
-def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tmp_path: Path) -> None:
+def test_the_environment_overrides_the_file_and_the_file_the_default(tmp_path: Path) -> None:
     file = toml(
         tmp_path, 'port = 9000\nhost = "localhost"\nretry_schedule = ["1s", "2m"]\nallow_private_networks = true'
     )
@@ -102,7 +102,7 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tm
         ({"UPLIFT_DATABASE_URL": "sqlite:////var/lib/uplift.db"}, "database_path", Path("/var/lib/uplift.db")),
     ],
 )
-def test_values_that_are_right(environ: dict[str, str], attribute: str, value: object) -> None:
+def test_valid_values(environ: dict[str, str], attribute: str, value: object) -> None:
     assert getattr(load(environ), attribute) == value
 
 
@@ -193,14 +193,14 @@ def test_values_that_are_right(environ: dict[str, str], attribute: str, value: o
         ("UPLIFT_LOG_FORMAT", "xml"),
     ],
 )
-def test_a_wrong_value_is_named_with_a_remedy_and_without_the_value_of_a_secret(name: str, value: str) -> None:
+def test_an_invalid_value_has_a_fix_and_hides_secrets(name: str, value: str) -> None:
     found = problems({name: value})
     assert list(found) == [name]
     if value and ("KEY" in name or "SMTP" in name):
         assert value not in found[name]
 
 
-def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     file = toml(tmp_path, 'lease = "x"\nprot = 1\nretention = 1.5\n[table]\n')
     found = problems({"UPLIFT_PORT": "x", "UPLIFT_HOTS": "x", "UPLIFT_LOG_FORMAT": "x"}, file)
     assert len(found) == 7
@@ -210,7 +210,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert f"UPLIFT_RETENTION (in {file})" in found
 
 
-def test_values_that_contradict_each_other_are_refused() -> None:
+def test_contradictory_values_are_rejected() -> None:
     assert set(problems({"UPLIFT_CONNECT_TIMEOUT": "16s"})) == {"UPLIFT_CONNECT_TIMEOUT"}
     assert set(problems({"UPLIFT_LEASE": "19999ms"})) == {"UPLIFT_LEASE"}
     assert set(problems({"UPLIFT_WARN_AFTER": "5d"})) == {"UPLIFT_DISABLE_AFTER"}
@@ -219,7 +219,7 @@ def test_values_that_contradict_each_other_are_refused() -> None:
     assert load({"UPLIFT_LEASE": "20s", "UPLIFT_CONNECT_TIMEOUT": "15s"}).lease_ms == 20_000
 
 
-def test_variables_of_the_integrators_tools_are_none_of_ours() -> None:
+def test_variables_of_the_receiver_tools_are_ignored() -> None:
     assert load(dict.fromkeys(OTHER_TOOLS, "x") | {"PATH": "/bin", "UPLIFTX": "1"}) == load({})
 
 
@@ -235,7 +235,7 @@ def test_requests_leave_from_one_address_of_each_version(text: str, found: tuple
     assert load({"UPLIFT_EGRESS_ADDRESS": text}).egress_address == found
 
 
-def test_secrets_are_masked_wherever_a_configuration_is_shown() -> None:
+def test_secrets_are_masked_in_a_configuration() -> None:
     environ = {
         "UPLIFT_OPERATOR_KEY": "op_very_secret_operator",
         "UPLIFT_SECRET_KEY": "c2VhbHMgc2VjcmV0cyBhdCByZXN0LCAzMiBieXRlcyE=",
@@ -248,7 +248,7 @@ def test_secrets_are_masked_wherever_a_configuration_is_shown() -> None:
     assert {each.value for each in describe(config) if each.setting.name in environ} == {"••••••••"}
 
 
-def test_what_is_derived_is_described_as_it_is() -> None:
+def test_derived_defaults_are_described() -> None:
     shown = {each.setting.key: each.value for each in describe(load({"UPLIFT_ATTEMPT_TIMEOUT": "4s"}))}
     assert shown["connect_timeout"] == "4s"
     assert shown["lease"] == "19s"
@@ -258,7 +258,7 @@ def test_what_is_derived_is_described_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("content", [b"port = ", b"\xff\xfe", b"port = 1\nport = 2", b"a = " + b"[" * 5000])
-def test_a_file_that_cannot_be_read_is_a_problem_of_its_own(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "uplift.toml"
     path.write_bytes(content)
     assert list(problems({}, path)) == [str(path)]
@@ -272,7 +272,7 @@ def test_the_file_of_a_directory_is_found_if_there_is_one(tmp_path: Path) -> Non
 
 
 def loaded(environ: dict[str, str], file: Path | None = None) -> Config | ConfigError:
-    """Whatever else is raised is a failure."""
+    """Any other exception is a failure."""
     try:
         return load(environ, file)
     except ConfigError as error:
@@ -280,7 +280,7 @@ def loaded(environ: dict[str, str], file: Path | None = None) -> Config | Config
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=60), max_size=8))
-def test_no_text_whatever_makes_anything_but_a_configuration_or_a_configuration_error(environ: dict[str, str]) -> None:
+def test_any_environment_is_a_configuration_or_a_config_error(environ: dict[str, str]) -> None:
     result = loaded(environ)
     if isinstance(result, ConfigError):
         assert all(problem.name and problem.reason and problem.remedy for problem in result.problems)
@@ -291,13 +291,15 @@ def test_no_text_whatever_makes_anything_but_a_configuration_or_a_configuration_
 
 
 @given(st.text(alphabet="0123456789smhd,. -+_e\x00é", max_size=12), st.sampled_from(NAMES))
-def test_nor_does_any_number_like_text(text: str, name: str) -> None:
+def test_any_number_is_a_configuration_or_a_config_error(text: str, name: str) -> None:
     result = loaded({name: text})
     assert isinstance(result, Config) or [problem.name for problem in result.problems] == [name]
 
 
 @given(st.binary(max_size=80))
-def test_nor_does_any_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_file_is_a_configuration_or_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.toml"
     path.write_bytes(content)
     result = loaded({}, path)
@@ -311,7 +313,7 @@ def test_mail_needs_a_sender() -> None:
     assert "geheim" not in found["UPLIFT_MAIL_FROM"]
 
 
-def test_the_password_of_the_mail_server_is_shown_to_nobody() -> None:
+def test_the_password_of_the_mail_server_is_hidden() -> None:
     config = load({"UPLIFT_SMTP_URL": "smtp://u:geheim@localhost", "UPLIFT_MAIL_FROM": "a@b.example"})
     assert "geheim" not in repr(config)
     assert not any("geheim" in each.value for each in describe(config))
@@ -329,7 +331,7 @@ def test_the_password_of_the_mail_server_is_shown_to_nobody() -> None:
         ("postgresql://a:5432,[::1]:5433/uplift", "postgresql://a:5432,[::1]:5433/uplift"),
     ],
 )
-def test_the_password_of_a_database_is_shown_to_nobody(url: str, shown: str) -> None:
+def test_the_password_of_a_database_is_hidden(url: str, shown: str) -> None:
     config = load({"UPLIFT_DATABASE_URL": url})
     assert config.database_url == url
     assert (config.on_postgresql, config.shown_database) == (True, shown)
@@ -341,7 +343,7 @@ def test_the_password_of_a_database_is_shown_to_nobody(url: str, shown: str) -> 
 @pytest.mark.parametrize(
     "url", ["postgresql://u:se/cret@db/x", "postgresql://u:se#cret@db/x", "postgresql://u:s@e@db/x"]
 )
-def test_a_password_with_signs_that_are_not_written_as_codes_is_shown_to_nobody(url: str) -> None:
+def test_a_password_with_unescaped_characters_is_hidden(url: str) -> None:
     [told] = problems({"UPLIFT_DATABASE_URL": url}).values()
     assert "se" not in told.partition(";")[0].split()
     assert "'s" not in told
@@ -357,7 +359,7 @@ def test_several_sites_may_frame_the_dashboard() -> None:
 @pytest.mark.parametrize(
     "name", ["UPLIFT_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
 )
-def test_traces_are_made_where_something_names_a_collector(name: str) -> None:
+def test_traces_need_a_collector(name: str) -> None:
     assert load({name: "http://127.0.0.1:4318"}).traces_by == name
     assert load({name: ""}).traces_by is None
     assert load({"OTEL_TRACES_SAMPLER": "always_on"}).traces_by is None

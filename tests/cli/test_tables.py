@@ -1,4 +1,4 @@
-"""What tables show in place of long values: beginnings of ids that commands take, and distances of instants."""
+"""Short values in tables: ID prefixes and relative times."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ events = st.builds(ids.uuid7, st.integers(NOW, NOW + 3), st.binary(min_size=10, 
 
 
 class Listing:
-    """A client of which only a list is asked."""
+    """A client with one list."""
 
     def __init__(self, found: list[str]) -> None:
         self._found = found
@@ -28,7 +28,7 @@ class Listing:
 
 
 @given(st.sets(st.tuples(events, st.binary(min_size=16, max_size=16)), min_size=1, max_size=8))
-def test_what_a_table_shows_finds_the_one_it_stands_for(pairs: set[tuple[bytes, bytes]]) -> None:
+def test_a_short_id_finds_its_object(pairs: set[tuple[bytes, bytes]]) -> None:
     # Each event to each endpoint: the hard case, as these ids differ at their end only.
     found = sorted({ids.delivery_id(event, endpoint) for event, _ in pairs for _, endpoint in pairs})
     for whole, short in short_ids(found).items():
@@ -36,7 +36,7 @@ def test_what_a_table_shows_finds_the_one_it_stands_for(pairs: set[tuple[bytes, 
         assert len(short) >= BEGINNING
 
 
-def test_ids_are_as_short_as_can_be() -> None:
+def test_ids_are_as_short_as_possible() -> None:
     one, other = ids.prefixed("ep", bytes(16)), ids.prefixed("ep", b"\x01" * 16)
     assert list(short_ids([one, other]).values()) == ["000000000000", "010101010101"]
     event = b"e" * 16
@@ -48,9 +48,9 @@ def test_ids_are_as_short_as_can_be() -> None:
     ("seconds", "text"),
     [(0, "now"), (5, "in 5 s"), (-59, "59 s ago"), (250, "in 4 min"), (-3600, "1 h ago"), (200_000, "in 2 d")],
 )
-def test_instants_are_told_by_their_distance(seconds: int, text: str) -> None:
+def test_times_are_shown_as_distances(seconds: int, text: str) -> None:
     assert distance("2025-11-24T16:00:00.000Z", NOW - seconds * 1000) == text
 
 
-def test_what_is_no_instant_is_shown_as_it_is() -> None:
+def test_other_text_stays_unchanged() -> None:
     assert distance("soon") == "soon"
