@@ -189,7 +189,7 @@ class Credentials:
         require_valid([check_name(name)])
 
         def rename(connection: Transaction) -> None:
-            found = people.get(connection, person.seq)
+            found = people.get(connection, person.seq, lock=True)
             if found is None or found.id != person.id or found.name == name:
                 return
             people.update(connection, replace(found, name=name))
@@ -212,7 +212,7 @@ class Credentials:
 
         def begin(connection: Transaction) -> None:
             # After a deletion, another person may have the same number.
-            found = people.get(connection, person.seq)
+            found = people.get(connection, person.seq, lock=True)
             if found is None or (found.id, found.password_hash) != (person.id, person.password_hash):
                 raise Unauthorized(_WRONG_SIGN_IN)
             sessions.create(connection, session)
@@ -301,7 +301,7 @@ class Credentials:
         now = self._context.now()
 
         def renew(connection: Transaction) -> bool:
-            found = people.get(connection, known.seq)
+            found = people.get(connection, known.seq, lock=True)
             if found is None or (found.id, found.password_hash) != (known.id, known.password_hash):
                 return False
             people.update(connection, replace(renewed, name=found.name))

@@ -150,7 +150,7 @@ class EndpointStates:
         endpoint_id = parse_id(ids.ENDPOINT, text, _KIND)
 
         def apply(connection: Transaction) -> tuple[Endpoint | None, _Change | None]:
-            found = endpoints.get(connection, caller.account_seq, endpoint_id)
+            found = endpoints.get(connection, caller.account_seq, endpoint_id, lock=True)
             change = None if found is None else change_state(connection, found)
             if found is not None and change is not None:
                 subject = ids.prefixed(ids.ENDPOINT, found.id)

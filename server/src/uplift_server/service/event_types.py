@@ -17,7 +17,7 @@ from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, require_valid
-from uplift_server.store import audit, event_types
+from uplift_server.store import audit, event_types, locks
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import EventType, Page
 
@@ -123,6 +123,7 @@ class EventTypes:
         api_version = given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT
 
         def put(connection: Transaction) -> tuple[EventType, bool]:
+            locks.take(connection, locks.CATALOG)
             before = event_types.get(connection, name)
             archived = given_or(draft.archived, False)
             if expected is Expected.NONE and before is not None:
@@ -153,6 +154,7 @@ class EventTypes:
         now = self._context.now()
 
         def archive(connection: Transaction) -> EventType | None:
+            locks.take(connection, locks.CATALOG)
             before = event_types.get(connection, name)
             stored = event_types.set_archived(connection, name, archived=archived, now=now)
             if stored is not None:

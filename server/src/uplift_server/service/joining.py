@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from uplift_server.core.people.people import GUEST_NAME
-from uplift_server.store import invitations, members, people, sessions
+from uplift_server.store import accounts, invitations, members, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Invitation, Link, Member, Person
@@ -29,7 +29,7 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
         guest = members.find_guest(connection, link.account_seq, link.role)
         if guest is not None:
             return guest
-    person = None if link.email is None else people.find(connection, link.email)
+    person = None if link.email is None else people.find(connection, link.email, lock=True)
     if person is None:
         name = link.email or GUEST_NAME
         person = _create(connection, new_ids, link.email, name, password_hash=None, proved=True, now=now)
@@ -68,9 +68,10 @@ def join_by_invitation(
     `known` is the person as of the password check, `password_hash` the hash of a new password. Raises Conflict if the
     person changed since or is a member already, and if the account was deleted or is full.
     """
+    accounts.lock(connection, invitation.account_seq)
     if invitations.consume(connection, invitation.id, now=now) is None:
         return None
-    person = people.find(connection, invitation.email)
+    person = people.find(connection, invitation.email, lock=True)
     if person != known:
         raise Conflict("Something about you changed at the same moment. Try again.")
     if person is None:

@@ -19,7 +19,7 @@ from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_
 from uplift_server.service.portal_links import ShownLink
 from uplift_server.service.principals import Caller, PrincipalKind
 from uplift_server.service.rejections import not_found, parse_id, require_valid
-from uplift_server.store import audit, invitations, members, outbox
+from uplift_server.store import accounts, audit, invitations, members, outbox
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
@@ -118,6 +118,7 @@ class Members:
         invitation_id = parse_id(ids.INVITATION, invitation, _INVITATION_KIND)
 
         def withdraw(connection: Transaction) -> None:
+            accounts.lock(connection, owner.seq)
             found = invitations.get(connection, invitation_id, now=now)
             if found is None or found.account_seq != owner.seq:
                 raise not_found(_INVITATION_KIND, invitation)
@@ -208,6 +209,8 @@ class Members:
         self._recent_invitations.note(key, now)
 
     def _found(self, connection: Transaction, owner: Account, member: str) -> Member:
+        """Lock the account, so that its members stay as read, and return the member. Raises NotFound."""
+        accounts.lock(connection, owner.seq)
         found = members.get(connection, owner.seq, parse_id(ids.MEMBER, member, _KIND))
         if found is None:
             raise not_found(_KIND, member)
@@ -222,6 +225,7 @@ class Members:
         invited_by = "The operator" if caller.principal.is_operator else caller.principal.name
 
         def create(connection: Transaction) -> Invitation:
+            accounts.require(connection, owner.seq)
             if members.find(connection, owner.seq, email) is not None:
                 text = "Somebody with this mail address is a member already. Change the role there."
                 raise Invalid([Problem("email", "member_exists", text)])

@@ -191,8 +191,8 @@ class Secrets:
             raise as_conflict(error) from error
 
     def _stored(self, connection: Transaction, live: Endpoint) -> Endpoint:
-        """Return the stored endpoint."""
-        found = endpoints.get(connection, live.account_seq, live.id)
+        """Lock and return the stored endpoint."""
+        found = endpoints.get(connection, live.account_seq, live.id, lock=True)
         if found is None:
             raise _Deleted
         return found

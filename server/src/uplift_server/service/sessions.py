@@ -23,7 +23,7 @@ from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.joining import NewIds, join_by_link
 from uplift_server.service.principals import Principal, PrincipalKind
 from uplift_server.service.visitors import Membership, Visitor
-from uplift_server.store import audit, people, sessions
+from uplift_server.store import accounts, audit, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.people import AccountMembership
@@ -154,6 +154,8 @@ class Sessions(Credentials):
         new_ids = NewIds(self._context.new_id(), self._context.new_id())
 
         def use_link(connection: Transaction) -> bool:
+            assert link.account_seq is not None, "a portal link has an account"
+            accounts.lock(connection, link.account_seq)
             taken = sessions.consume_link(connection, link.id, now=now)
             if taken is None:
                 return False

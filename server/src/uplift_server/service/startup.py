@@ -18,6 +18,7 @@ from uplift_server.store import (
     endpoints,
     event_types,
     keys,
+    locks,
     processes,
     server_values,
 )
@@ -80,6 +81,7 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
     now, is_proved = context.now(), bool(context.cache.endpoints)
 
     def store_fingerprint(transaction: Transaction) -> bool:
+        server_values.lock(transaction, FINGERPRINT)
         stored = server_values.get(transaction, [FINGERPRINT]).get(FINGERPRINT)
         others = (
             each
@@ -166,6 +168,7 @@ async def _ensure_operator(
     new = _operator_key(0, context.new_id(), text, now)
 
     def create(transaction: Transaction) -> tuple[ApiKey, bool]:
+        locks.take(transaction, locks.OPERATOR_KEYS)
         if earlier := keys.page(transaction, None, limit=1).items:
             return earlier[0], False  # Another process created one at the same time.
         details = {"name": new.name}

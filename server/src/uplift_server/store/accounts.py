@@ -41,9 +41,10 @@ def create(
     )
 
 
-def get(connection: Connection, account_id: bytes) -> Account | None:
+def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Account | None:
     """Return the account with this ID, unless it was deleted."""
-    row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id, _LIVE)).first()
+    query = sa.select(accounts).where(accounts.c.id == account_id, _LIVE)
+    row = connection.execute(query.with_for_update() if lock else query).first()
     return None if row is None else _account(row)
 
 
@@ -53,13 +54,15 @@ def get_including_deleted(connection: Connection, account_id: bytes) -> Account 
     return None if row is None else _account(row)
 
 
-def require(connection: Connection, seq: int) -> None:
-    """Lock an account for new objects. Raises Conflict if it was deleted.
-
-    Other transactions that create something for it wait for this one, so counts stay valid.
-    """
+def lock(connection: Connection, seq: int) -> bool:
+    """Lock an account until the transaction ends (see `store.locks`). Return False if it was deleted."""
     query = sa.select(accounts.c.seq).where(accounts.c.seq == seq, _LIVE).with_for_update()
-    if connection.execute(query).first() is None:
+    return connection.execute(query).first() is not None
+
+
+def require(connection: Connection, seq: int) -> None:
+    """Lock an account for new objects, so that counts stay valid. Raises Conflict if it was deleted."""
+    if not lock(connection, seq):
         raise Conflict("The account has been deleted.")
 
 
@@ -85,7 +88,7 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
     """Update the name and contact emails. Return the new account, or None if there is none."""
-    account = get(connection, account_id)
+    account = get(connection, account_id, lock=True)
     if account is None:
         return None
     account = change(account)
@@ -100,7 +103,7 @@ def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | 
 
     Events and deliveries stay until their retention ends. The delivery engine cancels the pending deliveries.
     """
-    account = get(connection, account_id)
+    account = get(connection, account_id, lock=True)
     if account is None:
         return None
     connection.execute(sa.update(accounts).where(accounts.c.seq == account.seq).values(deleted_at=now))

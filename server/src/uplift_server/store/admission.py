@@ -55,6 +55,7 @@ def try_lock_schema(connection: Connection) -> bool:
 
 def require_release(connection: Connection, needed: str) -> None:
     """Keep releases before `needed` from starting on this database."""
+    server_values.lock(connection, _NEEDED)
     number = max(_number(needed), server_values.get(connection, [_NEEDED]).get(_NEEDED, 0))
     server_values.replace(connection, _NEEDED, {_NEEDED: number})
 

@@ -11,6 +11,7 @@ from uplift_server.store.schema import audit_log, deliveries, events, listen_ses
 from uplift_server.store.schema_statistics import rollups
 
 EVENTS_MAX: Final = 20
+ENTRIES_MAX: Final = 5
 HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 """More than the limit of unfinished replays, because cancelled ones may have attempts in flight."""
@@ -18,9 +19,10 @@ _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
-    """Return the number of the newest audit entry, the attempts of the newest event, and the newest event numbers.
+    """Return the attempts of the newest event, the newest event numbers, and the newest audit entry numbers.
 
-    It returns several events, because an event can be committed after one with a higher number.
+    It returns several, because a row can be committed after one with a higher number. Attempts of tests change nothing
+    else.
     """
     newest_events = (
         sa.select(events.c.seq)
@@ -28,15 +30,15 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
         .order_by(events.c.seq.desc())
         .limit(EVENTS_MAX)
     )
-    entry = (
+    newest_entries = (
         sa.select(audit_log.c.seq)
         .where(audit_log.c.account_seq == account_seq)
         .order_by(audit_log.c.seq.desc())
-        .limit(1)
+        .limit(ENTRIES_MAX)
     )
     seqs = list(connection.scalars(newest_events)) or [0]
     attempts = sa.select(sa.func.sum(deliveries.c.attempts_made)).where(deliveries.c.event_seq == seqs[0])
-    return connection.scalar(entry) or 0, connection.scalar(attempts) or 0, *seqs
+    return connection.scalar(attempts) or 0, *seqs, *connection.scalars(newest_entries)
 
 
 def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:

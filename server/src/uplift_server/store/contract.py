@@ -142,7 +142,10 @@ class Database(Protocol):
         """Run a read that does not wait for the reads of API callers."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction. Its exception rolls back its changes, and is raised here."""
+        """Run a function in a transaction. Its exception rolls back its changes, and is raised here.
+
+        On PostgreSQL, other writes run at the same time: the function takes the locks that it needs (`store.locks`).
+        """
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
         """Run a function that returns events, and store them in its transaction."""

@@ -19,6 +19,7 @@ def get(connection: Connection) -> str | None:
 
 def ensure(connection: Connection) -> None:
     """Assign an ID to the database if it has none."""
+    server_values.lock(connection, VALUE_NAME)
     if get(connection) is None:
         server_values.replace(connection, VALUE_NAME, {VALUE_NAME: secrets.randbits(_BITS)})
 

@@ -91,11 +91,10 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     A resent delivery returns to its earlier status. A replay takes its deliveries again when the endpoint is enabled.
     Holds nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
     """
-    is_on = endpoints.c.state == int(EndpointState.ENABLED)
-    drops = endpoints.c.held_action == int(HeldAction.DROP)
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
-    otherwise = sa.select(endpoints.c.seq).where(there, is_on | drops)
-    if connection.execute(otherwise).first() is not None:
+    query = sa.select(endpoints.c.state, endpoints.c.held_action).where(there)
+    row = connection.execute(query.with_for_update(read=True)).first()
+    if row is not None and (row.state == EndpointState.ENABLED or row.held_action == HeldAction.DROP):
         return 0
     resumed = deliveries.c.resume_status
     ended = resumed.in_(ENDED)
@@ -117,7 +116,7 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
     The last batch clears the action.
     """
     own = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.held_action == int(HeldAction.DROP))
-    through = connection.scalar(sa.select(endpoints.c.held_through).where(own))
+    through = connection.scalar(sa.select(endpoints.c.held_through).where(own).with_for_update(key_share=True))
     if through is None:
         return DropResult(0)
     count = cancel_held(connection, endpoint_seq, through=through, now=now, limit=limit)

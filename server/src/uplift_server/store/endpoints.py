@@ -61,12 +61,12 @@ def create(
     return _endpoint(connection.execute(query.returning(*_COLUMNS)).one())
 
 
-def get(connection: Connection, account_seq: int | None, endpoint_id: bytes) -> Endpoint | None:
+def get(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, lock: bool = False) -> Endpoint | None:
     """Return the endpoint with this ID, of an account or of any, unless it was deleted."""
     query = sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id, _LIVE)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)
-    row = connection.execute(query).first()
+    row = connection.execute(query.with_for_update() if lock else query).first()
     return None if row is None else _endpoint(row)
 
 
@@ -144,7 +144,7 @@ def update(
 
     `updated_at` always increases, because other processes read the endpoint again when it does. Health is not written.
     """
-    stored = get(connection, account_seq, endpoint_id)
+    stored = get(connection, account_seq, endpoint_id, lock=True)
     if stored is None:
         return None
     endpoint = change(stored)
@@ -213,7 +213,7 @@ def set_held_action(connection: Connection, endpoint_seq: int, held: HeldAction)
 
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
     """Delete an endpoint. Return it as it was, or None. The delivery engine cancels its pending deliveries."""
-    endpoint = get(connection, account_seq, endpoint_id)
+    endpoint = get(connection, account_seq, endpoint_id, lock=True)
     if endpoint is not None:
         change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq)
         connection.execute(change.values(deleted_at=now, **ERASED))
@@ -221,7 +221,7 @@ def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, 
 
 
 def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[bytes], *, now: int) -> Endpoint:
-    """Replace the secrets of an endpoint that was read in this transaction. Returns the new endpoint."""
+    """Replace the secrets of an endpoint that this transaction has locked. Returns the new endpoint."""
     values: dict[str, Any] = {
         "secret": secrets.current,
         "secret_created_at": secrets.created_at,

@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import locks
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import EventType, Page
 from uplift_server.store.schema import event_types
@@ -30,6 +31,7 @@ def put(
 
     An archived type keeps its `archived_at`, a documented one stays documented, and a deleted one becomes new.
     """
+    locks.take(connection, locks.CATALOG)
     stored = connection.execute(sa.select(event_types).where(event_types.c.name == name)).first()
     fresh = stored is None or stored.deleted_at is not None
     archived_at = None if not archived else now if stored is None or fresh else stored.archived_at or now
@@ -102,6 +104,7 @@ def set_archived(connection: Connection, name: str, *, archived: bool, now: int)
 
 def delete(connection: Connection, name: str, *, now: int) -> bool:
     """Delete a type. Return whether it existed."""
+    locks.take(connection, locks.CATALOG)
     query = sa.update(event_types).where(event_types.c.name == name, _LIVE).values(deleted_at=now)
     return connection.execute(query).rowcount == 1
 

@@ -90,8 +90,9 @@ _COLUMNS: Final = (
 
 
 def warned_at(connection: Connection, endpoint_seq: int) -> int | None:
-    """Return when the warning about an endpoint was sent (Unix ms)."""
-    found: int | None = connection.scalar(sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq))
+    """Lock an endpoint, and return when the warning about it was sent (Unix ms)."""
+    query = sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq)
+    found: int | None = connection.scalar(query.with_for_update())
     return found
 
 
@@ -117,7 +118,7 @@ def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *
     enabled = sa.select(endpoints.c.seq).where(
         endpoints.c.seq == endpoint_seq, endpoints.c.state == int(EndpointState.ENABLED)
     )
-    if connection.execute(enabled).first() is None:
+    if connection.execute(enabled.with_for_update()).first() is None:
         return None
     return deactivate(connection, endpoint_seq, EndpointState.DISABLED, reason, now=now)
 

@@ -4,8 +4,8 @@ The keys of events are stored with the events (`store.repeated_events`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -14,6 +14,12 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.schema import idempotent_creates
 
 T = TypeVar("T")
+
+# The insert waits for a concurrent transaction with the same key.
+_CLAIM: Final = sa.text(
+    "INSERT INTO idempotent_creates (account_seq, key, kind, request_digest, object_id, created_at)"
+    " VALUES (:account_seq, :key, :kind, :digest, :object_id, :now) ON CONFLICT DO NOTHING"
+)
 
 GONE: Final = "What was created with this Idempotency-Key has been deleted. Use a new key."
 NO_ACCOUNT: Final = 0
@@ -53,17 +59,15 @@ def create_once(
     """
     if request is None:
         return create(), False
-    earlier_id = find(connection, request)
-    if earlier_id is None:
-        created = create()
-        values = {"account_seq": request.account_seq, "key": request.key, "kind": request.kind}
-        digests = {"request_digest": request.digest, "object_id": object_id, "created_at": now}
-        connection.execute(sa.insert(idempotent_creates).values(**values, **digests))
-        return created, False
-    earlier = load(earlier_id)
-    if earlier is None:
-        raise KeyReused(GONE)
-    return earlier, True
+    values: dict[str, Any] = {**asdict(request), "object_id": object_id, "now": now}
+    while connection.execute(_CLAIM, values).rowcount == 0:
+        earlier_id = find(connection, request)
+        if earlier_id is not None:
+            earlier = load(earlier_id)
+            if earlier is None:
+                raise KeyReused(GONE)
+            return earlier, True
+    return create(), False
 
 
 def find(connection: Connection, request: Request) -> bytes | None:

@@ -80,10 +80,9 @@ def find(connection: Connection, seqs: Collection[int]) -> list[ApiKey]:
 
 def revoke(connection: Connection, account_seq: int | None, key_id: bytes, *, now: int) -> ApiKey | None:
     """Revoke a key. Return it, or None if there is none."""
-    key = get(connection, account_seq, key_id)
-    if key is not None:
-        connection.execute(sa.update(api_keys).where(api_keys.c.seq == key.seq).values(revoked_at=now))
-    return key
+    change = sa.update(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE).values(revoked_at=now)
+    row = connection.execute(change.returning(api_keys)).first()
+    return None if row is None else _key(row)
 
 
 def _of(account_seq: int | None) -> sa.ColumnElement[bool]:

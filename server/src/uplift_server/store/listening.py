@@ -194,7 +194,9 @@ def list_unused(connection: Connection, *, before: int, limit: int) -> list[List
 def delete_unused(connection: Connection, session: ListenSession, *, before: int) -> bool:
     """Delete a session of `list_unused` unless it was connected since. Return whether it was deleted."""
     still = _select().where(listen_sessions.c.seq == session.seq, _is_unused(before))
-    return connection.execute(still).first() is not None and delete(connection, session)
+    return connection.execute(still.with_for_update(of=listen_sessions)).first() is not None and delete(
+        connection, session
+    )
 
 
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
@@ -277,7 +279,7 @@ def save_progress(
     Without a position, only the responses are saved. Sessions that were deleted are skipped, because a new session may
     have the same number.
     """
-    for session, position, responses in progress:
+    for session, position, responses in sorted(progress, key=lambda each: each[0].seq):
         session_seq = session.seq
         known = connection.execute(
             sa.update(listen_sessions)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.people.people import ACCOUNTS_PER_PERSON_MAX
 from uplift_server.core.security.rights import Role
+from uplift_server.store import locks
 from uplift_server.store.records import Person
 from uplift_server.store.schema_people import invitations, links, members, people, sessions
 
@@ -23,9 +24,11 @@ class AccountMembership(NamedTuple):
     role: Role
 
 
-def find(connection: Connection, email: str) -> Person | None:
-    """Return the person with this email, in lower case."""
-    return _one(connection, people.c.email == email)
+def find(connection: Connection, email: str, *, lock: bool = False) -> Person | None:
+    """Return the person with this email, in lower case. With `lock`, no other transaction creates or changes them."""
+    if lock:
+        locks.take(connection, f"email {email}")
+    return _one(connection, people.c.email == email, lock=lock)
 
 
 def find_by_id(connection: Connection, person_id: bytes) -> Person | None:
@@ -33,9 +36,9 @@ def find_by_id(connection: Connection, person_id: bytes) -> Person | None:
     return _one(connection, people.c.id == person_id)
 
 
-def get(connection: Connection, seq: int) -> Person | None:
+def get(connection: Connection, seq: int, *, lock: bool = False) -> Person | None:
     """Return the person with this number."""
-    return _one(connection, people.c.seq == seq)
+    return _one(connection, people.c.seq == seq, lock=lock)
 
 
 def create(
@@ -74,6 +77,8 @@ def memberships(connection: Connection, person_seq: int) -> list[AccountMembersh
 
 def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> None:
     """Delete those of these people who have no membership."""
+    those = sa.select(people.c.seq).where(people.c.seq.in_(person_seqs))
+    connection.execute(those.order_by(people.c.seq).with_for_update())
     is_member = sa.exists().where(members.c.person_seq == people.c.seq)
     gone = list(connection.scalars(sa.select(people.c.seq).where(people.c.seq.in_(person_seqs), ~is_member)))
     connection.execute(sa.delete(sessions).where(sessions.c.person_seq.in_(gone)))
@@ -95,6 +100,7 @@ def person_from_row(row: sa.Row[Any], *, seq: int, person_id: bytes, created_at:
     return Person(seq, person_id, row.email, row.name, row.password_hash, row.proved, created_at)
 
 
-def _one(connection: Connection, condition: sa.ColumnElement[bool]) -> Person | None:
-    row = connection.execute(sa.select(people).where(condition)).first()
+def _one(connection: Connection, condition: sa.ColumnElement[bool], *, lock: bool = False) -> Person | None:
+    query = sa.select(people).where(condition)
+    row = connection.execute(query.with_for_update() if lock else query).first()
     return None if row is None else person_from_row(row, seq=row.seq, person_id=row.id, created_at=row.created_at)

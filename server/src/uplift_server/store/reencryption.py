@@ -39,6 +39,7 @@ def reencrypt(connection: Connection, old: Cipher, new: Cipher) -> Reencrypted:
             .where(endpoints.c.seq > after, endpoints.c.deleted_at.is_(None))
             .order_by(endpoints.c.seq)
             .limit(BATCH_ROWS)
+            .with_for_update()
         ).all()
         changes = []
         for seq, endpoint_id, *values in rows:

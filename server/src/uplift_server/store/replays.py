@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries.replays import ReplayState, can_change_to
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.store.accounts import require
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
@@ -85,7 +86,8 @@ class NewReplay:
 
 
 def create(connection: Connection, new: NewReplay) -> Replay:
-    """Store a running replay. Raises Conflict if its endpoint or account has too many unfinished ones."""
+    """Store a running replay. Raises Conflict if the account is deleted, or it or the endpoint has too many."""
+    require(connection, new.account_seq)
     unfinished = sa.select(replays.c.id, replays.c.endpoint_seq).where(
         replays.c.account_seq == new.account_seq,
         sa.text("completed_at IS NULL"),

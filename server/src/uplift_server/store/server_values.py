@@ -1,11 +1,17 @@
 """Server values: single numbers that the server stores by name."""
 
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import locks
 from uplift_server.store.schema import marks
+
+_PUT: Final = sa.text(
+    "INSERT INTO marks (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
 
 
 def get_all(connection: Connection, prefix: str) -> dict[str, int]:
@@ -20,8 +26,15 @@ def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
     return {row.name: row.value for row in connection.execute(query)}
 
 
+def lock(connection: Connection, prefix: str) -> None:
+    """Keep other transactions from replacing the values with this prefix. Take it before `get` if they depend on it."""
+    locks.take(connection, prefix)
+
+
 def replace(connection: Connection, prefix: str, values: Mapping[str, int]) -> None:
-    """Replace all values whose names start with a prefix."""
-    connection.execute(sa.delete(marks).where(marks.c.name.startswith(prefix, autoescape=True)))
+    """Store these values, and delete all others whose names start with a prefix."""
+    lock(connection, prefix)
+    others = sa.and_(marks.c.name.startswith(prefix, autoescape=True), marks.c.name.not_in(values))
+    connection.execute(sa.delete(marks).where(others))
     if values:
-        connection.execute(sa.insert(marks), [{"name": name, "value": value} for name, value in values.items()])
+        connection.execute(_PUT, [{"name": name, "value": value} for name, value in values.items()])

@@ -90,11 +90,9 @@ def get_link(connection: Connection, link_id: bytes) -> Link | None:
 
 def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
     """Use up a link. Return None if it was used or has expired (`now` in Unix ms)."""
-    link = get_link(connection, link_id)
-    if link is None or now >= link.expires_at:
-        return None
-    connection.execute(sa.delete(links).where(links.c.id == link_id))
-    return link
+    query = sa.delete(links).where(links.c.id == link_id, links.c.expires_at > now).returning(links)
+    row = connection.execute(query).first()
+    return None if row is None else _link(row)
 
 
 def _link(row: sa.Row[Any]) -> Link:

@@ -36,14 +36,14 @@ from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_statistics import delivery_changes
 from uplift_server.store.stream_position import STREAM_POSITION_MAX, StreamPosition
 
-_PREFIX: Final = "numbers."
-EVENTS_COUNTED: Final = f"{_PREFIX}events"
+PREFIX: Final = "numbers."
+EVENTS_COUNTED: Final = f"{PREFIX}events"
 """The server value with the last event whose deliveries are counted."""
-ATTEMPTS_COUNTED: Final = f"{_PREFIX}attempts"
+ATTEMPTS_COUNTED: Final = f"{PREFIX}attempts"
 """The server value with the last counted attempt."""
-_BEGAN: Final = f"{_PREFIX}began"
+_BEGAN: Final = f"{PREFIX}began"
 """The server value with the last event that is never counted, because it is older than the statistics."""
-BATCHES_COUNTED: Final = f"{_PREFIX}turn"
+BATCHES_COUNTED: Final = f"{PREFIX}turn"
 """The server value with the number of batches, counted or invalidated because their rows moved."""
 _VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED)
 
@@ -122,9 +122,10 @@ def count(connection: Connection, stream_position: StreamPosition, *, rows: int,
 
 def save(connection: Connection, counted: Counted) -> bool:
     """Write a batch. Return False, with nothing changed, if another was written since it was read."""
+    server_values.lock(connection, PREFIX)
     if server_values.get(connection, _VALUES) != counted.positions:
         return False
-    server_values.replace(connection, _PREFIX, counted.next_positions)
+    server_values.replace(connection, PREFIX, counted.next_positions)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.changes_through))
     # One statement for all rows: between two statements the driver releases the interpreter lock.
     connection.execute(sql.PUT_ROWS[connection.dialect.name], {"rows": json.dumps(counted.rows)})

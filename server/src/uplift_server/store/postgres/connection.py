@@ -29,8 +29,8 @@ COMMAND_SECONDS_MAX: Final = 10.0
 """How long a statement may take where no verb is bounded."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
-"""How long PostgreSQL keeps what a transaction holds whose process has gone silent. Until then all others' ordinary
-writes wait, also those by which they tell that they live (`core.processes.HEARTBEAT_EXPIRES_MS`)."""
+"""How long a transaction of an unreachable process keeps its locks. Shorter than `HEARTBEAT_EXPIRES_MS` in
+`core.operations.cluster`, because some of its locks delay heartbeats."""
 TAKE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"

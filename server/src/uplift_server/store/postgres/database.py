@@ -61,9 +61,10 @@ _log = structlog.get_logger()
 UNKNOWN: Final = "it is not known yet what can be read: a transaction that writes has lasted for seconds"
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
-CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + 3
-"""How many a process takes at most: beside these, one that writes, one that reads what has to be known in time, and one
-that hears what others tell."""
+WRITERS: Final = 3
+"""Connections for ordinary writes: while two wait for a lock of one account, others use the third."""
+CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
+"""The connections of a process: besides these, one for reads that must not wait, and one for notifications."""
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
@@ -75,9 +76,9 @@ UNKNOWN_TOLD_EVERY_S: Final = 60.0
 REPEATS_MAX: Final = 8
 """How often a verb is repeated that other transactions were in the way of."""
 REPEAT_WAIT_MS_MAX: Final = 20
-# Ordinary writes are serial over all processes, as they are on SQLite, so that what a verb has read still holds when it
-# writes on the strength of it. Hot verbs go on beside them; what those may change is guarded in the verbs themselves.
 WRITE_LOCK: Final = 0x75706C696674
+"""The advisory lock of ordinary writes, which share it. Releases up to 0.1.2, which may run beside this one, take it
+exclusively and lock nothing else."""
 
 
 class PostgresDatabase:
@@ -89,8 +90,7 @@ class PostgresDatabase:
         self._hot_connections = Connections(hot_opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
         self._readers = Connections(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
         self._first_readers = Connections(opener.pair, limit=1, waiting_max=READS_WAITING_MAX)
-        # One, for they are serial anyway.
-        self._writers = Connections(opener.pair, limit=1, waiting_max=WRITES_WAITING_MAX)
+        self._writers = Connections(opener.pair, limit=WRITERS, waiting_max=WRITES_WAITING_MAX)
         self._group_commit = GroupCommit(self._store)
         self._lookout = StreamPositionFinder()
         self._looking = asyncio.Lock()
@@ -315,11 +315,11 @@ class PostgresDatabase:
         )
 
     async def _written(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run a verb in a transaction in which no other ordinary write of any process is under way."""
+        """Run an ordinary write in a transaction. It takes the locks that it needs: see `store.locks`."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
-                await pair.raw.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+                await pair.raw.execute(f"SELECT pg_advisory_xact_lock_shared({WRITE_LOCK})")
                 return await body(pair)
 
         return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))

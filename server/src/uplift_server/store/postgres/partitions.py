@@ -16,13 +16,13 @@ import asyncpg
 import structlog
 
 from uplift_server.core.operations import partitions as rules
-from uplift_server.store import status_sql
+from uplift_server.store import locks, status_sql
 from uplift_server.store.cleanup import Key
 from uplift_server.store.event_times import DISORDER_MS
 from uplift_server.store.partitions import Batch, Partition
 from uplift_server.store.postgres.connection import Pair, Raw
 from uplift_server.store.schema_partitions import NUMBERS, table_name
-from uplift_server.store.statistics import ATTEMPTS_COUNTED, BATCHES_COUNTED, EVENTS_COUNTED
+from uplift_server.store.statistics import ATTEMPTS_COUNTED, BATCHES_COUNTED, EVENTS_COUNTED, PREFIX
 
 R = TypeVar("R")
 _log = structlog.get_logger()
@@ -135,8 +135,8 @@ class PostgresPartitions:
     """See `store.partitions`."""
 
     def __init__(self, write: _Run, transact: _Run, read: _Run) -> None:
-        """`write` keeps all other ordinary writes out, `transact` only makes it one transaction."""
-        self._write = write
+        """`write` runs ordinary writes; `transact` runs a transaction on a connection of readers."""
+        self._run_write = write
         self._transact = transact
         self._read = read
 
@@ -208,6 +208,15 @@ class PostgresPartitions:
             bites.append(_bite(found, SWEEP_BITE))
         places = [bite.position for bite in bites if bite.position is not None]
         return Batch(sum(bite.removed for bite in bites), min(places, default=None))
+
+    async def _write(self, body: Callable[[Pair], Awaitable[R]]) -> R:
+        """Run a write that changes partitions, one at a time in all processes."""
+
+        async def locked(pair: Pair) -> R:
+            await pair.raw.execute(locks.statement(locks.PARTITIONS))
+            return await body(pair)
+
+        return await self._run_write(locked)
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
         """What is left of those right before a partition, if it can be copied with what is needed of that."""
@@ -303,6 +312,9 @@ async def _drop(
     # Of what is left of one there may be a part that has the same bounds.
     if not (await raw.fetchval(_STANDS, *partition) and await _all_stand(raw, gone)):
         return None
+    if needed:
+        # Before the tables: a batch of statistics must not delay what reads them.
+        await raw.execute(locks.statement(PREFIX))
     await _lock(raw, gone)
     count: int = await raw.fetchval(_COUNT, *partition)
     if needed:

@@ -1,0 +1,165 @@
+"""The same operations by two processes on one PostgreSQL database at the same time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.engines import PostgresPlace
+from tests.store.pauses import pauses
+
+from uplift_server.core.security.rights import Role
+from uplift_server.service.accounts import AccountDraft
+from uplift_server.service.context import Listing
+from uplift_server.service.errors import Conflict, Unauthorized
+from uplift_server.service.idempotency import IdempotencyKey
+from uplift_server.service.keys import KeyDraft
+from uplift_server.service.members import InvitationDraft
+from uplift_server.service.startup import prepare
+from uplift_server.store import people
+from uplift_server.store.postgres import PostgresDatabase
+
+from .world import ADDRESS, PASSWORD, PROCESS_KEY, World
+
+ALL = Listing(100)
+ANN, BOB = "ann@example.com", "bob@example.com"
+KEY = IdempotencyKey("key", bytes(32))
+
+
+@pytest.fixture
+async def worlds(postgres_url: str) -> AsyncIterator[tuple[World, World]]:
+    """The services of two processes."""
+    place = PostgresPlace(postgres_url, postgres_url)
+    one, two = (World(PostgresDatabase(postgres_url), place) for _ in range(2))
+    texts = await asyncio.gather(*(prepare(each.context, PROCESS_KEY, None) for each in (one, two)))
+    one.operator_key = two.operator_key = texts[0] or texts[1] or ""
+    yield one, two
+    for world in (one, two):
+        await world.context.finish()
+        await world.database.close()
+
+
+async def known(world: World, other: World, name: str = "Riverside") -> str:
+    """A new account that both processes know."""
+    account = await world.account(name)
+    other.cache.put_account(world.cache.accounts[world.seq(account)])
+    return account
+
+
+async def test_two_processes_begin_on_an_empty_database(worlds: tuple[World, World]) -> None:
+    """One of them creates the operator key, and both let it in."""
+    for world in worlds:
+        assert world.operator.principal.is_operator
+        assert len(world.cache.keys) == 1
+
+
+@pytest.mark.parametrize("leave", [True, False], ids=["remove", "change role"])
+async def test_one_of_two_last_owners_stays(worlds: tuple[World, World], postgres_url: str, leave: bool) -> None:
+    account = await known(*worlds)
+    owners = [await worlds[0].member(account, email, Role.OWNER) for email in (ANN, BOB)]
+    async with pauses(postgres_url, "DELETE ON members", "UPDATE ON members"):
+        results = await asyncio.gather(
+            *(
+                world.services.members.remove(world.operator, account, owner)
+                if leave
+                else world.services.members.change_role(world.operator, account, owner, "member")
+                for world, owner in zip(worlds, owners, strict=True)
+            ),
+            return_exceptions=True,
+        )
+    assert [isinstance(each, Conflict) for each in results].count(True) == 1
+    found = await worlds[0].services.members.page(worlds[0].operator, account, ALL)
+    assert [each.role for each in found.items].count(Role.OWNER) == 1
+
+
+async def test_the_same_idempotency_key_creates_one_account(worlds: tuple[World, World], postgres_url: str) -> None:
+    async with pauses(postgres_url, "INSERT ON accounts"):
+        (one, first), (two, second) = await asyncio.gather(
+            *(
+                world.services.accounts.create(world.operator, AccountDraft("a"), idempotency_key=KEY)
+                for world in worlds
+            )
+        )
+    assert one == two
+    assert {first, second} == {True, False}
+    assert len((await worlds[0].services.accounts.page(worlds[0].operator, ALL)).items) == 1
+
+
+async def test_the_same_idempotency_key_creates_one_key(worlds: tuple[World, World], postgres_url: str) -> None:
+    account = await known(*worlds)
+    draft = KeyDraft(name="k", scopes=["events:write"])
+    async with pauses(postgres_url, "INSERT ON api_keys"):
+        created = await asyncio.gather(
+            *(world.services.keys.create(world.operator, account, draft, idempotency_key=KEY) for world in worlds)
+        )
+    assert created[0][0] == created[1][0]
+    assert [text for _, text in created].count(None) == 1
+
+
+async def test_a_session_with_the_old_password_ends_with_it(worlds: tuple[World, World], postgres_url: str) -> None:
+    account = await known(*worlds)
+    await worlds[0].member(account, ANN)
+    visitor = await worlds[0].sign_in(ANN)
+    async with pauses(postgres_url, "INSERT ON sessions", seconds=2):
+        cookie, _ = await asyncio.gather(
+            worlds[0].services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS),
+            worlds[1].services.sessions.change_password(visitor, PASSWORD, "another good one", address=ADDRESS),
+            return_exceptions=True,
+        )
+    assert isinstance(cookie, Unauthorized) or await worlds[0].services.sessions.visitor(str(cookie)) is None
+
+
+async def test_portal_links_to_one_email_create_one_person(worlds: tuple[World, World], postgres_url: str) -> None:
+    """In two accounts."""
+    accounts = [await known(*worlds, name) for name in ("one", "two")]
+    tokens = [await worlds[0].portal(account, email=ANN) for account in accounts]
+    async with pauses(postgres_url, "INSERT ON people"):
+        cookies = await asyncio.gather(
+            *(
+                world.services.sessions.open_link(token, address=None)
+                for world, token in zip(worlds, tokens, strict=True)
+            )
+        )
+    persons = [(await worlds[0].visitor(cookie)).person for cookie in cookies]
+    assert persons[0] is not None
+    assert persons[0] == persons[1]
+
+
+async def test_portal_links_of_guests_create_one_guest(worlds: tuple[World, World], postgres_url: str) -> None:
+    account = await known(*worlds)
+    tokens = [await worlds[0].portal(account) for _ in worlds]
+    async with pauses(postgres_url, "INSERT ON people"):
+        await asyncio.gather(
+            *(
+                world.services.sessions.open_link(token, address=None)
+                for world, token in zip(worlds, tokens, strict=True)
+            )
+        )
+    found = await worlds[0].services.members.page(worlds[0].operator, account, ALL)
+    assert len(found.items) == 1
+
+
+async def test_a_person_who_leaves_one_account_while_joining_another_stays(
+    worlds: tuple[World, World], postgres_url: str
+) -> None:
+    one, two = [await known(*worlds, name) for name in ("one", "two")]
+    member = await worlds[0].member(one, ANN)
+    token = await worlds[0].portal(two, email=ANN)
+    async with pauses(postgres_url, "INSERT ON members"):
+        entering = asyncio.create_task(worlds[0].services.sessions.open_link(token, address=None))
+        await asyncio.sleep(0.1)
+        await worlds[1].services.members.remove(worlds[1].operator, one, member)
+        visitor = await worlds[0].visitor(await entering)
+    assert visitor.person == await worlds[0].database.read(lambda c: people.find(c, ANN))
+    assert [each.account.name for each in visitor.memberships] == ["two"]
+
+
+async def test_concurrent_invitations_of_one_email_leave_one(worlds: tuple[World, World], postgres_url: str) -> None:
+    account = await known(*worlds)
+    async with pauses(postgres_url, "INSERT ON invitations"):
+        await asyncio.gather(
+            *(
+                world.services.members.invite(world.operator, account, InvitationDraft(ANN, "member"))
+                for world in worlds
+            )
+        )
+    assert len((await worlds[0].services.members.invitations(worlds[0].operator, account, ALL)).items) == 1
