@@ -187,7 +187,7 @@ def _drops(
         words = f"{_HALF_LOAD}, while a partition is dropped"
         while not scene.options.smoke and time.monotonic() < began + _BEGINS_WITHIN_S:
             run = scene.run(words, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
-            if dropped := told(scene.server, log_began, "a partition was dropped"):
+            if dropped := told(scene.server, log_began, "partition dropped"):
                 took_ms += [line["duration_ms"] for line in dropped]
                 if any(_fell_into(run, line["at"]) for line in dropped):
                     windows.append(run)

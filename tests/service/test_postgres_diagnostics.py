@@ -14,7 +14,7 @@ from uplift_server.core.operations.findings import Finding
 from uplift_server.service import postgres_diagnostics
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres import inspection, schema_version
-from uplift_server.store.postgres.connection_errors import UNTOLD_POOLER
+from uplift_server.store.postgres.connection_errors import UNDECLARED_POOLER
 from uplift_server.store.postgres.inspection import Inspected, Living
 
 
@@ -171,7 +171,7 @@ def test_an_undeclared_pooler_is_reported_with_its_setting(
     monkeypatch: pytest.MonkeyPatch, postgres_url: str, healthy: Inspected
 ) -> None:
     async def current(_: str) -> str | None:
-        raise Misaddressed(UNTOLD_POOLER)
+        raise Misaddressed(UNDECLARED_POOLER)
 
     monkeypatch.setattr(schema_version, "current", current)
     found = findings_for(monkeypatch, postgres_url, healthy)["schema"]

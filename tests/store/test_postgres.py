@@ -207,7 +207,7 @@ async def test_a_database_that_is_not_there_is_unavailable(postgres_server: Post
 async def test_a_read_that_finds_no_connection_in_time_is_refused(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uplift_server.store.postgres.connection.TAKE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("uplift_server.store.postgres.connection.ACQUIRE_SECONDS_MAX", 0.1)
     reads = [database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.4)").scalar()) for _ in range(6)]
     results = await asyncio.gather(*reads, return_exceptions=True)
     assert sum(isinstance(result, Unavailable) for result in results) == 3

@@ -81,7 +81,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
     url = postgres_server.new_database(untouched=True)
 
     async def fill() -> None:
-        raw = await Opener(url, patient=True).raw()
+        raw = await Opener(url, no_timeouts=True).raw()
         await raw.execute(parted(ROWS, request.param) + FILL + ANALYZE)
         marks = [(name, 10**15) for name in (statistics.EVENTS_COUNTED, statistics.ATTEMPTS_COUNTED)]
         await raw.executemany("INSERT INTO marks VALUES ($1, $2)", marks)

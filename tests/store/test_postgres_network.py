@@ -24,7 +24,11 @@ Cut = Callable[[Between], None]
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("connection.VERB_SECONDS_MAX", "connection.CONNECT_SECONDS_MAX", "message_bus.ANSWER_SECONDS_MAX"):
+    for name in (
+        "connection.OPERATION_SECONDS_MAX",
+        "connection.CONNECT_SECONDS_MAX",
+        "message_bus.OPERATION_SECONDS_MAX",
+    ):
         monkeypatch.setattr(f"uplift_server.store.postgres.{name}", GIVEN_UP_S)
 
 

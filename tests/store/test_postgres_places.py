@@ -18,8 +18,8 @@ from tests.postgres import PostgresServer
 
 from uplift_server.store import processes
 from uplift_server.store.postgres import connection
-from uplift_server.store.postgres.connection import Opener, translated
-from uplift_server.store.postgres.hosts import LATE_SECONDS, Hosts
+from uplift_server.store.postgres.connection import Opener, store_error
+from uplift_server.store.postgres.hosts import NEXT_HOST_AFTER_SECONDS, Hosts
 from uplift_server.store.postgres.message_bus import new_message_bus
 
 pytestmark = pytest.mark.timing
@@ -56,14 +56,18 @@ async def test_beside_a_silent_first_host_the_second_is_asked_and_comes_first_fr
     network: Between, silent: int
 ) -> None:
     opener = Opener(several(network.url, silent))
-    assert LATE_SECONDS - 0.1 < await opened(opener) < LATE_SECONDS + SOON_S
-    assert await opened(opener) < LATE_SECONDS
+    assert NEXT_HOST_AFTER_SECONDS - 0.1 < await opened(opener) < NEXT_HOST_AFTER_SECONDS + SOON_S
+    assert await opened(opener) < NEXT_HOST_AFTER_SECONDS
 
 
 async def test_a_first_host_that_is_slow_is_waited_for_all_the_same(network: Between) -> None:
     network.hold()
-    asyncio.get_running_loop().call_later(LATE_SECONDS + 0.5, network.mend)
-    assert LATE_SECONDS + 0.5 < await opened(Opener(several(network.url, free_port()))) < LATE_SECONDS + 0.5 + SOON_S
+    asyncio.get_running_loop().call_later(NEXT_HOST_AFTER_SECONDS + 0.5, network.mend)
+    assert (
+        NEXT_HOST_AFTER_SECONDS + 0.5
+        < await opened(Opener(several(network.url, free_port())))
+        < NEXT_HOST_AFTER_SECONDS + 0.5 + SOON_S
+    )
 
 
 async def test_heartbeats_go_on_beside_silent_hosts(network: Between, silent: int) -> None:
@@ -102,7 +106,7 @@ async def test_connections_that_come_too_late_are_closed(network: Between, postg
     network.hold()
     url = several(network.url, urlsplit(network.url).port)
     slow = asyncio.ensure_future(opened(Opener(url)))
-    await asyncio.sleep(LATE_SECONDS * 2)
+    await asyncio.sleep(NEXT_HOST_AFTER_SECONDS * 2)
     network.mend()
     await slow
     raw = await Opener(network.url).raw()
@@ -145,7 +149,7 @@ async def test_what_is_wrong_for_good_is_told_before_what_passes_and_a_standby_l
         await Opener(url).raw()
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as none:
         await Opener(several(standby.url, urlsplit(standby.url).port)).raw()
-    assert "no host of it takes writes; promote a standby" in str(translated(none.value))
+    assert "no host of it takes writes; promote a standby" in str(store_error(none.value))
     # The second offers no encryption, whenever it is asked; the first may well be there again.
     with pytest.raises(ConnectionError, match="rejected SSL upgrade"):
         await Opener(several(standby.url, free_port(), last="sslmode=require")).raw()

@@ -149,7 +149,7 @@ async def test_whoever_holds_a_table_does_not_let_all_others_wait(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     later_releases.come(monkeypatch, tmp_path, ADDS)
-    monkeypatch.setattr(schema_version, "TABLE_WAIT_MS_MAX", 100)
+    monkeypatch.setattr(schema_version, "TABLE_LOCK_MS_MAX", 100)
     raw = await Opener(url).raw()
     async with raw.transaction():
         await raw.fetch("SELECT * FROM accounts")

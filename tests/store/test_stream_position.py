@@ -296,7 +296,7 @@ async def test_who_does_not_know_a_horizon_yet_waits_for_one(
 ) -> None:
     """By none, counting would begin with the first event again, and a listen session with all there is."""
     await furnish(bench)
-    monkeypatch.setattr("uplift_server.store.postgres.database.FIRST_LOOK_EVERY_MS", 5)
+    monkeypatch.setattr("uplift_server.store.postgres.database.FIRST_POSITION_EVERY_MS", 5)
     (first,) = await bench.append(bench.event())
     other = PostgresDatabase(postgres_url)
     async with appending_slowly(postgres_url, bench, bench.event()):

@@ -13,7 +13,7 @@ from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.partitions import Partition
-from uplift_server.store.postgres.partitions import ASIDE_LOCK, PostgresPartitions, _put_aside
+from uplift_server.store.postgres.partitions import ASIDE_LOCK, PostgresPartitions, _copy_aside
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_partitions import NUMBERS
 
@@ -110,7 +110,7 @@ async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench
     await own.delete_ended_deliveries(partition, after=None)
     with capture_logs() as lines:
         assert [await own.drop(partition) for _ in range(2)] == [1, 0]
-    [told] = [line for line in lines if line["event"] == "a partition was dropped"]
+    [told] = [line for line in lines if line["event"] == "partition dropped"]
     assert (told["events"], told["duration_ms"] > 0) == (1, True)
     assert await rows(bench, events.c.seq) == [1, NUMBERS]
 
@@ -173,7 +173,7 @@ async def test_one_stays_for_now_of_which_another_has_put_something_else_aside(
     own, partition = await one_beside_a_rest(bench)
 
     async def another_puts_less_aside() -> None:
-        assert await own._transact(lambda pair: _put_aside(pair.raw, partition, None, [NUMBERS])) is not None
+        assert await own._transact(lambda pair: _copy_aside(pair.raw, partition, None, [NUMBERS])) is not None
 
     before(own, "_write", another_puts_less_aside, monkeypatch)
     assert await own.drop(partition) == 0

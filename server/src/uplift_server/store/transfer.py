@@ -16,7 +16,7 @@ from typing import Final, Literal
 from uplift_server.store import schema_version
 from uplift_server.store.admission import SCHEMA_LOCK, TRANSFER_TABLE
 from uplift_server.store.postgres import schema_version as postgres_version
-from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Raw, translated
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Raw, store_error
 from uplift_server.store.schema import metadata
 from uplift_server.store.schema_partitions import event_partitions
 from uplift_server.store.sqlite.connection import unavailable
@@ -73,7 +73,7 @@ async def transfer(path: Path, url: str, on_progress: Callable[[Progress], None]
     except sqlite3.Error as error:
         raise unavailable(error) from error
     except DRIVER_ERRORS as error:
-        raise translated(error) from error
+        raise store_error(error) from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -87,7 +87,7 @@ def _name(path: Path) -> str:
 async def _transfer(
     source: sqlite3.Connection, name: str, url: str, on_progress: Callable[[Progress], None]
 ) -> list[Transferred]:
-    target = await Opener(url, patient=True).raw()
+    target = await Opener(url, no_timeouts=True).raw()
     try:
         await target.execute(_NO_TIMEOUTS)
         if not await _is_begun(target, name):

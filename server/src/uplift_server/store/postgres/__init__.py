@@ -1,4 +1,4 @@
-"""The engine for many processes: PostgreSQL 15 or newer, which all of them share."""
+"""The engine for several processes, on PostgreSQL 15 or newer."""
 
 from uplift_server.store.postgres.database import PostgresDatabase
 

@@ -15,19 +15,19 @@ from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 Results = list[list[Appended] | IdempotencyConflict]
 
-REPEATS_MAX: Final = 8
+RETRIES_MAX: Final = 8
 """How often a batch is repeated after another transaction stored one of its keys or IDs."""
 
 
 async def append_events(
     raw: Raw,
     groups: Sequence[Sequence[NewEvent]],
-    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    statement_scope: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> Results:
-    """See the contract. `alone` opens a transaction if the connection needs one around each statement."""
-    for _ in range(REPEATS_MAX):
+    """See the contract. `statement_scope` opens a transaction if the connection needs one around each statement."""
+    for _ in range(RETRIES_MAX):
         try:
-            async with alone():
+            async with statement_scope():
                 return await _append(raw, groups)
         except asyncpg.UniqueViolationError:
             # Another transaction was faster. It has ended, so the repeated batch finds its rows.
@@ -35,9 +35,9 @@ async def append_events(
                 raise
             ids = [(event.account_seq, event.id) for group in groups for event in group if event.caller_chose_id]
             if ids:
-                async with alone():
+                async with statement_scope():
                     await raw.execute(statements.DELETE_CHOSEN_IDS_WITHOUT_EVENT, *zip(*ids, strict=True))
-    async with alone():
+    async with statement_scope():
         return await _append(raw, groups)
 
 

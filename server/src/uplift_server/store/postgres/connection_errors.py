@@ -1,4 +1,4 @@
-"""What the driver and TLS complain of that is wrong with the address of a database, or with the rights it leads to."""
+"""Errors of the driver and of TLS that come from a wrong database URL, or from missing privileges, and their fixes."""
 
 import socket
 import ssl
@@ -8,15 +8,15 @@ import asyncpg
 
 from uplift_server.store.errors import Misaddressed, Unavailable
 
-UNTOLD_POOLER: Final = (
+UNDECLARED_POOLER: Final = (
     "a pooler stands between that gives every transaction another connection; add pooler=transaction to"
     " UPLIFT_DATABASE_URL"
 )
-# What it makes of prepared statements, and PgBouncer of the settings with which a connection begins.
+# Errors through a pooler: of prepared statements, and of settings at the start of a connection (PgBouncer).
 _STRANGE_STATEMENT: Final = ("26000", "42P05")
 _STRANGE_SETTING: Final = "unsupported startup parameter"
-# By SQLSTATE and a part of what PostgreSQL says, the first that fits. Where it does not speak English, fewer do.
-_NOT_LET_IN: Final = (
+# SQLSTATE, part of the message, fix. The first match applies. Messages match only if PostgreSQL's are in English.
+_REJECTED: Final = (
     ("3D000", "", "make it (CREATE DATABASE), or correct UPLIFT_DATABASE_URL"),
     (
         "42501",
@@ -35,9 +35,9 @@ _NOT_LET_IN: Final = (
     ("28000", "", "let this in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"),
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
-"""Whom PostgreSQL may ask who somebody is. It says the same when one of them is away, which passes."""
-# What passes, by SQLSTATE and the beginning of what PostgreSQL says.
-_NOT_LET_IN_NOW: Final = (
+"""Authentication services. An outage of one has the same SQLSTATE as a rejection."""
+# Temporary errors: SQLSTATE, start of the message, fix.
+_TEMPORARILY_REJECTED: Final = (
     (
         "53300",
         "",
@@ -49,7 +49,7 @@ _AUTHORITY: Final = "name the file of its authority with sslrootcert in UPLIFT_D
 _STANDBYS: Final = "promote a standby, or name the primary in UPLIFT_DATABASE_URL"
 _HOST: Final = "name the host that it was issued for in UPLIFT_DATABASE_URL"
 _CLOCK: Final = "set this machine's clock right (NTP)"
-# By X509_V_ERR code (openssl/x509_vfy.h).
+# By X509_V_ERR code of openssl/x509_vfy.h.
 _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | {
     3: "give the list of revoked certificates one of its authority, too",
     9: _CLOCK,
@@ -59,55 +59,55 @@ _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | 
     62: _HOST,
     64: _HOST,
 }
-_PASSING: Final = (9, 10, 11, 12)
+_TEMPORARY_CODES: Final = (9, 10, 11, 12)
 _BAD: Final = "let whoever runs the database replace it"
 _UNREADABLE: Final = ("X509", "PEM")
-# What the driver and TLS say that has no class or code of its own.
+# Parts of messages of errors without a class or code.
 _NOT_OFFERED: Final = "rejected SSL upgrade"
 _NO_KEY: Final = "PEM lib"
 _FILES: Final = "correct sslrootcert, sslcert or sslkey in UPLIFT_DATABASE_URL; a key must have no password"
 _NO_ROOT: Final = "name the file of its authority with sslrootcert in UPLIFT_DATABASE_URL, or write sslmode=verify-full"
 
 
-def mistake(said: BaseException) -> Unavailable | None:
-    """The error with a remedy, if the driver's is about the address: Misaddressed if it lasts until that is mended."""
-    text, state = str(said), getattr(said, "sqlstate", None) or ""
+def configuration_error(error: BaseException) -> Unavailable | None:
+    """Return an error with a fix if the driver's error has a known cause: Misaddressed if only a change helps."""
+    text, state = str(error), getattr(error, "sqlstate", None) or ""
     if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:
-        return Misaddressed(UNTOLD_POOLER)
-    for code, beginning, remedy in _NOT_LET_IN_NOW:
+        return Misaddressed(UNDECLARED_POOLER)
+    for code, beginning, remedy in _TEMPORARILY_REJECTED:
         if state == code and text.startswith(beginning):
-            return Unavailable(_told(text, remedy))
-    for code, phrase, remedy in _NOT_LET_IN:
+            return Unavailable(_message(text, remedy))
+    for code, phrase, remedy in _REJECTED:
         if state == code and phrase in text:
-            return Misaddressed(_told(text, remedy))
-    if isinstance(said, asyncpg.ClientConfigurationError):
-        remedy = _NO_ROOT if "root certificate" in said.args[0] else "correct UPLIFT_DATABASE_URL"
-        return Misaddressed(_told(said.args[0], remedy))
-    if isinstance(said, asyncpg.TargetServerAttributeNotMatched):
-        return Unavailable(_told("no host of it takes writes", _STANDBYS))
-    return _mistake_of_tls(said)
+            return Misaddressed(_message(text, remedy))
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        remedy = _NO_ROOT if "root certificate" in error.args[0] else "correct UPLIFT_DATABASE_URL"
+        return Misaddressed(_message(error.args[0], remedy))
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return Unavailable(_message("no host of it takes writes", _STANDBYS))
+    return _tls_configuration_error(error)
 
 
-def unusable(path: str, error: OSError) -> Misaddressed:
-    """The error for a file of certificates or keys that TLS does not take."""
-    return Misaddressed(_told(f"{path}: {error.strerror or error}", _FILES))
+def unusable_file(path: str, error: OSError) -> Misaddressed:
+    """Return the error for a certificate or key file that TLS rejects."""
+    return Misaddressed(_message(f"{path}: {error.strerror or error}", _FILES))
 
 
-def _mistake_of_tls(said: BaseException) -> Unavailable | None:
-    if isinstance(said, ssl.SSLCertVerificationError):
-        code = said.verify_code
-        told = _told(f"its certificate: {said.verify_message}", _CERTIFICATE_REMEDIES.get(code, _BAD))
-        return Unavailable(told) if code in _PASSING else Misaddressed(told)
-    if isinstance(said, ssl.SSLError) and (said.library in _UNREADABLE or _NO_KEY in str(said)):
-        return Misaddressed(_told(f"a file of certificates or keys: {said}", _FILES))
-    if isinstance(said, ConnectionError) and _NOT_OFFERED in str(said):
+def _tls_configuration_error(error: BaseException) -> Unavailable | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        code = error.verify_code
+        message = _message(f"its certificate: {error.verify_message}", _CERTIFICATE_REMEDIES.get(code, _BAD))
+        return Unavailable(message) if code in _TEMPORARY_CODES else Misaddressed(message)
+    if isinstance(error, ssl.SSLError) and (error.library in _UNREADABLE or _NO_KEY in str(error)):
+        return Misaddressed(_message(f"a file of certificates or keys: {error}", _FILES))
+    if isinstance(error, ConnectionError) and _NOT_OFFERED in str(error):
         remedy = "set ssl = on there, correct host and port, or write sslmode=disable where nobody can listen in"
-        return Misaddressed(_told("it offers no encryption, or is no PostgreSQL", remedy))
-    if isinstance(said, socket.gaierror):
+        return Misaddressed(_message("it offers no encryption, or is no PostgreSQL", remedy))
+    if isinstance(error, socket.gaierror):
         remedy = "see whether DNS answers, and correct the host in UPLIFT_DATABASE_URL if it is another"
-        return Unavailable(f"the host of the database is not found: {said.strerror}; {remedy}")
+        return Unavailable(f"the host of the database is not found: {error.strerror}; {remedy}")
     return None
 
 
-def _told(cause: str, remedy: str) -> str:
+def _message(cause: str, remedy: str) -> str:
     return f"the database cannot be used: {cause.rstrip('.')}; {remedy}"

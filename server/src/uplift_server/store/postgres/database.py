@@ -1,4 +1,4 @@
-"""The PostgreSQL engine: the contract on one database, whatever other processes do with it."""
+"""The PostgreSQL engine: implements `store.contract.Database` for processes that share a database."""
 
 import asyncio
 import contextlib
@@ -35,13 +35,13 @@ from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import (
     DRIVER_ERRORS,
     HOT_SETTINGS,
-    Connections,
+    ConnectionPool,
     Opener,
     Pair,
     Raw,
-    is_lost,
-    is_repeatable,
-    translated,
+    is_connection_lost,
+    is_retryable,
+    store_error,
     trouble_of,
 )
 from uplift_server.store.postgres.group_commit import GroupCommit, Groups, Results
@@ -50,7 +50,7 @@ from uplift_server.store.postgres.lease import due_endpoints, lease_due, next_du
 from uplift_server.store.postgres.partitions import PostgresPartitions
 from uplift_server.store.postgres.replay import read_replay_batch, release_replay
 from uplift_server.store.postgres.settle import settle
-from uplift_server.store.postgres.stream_position import LOOK, StreamPositionFinder
+from uplift_server.store.postgres.stream_position import SELECT_POSITION, StreamPositionFinder
 from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.stream_position import StreamPosition
 
@@ -58,7 +58,7 @@ R = TypeVar("R")
 
 _log = structlog.get_logger()
 
-UNKNOWN: Final = "it is not known yet what can be read: a transaction that writes has lasted for seconds"
+UNKNOWN: Final = "the stream position is not known yet: a transaction that writes has lasted for seconds"
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
 WRITERS: Final = 3
@@ -68,43 +68,45 @@ CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
-LOOKS_MAX: Final = 5
-LOOK_EVERY_MS: Final = 4
-FIRST_LOOK_EVERY_MS: Final = 40
-FIRST_LOOKS_MS_MAX: Final = 2000
-UNKNOWN_TOLD_EVERY_S: Final = 60.0
-REPEATS_MAX: Final = 8
-"""How often a verb is repeated that other transactions were in the way of."""
-REPEAT_WAIT_MS_MAX: Final = 20
+POSITION_READS_MAX: Final = 5
+POSITION_EVERY_MS: Final = 4
+FIRST_POSITION_EVERY_MS: Final = 40
+FIRST_POSITION_MS_MAX: Final = 2000
+UNKNOWN_LOGGED_EVERY_S: Final = 60.0
+RETRIES_MAX: Final = 8
+"""How often an operation is repeated after a deadlock or serialization failure."""
+RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
 """The advisory lock of ordinary writes, which share it. Releases up to 0.1.2, which may run beside this one, take it
 exclusively and lock nothing else."""
 
 
 class PostgresDatabase:
-    """See `store.contract.Database`."""
+    """The engine of one process."""
 
     def __init__(self, url: str) -> None:
         opener = Opener(url)
         hot_opener = Opener(url, settings=HOT_SETTINGS)
-        self._hot_connections = Connections(hot_opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
-        self._readers = Connections(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
-        self._first_readers = Connections(opener.pair, limit=1, waiting_max=READS_WAITING_MAX)
-        self._writers = Connections(opener.pair, limit=WRITERS, waiting_max=WRITES_WAITING_MAX)
+        self._hot_connections = ConnectionPool(hot_opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
+        self._readers = ConnectionPool(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
+        self._priority_readers = ConnectionPool(opener.pair, limit=1, waiting_max=READS_WAITING_MAX)
+        self._writers = ConnectionPool(opener.pair, limit=WRITERS, waiting_max=WRITES_WAITING_MAX)
         self._group_commit = GroupCommit(self._store)
-        self._lookout = StreamPositionFinder()
-        self._looking = asyncio.Lock()
-        self._looked_at = 0.0
-        """When the latest look began (monotonic)."""
-        self._told_at = -UNKNOWN_TOLD_EVERY_S
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._position_finder = StreamPositionFinder()
+        self._position_lock = asyncio.Lock()
+        self._position_read_at = 0.0
+        """When the latest reading of the stream position began (monotonic)."""
+        self._unknown_logged_at = -UNKNOWN_LOGGED_EVERY_S
+        self._running: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
-        """The latest settlement."""
+        """The latest settlement, which `release_replay` waits for."""
         self.measures = StoreCounters()
         """See the contract."""
         self.health = StoreHealth()
         """See the contract."""
-        self.partitions: Partitions | None = PostgresPartitions(self._written, self._transacted, self._looked)
+        self.partitions: Partitions | None = PostgresPartitions(
+            self._run_write, self._run_beside_writes, self._run_reads
+        )
         """See the contract."""
 
     @property
@@ -119,10 +121,10 @@ class PostgresDatabase:
     async def close(self) -> None:
         """See the contract."""
         await self._group_commit.finish()
-        while self._under_way:
-            await asyncio.wait(self._under_way)
-        for connections in (self._hot_connections, self._readers, self._first_readers, self._writers):
-            await connections.close()
+        while self._running:
+            await asyncio.wait(self._running)
+        for pool in (self._hot_connections, self._readers, self._priority_readers, self._writers):
+            await pool.close()
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
         """See the contract."""
@@ -165,16 +167,16 @@ class PostgresDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """See the contract. Outcomes that were handed over before come first, as on SQLite: they make room."""
-        release = self._measured(_alone(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
+        """See the contract. Waits for earlier settlements, as SQLite does, because they free capacity."""
+        release = self._measured(_as_statement(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 
         async def released() -> ReplayRelease:
             if settling is not None:
                 await asyncio.wait([settling])
-            return await self._repeated(self._hot_connections, release)
+            return await self._with_retries(self._hot_connections, release)
 
-        return self._begun(released())
+        return self._start(released())
 
     async def read_replay_batch(
         self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
@@ -184,63 +186,60 @@ class PostgresDatabase:
             lambda pair: read_replay_batch(
                 pair.raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
             ),
-            only_reads=True,
+            is_read=True,
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
         """See the contract."""
         return await self._hot(
             lambda pair: due_endpoints(pair.raw, after=after, limit=limit),
-            only_reads=True,
+            is_read=True,
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """See the contract."""
-        return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), only_reads=True)
+        return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def stream_position(self) -> StreamPosition:
-        """See the contract. What is being written just now is waited for a moment, so that it is told of, too.
-
-        Until one is known at all, that is waited for longer: whoever went by none would begin with the first event.
-        """
+        """See the contract. Waits a moment for running transactions, and longer for the first known position."""
         began = time.monotonic()
-        wanted = await self._look_out()
-        look = 0
+        target = await self._read_position()
+        reads = 0
         while True:
-            known = self._lookout.stream_position
-            if known is not None and (look >= LOOKS_MAX or all(map(ge, known, wanted))):
+            known = self._position_finder.stream_position
+            if known is not None and (reads >= POSITION_READS_MAX or all(map(ge, known, target))):
                 return known
-            if known is None and 1000 * (time.monotonic() - began) > FIRST_LOOKS_MS_MAX:
-                self._tell_unknown()
+            if known is None and 1000 * (time.monotonic() - began) > FIRST_POSITION_MS_MAX:
+                self._log_unknown()
                 raise Unavailable(UNKNOWN)
-            await asyncio.sleep((LOOK_EVERY_MS if look < LOOKS_MAX else FIRST_LOOK_EVERY_MS) / 1000)
-            await self._look_out()
-            look += 1
+            await asyncio.sleep((POSITION_EVERY_MS if reads < POSITION_READS_MAX else FIRST_POSITION_EVERY_MS) / 1000)
+            await self._read_position()
+            reads += 1
 
-    def _tell_unknown(self) -> None:
-        if time.monotonic() - self._told_at >= UNKNOWN_TOLD_EVERY_S:
-            self._told_at = time.monotonic()
-            _log.warning("lists and streams do not begin yet", cause=UNKNOWN)
+    def _log_unknown(self) -> None:
+        if time.monotonic() - self._unknown_logged_at >= UNKNOWN_LOGGED_EVERY_S:
+            self._unknown_logged_at = time.monotonic()
+            _log.warning("stream position unknown", cause=UNKNOWN)
 
-    async def _look_out(self) -> StreamPosition:
-        """Look once for the stream_position; how far numbers were given then."""
+    async def _read_position(self) -> StreamPosition:
+        """Read the sequences and lock holders once. Returns the sequences."""
 
-        async def look(pair: Pair) -> None:
-            async with pair.alone():
-                row = await pair.raw.fetchrow(LOOK)
+        async def read(pair: Pair) -> None:
+            async with pair.statement_scope():
+                row = await pair.raw.fetchrow(SELECT_POSITION)
             assert row is not None
             *numbers, holders = row
-            self._lookout.note(StreamPosition(*numbers), holders)
+            self._position_finder.note(StreamPosition(*numbers), holders)
 
         asked_at = time.monotonic()
-        # One after the other: an answer that comes late would tell of locks as they were before.
-        async with self._looking:
-            if asked_at >= self._looked_at:
-                # Else somebody has begun to look while this one waited for its turn.
+        # One reading at a time: a late response would report old locks.
+        async with self._position_lock:
+            if asked_at >= self._position_read_at:
+                # Otherwise, a reading began while this call waited for the lock.
                 began = time.monotonic()
-                await self._repeated(self._readers, look, again_when_lost=True)
-                self._looked_at = began
-            return self._lookout.given
+                await self._with_retries(self._readers, read, retry_if_lost=True)
+                self._position_read_at = began
+            return self._position_finder.given
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
@@ -248,9 +247,9 @@ class PostgresDatabase:
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
-        return await self._read(self._first_readers, body)
+        return await self._read(self._priority_readers, body)
 
-    async def _read(self, connections: Connections, body: Callable[[Connection], R]) -> R:
+    async def _read(self, pool: ConnectionPool, body: Callable[[Connection], R]) -> R:
         async def read(pair: Pair) -> R:
             await pair.raw.execute(
                 f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {pair.settings}SET LOCAL statement_timeout ="
@@ -263,36 +262,36 @@ class PostgresDatabase:
 
         name = name_of(body)
 
-        async def noted() -> R:
+        async def run() -> R:
             try:
-                result = await self._repeated(connections, read, again_when_lost=True)
+                result = await self._with_retries(pool, read, retry_if_lost=True)
             except (Unavailable, Rejected) as error:
                 self.health.note_failed_read(name, trouble_of(error.__cause__ or error), error)
                 raise
             self.health.note_read(name)
             return result
 
-        reading = self._begun(noted())
+        reading = self._start(run())
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
-            # Whoever asked goes at once. Until PostgreSQL has heard of it, or is given up, takes a while.
+            # Without a wait: PostgreSQL notices the cancellation later.
             reading.cancel()
             raise
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """See the contract."""
-        return await self._written(lambda pair: pair.sql.run_sync(body))
+        return await self._run_write(lambda pair: pair.sql.run_sync(body))
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
         """See the contract."""
 
         async def write(pair: Pair) -> R:
-            result, owed = await pair.sql.run_sync(body)
-            await append_events(pair.raw, [owed])
+            result, events = await pair.sql.run_sync(body)
+            await append_events(pair.raw, [events])
             return result
 
-        return await self._written(write)
+        return await self._run_write(write)
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
         """See the contract."""
@@ -301,20 +300,22 @@ class PostgresDatabase:
             ((appended,),) = await append_events(pair.raw, [[event]])  # type: ignore[misc]
             return await pair.sql.run_sync(body, appended.seq)
 
-        return await self._written(append)
+        return await self._run_write(append)
 
     async def _store(self, groups: Groups) -> Results:
-        append = self._measured(lambda pair: append_events(pair.raw, groups, pair.alone))
-        return await self._repeated(self._hot_connections, append)
+        append = self._measured(lambda pair: append_events(pair.raw, groups, pair.statement_scope))
+        return await self._with_retries(self._hot_connections, append)
 
-    def _hot(self, body: Callable[[Pair], Awaitable[R]], *, only_reads: bool = False) -> "asyncio.Task[R]":
-        """Begin a hot verb at once, and end it whatever becomes of who waits for it."""
-        alone = _alone(body)
-        return self._begun(
-            self._repeated(self._hot_connections, alone if only_reads else self._measured(alone, changes=False))
+    def _hot(self, body: Callable[[Pair], Awaitable[R]], *, is_read: bool = False) -> "asyncio.Task[R]":
+        """Start a hot operation, which continues if its caller is cancelled."""
+        operation = _as_statement(body)
+        return self._start(
+            self._with_retries(
+                self._hot_connections, operation if is_read else self._measured(operation, changes=False)
+            )
         )
 
-    async def _written(self, body: Callable[[Pair], Awaitable[R]]) -> R:
+    async def _run_write(self, body: Callable[[Pair], Awaitable[R]]) -> R:
         """Run an ordinary write in a transaction. It takes the locks that it needs: see `store.locks`."""
 
         async def write(pair: Pair) -> R:
@@ -322,25 +323,25 @@ class PostgresDatabase:
                 await pair.raw.execute(f"SELECT pg_advisory_xact_lock_shared({WRITE_LOCK})")
                 return await body(pair)
 
-        return await asyncio.shield(self._begun(self._repeated(self._writers, self._measured(write))))
+        return await asyncio.shield(self._start(self._with_retries(self._writers, self._measured(write))))
 
-    async def _transacted(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run a verb in a transaction beside all other writes, which need not wait for its connection either."""
+    async def _run_beside_writes(self, body: Callable[[Pair], Awaitable[R]]) -> R:
+        """Run a long transaction on a connection of the readers, so that ordinary writes do not wait for it."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
                 return await body(pair)
 
-        return await asyncio.shield(self._begun(self._repeated(self._readers, self._measured(write))))
+        return await asyncio.shield(self._start(self._with_retries(self._readers, self._measured(write))))
 
-    def _looked(self, body: Callable[[Pair], Awaitable[R]]) -> Awaitable[R]:
-        """Run statements that only read, each for itself."""
-        return self._repeated(self._readers, _alone(body), again_when_lost=True)
+    def _run_reads(self, body: Callable[[Pair], Awaitable[R]]) -> Awaitable[R]:
+        """Run statements that only read, each in its own transaction."""
+        return self._with_retries(self._readers, _as_statement(body), retry_if_lost=True)
 
     def _measured(
         self, body: Callable[[Pair], Awaitable[R]], *, changes: bool = True
     ) -> Callable[[Pair], Awaitable[R]]:
-        """A verb that writes, with its transactions noted. Without `changes`, it may have changed nothing."""
+        """Measure a write. Without `changes`, a success does not prove that the database accepts writes."""
 
         async def measured(pair: Pair) -> R:
             began = time.monotonic_ns()
@@ -360,46 +361,46 @@ class PostgresDatabase:
 
         return measured
 
-    def _begun(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
+    def _start(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
         task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        self._running.add(task)
+        task.add_done_callback(self._finish)
         return task
 
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._under_way.discard(task)
+    def _finish(self, task: "asyncio.Task[Any]") -> None:
+        self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # Whoever waited for it may be gone.
+            task.exception()  # Its caller may have been cancelled.
 
-    async def _repeated(
-        self, connections: Connections, body: Callable[[Pair], Awaitable[R]], *, again_when_lost: bool = False
+    async def _with_retries(
+        self, pool: ConnectionPool, body: Callable[[Pair], Awaitable[R]], *, retry_if_lost: bool = False
     ) -> R:
-        """Run a verb on one of the connections, once more where another transaction was in the way."""
-        repeats = 0
+        """Run an operation on a connection of a pool. Repeats it after a deadlock or serialization failure."""
+        retries = 0
         while True:
             try:
-                async with connections.taken() as pair:
+                async with pool.acquire() as pair:
                     return await body(pair)
             except DRIVER_ERRORS as error:
-                again = is_repeatable(error) or (again_when_lost and repeats == 0 and is_lost(error))
-                if not again or repeats == REPEATS_MAX:
-                    raise translated(error) from error
-            repeats += 1
-            # By chance, so that two that stood in each other's way do not do so again.
-            await asyncio.sleep(random.uniform(0, REPEAT_WAIT_MS_MAX * repeats) / 1000)  # noqa: S311
+                can_retry = is_retryable(error) or (retry_if_lost and retries == 0 and is_connection_lost(error))
+                if not can_retry or retries == RETRIES_MAX:
+                    raise store_error(error) from error
+            retries += 1
+            # Random, so that two transactions do not collide again.
+            await asyncio.sleep(random.uniform(0, RETRY_WAIT_MS_MAX * retries) / 1000)  # noqa: S311
 
 
-def _alone(body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
-    """A verb that is one statement, which comes to one connection whole."""
+def _as_statement(body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
+    """Wrap an operation of one statement in its scope."""
 
-    async def alone(pair: Pair) -> R:
-        async with pair.alone():
+    async def run(pair: Pair) -> R:
+        async with pair.statement_scope():
             return await body(pair)
 
-    return alone
+    return run
 
 
 async def _end(raw: Raw) -> None:
-    """End a transaction that has changed nothing, where there still is one to end."""
+    """Roll back a read-only transaction."""
     with contextlib.suppress(*DRIVER_ERRORS):
         await raw.execute("ROLLBACK")

@@ -1,7 +1,7 @@
-"""The hosts of a database's address, where it names several: whoever says nothing hides nobody.
+"""Connects to one of several hosts of a database URL.
 
-The driver goes through them one after the other, in one time for all. So a primary whose machine is gone would hide the
-standby that has taken its place: here the next one is asked beside it, as RFC 8305 has it for addresses.
+The driver tries them in turn within one timeout, so an unreachable primary would hide the standby that replaced it.
+Here the next attempt starts while the previous one is still waiting, as RFC 8305 does with addresses.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ import asyncpg
 
 from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
-from uplift_server.store.postgres.connection_errors import mistake
+from uplift_server.store.postgres.connection_errors import configuration_error
 
-# What says nothing of the others: unreachable, silent, closed at once, full, without a disk or a certificate for its
-# name, about to start or stop, or a standby.
-_GOES_ON: Final = (
+# Errors after which another host can work: unreachable, no response, closed, overloaded, disk or certificate error,
+# starting or stopping, or a standby.
+_TRY_NEXT: Final = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -31,105 +31,106 @@ _GOES_ON: Final = (
 )
 _HOST: Final = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>/.+|[^:]+))(?::(?P<port>\d+))?")
 _WRITES: Final = frozenset({"primary", "read-write"})
-"""Values of target_session_attrs by which a server is chosen that can be written to."""
+"""Values of target_session_attrs that select a writable server."""
 
-LATE_SECONDS: Final = 0.3
-"""After how long the next host is asked, too. What all of them may take is the caller's to say."""
+NEXT_HOST_AFTER_SECONDS: Final = 0.3
+"""When the attempt with the next host starts. The caller limits the total time."""
 
-Place = Mapping[str, Any]
-"""What the driver is told beside the address: nothing, where that names one host."""
+HostOptions = Mapping[str, Any]
+"""The driver's options for a host, in addition to the URL. Empty if the URL names one host."""
 
 
 class Hosts:
-    """Where connections may lead."""
+    """The hosts of a URL."""
 
     def __init__(self, url: str) -> None:
-        self.known = _places(url)
-        """In the order in which they are asked: the place first that the last connection led to."""
-        # The driver splits the URL with urlsplit, and ignores its hosts if a place has one.
+        self.known = _host_options(url)
+        """In the order of attempts: the host of the latest connection comes first."""
+        # The driver splits the URL with urlsplit, and ignores its hosts if the options have one.
         self.url = url if self.known == [{}] else str(split_postgres_url(url)._replace(hosts=""))
-        """The URL to pass to the driver with a place."""
+        """The URL to pass to the driver with options."""
 
-    async def first(self, connect: Callable[[Place], Awaitable[asyncpg.Connection]]) -> asyncpg.Connection:
-        """The first connection that one of them gives; the next is asked once the one before has failed, or is late.
-
-        Raises what the driver does: before all what lasts until it is mended.
-        """
+    async def connect(
+        self, open_connection: Callable[[HostOptions], Awaitable[asyncpg.Connection]]
+    ) -> asyncpg.Connection:
+        """Return the first connection that succeeds. Raises the driver's error, wrong configuration first."""
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None
-        asked: dict[asyncio.Task[asyncpg.Connection], Place] = {}
-        left = list(self.known)
+        attempts: dict[asyncio.Task[asyncpg.Connection], HostOptions] = {}
+        remaining = list(self.known)
         try:
-            while left or asked:
-                if left:
-                    place = left.pop(0)
-                    asked[asyncio.ensure_future(connect(place))] = place
+            while remaining or attempts:
+                if remaining:
+                    options = remaining.pop(0)
+                    attempts[asyncio.ensure_future(open_connection(options))] = options
                 done, _ = await asyncio.wait(
-                    asked, timeout=LATE_SECONDS if left else None, return_when=asyncio.FIRST_COMPLETED
+                    attempts,
+                    timeout=NEXT_HOST_AFTER_SECONDS if remaining else None,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:
-                    place = asked.pop(task)
+                    options = attempts.pop(task)
                     error = task.exception()
                     if error is None:
-                        self._note_answer(place)
+                        self._move_to_front(options)
                         won = task.result()
                         return won
-                    if not isinstance(error, _GOES_ON):
+                    if not isinstance(error, _TRY_NEXT):
                         raise error
                     failures.append(error)
         finally:
             try:
-                await _give_up(asked)
+                await _cancel_all(attempts)
             except asyncio.CancelledError:
                 if won is not None:
                     won.terminate()
                 raise
-        raise max(failures, key=_weight)
+        raise max(failures, key=_priority)
 
-    def _note_answer(self, place: Place) -> None:
-        """A connection leads there: the next one is likely to."""
-        self.known.remove(place)
-        self.known.insert(0, place)
+    def _move_to_front(self, options: HostOptions) -> None:
+        """Try this host first from now on."""
+        self.known.remove(options)
+        self.known.insert(0, options)
 
 
-async def _give_up(asked: Collection[asyncio.Task[asyncpg.Connection]]) -> None:
-    for task in asked:
+async def _cancel_all(attempts: Collection[asyncio.Task[asyncpg.Connection]]) -> None:
+    for task in attempts:
         task.cancel()
-        task.add_done_callback(_let_go)
-    if asked:
-        # Not one of them itself: whoever is cancelled while it waits would take that for the task's end.
-        await asyncio.wait(asked)
+        task.add_done_callback(_terminate)
+    if attempts:
+        # `wait`, because a cancellation of this task while it awaits one of them would look like the end of that one.
+        await asyncio.wait(attempts)
 
 
-def _let_go(task: asyncio.Task[asyncpg.Connection]) -> None:
+def _terminate(task: asyncio.Task[asyncpg.Connection]) -> None:
     if not task.cancelled() and task.exception() is None:
         task.result().terminate()
 
 
-def _weight(failure: BaseException) -> int:
+def _priority(failure: BaseException) -> int:
     if isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
         return 0
-    return 2 if isinstance(mistake(failure), Misaddressed) else 1
+    return 2 if isinstance(configuration_error(failure), Misaddressed) else 1
 
 
-def _places(url: str) -> list[Place]:
+def _host_options(url: str) -> list[HostOptions]:
     parts = split_postgres_url(url)
-    given = dict(parse_qsl(parts.query))
-    hosts = (parts.hosts or given.get("host", "")).split(",")
-    ports = ("" if parts.hosts else given.get("port", "")).split(",")
+    parameters = dict(parse_qsl(parts.query))
+    hosts = (parts.hosts or parameters.get("host", "")).split(",")
+    ports = ("" if parts.hosts else parameters.get("port", "")).split(",")
     if len(ports) == 1:
         ports *= len(hosts)
     found = [_HOST.fullmatch(host) for host in hosts]
     if len(hosts) == 1 or len(ports) != len(hosts) or not all(found):
-        return [{}]  # What is wrong there the driver tells.
-    # Whoever can only be read would be gone to again and again, once the primary was away for a moment.
-    wanted = given.get("target_session_attrs")
+        return [{}]  # The driver reports what is wrong.
+    # Otherwise, after a short outage of the primary, connections would stay with a read-only standby.
+    wanted = parameters.get("target_session_attrs")
     more = {} if wanted in _WRITES else {"target_session_attrs": "primary"}
-    return [_place(each, port, more) for each, port in zip(found, ports, strict=True) if each is not None]
+    return [_options(each, port, more) for each, port in zip(found, ports, strict=True) if each is not None]
 
 
-def _place(found: re.Match[str], port: str, more: Place) -> Place:
-    place: dict[str, Any] = {"host": unquote(found["address"] or found["name"]), **more}
+def _options(found: re.Match[str], port: str, more: HostOptions) -> HostOptions:
+    options: dict[str, Any] = {"host": unquote(found["address"] or found["name"]), **more}
     if own := found["port"] or port:
-        place["port"] = int(own)
-    return place
+        options["port"] = int(own)
+    return options

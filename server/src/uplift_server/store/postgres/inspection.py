@@ -1,4 +1,4 @@
-"""Looking at a PostgreSQL database from outside, for the operator's `doctor`. Reads only."""
+"""Reads the state of a PostgreSQL database for `doctor`."""
 
 import contextlib
 import time
@@ -16,7 +16,7 @@ from uplift_server.store.inspection import (
     Held,
     values_of,
 )
-from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Pair, translated
+from uplift_server.store.postgres.connection import APPLICATION_NAME, DRIVER_ERRORS, Opener, Pair, store_error
 
 READINGS: Final = 4
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::double precision"
@@ -27,14 +27,14 @@ _SETTINGS: Final = (
     " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
     " current_setting('max_connections')::int AS connections_max,"
     " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
-    # Of others' connections it does not tell everybody what they are. PostgreSQL's own have no database, or no user.
+    # Without privileges, other users' connections show few columns. PostgreSQL's own have no database or no user.
     " (SELECT count(usesysid) FROM pg_stat_activity WHERE datid IS NOT NULL)::int AS connections_used,"
     " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_tables,"
     " pg_database_size(current_database()) AS bytes"
 )
 _ROWS: Final = "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE relid = to_regclass('deliveries')"
 _HELD: Final = f"FROM deliveries WHERE {status_sql.held()}"
-# From one endpoint's first entry in the index straight to the next one's, which PostgreSQL does not by itself.
+# A loose index scan: from one endpoint's first entry directly to the next endpoint's.
 _FIRSTS: Final = (
     "WITH RECURSIVE firsts AS ("  # noqa: S608 - of our own texts
     f"(SELECT endpoint_seq, event_seq {_HELD} ORDER BY endpoint_seq, event_seq LIMIT 1) UNION ALL"
@@ -46,39 +46,39 @@ _FIRSTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What a database says of itself. Numbers of connections are those of its whole server."""
+    """The state of a database. Connections are those of the whole PostgreSQL server."""
 
     version: int
-    """The first part: 17 of 17.2."""
+    """The major version."""
     encoding: str
     is_standby: bool
     is_encrypted: bool | None
-    """The way to it; None through a pooler, of which it tells only the last part."""
+    """None through a pooler, because only its connection to PostgreSQL is known."""
     is_remote: bool
-    """Whether it sees us come from another machine."""
+    """Whether the connection comes from another machine."""
     fsync: bool
     full_page_writes: bool
     may_make_tables: bool
-    """Whether its user may."""
+    """Whether the user can create tables."""
     connections_max: int
     connections_used: int
     bytes: int
     clock: ClockReading
     """In Unix ms."""
     dead_rows: int
-    """Of `deliveries`: what vacuum has still to remove."""
+    """Dead rows of `deliveries`, which vacuum has not removed yet."""
     live_rows: int
 
 
 async def inspect(url: str) -> Inspected:
-    """What can be told of a database, whether or not it has our tables. Raises Unavailable."""
+    """Read the state of a database, which need not have the server's tables. Raises Unavailable."""
     async with _connected(url) as pair:
         raw = pair.raw
         readings = []
         for _ in range(READINGS):
             asked_at = time.time() * 1000
-            theirs = await raw.fetchval(_CLOCK)
-            readings.append(ClockReading(asked_at, theirs, time.time() * 1000))
+            database_ms = await raw.fetchval(_CLOCK)
+            readings.append(ClockReading(asked_at, database_ms, time.time() * 1000))
         [found] = await raw.fetch(_SETTINGS)
         rows = await raw.fetchrow(_ROWS)
         return Inspected(
@@ -100,18 +100,19 @@ async def inspect(url: str) -> Inspected:
 
 
 async def servers(url: str) -> int:
-    """How many servers of ours have a database: by their connections, and by what was heard of them just now, which is
-    all there is of those behind a pooler. One may count twice. Raises Unavailable.
+    """Count the servers on a database by connections and heartbeats; one can count twice. Raises Unavailable.
+
+    Servers behind a pooler are known by their heartbeats only.
     """
     connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
         " AND pid <> pg_backend_pid()"
     )
-    heard_of = f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK}) - $1"  # noqa: S608 - of our own texts
+    heartbeats = f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK}) - $1"  # noqa: S608 - of our own texts
     async with _connected(url) as pair:
         count = int(await pair.raw.fetchval(connections, APPLICATION_NAME))
         if await pair.raw.fetchval("SELECT to_regclass('processes')") is not None:
-            count += await pair.raw.fetchval(heard_of, HEARTBEAT_EXPIRES_MS)
+            count += await pair.raw.fetchval(heartbeats, HEARTBEAT_EXPIRES_MS)
         return count
 
 
@@ -125,16 +126,16 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """How many processes there are of whom something was heard just now."""
+    """Numbers of running processes."""
 
     living: int
     delivering: int
     serving: int
-    """Those that take requests."""
+    """Those that serve the API."""
 
 
 async def processes(url: str) -> Living:
-    """Who lives. Raises Unavailable, Refused."""
+    """Count the running processes. Raises Unavailable and Rejected."""
     query = (
         f"SELECT count(*), count(*) FILTER (WHERE delivers), count(*) FILTER (WHERE role <> '{ProcessRole.WORKER}')"  # noqa: S608 - of our own texts
         f" FROM processes WHERE seen_at > ({_CLOCK}) - $1"
@@ -145,7 +146,7 @@ async def processes(url: str) -> Living:
 
 
 async def encrypted_values(url: str) -> list[EncryptedValue]:
-    """Every encrypted value. Raises Unavailable."""
+    """Return every encrypted value. Raises Unavailable."""
     async with _connected(url) as pair:
         return list(values_of(tuple(row) for row in await pair.raw.fetch(SELECT_ENCRYPTED)))
 
@@ -157,7 +158,7 @@ async def accepts_unbound(url: str) -> bool:
 
 
 async def held(url: str, *, limit: int) -> Held:
-    """What is held, counted up to a limit of deliveries and of endpoints. Raises Unavailable."""
+    """Count held deliveries and their endpoints, each up to a limit. Raises Unavailable."""
     async with _connected(url) as pair:
         raw = pair.raw
         count = await raw.fetchval(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT $1) held", limit)  # noqa: S608 - as above
@@ -170,9 +171,9 @@ async def _connected(url: str) -> AsyncIterator[Pair]:
     try:
         pair = await Opener(url).pair()
         try:
-            async with pair.alone():
+            async with pair.statement_scope():
                 yield pair
         finally:
             await pair.close()
     except DRIVER_ERRORS as error:
-        raise translated(error) from error
+        raise store_error(error) from error

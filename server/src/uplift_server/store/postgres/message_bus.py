@@ -1,4 +1,4 @@
-"""The message bus between processes: a connection of its own for heartbeats and notifications."""
+"""The message bus on PostgreSQL: a separate connection for heartbeats and notifications."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,33 +8,40 @@ import structlog
 from sqlalchemy import Connection
 
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, Silence, is_repeatable, translated
+from uplift_server.store.postgres.connection import (
+    DRIVER_ERRORS,
+    ConnectionTimeout,
+    Opener,
+    Pair,
+    Raw,
+    is_retryable,
+    store_error,
+)
 from uplift_server.store.schema_processes import CHANNEL
 
 R = TypeVar("R")
 _log = structlog.get_logger()
 
-ANSWER_SECONDS_MAX: Final = 2.0
-"""How long anything may take that goes over the line, and its opening: a heartbeat that comes later is worth
-nothing."""
-REPEATS_MAX: Final = 3
-UNHEARD: Final = "set UPLIFT_DATABASE_DIRECT_URL to the address of the database without the pooler"
+OPERATION_SECONDS_MAX: Final = 2.0
+"""Timeout of an operation, and of opening the connection. A later heartbeat is useless."""
+RETRIES_MAX: Final = 3
+REMEDY_NOTIFICATIONS: Final = "set UPLIFT_DATABASE_DIRECT_URL to the address of the database without the pooler"
 
 
 def new_message_bus(url: str) -> "PostgresMessageBus":
-    """A message bus over a database. Through a pooler, it receives no notifications."""
+    """Return a message bus on a database. Through a pooler, it receives no notifications."""
     return PostgresMessageBus(Opener(url))
 
 
 class PostgresMessageBus:
-    """Implements MessageBus. Connects on first use, and again after a failure."""
+    """Implements MessageBus. Connects on first use, and again after an error."""
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
         self._pair: Pair | None = None
-        self._hears = False
-        """Whether this connection receives messages."""
-        self._has_warned = False
+        self._listens = False
+        """Whether this connection receives notifications."""
+        self._has_logged = False
         self._turn = asyncio.Lock()
         self._receive: Callable[[str], None] | None = None
 
@@ -55,7 +62,7 @@ class PostgresMessageBus:
         """See MessageBus."""
 
         async def publish(pair: Pair) -> None:
-            async with pair.alone():
+            async with pair.statement_scope():
                 await pair.raw.execute("SELECT pg_notify($1, text) FROM unnest($2::text[]) text", CHANNEL, list(texts))
 
         await self._run(publish)
@@ -67,51 +74,53 @@ class PostgresMessageBus:
 
     async def _run(self, work: Callable[[Pair], Awaitable[R]]) -> R:
         async with self._turn:
-            for repeats in range(REPEATS_MAX + 1):
+            for repeats in range(RETRIES_MAX + 1):
                 try:
-                    return await self._answered(work)
+                    return await self._run_in_time(work)
                 except DRIVER_ERRORS as error:
                     if self._pair is not None and not self._pair.is_clean:
                         await self._drop()
-                    if not is_repeatable(error) or repeats == REPEATS_MAX:
-                        raise translated(error) from error
+                    if not is_retryable(error) or repeats == RETRIES_MAX:
+                        raise store_error(error) from error
                 except asyncio.CancelledError:
                     await self._drop()
                     raise
-            raise Unavailable("other transactions were in the way")
+            raise Unavailable("other transactions blocked this one")
 
-    async def _answered(self, work: Callable[[Pair], Awaitable[R]]) -> R:
-        """Raises TimeoutError where the database does not answer in time."""
+    async def _run_in_time(self, work: Callable[[Pair], Awaitable[R]]) -> R:
+        """Raises TimeoutError if the database does not respond in time."""
         if self._pair is None or self._pair.raw.is_closed():
             await self._drop()
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            async with asyncio.timeout(OPERATION_SECONDS_MAX):
                 self._pair = await self._opener.pair()
         pair = self._pair
-        silence = Silence(pair, ANSWER_SECONDS_MAX)
+        timeout = ConnectionTimeout(pair, OPERATION_SECONDS_MAX)
         try:
-            if not self._hears:
-                await self._hear(pair)
-                self._hears = True
+            if not self._listens:
+                await self._listen(pair)
+                self._listens = True
             return await work(pair)
         except DRIVER_ERRORS as error:
-            if silence.is_over:
+            if timeout.is_expired:
                 raise TimeoutError from error
             raise
         finally:
-            silence.end()
+            timeout.cancel()
 
-    async def _hear(self, pair: Pair, /) -> None:
+    async def _listen(self, pair: Pair, /) -> None:
         if not self._opener.is_pooled:
-            await pair.raw.add_listener(CHANNEL, self._told)
-        elif not self._has_warned:
-            self._has_warned = True
-            _log.warning("no notifications through the pooler: processes wait up to 2 s longer", remedy=UNHEARD)
+            await pair.raw.add_listener(CHANNEL, self._notified)
+        elif not self._has_logged:
+            self._has_logged = True
+            _log.warning(
+                "no notifications through the pooler: processes wait up to 2 s longer", remedy=REMEDY_NOTIFICATIONS
+            )
 
     async def _drop(self) -> None:
-        pair, self._pair, self._hears = self._pair, None, False
+        pair, self._pair, self._listens = self._pair, None, False
         if pair is not None:
             await pair.close()
 
-    def _told(self, _connection: Raw | Any, _sender: int, _channel: str, text: object) -> None:
+    def _notified(self, _connection: Raw | Any, _sender: int, _channel: str, text: object) -> None:
         if self._receive is not None:
             self._receive(str(text))

@@ -1,7 +1,7 @@
-"""Which revision of the schema a PostgreSQL database has, and how it gets the program's own.
+"""Creates and upgrades the schema of a PostgreSQL database.
 
-Processes that start together take turns: the first one does the work, the others find it done. Nothing is copied aside;
-an upgrade that fails changes nothing, and what came before it is in the operator's own backup.
+A lock lets one process at a time do this. An upgrade is one transaction: if it fails, nothing has changed. It makes no
+backup.
 """
 
 from collections.abc import Callable
@@ -14,53 +14,52 @@ from sqlalchemy import Connection
 from uplift_server.store import processes, schema_version
 from uplift_server.store.admission import SCHEMA_LOCK, TRANSFER_TABLE, TRANSFER_UNFINISHED, require_release
 from uplift_server.store.errors import Misaddressed, Unavailable
-from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, driver_error, translated
-from uplift_server.store.postgres.connection_errors import UNTOLD_POOLER
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, driver_error, store_error
+from uplift_server.store.postgres.connection_errors import UNDECLARED_POOLER
 from uplift_server.store.schema_version import HEAD, UnknownSchema
 
 VERSION_MIN: Final = 15
-TABLE_WAIT_MS_MAX: Final = 3000
+TABLE_LOCK_MS_MAX: Final = 3000
 _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = current_schema()")
 
 
 async def current(url: str) -> str | None:
-    """The revision of a database; None where it is empty. Raises UnknownSchema and Unavailable."""
+    """Return the revision of a database, None if it is empty. Raises UnknownSchema and Unavailable."""
     opener = Opener(url)
     try:
         pair = await opener.pair()
         try:
-            await _refuse_untold_pooler(pair)
-            async with pair.alone():
+            await _reject_undeclared_pooler(pair)
+            async with pair.statement_scope():
                 return await pair.sql.run_sync(_current)
         finally:
             await pair.close()
     except DRIVER_ERRORS as error:
-        raise translated(error) from error
+        raise store_error(error) from error
 
 
 async def prepare(url: str) -> None:
-    """Make the tables of an empty database; what a server's start does.
+    """Create the tables of an empty database when a server starts.
 
-    Raises UnknownSchema for any other revision than the program's: an upgrade is begun by a person, beside servers of
-    the earlier release. Raises Unavailable where the database cannot be reached or written.
+    Raises UnknownSchema if the revision is not the program's, because only `migrate` upgrades. Raises Unavailable.
     """
-    await _in_turn(url, _prepare)
+    await _run_exclusively(url, _prepare)
 
 
 async def upgrade(url: str) -> str | None:
-    """Bring a database to the program's revision, in one transaction; the revision it had, where that was an older one.
+    """Upgrade a database to the program's revision, or create its tables. Returns the earlier revision.
 
-    An empty one gets its tables. Raises UnknownSchema for a newer one or one that is not ours, Unavailable where it
-    cannot be reached or written, or while servers run that would not work with it; nothing has changed then.
+    Raises UnknownSchema if the revision is newer or unknown, and Unavailable if the database cannot be used, or if
+    running servers would not work with the new schema.
     """
-    return await _in_turn(url, _upgrade)
+    return await _run_exclusively(url, _upgrade)
 
 
-async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | None:
-    # Most starts find nothing to do. They need not wait for their turn, nor for a database that does not answer.
+async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -> str | None:
+    # Most starts have nothing to do, and do not wait for the lock. This check has timeouts.
     if await current(url) == HEAD:
         return None
-    opener = Opener(url, patient=True)
+    opener = Opener(url, no_timeouts=True)
     try:
         pair = await opener.pair()
         try:
@@ -77,8 +76,8 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
                 )
             async with pair.transaction():
                 await pair.raw.execute(f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-                # Whatever waits for a table lets all others wait behind it, servers too.
-                await pair.raw.execute(f"SET LOCAL lock_timeout = {TABLE_WAIT_MS_MAX}")
+                # While it waits for a table, all statements of servers on that table wait, too.
+                await pair.raw.execute(f"SET LOCAL lock_timeout = {TABLE_LOCK_MS_MAX}")
                 return await pair.sql.run_sync(work)
         finally:
             await pair.close()
@@ -88,14 +87,14 @@ async def _in_turn(url: str, work: Callable[[Connection], str | None]) -> str | 
                 "a transaction has held one of the tables for too long, and nothing was changed; end it (a dump? a"
                 " report?), then run this again"
             ) from error
-        raise translated(error) from error
+        raise store_error(error) from error
 
 
-async def _refuse_untold_pooler(pair: Pair) -> None:
-    """Raises Misaddressed where what was set for the connection is not: another one answers."""
+async def _reject_undeclared_pooler(pair: Pair) -> None:
+    """Raises Misaddressed if the settings of the connection are missing, as through a pooler."""
     made = "SELECT current_setting('jit') = 'off' AND current_setting('synchronous_commit') = 'on'"
     if not pair.settings and not await pair.raw.fetchval(made):
-        raise Misaddressed(UNTOLD_POOLER)
+        raise Misaddressed(UNDECLARED_POOLER)
 
 
 def _current(connection: Connection) -> str | None:
@@ -137,16 +136,16 @@ def _upgrade(connection: Connection) -> str | None:
     schema_version.reject_unknown("the PostgreSQL database", revision)
     needed = schema_version.needed_release(revision)
     if needed is not None:
-        _refuse_earlier_servers(connection, needed)
+        _reject_running_servers(connection, needed)
     schema_version.run(connection)
     if needed is not None:
         require_release(connection, needed)
     return revision
 
 
-def _refuse_earlier_servers(connection: Connection, needed: str) -> None:
+def _reject_running_servers(connection: Connection, needed: str) -> None:
     if "processes" not in connection.scalars(_TABLES).all():
-        return  # Nor were there several servers on one database then.
+        return  # This revision allows only one server.
     living = [
         f"{each.version} on {each.host} (process {each.pid})"
         for each in processes.list_running_before(connection, needed)

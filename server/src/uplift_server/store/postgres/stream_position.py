@@ -1,9 +1,8 @@
-"""Finding the stream position on PostgreSQL: by the numbers that were given, and who may still be using some of them.
+"""Finds the stream position on PostgreSQL from sequences and table locks.
 
-Whoever inserts into a table has locked it, with the weakest of locks, before it is given a number, and until its rows
-can be seen or never will. So once nobody who held such a lock when a number was the last to be given holds it any more,
-all rows up to that number that there will ever be can be seen. What holds a lock for long, on these tables and not on
-others of the server, holds back the stream position; nothing of ours does.
+A transaction that inserts into a table holds a lock on it before it gets a sequence number, and until it ends. If all
+transactions that held such a lock at a reading of the sequence have ended, all rows up to that number are visible. A
+long transaction with such a lock on these tables delays the position.
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ _LAST: Final = ", ".join(
     f"(SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {table}_seq_seq) AS {table}"  # noqa: S608
     for table in _TABLES
 )
-# First the numbers, then who holds a lock: neither is read as of a snapshot, but as it is just then.
-LOOK: Final = (
+# The sequences first, then the holders of locks. Both are current values, not those of the snapshot.
+SELECT_POSITION: Final = (
     f"WITH last AS MATERIALIZED (SELECT {_LAST}) SELECT {', '.join(_TABLES)}, ARRAY("  # noqa: S608 - of our own texts
     "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'"
     " AND granted AND last.events IS NOT NULL"
@@ -28,31 +27,28 @@ LOOK: Final = (
 
 
 class StreamPositionFinder:
-    """What is known of the stream position, and what is waited for to know more."""
+    """The known stream position, and the transactions that later positions wait for."""
 
     def __init__(self) -> None:
         self.stream_position: StreamPosition | None = None
-        """None before anything is known."""
+        """None until the first one is known."""
         self.given = StreamPosition(0, 0, 0)
-        """How far numbers were given at the latest look."""
+        """The sequences at the latest reading."""
         self._awaited: list[tuple[StreamPosition, set[str]]] = []
-        """Numbers that were given, with those who may still be using some of them; the higher the later."""
+        """Readings of the sequences, in order, with the transactions that may use lower numbers."""
 
     def note(self, given: StreamPosition, holders: Sequence[str]) -> None:
-        """Take in what was found: how far numbers are given, and who holds a lock then.
-
-        Looks are to be noted in the order they were made in: of what an older one did not see yet, the lock is held.
-        """
+        """Add a reading of the sequences and lock holders. Call it in the order of the readings."""
         if any(map(lt, given, self.given)):
-            # A crash forgets numbers that nothing stored bears, a failover also what it has lost: they are given again.
+            # After a crash or failover, a sequence can restart at a lower number.
             self.stream_position, self._awaited = None, []
         self.given = given
         holding = set(holders)
-        still: list[tuple[StreamPosition, set[str]]] = []
-        for numbers, waited_for in [*self._awaited, (given, holding)]:
-            if left := waited_for & holding:
-                still.append((numbers, left))
+        open_readings: list[tuple[StreamPosition, set[str]]] = []
+        for numbers, waiting_for in [*self._awaited, (given, holding)]:
+            if open_holders := waiting_for & holding:
+                open_readings.append((numbers, open_holders))
             else:
                 self.stream_position = StreamPosition(*map(max, self.stream_position or numbers, numbers))
-        # The first will be known first, the last tells the most.
-        self._awaited = still if len(still) <= 2 else [still[0], still[-1]]
+        # The first one is known first, the last one reaches furthest.
+        self._awaited = open_readings if len(open_readings) <= 2 else [open_readings[0], open_readings[-1]]

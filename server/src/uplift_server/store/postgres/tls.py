@@ -1,6 +1,6 @@
-"""The TLS of connections to PostgreSQL where the system's authorities are to be believed, which the driver cannot.
+"""TLS to PostgreSQL with the system's certificate authorities, which the driver does not support.
 
-For all other addresses the driver makes its own. Parameters and files are those of PostgreSQL's own programs:
+In all other cases, the driver builds the context. Parameters and files are those of libpq:
 https://www.postgresql.org/docs/current/libpq-ssl.html
 """
 
@@ -13,52 +13,51 @@ from urllib.parse import parse_qsl
 
 from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
-from uplift_server.store.postgres.connection_errors import unusable
+from uplift_server.store.postgres.connection_errors import unusable_file
 
 SYSTEM: Final = "system"
-"""The `sslrootcert` that stands for the system's authorities, since PostgreSQL 16."""
+"""The value of `sslrootcert` for the system's authorities, since PostgreSQL 16."""
 _PROTOCOL: Final = "postgresql"
-"""Its name where it is agreed on within TLS."""
+"""The ALPN name."""
 
 
-def is_left_to_system(url: str) -> bool:
-    """Whether a certificate is to be judged with its host, and nobody says by whose authority.
+def uses_system_trust(url: str) -> bool:
+    """Whether to verify certificate and host with the system's authorities.
 
-    Without the host it would be no judgement: anybody has a certificate of an authority that systems trust. Raises
-    Misaddressed where that is asked for.
+    Raises Misaddressed if the host would not be verified: anybody can get a certificate of such an authority.
     """
-    given = _parameters(url)
-    judges, authority = _given(given, "sslmode") == "verify-full", _given(given, "sslrootcert", "root.crt")
-    if authority == SYSTEM and not judges:
+    parameters = _parameters(url)
+    is_verified, authority = _find(parameters, "sslmode") == "verify-full", _find(parameters, "sslrootcert", "root.crt")
+    if authority == SYSTEM and not is_verified:
         raise Misaddressed("sslrootcert=system is without sslmode=verify-full; write both in UPLIFT_DATABASE_URL")
-    return judges and authority in (None, SYSTEM)
+    return is_verified and authority in (None, SYSTEM)
 
 
 def system_trust(url: str) -> ssl.SSLContext:
-    """A context that believes the system's authorities, for an address that leaves this to the system.
+    """Build a context that trusts the system's authorities.
 
-    Raises Misaddressed for a client's certificate or a list of revoked ones that cannot be used.
+    Raises Misaddressed if the client certificate or the revocation list cannot be used.
     """
-    given = _parameters(url)
-    # It verifies certificates and their hosts.
+    parameters = _parameters(url)
+    # Verifies certificate and host.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([_PROTOCOL])
     context.load_default_certs()
-    certificate = _given(given, "sslcert", "postgresql.crt")
+    certificate = _find(parameters, "sslcert", "postgresql.crt")
     if certificate is not None:
-        key = _given(given, "sslkey", "postgresql.key")
+        key = _find(parameters, "sslkey", "postgresql.key")
         try:
-            # A password that is asked for at the terminal would hold up the process.
+            # Without a password, OpenSSL would ask for one at the terminal.
             context.load_cert_chain(certificate, key, password="")
         except OSError as error:
-            raise unusable(f"{certificate} with {key or 'the key in it'}", error) from error
-    revoked = _given(given, "sslcrl", "root.crl")
+            raise unusable_file(f"{certificate} with {key or 'the key in it'}", error) from error
+    revoked = _find(parameters, "sslcrl", "root.crl")
     if revoked is not None:
         try:
             context.load_verify_locations(revoked)
         except OSError as error:
-            raise unusable(revoked, error) from error
+            raise unusable_file(revoked, error) from error
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     return context
 
@@ -67,14 +66,14 @@ def _parameters(url: str) -> Mapping[str, str]:
     return dict(parse_qsl(split_postgres_url(url).query))
 
 
-def _given(given: Mapping[str, str], name: str, file: str | None = None) -> str | None:
-    """A parameter as PostgreSQL's own programs find it: in the address, the environment, or a file they look for."""
-    value = given.get(name) or os.environ.get(f"PG{name.upper()}")
+def _find(parameters: Mapping[str, str], name: str, file: str | None = None) -> str | None:
+    """Find a parameter as libpq does: in the URL, the environment, or a default file."""
+    value = parameters.get(name) or os.environ.get(f"PG{name.upper()}")
     if value or file is None:
         return value
     try:
         found = Path("~/.postgresql", file).expanduser()
         return str(found) if found.is_file() else None
     except (RuntimeError, OSError):
-        # Nobody's home, or one that is closed to this process.
+        # No home directory, or no permission.
         return None
