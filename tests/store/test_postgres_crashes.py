@@ -1,4 +1,4 @@
-"""A PostgreSQL server that ends amid its work, and comes back: what was answered is there."""
+"""Crashes of the PostgreSQL server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,28 +18,28 @@ R = TypeVar("R")
 
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
-    """A server of its own, which writes as one in earnest does."""
+    """A PostgreSQL server with production durability."""
     server = PostgresServer("-c shared_buffers=32MB")
     yield server
     server.close()
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
-async def test_what_was_answered_survives_the_end_of_the_server(server: PostgresServer, mode: str) -> None:
+async def test_confirmed_writes_survive_a_crash_of_postgresql(server: PostgresServer, mode: str) -> None:
     url = await asyncio.to_thread(server.new_database)
     first, second = (Bench(PostgresDatabase(url), _never, number << 32) for number in (0, 1))
     stored: set[bytes] = set()
     settled_ones: set[tuple[int, int]] = set()
-    refused = 0
+    stopped = 0
     ended = asyncio.Event()
 
-    async def until_refused(do: Callable[[], Awaitable[None]]) -> None:
-        nonlocal refused
+    async def until_unavailable(do: Callable[[], Awaitable[None]]) -> None:
+        nonlocal stopped
         try:
             while True:
                 await do()
         except Unavailable:
-            refused += 1
+            stopped += 1
 
     def appending(bench: Bench, number: int) -> Callable[[], Awaitable[None]]:
         async def append() -> None:
@@ -63,13 +63,13 @@ async def test_what_was_answered_survives_the_end_of_the_server(server: Postgres
     both = [first, second]
     for bench in both:
         await bench.database.open()
-    work = [until_refused(appending(both[number % 2], number)) for number in range(16)]
-    work += [until_refused(settling(bench)) for bench in both]
+    work = [until_unavailable(appending(both[number % 2], number)) for number in range(16)]
+    work += [until_unavailable(settling(bench)) for bench in both]
     running = asyncio.gather(*work)
     await ended.wait()
     await asyncio.to_thread(server.stop, mode)
     await running
-    assert refused == len(work)
+    assert stopped == len(work)
     await asyncio.to_thread(server.start)
     assert {row.id for row in await first.rows(events)} >= stored
     assert {(row.event_seq, row.endpoint_seq) for row in await first.rows(attempts)} >= settled_ones

@@ -38,7 +38,7 @@ Address = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """That of the database's provider, and of nobody else."""
+    """The certificate authority of the database."""
     return trustme.CA()
 
 
@@ -46,7 +46,7 @@ def authority() -> trustme.CA:
 def encrypted(
     server: PostgresServer, authority: trustme.CA, *, wants: str, certificate: trustme.LeafCert | None = None
 ) -> Iterator[Address]:
-    """A database that only encrypted connections reach, at `localhost`. `wants`: what its clients have to show."""
+    """A database at `localhost` that requires encryption. `wants`: what clients have to present."""
     certificate = certificate or authority.issue_cert("localhost")
     pooler = Pooler(
         server.directory,
@@ -65,14 +65,14 @@ def encrypted(
 
 @pytest.fixture(scope="module")
 def address(postgres_server: PostgresServer, authority: trustme.CA) -> Iterator[Address]:
-    """Where one is that believes every client."""
+    """The address of a database that trusts every client."""
     with encrypted(postgres_server, authority, wants="require") as address:
         yield address
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home of somebody who has nothing for PostgreSQL in it, nor around it."""
+    """A home directory and environment without PostgreSQL settings."""
     for name in list(os.environ):
         if name.startswith("PG"):
             monkeypatch.delenv(name)
@@ -82,7 +82,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The authority's file, which the system trusts."""
+    """The file of the authority, which the system trusts."""
     file = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(file)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
@@ -90,20 +90,20 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 async def reach(url: str) -> None:
-    """Reach a database. Raises Unavailable."""
+    """Connect to a database. Raises Unavailable."""
     assert (await inspection.inspect(url)).version >= 15
 
 
 @pytest.mark.parametrize("parameters", ["sslmode=verify-full", "sslmode=verify-full&sslrootcert=system"])
 @pytest.mark.usefixtures("trusted")
-async def test_the_systems_authorities_are_believed_where_none_is_named(address: Address, parameters: str) -> None:
+async def test_the_systems_authorities_are_the_default(address: Address, parameters: str) -> None:
     await reach(address(parameters))
 
 
-async def test_an_authority_of_its_own_is_believed(
+async def test_a_private_authority_is_trusted(
     address: Address, authority: trustme.CA, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Named, or where PostgreSQL's own programs look for it."""
+    """By parameter, or in the default file of libpq."""
     file = home / ".postgresql" / "root.crt"
     file.parent.mkdir()
     authority.cert_pem.write_to_path(file)
@@ -113,10 +113,10 @@ async def test_an_authority_of_its_own_is_believed(
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_the_systems_authorities_vouch_for_a_host_alone(
+async def test_the_systems_authorities_require_verify_full(
     address: Address, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody has a certificate of one of them for some host."""
+    """Anybody can get a certificate of one of them for some host."""
     assert not home.joinpath(".postgresql").exists()
     with pytest.raises(
         Misaddressed, match=r"root certificate file .* does not exist.*; .* or write sslmode=verify-full"
@@ -129,7 +129,7 @@ async def test_the_systems_authorities_vouch_for_a_host_alone(
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_certificate_that_was_revoked_is_believed_no_more(
+async def test_a_revoked_certificate_is_rejected(
     postgres_server: PostgresServer, authority: trustme.CA, home: Path
 ) -> None:
     certificate = authority.issue_cert("localhost")
@@ -148,7 +148,7 @@ async def test_a_certificate_that_was_revoked_is_believed_no_more(
 
 
 def revocations(authority: trustme.CA, *revoked: trustme.LeafCert) -> bytes:
-    """An authority's list of certificates that it takes back."""
+    """The revocation list of an authority."""
     issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
     key = load_pem_private_key(authority.private_key_pem.bytes(), None)
     made = x509.CertificateRevocationListBuilder(issuer.subject, NOW - DAY, NOW + DAY)
@@ -159,13 +159,13 @@ def revocations(authority: trustme.CA, *revoked: trustme.LeafCert) -> bytes:
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_who_has_no_home_has_nothing_in_it(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_home_directory_has_no_files(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     await reach(address("sslmode=verify-full"))
 
 
-async def test_whoever_is_not_believed_is_no_database(address: Address, home: Path) -> None:
+async def test_an_untrusted_certificate_is_rejected(address: Address, home: Path) -> None:
     other = home / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     for parameters in ("verify-full", "verify-full&sslrootcert=system", f"verify-ca&sslrootcert={other}"):
@@ -176,7 +176,7 @@ async def test_whoever_is_not_believed_is_no_database(address: Address, home: Pa
         await reach(address(f"sslmode=verify-full&sslrootcert={other}"))
 
 
-async def test_a_certificate_is_for_a_host(address: Address, trusted: Path) -> None:
+async def test_a_certificate_for_another_host_is_rejected(address: Address, trusted: Path) -> None:
     for authority in ("", f"&sslrootcert={trusted}"):
         with pytest.raises(Misaddressed, match=r"its certificate: .*127\.0\.0\.1.*; name the host"):
             await reach(address(f"sslmode=verify-full{authority}", host="127.0.0.1"))
@@ -184,10 +184,10 @@ async def test_a_certificate_is_for_a_host(address: Address, trusted: Path) -> N
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_certificate_whose_time_is_over_or_to_come_passes_by_itself(
+async def test_an_expired_or_future_certificate_is_a_temporary_error(
     postgres_server: PostgresServer, authority: trustme.CA
 ) -> None:
-    """It is to be renewed, or a clock to be set: no address is wrong."""
+    """The URL is right: the certificate has to be renewed, or a clock corrected."""
     for begins, ends, remedy in ((-2, -1, "renew it"), (1, 2, "set this machine's clock right")):
         certificate = authority.issue_cert("localhost", not_before=NOW + begins * DAY, not_after=NOW + ends * DAY)
         with encrypted(postgres_server, authority, wants="require", certificate=certificate) as address:
@@ -196,7 +196,7 @@ async def test_a_certificate_whose_time_is_over_or_to_come_passes_by_itself(
             assert not isinstance(raised.value, Misaddressed)
 
 
-async def test_a_client_shows_its_own_certificate(
+async def test_the_client_certificate_is_sent(
     postgres_server: PostgresServer, authority: trustme.CA, trusted: Path, home: Path
 ) -> None:
     own = authority.issue_cert("uplift")
@@ -206,7 +206,7 @@ async def test_a_client_shows_its_own_certificate(
     with encrypted(postgres_server, authority, wants="verify-ca") as address:
         with pytest.raises(Unavailable) as raised:
             await reach(address("sslmode=verify-full"))
-        # PgBouncer ends the connection, and says so after the handshake.
+        # PgBouncer reports the error after the handshake.
         assert not isinstance(raised.value, Misaddressed)
         for named in ("", f"&sslrootcert={trusted}"):
             await reach(address(f"sslmode=verify-full&sslcert={certificate}&sslkey={key}{named}"))
@@ -223,7 +223,7 @@ async def test_a_client_shows_its_own_certificate(
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Address]:
-    """Where one is that encrypts nothing, and lets few in."""
+    """The address of a database without encryption that rejects most users."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = PostgresServer(FAST, port=port)
@@ -252,30 +252,30 @@ async def _setting(url: str, name: str) -> str:
         ("closed", "let this in"),
     ],
 )
-async def test_who_is_not_let_in_is_told_what_to_correct(plain: Address, user: str, remedy: str) -> None:
+async def test_rejected_users_learn_what_to_correct(plain: Address, user: str, remedy: str) -> None:
     with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{remedy}"):
         await reach(plain("sslmode=disable", user=user))
     await reach(plain("sslmode=prefer", user="keyed:right"))
 
 
-async def test_a_role_without_rights_is_told_which_it_needs(plain: Address) -> None:
+async def test_missing_privileges_are_named(plain: Address) -> None:
     with pytest.raises(Misaddressed, match=r"permission denied for schema public; .*OWNER TO"):
         await schema_version.prepare(plain("sslmode=disable", user="keyed:right"))
 
 
-async def test_a_host_that_nobody_knows_may_be_known_later() -> None:
+async def test_an_unknown_host_is_a_temporary_error() -> None:
     with pytest.raises(Unavailable, match=r"host of the database is not found: .*; see whether DNS answers") as raised:
         await reach("postgresql://postgres@nowhere.invalid/postgres")
     assert not isinstance(raised.value, Misaddressed)
 
 
-async def test_a_service_that_the_database_asks_may_come_back(plain: Address) -> None:
+async def test_an_outage_of_an_authentication_service_is_a_temporary_error(plain: Address) -> None:
     with pytest.raises(Unavailable, match=r"RADIUS authentication failed .*; see whether") as raised:
         await reach(plain("sslmode=disable", user="asked:x"))
     assert not isinstance(raised.value, Misaddressed)
 
 
-async def test_a_database_without_encryption_is_told_apart(plain: Address, trusted: Path) -> None:
+async def test_a_database_without_encryption_is_reported(plain: Address, trusted: Path) -> None:
     for parameters in ("require", "verify-full", f"verify-full&sslrootcert={trusted}"):
         with pytest.raises(Misaddressed, match="no encryption, or is no PostgreSQL; set ssl = on there"):
             await reach(plain(f"sslmode={parameters}"))

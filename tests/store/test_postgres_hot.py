@@ -1,4 +1,4 @@
-"""The hot verbs of the PostgreSQL engine: the contract, several processes at once, crashes, and plans."""
+"""The conformance suite on PostgreSQL."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ async def bench(reached_url: str) -> AsyncIterator[Bench]:
 
 @pytest.fixture(scope="module")
 def misled_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A database whose planner joins by going through a table for each row of another."""
+    """A database whose planner prefers nested loops."""
     url = postgres_server.new_database(untouched=True)
     postgres_server.execute(ONE_ROW, name_of(url))
     yield url
@@ -33,7 +33,7 @@ def misled_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 async def misled_bench(postgres_server: PostgresServer, misled_url: str) -> AsyncIterator[Bench]:
-    """It, open and empty."""
+    """That database, open and empty."""
     async with opened(misled_url) as bench:
         yield bench
     postgres_server.empty(misled_url)
@@ -41,7 +41,7 @@ async def misled_bench(postgres_server: PostgresServer, misled_url: str) -> Asyn
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Bench]:
-    """A database as a process has it open."""
+    """Open a database."""
 
     async def reopen() -> None:
         await bench.database.close()
@@ -60,12 +60,12 @@ async def test_conforms(check: Check, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("check", [*CHECKS, *REPLAY_CHECKS], ids=lambda check: check.__name__)
-async def test_conforms_whatever_the_planner_takes_tables_for(check: Check, misled_bench: Bench) -> None:
+async def test_conforms_with_wrong_statistics(check: Check, misled_bench: Bench) -> None:
     await check(misled_bench)
 
 
-async def test_what_receivers_say_is_stored_as_far_as_it_can_be(bench: Bench) -> None:
-    """PostgreSQL's texts hold neither NUL nor half of a character; their attempt is to be remembered all the same."""
+async def test_responses_with_unstorable_characters_are_stored(bench: Bench) -> None:
+    """PostgreSQL cannot store NUL and lone surrogates. Their attempts must be stored anyway."""
     await bench.append(bench.event(due(1)), bench.event(due(1)))
     settlements = [settled(each, Status.FAILED) for each in await bench.lease(1)]
     said = settlements[0].attempt._replace(error="no\0thing", location="https://\ud800/")  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""No list is ever read by scanning or sorting a whole table on PostgreSQL: its own account, where tables are large."""
+"""Plans of lists on large PostgreSQL tables: none scans or sorts a whole table."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ ROWS_SORTED_MAX = 1200
 LOOKED_AT_MAX = 1000
 """By a look at a bite of old rows, in each table."""
 ROWS = 60_000
-# As many rows as make a scan of the whole table dearer than its indexes.
+# Enough rows to make a scan of the table more expensive than its indexes.
 FILL = f"""
 INSERT INTO accounts SELECT n, decode(md5(n::text), 'hex'), 'a', '[]', n, n, CASE n % 50 WHEN 0 THEN n END
 FROM generate_series(1, 5000) n;
@@ -64,7 +64,7 @@ INSERT INTO links (id, role, expires_at) SELECT decode(md5(n::text), 'hex'), 0, 
 INSERT INTO invitations (id, account_seq, email, role, invited_by, proves, created_at, expires_at)
 SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 'x', 0, 'x', false, n, n FROM generate_series(1, 5000) n;
 """
-# As autovacuum does it: of a table with partitions it knows nothing.
+# As autovacuum does, which does not analyze partitioned tables.
 ANALYZE = """
 DO $$ DECLARE name text; BEGIN
 FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
@@ -77,7 +77,7 @@ SMALL = {"event_types", "marks", "listen_sessions", "listen_answers", "delivery_
 
 @pytest.fixture(scope="module", params=[1, PARTITIONS], ids=["one partition", "many partitions"])
 def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[sa.Connection]:
-    """A connection to a database with much of everything."""
+    """A connection to a database with many rows in every table."""
     url = postgres_server.new_database(untouched=True)
 
     async def fill() -> None:
@@ -95,7 +95,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
 def explained(
     connection: sa.Connection, verb: Verb, *, analyze: bool = False
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The statements of a verb, each with the steps of its plan; with `analyze` also what each of them did."""
+    """The statements of a function with their plans; with `analyze`, also with row counts."""
     how = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
     found: list[tuple[str, list[dict[str, Any]]]] = []
 
@@ -116,23 +116,25 @@ def explained(
 
 
 def steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's steps, from the last to the first."""
+    """The steps of a plan, last first."""
     yield plan
     for step in plan.get("Plans", ()):
         yield from steps(step)
 
 
 def check(statement: str, plan: list[dict[str, Any]]) -> None:
-    """What may stand in a plan."""
-    told = [(step["Node Type"], step.get("Relation Name"), step["Plan Rows"], step.get("Filter")) for step in plan]
-    scanned = [step for step in told if step[0] == "Seq Scan" and step[1] not in SMALL]
-    sorted_ = [step for step in told if step[0] == "Sort" and step[2] > ROWS_SORTED_MAX]
-    assert not scanned + sorted_, (statement, told)
+    """Check the steps of a plan."""
+    steps_seen = [
+        (step["Node Type"], step.get("Relation Name"), step["Plan Rows"], step.get("Filter")) for step in plan
+    ]
+    scanned = [step for step in steps_seen if step[0] == "Seq Scan" and step[1] not in SMALL]
+    sorted_ = [step for step in steps_seen if step[0] == "Sort" and step[2] > ROWS_SORTED_MAX]
+    assert not scanned + sorted_, (statement, steps_seen)
 
 
-# A key is looked for in every account, or among all keys, whichever are fewer.
+# Keys are searched by account, or all keys are read, whichever is cheaper.
 @pytest.mark.parametrize("name", sorted(LIST_VERBS.keys() - {"events of all under a key"}))
-def test_every_query_goes_by_an_index(connection: sa.Connection, name: str) -> None:
+def test_every_query_uses_an_index(connection: sa.Connection, name: str) -> None:
     found = explained(connection, LIST_VERBS[name])
     assert found
     for statement, plan in found:
@@ -141,7 +143,7 @@ def test_every_query_goes_by_an_index(connection: sa.Connection, name: str) -> N
 
 
 @pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in UPKEEP.items() for verb in verbs])
-def test_what_waits_is_found_by_its_own_index(connection: sa.Connection, index: str, verb: Verb) -> None:
+def test_waiting_rows_are_found_by_their_own_index(connection: sa.Connection, index: str, verb: Verb) -> None:
     indexes = set()
     for statement, plan in explained(connection, verb):
         check(statement, plan)
@@ -149,21 +151,21 @@ def test_what_waits_is_found_by_its_own_index(connection: sa.Connection, index: 
     assert index in indexes
 
 
-# Of types there are few.
+# There are few event types.
 @pytest.mark.parametrize(
     "kept", [kept for kept in cleanup.RETENTION_RULES if kept.name not in SMALL], ids=lambda kept: kept.name
 )
-def test_what_is_old_is_found_by_its_own_index(connection: sa.Connection, kept: cleanup.RetentionRule) -> None:
+def test_expired_rows_are_found_by_their_own_index(connection: sa.Connection, kept: cleanup.RetentionRule) -> None:
     index = {"events": "events_pkey"}.get(kept.name, OLD_BY[kept.name])
     (look, plan), *_ = explained(connection, lambda c: cleanup.find_expired(c, kept, before=100, after=None))
     assert index in {index_of_all(step.get("Index Name")) for step in plan}, (look, plan)
 
 
 @pytest.mark.parametrize("kept", cleanup.RETENTION_RULES, ids=lambda kept: kept.name)
-def test_a_look_at_what_is_old_reads_not_much_more_than_a_bite(
+def test_finding_expired_rows_reads_little_more_than_a_batch(
     connection: sa.Connection, kept: cleanup.RetentionRule
 ) -> None:
-    """Whether something is needed is looked for row by row; PostgreSQL would rather read all there is, once a bite."""
+    """References are searched row by row. PostgreSQL would prefer to read whole tables for each batch."""
     (_, plan), *_ = explained(
         connection, lambda c: cleanup.find_expired(c, kept, before=10**15, after=None), analyze=True
     )

@@ -1,4 +1,4 @@
-"""Ordinary writes of two processes on one PostgreSQL database at the same time."""
+"""Concurrent ordinary writes of two processes on one PostgreSQL database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -196,7 +196,7 @@ async def test_a_database_gets_one_id(databases: Databases, postgres_url: str) -
 
 
 async def test_a_batch_of_statistics_is_stored_once(databases: Databases, postgres_url: str) -> None:
-    """The first ever, and one after that."""
+    """The first batch of a database, and a later one."""
     for number in (1, 2):
         await databases[0].write(partial(new_event, seq=number, account_seq=1, created_at=NOW))
         counted = await databases[0].read(lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=9, changes=9))

@@ -1,4 +1,4 @@
-"""A network to PostgreSQL that goes away without a word: waits are as long as was said, and all heals by itself."""
+"""Outages of the network to PostgreSQL: operations time out, and the engine recovers."""
 
 import asyncio
 import time
@@ -17,40 +17,40 @@ from uplift_server.store.postgres.message_bus import new_message_bus
 pytestmark = pytest.mark.timing
 
 
-GIVEN_UP_S = 0.7
+TIMEOUT_S = 0.7
 SOON_S = 0.7
 Cut = Callable[[Between], None]
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "connection.OPERATION_SECONDS_MAX",
         "connection.CONNECT_SECONDS_MAX",
         "message_bus.OPERATION_SECONDS_MAX",
     ):
-        monkeypatch.setattr(f"uplift_server.store.postgres.{name}", GIVEN_UP_S)
+        monkeypatch.setattr(f"uplift_server.store.postgres.{name}", TIMEOUT_S)
 
 
 @pytest.fixture
 async def database(network: Between) -> AsyncIterator[PostgresDatabase]:
-    """One with several connections that rest."""
+    """An engine with several idle connections."""
     database = PostgresDatabase(network.url)
     slow = [database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.1)")) for _ in range(3)]
-    await asyncio.gather(*slow, *(database.reclaim(now=1) for _ in range(4)), database.write(_noted))
+    await asyncio.gather(*slow, *(database.reclaim(now=1) for _ in range(4)), database.write(_write_mark))
     yield database
     await database.close()
 
 
-def _noted(connection: sa.Connection) -> None:
+def _write_mark(connection: sa.Connection) -> None:
     connection.exec_driver_sql("INSERT INTO marks (name, value) VALUES ('m', 1) ON CONFLICT DO NOTHING")
 
 
-async def refused(verb: Coroutine[Any, Any, Any]) -> float:
-    """How long it took until a verb was given up."""
+async def seconds_until_unavailable(operation: Coroutine[Any, Any, Any]) -> float:
+    """Return the time until an operation timed out."""
     began = time.monotonic()
     with pytest.raises(Unavailable, match="the database does not answer"):
-        await verb
+        await operation
     return time.monotonic() - began
 
 
@@ -58,28 +58,28 @@ async def _reclaim(database: PostgresDatabase) -> int:
     return await database.reclaim(now=1)
 
 
-VERBS: list[Callable[[PostgresDatabase], Coroutine[Any, Any, Any]]] = [
-    lambda database: database.read(_noted),
-    lambda database: database.write(_noted),
+OPERATIONS: list[Callable[[PostgresDatabase], Coroutine[Any, Any, Any]]] = [
+    lambda database: database.read(_write_mark),
+    lambda database: database.write(_write_mark),
     _reclaim,
 ]
 
 
 @pytest.mark.parametrize("cut", [Between.hold, Between.lose])
-async def test_verbs_are_given_up_in_time_and_the_next_after_that_are_answered(
+async def test_operations_time_out_and_later_ones_succeed(
     network: Between, database: PostgresDatabase, cut: Cut
 ) -> None:
     cut(network)
-    took = await asyncio.gather(*(refused(verb(database)) for verb in VERBS))
-    assert max(took) < GIVEN_UP_S + SOON_S
+    took = await asyncio.gather(*(seconds_until_unavailable(operation(database)) for operation in OPERATIONS))
+    assert max(took) < TIMEOUT_S + SOON_S
     network.mend(tell=False)
     began = time.monotonic()
     await database.read(lambda c: c.exec_driver_sql("SELECT 1"))
-    await asyncio.gather(*(database.write(_noted), _reclaim(database)))
+    await asyncio.gather(*(database.write(_write_mark), _reclaim(database)))
     assert time.monotonic() - began < SOON_S
 
 
-async def test_whoever_gives_up_a_read_goes_at_once(network: Between, database: PostgresDatabase) -> None:
+async def test_a_cancelled_read_ends_at_once(network: Between, database: PostgresDatabase) -> None:
     def cut_amid(connection: sa.Connection) -> None:
         network.lose()
         connection.exec_driver_sql("SELECT 1")
@@ -92,26 +92,26 @@ async def test_whoever_gives_up_a_read_goes_at_once(network: Between, database: 
 
 
 @pytest.mark.parametrize("cut", [Between.hold, Between.lose])
-async def test_the_line_is_given_up_in_time_and_opened_anew(network: Between, cut: Cut) -> None:
-    told: list[str] = []
-    line = new_message_bus(network.url)
-    line.listen(told.append)
-    assert await line.write(processes.list_all) == []
+async def test_the_message_bus_times_out_and_reconnects(network: Between, cut: Cut) -> None:
+    messages: list[str] = []
+    bus = new_message_bus(network.url)
+    bus.listen(messages.append)
+    assert await bus.write(processes.list_all) == []
     cut(network)
     for _ in range(2):
-        assert await refused(line.write(processes.list_all)) < GIVEN_UP_S + SOON_S
-    assert await refused(line.publish(["nobody"])) < GIVEN_UP_S + SOON_S
+        assert await seconds_until_unavailable(bus.write(processes.list_all)) < TIMEOUT_S + SOON_S
+    assert await seconds_until_unavailable(bus.publish(["nobody"])) < TIMEOUT_S + SOON_S
     network.mend(tell=False)
-    await line.publish(["heard"])
-    await line.write(processes.list_all)
-    assert told == ["heard"]
+    await bus.publish(["heard"])
+    await bus.write(processes.list_all)
+    assert messages == ["heard"]
     cut(network)
     began = time.monotonic()
-    await line.close()
+    await bus.close()
     assert time.monotonic() - began < SOON_S
 
 
-async def test_a_database_that_does_not_answer_is_closed_at_once(network: Between, database: PostgresDatabase) -> None:
+async def test_an_unresponsive_database_is_closed_at_once(network: Between, database: PostgresDatabase) -> None:
     network.lose()
     began = time.monotonic()
     await database.close()

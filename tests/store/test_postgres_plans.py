@@ -1,4 +1,4 @@
-"""Verbs on PostgreSQL go by keys however much there is, whatever the planner knows: its own account of it."""
+"""Plans of the engine's statements: they use keys with any number of rows and any statistics."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ EXPLAIN = """
 LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
 SET auto_explain.log_buffers = on; SET auto_explain.log_format = json; SET client_min_messages = log
 """
-# What waits, is leased, is held, has failed and was delivered, mixed: as it is after an outage.
+# Waiting, leased, held, failed and delivered ones, mixed as after an outage.
 FILL = f"""
 ALTER TABLE events_0_1 SET (autovacuum_enabled = false);
 ALTER TABLE deliveries SET (autovacuum_enabled = false);
@@ -85,17 +85,17 @@ def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
 
 @dataclass
 class Plans:
-    """How the statements of a connection were run."""
+    """The plans of the statements of a connection."""
 
     plans: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, _raw: object, message: Any) -> None:
         """Take what the server tells of one."""
         if " plan:\n" in message.message:
-            told = json.loads(message.message.partition(" plan:\n")[2])
-            # The driver asks for types of its own.
-            if "pg_catalog" not in told["Query Text"]:
-                self.plans.append(told["Plan"])
+            logged = json.loads(message.message.partition(" plan:\n")[2])
+            # The driver queries types.
+            if "pg_catalog" not in logged["Query Text"]:
+                self.plans.append(logged["Plan"])
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         """All their parts."""
@@ -123,7 +123,7 @@ class Plans:
 
 @pytest.fixture(params=["empty", "filled", "analyzed", "misled", "parted"])
 async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Raw]:
-    """A connection as the hot verbs have it, in a transaction that is undone."""
+    """A connection with the settings of hot operations, in a transaction that is rolled back."""
     raw = await Opener(filled[request.param], settings=HOT_SETTINGS).raw()
     await raw.execute(EXPLAIN)
     transaction = raw.transaction()
@@ -135,7 +135,7 @@ async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIt
 
 @pytest.fixture(params=["analyzed", "parted"])
 async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    """The same as all other verbs have it, where all but the newest is counted."""
+    """A connection with the settings of ordinary operations. Statistics count all but the newest rows."""
     pair = await Opener(filled[request.param]).pair()
     await pair.raw.execute(EXPLAIN)
     transaction = pair.raw.transaction()
@@ -226,10 +226,8 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
 
 @pytest.mark.parametrize("raw", ["parted"], indirect=True)
 @pytest.mark.parametrize(("event_id", "partitions"), [(bytes(16), 1), (uuid7(NOW, bytes(10)), PARTITIONS)])
-async def test_ids_that_were_not_made_here_are_looked_for_in_one_partition(
-    raw: Raw, event_id: bytes, partitions: int
-) -> None:
-    """In each of many they would be a page that nobody has in memory any more."""
+async def test_foreign_ids_are_searched_in_one_partition(raw: Raw, event_id: bytes, partitions: int) -> None:
+    """A search in every partition would read a page of each from disk."""
     plans = Plans()
     raw.add_log_listener(plans.note)
     await append_events(raw, [[BENCH.event(due(1), chosen_id=event_id)]])
@@ -241,12 +239,12 @@ async def test_ids_that_were_not_made_here_are_looked_for_in_one_partition(
 
 @pytest.mark.parametrize("name", VERBS)
 async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pytest.FixtureRequest) -> None:
-    """Also by plans that were made while there was nothing, when any index looks as good as another."""
+    """Also with plans from when the tables were empty, and all indexes looked alike."""
     verb, indexes = VERBS[name]
     plans = Plans()
     raw.add_log_listener(plans.note)
     await verb(raw)
-    # What the server tells comes with the next answer at the latest.
+    # Notices arrive with the next response at the latest.
     await raw.execute("SELECT 1")
     await asyncio.sleep(0)
     assert plans.plans
@@ -279,7 +277,7 @@ ORDINARY: dict[str, Callable[[Pair], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("name", ORDINARY)
-async def test_what_is_done_beside_traffic_reads_no_more_than_it_is_about(pair: Pair, name: str) -> None:
+async def test_background_work_reads_few_rows(pair: Pair, name: str) -> None:
     plans = Plans()
     pair.raw.add_log_listener(plans.note)
     await ORDINARY[name](pair)

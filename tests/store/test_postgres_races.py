@@ -1,4 +1,4 @@
-"""Two processes on one PostgreSQL database, each with an engine of its own: what they may do at the same time."""
+"""Concurrent hot operations of two processes on one PostgreSQL database."""
 
 import asyncio
 import random
@@ -31,7 +31,7 @@ from .lease_conformance import held
 
 @pytest.fixture
 async def benches(postgres_url: str) -> AsyncIterator[tuple[Bench, Bench]]:
-    """Two processes' view of one database."""
+    """The engines of two processes on one database."""
 
     async def never() -> None:
         raise AssertionError
@@ -55,10 +55,10 @@ async def raw(postgres_url: str) -> AsyncIterator[Raw]:
 Result = list[Appended] | IdempotencyConflict
 
 
-async def appended_at_once(
+async def append_concurrently(
     benches: tuple[Bench, Bench], groups: list[list[NewEvent]], *others: list[list[NewEvent]]
 ) -> list[list[Result]]:
-    """What became of each group in every process, each of which appends all of its own, one call a group."""
+    """Append the groups of several processes concurrently, one call per group. Returns the results by process."""
     calls = [
         benches[number % 2].database.append([group]) for number, own in enumerate((groups, *others)) for group in own
     ]
@@ -67,14 +67,14 @@ async def appended_at_once(
 
 
 async def test_events_with_the_same_keys_are_stored_once(benches: tuple[Bench, Bench]) -> None:
-    """Whichever process is faster, and in whatever order a request names its keys."""
+    """In any order of the keys."""
     keys = [f"key {number}" for number in range(60)]
     draw = random.Random(1)
     own = []
     for bench in benches:
         order = draw.sample(keys, len(keys))
         own.append([[bench.event(due(1), key=key) for key in order[at : at + 6]] for at in range(0, len(order), 6)])
-    results = await appended_at_once(benches, *own)
+    results = await append_concurrently(benches, *own)
     ids: dict[str, set[bytes]] = {key: set() for key in keys}
     fresh: Counter[str] = Counter()
     for groups, process in zip(own, results, strict=True):
@@ -95,7 +95,7 @@ async def test_events_with_the_same_chosen_ids_are_stored_once(benches: tuple[Be
     ids = [bytes([number]) * 16 for number in range(1, 41)]
     draw = random.Random(2)
     own = [[[bench.event(due(1), chosen_id=each) for each in draw.sample(ids, len(ids))]] for bench in benches]
-    results = await appended_at_once(benches, *own, *own)
+    results = await append_concurrently(benches, *own, *own)
     duplicates = [appended.duplicate for process in results for result in process for appended in result]  # type: ignore[union-attr]
     assert (len(duplicates), duplicates.count(False)) == (160, 40)
     assert [row.id for row in await benches[0].rows(events)] in (
@@ -103,16 +103,16 @@ async def test_events_with_the_same_chosen_ids_are_stored_once(benches: tuple[Be
     )
 
 
-async def test_of_different_events_with_one_key_one_is_stored_and_the_others_are_told(
+async def test_different_events_with_one_key_conflict(
     benches: tuple[Bench, Bench],
 ) -> None:
     own = [[[bench.event(due(1), key="k", data=b"%d" % number)] for number in range(5)] for bench in benches]
-    results = [result for process in await appended_at_once(benches, *own) for result in process]
+    results = [result for process in await append_concurrently(benches, *own) for result in process]
     stored = [result for result in results if isinstance(result, list)]
-    refused = [result for result in results if isinstance(result, IdempotencyConflict)]
-    # Both processes name five contents, the same ones.
-    assert (len(stored), len(refused)) == (2, 8)
-    assert {appended.id for (appended,) in stored} == {conflict.event_id for conflict in refused}
+    conflicts = [result for result in results if isinstance(result, IdempotencyConflict)]
+    # Both processes send the same five bodies.
+    assert (len(stored), len(conflicts)) == (2, 8)
+    assert {appended.id for (appended,) in stored} == {conflict.event_id for conflict in conflicts}
     assert await benches[0].count(events) == 1
 
 
@@ -127,7 +127,7 @@ async def test_nothing_is_leased_twice(benches: tuple[Bench, Bench]) -> None:
         ):
             leased.extend(found)
 
-    # Whoever finds only what others are just leasing gets nothing, and asks again later.
+    # Deliveries that others are just leasing are skipped, so a process may get nothing and asks again.
     while len(leased) < 300:
         await asyncio.gather(*(take(bench, owner) for owner, bench in enumerate(benches * 3, 1)))
     assert len({(each.event_seq, each.endpoint_seq) for each in leased}) == len(leased) == 300
@@ -135,7 +135,7 @@ async def test_nothing_is_leased_twice(benches: tuple[Bench, Bench]) -> None:
     assert all(row.lease_owner in range(1, 7) for row in await benches[0].rows(deliveries))
 
 
-async def test_a_process_whose_lease_another_has_now_writes_nothing(benches: tuple[Bench, Bench]) -> None:
+async def test_a_process_that_lost_its_lease_writes_nothing(benches: tuple[Bench, Bench]) -> None:
     slow, quick = benches
     await slow.append(slow.event(due(1)))
     (stale,) = await slow.lease(1)
@@ -150,8 +150,8 @@ async def test_a_process_whose_lease_another_has_now_writes_nothing(benches: tup
     assert await quick.database.settle([settled(current)]) == frozenset()
 
 
-async def test_of_two_settlements_under_one_fence_one_is_written(benches: tuple[Bench, Bench]) -> None:
-    """The first answer was lost with its connection, and is asked for again while the first still commits."""
+async def test_one_of_two_settlements_with_the_same_fence_is_written(benches: tuple[Bench, Bench]) -> None:
+    """The connection was lost during the commit, and the process repeats the settlement."""
     await benches[0].append(*(benches[0].event(due(1)) for _ in range(50)))
     batch = [settled(each, Status.PENDING, NOW + 1) for each in await benches[0].lease(1)]
     lost = await asyncio.gather(
@@ -162,8 +162,8 @@ async def test_of_two_settlements_under_one_fence_one_is_written(benches: tuple[
 
 
 @dataclass
-class Told:
-    """What two processes were told by the database, each of its own doing."""
+class Results:
+    """The results that the database returned to the processes."""
 
     appended: dict[int, bytes] = field(default_factory=dict)
     by_key: dict[str, set[bytes]] = field(default_factory=dict)
@@ -172,20 +172,20 @@ class Told:
 
 
 class Process:
-    """One that does at random what processes do, as long as it is told to."""
+    """A process that runs random operations."""
 
-    def __init__(self, bench: Bench, process_id: int, seed: int, told: Told) -> None:
+    def __init__(self, bench: Bench, process_id: int, seed: int, results: Results) -> None:
         self._bench = bench
-        self._owner = process_id
+        self._process_id = process_id
         self._draw = random.Random(seed)
-        self._told = told
+        self._results = results
         self._mine: list[LeasedDelivery] = []
 
     async def run(self, steps: int) -> None:
-        """Do so many things, one after the other."""
-        doings = [self._append, self._append, self._lease, self._lease, self._settle, self._settle, self._give_back]
+        """Run `steps` operations in turn."""
+        operations = [self._append, self._append, self._lease, self._lease, self._settle, self._settle, self._give_back]
         for _ in range(steps):
-            await self._draw.choice([*doings, self._reclaim])()
+            await self._draw.choice([*operations, self._reclaim])()
 
     async def _append(self) -> None:
         groups = []
@@ -198,18 +198,20 @@ class Process:
         for group, result in zip(groups, await self._bench.database.append(groups), strict=True):
             assert isinstance(result, list)
             for event, appended in zip(group, result, strict=True):
-                self._told.appended[appended.seq] = appended.id
+                self._results.appended[appended.seq] = appended.id
                 if event.idempotency_key is not None:
-                    self._told.by_key.setdefault(event.idempotency_key, set()).add(appended.id)
+                    self._results.by_key.setdefault(event.idempotency_key, set()).add(appended.id)
 
     async def _lease(self) -> None:
-        leased = await self._bench.lease(self._draw.randrange(1, 4), self._draw.randrange(1, 9), process_id=self._owner)
+        leased = await self._bench.lease(
+            self._draw.randrange(1, 4), self._draw.randrange(1, 9), process_id=self._process_id
+        )
         for each in leased:
-            self._told.leases[each.event_seq, each.endpoint_seq, each.fence] += 1
+            self._results.leases[each.event_seq, each.endpoint_seq, each.fence] += 1
         self._mine += leased
 
     def _some(self) -> list[LeasedDelivery]:
-        """Some of what it has leased, or had: of a delivery that it has twice, one lease has ended."""
+        """Some of its leases, current or expired, at most one per delivery."""
         self._draw.shuffle(self._mine)
         some = list({(each.event_seq, each.endpoint_seq): each for each in self._mine[:9]}.values())
         self._mine = [each for each in self._mine if each not in some]
@@ -219,39 +221,37 @@ class Process:
         some = self._some()
         batch = [settled(each) if self._draw.random() < 0.5 else settled(each, Status.PENDING, NOW) for each in some]
         lost = await self._bench.database.settle(batch)
-        self._told.written.update(pair for s in batch if (pair := (s.event_seq, s.endpoint_seq)) not in lost)
+        self._results.written.update(pair for s in batch if (pair := (s.event_seq, s.endpoint_seq)) not in lost)
 
     async def _give_back(self) -> None:
         await self._bench.database.release([(d.event_seq, d.endpoint_seq, d.fence) for d in self._some()], now=NOW)
 
     async def _reclaim(self) -> None:
-        """As if somebody's leases had ended, which may be still at work."""
+        """Reclaim leases whose process may still be running."""
         await self._bench.database.reclaim(now=LEASE_UNTIL, limit=self._draw.randrange(1, 20))
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_processes_do_at_once_nothing_is_lost_or_done_twice(
-    benches: tuple[Bench, Bench], seed: int
-) -> None:
-    told = Told()
-    running = [Process(bench, owner, 100 * seed + owner, told).run(60) for owner, bench in enumerate(benches * 4, 1)]
+async def test_concurrent_processes_lose_and_repeat_nothing(benches: tuple[Bench, Bench], seed: int) -> None:
+    results = Results()
+    running = [Process(bench, owner, 100 * seed + owner, results).run(60) for owner, bench in enumerate(benches * 4, 1)]
     await asyncio.gather(*running)
-    assert {row.seq: row.id for row in await benches[0].rows(events)} == told.appended
-    assert all(len(ids) == 1 for ids in told.by_key.values())
-    assert await benches[0].count(idempotency_keys) == len(told.by_key)
-    assert set(told.leases.values()) == {1}
+    assert {row.seq: row.id for row in await benches[0].rows(events)} == results.appended
+    assert all(len(ids) == 1 for ids in results.by_key.values())
+    assert await benches[0].count(idempotency_keys) == len(results.by_key)
+    assert set(results.leases.values()) == {1}
     made: Counter[tuple[int, int]] = Counter()
     for attempt in await benches[0].rows(attempts):
         made[attempt.event_seq, attempt.endpoint_seq] += 1
-    assert made == told.written
+    assert made == results.written
     for row in await benches[0].rows(deliveries):
         assert row.attempts_made == made[row.event_seq, row.endpoint_seq]
         assert row.status in (Status.PENDING, Status.DELIVERED)
         assert (row.status, row.lease_owner != 0) != (Status.DELIVERED, True)
 
 
-async def test_a_deadlock_is_repeated(benches: tuple[Bench, Bench], raw: Raw) -> None:
-    """Others lock rows in another order than the hot verbs: an ordinary write, or an administrator."""
+async def test_operations_are_repeated_after_a_deadlock(benches: tuple[Bench, Bench], raw: Raw) -> None:
+    """Administrators and ordinary writes can lock rows in another order than hot operations."""
     await benches[0].append(*(benches[0].event(due(1)) for _ in range(2)))
     leased = await benches[0].lease(1)
     await raw.execute("SET deadlock_timeout = '10s'")
@@ -265,33 +265,33 @@ async def test_a_deadlock_is_repeated(benches: tuple[Bench, Bench], raw: Raw) ->
 
 
 @pytest.mark.parametrize("known", [[], list(SingletonJob)])
-async def test_of_two_that_take_the_same_duties_one_gets_them(
+async def test_one_of_two_processes_gets_the_singleton_jobs(
     postgres_url: str, raw: Raw, known: Sequence[SingletonJob]
 ) -> None:
-    """Also of two that are the first ever to take any."""
+    """Also if they are the first ones on a database."""
     now = NOW
-    lines = [new_message_bus(postgres_url) for _ in range(2)]
+    buses = [new_message_bus(postgres_url) for _ in range(2)]
 
-    async def taken(line: PostgresMessageBus, by: int) -> frozenset[SingletonJob]:
-        return await line.write(lambda c: singleton_jobs.take(c, list(SingletonJob), process_id=by, now=now))
+    async def taken(bus: PostgresMessageBus, process_id: int) -> frozenset[SingletonJob]:
+        return await bus.write(lambda c: singleton_jobs.take(c, list(SingletonJob), process_id=process_id, now=now))
 
     try:
         if known:
-            assert await taken(lines[0], 7) == set(known)
+            assert await taken(buses[0], 7) == set(known)
             now += LEASE_MS
         async with raw.transaction():
-            # Both have read what is held by whom before either can take it.
+            # Both have read the leases before either can take one.
             await raw.execute("LOCK TABLE duties IN SHARE MODE")
-            both = asyncio.gather(*(taken(line, by) for by, line in enumerate(lines, 1)))
+            both = asyncio.gather(*(taken(bus, process_id) for process_id, bus in enumerate(buses, 1)))
             await blocked(raw, 2)
         assert sorted(map(len, await both)) == [0, len(SingletonJob)]
     finally:
-        for line in lines:
-            await line.close()
+        for bus in buses:
+            await bus.close()
 
 
 async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
-    """The transactions that wait for another, once there are so many; None for one that has no number."""
+    """Wait until `number` transactions wait for locks, and return their IDs; None for one without an ID."""
     query = (
         "SELECT backend_xid::text::int AS xid FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -299,23 +299,23 @@ async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
     async with asyncio.timeout(20):
         while len(await raw.fetch(query)) < number:
             await asyncio.sleep(0.01)
-            # What is told of processes is told once a transaction.
+            # Statistics are cached for a transaction.
             await raw.execute("SELECT pg_stat_clear_snapshot()")
-    # Nor is what is told of one all of one instant: now all is of its wait.
+    # The columns of a row can be of different times. The next reading is after the wait began.
     await raw.execute("SELECT pg_stat_clear_snapshot()")
     return [row["xid"] for row in await raw.fetch(query)]
 
 
 @pytest.mark.parametrize("table", ["events", "attempts", "delivery_changes"])
-async def test_whoever_takes_a_number_has_a_transaction_by_then(
+async def test_a_transaction_has_its_id_before_it_takes_a_number(
     benches: tuple[Bench, Bench], raw: Raw, table: str
 ) -> None:
-    """So once every transaction that was under way has ended, all rows up to a number given before are to be seen."""
+    """So when all transactions of a snapshot have ended, all rows up to an earlier number are visible."""
     bench, _ = benches
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1)
     async with raw.transaction():
-        # Whoever takes a number now waits, at that very place.
+        # `nextval` waits for this transaction.
         await raw.execute(f"ALTER SEQUENCE {table}_seq_seq INCREMENT BY 1")
         if table == "events":
             waiting = asyncio.ensure_future(bench.append(bench.event(due(1))))
@@ -325,8 +325,8 @@ async def test_whoever_takes_a_number_has_a_transaction_by_then(
     await waiting
 
 
-async def test_what_comes_back_is_leased_by_whoever_asks_first(benches: tuple[Bench, Bench]) -> None:
-    """A dead process' leases are ended by two at once."""
+async def test_expired_leases_are_reclaimed_once(benches: tuple[Bench, Bench]) -> None:
+    """Two processes reclaim the leases of a dead one."""
     await benches[0].append(*(benches[0].event(due(1)) for _ in range(60)))
     assert len(await benches[0].lease(1, process_id=99)) == 60
     ended = await asyncio.gather(*(bench.database.reclaim(now=NOW, process_id=99, limit=40) for bench in benches * 2))
@@ -343,13 +343,11 @@ async def test_held_deliveries_are_released_once(benches: tuple[Bench, Bench]) -
     assert [each.event_seq for each in await benches[0].lease(1)] == list(range(1, 31))
 
 
-async def test_while_another_process_releases_nothing_more_is_released_behind_it(
-    benches: tuple[Bench, Bench], raw: Raw
-) -> None:
-    """It waits, and then finds that something waits for the endpoint."""
+async def test_a_concurrent_release_releases_nothing(benches: tuple[Bench, Bench], raw: Raw) -> None:
+    """It waits for the first release, and then finds deliveries of the endpoint that are due."""
     one, two = benches
     await one.append(*(one.event(held(1)) for _ in range(12)))
-    # Both have begun before either ends.
+    # Both begin before either ends.
     blocked = raw.transaction()
     await blocked.start()
     await raw.execute("SELECT FROM deliveries WHERE event_seq = 1 FOR UPDATE")

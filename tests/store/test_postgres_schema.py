@@ -1,4 +1,4 @@
-"""The schema on PostgreSQL: as the models have it, safely upgraded, by one process at a time."""
+"""Creating and upgrading the schema on PostgreSQL."""
 
 import asyncio
 
@@ -36,18 +36,18 @@ DESCRIBED = (
 
 @pytest.fixture
 def empty(postgres_server: PostgresServer) -> str:
-    """A database with nothing in it."""
+    """An empty database."""
     return postgres_server.new_database(empty=True)
 
 
 @pytest.fixture
 def another(postgres_server: PostgresServer) -> str:
-    """One more."""
+    """Another empty database."""
     return postgres_server.new_database(empty=True)
 
 
-async def make(url: str, revision: str) -> None:
-    """A database as the release with this revision left it."""
+async def create_schema(url: str, revision: str) -> None:
+    """Create the schema of a revision."""
     pair = await Opener(url).pair()
     async with pair.raw.transaction():
         await pair.sql.run_sync(history.run, revision)
@@ -55,25 +55,25 @@ async def make(url: str, revision: str) -> None:
 
 
 async def run(url: str, *statements: str) -> list[object]:
-    """Run statements; what they give."""
+    """Run statements and return their results."""
     raw = await Opener(url).raw()
     found = [[tuple(row) for row in await raw.fetch(statement)] for statement in statements]
     await raw.close()
     return found
 
 
-async def test_an_empty_database_gets_the_tables_the_migrations_make(empty: str, another: str) -> None:
-    """Compared by what PostgreSQL says of both, the order of columns and storage too, and by Alembic's comparison."""
+async def test_an_empty_database_gets_the_schema_of_the_migrations(empty: str, another: str) -> None:
+    """By PostgreSQL's catalog, with the order of columns and storage, and by Alembic's comparison."""
     assert await current(empty) is None
     assert await upgrade(empty) is None
-    await make(another, HEAD)
+    await create_schema(another, HEAD)
     assert await current(empty) == await current(another) == HEAD
     made, migrated = await run(empty, *DESCRIBED), await run(another, *DESCRIBED)
     for of_models, of_migrations in zip(made, migrated, strict=True):
         assert of_models == of_migrations
 
     def is_of_models(_object: object, name: str | None, kind: str, _reflected: bool, _to: object) -> bool:
-        # What the partitions of a table have beside what it has itself: an index of theirs tells nothing twice.
+        # Only what partitions have in addition to their table.
         return not (kind == "table" and name in {"events_0_1", "attempts_0_1"}) and name != "events_by_id"
 
     def differences(connection: sa.Connection) -> list[object]:
@@ -87,8 +87,8 @@ async def test_an_empty_database_gets_the_tables_the_migrations_make(empty: str,
     assert found == []
 
 
-async def test_an_upgrade_keeps_what_is_stored_and_erases_what_deleted_endpoints_have_sealed(empty: str) -> None:
-    await make(empty, "0001")
+async def test_an_upgrade_keeps_rows_and_erases_secrets_of_deleted_endpoints(empty: str) -> None:
+    await create_schema(empty, "0001")
     endpoint = (
         "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, headers,"
     )
@@ -102,12 +102,12 @@ async def test_an_upgrade_keeps_what_is_stored_and_erases_what_deleted_endpoints
 
 async def test_processes_that_start_together_take_turns(empty: str, another: str) -> None:
     assert await asyncio.gather(*(upgrade(empty) for _ in range(4))) == [None] * 4
-    await make(another, "0003")
+    await create_schema(another, "0003")
     assert sorted(map(str, await asyncio.gather(*(upgrade(another) for _ in range(3))))) == ["0003", "None", "None"]
 
 
 async def test_a_failed_upgrade_changes_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    await make(empty, "0001")
+    await create_schema(empty, "0001")
     before = await run(empty, *DESCRIBED)
     whole = history.run
 
@@ -122,7 +122,7 @@ async def test_a_failed_upgrade_changes_nothing(empty: str, monkeypatch: pytest.
     assert await current(empty) == "0001"
 
 
-async def test_a_newer_database_is_refused_untouched(empty: str) -> None:
+async def test_a_newer_schema_is_rejected(empty: str) -> None:
     await upgrade(empty)
     await run(empty, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(UnknownSchema, match=f"9999.*newer.*{HEAD}.*start the version"):
@@ -130,14 +130,14 @@ async def test_a_newer_database_is_refused_untouched(empty: str) -> None:
     assert await current(empty) == "9999"
 
 
-async def test_somebody_elses_database_is_refused(empty: str) -> None:
+async def test_a_database_of_another_program_is_rejected(empty: str) -> None:
     await run(empty, "CREATE TABLE notes (text text)")
     for ask in (upgrade, current):
         with pytest.raises(UnknownSchema, match=r"another program.*UPLIFT_DATABASE_URL"):
             await ask(empty)
 
 
-async def test_an_old_server_is_refused(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_old_postgresql_is_rejected(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema_version, "VERSION_MIN", 99)
     with pytest.raises(Unavailable, match=r"is PostgreSQL \d+; this program needs 99 or newer"):
         await upgrade(empty)

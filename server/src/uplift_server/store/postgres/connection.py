@@ -29,8 +29,7 @@ STATEMENT_SECONDS_MAX: Final = 10.0
 """The driver's timeout of a statement, for connections without a pool."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
-"""How long a transaction of an unreachable process keeps its locks. Shorter than `HEARTBEAT_EXPIRES_MS` in
-`core.operations.cluster`, because some of its locks delay heartbeats."""
+"""How long a transaction of an unreachable process keeps its locks. Shorter than the expiry of heartbeats."""
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"

@@ -1,4 +1,4 @@
-"""An address with several hosts: whoever is silent, gone or no primary hides nobody."""
+"""Database URLs with several hosts."""
 
 import asyncio
 import contextlib
@@ -30,21 +30,21 @@ SOON_S = 1.0
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port that takes connections and never says a word, as a machine does whose disk has died."""
+    """A port that accepts connections and never responds, like a machine with a dead disk."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-def several(url: str, *ports: int | None, last: str = "") -> str:
-    """An address whose first hosts have these ports, and then comes the real one."""
+def url_with_hosts(url: str, *ports: int | None, last: str = "") -> str:
+    """A URL whose first hosts have these ports; the real host comes last."""
     parts = urlsplit(url)
     user, _, real = parts.netloc.rpartition("@")
     hosts = ",".join([*(f"127.0.0.1:{port}" for port in ports), real])
     return parts._replace(netloc=f"{user}@{hosts}" if user else hosts, query=last or parts.query).geturl()
 
 
-async def opened(opener: Opener) -> float:
-    """How long it took to open a connection that works."""
+async def seconds_to_open(opener: Opener) -> float:
+    """Return the time to open a working connection."""
     began = time.monotonic()
     raw = await opener.raw()
     assert await raw.fetchval("SELECT 1") == 1
@@ -52,44 +52,44 @@ async def opened(opener: Opener) -> float:
     return time.monotonic() - began
 
 
-async def test_beside_a_silent_first_host_the_second_is_asked_and_comes_first_from_then_on(
-    network: Between, silent: int
-) -> None:
-    opener = Opener(several(network.url, silent))
-    assert NEXT_HOST_AFTER_SECONDS - 0.1 < await opened(opener) < NEXT_HOST_AFTER_SECONDS + SOON_S
-    assert await opened(opener) < NEXT_HOST_AFTER_SECONDS
+async def test_the_second_host_replaces_a_silent_first_one(network: Between, silent: int) -> None:
+    opener = Opener(url_with_hosts(network.url, silent))
+    assert NEXT_HOST_AFTER_SECONDS - 0.1 < await seconds_to_open(opener) < NEXT_HOST_AFTER_SECONDS + SOON_S
+    assert await seconds_to_open(opener) < NEXT_HOST_AFTER_SECONDS
 
 
-async def test_a_first_host_that_is_slow_is_waited_for_all_the_same(network: Between) -> None:
+async def test_a_slow_first_host_can_win(network: Between) -> None:
     network.hold()
     asyncio.get_running_loop().call_later(NEXT_HOST_AFTER_SECONDS + 0.5, network.mend)
     assert (
         NEXT_HOST_AFTER_SECONDS + 0.5
-        < await opened(Opener(several(network.url, free_port())))
+        < await seconds_to_open(Opener(url_with_hosts(network.url, free_port())))
         < NEXT_HOST_AFTER_SECONDS + 0.5 + SOON_S
     )
 
 
-async def test_heartbeats_go_on_beside_silent_hosts(network: Between, silent: int) -> None:
-    line = new_message_bus(several(network.url, silent, silent))
-    assert await line.write(processes.list_all) == []
-    await line.close()
+async def test_heartbeats_continue_with_silent_hosts(network: Between, silent: int) -> None:
+    bus = new_message_bus(url_with_hosts(network.url, silent, silent))
+    assert await bus.write(processes.list_all) == []
+    await bus.close()
 
 
-async def test_hosts_that_refuse_cost_no_time(network: Between) -> None:
-    assert await opened(Opener(several(network.url, free_port(), free_port()))) < SOON_S
+async def test_hosts_that_refuse_connections_cost_no_time(network: Between) -> None:
+    assert await seconds_to_open(Opener(url_with_hosts(network.url, free_port(), free_port()))) < SOON_S
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
-async def test_a_host_that_takes_connections_and_closes_them_is_passed_over(network: Between, mode: str) -> None:
-    """As a proxy does whose server is gone."""
+async def test_a_host_that_closes_connections_is_skipped(network: Between, mode: str) -> None:
+    """Like a proxy without a server behind it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_close_all, args=[listener], daemon=True).start()
-        opening = opened(Opener(several(network.url, listener.getsockname()[1], last=f"sslmode={mode}")))
+        opening = seconds_to_open(
+            Opener(url_with_hosts(network.url, listener.getsockname()[1], last=f"sslmode={mode}"))
+        )
         if mode != "require":
             assert await opening < SOON_S
             return
-        # The second is asked, and offers no encryption.
+        # The second host offers no encryption.
         with pytest.raises(ConnectionError, match="rejected SSL upgrade"):
             await opening
 
@@ -102,10 +102,10 @@ def _close_all(listener: socket.socket) -> None:
             taken.close()
 
 
-async def test_connections_that_come_too_late_are_closed(network: Between, postgres_server: PostgresServer) -> None:
+async def test_late_connections_are_closed(network: Between, postgres_server: PostgresServer) -> None:
     network.hold()
-    url = several(network.url, urlsplit(network.url).port)
-    slow = asyncio.ensure_future(opened(Opener(url)))
+    url = url_with_hosts(network.url, urlsplit(network.url).port)
+    slow = asyncio.ensure_future(seconds_to_open(Opener(url)))
     await asyncio.sleep(NEXT_HOST_AFTER_SECONDS * 2)
     network.mend()
     await slow
@@ -119,7 +119,7 @@ async def test_connections_that_come_too_late_are_closed(network: Between, postg
 
 @pytest.fixture(scope="module")
 def standby() -> Iterator[Between]:
-    """A network to a server that takes no writes."""
+    """A network to a standby."""
     server = PostgresServer()
     server.become_standby()
     between = Between(server.url("postgres"))
@@ -129,37 +129,37 @@ def standby() -> Iterator[Between]:
 
 
 @pytest.mark.parametrize("wanted", ["", "target_session_attrs=any", "target_session_attrs=read-write"])
-async def test_a_standby_among_several_is_never_stayed_with(
+async def test_a_standby_is_never_used(
     network: Between, standby: Between, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The primary is away for a moment, and then it is asked again."""
+    """After a short outage of the primary, connections go to it again."""
     monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", 1.0)
-    opener = Opener(several(standby.url, urlsplit(network.url).port, last=wanted))
-    assert await opened(opener) < SOON_S
+    opener = Opener(url_with_hosts(standby.url, urlsplit(network.url).port, last=wanted))
+    assert await seconds_to_open(opener) < SOON_S
     network.hold()
     with pytest.raises(TimeoutError):
         await opener.raw()
     network.mend()
-    assert await opened(opener) < SOON_S
+    assert await seconds_to_open(opener) < SOON_S
 
 
-async def test_what_is_wrong_for_good_is_told_before_what_passes_and_a_standby_last(standby: Between) -> None:
-    url = several(standby.url, free_port())
+async def test_wrong_configuration_is_reported_first_and_standbys_last(standby: Between) -> None:
+    url = url_with_hosts(standby.url, free_port())
     with pytest.raises(ConnectionRefusedError):
         await Opener(url).raw()
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as none:
-        await Opener(several(standby.url, urlsplit(standby.url).port)).raw()
+        await Opener(url_with_hosts(standby.url, urlsplit(standby.url).port)).raw()
     assert "no host of it takes writes; promote a standby" in str(store_error(none.value))
-    # The second offers no encryption, whenever it is asked; the first may well be there again.
+    # The second offers no encryption, which is permanent. The error of the first is temporary.
     with pytest.raises(ConnectionError, match="rejected SSL upgrade"):
-        await Opener(several(standby.url, free_port(), last="sslmode=require")).raw()
+        await Opener(url_with_hosts(standby.url, free_port(), last="sslmode=require")).raw()
 
 
-async def test_what_all_of_them_refuse_is_raised_in_time(
+async def test_an_error_of_all_hosts_is_raised_in_time(
     network: Between, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", 1.0)
-    parts = urlsplit(several(network.url, silent, silent))
+    parts = urlsplit(url_with_hosts(network.url, silent, silent))
     nobody = parts._replace(netloc=parts.netloc.rpartition(",")[0]).geturl()
     began = time.monotonic()
     with pytest.raises(TimeoutError):
@@ -167,8 +167,8 @@ async def test_what_all_of_them_refuse_is_raised_in_time(
     assert time.monotonic() - began < 1.0 + SOON_S
 
 
-async def test_whoever_is_cancelled_while_late_hosts_are_given_up_is_cancelled() -> None:
-    """A loop that is cancelled once, and takes that for the end of something else, would go on for ever."""
+async def test_a_cancellation_while_late_attempts_are_cancelled_is_kept() -> None:
+    """A loop that misses its only cancellation would never end."""
     entered, let_go, terminated = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def connect(place: Any) -> Any:
@@ -180,7 +180,7 @@ async def test_whoever_is_cancelled_while_late_hosts_are_given_up_is_cancelled()
             entered.set()
             await let_go.wait()
 
-    asking = asyncio.ensure_future(Hosts("postgresql://one,two/db").first(connect))
+    asking = asyncio.ensure_future(Hosts("postgresql://one,two/db").connect(connect))
     await entered.wait()
     asking.cancel()
     await asyncio.sleep(0)
@@ -190,9 +190,7 @@ async def test_whoever_is_cancelled_while_late_hosts_are_given_up_is_cancelled()
     assert terminated.is_set()
 
 
-async def test_hosts_may_stand_in_the_parameters_a_directory_with_a_socket_among_them(
-    network: Between, postgres_url: str
-) -> None:
+async def test_hosts_can_be_parameters_or_socket_directories(network: Between, postgres_url: str) -> None:
     port = urlsplit(network.url).port
     name = urlsplit(postgres_url).path
     socket_there = urlsplit(postgres_url).query.removeprefix("host=")
@@ -201,10 +199,10 @@ async def test_hosts_may_stand_in_the_parameters_a_directory_with_a_socket_among
         f"host=127.0.0.1:{free_port()},127.0.0.1:{port}",
         f"host=[::1]:{free_port()},{socket_there}",
     ):
-        assert await opened(Opener(f"postgresql://postgres@{name}?{query}")) < SOON_S, query
+        assert await seconds_to_open(Opener(f"postgresql://postgres@{name}?{query}")) < SOON_S, query
 
 
-async def test_ports_that_do_not_match_the_hosts_are_told() -> None:
+async def test_ports_that_do_not_match_the_hosts_are_reported() -> None:
     with pytest.raises(asyncpg.ClientConfigurationError, match="3 port numbers to 2 hosts"):
         await Opener("postgresql://postgres@/uplift?host=a,b&port=1,2,3").raw()
 
