@@ -87,7 +87,7 @@ def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None
     assert (probed.account.name, probed.endpoint, probed.next_probe_at) == ("Fleet", slow, start + 60_000)
     assert state.mass_failure is None
     assert sum(state.endpoints.values()) == len(server.services.context.cache.endpoints)
-    engine.mass = Outage(start, start, 12, told=True)
+    engine.mass = Outage(start, start, 12, is_notified=True)
     assert now(server).mass_failure == engine.mass
     engine.mass = None
     engine.probes.clear()

@@ -57,7 +57,7 @@ async def test_repeats_are_counted_apart(place: Place) -> None:
         await world.accept(idempotency_key="k")
         await world.accept(idempotency_key="k")
 
-        assert (world.parts.counters.accepted, world.parts.counters.repeated) == (1, 1)
+        assert (world.parts.counters.accepted, world.parts.counters.duplicates) == (1, 1)
 
 
 async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
@@ -74,7 +74,7 @@ async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
         with pytest.raises(Unavailable):
             world.parts.event_ingest.accept(world.account.seq, [draft])
 
-        refused = world.parts.counters.refused
+        refused = world.parts.counters.rejected
         assert {each: refused[each] for each in Rejection} == {
             Rejection.STORE: 3,
             Rejection.STOPPING: 1,

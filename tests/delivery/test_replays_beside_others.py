@@ -9,7 +9,7 @@ from tests.engines import Place
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
-from uplift_server.delivery.replays.jobs import LOOK_MS
+from uplift_server.delivery.replays.jobs import CHECK_MS
 from uplift_server.delivery.sending import settler
 from uplift_server.delivery.sending.settler import BATCH_WAIT_MS
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
@@ -235,7 +235,7 @@ async def test_a_replay_ends_as_soon_as_its_last_is_sent(place: Place) -> None:
         await world.run_for(SECOND)
         ended = await done(world, job)
         assert ended.completed_at is not None
-        assert ended.completed_at - world.sender.times(HOST)[-1] <= LOOK_MS + BATCH_WAIT_MS
+        assert ended.completed_at - world.sender.times(HOST)[-1] <= CHECK_MS + BATCH_WAIT_MS
 
 
 async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(place: Place) -> None:
