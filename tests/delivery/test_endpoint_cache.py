@@ -18,8 +18,8 @@ from uplift_server.delivery.endpoint_cache import (
     LiveEventType,
     compile_schema,
 )
-from uplift_server.delivery.sending.http.request import Target
 from uplift_server.delivery.shards import LocalShards
+from uplift_server.delivery.targets import Target
 from uplift_server.store.encryption import Cipher, Column, WrongSecretKey
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 

@@ -19,7 +19,7 @@ from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.http.urls import parse_endpoint_url
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.sending.http import Target
-from uplift_server.delivery.sending.http.hostnames import to_ascii
+from uplift_server.delivery.targets import to_ascii
 from uplift_server.service.registration import UrlChecker
 
 from .hostile import BLOCKED, CASES, GOOD, INSIDE, LOST, REACHED, BenchPolicy, Case

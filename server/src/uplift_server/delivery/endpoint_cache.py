@@ -28,8 +28,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.core.security.signing import Signer
 from uplift_server.delivery.ports import Shards
-from uplift_server.delivery.sending.http.hostnames import to_ascii
-from uplift_server.delivery.sending.http.request import Target
+from uplift_server.delivery.targets import Target, to_ascii
 from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
 

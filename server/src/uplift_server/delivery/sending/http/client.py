@@ -14,9 +14,10 @@ from uplift_server.delivery.sending.http.connection import BufferedConnection, C
 from uplift_server.delivery.sending.http.connector import Connector
 from uplift_server.delivery.sending.http.failures import AttemptFailed, FilesExhausted, one_line, seconds, sent_twice
 from uplift_server.delivery.sending.http.pool import Pool
-from uplift_server.delivery.sending.http.request import Done, Request, Target
+from uplift_server.delivery.sending.http.request import Done, Request
 from uplift_server.delivery.sending.http.resolver import Resolver
 from uplift_server.delivery.sending.http.settings import SenderSettings
+from uplift_server.delivery.targets import Target
 
 _SWEEP_SECONDS_MAX = 0.05
 _SWEEP_SECONDS_MIN = 0.005

@@ -21,7 +21,6 @@ from uplift_server.core.limits import (
 )
 from uplift_server.delivery.sending.http.attempt import Attempt, Opening
 from uplift_server.delivery.sending.http.failures import one_line, reason
-from uplift_server.delivery.sending.http.request import Target
 from uplift_server.delivery.sending.http.response import (
     RESPONSE_WIRE_BYTES_MAX,
     ends_with_connection,
@@ -31,6 +30,7 @@ from uplift_server.delivery.sending.http.response import (
     status_of,
 )
 from uplift_server.delivery.sending.http.tls import error_text
+from uplift_server.delivery.targets import Target
 
 # Joining two small byte strings costs less than passing two buffers to the kernel.
 _JOINED_BYTES_MAX = 64 * 1024

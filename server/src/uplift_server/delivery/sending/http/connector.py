@@ -23,10 +23,10 @@ from uplift_server.delivery.sending.http.failures import (
     socket_name,
 )
 from uplift_server.delivery.sending.http.proxy import Proxy
-from uplift_server.delivery.sending.http.request import Target
 from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.delivery.sending.http.tls import TlsContext, explain
+from uplift_server.delivery.targets import Target
 
 # More addresses would leave too little time for each.
 _ADDRESSES_TRIED_MAX: Final = 6

@@ -3,8 +3,8 @@
 from itertools import islice
 
 from uplift_server.delivery.sending.http.connection import Connection
-from uplift_server.delivery.sending.http.request import Target
 from uplift_server.delivery.sending.http.settings import SenderSettings
+from uplift_server.delivery.targets import Target
 
 
 class Pool:

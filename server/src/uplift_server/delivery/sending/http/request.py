@@ -4,20 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from uplift_server.core.http.exchange import Exchange
-
-
-class Target(NamedTuple):
-    """Destination of an endpoint's requests, and the key of its idle connections.
-
-    It is a tuple because the hash of a frozen dataclass takes four times as long.
-    """
-
-    host: str
-    """Lowercase ASCII name, or address literal (IPv6 without brackets)."""
-    port: int
-    encrypted: bool
-    account: int = 0
-    """Accounts share no connections, so that bytes after a response never become another account's response."""
+from uplift_server.delivery.targets import Target
 
 
 class Request(NamedTuple):

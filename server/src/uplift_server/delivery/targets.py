@@ -1,0 +1,27 @@
+"""Destinations of requests, and the DNS form of their host names."""
+
+from typing import NamedTuple
+
+import idna
+
+
+class Target(NamedTuple):
+    """Destination of an endpoint's requests, and the key of its idle connections.
+
+    It is a tuple because the hash of a frozen dataclass takes four times as long.
+    """
+
+    host: str
+    """Lowercase ASCII name, or address literal (IPv6 without brackets)."""
+    port: int
+    encrypted: bool
+    account: int = 0
+    """Accounts share no connections, so that bytes after a response never become another account's response."""
+
+
+def to_ascii(host: str) -> str:
+    """Return the ASCII form of an international host name (UTS 46, as browsers do). Raises ValueError."""
+    try:
+        return idna.encode(host, uts46=True, transitional=False).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(str(error)) from error
