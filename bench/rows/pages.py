@@ -141,7 +141,7 @@ def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
 
 def long_reads(server: Server, since: int) -> list[dict[str, Any]]:
     """Return the log lines of long reads after a position, without the statistics' own."""
-    return [read for read in told(server, since, "a read took long") if not read["read"].startswith("delivery.")]
+    return [read for read in told(server, since, "slow read") if not read["read"].startswith("delivery.")]
 
 
 def told(server: Server, since: int, message: str) -> list[dict[str, Any]]:
