@@ -350,7 +350,7 @@ class RecordingEngine:
         self.resent.append(delivery)
         return True
 
-    def begin(self, endpoint_seq: int) -> Busy | None:
+    def take_slot(self, endpoint_seq: int) -> Busy | None:
         return self.busy
 
     def abandon(self, endpoint_seq: int) -> None:

@@ -200,7 +200,7 @@ def test_traces_without_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     path = database()
-    monkeypatch.setattr(inspection, "_STEPS", 1)
+    monkeypatch.setattr(inspection, "_STEPS_BETWEEN_CHECKS", 1)
     assert inspection.find_damage(path, seconds=-1) is None
     monkeypatch.setattr(checks, "INTEGRITY_SECONDS", -1)
     assert examine()[1]["database"][0] == "warn"

@@ -59,6 +59,7 @@ def encrypt_as_0_1_1(place: Place) -> None:
 def make_earlier(place: Place) -> None:
     """Make a database what release 0.1.1 would have left."""
     encrypt_as_0_1_1(place)
+    place.run(lambda c: c.execute(sa.text("DROP TABLE commands")))
     place.run(lambda c: c.execute(sa.text("UPDATE alembic_version SET version_num = '0010'")))
     place.run(lambda c: c.execute(sa.text("DELETE FROM marks WHERE name = 'schema.needs_release'")))
 
