@@ -93,7 +93,8 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     """
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
     query = sa.select(endpoints.c.state, endpoints.c.held_action).where(there)
-    row = connection.execute(query.with_for_update(read=True)).first()
+    # One batch at a time: a concurrent one would find its rows changed, and report that nothing is left.
+    row = connection.execute(query.with_for_update(key_share=True)).first()
     if row is not None and (row.state == EndpointState.ENABLED or row.held_action == HeldAction.DROP):
         return 0
     resumed = deliveries.c.resume_status
