@@ -212,7 +212,7 @@ class Scene(AbstractContextManager["Scene"]):
         return result, set(numbers)
 
     def drain(self, accepted: set[int], within_s: float) -> set[int]:
-        """Wait for all accepted events. Return those that did not arrive in time."""
+        """Wait for all accepted events. Return the missing ones."""
         count = len(self.accounts)
         wanted = {seq for seq in accepted if seq % count not in self.silent} if self.silent else accepted
         until = time.monotonic() + within_s

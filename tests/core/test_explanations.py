@@ -119,7 +119,7 @@ def test_a_failed_delivery_has_a_cause_and_a_remedy() -> None:
 
     found = answer(delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "The schedule of attempts is spent. 3 attempts were made. Your server answered 500."
+    assert found.text == "Retries are exhausted. 3 attempts were made. Your server answered 500."
     assert found.hint == "Look at its log. Then resend the delivery."
     assert answer(endpoint=None, delivery=failed).hint == "Look at its log."
     assert answer(endpoint=None, delivery=replace(failed, failure=None)).hint is None
@@ -130,7 +130,7 @@ def test_a_failed_test_is_not_to_be_resent() -> None:
 
     found = answer(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "This was a test, which is made once. 1 attempt was made. Your server answered 500."
+    assert found.text == "A test is sent once. 1 attempt was made. Your server answered 500."
     assert found.hint == "Look at its log. Then send another test."
 
 

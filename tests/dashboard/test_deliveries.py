@@ -38,7 +38,7 @@ def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Ser
     assert page.text.count("Server error, 500") == 5
     assert page.text.count("Your server answered 500: it failed while handling the request.") >= 5
     assert page.text.count("by the schedule") == 5
-    assert "The schedule of attempts is spent." in page.text
+    assert "Retries are exhausted." in page.text
     assert f"x-uplift-delivery: {delivery}" in page.text
     assert "Accept: blue" in page.text
     assert "hush" not in page.html

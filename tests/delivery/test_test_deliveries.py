@@ -195,7 +195,7 @@ async def test_while_outcomes_cannot_be_written_nothing_is_tested(place: Place) 
         endpoint = await world.endpoint(HOST)
         world.database.broken = frozenset({"settle"})  # type: ignore[attr-defined]
         await world.accept(1)
-        with pytest.raises(errors.Busy, match="Nothing is sent now"):
+        with pytest.raises(errors.Busy, match="sends nothing at the moment"):
             await Owner(world).test(endpoint.seq)
 
 

@@ -98,7 +98,7 @@ def test_a_real_database_reports_version_clock_settings_and_schema(postgres_url:
         ({"version": 14}, "database", "fail", "is PostgreSQL 14, and 15 or newer is needed"),
         ({"is_standby": True}, "database", "fail", "is a standby"),
         ({"encoding": "SQL_ASCII"}, "database", "fail", "has the encoding SQL_ASCII"),
-        ({"is_encrypted": False}, "database", "warn", "whoever listens on the way reads every event"),
+        ({"is_encrypted": False}, "database", "warn", "anyone on the network path can read every event"),
         ({"fsync": False}, "durability", "warn", "fsync is off"),
         ({"connections_used": 95}, "connections", "warn", "95 of 97 in use"),
         ({"dead_rows": 300_000, "live_rows": 200_000}, "vacuum", "warn", "300,000 dead rows beside 200,000"),

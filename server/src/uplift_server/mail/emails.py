@@ -226,8 +226,8 @@ def _member_invited(values: EmailValues) -> Email:
             "The link is for you alone: whoever has it can join in your place. It works once.",
         ),
         link=("Accept the invitation", values.invitation_url),
-        closing=f"You get this mail because somebody gave your address at {values.server}. If you do not know why, "
-        "nothing has to be done: without you nothing comes of it.",
+        closing=f"You received this email because someone entered your address at {values.server}. If you did not "
+        "expect it, ignore it.",
     )
 
 

@@ -117,7 +117,7 @@ class EngineCounters:
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """From acceptance to delivery by the retry schedule."""
         self.ended = [0] * len(Status)
-        """Deliveries by their new status, also those that did not end."""
+        """Stored outcomes by the new status of the delivery."""
         self.set_aside = [0] * len(SetAside)
         """By kind."""
         self.removed: Counter[str] = Counter()

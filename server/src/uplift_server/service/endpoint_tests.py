@@ -30,7 +30,7 @@ _DELETED: Final = "The endpoint has been deleted; nothing can be sent to it."
 _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (
         errors.Busy,
-        "Nothing is sent now. Try again in a moment. If that lasts: `uplift-server doctor` tells whoever runs it why.",
+        "The server sends nothing at the moment. Try again later; if it continues, contact the operator.",
     ),
     Busy.IN_FLIGHT: (errors.Conflict, "A test of this endpoint is in flight already. Wait for its outcome."),
     Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),

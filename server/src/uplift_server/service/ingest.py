@@ -47,7 +47,7 @@ class Ingest:
         return caller.require_account()
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
-        """Accept an event for the account that `sending_account` returned. `problems` are those that the API found.
+        """Accept an event for an account. `problems` are the problems found before.
 
         The future returns a list of one `Appended` when the event is durable. Raises Invalid, PayloadTooLarge, and the
         store's Unavailable, which the future can raise, too.
@@ -63,8 +63,8 @@ class Ingest:
     ) -> AcceptFuture:
         """Accept all events or none, each for the account that it names, or the caller's.
 
-        `problems` are those that the API found. Raises Forbidden, AccountRequired and the errors of `accept`. Yields to
-        other requests between checks.
+        `problems` are the problems found before. Raises Forbidden, AccountRequired and the errors of `accept`. Other
+        requests run between checks.
         """
         caller.require_operator()
         found = list(problems)

@@ -40,7 +40,7 @@ def database_findings(url: str, name: str) -> Iterator[Finding]:
     text = f"PostgreSQL {found.version} at {name}, {found.bytes / 1024**2:,.0f} MiB, {encryption}"
     if found.is_remote and found.is_encrypted is False:
         fix = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert where its authority is its own"
-        yield Finding("database", "warn", f"{text}: whoever listens on the way reads every event", fix)
+        yield Finding("database", "warn", f"{text}: anyone on the network path can read every event", fix)
     else:
         yield Finding("database", "ok", text)
     yield _clock(found)

@@ -171,8 +171,8 @@ def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> Deli
     if delivery.failed_reason is FailedReason.EXPIRED:
         time = "" if event.expires_at is None else f" at {format_timestamp(event.expires_at)}"
         text = f"The event expired{time}, before it was delivered.{_progress(delivery)}"
-        return DeliveryExplanation(Reason.EXPIRED, text, "Send a new event; this one is not sent any more.")
-    text = "This was a test, which is made once." if event.is_test else "The schedule of attempts is spent."
+        return DeliveryExplanation(Reason.EXPIRED, text, "Send a new event.")
+    text = "A test is sent once." if event.is_test else "Retries are exhausted."
     then = "Then send another test." if event.is_test else "Then resend the delivery."
     return DeliveryExplanation(Reason.FAILED, text + _progress(delivery), _hint(delivery, None if deleted else then))
 

@@ -38,7 +38,7 @@ async def cancel(visit: Visit) -> Response:
         _, is_cancelled = await visit.services.deliveries.cancel(visit.caller, delivery)
     except Conflict as error:
         return await _page(visit, 409, refusal=error.detail)
-    said = "The delivery is cancelled: it is not attempted any more." if is_cancelled else "A worker cancels it soon."
+    said = "Delivery cancelled." if is_cancelled else "Cancellation requested. A worker cancels the delivery soon."
     return visit.leave(visit.path("deliveries", delivery), said)
 
 

@@ -87,7 +87,7 @@ class ClusteredShards:
         self._owned[endpoint_seq] = True
 
     def set_workers(self, workers: tuple[int, ...]) -> None:
-        """Give up endpoints that belong to other workers, and collect those that this process gained."""
+        """Give up lost endpoints, and collect gained ones."""
         self.workers = workers
         self.is_agreed = False
         for seq, owned in self._owned.items():
