@@ -119,6 +119,7 @@ class Settler:
         if self._health_membership != self._shards.membership_id:
             self._health_membership = self._shards.membership_id
             self._health.clear()
+            self._parts_left = [(batch, {}) for batch, _ in self._parts_left if batch]
 
     async def drain(self) -> None:
         """Write all gathered settlements, and wait until they are written."""
@@ -185,7 +186,8 @@ class Settler:
             self._keep(batch, lines, health, error)
             return
         if error is not None:
-            self._split(batch, health, error)
+            if batch or health:
+                self._split(batch, health, error)
         else:
             self._discount_lost(batch, written.result())
             ended = self._counters.ended
