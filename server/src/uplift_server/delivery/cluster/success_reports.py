@@ -3,13 +3,16 @@
 import asyncio
 from typing import Final
 
+import structlog
+
 from uplift_server.delivery.ports import Clock
 from uplift_server.store import health
 from uplift_server.store.contract import Database, Transaction
-from uplift_server.store.errors import Unavailable
+from uplift_server.store.errors import Rejected, Unavailable
 
 UNAVAILABLE_WAIT_MS: Final = 500
 IDLE_MS: Final = 3_600_000
+_log = structlog.get_logger()
 
 
 class SuccessReports:
@@ -37,6 +40,9 @@ class SuccessReports:
                     await self.write()
                 except Unavailable:
                     await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
+                except Rejected as error:
+                    _log.error("success reports lost", count=len(self._successes), cause=str(error))
+                    self._successes.clear()
 
     async def write(self) -> None:
         """Write all reports. Raises Unavailable and keeps them for the next call."""
