@@ -74,7 +74,7 @@ class Cluster:
 
     async def arrive(self, *, delivers: bool) -> None:
         """See `engine.Cluster`."""
-        self._state.delivers = delivers
+        self._state.deliver(delivers=delivers)
         with suppress(Unavailable):
             # If this heartbeat fails, the next one announces the change.
             await self.membership.send_heartbeat()
@@ -98,7 +98,7 @@ class Cluster:
     async def hand_over(self) -> None:
         """See `engine.Cluster`. Attempts in flight count against the endpoints' limits in the other processes."""
         if self._state.process_id:
-            self._state.delivers = False
+            self._state.deliver(delivers=False)
             self._handover.drop_all()
             await self._within(self._handover.settle())
             await self._within(self.membership.send_heartbeat())

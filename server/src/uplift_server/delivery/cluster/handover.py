@@ -104,8 +104,7 @@ class ShardHandover:
         view = membership_hash(self._shards.workers)
         if self._state.view != view:
             # Other workers start to send to the lost endpoints when they see this view.
-            self._state.view = view
-            self._state.request_heartbeat()
+            self._state.publish_view(view)
             self._notifier.notify_workers_changed()
         if self._shards.is_agreed and self._shards.gained:
             await self._take_over(list(self._shards.gained))
@@ -122,8 +121,7 @@ class ShardHandover:
             for delivery in self._lanes.empty(seq):
                 self._dispatcher.release_lease(delivery)
         await self._dispatcher.release_unused()
-        for seq in endpoint_seqs:
-            self._shards.lost.pop(seq, None)
+        self._shards.forget_lost(endpoint_seqs)
 
     async def _take_over(self, endpoint_seqs: Sequence[int]) -> None:
         workers = self._shards.workers
@@ -135,8 +133,8 @@ class ShardHandover:
         leased = await self._foreign_leases()
         if workers != self._shards.workers:
             return
+        self._shards.forget_gained(endpoint_seqs)
         for seq in endpoint_seqs:
-            self._shards.gained.pop(seq, None)
             endpoint = self._cache.endpoints.get(seq)
             if endpoint is not None and self._shards.is_own(seq):
                 endpoint.health = stored.get(seq, endpoint.health)

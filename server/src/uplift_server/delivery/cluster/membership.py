@@ -17,7 +17,6 @@ from uplift_server.core.operations.clock_offset import ClockReading
 from uplift_server.core.operations.cluster import (
     HEARTBEAT_EXPIRES_MS,
     HEARTBEAT_INTERVAL_MS,
-    HEARTBEAT_TRUSTED_MS,
     ProcessRole,
     is_heartbeat_expired,
 )
@@ -107,8 +106,9 @@ class Membership:
             now = int(self._read_time(connection))
             return processes.join(connection, self._role, host=host, pid=pid, version=__version__, now=now)
 
-        self._state.process_id = await self._bus.write(join)
-        self._state.heartbeat_at = self._timely_since = self._clock.now_ms()
+        process_id = await self._bus.write(join)
+        self._timely_since = self._clock.now_ms()
+        self._state.join(process_id, self._timely_since)
 
     async def leave(self) -> None:
         """Leave the cluster. Raises Unavailable."""
@@ -172,18 +172,18 @@ class Membership:
                 await self._rejoin()
                 return
             began = self._learn_time(readings[-1], began)
-            state.heartbeat_at, state.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
+            members = [
+                each for each in found.known if each.seq == state.process_id or not self._is_dead(each, found.now)
+            ]
+            state.renew(began, members)
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
             # A process that is missing was evicted: only the response was lost.
             for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._unconfirmed.clear()
-            state.members = [
-                each for each in found.known if each.seq == state.process_id or not self._is_dead(each, found.now)
-            ]
-            self._listener.heartbeat(state.members)
+            self._listener.heartbeat(members)
             for each in found.known:
-                if each not in state.members:
+                if each not in members:
                     await self._evict(each)
 
     def _learn_time(self, reading: ClockReading, began: int) -> int:

@@ -86,6 +86,16 @@ class ClusteredShards:
         """Own an endpoint from now on."""
         self._owned[endpoint_seq] = True
 
+    def forget_lost(self, endpoint_seqs: Iterable[int]) -> None:
+        """Forget lost endpoints without deliveries here."""
+        for seq in endpoint_seqs:
+            self.lost.pop(seq, None)
+
+    def forget_gained(self, endpoint_seqs: Iterable[int]) -> None:
+        """Forget gained endpoints that were taken over or deleted."""
+        for seq in endpoint_seqs:
+            self.gained.pop(seq, None)
+
     def set_workers(self, workers: tuple[int, ...]) -> None:
         """Give up lost endpoints, and collect gained ones."""
         self.workers = workers

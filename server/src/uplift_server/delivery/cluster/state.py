@@ -10,7 +10,7 @@ from uplift_server.store.processes import Process
 
 
 class ClusterState:
-    """Written by heartbeats and by shard ownership. All times are Unix ms of the database."""
+    """Other parts read the attributes, and call methods to change them. All times are Unix ms of the database."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -28,6 +28,24 @@ class ClusterState:
         self._jobs: frozenset[SingletonJob] = frozenset()
         self._jobs_until = 0
         self.heartbeat_due = asyncio.Event()
+
+    def join(self, process_id: int, now: int) -> None:
+        """Take the process ID of a new member."""
+        self.process_id, self.heartbeat_at = process_id, now
+
+    def renew(self, began: int, members: Sequence[Process]) -> None:
+        """Extend the membership after a heartbeat that began at a time."""
+        self.heartbeat_at, self.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
+        self.members = members
+
+    def deliver(self, *, delivers: bool) -> None:
+        """Let the next heartbeat tell whether this process may own endpoints."""
+        self.delivers = delivers
+
+    def publish_view(self, view: int) -> None:
+        """Send a new view with the next heartbeat, at once."""
+        self.view = view
+        self.request_heartbeat()
 
     def request_heartbeat(self) -> None:
         """Send the next heartbeat at once."""

@@ -12,10 +12,29 @@ class Audience:
 
     def __init__(self) -> None:
         self.here: dict[int, set[Stream]] = {}
-        """The streams of this process by account. `Relay` adds and removes them."""
+        """The streams of this process by account."""
         self._elsewhere: frozenset[int] = frozenset()
         self.accounts: Collection[int] = self.here
         """All accounts with a stream. Ingest looks up the account of each event."""
+
+    def add(self, stream: "Stream") -> bool:
+        """Add a stream of this process; return whether it is the first of its account here."""
+        of_account = self.here.setdefault(stream.session.account_seq, set())
+        of_account.add(stream)
+        self._update()
+        return len(of_account) == 1
+
+    def remove(self, stream: "Stream") -> bool:
+        """Remove a stream of this process; return whether it was the last of its account here."""
+        of_account = self.here.get(stream.session.account_seq)
+        if of_account is None:
+            return False
+        of_account.discard(stream)
+        if of_account:
+            return False
+        del self.here[stream.session.account_seq]
+        self._update()
+        return True
 
     def listens_elsewhere(self, account_seq: int) -> bool:
         """Whether another process has a stream of an account."""
@@ -24,10 +43,9 @@ class Audience:
     def set_elsewhere(self, account_seqs: frozenset[int]) -> None:
         """Replace the accounts with streams in other processes."""
         self._elsewhere = account_seqs
-        self.update()
+        self._update()
 
-    def update(self) -> None:
-        """Update `accounts` after a change of `here`."""
+    def _update(self) -> None:
         self.accounts = self._elsewhere.union(self.here) if self._elsewhere else self.here
 
 

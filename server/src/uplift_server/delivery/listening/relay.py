@@ -115,10 +115,8 @@ class Relay:
         if self._stopping:
             stream.end(EndReason.STOPPING)
         self._streams[session.id] = stream
-        of_account = self._audience.here.setdefault(session.account_seq, set())
-        of_account.add(stream)
-        if len(of_account) == 1:
-            self._changed()
+        if self._audience.add(stream):
+            self._announcer.streams_changed()
         self.note_progress(stream)
         return stream
 
@@ -127,16 +125,8 @@ class Relay:
         self.note_progress(stream)
         if self._streams.get(stream.session.id) is stream:
             del self._streams[stream.session.id]
-        of_account = self._audience.here.get(stream.session.account_seq)
-        if of_account is not None:
-            of_account.discard(stream)
-            if not of_account:
-                del self._audience.here[stream.session.account_seq]
-                self._changed()
-
-    def _changed(self) -> None:
-        self._audience.update()
-        self._announcer.streams_changed()
+        if self._audience.remove(stream):
+            self._announcer.streams_changed()
 
     def stream_of(self, session_id: bytes) -> Stream | None:
         """Return the stream of a session; None if it is not connected."""
