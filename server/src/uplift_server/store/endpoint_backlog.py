@@ -170,12 +170,16 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
 
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
-    keys = part.keys(connection, endpoint_seq, limit)
-    # On PostgreSQL, another process may lease one of them now. The condition is checked again after that.
+    # Another transaction may lease or change these rows now. With locks, PostgreSQL skips rows that no longer match and
+    # takes others, so 0 means that none is left. The outer condition covers rows that change before the update.
+    # A CTE, since PostgreSQL can run a locking subquery more than once, and then exceeds the limit.
+    page = part.keys(connection, endpoint_seq, limit).with_for_update().cte("page", nesting=True)
     still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []
     return connection.execute(
         sa.update(deliveries)
-        .where(deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.event_seq.in_(keys), *still)
+        .where(
+            deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.event_seq.in_(sa.select(page.c.event_seq)), *still
+        )
         .values(**_ended(values))
     ).rowcount
 

@@ -52,6 +52,7 @@ class Dispatcher:
         self._held = held
         self._stopping = False
         self._scanned_at = 0
+        self._release_lock = asyncio.Lock()
         self._unused_leases: list[tuple[int, int, int]] = []
 
     def release_lease(self, delivery: Lease | LeasedDelivery) -> None:
@@ -93,11 +94,17 @@ class Dispatcher:
 
     async def release_unused(self) -> None:
         """Release all unused leases. Raises Unavailable and keeps the rest for the next call."""
+        # At least one batch, to wait for leases that the loop is releasing.
+        await self._release_batch()
         while self._unused_leases:
             await self._release_batch()
 
     async def _release_batch(self) -> None:
-        unused, self._unused_leases = self._unused_leases[:RELEASE_BATCH_MAX], self._unused_leases[RELEASE_BATCH_MAX:]
+        async with self._release_lock:
+            await self._release(RELEASE_BATCH_MAX)
+
+    async def _release(self, limit: int) -> None:
+        unused, self._unused_leases = self._unused_leases[:limit], self._unused_leases[limit:]
         if not unused:
             return
         try:

@@ -165,7 +165,12 @@ class HeldDeliveries:
             rows += changed
             if changed:
                 self._work[endpoint_seq] = None
-            elif endpoint is not None and endpoint.takes_deliveries:
+            elif endpoint is None or not endpoint.takes_deliveries:
+                continue
+            elif endpoint.record.held_action is HeldAction.DROP:
+                # The database has a newer action. The change log brings it into the cache soon.
+                self._work[endpoint_seq] = None
+            else:
                 request = self._request(endpoint)
                 if request.limit:
                     requests.append(request)
