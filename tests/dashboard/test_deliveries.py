@@ -82,7 +82,7 @@ def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: 
     assert "waits for its instant in the schedule" in page.text
     path = f"/accounts/{account}/deliveries/{delivery}"
     page = guest.post(f"{path}/cancel", page=path)
-    assert "The delivery is cancelled" in page.text
+    assert "Delivery cancelled." in page.text
     assert api.ok("GET", f"/v1/deliveries/{delivery}")["status"] == "cancelled"
     again = guest.post(f"{path}/cancel", page=path)
     assert again.status == 409
