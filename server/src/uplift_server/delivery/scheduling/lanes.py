@@ -27,7 +27,7 @@ from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
-STARTS_MAX: Final = 64
+STARTS_MAX: Final = 16
 """Attempts to start in one turn of the event loop. More delay API requests, and send nothing sooner."""
 
 
