@@ -1,1 +1,1 @@
-"""The rules, as functions of values: no clock, no randomness, no input or output, nothing but the standard library."""
+"""Domain rules as pure functions: no clock, no randomness, no I/O, and no imports beyond the standard library."""

@@ -1,7 +1,7 @@
 """Cursors: opaque, encrypted positions in lists.
 
 A cursor holds the sort key of the last row, including sequence numbers that count the events of all accounts. It is
-encrypted so that callers cannot read them. A modified cursor is rejected. The same position always has the same text.
+encrypted, so callers cannot read it. A modified cursor is rejected. The same position always has the same text.
 """
 
 import re
@@ -43,7 +43,7 @@ class Cursors:
         return urlsafe_b64encode(tag + self._crypt(content, tag)).rstrip(b"=").decode("ascii")
 
     def decode(self, text: str, count: int) -> tuple[int, ...] | None:
-        """Return the `count` integers of a cursor, or None if `encode` did not create the text from as many."""
+        """Return the `count` integers of a cursor, or None if the text is not such a cursor."""
         if not _TEXT.fullmatch(text):
             return None
         try:

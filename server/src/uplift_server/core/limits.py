@@ -23,7 +23,7 @@ REQUEST_HEADERS_BYTES_MAX = 64 * 1024
 # second limit is for one account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
 UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
-# The rest of a body whose response is complete is read and discarded, so that the client sees the response.
+# After an early response, the server reads and discards the rest of the body, so that the client gets the response.
 DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 # The time limit starts when the server has closed its side of the connection.
 LINGER_SECONDS_MAX = 5
@@ -116,7 +116,7 @@ COMMIT_ROWS_MAX = 1000
 SMALL_JOB_ROWS_MAX = 500
 # Changes through the API in one commit. Each takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8
-# In memory, for a healthy endpoint. Others hold no more than their concurrency limit.
+# In memory, for a healthy endpoint. Other endpoints have at most their concurrency limit.
 LANE_WAITING_MAX = 1024
 # The bodies of deliveries that wait in lanes: of all accounts, of one account, and of one endpoint. Further deliveries
 # wait in the database. The last quarter of the memory is for accounts with little data. An endpoint with little data

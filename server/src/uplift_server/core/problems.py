@@ -1,4 +1,4 @@
-"""Validation problems as values, so that one response can list all of them."""
+"""Validation problems as values, so that one response can list all problems."""
 
 from dataclasses import dataclass
 

@@ -29,14 +29,14 @@ def parse_timestamp(text: str) -> int:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError("Write an instant such as 2026-01-31T12:00:00Z.") from None
+        raise ValueError("Use an ISO 8601 timestamp such as 2026-01-31T12:00:00Z.") from None
     if instant.tzinfo is None:
-        raise ValueError("Add the offset from UTC, such as Z or +02:00.")
+        raise ValueError("Add the offset from UTC to the timestamp, such as Z or +02:00.")
     try:
         instant = instant.astimezone(UTC)
     except OverflowError:
         # In UTC, the year is not between 1 and 9999.
-        raise ValueError("This instant is out of range.") from None
+        raise ValueError("The timestamp is out of range. Use a year from 1 to 9999.") from None
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 
 

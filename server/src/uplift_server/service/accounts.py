@@ -37,7 +37,7 @@ class AccountDraft:
         found: list[Problem | None] = [] if isinstance(self.name, Unset) else [check_name(self.name)]
         emails = given_or(self.contact_emails, ())
         if len(emails) > CONTACT_EMAILS_MAX:
-            text = f"An account has at most {CONTACT_EMAILS_MAX} contacts, these are {len(emails)}. Remove some."
+            text = f"The list has {len(emails)} contacts. Use at most {CONTACT_EMAILS_MAX}."
             found.append(Problem("contact_emails", "too_many", text))
         found.extend(
             check_email(email, f"contact_emails.{index}") for index, email in enumerate(emails[:CONTACT_EMAILS_MAX])

@@ -47,5 +47,5 @@ def _unknown(action: str | None) -> list[Problem]:
     if action is None or action in ACTIONS:
         return []
     nearest = difflib.get_close_matches(action[:100], ACTIONS, n=1, cutoff=_SIMILARITY_MIN)
-    fix = f"Did you mean {nearest[0]}?" if nearest else "They look like endpoint.changed."
-    return [Problem("action", "action_unknown", f"There is no such action. {fix}")]
+    fix = f"Did you mean {nearest[0]}?" if nearest else "See the list of audit actions in the API reference."
+    return [Problem("action", "action_unknown", f"The action {action[:100]!r} does not exist. {fix}")]

@@ -1,4 +1,4 @@
-"""Authentication by API key, from memory, so that it works while the database does not."""
+"""Authentication by API key from memory, so that it works during a database outage."""
 
 import hashlib
 from typing import Final
@@ -23,7 +23,7 @@ def digest_of(key: bytes) -> bytes:
 
 
 def ending_of(key: str) -> str:
-    """Return the last characters of a key, by which people recognize it."""
+    """Return the last characters of a key, which identify it to people."""
     return key[-_VISIBLE_CHARACTERS:]
 
 
@@ -43,7 +43,9 @@ class Authenticator:
         key = authorization[_SCHEME_BYTES:].strip(b" ")
         found = None if len(key) > KEY_BYTES_MAX else self._cache.keys.get(hashlib.sha256(key).digest())
         if found is None:
-            raise Unauthorized("This key is not known, or was revoked. Check that all of it was copied.")
+            raise Unauthorized(
+                "The API key is unknown or revoked. Check that you copied the whole key, or create a new one."
+            )
         return Principal.of_key(found.id, found.account_seq, found.scopes, found.name)
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
@@ -57,5 +59,5 @@ class Authenticator:
         value = ids.parse_prefixed(ids.ACCOUNT, account)
         found = None if value is None else self._cache.accounts_by_id.get(value)
         if found is None or principal.account_seq not in {None, found.seq}:
-            raise NotFound(f"There is no account {account[:64]} here. Check the header Uplift-Account.")
+            raise NotFound(f"The account {account[:64]} does not exist. Check the ID in the header `Uplift-Account`.")
         return Caller(principal, found.seq, address)

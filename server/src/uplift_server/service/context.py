@@ -63,7 +63,7 @@ class ServiceContext:
         count: int,
         problems: Sequence[Problem] = (),
         name: str = "cursor",
-        message: str = "This is no cursor of this list. Use `next_cursor` of an earlier page.",
+        message: str = "The cursor does not belong to this list. Use `next_cursor` of an earlier page.",
     ) -> tuple[int, ...] | None:
         """Return the `count` numbers of the request's cursor; None on the first page.
 
@@ -91,7 +91,7 @@ class ServiceContext:
         found = None if account_id is None else self.cache.accounts_by_id.get(account_id)
         own = caller.principal.account_seq
         if found is None or own not in (None, found.seq):
-            raise errors.NotFound(f"There is no account {account[:100]} here.")
+            raise errors.NotFound(f"The account {account[:100]} does not exist. Check the ID.")
         return found
 
     async def write(self, body: Callable[[Transaction], T]) -> T:

@@ -34,13 +34,13 @@ from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.records import Invitation, Member, Person, Session
 
 _log = structlog.get_logger()
-_WRONG_SIGN_IN: Final = "There is no such mail address with this password. Check both."
+_WRONG_SIGN_IN: Final = "The email address or password is not correct. Check both."
 _WRONG_FOR_INVITATION: Final = (
-    "The password is not correct. If you sign in with links from the operator, use one to set a password under Your"
-    " sign-in, then open this invitation again."
+    "The password is not correct. If you have no password, sign in with a link from the operator, set a password under"
+    " Your sign-in, and open this invitation again."
 )
-_NO_INVITATION: Final = "This invitation was accepted or withdrawn, or is over. Ask whoever invited you for a new one."
-_NO_RESET: Final = "This link was used before, or is over: it works once, for an hour. Ask for a new one."
+_NO_INVITATION: Final = "This invitation was accepted or withdrawn, or has expired. Ask for a new invitation."
+_NO_RESET: Final = "This link was used or has expired. Request a new one: each link works once within an hour."
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class Credentials:
         """
         person = visitor.person
         if person is None or person.email is None:
-            raise Forbidden("Only people with a mail address have a password here.")
+            raise Forbidden("Only members with an email address have a password.")
         if person.password_hash is None:
             if not visitor.is_confirmed(self._context.now()):
                 raise ConfirmationRequired
@@ -182,10 +182,10 @@ class Credentials:
         )
 
     async def rename(self, visitor: Visitor, name: str, *, address: str | None) -> None:
-        """Change the name that others see. Raises Invalid (`name`), and Forbidden for guests and operators."""
+        """Change the display name. Raises Invalid (`name`), and Forbidden for guests and operators."""
         person, name, now = visitor.person, name.strip(), self._context.now()
         if person is None or person.email is None:
-            raise Forbidden("Only people with a mail address have a name here.")
+            raise Forbidden("Only members with an email address have a display name.")
         require_valid([check_name(name)])
 
         def rename(connection: Transaction) -> None:
@@ -313,7 +313,7 @@ class Credentials:
             return True
 
         if not await self._context.database.write(renew):
-            raise as_conflict(Conflict("The password was changed at the same moment. Try again."))
+            raise as_conflict(Conflict("The password was changed at the same time. Try again."))
 
     def new_cookie(self) -> str:
         """Return a random session cookie."""

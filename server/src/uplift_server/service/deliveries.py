@@ -11,7 +11,7 @@ from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.events import type_seq_of
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import as_conflict, not_found, require_valid
+from uplift_server.service.rejections import ENDPOINT_UNKNOWN, as_conflict, not_found, require_valid
 from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries, show_page
 from uplift_server.store import deliveries, endpoints
 from uplift_server.store.commands import Command, CommandKind, Result
@@ -131,9 +131,9 @@ class Deliveries:
         found = await self._get(caller, text)
         endpoint = self._context.cache.endpoints.get(found.endpoint_seq)
         if endpoint is None:
-            raise errors.Conflict("The endpoint has been deleted; nothing can be sent to it.")
+            raise errors.Conflict("The endpoint was deleted. Create a new endpoint to receive future events.")
         if endpoint.record.state is not EndpointState.ENABLED:
-            raise errors.Conflict(f"The endpoint is {endpoint.record.state.text}. Enable it first.")
+            raise errors.Conflict(f"The endpoint is {endpoint.record.state.text}. Enable the endpoint, then try again.")
         await self._execute(caller, CommandKind.RESEND, "delivery.resent", found)
         return await self._shown(caller, text)
 
@@ -168,5 +168,5 @@ class Deliveries:
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         found = None if value is None else self._context.cache.endpoints_by_id.get(value)
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
-            return None, [Problem("endpoint", "endpoint_unknown", "There is no such endpoint. List the endpoints.")]
+            return None, [ENDPOINT_UNKNOWN]
         return found.seq, []

@@ -51,8 +51,8 @@ def clock_finding() -> Finding:
     """Check that the clock is not years behind."""
     if time.time() < CLOCK_EARLIEST_S:
         return Finding(
-            "clock", "fail", "this machine's clock is years behind",
-            "set it, best by NTP: receivers refuse signatures that are more than five minutes off",
+            "clock", "fail", "the clock of this machine is years behind",
+            "set the clock, preferably by NTP: receivers reject timestamps that are off by more than 5 minutes",
         )  # fmt: skip
     return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
 
@@ -65,8 +65,8 @@ def nearest_existing(path: Path) -> Path:
 def disk_finding(config: Config) -> Finding:
     """Check the free disk space of the SQLite database."""
     free = shutil.disk_usage(nearest_existing(config.database_path.absolute().parent)).free
-    text = f"{free / 1024**3:.1f} GiB free beside the database"
-    fix = "make room, or shorten UPLIFT_RETENTION; on a full disk the server refuses events"
+    text = f"{free / 1024**3:.1f} GiB free on the database's disk"
+    fix = "free disk space or shorten UPLIFT_RETENTION: with a full disk, the server rejects events"
     if free < DISK_BYTES_FAIL:
         return Finding("disk", "fail", text, fix)
     return Finding("disk", "warn" if free < DISK_BYTES_WARN else "ok", text, fix if free < DISK_BYTES_WARN else "")
@@ -85,20 +85,22 @@ def held_findings(config: Config) -> Iterator[Finding]:
     try:
         found = _held(config)
     except Unavailable as error:
-        yield Finding("held", "warn", f"what endpoints hold cannot be read: {error}", "run this again in a moment")
+        yield Finding("held", "warn", f"the held deliveries cannot be read: {error}", "run this again in a moment")
         return
     if not found.count or found.oldest_at is None:
         yield Finding("held", "ok", "no deliveries are held")
         return
     count_text = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
     text = (
-        f"{count_text} deliver{'y is' if found.count == 1 else 'ies are'} held, for {found.endpoints:,}"
-        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest of an event of {format_timestamp(found.oldest_at)}"
+        f"{count_text} held deliver{'y' if found.count == 1 else 'ies'} of {found.endpoints:,}"
+        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest from {format_timestamp(found.oldest_at)}"
     )
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at
     if config.retention_ms and age_ms > config.retention_ms:
-        fix = "enable these endpoints, with --held send or drop, or delete them; see `uplift-server endpoints`"
-        yield Finding("held", "warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them", fix)
+        fix = "enable these endpoints with --held send or drop, or delete them; `uplift-server endpoints` lists them"
+        yield Finding(
+            "held", "warn", f"{text}, older than UPLIFT_RETENTION, which does not delete held deliveries", fix
+        )
     else:
         yield Finding("held", "ok", text)
 
@@ -109,35 +111,39 @@ def egress_findings(config: Config) -> Iterator[Finding]:
         with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
             try:
                 probe.bind((address, 0))
-                yield Finding("egress", "ok", f"requests leave from {address}")
+                yield Finding("egress", "ok", f"outbound connections use {address}")
             except OSError as error:
-                text = f"{address} is no address of this machine ({error.strerror})"
-                yield Finding("egress", "fail", text, "add it to an interface, or correct UPLIFT_EGRESS_ADDRESS")
+                text = f"{address} is not an address of this machine ({error.strerror})"
+                yield Finding(
+                    "egress", "fail", text, "add the address to an interface, or correct UPLIFT_EGRESS_ADDRESS"
+                )
     published = current(map(SourceAddress.parse, config.source_ips), time.time_ns() // 1_000_000)
     unpublished = [address for address in config.egress_address or () if address not in published]
     if unpublished:
-        text = f"requests leave from {' and '.join(unpublished)}, not among those published"
+        text = f"outbound connections use {' and '.join(unpublished)}, which UPLIFT_SOURCE_IPS does not list"
         if not any(ip_address(address).is_global for address in unpublished):
-            text += "; what they are translated to on their way, nobody here can tell"
-        yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS, unless an address is translated later")
+            text += "; the server cannot detect address translation"
+        yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS unless a NAT gateway translates it")
     if config.egress_proxy is not None:
         yield _proxy(config.egress_proxy)
     try:
         context = ssl.create_default_context(cafile=config.egress_ca_file)
     except (OSError, ssl.SSLError) as error:
-        text = f"{config.egress_ca_file} has no certificates to trust ({error})"
+        text = f"{config.egress_ca_file} contains no valid certificates ({error})"
         yield Finding("trust", "fail", text, "correct UPLIFT_EGRESS_CA_FILE")
         return
     count = context.cert_store_stats()["x509_ca"]
     if count or (config.egress_ca_file is None and ssl.get_default_verify_paths().capath):
-        yield Finding("trust", "ok", f"{count} authorities" if count else "the system's directory of authorities")
+        yield Finding(
+            "trust", "ok", f"{count} certificate authorities" if count else "the system's certificate directory"
+        )
     else:
         fix = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
-        yield Finding("trust", "fail", "no certificate authority is trusted, so no https endpoint can be reached", fix)
+        yield Finding("trust", "fail", "no trusted certificate authorities: every https endpoint fails", fix)
 
 
 def _proxy(url: str) -> Finding:
-    fix = "start it, or correct UPLIFT_EGRESS_PROXY; without it nothing is delivered"
+    fix = "start the proxy, or correct UPLIFT_EGRESS_PROXY: without it, every delivery fails"
     try:
         proxy = Proxy.parse(url)
         shown = f"{proxy.host} port {proxy.port}"
@@ -146,7 +152,7 @@ def _proxy(url: str) -> Finding:
         return Finding("egress proxy", "fail", str(error), "correct UPLIFT_EGRESS_PROXY")
     except OSError as error:
         return Finding("egress proxy", "fail", f"{shown} cannot be reached ({error.strerror or error})", fix)
-    return Finding("egress proxy", "ok", f"{shown} takes connections")
+    return Finding("egress proxy", "ok", f"{shown} accepts connections")
 
 
 def dns_finding() -> Finding:
@@ -155,25 +161,27 @@ def dns_finding() -> Finding:
     try:
         socket.getaddrinfo(RESOLVED_NAME, 443, type=socket.SOCK_STREAM)
     except OSError as error:
-        fix = "correct /etc/resolv.conf; without it only endpoints given as addresses are reached"
+        fix = "correct /etc/resolv.conf: without DNS, deliveries reach only IP addresses"
         return Finding("dns", "warn", f"{RESOLVED_NAME} does not resolve ({error.strerror})", fix)
     took = time.monotonic() - began
     if took > RESOLVE_SECONDS_WARN:
-        return Finding("dns", "warn", f"{RESOLVED_NAME} took {took:.1f} s", "use a nearer or a caching resolver")
-    return Finding("dns", "ok", f"{RESOLVED_NAME} in {took * 1000:.0f} ms")
+        return Finding("dns", "warn", f"{RESOLVED_NAME} resolved in {took:.1f} s", "use a nearer or caching resolver")
+    return Finding("dns", "ok", f"{RESOLVED_NAME} resolved in {took * 1000:.0f} ms")
 
 
 def mail_findings(config: Config) -> Iterator[Finding]:
     """Check the connection and the login to the mail server, without sending an email."""
     if not config.sends_mail:
-        yield Finding("mail", "ok", "none is sent: UPLIFT_SMTP_URL is not set")
+        yield Finding("mail", "ok", "email is not configured (UPLIFT_SMTP_URL)")
         if config.operator_email is not None:
-            text = "UPLIFT_OPERATOR_EMAIL is set, but no mail is sent without UPLIFT_SMTP_URL"
-            yield Finding("operator mail", "warn", text, "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove it")
+            text = "UPLIFT_OPERATOR_EMAIL is set, but UPLIFT_SMTP_URL is not"
+            yield Finding(
+                "operator mail", "warn", text, "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove the setting"
+            )
         return
     yield asyncio.run(_mail_server(config))
     if config.operator_email is None:
-        text = "nobody is told by mail when endpoints fail in masses"
+        text = "the operator gets no email about mass failures of endpoints"
         yield Finding("operator mail", "warn", text, "set UPLIFT_OPERATOR_EMAIL")
 
 
@@ -186,6 +194,6 @@ async def _mail_server(config: Config) -> Finding:
         async with relay.connected() as connection:
             login = "logged in, " if connection.logged_in else ""
             encryption = "encrypted" if connection.encrypted else "not encrypted"
-            return Finding("mail", "ok", f"{relay} answers ({login}{encryption})")
+            return Finding("mail", "ok", f"{relay} responds ({login}{encryption})")
     except MailNotSent as failure:
         return Finding("mail", "fail", failure.cause, failure.remedy)

@@ -22,7 +22,7 @@ HOLD_WAIT_SHORT_MS: Final = 200
 """How long a request to pause or disable waits for it. Mostly, few deliveries are pending."""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
-    "What was pending for the endpoint is still being set aside; until then it stays as it is. Try again in a moment."
+    "The server is still holding the endpoint's pending deliveries, so its state is unchanged. Try again in a moment."
 )
 
 
@@ -62,8 +62,8 @@ class EndpointStates:
         def pause(connection: Transaction, found: Endpoint) -> _Change | None:
             if found.state is EndpointState.DISABLED:
                 raise Conflict(
-                    "The endpoint is disabled: nothing is sent to it, and what comes for it is held. To have it paused,"
-                    " enable it first; with `held` = `keep` what it holds stays held."
+                    "The endpoint is disabled, and its deliveries are held. To pause it, first enable it with `held` ="
+                    " `keep`."
                 )
             return None if found.state is EndpointState.PAUSED else self._pause_or_disable(connection, found, None)
 

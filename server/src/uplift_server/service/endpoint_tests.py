@@ -17,7 +17,7 @@ from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, idempotent_request
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import as_conflict, require_valid
+from uplift_server.service.rejections import archived_event_type, as_conflict, require_valid, unknown_event_type
 from uplift_server.store import idempotency
 from uplift_server.store import test_deliveries as store
 from uplift_server.store.commands import Command, CommandKind, NewTest, Result
@@ -26,21 +26,21 @@ from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
 """How long a caller waits for the attempt, which may take longer. Every response takes at most 5 s."""
-_DELETED: Final = "The endpoint has been deleted; nothing can be sent to it."
+_DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it."
 _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (
         errors.Busy,
-        "The server sends nothing at the moment. Try again later; if it continues, contact the operator.",
+        "The server does not send deliveries now. Try again later, or contact the operator.",
     ),
-    Busy.IN_FLIGHT: (errors.Conflict, "A test of this endpoint is in flight already. Wait for its outcome."),
-    Busy.FULL: (errors.Busy, "The server has as many attempts in flight as it may. Try again in a moment."),
+    Busy.IN_FLIGHT: (errors.Conflict, "A test event to this endpoint is already in flight. Wait for its outcome."),
+    Busy.FULL: (errors.Busy, "The server has reached its limit of attempts in flight. Try again in a moment."),
     Busy.SHARE: (
         errors.RateLimited,
-        "The account has too many attempts in flight, in total or to this endpoint's host. Try again in a moment.",
+        "The account has reached its limit of attempts in flight, in total or for this host. Try again in a moment.",
     ),
     Busy.RATE_LIMITED: (
         errors.RateLimited,
-        "The endpoint's rate_limit_per_second leaves no room. Try again in a moment.",
+        "The endpoint has reached its `rate_limit_per_second`. Try again in a moment.",
     ),
     Busy.DELETED: (errors.Conflict, _DELETED),
 }
@@ -135,12 +135,10 @@ class EndpointTests:
             usable = [each.name for each in known.values() if not each.archived]
             name = test_events.default_type(live.subscription, usable)
             if name is None:
-                return None, [Problem("type", "event_type_unknown", "The catalog has no event types. Add one.")]
+                return None, [unknown_event_type(None)]
         event_type = known.get(name)
         if event_type is None:
-            text = "The catalog has no such event type. List the event types."
-            return None, [Problem("type", "event_type_unknown", text)]
+            return None, [unknown_event_type(name)]
         if event_type.archived:
-            text = "This event type is archived: no new events of it are taken. Choose another."
-            return None, [Problem("type", "event_type_archived", text)]
+            return None, [archived_event_type(name)]
         return event_type, []

@@ -76,9 +76,7 @@ class EndpointDraft:
         headers = given_or_none(self.headers) or {}
         found.extend(check_headers(headers))
         found.extend(
-            Problem(
-                f"headers.{name}", "header_invalid", "This is how a value is shown, not one. Send the value itself."
-            )
+            Problem(f"headers.{name}", "header_invalid", "The header value is masked. Send the actual value.")
             for name, value in headers.items()
             if value == MASKED
         )

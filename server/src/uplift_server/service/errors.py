@@ -39,7 +39,7 @@ class Unauthorized(ServiceError):
 
     code = "unauthorized"
 
-    def __init__(self, detail: str = "Send a valid key as `Authorization: Bearer <key>`.") -> None:
+    def __init__(self, detail: str = "The request has no API key. Send `Authorization: Bearer <key>`.") -> None:
         super().__init__(detail)
 
 
@@ -53,7 +53,7 @@ class ConfirmationRequired(Forbidden):
     """The signed-in person must confirm the password first."""
 
     def __init__(self) -> None:
-        super().__init__("Give your password once more: this is shown only for ten minutes after it.")
+        super().__init__("This action requires a recent password confirmation. Enter your password again.")
 
 
 class NotFound(ServiceError):
@@ -82,7 +82,7 @@ class NotReady(ServiceError):
 
 
 class Busy(ServiceError):
-    """A temporary limit of the server is reached."""
+    """The server has reached a temporary limit."""
 
     code = "unavailable"
     retry_after_s = 1
@@ -117,9 +117,11 @@ class Invalid(ServiceError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         count = len(problems)
-        text = "1 field is wrong." if count == 1 else f"{count} fields are wrong."
+        text = "1 field is not valid." if count == 1 else f"{count} fields are not valid."
         if count > PROBLEMS_LISTED_MAX:
-            text = f"More than {PROBLEMS_LISTED_MAX} fields are wrong; these are the first {PROBLEMS_LISTED_MAX}."
+            text = (
+                f"More than {PROBLEMS_LISTED_MAX} fields are not valid. `errors` lists the first {PROBLEMS_LISTED_MAX}."
+            )
         super().__init__(text)
         self.problems = tuple(problems[:PROBLEMS_LISTED_MAX])
 
@@ -130,4 +132,4 @@ class AccountRequired(ServiceError):
     code = "account_required"
 
     def __init__(self) -> None:
-        super().__init__("This call is about one account: name it in the header `Uplift-Account: acc_…`.")
+        super().__init__("This call requires an account. Send its ID in the header `Uplift-Account: acc_…`.")

@@ -23,9 +23,9 @@ from uplift_server.store.records import EventType, Page
 
 EVENT_TYPE_JSON_BYTES_MAX: Final = 256 * 1024
 _KIND: Final = "event type"
-# The audit log shows only that long texts and schemas changed. The catalog shows them.
+# The audit log records only that these fields changed, because they are long.
 _AUDITED: Final = ("group", "api_version", "archived")
-_TAKEN: Final = Problem("name", "taken", "There is such a type already. Change that one, or choose another name.")
+_TAKEN: Final = Problem("name", "taken", "The event type already exists. Update it, or use another name.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def _json_text(value: Any) -> str | None:
 def _size_problem(field: str, text: str) -> Problem | None:
     """Return the problem of a schema or an example that is too large or too complex."""
     if len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX:
-        return Problem(field, "too_long", f"This has more than {EVENT_TYPE_JSON_BYTES_MAX} bytes. Shorten it.")
+        return Problem(field, "too_long", f"The JSON is too large. Use at most {EVENT_TYPE_JSON_BYTES_MAX} bytes.")
     value = json.loads(text)
     return check_schema(value, text) if field == "schema" else check_depth(value, field)
 
@@ -252,7 +252,7 @@ def _compile_problem(schema: str, error: str) -> Problem:
         compile_schema(schema, may_backtrack=True)
     except ValueError:
         return Problem(
-            "schema", "schema_invalid", f"This is not a valid JSON Schema 2020-12: {error}. Correct the schema."
+            "schema", "schema_invalid", f"The schema is not valid JSON Schema 2020-12: {error}. Correct the schema."
         )
-    text = f"A pattern cannot be matched in linear time: {error}. Use no lookaround, backreference or large repetition."
+    text = f"A pattern is not supported: {error}. Do not use lookaround, backreferences or large repetitions."
     return Problem("schema", "pattern_unsupported", text)

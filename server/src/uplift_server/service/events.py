@@ -10,7 +10,7 @@ from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.errors import AccountRequired
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found
+from uplift_server.service.rejections import not_found, unknown_event_type
 from uplift_server.service.waiting_reasons import ShownDelivery, show_page
 from uplift_server.store import deliveries, events
 from uplift_server.store.records import Event, EventFilter, Page, StreamPage
@@ -111,4 +111,4 @@ def type_seq_of(cache: EndpointCache, name: str | None) -> tuple[int | None, lis
     deleted = [seq for seq, each in cache.event_types_by_seq.items() if each.name == name]
     if deleted:
         return max(deleted), []
-    return None, [Problem("type", "event_type_unknown", f"There is no event type {name[:200]}. List the event types.")]
+    return None, [unknown_event_type(name)]

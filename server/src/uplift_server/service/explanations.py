@@ -1,4 +1,4 @@
-"""DeliveryExplanation an event did or did not reach each endpoint of its account."""
+"""Explanations of why an event did or did not reach each endpoint of its account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from uplift_server.store.listening import ListenSession
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
-"""Limit of deliveries of one event: all those to existing endpoints, and as many to deleted ones."""
+"""Limit of deliveries of one event: the limit of endpoints, and the same number for deleted endpoints."""
 OTHERS_MAX: Final = 50
 """Limit of endpoints without a delivery, and of endpoints whose delivery was removed, in an overview."""
 
@@ -146,7 +146,7 @@ class Explanations:
             account_seq, key = event.account_seq, endpoint_id
             deleted = await self._context.database.read(lambda c: endpoints.get_deleted(c, account_seq, key))
         if deleted is None:
-            text = "The event's account has no such endpoint. Use an ID from GET /v1/endpoints."
+            text = "The event's account has no endpoint with this ID. See GET /v1/endpoints."
             raise Invalid([*problems, Problem("endpoint", "endpoint_unknown", text)])
         record, deleted_at = deleted
         if record.seq in read.attempted:

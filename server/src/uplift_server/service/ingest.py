@@ -16,6 +16,7 @@ from uplift_server.delivery.ingest import BacklogFull, Draft, EventIngest
 from uplift_server.delivery.ports import Clock
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
+from uplift_server.service.rejections import archived_event_type, unknown_event_type
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 
 AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
@@ -89,8 +90,8 @@ class Ingest:
         try:
             return self._event_ingest.accept_for(drafts)
         except BacklogFull as error:
-            text = f"This request has too many deliveries: {error}."
-            raise PayloadTooLarge(f"{text} Send fewer events at once, or to fewer endpoints.") from error
+            text = f"The request creates too many deliveries: {error}."
+            raise PayloadTooLarge(f"{text} Send fewer events per request.") from error
 
     def _account(self, caller: Caller, event: Incoming, prefix: str, problems: list[Problem]) -> int | None:
         if event.account is None:
@@ -104,7 +105,7 @@ class Ingest:
                 Problem(
                     f"{prefix}account",
                     "account_unknown",
-                    "There is no such account. List the accounts to see which there are.",
+                    "The account does not exist. See GET /v1/accounts.",
                 )
             )
             return None
@@ -115,14 +116,14 @@ class Ingest:
         count = len(problems)
         if event.data is not None and len(event.data) > EVENT_DATA_BYTES_MAX:
             raise PayloadTooLarge(
-                f"`{prefix}data` has {len(event.data)} bytes; at most {EVENT_DATA_BYTES_MAX} are taken. Send a link to"
-                " the rest."
+                f"`{prefix}data` has {len(event.data)} bytes. Send at most {EVENT_DATA_BYTES_MAX} bytes, and a URL for"
+                " larger data."
             )
         event_type = None if event.type is None else self._event_type(event.type, prefix, problems)
         if event.data is None:
             pass
         elif event.data[:1] != b"{":
-            problems.append(Problem(f"{prefix}data", "type_object", "An event's data is a JSON object."))
+            problems.append(Problem(f"{prefix}data", "type_object", "The event's data must be a JSON object."))
         elif event_type is not None:
             problems.extend(
                 Problem(prefix + found.field, found.code, found.message) for found in event_type.problems(event.data)
@@ -140,22 +141,10 @@ class Ingest:
     def _event_type(self, name: str, prefix: str, problems: list[Problem]) -> LiveEventType | None:
         event_type = self._cache.event_types.get(name)
         if event_type is None:
-            problems.append(
-                Problem(
-                    f"{prefix}type",
-                    "event_type_unknown",
-                    "The catalog has no such event type. List the event types, or add it.",
-                )
-            )
+            problems.append(unknown_event_type(name, f"{prefix}type"))
             return None
         if event_type.archived:
-            problems.append(
-                Problem(
-                    f"{prefix}type",
-                    "event_type_archived",
-                    "This event type is archived: no new events of it are taken.",
-                )
-            )
+            problems.append(archived_event_type(name, f"{prefix}type"))
         return event_type
 
     def _expires_at(self, text: str, prefix: str, problems: list[Problem]) -> int | None:
@@ -168,7 +157,7 @@ class Ingest:
         if at_ms <= self._clock.now_ms():
             problems.append(
                 Problem(
-                    field, "expires_at_past", "This instant has passed; nothing would ever be sent. Choose a later one."
+                    field, "expires_at_past", "The timestamp is in the past. Use a future timestamp, or omit the field."
                 )
             )
         return at_ms
@@ -178,6 +167,6 @@ def _event_id(text: str, prefix: str, problems: list[Problem]) -> bytes | None:
     event_id = ids.parse_uuid(text)
     if event_id is None:
         problems.append(
-            Problem(f"{prefix}id", "id_invalid", "An event's id is a UUID in its usual text form; or leave it out.")
+            Problem(f"{prefix}id", "id_invalid", "The event ID is not a UUID. Send a UUID, or omit the field.")
         )
     return event_id

@@ -1,7 +1,7 @@
-"""New members through portal links and invitations, within transactions.
+"""Addition of members by portal links and invitations, within transactions.
 
 A person has one email for all accounts, so a link must not give one person access as another. A link proves the email
-if it was mailed, or if the operator created it. Without email, an admin sees the links of invitations: such a link
+if it was emailed, or if the operator created it. Without email, an admin sees the links of invitations: such a link
 proves nothing, and cannot set the password of an existing person.
 """
 
@@ -73,7 +73,7 @@ def join_by_invitation(
         return None
     person = people.find(connection, invitation.email, lock=True)
     if person != known:
-        raise Conflict("Something about you changed at the same moment. Try again.")
+        raise Conflict("Your user data was changed at the same time. Try again.")
     if person is None:
         person = _create(
             connection, new_ids, invitation.email, name, password_hash=password_hash, proved=invitation.proves, now=now
@@ -81,7 +81,7 @@ def join_by_invitation(
     elif password_hash is not None:
         person = _renew(connection, person, password_hash=password_hash, name=name)
     elif members.find_by_person(connection, invitation.account_seq, person.seq) is not None:
-        raise Conflict("You are a member of this account already. Sign in.")
+        raise Conflict("You are already a member of this account. Sign in.")
     return members.find_by_person(connection, invitation.account_seq, person.seq) or members.add(
         connection,
         member_id=new_ids.member,

@@ -25,7 +25,14 @@ from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid, too_many_streams
+from uplift_server.service.rejections import (
+    as_conflict,
+    not_found,
+    parse_id,
+    require_valid,
+    too_many_streams,
+    unknown_event_type,
+)
 from uplift_server.store import audit, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -35,7 +42,7 @@ from uplift_server.store.records import Page
 TEST_WAIT_S: Final = 3.5
 """How long a caller waits for the response to a test. Every API response takes at most 5 s."""
 _KIND: Final = "listen session"
-_AFTER_INVALID: Final = "This is no place of a stream. Use `place` of an event that came over it."
+_AFTER_INVALID: Final = "The stream position is not valid. Use `place` of an event from this stream."
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Listening:
         """
         caller.require(Scope.LISTEN)
         if not caller.principal.is_key:
-            raise errors.Forbidden("A session is streamed with the key that made it. Make one with `uplift listen`.")
+            raise errors.Forbidden("Only API keys can create listen sessions. Use `uplift listen` with an API key.")
         account_seq = caller.require_account()
         since, after_event, wrong = _since(draft.since)
         require_valid([*problems, *self._problems(draft), *wrong, check_idempotency_key(idempotency_key)])
@@ -152,7 +159,7 @@ class Listening:
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
         if found.key_id != caller.principal.id:
-            raise errors.Forbidden("A session is streamed with the key that made it. Make one of your own.")
+            raise errors.Forbidden("Another API key created this session. Use that key, or create your own session.")
         position = self._context.decode_cursor(Listing(1, after), 1, name="after", message=_AFTER_INVALID)
         try:
             return await self._context.engine.relay.connect(found, None if position is None else position[0])
@@ -160,7 +167,7 @@ class Listening:
             raise not_found(_KIND, session) from None
         except TooManyStreams as error:
             raise too_many_streams(
-                error.limit, "connected listen sessions", "Stop one of its `uplift listen` commands"
+                error.limit, "connected listen sessions", "Stop an `uplift listen` command"
             ) from None
 
     def disconnect(self, stream: Stream) -> None:
@@ -195,23 +202,20 @@ class Listening:
         usable = [each.name for each in known.values() if not each.archived]
         name = test_events.default_type(Subscription(found.event_types), usable) if type_name is None else type_name
         event_type = None if name is None else known.get(name)
-        wrong = []
-        if event_type is None or event_type.archived:
-            text = "The catalog has no such event type. List the event types."
-            wrong.append(Problem("type", "event_type_unknown", text))
+        wrong = [] if event_type is not None and not event_type.archived else [unknown_event_type(name)]
         require_valid([*problems, *wrong])
         assert event_type is not None, "an unknown type was rejected before"
         stream = self._context.engine.relay.stream_of(found.id)
         if stream is None:
-            raise errors.Conflict("Nobody is connected to this session. Start `uplift listen`, then try again.")
+            raise errors.Conflict("No client is connected to this session. Start `uplift listen`, then try again.")
         event_id, now = self._context.new_id(), self._context.now()
         data = test_events.data_from_example(event_type.record.example)
         body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
         pending = stream.send_test(event_id, event_type.name, now, body)
         if pending is None:
             raise errors.Conflict(
-                f"{TESTS_AWAITED_MAX} examples wait for this session's answers already. Look whether `uplift listen`"
-                " still answers, then try again in a few seconds."
+                f"{TESTS_AWAITED_MAX} test events of this session already await a response. Check that `uplift listen`"
+                " is running, then try again in a few seconds."
             )
         try:
             response = await asyncio.wait_for(pending, TEST_WAIT_S)
@@ -265,7 +269,7 @@ class Listening:
                 await self._context.database.read(lambda c: listening.require_capacity(c, account_seq))
             return await self._context.database.write(create_once(request, session_id, now, create, load))
         except UnknownEvent as error:
-            text = "There is no such event. List the events, or give an instant."
+            text = "The event does not exist. Send the ID of an event from GET /v1/events, or a timestamp."
             raise errors.Invalid([Problem("since", "event_unknown", text)]) from error
         except Conflict as error:
             raise as_conflict(error) from error
@@ -299,4 +303,5 @@ def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
     try:
         return parse_timestamp(text), None, []
     except ValueError as wrong:
-        return None, None, [Problem("since", "since_invalid", f"This is no id of an event, and no instant. {wrong}")]
+        text = f"The value is not an event ID or a timestamp. {wrong}"
+        return None, None, [Problem("since", "since_invalid", text)]

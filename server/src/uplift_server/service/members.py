@@ -29,9 +29,9 @@ _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"
 _GUEST_CANNOT_LEAVE: Final = (
-    "Guests of portal links share one place in the account, so none of them gives it up. Sign out instead."
+    "Guests of portal links share one membership, so a guest cannot leave the account. Sign out instead."
 )
-_LAST_OWNER: Final = "This is the account's last owner. Make another member an owner first."
+_LAST_OWNER: Final = "An account must have an owner. First give another member the role owner."
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Members:
             found = self._found(connection, owner, member)
             _require_may_give(caller, found.role)
             if found.person.email is None and new_role > GUEST_ROLE_MAX:
-                text = f"A guest of portal links is nobody by name, and at most {GUEST_ROLE_MAX.text}."
+                text = f"A guest of portal links has no email address. Use {GUEST_ROLE_MAX.text} or a lower role."
                 raise Invalid([Problem("role", "role_not_for_guests", text)])
             if new_role is found.role:
                 return found
@@ -187,7 +187,9 @@ class Members:
         def find(connection: Transaction) -> Member:
             found = self._found(connection, owner, member)
             if found.person.password_hash is None:
-                raise Conflict("This member has no password, and comes through portal links.")
+                raise Conflict(
+                    "This member has no password and signs in by portal links. Create a portal link instead."
+                )
             details = {"for": found.person.title}
             self._audit(connection, caller, owner, "link.created", member, details)
             return found
@@ -204,7 +206,7 @@ class Members:
         now, key = self._context.now(), str(owner.seq)
         wait_ms = self._recent_invitations.wait_ms(key, now)
         if wait_ms:
-            text = f"An account invites at most {INVITATIONS_PER_HOUR_MAX} people in an hour. Try again later."
+            text = f"The account can send {INVITATIONS_PER_HOUR_MAX} invitations per hour. Try again later."
             raise RateLimited(text, -(-wait_ms // 1000))
         self._recent_invitations.note(key, now)
 
@@ -227,11 +229,11 @@ class Members:
         def create(connection: Transaction) -> Invitation:
             accounts.require(connection, owner.seq)
             if members.find(connection, owner.seq, email) is not None:
-                text = "Somebody with this mail address is a member already. Change the role there."
+                text = "A person with this email address is already a member. Change the role of that member."
                 raise Invalid([Problem("email", "member_exists", text)])
             replaced = invitations.remove(connection, owner.seq, email, now=now)
             if replaced is not None:
-                _require_may_give(caller, replaced, "Replacing the pending invitation of this email")
+                _require_may_give(caller, replaced, "Replacing the pending invitation of this person")
             created = invitations.create(
                 connection,
                 invitation_id=invitation_id,

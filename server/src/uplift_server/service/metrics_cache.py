@@ -1,4 +1,4 @@
-"""Cached metrics from the database, so that a request for metrics does not wait for large counts."""
+"""Cached metrics from the database, so that metrics requests do not wait for large counts."""
 
 import asyncio
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Password hashes with argon2id, in a few threads, because each takes 60 ms and 32 MiB."""
+"""Password hashes with argon2id in a few threads. Each hash takes 60 ms and 32 MiB."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
         if self._waiting >= WAITING_MAX:
-            raise Busy("Too many sign in at the same time. Try again in a moment.")
+            raise Busy("Too many people are signing in. Try again in a moment.")
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)

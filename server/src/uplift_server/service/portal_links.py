@@ -35,7 +35,7 @@ class LinkDraft:
         email, role = given_or_none(self.email), given_or_none(self.role)
         found = [None if email is None else check_email(email.strip()), None if role is None else check_role(role)]
         if email is None and self.role_or_default() > GUEST_ROLE_MAX:
-            text = f"A guest is nobody by name, and at most {GUEST_ROLE_MAX.text}. Give the owner's `email`, too."
+            text = f"A guest can be {GUEST_ROLE_MAX.text} at most. Use a lower role, or send the person's `email`."
             found.append(Problem("role", "role_not_for_guests", text))
         return found
 

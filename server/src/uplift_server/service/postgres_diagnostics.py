@@ -29,7 +29,7 @@ def database_findings(url: str, name: str) -> Iterator[Finding]:
         found = asyncio.run(inspection.inspect(url))
     except (Unavailable, Rejected) as error:
         cause, _, fix = str(error).partition("; ")
-        fix = fix or "start it, let this machine and user in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"
+        fix = fix or "start it, allow this host and user in pg_hba.conf, or correct UPLIFT_DATABASE_URL"
         yield Finding("database", "fail", f"{name}: {cause}", fix)
         return
     rejection = _rejection(found)
@@ -39,8 +39,8 @@ def database_findings(url: str, name: str) -> Iterator[Finding]:
     encryption = {True: "encrypted", False: "not encrypted", None: "through a pooler"}[found.is_encrypted]
     text = f"PostgreSQL {found.version} at {name}, {found.bytes / 1024**2:,.0f} MiB, {encryption}"
     if found.is_remote and found.is_encrypted is False:
-        fix = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert where its authority is its own"
-        yield Finding("database", "warn", f"{text}: anyone on the network path can read every event", fix)
+        fix = "add sslmode=verify-full to UPLIFT_DATABASE_URL, and sslrootcert for a private certificate authority"
+        yield Finding("database", "warn", f"{text}: anyone on the network path can read all events", fix)
     else:
         yield Finding("database", "ok", text)
     yield _clock(found)
@@ -57,12 +57,12 @@ def _rejection(found: Inspected) -> tuple[str, str] | None:
     """Return why no server can run on the database, and how to fix it."""
     if found.version < schema_version.VERSION_MIN:
         least = schema_version.VERSION_MIN
-        return f"is PostgreSQL {found.version}, and {least} or newer is needed", "upgrade it, or choose another"
+        return f"is PostgreSQL {found.version}, but {least} or newer is required", "upgrade it, or use another server"
     if found.is_standby:
-        return "is a standby, which cannot be written", "name the primary in UPLIFT_DATABASE_URL"
+        return "is a read-only standby", "set UPLIFT_DATABASE_URL to the primary"
     if found.encoding != "UTF8":
-        fix = "make one with: CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
-        return f"has the encoding {found.encoding}, which cannot hold every text", fix
+        fix = "create a database with: CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
+        return f"has the encoding {found.encoding}, but UTF8 is required", fix
     return None
 
 
@@ -71,13 +71,13 @@ def _clock(found: Inspected) -> Finding:
     off = abs(ahead_ms)
     if off <= CLOCK_MS_WARN:
         where = "behind" if ahead_ms > 0 else "ahead of"
-        text = f"{off:.0f} ms {where} this machine's, to {found.clock.uncertainty_ms:.0f} ms"
+        text = f"{off:.0f} ms {where} this machine's clock (± {found.clock.uncertainty_ms:.0f} ms)"
         return Finding("database clock", "ok", text)
     text = (
-        f"this machine's clock is {off / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'} the database's,"
-        " which all servers follow"
+        f"this machine's clock is {off / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'} the database's clock,"
+        " which all servers use"
     )
-    fix = "set both by NTP; receivers refuse signatures that are more than five minutes off"
+    fix = "synchronize both clocks by NTP: receivers reject timestamps that are off by more than 5 minutes"
     return Finding("database clock", "fail" if off > CLOCK_MS_FAIL else "warn", text, fix)
 
 
@@ -86,23 +86,23 @@ def _durability(found: Inspected) -> Finding:
     off = [name for name, is_on in settings.items() if not is_on]
     if off:
         names = f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'}"
-        text = f"{names} off: a crash can lose events that were answered 202"
+        text = f"{names} off: a crash can lose accepted events"
         return Finding("durability", "warn", text, f"set {' and '.join(f'{name} = on' for name in off)}")
-    return Finding("durability", "ok", "a commit is on the disk before it is answered")
+    return Finding("durability", "ok", "commits are on disk before the server responds")
 
 
 def _connections(found: Inspected) -> Finding:
     free = found.connections_max - found.connections_used
     text = f"{found.connections_used} of {found.connections_max} in use; a server process takes up to {CONNECTIONS_MAX}"
     if free < CONNECTIONS_MAX:
-        return Finding("connections", "warn", text, "raise max_connections")
+        return Finding("connections", "warn", text, "increase max_connections")
     return Finding("connections", "ok", text)
 
 
 def _vacuum(found: Inspected) -> Finding:
-    text = f"{found.dead_rows:,} dead rows beside {found.live_rows:,} live ones in deliveries"
+    text = f"deliveries has {found.dead_rows:,} dead rows and {found.live_rows:,} live rows"
     if found.dead_rows > max(DEAD_ROWS_WARN, found.live_rows):
-        fix = "look for transactions, standbys or replication slots that hold autovacuum up; see docs/deployment.md"
+        fix = "find the transaction, standby or replication slot that blocks autovacuum; see /docs/postgresql"
         return Finding("vacuum", "warn", text, fix)
     return Finding("vacuum", "ok", text)
 
@@ -117,15 +117,15 @@ def _processes(url: str) -> Iterator[Finding]:
     except Rejected:
         return  # The database has no tables yet.
     if not found.living:
-        yield Finding("processes", "warn", "none lives: nothing is taken, and nothing sent", "uplift-server serve")
+        yield Finding("processes", "warn", "no server is running", "uplift-server serve")
     elif not found.delivering:
-        text = f"{found.living} live, none of which delivers: events wait"
+        text = f"{found.living} running, but no worker: events are not delivered"
         yield Finding("processes", "fail", text, f"start a worker: {_OWN_PORT} --role worker")
     elif not found.serving:
-        text = f"{found.living} live, none of which takes requests: no event comes in"
-        yield Finding("processes", "fail", text, f"start one that does: {_OWN_PORT} --role api")
+        text = f"{found.living} running, but no API server: events are not accepted"
+        yield Finding("processes", "fail", text, f"start an API server: {_OWN_PORT} --role api")
     else:
-        yield Finding("processes", "ok", f"{found.living} live, {found.delivering} of which deliver")
+        yield Finding("processes", "ok", f"{found.living} running, {found.delivering} of them workers")
 
 
 def _schema(url: str, found: Inspected) -> Finding:
@@ -142,13 +142,13 @@ def _schema(url: str, found: Inspected) -> Finding:
 
 def _revision_finding(revision: str | None, found: Inspected) -> Finding:
     if revision is None and not found.may_make_tables:
-        text = "none yet, and the user of UPLIFT_DATABASE_URL may not make it"
-        return Finding("schema", "fail", text, "make it the owner of the database (ALTER DATABASE … OWNER TO …)")
+        text = "the schema does not exist, and the database user is not allowed to create it"
+        return Finding("schema", "fail", text, "make the user the owner of the database (ALTER DATABASE … OWNER TO …)")
     if revision is None:
-        return Finding("schema", "ok", "none yet; it is made by the first start")
+        return Finding("schema", "ok", "the first start creates the schema")
     if revision == HEAD:
-        return Finding("schema", "ok", f"{revision}, this version's")
+        return Finding("schema", "ok", f"revision {revision}, as this version requires")
     if revision > HEAD:
-        return Finding("schema", "fail", f"{revision}, which is newer than this version's ({HEAD})", REMEDY_NEWER)
-    fix = "run `uplift-server migrate`; servers of the previous release may go on meanwhile"
-    return Finding("schema", "fail", f"{revision}, where this version has {HEAD}", fix)
+        return Finding("schema", "fail", f"revision {revision} is newer than this version's {HEAD}", REMEDY_NEWER)
+    fix = "run `uplift-server migrate`; servers of the previous release can keep running"
+    return Finding("schema", "fail", f"revision {revision}, but this version requires {HEAD}", fix)

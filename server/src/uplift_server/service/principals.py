@@ -31,7 +31,7 @@ _ACTORS: Final = {
 _KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY})
 PRINCIPALS_CACHED_MAX: Final = 256
 """Each event needs the principal of its key, which is faster to look up than to create."""
-_ASK_ADMIN: Final = "Ask an owner or admin of the account."
+_ASK_ADMIN: Final = "Ask an owner or admin of the account for a higher role."
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Principal:
         if not self.allows(scope):
             if self.role is not None:
                 raise self._role_error(scope)
-            raise Forbidden(f"This key lacks the scope {scope}. Ask the operator for a key that has it.")
+            raise Forbidden(f"The API key does not have the scope {scope}. {_key_source(scope)}")
 
     def require_right(self, right: Right) -> None:
         """Raise Forbidden unless the principal has this right."""
@@ -110,7 +110,9 @@ class Principal:
         """Raise Forbidden unless this is an operator."""
         if not self.is_operator:
             raise Forbidden(
-                "Only an operator's key (op_…) may do this." if self.is_key else "Only operators may do this."
+                "This call requires an operator key (op_…)."
+                if self.is_key
+                else "Only operators are allowed to do this."
             )
 
     def require_confirmed(self, now_ms: int) -> None:
@@ -120,7 +122,13 @@ class Principal:
 
     def _role_error(self, what: Scope | Right) -> Forbidden:
         assert self.role is not None
-        return Forbidden(f"Your role, {self.role.text}, does not include this ({what}). {_ASK_ADMIN}")
+        return Forbidden(f"Your role {self.role.text} does not include the permission {what}. {_ASK_ADMIN}")
+
+
+def _key_source(scope: Scope) -> str:
+    if scope in SCOPES_OF_ROLE[Role.OWNER]:
+        return "An owner or admin of the account can create a key with this scope in the dashboard."
+    return "Ask the operator for a key with this scope."
 
 
 @dataclass(frozen=True, slots=True)

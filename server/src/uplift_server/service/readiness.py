@@ -39,8 +39,8 @@ class Readiness:
         heartbeat_age_ms = self._context.engine.status.heartbeat_age_ms()
         if heartbeat_age_ms is not None:
             raise NotReady(
-                f"The last heartbeat of this process in the database is {heartbeat_age_ms // 1000} s old. Check its"
-                " connection to the database; the process then rejoins by itself."
+                f"The last heartbeat of this process is {heartbeat_age_ms // 1000} s old. Check its connection to the"
+                " database; the process rejoins automatically."
             )
         await self.probe()
         self._raise_if_failing()
@@ -67,7 +67,7 @@ class Readiness:
                 async with asyncio.timeout(PROBE_WAIT_S):
                     await self._probing.wait()
             except TimeoutError:
-                self._probe_error = "A write to the database does not finish. Check its disk."
+                self._probe_error = "A write to the database did not finish in time. Check the database's disk."
 
     def _raise_if_failing(self) -> None:
         cause = self.failure_cause()
@@ -80,7 +80,7 @@ class Readiness:
             await self._context.database.write(lambda c: server_values.replace(c, _MARK, {_MARK: now}))
             self._probe_error = None
         except StoreError:
-            self._probe_error = "The database rejects writes. The log names the cause."
+            self._probe_error = "The database rejects writes. See the server's log for the cause."
         finally:
             self._probed_at = time.monotonic()
             self._probing = None

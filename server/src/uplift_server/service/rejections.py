@@ -1,6 +1,7 @@
 """Errors that several services raise."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.stream_limits import Exceeded
@@ -8,6 +9,8 @@ from uplift_server.core.problems import Problem
 from uplift_server.service import errors
 from uplift_server.store import idempotency
 from uplift_server.store.errors import Conflict
+
+ENDPOINT_UNKNOWN: Final = Problem("endpoint", "endpoint_unknown", "The endpoint does not exist. Check the ID.")
 
 
 def as_conflict(error: Conflict) -> errors.Conflict:
@@ -33,11 +36,28 @@ def parse_id(prefix: str, text: str, what: str) -> bytes:
 
 def not_found(what: str, text: str) -> errors.NotFound:
     """Return the error for an object that does not exist or belongs to another account."""
-    return errors.NotFound(f"There is no {what} {text[:100]} here.")
+    key = "name" if what == "event type" else "ID"
+    return errors.NotFound(f"The {what} {text[:100]} does not exist. Check the {key}.")
+
+
+def unknown_event_type(name: str | None, field: str = "type") -> Problem:
+    """Return the problem of an event type that the catalog does not have. None stands for an empty catalog."""
+    if name is None:
+        return Problem(
+            field, "event_type_unknown", "The event catalog is empty. Ask the operator to add an event type."
+        )
+    text = f"The event type {name[:200]} does not exist. See the event catalog (GET /v1/event-types)."
+    return Problem(field, "event_type_unknown", text)
+
+
+def archived_event_type(name: str, field: str = "type") -> Problem:
+    """Return the problem of an archived event type."""
+    text = f"The event type {name} is archived and accepts no new events. Use another event type."
+    return Problem(field, "event_type_archived", text)
 
 
 def too_many_streams(limit: Exceeded, what: str, fix: str) -> errors.ServiceError:
     """Return the error for one stream too many. `what` names the streams, `fix` is the instruction to stop one."""
     if limit is Exceeded.ACCOUNT:
-        return errors.RateLimited(f"This account has reached its limit of {what}. {fix}, or try again later.")
+        return errors.RateLimited(f"The account has reached its limit of {what}. {fix}, or try again later.")
     return errors.Busy(f"The server has reached its limit of {what}. Try again in a moment.")

@@ -17,7 +17,7 @@ from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid
+from uplift_server.service.rejections import ENDPOINT_UNKNOWN, as_conflict, not_found, parse_id, require_valid
 from uplift_server.store import audit, event_times, releases, replays
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -179,7 +179,7 @@ class Replays:
         except EndpointBusy as busy:
             other = ids.prefixed(ids.REPLAY, busy.replay_id)
             raise errors.Conflict(
-                f"The endpoint has an unfinished replay already: {other}. Wait for its end, or cancel it."
+                f"The endpoint already has the unfinished replay {other}. Wait until it completes, or cancel it."
             ) from busy
         except Conflict as error:
             raise as_conflict(error) from error
@@ -232,7 +232,7 @@ class Replays:
         type_seqs = self._type_seqs(draft.types or (), found)
         after, before = draft.created_after, draft.created_before
         if after is not None and before is not None and after >= before:
-            text = "Nothing lies after created_after and before created_before. Exchange them, or leave one out."
+            text = "The time range is empty. Use a created_before later than created_after."
             found.append(Problem("created_before", "range_empty", text))
         require_valid(found)
         assert endpoint is not None, "a missing endpoint was rejected before"
@@ -246,8 +246,7 @@ class Replays:
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         found = None if value is None else self._context.cache.endpoints_by_id.get(value)
         if found is None or caller.account_seq not in {None, found.record.account_seq}:
-            text = "There is no such endpoint. List the endpoints."
-            problems.append(Problem("endpoint", "endpoint_unknown", text))
+            problems.append(ENDPOINT_UNKNOWN)
             return None
         return found
 

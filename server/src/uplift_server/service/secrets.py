@@ -1,4 +1,4 @@
-"""Signing secrets of endpoints. The audit log records each time that one is revealed or changed."""
+"""Signing secrets of endpoints. The audit log records every reveal and change."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,7 @@ T = TypeVar("T")
 _UNCHANGED: Final = Problem(
     "secret",
     "secret_unchanged",
-    "This is the current secret already. Choose another, or leave it out and we make one.",
+    "The secret is already the current secret. Use another one, or omit it to let the server generate one.",
 )
 
 
@@ -92,7 +92,7 @@ class Secrets:
         self._endpoints = endpoints
 
     async def reveal(self, caller: Caller, endpoint: str) -> ShownSecrets:
-        """Return the current secret after auditing this. Raises NotFound."""
+        """Record the reveal in the audit log, then return the current secret. Raises NotFound."""
         caller.require(Scope.SECRETS_READ)
         caller.require_confirmed(self._context.now())
         live = self._endpoints.find_cached(caller, endpoint)

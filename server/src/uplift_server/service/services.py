@@ -1,4 +1,4 @@
-"""All services of one server."""
+"""All services of one server process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

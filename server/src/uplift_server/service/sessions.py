@@ -33,8 +33,8 @@ __all__ = ["Membership", "Sessions", "Visitor"]
 
 _log = structlog.get_logger()
 COOKIE_CHARACTERS_MAX: Final = 100
-_WRONG_KEY: Final = "This is no operator's key (op_…), or it was revoked. Check that all of it was copied."
-_LINK_USED: Final = "This link was opened before, or is over: it works once, for a few minutes. Ask for a new one."
+_WRONG_KEY: Final = "The operator key (op_…) is unknown or revoked. Check that you copied the whole key."
+_LINK_USED: Final = "This link was used or has expired. Ask for a new one: each link works once within a few minutes."
 
 
 class _Found(NamedTuple):
@@ -85,7 +85,7 @@ class Sessions(Credentials):
         if visitor.person is None:
             self._operator_key(password, address, visitor)
         elif visitor.person.email is None or visitor.person.password_hash is None:
-            raise Unauthorized("You have no password here. Come again through a new link, and this is shown.")
+            raise Unauthorized("You have no password. Sign in again with a new link to confirm your identity.")
         else:
             await self._verify_password(visitor.person.email, password, address, visitor=visitor)
         now = self._context.now()

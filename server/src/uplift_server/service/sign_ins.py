@@ -15,7 +15,7 @@ FAILURES_PER_SESSION_MAX: Final = 5
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
 """By IP version and prefix length. A site of IPv6 has a /64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
 FAILURES_MAX: Final = 3_000
-"""In total. Each costs 60 ms of processor time, so a flood takes at most a fifth of one processor."""
+"""In total. Each costs 60 ms of CPU time, so a flood uses at most a fifth of one CPU."""
 RESETS_PER_EMAIL_MAX: Final = 3
 RESETS_MAX: Final = 3_000
 

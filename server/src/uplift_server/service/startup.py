@@ -54,8 +54,8 @@ async def prepare(
 ) -> str | None:
     """Prepare a migrated database for requests, and fill the cache.
 
-    Returns the text of the first operator key if this creates it, because only now it can be shown. `keep_key` gets the
-    text before the key is stored, so that an interrupted start leaves no active key that is unknown.
+    Returns the text of the first operator key if this creates it, because the text cannot be shown later. `keep_key`
+    gets the text before the key is stored, so that an interrupted start leaves no unknown active key.
 
     Raises WrongSecretKey if a stored secret cannot be decrypted or a live process has another encryption key, and the
     store's Unavailable.
@@ -95,7 +95,7 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
 
     if not await context.database.write(store_fingerprint):
         raise WrongSecretKey(
-            "this UPLIFT_SECRET_KEY is not that of the servers that run on this database; give all of them the same"
+            "UPLIFT_SECRET_KEY differs from the key of the other servers on this database; use the same key for all"
         )
 
 

@@ -74,7 +74,7 @@ class System:
         """
         caller.require_operator()
         if self._checks_done is not None and not self._checks_done.is_set():
-            raise Busy("An examination goes on already, and waits for an answer. Try again in a moment.")
+            raise Busy("Checks are already running. Try again in a moment.")
         found: list[Finding] = []
         loop, done = asyncio.get_running_loop(), asyncio.Event()
         self._checks_done = done
@@ -94,6 +94,6 @@ class System:
             async with asyncio.timeout(CHECKS_WAIT_SECONDS):
                 await done.wait()
         except TimeoutError:
-            text = f"not all is known after {CHECKS_WAIT_SECONDS:.0f} s: something does not answer"
-            return [*found, Finding("examination", "warn", text, "run `uplift-server doctor`, which waits for it")]
+            text = f"some checks did not finish within {CHECKS_WAIT_SECONDS:.0f} s"
+            return [*found, Finding("checks", "warn", text, "run `uplift-server doctor`, which waits for all checks")]
         return found

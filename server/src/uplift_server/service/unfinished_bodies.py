@@ -8,7 +8,7 @@ from uplift_server.service.errors import Busy, RateLimited
 
 ANONYMOUS: Final = 0
 """The sender of all requests to the dashboard without a session. No account has this number."""
-_TRY_AGAIN: Final = "Send fewer at the same time, or try again after `Retry-After` seconds."
+_TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-After` seconds."
 
 
 class UnfinishedBodies:

@@ -1,4 +1,4 @@
-"""Why pending deliveries wait, by the database and the memory of this process."""
+"""Reasons why pending deliveries wait, from the database and the memory of this process."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -14,8 +14,8 @@ from uplift_server.core.timestamps import format_timestamp
 _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
 _NO_WORKER_HINT: Final = (
-    "Wait: nothing is lost. Whoever runs this service sees what keeps it from sending with `uplift-server doctor`: no"
-    " worker runs, or outcomes cannot be written."
+    "No event is lost. The operator can find the cause with `uplift-server doctor`: no worker is running, or outcomes"
+    " cannot be stored."
 )
 
 
@@ -99,7 +99,7 @@ def explain_delivery(
         return DeliveryExplanation(
             Reason.ENDPOINT_DELETED,
             f"The endpoint was deleted before the event was delivered.{_progress(delivery)}",
-            "Register the URL again for what is to come.",
+            "Create the endpoint again to receive future events.",
         )
     if delivery.status is Status.PENDING:
         return _pending(endpoint, delivery, now_ms, can_send=can_send)
@@ -117,14 +117,14 @@ def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted
         Reason.ENDPOINT_DELETED,
         f"The endpoint was deleted at {format_timestamp(deleted_at)}. The event was accepted at"
         f" {format_timestamp(event.created_at)}.",
-        "Register the URL again to receive future events.",
+        "Create the endpoint again to receive future events.",
     )
 
 
 def explain_removed_delivery(*, delivered: bool) -> DeliveryExplanation:
     """Explain why attempts exist without a delivery: retention deletes old deliveries before their attempts."""
-    what = "It was delivered" if delivered else "It was attempted, and not delivered"
-    text = f"{what}. How is not known any more: the event is older than what is kept, and is being removed."
+    what = "was delivered" if delivered else "was attempted but not delivered"
+    text = f"The event {what}. Details are no longer available, because the event is older than the retention time."
     return DeliveryExplanation(Reason.DELIVERED if delivered else Reason.FAILED, text)
 
 
@@ -133,55 +133,55 @@ def explain_listen_session(description: str) -> DeliveryExplanation:
     whose = f" ({description})" if description else ""
     return DeliveryExplanation(
         Reason.DEVELOPMENT_ENDPOINT,
-        f"This is a developer's listen session{whose}: it is owed nothing, and reads the account's events while"
-        " somebody is connected.",
-        "The session keeps what was answered there.",
+        f"This is a developer's listen session{whose}. It has no deliveries, and streams the account's events while a"
+        " client is connected.",
+        "See the responses of the session.",
     )
 
 
 def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanation:
     if event.for_one_endpoint:
-        text = f"This {event.type} was made for one endpoint alone, whatever others subscribe to."
+        text = f"This {event.type} event was sent to one endpoint only, regardless of subscriptions."
         return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text)
     if endpoint.created_at > event.created_at:
         text = (
-            f"The endpoint was registered at {format_timestamp(endpoint.created_at)}, after the event was accepted at"
+            f"The endpoint was created at {format_timestamp(endpoint.created_at)}, after the event was accepted at"
             f" {format_timestamp(event.created_at)}."
         )
         return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, "Send the event again if the endpoint needs it.")
     if Subscription(endpoint.patterns).matches(event.type):
         return DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
-            f"The endpoint wants {event.type} today, and did not when the event was accepted at"
+            f"The endpoint is subscribed to {event.type} now, but was not when the event was accepted at"
             f" {format_timestamp(event.created_at)}.",
             "Send the event again if the endpoint needs it.",
         )
-    text = f"The endpoint subscribes to {_pattern_list(endpoint.patterns)}, and this is {event.type}."
+    text = f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
     if endpoint.updated_at > event.created_at:
-        text += " The endpoint was changed since the event was accepted: this is judged by its subscription of today."
+        text += " The endpoint was updated after the event was accepted, so its subscription may have been different."
     return DeliveryExplanation(
-        Reason.NOT_SUBSCRIBED, text, f"Add {event.type} to its event types if it is to get such events."
+        Reason.NOT_SUBSCRIBED, text, f"Add {event.type} to its event types to receive such events."
     )
 
 
 def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> DeliveryExplanation:
     if delivery.status is Status.DELIVERED:
         time = "" if delivery.completed_at is None else f" at {format_timestamp(delivery.completed_at)}"
-        return DeliveryExplanation(Reason.DELIVERED, f"It was delivered{time}.{_attempt_count(delivery)}")
+        return DeliveryExplanation(Reason.DELIVERED, f"The event was delivered{time}.{_attempt_count(delivery)}")
     if delivery.failed_reason is FailedReason.EXPIRED:
         time = "" if event.expires_at is None else f" at {format_timestamp(event.expires_at)}"
-        text = f"The event expired{time}, before it was delivered.{_progress(delivery)}"
+        text = f"The event expired{time} before it was delivered.{_progress(delivery)}"
         return DeliveryExplanation(Reason.EXPIRED, text, "Send a new event.")
-    text = "A test is sent once." if event.is_test else "Retries are exhausted."
-    then = "Then send another test." if event.is_test else "Then resend the delivery."
+    text = "The server does not retry test events." if event.is_test else "Retries are exhausted."
+    then = "Then send another test event." if event.is_test else "Then resend the delivery."
     return DeliveryExplanation(Reason.FAILED, text + _progress(delivery), _hint(delivery, None if deleted else then))
 
 
 def _cancelled(delivery: DeliveryFacts) -> DeliveryExplanation:
     return DeliveryExplanation(
         Reason.CANCELLED,
-        f"It was cancelled, or dropped when its endpoint was enabled.{_progress(delivery)}",
-        "Resend the delivery if it is wanted after all.",
+        f"The delivery was cancelled, or dropped when its endpoint was enabled.{_progress(delivery)}",
+        "Resend the delivery if the endpoint needs it.",
     )
 
 
@@ -189,13 +189,13 @@ def _held(endpoint: EndpointFacts) -> DeliveryExplanation:
     if endpoint.state == "enabled":
         return DeliveryExplanation(
             Reason.HELD,
-            "It was kept when its endpoint was enabled.",
-            "Enable the endpoint again, and choose to send or to drop what is held.",
+            "The delivery stayed held when its endpoint was enabled.",
+            "Enable the endpoint again, and choose to send or drop its held deliveries.",
         )
     return DeliveryExplanation(
         Reason.HELD,
-        f"Its endpoint is {endpoint.state}; nothing is lost meanwhile.",
-        "Enable the endpoint, and choose to send what is held.",
+        f"The delivery is held because its endpoint is {endpoint.state}.",
+        "Enable the endpoint, and choose to send its held deliveries.",
     )
 
 
@@ -205,19 +205,19 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, c
     if waiting is None:
         text = f"Attempt {number} is in flight."
     elif waiting.what is WaitingFor.WORKER:
-        text = f"A worker handles it: attempt {number} is in flight, or waits for its turn."
+        text = f"A worker has the delivery: attempt {number} is in flight or queued."
     elif waiting.what is WaitingFor.PROBE:
-        text = "The endpoint fails so often that it is only probed; this waits meanwhile, without spending attempts."
+        text = "The endpoint's circuit breaker is open. The delivery waits without using attempts."
         text += _probe(endpoint.next_probe_at, now_ms)
     elif waiting.what is WaitingFor.SCHEDULE and waiting.until is not None:
         text = f"Attempt {number} is due at {format_timestamp(waiting.until)}"
         if endpoint.next_probe_at is not None:
-            text += ", or later: the endpoint fails so often that it is only probed"
+            text += " or later, because the endpoint's circuit breaker is open"
         text += f".{_probe(endpoint.next_probe_at, now_ms)}"
     elif can_send:
-        text = f"Attempt {number} is due, and waits for its turn behind what was due before."
+        text = f"Attempt {number} is due, and waits in the queue."
     else:
-        text, then = f"Attempt {number} is due, and this service sends nothing now.", _NO_WORKER_HINT
+        text, then = f"Attempt {number} is due, but the server does not send deliveries now.", _NO_WORKER_HINT
     return DeliveryExplanation(Reason.PENDING, text + _progress(delivery), _hint(delivery, then))
 
 
@@ -225,7 +225,7 @@ def _probe(next_probe_at: int | None, now_ms: int) -> str:
     if next_probe_at is None:
         return ""
     if next_probe_at <= now_ms:
-        return " It is being probed now."
+        return " A probe is in flight."
     return f" The next probe is at {format_timestamp(next_probe_at)}."
 
 

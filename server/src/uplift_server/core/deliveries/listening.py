@@ -17,7 +17,7 @@ SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
 """A session without a connection for this long is deleted."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
-"""Limit of events that a developer's machine has not responded to."""
+"""Limit of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
 """Limit of the size of these events. The last one may exceed it."""
 TESTS_AWAITED_MAX: Final = 10
@@ -46,7 +46,7 @@ def check_description(text: str) -> Problem | None:
         return None
     return Problem(
         "description", "description_invalid",
-        f"This has more than {DESCRIPTION_CHARACTERS_MAX} characters, or some that cannot be printed. Shorten it.",
+        f"The description is not valid. Use at most {DESCRIPTION_CHARACTERS_MAX} printable characters.",
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 ENDPOINTS_MIN: Final = 10
-"""Fewer endpoints are no mass failure."""
+"""With fewer endpoints, there is no mass failure."""
 WITHIN_MS: Final = 3_600_000
 """Endpoints that begin to fail within this time may have a common cause."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000

@@ -1,6 +1,6 @@
 """Outcome of an attempt from its exchange, and the explanation of a failure.
 
-Each class of failure has one sentence of cause and one of remedy. API, CLI, dashboard and emails use them.
+Each class of failure has one sentence for the cause and one for how to fix it, for the API, CLI, dashboard and emails.
 """
 
 import re
@@ -56,7 +56,7 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Whether a failure is not the receiver's fault and must not count against its health."""
+    """Whether the receiver did not cause a failure, so that it does not count against the endpoint's health."""
     return exchange.failure in (Failure.EGRESS, Failure.BLOCKED)
 
 
@@ -77,81 +77,79 @@ _LOCATION_CHARACTERS_SHOWN_MAX: Final = 200
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 _LOGIN: Final = Explanation(
-    "Your server answered {status}: it asks for a login, or did not accept the signature.",
-    "Secret or login required: give your receiver this endpoint's secret, verify the bytes exactly as received, and "
-    "let our requests pass any login in front of it.",
+    "Your server responded with {status}: it requires a login or rejected the signature.",
+    "Use this endpoint's secret, verify the body's bytes exactly as received, and do not require a login for the URL.",
 )
 _BY_STATUS: Final = {
     400: Explanation(
-        "Your server answered 400: it could not read the request, or did not accept the signature.",
-        "Many receivers answer 400 when the signature does not verify: give yours this endpoint's secret, and verify "
-        "the bytes exactly as received; else parse the body as JSON of the type's schema in the catalog, and "
-        "ignore fields you do not know.",
+        "Your server responded with 400: it could not parse the request or rejected the signature.",
+        "Verify the body's bytes exactly as received with this endpoint's secret, then parse it by the schema in the "
+        "event catalog and ignore unknown fields.",
     ),
     401: _LOGIN,
     403: _LOGIN,
     404: Explanation(
-        "Your server answered 404: nothing is at this path.",
-        "Correct the endpoint's URL, or deploy the route it names.",
+        "Your server responded with 404: it has no route at this path.",
+        "Correct the endpoint's URL, or deploy the route.",
     ),
     405: Explanation(
-        "Your server answered 405: this path does not take POST.",
-        "Let the route accept POST, or correct the endpoint's URL.",
+        "Your server responded with 405: this path does not accept POST.",
+        "Accept POST in the route, or correct the endpoint's URL.",
     ),
     408: Explanation(
-        "Your server answered 408: it grew tired of waiting for the request.",
-        "Raise the time that your server or the proxy in front of it waits for a request.",
+        "Your server responded with 408: it did not receive the request in time.",
+        "Increase the request timeout of your server and of any proxy in front of it.",
     ),
     410: Explanation(
-        "Your server answered 410: it says this address is gone for good.",
-        "Register the new address, or delete the endpoint if you no longer want its events.",
+        "Your server responded with 410: this URL no longer exists.",
+        "Change the endpoint's URL, or delete the endpoint if you no longer need its events.",
     ),
     413: Explanation(
-        "Your server answered 413: the body is too large for it.",
-        "Raise the limit of your server, and of any proxy in front of it, to 512 KiB at least.",
+        "Your server responded with 413: the body is too large.",
+        "Increase the body size limit of your server, and of any proxy in front of it, to at least 512 KiB.",
     ),
     415: Explanation(
-        "Your server answered 415: it does not take the content type application/json.",
-        "Let the route accept application/json.",
+        "Your server responded with 415: it does not accept the content type application/json.",
+        "Accept application/json in the route.",
     ),
     422: Explanation(
-        "Your server answered 422: it read the body and did not accept what it says.",
-        "Compare what your server expects with the type's schema in the catalog, and ignore types and fields you do "
-        "not know.",
+        "Your server responded with 422: it parsed the body but rejected its content.",
+        "Compare your server's validation with the schema in the event catalog, and ignore unknown event types and "
+        "fields.",
     ),
     429: Explanation(
-        "Your server answered 429: more requests than it accepts.",
-        "Raise its limit, or set a rate limit on the endpoint; we wait as long as its Retry-After says.",
+        "Your server responded with 429: it receives more requests than it allows.",
+        "Increase your server's limit, or set a rate limit on the endpoint; retries respect Retry-After.",
     ),
     502: Explanation(
-        "Your server answered 502: the proxy in front of it got no proper answer from your application.",
-        "Check that the application runs and where the proxy forwards to.",
+        "Your server responded with 502: its proxy got no valid response from your application.",
+        "Check that the application is running and that the proxy forwards requests to it.",
     ),
     503: Explanation(
-        "Your server answered 503: it is overloaded or down for maintenance.",
-        "Bring it up again; until then we try again as the schedule says, and what failed for good can be resent.",
+        "Your server responded with 503: it is overloaded or down for maintenance.",
+        "Restore your server; retries continue on schedule, and you can resend failed deliveries.",
     ),
     504: Explanation(
-        "Your server answered 504: the proxy in front of it waited too long for your application.",
-        "Answer first, work later: store the event, answer 2xx, and process it afterwards.",
+        "Your server responded with 504: its proxy timed out waiting for your application.",
+        "Store the event and respond with 2xx first, then process the event.",
     ),
 }
 _OTHER_CLIENT_ERROR: Final = Explanation(
-    "Your server answered {status}: it refuses the request.",
-    "See your server's log for this request, and answer 2xx once the event is stored.",
+    "Your server responded with {status}: it rejected the request.",
+    "Find this request in your server's log, and respond with 2xx once the event is stored.",
 )
 _OTHER_SERVER_ERROR: Final = Explanation(
-    "Your server answered {status}: it failed while handling the request.",
-    "See your server's log for the error at this time; once it is fixed, resend what failed.",
+    "Your server responded with {status}: it failed to handle the request.",
+    "Find the error in your server's log, fix it, and resend the failed deliveries.",
 )
 _CONNECTION_CUT: Final = Explanation(
-    "Your server, or something in front of it, cut the connection before its answer was complete.",
-    "See its log for crashes and limits, and let its firewall pass our source addresses.",
+    "Your server, or a proxy in front of it, closed the connection before the response was complete.",
+    "Check its log for crashes and limits, and allow the egress IPs of Uplift Webhooks in its firewall.",
 )
 
 _DNS: Final = Explanation(
-    "The host name of the endpoint's URL could not be resolved.",
-    "Check how the name is written, and that its DNS records can be seen from the internet.",
+    "The host name of the endpoint's URL does not resolve.",
+    "Check the spelling of the name, and check that its DNS records are public.",
 )
 
 # If an outcome has several texts, the first pattern that matches the attempt's error decides. The patterns are
@@ -166,15 +164,15 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "did not accept a connection|still connecting|tls handshake|no tunnel to|proxy to reach",
             Explanation(
-                "No connection to your server came about in time.",
-                "Check that it runs and that a firewall lets our source addresses in.",
+                "The connection to your server timed out.",
+                "Check that your server is running and that its firewall allows the egress IPs of Uplift Webhooks.",
             ),
         ),
         (
             "",
             Explanation(
-                "Your server did not answer completely within the deadline.",
-                "Answer first, work later: store the event, answer 2xx, and process it afterwards.",
+                "Your server did not send a complete response within the timeout.",
+                "Store the event and respond with 2xx first, then process the event.",
             ),
         ),
     ),
@@ -183,30 +181,31 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             _OWN_FAULTS,
             Explanation(
-                "Our own way out to the internet failed; your server has nothing to do with it.",
-                "Nothing is asked of you: this does not count against your endpoint, and we try again.",
+                "Uplift Webhooks could not open an outbound connection; your server is not the cause.",
+                "You do not need to do anything: this does not count against your endpoint, and Uplift Webhooks "
+                "retries the delivery.",
             ),
         ),
         (
             "connection refused",
             Explanation(
-                "The connection was refused: nothing listens at this address and port.",
+                "The connection was refused: no program listens on this address and port.",
                 "Start your server, or correct the port in the endpoint's URL.",
             ),
         ),
         (
             "network is unreachable|no route to host",
             Explanation(
-                "No route leads to the address of your server.",
-                "Check that its DNS records name its present address and that it is connected to the internet.",
+                "There is no network route to your server's address.",
+                "Check that its DNS records contain its current address and that it is connected to the internet.",
             ),
         ),
         ("connection reset|closed the connection|broken pipe", _CONNECTION_CUT),
         (
             "",
             Explanation(
-                "No connection to your server came about.",
-                "Check that it runs and that a firewall lets our source addresses in.",
+                "Uplift Webhooks could not connect to your server.",
+                "Check that your server is running and that its firewall allows the egress IPs of Uplift Webhooks.",
             ),
         ),
     ),
@@ -214,51 +213,50 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "has expired",
             Explanation(
-                "The certificate of your server has expired.", "Renew it, and let it renew itself from now on."
+                "Your server's certificate has expired.", "Renew the certificate, and set up automatic renewal."
             ),
         ),
         (
             "not valid yet|not yet valid",
             Explanation(
-                "The certificate of your server is not valid yet.",
-                "Wait until it is, or install one that is valid now.",
+                "Your server's certificate is not valid yet.",
+                "Wait until the certificate becomes valid, or install one that is valid now.",
             ),
         ),
         (
             "for another name|for another address|hostname mismatch|ip address mismatch",
             Explanation(
-                "The certificate of your server was issued for another name.",
-                "Install one that names the host of the endpoint's URL, or register the name it was issued for.",
+                "Your server's certificate was issued for another name.",
+                "Install a certificate for the host of the endpoint's URL, or use the certificate's name in the URL.",
             ),
         ),
         (
             "is self-signed|self-signed certificate|not trusted|issuer of the certificate|local issuer",
             Explanation(
-                "The certificate of your server was issued by an authority that is not publicly trusted, or the chain "
-                "to it is incomplete.",
-                "Install a certificate of a public authority together with all intermediate ones (the full chain).",
+                "Your server's certificate is not publicly trusted, or its chain is incomplete.",
+                "Install a certificate from a public authority, with all intermediate certificates (the full chain).",
             ),
         ),
         (
             "does not speak tls|wrong version number",
             Explanation(
-                "What answered at this port does not speak TLS.",
-                "Correct the port in the endpoint's URL, or switch TLS on there.",
+                "Your server does not use TLS on this port.",
+                "Correct the port in the endpoint's URL, or enable TLS on your server.",
             ),
         ),
         (
             "older than 1.2|unsupported protocol|alert protocol version|handshake failure|no shared cipher",
             Explanation(
-                "Your server and we found no common version or cipher of TLS.",
-                "Let your server offer TLS 1.2 or 1.3, and serve a certificate for the host of the endpoint's URL.",
+                "Your server and Uplift Webhooks have no TLS version or cipher in common.",
+                "Enable TLS 1.2 or 1.3 on your server, and install a certificate for the host of the endpoint's URL.",
             ),
         ),
         ("ended the connection|tls connection broke", _CONNECTION_CUT),
         (
             "",
             Explanation(
-                "No secure connection to your server came about.",
-                "Check its certificate and its TLS settings with a public TLS test.",
+                "The TLS connection to your server failed.",
+                "Check your server's certificate and TLS settings with a public TLS test.",
             ),
         ),
     ),
@@ -267,15 +265,15 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "longer than [0-9]+ bytes",
             Explanation(
-                "The headers of your server's answer are too long.",
-                "Answer with a few short headers; cookies and traces mean nothing to us.",
+                "Your server's response headers are too long.",
+                "Respond with a few short headers, without cookies.",
             ),
         ),
         (
             "",
             Explanation(
-                "What came back is not a valid HTTP/1.1 response.",
-                "Check that the port in the endpoint's URL belongs to a web server that speaks HTTP/1.1.",
+                "Your server did not send a valid HTTP/1.1 response.",
+                "Check that the port in the endpoint's URL belongs to an HTTP/1.1 server.",
             ),
         ),
     ),
@@ -283,30 +281,30 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "no egress address",
             Explanation(
-                "Your server has no address of the IP version that we send over.",
-                "Let its DNS records name one of the other version as well: A is for IPv4, AAAA for IPv6.",
+                "Your server has no address of the IP version that Uplift Webhooks sends from.",
+                "Add the missing DNS record for your server: A for IPv4, AAAA for IPv6.",
             ),
         ),
         (
             "does not allow a tunnel",
             Explanation(
-                "The proxy that our requests go through does not allow connections to this address and port.",
-                "Let your server listen at port 443, or ask whoever runs this service to allow yours.",
+                "The egress proxy of Uplift Webhooks does not allow connections to this address and port.",
+                "Use port 443, or ask the operator to allow your server's address and port.",
             ),
         ),
         (
             "use https",
             Explanation(
-                "The address behind the endpoint's URL is public, and http is only for an operator's own machine.",
-                "Register the endpoint with https.",
+                "The endpoint's URL uses http, but its host has a public address.",
+                "Change the endpoint's URL to https.",
             ),
         ),
         (
             "",
             Explanation(
-                "The host of the endpoint's URL leads to an address that we do not connect to.",
-                "Let its DNS records name public addresses only; to receive on your own machine, register the https "
-                "address of a tunnel to it.",
+                "The host of the endpoint's URL resolves to an address that is not allowed.",
+                "Use only public addresses in its DNS records; to receive on your own machine, use the https URL of a "
+                "tunnel.",
             ),
         ),
     ),
@@ -337,13 +335,13 @@ def explain(
 def _redirect(status_code: int | None, location: str | None) -> Explanation:
     if not location:
         return Explanation(
-            f"Your server answered {status_code}, a redirect without an address.",
-            "Let the route answer 2xx itself; redirects are never followed.",
+            f"Your server responded with {status_code}, a redirect without a Location header.",
+            "Respond with 2xx at this URL, because Uplift Webhooks does not follow redirects.",
         )
     shown = _UNPRINTABLE.sub("?", location)
     if len(shown) > _LOCATION_CHARACTERS_SHOWN_MAX:
         shown = shown[:_LOCATION_CHARACTERS_SHOWN_MAX] + "…"
     return Explanation(
-        f"Your server answered {status_code}, a redirect to {shown}, and redirects are never followed.",
-        "Register that address if it is yours, or let this one answer 2xx itself.",
+        f"Your server responded with {status_code}, a redirect to {shown}, which Uplift Webhooks does not follow.",
+        "Use that URL in the endpoint if it is yours, or respond with 2xx at this URL.",
     )

@@ -23,12 +23,12 @@ Wait = Literal["counting", "endpoint_paused", "endpoint_disabled", "endpoint_fai
 """Why a running replay pauses."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""Releases that are up to this late are caught up in a burst."""
+"""After a delay of up to this time, the missed releases follow in a burst."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {
-    Status.PENDING.text: "A pending delivery is sent by its schedule anyway.",
-    Status.HELD.text: "Held deliveries are sent by enabling their endpoint.",
+    Status.PENDING.text: "The server already sends pending deliveries on schedule.",
+    Status.HELD.text: "Enable the endpoint to send its held deliveries.",
 }
 _FROM: Final = {
     ReplayState.RUNNING: frozenset({ReplayState.RUNNING, ReplayState.PAUSED}),
@@ -46,12 +46,12 @@ def parse_statuses(names: Sequence[str]) -> tuple[tuple[Status, ...], list[Probl
     """Return the selected statuses, each once, and the problems with their names."""
     problems = []
     if not names:
-        text = f"Name at least one of {', '.join(_REPLAYABLE)}, or leave the field out."
+        text = f"The list is empty. Use at least one of {', '.join(_REPLAYABLE)}, or omit the field."
         problems.append(Problem("status", "required", text))
     for name in dict.fromkeys(names):
         if name not in _REPLAYABLE:
-            reason = _NOT_REPLAYABLE.get(name, "There is no such status.")
-            text = f"{reason} Use {', '.join(_REPLAYABLE)}."
+            reason = _NOT_REPLAYABLE.get(name, f"The status {name[:40]!r} does not exist.")
+            text = f"{reason} A replay accepts {', '.join(_REPLAYABLE)}."
             problems.append(
                 Problem("status", "status_not_replayable" if name in _NOT_REPLAYABLE else "value_unknown", text)
             )

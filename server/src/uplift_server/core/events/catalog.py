@@ -66,33 +66,35 @@ def _event_type(
 
 
 _TEXT_OR_NULL: Final = ["string", "null"]
-_SESSION_ID: Final = _of("string", "The session's UUID, an underscore and the number of the repetition.")
-_ACTIVITY: Final = _of(_TEXT_OR_NULL, "What was done, such as baseball.")
-_MOVEMENT: Final = _of(_TEXT_OR_NULL, "Which movement of the activity, such as pitching.")
+_SESSION_ID: Final = _of("string", "The UUID of the session, an underscore, and the number of the repetition.")
+_ACTIVITY: Final = _of(_TEXT_OR_NULL, "The activity, such as baseball.")
+_MOVEMENT: Final = _of(_TEXT_OR_NULL, "The movement within the activity, such as pitching.")
 _LINK: Final = _object(
     {
-        "url": _of("string", "Signed link to a CSV file with one row per frame. Whoever has it can read the data."),
-        "expires": _of("integer", "When the link ends, in Unix milliseconds."),
+        "url": _of(
+            "string", "Signed link to a CSV file with one row per frame. Anyone with the link can read the data."
+        ),
+        "expires": _of("integer", "Expiry of the link, in Unix milliseconds."),
     },
-    description="Where the data is; it is not part of the event.",
+    description="Link to the data, which is not part of the event.",
 )
 _ATHLETE_PROPERTIES: Final[dict[str, object]] = {
-    "id": _of("string", "The athlete's id."),
+    "id": _of("string", "The athlete's ID."),
     "first_name": _of("string", "First name."),
     "last_name": _of(_TEXT_OR_NULL, "Last name."),
     "date_of_birth": _of(_TEXT_OR_NULL, "Date of birth, YYYY-MM-DD."),
-    "email": _of(_TEXT_OR_NULL, "Mail address."),
+    "email": _of(_TEXT_OR_NULL, "Email address."),
     "height": _of(["number", "null"], "Height in inches."),
     "weight": _of(["number", "null"], "Weight in pounds."),
-    "dominant_arm": {"enum": ["left", "right", "both", None], "description": "The arm preferred."},
-    "dominant_leg": {"enum": ["left", "right", "both", None], "description": "The leg preferred."},
-    "primary_activity": _of(_TEXT_OR_NULL, "The activity mostly captured."),
+    "dominant_arm": {"enum": ["left", "right", "both", None], "description": "The dominant arm."},
+    "dominant_leg": {"enum": ["left", "right", "both", None], "description": "The dominant leg."},
+    "primary_activity": _of(_TEXT_OR_NULL, "The athlete's main activity."),
     "positions": {"type": "array", "items": {"type": "string"}, "description": "Positions on the field."},
     "level": {"enum": ["youth", "high_school", "college", "professional", None], "description": "Level of play."},
     "custom_attributes": {
         "type": "object",
         "additionalProperties": {"type": "string"},
-        "description": "The organization's own attributes.",
+        "description": "Attributes that the organization defines.",
     },
 }
 
@@ -100,9 +102,9 @@ EVENT_TYPES: Final = (
     _event_type(
         MOVEMENT_ANALYTICS_CREATED,
         "movement",
-        "A capture is processed and its kinematics are ready: carries the session, the athlete and a link to the data "
-        "that can be followed for seven days. A session that is processed again gives another event with the same "
-        "session id, so keep the newest.",
+        "The kinematics of a capture are ready. The event contains the session, the athlete, and a link to the data. "
+        "The link is valid for seven days. If a session is processed again, another event with the same session ID "
+        "follows: keep the newest.",
         _object(
             {
                 "id": _SESSION_ID,
@@ -113,26 +115,26 @@ EVENT_TYPES: Final = (
                     {
                         "id": _object(
                             {
-                                "organizationId": _of("string", "The organization's id."),
-                                "userId": _of("string", "The id of the user the capture belongs to."),
-                                "roleName": _of("string", "That user's role, such as owner."),
+                                "organizationId": _of("string", "The organization's ID."),
+                                "userId": _of("string", "The ID of the user who owns the capture."),
+                                "roleName": _of("string", "The user's role, such as owner."),
                             },
                         ),
-                        "user": _of("string", "The same user's id again."),
+                        "user": _of("string", "The ID of the same user."),
                     },
-                    description="To whom the capture belongs.",
+                    description="The owner of the capture.",
                 ),
                 "athlete": {
                     "type": ["object", "null"],
                     "properties": {
-                        "id": _of("string", "The athlete's id."),
-                        "name": _of(_TEXT_OR_NULL, "The athlete's name: personal data."),
-                        "ebis_id": _of(["string", "integer", "null"], "The player's id in eBIS, if any."),
+                        "id": _of("string", "The athlete's ID."),
+                        "name": _of(_TEXT_OR_NULL, "The athlete's name (personal data)."),
+                        "ebis_id": _of(["string", "integer", "null"], "The player's ID in eBIS, if any."),
                         "mlbam_id": _of(
-                            ["string", "integer", "null"], "The player's id at MLB Advanced Media, if any."
+                            ["string", "integer", "null"], "The player's ID at MLB Advanced Media, if any."
                         ),
                     },
-                    "description": "Who moved.",
+                    "description": "The captured athlete.",
                 },
             },
         ),
@@ -141,20 +143,20 @@ EVENT_TYPES: Final = (
     _event_type(
         WEBHOOK_CREATED,
         "webhook",
-        "An endpoint was created: sent once to the new endpoint itself, whatever it subscribes to, so that it can be "
-        "seen to work.",
+        "An endpoint was created. The server sends this event once to the new endpoint, regardless of its "
+        "subscription, so that you can check the endpoint.",
         _object(
             {
-                "id": _of("string", "The endpoint's id."),
-                "userId": _of(_TEXT_OR_NULL, "The id of the user who owns it."),
-                "accountId": _of(_TEXT_OR_NULL, "The id of the account that owns it."),
+                "id": _of("string", "The endpoint's ID."),
+                "userId": _of(_TEXT_OR_NULL, "The ID of the user who owns the endpoint."),
+                "accountId": _of(_TEXT_OR_NULL, "The ID of the account that owns the endpoint."),
                 "eventTypeIds": {
                     "type": "array",
                     "items": {"type": "string"},
-                    "description": "The event types it wants.",
+                    "description": "The event types in its subscription.",
                 },
-                "hookUrl": _of("string", "Its URL."),
-                "description": _of(_TEXT_OR_NULL, "What its owner noted about it."),
+                "hookUrl": _of("string", "The endpoint's URL."),
+                "description": _of(_TEXT_OR_NULL, "The endpoint's description."),
             },
         ),
         documented=True,
@@ -162,22 +164,22 @@ EVENT_TYPES: Final = (
     _event_type(
         "capture.processing.failed",
         "capture",
-        "A capture could not be processed, or its result did not pass quality assurance; there will be no data for it.",
+        "A capture could not be processed, or its result failed quality assurance. The capture has no data.",
         _object(
             {
                 "id": _SESSION_ID,
                 "activity": _ACTIVITY,
                 "movement": _MOVEMENT,
-                "status": {"const": "error", "description": "As the capture shows it in Uplift's API."},
-                "error": _of("string", "What went wrong, for people."),
-                "capture_time": _of(_TEXT_OR_NULL, "When it was filmed, ISO 8601."),
+                "status": {"const": "error", "description": "The capture's status in Uplift's API."},
+                "error": _of("string", "A readable error message."),
+                "capture_time": _of(_TEXT_OR_NULL, "The time of the recording, ISO 8601."),
                 "athlete": {
                     "type": ["object", "null"],
                     "properties": {
-                        "id": _of("string", "The athlete's id."),
-                        "name": _of(_TEXT_OR_NULL, "The athlete's name: personal data."),
+                        "id": _of("string", "The athlete's ID."),
+                        "name": _of(_TEXT_OR_NULL, "The athlete's name (personal data)."),
                     },
-                    "description": "Who moved.",
+                    "description": "The captured athlete.",
                 },
             },
             "id",
@@ -194,7 +196,7 @@ EVENT_TYPES: Final = (
     _event_type(
         "athlete.updated",
         "athlete",
-        "An athlete's particulars changed: carries all of them as they are now, and the names of those that changed.",
+        "An athlete's properties changed. The event contains all current properties and the names of the changed ones.",
         _object(
             {
                 **_ATHLETE_PROPERTIES,
@@ -211,18 +213,18 @@ EVENT_TYPES: Final = (
     _event_type(
         "export.completed",
         "export",
-        "A data export that was asked for is ready: carries the job and a link to the rows.",
+        "A requested data export is ready. The event contains the job and a link to the rows.",
         _object(
             {
-                "jobId": _of("string", "The export job's id."),
-                "status": {"const": "COMPLETED", "description": "As the job shows it in Uplift's API."},
+                "jobId": _of("string", "The ID of the export job."),
+                "status": {"const": "COMPLETED", "description": "The job's status in Uplift's API."},
                 "activity": _ACTIVITY,
                 "movement": _MOVEMENT,
-                "startTime": _of("integer", "From when on sessions were exported, in Unix seconds."),
-                "endTime": _of("integer", "Until when sessions were exported, in Unix seconds."),
-                "rowCount": {"type": "integer", "minimum": 0, "description": "How many rows there are."},
-                "createdAt": _of("string", "When the job was asked for, ISO 8601."),
-                "completedAt": _of("string", "When it was done, ISO 8601."),
+                "startTime": _of("integer", "Start of the exported period, in Unix seconds."),
+                "endTime": _of("integer", "End of the exported period, in Unix seconds."),
+                "rowCount": {"type": "integer", "minimum": 0, "description": "The number of rows."},
+                "createdAt": _of("string", "The time of the request, ISO 8601."),
+                "completedAt": _of("string", "The time of completion, ISO 8601."),
                 "data": _LINK,
             },
             "jobId",

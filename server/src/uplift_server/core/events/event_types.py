@@ -18,13 +18,13 @@ def check_name(text: str, field: str = "type") -> Problem | None:
         return Problem(
             field,
             "event_type_invalid",
-            f"A name has at most {EVENT_TYPE_NAME_CHARACTERS_MAX} characters, this one {len(text)}. Shorten it.",
+            f"The event type has {len(text)} characters. Use at most {EVENT_TYPE_NAME_CHARACTERS_MAX}.",
         )
     if not _NAME.fullmatch(text):
         return Problem(
             field,
             "event_type_invalid",
-            "A name is words of a-z, 0-9 and _ joined by dots. Write it like movement.analytics.created.",
+            "The event type is not valid. Join words of a-z, 0-9 and _ with dots, like movement.analytics.created.",
         )
     return None
 
@@ -32,10 +32,10 @@ def check_name(text: str, field: str = "type") -> Problem | None:
 def check_pattern(text: str, field: str = "event_types") -> Problem | None:
     """Return the problem with an entry of a subscription (an exact name or `group.*`), if any."""
     if text == "*":
-        return Problem(field, "event_type_invalid", "* alone is not a pattern. Leave the list empty to get every type.")
+        return Problem(field, "event_type_invalid", "* alone is not a pattern. Use an empty list for all event types.")
     problem = check_name(text.removesuffix(GROUP_SUFFIX), field)
     if problem is not None and text.removesuffix(GROUP_SUFFIX).count("*"):
         return Problem(
-            field, "event_type_invalid", "* may only stand at the end, after a dot. Write it like movement.analytics.*."
+            field, "event_type_invalid", "* is only allowed at the end, after a dot. Use the form movement.analytics.*."
         )
     return problem

@@ -44,7 +44,7 @@ _MOVEMENTS: Final = (
 )
 _ERRORS: Final = (
     "Pose QA failed: the athlete leaves the picture during the movement",
-    "Pose QA failed: a second person stands in front of the athlete",
+    "Pose QA failed: a second person is in front of the athlete",
     "Biomech QA failed: a forearm is longer than 0.5 m",
     "The video of the secondary camera ends before the movement",
 )

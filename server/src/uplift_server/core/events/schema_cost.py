@@ -31,17 +31,17 @@ Applied = dict[int, tuple[Schema, int]]
 """Schemas that apply to one value, by identity, each with how many times the validator evaluates it."""
 
 _Kinds = tuple[tuple[str, str], ...]
-"""Names and texts of properties that decide which alternatives apply to an object."""
+"""Names and texts of properties that select the alternatives of an object."""
 
 _KIND_NS: Final = 60
 _EXTREMES: Final = (1e-25, 1e25)
 _UNIQUE_FEW_MAX: Final = 15
-"""The validator compares each item of so short an array with every other item."""
+"""Up to this length, the validator compares each item of an array with every other item."""
 _UNIQUE_FEW_FACTOR: Final = 5
 _UNIQUE_FRACTION_FACTOR: Final = 12
 _UNKNOWN_REFERENCE_NS: Final = 100_000
 _REEVALUATIONS: Final = 4
-"""How many times a schema with `unevaluatedProperties` or `unevaluatedItems` evaluates the schemas beside it."""
+"""How many times `unevaluatedProperties` and `unevaluatedItems` evaluate the other keywords of their schema."""
 _ERROR_NS: Final = 15_000
 _RENDERING_NS: Final = 3
 """For each byte of the data."""

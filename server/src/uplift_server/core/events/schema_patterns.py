@@ -1,4 +1,4 @@
-"""The positions of a regular expression that decide how long a match in linear time takes."""
+"""Positions of a regular expression, from which the duration of a linear-time match follows."""
 
 import re
 from typing import Final

@@ -1,7 +1,7 @@
 """Limits on the schema and the example of an event type.
 
-A validator follows every reference. A few levels that each refer twice to the next level double the work with every
-level, so not only the size of a schema is limited but also the number of places that it unfolds to.
+A validator follows every reference. If each level refers twice to the next level, the work doubles with every level.
+Therefore the size of a schema and the number of its expanded places are limited.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,18 +22,21 @@ def check_depth(value: Any, field: str) -> Problem | None:
         level = [below for each in level for below in _below(each)]
         if not level:
             return None
-    return Problem(field, "too_deep", f"This nests more than {JSON_DEPTH_MAX} levels. Make it flatter.")
+    return Problem(field, "too_deep", f"The JSON is too deeply nested. Use at most {JSON_DEPTH_MAX} levels.")
 
 
 def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
     """Return the reason why a JSON Schema is too expensive to check, if any; `text` is the schema as it was sent."""
     if len(text) > SCHEMA_CHARACTERS_MAX:
-        return Problem(field, "schema_too_large", f"A schema has at most {SCHEMA_CHARACTERS_MAX} characters.")
+        message = f"The schema has {len(text):,} characters. Use at most {SCHEMA_CHARACTERS_MAX:,}."
+        return Problem(field, "schema_too_large", message)
     deep = check_depth(schema, field)
     if deep is not None:
         return deep
     if _places(schema, schema, {}) > SCHEMA_PLACES_MAX:
-        text = f"With its references followed, this schema has more than {SCHEMA_PLACES_MAX} places. Simplify it."
+        text = (
+            f"The schema expands to more than {SCHEMA_PLACES_MAX} places through its references. Use fewer references."
+        )
         return Problem(field, "schema_too_complex", text)
     return _check_graph(SchemaGraph(schema), field)
 
@@ -41,7 +44,7 @@ def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | Non
 def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
     if graph.unknown_references:
         shown = graph.unknown_references[0][:200]
-        text = f"The reference {shown} does not lead to a schema in this document. Add the schema under `$defs`."
+        text = f"The reference {shown} does not match a schema in this document. Add the schema under `$defs`."
         return Problem(field, "schema_invalid", text)
     recursions = graph.recursions()
     for key, edges in graph.in_place.items():
@@ -49,19 +52,19 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
             is_recursive = key in recursions and recursions.get(id(edge.target)) == recursions[key]
             if edge.keyword in ALTERNATIVES and is_recursive and not _is_optional(graph, key, edge):
                 text = (
-                    f"A schema refers to itself below `{edge.keyword}`. Remove the recursion, or use `anyOf` with the "
-                    'reference and only alternatives like `{"type": "null"}`.'
+                    f"The schema refers to itself below `{edge.keyword}`. Remove the recursion, or use `anyOf` with "
+                    'the reference and only alternatives like `{"type": "null"}`.'
                 )
                 return Problem(field, "schema_recursive", text)
     cost = SchemaCost(graph)
     if not cost.is_complete or cost.value_ns_max > SCHEMA_CHECK_NS_MAX:
-        text = "The check of one value against this schema can take too long. Use fewer alternatives, or `enum`."
+        text = "A check against this schema can take too long. Use fewer alternatives, or `enum`."
         return Problem(field, "schema_too_complex", text)
     return None
 
 
 def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
-    """Whether a recursive alternative is the only one that applies a schema, so that the work never doubles."""
+    """Whether a recursive alternative is the only one with a schema, so that the work does not double."""
     if recursive.keyword not in {"anyOf", "oneOf"} or any(name in graph.schemas[key] for name in UNEVALUATED):
         return False
     others = [
@@ -88,7 +91,7 @@ def _below(value: Any) -> Iterator[Any]:
 
 
 def _places(root: Any, value: Any, known: dict[int, int]) -> int:
-    """Return the number of places that a value unfolds to. A recursion counts once."""
+    """Return the number of places that a value expands to. A recursion counts once."""
     if not isinstance(value, Mapping | list):
         return 1
     if id(value) in known:

@@ -10,7 +10,7 @@ from uplift_server.core.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Exact names and `group.*` patterns, which match all types of a group, at any depth. No patterns match all types.
+    """Exact names and `group.*` patterns, which match all types of a group at any depth. No patterns: all types.
 
     Accepts any sequence and stores a tuple.
     """
@@ -40,10 +40,12 @@ def pattern_problems(
     valid = [pattern for pattern, problem in zip(patterns, checked, strict=True) if problem is None]
     problems = [problem for problem in checked if problem is not None]
     if len(patterns) > SUBSCRIPTION_PATTERNS_MAX:
-        text = f"At most {SUBSCRIPTION_PATTERNS_MAX} entries are taken, not {len(patterns)}. Use group.*."
+        text = (
+            f"The list has {len(patterns)} entries. Use at most {SUBSCRIPTION_PATTERNS_MAX}, or patterns like group.*."
+        )
         problems.append(Problem(field, "too_many", text))
     for pattern in unknown_patterns(valid, known_names):
-        text = f"The catalog has nothing that fits {pattern}. List the event types."
+        text = f"No event type matches {pattern}. See the event catalog (GET /v1/event-types)."
         problems.append(Problem(field, "event_type_unknown", text))
     return valid, problems
 

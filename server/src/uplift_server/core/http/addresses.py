@@ -52,7 +52,7 @@ def describe(address: str) -> str:
     The description names an embedded address, so use it only for addresses that the user entered.
     """
     parsed = _parse(address)
-    return "no IP address" if parsed is None else _description(parsed, show_inner=True)
+    return "not an IP address" if parsed is None else _description(parsed, show_inner=True)
 
 
 def describe_resolved(address: str) -> str:
@@ -61,7 +61,7 @@ def describe_resolved(address: str) -> str:
     Internal DNS results must not leak to users who can create endpoints.
     """
     parsed = _parse(address)
-    return "no IP address" if parsed is None else _description(parsed, show_inner=False)
+    return "not an IP address" if parsed is None else _description(parsed, show_inner=False)
 
 
 def parse_literal(host: str) -> str | None:
@@ -86,7 +86,7 @@ def parse_literal(host: str) -> str | None:
 def _canonical_ipv6(host: str) -> str:
     text = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if "%" in text:
-        raise ValueError("an IPv6 scope has no meaning outside the machine that wrote it")
+        raise ValueError("an IPv6 scope is valid only on its own machine")
     value = int(IPv6Address(text))
     if value >> 32 == _MAPPED:
         # Python 3.13 changed how `str` formats these.
@@ -118,7 +118,7 @@ def _number(label: str) -> int:
             raise ValueError
         return int(label, 8 if label[0] == "0" else 10)
     except ValueError:
-        raise ValueError(f"{label!r} is no number of an IPv4 address") from None
+        raise ValueError(f"{label!r} is not a valid part of an IPv4 address") from None
 
 
 _SEVERITY: Final = {Reach.FORBIDDEN: 0, Reach.PRIVATE: 1, Reach.PUBLIC: 2}

@@ -28,7 +28,7 @@ class Exchange(NamedTuple):
     """
 
     started_at: int
-    """Unix time in ms of the start, before DNS lookup and connection."""
+    """Start in Unix ms, before the DNS lookup and the connection."""
     duration_us: int
     status_code: int | None = None
     failure: Failure | None = None

@@ -58,7 +58,7 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
             Problem(
                 "headers",
                 "headers_too_many",
-                f"An endpoint has at most {CUSTOM_HEADERS_MAX} headers of its own, not {len(headers)}. Remove some.",
+                f"The endpoint has {len(headers)} custom headers. Use at most {CUSTOM_HEADERS_MAX}.",
             )
         )
     seen = set[str]()
@@ -88,19 +88,19 @@ def _check_name(name: str, seen: set[str]) -> Problem | None:
         return Problem(
             field,
             "header_invalid",
-            f"A name has at most {CUSTOM_HEADER_NAME_CHARACTERS_MAX} characters, this one {len(name)}. Shorten it.",
+            f"The header name has {len(name)} characters. Use at most {CUSTOM_HEADER_NAME_CHARACTERS_MAX}.",
         )
     if not _TOKEN.fullmatch(name):
         return Problem(
             field,
             "header_invalid",
-            "A name consists of letters, digits and hyphens, and begins with a letter or digit. Write it like X-Team.",
+            "The header name is not valid. Use letters, digits and hyphens, such as X-Team.",
         )
     if is_reserved(name):
-        return Problem(field, "header_forbidden", "The server or the connection sets this header. Choose another name.")
+        return Problem(field, "header_forbidden", "The server sets this header itself. Use another name.")
     if lower in seen:
         return Problem(
-            field, "header_duplicate", "The same name stands here twice; case does not tell names apart. Keep one."
+            field, "header_duplicate", "The header is repeated; names are case-insensitive. Remove one of them."
         )
     return None
 
@@ -111,14 +111,15 @@ def _check_value(name: str, value: str) -> Problem | None:
         return Problem(
             field,
             "header_invalid",
-            f"A value has at most {CUSTOM_HEADER_VALUE_CHARACTERS_MAX} characters, this one {len(value)}. Shorten it.",
+            f"The header value has {len(value)} characters. Use at most {CUSTOM_HEADER_VALUE_CHARACTERS_MAX}.",
         )
     if not value:
-        return Problem(field, "header_invalid", "The value is empty. Enter a value, or remove the header.")
+        return Problem(field, "header_invalid", "The header value is empty. Add a value, or remove the header.")
     if not _VALUE.fullmatch(value):
         return Problem(
             field,
             "header_invalid",
-            "A value is one line of Latin-1 characters. Remove line breaks, control characters and spaces at its ends.",
+            "The header value is not valid. Use one line of Latin-1 characters without control characters or spaces at "
+            "the ends.",
         )
     return None

@@ -25,8 +25,8 @@ from uplift_server.core.problems import Problem
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _OWN_MACHINE: Final = (
-    "To receive on your own machine during development, register the https address of a tunnel to it, or start a "
-    "server of your own with UPLIFT_ALLOW_PRIVATE_NETWORKS=true."
+    "To receive on your own machine during development, use the https URL of a tunnel, or run your own server with "
+    "UPLIFT_ALLOW_PRIVATE_NETWORKS=true."
 )
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
 """The addresses of `localhost` and names below it, without DNS (RFC 6761, section 6.3)."""
@@ -37,7 +37,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
-# Only ASCII letters: UTS 46 does not map every other letter to its lower case.
+# Only ASCII letters: UTS 46 does not map all other letters to lower case.
 _TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # Characters that are not percent-encoded (WHATWG URL, path and special-query percent-encode sets).
@@ -101,12 +101,12 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     if not found:
         if url.encrypted or "." not in url.host:
             return None
-        return _https_required(f"{url.host} does not resolve now, so nobody can tell whether it is private.")
+        return _https_required(f"{url.host} does not resolve, so it may be public, and http is for private addresses.")
     codes = [policy.check(address, encrypted=url.encrypted) for address in found]
     if None in codes:
         return None
     if url.is_literal:
-        reason = f"{url.host} is no address we send to: {describe(url.host)}."
+        reason = f"The address {url.host} is not allowed: {describe(url.host)}."
     else:
         kinds = dict.fromkeys(describe_resolved(address) for address in found)
         reason = f"{url.host} resolves to {' and '.join(kinds)}."
@@ -135,40 +135,38 @@ def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
     if len(text) > URL_CHARACTERS_MAX:
         raise _RejectedError(
             "url_invalid",
-            f"A URL has at most {URL_CHARACTERS_MAX} characters, this one {len(text)}. Use a shorter one.",
+            f"The URL has {len(text)} characters. Use at most {URL_CHARACTERS_MAX}.",
         )
     forbidden = _FORBIDDEN.search(text)
     if forbidden:
         raise _RejectedError(
             "url_invalid",
-            f"The character {forbidden[0]!a} at position {forbidden.start() + 1} cannot stand in a URL. "
+            f"The character {forbidden[0]!a} at position {forbidden.start() + 1} is not allowed in a URL. "
             "Remove it, or percent-encode it.",
         )
     scheme_match = _SCHEME.match(text)
     if scheme_match is None:
-        raise _RejectedError("url_invalid", "This is not a full URL. Write it like https://example.com/webhook.")
+        raise _RejectedError("url_invalid", "The URL is not complete. Use the form https://example.com/webhook.")
     scheme = scheme_match[1].lower()
     if scheme not in DEFAULT_PORTS:
-        raise _RejectedError(
-            "url_scheme", f"The scheme {scheme} is not supported. Use a URL that begins with https://."
-        )
+        raise _RejectedError("url_scheme", f"The scheme {scheme} is not supported. Start the URL with https://.")
     parts = _PARTS.fullmatch(text, scheme_match.end())
     if parts is None:
         raise _RejectedError(
-            "url_invalid", f"Two slashes must follow {scheme}:. Write it like {scheme}://example.com/webhook."
+            "url_invalid", f"Two slashes must follow {scheme}:. Use the form {scheme}://example.com/webhook."
         )
     if "@" in parts["authority"]:
         raise _RejectedError(
             "url_userinfo",
-            "A user name or password cannot stand in the URL. Remove everything up to the @; "
-            "to authenticate us use the signature, or a custom header.",
+            "The URL must not contain a user name or password. Remove everything up to the @, and authenticate "
+            "requests by their signature or by a custom header.",
         )
     if parts["fragment"]:
-        raise _RejectedError("url_fragment", "A fragment is never sent to a server. Remove the # and what follows it.")
+        raise _RejectedError("url_fragment", "The URL must not have a fragment. Remove the # and everything after it.")
     authority = _AUTHORITY.fullmatch(parts["authority"])
     if authority is None:
         raise _host_error(
-            parts["authority"], "colons may only precede the port or stand in an IPv6 address in brackets"
+            parts["authority"], "a colon is only allowed before the port and in an IPv6 address in brackets"
         )
     host, is_literal = _host(authority["host"], to_ascii)
     port = _port(authority["port"], scheme)
@@ -198,15 +196,15 @@ def _host(text: str, to_ascii: Callable[[str], str]) -> tuple[str, bool]:
         raise _host_error(text, f"a name has at most {_HOST_CHARACTERS_MAX} characters")
     if not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise _host_error(
-            text, "a name is labels of 1 to 63 letters, digits, inner hyphens and underscores between dots"
+            text, "each label of a name has 1 to 63 letters, digits, underscores, and hyphens between them"
         )
     return name, False
 
 
 def _host_error(host: str, reason: str) -> _RejectedError:
     if not host:
-        return _RejectedError("url_host", "The URL has no host. Write it like https://example.com/webhook.")
-    return _RejectedError("url_host", f"{host!r} is no host: {reason}. Check how it is written.")
+        return _RejectedError("url_host", "The URL has no host. Use the form https://example.com/webhook.")
+    return _RejectedError("url_host", f"{host!r} is not a valid host: {reason}. Correct the host name or address.")
 
 
 def _port(text: str | None, scheme: str) -> int:
@@ -215,7 +213,9 @@ def _port(text: str | None, scheme: str) -> int:
         return DEFAULT_PORTS[scheme]
     digits = text.lstrip("0")
     if not (text.isascii() and text.isdigit()) or not 1 <= len(digits) <= 5 or int(digits) > 65535:
-        raise _RejectedError("url_port", f"{text!r} is no port. Use a number from 1 to 65535, or none.")
+        raise _RejectedError(
+            "url_port", f"{text!r} is not a valid port. Use a number from 1 to 65535, or omit the port."
+        )
     return int(digits)
 
 
@@ -223,9 +223,9 @@ def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
     """Check the parts that need no DNS."""
     if not policy.allow_private_networks:
         if not url.encrypted:
-            return _https_required("Requests over http can be read and changed on their way.")
+            return _https_required("Requests over http can be read and modified in transit.")
         if not url.is_literal and ("." not in url.host or _is_localhost(url.host)):
-            return _address_not_allowed(f"{url.host} is a name of a private network.", policy)
+            return _address_not_allowed(f"{url.host} is a name in a private network.", policy)
     return check_resolved(url, (), policy) if url.known_addresses else None
 
 
@@ -243,8 +243,8 @@ def _https_required(reason: str) -> Problem:
 
 def _address_not_allowed(reason: str, policy: AddressPolicy) -> Problem:
     remedy = (
-        "Only public, loopback, RFC 1918 and unique local addresses can receive."
+        "Use a public, loopback, RFC 1918 or unique local address."
         if policy.allow_private_networks
-        else f"Use an address that can be reached from the internet. {_OWN_MACHINE}"
+        else f"Use a host with a public address. {_OWN_MACHINE}"
     )
     return Problem("url", ADDRESS_NOT_ALLOWED, f"{reason} {remedy}")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 READINGS_KEPT: Final = 8
-"""The number of recent readings to choose from. Clocks drift, so old readings lose value."""
+"""The number of recent readings to choose from. Clocks drift, so old readings become less accurate."""
 
 DRIFT_MS_MAX: Final = 1.0
 """Maximum drift between two readings that are kept. A larger difference means that a clock was set."""
 
 
 class ClockReading(NamedTuple):
-    """One reading of another clock. Times are Unix ms; ours come from a clock that is not set in between."""
+    """One reading of another clock. Times are Unix ms; the local clock must not be set during the reading."""
 
     asked_at: float
     theirs: float
@@ -31,7 +31,7 @@ class ClockReading(NamedTuple):
 def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
     """Return the reading with the lowest uncertainty, the latest of equals.
 
-    `readings` are in order of time. Readings that contradict the latest one are older than a change of the clock, and
+    `readings` are in order of time. Readings that contradict the latest one are older than a clock change and are
     ignored.
     """
     latest = readings[-1]

@@ -12,8 +12,7 @@ HEARTBEAT_INTERVAL_MS: Final = 1_000
 HEARTBEAT_EXPIRES_MS: Final = 5_000
 """A process whose last heartbeat is older is evicted, and others take its leases."""
 HEARTBEAT_TRUSTED_MS: Final = 4_000
-"""A process trusts its own heartbeat for this long after it began, less than the others do. It stops before they evict
-it."""
+"""A process trusts its own heartbeat for this long, so it stops before the others evict it."""
 _MASK: Final = 2**64 - 1
 _HASH_BITS: Final = 63
 

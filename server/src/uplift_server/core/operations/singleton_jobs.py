@@ -1,4 +1,4 @@
-"""Singleton jobs: work that one process does for all, under a lease."""
+"""Singleton jobs: work that one process does for the cluster, under a leader lease."""
 
 from enum import StrEnum
 from typing import Final

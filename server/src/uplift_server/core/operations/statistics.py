@@ -139,7 +139,7 @@ def series(span: Span, now_ms: int, hours: Iterable[tuple[int, Statistics]]) -> 
 
 
 def total(several: Iterable[Statistics]) -> Statistics:
-    """Add up statistics."""
+    """Return the sum of several statistics."""
     counts: Counter[str] = Counter()
     outcomes: Counter[Outcome] = Counter()
     durations: Counter[int] = Counter()

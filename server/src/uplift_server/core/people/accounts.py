@@ -17,15 +17,15 @@ _EMAIL = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@{_LABEL}(?:\.{_LABEL})*")
 def check_name(text: str, field: str = "name") -> Problem | None:
     """Return the problem with the name of an account, a key or a person, if any."""
     if not text.strip():
-        return Problem(field, "name_invalid", "The name is empty. Give one that people recognise.")
+        return Problem(field, "name_invalid", "The name is empty. Enter a name.")
     if len(text) > NAME_CHARACTERS_MAX:
         return Problem(
             field,
             "name_invalid",
-            f"A name has at most {NAME_CHARACTERS_MAX} characters, this one {len(text)}. Shorten it.",
+            f"The name has {len(text)} characters. Use at most {NAME_CHARACTERS_MAX}.",
         )
     if _NOT_IN_NAMES.search(text):
-        return Problem(field, "name_invalid", "A name is one line of text. Remove control characters and line breaks.")
+        return Problem(field, "name_invalid", "The name contains control characters or line breaks. Remove them.")
     return None
 
 
@@ -33,5 +33,5 @@ def check_email(text: str, field: str = "email") -> Problem | None:
     """Return the problem with an email address, if any."""
     match = _EMAIL.fullmatch(text)
     if match is None or len(text) > EMAIL_CHARACTERS_MAX or len(match[1]) > _EMAIL_LOCAL_CHARACTERS_MAX:
-        return Problem(field, "email_invalid", "This is not a mail address. Write it like coach@example.com.")
+        return Problem(field, "email_invalid", "The email address is not valid. Use the form coach@example.com.")
     return None

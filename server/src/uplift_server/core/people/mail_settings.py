@@ -51,14 +51,14 @@ def parse_mail_server(text: str) -> MailServer:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ValueError("is no URL") from None
+        raise ValueError("is not a URL") from None
     if parts.scheme not in ("smtp", "smtps"):
         raise ValueError("does not begin with smtp:// or smtps://")
     if parts.path.strip("/") or parts.query or parts.fragment or text[-1] in "?#":
-        raise ValueError("has something after the host; /, ?, # and @ of a password must be percent-encoded")
+        raise ValueError("has text after the host; /, ?, # and @ in a password must be percent-encoded")
     host = parts.hostname or ""
     if not _is_host(host) or port == 0:
-        raise ValueError("names no host, or a wrong port")
+        raise ValueError("has no valid host or port")
     user, password = _credentials(parts)
     tls = parts.scheme == "smtps"
     default = TLS_PORT if tls else RELAY_PORT if password is None else SUBMISSION_PORT
@@ -86,9 +86,9 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
     try:
         decoded = [unquote(each, errors="strict") for each in (user, password)]
     except UnicodeDecodeError:
-        raise ValueError("has a user or password that is not UTF-8 once decoded") from None
+        raise ValueError("has a user or password that does not decode to UTF-8") from None
     if not all(each.isprintable() for each in decoded):
-        raise ValueError("has characters in its user or password that cannot be printed")
+        raise ValueError("has unprintable characters in its user or password")
     return decoded[0], decoded[1]
 
 

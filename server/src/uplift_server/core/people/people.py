@@ -24,7 +24,7 @@ PORTAL_SESSION_TTL_MS: Final = 12 * _HOUR_MS
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
 """Minimum interval between updates of a session's last use."""
 SESSIONS_PER_PERSON_MAX: Final = 1_000
-"""Further sessions end the oldest one. Guests of portal links share one limit."""
+"""A new session beyond this limit ends the oldest one. Guests of portal links share one limit."""
 CONFIRMED_FOR_MS: Final = 10 * _MINUTE_MS
 """How long a password confirmation lasts, which is required to reveal a secret."""
 
@@ -50,13 +50,13 @@ def normalize_password(text: str) -> bytes:
 def check_password(text: str, email: str | None, field: str = "password") -> Problem | None:
     """Return the problem with a new password, if any. Length matters most (NIST SP 800-63B)."""
     if len(text) < PASSWORD_CHARACTERS_MIN:
-        reason = f"A password has at least {PASSWORD_CHARACTERS_MIN} characters, this one {len(text)}. Make it longer."
+        reason = f"The password has {len(text)} characters. Use at least {PASSWORD_CHARACTERS_MIN}."
         return Problem(field, "password_short", reason)
     if len(text) > PASSWORD_CHARACTERS_MAX:
-        reason = f"A password has at most {PASSWORD_CHARACTERS_MAX} characters, this one {len(text)}. Shorten it."
+        reason = f"The password has {len(text)} characters. Use at most {PASSWORD_CHARACTERS_MAX}."
         return Problem(field, "password_long", reason)
     if len(set(text)) < _DIFFERENT_CHARACTERS_MIN or text.lower() in _easy_passwords(email):
-        reason = "This password is guessed first: it is the mail address, or a few characters repeated. Take another."
+        reason = "The password is easy to guess. Do not use your email address or a few repeated characters."
         return Problem(field, "password_easy", reason)
     return None
 

@@ -16,7 +16,7 @@ TIMEOUTS_OPEN_AFTER_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
-    """When a breaker opens (`failures` in a row; 0: never) and the longest wait between probes.
+    """The number of consecutive failures that opens a breaker (0: never), and the longest wait between probes.
 
     `probe_max_ms` also limits the wait that a receiver can request.
     """

@@ -1,6 +1,6 @@
 """Roles of members: the scopes and rights of each role.
 
-A right is a permission without a scope, which API keys do not have, or only by a scope.
+A right is a permission that is not a scope. An API key has a right only through a scope.
 """
 
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ def check_role(text: str, field: str = "role") -> Problem | None:
     """Return the problem with the name of a role, if any."""
     if parse_role(text) is not None:
         return None
-    return Problem(field, "role_unknown", f"{text[:40]!r} is no role. The roles are {roles_text()}.")
+    return Problem(field, "role_unknown", f"The role {text[:40]!r} does not exist. Use one of {roles_text()}.")
 
 
 def can_grant(own: Role, other: Role) -> bool:

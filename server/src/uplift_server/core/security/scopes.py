@@ -29,7 +29,7 @@ def check_scopes(texts: Iterable[str], field: str = "scopes") -> list[Problem]:
     """Return a problem for each text that is not a scope, in order."""
     known = frozenset(Scope)
     return [
-        Problem(field, "scope_unknown", f"{text!r} is no scope. The scopes are {', '.join(Scope)}.")
+        Problem(field, "scope_unknown", f"The scope {text!r} does not exist. Use one of {', '.join(Scope)}.")
         for text in texts
         if text not in known
     ]

@@ -48,26 +48,26 @@ def check_secret(text: str) -> Problem | None:
     """Return the problem with a custom secret, if any."""
     if not SECRET_CHARACTERS_MIN <= len(text) <= SECRET_CHARACTERS_MAX:
         return _invalid(
-            f"A secret has {SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} characters, this one {len(text)}. "
-            "Choose a random one, or leave it out and we make one."
+            f"The secret has {len(text)} characters. Use {SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX}, or omit "
+            "the secret to let the server generate one."
         )
     if not _PRINTABLE.fullmatch(text):
         return _invalid(
-            "A secret consists of printable ASCII characters without spaces. "
-            "Write random bytes in hexadecimal or base64, or leave it out and we make one."
+            "The secret contains a space or a character that is not printable ASCII. Use random bytes in hexadecimal "
+            "or base64, or omit the secret to let the server generate one."
         )
     for prefix in _OTHER_KEYS:
         if text.startswith(prefix):
             return _invalid(
-                f"A custom token must not begin with {prefix}, the prefix of another kind of key. "
+                f"The secret must not begin with {prefix}, the prefix of another kind of key. "
                 "Use a random token, or omit the secret to let the server generate one."
             )
     if text.startswith(PREFIX):
         key = _decoded(text)
         if key is None or not SECRET_KEY_BYTES_MIN <= len(key) <= SECRET_KEY_BYTES_MAX:
             return _invalid(
-                f"After {PREFIX} comes the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes. "
-                "Copy the whole secret, or choose one that begins otherwise."
+                f"{PREFIX} must be followed by the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes. "
+                f"Copy the whole secret, or use a secret without {PREFIX}."
             )
     return None
 
