@@ -22,9 +22,9 @@ class KeyRotation:
     old: str = field(repr=False)
     new: str = field(repr=False)
     path: Path | None
-    """The file of the key; None: the operator sets it."""
+    """The file of the key; None if the operator sets the key."""
     next_path: Path | None
-    """The file of the new key until the rotation ends; None: the operator stores it, or it is in place."""
+    """The file of the new key until the rotation ends; None if the operator stores the key, or if it is in place."""
 
     def finish(self, now_ms: int) -> Path | None:
         """Replace the old key, after everything is encrypted with the new one. Return the old key's file.
@@ -39,7 +39,7 @@ class KeyRotation:
             self.next_path.replace(self.path)
             make_durable(self.path.parent)
         except OSError as error:
-            raise storage_error(f"be put into {self.path}", error) from error
+            raise storage_error(f"be stored in {self.path}", error) from error
         return kept
 
     def _keep_old(self, now_ms: int) -> Path:
@@ -63,8 +63,8 @@ def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
     given = None if new_key_file is None else read_key(new_key_file)
     if config.secret_key is not None:
         if given is None:
-            remedy = "make one with `head -c 32 /dev/urandom | base64 > FILE`, and give --new-key-file FILE"
-            raise ConfigError(ConfigProblem(NAME, "is set by you, so the new key has to come from you, too", remedy))
+            remedy = "create a key with `head -c 32 /dev/urandom | base64 > FILE`, and use --new-key-file FILE"
+            raise ConfigError(ConfigProblem(NAME, "is set, so the server cannot generate the new key", remedy))
         return KeyRotation(config.secret_key, given, None, None)
     path, next_path = config.secret_key_path, config.next_secret_key_path
     old = read_key(path)
@@ -74,9 +74,9 @@ def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
         try:
             store_key(next_path, given or new_key())
         except OSError as error:
-            raise storage_error(f"be kept in {next_path}", error) from error
+            raise storage_error(f"be stored in {next_path}", error) from error
     new = read_key(next_path)
     if given not in (None, new):
-        reason = f"is being replaced by the key in {next_path}, and {new_key_file} has another"
-        raise ConfigError(ConfigProblem(NAME, reason, "finish that first: run this without --new-key-file"))
+        reason = f"has an unfinished rotation to the key in {next_path}, but {new_key_file} contains another key"
+        raise ConfigError(ConfigProblem(NAME, reason, "finish the rotation: run the command without --new-key-file"))
     return KeyRotation(old, new, path, next_path)

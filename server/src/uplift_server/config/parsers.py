@@ -30,16 +30,16 @@ POSTGRESQL_PARAMETERS: Final = (
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _SESSIONS: Final = ("any", "primary", "read-write")  # The others lead to read-only servers.
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_CODES: Final = "write signs such as @, / and # in user and password as %-codes (%40, %2F, %23)"
+_CODES: Final = "percent-encode characters such as @, / and # in user and password (%40, %2F, %23)"
 
 _BRACKETED: Final = re.compile(r"\[([^]]*)\](:.*)?")
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 ENCRYPTION_KEY_BYTES: Final = 32
-MAKE_KEY: Final = "make one with: head -c 32 /dev/urandom | base64"
+MAKE_KEY: Final = "create a key with: head -c 32 /dev/urandom | base64"
 
 
 class InvalidValue(ValueError):
-    """Why a value is not valid, and what to write instead."""
+    """Why a value is not valid, and how to fix it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -52,8 +52,8 @@ def frame_ancestors(text: str) -> str:
     origins = text.split()
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
         raise InvalidValue(
-            "does not name origins",
-            "write such as https://app.example.com or https://*.example.com, with spaces between",
+            "is not a list of origins",
+            "separate origins such as https://app.example.com or https://*.example.com by spaces",
         )
     return " ".join(origins)
 
@@ -66,9 +66,9 @@ def duration(low: str, high: str) -> Callable[[str], int]:
         try:
             value = parse_duration(text)
         except ValueError as error:
-            raise InvalidValue("is no duration", f"write a number with its unit, {low} to {high}") from error
+            raise InvalidValue("is not a duration", f"use a number with a unit, from {low} to {high}") from error
         if not low_ms <= value <= high_ms:
-            raise InvalidValue("is out of range", f"choose {low} to {high}")
+            raise InvalidValue("is out of range", f"use a duration from {low} to {high}")
         return value
 
     return parse
@@ -79,7 +79,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
-            raise InvalidValue(f"is not a whole number from {low} to {high}", f"choose one from {low} to {high}")
+            raise InvalidValue("is not a whole number in the allowed range", f"use a number from {low} to {high}")
         return int(text)
 
     return parse
@@ -90,7 +90,7 @@ def boolean(text: str) -> bool:
     try:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
     except KeyError:
-        raise InvalidValue("is neither true nor false", "write true or false") from None
+        raise InvalidValue("is not a boolean", "use true or false") from None
 
 
 def retention(text: str) -> int:
@@ -107,25 +107,27 @@ def schedule(text: str) -> tuple[int, ...]:
     """Parse delays, separated by commas, in milliseconds; an empty text has none."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
-        raise InvalidValue(f"has {len(parts)} delays", f"write at most {DELAYS_MAX}")
+        raise InvalidValue(f"has {len(parts)} delays", f"use at most {DELAYS_MAX}")
     parse = duration("1ms", "30d")
     delays: list[int] = []
     for number, part in enumerate(parts, 1):
         try:
             delays.append(parse(part))
         except InvalidValue as wrong:
-            remedy = "write delays between commas such as 5s,5m,2h (1ms to 30d each), or nothing for a single attempt"
-            raise InvalidValue(f"has a delay, number {number}, that {wrong.reason}", remedy) from wrong
+            remedy = (
+                "separate delays by commas, such as 5s,5m,2h (1ms to 30d each), or leave it empty for a single attempt"
+            )
+            raise InvalidValue(f"is not valid: delay {number} {wrong.reason}", remedy) from wrong
     return tuple(delays)
 
 
 def direct_database_url(text: str) -> str:
     """Parse the URL of a PostgreSQL database without a pooler."""
     if not text.startswith(POSTGRESQL):
-        raise InvalidValue("is no PostgreSQL URL", "write postgresql://user:password@host:port/database")
+        raise InvalidValue("is not a PostgreSQL URL", "use postgresql://user:password@host:port/database")
     url = _postgresql_url(text)
     if "pooler" in dict(parse_qsl(split_postgres_url(url).query)):
-        raise InvalidValue("goes through a pooler", "name the database's own address, and leave pooler out")
+        raise InvalidValue("has the parameter pooler", "use the address of the database itself, and remove pooler")
     return url
 
 
@@ -135,45 +137,45 @@ def database_url(text: str) -> str:
         return _postgresql_url(text)
     if not text.startswith(SQLITE) or not text[len(SQLITE) :].strip("/"):
         raise InvalidValue(
-            "is the address of neither a SQLite file nor a PostgreSQL database",
-            "write sqlite:///directory/file.db, with a fourth slash before an absolute path, or"
+            "is not a SQLite or PostgreSQL URL",
+            "use sqlite:///directory/file.db, with a fourth slash for an absolute path, or"
             " postgresql://user:password@host:port/database",
         )
     if "?" in text or "#" in text or text.endswith("/"):
-        raise InvalidValue(
-            "has parameters or names a directory", "write sqlite:///directory/file.db and nothing after it"
-        )
+        raise InvalidValue("has parameters or is a directory", "use sqlite:///directory/file.db without parameters")
     return text
 
 
 def _postgresql_url(text: str) -> str:
-    remedy = "write postgresql://user:password@host:port/database?sslmode=verify-full, with %-codes for signs in names"
+    remedy = (
+        "use postgresql://user:password@host:port/database?sslmode=verify-full, and percent-encode special characters"
+    )
     try:
         parts = split_postgres_url(text)
         listed = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise InvalidValue("is no URL", remedy) from None
+        raise InvalidValue("is not a URL", remedy) from None
     if text.count("@") > 1:
         raise InvalidValue("has more than one @", _CODES)
     _check_hosts(parts.hosts.split(","))
     if parts.fragment or " " in text or not text.isascii() or not {"[", "]"}.isdisjoint(parts.userinfo or ""):
-        raise InvalidValue("is no URL", remedy)
+        raise InvalidValue("is not a URL", remedy)
     if not parts.path.strip("/"):
-        raise InvalidValue("names no database", remedy)
+        raise InvalidValue("has no database name", remedy)
     given = dict(listed)
     if len(given) < len(listed):
-        raise InvalidValue("has a parameter twice", "leave one of them")
+        raise InvalidValue("has a repeated parameter", "remove one of them")
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
-        raise InvalidValue(f"has a parameter {unknown[0]!r}", f"leave it out; there are {known}")
+        raise InvalidValue(f"has the unknown parameter {unknown[0]!r}", f"remove it; allowed are {known}")
     _check_hosts_given(given, beside=parts.hosts)
     if (wanted := given.get("target_session_attrs", "any")) not in _SESSIONS:
         raise InvalidValue(
-            f"has target_session_attrs={wanted}", f"write one of {', '.join(_SESSIONS)}, or leave it out"
+            f"has the invalid value target_session_attrs={wanted}", f"use one of {', '.join(_SESSIONS)}, or remove it"
         )
     _check_encryption(given)
     if given.get("pooler", "transaction") != "transaction":
-        raise InvalidValue(f"has pooler={given['pooler']}", "write pooler=transaction, or leave it out")
+        raise InvalidValue(f"has the invalid value pooler={given['pooler']}", "use pooler=transaction, or remove it")
     return text
 
 
@@ -188,7 +190,7 @@ def _check_hosts(hosts: Sequence[str]) -> None:
         try:
             name.encode("idna")
         except UnicodeError:
-            raise InvalidValue(f"has the host {name!r}, which none can have", "correct it") from None
+            raise InvalidValue(f"has the invalid host name {name!r}", "correct the name") from None
 
 
 def _check_bracketed(host: str) -> None:
@@ -198,51 +200,49 @@ def _check_bracketed(host: str) -> None:
             raise ValueError
         IPv6Address(unquote(found[1]))
     except ValueError:
-        raise InvalidValue(
-            f"has the host {host!r}, which is not an IPv6 address", "write one such as [2001:db8::1]"
-        ) from None
+        raise InvalidValue(f"has the invalid IPv6 address {host!r}", "use an address such as [2001:db8::1]") from None
     _check_port((found[2] or ":")[1:])
 
 
 def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
     for name in ("host", "port"):
         if beside and name in given:
-            remedy = "write all of them before the database's name, each as host:port"
-            raise InvalidValue(f"has the parameter {name} beside hosts", remedy)
+            remedy = "put all hosts before the database name, each as host:port"
+            raise InvalidValue(f"has hosts and the parameter {name}", remedy)
     hosts, ports = given.get("host", "").split(","), given.get("port", "").split(",")
     _check_all_named(hosts)
     if any(host.count(":") > 1 and host[:1] not in "[/" for host in hosts):
-        raise InvalidValue("has an IPv6 address without brackets", "write it as [2001:db8::1]")
+        raise InvalidValue("has an IPv6 address without brackets", "use brackets, such as [2001:db8::1]")
     if len(ports) > 1 and "" in ports:
-        raise InvalidValue("has a comma without a port beside it", "write a port for every host, or one for all")
+        raise InvalidValue("has a missing port in its list of ports", "use one port for each host, or one for all")
     for port in ports:
         _check_port(port)
 
 
 def _check_all_named(hosts: Sequence[str]) -> None:
     if len(hosts) > 1 and "" in hosts:
-        raise InvalidValue("has a comma without a host beside it", "name all hosts, with a comma between two")
+        raise InvalidValue("has a missing host in its list of hosts", "separate hosts by single commas")
 
 
 def _check_port(port: str) -> None:
     if port and not port.isdecimal():
-        # Do not show it: it may be part of a password with a slash.
-        raise InvalidValue("has a port that is no number", f"write one from 1 to 65535, or leave it out; {_CODES}")
+        # Not shown, because it may be part of a password with a slash.
+        raise InvalidValue("has a port that is not a number", f"use 1 to 65535, or remove the port; {_CODES}")
     if port and not 0 < int(port) < 65_536:
-        raise InvalidValue(f"has the port {port}", "write a number from 1 to 65535, or leave it out")
+        raise InvalidValue(f"has the invalid port {port}", "use 1 to 65535, or remove the port")
 
 
 def _check_encryption(given: Mapping[str, str]) -> None:
     mode = given.get("sslmode", "prefer")
     if mode not in _SSLMODES:
-        raise InvalidValue(f"has sslmode={mode}", f"write one of {', '.join(_SSLMODES)}, or leave it out")
+        raise InvalidValue(f"has the invalid value sslmode={mode}", f"use one of {', '.join(_SSLMODES)}, or remove it")
     if given.get("sslrootcert") == "system" and mode != "verify-full":
-        raise InvalidValue("has sslrootcert=system without sslmode=verify-full", "write both")
+        raise InvalidValue("has sslrootcert=system without sslmode=verify-full", "add sslmode=verify-full")
     for name in ("sslrootcert", "sslcert", "sslkey"):
         path = given.get(name)
         if path and (name, path) != ("sslrootcert", "system") and not _is_file(path):
             raise InvalidValue(
-                f"has {name}={path}, no file that can be read", "name a file in PEM form, or leave it out"
+                f"has {name}={path}, which is not a readable file", "use the path of a PEM file, or remove it"
             )
 
 
@@ -262,7 +262,7 @@ def address(text: str) -> str:
             raise ValueError
         return str(ip_address(text))
     except ValueError:
-        raise InvalidValue("is no IP address", "write one such as 192.0.2.10 or 2001:db8::10") from None
+        raise InvalidValue("is not an IP address", "use an address such as 192.0.2.10 or 2001:db8::10") from None
 
 
 def addresses(text: str) -> tuple[str, ...]:
@@ -276,7 +276,7 @@ def networks(text: str) -> tuple[str, ...]:
         return tuple(str(each) for each in parse_networks(text)) if text else ()
     except ValueError:
         raise InvalidValue(
-            "is no list of addresses and networks", "write 127.0.0.1,10.0.0.0/8 for one of each, between commas"
+            "is not a list of addresses and networks", "separate them by commas, such as 127.0.0.1,10.0.0.0/8"
         ) from None
 
 
@@ -286,8 +286,8 @@ def published_addresses(text: str) -> tuple[str, ...]:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:
         raise InvalidValue(
-            "is no list of addresses, of which each may have an instant",
-            "write 192.0.2.10,192.0.2.11@2026-12-01T00:00:00Z for one address in use and one from that instant on",
+            "is not a list of addresses with optional timestamps",
+            "use a list such as 192.0.2.10,192.0.2.11@2026-12-01T00:00:00Z: a current and an upcoming address",
         ) from None
 
 
@@ -295,10 +295,10 @@ def source_addresses(text: str) -> tuple[str, ...]:
     """Parse IP addresses to send from: one, or one of each version."""
     found = addresses(text)
     if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
-        raise InvalidValue("is no address to send from", "name one of this machine's own")
+        raise InvalidValue("is not a valid source address", "use an address of this machine")
     if len(found) != len({":" in each for each in found}):
         raise InvalidValue(
-            "has two addresses of one version", "write one IPv4 address, one IPv6 address, or one of each"
+            "has two addresses of one IP version", "use one IPv4 address, one IPv6 address, or one of each"
         )
     return found
 
@@ -313,7 +313,7 @@ def host(text: str) -> str:
         for label in labels
     ):
         raise InvalidValue(
-            "is neither an address nor a host name", "write 127.0.0.1 (this machine) or 0.0.0.0 (every one)"
+            "is not an address or a host name", "use 127.0.0.1 (this machine only) or 0.0.0.0 (all interfaces)"
         )
     return text
 
@@ -323,18 +323,18 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def parse(text: str) -> str:
-        remedy = f"write {allowed}host[:port]" + ("[/path]" if path else "")
+        remedy = f"use {allowed}host[:port]" + ("[/path]" if path else "")
         try:
             parts = urlsplit(text)
             port, host = parts.port, parts.hostname
         except ValueError:
-            raise InvalidValue("is no URL", remedy) from None
+            raise InvalidValue("is not a URL", remedy) from None
         if parts.scheme not in schemes or not host or port == 0 or " " in text or not text.isascii():
-            raise InvalidValue(f"is no URL that begins with {allowed}", remedy)
+            raise InvalidValue(f"does not begin with {allowed}", remedy)
         if parts.query or parts.fragment or text[-1] in "?#" or (parts.path.strip("/") and not path):
-            raise InvalidValue("has parts a URL here must not have", remedy)
+            raise InvalidValue("has URL parts that are not allowed", remedy)
         if "@" in parts.netloc and not userinfo:
-            raise InvalidValue("has a user name or password in it", remedy)
+            raise InvalidValue("contains a user name or password", remedy)
         return text.rstrip("/")
 
     return parse
@@ -345,7 +345,7 @@ def mail_server(text: str) -> str:
     try:
         parse_mail_server(text)
     except ValueError as error:
-        remedy = "write smtp://[user:password@]host[:port], or smtps:// for TLS from the start"
+        remedy = "use smtp://[user:password@]host[:port], or smtps:// for TLS from the start"
         raise InvalidValue(str(error), remedy) from None
     return text
 
@@ -355,15 +355,15 @@ def mailbox(text: str) -> str:
     try:
         parse_mailbox(text)
     except ValueError:
-        remedy = "write webhooks@example.com, or Uplift Webhooks <webhooks@example.com>"
-        raise InvalidValue("is no mail address", remedy) from None
+        remedy = "use the form webhooks@example.com or Uplift Webhooks <webhooks@example.com>"
+        raise InvalidValue("is not an email address", remedy) from None
     return text
 
 
 def email(text: str) -> str:
     """Check an email address."""
     if check_email(text) is not None:
-        raise InvalidValue("is no mail address", "write one such as operations@example.com")
+        raise InvalidValue("is not an email address", "use the form operations@example.com")
     return text
 
 
@@ -371,8 +371,8 @@ def token(text: str) -> str:
     """Check a bearer token."""
     if not 16 <= len(text) <= 256 or not all("!" <= character <= "~" for character in text):
         raise InvalidValue(
-            "is not 16 to 256 printable ASCII characters without spaces",
-            "make one with: head -c 32 /dev/urandom | base64",
+            "does not have 16 to 256 printable ASCII characters without spaces",
+            "create a token with: head -c 32 /dev/urandom | base64",
         )
     return text
 
@@ -381,8 +381,8 @@ def operator_key(text: str) -> str:
     """Check an operator key."""
     if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():
         raise InvalidValue(
-            "is no operator key: op_ and 13 to 253 more characters of ASCII without spaces",
-            'make one with: echo "op_$(head -c 24 /dev/urandom | base64 | tr +/ -_)"',
+            "is not an operator key: op_ and 13 to 253 printable ASCII characters without spaces",
+            'create a key with: echo "op_$(head -c 24 /dev/urandom | base64 | tr +/ -_)"',
         )
     return text
 
@@ -394,14 +394,14 @@ def secret_key(text: str) -> str:
     except (binascii.Error, ValueError):
         raise InvalidValue("is not base64", MAKE_KEY) from None
     if len(key) != ENCRYPTION_KEY_BYTES:
-        raise InvalidValue(f"is {len(key)} bytes, not {ENCRYPTION_KEY_BYTES}", MAKE_KEY)
+        raise InvalidValue(f"has {len(key)} bytes, not {ENCRYPTION_KEY_BYTES}", MAKE_KEY)
     return text
 
 
 def file(text: str) -> str:
     """Check the path of an existing file."""
     if not _is_file(text):
-        raise InvalidValue("is no file that can be read", "name a file of certificates in PEM form")
+        raise InvalidValue("is not a readable file", "use the path of a PEM file with certificates")
     return text
 
 
@@ -415,5 +415,5 @@ def _is_file(path: str) -> bool:
 def log_format(text: str) -> str:
     """Check the name of a log format."""
     if text not in ("console", "json", "none"):
-        raise InvalidValue("is no log format", "write console, json or none")
+        raise InvalidValue("is not a log format", "use console, json or none")
     return text

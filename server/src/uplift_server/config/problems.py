@@ -1,4 +1,4 @@
-"""Configuration problems as values, so that all of them can be shown together."""
+"""Configuration problems as values, so that the program can show all of them together."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """The configuration is not valid. `problems` has all problems."""
+    """The configuration is not valid. `problems` contains all problems."""
 
     def __init__(self, *problems: ConfigProblem) -> None:
         """Keep the problems in display order."""

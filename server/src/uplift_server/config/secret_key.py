@@ -17,37 +17,37 @@ NAME: Final = "UPLIFT_SECRET_KEY"
 def secret_key(config: Config) -> str:
     """Return the encryption key as base64. The first start generates and stores it unless it is set.
 
-    Call this before the database is created: an existing database without its key was encrypted with another one, and a
-    new key would hide that. A new key is a draft until `publish_key`. Raises ConfigError, also during a rotation,
-    because either key may be in use.
+    Call this before the database is created: an existing database without its key was encrypted with a lost key, which
+    a new key would hide. A new key is a draft until `publish_key`. Raises ConfigError, also during a rotation, because
+    either key may be in use.
     """
     if config.secret_key is not None:
         return config.secret_key
     if config.on_postgresql:
-        reason = "is not set, and every server that uses a PostgreSQL database needs the same"
-        raise ConfigError(ConfigProblem(NAME, reason, f"set it to theirs; where there are none yet, {MAKE_KEY}"))
+        reason = "is not set, but all servers on a PostgreSQL database need the same key"
+        raise ConfigError(ConfigProblem(NAME, reason, f"use the key of the other servers, or {MAKE_KEY}"))
     path, database, next_path = config.secret_key_path, config.database_path, config.next_secret_key_path
     try:
         if next_path.exists():
-            reason = f"was being replaced when something stopped it: {next_path} is still there"
-            raise ConfigError(ConfigProblem(NAME, reason, "finish it with `uplift-server secret-key rotate`"))
+            reason = f"has an unfinished rotation: {next_path} exists"
+            raise ConfigError(ConfigProblem(NAME, reason, "finish the rotation with `uplift-server secret-key rotate`"))
         if path.exists():
             return read_key(path)
         draft = _draft(path)
         if not draft.exists():
             if not is_missing(database):
                 reason = f"is not set and {path} is missing, but {database} exists"
-                raise ConfigError(ConfigProblem(NAME, reason, f"put the key back into {path}, or set {NAME}"))
+                raise ConfigError(ConfigProblem(NAME, reason, f"restore the key to {path}, or set {NAME}"))
             store_key(draft, new_key())
     except OSError as error:
-        raise storage_error(f"be kept in {path}", error) from error
+        raise storage_error(f"be stored in {path}", error) from error
     return read_key(draft)
 
 
 def publish_key(config: Config) -> None:
     """Give a new key its final name, because the database exists now. A key without a database means a lost database.
 
-    An existing key is kept: the operator put it there after a failed start. Raises ConfigError.
+    Keeps an existing key, which the operator may have restored after a failed start. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)
@@ -58,7 +58,7 @@ def publish_key(config: Config) -> None:
             draft.unlink()
             make_durable(path.parent)
     except OSError as error:
-        raise storage_error(f"be kept in {path}", error) from error
+        raise storage_error(f"be stored in {path}", error) from error
 
 
 def check_database(config: Config, *, new: bool = False) -> None:
@@ -71,14 +71,14 @@ def check_database(config: Config, *, new: bool = False) -> None:
         missing = is_missing(path)
         has_key = config.secret_key is None and config.secret_key_path.exists()
     except OSError as error:
-        raise storage_error(f"be looked for at {config.secret_key_path}", error) from error
+        raise storage_error(f"be read from {config.secret_key_path}", error) from error
     if new and not missing:
-        reason = f"asks for an empty database, but {path} exists"
-        raise ConfigError(ConfigProblem("--new-database", reason, "leave it out, or move that file away"))
+        reason = f"requires an empty database, but {path} exists"
+        raise ConfigError(ConfigProblem("--new-database", reason, "omit the option, or move the file"))
     if missing and has_key and not new:
-        reason = f"names {path}, which is missing or empty, but its key {config.secret_key_path} exists"
+        reason = f"points to {path}, which is missing or empty, but its key {config.secret_key_path} exists"
         rescued = max(path.parent.glob(f"{path.name}.rescued-*"), default="a backup", key=str)
-        remedy = f"restore the database from {rescued}, or start with an empty one: uplift-server serve --new-database"
+        remedy = f"restore the database from {rescued}, or create a new one: uplift-server serve --new-database"
         raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy))
 
 
@@ -102,14 +102,16 @@ def read_key(path: Path) -> str:
         text = path.read_text(encoding="ascii").strip()
         parse(text)
     except InvalidValue as wrong:
-        problem = ConfigProblem(f"{NAME} (in {path})", wrong.reason, "put the right key back from a copy")
+        problem = ConfigProblem(f"{NAME} (in {path})", wrong.reason, "restore the correct key from a copy")
         raise ConfigError(problem) from wrong
     except UnicodeDecodeError as error:
-        problem = ConfigProblem(f"{NAME} (in {path})", "is not text", "put the right key back from a copy")
+        problem = ConfigProblem(f"{NAME} (in {path})", "is not text", "restore the correct key from a copy")
         raise ConfigError(problem) from error
     except OSError as error:
         reason = f"cannot be read from {path}: {error.strerror}"
-        raise ConfigError(ConfigProblem(NAME, reason, f"let this user read that file, or set {NAME}")) from error
+        raise ConfigError(
+            ConfigProblem(NAME, reason, f"give this user read access to the file, or set {NAME}")
+        ) from error
     return text
 
 
@@ -143,4 +145,4 @@ def make_durable(directory: Path) -> None:
 def storage_error(what: str, error: OSError) -> ConfigError:
     """Return a ConfigError for a failed operation on a key file."""
     reason = f"cannot {what}: {error.strerror}"
-    return ConfigError(ConfigProblem(NAME, reason, f"make the directory writable, or set {NAME}"))
+    return ConfigError(ConfigProblem(NAME, reason, f"give this user write access to the directory, or set {NAME}"))

@@ -73,9 +73,9 @@ def _parse(setting: Setting, text: str | None) -> Value:
     if text is None or (text == "" and setting.default is None):
         return None
     if not text.isprintable() or len(text) > VALUE_CHARACTERS_MAX:
-        raise InvalidValue("has characters that cannot be printed, or too many", "write it again")
+        raise InvalidValue(f"has unprintable characters or more than {VALUE_CHARACTERS_MAX}", "correct the value")
     if text == "" and setting.parse not in (schedule, published_addresses):
-        raise InvalidValue("is empty", f"give it a value, or remove it to have {setting.default}")
+        raise InvalidValue("is empty", f"set a value, or remove it to use the default {setting.default}")
     return setting.parse(text)
 
 
@@ -97,22 +97,22 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["connect_timeout_ms"] > values["attempt_timeout_ms"]:
         yield ConfigProblem(
             "UPLIFT_CONNECT_TIMEOUT", "is longer than UPLIFT_ATTEMPT_TIMEOUT, which includes it",
-            "shorten it, or lengthen the attempt timeout",
+            "shorten it, or increase UPLIFT_ATTEMPT_TIMEOUT",
         )  # fmt: skip
     if values["lease_ms"] < values["attempt_timeout_ms"] + LEASE_MARGIN_MS_MIN:
         yield ConfigProblem(
-            "UPLIFT_LEASE", "could end during an attempt, and the delivery would be sent twice",
-            "make it at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
+            "UPLIFT_LEASE", "can expire during an attempt, so that the server sends a delivery twice",
+            "set it to at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
         )  # fmt: skip
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(
-            "UPLIFT_DISABLE_AFTER", "is no longer than UPLIFT_WARN_AFTER: nobody could act on the warning",
-            "make it longer; both begin with the first failure",
+            "UPLIFT_DISABLE_AFTER", "is not longer than UPLIFT_WARN_AFTER, which leaves no time after the warning",
+            "increase it; both start at the first failure",
         )  # fmt: skip
     if values["smtp_url"] is not None and values["mail_from"] is None:
         yield ConfigProblem(
-            "UPLIFT_MAIL_FROM", "is missing, and UPLIFT_SMTP_URL is set",
-            "name the address that mail is to come from, or remove UPLIFT_SMTP_URL to send none",
+            "UPLIFT_MAIL_FROM", "is missing, but UPLIFT_SMTP_URL is set",
+            "set the sender address, or remove UPLIFT_SMTP_URL to disable email",
         )  # fmt: skip
 
 
@@ -123,10 +123,10 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
     except (OSError, ValueError) as error:
         # TOML and UTF-8 errors are ValueErrors. Neither message contains a value of the file.
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        problems.append(ConfigProblem(str(path), f"cannot be read: {reason}", "correct the file, or name another"))
+        problems.append(ConfigProblem(str(path), f"cannot be read: {reason}", "correct the file, or use another one"))
         return {}
     except RecursionError:
-        problems.append(ConfigProblem(str(path), "is nested too deeply", "write one `name = value` a line"))
+        problems.append(ConfigProblem(str(path), "is nested too deeply", "use one `name = value` per line"))
         return {}
     given: dict[str, tuple[str, str]] = {}
     for key, value in content.items():
@@ -136,8 +136,8 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
             continue
         text = _text(value)
         if text is None:
-            remedy = "write text in quotes, a whole number, true, false or a list of texts"
-            problems.append(ConfigProblem(f"{setting.name} (in {path})", "has a value of another kind", remedy))
+            remedy = "use text in quotes, a whole number, true, false or a list of texts"
+            problems.append(ConfigProblem(f"{setting.name} (in {path})", "has a value of the wrong type", remedy))
         else:
             given[setting.name] = (str(path), text)
     return given
@@ -157,10 +157,10 @@ def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
     """Return the problem with an unknown name, with the most similar name (compared without the prefix)."""
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)
-    remedy = "remove it; `uplift-server config` then lists all there are"
+    remedy = "remove it; `uplift-server config` lists all settings"
     if nearest:
-        remedy = f"the nearest known one is {bare[nearest[0]]}; correct or remove it"
-    return ConfigProblem(shown, "is no setting of this version", remedy)
+        remedy = f"did you mean {bare[nearest[0]]}? Correct or remove it"
+    return ConfigProblem(shown, "is not a setting of this version", remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class DescribedSetting:
 
 
 def describe(config: Config) -> list[DescribedSetting]:
-    """Return all settings in the table's order."""
+    """Return all settings in the order of the settings table."""
     return [_described(config, setting) for setting in SETTINGS]
 
 
