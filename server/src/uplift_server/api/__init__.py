@@ -1,11 +1,11 @@
-"""The HTTP API: wording, shapes and status codes around what the services do."""
+"""The HTTP API: request and response models, status codes and errors around the services."""
 
 from typing import Any
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document, without a server."""
-    # The modules beside this one that know no framework stay quick to import.
+    """Return the OpenAPI document without a server."""
+    # Imported here, so that modules without the framework stay fast to import.
     from uplift_server.api.app import document  # noqa: PLC0415
 
     return document()

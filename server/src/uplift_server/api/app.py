@@ -1,4 +1,4 @@
-"""The HTTP API on the framework: everything but the way in for events."""
+"""The HTTP API on FastAPI, except for the ingest of events."""
 
 from typing import Any, Final
 
@@ -56,11 +56,11 @@ _ROUTERS: Final = (
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
-"""Paths whose POST another callable serves."""
+"""Paths whose POST `IngestRoutes` serves."""
 
 
 def create_api(services: Services, *, answer_seconds_max: float = ANSWER_SECONDS_MAX) -> FastAPI:
-    """The application. Whoever runs it begins and ends what is behind the services."""
+    """Return the application. The caller starts and stops the services."""
     api = _framework()
     api.state.services = services
     api.add_middleware(Guard, seconds_max=answer_seconds_max)
@@ -71,13 +71,13 @@ def create_api(services: Services, *, answer_seconds_max: float = ANSWER_SECONDS
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI document of all routes."""
+    """Return the OpenAPI document of all routes."""
     return _framework().openapi()
 
 
 def _framework() -> FastAPI:
-    # A redirect of a wrong path would make clients send their key twice; the framework's pages load foreign scripts,
-    # and its route for the document encodes it for every request.
+    # Redirects would make clients send their key twice. FastAPI's documentation pages load third-party scripts, and its
+    # OpenAPI route encodes the document for each request.
     api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, openapi_url=None)
     for router in _ROUTERS:
         api.include_router(router)
@@ -97,7 +97,7 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
-    """What the framework refuses by itself: paths and methods there are none of."""
+    """Respond to unknown paths and methods, which FastAPI rejects itself."""
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     if error.status_code == 405:
@@ -105,15 +105,15 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
         return _response(
             problem(
                 "method_not_allowed",
-                f"{path} takes {allowed}, not {request.method}.",
+                f"{path} does not accept {request.method}. Use {allowed}.",
                 headers=[(b"allow", allowed.encode())],
             )
         )
-    return _response(problem("not_found", f"There is no {path}. The routes are listed at /docs/api-reference."))
+    return _response(problem("not_found", f"The path {path} does not exist. See the API reference at /docs/api."))
 
 
 def _methods(request: Request) -> set[str]:
-    """The methods that the path takes, over all its routes; the framework names those of one."""
+    """Return the methods of all routes with this path. FastAPI reports the methods of one route only."""
     found: set[str] = {"POST"} if request.url.path in _INGEST else set()
     for route in _ROUTES:
         if route.matches(request.scope)[0] is not Match.NONE:

@@ -1,6 +1,6 @@
-"""The bodies and query parameters of requests, as pydantic reads them and OpenAPI describes them.
+"""Models of request bodies and query parameters, for pydantic and OpenAPI.
 
-Only shapes and bounds stand here; what values mean is judged in the core.
+They define only types and bounds. The rules of `core/` check the values.
 """
 
 from typing import Annotated, Any, Literal
@@ -18,6 +18,10 @@ from uplift_server.core.limits import (
     PAGE_ITEMS_MAX,
     REPLAY_RATE_PER_SECOND_DEFAULT,
     REPLAY_RATE_PER_SECOND_MAX,
+    SECRET_CHARACTERS_MAX,
+    SECRET_CHARACTERS_MIN,
+    SECRET_KEY_BYTES_MAX,
+    SECRET_KEY_BYTES_MIN,
     SECRET_OVERLAP_SECONDS_DEFAULT,
     SECRET_OVERLAP_SECONDS_MAX,
     SUBSCRIPTION_PATTERNS_MAX,
@@ -31,9 +35,17 @@ from uplift_server.store.records import EndpointFilter
 API_VERSION_CHARACTERS_MAX = 32
 GROUP_CHARACTERS_MAX = 128
 _LINE = r"^[ -~]+$"
-# PostgreSQL knows no zero characters.
+# PostgreSQL does not store NUL characters.
 _NO_ZERO = r"^[^\x00]*$"
 _ROLES = roles_text()
+_PATTERNS = (
+    f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default: all event types, also for"
+    " an empty list."
+)
+_SECRET = (
+    f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. `whsec_` must be"
+    f" followed by the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes. Default: a generated secret."
+)
 
 
 def _instant(value: object) -> int:
@@ -48,277 +60,276 @@ StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
 
 
 class Body(BaseModel):
-    """What every body is: nothing but its fields."""
+    """The base of all models: unknown fields are not allowed."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Nothing(Body):
-    """A call that takes no fields."""
+    """A body without fields."""
 
 
 class AccountNew(Body):
     """A new account."""
 
-    name: str = Field(description="What people call it.", examples=["Riverside Baseball"])
+    name: str = Field(description="Display name.", examples=["Riverside Baseball"])
     contact_emails: list[str] = Field(
         default=[],
-        description=f"Who is told when an endpoint fails; at most {CONTACT_EMAILS_MAX}.",
+        description=f"Recipients of emails about failing endpoints, at most {CONTACT_EMAILS_MAX}.",
         examples=[["coach@example.com"]],
     )
 
 
 class AccountChange(Body):
-    """Changes to an account; what is left out stays."""
+    """An update of an account. Omitted fields stay unchanged."""
 
-    name: str = Field(default="", description="What people call it.")
-    contact_emails: list[str] = Field(default=[], description="Who is told when an endpoint fails.")
+    name: str = Field(default="", description="Display name.")
+    contact_emails: list[str] = Field(default=[], description="Recipients of emails about failing endpoints.")
 
 
 class MemberNew(Body):
-    """Somebody who is invited to be a member of an account."""
+    """An invitation to an account."""
 
-    email: str = Field(description="Where the invitation goes.", examples=["coach@example.com"])
-    role: str = Field(description=f"{_ROLES}.", examples=["manager"])
+    email: str = Field(description="Email address of the person to invite.", examples=["coach@example.com"])
+    role: str = Field(description=f"Role in the account: {_ROLES}.", examples=["manager"])
 
 
 class MemberChange(Body):
-    """Another role for a member."""
+    """A new role of a member."""
 
-    role: str = Field(description=f"{_ROLES}.", examples=["manager"])
+    role: str = Field(description=f"Role in the account: {_ROLES}.", examples=["manager"])
 
 
 class LinkNew(Body):
-    """A one-time link that lets somebody of an account into the dashboard."""
+    """A one-time link to the dashboard for a person of an account."""
 
     email: str | None = Field(
         default=None,
-        description="Whom; made a member where there is none with this mail address. Left out: a guest.",
+        description="Email address of the person, who becomes a member if needed. Default: a guest without an email.",
         examples=["coach@example.com"],
     )
     role: str | None = Field(
         default=None,
-        description=f"Of whom is no member yet: {_ROLES}. Left out: member.",
+        description=f"Role of a new member or guest: {_ROLES}. Default: member.",
     )
 
 
 class KeyNew(Body):
-    """A new key of an account."""
+    """A new API key of an account."""
 
-    name: str = Field(description="What it is for.", examples=["receiver in production"])
+    name: str = Field(description="Display name, such as the purpose.", examples=["receiver in production"])
     scopes: list[str] | None = Field(
         default=None,
-        description=f"What it may do: {', '.join(Scope)}. Left out: all but events:write and secrets:read.",
+        description=f"Permissions of the key: {', '.join(Scope)}. Default: all except events:write and secrets:read.",
     )
 
 
 class EventTypeNew(Body):
-    """What the catalog says of an event type."""
+    """An event type of the catalog."""
 
-    description: Prose = Field(description="When it happens and what it carries.")
+    description: Prose = Field(description="When the event occurs, and its content.")
     group: str | None = Field(
         default=None,
         max_length=GROUP_CHARACTERS_MAX,
         pattern=_LINE,
-        description="Its heading; left out: the name's first word.",
+        description="Heading in the catalog. Default: the first word of the name.",
     )
     schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
-    example: Any = Field(default=None, description="An example of `data`.")
+    example: Any = Field(default=None, description="Example of `data`.")
     api_version: str | None = Field(
         default=None,
         max_length=API_VERSION_CHARACTERS_MAX,
         pattern=_LINE,
-        description="The `api_version` of its envelopes; left out: 01/01/2022.",
+        description="The `api_version` of new events. Default: 01/01/2022.",
     )
-    archived: bool = Field(default=False, description="Whether new events of it are refused.")
+    archived: bool = Field(default=False, description="Whether the server rejects new events of this type.")
 
 
 @takes_settings
 class EndpointNew(Body):
     """A new endpoint."""
 
-    url: str = Field(description="Where to deliver.", examples=["https://example.com/uplift"])
-    description: Prose | None = Field(default=None, description="For people.")
+    url: str = Field(description="URL that receives the events.", examples=["https://example.com/uplift"])
+    description: Prose | None = Field(default=None, description="Your description.")
     event_types: list[str] | None = Field(
         default=None,
-        description=f"Names and `group.*`, at most {SUBSCRIPTION_PATTERNS_MAX}; left out or empty: all.",
+        description=_PATTERNS,
         examples=[["movement.*"]],
     )
-    secret: str | None = Field(default=None, description="Your own secret; left out: we make one.")
-    headers: dict[str, str] | None = Field(default=None, description="Headers to add to every request.")
+    secret: str | None = Field(default=None, description=f"Signing secret: {_SECRET}")
+    headers: dict[str, str] | None = Field(default=None, description="Custom headers of every request.")
 
 
 @takes_settings
 class EndpointChange(Body):
-    """Changes to an endpoint; what is left out stays, null means the default."""
+    """An update of an endpoint. Omitted fields stay unchanged, and null sets the default."""
 
-    url: str = Field(default="", description="Where to deliver.")
-    description: Prose | None = Field(default=None, description="For people.")
-    event_types: list[str] | None = Field(default=None, description="Names and `group.*`; empty: all.")
-    headers: dict[str, str] | None = Field(default=None, description="All headers to add; replaces those before.")
+    url: str = Field(default="", description="URL that receives the events.")
+    description: Prose | None = Field(default=None, description="Your description.")
+    event_types: list[str] | None = Field(default=None, description=_PATTERNS)
+    headers: dict[str, str] | None = Field(default=None, description="Custom headers. Replaces all existing ones.")
 
 
 class EndpointEnabling(Body):
-    """What becomes of what an endpoint holds."""
+    """The action on held deliveries when an endpoint is enabled."""
 
     held: Literal["send", "drop", "keep"] | None = Field(
         default=None,
-        description="`send` (left out: this) it in the order of events, `drop` it for good, or `keep` it until a later"
-        " call says otherwise.",
+        description="`send` releases held deliveries in the order of their events (default), `drop` cancels them, and"
+        " `keep` holds them until a later call.",
     )
 
 
 class EndpointTest(Body):
-    """With what to test an endpoint."""
+    """A test event to an endpoint."""
 
     type: str | None = Field(
         default=None,
-        description="An event type of the catalog, whose example is sent; left out: one that the endpoint wants.",
+        description="Event type whose example is sent. Default: an event type that the endpoint is subscribed to.",
         examples=["movement.analytics.created"],
     )
 
 
 class SecretRotation(Body):
-    """A new secret; what is left out, or null, is as usual."""
+    """A secret rotation. Omitted fields and null have their defaults."""
 
-    secret: str | None = Field(default=None, description="Your own new secret; left out: we make one.")
+    secret: str | None = Field(default=None, description=f"New signing secret: {_SECRET}")
     overlap_seconds: int | None = Field(
         default=None,
         ge=0,
         le=SECRET_OVERLAP_SECONDS_MAX,
-        description=f"How long the present secret stays live, too; left out: {SECRET_OVERLAP_SECONDS_DEFAULT}.",
+        description=f"How long the old secret stays active, in seconds. Default: {SECRET_OVERLAP_SECONDS_DEFAULT}.",
     )
     uplift_header: Literal["old", "new"] | None = Field(
         default=None,
-        description="Which secret `x-uplift-signature-256` follows while both are live; left out: `old`.",
+        description="Secret that signs `x-uplift-signature-256` while both secrets are active. Default: `old`.",
     )
 
 
 class ListenSessionNew(Body):
-    """What a developer wants to listen to."""
+    """A new listen session."""
 
     event_types: list[str] | None = Field(
         default=None,
-        description=f"Names and `group.*`, at most {SUBSCRIPTION_PATTERNS_MAX}; left out or empty: all.",
+        description=_PATTERNS,
         examples=[["movement.*"]],
     )
     since: str | None = Field(
         default=None,
-        description="Where to begin: an instant, or the id of the last event that is not wanted again. Left out: now.",
+        description="Start of the stream: a timestamp, or the ID of the last event to skip. Default: now.",
     )
     description: str | None = Field(
-        default=None, description="By which others recognise it, such as the machine's name.", examples=["ana-laptop"]
+        default=None, description="Your description, such as the machine's name.", examples=["ana-laptop"]
     )
 
 
 class ListenTestNew(Body):
-    """Which example to send to a listen session."""
+    """A test event to a listen session."""
 
-    type: str | None = Field(default=None, description="An event type of the catalog.")
+    type: str | None = Field(default=None, description="Event type whose example is sent.")
 
 
 class ReplayNew(Body):
-    """Which deliveries of an endpoint to send again, and how fast."""
+    """A new replay: the deliveries to resend, and their rate."""
 
-    endpoint: str = Field(description="Whose deliveries.")
+    endpoint: str = Field(description="Endpoint ID.")
     status: list[str] | None = Field(
         default=None,
-        description="How they ended: `failed` (left out: only these), `cancelled`, `delivered`. `failed` and"
-        " `cancelled` together are all that were never delivered.",
+        description="Statuses of the deliveries to resend: `failed`, `cancelled`, `delivered`. Default: `failed`.",
         examples=[["failed", "cancelled"]],
     )
     types: list[str] | None = Field(
         default=None,
-        description=f"Names and `group.*`, at most {SUBSCRIPTION_PATTERNS_MAX}; left out or empty: all.",
+        description=_PATTERNS,
         examples=[["movement.*"]],
     )
-    created_after: Instant | None = Field(default=None, description="Only of events accepted after this instant.")
-    created_before: Instant | None = Field(default=None, description="Only of events accepted before this instant.")
+    created_after: Instant | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Instant | None = Field(default=None, description="Only events accepted before this time.")
     rate_per_second: int | None = Field(
         default=None,
         ge=1,
         le=REPLAY_RATE_PER_SECOND_MAX,
-        description=f"How many are sent a second at most; left out: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
+        description=f"Maximum deliveries per second. Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
     )
-    dry_run: bool = Field(default=False, description="Only say how many there are.")
+    dry_run: bool = Field(default=False, description="Only count the deliveries.")
 
 
 class Paging(Body):
-    """Which stretch of a list."""
+    """The requested page of a list."""
 
-    limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="At most so many items.")
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+    limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="Maximum number of objects.")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the previous page.")
 
     def listing(self) -> Listing:
-        """The same for the services."""
+        """Return the page for the services."""
         return Listing(self.limit, self.cursor)
 
 
 class EndpointsAsked(Paging):
-    """Which endpoints."""
+    """Filters of endpoints."""
 
     state: Literal["enabled", "paused", "disabled", "failing"] | None = Field(
-        default=None, description="Only endpoints in this state; `failing`: enabled ones whose last attempt failed."
+        default=None, description="Only endpoints in this state. `failing`: enabled, but the last attempt failed."
     )
     text: str | None = Field(
         default=None,
         max_length=ENDPOINT_TEXT_CHARACTERS_MAX,
         pattern=_NO_ZERO,
-        description="Only endpoints with this in their URL or description, in letters of any case.",
+        description="Only endpoints with this text in their URL or description. Ignores case.",
     )
 
     def wanted(self) -> EndpointFilter:
-        """The same for the services."""
+        """Return the filter for the services."""
         return EndpointFilter.named(self.state, self.text)
 
 
 class EventsAsked(Paging):
-    """Which events."""
+    """Filters of events."""
 
     type: str | None = Field(default=None, description="Only events of this type.")
-    created_after: Instant | None = Field(default=None, description="Only events accepted after this instant.")
-    created_before: Instant | None = Field(default=None, description="Only events accepted before this instant.")
+    created_after: Instant | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Instant | None = Field(default=None, description="Only events accepted before this time.")
     order: Literal["desc", "asc"] = Field(
-        default="desc", description="`asc`: oldest first, with a `next_cursor` that can be followed for ever."
+        default="desc", description="`asc`: oldest first. `next_cursor` is then never null."
     )
 
 
 class EndpointDeliveriesAsked(Paging):
-    """Which deliveries of an endpoint."""
+    """Filters of the deliveries of an endpoint."""
 
-    status: StatusName | None = Field(default=None, description="Only deliveries in this status.")
+    status: StatusName | None = Field(default=None, description="Only deliveries with this status.")
     type: str | None = Field(default=None, description="Only deliveries of events of this type.")
-    created_after: Instant | None = Field(default=None, description="Only of events accepted after this instant.")
-    created_before: Instant | None = Field(default=None, description="Only of events accepted before this instant.")
+    created_after: Instant | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Instant | None = Field(default=None, description="Only events accepted before this time.")
 
 
 class DeliveriesAsked(EndpointDeliveriesAsked):
-    """Which deliveries."""
+    """Filters of deliveries."""
 
     endpoint: str | None = Field(default=None, description="Only deliveries to this endpoint.")
 
 
 class StatsAsked(Body):
-    """Of which time numbers are asked for."""
+    """The period of statistics."""
 
     period: PeriodName = Field(
-        default="24h", description="24 buckets of an hour, 28 of six hours, or 30 of a day; all in UTC."
+        default="24h", description="24 buckets of 1 hour, 28 of 6 hours, or 30 of 1 day, all in UTC."
     )
 
 
 class ExplanationAsked(Body):
-    """Which endpoints are asked about."""
+    """The endpoints to explain."""
 
-    endpoint: str | None = Field(default=None, description="Only this endpoint; left out: all of the account.")
+    endpoint: str | None = Field(default=None, description="Only this endpoint. Default: all endpoints of the account.")
 
 
 class AuditAsked(Paging):
-    """Which entries of the audit log."""
+    """Filters of the audit log."""
 
     actor: str | None = Field(
-        default=None, description="Only what this one did: an id, or `system`, `operator`, `key`, `member`."
+        default=None, description="Only actions of this actor: an ID, `system`, `operator`, `key` or `member`."
     )
     action: str | None = Field(default=None, description="Only this action, such as `endpoint.changed`.")
-    subject: str | None = Field(default=None, description="Only what was done to this: an id, or an event type's name.")
-    created_after: Instant | None = Field(default=None, description="Only what was done after this instant.")
-    created_before: Instant | None = Field(default=None, description="Only what was done before this instant.")
+    subject: str | None = Field(default=None, description="Only actions on this object: an ID or an event type.")
+    created_after: Instant | None = Field(default=None, description="Only actions after this time.")
+    created_before: Instant | None = Field(default=None, description="Only actions before this time.")

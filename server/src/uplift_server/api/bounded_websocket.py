@@ -1,4 +1,4 @@
-"""Bounds on websockets, which uvicorn does not have. All uses of its websocket protocol's private parts are here."""
+"""Limits for websockets, which uvicorn does not have. The only module that uses private parts of its protocol."""
 
 from typing import Any, Final
 
@@ -6,36 +6,36 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 IDLE_FRAMES_MAX: Final = 200
 IDLE_FRAMES_SECONDS: Final = 10.0
-"""How many pings, pongs and continued frames one connection may send in that time: none of them costs its sender much,
-and each takes time from everybody.
+"""Limit of pings, pongs and continuation frames of one connection in IDLE_FRAMES_SECONDS. They cost a sender little,
+but take CPU time of the server.
 """
 FAREWELL_SECONDS: Final = 5.0
-"""How long an ended connection may take to read what was written to it."""
+"""How long the client of a closed connection may take to read the remaining data."""
 
 
 class BoundedWebsocket(WebSocketsSansIOProtocol):
-    """Limits frames that cost the sender nothing, and aborts connections that are not read."""
+    """Limits control frames, and aborts connections whose clients do not read."""
 
     idle_frames = 0
     idle_frames_since = 0.0
 
     def handle_ping(self) -> None:
-        """Answer a ping, if it is not one too many."""
+        """Respond to a ping within the limit."""
         if self._idle_frame():
             super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
-        """Note the answer to our ping, if it is not one too many."""
+        """Note a pong within the limit."""
         if self._idle_frame():
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
-        """Take a part of a message, if it is not one too many."""
+        """Accept a continuation frame within the limit."""
         if self._idle_frame():
             super().handle_cont(event)
 
     def _idle_frame(self) -> bool:
-        """Whether one more is taken; otherwise the connection is over."""
+        """Whether the frame is within the limit. Otherwise, abort the connection."""
         now = self.loop.time()
         if now >= self.idle_frames_since + IDLE_FRAMES_SECONDS:
             self.idle_frames, self.idle_frames_since = 0, now
@@ -46,29 +46,29 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
         return True
 
     def keepalive_timeout(self) -> None:
-        """The other end did not answer a ping."""
+        """Abort the connection after a ping without a pong."""
         super().keepalive_timeout()
-        # Closing waits until all that was written is read.
+        # A normal close waits until the client has read all data.
         self.transport.abort()
 
     def shutdown(self) -> None:
-        """Close, unless the handshake is still to be answered: whoever has it in hand does that, or is soon made to."""
+        """Close the connection, unless the application still has to respond to the handshake."""
         if self.handshake_complete or self.initial_response is not None:
             super().shutdown()
 
     async def run_asgi(self) -> None:
-        """Serve the stream, then let go of the connection, read to its end or not."""
+        """Serve the stream, then abort the connection after FAREWELL_SECONDS."""
         await super().run_asgi()
         if not self.disconnected:
             self.loop.call_later(FAREWELL_SECONDS, self.transport.abort)
 
     async def send(self, message: Any) -> None:
-        """Send what the application says."""
+        """Send a message of the application."""
         if message["type"] == "websocket.close" and not self.writable.is_set():
-            # Whoever reads nothing would not read a farewell either.
+            # The client does not read, so it would not read a close frame either.
             self.transport.abort()
             return
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # An answer in HTTP is an answer: otherwise an error would be logged.
+            # Otherwise uvicorn logs an error after an HTTP response.
             self.handshake_complete = True

@@ -24,7 +24,7 @@ class CorkedTransport:
         self._call_soon = loop.call_soon
         self._linger = linger
         self._parts: list[bytes] = []
-        # uvicorn calls this for every request.
+        # uvicorn calls this for each request.
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Behind proxies: requests get the address they come from, as far as trusted proxies tell it."""
+"""Client addresses behind trusted reverse proxies."""
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -15,14 +15,14 @@ _HEADER = b"x-forwarded-for"
 
 
 class Forwarded:
-    """In front of everything that asks where a request comes from, which accepting events does not."""
+    """ASGI middleware that replaces the peer's address by the client's. The ingest of events does not need it."""
 
     def __init__(self, app: App, trusted: Sequence[Network]) -> None:
         self._app = app
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Run the ASGI application."""
         peer = scope.get("client")
         if peer is not None:
             said = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]

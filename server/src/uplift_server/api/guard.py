@@ -1,4 +1,4 @@
-"""Around every request: an answer in time, and never a traceback. Pure ASGI, which costs next to nothing."""
+"""ASGI middleware that limits the response time and turns exceptions into error responses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -7,7 +7,7 @@ from typing import Any, Final
 from uplift_server.api.problems import Refusal, problem, refusal_of, unavailable
 
 ANSWER_SECONDS_MAX: Final = 4.5
-"""Every answer comes within 5 s; the rest is for what stands between the caller and us."""
+"""Every response arrives within 5 s. The rest is for the network."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +24,7 @@ class Guard:
         self._seconds_max = seconds_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and answer in place of what fails or takes too long."""
+        """Run the application, and respond in its place if it fails or takes too long."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -48,7 +48,7 @@ class Guard:
         except Exception as error:
             if started:
                 if timeout.expired():
-                    return  # The caller does not read. The server ends the connection, and need not tell of a defect.
+                    return  # The client does not read. The server closes the connection without logging an error.
                 raise
             if not timeout.expired():
                 refusal = refusal_of(error)
@@ -59,11 +59,11 @@ class Guard:
             await answer(send, refusal)
 
     def _too_slow(self) -> Refusal:
-        """The answer to a caller whose body has not come: the delay is theirs, and so is the connection's end."""
+        """Return the response to a request whose body did not arrive in time. It closes the connection."""
         return problem(
             "request_timeout",
-            f"The request's body did not come within {self._seconds_max:g} s, so nothing was done. Send it faster, or"
-            " less at once.",
+            f"The request body did not arrive within {self._seconds_max:g} s, and the server did nothing. Send a"
+            " smaller body, or use a faster connection.",
             headers=[(b"connection", b"close")],
         )
 
@@ -73,7 +73,7 @@ def _has_body(scope: Scope) -> bool:
 
 
 async def answer(send: Send, refusal: Refusal, *, handshake: bool = False) -> None:
-    """Send a refusal; also to who asks for a websocket, whose `handshake` is answered as any other request is."""
+    """Send an error response. With `handshake`, send it to a websocket handshake."""
     of = "websocket.http" if handshake else "http"
     headers = [*refusal.headers, (b"content-length", str(len(refusal.body)).encode())]
     await send({"type": f"{of}.response.start", "status": refusal.status, "headers": headers})

@@ -1,4 +1,4 @@
-"""Bounds on requests, which uvicorn does not have. All uses of its HTTP protocol's private parts are here."""
+"""Limits for requests, which uvicorn does not have. The only module that uses private parts of its HTTP protocol."""
 
 import asyncio
 from http import HTTPStatus
@@ -18,7 +18,7 @@ from uplift_server.core.limits import (
 
 
 def _answer(code: str, detail: str) -> bytes:
-    """A refusal as it stands on the wire: there is no request yet that an application could answer."""
+    """Return the bytes of an error response. There is no request yet that an application could respond to."""
     refusal = problem(code, detail)
     lines = [
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}".encode(),
@@ -31,19 +31,19 @@ def _answer(code: str, detail: str) -> bytes:
 
 _TOO_LARGE: Final = _answer(
     "head_too_large",
-    f"The request line and headers have more than {REQUEST_HEADERS_BYTES_MAX} bytes. Send fewer headers.",
+    f"The request line and headers have more than {REQUEST_HEADERS_BYTES_MAX} bytes. Send fewer or shorter headers.",
 )
 _NO_HTTP_DETAIL: Final = "This is not a valid HTTP/1.1 request. Use `http://` unless a proxy in front terminates TLS."
 _NO_HTTP: Final = _answer("malformed_request", _NO_HTTP_DETAIL)
 _TOO_SLOW: Final = _answer(
-    "request_timeout", "The request did not come in time, so nothing was done. Send it faster, or less at once."
+    "request_timeout", "The request did not arrive in time. Send a smaller request, or use a faster connection."
 )
 _CLOSE: Final = ((b"connection", b"close"),)
 
 
 async def _reject_crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Replaces the application for a request beyond the limit of connections."""
-    detail = "The server has as many connections as it takes. Use fewer, and keep them open between requests."
+    detail = "The server has reached its limit of connections. Use fewer connections, and reuse them for requests."
     await answer(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
 
 
@@ -85,7 +85,7 @@ class BoundedHeads(HttpToolsProtocol):
     _may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio.Protocol."""
+        """Implement asyncio.Protocol."""
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
         # One timer per connection: one per request would cost every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
@@ -93,19 +93,19 @@ class BoundedHeads(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
+        """Implement asyncio.Protocol."""
         self._cancel_timers()
         self.lingering.discard(self)
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """See uvicorn. From now on the connection belongs to a websocket, which has its own bounds."""
+        """Hand the connection over to a websocket, which has its own limits."""
         self._cancel_timers()
         self._may_linger = False
         super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
-        """See uvicorn. A connection that lingers does not delay the stop."""
+        """Stop. A lingering connection does not delay the stop."""
         self._may_linger = False
         if self in self.lingering:
             self.transport.abort()
@@ -113,7 +113,7 @@ class BoundedHeads(HttpToolsProtocol):
             super().shutdown()
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+        """Implement asyncio.Protocol."""
         if self._discards:
             self._discard(len(data))
             return
@@ -147,14 +147,14 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """See httptools: the first byte of a request line."""
+        """Handle the first byte of a request line (httptools)."""
         self._in_head = True
         self._head_bytes = 0
         self._begun += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """See httptools: the head is complete."""
+        """Handle complete request headers (httptools)."""
         # uvicorn's own limit responds in plain text, without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
@@ -163,12 +163,12 @@ class BoundedHeads(HttpToolsProtocol):
         self._in_head = False
 
     def on_message_complete(self) -> None:
-        """See httptools: the body is complete."""
+        """Handle a complete body (httptools)."""
         self._complete = self._begun
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """See uvicorn. A body that was not read must not stay in memory with an idle connection."""
+        """Handle a complete response. An unread body must not stay in memory with an idle connection."""
         # On a busy server, the next turn of the event loop comes tens of milliseconds later.
         cast(CorkedTransport, self.transport).flush()
         cycle = self.cycle

@@ -1,4 +1,4 @@
-"""What answers about listen sessions look like, from records."""
+"""Conversion of listen session records to API models."""
 
 from uplift_server.api.rendering import account_field
 from uplift_server.api.views import ListenAnswerView, ListenSessionView, ListenTestView
@@ -9,7 +9,7 @@ from uplift_server.store.listening import ListenResponse
 
 
 def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionView:
-    """A listen session."""
+    """Return a listen session for a response."""
     session = shown.session
     secret = {} if shown.secret is None else {"secret": shown.secret}
     return ListenSessionView(
@@ -27,7 +27,7 @@ def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionVie
 
 
 def listen_answer_view(answer: ListenResponse) -> ListenAnswerView:
-    """What a developer's machine answered."""
+    """Return a local server's response for an API response."""
     return ListenAnswerView(
         event=ids.uuid_text(answer.event_id),
         type=answer.type,
@@ -41,6 +41,6 @@ def listen_answer_view(answer: ListenResponse) -> ListenAnswerView:
 
 
 def listen_test_view(tested: SentTest) -> ListenTestView:
-    """An example that was sent to one listen session."""
+    """Return the result of a test event for an API response."""
     answer = None if tested.response is None else listen_answer_view(tested.response)
     return ListenTestView(event=ids.uuid_text(tested.event_id), type=tested.type, answer=answer)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the framework knows of the routes, completed by what it does not."""
+"""The OpenAPI document: FastAPI's description of the routes, completed with bodies, queries, errors and the ingest."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -14,30 +14,31 @@ from uplift_server.api.routes.system import PUBLIC
 from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_DATA_BYTES_MAX
 
 _DESCRIPTION: Final = (
-    "Register endpoints, read what was delivered and what was not, and send events. "
-    "JSON; send your key as `Authorization: Bearer <key>`."
+    "Manage endpoints, inspect deliveries, and send events. All bodies are JSON. "
+    "Authenticate with `Authorization: Bearer <key>`."
 )
+_FASTAPI_DESCRIPTION: Final = "Successful Response"
 _REF: Final = "#/components/schemas/{model}"
 _JSON: Final = "application/json"
 _PROBLEM: Final = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {
-        "type": {"type": "string", "description": "Where people read about the code."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What happened and what to do."},
-        "code": {"type": "string", "enum": list(STATUS)},
+        "type": {"type": "string", "description": "Address of the documentation of the code."},
+        "title": {"type": "string", "description": "Short description of the code."},
+        "status": {"type": "integer", "description": "HTTP status code."},
+        "detail": {"type": "string", "description": "The cause, and how to fix it."},
+        "code": {"type": "string", "enum": list(STATUS), "description": "Stable error code."},
         "errors": {
             "type": "array",
-            "description": "Everything that is wrong with the request.",
+            "description": "All problems of the request.",
             "items": {
                 "type": "object",
                 "required": ["field", "code", "message"],
                 "properties": {
-                    "field": {"type": "string"},
-                    "code": {"type": "string"},
-                    "message": {"type": "string"},
+                    "field": {"type": "string", "description": "Path of the field, such as `headers.X-Team`."},
+                    "code": {"type": "string", "description": "Stable field code."},
+                    "message": {"type": "string", "description": "The problem, and how to fix it."},
                 },
             },
         },
@@ -47,14 +48,14 @@ _ACCOUNT_HEADER: Final = {
     "name": "Uplift-Account",
     "in": "header",
     "required": False,
-    "description": "With an operator's key: the account to act for.",
+    "description": "Account ID of the call. Only with an operator key.",
     "schema": {"type": "string"},
 }
 _KEY_HEADER: Final = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "A repeat with the same key and body answers the same object.",
+    "description": "A repeated request with the same key and body returns the same object.",
     "schema": {"type": "string"},
 }
 _REPEATABLE: Final = frozenset(
@@ -71,23 +72,26 @@ _REPEATABLE: Final = frozenset(
         "/v1/sign-in-links",
     }
 )
-"""Paths whose POST takes that header, besides those of events."""
+"""Paths whose POST accepts this header, except for events."""
 _INSTANT: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
-    "type": {"type": "string", "description": "A name of the catalog."},
-    "data": {"type": "object", "description": f"At most {EVENT_DATA_BYTES_MAX} bytes; sent as it is."},
-    "id": {"type": "string", "format": "uuid", "description": "Your own id; left out: we make one."},
-    "idempotency_key": {"type": "string"},
-    "expires_at": {**_INSTANT, "description": "Nothing is sent after it."},
+    "type": {"type": "string", "description": "Event type of the catalog."},
+    "data": {
+        "type": "object",
+        "description": f"Content of the event, sent unchanged. At most {EVENT_DATA_BYTES_MAX} bytes.",
+    },
+    "id": {"type": "string", "format": "uuid", "description": "Event ID. Default: a generated UUID."},
+    "idempotency_key": {"type": "string", "description": "Key that makes the request safe to repeat."},
+    "expires_at": {**_INSTANT, "description": "The server sends no attempt after this time."},
 }
 _ACCEPTED: Final = {
     "type": "object",
     "required": ["id", "type", "created_at", "duplicate"],
     "properties": {
-        "id": {"type": "string", "format": "uuid"},
-        "type": {"type": "string"},
-        "created_at": _INSTANT,
-        "duplicate": {"type": "boolean", "description": "Whether it had been accepted before."},
+        "id": {"type": "string", "format": "uuid", "description": "Event ID."},
+        "type": {"type": "string", "description": "Event type."},
+        "created_at": {**_INSTANT, "description": "Time of acceptance."},
+        "duplicate": {"type": "boolean", "description": "Whether an earlier request created the event."},
     },
 }
 _INGEST_SCHEMAS: Final = {
@@ -110,7 +114,7 @@ _INGEST_SCHEMAS: Final = {
                     "type": "object",
                     "additionalProperties": False,
                     "required": ["type", "data"],
-                    "properties": {"account": {"type": "string"}, **_EVENT_FIELDS},
+                    "properties": {"account": {"type": "string", "description": "Account ID."}, **_EVENT_FIELDS},
                 },
             }
         },
@@ -125,9 +129,9 @@ _INGEST_SCHEMAS: Final = {
 
 
 def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], version: str) -> dict[str, Any]:
-    """The whole document, the routes for events that another callable serves included.
+    """Return the whole document, including the ingest routes.
 
-    `mounted` is what the framework serves, `routes` the same routes one by one.
+    `mounted` are the routes of the application, `routes` the same routes one by one.
     """
     document = get_openapi(title="Uplift Webhooks", version=version, description=_DESCRIPTION, routes=mounted)
     schemas: dict[str, Any] = document["components"]["schemas"]
@@ -142,7 +146,7 @@ def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], v
         for method in route.methods or ():
             _complete(paths[route.path][method.lower()], route, schemas)
     paths.setdefault("/v1/events", {})["post"] = _ingest("Send an event", "EventNew", "EventAccepted")
-    paths["/v1/events/batch"] = {"post": _ingest("Send many events", "EventBatchNew", "EventBatchAccepted")}
+    paths["/v1/events/batch"] = {"post": _ingest("Send a batch of events", "EventBatchNew", "EventBatchAccepted")}
     for path, operations in paths.items():
         for operation in operations.values():
             _refuse(operation, public=path in PUBLIC)
@@ -150,7 +154,7 @@ def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], v
         "key": {
             "type": "http",
             "scheme": "bearer",
-            "description": "`op_…`: an operator's key; `sk_…`: a key of an account.",
+            "description": "`op_…`: an operator key. `sk_…`: an API key of an account.",
         }
     }
     document["security"] = [{"key": []}]
@@ -158,7 +162,7 @@ def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], v
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
-    """Add what the readers read: the body by its model, the query by its."""
+    """Add the body and the query parameters from the models of the readers."""
     for reader in (dependency.call for dependency in route.dependant.dependencies):
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
@@ -187,14 +191,14 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
     return {
         "tags": ["Events"],
         "summary": summary,
-        "operationId": summary.lower().replace(" ", "_"),
-        "description": "For operators, all or nothing; each event may name its `account`."
+        "operationId": "send_many_events" if body == "EventBatchNew" else "send_an_event",
+        "description": "Requires an operator key. Accepts all events or none. Each event can have an `account`."
         if body == "EventBatchNew"
-        else "For operators, or scope `events:write`. What is answered 202 is durable.",
+        else "Requires an operator key or the scope `events:write`. The event is stored durably before the response.",
         "requestBody": {"required": True, "content": {_JSON: {"schema": {"$ref": _REF.format(model=body)}}}},
         "responses": {
             "202": {
-                "description": "Accepted: stored with its deliveries.",
+                "description": "Accepted and stored.",
                 "content": {_JSON: {"schema": {"$ref": _REF.format(model=answer)}}},
             }
         },
@@ -203,10 +207,13 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
 
 
 def _refuse(operation: dict[str, Any], *, public: bool) -> None:
-    """Add the refusals, who may call, and for which account."""
+    """Add the error response, the security and the header `Uplift-Account`."""
     operation["responses"].pop("422", None)
+    for response in operation["responses"].values():
+        if response["description"] == _FASTAPI_DESCRIPTION:
+            response["description"] = "Success."
     operation["responses"]["default"] = {
-        "description": "Refused; `code` says why.",
+        "description": "An error. `code` identifies the cause.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
     }
     if public:

@@ -1,4 +1,4 @@
-"""From people's records to what the API shows."""
+"""Conversion of members, invitations and links to API models."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ _ROLE_NAMES: Final[dict[Role, RoleName]] = {
 
 
 def member_view(member: Member, account: str) -> MemberView:
-    """A member of an account (its public id)."""
+    """Return a member of an account (public ID) for a response."""
     return MemberView(
         id=ids.prefixed(ids.MEMBER, member.id),
         account=account,
@@ -31,7 +31,7 @@ def member_view(member: Member, account: str) -> MemberView:
 
 
 def invitation_view(invitation: Invitation, account: str, url: str | None = None) -> InvitationView:
-    """An invitation to an account (its public id); with the link in the answer that made it, where no mail is sent."""
+    """Return an invitation for a response. `url` is set only at its creation, if email is not configured."""
     return InvitationView(
         id=ids.prefixed(ids.INVITATION, invitation.id),
         account=account,
@@ -45,5 +45,5 @@ def invitation_view(invitation: Invitation, account: str, url: str | None = None
 
 
 def link_view(link: ShownLink) -> LinkView:
-    """A one-time link into the dashboard."""
+    """Return a one-time link for a response."""
     return LinkView(url=link.url, expires_at=format_timestamp(link.expires_at))

@@ -1,4 +1,4 @@
-"""Every refusal as RFC 9457 has it: `application/problem+json` with a stable code. Knows no framework."""
+"""Error responses in `application/problem+json` (RFC 9457) with stable codes, independent of FastAPI."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from uplift_server.store import errors as store_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "/docs/errors#"
-"""Before the code: where people read about it."""
+"""The address of the documentation, before the code."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -42,31 +42,31 @@ STATUS: Final = {
 """The HTTP status of each code."""
 
 TITLES: Final = {
-    "malformed_request": "Not HTTP",
-    "malformed_json": "The body is not JSON",
+    "malformed_request": "Malformed request",
+    "malformed_json": "Malformed JSON",
     "duplicate_header": "Repeated header",
-    "unauthorized": "No valid key",
+    "unauthorized": "Missing or invalid API key",
     "forbidden": "Not allowed",
     "not_found": "Not found",
     "method_not_allowed": "Method not allowed",
-    "request_timeout": "The request did not come in time",
-    "conflict": "Not possible in this state",
-    "idempotency_conflict": "Idempotency key used for something else",
-    "payload_too_large": "Too large",
-    "unsupported_media_type": "Not JSON by its content type",
-    "misdirected": "Another process serves this",
-    "validation_failed": "Something is wrong with the request",
-    "account_required": "Which account?",
+    "request_timeout": "Request timeout",
+    "conflict": "Conflict with the current state",
+    "idempotency_conflict": "Idempotency key already used",
+    "payload_too_large": "Request body too large",
+    "unsupported_media_type": "Unsupported content type",
+    "misdirected": "Not an API server",
+    "validation_failed": "Invalid request",
+    "account_required": "Account required",
     "rate_limited": "Rate limit exceeded",
-    "head_too_large": "Too many headers",
-    "internal_error": "An error of ours",
-    "unavailable": "Not possible now",
+    "head_too_large": "Request headers too large",
+    "internal_error": "Internal error",
+    "unavailable": "Temporarily unavailable",
 }
-"""What each code means, in a few words."""
+"""The title of each code."""
 
 
 class Refusal(NamedTuple):
-    """An answer that refuses."""
+    """An error response."""
 
     status: int
     headers: Headers
@@ -74,7 +74,7 @@ class Refusal(NamedTuple):
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """The answer to a request that ended with this error. One that nobody foresaw is logged and told without detail."""
+    """Return the response to a request that ended with this error. Log an unexpected error, and omit its details."""
     if isinstance(error, errors.Invalid):
         return problem(error.code, error.detail, problems=error.problems)
     if isinstance(error, errors.ServiceError):
@@ -83,19 +83,19 @@ def refusal_of(error: Exception) -> Refusal:
         return unavailable()
     if isinstance(error, store_errors.Conflict):
         return problem("conflict", str(error))
-    _log.error("a request ended with an unforeseen error", exc_info=error)
-    return problem("internal_error", "The server's log says more. Nothing is known about whether the request was done.")
+    _log.error("request failed with unexpected error", exc_info=error)
+    return problem("internal_error", "The server failed, and the request may or may not be done. Try again later.")
 
 
 def unavailable() -> Refusal:
-    """The answer while the database cannot do what is needed, or not in time."""
-    return problem("unavailable", "The database cannot do this now. Try again in a moment.", retry_after_s=1)
+    """Return the response while the database is unavailable or too slow."""
+    return problem("unavailable", "The database is temporarily unavailable. Try again in a moment.", retry_after_s=1)
 
 
 def problem(
     code: str, detail: str, *, problems: Sequence[Problem] = (), retry_after_s: int | None = None, headers: Headers = ()
 ) -> Refusal:
-    """An answer with one of the codes of STATUS."""
+    """Return an error response with one of the codes of STATUS."""
     status = STATUS[code]
     body: dict[str, Any] = {
         "type": TYPE_PREFIX + code,
@@ -111,5 +111,5 @@ def problem(
         all_headers.append((b"www-authenticate", b'Bearer realm="uplift"'))
     if retry_after_s is not None:
         all_headers.append((b"retry-after", str(retry_after_s).encode()))
-    # What was sent may hold halves of surrogate pairs, which UTF-8 cannot carry.
+    # Request values may contain lone surrogates, which UTF-8 cannot encode.
     return Refusal(status, all_headers, json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))

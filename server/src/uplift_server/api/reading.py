@@ -1,7 +1,7 @@
-"""Reading requests: bodies and query parameters, with everything that is wrong with them as values.
+"""Readers of request bodies and query parameters. They return problems as values.
 
-The framework would stop at the first kind of problem. Here what could be read goes on to the service together with the
-problems found, so that the caller is told all of them at once, and only after the caller's rights were looked at.
+FastAPI stops at the first kind of problem. The readers pass the readable fields and the problems to the service, which
+checks the permissions first and then reports all problems at once.
 """
 
 import hashlib
@@ -29,36 +29,36 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 
 FIELD_CHARACTERS_MAX: Final = 200
-"""How much of a field's name is told."""
+"""Limit of a field name in a response."""
 _JSON: Final = "application/json"
 
 
 class Sent(NamedTuple):
-    """What was sent in a body."""
+    """The content of a request body."""
 
     given: dict[str, Any]
-    """The fields that could be read, by name."""
+    """The readable fields by name."""
     problems: Sequence[Problem]
     digest: bytes
     """The SHA-256 of the body."""
 
 
 class Asked(NamedTuple):
-    """What was asked in the query."""
+    """The content of a query."""
 
     values: Any
-    """An instance of the query's model; parameters that could not be read are at their defaults."""
+    """An instance of the query's model. Unreadable parameters have their defaults."""
     problems: Sequence[Problem]
 
 
 def services_of(request: Request) -> Services:
-    """The services of the application."""
+    """Return the services of the application."""
     services: Services = request.app.state.services
     return services
 
 
 def caller_of(request: Request) -> Caller:
-    """Who sends a request, and for which account. Raises Unauthorized, NotFound."""
+    """Return the caller of a request. Raises Unauthorized and NotFound."""
     authorization = request.headers.get("authorization")
     return services_of(request).authenticator.caller(
         None if authorization is None else authorization.encode("latin-1"),
@@ -74,7 +74,7 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 class BodyReader:
     """A dependency that reads a JSON body by a model; `model` also describes it in the OpenAPI document.
 
-    `required` is false for calls that may come without a body.
+    `required` is false for calls with an optional body.
     """
 
     def __init__(self, model: type[BaseModel], *, required: bool = True) -> None:
@@ -88,14 +88,18 @@ class BodyReader:
             return Sent({}, (), hashlib.sha256(body).digest())
         content_type = request.headers.get("content-type", "")
         if content_type.partition(";")[0].strip().lower() != _JSON:
-            shown = content_type[:100] or "nothing"
-            raise UnsupportedMediaType(f"The body must be JSON: send `content-type: {_JSON}`, not {shown}.")
+            shown = (
+                f"The content type {content_type[:100]} is not supported."
+                if content_type
+                else "The content type is missing."
+            )
+            raise UnsupportedMediaType(f"{shown} Send `Content-Type: {_JSON}`.")
         given, problems = read_object(self.model, _decoded(body))
         return Sent(given, problems, hashlib.sha256(body).digest())
 
 
 class QueryReader:
-    """A dependency that reads query parameters by a model, all of whose fields have defaults."""
+    """A dependency that reads query parameters by a model. All fields of the model have defaults."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
@@ -105,7 +109,9 @@ class QueryReader:
         pairs = request.query_params.multi_items()
         counts = Counter(name for name, _ in pairs)
         given, problems = _known(self.model, dict(pairs))
-        problems += [Problem(name, "repeated", "Send this parameter once.") for name in given if counts[name] > 1]
+        problems += [
+            Problem(name, "repeated", "The parameter is repeated. Send it once.") for name in given if counts[name] > 1
+        ]
         try:
             return Asked(self.model.model_validate(given), problems)
         except ValidationError as error:
@@ -117,20 +123,20 @@ class QueryReader:
 
 
 def key_of(request: Request, sent: Sent) -> IdempotencyKey | None:
-    """How a creating request is recognised when it comes again."""
+    """Return the idempotency key of a request, if it has one."""
     key = request.headers.get("idempotency-key")
     return None if key is None else IdempotencyKey(key, sent.digest)
 
 
 def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], list[Problem]]:
-    """The fields of a decoded body that are as the model wants them, and what is wrong with the others."""
+    """Return the valid fields of a decoded body, and the problems of the others."""
     if not isinstance(value, dict):
-        return {}, [Problem("", "type_object", "The body is a JSON object.")]
+        return {}, [Problem("", "type_object", "The body must be a JSON object.")]
     known, problems = _known(model, value)
-    # Telling what is wrong with each of very many entries would take seconds.
+    # To report the problems of very many entries would take seconds.
     endless = {name for name, each in known.items() if _is_endless(model, name, each)}
     problems += [
-        Problem(name, "too_many", f"At most {REQUEST_ENTRIES_MAX} entries are looked at. Send fewer.")
+        Problem(name, "too_many", f"The field has too many entries. Send at most {REQUEST_ENTRIES_MAX}.")
         for name in known
         if name in endless
     ]
@@ -139,7 +145,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
         model.model_validate(known, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        # JSON's own types are all that the models use, so what passed is what was sent.
+        # The models use only JSON types, so valid values are the sent values.
         bad = endless | {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
         given = {name: _without(each, name, details) for name, each in known.items() if name not in bad}
         return given, [*problems, *map(_problem, details)]
@@ -147,12 +153,12 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
 
 
 def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """The fields that the model has, and a problem for each other one, as far as problems are told."""
+    """Return the fields of the model, and a problem for each unknown field within the limit of problems."""
     names = {field.alias or name for name, field in model.model_fields.items()}
     unknown = (name for name in value if name not in names)
     return (
         {name: each for name, each in value.items() if name in names},
-        # One more than are told: then it shows that there are more.
+        # One more than the limit shows that there are more.
         [
             Problem(name[:FIELD_CHARACTERS_MAX], *_TEXTS["extra_forbidden"])
             for name in itertools.islice(unknown, PROBLEMS_LISTED_MAX + 1)
@@ -161,14 +167,14 @@ def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _is_endless(model: type[BaseModel], name: str, value: Any) -> bool:
-    """Whether a list or an object has more entries than are looked at, and each would be."""
+    """Whether a list or an object has more entries than the limit, and the model checks each entry."""
     if not isinstance(value, list | dict) or len(value) <= REQUEST_ENTRIES_MAX:
         return False
     return all(field.annotation is not Any for key, field in model.model_fields.items() if (field.alias or key) == name)
 
 
 def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
-    """A list or an object without those of its entries that are wrong: the others are still to be judged."""
+    """Return a list or an object without its invalid entries, so that the service can check the others."""
     bad = {detail["loc"][1] for detail in details if detail["loc"][0] == name and len(detail["loc"]) > 1}
     if isinstance(value, list):
         return [each for index, each in enumerate(value) if index not in bad]
@@ -178,8 +184,8 @@ def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
 
 
 async def _read(request: Request, caller: Caller) -> bytes:
-    """The complete body, at most REQUEST_BODY_BYTES_MAX."""
-    too_large = PayloadTooLarge(f"The request's body has more than {REQUEST_BODY_BYTES_MAX} bytes.")
+    """Return the complete body of at most REQUEST_BODY_BYTES_MAX."""
+    too_large = PayloadTooLarge(f"The request body has more than {REQUEST_BODY_BYTES_MAX} bytes. Send a smaller body.")
     length = request.headers.get("content-length", "")
     size = int(length) if length.isdigit() else 0
     if size > REQUEST_BODY_BYTES_MAX:
@@ -195,41 +201,46 @@ async def _read(request: Request, caller: Caller) -> bytes:
                 reservation.grow_to(len(body))
     except ClientDisconnect:
         # The client does not read the response, and the log needs no line.
-        raise Malformed("The request ended before its body was complete.") from None
+        raise Malformed("The request body is incomplete. Send the request again.") from None
     return bytes(body)
 
 
 def _decoded(body: bytes) -> Any:
-    # Counted in texts, too, where nobody writes so many.
+    # Brackets in strings count, too, because real strings have few.
     if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
-        raise PayloadTooLarge(f"The request's body has more than {REQUEST_CONTAINERS_MAX} lists and objects.")
+        raise PayloadTooLarge(
+            f"The request body has too many lists and objects. Send at most {REQUEST_CONTAINERS_MAX}."
+        )
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Malformed(f"The body is no valid JSON in UTF-8: {error}.") from error
+        raise Malformed(f"The request body is not valid JSON in UTF-8: {error}. Correct the body.") from error
 
 
 _TEXTS: Final[dict[str, tuple[str, str]]] = {
-    "missing": ("required", "This field is required."),
-    "extra_forbidden": ("unknown_field", "There is no such field. Check its spelling, or leave it out."),
-    "string_type": ("type_text", "This field is a text."),
-    "bool_type": ("type_boolean", "This field is true or false."),
-    "int_type": ("type_number", "This field is a whole number."),
-    "int_parsing": ("type_number", "This field is a whole number."),
-    "int_from_float": ("type_number", "This field is a whole number."),
-    "list_type": ("type_list", "This field is a list."),
-    "dict_type": ("type_object", "This field is an object."),
-    "model_type": ("type_object", "This field is an object."),
+    "missing": ("required", "The field is required."),
+    "extra_forbidden": ("unknown_field", "The field does not exist. Check its spelling, or omit it."),
+    "string_type": ("type_text", "The field must be a string."),
+    "bool_type": ("type_boolean", "The field must be true or false."),
+    "int_type": ("type_number", "The field must be a whole number."),
+    "int_parsing": ("type_number", "The field must be a whole number."),
+    "int_from_float": ("type_number", "The field must be a whole number."),
+    "list_type": ("type_list", "The field must be a list."),
+    "dict_type": ("type_object", "The field must be an object."),
+    "model_type": ("type_object", "The field must be an object."),
 }
 _FORMS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
-    "greater_than_equal": ("out_of_range", lambda ctx: f"The least is {ctx['ge']}."),
-    "less_than_equal": ("out_of_range", lambda ctx: f"The most is {ctx['le']}."),
-    "int_parsing_size": ("out_of_range", lambda _: "This number is too large."),
-    "string_too_long": ("too_long", lambda ctx: f"At most {ctx['max_length']} characters are kept. Shorten it."),
-    "string_too_short": ("too_short", lambda ctx: f"At least {ctx['min_length']} characters are needed."),
-    "string_pattern_mismatch": ("characters_invalid", lambda ctx: f"It must match {ctx['pattern']}."),
-    "too_long": ("too_many", lambda ctx: f"At most {ctx['max_length']} entries are taken."),
-    "literal_error": ("value_unknown", lambda ctx: f"Use one of {ctx['expected']}."),
+    "greater_than_equal": ("out_of_range", lambda ctx: f"The number is too small. The minimum is {ctx['ge']}."),
+    "less_than_equal": ("out_of_range", lambda ctx: f"The number is too large. The maximum is {ctx['le']}."),
+    "int_parsing_size": ("out_of_range", lambda _: "The number is too large."),
+    "string_too_long": ("too_long", lambda ctx: f"The text is too long. Use at most {ctx['max_length']} characters."),
+    "string_too_short": (
+        "too_short",
+        lambda ctx: f"The text is too short. Use at least {ctx['min_length']} characters.",
+    ),
+    "string_pattern_mismatch": ("characters_invalid", lambda ctx: f"The text must match {ctx['pattern']}."),
+    "too_long": ("too_many", lambda ctx: f"The list is too long. Use at most {ctx['max_length']} entries."),
+    "literal_error": ("value_unknown", lambda ctx: f"The value is not allowed. Use {ctx['expected']}."),
     "value_error": ("instant_invalid", lambda ctx: str(ctx["error"])),
 }
 

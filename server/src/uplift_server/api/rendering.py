@@ -1,4 +1,4 @@
-"""From records to what the API shows."""
+"""Conversion of records to API models."""
 
 import json
 from collections.abc import Callable
@@ -98,18 +98,18 @@ _REPLAY_STATE_NAMES: Final[dict[ReplayState, ReplayStateName]] = {
 
 
 def listed(page: Page[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
-    """A page of a list."""
+    """Return a page of a list for a response."""
     cursor = None if page.next_key is None else cursors.encode(page.next_key)
     return Listed(data=[view(item) for item in page.items], next_cursor=cursor)
 
 
 def stretch(found: StreamPage[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
-    """A stretch of a list that is followed as it grows."""
+    """Return a page of a list in ascending order, which clients continue to follow."""
     return Listed(data=[view(item) for item in found.items], next_cursor=cursors.encode(found.key), has_more=found.more)
 
 
 def account_view(account: Account) -> AccountView:
-    """An account."""
+    """Return an account for a response."""
     return AccountView(
         id=ids.prefixed(ids.ACCOUNT, account.id),
         name=account.name,
@@ -120,7 +120,7 @@ def account_view(account: Account) -> AccountView:
 
 
 def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
-    """A key of an account (its public id); with the key's text in the answer that made it."""
+    """Return a key of an account (public ID) for a response. `text` is set only at its creation."""
     return KeyView(
         id=ids.prefixed(ids.KEY, key.id),
         account=account,
@@ -133,7 +133,7 @@ def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
 
 
 def event_type_view(event_type: EventType) -> EventTypeView:
-    """An entry of the catalog."""
+    """Return an event type for a response."""
     return EventTypeView(
         name=event_type.name,
         group=event_type.group,
@@ -150,7 +150,7 @@ def event_type_view(event_type: EventType) -> EventTypeView:
 
 
 def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
-    """An endpoint; `account` is its account's public id where that must be told."""
+    """Return an endpoint for a response. `account` is the public ID if the response includes it."""
     endpoint = shown.endpoint
     return EndpointView(
         id=ids.prefixed(ids.ENDPOINT, endpoint.id),
@@ -170,7 +170,7 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
 
 
 def health_view(shown: ShownEndpoint) -> HealthView:
-    """How an endpoint fares."""
+    """Return the health of an endpoint for a response."""
     health = shown.endpoint.health
     return HealthView(
         status=health.status,
@@ -186,7 +186,7 @@ def health_view(shown: ShownEndpoint) -> HealthView:
 
 
 def secret_view(shown: ShownSecrets) -> SecretView:
-    """The secrets of an endpoint; without their text where that is not shown."""
+    """Return the secrets of an endpoint for a response, with their text only if it is revealed."""
     secret, pair = shown.secret, shown.pair
     return SecretView(
         **_only(secret=secret, standard_webhooks_secret=None if secret is None else standard_form(secret)),
@@ -197,7 +197,7 @@ def secret_view(shown: ShownSecrets) -> SecretView:
 
 
 def event_view(event: Event, *, spans: bool) -> EventView:
-    """An event, without its envelope."""
+    """Return an event without its body for a response."""
     return EventView(
         id=ids.uuid_text(event.id),
         **account_field(event.account_id, spans=spans),
@@ -210,8 +210,8 @@ def event_view(event: Event, *, spans: bool) -> EventView:
 
 
 def one_event(event: Event, *, spans: bool) -> bytes:
-    """An event with its envelope, as JSON: the envelope's own bytes, in which no number is written anew."""
-    assert event.body is not None, "one event is read with its body"
+    """Return an event as JSON. The envelope keeps its bytes, so its numbers are not reformatted."""
+    assert event.body is not None, "a single event is read with its body"
     rest = event_view(event, spans=spans).model_dump_json(exclude_unset=True).encode()
     return rest[:-1] + b',"body":' + event.body + b"}"
 
@@ -239,7 +239,7 @@ def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
 
 
 def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
-    """An attempt of a delivery."""
+    """Return an attempt for a response."""
     answered = bool(attempt.response_head)
     return AttemptView(
         id=ids.attempt_id(delivery.event_id, delivery.endpoint_id, attempt.number),
@@ -271,7 +271,7 @@ def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
 
 
 def explanation_view(explained: Explained) -> ExplanationView:
-    """What became of an event at an endpoint."""
+    """Return the explanation of an event for a response."""
     delivery = explained.delivery
     return ExplanationView(
         endpoint=explained.endpoint,
@@ -283,7 +283,7 @@ def explanation_view(explained: Explained) -> ExplanationView:
 
 
 def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
-    """An entry of the audit log."""
+    """Return an entry of the audit log for a response."""
     return AuditEntryView(
         at=format_timestamp(entry.at),
         **({} if entry.account_id is None else account_field(entry.account_id, spans=spans)),
@@ -321,7 +321,7 @@ def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
 
 
 def replay_preview(preview: Preview) -> ReplayPreview:
-    """What a replay would send."""
+    """Return the preview of a replay for a response."""
     return ReplayPreview(
         count=preview.count,
         oldest_at=format_optional_timestamp(preview.oldest_at),
@@ -331,7 +331,7 @@ def replay_preview(preview: Preview) -> ReplayPreview:
 
 
 def headers_of(head: bytes) -> dict[str, str]:
-    """The headers of a request or response, names in lower case; repeated ones in one line, as HTTP reads them."""
+    """Return the headers of a request or response with lower-case names. Repeated headers are joined."""
     headers: dict[str, str] = {}
     for line in head.decode("latin-1").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
@@ -353,12 +353,12 @@ def _outcome_text(outcome: Outcome | None) -> str | None:
 
 
 def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
-    """The field that says whose something is, in lists that span accounts."""
+    """Return the field `account` if the response spans accounts."""
     return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
 
 
 def _only(**fields: str | None) -> dict[str, Any]:
-    """The fields that have a value: the others are left out of the answer."""
+    """Return the fields that have a value."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

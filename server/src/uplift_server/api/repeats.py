@@ -1,4 +1,4 @@
-"""Telling that an answer repeats an earlier one."""
+"""The response header of repeated requests."""
 
 from starlette.responses import Response
 
@@ -6,6 +6,6 @@ HEADER = "idempotency-replayed"
 
 
 def mark_repeated(response: Response, *, repeated: bool) -> None:
-    """Say so in the answer's headers if the object had been created by an earlier request with the same key."""
+    """Set the header if an earlier request with the same key created the object."""
     if repeated:
         response.headers[HEADER] = "true"

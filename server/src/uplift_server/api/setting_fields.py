@@ -1,4 +1,4 @@
-"""The endpoint settings as fields of the API models, made of their definitions."""
+"""Fields of the API models that are generated from the endpoint settings."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -9,16 +9,16 @@ from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSett
 
 M = TypeVar("M", bound=BaseModel)
 _PRECEDING: Final = "headers"
-"""The field that the settings follow."""
+"""The settings follow this field."""
 
 
 def takes_settings(model: type[M]) -> type[M]:
-    """Add the settings to a model of requests: optional, within their bounds, null for the default."""
+    """Add the settings to a request model: optional, within their bounds, null for the default."""
     return _extended(model, lambda each: Field(default=None, ge=1, le=each.maximum, description=each.help))
 
 
 def shows_settings(model: type[M]) -> type[M]:
-    """Add the settings to a model of responses."""
+    """Add the settings to a response model."""
     return _extended(model, lambda each: Field(description=f"{each.help} Null: {each.default}."))
 
 

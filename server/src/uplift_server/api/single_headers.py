@@ -15,7 +15,7 @@ def check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
     names = [name for name, _ in headers]
     for name, text in _SINGLE.items():
         if names.count(name) > 1:
-            raise DuplicateHeader(f"The request has more than one header {text}. Send it once.")
+            raise DuplicateHeader(f"The request repeats the header `{text}`. Send it once.")
 
 
 class SingleHeaders:

@@ -1,4 +1,4 @@
-"""Numbers as the API shows them."""
+"""Conversion of statistics to API models."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from uplift_server.core.timestamps import format_timestamp
 
 
 def stats_view(period: PeriodName, series: Series) -> StatsView:
-    """The numbers of a period."""
+    """Return the statistics of a period for a response."""
     return StatsView(
         period=period,
         totals=NumbersView(**_fields(series.totals)),

@@ -1,4 +1,4 @@
-"""The header `traceparent` of requests, for those that trace what they serve. In front only where traces are on."""
+"""ASGI middleware for the `traceparent` header, installed only if tracing is on."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -19,9 +19,9 @@ class Traceparents:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, its header remembered for as long as it is served."""
+        """Run the application with the request's header in TRACEPARENT."""
         if scope["type"] == "http":
-            # A request is served by a task of its own, so nobody else's is touched.
+            # Each request has its own task, so this does not affect other requests.
             found = [value for name, value in scope["headers"] if name == b"traceparent"]
             TRACEPARENT.set(found[0].decode("latin-1") if len(found) == 1 else None)
         await self._app(scope, receive, send)

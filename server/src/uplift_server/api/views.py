@@ -1,4 +1,4 @@
-"""Objects as the API shows them: their shapes, which are also what the OpenAPI document says."""
+"""Models of API responses. The OpenAPI document describes them from these classes."""
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -22,71 +22,86 @@ PeriodName = Literal["24h", "7d", "30d"]
 InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
+def _instant(description: str) -> Any:
+    return WithJsonSchema({"type": "string", "format": "date-time", "description": description})
+
+
+CreatedAt = Annotated[str, _instant("Time of creation.")]
+UpdatedAt = Annotated[str, _instant("Time of the last update.")]
+ExpiresAt = Annotated[str, _instant("Expiry.")]
+_ACCOUNT = "Account ID. Only for operators who do not select an account."
+_PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types."
+
+
 class Listed(BaseModel, Generic[V]):
     """A page of a list."""
 
-    data: list[V]
-    next_cursor: str | None = Field(description="Where the next page begins; null where nothing follows.")
-    has_more: bool | None = Field(default=None, description="With `order=asc` only: whether to ask again now.")
+    data: list[V] = Field(description="The objects of this page.")
+    next_cursor: str | None = Field(description="Cursor of the next page. Null on the last page.")
+    has_more: bool | None = Field(
+        default=None, description="With `order=asc` only: whether to request the next page immediately."
+    )
 
 
 class AccountView(BaseModel):
     """An account."""
 
-    id: str
-    name: str
-    contact_emails: list[str]
-    created_at: InstantText
-    updated_at: InstantText
+    id: str = Field(description="Account ID (`acc_…`).")
+    name: str = Field(description="Display name.")
+    contact_emails: list[str] = Field(description="Recipients of emails about failing endpoints.")
+    created_at: CreatedAt
+    updated_at: UpdatedAt
 
 
 class KeyView(BaseModel):
-    """A key of an account."""
+    """An API key of an account."""
 
-    id: str
-    account: str
-    name: str
-    ends_with: str = Field(description="The key's last characters.")
-    scopes: list[str]
-    created_at: InstantText
-    key: str | None = Field(default=None, description="The key itself, in the answer that made it only.")
+    id: str = Field(description="Key ID (`key_…`).")
+    account: str = Field(description="Account ID.")
+    name: str = Field(description="Display name.")
+    ends_with: str = Field(description="Last characters of the key.")
+    scopes: list[str] = Field(description="Permissions of the key.")
+    created_at: CreatedAt
+    key: str | None = Field(default=None, description="The API key (`sk_…`). Only in the response that creates it.")
 
 
 RoleName = Literal["member", "manager", "admin", "owner"]
 
 
 class MemberView(BaseModel):
-    """A person's place in an account."""
+    """A member of an account."""
 
-    id: str
-    account: str
-    email: str | None = Field(description="None: a guest of portal links.")
-    name: str
-    role: RoleName
-    has_password: bool = Field(description="Whether they can sign in without a portal link.")
-    created_at: InstantText
+    id: str = Field(description="Member ID (`mem_…`).")
+    account: str = Field(description="Account ID.")
+    email: str | None = Field(description="Email address. Null for the guests of portal links.")
+    name: str = Field(description="Display name.")
+    role: RoleName = Field(description="Role in the account.")
+    has_password: bool = Field(description="Whether the member can sign in with a password.")
+    created_at: CreatedAt
 
 
 class InvitationView(BaseModel):
-    """An invitation that was not accepted yet."""
+    """A pending invitation to an account."""
 
-    id: str
-    account: str
-    email: str
-    role: RoleName
-    invited_by: str
-    created_at: InstantText
-    expires_at: InstantText
+    id: str = Field(description="Invitation ID (`inv_…`).")
+    account: str = Field(description="Account ID.")
+    email: str = Field(description="Email address of the invited person.")
+    role: RoleName = Field(description="Role of the new member.")
+    invited_by: str = Field(description="Name of the inviter.")
+    created_at: CreatedAt
+    expires_at: ExpiresAt
     url: str | None = Field(
-        default=None, description="Where the server sends no mail, in the answer that made it: to be handed over."
+        default=None,
+        description="Link to give to the invited person. Only in the response that creates the invitation, and only if "
+        "email is not configured.",
     )
 
 
 class LinkView(BaseModel):
-    """A one-time link into the dashboard."""
+    """A one-time link to the dashboard."""
 
-    url: str = Field(description="To be opened by whom it is for; it works once.")
-    expires_at: InstantText
+    url: str = Field(description="One-time link to give to the person.")
+    expires_at: ExpiresAt
 
 
 class RetentionView(BaseModel):
@@ -96,148 +111,151 @@ class RetentionView(BaseModel):
 
 
 class EventTypeView(BaseModel):
-    """An entry of the catalog."""
+    """An event type of the catalog."""
 
-    name: str
-    group: str
-    description: str
+    name: str = Field(description="Name, such as `athlete.created`.")
+    group: str = Field(description="Heading in the catalog.")
+    description: str = Field(description="When the event occurs, and its content.")
     schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
-    example: Any = Field(description="An example of `data`.")
-    api_version: str
-    documented: bool = Field(description="Documented by Uplift; the others are extensions.")
-    archived: bool
-    archived_at: InstantText | None
-    created_at: InstantText
-    updated_at: InstantText
+    example: Any = Field(description="Example of `data`.")
+    api_version: str = Field(description="The `api_version` of new events.")
+    documented: bool = Field(description="True if Uplift documents the event type. False for an extension.")
+    archived: bool = Field(description="Whether the server rejects new events of this type.")
+    archived_at: InstantText | None = Field(description="When the event type was archived.")
+    created_at: CreatedAt
+    updated_at: UpdatedAt
 
 
 class HealthView(BaseModel):
-    """How an endpoint fares."""
+    """The health of an endpoint."""
 
-    status: Literal["unknown", "healthy", "failing", "warned"]
-    failing_since: InstantText | None
-    warned_at: InstantText | None
-    disable_at: InstantText | None
-    last_success_at: InstantText | None
-    last_failure_at: InstantText | None
-    last_outcome: str | None
-    hint: str | None = Field(description="Why it fails and what to do about it.")
-    next_probe_at: InstantText | None
+    status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health.")
+    failing_since: InstantText | None = Field(description="First failed attempt since the last success.")
+    warned_at: InstantText | None = Field(description="Time of the warning email.")
+    disable_at: InstantText | None = Field(description="When the server disables the endpoint if no attempt succeeds.")
+    last_success_at: InstantText | None = Field(description="Last successful attempt.")
+    last_failure_at: InstantText | None = Field(description="Last failed attempt.")
+    last_outcome: str | None = Field(description="Outcome of the last attempt.")
+    hint: str | None = Field(description="Cause of the failure and how to fix it.")
+    next_probe_at: InstantText | None = Field(description="Next probe while the circuit breaker is open.")
 
 
 @shows_settings
 class EndpointView(BaseModel):
     """An endpoint."""
 
-    id: str
-    account: str | None = Field(default=None, description="Where the list spans accounts.")
-    url: str
-    description: str
-    event_types: list[str] = Field(description="Names and `group.*`; empty: all.")
-    headers: dict[str, str] = Field(description="Values are masked, except those of some standard headers.")
-    state: StateName
-    disabled_reason: ReasonName | None
-    held_deliveries: int = Field(description=f"What it holds, counted up to {HELD_COUNTED_MAX}.")
+    id: str = Field(description="Endpoint ID (`ep_…`).")
+    account: str | None = Field(default=None, description=_ACCOUNT)
+    url: str = Field(description="URL that receives the events.")
+    description: str = Field(description="Your description.")
+    event_types: list[str] = Field(description=_PATTERNS)
+    headers: dict[str, str] = Field(
+        description="Custom request headers. Values are masked, except for some standard headers."
+    )
+    state: StateName = Field(description="Whether the server sends deliveries.")
+    disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
+    held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
     health: HealthView
-    created_at: InstantText
-    updated_at: InstantText
-    secret: str | None = Field(default=None, description="In the answer to its creation only.")
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    secret: str | None = Field(
+        default=None, description="Signing secret. Only in the response that creates the endpoint."
+    )
 
 
 class SecretView(BaseModel):
-    """The secrets of an endpoint; both texts are the current one, where it is shown."""
+    """The signing secrets of an endpoint."""
 
-    secret: str | None = Field(default=None, description="Left out where it is not shown.")
+    secret: str | None = Field(default=None, description="Current secret. Absent if the response does not reveal it.")
     standard_webhooks_secret: str | None = Field(
-        default=None, description="The same as libraries for Standard Webhooks take it."
+        default=None, description="Current secret in the format of Standard Webhooks libraries (`whsec_…`)."
     )
-    created_at: InstantText = Field(description="When the current secret came to be.")
+    created_at: InstantText = Field(description="Creation of the current secret.")
     previous_expires_at: InstantText | None = Field(
-        description="Until when the previous secret is live, too; null where only the current one is."
+        description="Expiry of the previous secret. Null if only the current secret is active."
     )
-    uplift_header: Literal["old", "new"] = Field(description="Which secret `x-uplift-signature-256` follows now.")
+    uplift_header: Literal["old", "new"] = Field(description="Secret that signs `x-uplift-signature-256` now.")
 
 
 class EventView(BaseModel):
     """An accepted event."""
 
-    id: str
-    account: str | None = Field(default=None, description="Where the list spans accounts.")
-    type: str
-    created_at: InstantText
-    api_version: str
-    expires_at: InstantText | None
-    deliveries: dict[StatusName, int] = Field(description="How many deliveries stand in each status.")
+    id: str = Field(description="Event ID (UUID).")
+    account: str | None = Field(default=None, description=_ACCOUNT)
+    type: str = Field(description="Event type.")
+    created_at: CreatedAt
+    api_version: str = Field(description="The `api_version` of the envelope.")
+    expires_at: InstantText | None = Field(description="When the server stops sending the event.")
+    deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
 
 
 class OneEventView(EventView):
-    """An accepted event with its envelope."""
+    """An accepted event with its body."""
 
     body: dict[str, Any] = Field(default={}, description="The envelope, as signed and sent.")
 
 
 class DeliveryView(BaseModel):
-    """One event owed to one endpoint."""
+    """The delivery of one event to one endpoint."""
 
-    id: str
-    account: str | None = Field(default=None, description="Where the list spans accounts.")
-    event: str
-    endpoint: str
-    type: str
-    status: StatusName
-    attempts_made: int
+    id: str = Field(description="Delivery ID (`dlv_…`).")
+    account: str | None = Field(default=None, description=_ACCOUNT)
+    event: str = Field(description="Event ID.")
+    endpoint: str = Field(description="Endpoint ID.")
+    type: str = Field(description="Event type.")
+    status: StatusName = Field(description="Current status.")
+    attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(
-        description="Of a pending one: its instant (`schedule`), the next probe of an endpoint that fails too often"
-        " (`probe`), or its turn (`turn`); `worker` where the worker that has it in hand does not say which; null while"
-        " an attempt is in flight."
+        description="Why a pending delivery waits: its due time (`schedule`), a probe of the open circuit breaker "
+        "(`probe`), the queue (`turn`), or another worker (`worker`). Null while an attempt is in flight."
     )
     next_attempt_at: InstantText | None = Field(
-        description="The earliest instant at which it may be attempted; null while an attempt is in flight."
+        description="Earliest time of the next attempt. Null while an attempt is in flight."
     )
-    last_outcome: str | None
-    created_at: InstantText
-    completed_at: InstantText | None
-    failed_reason: str | None
+    last_outcome: str | None = Field(description="Outcome of the last attempt.")
+    created_at: CreatedAt
+    completed_at: InstantText | None = Field(description="When the delivery was delivered, failed or cancelled.")
+    failed_reason: str | None = Field(description="Why the delivery failed: `exhausted` or `expired`.")
 
 
 class TimingsView(BaseModel):
-    """How long the phases of an attempt took; null: it did not come to that, or a connection was used again."""
+    """Durations of the phases of an attempt. Null if a phase did not happen, such as on a reused connection."""
 
-    dns_ms: int | None
-    connect_ms: int | None
-    tls_ms: int | None
-    first_byte_ms: int | None
+    dns_ms: int | None = Field(description="DNS lookup.")
+    connect_ms: int | None = Field(description="TCP connection.")
+    tls_ms: int | None = Field(description="TLS handshake.")
+    first_byte_ms: int | None = Field(description="Time to the first byte of the response.")
 
 
 class RequestView(BaseModel):
     """The request of an attempt."""
 
-    headers: dict[str, str]
+    headers: dict[str, str] = Field(description="Request headers. Values of custom headers are masked.")
 
 
 class ResponseView(BaseModel):
     """The response to an attempt."""
 
-    headers: dict[str, str]
-    body: str
-    body_truncated: bool
+    headers: dict[str, str] = Field(description="Response headers.")
+    body: str = Field(description="Start of the response body.")
+    body_truncated: bool = Field(description="Whether the response body was longer.")
 
 
 class AttemptView(BaseModel):
     """One attempt of a delivery."""
 
-    id: str
-    delivery: str
-    number: int
-    trigger: TriggerName
-    started_at: InstantText
-    duration_ms: float
+    id: str = Field(description="Attempt ID (`att_…`).")
+    delivery: str = Field(description="Delivery ID.")
+    number: int = Field(description="1, 2, 3 …")
+    trigger: TriggerName = Field(description="Cause of the attempt.")
+    started_at: InstantText = Field(description="Start of the attempt.")
+    duration_ms: float = Field(description="Total duration.")
     timings: TimingsView
-    status_code: int | None
-    outcome: str
-    error: str | None
-    hint: str | None
-    remote_address: str | None
+    status_code: int | None = Field(description="Status code of the response. Null without a response.")
+    outcome: str = Field(description="Result of the attempt. See [Outcomes of attempts](/docs/outcomes).")
+    error: str | None = Field(description="Technical error message.")
+    hint: str | None = Field(description="Cause of the failure and how to fix it.")
+    remote_address: str | None = Field(description="IP address and port of your server.")
     request: RequestView
     response: ResponseView | None
 
@@ -245,149 +263,150 @@ class AttemptView(BaseModel):
 class ExplanationView(BaseModel):
     """Why an event did or did not reach an endpoint."""
 
-    endpoint: str
-    reason: Reason
-    text: str = Field(description="What happened.")
-    hint: str | None = Field(description="What to do about it; null where nothing is to be done.")
-    delivery: str | None = Field(description="Null where the event was never owed to the endpoint.")
+    endpoint: str = Field(description="ID of the endpoint or listen session.")
+    reason: Reason = Field(description="Status of the delivery, or why there is none.")
+    text: str = Field(description="The reason in words.")
+    hint: str | None = Field(description="How to fix it. Null if you do not need to do anything.")
+    delivery: str | None = Field(description="Delivery ID. Null if there is no delivery.")
 
 
 class ExplanationsView(BaseModel):
-    """The same for several endpoints."""
+    """Explanations of an event, one per endpoint."""
 
-    data: list[ExplanationView]
+    data: list[ExplanationView] = Field(description="One explanation per endpoint.")
 
 
 class ActorView(BaseModel):
-    """Who did something."""
+    """The person or program that performed an action."""
 
-    kind: ActorName
-    id: str | None = Field(description="Of the key or the member; null: the server itself.")
-    name: str
+    kind: ActorName = Field(description="Kind of actor.")
+    id: str | None = Field(description="ID of the key or member. Null for the server itself.")
+    name: str = Field(description="Name of the key or member.")
 
 
 class AuditEntryView(BaseModel):
-    """One thing that was done."""
+    """An entry of the audit log."""
 
-    at: InstantText
-    account: str | None = Field(default=None, description="Where the list spans accounts.")
+    at: InstantText = Field(description="Time of the action.")
+    account: str | None = Field(default=None, description=_ACCOUNT)
     actor: ActorView
-    action: str
-    subject: str = Field(description="The id or the name of what it was done to.")
-    details: dict[str, Any] = Field(description="What the action has to tell; never a secret.")
-    address: str | None = Field(description="Where the request came from; accounts are not told operators'.")
+    action: str = Field(description="Action, such as `endpoint.changed`.")
+    subject: str = Field(description="ID of the changed object, or the name of the event type.")
+    details: dict[str, Any] = Field(description="Details of the action, without secrets.")
+    address: str | None = Field(description="IP address of the request. Accounts cannot see addresses of operators.")
 
 
 class ListenSessionView(BaseModel):
     """A stream of an account's events to a developer's machine."""
 
-    id: str
-    account: str | None = Field(default=None, description="Where the list spans accounts.")
-    key: str = Field(description="The API key it was made with, and is streamed with.")
-    description: str
-    event_types: list[str] = Field(description="Names and `group.*`; empty: all.")
-    connected: bool
-    created_at: InstantText
-    last_seen_at: InstantText = Field(description="When somebody was last connected.")
-    expires_at: InstantText | None = Field(description="When it is removed unless somebody connects.")
+    id: str = Field(description="Listen session ID (`lsn_…`).")
+    account: str | None = Field(default=None, description=_ACCOUNT)
+    key: str = Field(description="ID of the API key that created the session. Only this key can stream it.")
+    description: str = Field(description="Your description, such as the machine's name.")
+    event_types: list[str] = Field(description=_PATTERNS)
+    connected: bool = Field(description="Whether a client is connected.")
+    created_at: CreatedAt
+    last_seen_at: InstantText = Field(description="When a client was last connected.")
+    expires_at: InstantText | None = Field(description="When the server deletes the session if no client connects.")
     secret: str = Field(
         default="",
-        description="Only in the answer to its creation: what its events are signed with on the developer's machine."
-        " It is the same for all sessions of a key.",
+        description="Signing secret of all sessions of the API key. Only in the response that creates the session.",
     )
 
 
 class ListenAnswerView(BaseModel):
-    """What a developer's machine answered to an event."""
+    """The response of a developer's local server to an event."""
 
-    event: str
-    type: str
-    at: InstantText
-    status_code: int | None = Field(description="Null where the local server gave no answer.")
-    duration_ms: int
-    error: str | None
-    body: str = Field(description="The beginning of what it answered.")
-    redelivered: bool = Field(description="Whether the event had been handed over before.")
+    event: str = Field(description="Event ID.")
+    type: str = Field(description="Event type.")
+    at: InstantText = Field(description="Time of the response.")
+    status_code: int | None = Field(description="Status code. Null if the local server did not respond.")
+    duration_ms: int = Field(description="Duration of the request to the local server.")
+    error: str | None = Field(description="Error message of the `uplift` command.")
+    body: str = Field(description="Start of the response body.")
+    redelivered: bool = Field(description="Whether the event was sent to the local server before.")
 
 
 class ListenTestView(BaseModel):
-    """An example that was sent to one listen session, and what came of it."""
+    """A test event that was sent to one listen session."""
 
-    event: str
-    type: str
-    answer: ListenAnswerView | None = Field(description="Null where there was none in time.")
+    event: str = Field(description="Event ID.")
+    type: str = Field(description="Event type.")
+    answer: ListenAnswerView | None = Field(
+        description="Response of the local server. Null if it did not respond in time."
+    )
 
 
 class ReplayView(BaseModel):
-    """A job that sends many deliveries of an endpoint again."""
+    """A job that resends many deliveries of an endpoint."""
 
-    id: str
-    account: str | None = Field(default=None, description="Where the list spans accounts.")
-    endpoint: str
-    state: ReplayStateName
-    reason: Wait | None = Field(description="While it runs: why nothing is sent now.")
-    status: list[StatusName] = Field(description="How the deliveries had ended that it sends.")
-    types: list[str] = Field(description="Names and `group.*`; empty: all.")
-    created_after: InstantText | None
-    created_before: InstantText | None
-    rate_per_second: int
-    total: int | None = Field(description="How many there were when it was made; null until they are counted.")
-    sent: int = Field(description="`delivered` and `failed` together.")
-    delivered: int
-    failed: int = Field(description="Attempts that failed: those deliveries are what they were before.")
-    skipped: int = Field(description="Expired, pruned, or resent or changed otherwise since it was made.")
-    created_at: InstantText
-    updated_at: InstantText
-    completed_at: InstantText | None
+    id: str = Field(description="Replay ID (`rpl_…`).")
+    account: str | None = Field(default=None, description=_ACCOUNT)
+    endpoint: str = Field(description="Endpoint ID.")
+    state: ReplayStateName = Field(description="Current state.")
+    reason: Wait | None = Field(description="Why a running replay sends nothing now.")
+    status: list[StatusName] = Field(description="Statuses of the selected deliveries.")
+    types: list[str] = Field(description=_PATTERNS)
+    created_after: InstantText | None = Field(description="Only events accepted after this time.")
+    created_before: InstantText | None = Field(description="Only events accepted before this time.")
+    rate_per_second: int = Field(description="Maximum deliveries per second.")
+    total: int | None = Field(description="Number of selected deliveries. Null until they are counted.")
+    sent: int = Field(description="Sum of `delivered` and `failed`.")
+    delivered: int = Field(description="Successful attempts.")
+    failed: int = Field(description="Failed attempts. These deliveries keep their previous status.")
+    skipped: int = Field(description="Deliveries that expired, were deleted, or changed after the replay was created.")
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    completed_at: InstantText | None = Field(description="When the replay completed or was cancelled.")
 
 
 class ReplayPreview(BaseModel):
-    """What a replay would send."""
+    """The deliveries that a replay would send."""
 
-    count: int
-    oldest_at: InstantText | None
-    newest_at: InstantText | None
-    complete: bool = Field(description="False: there are so many that only the older ones have been counted.")
+    count: int = Field(description="Number of deliveries.")
+    oldest_at: InstantText | None = Field(description="Time of the oldest event.")
+    newest_at: InstantText | None = Field(description="Time of the newest event.")
+    complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")
 
 
 class SourceIpsView(BaseModel):
-    """The addresses requests come from."""
+    """The egress IPs of the server."""
 
-    current: list[str]
-    upcoming: list[dict[str, str]]
+    current: list[str] = Field(description="Addresses in use.")
+    upcoming: list[dict[str, str]] = Field(description="Future addresses, each with `address` and `from`.")
 
 
 class NumbersView(BaseModel):
-    """What was counted. Deliveries stand where their event was created, attempts where they began."""
+    """Counts of deliveries by the time of their event, and of attempts by their start."""
 
-    deliveries: int
-    delivered: int
-    failed: int
-    pending: int
-    held: int
-    cancelled: int
-    attempts: int
+    deliveries: int = Field(description="All deliveries.")
+    delivered: int = Field(description="Delivered deliveries.")
+    failed: int = Field(description="Failed deliveries.")
+    pending: int = Field(description="Pending deliveries.")
+    held: int = Field(description="Held deliveries.")
+    cancelled: int = Field(description="Cancelled deliveries.")
+    attempts: int = Field(description="All attempts.")
     first_try_rate: float | None = Field(
-        description="Which share of first attempts succeeded, 0 to 1; null where there was none."
+        description="Share of successful first attempts, 0 to 1. Null without attempts."
     )
-    p50_ms: float | None = Field(description="How long half of the attempts took at most; null where there was none.")
-    p95_ms: float | None = Field(description="How long 95 % of the attempts took at most.")
+    p50_ms: float | None = Field(description="Median duration of attempts. Null without attempts.")
+    p95_ms: float | None = Field(description="95th percentile of the duration of attempts. Null without attempts.")
 
 
 class _Stretch(BaseModel):
-    """What comes first in a bucket."""
+    """The fields at the start of a bucket."""
 
-    at: InstantText = Field(description="When it begins.")
+    at: InstantText = Field(description="Start of the bucket.")
 
 
 class BucketView(NumbersView, _Stretch):
-    """The numbers of a stretch of the period."""
+    """The statistics of one bucket of the period."""
 
 
 class StatsView(BaseModel):
-    """The numbers of a period."""
+    """The statistics of a period."""
 
-    period: PeriodName
+    period: PeriodName = Field(description="Requested period.")
     totals: NumbersView
-    buckets: list[BucketView] = Field(description="The oldest first, none left out; the last one still fills.")
-    failures: dict[str, int] = Field(description="How many attempts failed, by outcome.")
+    buckets: list[BucketView] = Field(description="All buckets, oldest first. The last one is incomplete.")
+    failures: dict[str, int] = Field(description="Number of failed attempts per outcome.")

@@ -1,4 +1,4 @@
-"""What a process answers that serves no API: whether it lives and works, and its metrics."""
+"""ASGI middleware of a worker: only health checks and metrics."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -14,7 +14,7 @@ PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class VitalSigns:
-    """In front of the API: lets only those paths through."""
+    """Passes requests to PATHS to the API, and rejects all others."""
 
     def __init__(self, api: App) -> None:
         self._api = api
@@ -22,11 +22,11 @@ class VitalSigns:
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        """The ASGI application."""
+        """Run the ASGI application."""
         if scope["type"] == "http" and scope["path"] in PATHS:
             await self._api(scope, receive, send)
             return
-        detail = "This process delivers and serves no API. Ask one that was started with --role api or all."
+        detail = "This process is a worker and serves no API. Send the request to a process with `--role api` or `all`."
         refusal = problem("misdirected", detail)
         response = Response(refusal.body, refusal.status)
         response.raw_headers.extend(refusal.headers)

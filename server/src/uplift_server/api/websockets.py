@@ -1,16 +1,16 @@
-"""Websockets under uvicorn: loaded with the first one, since most servers have none and the library takes memory."""
+"""Websockets under uvicorn. The library is loaded with the first websocket, because most servers have none."""
 
 import asyncio
 from typing import Any, Final
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
-"""What a developer's machine sends is short."""
+"""Limit of a message from a developer's machine."""
 PING_SECONDS: Final = 20
-"""After so long without an answer to a ping the other end is taken for gone, as a laptop that sleeps is."""
+"""Interval of pings, and the time limit of a pong. It detects clients that disappear, such as a sleeping laptop."""
 
 
 def websocket_protocol(**wiring: Any) -> asyncio.Protocol:
-    """What uvicorn hands a connection over to that is to become a websocket."""
+    """Return the protocol for a connection that becomes a websocket."""
     from uplift_server.api.bounded_websocket import BoundedWebsocket  # noqa: PLC0415
 
     return BoundedWebsocket(**wiring)

@@ -22,7 +22,7 @@ async def create_account(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(AccountNew))],
 ) -> AccountView:
-    """For operators."""
+    """Requires an operator key."""
     account, repeated = await services.accounts.create(
         caller, AccountDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
     )
@@ -34,22 +34,22 @@ async def create_account(
 async def list_accounts(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[AccountView]:
-    """For operators; newest first."""
+    """Requires an operator key. Returns accounts, newest first."""
     page = await services.accounts.page(caller, asked.values.listing(), problems=asked.problems)
     return listed(page, account_view, services.context.cursors)
 
 
 @router.get("/v1/accounts/{account}", summary="Get an account")
 async def get_account(services: ServicesOf, caller: CallerOf, account: str) -> AccountView:
-    """For operators."""
+    """Requires an operator key."""
     return account_view(await services.accounts.get(caller, account))
 
 
-@router.patch("/v1/accounts/{account}", summary="Change an account")
+@router.patch("/v1/accounts/{account}", summary="Update an account")
 async def change_account(
     services: ServicesOf, caller: CallerOf, account: str, sent: Annotated[Sent, Depends(BodyReader(AccountChange))]
 ) -> AccountView:
-    """For operators; what is left out stays."""
+    """Requires an operator key. Omitted fields stay unchanged."""
     return account_view(
         await services.accounts.update(caller, account, AccountDraft(**sent.given), problems=sent.problems)
     )
@@ -57,5 +57,5 @@ async def change_account(
 
 @router.delete("/v1/accounts/{account}", status_code=204, summary="Delete an account")
 async def delete_account(services: ServicesOf, caller: CallerOf, account: str) -> None:
-    """For operators. Revokes its keys, deletes its endpoints and cancels what is pending for them."""
+    """Requires an operator key. Revokes the account's keys, deletes its endpoints, and cancels their deliveries."""
     await services.accounts.delete(caller, account)

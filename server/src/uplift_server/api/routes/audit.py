@@ -13,11 +13,11 @@ from uplift_server.store.audit import AuditFilter
 router = APIRouter(tags=["Audit log"])
 
 
-@router.get("/v1/audit-log", summary="List what was done", response_model_exclude_unset=True)
+@router.get("/v1/audit-log", summary="List audit log entries", response_model_exclude_unset=True)
 async def list_audit_log(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(AuditAsked))]
 ) -> Listed[AuditEntryView]:
-    """Scope `endpoints:read`; who did what, when and from where, newest first."""
+    """Requires the scope `endpoints:read`. Returns the actions on the account, newest first."""
     values: AuditAsked = asked.values
     wanted = AuditFilter(values.actor, values.action, values.created_after, values.created_before, values.subject)
     page = await services.audit_log.page(caller, wanted, values.listing(), problems=asked.problems)

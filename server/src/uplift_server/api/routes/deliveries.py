@@ -1,4 +1,4 @@
-"""Deliveries, their attempts, the resend and the cancelling."""
+"""Deliveries: list, attempts, resend and cancel."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 async def list_deliveries(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(DeliveriesAsked))]
 ) -> Listed[DeliveryView]:
-    """Scope `deliveries:read`; those of the newest events first."""
+    """Requires the scope `deliveries:read`. Returns the deliveries of the newest events first."""
     query = query_of(asked.values)._replace(endpoint=asked.values.endpoint)
     page = await services.deliveries.page(caller, query, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
@@ -27,7 +27,7 @@ async def list_deliveries(
 
 @router.get("/v1/deliveries/{delivery}", summary="Get a delivery", response_model_exclude_unset=True)
 async def get_delivery(services: ServicesOf, caller: CallerOf, delivery: str) -> DeliveryView:
-    """Scope `deliveries:read`."""
+    """Requires the scope `deliveries:read`."""
     return delivery_view(await services.deliveries.get(caller, delivery), spans=caller.spans_accounts)
 
 
@@ -35,28 +35,33 @@ async def get_delivery(services: ServicesOf, caller: CallerOf, delivery: str) ->
 async def list_attempts(
     services: ServicesOf, caller: CallerOf, delivery: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[AttemptView]:
-    """Scope `deliveries:read`; newest first."""
+    """Requires the scope `deliveries:read`. Returns attempts, newest first."""
     found, page = await services.deliveries.attempts(caller, delivery, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda attempt: attempt_view(attempt, found), services.context.cursors)
 
 
-@router.post("/v1/deliveries/{delivery}/resend", status_code=202, summary="Resend", response_model_exclude_unset=True)
+@router.post(
+    "/v1/deliveries/{delivery}/resend", status_code=202, summary="Resend a delivery", response_model_exclude_unset=True
+)
 async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty) -> DeliveryView:
-    """Scope `deliveries:write`. A new attempt now; success ends the delivery, failure leaves its schedule as it was."""
+    """Requires the scope `deliveries:write`. Starts a new attempt immediately.
+
+    Success completes the delivery. Failure does not change its retry schedule.
+    """
     found = await services.deliveries.resend(caller, delivery, problems=sent.problems)
     return delivery_view(found, spans=caller.spans_accounts)
 
 
 @router.post(
     "/v1/deliveries/{delivery}/cancel",
-    summary="Cancel",
+    summary="Cancel a delivery",
     response_model_exclude_unset=True,
-    responses={202: {"model": DeliveryView, "description": "The command is stored: a worker cancels it later."}},
+    responses={202: {"model": DeliveryView, "description": "A worker will cancel the delivery."}},
 )
 async def cancel_delivery(
     services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty, response: Response
 ) -> DeliveryView:
-    """Scope `deliveries:write`. Ends one that is pending or held; 202 if a worker does so later."""
+    """Requires the scope `deliveries:write`. Cancels a pending or held delivery."""
     found, is_cancelled = await services.deliveries.cancel(caller, delivery, problems=sent.problems)
     if not is_cancelled:
         response.status_code = 202
@@ -64,6 +69,6 @@ async def cancel_delivery(
 
 
 def query_of(values: EndpointDeliveriesAsked) -> DeliveryQuery:
-    """The query for the service."""
+    """Return the query for the service."""
     status = None if values.status is None else Status[values.status.upper()]
     return DeliveryQuery(status, None, values.type, values.created_after, values.created_before)

@@ -1,4 +1,4 @@
-"""Pausing, enabling, disabling and testing endpoints."""
+"""Endpoints: pause, enable, disable and test."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 
 @router.post("/v1/endpoints/{endpoint}/pause", summary="Pause an endpoint", response_model_exclude_unset=True)
 async def pause_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty) -> EndpointView:
-    """Scope `endpoints:write`. Nothing more is sent; what is pending and what comes is held until it is enabled."""
+    """Requires the scope `endpoints:write`. Holds pending and new deliveries until the endpoint is enabled."""
     shown = await services.endpoint_states.pause(caller, endpoint, problems=sent.problems)
     return view_of(services, caller, shown)
 
@@ -31,7 +31,7 @@ async def enable_endpoint(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(EndpointEnabling, required=False))],
 ) -> EndpointView:
-    """Scope `endpoints:write`. Says what becomes of what it holds, also where it is enabled already."""
+    """Requires the scope `endpoints:write`. Applies `held` to the held deliveries, even if the endpoint is enabled."""
     held = HeldAction[(sent.given.get("held") or "send").upper()]
     shown = await services.endpoint_states.enable(caller, endpoint, held, problems=sent.problems)
     return view_of(services, caller, shown)
@@ -39,7 +39,7 @@ async def enable_endpoint(
 
 @router.post("/v1/endpoints/{endpoint}/disable", summary="Disable an endpoint", response_model_exclude_unset=True)
 async def disable_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty) -> EndpointView:
-    """For operators. As pausing does, with `disabled_reason` `operator`; its owner may enable it."""
+    """Requires an operator key. Holds deliveries like a pause. The account can enable the endpoint again."""
     shown = await services.endpoint_states.disable(caller, endpoint, problems=sent.problems)
     return view_of(services, caller, shown)
 
@@ -48,7 +48,7 @@ async def disable_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str
     "/v1/endpoints/{endpoint}/test",
     summary="Test an endpoint",
     response_model_exclude_unset=True,
-    responses={202: {"model": DeliveryView, "description": "The attempt takes longer: its delivery, to be looked at."}},
+    responses={202: {"model": DeliveryView, "description": "The attempt takes longer. Returns its delivery."}},
 )
 async def test_endpoint(
     request: Request,
@@ -58,8 +58,10 @@ async def test_endpoint(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(EndpointTest, required=False))],
 ) -> AttemptView | DeliveryView:
-    """Scope `endpoints:write`. Sends one event to this endpoint, now and once, whatever its state; never counts for
-    health."""
+    """Requires the scope `endpoints:write`. Sends one test event immediately, in any state of the endpoint.
+
+    The server does not retry it, and it does not count for the endpoint's health.
+    """
     trial = await services.endpoint_tests.send(
         caller,
         endpoint,

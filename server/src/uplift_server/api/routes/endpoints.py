@@ -18,7 +18,7 @@ from uplift_server.service.services import Services
 router = APIRouter(tags=["Endpoints"])
 
 
-@router.post("/v1/endpoints", status_code=201, summary="Register an endpoint", response_model_exclude_unset=True)
+@router.post("/v1/endpoints", status_code=201, summary="Create an endpoint", response_model_exclude_unset=True)
 async def create_endpoint(
     request: Request,
     response: Response,
@@ -26,7 +26,10 @@ async def create_endpoint(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(EndpointNew))],
 ) -> EndpointView:
-    """Scope `endpoints:write`. `secret` is shown this once; the endpoint gets a `webhook.created` event."""
+    """Requires the scope `endpoints:write`. Only this response contains `secret`.
+
+    The server sends a `webhook.created` event to the endpoint.
+    """
     shown = await services.endpoints.create(
         caller,
         EndpointDraft.from_fields(sent.given),
@@ -41,7 +44,7 @@ async def create_endpoint(
 async def list_endpoints(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(EndpointsAsked))]
 ) -> Listed[EndpointView]:
-    """Scope `endpoints:read`; newest first."""
+    """Requires the scope `endpoints:read`. Returns endpoints, newest first."""
     values: EndpointsAsked = asked.values
     page = await services.endpoints.page(caller, values.listing(), values.wanted(), problems=asked.problems)
     return listed(page, lambda shown: view_of(services, caller, shown), services.context.cursors)
@@ -49,15 +52,15 @@ async def list_endpoints(
 
 @router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)
 async def get_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str) -> EndpointView:
-    """Scope `endpoints:read`."""
+    """Requires the scope `endpoints:read`."""
     return view_of(services, caller, await services.endpoints.get(caller, endpoint))
 
 
-@router.patch("/v1/endpoints/{endpoint}", summary="Change an endpoint", response_model_exclude_unset=True)
+@router.patch("/v1/endpoints/{endpoint}", summary="Update an endpoint", response_model_exclude_unset=True)
 async def change_endpoint(
     services: ServicesOf, caller: CallerOf, endpoint: str, sent: Annotated[Sent, Depends(BodyReader(EndpointChange))]
 ) -> EndpointView:
-    """Scope `endpoints:write`. What is left out stays; the change holds for the next attempt."""
+    """Requires the scope `endpoints:write`. Omitted fields stay unchanged. The next attempt uses the new values."""
     shown = await services.endpoints.update(
         caller, endpoint, EndpointDraft.from_fields(sent.given), problems=sent.problems
     )
@@ -66,7 +69,7 @@ async def change_endpoint(
 
 @router.delete("/v1/endpoints/{endpoint}", status_code=204, summary="Delete an endpoint")
 async def delete_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str) -> None:
-    """Scope `endpoints:write`. What is pending for it is cancelled."""
+    """Requires the scope `endpoints:write`. Cancels the endpoint's pending and held deliveries."""
     await services.endpoints.delete(caller, endpoint)
 
 
@@ -79,7 +82,7 @@ async def list_endpoint_deliveries(
     endpoint: str,
     asked: Annotated[Asked, Depends(QueryReader(EndpointDeliveriesAsked))],
 ) -> Listed[DeliveryView]:
-    """Scope `deliveries:read`; those of the newest events first."""
+    """Requires the scope `deliveries:read`. Returns the deliveries of the newest events first."""
     page = await services.deliveries.page_of_endpoint(
         caller, endpoint, query_of(asked.values), asked.values.listing(), problems=asked.problems
     )
@@ -87,6 +90,6 @@ async def list_endpoint_deliveries(
 
 
 def view_of(services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
-    """An endpoint; with its account where the caller sees those of many."""
+    """Return an endpoint for a response, with its account if the caller sees several accounts."""
     owner = services.context.cache.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
     return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))

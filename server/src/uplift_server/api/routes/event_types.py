@@ -1,4 +1,4 @@
-"""The catalog."""
+"""The event catalog."""
 
 from typing import Annotated
 
@@ -15,8 +15,8 @@ router = APIRouter(tags=["Event types"])
 
 @router.put(
     "/v1/event-types/{name}",
-    summary="Add or replace an event type",
-    responses={201: {"model": EventTypeView, "description": "It is new."}},
+    summary="Create or replace an event type",
+    responses={201: {"model": EventTypeView, "description": "The event type is new."}},
 )
 async def put_event_type(
     response: Response,
@@ -25,7 +25,7 @@ async def put_event_type(
     name: str,
     sent: Annotated[Sent, Depends(BodyReader(EventTypeNew))],
 ) -> EventTypeView:
-    """For operators. Holds for the next event; what is left out goes back to its default."""
+    """Requires an operator key. Applies to the next event. Omitted fields get their defaults."""
     event_type, fresh = await services.event_types.put(
         caller, name, EventTypeDraft(**sent.given), problems=sent.problems
     )
@@ -37,18 +37,18 @@ async def put_event_type(
 async def list_event_types(
     services: ServicesOf, _caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[EventTypeView]:
-    """For every key; newest first."""
+    """Requires any API key. Returns event types, newest first."""
     page = await services.event_types.page(asked.values.listing(), problems=asked.problems)
     return listed(page, event_type_view, services.context.cursors)
 
 
 @router.get("/v1/event-types/{name}", summary="Get an event type")
 async def get_event_type(services: ServicesOf, _caller: CallerOf, name: str) -> EventTypeView:
-    """For every key."""
+    """Requires any API key."""
     return event_type_view(services.event_types.get(name))
 
 
 @router.delete("/v1/event-types/{name}", status_code=204, summary="Delete an event type")
 async def delete_event_type(services: ServicesOf, caller: CallerOf, name: str) -> None:
-    """For operators. Its events stay, and go on bearing its name."""
+    """Requires an operator key. Existing events of the type stay."""
     await services.event_types.delete(caller, name)

@@ -1,4 +1,4 @@
-"""Events, as they are read; `api/ingest.py` is where they come in."""
+"""Reads of events. `api/ingest.py` accepts new events."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["Events"])
 async def list_events(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(EventsAsked))]
 ) -> Listed[EventView]:
-    """Scope `events:read`; newest first, or with `order=asc` oldest first, to be followed for ever."""
+    """Requires the scope `events:read`. Returns events, newest first. Use `order=asc` to follow new events."""
     values: EventsAsked = asked.values
     query = EventQuery(values.type, values.created_after, values.created_before)
     spans = caller.spans_accounts
@@ -34,16 +34,16 @@ async def list_events(
     response_model=OneEventView,
 )
 async def get_event(services: ServicesOf, caller: CallerOf, event: str) -> Response:
-    """Scope `events:read`. With `body`, the envelope."""
+    """Requires the scope `events:read`. The response contains `body`, the envelope."""
     found = await services.events.get(caller, event)
     return Response(one_event(found, spans=caller.spans_accounts), media_type="application/json")
 
 
-@router.get("/v1/events/{event}/explain", summary="Explain where an event went")
+@router.get("/v1/events/{event}/explain", summary="Explain the deliveries of an event")
 async def explain_event(
     services: ServicesOf, caller: CallerOf, event: str, asked: Annotated[Asked, Depends(QueryReader(ExplanationAsked))]
 ) -> ExplanationsView:
-    """Scope `deliveries:read`. Why it did or did not reach each endpoint of its account, the newest first."""
+    """Requires the scope `deliveries:read`. Returns why the event did or did not reach each endpoint, newest first."""
     found = await services.explanations.of_event(caller, event, asked.values.endpoint, problems=asked.problems)
     return ExplanationsView(data=[explanation_view(each) for each in found])
 
@@ -52,6 +52,6 @@ async def explain_event(
 async def list_event_deliveries(
     services: ServicesOf, caller: CallerOf, event: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[DeliveryView]:
-    """Scope `deliveries:read`; those to the newest endpoints first."""
+    """Requires the scope `deliveries:read`. Returns the deliveries to the newest endpoints first."""
     page = await services.events.deliveries(caller, event, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)

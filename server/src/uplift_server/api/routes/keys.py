@@ -1,4 +1,4 @@
-"""Keys of accounts."""
+"""API keys of accounts."""
 
 from typing import Annotated
 
@@ -14,7 +14,9 @@ from uplift_server.service.keys import KeyDraft
 router = APIRouter(tags=["Accounts"])
 
 
-@router.post("/v1/accounts/{account}/keys", status_code=201, summary="Make a key", response_model_exclude_unset=True)
+@router.post(
+    "/v1/accounts/{account}/keys", status_code=201, summary="Create an API key", response_model_exclude_unset=True
+)
 async def create_key(
     request: Request,
     response: Response,
@@ -23,7 +25,7 @@ async def create_key(
     account: str,
     sent: Annotated[Sent, Depends(BodyReader(KeyNew))],
 ) -> KeyView:
-    """For operators. `key`, the text to use, is shown this once."""
+    """Requires an operator key. Only this response contains `key`, the API key itself."""
     key, text = await services.keys.create(
         caller,
         account,
@@ -35,16 +37,16 @@ async def create_key(
     return key_view(key, account, text)
 
 
-@router.get("/v1/accounts/{account}/keys", summary="List keys", response_model_exclude_unset=True)
+@router.get("/v1/accounts/{account}/keys", summary="List API keys", response_model_exclude_unset=True)
 async def list_keys(
     services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[KeyView]:
-    """For operators; those that are not revoked, newest first."""
+    """Requires an operator key. Returns active keys, newest first."""
     page = await services.keys.page(caller, account, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda key: key_view(key, account), services.context.cursors)
 
 
-@router.delete("/v1/accounts/{account}/keys/{key}", status_code=204, summary="Revoke a key")
+@router.delete("/v1/accounts/{account}/keys/{key}", status_code=204, summary="Revoke an API key")
 async def revoke_key(services: ServicesOf, caller: CallerOf, account: str, key: str) -> None:
-    """For operators. The key is refused from then on."""
+    """Requires an operator key. The server rejects the key from then on."""
     await services.keys.revoke(caller, account, key)

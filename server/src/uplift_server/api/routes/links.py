@@ -1,4 +1,4 @@
-"""One-time links into the dashboard."""
+"""One-time links to the dashboard."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from uplift_server.service.portal_links import LinkDraft
 router = APIRouter(tags=["Accounts"])
 
 
-@router.post("/v1/accounts/{account}/portal-links", status_code=201, summary="Make a portal link")
+@router.post("/v1/accounts/{account}/portal-links", status_code=201, summary="Create a portal link")
 async def create_portal_link(
     request: Request,
     response: Response,
@@ -23,7 +23,7 @@ async def create_portal_link(
     account: str,
     sent: Annotated[Sent, Depends(BodyReader(LinkNew, required=False))],
 ) -> LinkView:
-    """For operators. Whoever opens it is signed in to the account's pages, once and for twelve hours."""
+    """Requires an operator key. The link signs one person in to the account's pages, once and for 12 hours."""
     link = await services.portal_links.create(
         caller,
         account,
@@ -35,7 +35,7 @@ async def create_portal_link(
     return link_view(link)
 
 
-@router.post("/v1/sign-in-links", status_code=201, summary="Make a sign-in link")
+@router.post("/v1/sign-in-links", status_code=201, summary="Create a sign-in link")
 async def create_sign_in_link(
     request: Request,
     response: Response,
@@ -43,7 +43,7 @@ async def create_sign_in_link(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> LinkView:
-    """For operators. Whoever opens it is signed in as an operator, once, as long as the key that made it is good."""
+    """Requires an operator key. The link signs one operator in, once. The link and the session end when the key is revoked."""
     link = await services.portal_links.create_for_operator(
         caller, idempotency_key=key_of(request, sent), problems=sent.problems
     )

@@ -1,4 +1,4 @@
-"""Listen sessions, and the websocket over which one is streamed."""
+"""Listen sessions, and the websocket that streams their events."""
 
 import asyncio
 from contextlib import suppress
@@ -28,14 +28,16 @@ from uplift_server.store.errors import StoreError
 router = APIRouter(tags=["Listen sessions"])
 
 CLOSE_CODES: Final = {EndReason.REPLACED: 4009, EndReason.REMOVED: 4004, EndReason.STOPPING: 1012}
-"""4004: do not come back. 4009: somebody else has the session. 1012: connect again."""
+"""4004: do not reconnect. 4009: another client uses the session. 1012: reconnect."""
 NOT_AN_ANSWER: Final = 4000
 UNFORESEEN: Final = 1011
 
 _log = structlog.get_logger("uplift.api")
 
 
-@router.post("/v1/listen-sessions", status_code=201, summary="Make a listen session", response_model_exclude_unset=True)
+@router.post(
+    "/v1/listen-sessions", status_code=201, summary="Create a listen session", response_model_exclude_unset=True
+)
 async def create_listen_session(
     request: Request,
     response: Response,
@@ -43,9 +45,9 @@ async def create_listen_session(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ListenSessionNew, required=False))],
 ) -> ListenSessionView:
-    """Scope `listen`. A stream of the account's events to a developer's machine, beside all endpoints.
+    """Requires the scope `listen`. The session streams the account's events to a developer's machine.
 
-    `uplift listen` does this. The secret is that of all sessions made with the same key.
+    `uplift listen` creates one. All sessions of the same API key have the same secret.
     """
     shown = await services.listening.create(
         caller, ListenDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
@@ -58,42 +60,42 @@ async def create_listen_session(
 async def list_listen_sessions(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[ListenSessionView]:
-    """Scope `listen`; newest first. One that nobody was connected to for a day is removed."""
+    """Requires the scope `listen`. Returns sessions, newest first. The server deletes a session after 1 day without a client."""
     page = await services.listening.page(caller, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.context.cursors)
 
 
 @router.get("/v1/listen-sessions/{session}", summary="Get a listen session", response_model_exclude_unset=True)
 async def get_listen_session(services: ServicesOf, caller: CallerOf, session: str) -> ListenSessionView:
-    """Scope `listen`."""
+    """Requires the scope `listen`."""
     return listen_session_view(await services.listening.get(caller, session), spans=caller.spans_accounts)
 
 
-@router.delete("/v1/listen-sessions/{session}", status_code=204, summary="End a listen session")
+@router.delete("/v1/listen-sessions/{session}", status_code=204, summary="Delete a listen session")
 async def delete_listen_session(services: ServicesOf, caller: CallerOf, session: str) -> None:
-    """Scope `listen`. Whoever is connected is told, and cannot connect again."""
+    """Requires the scope `listen`. Disconnects the session's client."""
     await services.listening.delete(caller, session)
 
 
-@router.get("/v1/listen-sessions/{session}/answers", summary="List what a developer's machine answered")
+@router.get("/v1/listen-sessions/{session}/answers", summary="List the responses of a listen session")
 async def list_listen_answers(
     services: ServicesOf, caller: CallerOf, session: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[ListenAnswerView]:
-    """Scope `listen`; newest first, the last thousand."""
+    """Requires the scope `listen`. Returns the last 1,000 responses of the local server, newest first."""
     page = await services.listening.responses(caller, session, asked.values.listing(), problems=asked.problems)
     return listed(page, listen_answer_view, services.context.cursors)
 
 
-@router.post("/v1/listen-sessions/{session}/test", summary="Send an example to a listen session")
+@router.post("/v1/listen-sessions/{session}/test", summary="Test a listen session")
 async def test_listen_session(
     services: ServicesOf,
     caller: CallerOf,
     session: str,
     sent: Annotated[Sent, Depends(BodyReader(ListenTestNew, required=False))],
 ) -> ListenTestView:
-    """Scope `listen`. An event of the type (by default, one that the session wants) goes to this session alone.
+    """Requires the scope `listen`. Sends a test event to this session only.
 
-    It is stored nowhere. `answer` is null where the local server has not answered in time.
+    The server does not store the event. `answer` is null if the local server does not respond in time.
     """
     tested = await services.listening.test(caller, session, sent.given.get("type"), problems=sent.problems)
     return listen_test_view(tested)
@@ -101,7 +103,7 @@ async def test_listen_session(
 
 @router.websocket("/v1/listen-sessions/{session}/stream")
 async def stream_listen_session(websocket: WebSocket, session: str) -> None:
-    """Scope `listen`, with the key that made the session. Frames are described in the API's documentation."""
+    """Requires the scope `listen` and the API key that created the session. The API reference describes the frames."""
     services: Services = websocket.app.state.services
     try:
         authorization = websocket.headers.get("authorization")
@@ -122,7 +124,7 @@ async def stream_listen_session(websocket: WebSocket, session: str) -> None:
 
 
 async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) -> None:
-    """Send events and take answers until one side ends it."""
+    """Send events and receive responses until one side closes the connection."""
     receiving = asyncio.ensure_future(_receive(websocket, listening, stream))
     sending = asyncio.ensure_future(_send(websocket, listening, stream))
     try:
@@ -131,19 +133,19 @@ async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) 
         for task in (receiving, sending):
             task.cancel()
         outcomes = await asyncio.gather(receiving, sending, return_exceptions=True)
-    # To a connection that is over, Starlette sends nothing more, and raises RuntimeError.
+    # After the end of a connection, Starlette raises RuntimeError for each send.
     over = WebSocketState.DISCONNECTED in {websocket.client_state, websocket.application_state}
     expected = (asyncio.CancelledError, WebSocketDisconnect, *((RuntimeError,) if over else ()))
     failures = [each for each in outcomes if each is not None and not isinstance(each, expected)]
     for failure in failures:
         _log.error(
-            "a stream to a developer's machine ended with an unforeseen error",
+            "listen stream failed with unexpected error",
             session=ids.prefixed(ids.LISTEN_SESSION, stream.session.id),
             exc_info=failure,
         )
     if failures:
         with suppress(RuntimeError, WebSocketDisconnect):
-            await websocket.close(UNFORESEEN, "an unforeseen error; connect again")
+            await websocket.close(UNFORESEEN, "unexpected error; reconnect")
     elif stream.end_reason is not None:
         with suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close(CLOSE_CODES[stream.end_reason], stream.end_reason.value)
@@ -165,7 +167,7 @@ async def _receive(websocket: WebSocket, listening: Listening, stream: Stream) -
             return
         answer = parse_local_response(message.get("text") or "")
         if answer is None:
-            await websocket.close(NOT_AN_ANSWER, "this is no answer to an event")
+            await websocket.close(NOT_AN_ANSWER, "the message is not a response to an event")
             return
         listening.record_response(stream, answer)
 

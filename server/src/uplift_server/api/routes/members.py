@@ -1,4 +1,4 @@
-"""Members of accounts, and who is invited to be one."""
+"""Members of accounts, and invitations."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["Accounts"])
 async def list_members(
     services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[MemberView]:
-    """For operators; newest first."""
+    """Requires an operator key. Returns members, newest first."""
     page = await services.members.page(caller, account, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda member: member_view(member, account), services.context.cursors)
 
@@ -36,7 +36,10 @@ async def invite_member(
     account: str,
     sent: Annotated[Sent, Depends(BodyReader(MemberNew))],
 ) -> InvitationView:
-    """For operators. The invitation is mailed, for seven days; where no mail is sent, `url` is to be handed over."""
+    """Requires an operator key. Sends an invitation by email, valid for 7 days.
+
+    If email is not configured, the response contains `url` to give to the person.
+    """
     made = await services.members.invite(
         caller,
         account,
@@ -48,7 +51,7 @@ async def invite_member(
     return invitation_view(made.invitation, account, made.url)
 
 
-@router.patch("/v1/accounts/{account}/members/{member}", summary="Change a member's role")
+@router.patch("/v1/accounts/{account}/members/{member}", summary="Change the role of a member")
 async def change_member(
     services: ServicesOf,
     caller: CallerOf,
@@ -56,7 +59,7 @@ async def change_member(
     member: str,
     sent: Annotated[Sent, Depends(BodyReader(MemberChange))],
 ) -> MemberView:
-    """For operators. The last owner stays one."""
+    """Requires an operator key. The last owner keeps the role."""
     role = sent.given.get("role", UNSET)
     changed = await services.members.change_role(caller, account, member, role, problems=sent.problems)
     return member_view(changed, account)
@@ -64,14 +67,14 @@ async def change_member(
 
 @router.delete("/v1/accounts/{account}/members/{member}", status_code=204, summary="Remove a member")
 async def remove_member(services: ServicesOf, caller: CallerOf, account: str, member: str) -> None:
-    """For operators. What they have open in the dashboard ends with it. The last owner stays."""
+    """Requires an operator key. Ends the member's access to the account. The last owner cannot be removed."""
     await services.members.remove(caller, account, member)
 
 
 @router.post(
     "/v1/accounts/{account}/members/{member}/password-reset",
     status_code=201,
-    summary="Make a link for a new password",
+    summary="Create a password reset link",
 )
 async def reset_password(
     services: ServicesOf,
@@ -80,20 +83,20 @@ async def reset_password(
     member: str,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> LinkView:
-    """For operators, where no mail can bring it: with this link a member replaces a forgotten password, once."""
+    """Requires an operator key. Returns a one-time link that resets the member's password, valid for 1 hour."""
     return link_view(await services.members.reset_password(caller, account, member, problems=sent.problems))
 
 
-@router.get("/v1/accounts/{account}/invitations", summary="List open invitations", response_model_exclude_unset=True)
+@router.get("/v1/accounts/{account}/invitations", summary="List pending invitations", response_model_exclude_unset=True)
 async def list_invitations(
     services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[InvitationView]:
-    """For operators; newest first."""
+    """Requires an operator key. Returns pending invitations, newest first."""
     page = await services.members.invitations(caller, account, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda invitation: invitation_view(invitation, account), services.context.cursors)
 
 
 @router.delete("/v1/accounts/{account}/invitations/{invitation}", status_code=204, summary="Withdraw an invitation")
 async def withdraw_invitation(services: ServicesOf, caller: CallerOf, account: str, invitation: str) -> None:
-    """For operators. Its link leads nowhere from then on."""
+    """Requires an operator key. The link of the invitation stops working."""
     await services.members.withdraw(caller, account, invitation)

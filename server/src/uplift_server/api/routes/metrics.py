@@ -1,4 +1,4 @@
-"""Metrics, for monitoring."""
+"""Metrics for monitoring."""
 
 import asyncio
 import importlib
@@ -15,11 +15,11 @@ _EXPOSITION: Final = "uplift_server.observe.exposition"
 
 @router.get("/metrics", summary="Read metrics", response_class=PlainTextResponse)
 async def get_metrics(request: Request, services: ServicesOf) -> Response:
-    """For operators, and with the token `UPLIFT_METRICS_TOKEN`. In Prometheus's format, or as OpenMetrics if asked."""
+    """Requires an operator key or the token `UPLIFT_METRICS_TOKEN`. Returns the Prometheus or OpenMetrics format."""
     authorization = request.headers.get("authorization")
     services.metrics.require_reader(None if authorization is None else authorization.encode("latin-1"))
     snapshot = await services.metrics.snapshot()
-    # Most servers are never asked: what renders them comes with the first request, which takes a moment.
+    # Imported on the first request, because many servers have no monitoring.
     exposition: Any = await asyncio.to_thread(importlib.import_module, _EXPOSITION)
     body, content_type = exposition.render(snapshot, request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})

@@ -1,4 +1,4 @@
-"""Replays: jobs that send many deliveries of an endpoint again."""
+"""Replays: jobs that resend many deliveries of an endpoint."""
 
 from typing import Annotated
 
@@ -22,9 +22,9 @@ Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 @router.post(
     "/v1/replays",
     status_code=201,
-    summary="Replay deliveries",
+    summary="Create a replay",
     response_model_exclude_unset=True,
-    responses={200: {"model": ReplayPreview, "description": "With `dry_run`: what there is to send."}},
+    responses={200: {"model": ReplayPreview, "description": "With `dry_run`: the number of deliveries."}},
 )
 async def create_replay(
     request: Request,
@@ -33,9 +33,9 @@ async def create_replay(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ReplayNew))],
 ) -> ReplayView | ReplayPreview:
-    """Scope `deliveries:write`. Sends an endpoint's ended deliveries again, each once, in the order of acceptance.
+    """Requires the scope `deliveries:write`. Resends finished deliveries once, in the order of acceptance.
 
-    With `dry_run` it only counts them. An endpoint has one unfinished replay at a time.
+    With `dry_run`, the server only counts them. An endpoint can have one unfinished replay.
     """
     given = dict(sent.given)
     dry_run = given.pop("dry_run", False)
@@ -55,32 +55,32 @@ async def create_replay(
 async def list_replays(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[ReplayView]:
-    """Scope `deliveries:read`; newest first."""
+    """Requires the scope `deliveries:read`. Returns replays, newest first."""
     page = await services.replays.page(caller, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda shown: replay_view(shown, spans=caller.spans_accounts), services.context.cursors)
 
 
 @router.get("/v1/replays/{replay}", summary="Get a replay", response_model_exclude_unset=True)
 async def get_replay(services: ServicesOf, caller: CallerOf, replay: str) -> ReplayView:
-    """Scope `deliveries:read`."""
+    """Requires the scope `deliveries:read`."""
     return replay_view(await services.replays.get(caller, replay), spans=caller.spans_accounts)
 
 
 @router.post("/v1/replays/{replay}/pause", summary="Pause a replay", response_model_exclude_unset=True)
 async def pause_replay(services: ServicesOf, caller: CallerOf, replay: str, sent: Empty) -> ReplayView:
-    """Scope `deliveries:write`. What is in flight finishes; everything else waits, as it was, until it is resumed."""
+    """Requires the scope `deliveries:write`. Attempts in flight finish. The other deliveries wait until you resume."""
     return await _put_into(services, caller, replay, ReplayState.PAUSED, sent)
 
 
 @router.post("/v1/replays/{replay}/resume", summary="Resume a replay", response_model_exclude_unset=True)
 async def resume_replay(services: ServicesOf, caller: CallerOf, replay: str, sent: Empty) -> ReplayView:
-    """Scope `deliveries:write`. It goes on where it was."""
+    """Requires the scope `deliveries:write`. Continues a paused replay."""
     return await _put_into(services, caller, replay, ReplayState.RUNNING, sent)
 
 
 @router.post("/v1/replays/{replay}/cancel", summary="Cancel a replay", response_model_exclude_unset=True)
 async def cancel_replay(services: ServicesOf, caller: CallerOf, replay: str, sent: Empty) -> ReplayView:
-    """Scope `deliveries:write`. What is in flight finishes; nothing more is sent, and the rest stays as it was."""
+    """Requires the scope `deliveries:write`. Attempts in flight finish. The other deliveries keep their status."""
     return await _put_into(services, caller, replay, ReplayState.CANCELLED, sent)
 
 

@@ -14,18 +14,18 @@ from uplift_server.service.secrets import RotationDraft
 router = APIRouter(tags=["Endpoints"])
 
 _NOT_STORED: Final = "no-store"
-"""What shows a secret must not stay in a cache on its way."""
+"""The Cache-Control header of responses with a secret."""
 
 
-@router.get("/v1/endpoints/{endpoint}/secret", summary="Show an endpoint's secret", response_model_exclude_unset=True)
+@router.get("/v1/endpoints/{endpoint}/secret", summary="Reveal an endpoint's secret", response_model_exclude_unset=True)
 async def show_secret(response: Response, services: ServicesOf, caller: CallerOf, endpoint: str) -> SecretView:
-    """Scope `secrets:read`. The audit log says who saw it."""
+    """Requires the scope `secrets:read`. The audit log records each reveal."""
     response.headers["cache-control"] = _NOT_STORED
     return secret_view(await services.secrets.reveal(caller, endpoint))
 
 
 @router.post(
-    "/v1/endpoints/{endpoint}/secret/rotate", summary="Replace an endpoint's secret", response_model_exclude_unset=True
+    "/v1/endpoints/{endpoint}/secret/rotate", summary="Rotate an endpoint's secret", response_model_exclude_unset=True
 )
 async def rotate_secret(
     request: Request,
@@ -35,7 +35,10 @@ async def rotate_secret(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(SecretRotation, required=False))],
 ) -> SecretView:
-    """Scope `secrets:write`. The new secret is shown this once; the present one stays live beside it for a while."""
+    """Requires the scope `secrets:write`. The response contains the new secret.
+
+    The old secret stays active during the overlap.
+    """
     shown = await services.secrets.rotate(
         caller,
         endpoint,
@@ -50,7 +53,7 @@ async def rotate_secret(
 
 @router.post(
     "/v1/endpoints/{endpoint}/secret/expire-old",
-    summary="End an endpoint's previous secret",
+    summary="Expire an endpoint's previous secret",
     response_model_exclude_unset=True,
 )
 async def expire_old_secret(
@@ -59,5 +62,5 @@ async def expire_old_secret(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> SecretView:
-    """Scope `secrets:write`. Only the current secret signs from then on, in both schemes."""
+    """Requires the scope `secrets:write`. From now on, only the current secret signs requests."""
     return secret_view(await services.secrets.expire_old(caller, endpoint, problems=sent.problems))

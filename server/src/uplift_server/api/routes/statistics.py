@@ -1,4 +1,4 @@
-"""Numbers of an account, or of all, and of an endpoint."""
+"""Statistics of an account, an endpoint or the server."""
 
 from typing import Annotated
 
@@ -14,16 +14,16 @@ router = APIRouter(tags=["Statistics"])
 Wanted = Annotated[Asked, Depends(QueryReader(StatsAsked))]
 
 
-@router.get("/v1/stats", summary="Get the account's numbers")
+@router.get("/v1/stats", summary="Get the statistics of an account")
 async def get_stats(services: ServicesOf, caller: CallerOf, asked: Wanted) -> StatsView:
-    """Scope `deliveries:read`; for an operator without an account, the numbers of all accounts together."""
+    """Requires the scope `deliveries:read`. With an operator key and no account, covers all accounts."""
     ask = services.statistics.of_all_accounts if caller.spans_accounts else services.statistics.of_account
     return stats_view(asked.values.period, await ask(caller, Period(asked.values.period), problems=asked.problems))
 
 
-@router.get("/v1/endpoints/{endpoint}/stats", summary="Get an endpoint's numbers")
+@router.get("/v1/endpoints/{endpoint}/stats", summary="Get the statistics of an endpoint")
 async def get_endpoint_stats(services: ServicesOf, caller: CallerOf, endpoint: str, asked: Wanted) -> StatsView:
-    """Scope `deliveries:read`."""
+    """Requires the scope `deliveries:read`."""
     period = Period(asked.values.period)
     found = await services.statistics.of_endpoint(caller, endpoint, period, problems=asked.problems)
     return stats_view(asked.values.period, found)

@@ -1,4 +1,4 @@
-"""Routes about the server itself: health, documents about it, and retention."""
+"""Routes of the server itself: health checks, egress IPs and retention."""
 
 from typing import Annotated
 
@@ -23,12 +23,12 @@ PUBLIC = frozenset(
         "/docs/{document}",
     }
 )
-"""Paths that need no key."""
+"""Paths that require no API key."""
 
 
-@router.get("/v1/source-ips", summary="List the addresses requests come from")
+@router.get("/v1/source-ips", summary="List egress IPs")
 async def get_source_ips(services: ServicesOf) -> SourceIpsView:
-    """Public. Let these through your firewall."""
+    """Public. Allow these addresses in your firewall."""
     now = services.context.now()
     announced = source_addresses.upcoming(services.source_ips, now)
     return SourceIpsView(
@@ -41,20 +41,20 @@ async def get_source_ips(services: ServicesOf) -> SourceIpsView:
 async def resume_retention(
     services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 ) -> RetentionView:
-    """For operators. Resumes retention after the clock jumped forward by more than half of `UPLIFT_RETENTION`."""
+    """Requires an operator key. Resumes retention after the clock jumped by more than half of `UPLIFT_RETENTION`."""
     require_valid(sent.problems)
     return RetentionView(resumed_at=format_timestamp(await services.retention.resume(caller)))
 
 
 @router.head("/healthz", include_in_schema=False)
-@router.get("/healthz", summary="Whether the process lives", response_class=PlainTextResponse)
+@router.get("/healthz", summary="Check that the process is running", response_class=PlainTextResponse)
 async def get_health() -> PlainTextResponse:
-    """Public. Asks nothing of the database."""
+    """Public. Does not use the database."""
     return PlainTextResponse("ok\n")
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", summary="Whether the server can work", response_class=PlainTextResponse)
+@router.get("/readyz", summary="Check that the server is ready", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
-    """Public. 503 while reads or writes of the database fail or do not finish; `detail` names the cause."""
+    """Public. Returns 503 while database reads or writes fail or do not finish. `detail` names the cause."""
     return PlainTextResponse("ready\n", headers={"uplift-database": await services.readiness.check()})
