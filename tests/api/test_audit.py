@@ -198,4 +198,4 @@ def test_an_unknown_action_is_told_with_the_nearest(server: Any) -> None:
     answer = server.operator.get("/v1/audit-log?action=endpoint.change&created_after=x")
     assert answer.problems == {("action", "action_unknown"), ("created_after", "instant_invalid")}
     assert "endpoint.changed?" in answer.body.decode()
-    assert "look like" in server.operator.get("/v1/audit-log?action=xyz").body.decode()
+    assert "API reference" in server.operator.get("/v1/audit-log?action=xyz").body.decode()

@@ -105,7 +105,7 @@ def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(serv
         assert owner.client.get(f"/v1/deliveries/{each['id']}").json == each
         assert owner.client.get(f"/v1/events/{each['event']}/deliveries").json["data"] == [each]
         [explained] = owner.client.get(f"/v1/events/{each['event']}/explain").json["data"]
-        assert ("only probed; this waits" in explained["text"]) is (each["waiting_for"] == "probe")
+        assert ("circuit breaker is open. The delivery waits" in explained["text"]) is (each["waiting_for"] == "probe")
         assert ("in flight" in explained["text"]) is (each["waiting_for"] is None)
 
 
@@ -116,7 +116,7 @@ def test_a_delivery_of_another_process_does_not_say_that_it_is_in_flight(server:
     shown = owner.client.get(f"/v1/deliveries/{delivery}").json
     assert (shown["status"], shown["waiting_for"], shown["next_attempt_at"]) == ("pending", "worker", None)
     [explained] = owner.client.get(f"/v1/events/{shown['event']}/explain").json["data"]
-    assert "or waits for its turn" in explained["text"]
+    assert "in flight or queued" in explained["text"]
 
 
 def test_attempts_are_shown_whole(server: Any, owner: Owner) -> None:

@@ -113,7 +113,7 @@ def test_a_disabled_endpoint_cannot_be_paused(server: Any, owner: Owner) -> None
     server.operator.post(f"{owner.path}/disable")
     refused = owner.client.post(f"{owner.path}/pause")
     assert (refused.status, refused.code) == (409, "conflict")
-    assert "enable it first" in refused.json["detail"]
+    assert "first enable it" in refused.json["detail"]
     assert (owner.told(), len(owner.audited())) == (["off"], 1)
 
 

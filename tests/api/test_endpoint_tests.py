@@ -144,7 +144,7 @@ def test_a_test_that_cannot_begin_is_refused_in_so_many_words(
     refused = owner.client.post(owner.path)
     assert (refused.status, refused.code) == (status, code)
     assert refused.headers.get("retry-after") == retry_after
-    assert refused.json["detail"] != "The database cannot do this now. Try again in a moment."
+    assert refused.json["detail"] != "The database is temporarily unavailable. Try again in a moment."
     assert (owner.audited(), owner.engine.tested) == ([], [])
 
 

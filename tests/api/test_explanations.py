@@ -89,7 +89,7 @@ def test_a_greeting_was_for_its_endpoint_alone(server: Any) -> None:
     found = explained(owner, greeting)
     assert found[second]["reason"] == "pending"
     assert found[first]["reason"] == "not_subscribed"
-    assert "for one endpoint alone" in found[first]["text"]
+    assert "to one endpoint only" in found[first]["text"]
 
 
 def test_an_endpoint_that_is_not_the_accounts_is_unknown(server: Any) -> None:

@@ -59,7 +59,7 @@ def test_a_stream_that_its_machine_ends_is_no_error_of_ours(server: Any, capsys:
     wrong.send("nonsense")
     with pytest.raises(ConnectionClosed):
         wrong.recv(timeout=5)
-    assert "unforeseen" not in "".join(capsys.readouterr())
+    assert "unexpected error" not in "".join(capsys.readouterr())
 
 
 def test_tests_too_many_at_once_are_refused_in_words(server: Any) -> None:

@@ -70,13 +70,13 @@ async def test_what_does_not_answer_in_time_is_told_with_what_does(
     found = await server.run_checks(OPERATOR)
 
     assert found[0] == FINE
-    assert [(each.check, each.result) for each in found[1:]] == [("examination", "warn")]
+    assert [(each.check, each.result) for each in found[1:]] == [("checks", "warn")]
     # It still waits: another one would wait beside it.
     with pytest.raises(Busy):
         await server.run_checks(OPERATOR)
 
 
-async def test_an_examination_that_is_over_can_be_repeated(config: Config, hanging: threading.Event) -> None:
+async def test_finished_checks_can_be_repeated(config: Config, hanging: threading.Event) -> None:
     hanging.set()
     server = System(config, 7)
     for _ in range(2):

@@ -182,7 +182,7 @@ def test_the_audit_log_rejects_unknown_actions(api: FakeApi) -> None:
 
 def test_an_invalid_time_names_its_option(api: FakeApi) -> None:
     problems = [{"field": "created_after", "code": "instant_invalid", "message": "No."}]
-    problem = {"code": "validation_failed", "detail": "1 field is wrong.", "errors": problems}
+    problem = {"code": "validation_failed", "detail": "1 field is not valid.", "errors": problems}
     api.answers["GET /v1/audit-log"] = (422, problem, {})
     result = run("audit-log", "--after", "yesterday")
     assert result.exit_code == 2

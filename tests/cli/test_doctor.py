@@ -104,7 +104,7 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
     hold(path, 7, 11, now)
     hold(path, 9, 10, old)
     text = f"3 deliveries are held, for 2 endpoints, the oldest of an event of {format_timestamp(old)}"
-    warned = ("warn", f"{text}: longer than UPLIFT_RETENTION, which never removes them")
+    warned = ("warn", f"{text}, older than UPLIFT_RETENTION, which does not delete held deliveries")
     assert examine()[1]["held"] == warned
     assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)
     lock = FileLock(path)
@@ -139,7 +139,7 @@ def test_an_interrupted_key_rotation_is_found() -> None:
     code, found = examine()
     assert code == 1
     assert found["secret key"][0] == "fail"
-    assert "was being replaced" in found["secret key"][1]
+    assert "unfinished rotation" in found["secret key"][1]
 
 
 def test_a_missing_and_a_readable_key_are_found() -> None:
@@ -289,14 +289,14 @@ def test_an_address_that_is_only_announced_is_not_yet_published() -> None:
 @pytest.mark.parametrize(("address", "translated"), [("127.0.0.1", True), ("8.8.8.8", False)])
 def test_address_translation_hides_the_egress_ip(address: str, translated: bool) -> None:
     _, found = examine(UPLIFT_EGRESS_ADDRESS=address)
-    assert ("nobody here can tell" in found["source ips"][1]) is translated
+    assert ("cannot detect address translation" in found["source ips"][1]) is translated
 
 
 def test_the_egress_proxy_is_checked() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
         code, found = examine(UPLIFT_EGRESS_PROXY=f"http://user:hush@127.0.0.1:{port}")
-        assert (code, found["egress proxy"]) == (0, ("ok", f"127.0.0.1 port {port} takes connections"))
+        assert (code, found["egress proxy"]) == (0, ("ok", f"127.0.0.1 port {port} accepts connections"))
     code, found = examine(UPLIFT_EGRESS_PROXY=f"http://user:hush@127.0.0.1:{port}")
     assert (code, found["egress proxy"][0]) == (1, "fail")
     assert "hush" not in found["egress proxy"][1]

@@ -246,7 +246,7 @@ def test_blocks_cover_all_addresses_longest_prefix_first() -> None:
         ),
         ("2606:4700::5efe:7f00:1", "ISATAP (RFC 5214) of 127.0.0.1, loopback (127.0.0.0/8, RFC 1122)"),
         ("2002:808:808::1", "6to4, deprecated (2002::/16, RFC 7526)"),
-        ("nonsense", "no IP address"),
+        ("nonsense", "not an IP address"),
     ],
 )
 def test_descriptions(address: str, text: str) -> None:
@@ -260,7 +260,7 @@ def test_descriptions(address: str, text: str) -> None:
         ("10.0.0.1", "private network (10.0.0.0/8, RFC 1918)"),
         ("::ffff:10.0.0.1", "IPv4-mapped (::ffff:0:0/96, RFC 4291) of private network (10.0.0.0/8, RFC 1918)"),
         ("2606:4700::5efe:7f00:1", "ISATAP (RFC 5214) of loopback (127.0.0.0/8, RFC 1122)"),
-        ("nonsense", "no IP address"),
+        ("nonsense", "not an IP address"),
     ],
 )
 def test_descriptions_of_resolved_addresses_contain_no_address(address: str, text: str) -> None:

@@ -34,15 +34,15 @@ def test_patterns(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("*", "Leave the list empty"),
-        (".*", "joined by dots"),
-        ("*.created", "may only stand at the end"),
-        ("movement*", "may only stand at the end"),
-        ("movement.*.*", "may only stand at the end"),
-        ("movement.**", "may only stand at the end"),
-        ("Movement.*", "joined by dots"),
+        ("*", "empty list"),
+        (".*", "with dots"),
+        ("*.created", "only allowed at the end"),
+        ("movement*", "only allowed at the end"),
+        ("movement.*.*", "only allowed at the end"),
+        ("movement.**", "only allowed at the end"),
+        ("Movement.*", "with dots"),
         ("a" * 129 + ".*", "at most 128"),
-        ("", "joined by dots"),
+        ("", "with dots"),
     ],
 )
 def test_other_texts_are_no_patterns(text: str, words: str) -> None:

@@ -25,7 +25,7 @@ EVENT = EventFacts("athlete.created", NOW - HOUR)
 ENDPOINT = EndpointFacts("enabled", NOW - 9 * HOUR, NOW - 9 * HOUR, ("athlete.*",))
 DUE = Waiting(WaitingFor.SCHEDULE, NOW + HOUR)
 DELIVERY = DeliveryFacts(Status.PENDING, DUE, 0, None, None)
-FAILURE = Explanation("Your server answered 500.", "Look at its log.")
+FAILURE = Explanation("Your server responded with 500.", "Look at its log.")
 TRIED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
 
 
@@ -48,7 +48,7 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
     for endpoint in (ENDPOINT, None):
         found = answer(endpoint=endpoint, delivery=done)
         assert found == DeliveryExplanation(
-            Reason.DELIVERED, "It was delivered at 2025-11-24T16:00:00.000Z. 2 attempts were made."
+            Reason.DELIVERED, "The event was delivered at 2025-11-24T16:00:00.000Z. 2 attempts were made."
         )
     assert answer(delivery=replace(done, completed_at=None, attempts_made=1)).text.endswith(
         "delivered. 1 attempt was made."
@@ -62,9 +62,9 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             ENDPOINT,
             replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW)),
-            "Attempt 1 is due, and waits for its turn",
+            "Attempt 1 is due, and waits in the queue",
         ),
-        (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due, and waits for its"),
+        (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due, and waits in the"),
         (
             ENDPOINT,
             replace(TRIED, waiting=Waiting(WaitingFor.WORKER, None)),
@@ -73,7 +73,7 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             ENDPOINT,
             replace(TRIED, waiting=None),
-            "Attempt 4 is in flight. 3 attempts were made. Your server answered",
+            "Attempt 4 is in flight. 3 attempts were made. Your server responded",
         ),
         (
             ENDPOINT,
@@ -81,7 +81,7 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
             "Attempt 2 is due at 2025-11-24T17:00:00.000Z. 1 attempt was made. ",
         ),
         (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts"),
-        (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "Attempt 4 is due at 2025-11-24T17:00:00.000Z, or later: "),
+        (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "Attempt 4 is due at 2025-11-24T17:00:00.000Z or later, because  "),
         (replace(ENDPOINT, next_probe_at=NOW), TRIED, "Attempt 4 is due at"),
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
@@ -107,9 +107,9 @@ def test_due_deliveries_without_a_worker() -> None:
     due = replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW))
 
     found = answer(delivery=due, sends=False)
-    assert found.text == "Attempt 1 is due, and this service sends nothing now. No attempt was made."
+    assert found.text == "Attempt 1 is due, but the server does not send deliveries now. No attempt was made."
     assert found.hint is not None
-    assert found.hint.startswith("Wait: nothing is lost.")
+    assert found.hint.startswith("No event is lost.")
     assert "uplift-server doctor" in found.hint
     assert answer(sends=False) == answer(), "what waits for its instant is told so all the same"
 
@@ -119,7 +119,7 @@ def test_a_failed_delivery_has_a_cause_and_a_remedy() -> None:
 
     found = answer(delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "Retries are exhausted. 3 attempts were made. Your server answered 500."
+    assert found.text == "Retries are exhausted. 3 attempts were made. Your server responded 500."
     assert found.hint == "Look at its log. Then resend the delivery."
     assert answer(endpoint=None, delivery=failed).hint == "Look at its log."
     assert answer(endpoint=None, delivery=replace(failed, failure=None)).hint is None
@@ -130,8 +130,8 @@ def test_a_failed_test_is_not_to_be_resent() -> None:
 
     found = answer(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "A test is sent once. 1 attempt was made. Your server answered 500."
-    assert found.hint == "Look at its log. Then send another test."
+    assert found.text == "A test is sent once. 1 attempt was made. Your server responded 500."
+    assert found.hint == "Look at its log. Then send another test event."
 
 
 def test_an_expired_delivery_has_a_time() -> None:
@@ -140,9 +140,9 @@ def test_an_expired_delivery_has_a_time() -> None:
     found = answer(replace(EVENT, expires_at=NOW), delivery=expired)
     assert found.reason is Reason.EXPIRED
     assert found.text == (
-        "The event expired at 2025-11-24T16:00:00.000Z, before it was delivered. No attempt was made."
+        "The event expired at 2025-11-24T16:00:00.000Z before it was delivered. No attempt was made."
     )
-    assert answer(delivery=expired).text.startswith("The event expired, before")
+    assert answer(delivery=expired).text.startswith("The event expired before")
 
 
 @pytest.mark.parametrize("state", ["paused", "disabled"])
@@ -156,7 +156,7 @@ def test_a_held_one_names_the_state_that_holds_it(state: str) -> None:
 def test_one_that_was_kept_is_released_by_enabling_again() -> None:
     found = answer(delivery=replace(DELIVERY, status=Status.HELD))
 
-    assert (found.reason, found.text) == (Reason.HELD, "It was kept when its endpoint was enabled.")
+    assert (found.reason, found.text) == (Reason.HELD, "The delivery stayed held when its endpoint was enabled.")
     assert found.hint is not None
 
 
@@ -190,8 +190,8 @@ def test_a_subscription_to_other_types_is_named() -> None:
 
     assert found == DeliveryExplanation(
         Reason.NOT_SUBSCRIBED,
-        "The endpoint subscribes to movement.*, export.completed, and this is athlete.created.",
-        "Add athlete.created to its event types if it is to get such events.",
+        "The endpoint is subscribed to movement.*, export.completed, not to athlete.created.",
+        "Add athlete.created to its event types to receive such events.",
     )
 
 
@@ -204,7 +204,7 @@ def test_a_long_subscription_is_named_by_its_beginning() -> None:
 def test_a_subscription_changed_since_says_that_it_is_todays() -> None:
     changed = replace(ENDPOINT, patterns=("movement.*",), updated_at=NOW)
 
-    assert answer(endpoint=changed, delivery=None).text.endswith("judged by its subscription of today.")
+    assert answer(endpoint=changed, delivery=None).text.endswith("may have been different.")
 
 
 def test_a_subscription_that_was_extended_later() -> None:
@@ -238,7 +238,7 @@ def test_a_greeting_or_a_test_is_for_one_endpoint_only() -> None:
         found = answer(replace(EVENT, for_one_endpoint=True), endpoint, None)
         assert found == DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
-            "This athlete.created was made for one endpoint alone, whatever others subscribe to.",
+            "This athlete.created event was sent to one endpoint only, regardless of subscriptions.",
         )
 
 
@@ -253,6 +253,6 @@ def test_a_listen_session_has_no_deliveries() -> None:
 def test_deliveries_that_retention_is_deleting() -> None:
     delivered, failed = explain_removed_delivery(delivered=True), explain_removed_delivery(delivered=False)
     assert (delivered.reason, failed.reason) == (Reason.DELIVERED, Reason.FAILED)
-    assert delivered.text.startswith("It was delivered. ")
-    assert failed.text.startswith("It was attempted, and not delivered. ")
+    assert delivered.text.startswith("The event was delivered. ")
+    assert failed.text.startswith("The event was attempted but not delivered. ")
     assert delivered.hint is failed.hint is None, "nobody is to send it again"

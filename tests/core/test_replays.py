@@ -43,9 +43,9 @@ def test_statuses_that_can_be_replayed() -> None:
 @pytest.mark.parametrize(
     ("names", "codes", "words"),
     [
-        (["pending"], ["status_not_replayable"], "by its schedule"),
-        (["held"], ["status_not_replayable"], "enabling"),
-        (["lost", "pending"], ["value_unknown", "status_not_replayable"], "no such status"),
+        (["pending"], ["status_not_replayable"], "on schedule"),
+        (["held"], ["status_not_replayable"], "Enable the endpoint"),
+        (["lost", "pending"], ["value_unknown", "status_not_replayable"], "does not exist"),
         ([], ["required"], "at least one of delivered, failed, cancelled"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_test_is_sent_and_its_delivery_shown(server: Server, receiver: Receive
     page = guest.post(f"{path}/test", page=path, endpoint=endpoint)
     assert page.path.startswith(f"/accounts/{account}/deliveries/dlv_")
     assert "The test was sent. Outcome: Client error." in page.text
-    assert "Your server answered 404: nothing is at this path." in page.text
+    assert "Your server responded with 404: it has no route at this path." in page.text
     assert [each.headers["x-uplift-event"] for each in receiver.on("/a")] == [TYPE]
 
 

@@ -63,8 +63,8 @@ def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server
     health = owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["health"]
 
     seen = owned.get()
-    assert "Your server answered 404: nothing is at this path." in seen.text
-    assert "Correct the endpoint's URL, or deploy the route it names." in seen.text
+    assert "Your server responded with 404: it has no route at this path." in seen.text
+    assert "Correct the endpoint's URL, or deploy the route." in seen.text
     assert f'<time datetime="{health["failing_since"]}"' in seen.html
     if health["disable_at"] is None:
         # Other tests make endpoints of the same server fail: many together are nobody's fault.
@@ -109,7 +109,7 @@ def test_a_disabled_one_says_who_did_it_and_is_not_paused(server: Server, receiv
     assert "Ask the operator why" in seen.text
     refused = owned.post("pause")
     assert refused.status == 409
-    assert "enable it first" in refused.text
+    assert "first enable it" in refused.text
     assert f'hx-get="{owned.page}"' in refused.html
 
 
@@ -153,7 +153,7 @@ def test_the_activity_tells_who_did_what_to_those_who_may_know(server: Server, r
     owned.api.ok("PATCH", f"/v1/endpoints/{owned.endpoint}", {"description": "<i>new</i>", "event_types": [TYPE]})
     owned.post("pause")
     seen = owned.get("activity")
-    assert "An endpoint was registered." in seen.text
+    assert "An endpoint was created." in seen.text
     assert f"event types: all → {TYPE}" in seen.text
     assert "description: nothing → <i>new</i>" in seen.text
     assert "<i>" not in seen.html

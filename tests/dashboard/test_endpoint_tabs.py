@@ -134,7 +134,7 @@ def test_a_test_shows_request_and_answer(server: Server, receiver: Receiver) -> 
     seen = owned.post("test", type="athlete.created")
     assert (seen.status, seen.path) == (200, f"{owned.page}/test")
     assert "Your server answered 500" in seen.text
-    assert "See your server's log for the error" in seen.text
+    assert "Find the error in your server's log" in seen.text
     assert "x-uplift-event: athlete.created" in seen.text
     assert "X-Token: ********" in seen.text
     assert "HTTP/1.1 500 Whatever" in seen.text
@@ -157,7 +157,7 @@ def test_a_test_that_takes_long_is_followed(server: Server, receiver: Receiver) 
     assert "It is on its way." in seen.text
     refused = owned.post("test")
     assert refused.status == 409
-    assert "in flight already" in refused.text
+    assert "already in flight" in refused.text
 
 
 def test_unknown_types_and_foreign_deliveries_are_refused(server: Server, receiver: Receiver) -> None:

@@ -34,7 +34,7 @@ def test_an_operator_signs_in_with_a_key(server: Server, page: Page) -> None:
     page.get_by_role("link", name="Operators").click()
     page.get_by_label("Operator key").fill("op_not_this_one")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("no operator's key")
+    expect(page.get_by_role("alert")).to_contain_text("operator key (op_…) is unknown")
 
     page.get_by_label("Operator key").fill(OPERATOR_KEY)
     page.get_by_role("button", name="Sign in").click()

@@ -72,7 +72,7 @@ def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
         ("type=no.such", "There is no event type no.such"),
         ("id=zz", "hexadecimal"),
         ("id=0197", "Give the first 6"),
-        ("cursor=nonsense", "This is no cursor of this list"),
+        ("cursor=nonsense", "The cursor does not belong to this list"),
         (f"type={UNSAFE}&created_before={UNSAFE}&id={UNSAFE}", "hexadecimal"),
     ],
 )

@@ -26,7 +26,7 @@ def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Se
         expect(page.get_by_text(variable_line(secret))).to_be_visible()
         page.get_by_role("button", name="Copy the secret alone").click()
         assert page.evaluate("navigator.clipboard.readText()") == secret
-        expect(page.locator("#live")).to_contain_text("Your server answered 503")
+        expect(page.locator("#live")).to_contain_text("Your server responded with 503")
         expect(page.locator("#live")).not_to_contain_text("It works")
 
         receiver.url("/webhook", answer(204))
@@ -137,7 +137,7 @@ def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(serv
     assert tested.status == 303
     told = visitor.get(tested.headers["location"]).text
     assert "The test was sent, and not delivered" in told
-    assert "nothing listens at this address and port" in told
+    assert "no program listens on this address and port" in told
 
 
 def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:

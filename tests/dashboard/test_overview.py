@@ -31,7 +31,7 @@ def test_every_condition_has_its_sentence(server: Server) -> None:
         wait_for(lambda: failing(api, bad["id"]), "the endpoint fails")
         told = sentence(server, account)
         assert "Something needs you: 1 of 2 endpoints is failing." in told
-        assert "Your server answered 404: nothing is at this path." in told
+        assert "Your server responded with 404: it has no route at this path." in told
         # Where endpoints of other tests fail on the same server, it may be a mass failure.
         assert "Will be disabled" in told or "Many endpoints fail at once" in told
 

@@ -63,9 +63,9 @@ def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> Non
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("name", "Not A Name", "A name is words of a-z"),
-        ("name", "movement.analytics.created", "There is such a type already."),
-        ("schema", '{"type": 1}', "This is not a valid JSON Schema 2020-12"),
+        ("name", "Not A Name", "The event type is not valid"),
+        ("name", "movement.analytics.created", "The event type already exists."),
+        ("schema", '{"type": 1}', "The schema is not valid JSON Schema 2020-12"),
         ("schema", '{"type": ', "This is no JSON: Expecting value at line 1, column 10."),
         ("schema", "NaN", "a number that JSON does not know"),
         ("schema", "[" * 20_000, "This is no JSON"),

@@ -81,7 +81,7 @@ def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, recei
     guest = member(server, account)
     page = planned(guest, account, endpoint="ep_1", types="no.such", rate_per_second="0", created_after="<b>")
     assert page.status == 422
-    for told in ("There is no such endpoint.", "Name at least one of", "nothing that fits no.such", "From 1 to 1000"):
+    for told in ("The endpoint does not exist.", "The list is empty.", "No event type matches no.such", "From 1 to 1000"):
         assert told in page.text
     assert "Write an instant in UTC" in page.text
     refused = guest.post(f"/accounts/{account}/replays", page=f"/accounts/{account}/replays/new", status="failed")
@@ -149,7 +149,7 @@ def test_the_replay_of_another_account_is_not_there(server: Server, receiver: Re
     api_of_stranger = server.api(account=stranger)
     api_of_stranger.endpoint(receiver.url("/theirs"))
     refused = planned(other, stranger, endpoint=endpoint, status="delivered")
-    assert (refused.status, "There is no such endpoint." in refused.text) == (422, True)
+    assert (refused.status, "The endpoint does not exist." in refused.text) == (422, True)
 
 
 def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(

@@ -40,7 +40,7 @@ def test_a_wrong_password_is_told_without_saying_what_was_wrong(server: Server) 
     guest = Guest(server.url)
     answer = guest.post("/sign-in", email="nobody@a.example", password="x" * 12)
     assert answer.status == 401
-    assert "There is no such mail address with this password." in answer.text
+    assert "The email address or password is not correct." in answer.text
     assert "nobody@a.example" in answer.html
     assert "uplift_session" not in guest.cookies
 

@@ -35,7 +35,7 @@ def test_an_operator_confirms_with_the_operator_key(server: Server) -> None:
 def test_whoever_has_no_password_is_told_how_else(server: Server) -> None:
     account, _ = server.account()
     guest = member(server, account, "member")
-    assert "Come again through a new link" in guest.get("/confirm?next=/you").text
+    assert "Sign in again with a new link" in guest.get("/confirm?next=/you").text
     assert guest.post("/confirm", page="/you", password="anything", next="/you").status == 401
 
 

@@ -77,7 +77,7 @@ async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(plac
         assert endpoint.health.failing_since is None
         explanation = explain(Outcome.CONNECT_ERROR, status_code=None, error=error, location=None)
         assert explanation is not None
-        assert explanation.cause.startswith("Our own way out")
+        assert explanation.cause.startswith("Uplift Webhooks could not open an outbound connection")
         world.sender.scripts["hooks.test"] = lambda _: answer(200)
         await world.run_for(2 * EGRESS_WAIT_MS_MIN)
         assert await world.statuses() == {Status.DELIVERED: 1}

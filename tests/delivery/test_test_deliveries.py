@@ -128,7 +128,7 @@ async def test_a_process_at_its_cap_says_so(place: Place) -> None:
         await world.endpoint("hangs.test", lambda _: None)
         await world.accept(1)
         endpoint = await world.endpoint(HOST)
-        with pytest.raises(errors.Busy, match="as many attempts in flight"):
+        with pytest.raises(errors.Busy, match="limit of attempts in flight"):
             await Owner(world).test(endpoint.seq)
         assert await world.statuses() == {Status.PENDING: 1}
         await world.run_for(15 * SECOND)
@@ -195,7 +195,7 @@ async def test_while_outcomes_cannot_be_written_nothing_is_tested(place: Place) 
         endpoint = await world.endpoint(HOST)
         world.database.broken = frozenset({"settle"})  # type: ignore[attr-defined]
         await world.accept(1)
-        with pytest.raises(errors.Busy, match="sends nothing at the moment"):
+        with pytest.raises(errors.Busy, match="does not send deliveries now"):
             await Owner(world).test(endpoint.seq)
 
 

@@ -56,7 +56,7 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         assert facts["failing_since"] == START
         assert facts["disable_at"] == warned_at + 2 * DAY == world.parts.status.disable_at(owner.endpoint.seq)
         assert 5 < facts["failed_attempts"] <= owner.endpoint.health.consecutive_failures
-        assert facts["cause"].startswith("Your server answered 503")
+        assert facts["cause"].startswith("Your server responded with 503")
         assert facts["remedy"]
         assert facts["endpoint"] == owner.endpoint.id_text
         await deliver_mails(world)
@@ -92,7 +92,7 @@ async def test_the_warning_has_a_cause_although_the_newest_events_were_not_attem
             await world.accept(60, account=owner.account)
             await world.run_for(3 * SLACK)
             assert await kinds(world) == kinds_owed
-            assert (await owed(world))[-1][2]["cause"].startswith("Your server answered 503")
+            assert (await owed(world))[-1][2]["cause"].startswith("Your server responded with 503")
             await deliver_mails(world)
         await world.restart()
         why = await world.database.read(lambda c: health.last_failure(c, owner.endpoint.seq, None))

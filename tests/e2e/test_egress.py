@@ -92,7 +92,7 @@ def test_deliveries_go_through_the_proxy_and_its_faults_are_not_the_receivers(
         delivery = deliveries_of(api, event)[0]["id"]
         attempts = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt fails")
         assert attempts[0]["outcome"] == "connect_error"
-        assert "Our own way out" in attempts[0]["hint"]
+        assert "could not open an outbound connection" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         proxy.refuse_with = None
         # By itself it would be attempted again after a minute, without having spent an attempt of its schedule.
@@ -132,7 +132,7 @@ def test_a_proxy_that_is_down_costs_neither_attempts_nor_health(
             )
             assert attempt["outcome"] == "connect_error"
             assert attempt["error"].startswith("the egress proxy cannot be used: could not connect to")
-            assert "Our own way out" in attempt["hint"]
+            assert "could not open an outbound connection" in attempt["hint"]
             # Attempts of the schedule would be over by now: the next one comes in a minute.
             found = api.ok("GET", f"/v1/deliveries/{delivery}")
             assert (found["status"], found["attempts_made"]) == ("pending", 1)
@@ -170,7 +170,7 @@ def test_an_endpoint_inside_gets_nothing_once_private_networks_are_not_allowed_a
             for attempt in api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"]:
                 assert attempt["remote_address"] is None
                 assert "not allowed as a receiver: loopback" in attempt["error"]
-                assert "an address that we do not connect to" in attempt["hint"]
+                assert "an address that is not allowed" in attempt["hint"]
         for endpoint in endpoints:
             assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         answer = api("POST", "/v1/endpoints", {"url": receiver.url("/three")})

@@ -79,7 +79,7 @@ def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     time.sleep(max(0.0, cut_at + LEASE_S + 1 - time.time()))
     unready = far.api()("GET", "/readyz")
     assert (unready.status, unready.seconds < 1) == (503, True)
-    assert "The last heartbeat of this process in the database is " in unready.json["detail"]
+    assert "The last heartbeat of this process is " in unready.json["detail"]
     before = len(receiver.requests)
     away.clear()
     network.mend(tell=False)

@@ -178,7 +178,7 @@ def test_a_process_says_that_a_worker_handles_a_delivery_without_asking_it(fleet
         wait_for(lambda api=api: stand(api) == ["worker"] * 3, "a worker has leased all")
     for each in apis[0].ok("GET", path)["data"]:
         [explained] = apis[1].ok("GET", f"/v1/events/{each['event']}/explain?endpoint={made['id']}")["data"]
-        assert "is in flight, or waits for its turn" in explained["text"]
+        assert "is in flight or queued" in explained["text"]
     for worker in fleet.workers:
         worker.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
     try:
@@ -252,8 +252,8 @@ def test_a_command_on_the_database_knows_that_a_worker_runs(
         said = subprocess.run(
             command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
         )
-        assert "waits for its turn" in told["text"]
-        assert "waits for its turn" in said.stdout
+        assert "waits in the queue" in told["text"]
+        assert "waits in the queue" in said.stdout
         assert "sends nothing" not in said.stdout
 
 
@@ -360,7 +360,7 @@ def test_a_process_with_another_key_is_refused_before_anything_is_sealed(tmp_pat
         command = [PROGRAM, "serve", "--role", "worker"]
         said = subprocess.run(command, env=other, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert said.returncode == 2, said
-        assert "is not that of the servers that run on this database" in " ".join(said.stderr.split())
+        assert "differs from the key of the other servers" in " ".join(said.stderr.split())
         assert "Traceback" not in said.stderr
         assert PostgresPlace(postgres_url, postgres_url).look("SELECT * FROM api_keys") == []
         first.stop()

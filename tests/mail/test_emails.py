@@ -56,8 +56,8 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
         for told in (
             "21 November 2025, 16:00 UTC",
             "1,234 attempts",
-            "Your server answered 302, a redirect to https://login.example/in",
-            "Register that address if it is yours",
+            "Your server responded with 302, a redirect to https://login.example/in",
+            "Use that URL in the endpoint if it is yours",
             "before 26 November 2025, 16:00 UTC, the endpoint will be disabled",
             "held, not lost",
         ):
@@ -80,8 +80,8 @@ def test_a_disabled_endpoint_has_a_reason_and_steps() -> None:
         for told in (
             "since 19 November 2025, 16:00 UTC",
             "99 attempts",
-            "redirects are never followed",
-            "Register that address if it is yours",
+            "does not follow",
+            "Use that URL in the endpoint if it is yours",
             "nothing of that is lost",
             "Enable it, and choose whether what was held is sent, kept or dropped",
         ):

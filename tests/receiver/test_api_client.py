@@ -125,13 +125,13 @@ def test_arguments_that_cannot_be_used_are_refused_without_quoting_the_key(argum
 
 def test_a_refusal_says_everything_that_is_wrong(api: ScriptedApi, client: Client) -> None:
     errors = [{"field": "url", "code": "https_required", "message": "Use https."}, "not an object"]
-    api.script = [refusal(422, "validation_failed", "1 field is wrong.", errors=errors)]
+    api.script = [refusal(422, "validation_failed", "1 field is not valid.", errors=errors)]
 
     with pytest.raises(ApiError) as caught:
         client.endpoints.create("http://example.com", secret="s" * 20)
 
     error = caught.value
-    assert (error.status, error.code, error.detail) == (422, "validation_failed", "1 field is wrong.")
+    assert (error.status, error.code, error.detail) == (422, "validation_failed", "1 field is not valid.")
     assert error.errors == (FieldError("url", "https_required", "Use https."),)
     assert error.retry_after_seconds is None
     assert str(error) == "1 field is wrong. url: Use https. [422 validation_failed]"

@@ -202,7 +202,7 @@ async def test_an_unmailed_invitation_cannot_set_the_password_of_a_portal_member
         await world.services.sessions.open_link(await world.portal(mine, email=ANN), address=ADDRESS)
     )
     token = await invite(world, theirs, by=Role.ADMIN, sends_email=False)
-    with pytest.raises(Unauthorized, match="links from the operator"):
+    with pytest.raises(Unauthorized, match="a link from the operator"):
         await accept(world, token)
 
     await world.services.sessions.change_password(portal, "", PASSWORD, address=ADDRESS)
@@ -238,7 +238,7 @@ async def test_two_concurrent_acceptances_do_not_overwrite_each_other(
 
     monkeypatch.setattr(type(world.services.sessions), "_invited", lambda _self, token: as_seen(token))
     await accept(world, tokens[0], PASSWORD)
-    with pytest.raises(Conflict, match="at the same moment"):
+    with pytest.raises(Conflict, match="at the same time"):
         await accept(world, tokens[1], NEW)
     await world.sign_in(ANN, PASSWORD)
 

@@ -105,7 +105,7 @@ async def test_a_key_cannot_manage_keys_or_contacts(world: World) -> None:
         world.services.keys.create(key, account, KeyDraft("mine", ["listen"])),
         world.services.accounts.update(key, account, AccountDraft(contact_emails=[EMAIL])),
     ):
-        with pytest.raises(Forbidden, match="Only an operator's key"):
+        with pytest.raises(Forbidden, match="requires an operator key"):
             await rejected
 
 

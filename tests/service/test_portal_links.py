@@ -124,7 +124,7 @@ async def test_a_guest_cannot_sign_out_or_remove_other_guests(world: World) -> N
     cookies = [await open_link(world, await world.portal(account)) for _ in range(3)]
     first = await world.visitor(cookies[0])
     caller = first.caller(account, None)
-    with pytest.raises(Forbidden, match="share one place"):
+    with pytest.raises(Forbidden, match="share one membership"):
         await world.services.members.remove(caller, account, caller.actor.id or "")
 
     await world.services.sessions.sign_out_everywhere(first)

@@ -96,9 +96,9 @@ def test_a_real_database_reports_version_clock_settings_and_schema(postgres_url:
     ("changes", "check", "result", "text"),
     [
         ({"version": 14}, "database", "fail", "is PostgreSQL 14, and 15 or newer is needed"),
-        ({"is_standby": True}, "database", "fail", "is a standby"),
+        ({"is_standby": True}, "database", "fail", "is a read-only standby"),
         ({"encoding": "SQL_ASCII"}, "database", "fail", "has the encoding SQL_ASCII"),
-        ({"is_encrypted": False}, "database", "warn", "anyone on the network path can read every event"),
+        ({"is_encrypted": False}, "database", "warn", "anyone on the network path can read all events"),
         ({"fsync": False}, "durability", "warn", "fsync is off"),
         ({"connections_used": 95}, "connections", "warn", "95 of 97 in use"),
         ({"dead_rows": 300_000, "live_rows": 200_000}, "vacuum", "warn", "300,000 dead rows beside 200,000"),
@@ -143,7 +143,7 @@ def test_a_missing_right_to_create_tables_is_reported(owner_and_plain_url: tuple
     own, plain = owner_and_plain_url
     assert findings(own)["schema"].result == "ok"
     found = findings(plain)["schema"]
-    assert (found.result, "may not make it" in found.text, "OWNER TO" in found.remedy) == ("fail", True, True)
+    assert (found.result, "not allowed to create it" in found.text, "OWNER TO" in found.remedy) == ("fail", True, True)
 
 
 def test_connections_of_other_clients_count(owner_and_plain_url: tuple[str, str]) -> None:
@@ -215,7 +215,7 @@ def test_the_schema_revision_is_checked(
         ([("all", True)], "ok", "1 live, 1 of which deliver"),
         ([("api", False)], "fail", "1 live, none of which delivers"),
         ([("worker", True)], "fail", "1 live, none of which takes requests"),
-        ([], "warn", "none lives"),
+        ([], "warn", "no server is running"),
     ],
 )
 def test_a_missing_worker_or_api_server_is_reported(
