@@ -46,7 +46,7 @@ def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
         delivered: "delivered",
     }
     assert list(found) == [newer, other, gone, held, failed, delivered]
-    assert "answered 500" in found[failed]["text"]
+    assert "responded with 500" in found[failed]["text"]
     assert found[failed]["hint"].endswith("Then resend the delivery.")
     assert found[other]["delivery"] is found[newer]["delivery"] is None
     deliveries = {each["endpoint"]: each["id"] for each in owner.get(f"/v1/events/{event}/deliveries").json["data"]}

@@ -36,7 +36,7 @@ def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Ser
     assert settled(api, delivery)["status"] == "failed"
     page = shown(member(server, account), account, delivery)
     assert page.text.count("Server error, 500") == 5
-    assert page.text.count("Your server answered 500: it failed while handling the request.") >= 5
+    assert page.text.count("Your server responded with 500: it failed to handle the request.") >= 5
     assert page.text.count("by the schedule") == 5
     assert "Retries are exhausted." in page.text
     assert f"x-uplift-delivery: {delivery}" in page.text

@@ -74,7 +74,7 @@ def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server
         assert "Contacts are told" in seen.text
     assert "Last 2xx never" in seen.text
     in_list = owned.guest.get(f"/accounts/{owned.account}/endpoints")
-    assert "failing Your server answered 404" in in_list.text
+    assert "failing Your server responded with 404" in in_list.text
 
 
 def test_pausing_holds_and_enabling_does_as_it_was_told(server: Server, receiver: Receiver) -> None:

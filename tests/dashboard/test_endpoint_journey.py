@@ -83,6 +83,6 @@ def test_the_page_follows_what_happens(server: Server, receiver: Receiver, page:
     expect(page.get_by_role("heading", name="Nothing that counts was sent to it yet")).to_be_visible()
     api.send(1)
     expect(page.get_by_role("heading", name="It fails")).to_be_visible()
-    expect(page.get_by_text("Your server answered 500: it failed while handling the request.").first).to_be_visible()
+    expect(page.get_by_text("Your server responded with 500: it failed to handle the request.").first).to_be_visible()
     # The numbers are counted a little later than it happens.
     expect(page.locator(".figure").first).to_contain_text("2 failed")

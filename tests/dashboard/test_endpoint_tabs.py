@@ -133,7 +133,7 @@ def test_a_test_shows_request_and_answer(server: Server, receiver: Receiver) -> 
     owned = Owned(server, receiver.url("/t", answer(500, b'{"why": "<b>no</b>"}')), headers={"X-Token": "geheim"})
     seen = owned.post("test", type="athlete.created")
     assert (seen.status, seen.path) == (200, f"{owned.page}/test")
-    assert "Your server answered 500" in seen.text
+    assert "Your server responded with 500" in seen.text
     assert "Find the error in your server's log" in seen.text
     assert "x-uplift-event: athlete.created" in seen.text
     assert "X-Token: ********" in seen.text

@@ -302,7 +302,7 @@ async def test_a_410_response_disables_at_once_if_configured(place: Place) -> No
         assert await kinds(world) == DISABLED
         facts = (await owed(world))[0][2]
         assert facts["reason"] == "gone"
-        assert facts["cause"].startswith("Your server answered 410")
+        assert facts["cause"].startswith("Your server responded with 410")
         assert owner.endpoint.record.disabled_reason is DisabledReason.GONE
         assert other.endpoint.record.state is EndpointState.ENABLED
         assert (await world.statuses())[Status.HELD] == 1
