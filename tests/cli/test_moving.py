@@ -157,7 +157,7 @@ def test_a_link_to_a_file_in_use_is_rejected(source: Path, target: str) -> None:
         (["--from", "sqlite:///nowhere.db", "--to", "postgresql://there/b"], 4, "there is no database at"),
         (["--from", "sqlite:///uplift.db", "--to", "sqlite:///other.db"], 2, "the target is no PostgreSQL URL"),
         (["--from", "sqlite:///uplift.db"], 2, "the target is no PostgreSQL URL"),
-        (["--from", "sqlite:///uplift.db", "--to", "postgresql://a/b?pooler=transaction"], 2, "has the parameter pooler"),
+        (["--from", "sqlite:///uplift.db", "--to", "postgresql://a/b?pooler=transaction"], 2, "parameter pooler"),
         (["--from", "sqlite:///uplift.db", "--to", "postgresql://[x/b"], 2, "invalid IPv6 address"),
         (["--to", "postgresql://there/b"], 2, "not from where"),
     ],

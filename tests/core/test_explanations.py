@@ -81,7 +81,11 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
             "Attempt 2 is due at 2025-11-24T17:00:00.000Z. 1 attempt was made. ",
         ),
         (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts"),
-        (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "Attempt 4 is due at 2025-11-24T17:00:00.000Z or later, because  "),
+        (
+            replace(ENDPOINT, next_probe_at=NOW + 1),
+            TRIED,
+            "Attempt 4 is due at 2025-11-24T17:00:00.000Z or later, because  ",
+        ),
         (replace(ENDPOINT, next_probe_at=NOW), TRIED, "Attempt 4 is due at"),
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
@@ -139,9 +143,7 @@ def test_an_expired_delivery_has_a_time() -> None:
 
     found = answer(replace(EVENT, expires_at=NOW), delivery=expired)
     assert found.reason is Reason.EXPIRED
-    assert found.text == (
-        "The event expired at 2025-11-24T16:00:00.000Z before it was delivered. No attempt was made."
-    )
+    assert found.text == ("The event expired at 2025-11-24T16:00:00.000Z before it was delivered. No attempt was made.")
     assert answer(delivery=expired).text.startswith("The event expired before")
 
 

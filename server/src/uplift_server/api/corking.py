@@ -9,7 +9,7 @@ from typing import Any
 
 
 class CorkedTransport:
-    """The part of a transport that uvicorn uses. Joins what is written before a `flush`, at most in one turn.
+    """The part of a transport that uvicorn uses. Joins the data written before a `flush`, at most in one turn.
 
     `linger` is called when uvicorn closes the connection, after the last response was written. If it returns True, it
     closes the connection itself.
@@ -48,11 +48,11 @@ class CorkedTransport:
         self._transport.write_eof()
 
     def flush(self) -> None:
-        """Write what was joined so far."""
+        """Write the joined data."""
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()
-            # The client may have gone since the write. A closed transport raises an error.
+            # The client may have disconnected since the write. A closed transport raises an error.
             if not self.is_closing():
                 self._transport.write(data)
 

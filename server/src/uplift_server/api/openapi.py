@@ -24,7 +24,7 @@ _PROBLEM: Final = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {
-        "type": {"type": "string", "description": "Address of the documentation of the code."},
+        "type": {"type": "string", "description": "Path of the documentation of this code."},
         "title": {"type": "string", "description": "Short description of the code."},
         "status": {"type": "integer", "description": "HTTP status code."},
         "detail": {"type": "string", "description": "The cause, and how to fix it."},

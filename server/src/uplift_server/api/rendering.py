@@ -217,7 +217,7 @@ def one_event(event: Event, *, spans: bool) -> bytes:
 
 
 def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
-    """A delivery."""
+    """Return a delivery for a response."""
     delivery, waiting = shown.delivery, shown.waiting
     is_open = delivery.status in OPEN
     failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
@@ -296,7 +296,7 @@ def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
 
 
 def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
-    """A replay."""
+    """Return a replay for a response."""
     replay, selection = shown.replay, shown.replay.selection
     return ReplayView(
         id=ids.prefixed(ids.REPLAY, replay.id),

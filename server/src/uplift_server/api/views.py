@@ -29,7 +29,7 @@ def _instant(description: str) -> Any:
 CreatedAt = Annotated[str, _instant("Time of creation.")]
 UpdatedAt = Annotated[str, _instant("Time of the last update.")]
 ExpiresAt = Annotated[str, _instant("Expiry.")]
-_ACCOUNT = "Account ID. Only for operators who do not select an account."
+_ACCOUNT = "Account ID. Present only if the list spans accounts."
 _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types."
 
 

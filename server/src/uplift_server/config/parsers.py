@@ -167,7 +167,9 @@ def _postgresql_url(text: str) -> str:
         raise InvalidValue("has a repeated parameter", "remove one of them")
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
-        raise InvalidValue(f"has the unknown parameter {unknown[0]!r}", f"remove it; allowed are {known}")
+        raise InvalidValue(
+            f"has the unknown parameter {unknown[0]!r}", f"remove it; the allowed parameters are {known}"
+        )
     _check_hosts_given(given, beside=parts.hosts)
     if (wanted := given.get("target_session_attrs", "any")) not in _SESSIONS:
         raise InvalidValue(
@@ -214,14 +216,14 @@ def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
     if any(host.count(":") > 1 and host[:1] not in "[/" for host in hosts):
         raise InvalidValue("has an IPv6 address without brackets", "use brackets, such as [2001:db8::1]")
     if len(ports) > 1 and "" in ports:
-        raise InvalidValue("has a missing port in its list of ports", "use one port for each host, or one for all")
+        raise InvalidValue("has an empty entry in its list of ports", "use one port for each host, or one for all")
     for port in ports:
         _check_port(port)
 
 
 def _check_all_named(hosts: Sequence[str]) -> None:
     if len(hosts) > 1 and "" in hosts:
-        raise InvalidValue("has a missing host in its list of hosts", "separate hosts by single commas")
+        raise InvalidValue("has an empty entry in its list of hosts", "separate hosts by single commas")
 
 
 def _check_port(port: str) -> None:

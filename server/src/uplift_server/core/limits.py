@@ -1,6 +1,6 @@
-"""Every fixed limit of the product, with its unit in its name.
+"""All fixed limits, with the unit in the name.
 
-Settings for operators are in `config/`. These limits change only with the contract.
+Settings for operators are in `config/`.
 """
 
 # Events

@@ -52,7 +52,7 @@ class OpenInvitation:
     role: Role
     invited_by: str
     has_password: bool | None
-    """Whether the person must enter an existing password. None: not revealed, because the link was not mailed."""
+    """Whether the person must enter an existing password. None: not revealed, because the link was not emailed."""
 
 
 class Credentials:
@@ -68,7 +68,7 @@ class Credentials:
 
     @property
     def sends_email(self) -> bool:
-        """Whether the server mails links. Without email, people cannot request a reset."""
+        """Whether the server emails links. Without email, people cannot request a reset."""
         return self._links.sends_email
 
     async def sign_in(self, email: str, password: str, *, address: str | None) -> str:
@@ -89,7 +89,7 @@ class Credentials:
     async def accept_invitation(self, token: str, name: str, password: str, *, address: str | None = None) -> str:
         """Become a member; return the session cookie.
 
-        A person with a password enters it. Others choose a name and a password. If the link was not mailed, invalid
+        A person with a password enters it. Others choose a name and a password. If the link was not emailed, invalid
         input has the same response for both, so that the link does not show whether the email has an account.
 
         Raises NotFound, Invalid (`name`, `password`), Unauthorized, RateLimited, Busy and Conflict.
@@ -156,7 +156,7 @@ class Credentials:
         ):
             raise NotFound(_NO_RESET)
         require_valid([check_password(password, person.email)])
-        # The link proves the email: it was mailed, or the operator created it.
+        # The link proves the email: the server emailed it, or the operator created it.
         renewed = replace(person, password_hash=await self._passwords.hash(password), proved=True)
         await self._context.run_shielded(self._renew(person, renewed, "reset", address))
         return await self.begin_session(renewed, "reset", address)

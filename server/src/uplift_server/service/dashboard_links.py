@@ -21,7 +21,7 @@ class DashboardLinks:
     public_url: str
     """The URL of the dashboard, without a trailing slash."""
     sends_email: bool
-    """Whether links are mailed. Otherwise, the person who creates one sees it."""
+    """Whether the server emails links. Otherwise, the person who creates a link sees it."""
     has_unknown_proxy: bool = False
     """Whether requests come through a proxy that is not configured, so that private addresses may be the proxy's."""
 

@@ -52,7 +52,7 @@ class OverviewState:
     processes: Sequence[Process] | None
     """The live processes on the database, by number. None if there can be only one."""
     heartbeat_overdue_ms: int | None
-    """Age of the last heartbeat of this process, if it is too old to know about the others."""
+    """Age of the last heartbeat of this process, if it is so old that the other processes are unknown."""
     accounts: int
     endpoints: Mapping[str, int]
     """Endpoints by state, and enabled ones by health."""

@@ -20,7 +20,7 @@ from uplift_server.store.records import Account, Endpoint
 RESOLVE_SECONDS_MAX: Final = 2.0
 
 Resolver = Callable[[str], Awaitable[Iterable[str]]]
-"""Resolves a host name to addresses. Raises any exception if it cannot."""
+"""Resolves a host name to addresses. Raises an exception if it fails."""
 
 
 class UrlChecker:

@@ -43,7 +43,10 @@ async def create_sign_in_link(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> LinkView:
-    """Requires an operator key. The link signs one operator in, once. The link and the session end when the key is revoked."""
+    """Requires an operator key. The link signs one operator in, once.
+
+    The link and the session end when the key is revoked.
+    """
     link = await services.portal_links.create_for_operator(
         caller, idempotency_key=key_of(request, sent), problems=sent.problems
     )

@@ -60,7 +60,10 @@ async def create_listen_session(
 async def list_listen_sessions(
     services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
 ) -> Listed[ListenSessionView]:
-    """Requires the scope `listen`. Returns sessions, newest first. The server deletes a session after 1 day without a client."""
+    """Requires the scope `listen`. Returns sessions, newest first.
+
+    The server deletes a session after 1 day without a client.
+    """
     page = await services.listening.page(caller, asked.values.listing(), problems=asked.problems)
     return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.context.cursors)
 

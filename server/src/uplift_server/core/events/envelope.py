@@ -1,4 +1,4 @@
-"""The envelope around an event's data: the body of a request, byte by byte (contract, section 1).
+"""The envelope around an event's data: the bytes of a request body.
 
 It is built once, when the event is accepted. These bytes are stored, signed and sent on every attempt. The data is
 never parsed or serialized again.

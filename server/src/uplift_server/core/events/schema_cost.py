@@ -91,7 +91,7 @@ _Unfilled = tuple[_Place, Applied, _Kinds]
 
 
 class _Alternatives(NamedTuple):
-    """The schemas that a schema applies to the same value, by the text of one property."""
+    """The alternatives of a schema, by the text of one property."""
 
     others: list[Edge]
     by_value: dict[str, list[Edge]]
@@ -316,7 +316,7 @@ class SchemaCost:
         return self._graph.in_place[id(schema)]
 
     def _alternatives(self, schema: Schema) -> dict[str, _Alternatives]:
-        """By the name of a property, the alternatives of a schema by its text, if it distinguishes several."""
+        """The alternatives of a schema by property name and text, for properties that select between several."""
         found = self._kinds.get(id(schema))
         if found is None:
             edges = self._graph.in_place[id(schema)]
@@ -331,7 +331,7 @@ class SchemaCost:
         return found
 
     def _texts(self, alternative: Schema) -> dict[str, list[str]]:
-        """By name, the texts that an alternative allows for a property."""
+        """The texts that an alternative allows for each property, by name."""
         texts: dict[str, list[str]] = {}
         left, seen = [alternative], 0
         while left and seen < _ALTERNATIVE_PARTS_MAX:
@@ -394,7 +394,7 @@ class SchemaCost:
 
 
 def _by_kind(values: list[Any], place: _Place) -> tuple[list[Any], dict[_Place, list[Any]]]:
-    """Values whose kind is unknown, and the objects of each known kind by place."""
+    """Return the values of unknown kind, and the objects of each known kind by place."""
     others: list[Any] = []
     by_place: dict[_Place, list[Any]] = {}
     for each in values:

@@ -147,7 +147,7 @@ class SchemaGraph:
 
 
 def _entries(value: Any, *, is_map: bool) -> list[Schema]:
-    """The schemas at a keyword that takes one, a list or an object of them."""
+    """Return the schemas of a keyword, whose value is one schema, a list or an object of schemas."""
     if is_map:
         values = list(value.values()) if isinstance(value, dict) else []
     else:

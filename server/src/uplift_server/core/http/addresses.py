@@ -1,7 +1,6 @@
 """Address policy: which addresses the server may connect to (SSRF protection).
 
-It applies at registration, and again at each connection to every address that the name resolves to (contract, section
-2, *Registration*).
+It applies when an endpoint is created or updated, and again at each connection to every address of the host.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Custom headers of an endpoint (contract, section 1, *custom*)."""
+"""Custom headers of an endpoint."""
 
 import re
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Strict parsing of endpoint URLs, so that all later steps use unambiguous parts.
 
-The rules and codes are those of the contract, section 2, *Registration*. Characters that browsers repair (backslashes,
-tabs, spaces, missing slashes) are rejected, because two parsers could disagree about the host. Hosts accept all
-notations of `inet_aton` and browsers, so that no notation of an address passes as a name.
+`docs/addresses.md` lists the rules and codes. Characters that browsers repair (backslashes, tabs, spaces, missing
+slashes) are rejected, because two parsers could disagree about the host. Hosts accept all notations of `inet_aton` and
+browsers, so that no notation of an address passes as a name.
 """
 
 import re
@@ -101,7 +101,7 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     if not found:
         if url.encrypted or "." not in url.host:
             return None
-        return _https_required(f"{url.host} does not resolve, so it may be public, and http is for private addresses.")
+        return _https_required(f"{url.host} does not resolve, so the server cannot check that it is private.")
     codes = [policy.check(address, encrypted=url.encrypted) for address in found]
     if None in codes:
         return None

@@ -19,7 +19,7 @@ class ClockReading(NamedTuple):
 
     @property
     def offset_ms(self) -> float:
-        """How far the other clock is ahead, if it was read halfway between request and response."""
+        """How far the other clock is ahead, assuming that it was read halfway between request and response."""
         return self.theirs - (self.asked_at + self.answered_at) / 2
 
     @property

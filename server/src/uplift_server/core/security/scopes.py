@@ -1,4 +1,4 @@
-"""Scopes: what an account's API key can do (contract, section 2)."""
+"""Scopes: the permissions of an account's API key."""
 
 from collections.abc import Iterable
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Secrets, and the two signatures of a request (contract, section 1).
+"""Secrets, and the two signatures of a request.
 
 Uplift documents `x-uplift-signature-256`. `webhook-signature` is Standard Webhooks (https://www.standardwebhooks.com).
 Both are HMAC-SHA256, with different keys and messages.
