@@ -68,7 +68,7 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             ENDPOINT,
             replace(TRIED, waiting=Waiting(WaitingFor.WORKER, None)),
-            "A worker handles it: attempt 4 is in flight, or waits for its turn. 3",
+            "A worker has the delivery: attempt 4 is in flight or queued. 3",
         ),
         (
             ENDPOINT,
@@ -84,18 +84,18 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
             TRIED,
-            "Attempt 4 is due at 2025-11-24T17:00:00.000Z or later, because  ",
+            "Attempt 4 is due at 2025-11-24T17:00:00.000Z or later, because",
         ),
         (replace(ENDPOINT, next_probe_at=NOW), TRIED, "Attempt 4 is due at"),
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
             replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW + 1)),
-            "without spending attempts. The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
+            "without using attempts. The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
         ),
         (
             replace(ENDPOINT, next_probe_at=NOW),
             replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW)),
-            "without spending attempts. It is being probed now. 3 attempts",
+            "without using attempts. A probe is in flight. 3 attempts",
         ),
     ],
 )
@@ -115,7 +115,7 @@ def test_due_deliveries_without_a_worker() -> None:
     assert found.hint is not None
     assert found.hint.startswith("No event is lost.")
     assert "uplift-server doctor" in found.hint
-    assert answer(sends=False) == answer(), "what waits for its instant is told so all the same"
+    assert answer(sends=False) == answer(), "a delivery that is not due has the same explanation"
 
 
 def test_a_failed_delivery_has_a_cause_and_a_remedy() -> None:
@@ -123,7 +123,7 @@ def test_a_failed_delivery_has_a_cause_and_a_remedy() -> None:
 
     found = answer(delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "Retries are exhausted. 3 attempts were made. Your server responded 500."
+    assert found.text == "Retries are exhausted. 3 attempts were made. Your server responded with 500."
     assert found.hint == "Look at its log. Then resend the delivery."
     assert answer(endpoint=None, delivery=failed).hint == "Look at its log."
     assert answer(endpoint=None, delivery=replace(failed, failure=None)).hint is None
@@ -134,7 +134,7 @@ def test_a_failed_test_is_not_to_be_resent() -> None:
 
     found = answer(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "A test is sent once. 1 attempt was made. Your server responded 500."
+    assert found.text == "The server does not retry test events. 1 attempt was made. Your server responded with 500."
     assert found.hint == "Look at its log. Then send another test event."
 
 
@@ -213,7 +213,7 @@ def test_a_subscription_that_was_extended_later() -> None:
     found = answer(endpoint=replace(ENDPOINT, updated_at=NOW), delivery=None)
 
     assert found.reason is Reason.NOT_SUBSCRIBED
-    assert "wants athlete.created today, and did not when" in found.text
+    assert "is subscribed to athlete.created now, but was not when" in found.text
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_success_has_no_explanation() -> None:
 @pytest.mark.parametrize(
     ("status_code", "words"),
     [
-        (400, "JSON"),
+        (400, "parse"),
         (400, "rejected the signature"),
         (401, "requires a login"),
         (403, "requires a login"),

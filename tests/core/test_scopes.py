@@ -26,5 +26,5 @@ def test_unknown_scopes_are_named_in_order() -> None:
     assert check_scopes(list(Scope)) == []
     problems = check_scopes(["events:read", "Events:Read", "all"], "scopes")
     assert [(problem.field, problem.code) for problem in problems] == [("scopes", "scope_unknown")] * 2
-    assert "'all' is no scope" in problems[1].message
+    assert "'all' does not exist" in problems[1].message
     assert "listen" in problems[1].message

@@ -53,8 +53,8 @@ def check_secret(text: str) -> Problem | None:
         )
     if not _PRINTABLE.fullmatch(text):
         return _invalid(
-            "The secret contains a space or a character that is not printable ASCII. Use random bytes in hexadecimal "
-            "or base64, or omit the secret to let the server generate one."
+            "The secret must be printable ASCII without spaces. Use random bytes in hexadecimal or base64, or omit the "
+            "secret to let the server generate one."
         )
     for prefix in _OTHER_KEYS:
         if text.startswith(prefix):
