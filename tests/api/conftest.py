@@ -1,4 +1,4 @@
-"""A server on a real socket, with a database of its own, and clients that speak to it as anybody would."""
+"""A server on a real socket with its own database, and HTTP clients for it."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ PROCESS_KEY = ProcessKey(1, process_id=1)
 
 @dataclass
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,14 +64,14 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The code of a refusal."""
+        """The code of an error response."""
         assert self.headers["content-type"] == "application/problem+json", self.body
         assert self.json["status"] == self.status
         return str(self.json["code"])
 
     @property
     def problems(self) -> set[tuple[str, str]]:
-        """(field, code) of everything that was wrong."""
+        """Field and code of each problem."""
         assert self.code == "validation_failed", self.body
         assert all(each["message"] for each in self.json["errors"])
         return {(each["field"], each["code"]) for each in self.json["errors"]}
@@ -79,14 +79,14 @@ class Answer:
 
 @dataclass
 class Client:
-    """Speaks to the server with one key."""
+    """An HTTP client with one API key."""
 
     pool: urllib3.HTTPConnectionPool
     key: str | None
     account: str | None = None
 
     def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Answer:
-        """One request; `body` is sent as JSON, `raw` as it is."""
+        """Send a request. `body` is sent as JSON, `raw` unchanged."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.key is not None:
             sent.setdefault("authorization", f"Bearer {self.key}")
@@ -122,7 +122,7 @@ class Client:
 
 @dataclass
 class Server:
-    """The running server, what is behind it, and ways to make what an engine would make."""
+    """The running server, its services, and helpers that act like the engine."""
 
     pool: urllib3.HTTPConnectionPool
     loop: asyncio.AbstractEventLoop
@@ -135,7 +135,7 @@ class Server:
     forgotten: list[int] = field(default_factory=list)
 
     def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call something on the server's loop and wait for what it gives."""
+        """Run a coroutine on the server's event loop, and return its result."""
 
         async def run() -> T:
             return await call()
@@ -143,20 +143,20 @@ class Server:
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
 
     def client(self, key: str | None, account: str | None = None) -> Client:
-        """A client with a key."""
+        """Return a client with a key."""
         return Client(self.pool, key, account)
 
     @property
     def operator(self) -> Client:
-        """A client with the operator's key."""
+        """A client with the operator key."""
         return self.client(self.operator_key)
 
     def account(self, name: str = "Riverside") -> str:
-        """A new account's id."""
+        """Create an account, and return its ID."""
         return str(self.operator.post("/v1/accounts", {"name": name}).json["id"])
 
     def owner(self, account: str, scopes: list[str] | None = None) -> Client:
-        """A client with a key of an account."""
+        """Return a client with a key of an account."""
         body = {"name": "test"} if scopes is None else {"name": "test", "scopes": scopes}
         return self.client(self.operator.post(f"/v1/accounts/{account}/keys", body).json["key"])
 
@@ -171,7 +171,7 @@ class Server:
         expires_at: int | None = None,
         idempotency_key: str | None = None,
     ) -> str:
-        """Store an event with deliveries in these statuses, and give its id."""
+        """Store an event with deliveries in these statuses, and return its ID."""
         directory = self.services.context.cache
         account_seq = directory.accounts_by_id[parse(ids.ACCOUNT, account)].seq
         now = self.services.context.now() if created_at is None else created_at
@@ -188,7 +188,7 @@ class Server:
         return ids.uuid_text(number)
 
     def lease(self, endpoint: str) -> list[Any]:
-        """Lease what is due for an endpoint, as the engine would."""
+        """Lease the due deliveries of an endpoint like the engine."""
         seq = self.services.context.cache.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq
         now = self.services.context.now()
 
@@ -204,7 +204,7 @@ class Server:
         self.run(lambda: self.database.settle([settlement]))
 
     def settlement(self, leased: Any, outcome: Outcome, status: Status, due_at: int | None = None) -> Settlement:
-        """What is written of a lease with an attempt."""
+        """Return the settlement of a lease with an attempt."""
         now = self.services.context.now()
         row = AttemptRow(
             leased.event_seq, leased.endpoint_seq, leased.attempts_made + 1, leased.trigger, now, 12_345, None, 1, 2, 3,
@@ -223,7 +223,7 @@ class Server:
 
 
 def parse(prefix: str, text: str) -> bytes:
-    """The bytes of an id."""
+    """Return the bytes of an ID."""
     value = ids.parse_prefixed(prefix, text)
     assert value is not None
     return value
@@ -233,9 +233,9 @@ def parse(prefix: str, text: str) -> bytes:
 def server(
     request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server that one module's tests share; each makes accounts of its own.
+    """The server of one module, whose tests create their own accounts.
 
-    A module may set ANSWER_SECONDS_MAX, after which its server gives up.
+    A module can set ANSWER_SECONDS_MAX, the time limit of responses.
     """
     seconds_max = getattr(request.module, "ANSWER_SECONDS_MAX", ANSWER_SECONDS_MAX)
     folder = tmp_path_factory.mktemp("server")
@@ -256,7 +256,7 @@ def server(
 
 @dataclass
 class RecordingEngine:
-    """Remembers what services tell the engine, and does nothing."""
+    """An engine that only records the calls of services."""
 
     due: list[int]
     forgotten: list[int]
@@ -265,32 +265,32 @@ class RecordingEngine:
     replays: list[Replay] = field(default_factory=list)
     switched: list[tuple[str, int]] = field(default_factory=list)
     waiting: list[LeasedDelivery] = field(default_factory=list)
-    """What waits in its memory."""
+    """Deliveries that wait in memory."""
     given_back: list[LeasedDelivery] = field(default_factory=list)
     mass: Outage | None = None
-    """The mass failure that is under way."""
+    """The current mass failure."""
     probes: dict[int, int] = field(default_factory=dict)
-    """When endpoints are tried next whose breaker is open."""
+    """The next probes of endpoints with an open circuit breaker."""
     elsewhere: set[int] = field(default_factory=set)
-    """Endpoints that another process handles."""
+    """Endpoints that another process owns."""
     owner = 1
     holding: set[int] = field(default_factory=set)
-    """Endpoints for which not all is held yet that was pending."""
+    """Endpoints whose pending deliveries are not all held yet."""
     asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
-    """For which endpoints all was to be held that is pending, and what was told last before."""
+    """Endpoints whose pending deliveries were to be held, each with the change before."""
     counters: EngineCounters = field(default_factory=EngineCounters)
     held_up: dict[int, HeldUpBy] = field(default_factory=dict)
-    """What holds up endpoints, but for the server."""
+    """The reasons for delays of endpoints other than the server."""
     heartbeat_age: int | None = None
-    """For how long nobody has heard of its process."""
+    """Age of the process's last heartbeat."""
     living: list[Process] | None = None
-    """The processes that share the database, where several can."""
+    """The processes on the database, if several are possible."""
     busy: Busy | None = None
-    """Why it takes no test."""
+    """Why the engine rejects a test."""
     tested: list[LeasedDelivery] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
     on_test: Callable[[LeasedDelivery], Awaitable[None]] | None = None
-    """What comes of a test; None: nothing in time."""
+    """The outcome of a test; None: no outcome in time."""
 
     def processes(self) -> list[Process] | None:
         return self.living
@@ -318,7 +318,7 @@ class RecordingEngine:
         self.switched.append(("held", endpoint_seq))
 
     def link(self) -> EngineLink:
-        """What services use, all of it recorded here."""
+        """The engine link of the services. Calls are recorded here."""
         parts: Any = self
         return EngineLink(self.relay, self.counters, parts, self.commands, parts, parts)
 
@@ -327,7 +327,7 @@ class RecordingEngine:
 
     @property
     def commands(self) -> LocalCommands:
-        """The real ones, over what this engine holds in memory."""
+        """The real commands on the memory of this engine."""
         database, cache, clock = self.relay.database, self.relay.cache, self.relay.clock
         memory: Any = self
         shards = LocalShards()

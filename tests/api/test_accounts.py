@@ -1,4 +1,4 @@
-"""Accounts and their keys: operators' business."""
+"""Accounts and their keys, which operators manage."""
 
 import hashlib
 from dataclasses import replace
@@ -15,7 +15,7 @@ from .conftest import PROCESS_KEY
 
 
 def test_an_account_from_creation_to_deletion(server: Any) -> None:
-    """Every verb; what is left out of a change stays."""
+    """All methods. Omitted fields of an update stay unchanged."""
     operator = server.operator
     made = operator.post("/v1/accounts", {"name": "Riverside", "contact_emails": ["coach@example.com"]})
     assert made.status == 201
@@ -42,7 +42,7 @@ def test_an_account_from_creation_to_deletion(server: Any) -> None:
 
 
 def test_everything_wrong_with_an_account_is_told_at_once(server: Any) -> None:
-    """Missing, mistyped, unknown and invalid fields, on creation and on change."""
+    """Missing, mistyped, unknown and invalid fields, in creation and update."""
     answer = server.operator.post("/v1/accounts", {"contact_emails": ["coach@example.com", 3, "nobody"], "plan": "big"})
     assert answer.problems == {
         ("name", "required"),
@@ -57,7 +57,7 @@ def test_everything_wrong_with_an_account_is_told_at_once(server: Any) -> None:
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
-    """The text stands in the answer that made it, and nowhere else; only its digest is stored."""
+    """Only the response that creates the key contains it. The database has only its digest."""
     account = server.account()
     made = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "receiver"})
     assert made.status == 201
@@ -81,7 +81,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
 
 
 def test_keys_have_the_scopes_they_were_made_with(server: Any) -> None:
-    """Named ones, none at all, and names that are no scopes."""
+    """Given scopes, the default, and unknown names."""
     account = server.account()
     keys = f"/v1/accounts/{account}/keys"
     assert server.operator.post(keys, {"name": "a", "scopes": ["events:write"]}).json["scopes"] == ["events:write"]
@@ -91,7 +91,7 @@ def test_keys_have_the_scopes_they_were_made_with(server: Any) -> None:
 
 
 def test_deleting_an_account_takes_its_keys_and_endpoints_along(server: Any) -> None:
-    """The key is refused at once, the engine is told of each endpoint, other accounts go on."""
+    """The key is rejected at once, the engine is notified of each endpoint, and other accounts are unaffected."""
     account, other = server.account(), server.account()
     owner, neighbour = server.owner(account), server.owner(other)
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
@@ -104,20 +104,20 @@ def test_deleting_an_account_takes_its_keys_and_endpoints_along(server: Any) -> 
     assert server.operator.get(f"/v1/endpoints/{endpoint}").code == "not_found"
     assert server.client(server.operator_key, account).get("/v1/endpoints").code == "not_found"
     assert neighbour.get("/v1/endpoints").status == 200
-    # What happened stays readable.
+    # The events stay readable.
     assert [each["account"] for each in server.operator.get("/v1/events?limit=1").json["data"]] == [account]
 
 
 @pytest.mark.parametrize("account", ["acc_", "acc_xyz", "nonsense", "acc_" + "0" * 32, "ep_" + "0" * 32])
 def test_ids_that_are_none_are_not_found(server: Any, account: str) -> None:
-    """A malformed id and one that nobody has get the same answer."""
+    """A malformed ID and an unknown one have the same response."""
     for path in (f"/v1/accounts/{account}", f"/v1/accounts/{account}/keys"):
         assert server.operator.get(path).code == "not_found"
     assert server.client(server.operator_key, account).get("/v1/endpoints").code == "not_found"
 
 
 def test_a_restart_knows_what_was_stored(server: Any) -> None:
-    """A second directory filled from the same database has the same keys, accounts, types and endpoints."""
+    """A second cache of the same database has the same keys, accounts, event types and endpoints."""
     from uplift_server.store.encryption import Cipher
 
     account = server.account()
@@ -141,4 +141,4 @@ def test_a_restart_knows_what_was_stored(server: Any) -> None:
     configured = "op_" + "c" * 40
     assert server.run(lambda: start(configured)) is None
     operators = [digest for digest, key in again.keys.items() if key.account_seq is None]
-    assert operators == [hashlib.sha256(configured.encode()).digest()], "the one that was made is worthless"
+    assert operators == [hashlib.sha256(configured.encode()).digest()], "the generated key is no longer valid"

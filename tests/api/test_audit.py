@@ -1,4 +1,4 @@
-"""The audit log: every change has its entry, in the same commit, and no secret is in any."""
+"""The audit log: each change has an entry in the same commit, without secrets."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from uplift_server.store.errors import Unavailable
 
 
 def entries(client: Any, query: str = "") -> list[dict[str, Any]]:
-    """What the audit log tells, newest first."""
+    """Return the entries of the audit log, newest first."""
     answer = client.get(f"/v1/audit-log?limit=500{query}")
     assert answer.status == 200, answer.body
     found: list[dict[str, Any]] = answer.json["data"]
@@ -22,7 +22,7 @@ def entries(client: Any, query: str = "") -> list[dict[str, Any]]:
 
 
 def told(client: Any, query: str = "") -> list[tuple[str, str, Any]]:
-    """The same, shorter and oldest first."""
+    """Return actions and details, oldest first."""
     return [(each["action"], each["subject"], each["details"]) for each in reversed(entries(client, query))]
 
 
@@ -124,7 +124,7 @@ def test_a_cancelling_is_told(server: Any) -> None:
 
 
 def test_what_changed_nothing_is_not_told(server: Any) -> None:
-    """Repeats under a key, changes to what is there already, refusals, deletions of what is gone."""
+    """Repeated requests, updates without changes, rejected requests, and deletions of deleted objects."""
     account = server.account()
     owner, acting = server.owner(account), server.client(server.operator_key, account)
     made = [owner.post("/v1/endpoints", {"url": "https://example.com/a"}, Idempotency_Key="one").json for _ in range(2)]
@@ -145,7 +145,7 @@ def test_what_changed_nothing_is_not_told(server: Any) -> None:
 
 
 def test_a_change_whose_entry_cannot_be_stored_has_not_happened(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One transaction: neither is there without the other."""
+    """The change and its entry are in one transaction."""
     owner = server.owner(server.account())
 
     def fail(*_args: object) -> None:

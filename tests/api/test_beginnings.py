@@ -1,4 +1,4 @@
-"""The first start, cut off anywhere, leaves nothing that the next one would not put right."""
+"""An interrupted first start leaves only a state that the next start completes."""
 
 import pytest
 from tests.caches import endpoint_cache
@@ -19,11 +19,11 @@ from .conftest import PROCESS_KEY, RecordingEngine
 
 
 class CutOff(Exception):
-    """Stands for `kill -9`."""
+    """Simulates `kill -9`."""
 
 
 async def started(place: Place, kept: list[str]) -> ServiceContext:
-    """A server's beginning, in a process of its own as it were."""
+    """Start a server like a new process."""
     place.prepare()
     database = place.database()
     await database.open()
@@ -68,12 +68,12 @@ async def test_no_operator_key_is_in_force_that_nobody_kept(place: Place, monkey
         patch.setattr(keys, "create", _cut_off)
         with pytest.raises(CutOff):
             await started(place, kept)
-    assert len(kept) == 1, "it was kept before it was stored"
+    assert len(kept) == 1, "the key is kept before it is stored"
     means = await started(place, kept)
     assert len(kept) == 2
     assert Authenticator(means.cache).principal(b"Bearer " + kept[-1].encode()).is_operator
     await started(place, kept)
-    assert len(kept) == 2, "later starts make none"
+    assert len(kept) == 2, "later starts generate no key"
 
 
 def _cut_off(*_: object, **__: object) -> None:

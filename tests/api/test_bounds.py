@@ -1,4 +1,4 @@
-"""What one caller may ask for at once, and what must not hold up everybody."""
+"""Limits of one request, so that it cannot delay other callers."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from .test_ingest import PROCESS_KEY, Client, event, operator, port, problems  #
 
 
 def doubling(levels: int) -> Any:
-    """A schema that unfolds to 2 ** levels places."""
+    """Return a schema that expands to 2 ** levels places."""
     definitions: dict[str, Any] = {"l0": {"type": "object"}}
     for level in range(1, levels):
         below = {"$ref": f"#/$defs/l{level - 1}"}
@@ -43,7 +43,7 @@ def choices(count: int) -> Any:
 
 @pytest.mark.timing
 def test_data_that_does_not_match_alternatives_is_rejected_quickly(operator: Client) -> None:  # noqa: F811
-    """The details of every branch for every item would take minutes and gigabytes."""
+    """The details of all branches of all items would take minutes and gigabytes."""
     assert operator.put("/v1/event-types/choice.made", {"description": "x", "schema": choices(1500)}).status in {
         200,
         201,
@@ -109,7 +109,7 @@ def test_the_problems_of_a_body_with_very_many_lists_are_reported_quickly(operat
 
 @pytest.mark.timing
 def test_a_batch_that_takes_long_to_check_leaves_room_for_others(operator: Client) -> None:  # noqa: F811
-    """Checks of a batch take seconds in total; other requests have their turn meanwhile."""
+    """Checks of a batch take seconds in total. Other requests run in between."""
     schema = {"properties": {"v": {"items": {"enum": [1.5, 2.5, {"a": 1.5}]}}}}
     assert operator.put("/v1/event-types/slow.checks", {"description": "x", "schema": schema}).status == 201
     slow = {"type": "slow.checks", "data": {"v": [2.5] * 1_500}}

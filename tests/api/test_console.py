@@ -1,4 +1,4 @@
-"""What operators look at across accounts: the fleet, everybody's endpoints, any id, the outbox. Nobody else may."""
+"""Views of operators across accounts: the fleet, all endpoints, traces and the outbox."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -22,41 +22,41 @@ ALL = Listing(500)
 
 
 def caller(server: Any, key: str | None = None) -> Caller:
-    """The operator, or the holder of a key."""
+    """Return the operator, or the caller with a key."""
     found: Caller = server.services.authenticator.caller(f"Bearer {key or server.operator_key}".encode(), None)
     return found
 
 
 def register(server: Any, account: str, url: str = "https://example.com/a", **more: Any) -> str:
-    """A new endpoint's id."""
+    """Create an endpoint, and return its ID."""
     acting = server.client(server.operator_key, account)
     return str(acting.post("/v1/endpoints", {"url": url, **more}).json["id"])
 
 
 def live(server: Any, endpoint: str) -> Any:
-    """An endpoint in memory."""
+    """Return an endpoint in the cache."""
     return next(each for each in server.services.context.cache.endpoints.values() if each.id_text == endpoint)
 
 
 def now(server: Any) -> OverviewState:
-    """The fleet."""
+    """Return the fleet."""
     state: OverviewState = server.run(lambda: server.services.operator_overview.state(caller(server)))
     return state
 
 
 def find(server: Any, text: str) -> Trace:
-    """What an id stands for."""
+    """Return the trace of an ID."""
     trace: Trace = server.run(lambda: server.services.traces.find(caller(server), text))
     return trace
 
 
 def names(events: Sequence[TracedEvent]) -> list[str]:
-    """Whose events they are."""
+    """Return the accounts of the events."""
     return [each.account.name for each in events if each.account is not None]
 
 
 def roll(server: Any, wanted: EndpointStatus | None, search: str | None = None) -> tuple[list[str], dict[str, int]]:
-    """The ids of a filter's endpoints, and the number behind each filter."""
+    """Return the endpoint IDs of a filter, and the count of each filter."""
     found = server.run(lambda: server.services.operator_lists.endpoints(caller(server), wanted, search, ALL))
     ids = [live_id(server, each.endpoint.seq) for each in found.page.items]
     return ids, {name.value if name else "all": count for name, count in found.counts.items()}
@@ -79,7 +79,7 @@ def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None
     state = now(server)
 
     assert [b - a for a, b in zip(before.backlog, state.backlog, strict=True)] == [3, 0, 1]
-    # What is only probed waits by design.
+    # Deliveries of an open circuit breaker are not overdue.
     assert state.oldest_due_at is not None
     assert start - 90_000 < state.oldest_due_at <= start - 5_000
     assert (state.load.in_flight, state.load.in_flight_max) == (3, 1000)

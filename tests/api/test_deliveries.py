@@ -1,4 +1,4 @@
-"""Deliveries, their attempts, the resend and the cancelling."""
+"""Deliveries, attempts, resend and cancel."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from uplift_server.store.errors import Unavailable
 
 
 class Owner:
-    """An account with an endpoint whose greeting is out of the way."""
+    """An account with an endpoint whose registration event is delivered."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -21,20 +21,20 @@ class Owner:
         self.endpoint = self.new_endpoint()
 
     def new_endpoint(self) -> str:
-        """Another endpoint, whose greeting is delivered."""
+        """Create another endpoint whose registration event is delivered."""
         endpoint = str(self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
         [greeting] = self.server.lease(endpoint)
         self.server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
         return endpoint
 
     def delivery(self, status: Status = Status.PENDING, **event: Any) -> str:
-        """The id of a new delivery to the endpoint."""
+        """Create a delivery to the endpoint, and return its ID."""
         name = self.server.event(self.account, {self.endpoint: status}, **event)
         [delivery] = self.client.get(f"/v1/events/{name}/deliveries").json["data"]
         return str(delivery["id"])
 
     def failed(self) -> str:
-        """The id of a delivery that was attempted once and failed for good."""
+        """Create a delivery that failed after one attempt, and return its ID."""
         delivery = self.delivery()
         [leased] = self.server.lease(self.endpoint)
         self.server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
@@ -43,12 +43,12 @@ class Owner:
 
 @pytest.fixture
 def owner(server: Any) -> Owner:
-    """A fresh account."""
+    """A new account."""
     return Owner(server)
 
 
 def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
-    """Waiting, in flight, waiting for a retry, failed."""
+    """Pending, in flight, waiting for a retry, failed."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}"
     waiting = owner.client.get(path).json
@@ -82,7 +82,7 @@ def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
 
 
 def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(server: Any, owner: Owner) -> None:
-    """In every list, for what is due and for what waits leased in memory; not for what is due later or in flight."""
+    """In all lists, for due deliveries and for leased ones in memory. Not for later deliveries and those in flight."""
     engine = server.services.context.engine.status
     later, in_flight, in_memory, _ = (owner.delivery() for _ in range(4))
     first, _, third, _ = sorted(server.lease(owner.endpoint), key=lambda each: each.event_seq)
@@ -120,9 +120,9 @@ def test_a_delivery_of_another_process_does_not_say_that_it_is_in_flight(server:
 
 
 def test_attempts_are_shown_whole(server: Any, owner: Owner) -> None:
-    """Newest first, in pages, with a hint; no response if there was none.
+    """Newest first, in pages, with a hint, and with the response if there was one.
 
-    Custom header values are masked, though releases up to 0.1.1 stored them as plain text, as these are.
+    Custom header values are masked, even those that releases up to 0.1.1 stored as plain text.
     """
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)
@@ -157,7 +157,7 @@ def test_attempts_are_shown_whole(server: Any, owner: Owner) -> None:
 
 
 def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
-    """Account-wide and by endpoint: status, type, endpoint and instants; every page walked."""
+    """Filters by status, type, endpoint and time, with all pages, for the account and for an endpoint."""
     at = 1_900_000_000_000
     other = owner.new_endpoint()
     made: list[tuple[str, str, Status, str]] = []
@@ -202,7 +202,7 @@ def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
         assert walk(mine) == expected(lambda e, _s, _n: e == owner.endpoint)
         assert walk(f"{mine}&status=failed") == expected(lambda e, s, _n: e == owner.endpoint and s is Status.FAILED)
     assert len(walk(f"/v1/deliveries?{after}&created_before=2030-03-17T17:46:40.002Z")) == 4
-    # Without a filter the greetings are there too.
+    # Without a filter, the list includes the registration events.
     assert len(walk("/v1/deliveries?limit=500")) == 24 + 2
     spanning = server.operator.get(f"/v1/deliveries?{after}&status=failed").json["data"]
     assert {each["account"] for each in spanning} == {owner.account}
@@ -211,7 +211,7 @@ def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
 
 
 def test_bad_queries_are_told_whole(server: Any, owner: Owner) -> None:
-    """Unknown statuses, endpoints and types together."""
+    """Unknown statuses, endpoints and types in one response."""
     answer = owner.client.get("/v1/deliveries?status=lost&endpoint=ep_1&type=no.such&limit=x&a=b")
     assert answer.problems == {
         ("status", "value_unknown"),
@@ -224,7 +224,7 @@ def test_bad_queries_are_told_whole(server: Any, owner: Owner) -> None:
 
 @pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.HELD, Status.CANCELLED, Status.PENDING])
 def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, status: Status) -> None:
-    """Whatever its status was; the engine gets it at once, and knows what to go back to."""
+    """In any status. The engine gets the delivery at once, with the state to return to."""
     delivery = owner.delivery(status)
     resent = server.services.context.engine.status.resent
     resent.clear()
@@ -240,7 +240,7 @@ def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, st
 
 
 def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) -> None:
-    """In flight, resent already, expired, the endpoint off or gone; and a body with fields."""
+    """In flight, already resent, expired, with a paused or deleted endpoint, and with unknown fields."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}/resend"
     assert owner.client.post(path, {"now": True}).problems == {("now", "unknown_field")}
@@ -263,12 +263,12 @@ def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) 
     assert owner.client.delete(f"/v1/endpoints/{owner.endpoint}").status == 204
     gone = owner.client.post(f"/v1/deliveries/{expired}/resend")
     assert (gone.status, gone.code) == (409, "conflict")
-    # It can still be looked at.
+    # The delivery stays readable.
     assert owner.client.get(f"/v1/deliveries/{expired}").status == 200
 
 
 def test_what_waits_in_the_engines_memory_is_resent_at_once(server: Any, owner: Owner) -> None:
-    """It was due: a failure leads back to that."""
+    """The delivery was due, so a failure returns it to that state."""
     engine = server.services.context.engine.status
     delivery = owner.delivery()
     engine.waiting[:] = server.lease(owner.endpoint)
@@ -283,7 +283,7 @@ def test_what_waits_in_the_engines_memory_is_resent_at_once(server: Any, owner: 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])
 def test_what_is_pending_or_held_can_be_cancelled(server: Any, owner: Owner, status: Status) -> None:
-    """Once; it is never leased again."""
+    """Only once. The delivery is never leased again."""
     delivery = owner.delivery(status)
     path = f"/v1/deliveries/{delivery}"
     assert owner.client.post(f"{path}/cancel", {"now": True}).problems == {("now", "unknown_field")}
@@ -294,7 +294,7 @@ def test_what_is_pending_or_held_can_be_cancelled(server: Any, owner: Owner, sta
     assert server.lease(owner.endpoint) == []
     again = owner.client.post(f"{path}/cancel")
     assert (again.status, again.code) == (409, "conflict")
-    # It can be resent all the same, and then succeeds.
+    # A resend still works.
     assert owner.client.post(f"{path}/resend").status == 202
 
 
@@ -305,7 +305,7 @@ def test_what_waits_in_the_engines_memory_is_withdrawn_and_cancelled(server: Any
     [leased] = engine.waiting
     assert owner.client.post(f"/v1/deliveries/{delivery}/cancel").json["status"] == "cancelled"
     assert (engine.waiting, engine.given_back) == ([], [])
-    # Whatever its lease's holder still has to say comes too late.
+    # A settlement of the old lease changes nothing.
     server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=1)
     assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == "cancelled"
 
@@ -349,7 +349,7 @@ def test_what_was_withdrawn_and_could_not_be_changed_waits_again(
 
 
 def test_ids_that_are_none_are_not_found(server: Any, owner: Owner) -> None:
-    """Malformed ones, and well-formed ones that nobody has."""
+    """Malformed and unknown IDs."""
     for delivery in ("dlv_", "dlv_" + "0" * 44, "nonsense", owner.endpoint):
         for answer in (
             owner.client.get(f"/v1/deliveries/{delivery}"),

@@ -1,4 +1,4 @@
-"""Pausing, disabling and enabling endpoints: what each answers, tells the engine and leaves in the audit log."""
+"""Pause, disable and enable endpoints: response, engine calls and audit log."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from uplift_server.store.records import HeldAction
 
 
 class Owner:
-    """An account with an endpoint whose greeting is out of the way, and what the engine is told of it."""
+    """An account with an endpoint whose registration event is delivered, and the engine's calls."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -32,18 +32,18 @@ class Owner:
 
     @property
     def record(self) -> Any:
-        """The endpoint as the engine sees it."""
+        """Return the endpoint in the cache."""
         return self._directory.endpoints[self.seq].record
 
     def told(self) -> list[str]:
-        """What the engine was told since this was asked last."""
+        """Return the engine's calls since the last query."""
         switched = self.server.services.context.engine.status.switched
         found = [what for what, seq in switched if seq == self.seq]
         switched.clear()
         return found
 
     def audited(self) -> list[tuple[str, Any]]:
-        """What the audit log tells of the endpoint's states, oldest first."""
+        """Return the audit entries of the endpoint's states, oldest first."""
         entries = self.client.get("/v1/audit-log").json["data"]
         return [
             (each["action"], each["details"])
@@ -52,14 +52,14 @@ class Owner:
         ]
 
     def hold(self, count: int) -> None:
-        """Let the endpoint hold so many deliveries."""
+        """Create held deliveries of the endpoint."""
         for _ in range(count):
             self.server.event(self.account, {self.endpoint: Status.HELD})
 
 
 @pytest.fixture
 def owner(server: Any) -> Owner:
-    """A fresh account."""
+    """A new account."""
     return Owner(server)
 
 
@@ -96,7 +96,7 @@ def test_an_operator_disables_an_endpoint_and_its_owner_may_enable_it(server: An
 
 @pytest.mark.parametrize("verb", ["pause", "disable"])
 def test_what_was_pending_counts_as_held_in_the_answer(server: Any, owner: Owner, verb: str) -> None:
-    """However little of it is held by then; what waits in memory is given back first."""
+    """Regardless of the progress. The engine first returns the deliveries in memory."""
     for _ in range(3):
         server.event(owner.account, {owner.endpoint: Status.PENDING})
     assert owner.client.get(owner.path).json["held_deliveries"] == 0
@@ -109,7 +109,7 @@ def test_what_was_pending_counts_as_held_in_the_answer(server: Any, owner: Owner
 
 
 def test_a_disabled_endpoint_cannot_be_paused(server: Any, owner: Owner) -> None:
-    """It would be no different, but look as if it were its owner's wish; the answer says what to do."""
+    """The response says how to fix it."""
     server.operator.post(f"{owner.path}/disable")
     refused = owner.client.post(f"{owner.path}/pause")
     assert (refused.status, refused.code) == (409, "conflict")
@@ -154,7 +154,7 @@ def test_kept_ones_are_released_by_enabling_an_enabled_endpoint(owner: Owner) ->
     assert owner.told() == []
     assert owner.client.post(f"{owner.path}/enable").json["state"] == "enabled"
     assert (owner.told(), owner.record.held_action) == (["held"], HeldAction.SEND)
-    # While they are on their way the owner may change their mind.
+    # The owner can change the action during the release.
     assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).json["state"] == "enabled"
     assert (owner.told(), owner.record.held_action) == (["held"], HeldAction.DROP)
     assert [details["held"] for action, details in owner.audited() if action == "endpoint.enabled"] == [
@@ -214,7 +214,7 @@ def test_a_change_whose_entry_cannot_be_stored_has_not_happened(owner: Owner, mo
 
 
 def test_what_is_held_is_counted_up_to_a_bound(server: Any, owner: Owner) -> None:
-    """In lists, too; and only for those endpoints that hold something."""
+    """Also in lists, and only for endpoints with held deliveries."""
     owner.client.post(f"{owner.path}/pause")
     other = owner.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json
     assert other["held_deliveries"] == 0

@@ -1,4 +1,4 @@
-"""Testing an endpoint: what is stored and sent, and what the caller is told."""
+"""Test events of endpoints: storage, request and response."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from uplift_server.store.errors import Unavailable
 
 
 class Owner:
-    """An account with an endpoint, and an engine whose tests come out as wanted."""
+    """An account with an endpoint, and an engine with given outcomes of tests."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -27,7 +27,7 @@ class Owner:
         self.engine.tested.clear()
 
     def comes_out(self, outcome: Outcome) -> None:
-        """Let tests end so, in time."""
+        """Set the outcome of tests."""
         status = Status.DELIVERED if outcome is Outcome.DELIVERED else Status.FAILED
 
         async def settle(leased: Any) -> None:
@@ -36,13 +36,13 @@ class Owner:
         self.engine.on_test = settle
 
     def audited(self) -> list[Any]:
-        """What the audit log tells of tests of this account."""
+        """Return the audit entries of the account's tests."""
         return list(self.client.get("/v1/audit-log?action=endpoint.tested").json["data"])
 
 
 @pytest.fixture
 def owner(server: Any) -> Iterator[Owner]:
-    """A fresh account."""
+    """A new account."""
     found = Owner(server)
     yield found
     found.engine.on_test = found.engine.busy = None
@@ -101,7 +101,7 @@ def test_what_is_sent_is_the_types_example_to_this_endpoint_alone(server: Any, o
 def test_the_type_is_one_that_the_endpoint_wants(owner: Owner) -> None:
     owner.client.patch(f"/v1/endpoints/{owner.endpoint}", {"event_types": ["export.*"]})
     assert owner.client.post(owner.path).json["type"] == "export.completed"
-    # Whatever it wants, any other can be asked for.
+    # The caller can choose any other type.
     assert owner.client.post(owner.path, {"type": "athlete.created"}).json["type"] == "athlete.created"
     assert owner.client.post(owner.path, {"type": None}).json["type"] == "export.completed"
 
@@ -161,7 +161,7 @@ def test_a_repeat_under_a_key_answers_the_same_attempt(owner: Owner) -> None:
 
 
 def test_two_repeats_at_once_are_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The later one finds the key only in the transaction that would store it."""
+    """The second request finds the key only in its transaction."""
     owner.comes_out(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="at once")
 

@@ -1,4 +1,4 @@
-"""Endpoints: registering, reading, changing, removing."""
+"""Endpoints: create, read, update and delete."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ HEALTH = {
 
 
 def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
-    """Every verb; the secret is in the first answer only; changes hold in memory at once."""
+    """All methods. Only the first response has the secret, and updates apply to the cache at once."""
     owner = server.owner(server.account())
     made = owner.post(
         "/v1/endpoints",
@@ -83,7 +83,7 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
 
 
 def test_a_new_endpoint_is_greeted(server: Any) -> None:
-    """One `webhook.created` event, whatever it subscribes to, due at once, with the documented fields."""
+    """One `webhook.created` event with the documented fields, due at once, regardless of the subscription."""
     account = server.account()
     owner = server.owner(account)
     body = {"url": "https://example.com/ü", "event_types": ["athlete.*"], "description": "Größe"}
@@ -103,7 +103,7 @@ def test_a_new_endpoint_is_greeted(server: Any) -> None:
 
 
 def test_a_chosen_secret_is_taken_and_sealed(server: Any) -> None:
-    """It signs as it is, and cannot be read in the database."""
+    """It signs requests unchanged, and is encrypted in the database."""
     owner = server.owner(server.account())
     secret = "7f3a-team-secret-7f3a-0123456789"
     made = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": secret, "headers": {"X-K": secret}})
@@ -140,7 +140,7 @@ def test_a_chosen_secret_is_taken_and_sealed(server: Any) -> None:
     ],
 )
 def test_urls_that_are_refused(server: Any, url: str, code: str) -> None:
-    """Each with its code, at registration and on a change."""
+    """Each with its code, in creation and update."""
     server.names["inside.example.com"] = ["10.0.0.8"]
     owner = server.owner(server.account())
     assert owner.post("/v1/endpoints", {"url": url}).problems == {("url", code)}
@@ -149,7 +149,7 @@ def test_urls_that_are_refused(server: Any, url: str, code: str) -> None:
 
 
 def test_names_are_judged_by_what_they_resolve_to(server: Any) -> None:
-    """One allowed address is enough; a name that does not resolve, or not in time, is accepted."""
+    """One allowed address is enough. A name that does not resolve in time is accepted."""
     owner = server.owner(server.account())
     server.names["mixed.example.com"] = ["10.0.0.8", "93.184.215.14"]
     for host in ("mixed.example.com", "unknown.example.com", "hangs.example.com", "bücher.example.com"):
@@ -157,7 +157,7 @@ def test_names_are_judged_by_what_they_resolve_to(server: Any) -> None:
 
 
 def test_everything_wrong_with_an_endpoint_is_told_at_once(server: Any) -> None:
-    """Shapes, bounds, unknown fields, and what the rules say of the values that could be read."""
+    """Types, bounds, unknown fields, and rules for the readable values."""
     owner = server.owner(server.account())
     body = {
         "url": "http://example.com/",
@@ -227,7 +227,7 @@ def test_values_that_no_endpoint_can_have(server: Any, given: dict[str, Any], fi
 
 
 def test_a_change_takes_no_secret_and_no_masked_value(server: Any) -> None:
-    """The secret has its own calls; what a mask hides would be lost if the mask were stored."""
+    """The secret has its own calls. A stored mask would replace the actual value."""
     owner = server.owner(server.account())
     made = owner.post("/v1/endpoints", {"url": "https://example.com/a", "headers": {"x-token": "abc"}}).json
     answer = owner.patch(f"/v1/endpoints/{made['id']}", {"secret": "x" * 20, "headers": made["headers"]})
@@ -235,7 +235,7 @@ def test_a_change_takes_no_secret_and_no_masked_value(server: Any) -> None:
 
 
 def test_health_is_what_the_engine_wrote(server: Any) -> None:
-    """Healthy, failing with an explanation of the latest failure, in lists too."""
+    """Healthy and failing, with an explanation of the latest failure, also in lists."""
     owner = server.owner(account := server.account())
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
     server.event(account, {endpoint: Status.PENDING})
@@ -267,12 +267,12 @@ def test_health_is_what_the_engine_wrote(server: Any) -> None:
         )
     )
     assert owner.get(f"/v1/endpoints/{endpoint}").json["health"]["status"] == "healthy"
-    # A change by the owner leaves it alone.
+    # An update by the owner does not change it.
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"description": "x"}).json["health"]["status"] == "healthy"
 
 
 def test_a_page_of_failing_endpoints_is_read_in_two_turns(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their number costs no waiting: one read for the endpoints, one for the failures that explain them."""
+    """One read for all endpoints, and one for all their failures."""
     owner = server.owner(account := server.account())
     made = [owner.post("/v1/endpoints", {"url": f"https://example.com/{n}"}).json["id"] for n in range(5)]
     server.event(account, dict.fromkeys(made, Status.PENDING))
@@ -296,7 +296,7 @@ def test_a_page_of_failing_endpoints_is_read_in_two_turns(server: Any, monkeypat
 
 
 def test_operators_act_for_an_account_or_see_all(server: Any) -> None:
-    """Without an account a list spans all and tells whose each is; what needs one says so."""
+    """Without an account, lists span accounts and name them. Other calls require an account."""
     one, two = server.account(), server.account()
     made = [
         server.owner(each).post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"] for each in (one, two)
@@ -316,7 +316,7 @@ def test_operators_act_for_an_account_or_see_all(server: Any) -> None:
 
 
 def test_the_greeting_carries_what_was_registered(server: Any) -> None:
-    """Also text that JSON must escape."""
+    """Including text that JSON escapes."""
     owner = server.owner(server.account())
     description = 'quotes " and \\ and \n lines'
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "description": description}).json["id"]

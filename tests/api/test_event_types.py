@@ -1,4 +1,4 @@
-"""The catalog."""
+"""The event catalog."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from uplift_server.core.events.catalog import EVENT_TYPES
 
 
 def test_a_fresh_server_has_the_built_in_types(server: Any) -> None:
-    """All of them, those that Uplift documents marked, readable by every key."""
+    """All types, readable by every key. Those that Uplift documents are marked."""
     owner = server.owner(server.account(), [])
     listed = owner.get("/v1/event-types?limit=500").json["data"]
     by_name = {each["name"]: each for each in listed}
@@ -20,7 +20,7 @@ def test_a_fresh_server_has_the_built_in_types(server: Any) -> None:
 
 
 def test_a_type_from_addition_to_deletion(server: Any) -> None:
-    """Put tells whether it is new; a second put replaces all of it; a deleted one is new again."""
+    """PUT reports whether the type is new, replaces an existing one, and creates a deleted one again."""
     operator, path = server.operator, "/v1/event-types/pitch.tracked"
     schema = {"type": "object", "required": ["speed"], "properties": {"speed": {"type": "number"}}}
     added = operator.put(path, {"description": "A pitch.", "schema": schema, "example": {"speed": 41.5}})
@@ -55,7 +55,7 @@ def test_a_type_from_addition_to_deletion(server: Any) -> None:
 
 
 def test_what_uplift_documents_stays_marked(server: Any) -> None:
-    """An operator may change the text, not where a type comes from."""
+    """Operators can change the text, but not the mark."""
     path = "/v1/event-types/movement.analytics.created"
     before = server.operator.get(path).json
     changed = server.operator.put(path, {"description": "Ours."})
@@ -65,7 +65,7 @@ def test_what_uplift_documents_stays_marked(server: Any) -> None:
 
 
 def test_everything_wrong_with_a_type_is_told_at_once(server: Any) -> None:
-    """Its name, its fields, its schema, and an example that does not fit the schema."""
+    """Name, fields, schema, and an example that does not match the schema."""
     put = server.operator.put
     assert put("/v1/event-types/Pitch..X", {"schema": {"type": "no such"}, "archived": 1, "z": 0}).problems == {
         ("name", "event_type_invalid"),

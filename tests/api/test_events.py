@@ -1,4 +1,4 @@
-"""Events as they are read."""
+"""Reads of events."""
 
 import base64
 import threading
@@ -14,16 +14,16 @@ from uplift_server.store import cleanup, events
 from uplift_server.store.schema import events as table
 
 BASE = 1_800_000_000_000
-"""An instant after which only these tests have events."""
+"""Only these tests have events after this time."""
 
 
 def endpoint_of(client: Any) -> str:
-    """A new endpoint's id."""
+    """Create an endpoint, and return its ID."""
     return str(client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
 
 
 def test_an_event_with_its_envelope_and_its_counts(server: Any) -> None:
-    """The list has no body; one event has it, with every number as it was sent."""
+    """Lists have no body. A single event has it, with all numbers as sent."""
     account = server.account()
     owner = server.owner(account)
     first, second = endpoint_of(owner), endpoint_of(owner)
@@ -50,7 +50,7 @@ def test_an_event_with_its_envelope_and_its_counts(server: Any) -> None:
 
 
 def walk(client: Any, path: str) -> list[list[str]]:
-    """The ids of every page of a list."""
+    """Return the IDs of all pages of a list."""
     pages = []
     cursor = ""
     while True:
@@ -62,7 +62,7 @@ def walk(client: Any, path: str) -> list[list[str]]:
 
 
 def test_a_list_is_walked_to_its_end_while_events_come_in(server: Any) -> None:
-    """Newest first: nothing twice, nothing left out of what was there at the beginning."""
+    """Newest first: each existing event exactly once."""
     account = server.account()
     owner = server.owner(account)
     expected = [server.event(account) for _ in range(25)]
@@ -84,7 +84,7 @@ def test_a_list_is_walked_to_its_end_while_events_come_in(server: Any) -> None:
 
 
 def test_events_are_followed_in_order_as_they_come(server: Any) -> None:
-    """Oldest first: every page says where to go on, also an empty one, and nothing is ever missed."""
+    """Oldest first: each page, even an empty one, has a cursor, and no event is missed."""
     account = server.account()
     owner = server.owner(account)
     empty = owner.get("/v1/events?order=asc").json
@@ -116,7 +116,7 @@ def test_events_are_followed_in_order_as_they_come(server: Any) -> None:
 
 
 def test_filters(server: Any) -> None:
-    """Type and instants, alone and together, in both orders; instants are exclusive."""
+    """Type and times, alone and combined, in both orders. Times are exclusive."""
     account = server.account()
     owner = server.owner(account)
     at = BASE + 100_000_000
@@ -141,7 +141,7 @@ def test_filters(server: Any) -> None:
 
 
 def test_a_deleted_types_events_keep_its_name(server: Any) -> None:
-    """In lists, alone, and as a filter."""
+    """In lists, in single events, and as a filter."""
     account = server.account()
     owner = server.owner(account)
     server.operator.put("/v1/event-types/soon.gone", {"description": "x"})
@@ -152,7 +152,7 @@ def test_a_deleted_types_events_keep_its_name(server: Any) -> None:
 
 
 def test_a_name_means_the_latest_type_that_had_it(server: Any) -> None:
-    """Also where an earlier one of this name was removed for good while the server ran."""
+    """Even if an earlier type of this name was deleted while the server was running."""
     account = server.account()
     (kept,) = (replace(kept, batch_rows=1000) for kept in cleanup.RETENTION_RULES if kept.name == "event_types")
     for newest in ("newest.once", "newest.twice"):
@@ -173,7 +173,7 @@ def test_a_name_means_the_latest_type_that_had_it(server: Any) -> None:
 
 
 def test_a_chosen_id_may_be_two_accounts(server: Any) -> None:
-    """Each sees its own; an operator must say which."""
+    """Each account sees its own event. An operator must name the account."""
     one, two = server.account(), server.account()
     chosen = ids.uuid7(BASE, b"0123456789")
     event = server.event(one, event_id=chosen)
@@ -186,7 +186,7 @@ def test_a_chosen_id_may_be_two_accounts(server: Any) -> None:
 
 
 def test_bad_queries_are_told_whole(server: Any) -> None:
-    """Every parameter that is wrong, unknown or repeated."""
+    """All invalid, unknown and repeated parameters."""
     owner = server.owner(server.account())
     query = "limit=0&order=up&created_after=yesterday&created_before=2026-01-01&type=no.such&page=2&cursor=x"
     assert owner.get(f"/v1/events?{query}").problems == {
@@ -202,7 +202,7 @@ def test_bad_queries_are_told_whole(server: Any) -> None:
     many = "&".join(f"{number:x}" for number in range(10_000))
     began = time.process_time()
     assert owner.get(f"/v1/events?{many}").status == 422
-    assert time.process_time() - began < 0.5, "parameters are counted one by one, not each against all"
+    assert time.process_time() - began < 0.5, "parameters are counted in linear time"
     assert owner.get("/v1/events?limit=ten").problems == {("limit", "type_number")}
     assert owner.get("/v1/events?limit=501").problems == {("limit", "out_of_range")}
     for path in ("/v1/endpoints", "/v1/deliveries", "/v1/event-types"):

@@ -1,4 +1,4 @@
-"""Why not: every endpoint of an account, and what became of an event there."""
+"""Explanations of an event for each endpoint of its account."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from uplift_server.store.schema import deliveries
 
 
 def explained(client: Any, event: str, query: str = "") -> dict[str, dict[str, Any]]:
-    """The answer, by endpoint."""
+    """Return the explanations by endpoint."""
     answer = client.get(f"/v1/events/{event}/explain{query}")
     assert answer.status == 200, answer.body
     for each in answer.json["data"]:
@@ -20,7 +20,7 @@ def explained(client: Any, event: str, query: str = "") -> dict[str, dict[str, A
 
 
 def register(client: Any, *types: str) -> str:
-    """A new endpoint's id."""
+    """Create an endpoint, and return its ID."""
     return str(client.post("/v1/endpoints", {"url": "https://example.com/a", "event_types": list(types)}).json["id"])
 
 
@@ -57,7 +57,7 @@ def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
 
 
 def test_whose_delivery_went_before_its_event_was_owed_it_all_the_same(server: Any) -> None:
-    """Retention removes the deliveries of a partition before the events in it: to send them again would be wrong."""
+    """Retention deletes the deliveries of a partition before its events. A resend would be wrong."""
     account = server.account()
     owner = server.owner(account)
     there, failing, never = register(owner), register(owner), register(owner, "export.*")

@@ -1,4 +1,4 @@
-"""The audit log tells where a request came from, behind proxies too."""
+"""Client addresses in the audit log behind proxies."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from uplift_server.core.http.forwarding import parse_networks
 
 
 def address_told(server: Any, trusted: str, *headers: tuple[bytes, bytes]) -> str | None:
-    """The address in the audit log's entry of an account made through an application behind these proxies."""
+    """Return the address in the audit log after a request through these proxies."""
     body = json.dumps({"name": "Riverside"}).encode()
     scope = {
         "type": "http", "method": "POST", "path": "/v1/accounts", "raw_path": b"/v1/accounts", "query_string": b"",

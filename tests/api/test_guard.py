@@ -1,4 +1,4 @@
-"""An answer in time, and one answer only."""
+"""One response per request, in time."""
 
 import asyncio
 import socket
@@ -11,16 +11,16 @@ from uplift_server.api.guard import ANSWER_SECONDS_MAX as PROMISED_SECONDS_MAX
 from uplift_server.api.guard import Guard
 
 ANSWER_SECONDS_MAX = 0.5
-"""The bound of this module's server."""
+"""The time limit of this module's server."""
 
 
 def test_what_is_promised_leaves_time_for_the_way() -> None:
-    """5 s are promised to callers."""
+    """Responses arrive within 5 s."""
     assert PROMISED_SECONDS_MAX <= 4.5
 
 
 def test_every_answer_comes_in_time(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the database hangs: 503, and a change that comes through later still takes effect in memory."""
+    """While the database hangs: 503. A change that commits later still updates the cache."""
     account = server.account()
     key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "x"}).json
     write = server.database.write
@@ -48,7 +48,7 @@ def test_every_answer_comes_in_time(server: Any, monkeypatch: pytest.MonkeyPatch
     ids=["announced", "chunked"],
 )
 def test_a_body_that_never_ends_is_cut_off_and_told_why(server: Any, body: bytes) -> None:
-    """Nobody holds a connection by sending slowly; and it is not the database that is slow."""
+    """A slow sender cannot hold a connection, and the response does not blame the database."""
     with socket.create_connection(("127.0.0.1", server.pool.port), timeout=10) as connection:
         connection.sendall(
             b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -65,7 +65,7 @@ def test_a_body_that_never_ends_is_cut_off_and_told_why(server: Any, body: bytes
 
 
 async def test_a_failure_after_the_answer_began_ends_the_connection() -> None:
-    """A second answer cannot be sent; the server is told by the exception."""
+    """A second response is not possible, so the exception reaches the server."""
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
@@ -81,7 +81,7 @@ async def test_a_failure_after_the_answer_began_ends_the_connection() -> None:
 
 
 async def test_a_caller_that_does_not_read_is_left_without_a_word_of_a_defect() -> None:
-    """uvicorn ends the connection; strangers cannot fill the log with tracebacks."""
+    """uvicorn closes the connection, and the log has no traceback."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

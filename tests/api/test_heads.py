@@ -1,4 +1,4 @@
-"""Requests that never end are given up; those that merely take their time are not."""
+"""Time limits of requests and connections."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def echo(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable
 
 @asynccontextmanager
 async def serving(protocol: type[BoundedHeads]) -> AsyncIterator[int]:
-    """A server with a protocol; its port."""
+    """Start a server with a protocol, and return its port."""
     server = uvicorn.Server(uvicorn.Config(echo, port=0, http=protocol, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(5):
@@ -52,7 +52,7 @@ async def serving(protocol: type[BoundedHeads]) -> AsyncIterator[int]:
 
 
 async def exchange(protocol: type[BoundedHeads], *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
-    """Send the parts with a pause before each. The responses, and the seconds until the connection ended."""
+    """Send the parts with a pause before each. Return the responses and the duration of the connection."""
     async with serving(protocol) as port, asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         began = asyncio.get_running_loop().time()
@@ -81,7 +81,7 @@ async def test_a_half_head_and_a_half_body_are_told_that_they_took_too_long() ->
 
 
 async def test_a_half_request_behind_one_that_is_still_answered_ends_in_silence() -> None:
-    """Its refusal would pass for the answer to the one before."""
+    """Its response could be mistaken for that to the earlier request."""
     for begun in (HEAD, HEAD + b"\r\n{"):
         answer, _ = await exchange(Impatient, SLOW + b"\r\n{}" + begun)
         assert b"408" not in answer
@@ -111,7 +111,7 @@ async def test_requests_that_follow_each_other_keep_the_connection() -> None:
 
 
 def problem_in(answer: bytes) -> Any:
-    """The problem an answer tells, the answer being whole and in the form of all refusals."""
+    """Return the problem of a complete error response."""
     head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     assert b"content-type: application/problem+json" in lines
@@ -149,7 +149,7 @@ GARBAGE = b"\x00\x01 garbage\r\n\r\n"
 
 
 def statuses(answer: bytes) -> list[bytes]:
-    """The status codes of the responses, in order."""
+    """Return the status codes of the responses, in order."""
     return re.findall(rb"HTTP/1\.1 (\d{3})", answer)
 
 

@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on calls that create: the same request makes one object, however often and at once it comes."""
+"""`Idempotency-Key`: repeated and concurrent requests create one object."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ URL = {"url": "https://example.com/a"}
 
 
 def test_a_repeat_answers_the_same_object_without_its_secret(server: Any) -> None:
-    """Accounts, keys and endpoints; only the first answer has the secret."""
+    """Accounts, keys and endpoints. Only the first response has the secret."""
     account = server.account()
     owner = server.owner(account)
     for client, path, body, secret in (
@@ -31,7 +31,7 @@ def test_a_repeat_answers_the_same_object_without_its_secret(server: Any) -> Non
 
 
 def test_a_listen_session_made_again_is_the_same_and_has_its_secret_for_the_same_key(server: Any) -> None:
-    """Which secret that is follows from the key alone, so that whoever lost the answer can go on."""
+    """The secret is derived from the API key, so a client that lost the response can continue."""
     account = server.account()
     owner, colleague = server.owner(account, ["listen"]), server.owner(account, ["listen"])
     body = {"description": "ana-laptop", "since": "2026-01-01T00:00:00Z"}
@@ -52,7 +52,7 @@ def test_a_listen_session_made_again_is_the_same_and_has_its_secret_for_the_same
 
 
 def test_many_repeats_at_once_make_one_object(server: Any) -> None:
-    """One of them is the first."""
+    """Exactly one response is not a repeated one."""
     owner = server.owner(server.account())
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: owner.post("/v1/endpoints", URL, idempotency_key="k"), range(24)))
@@ -63,7 +63,7 @@ def test_many_repeats_at_once_make_one_object(server: Any) -> None:
 
 
 def test_a_key_stands_for_one_request(server: Any) -> None:
-    """Another body, another kind, or an object that is gone: 409. Other accounts have keys of their own."""
+    """A different body or kind, or a deleted object: 409. Each account has its own keys."""
     account = server.account()
     owner, other = server.owner(account), server.owner(server.account())
     made = owner.post("/v1/endpoints", URL, idempotency_key="k").json
@@ -73,7 +73,7 @@ def test_a_key_stands_for_one_request(server: Any) -> None:
     ):
         assert (answer.status, answer.code) == (409, "idempotency_conflict")
     assert other.post("/v1/endpoints", URL, idempotency_key="k").json["id"] != made["id"]
-    # An operator who acts for the account is the same caller.
+    # An operator who acts for the account shares its keys.
     acting = server.client(server.operator_key, account)
     assert acting.post("/v1/endpoints", URL, idempotency_key="k").json["id"] == made["id"]
     owner.delete(f"/v1/endpoints/{made['id']}")
@@ -81,7 +81,7 @@ def test_a_key_stands_for_one_request(server: Any) -> None:
 
 
 def test_a_refused_request_leaves_its_key_free(server: Any) -> None:
-    """The correction may come under the same key; a key itself has a length."""
+    """The corrected request can use the same key. The length of a key is limited."""
     owner = server.owner(server.account())
     assert owner.post("/v1/endpoints", {"url": "x"}, idempotency_key="k").status == 422
     assert owner.post("/v1/endpoints", URL, idempotency_key="k").status == 201

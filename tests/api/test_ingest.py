@@ -1,4 +1,4 @@
-"""The way in for events, on a real socket before the whole application."""
+"""Ingest of events on a real socket."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ TYPE = "movement.analytics.created"
 
 
 class Client:
-    """Posts as somebody."""
+    """Sends POST requests with a key."""
 
     def __init__(self, port: int, key: str | None, account: str | None = None) -> None:
         self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=10, maxsize=20)

@@ -1,4 +1,4 @@
-"""No account sees or changes anything of another, and no key does more than its scopes say."""
+"""Accounts are isolated from each other, and keys have only the permissions of their scopes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.security.scopes import Scope
 
 READ, WRITE = "read", "write"
-# Every route that an account's key may call, with the scope it needs.
+# Each route that an account's key can call, with its scope.
 SCOPED = {
     ("GET", "/v1/endpoints"): Scope.ENDPOINTS_READ,
     ("POST", "/v1/endpoints"): Scope.ENDPOINTS_WRITE,
@@ -76,7 +76,7 @@ OPERATORS = {
 }
 PUBLIC = {("GET", path) for path in ("/v1/source-ips", "/healthz", "/readyz", "/docs", "/docs/{document}")}
 ELSEWHERE = {("POST", "/v1/events"), ("POST", "/v1/events/batch")}
-"""Served by the callable in front, which has tests of its own."""
+"""`IngestRoutes` serves these paths and has its own tests."""
 
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/endpoints"): {"url": "https://example.com/x"},
@@ -92,7 +92,7 @@ BODIES: dict[tuple[str, str], Any] = {
 
 
 class Owned:
-    """An account with one of everything."""
+    """An account with one object of each kind."""
 
     def __init__(self, server: Any) -> None:
         self.id = server.account()
@@ -119,7 +119,7 @@ class Owned:
         }
 
     def _member(self, server: Any) -> str:
-        """Somebody who came through a portal link."""
+        """Create a guest of a portal link."""
         made = server.operator.post(f"/v1/accounts/{self.id}/portal-links", {"email": f"{self.id}@example.com"})
         token = made.json["url"].rpartition("/")[2]
         server.run(lambda: server.services.sessions.open_link(token, address=None))
@@ -130,7 +130,7 @@ class Owned:
         return str(server.operator.post(f"/v1/accounts/{self.id}/members", body).json["id"])
 
     def call(self, client: Any, method: str, path: str) -> Any:
-        """Call a route about this account's things."""
+        """Call a route with the IDs of this account."""
         body = BODIES.get((method, path))
         if path == "/v1/replays" and body is not None:
             body = {**body, "endpoint": self.names["endpoint"]}
@@ -148,19 +148,19 @@ def mine(server: Any) -> Owned:
 
 @pytest.fixture(scope="module")
 def theirs(server: Any) -> Owned:
-    """Another."""
+    """Another account."""
     return Owned(server)
 
 
 def test_the_tables_above_name_every_route(server: Any) -> None:
-    """A new route cannot be forgotten here."""
+    """So that a new route is not forgotten here."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert routes == set(SCOPED) | ANY_KEY | OPERATORS | PUBLIC | ELSEWHERE
 
 
 def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server: Any) -> None:
-    """Every route with somebody else's ids, by their owner's key and by an operator who acts for the wrong account."""
+    """Each route with IDs of another account, by a key and by an operator who selects the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     about_one = [route for route in SCOPED if "{" in route[1]]
     assert len(about_one) == 26
@@ -174,12 +174,12 @@ def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server:
     assert filtered.problems == {("endpoint", "endpoint_unknown")}
     replayed = theirs.call(mine.client, "POST", "/v1/replays")
     assert replayed.problems == {("endpoint", "endpoint_unknown")}
-    # And it is all still there.
+    # All objects still exist.
     assert theirs.client.get(f"/v1/endpoints/{theirs.names['endpoint']}").json["description"] == ""
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON value."""
+    """Yield all strings in a JSON value."""
     if isinstance(value, dict):
         for each in value.values():
             yield from strings(each)
@@ -191,10 +191,10 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def test_lists_hold_nothing_of_others(mine: Owned, theirs: Owned) -> None:
-    """Every list an account's key may read."""
+    """Each list that an account's key can read."""
     foreign = {value for name, value in theirs.names.items() if name != "name"}
     for method, path in SCOPED:
-        # What numbers hold of others is tested with them.
+        # The tests of statistics cover their isolation.
         if method == "GET" and "{" not in path and path != "/v1/stats":
             answer = mine.call(mine.client, method, path).json
             assert answer["data"], path
@@ -202,7 +202,7 @@ def test_lists_hold_nothing_of_others(mine: Owned, theirs: Owned) -> None:
 
 
 def test_every_route_needs_a_key(mine: Owned, server: Any) -> None:
-    """No header, another scheme, no key, an unknown key: the same refusal, and a hint how to ask."""
+    """No header, another scheme, no key and an unknown key have the same response."""
     wrong = ["Basic b3A6", "Bearer ", "Bearer sk_x", f"Bearer {mine.client.key}x", "Bearer " + "x" * 5000]
     for headers in ({}, *({"authorization": each} for each in wrong)):
         for method, path in {*SCOPED, *ANY_KEY, *OPERATORS}:
@@ -215,7 +215,7 @@ def test_every_route_needs_a_key(mine: Owned, server: Any) -> None:
 
 
 def test_public_routes_need_none(server: Any) -> None:
-    """And a wrong key does not close them."""
+    """Even with an invalid key."""
     for _, path in PUBLIC | {("GET", "/openapi.json")}:
         named = path.format(document="errors")
         assert server.client(None).get(named).status == 200
@@ -223,7 +223,7 @@ def test_public_routes_need_none(server: Any) -> None:
 
 
 def test_account_keys_may_not_do_operators_work(mine: Owned) -> None:
-    """Not even with every scope, nor about their own account."""
+    """Even with all scopes, and for their own account."""
     for method, path in OPERATORS:
         answer = mine.call(mine.client, method, path)
         assert (answer.status, answer.code) == (403, "forbidden"), (method, path)
@@ -231,17 +231,17 @@ def test_account_keys_may_not_do_operators_work(mine: Owned) -> None:
 
 @pytest.mark.parametrize("scope", list(Scope))
 def test_each_scope_opens_its_routes_and_no_others(server: Any, scope: Scope) -> None:
-    """A key with one scope, and a key with all but that one."""
+    """A key with one scope, and a key with all other scopes."""
     owned = Owned(server)
     only, without = server.owner(owned.id, [scope]), server.owner(owned.id, [each for each in Scope if each != scope])
-    # What deletes comes last.
+    # Deletions are last.
     for (method, path), needed in sorted(SCOPED.items(), key=lambda item: item[0][0] == "DELETE"):
         if needed is not scope:
             assert owned.call(only, method, path).code == "forbidden", (method, path)
             continue
         assert owned.call(without, method, path).code == "forbidden", (method, path)
         answer = owned.call(only, method, path)
-        # Nobody is connected to the session.
+        # No client is connected to the session.
         expected = {409} if path.endswith("/{session}/test") else {200, 201, 202, 204}
         assert answer.status in expected, (method, path, answer.body)
     for method, path in ANY_KEY:
@@ -249,7 +249,7 @@ def test_each_scope_opens_its_routes_and_no_others(server: Any, scope: Scope) ->
 
 
 def test_rights_are_looked_at_before_the_body(mine: Owned, server: Any) -> None:
-    """Somebody who may not do a thing learns nothing about how it would be done."""
+    """A caller without permission does not see the problems of the body."""
     reader = server.owner(mine.id, [Scope.ENDPOINTS_READ])
     assert reader.post("/v1/endpoints", {"bad": 1}).code == "forbidden"
     assert server.client(None).call("POST", "/v1/endpoints", raw=b"{").code == "unauthorized"

@@ -1,4 +1,4 @@
-"""Whoever still waits when the server stops is answered, once, and nobody holds the stop up by not reading."""
+"""Pending requests get one response when the server stops, without delaying the stop."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ HTTP = {"type": "http"}
 
 
 async def cancelled(app: Any, send: Any, scope: Any = HTTP) -> None:
-    """Serve a request, and stop while it is being served."""
+    """Serve a request, and stop the server during it."""
     task = asyncio.create_task(LastAnswer(app)(scope, None, send))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     task.cancel()
@@ -50,7 +50,7 @@ async def test_so_is_whoever_waits_for_a_websocket() -> None:
 
 async def test_an_answer_that_has_begun_is_not_answered_again() -> None:
     async def send(_message: Any) -> None:
-        raise RuntimeError("Unexpected ASGI message")  # as uvicorn says
+        raise RuntimeError("Unexpected ASGI message")  # uvicorn's message
 
     await cancelled(waiting, send)
 

@@ -1,4 +1,4 @@
-"""Listen sessions over HTTP and over websockets, with what a real server seldom meets."""
+"""Listen sessions over HTTP and websockets, including rare failures."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX, TE
 
 
 def connected(server: Any, owner: Any, session: str) -> ClientConnection:
-    """A developer's machine, to which the server has said that it is ready."""
+    """A developer's machine with a ready stream."""
     url = f"ws://127.0.0.1:{server.pool.port}/v1/listen-sessions/{session}/stream"
     socket: ClientConnection = connect(
         url, additional_headers={"authorization": f"Bearer {owner.key}"}, proxy=None
@@ -24,7 +24,7 @@ def connected(server: Any, owner: Any, session: str) -> ClientConnection:
 def test_a_stream_that_ends_with_an_unforeseen_error_says_so_and_logs_it(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """1011, without detail; the traceback is in the log only."""
+    """1011 without details. Only the log has the traceback."""
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]
 
@@ -63,7 +63,7 @@ def test_a_stream_that_its_machine_ends_is_no_error_of_ours(server: Any, capsys:
 
 
 def test_tests_too_many_at_once_are_refused_in_words(server: Any) -> None:
-    """Those that nobody answers are given up, and make room."""
+    """Tests without a response expire and free their capacity."""
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]
     socket = connected(server, owner, session)

@@ -14,7 +14,7 @@ FIELDS = {"id", "account", "email", "name", "role", "has_password", "created_at"
 
 
 def join(server: Any, account: str, email: str = ANN, role: str = "manager", password: str = PASSWORD) -> str:
-    """Invite somebody who accepts; the member's id."""
+    """Invite a person who accepts, and return the member ID."""
     made = server.operator.post(f"/v1/accounts/{account}/members", {"email": email, "role": role})
     invitation = ids.parse_prefixed(ids.INVITATION, made.json["id"])
     entrance = server.services.sessions._links
@@ -108,7 +108,7 @@ def test_a_forgotten_password_is_replaced_through_the_operator(server: Any) -> N
 
 
 def test_members_manage_their_own_account_through_the_same_services_only(server: Any) -> None:
-    """A key has no such right, whatever its scopes."""
+    """A key does not have this right with any scope."""
     account = server.account()
     client = server.owner(account)
     for answer in (

@@ -1,4 +1,4 @@
-"""GET /metrics: who may read it, and that the database is neither waited for nor needed."""
+"""GET /metrics: permissions, and responses during a database outage."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from .conftest import METRICS_TOKEN
 
 
 def read(server: Any, key: str | None = METRICS_TOKEN) -> dict[str, float]:
-    """What is told, by name with labels."""
+    """Return the metrics by name with labels."""
     answer = server.client(key).get("/metrics")
     assert answer.status == 200, answer.body
     return {
@@ -34,7 +34,7 @@ def _nothing_read_yet(server: Any) -> None:
 
 
 def forget(server: Any) -> None:
-    """Let everything be read anew."""
+    """Expire all cached readings."""
     server.services.metrics._cache = MetricsCache(server.services.context, server.services.readiness)
 
 
@@ -45,7 +45,7 @@ def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> No
     for key in (None, METRICS_TOKEN + "x", METRICS_TOKEN[:-1], ""):
         assert server.client(key).get("/metrics").status == 401, key
     assert server.owner(account).get("/metrics").code == "forbidden"
-    # What reads metrics can read nothing else.
+    # The metrics token allows nothing else.
     assert server.client(METRICS_TOKEN).get("/v1/accounts").status == 401
 
 
@@ -68,7 +68,7 @@ def test_it_tells_of_the_processes_that_share_the_database(server: Any) -> None:
     engine.living = []
     told = read(server)
     engine.living = None
-    # It is not heard of itself: that nobody lives would be another trouble.
+    # This process has no valid heartbeat. Zeros would wrongly report that no process is alive.
     assert not any(name.startswith("uplift_processes") for name in told)
 
 
@@ -92,7 +92,7 @@ def test_it_tells_what_waits_and_what_holds_it_up(server: Any) -> None:
 
     assert after["uplift_deliveries_waiting due"] - before["uplift_deliveries_waiting due"] == 3
     assert after["uplift_deliveries_waiting held"] - before["uplift_deliveries_waiting held"] == 1
-    # For an endpoint that is off nothing is due for long: it will be held.
+    # A disabled endpoint has no due deliveries for long, because they will be held.
     assert 90 <= after["uplift_oldest_due_age_seconds server"] < 100
     assert 700 <= after["uplift_oldest_due_age_seconds probe"] < 710
     assert after["uplift_oldest_due_age_seconds endpoint"] == 0
@@ -135,7 +135,7 @@ def test_a_database_that_does_not_answer_holds_nothing_up(server: Any, monkeypat
     later = read(server)
     monkeypatch.undo()
 
-    # What was known is told on, for a minute.
+    # The last reading is reported for a minute.
     assert while_it_hangs["uplift_deliveries_waiting due"] >= 0
     assert later["uplift_store_up"] == 0
     assert "uplift_deliveries_waiting due" not in later

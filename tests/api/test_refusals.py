@@ -1,4 +1,4 @@
-"""Every way a request can be refused before or besides its meaning."""
+"""Errors of requests that are independent of the call."""
 
 import socket
 import time
@@ -23,20 +23,20 @@ BAD_JSON = [b"", b"{", b"nope", b'{"name": NaN}', b'{"name": "\xff"}', b'{"name"
 
 @pytest.mark.parametrize("raw", BAD_JSON, ids=lambda raw: raw[:12].decode("latin-1"))
 def test_what_is_no_json_is_malformed(server: Any, raw: bytes) -> None:
-    """400, whatever is wrong with it, also nesting that no parser should follow."""
+    """400 for any invalid JSON, including excessive nesting."""
     answer = server.operator.call("POST", "/v1/accounts", raw=raw)
     assert (answer.status, answer.code) == (400, "malformed_json")
 
 
 @pytest.mark.parametrize("raw", [b"[]", b'"x"', b"1", b"null", b"true"])
 def test_a_body_is_an_object(server: Any, raw: bytes) -> None:
-    """422 at no field."""
+    """422 without a field."""
     assert server.operator.call("POST", "/v1/accounts", raw=raw).problems == {("", "type_object")}
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
 def test_other_media_types(server: Any, content_type: str) -> None:
-    """415; parameters after the type are fine."""
+    """415. Parameters after the type are allowed."""
     answer = server.operator.call("POST", "/v1/accounts", raw=b"{}", content_type=content_type)
     assert (answer.status, answer.code) == (415, "unsupported_media_type")
     fine = server.operator.call("POST", "/v1/accounts", {"name": "x"}, content_type="Application/JSON; charset=utf-8")
@@ -44,7 +44,7 @@ def test_other_media_types(server: Any, content_type: str) -> None:
 
 
 def test_bodies_are_capped(server: Any) -> None:
-    """413 by the length that is announced, and by the bytes that come without one."""
+    """413 by the announced length, and by the received bytes."""
     large = server.operator.call("POST", "/v1/accounts", raw=b"x" * (1024 * 1024 + 1))
     assert (large.status, large.code) == (413, "payload_too_large")
     response = server.pool.urlopen(
@@ -58,7 +58,7 @@ def test_bodies_are_capped(server: Any) -> None:
 
 
 def test_unknown_paths_and_methods(server: Any) -> None:
-    """404 and 405 as any other refusal; 405 says what the path takes, on all its routes."""
+    """404 and 405 in the common format. 405 lists the methods of all routes of the path."""
     nobody = server.client(None)
     for path in ("/nope", "/v1", "/v1/endpoints/", "/v1/endpoints/ep_1/x", "/healthz/", "/documents"):
         answer = nobody.get(path)
@@ -86,7 +86,7 @@ def test_a_process_that_is_not_heard_of_is_not_ready_and_says_why(server: Any, m
 
 
 def test_a_database_that_cannot_is_unavailable(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with Retry-After; the process lives, and says that it is not ready."""
+    """503 with Retry-After. The process is alive but not ready."""
 
     async def fail(_body: Any) -> Any:
         raise Unavailable("the disk is full")
@@ -114,7 +114,7 @@ def test_a_database_that_cannot_is_unavailable(server: Any, monkeypatch: pytest.
 def test_what_nobody_foresaw_is_told_without_detail(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """500 with a code, the traceback in the log only."""
+    """500 with a code. Only the log has the traceback."""
 
     async def fail(_body: Any) -> Any:
         raise ZeroDivisionError("a secret detail")
@@ -128,7 +128,7 @@ def test_what_nobody_foresaw_is_told_without_detail(
 
 
 def test_every_code_has_a_status_and_a_title() -> None:
-    """Also those of the services, wherever they are raised."""
+    """Including the codes of the services."""
     refusals = [each for each in vars(service_errors).values() if isinstance(each, type)]
     codes = {each.code for each in refusals if issubclass(each, ServiceError) and each is not ServiceError}
     assert codes <= STATUS.keys()
@@ -136,7 +136,7 @@ def test_every_code_has_a_status_and_a_title() -> None:
 
 
 def test_a_caller_who_leaves_amid_a_body_is_no_error_of_ours(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is logged, and nothing is done."""
+    """The server logs nothing and does nothing."""
     head = f"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.operator_key}\r\n"
     with socket.create_connection((server.pool.host, server.pool.port), timeout=5) as client:
         client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -146,11 +146,11 @@ def test_a_caller_who_leaves_amid_a_body_is_no_error_of_ours(server: Any, capsys
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
-# ---- bodies and queries that would hold up everybody
+# ---- bodies and queries that could delay other callers
 
 
 def quickly(call: Callable[[], Any]) -> Any:
-    """What a call answers, which must not take long: a hundred times what it does would still be seen."""
+    """Return the response of a call, which must be fast. The limit has a large margin."""
     began = time.monotonic()
     answer = call()
     assert time.monotonic() - began < 1
@@ -201,7 +201,7 @@ QUERIES: list[tuple[str, set[str]]] = [
 
 
 def test_every_problem_of_a_request_is_reported_at_once(server: Any) -> None:
-    """An unknown field or parameter hides no other problem, and no wrong field hides an unknown one."""
+    """Unknown and invalid fields and parameters are reported together."""
     account = server.account()
     caller = server.client(server.operator_key, account)
     endpoint = caller.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
@@ -218,7 +218,7 @@ def test_every_problem_of_a_request_is_reported_at_once(server: Any) -> None:
 
 @pytest.mark.timing
 def test_no_more_problems_are_told_than_anybody_reads(server: Any) -> None:
-    """Of unknown fields, wrong entries and unknown parameters alike; the answer says that there are more."""
+    """For unknown fields, invalid entries and unknown parameters. The response says that there are more."""
     owner = server.owner(server.account())
     many = {f"f{n}": n for n in range(60_000)}
     bodies = [{"url": "https://example.com/a", **many}, {"url": "https://example.com/a", "event_types": [1] * 900}]
@@ -234,7 +234,7 @@ def test_no_more_problems_are_told_than_anybody_reads(server: Any) -> None:
 
 
 def test_an_account_has_so_many_endpoints_and_no_more(server: Any) -> None:
-    """Deleted ones do not count, nor do those of others."""
+    """Deleted endpoints and those of other accounts do not count."""
     account = server.account()
     owner = server.owner(account)
     first = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]

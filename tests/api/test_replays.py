@@ -1,4 +1,4 @@
-"""Replays: what can be asked for, what is answered, and who is told."""
+"""Replays: requests, responses and engine calls."""
 
 import time
 from typing import Any
@@ -25,34 +25,34 @@ class Owner:
         self.endpoint = self.new_endpoint()
 
     def new_endpoint(self) -> str:
-        """Another endpoint, whose greeting is delivered."""
+        """Create another endpoint whose registration event is delivered."""
         endpoint = str(self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
         [greeting] = self.server.lease(endpoint)
         self.server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
         return endpoint
 
     def failed(self, count: int, **event: Any) -> None:
-        """So many events that could not be delivered."""
+        """Create events with failed deliveries."""
         for _ in range(count):
             self.server.event(self.account, {self.endpoint: Status.PENDING}, **event)
         for leased in self.server.lease(self.endpoint):
             self.server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
-        # What ends in the millisecond of the request is part of it or not.
+        # Deliveries that end in the millisecond of the request may or may not be included.
         time.sleep(0.002)
 
     def replay(self, **fields: Any) -> Any:
-        """Ask for a replay of the endpoint."""
+        """Request a replay of the endpoint."""
         return self.client.post("/v1/replays", {"endpoint": self.endpoint, **fields})
 
 
 @pytest.fixture
 def owner(server: Any) -> Owner:
-    """A fresh account."""
+    """A new account."""
     return Owner(server)
 
 
 def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
-    """Made, paused, resumed, cancelled; every step is answered with the job and told to the engine."""
+    """Created, paused, resumed and cancelled. Each step returns the replay and notifies the engine."""
     owner.failed(3)
     engine = server.services.context.engine.status
     engine.replays.clear()
@@ -86,7 +86,7 @@ def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
         assert (answer.status, answer.json["state"]) == (200, state)
         assert owner.client.get(path).json == answer.json
     assert answer.json["completed_at"] is not None
-    # What changed nothing is told to nobody.
+    # Steps without a change send no notification.
     assert [replay.state.text for replay in engine.replays] == ["running", "paused", "running", "cancelled"]
     refused = owner.client.post(f"{path}/resume")
     assert refused.code == "conflict"
@@ -103,7 +103,7 @@ def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
 
 
 def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
-    """With the instants of the oldest and newest event."""
+    """With the times of the oldest and newest event."""
     now = owner.server.services.context.now()
     owner.failed(2, created_at=now - 2 * HOUR_MS)
     owner.failed(3, created_at=now - HOUR_MS)
@@ -126,7 +126,7 @@ def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
         5: {"types": ["movement.*"]},
         1: {"types": ["athlete.created"]},
         0: {"status": ["cancelled"]},
-        # The greeting was.
+        # The registration event was delivered.
         7: {"status": ["delivered", "failed", "cancelled"]},
     }
     for count, fields in counts.items():
@@ -137,7 +137,7 @@ def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
 
 
 def test_everything_that_is_wrong_is_told_at_once(owner: Owner) -> None:
-    """Also what its statuses mean."""
+    """Including statuses that cannot be replayed."""
     answer = owner.client.post(
         "/v1/replays",
         {
@@ -176,7 +176,7 @@ def test_everything_that_is_wrong_is_told_at_once(owner: Owner) -> None:
 
 
 def test_an_endpoint_has_one_unfinished_replay_and_an_account_twenty(owner: Owner) -> None:
-    """The refusal names the one there is."""
+    """The error names the existing replay."""
     first = owner.replay().json["id"]
     refused = owner.replay()
     assert refused.code == "conflict"
@@ -189,7 +189,7 @@ def test_an_endpoint_has_one_unfinished_replay_and_an_account_twenty(owner: Owne
 
 
 def test_a_repeat_is_answered_with_the_same_replay(owner: Owner) -> None:
-    """And another request under its key is refused."""
+    """A different request with the same key is rejected."""
     first = owner.client.post("/v1/replays", {"endpoint": owner.endpoint}, idempotency_key="k1")
     again = owner.client.post("/v1/replays", {"endpoint": owner.endpoint}, idempotency_key="k1")
     assert (again.status, again.json) == (201, first.json)
@@ -199,14 +199,14 @@ def test_a_repeat_is_answered_with_the_same_replay(owner: Owner) -> None:
 
 
 def test_an_operator_needs_no_account_for_it(server: Any, owner: Owner) -> None:
-    """The endpoint says whose it is, and so does the answer."""
+    """The endpoint determines the account, and the response names it."""
     made = server.operator.post("/v1/replays", {"endpoint": owner.endpoint})
     assert (made.status, made.json["account"]) == (201, owner.account)
     assert owner.client.get(f"/v1/replays/{made.json['id']}").status == 200
 
 
 def test_very_many_are_counted_by_the_job_itself(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a count longer than an answer may take."""
+    """A count does not exceed the time limit of responses."""
     owner.failed(5)
     monkeypatch.setattr(service, "COUNT_WAIT_MS", 0)
     preview = owner.replay(dry_run=True).json
@@ -216,7 +216,7 @@ def test_very_many_are_counted_by_the_job_itself(server: Any, owner: Owner, monk
 
 
 def test_pages_of_replays(owner: Owner) -> None:
-    """Newest first, each once."""
+    """Newest first, each replay once."""
     made = []
     for _ in range(3):
         made.append(owner.replay().json["id"])
@@ -229,7 +229,7 @@ def test_pages_of_replays(owner: Owner) -> None:
 
 
 def test_replays_that_are_not_there(owner: Owner) -> None:
-    """Any text, any call."""
+    """For any text and any call."""
     for replay in ("rpl_" + "0" * 32, "nonsense", owner.endpoint):
         assert owner.client.get(f"/v1/replays/{replay}").code == "not_found"
         for verb in ("pause", "resume", "cancel"):

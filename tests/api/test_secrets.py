@@ -1,4 +1,4 @@
-"""Secrets of endpoints: shown with an entry in the audit log, replaced with an overlap, ended before their time."""
+"""Secrets of endpoints: reveal with an audit entry, rotation with an overlap, and early expiry."""
 
 import base64
 import hashlib
@@ -29,13 +29,13 @@ def account(server: Any) -> str:
 
 @pytest.fixture(scope="module")
 def owner(server: Any, account: str) -> Any:
-    """Its key with every scope."""
+    """A key of the account with all scopes."""
     return server.owner(account, list(Scope))
 
 
 @pytest.fixture
 def endpoint(owner: Any) -> Any:
-    """A new endpoint as its creation showed it."""
+    """Create an endpoint, and return the response."""
     return owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json
 
 
@@ -44,7 +44,7 @@ def path(endpoint: Mapping[str, Any], rest: str = "") -> str:
 
 
 def entries(server: Any, endpoint: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What the audit log says of an endpoint's secrets, oldest first."""
+    """Return the audit entries of an endpoint's secrets, oldest first."""
     found = server.run(
         lambda: server.database.read(lambda c: audit.page(c, None, audit.AuditFilter(), limit=500).items)
     )
@@ -56,25 +56,25 @@ def entries(server: Any, endpoint: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def live(server: Any, endpoint: Mapping[str, Any]) -> Any:
-    """The endpoint in the directory."""
+    """Return the endpoint in the cache."""
     endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])
     return server.services.context.cache.endpoints_by_id[endpoint_id]
 
 
 def signatures(server: Any, endpoint: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """How the endpoint's next request would be signed."""
+    """Return the signatures of the endpoint's next request."""
     uplift, standard = live(server, endpoint).parts.signer.sign(b"id", b"1", b"{}")
     return uplift, standard
 
 
 def signed_by(*secrets: str) -> tuple[bytes, bytes]:
-    """The signatures of these secrets; the Uplift header follows the first."""
+    """Return the signatures of these secrets. The first one signs the Uplift header."""
     tokens = [b"v1," + base64.b64encode(hmac.digest(keys_of(each).standard, b"id.1.{}", "sha256")) for each in secrets]
     uplift = hmac.new(secrets[0].encode(), b"{}", hashlib.sha256).hexdigest()
     return b"sha256=" + uplift.encode(), b" ".join(tokens)
 
 
-# ---- showing
+# ---- reveal
 
 
 def test_a_secret_is_shown_to_whoever_may_read_it_and_the_log_tells(
@@ -131,7 +131,7 @@ def test_no_secret_is_shown_without_its_entry(
     assert owner.get(path(endpoint)).json["secret"] == endpoint["secret"]
 
 
-# ---- replacing
+# ---- rotation
 
 
 def test_a_rotation_keeps_the_old_secret_for_a_day(server: Any, owner: Any, endpoint: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_second_rotation_drops_the_oldest(server: Any, owner: Any, endpoint: A
     second = owner.post(path(endpoint, "/rotate")).json["secret"]
 
     assert signatures(server, endpoint) == signed_by(first, second)
-    # And it can be taken back.
+    # Rotating back is possible.
     owner.post(path(endpoint, "/rotate"), {"secret": first, "uplift_header": "new"})
     assert signatures(server, endpoint) == signed_by(first, second)
 
@@ -232,14 +232,14 @@ def test_a_repeat_rotates_once_and_does_not_show_the_secret_again(server: Any, o
     assert owner.post(path(elsewhere, "/rotate"), body, idempotency_key=key).code == "idempotency_conflict"
 
 
-# ---- ending the previous one
+# ---- expiry of the previous secret
 
 
 def test_the_previous_secret_can_be_ended_before_its_time(server: Any, owner: Any, endpoint: Any) -> None:
     rotated = owner.post(path(endpoint, "/rotate")).json
     answer = owner.post(path(endpoint, "/expire-old"))
 
-    # Who may only write secrets does not read them here.
+    # A caller with only secrets:write does not see the secret.
     expected = {"created_at": rotated["created_at"], "previous_expires_at": None, "uplift_header": "new"}
     assert (answer.status, answer.json) == (200, expected)
     assert signatures(server, endpoint) == signed_by(rotated["secret"])
@@ -248,7 +248,7 @@ def test_the_previous_secret_can_be_ended_before_its_time(server: Any, owner: An
     assert live(server, endpoint).record.previous_secret is None
 
 
-# ---- what is kept, and who may not
+# ---- storage and permissions
 
 
 def test_secrets_are_sealed_in_the_store_and_in_no_entry_or_text(server: Any, owner: Any, endpoint: Any) -> None:
@@ -280,7 +280,7 @@ def test_a_deleted_endpoint_has_no_secret(owner: Any, endpoint: Any) -> None:
 
 
 def test_one_that_is_being_deleted_has_none_either(server: Any, owner: Any, endpoint: Any) -> None:
-    """The store knows already, and memory not yet."""
+    """The database has the deletion, but the cache does not yet."""
     endpoint_id = live(server, endpoint).record.id
     server.run(lambda: server.database.write(lambda c: endpoints.delete(c, None, endpoint_id, now=1)))
 

@@ -1,10 +1,10 @@
-"""The addresses requests come from, for everybody's firewall."""
+"""The public list of egress IPs."""
 
 from typing import Any
 
 
 def test_addresses_in_use_and_announced_are_public(server: Any) -> None:
-    """One whose instant has come is in use, without a restart."""
+    """An upcoming address becomes current at its time, without a restart."""
     answer = server.client(None).get("/v1/source-ips")
     assert answer.json == {
         "current": ["54.245.28.22", "192.0.2.8"],

@@ -1,4 +1,4 @@
-"""StatisticsUpdater of an account, of an endpoint and of all: what they tell, and to whom."""
+"""Statistics of an account, an endpoint and all accounts, and their permissions."""
 
 import asyncio
 from typing import Any
@@ -32,7 +32,7 @@ NOTHING = {
 
 
 class Owner:
-    """An account with an endpoint: a delivery in every status, and four attempts."""
+    """An account with an endpoint that has a delivery in each status, and four attempts."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -57,7 +57,7 @@ class Owner:
 
 
 def counted(server: Any) -> None:
-    """Count what was added."""
+    """Update the statistics."""
     loop = StatisticsUpdater(server.database, LocalShards(), server.services.context.clock, every_ms=1000)
     server.run(lambda: loop.count_all(asyncio.Event()))
 
@@ -70,7 +70,7 @@ def mine(server: Any) -> Owner:
 
 @pytest.fixture(scope="module")
 def theirs(server: Any) -> Owner:
-    """Another one, with as much."""
+    """Another account with the same content."""
     return Owner(server)
 
 
@@ -175,7 +175,7 @@ def test_a_page_of_endpoints_or_accounts_is_one_read(
 
 
 def test_a_page_with_an_endpoint_that_another_process_has_just_made_is_shown(mine: Owner, server: Any) -> None:
-    """This process is told of it a moment later."""
+    """The cache of this process gets the endpoint a moment later."""
     services = server.services
     directory = services.context.cache
     second = str(mine.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])

@@ -1,4 +1,4 @@
-"""The server itself, for its operators: what it tells, and what it finds out while something does not answer."""
+"""Facts about the server for operators, and checks that do not finish in time."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """One check answers, the next does so once the event is set."""
+    """One check finishes at once, the next one after the event is set."""
     answered = threading.Event()
 
     def environment_findings(_: Config) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ async def test_what_does_not_answer_in_time_is_told_with_what_does(
 
     assert found[0] == FINE
     assert [(each.check, each.result) for each in found[1:]] == [("checks", "warn")]
-    # It still waits: another one would wait beside it.
+    # The first checks are still running.
     with pytest.raises(Busy):
         await server.run_checks(OPERATOR)
 

@@ -257,4 +257,4 @@ def test_deliveries_that_retention_is_deleting() -> None:
     assert (delivered.reason, failed.reason) == (Reason.DELIVERED, Reason.FAILED)
     assert delivered.text.startswith("The event was delivered. ")
     assert failed.text.startswith("The event was attempted but not delivered. ")
-    assert delivered.hint is failed.hint is None, "nobody is to send it again"
+    assert delivered.hint is failed.hint is None, "no fix is needed"

@@ -27,7 +27,7 @@ HOST_MAX = 2
 
 
 class LanesMachine(RuleBasedStateMachine):
-    """Lanes beside a model that records what happened."""
+    """Lanes and a model that records their events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class LanesMachine(RuleBasedStateMachine):
         return lane.proven and not lane.is_overdue(self.now)
 
     def ready(self) -> set[Lane[int]]:
-        """Lanes that must get a free slot, whichever lanes turn out to be overdue before."""
+        """Lanes that must get a free slot, regardless of overdue lanes."""
         unproven = sum(not self.in_good_standing(lane) for lane, _ in self.in_flight)
         return self.could_start(lambda lane: self.in_good_standing(lane) or unproven < UNPROVEN_MAX)
 

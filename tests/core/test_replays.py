@@ -94,7 +94,7 @@ def test_no_stretch_of_time_sees_more_than_its_share(rate: int, waits: list[int]
 
 
 def full_lane() -> Lane[int]:
-    """A lane that holds as many as its receiver can take within the stream_position."""
+    """Return a lane whose capacity is used up."""
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max, lane.mean_us = 2, 10_000_000
     lane.waiting_count = 2

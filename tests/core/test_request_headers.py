@@ -1,4 +1,4 @@
-"""Request headers, byte by byte (contract, section 1)."""
+"""Request headers, byte by byte."""
 
 from collections.abc import Mapping
 from email.parser import BytesParser

@@ -222,7 +222,7 @@ def test_addresses_that_need_no_resolving() -> None:
         ("http://receiver", ["172.17.0.2"], OPEN, None),
         ("http://receiver", ["8.8.8.8"], OPEN, "https_required"),
         ("http://x.localhost", [], OPEN, None),
-        # localhost is always loopback, whatever DNS says.
+        # localhost is always loopback, regardless of DNS.
         ("http://localhost", ["8.8.8.8"], OPEN, None),
         ("http://10.0.0.1", [], OPEN, None),
     ],
