@@ -41,7 +41,7 @@ def test_an_account_from_creation_to_deletion(server: Any) -> None:
         assert (answer.status, answer.code) == (404, "not_found")
 
 
-def test_everything_wrong_with_an_account_is_told_at_once(server: Any) -> None:
+def test_all_problems_of_an_account_are_reported_together(server: Any) -> None:
     """Missing, mistyped, unknown and invalid fields, in creation and update."""
     answer = server.operator.post("/v1/accounts", {"contact_emails": ["coach@example.com", 3, "nobody"], "plan": "big"})
     assert answer.problems == {
@@ -80,7 +80,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
     assert server.operator.get(f"/v1/accounts/{account}/keys").json == {"data": [], "next_cursor": None}
 
 
-def test_keys_have_the_scopes_they_were_made_with(server: Any) -> None:
+def test_keys_have_their_requested_scopes(server: Any) -> None:
     """Given scopes, the default, and unknown names."""
     account = server.account()
     keys = f"/v1/accounts/{account}/keys"
@@ -90,7 +90,7 @@ def test_keys_have_the_scopes_they_were_made_with(server: Any) -> None:
     assert wrong.problems == {("name", "name_invalid"), ("scopes", "scope_unknown"), ("x", "unknown_field")}
 
 
-def test_deleting_an_account_takes_its_keys_and_endpoints_along(server: Any) -> None:
+def test_deleting_an_account_deletes_its_keys_and_endpoints(server: Any) -> None:
     """The key is rejected at once, the engine is notified of each endpoint, and other accounts are unaffected."""
     account, other = server.account(), server.account()
     owner, neighbour = server.owner(account), server.owner(other)
@@ -109,14 +109,14 @@ def test_deleting_an_account_takes_its_keys_and_endpoints_along(server: Any) -> 
 
 
 @pytest.mark.parametrize("account", ["acc_", "acc_xyz", "nonsense", "acc_" + "0" * 32, "ep_" + "0" * 32])
-def test_ids_that_are_none_are_not_found(server: Any, account: str) -> None:
+def test_invalid_ids_are_not_found(server: Any, account: str) -> None:
     """A malformed ID and an unknown one have the same response."""
     for path in (f"/v1/accounts/{account}", f"/v1/accounts/{account}/keys"):
         assert server.operator.get(path).code == "not_found"
     assert server.client(server.operator_key, account).get("/v1/endpoints").code == "not_found"
 
 
-def test_a_restart_knows_what_was_stored(server: Any) -> None:
+def test_a_restart_restores_the_stored_state(server: Any) -> None:
     """A second cache of the same database has the same keys, accounts, event types and endpoints."""
     from uplift_server.store.encryption import Cipher
 

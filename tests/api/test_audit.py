@@ -26,7 +26,7 @@ def told(client: Any, query: str = "") -> list[tuple[str, str, Any]]:
     return [(each["action"], each["subject"], each["details"]) for each in reversed(entries(client, query))]
 
 
-def test_the_life_of_an_account_is_told(server: Any) -> None:
+def test_the_changes_of_an_account_are_audited(server: Any) -> None:
     account = server.account("Riverside")
     acting = server.client(server.operator_key, account)
     server.operator.patch(f"/v1/accounts/{account}", {"name": "Lakeside"})
@@ -47,7 +47,7 @@ def test_the_life_of_an_account_is_told(server: Any) -> None:
     assert newest["details"] == {"name": "Lakeside", "keys": 1, "endpoints": 0}
 
 
-def test_the_life_of_an_endpoint_is_told_without_its_secrets(server: Any) -> None:
+def test_the_changes_of_an_endpoint_are_audited_without_secrets(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     key = server.operator.get(f"/v1/accounts/{account}/keys").json["data"][0]["id"]
@@ -77,7 +77,7 @@ def test_the_life_of_an_endpoint_is_told_without_its_secrets(server: Any) -> Non
     assert b"hush" not in owner.get("/v1/audit-log").body
 
 
-def test_changes_of_the_catalog_are_the_operators_alone(server: Any) -> None:
+def test_only_operators_see_changes_of_the_catalog(server: Any) -> None:
     owner = server.owner(server.account())
     path = "/v1/event-types/audited.thing"
     server.operator.put(path, {"description": "a"})
@@ -95,7 +95,7 @@ def test_changes_of_the_catalog_are_the_operators_alone(server: Any) -> None:
     assert "account" not in entries(server.operator, "&action=event_type.deleted")[0]
 
 
-def test_a_resend_is_told(server: Any) -> None:
+def test_a_resend_is_audited(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
@@ -110,7 +110,7 @@ def test_a_resend_is_told(server: Any) -> None:
     assert len(entries(owner, "&action=delivery.resent")) == 1
 
 
-def test_a_cancelling_is_told(server: Any) -> None:
+def test_a_cancel_is_audited(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
@@ -123,7 +123,7 @@ def test_a_cancelling_is_told(server: Any) -> None:
     assert len(entries(owner, "&action=delivery.cancelled")) == 1
 
 
-def test_what_changed_nothing_is_not_told(server: Any) -> None:
+def test_requests_without_a_change_are_not_audited(server: Any) -> None:
     """Repeated requests, updates without changes, rejected requests, and deletions of deleted objects."""
     account = server.account()
     owner, acting = server.owner(account), server.client(server.operator_key, account)
@@ -144,7 +144,7 @@ def test_what_changed_nothing_is_not_told(server: Any) -> None:
     assert len(twice) == 1
 
 
-def test_a_change_whose_entry_cannot_be_stored_has_not_happened(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_without_a_stored_entry_is_rolled_back(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The change and its entry are in one transaction."""
     owner = server.owner(server.account())
 
@@ -157,7 +157,7 @@ def test_a_change_whose_entry_cannot_be_stored_has_not_happened(server: Any, mon
     assert owner.get("/v1/endpoints").json["data"] == []
 
 
-def test_accounts_are_not_told_where_operators_sit(server: Any) -> None:
+def test_accounts_do_not_see_addresses_of_operators(server: Any) -> None:
     account = server.account()
     owner, acting = server.owner(account), server.client(server.operator_key, account)
 
@@ -166,7 +166,7 @@ def test_accounts_are_not_told_where_operators_sit(server: Any) -> None:
     assert {each["actor"]["kind"] for each in entries(owner)} == {"operator"}
 
 
-def test_the_first_operators_key_is_the_servers_own_doing(server: Any) -> None:
+def test_the_server_creates_the_first_operator_key(server: Any) -> None:
     [made] = entries(server.operator, "&actor=system&action=key.created")
     assert made["actor"] == {"kind": "system", "id": None, "name": "Uplift Webhooks"}
     assert (made["details"], made["address"]) == ({"name": "operator"}, None)
@@ -194,7 +194,7 @@ def test_filters_and_cursors(server: Any) -> None:
     assert pages == [3, 3, 1]
 
 
-def test_an_unknown_action_is_told_with_the_nearest(server: Any) -> None:
+def test_an_unknown_action_gets_a_suggestion(server: Any) -> None:
     answer = server.operator.get("/v1/audit-log?action=endpoint.change&created_after=x")
     assert answer.problems == {("action", "action_unknown"), ("created_after", "instant_invalid")}
     assert "endpoint.changed?" in answer.body.decode()

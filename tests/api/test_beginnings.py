@@ -43,7 +43,7 @@ async def started(place: Place, kept: list[str]) -> ServiceContext:
 
 
 @pytest.mark.parametrize("cut_at", [1, 2, 5, len(EVENT_TYPES)])
-async def test_the_catalog_is_whole_or_not_there(place: Place, monkeypatch: pytest.MonkeyPatch, cut_at: int) -> None:
+async def test_the_catalog_is_complete_or_absent(place: Place, monkeypatch: pytest.MonkeyPatch, cut_at: int) -> None:
     calls = 0
     put = event_types.put
 
@@ -62,7 +62,7 @@ async def test_the_catalog_is_whole_or_not_there(place: Place, monkeypatch: pyte
     assert set(means.cache.event_types) == {each.name for each in EVENT_TYPES}
 
 
-async def test_no_operator_key_is_in_force_that_nobody_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_unknown_operator_key_is_active(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(keys, "create", _cut_off)

@@ -29,7 +29,7 @@ def nested(levels: int) -> Any:
     return value
 
 
-def test_schemas_that_would_stop_the_server_are_refused(operator: Client) -> None:  # noqa: F811
+def test_schemas_that_would_stop_the_server_are_rejected(operator: Client) -> None:  # noqa: F811
     refused = operator.put("/v1/event-types/evil.one", {"description": "x", "schema": doubling(30)})
     assert problems(refused) == {("schema", "schema_too_complex")}
     refused = operator.put("/v1/event-types/evil.two", {"description": "x", "example": nested(900)})
@@ -71,14 +71,14 @@ def test_patterns_that_need_backtracking_are_rejected(operator: Client) -> None:
     assert operator.put("/v1/event-types/good.one", {"description": "x", "schema": schema}).status == 201
 
 
-def test_deep_data_is_an_answer_and_no_defect(operator: Client) -> None:  # noqa: F811
+def test_deep_data_is_rejected_without_a_defect(operator: Client) -> None:  # noqa: F811
     deep = json.dumps({"object": nested(900)})
     answer = operator.post("/v1/events", b'{"type":"movement.analytics.created","data":%b}' % deep.encode())
     assert answer.status in {202, 422}
 
 
 @pytest.mark.timing
-def test_data_with_very_many_problems_is_refused_quickly(operator: Client) -> None:  # noqa: F811
+def test_data_with_very_many_problems_is_rejected_quickly(operator: Client) -> None:  # noqa: F811
     data = {"object": {"id": "a", "positions": [1] * 60_000}}
     began = time.monotonic()
     refused = operator.post("/v1/events", {"type": "athlete.created", "data": data})
@@ -88,7 +88,7 @@ def test_data_with_very_many_problems_is_refused_quickly(operator: Client) -> No
 
 
 @pytest.mark.timing
-def test_events_with_very_many_unknown_fields_are_refused_quickly(operator: Client) -> None:  # noqa: F811
+def test_events_with_very_many_unknown_fields_are_rejected_quickly(operator: Client) -> None:  # noqa: F811
     unknown = b",".join(b'"f%d":1' % n for n in range(20_000))
     one = b'{"type":"athlete.created","data":{},%b}' % unknown
     for path, body in (("/v1/events", one), ("/v1/events/batch", b'{"events":[%b]}' % b",".join([one] * 30))):
@@ -130,7 +130,7 @@ def test_equal_ids_in_one_batch_are_one_event(operator: Client) -> None:  # noqa
     assert [item["duplicate"] for item in answer] == [False, True, True]
 
 
-def test_a_cursor_nobody_gave_is_refused(operator: Client) -> None:  # noqa: F811
+def test_an_invalid_cursor_is_rejected(operator: Client) -> None:  # noqa: F811
     encode = Cursors(derived_key(PROCESS_KEY, "cursors")).encode
     assert operator.get(f"/v1/events?cursor={encode([1])}")["data"] == []
     for number in (-(2**63), 2**63 - 1):

@@ -94,7 +94,7 @@ def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None
     assert now(server).oldest_due_at == start - 90_000
 
 
-def test_unfinished_replays_of_all_accounts_stand_with_the_fleet(server: Any) -> None:
+def test_the_fleet_shows_unfinished_replays_of_all_accounts(server: Any) -> None:
     account = server.account("Replays")
     endpoint = register(server, account)
     acting = server.client(server.operator_key, account)
@@ -125,7 +125,7 @@ def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
     assert (listed.endpoints, listed.failing, listed.off) == (2, 0, 1)
 
 
-def test_lists_in_memory_go_on_where_they_stopped(server: Any) -> None:
+def test_lists_in_memory_continue_at_their_cursor(server: Any) -> None:
     for number in range(5):
         server.account(f"Paged {number}")
     cursors, seen, cursor = server.services.context.cursors, [], None
@@ -138,7 +138,7 @@ def test_lists_in_memory_go_on_where_they_stopped(server: Any) -> None:
         server.services.operator_lists.accounts(caller(server), None, Listing(2, "nonsense"))
 
 
-def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None:
+def test_endpoints_of_all_accounts_are_filtered_by_health(server: Any) -> None:
     one, two = server.account("Roll one"), server.account("Roll two")
     well = register(server, one, "https://roll.example.com/well")
     failing, warned, paused, disabled, holding = (
@@ -173,7 +173,7 @@ def test_endpoints_of_everybody_are_found_by_how_they_stand(server: Any) -> None
     assert (held.account.name, held.held_deliveries) == ("Roll two", 1)
 
 
-def test_what_is_deleted_while_a_list_is_made_is_left_out(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoints_deleted_during_a_list_are_omitted(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     account = server.account("Racing")
     kept, gone = register(server, account, "https://racing.example.com/kept"), register(server, account)
     server.event(account, {kept: Status.HELD, gone: Status.HELD})
@@ -194,7 +194,7 @@ def test_what_is_deleted_while_a_list_is_made_is_left_out(server: Any, monkeypat
     assert (len(reads), [each.endpoint.url for each in listed]) == (2, ["https://racing.example.com/kept"])
 
 
-def test_an_event_is_traced_to_its_attempts_and_to_why_not(server: Any) -> None:
+def test_an_event_is_traced_to_its_attempts_and_explanations(server: Any) -> None:
     account = server.account("Trace")
     endpoint = register(server, account, "https://trace.example.com/")
     other = register(server, account, "https://other.example.com/", event_types=["export.*"])
@@ -236,7 +236,7 @@ def test_a_delivery_among_very_many_is_traced_at_once(server: Any, monkeypatch: 
     assert len(traced.deliveries) == 2
 
 
-def test_an_id_that_several_accounts_have_shows_each(server: Any) -> None:
+def test_an_id_of_several_accounts_shows_each_event(server: Any) -> None:
     event_id = bytes(range(16))
     made = []
     for name in ("Twin one", "Twin two"):
@@ -252,7 +252,7 @@ def test_an_id_that_several_accounts_have_shows_each(server: Any) -> None:
         assert (names(trace.events), trace.delivery) == ([name], delivery)
 
 
-def test_endpoints_accounts_and_replays_are_found_from_anywhere(server: Any) -> None:
+def test_endpoints_accounts_and_replays_are_traced(server: Any) -> None:
     account = server.account("Found")
     endpoint = register(server, account)
     acting = server.client(server.operator_key, account)
@@ -283,7 +283,7 @@ def test_endpoints_accounts_and_replays_are_found_from_anywhere(server: Any) -> 
     assert find(server, event).events[0].account is None
 
 
-def test_an_idempotency_key_leads_to_the_events_of_every_account(server: Any) -> None:
+def test_an_idempotency_key_traces_the_events_of_all_accounts(server: Any) -> None:
     for name in ("Key one", "Key two"):
         server.event(server.account(name), idempotency_key="order-4711")
 
@@ -295,11 +295,11 @@ def test_an_idempotency_key_leads_to_the_events_of_every_account(server: Any) ->
     ["", "x" * 256, "nothing", "ep_" + "0" * 32, "acc_" + "0" * 32, "rpl_" + "0" * 32, "dlv_" + "0" * 44,
      "00000000-0000-7000-8000-000000000000", "\0", "' OR 1=1 --"],
 )  # fmt: skip
-def test_what_is_nothing_is_not_found(server: Any, text: str) -> None:
+def test_other_texts_are_not_found(server: Any, text: str) -> None:
     assert not find(server, text).found
 
 
-def test_the_outbox_is_read(server: Any) -> None:
+def test_the_outbox_is_listed(server: Any) -> None:
     def add(connection: Any) -> None:
         for kind in (NotificationKind.ENDPOINT_WARNED, NotificationKind.MASS_FAILURE_BEGAN):
             recipient = (bytes([kind]) * 16, f"{kind.text}@x.example")
@@ -312,7 +312,7 @@ def test_the_outbox_is_read(server: Any) -> None:
         assert len(page.items) == expected
 
 
-def test_nobody_but_operators_may_look(server: Any) -> None:
+def test_only_operators_have_access(server: Any) -> None:
     account = server.account("Curious")
     key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "k"}).json["key"]
     holder, services = caller(server, key), server.services

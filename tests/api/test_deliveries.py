@@ -47,7 +47,7 @@ def owner(server: Any) -> Owner:
     return Owner(server)
 
 
-def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
+def test_the_statuses_of_a_delivery(server: Any, owner: Owner) -> None:
     """Pending, in flight, waiting for a retry, failed."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}"
@@ -81,7 +81,7 @@ def test_a_delivery_through_its_life(server: Any, owner: Owner) -> None:
     assert failed["waiting_for"] is failed["next_attempt_at"] is None
 
 
-def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(server: Any, owner: Owner) -> None:
+def test_a_delivery_shows_that_it_waits_for_a_probe(server: Any, owner: Owner) -> None:
     """In all lists, for due deliveries and for leased ones in memory. Not for later deliveries and those in flight."""
     engine = server.services.context.engine.status
     later, in_flight, in_memory, _ = (owner.delivery() for _ in range(4))
@@ -109,7 +109,7 @@ def test_a_delivery_says_that_it_waits_for_an_endpoint_which_is_only_probed(serv
         assert ("in flight" in explained["text"]) is (each["waiting_for"] is None)
 
 
-def test_a_delivery_of_another_process_does_not_say_that_it_is_in_flight(server: Any, owner: Owner) -> None:
+def test_a_delivery_of_another_process_is_not_shown_as_in_flight(server: Any, owner: Owner) -> None:
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)
     server.services.context.engine.status.elsewhere.add(leased.endpoint_seq)
@@ -119,7 +119,7 @@ def test_a_delivery_of_another_process_does_not_say_that_it_is_in_flight(server:
     assert "in flight or queued" in explained["text"]
 
 
-def test_attempts_are_shown_whole(server: Any, owner: Owner) -> None:
+def test_attempts_have_all_fields(server: Any, owner: Owner) -> None:
     """Newest first, in pages, with a hint, and with the response if there was one.
 
     Custom header values are masked, even those that releases up to 0.1.1 stored as plain text.
@@ -210,7 +210,7 @@ def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
     assert server.operator.get(f"/v1/endpoints/{other}/deliveries?limit=1").json["data"][0]["account"] == owner.account
 
 
-def test_bad_queries_are_told_whole(server: Any, owner: Owner) -> None:
+def test_all_problems_of_a_query_are_reported(server: Any, owner: Owner) -> None:
     """Unknown statuses, endpoints and types in one response."""
     answer = owner.client.get("/v1/deliveries?status=lost&endpoint=ep_1&type=no.such&limit=x&a=b")
     assert answer.problems == {
@@ -239,7 +239,7 @@ def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, st
     assert owner.client.get(f"/v1/deliveries/{delivery}/attempts").json["data"][0]["trigger"] == "resend"
 
 
-def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) -> None:
+def test_a_resend_is_rejected_in_other_states(server: Any, owner: Owner) -> None:
     """In flight, already resent, expired, with a paused or deleted endpoint, and with unknown fields."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}/resend"
@@ -267,7 +267,7 @@ def test_a_resend_is_refused_where_it_makes_no_sense(server: Any, owner: Owner) 
     assert owner.client.get(f"/v1/deliveries/{expired}").status == 200
 
 
-def test_what_waits_in_the_engines_memory_is_resent_at_once(server: Any, owner: Owner) -> None:
+def test_a_delivery_in_memory_is_resent_at_once(server: Any, owner: Owner) -> None:
     """The delivery was due, so a failure returns it to that state."""
     engine = server.services.context.engine.status
     delivery = owner.delivery()
@@ -282,7 +282,7 @@ def test_what_waits_in_the_engines_memory_is_resent_at_once(server: Any, owner: 
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])
-def test_what_is_pending_or_held_can_be_cancelled(server: Any, owner: Owner, status: Status) -> None:
+def test_pending_and_held_deliveries_can_be_cancelled(server: Any, owner: Owner, status: Status) -> None:
     """Only once. The delivery is never leased again."""
     delivery = owner.delivery(status)
     path = f"/v1/deliveries/{delivery}"
@@ -298,7 +298,7 @@ def test_what_is_pending_or_held_can_be_cancelled(server: Any, owner: Owner, sta
     assert owner.client.post(f"{path}/resend").status == 202
 
 
-def test_what_waits_in_the_engines_memory_is_withdrawn_and_cancelled(server: Any, owner: Owner) -> None:
+def test_a_delivery_in_memory_is_removed_and_cancelled(server: Any, owner: Owner) -> None:
     engine = server.services.context.engine.status
     delivery = owner.delivery()
     engine.waiting[:] = server.lease(owner.endpoint)
@@ -311,7 +311,7 @@ def test_what_waits_in_the_engines_memory_is_withdrawn_and_cancelled(server: Any
 
 
 @pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.CANCELLED])
-def test_what_has_ended_cannot_be_cancelled(owner: Owner, status: Status) -> None:
+def test_a_finished_delivery_cannot_be_cancelled(owner: Owner, status: Status) -> None:
     delivery = owner.delivery(status)
     refused = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
     assert (refused.status, refused.code) == (409, "conflict")
@@ -319,7 +319,7 @@ def test_what_has_ended_cannot_be_cancelled(owner: Owner, status: Status) -> Non
     assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == status.text
 
 
-def test_what_is_in_flight_cannot_be_cancelled(server: Any, owner: Owner) -> None:
+def test_a_delivery_in_flight_cannot_be_cancelled(server: Any, owner: Owner) -> None:
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)
     refused = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
@@ -330,7 +330,7 @@ def test_what_is_in_flight_cannot_be_cancelled(server: Any, owner: Owner) -> Non
 
 
 @pytest.mark.parametrize("verb", ["cancel", "resend"])
-def test_what_was_withdrawn_and_could_not_be_changed_waits_again(
+def test_a_removed_delivery_returns_to_memory_after_a_failed_change(
     server: Any, owner: Owner, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = server.services.context.engine.status
@@ -348,7 +348,7 @@ def test_what_was_withdrawn_and_could_not_be_changed_waits_again(
     assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == "pending"
 
 
-def test_ids_that_are_none_are_not_found(server: Any, owner: Owner) -> None:
+def test_invalid_ids_are_not_found(server: Any, owner: Owner) -> None:
     """Malformed and unknown IDs."""
     for delivery in ("dlv_", "dlv_" + "0" * 44, "nonsense", owner.endpoint):
         for answer in (

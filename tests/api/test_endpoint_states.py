@@ -79,7 +79,7 @@ def test_an_endpoint_is_paused_and_enabled_again(owner: Owner) -> None:
     ]
 
 
-def test_an_operator_disables_an_endpoint_and_its_owner_may_enable_it(server: Any, owner: Owner) -> None:
+def test_an_owner_can_enable_an_endpoint_that_an_operator_disabled(server: Any, owner: Owner) -> None:
     refused = owner.client.post(f"{owner.path}/disable")
     assert (refused.status, refused.code) == (403, "forbidden")
     owner.client.post(f"{owner.path}/pause")
@@ -95,7 +95,7 @@ def test_an_operator_disables_an_endpoint_and_its_owner_may_enable_it(server: An
 
 
 @pytest.mark.parametrize("verb", ["pause", "disable"])
-def test_what_was_pending_counts_as_held_in_the_answer(server: Any, owner: Owner, verb: str) -> None:
+def test_pending_deliveries_count_as_held_in_the_response(server: Any, owner: Owner, verb: str) -> None:
     """Regardless of the progress. The engine first returns the deliveries in memory."""
     for _ in range(3):
         server.event(owner.account, {owner.endpoint: Status.PENDING})
@@ -129,7 +129,7 @@ def test_repeating_the_last_call_changes_nothing(server: Any, owner: Owner, call
 
 
 @pytest.mark.parametrize("held", list(HeldAction))
-def test_what_becomes_of_what_is_held_is_chosen_when_it_is_enabled(owner: Owner, held: HeldAction) -> None:
+def test_enabling_applies_an_action_to_held_deliveries(owner: Owner, held: HeldAction) -> None:
     owner.client.post(f"{owner.path}/pause")
     owner.hold(3)
     assert owner.client.get(owner.path).json["held_deliveries"] == 3
@@ -139,13 +139,13 @@ def test_what_becomes_of_what_is_held_is_chosen_when_it_is_enabled(owner: Owner,
 
 
 @pytest.mark.parametrize("body", [None, {}, {"held": None}, {"held": "send"}])
-def test_held_ones_are_sent_unless_something_else_is_said(owner: Owner, body: Any) -> None:
+def test_held_deliveries_are_sent_by_default(owner: Owner, body: Any) -> None:
     owner.client.post(f"{owner.path}/pause")
     assert owner.client.post(f"{owner.path}/enable", body).status == 200
     assert owner.record.held_action is HeldAction.SEND
 
 
-def test_kept_ones_are_released_by_enabling_an_enabled_endpoint(owner: Owner) -> None:
+def test_kept_deliveries_are_released_by_enabling_again(owner: Owner) -> None:
     owner.client.post(f"{owner.path}/pause")
     owner.hold(2)
     owner.client.post(f"{owner.path}/enable", {"held": "keep"})
@@ -165,13 +165,13 @@ def test_kept_ones_are_released_by_enabling_an_enabled_endpoint(owner: Owner) ->
     assert owner.audited()[-1] == ("endpoint.enabled", {"held": "drop", "from": "enabled"})
 
 
-def test_an_enabled_endpoint_that_holds_nothing_has_nothing_to_decide(owner: Owner) -> None:
+def test_enabling_an_endpoint_without_held_deliveries_changes_nothing(owner: Owner) -> None:
     before = owner.record
     assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).status == 200
     assert (owner.told(), owner.audited(), owner.record) == ([], [], before)
 
 
-def test_nothing_is_decided_before_all_that_was_pending_is_held(server: Any, owner: Owner) -> None:
+def test_the_action_applies_after_all_pending_deliveries_are_held(server: Any, owner: Owner) -> None:
     owner.client.post(f"{owner.path}/pause")
     engine = server.services.context.engine.status
     engine.holding.add(owner.record.seq)
@@ -183,7 +183,7 @@ def test_nothing_is_decided_before_all_that_was_pending_is_held(server: Any, own
     assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).status == 200
 
 
-def test_bodies_that_are_wrong_are_refused(owner: Owner) -> None:
+def test_invalid_bodies_are_rejected(owner: Owner) -> None:
     enable = f"{owner.path}/enable"
     assert owner.client.post(enable, {"held": "burn"}).problems == {("held", "value_unknown")}
     assert owner.client.post(enable, {"hold": "send", "held": 1}).problems == {
@@ -196,13 +196,13 @@ def test_bodies_that_are_wrong_are_refused(owner: Owner) -> None:
     assert (owner.told(), owner.audited()) == ([], [])
 
 
-def test_a_deleted_endpoint_is_not_there(owner: Owner) -> None:
+def test_a_deleted_endpoint_is_not_found(owner: Owner) -> None:
     owner.client.delete(owner.path)
     for verb in ("pause", "enable"):
         assert owner.client.post(f"{owner.path}/{verb}").code == "not_found"
 
 
-def test_a_change_whose_entry_cannot_be_stored_has_not_happened(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_without_a_stored_entry_is_rolled_back(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise Unavailable("disk full")
 
@@ -213,7 +213,7 @@ def test_a_change_whose_entry_cannot_be_stored_has_not_happened(owner: Owner, mo
     assert owner.told() == []
 
 
-def test_what_is_held_is_counted_up_to_a_bound(server: Any, owner: Owner) -> None:
+def test_held_deliveries_are_counted_up_to_a_limit(server: Any, owner: Owner) -> None:
     """Also in lists, and only for endpoints with held deliveries."""
     owner.client.post(f"{owner.path}/pause")
     other = owner.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json

@@ -49,7 +49,7 @@ def owner(server: Any) -> Iterator[Owner]:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.SERVER_ERROR])
-def test_the_answer_is_the_finished_attempt(owner: Owner, outcome: Outcome) -> None:
+def test_the_response_is_the_finished_attempt(owner: Owner, outcome: Outcome) -> None:
     owner.comes_out(outcome)
     answer = owner.client.post(owner.path)
     assert answer.status == 200
@@ -66,7 +66,7 @@ def test_the_answer_is_the_finished_attempt(owner: Owner, outcome: Outcome) -> N
     assert entry["details"] == {"type": "movement.analytics.created", "delivery": attempt["delivery"]}
 
 
-def test_an_attempt_that_takes_longer_is_answered_with_its_delivery(server: Any, owner: Owner) -> None:
+def test_a_long_attempt_returns_its_delivery(server: Any, owner: Owner) -> None:
     answer = owner.client.post(owner.path, {})
     assert answer.status == 202
     delivery = answer.json
@@ -76,7 +76,7 @@ def test_an_attempt_that_takes_longer_is_answered_with_its_delivery(server: Any,
     assert owner.client.get(f"/v1/deliveries/{delivery['id']}").json["status"] == "delivered"
 
 
-def test_what_is_sent_is_the_types_example_to_this_endpoint_alone(server: Any, owner: Owner) -> None:
+def test_the_example_of_the_type_is_sent_to_this_endpoint_only(server: Any, owner: Owner) -> None:
     owner.client.post("/v1/endpoints", {"url": "https://example.com/other"})
     own = {"description": "a", "example": {"object": {"name": "Tomás"}}}
     assert server.operator.put("/v1/event-types/trial.named", own).status == 201
@@ -98,7 +98,7 @@ def test_what_is_sent_is_the_types_example_to_this_endpoint_alone(server: Any, o
         assert [each["reason"] for each in explained] == ["not_subscribed", "pending"]
 
 
-def test_the_type_is_one_that_the_endpoint_wants(owner: Owner) -> None:
+def test_the_default_type_is_subscribed_to(owner: Owner) -> None:
     owner.client.patch(f"/v1/endpoints/{owner.endpoint}", {"event_types": ["export.*"]})
     assert owner.client.post(owner.path).json["type"] == "export.completed"
     # The caller can choose any other type.
@@ -113,7 +113,7 @@ def test_a_test_works_in_every_state(server: Any, owner: Owner) -> None:
         assert owner.client.post(owner.path).json["outcome"] == "delivered"
 
 
-def test_types_that_cannot_be_tested_are_refused(server: Any, owner: Owner) -> None:
+def test_types_that_cannot_be_tested_are_rejected(server: Any, owner: Owner) -> None:
     server.operator.put("/v1/event-types/trial.old", {"description": "a", "archived": True})
     for name, code in (("no.such", "event_type_unknown"), ("trial.old", "event_type_archived")):
         assert owner.client.post(owner.path, {"type": name}).problems == {("type", code)}
@@ -137,7 +137,7 @@ def test_types_that_cannot_be_tested_are_refused(server: Any, owner: Owner) -> N
         (Busy.DELETED, 409, "conflict", None),
     ],
 )
-def test_a_test_that_cannot_begin_is_refused_in_so_many_words(
+def test_a_test_that_cannot_start_is_rejected_with_a_cause(
     owner: Owner, busy: Busy, status: int, code: str, retry_after: str | None
 ) -> None:
     owner.engine.busy = busy
@@ -148,7 +148,7 @@ def test_a_test_that_cannot_begin_is_refused_in_so_many_words(
     assert (owner.audited(), owner.engine.tested) == ([], [])
 
 
-def test_a_repeat_under_a_key_answers_the_same_attempt(owner: Owner) -> None:
+def test_a_repeated_request_returns_the_same_attempt(owner: Owner) -> None:
     owner.comes_out(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="once")
     again = owner.client.post(owner.path, Idempotency_Key="once")
@@ -160,7 +160,7 @@ def test_a_repeat_under_a_key_answers_the_same_attempt(owner: Owner) -> None:
     assert (len(owner.engine.tested), len(owner.audited())) == (1, 1)
 
 
-def test_two_repeats_at_once_are_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_concurrent_requests_are_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second request finds the key only in its transaction."""
     owner.comes_out(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="at once")
@@ -176,7 +176,7 @@ def test_two_repeats_at_once_are_one_test(server: Any, owner: Owner, monkeypatch
     assert len(owner.engine.abandoned) == 1
 
 
-def test_a_test_whose_entry_cannot_be_stored_is_not_made(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_without_a_stored_entry_is_not_sent(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise Unavailable("disk full")
 

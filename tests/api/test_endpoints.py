@@ -24,7 +24,7 @@ HEALTH = {
 }
 
 
-def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
+def test_an_endpoint_from_creation_to_deletion(server: Any) -> None:
     """All methods. Only the first response has the secret, and updates apply to the cache at once."""
     owner = server.owner(server.account())
     made = owner.post(
@@ -82,7 +82,7 @@ def test_an_endpoint_from_registration_to_removal(server: Any) -> None:
     assert owner.get("/v1/endpoints").json["data"] == []
 
 
-def test_a_new_endpoint_is_greeted(server: Any) -> None:
+def test_a_new_endpoint_gets_a_registration_event(server: Any) -> None:
     """One `webhook.created` event with the documented fields, due at once, regardless of the subscription."""
     account = server.account()
     owner = server.owner(account)
@@ -102,7 +102,7 @@ def test_a_new_endpoint_is_greeted(server: Any) -> None:
     assert server.services.context.cache.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq in server.due
 
 
-def test_a_chosen_secret_is_taken_and_sealed(server: Any) -> None:
+def test_a_custom_secret_is_accepted_and_encrypted(server: Any) -> None:
     """It signs requests unchanged, and is encrypted in the database."""
     owner = server.owner(server.account())
     secret = "7f3a-team-secret-7f3a-0123456789"
@@ -139,7 +139,7 @@ def test_a_chosen_secret_is_taken_and_sealed(server: Any) -> None:
         ("https://inside.example.com/", "address_not_allowed"),
     ],
 )
-def test_urls_that_are_refused(server: Any, url: str, code: str) -> None:
+def test_rejected_urls(server: Any, url: str, code: str) -> None:
     """Each with its code, in creation and update."""
     server.names["inside.example.com"] = ["10.0.0.8"]
     owner = server.owner(server.account())
@@ -148,7 +148,7 @@ def test_urls_that_are_refused(server: Any, url: str, code: str) -> None:
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"url": url}).problems == {("url", code)}
 
 
-def test_names_are_judged_by_what_they_resolve_to(server: Any) -> None:
+def test_names_are_checked_by_their_addresses(server: Any) -> None:
     """One allowed address is enough. A name that does not resolve in time is accepted."""
     owner = server.owner(server.account())
     server.names["mixed.example.com"] = ["10.0.0.8", "93.184.215.14"]
@@ -156,7 +156,7 @@ def test_names_are_judged_by_what_they_resolve_to(server: Any) -> None:
         assert owner.post("/v1/endpoints", {"url": f"https://{host}/"}).status == 201
 
 
-def test_everything_wrong_with_an_endpoint_is_told_at_once(server: Any) -> None:
+def test_all_problems_of_an_endpoint_are_reported_together(server: Any) -> None:
     """Types, bounds, unknown fields, and rules for the readable values."""
     owner = server.owner(server.account())
     body = {
@@ -221,12 +221,12 @@ def test_an_endpoint_is_stored_without_duplicates_and_with_its_host_in_lower_cas
         ({"headers": {"User-Agent": "a"}}, "headers.User-Agent", "header_forbidden"),
     ],
 )
-def test_values_that_no_endpoint_can_have(server: Any, given: dict[str, Any], field: str, code: str) -> None:
+def test_invalid_values(server: Any, given: dict[str, Any], field: str, code: str) -> None:
     owner = server.owner(server.account())
     assert owner.post("/v1/endpoints", {"url": "https://example.com/", **given}).problems == {(field, code)}
 
 
-def test_a_change_takes_no_secret_and_no_masked_value(server: Any) -> None:
+def test_an_update_rejects_a_secret_and_masked_values(server: Any) -> None:
     """The secret has its own calls. A stored mask would replace the actual value."""
     owner = server.owner(server.account())
     made = owner.post("/v1/endpoints", {"url": "https://example.com/a", "headers": {"x-token": "abc"}}).json
@@ -234,7 +234,7 @@ def test_a_change_takes_no_secret_and_no_masked_value(server: Any) -> None:
     assert answer.problems == {("secret", "unknown_field"), ("headers.x-token", "header_invalid")}
 
 
-def test_health_is_what_the_engine_wrote(server: Any) -> None:
+def test_health_is_that_of_the_engine(server: Any) -> None:
     """Healthy and failing, with an explanation of the latest failure, also in lists."""
     owner = server.owner(account := server.account())
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
@@ -271,7 +271,7 @@ def test_health_is_what_the_engine_wrote(server: Any) -> None:
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"description": "x"}).json["health"]["status"] == "healthy"
 
 
-def test_a_page_of_failing_endpoints_is_read_in_two_turns(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_failing_endpoints_takes_two_reads(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One read for all endpoints, and one for all their failures."""
     owner = server.owner(account := server.account())
     made = [owner.post("/v1/endpoints", {"url": f"https://example.com/{n}"}).json["id"] for n in range(5)]
@@ -295,7 +295,7 @@ def test_a_page_of_failing_endpoints_is_read_in_two_turns(server: Any, monkeypat
     assert [each["health"]["hint"] is None for each in page] == [True, False, False, False, False]
 
 
-def test_operators_act_for_an_account_or_see_all(server: Any) -> None:
+def test_operators_select_an_account_or_see_all(server: Any) -> None:
     """Without an account, lists span accounts and name them. Other calls require an account."""
     one, two = server.account(), server.account()
     made = [
@@ -315,7 +315,7 @@ def test_operators_act_for_an_account_or_see_all(server: Any) -> None:
     assert server.operator.patch(f"/v1/endpoints/{made[1]}", {"description": "x"}).json["account"] == two
 
 
-def test_the_greeting_carries_what_was_registered(server: Any) -> None:
+def test_the_registration_event_contains_the_endpoint(server: Any) -> None:
     """Including text that JSON escapes."""
     owner = server.owner(server.account())
     description = 'quotes " and \\ and \n lines'
@@ -325,7 +325,7 @@ def test_the_greeting_carries_what_was_registered(server: Any) -> None:
     assert body["data"]["object"]["description"] == description
 
 
-def test_a_list_shows_those_in_a_state_or_with_a_text(server: Any) -> None:
+def test_lists_are_filtered_by_state_and_text(server: Any) -> None:
     owner = server.owner(server.account())
     one = owner.post("/v1/endpoints", {"url": "https://example.com/one", "description": "Ana's"}).json["id"]
     two = owner.post("/v1/endpoints", {"url": "https://example.com/two"}).json["id"]

@@ -5,7 +5,7 @@ from typing import Any
 from uplift_server.core.events.catalog import EVENT_TYPES
 
 
-def test_a_fresh_server_has_the_built_in_types(server: Any) -> None:
+def test_a_new_server_has_the_built_in_types(server: Any) -> None:
     """All types, readable by every key. Those that Uplift documents are marked."""
     owner = server.owner(server.account(), [])
     listed = owner.get("/v1/event-types?limit=500").json["data"]
@@ -19,7 +19,7 @@ def test_a_fresh_server_has_the_built_in_types(server: Any) -> None:
         assert owner.get(f"/v1/event-types/{built_in.name}").json == shown
 
 
-def test_a_type_from_addition_to_deletion(server: Any) -> None:
+def test_a_type_from_creation_to_deletion(server: Any) -> None:
     """PUT reports whether the type is new, replaces an existing one, and creates a deleted one again."""
     operator, path = server.operator, "/v1/event-types/pitch.tracked"
     schema = {"type": "object", "required": ["speed"], "properties": {"speed": {"type": "number"}}}
@@ -54,7 +54,7 @@ def test_a_type_from_addition_to_deletion(server: Any) -> None:
     assert operator.put(path, {"description": "Three."}).status == 201
 
 
-def test_what_uplift_documents_stays_marked(server: Any) -> None:
+def test_documented_types_stay_marked(server: Any) -> None:
     """Operators can change the text, but not the mark."""
     path = "/v1/event-types/movement.analytics.created"
     before = server.operator.get(path).json
@@ -64,7 +64,7 @@ def test_what_uplift_documents_stays_marked(server: Any) -> None:
     server.operator.put(path, {name: before[name] for name in fields})
 
 
-def test_everything_wrong_with_a_type_is_told_at_once(server: Any) -> None:
+def test_all_problems_of_a_type_are_reported_together(server: Any) -> None:
     """Name, fields, schema, and an example that does not match the schema."""
     put = server.operator.put
     assert put("/v1/event-types/Pitch..X", {"schema": {"type": "no such"}, "archived": 1, "z": 0}).problems == {

@@ -61,7 +61,7 @@ def walk(client: Any, path: str) -> list[list[str]]:
         cursor = f"&cursor={page['next_cursor']}"
 
 
-def test_a_list_is_walked_to_its_end_while_events_come_in(server: Any) -> None:
+def test_a_list_has_all_pages_while_events_arrive(server: Any) -> None:
     """Newest first: each existing event exactly once."""
     account = server.account()
     owner = server.owner(account)
@@ -83,7 +83,7 @@ def test_a_list_is_walked_to_its_end_while_events_come_in(server: Any) -> None:
     assert [event for event in seen if event in expected] == expected[::-1]
 
 
-def test_events_are_followed_in_order_as_they_come(server: Any) -> None:
+def test_new_events_are_followed_in_order(server: Any) -> None:
     """Oldest first: each page, even an empty one, has a cursor, and no event is missed."""
     account = server.account()
     owner = server.owner(account)
@@ -140,7 +140,7 @@ def test_filters(server: Any) -> None:
     assert [(each["id"], each["account"]) for each in spanning] == [(events[1], account)]
 
 
-def test_a_deleted_types_events_keep_its_name(server: Any) -> None:
+def test_events_of_a_deleted_type_keep_its_name(server: Any) -> None:
     """In lists, in single events, and as a filter."""
     account = server.account()
     owner = server.owner(account)
@@ -151,7 +151,7 @@ def test_a_deleted_types_events_keep_its_name(server: Any) -> None:
     assert [each["id"] for each in owner.get("/v1/events?type=soon.gone").json["data"]] == [event]
 
 
-def test_a_name_means_the_latest_type_that_had_it(server: Any) -> None:
+def test_a_name_is_that_of_its_latest_type(server: Any) -> None:
     """Even if an earlier type of this name was deleted while the server was running."""
     account = server.account()
     (kept,) = (replace(kept, batch_rows=1000) for kept in cleanup.RETENTION_RULES if kept.name == "event_types")
@@ -172,7 +172,7 @@ def test_a_name_means_the_latest_type_that_had_it(server: Any) -> None:
         )
 
 
-def test_a_chosen_id_may_be_two_accounts(server: Any) -> None:
+def test_two_accounts_can_choose_the_same_id(server: Any) -> None:
     """Each account sees its own event. An operator must name the account."""
     one, two = server.account(), server.account()
     chosen = ids.uuid7(BASE, b"0123456789")
@@ -185,7 +185,7 @@ def test_a_chosen_id_may_be_two_accounts(server: Any) -> None:
     assert server.client(server.operator_key, two).get(f"/v1/events/{event}").json["type"] == "athlete.updated"
 
 
-def test_bad_queries_are_told_whole(server: Any) -> None:
+def test_all_problems_of_a_query_are_reported(server: Any) -> None:
     """All invalid, unknown and repeated parameters."""
     owner = server.owner(server.account())
     query = "limit=0&order=up&created_after=yesterday&created_before=2026-01-01&type=no.such&page=2&cursor=x"
@@ -209,7 +209,7 @@ def test_bad_queries_are_told_whole(server: Any) -> None:
         assert owner.get(f"{path}?cursor=AAAA&x=1").problems == {("cursor", "cursor_invalid"), ("x", "unknown_field")}
 
 
-def test_a_cursor_does_not_tell_how_many_events_everybody_has(server: Any) -> None:
+def test_a_cursor_does_not_reveal_the_number_of_events(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     numbers = []

@@ -56,7 +56,7 @@ def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
     assert explained(server.operator, event) == found
 
 
-def test_whose_delivery_went_before_its_event_was_owed_it_all_the_same(server: Any) -> None:
+def test_a_delivery_removed_before_its_event_is_explained(server: Any) -> None:
     """Retention deletes the deliveries of a partition before its events. A resend would be wrong."""
     account = server.account()
     owner = server.owner(account)
@@ -81,7 +81,7 @@ def test_whose_delivery_went_before_its_event_was_owed_it_all_the_same(server: A
     assert explained(owner, event, f"?endpoint={there}") == {there: found[there]}
 
 
-def test_a_greeting_was_for_its_endpoint_alone(server: Any) -> None:
+def test_a_registration_event_is_for_its_endpoint_only(server: Any) -> None:
     owner = server.owner(server.account())
     first, second = register(owner), register(owner)
     greeting = owner.get("/v1/events?type=webhook.created&limit=1").json["data"][0]["id"]
@@ -92,7 +92,7 @@ def test_a_greeting_was_for_its_endpoint_alone(server: Any) -> None:
     assert "to one endpoint only" in found[first]["text"]
 
 
-def test_an_endpoint_that_is_not_the_accounts_is_unknown(server: Any) -> None:
+def test_an_endpoint_of_another_account_is_unknown(server: Any) -> None:
     account = server.account()
     owner, stranger = server.owner(account), server.owner(server.account())
     event = server.event(account)
@@ -121,7 +121,7 @@ def test_an_endpoint_that_was_deleted_before_the_event_is_explained(server: Any)
     assert answer.problems == {("endpoint", "endpoint_unknown")}
 
 
-def test_a_failure_is_explained_while_the_schedule_goes_on(server: Any) -> None:
+def test_a_failure_is_explained_during_retries(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     endpoint = register(owner)
@@ -136,7 +136,7 @@ def test_a_failure_is_explained_while_the_schedule_goes_on(server: Any) -> None:
     assert found["hint"]
 
 
-def test_listen_sessions_are_told_apart(server: Any) -> None:
+def test_listen_sessions_are_explained_separately(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     session = owner.post("/v1/listen-sessions", {"description": "ana-laptop"}).json["id"]

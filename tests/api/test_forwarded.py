@@ -32,12 +32,12 @@ def address_told(server: Any, trusted: str, *headers: tuple[bytes, bytes]) -> st
     return entry["address"]
 
 
-def test_a_trusted_proxy_is_believed(server: Any) -> None:
+def test_the_header_of_a_trusted_proxy_counts(server: Any) -> None:
     said = (b"x-forwarded-for", b"198.51.100.9, 203.0.113.7")
     assert address_told(server, "10.0.0.0/8", said) == "203.0.113.7"
     assert address_told(server, "10.0.0.0/8", said, (b"x-forwarded-for", b"10.9.9.9")) == "203.0.113.7"
     assert address_told(server, "10.0.0.0/8") == "10.0.0.5"
 
 
-def test_anybody_else_is_not(server: Any) -> None:
+def test_the_header_of_other_clients_is_ignored(server: Any) -> None:
     assert address_told(server, "192.0.2.1", (b"x-forwarded-for", b"203.0.113.7")) == "10.0.0.5"

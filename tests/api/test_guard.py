@@ -14,12 +14,12 @@ ANSWER_SECONDS_MAX = 0.5
 """The time limit of this module's server."""
 
 
-def test_what_is_promised_leaves_time_for_the_way() -> None:
+def test_the_limit_leaves_time_for_the_network() -> None:
     """Responses arrive within 5 s."""
     assert PROMISED_SECONDS_MAX <= 4.5
 
 
-def test_every_answer_comes_in_time(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_response_arrives_in_time(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the database hangs: 503. A change that commits later still updates the cache."""
     account = server.account()
     key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "x"}).json
@@ -47,7 +47,7 @@ def test_every_answer_comes_in_time(server: Any, monkeypatch: pytest.MonkeyPatch
     [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"],
     ids=["announced", "chunked"],
 )
-def test_a_body_that_never_ends_is_cut_off_and_told_why(server: Any, body: bytes) -> None:
+def test_an_endless_body_is_rejected_with_its_cause(server: Any, body: bytes) -> None:
     """A slow sender cannot hold a connection, and the response does not blame the database."""
     with socket.create_connection(("127.0.0.1", server.pool.port), timeout=10) as connection:
         connection.sendall(
@@ -64,7 +64,7 @@ def test_a_body_that_never_ends_is_cut_off_and_told_why(server: Any, body: bytes
     assert b"database" not in answer
 
 
-async def test_a_failure_after_the_answer_began_ends_the_connection() -> None:
+async def test_a_failure_during_the_response_ends_the_connection() -> None:
     """A second response is not possible, so the exception reaches the server."""
     sent: list[Any] = []
 
@@ -80,7 +80,7 @@ async def test_a_failure_after_the_answer_began_ends_the_connection() -> None:
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
-async def test_a_caller_that_does_not_read_is_left_without_a_word_of_a_defect() -> None:
+async def test_a_client_that_does_not_read_causes_no_error() -> None:
     """uvicorn closes the connection, and the log has no traceback."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:

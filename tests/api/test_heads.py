@@ -66,21 +66,21 @@ async def exchange(protocol: type[BoundedHeads], *parts: bytes, pause: float = 0
 
 
 @pytest.mark.timing
-async def test_a_silent_connection_is_closed_without_a_word() -> None:
+async def test_a_silent_connection_is_closed_without_a_response() -> None:
     answer, took = await exchange(Impatient)
     assert answer == b""
     assert 0.15 < took < 1
 
 
 @pytest.mark.timing
-async def test_a_half_head_and_a_half_body_are_told_that_they_took_too_long() -> None:
+async def test_incomplete_requests_get_408() -> None:
     for half in (b"POST", HEAD, HEAD + b"\r\n", HEAD + b"\r\n{"):
         answer, took = await exchange(Impatient, half)
         assert problem_in(answer)["code"] == "request_timeout"
         assert 0.15 < took < 1, half
 
 
-async def test_a_half_request_behind_one_that_is_still_answered_ends_in_silence() -> None:
+async def test_an_incomplete_request_behind_a_pending_one_gets_no_response() -> None:
     """Its response could be mistaken for that to the earlier request."""
     for begun in (HEAD, HEAD + b"\r\n{"):
         answer, _ = await exchange(Impatient, SLOW + b"\r\n{}" + begun)
@@ -88,14 +88,14 @@ async def test_a_half_request_behind_one_that_is_still_answered_ends_in_silence(
         assert answer.count(b"HTTP/1.1") <= 1
 
 
-async def test_a_connection_too_many_is_refused_like_everything_else() -> None:
+async def test_a_connection_beyond_the_limit_is_rejected() -> None:
     answer, _ = await exchange(Crowded, HEAD + b"\r\n{}")
     assert problem_in(answer)["code"] == "unavailable"
     assert b"retry-after: 1\r\n" in answer.lower()
 
 
 @pytest.mark.timing
-async def test_a_connection_is_still_watched_after_a_complete_request() -> None:
+async def test_the_limit_applies_after_a_complete_request() -> None:
     answer, took = await exchange(Impatient, HEAD + b"\r\n{}", HEAD)
     assert answer.count(b"HTTP/1.1 204") == 1
     assert problem_in(answer[answer.index(b"HTTP/1.1 408") :])["code"] == "request_timeout"
@@ -122,7 +122,7 @@ def problem_in(answer: bytes) -> Any:
     return problem
 
 
-async def test_a_head_without_an_end_is_refused() -> None:
+async def test_endless_headers_are_rejected() -> None:
     filler = b"X-Filler: " + b"y" * 1000 + b"\r\n"
     answer, _ = await exchange(
         BoundedHeads, HEAD, *[filler * 10] * (REQUEST_HEADERS_BYTES_MAX // 10_000 + 1), pause=0.01
@@ -131,13 +131,13 @@ async def test_a_head_without_an_end_is_refused() -> None:
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_what_is_no_http_is_refused_like_everything_else() -> None:
+async def test_invalid_http_is_rejected() -> None:
     for nonsense in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", HEAD + b"no header\r\n\r\n"):
         answer, _ = await exchange(BoundedHeads, nonsense)
         assert problem_in(answer)["code"] == "malformed_request"
 
 
-async def test_a_long_body_in_pieces_does_not_count_as_head() -> None:
+async def test_a_long_body_in_parts_does_not_count_as_headers() -> None:
     size = 4 * REQUEST_HEADERS_BYTES_MAX
     head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
     answer, _ = await exchange(BoundedHeads, head, *[b"x" * (size // 8)] * 8, pause=0.01)

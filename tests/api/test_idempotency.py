@@ -7,7 +7,7 @@ from typing import Any
 URL = {"url": "https://example.com/a"}
 
 
-def test_a_repeat_answers_the_same_object_without_its_secret(server: Any) -> None:
+def test_a_repeated_request_returns_the_same_object_without_its_secret(server: Any) -> None:
     """Accounts, keys and endpoints. Only the first response has the secret."""
     account = server.account()
     owner = server.owner(account)
@@ -30,7 +30,7 @@ def test_a_repeat_answers_the_same_object_without_its_secret(server: Any) -> Non
     assert len(owner.get("/v1/events").json["data"]) == 1
 
 
-def test_a_listen_session_made_again_is_the_same_and_has_its_secret_for_the_same_key(server: Any) -> None:
+def test_a_repeated_listen_session_has_its_secret_for_the_same_key(server: Any) -> None:
     """The secret is derived from the API key, so a client that lost the response can continue."""
     account = server.account()
     owner, colleague = server.owner(account, ["listen"]), server.owner(account, ["listen"])
@@ -51,7 +51,7 @@ def test_a_listen_session_made_again_is_the_same_and_has_its_secret_for_the_same
     assert owner.post("/v1/listen-sessions", body, idempotency_key="k").code == "idempotency_conflict"
 
 
-def test_many_repeats_at_once_make_one_object(server: Any) -> None:
+def test_concurrent_requests_create_one_object(server: Any) -> None:
     """Exactly one response is not a repeated one."""
     owner = server.owner(server.account())
     with ThreadPoolExecutor(8) as pool:
@@ -62,7 +62,7 @@ def test_many_repeats_at_once_make_one_object(server: Any) -> None:
     assert len(owner.get("/v1/endpoints").json["data"]) == 1
 
 
-def test_a_key_stands_for_one_request(server: Any) -> None:
+def test_a_key_identifies_one_request(server: Any) -> None:
     """A different body or kind, or a deleted object: 409. Each account has its own keys."""
     account = server.account()
     owner, other = server.owner(account), server.owner(server.account())
@@ -80,7 +80,7 @@ def test_a_key_stands_for_one_request(server: Any) -> None:
     assert owner.post("/v1/endpoints", URL, idempotency_key="k").code == "idempotency_conflict"
 
 
-def test_a_refused_request_leaves_its_key_free(server: Any) -> None:
+def test_a_rejected_request_does_not_use_its_key(server: Any) -> None:
     """The corrected request can use the same key. The length of a key is limited."""
     owner = server.owner(server.account())
     assert owner.post("/v1/endpoints", {"url": "x"}, idempotency_key="k").status == 422

@@ -94,7 +94,7 @@ def problems(response: Any) -> set[tuple[str, str]]:
     return {(problem["field"], problem["code"]) for problem in response.json()["errors"]}
 
 
-def test_an_accepted_event_can_be_read_back_to_the_byte(operator: Client) -> None:
+def test_an_accepted_event_keeps_its_bytes(operator: Client) -> None:
     data = b'{"object":{"n":1.0,  "big":%d,"u":"\\u00e9\xc3\xa9\\ud83d\\ude00"}}' % 10**18
     accepted = operator.post("/v1/events", b'{"type":"movement.analytics.created","data":%b}' % data)
     assert accepted.status == 202
@@ -106,7 +106,7 @@ def test_an_accepted_event_can_be_read_back_to_the_byte(operator: Client) -> Non
     assert json.loads(stored)["created_at"] == answer["created_at"]
 
 
-def test_numbers_that_cannot_be_checked_are_refused(operator: Client) -> None:
+def test_numbers_that_cannot_be_checked_are_rejected(operator: Client) -> None:
     for number in (b"1e400", b"-1E+999", b"1" + b"0" * 5000):
         body = b'{"type":"movement.analytics.created","data":{"object":{"n":%b}}}' % number
         assert problems(operator.post("/v1/events", body)) == {("data", "not_checkable")}, number[:9]
@@ -126,12 +126,12 @@ def test_numbers_that_cannot_be_checked_are_refused(operator: Client) -> None:
     ],
     ids=["empty", "cut", "no UTF-8", "deep", "wrong, then cut", "wrong, then deep", "wrong, then huge", "large"],
 )
-def test_what_cannot_be_read_is_refused(operator: Client, body: bytes, status: int, code: str) -> None:
+def test_unreadable_bodies_are_rejected(operator: Client, body: bytes, status: int, code: str) -> None:
     refused = operator.post("/v1/events", body)
     assert (refused.status, refused.json()["code"]) == (status, code)
 
 
-def test_every_problem_is_told_at_once(operator: Client) -> None:
+def test_all_problems_are_reported_together(operator: Client) -> None:
     wrong = {"type": "no.such", "data": [], "id": "x", "expires_at": "yesterday", "idempotency_key": "a" * 300}
     assert problems(operator.post("/v1/events", wrong)) == {
         ("type", "event_type_unknown"),
@@ -178,7 +178,7 @@ def test_every_problem_is_told_at_once(operator: Client) -> None:
     }
 
 
-def test_a_repeat_gets_the_first_answer_and_says_so(operator: Client) -> None:
+def test_a_repeated_request_gets_the_first_response_with_a_header(operator: Client) -> None:
     first = operator.post("/v1/events", event(), idempotency_key="k").json()
     again = operator.post("/v1/events", event(idempotency_key="k"))
     assert (again.json()["id"], again.json()["duplicate"]) == (first["id"], True)
@@ -188,14 +188,14 @@ def test_a_repeat_gets_the_first_answer_and_says_so(operator: Client) -> None:
     assert first["id"] in other.json()["detail"]
 
 
-def test_concurrent_repeats_give_one_event(operator: Client) -> None:
+def test_concurrent_requests_create_one_event(operator: Client) -> None:
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: operator.post("/v1/events", event(), idempotency_key="c").json(), range(40)))
     assert len({answer["id"] for answer in answers}) == 1
     assert sorted(answer["duplicate"] for answer in answers) == [False] + [True] * 39
 
 
-def test_a_batch_is_taken_whole_or_not_at_all(port: int, operator: Client) -> None:
+def test_a_batch_is_accepted_completely_or_rejected(port: int, operator: Client) -> None:
     accepted = operator.post("/v1/events/batch", {"events": [event(), event()]}, idempotency_key="b")
     assert accepted.status == 202
     ids = [item["id"] for item in accepted.json()["data"]]
@@ -269,7 +269,7 @@ def test_every_problem_of_a_batch_is_reported_at_once(operator: Client) -> None:
         assert problems(operator.post("/v1/events/batch", body)) == {("events", "required")}
 
 
-def test_who_may(port: int, operator: Client) -> None:
+def test_permissions(port: int, operator: Client) -> None:
     account = operator._headers["uplift-account"]
     everyone = Client(port, OPERATOR)
     assert everyone.post("/v1/events", event()).json()["code"] == "account_required"

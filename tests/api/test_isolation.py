@@ -152,14 +152,14 @@ def theirs(server: Any) -> Owned:
     return Owned(server)
 
 
-def test_the_tables_above_name_every_route(server: Any) -> None:
+def test_the_tables_contain_all_routes(server: Any) -> None:
     """So that a new route is not forgotten here."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert routes == set(SCOPED) | ANY_KEY | OPERATORS | PUBLIC | ELSEWHERE
 
 
-def test_what_belongs_to_others_is_not_found(mine: Owned, theirs: Owned, server: Any) -> None:
+def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, server: Any) -> None:
     """Each route with IDs of another account, by a key and by an operator who selects the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     about_one = [route for route in SCOPED if "{" in route[1]]
@@ -190,7 +190,7 @@ def strings(value: Any) -> Iterator[str]:
         yield value
 
 
-def test_lists_hold_nothing_of_others(mine: Owned, theirs: Owned) -> None:
+def test_lists_contain_no_objects_of_other_accounts(mine: Owned, theirs: Owned) -> None:
     """Each list that an account's key can read."""
     foreign = {value for name, value in theirs.names.items() if name != "name"}
     for method, path in SCOPED:
@@ -201,7 +201,7 @@ def test_lists_hold_nothing_of_others(mine: Owned, theirs: Owned) -> None:
             assert not foreign & set(strings(answer)), path
 
 
-def test_every_route_needs_a_key(mine: Owned, server: Any) -> None:
+def test_all_routes_require_a_key(mine: Owned, server: Any) -> None:
     """No header, another scheme, no key and an unknown key have the same response."""
     wrong = ["Basic b3A6", "Bearer ", "Bearer sk_x", f"Bearer {mine.client.key}x", "Bearer " + "x" * 5000]
     for headers in ({}, *({"authorization": each} for each in wrong)):
@@ -214,7 +214,7 @@ def test_every_route_needs_a_key(mine: Owned, server: Any) -> None:
     assert lower.status == 200
 
 
-def test_public_routes_need_none(server: Any) -> None:
+def test_public_routes_require_no_key(server: Any) -> None:
     """Even with an invalid key."""
     for _, path in PUBLIC | {("GET", "/openapi.json")}:
         named = path.format(document="errors")
@@ -222,7 +222,7 @@ def test_public_routes_need_none(server: Any) -> None:
         assert server.client("sk_wrong").get(named).status == 200
 
 
-def test_account_keys_may_not_do_operators_work(mine: Owned) -> None:
+def test_account_keys_cannot_make_calls_of_operators(mine: Owned) -> None:
     """Even with all scopes, and for their own account."""
     for method, path in OPERATORS:
         answer = mine.call(mine.client, method, path)
@@ -230,7 +230,7 @@ def test_account_keys_may_not_do_operators_work(mine: Owned) -> None:
 
 
 @pytest.mark.parametrize("scope", list(Scope))
-def test_each_scope_opens_its_routes_and_no_others(server: Any, scope: Scope) -> None:
+def test_each_scope_allows_its_routes_only(server: Any, scope: Scope) -> None:
     """A key with one scope, and a key with all other scopes."""
     owned = Owned(server)
     only, without = server.owner(owned.id, [scope]), server.owner(owned.id, [each for each in Scope if each != scope])
@@ -248,7 +248,7 @@ def test_each_scope_opens_its_routes_and_no_others(server: Any, scope: Scope) ->
         assert owned.call(only, method, path).status == 200
 
 
-def test_rights_are_looked_at_before_the_body(mine: Owned, server: Any) -> None:
+def test_permissions_are_checked_before_the_body(mine: Owned, server: Any) -> None:
     """A caller without permission does not see the problems of the body."""
     reader = server.owner(mine.id, [Scope.ENDPOINTS_READ])
     assert reader.post("/v1/endpoints", {"bad": 1}).code == "forbidden"

@@ -23,7 +23,7 @@ async def waiting(_scope: Any, _receive: Any, _send: Any) -> None:
     await asyncio.Event().wait()
 
 
-async def test_whoever_waits_is_told_to_ask_again() -> None:
+async def test_a_pending_request_gets_503() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -37,7 +37,7 @@ async def test_whoever_waits_is_told_to_ask_again() -> None:
     assert b"The server stops" in sent[1]["body"]
 
 
-async def test_so_is_whoever_waits_for_a_websocket() -> None:
+async def test_a_pending_websocket_handshake_gets_503() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -48,14 +48,14 @@ async def test_so_is_whoever_waits_for_a_websocket() -> None:
     assert sent[0]["status"] == 503
 
 
-async def test_an_answer_that_has_begun_is_not_answered_again() -> None:
+async def test_a_started_response_gets_no_second_one() -> None:
     async def send(_message: Any) -> None:
         raise RuntimeError("Unexpected ASGI message")  # uvicorn's message
 
     await cancelled(waiting, send)
 
 
-async def test_a_caller_that_does_not_read_holds_nothing_up() -> None:
+async def test_a_client_that_does_not_read_does_not_delay_the_stop() -> None:
     async def send(_message: Any) -> None:
         await asyncio.Event().wait()
 
@@ -64,7 +64,7 @@ async def test_a_caller_that_does_not_read_holds_nothing_up() -> None:
     assert time.monotonic() - began < 10 * LAST_ANSWER_SECONDS_MAX
 
 
-async def test_what_was_cancelled_by_somebody_else_is_a_defect_and_no_stop() -> None:
+async def test_another_cancellation_is_a_defect() -> None:
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
         raise asyncio.CancelledError
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def test_a_portal_link_is_made_for_somebody_of_an_account(server: Any) -> None:
+def test_a_portal_link_is_created_for_a_person_of_an_account(server: Any) -> None:
     account = server.account()
     answer = server.operator.post(f"/v1/accounts/{account}/portal-links", {"email": "a@example.com", "role": "admin"})
     assert answer.status == 201
@@ -16,14 +16,14 @@ def test_a_portal_link_is_made_for_somebody_of_an_account(server: Any) -> None:
     assert [each.role.text for each in visitor.memberships] == ["admin"]
 
 
-def test_a_body_is_not_needed(server: Any) -> None:
+def test_the_body_is_optional(server: Any) -> None:
     account = server.account()
     for path in (f"/v1/accounts/{account}/portal-links", "/v1/sign-in-links"):
         answer = server.operator.post(path)
         assert (answer.status, set(answer.json)) == (201, {"url", "expires_at"})
 
 
-def test_a_repeat_answers_the_same_link_until_it_was_opened(server: Any) -> None:
+def test_a_repeated_request_returns_the_same_link_until_it_is_used(server: Any) -> None:
     account = server.account()
     for path in (f"/v1/accounts/{account}/portal-links", "/v1/sign-in-links"):
         first, again = [server.operator.post(path, {}, Idempotency_Key=f"once {path}") for _ in range(2)]
@@ -36,7 +36,7 @@ def test_a_repeat_answers_the_same_link_until_it_was_opened(server: Any) -> None
         assert server.operator.post(path, {}, Idempotency_Key=f"once {path}").code == "idempotency_conflict"
 
 
-def test_what_is_wrong_is_told_by_field(server: Any) -> None:
+def test_problems_name_the_field(server: Any) -> None:
     account = server.account()
     path = f"/v1/accounts/{account}/portal-links"
     assert server.operator.post(path, {"email": "a", "role": "x", "more": 1}).problems == {

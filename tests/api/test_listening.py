@@ -21,7 +21,7 @@ def connected(server: Any, owner: Any, session: str) -> ClientConnection:
     return socket
 
 
-def test_a_stream_that_ends_with_an_unforeseen_error_says_so_and_logs_it(
+def test_a_stream_with_an_unexpected_error_closes_and_logs_it(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """1011 without details. Only the log has the traceback."""
@@ -49,7 +49,7 @@ def test_a_stream_that_ends_with_an_unforeseen_error_says_so_and_logs_it(
     assert session in told
 
 
-def test_a_stream_that_its_machine_ends_is_no_error_of_ours(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_closed_by_its_client_is_no_error(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]
     connected(server, owner, session).close()
@@ -62,7 +62,7 @@ def test_a_stream_that_its_machine_ends_is_no_error_of_ours(server: Any, capsys:
     assert "unexpected error" not in "".join(capsys.readouterr())
 
 
-def test_tests_too_many_at_once_are_refused_in_words(server: Any) -> None:
+def test_tests_beyond_the_limit_are_rejected_with_a_cause(server: Any) -> None:
     """Tests without a response expire and free their capacity."""
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]

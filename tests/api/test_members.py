@@ -27,7 +27,7 @@ def join(server: Any, account: str, email: str = ANN, role: str = "manager", pas
     )
 
 
-def test_somebody_is_invited_accepts_and_is_listed(server: Any) -> None:
+def test_a_person_is_invited_accepts_and_is_listed(server: Any) -> None:
     account = server.account()
     path = f"/v1/accounts/{account}/members"
     made = server.operator.post(path, {"email": "Ann@Example.com", "role": "manager"})
@@ -62,7 +62,7 @@ def test_a_role_is_changed_and_a_member_removed(server: Any) -> None:
     assert server.operator.patch(path, {"role": "member"}).code == "not_found"
 
 
-def test_what_is_wrong_is_told_by_field(server: Any) -> None:
+def test_problems_name_the_field(server: Any) -> None:
     account = server.account()
     path = f"/v1/accounts/{account}/members"
     assert server.operator.post(path, {}).problems == {("email", "required"), ("role", "required")}
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_told_by_field(server: Any) -> None:
     assert server.operator.patch(f"{path}/{member}", {}).problems == {("role", "required")}
 
 
-def test_a_repeat_answers_the_same_invitation(server: Any) -> None:
+def test_a_repeated_request_returns_the_same_invitation(server: Any) -> None:
     path = f"/v1/accounts/{server.account()}/members"
     body = {"email": "dan@example.com", "role": "member"}
     first, again = [server.operator.post(path, body, Idempotency_Key="invite dan") for _ in range(2)]
@@ -119,7 +119,7 @@ def test_members_manage_their_own_account_through_the_same_services_only(server:
         assert answer.code == "forbidden"
 
 
-def test_a_deleted_account_takes_its_members_along(server: Any) -> None:
+def test_deleting_an_account_deletes_its_memberships(server: Any) -> None:
     account = server.account()
     join(server, account, "gus@example.com", "owner")
     seq = server.services.context.cache.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account)].seq
@@ -130,7 +130,7 @@ def test_a_deleted_account_takes_its_members_along(server: Any) -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_every_role_can_be_given(server: Any, role: Role) -> None:
+def test_every_role_can_be_granted(server: Any, role: Role) -> None:
     account = server.account()
     made = server.operator.post(f"/v1/accounts/{account}/members", {"email": ANN, "role": role.text})
     assert made.json["role"] == role.text

@@ -38,7 +38,7 @@ def forget(server: Any) -> None:
     server.services.metrics._cache = MetricsCache(server.services.context, server.services.readiness)
 
 
-def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> None:
+def test_only_the_token_and_operator_keys_can_read_metrics(server: Any) -> None:
     account = server.account("Curious")
     for key in (METRICS_TOKEN, server.operator_key):
         assert read(server, key)["uplift_accounts"] >= 1
@@ -49,7 +49,7 @@ def test_the_token_and_operators_keys_let_in_and_nothing_else(server: Any) -> No
     assert server.client(METRICS_TOKEN).get("/v1/accounts").status == 401
 
 
-def test_it_tells_of_the_processes_that_share_the_database(server: Any) -> None:
+def test_the_processes_on_the_database_are_counted(server: Any) -> None:
     engine = server.services.context.engine.status
     told = read(server)
     assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 1, "api": 0, "worker": 0}
@@ -72,7 +72,7 @@ def test_it_tells_of_the_processes_that_share_the_database(server: Any) -> None:
     assert not any(name.startswith("uplift_processes") for name in told)
 
 
-def test_it_tells_what_waits_and_what_holds_it_up(server: Any) -> None:
+def test_due_deliveries_are_reported_by_the_cause_of_their_delay(server: Any) -> None:
     account = server.account("Waiting")
     acting = server.client(server.operator_key, account)
     first, second, off = (
@@ -105,7 +105,7 @@ def test_it_tells_what_waits_and_what_holds_it_up(server: Any) -> None:
     assert after["uplift_database_disk_size_bytes"] > after["uplift_database_disk_free_bytes"]
 
 
-def test_what_was_read_is_told_again_for_a_while(server: Any) -> None:
+def test_readings_are_cached(server: Any) -> None:
     account = server.account("Repeated")
     endpoint = server.client(server.operator_key, account).post("/v1/endpoints", {"url": "https://example.com/"})
     before = read(server)["uplift_deliveries_waiting held"]
@@ -116,7 +116,7 @@ def test_what_was_read_is_told_again_for_a_while(server: Any) -> None:
     assert read(server)["uplift_deliveries_waiting held"] == before + 1
 
 
-def test_a_database_that_does_not_answer_holds_nothing_up(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresponsive_database_does_not_delay_metrics(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_cache, "FRESH_MS", 0)
     monkeypatch.setattr(metrics_cache, "REST_PER_READING", 0)
     answers = asyncio.Event()

@@ -22,7 +22,7 @@ BAD_JSON = [b"", b"{", b"nope", b'{"name": NaN}', b'{"name": "\xff"}', b'{"name"
 
 
 @pytest.mark.parametrize("raw", BAD_JSON, ids=lambda raw: raw[:12].decode("latin-1"))
-def test_what_is_no_json_is_malformed(server: Any, raw: bytes) -> None:
+def test_invalid_json_is_malformed(server: Any, raw: bytes) -> None:
     """400 for any invalid JSON, including excessive nesting."""
     answer = server.operator.call("POST", "/v1/accounts", raw=raw)
     assert (answer.status, answer.code) == (400, "malformed_json")
@@ -43,7 +43,7 @@ def test_other_media_types(server: Any, content_type: str) -> None:
     assert fine.status == 201
 
 
-def test_bodies_are_capped(server: Any) -> None:
+def test_bodies_are_limited(server: Any) -> None:
     """413 by the announced length, and by the received bytes."""
     large = server.operator.call("POST", "/v1/accounts", raw=b"x" * (1024 * 1024 + 1))
     assert (large.status, large.code) == (413, "payload_too_large")
@@ -71,13 +71,13 @@ def test_unknown_paths_and_methods(server: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_load_balancers_may_ask_without_wanting_a_body(server: Any, path: str) -> None:
+def test_health_checks_accept_head(server: Any, path: str) -> None:
     answer = server.client(None).call("HEAD", path)
     assert (answer.status, answer.body) == (200, b"")
     assert answer.headers["content-length"] == str(len(server.client(None).get(path).body))
 
 
-def test_a_process_that_is_not_heard_of_is_not_ready_and_says_why(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_heartbeat_is_not_ready(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.services.context.engine.status, "heartbeat_age", 7_300)
     answer = server.client(None).get("/readyz")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
@@ -85,7 +85,7 @@ def test_a_process_that_is_not_heard_of_is_not_ready_and_says_why(server: Any, m
     assert server.client(None).get("/healthz").status == 200
 
 
-def test_a_database_that_cannot_is_unavailable(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_database_is_unavailable(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with Retry-After. The process is alive but not ready."""
 
     async def fail(_body: Any) -> Any:
@@ -111,7 +111,7 @@ def test_a_database_that_cannot_is_unavailable(server: Any, monkeypatch: pytest.
     assert owner.get("/v1/endpoints").status == 200
 
 
-def test_what_nobody_foresaw_is_told_without_detail(
+def test_an_unexpected_error_has_no_details(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """500 with a code. Only the log has the traceback."""
@@ -135,7 +135,7 @@ def test_every_code_has_a_status_and_a_title() -> None:
     assert STATUS.keys() == TITLES.keys()
 
 
-def test_a_caller_who_leaves_amid_a_body_is_no_error_of_ours(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnects_during_its_body_is_no_error(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The server logs nothing and does nothing."""
     head = f"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.operator_key}\r\n"
     with socket.create_connection((server.pool.host, server.pool.port), timeout=5) as client:
@@ -158,7 +158,7 @@ def quickly(call: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.timing
-def test_endless_lists_and_objects_are_not_looked_into(server: Any) -> None:
+def test_very_long_lists_and_objects_are_not_checked(server: Any) -> None:
     owner = server.owner(server.account())
     url = {"url": "https://example.com/a"}
     for field, value in (("event_types", [1] * 300_000), ("headers", {f"x{n}": 1 for n in range(60_000)})):
@@ -217,7 +217,7 @@ def test_every_problem_of_a_request_is_reported_at_once(server: Any) -> None:
 
 
 @pytest.mark.timing
-def test_no_more_problems_are_told_than_anybody_reads(server: Any) -> None:
+def test_the_number_of_reported_problems_is_limited(server: Any) -> None:
     """For unknown fields, invalid entries and unknown parameters. The response says that there are more."""
     owner = server.owner(server.account())
     many = {f"f{n}": n for n in range(60_000)}
@@ -233,7 +233,7 @@ def test_no_more_problems_are_told_than_anybody_reads(server: Any) -> None:
     assert (len(answer["errors"]), answer["detail"]) == (100, "100 fields are wrong.")
 
 
-def test_an_account_has_so_many_endpoints_and_no_more(server: Any) -> None:
+def test_the_number_of_endpoints_of_an_account_is_limited(server: Any) -> None:
     """Deleted endpoints and those of other accounts do not count."""
     account = server.account()
     owner = server.owner(account)

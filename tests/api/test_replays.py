@@ -51,7 +51,7 @@ def owner(server: Any) -> Owner:
     return Owner(server)
 
 
-def test_a_replay_through_its_life(server: Any, owner: Owner) -> None:
+def test_the_states_of_a_replay(server: Any, owner: Owner) -> None:
     """Created, paused, resumed and cancelled. Each step returns the replay and notifies the engine."""
     owner.failed(3)
     engine = server.services.context.engine.status
@@ -136,7 +136,7 @@ def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
     assert owner.client.get("/v1/replays").json["data"] == []
 
 
-def test_everything_that_is_wrong_is_told_at_once(owner: Owner) -> None:
+def test_all_problems_are_reported_together(owner: Owner) -> None:
     """Including statuses that cannot be replayed."""
     answer = owner.client.post(
         "/v1/replays",
@@ -188,7 +188,7 @@ def test_an_endpoint_has_one_unfinished_replay_and_an_account_twenty(owner: Owne
     assert "20 unfinished" in owner.replay().json["detail"]
 
 
-def test_a_repeat_is_answered_with_the_same_replay(owner: Owner) -> None:
+def test_a_repeated_request_returns_the_same_replay(owner: Owner) -> None:
     """A different request with the same key is rejected."""
     first = owner.client.post("/v1/replays", {"endpoint": owner.endpoint}, idempotency_key="k1")
     again = owner.client.post("/v1/replays", {"endpoint": owner.endpoint}, idempotency_key="k1")
@@ -198,14 +198,14 @@ def test_a_repeat_is_answered_with_the_same_replay(owner: Owner) -> None:
     assert other.code == "idempotency_conflict"
 
 
-def test_an_operator_needs_no_account_for_it(server: Any, owner: Owner) -> None:
+def test_an_operator_needs_no_account(server: Any, owner: Owner) -> None:
     """The endpoint determines the account, and the response names it."""
     made = server.operator.post("/v1/replays", {"endpoint": owner.endpoint})
     assert (made.status, made.json["account"]) == (201, owner.account)
     assert owner.client.get(f"/v1/replays/{made.json['id']}").status == 200
 
 
-def test_very_many_are_counted_by_the_job_itself(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_replay_job_counts_very_many_deliveries(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A count does not exceed the time limit of responses."""
     owner.failed(5)
     monkeypatch.setattr(service, "COUNT_WAIT_MS", 0)
@@ -228,7 +228,7 @@ def test_pages_of_replays(owner: Owner) -> None:
     assert owner.client.get("/v1/replays?limit=0").problems == {("limit", "out_of_range")}
 
 
-def test_replays_that_are_not_there(owner: Owner) -> None:
+def test_unknown_replays(owner: Owner) -> None:
     """For any text and any call."""
     for replay in ("rpl_" + "0" * 32, "nonsense", owner.endpoint):
         assert owner.client.get(f"/v1/replays/{replay}").code == "not_found"

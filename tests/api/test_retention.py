@@ -30,5 +30,5 @@ def test_an_operator_confirms_the_clock(server: Any) -> None:
     assert entry["actor"]["kind"] == "operator"
 
 
-def test_a_field_that_is_not_known_is_named(server: Any) -> None:
+def test_an_unknown_field_is_reported(server: Any) -> None:
     assert server.operator.post("/v1/retention/resume", {"force": True}).problems == {("force", "unknown_field")}

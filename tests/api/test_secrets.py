@@ -77,9 +77,7 @@ def signed_by(*secrets: str) -> tuple[bytes, bytes]:
 # ---- reveal
 
 
-def test_a_secret_is_shown_to_whoever_may_read_it_and_the_log_tells(
-    server: Any, owner: Any, account: str, endpoint: Any
-) -> None:
+def test_a_secret_is_revealed_with_permission_and_audited(server: Any, owner: Any, account: str, endpoint: Any) -> None:
     answer = owner.get(path(endpoint))
 
     assert answer.status == 200
@@ -96,7 +94,7 @@ def test_a_secret_is_shown_to_whoever_may_read_it_and_the_log_tells(
     assert entries(server, endpoint) == [("secret.revealed", {})] * 3
 
 
-def test_a_chosen_secret_is_shown_in_the_form_of_the_libraries_too(owner: Any) -> None:
+def test_a_custom_secret_is_shown_in_the_standard_format_too(owner: Any) -> None:
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": CHOSEN}).json
 
     shown = owner.get(path(endpoint)).json
@@ -104,7 +102,7 @@ def test_a_chosen_secret_is_shown_in_the_form_of_the_libraries_too(owner: Any) -
     assert shown["standard_webhooks_secret"] == "whsec_" + base64.b64encode(CHOSEN.encode()).decode()
 
 
-def test_the_log_names_who_saw_it_and_from_where(server: Any, account: str, owner: Any, endpoint: Any) -> None:
+def test_the_audit_log_names_actor_and_address(server: Any, account: str, owner: Any, endpoint: Any) -> None:
     owner.get(path(endpoint))
 
     found = server.run(
@@ -116,7 +114,7 @@ def test_the_log_names_who_saw_it_and_from_where(server: Any, account: str, owne
     assert server.services.context.cache.accounts[found.account_seq].id == ids.parse_prefixed(ids.ACCOUNT, account)
 
 
-def test_no_secret_is_shown_without_its_entry(
+def test_no_secret_is_revealed_without_an_audit_entry(
     server: Any, owner: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:
@@ -154,7 +152,7 @@ def test_a_rotation_keeps_the_old_secret_for_a_day(server: Any, owner: Any, endp
     )
 
 
-def test_the_uplift_header_may_change_at_once(server: Any, owner: Any, endpoint: Any) -> None:
+def test_the_uplift_header_can_change_at_once(server: Any, owner: Any, endpoint: Any) -> None:
     body = {"secret": CHOSEN, "overlap_seconds": 60, "uplift_header": "new"}
     answer = owner.post(path(endpoint, "/rotate"), body)
 
@@ -189,7 +187,7 @@ def test_an_overlap_of_seven_days_is_the_longest(owner: Any, endpoint: Any) -> N
     assert answer.problems == {("overlap_seconds", "out_of_range")}
 
 
-def test_every_problem_is_told_at_once(server: Any, owner: Any, endpoint: Any) -> None:
+def test_all_problems_are_reported_together(server: Any, owner: Any, endpoint: Any) -> None:
     body = {"secret": "short", "overlap_seconds": -1, "uplift_header": "both", "secert": "x"}
     answer = owner.post(path(endpoint, "/rotate"), body, idempotency_key="")
 
@@ -213,7 +211,7 @@ def test_every_problem_is_told_at_once(server: Any, owner: Any, endpoint: Any) -
     assert owner.post(path(endpoint, "/expire-old"), {"now": True}).problems == {("now", "unknown_field")}
 
 
-def test_a_repeat_rotates_once_and_does_not_show_the_secret_again(server: Any, owner: Any, endpoint: Any) -> None:
+def test_a_repeated_request_rotates_once_without_the_secret(server: Any, owner: Any, endpoint: Any) -> None:
     for number, body in enumerate((None, {"secret": CHOSEN})):
         key = f"{endpoint['id']} {number}"
         first = owner.post(path(endpoint, "/rotate"), body, idempotency_key=key)
@@ -235,7 +233,7 @@ def test_a_repeat_rotates_once_and_does_not_show_the_secret_again(server: Any, o
 # ---- expiry of the previous secret
 
 
-def test_the_previous_secret_can_be_ended_before_its_time(server: Any, owner: Any, endpoint: Any) -> None:
+def test_the_previous_secret_can_be_expired_early(server: Any, owner: Any, endpoint: Any) -> None:
     rotated = owner.post(path(endpoint, "/rotate")).json
     answer = owner.post(path(endpoint, "/expire-old"))
 
@@ -251,7 +249,7 @@ def test_the_previous_secret_can_be_ended_before_its_time(server: Any, owner: An
 # ---- storage and permissions
 
 
-def test_secrets_are_sealed_in_the_store_and_in_no_entry_or_text(server: Any, owner: Any, endpoint: Any) -> None:
+def test_secrets_are_encrypted_in_the_store_and_absent_elsewhere(server: Any, owner: Any, endpoint: Any) -> None:
     owner.post(path(endpoint, "/rotate"), {"secret": CHOSEN})
     owner.get(path(endpoint))
 
@@ -279,7 +277,7 @@ def test_a_deleted_endpoint_has_no_secret(owner: Any, endpoint: Any) -> None:
         assert (answer.status, answer.code) == (404, "not_found")
 
 
-def test_one_that_is_being_deleted_has_none_either(server: Any, owner: Any, endpoint: Any) -> None:
+def test_an_endpoint_during_its_deletion_has_no_secret(server: Any, owner: Any, endpoint: Any) -> None:
     """The database has the deletion, but the cache does not yet."""
     endpoint_id = live(server, endpoint).record.id
     server.run(lambda: server.database.write(lambda c: endpoints.delete(c, None, endpoint_id, now=1)))

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def test_addresses_in_use_and_announced_are_public(server: Any) -> None:
+def test_current_and_upcoming_addresses_are_public(server: Any) -> None:
     """An upcoming address becomes current at its time, without a restart."""
     answer = server.client(None).get("/v1/source-ips")
     assert answer.json == {

@@ -74,7 +74,7 @@ def theirs(server: Any) -> Owner:
     return Owner(server)
 
 
-def test_a_day_is_told_by_the_hour(mine: Owner) -> None:
+def test_a_day_has_hourly_buckets(mine: Owner) -> None:
     before = mine.now
     answer = mine.client.get("/v1/stats").json
     hour = mine.now - mine.now % HOUR_MS
@@ -106,7 +106,7 @@ def test_periods_have_their_buckets(mine: Owner, period: str, count: int, hours:
     assert answer["totals"]["deliveries"] == sum(bucket["deliveries"] for bucket in answer["buckets"])
 
 
-def test_an_account_sees_its_own_numbers_alone(mine: Owner, theirs: Owner, server: Any) -> None:
+def test_an_account_sees_only_its_own_statistics(mine: Owner, theirs: Owner, server: Any) -> None:
     other = server.account()
     assert server.owner(other).get("/v1/stats?period=30d").json["totals"] == NOTHING
     for one in (mine, theirs):
@@ -119,13 +119,13 @@ def test_an_account_sees_its_own_numbers_alone(mine: Owner, theirs: Owner, serve
     assert mine.client.get("/v1/endpoints/ep_nonsense/stats").code == "not_found"
 
 
-def test_an_operator_sees_all_together(mine: Owner, theirs: Owner, server: Any) -> None:
+def test_an_operator_sees_the_totals_of_all_accounts(mine: Owner, theirs: Owner, server: Any) -> None:
     assert server.operator.get("/v1/stats?period=30d").json["totals"]["deliveries"] >= 10
     found = server.operator.get(f"/v1/endpoints/{theirs.endpoint}/stats?period=30d").json
     assert found["totals"]["deliveries"] == 5
 
 
-def test_what_is_no_period_is_refused(mine: Owner) -> None:
+def test_an_invalid_period_is_rejected(mine: Owner) -> None:
     for path in ("/v1/stats", f"/v1/endpoints/{mine.endpoint}/stats"):
         assert mine.client.get(f"{path}?period=1y&since=x").problems == {
             ("period", "value_unknown"),
@@ -133,7 +133,7 @@ def test_what_is_no_period_is_refused(mine: Owner) -> None:
         }
 
 
-def test_deleted_endpoints_stay_in_the_accounts_numbers(server: Any) -> None:
+def test_deleted_endpoints_stay_in_the_accounts_statistics(server: Any) -> None:
     owner = Owner(server)
     assert owner.client.delete(f"/v1/endpoints/{owner.endpoint}").status == 204
     assert owner.client.get("/v1/stats?period=30d").json["totals"]["deliveries"] == 5
@@ -174,7 +174,7 @@ def test_a_page_of_endpoints_or_accounts_is_one_read(
     assert len(reads) == 2
 
 
-def test_a_page_with_an_endpoint_that_another_process_has_just_made_is_shown(mine: Owner, server: Any) -> None:
+def test_a_page_with_an_endpoint_just_created_by_another_process_is_shown(mine: Owner, server: Any) -> None:
     """The cache of this process gets the endpoint a moment later."""
     services = server.services
     directory = services.context.cache

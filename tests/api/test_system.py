@@ -40,7 +40,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     answered.set()
 
 
-def test_it_tells_what_it_is_and_masks_secrets(config: Config) -> None:
+def test_facts_mask_secrets(config: Config) -> None:
     config.database_path.write_bytes(b"x" * 100)
     config.database_path.with_name("uplift.db-wal").write_bytes(b"x" * 23)
 
@@ -53,7 +53,7 @@ def test_it_tells_what_it_is_and_masks_secrets(config: Config) -> None:
     assert values["UPLIFT_PORT"] == ("8420", "default")
 
 
-async def test_nobody_but_operators_learns_anything(config: Config, hanging: threading.Event) -> None:
+async def test_only_operators_have_access(config: Config, hanging: threading.Event) -> None:
     server = System(config, 7)
     with pytest.raises(Forbidden):
         server.facts(MEMBER)
@@ -61,7 +61,7 @@ async def test_nobody_but_operators_learns_anything(config: Config, hanging: thr
         await server.run_checks(MEMBER)
 
 
-async def test_what_does_not_answer_in_time_is_told_with_what_does(
+async def test_unfinished_checks_are_reported_with_finished_ones(
     config: Config, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system, "CHECKS_WAIT_SECONDS", 0.2)
