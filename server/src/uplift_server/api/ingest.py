@@ -105,7 +105,7 @@ class IngestRoutes:
         self._unfinished_bodies = unfinished_bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Run the ASGI application."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"]
             if path == SINGLE:
@@ -178,7 +178,7 @@ class IngestRoutes:
             complete: bytes = message.get("body", b"")
             return complete
         with self._unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
-            # A known size is reserved at once. Otherwise, several bodies could exceed the limit half way.
+            # A known size is reserved at once. Otherwise, several bodies could exceed the limit midway.
             reservation.grow_to(headers.content_length or 0)
             body = bytearray()
             while True:

@@ -25,7 +25,7 @@ class SingleHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Run the ASGI application."""
         try:
             check_single(scope["headers"])
         except DuplicateHeader as error:

@@ -60,7 +60,7 @@ def _is_candidate(live: LiveEndpoint) -> bool:
 
 
 def _rank(live: LiveEndpoint) -> tuple[int, int, int]:
-    """Sort disabled endpoints before failing ones before others, and the longest failing ones first."""
+    """Return the sort key: disabled endpoints, then failing ones, the longest failing first, then others."""
     kinds = [live.record.state is EndpointState.DISABLED, _is_failing(live), not live.takes_deliveries]
     kind = kinds.index(True) if True in kinds else len(kinds)
     return kind, live.health.failing_since or 0, -live.seq

@@ -1,4 +1,4 @@
-"""Retention, as operators control it."""
+"""Control of retention by operators."""
 
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller

@@ -66,21 +66,21 @@ class SignInLimits:
         self._logged_at_ms = -WITHIN_MS
 
     def begin(self, now_ms: int, *, email: str | None, address: str | None) -> SignInAttempt:
-        """Begin to sign in. Raises RateLimited."""
+        """Start a sign-in attempt. Raises RateLimited."""
         own = [] if email is None else [(self._by_email, email)]
         return self._begin(now_ms, own, [*self._networks(address), (self._in_total, _ALL)])
 
     def begin_confirmation(self, now_ms: int, *, session_id: bytes, address: str | None) -> SignInAttempt:
-        """Begin to confirm a session. Raises RateLimited.
+        """Start an attempt to confirm a session. Raises RateLimited.
 
         The session has its own count, so attempts at the sign-in page do not block a person who is signed in.
         """
         return self._begin(now_ms, [(self._by_session, session_id.hex())], self._networks(address))
 
     def begin_reset(self, now_ms: int, *, email: str, address: str | None) -> SignInAttempt:
-        """Begin to request an email that resets a password. Raises RateLimited.
+        """Start a request for a password reset email. Raises RateLimited.
 
-        The totals of sign-ins and resets are separate, because people can use a reset while sign-ins are blocked.
+        The totals of sign-ins and resets are separate, so people can request a reset while sign-ins are blocked.
         """
         return self._begin(now_ms, [(self._resets, email)], [*self._networks(address), (self._resets_in_total, _ALL)])
 

@@ -98,7 +98,7 @@ def parse_local_response(text: str) -> LocalResponse | None:
 
 
 def _storable(text: str, bytes_max: int | None = None) -> str:
-    r"""Truncate a text to so many bytes of UTF-8. Replace lone surrogates and NUL with `?`.
+    r"""Truncate a text to `bytes_max` bytes of UTF-8. Replace lone surrogates and NUL with `?`.
 
     JSON can carry lone surrogates (`"\\ud800"`). No database stores them, and PostgreSQL does not store NUL.
     """

@@ -58,7 +58,7 @@ RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
 RIGHTS_OF_SCOPE: Final[Mapping[Right, Scope]] = MappingProxyType(
     {Right.ENDPOINTS_TEST: Scope.ENDPOINTS_WRITE, Right.AUDIT_READ: Scope.ENDPOINTS_READ}
 )
-"""The rights that a key has with a scope. It never has others."""
+"""The scope that gives a key a right. A key has no other rights."""
 GUEST_ROLE_MAX: Final = Role.ADMIN
 """A guest of a portal link has no identity, so a guest cannot own an account."""
 

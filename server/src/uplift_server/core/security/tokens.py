@@ -43,7 +43,7 @@ def verified_id(key: bytes, purpose: Purpose, text: str) -> bytes | None:
 
 
 def password_mark(password_hash: str) -> str:
-    """Return the fingerprint of a password hash. A token that is bound to it ends when the password changes."""
+    """Return the fingerprint of a password hash. A token with this fingerprint expires when the password changes."""
     return hmac.digest(password_hash.encode(), b"mark", "sha256").hex()
 
 
