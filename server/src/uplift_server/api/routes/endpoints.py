@@ -26,7 +26,7 @@ async def create_endpoint(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(EndpointNew))],
 ) -> EndpointView:
-    """Requires the scope `endpoints:write`. Only this response contains `secret`.
+    """Requires the scope `endpoints:write`. The response contains the signing secret.
 
     The server sends a `webhook.created` event to the endpoint.
     """
