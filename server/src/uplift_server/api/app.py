@@ -11,7 +11,7 @@ from starlette.routing import Match
 from uplift_server import __version__
 from uplift_server.api.guard import ANSWER_SECONDS_MAX, Guard
 from uplift_server.api.openapi import openapi_document
-from uplift_server.api.problems import Refusal, problem, refusal_of
+from uplift_server.api.problems import ErrorResponse, error_response_of, problem
 from uplift_server.api.routes import (
     accounts,
     audit,
@@ -64,9 +64,9 @@ def create_api(services: Services, *, answer_seconds_max: float = ANSWER_SECONDS
     api = _framework()
     api.state.services = services
     api.add_middleware(Guard, seconds_max=answer_seconds_max)
-    api.add_exception_handler(ServiceError, _refuse)
-    api.add_exception_handler(StoreError, _refuse)
-    api.add_exception_handler(HTTPException, _refuse_route)
+    api.add_exception_handler(ServiceError, _respond_to_error)
+    api.add_exception_handler(StoreError, _respond_to_error)
+    api.add_exception_handler(HTTPException, _respond_to_route_error)
     return api
 
 
@@ -92,11 +92,11 @@ def _framework() -> FastAPI:
     return api
 
 
-async def _refuse(_request: Request, error: Exception) -> Response:
-    return _response(refusal_of(error))
+async def _respond_to_error(_request: Request, error: Exception) -> Response:
+    return _response(error_response_of(error))
 
 
-async def _refuse_route(request: Request, error: Exception) -> Response:
+async def _respond_to_route_error(request: Request, error: Exception) -> Response:
     """Respond to unknown paths and methods, which FastAPI rejects itself."""
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
@@ -121,7 +121,7 @@ def _methods(request: Request) -> set[str]:
     return found
 
 
-def _response(refusal: Refusal) -> Response:
-    response = Response(refusal.body, refusal.status)
-    response.raw_headers.extend(refusal.headers)
+def _response(error_response: ErrorResponse) -> Response:
+    response = Response(error_response.body, error_response.status)
+    response.raw_headers.extend(error_response.headers)
     return response

@@ -48,13 +48,13 @@ _SECRET = (
 )
 
 
-def _instant(value: object) -> int:
+def _timestamp(value: object) -> int:
     if not isinstance(value, str):
         raise PydanticKnownError("string_type")
     return parse_timestamp(value)
 
 
-Instant = Annotated[int, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+Timestamp = Annotated[int, BeforeValidator(_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})]
 Prose = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS_MAX, pattern=_NO_ZERO)]
 StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
 
@@ -243,8 +243,8 @@ class ReplayNew(Body):
         description=_PATTERNS,
         examples=[["movement.*"]],
     )
-    created_after: Instant | None = Field(default=None, description="Only events accepted after this time.")
-    created_before: Instant | None = Field(default=None, description="Only events accepted before this time.")
+    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
     rate_per_second: int | None = Field(
         default=None,
         ge=1,
@@ -265,7 +265,7 @@ class Paging(Body):
         return Listing(self.limit, self.cursor)
 
 
-class EndpointsAsked(Paging):
+class EndpointsQuery(Paging):
     """Filters of endpoints."""
 
     state: Literal["enabled", "paused", "disabled", "failing"] | None = Field(
@@ -278,38 +278,38 @@ class EndpointsAsked(Paging):
         description="Only endpoints with this text in their URL or description. Ignores case.",
     )
 
-    def wanted(self) -> EndpointFilter:
+    def endpoint_filter(self) -> EndpointFilter:
         """Return the filter for the services."""
         return EndpointFilter.named(self.state, self.text)
 
 
-class EventsAsked(Paging):
+class EventsQuery(Paging):
     """Filters of events."""
 
     type: str | None = Field(default=None, description="Only events of this type.")
-    created_after: Instant | None = Field(default=None, description="Only events accepted after this time.")
-    created_before: Instant | None = Field(default=None, description="Only events accepted before this time.")
+    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
     order: Literal["desc", "asc"] = Field(
         default="desc", description="`asc`: oldest first. `next_cursor` is then never null."
     )
 
 
-class EndpointDeliveriesAsked(Paging):
+class EndpointDeliveriesQuery(Paging):
     """Filters of the deliveries of an endpoint."""
 
     status: StatusName | None = Field(default=None, description="Only deliveries with this status.")
     type: str | None = Field(default=None, description="Only deliveries of events of this type.")
-    created_after: Instant | None = Field(default=None, description="Only events accepted after this time.")
-    created_before: Instant | None = Field(default=None, description="Only events accepted before this time.")
+    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
 
 
-class DeliveriesAsked(EndpointDeliveriesAsked):
+class DeliveriesQuery(EndpointDeliveriesQuery):
     """Filters of deliveries."""
 
     endpoint: str | None = Field(default=None, description="Only deliveries to this endpoint.")
 
 
-class StatsAsked(Body):
+class StatsQuery(Body):
     """The period of statistics."""
 
     period: PeriodName = Field(
@@ -317,13 +317,13 @@ class StatsAsked(Body):
     )
 
 
-class ExplanationAsked(Body):
+class ExplanationQuery(Body):
     """The endpoints to explain."""
 
     endpoint: str | None = Field(default=None, description="Only this endpoint. Default: all endpoints of the account.")
 
 
-class AuditAsked(Paging):
+class AuditQuery(Paging):
     """Filters of the audit log."""
 
     actor: str | None = Field(
@@ -331,5 +331,5 @@ class AuditAsked(Paging):
     )
     action: str | None = Field(default=None, description="Only this action, such as `endpoint.changed`.")
     subject: str | None = Field(default=None, description="Only actions on this object: an ID or an event type.")
-    created_after: Instant | None = Field(default=None, description="Only actions after this time.")
-    created_before: Instant | None = Field(default=None, description="Only actions before this time.")
+    created_after: Timestamp | None = Field(default=None, description="Only actions after this time.")
+    created_before: Timestamp | None = Field(default=None, description="Only actions before this time.")

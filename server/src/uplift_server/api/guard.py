@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from uplift_server.api.problems import Refusal, problem, refusal_of, unavailable
+from uplift_server.api.problems import ErrorResponse, error_response_of, problem, unavailable
 
 ANSWER_SECONDS_MAX: Final = 4.5
 """Every response arrives within 5 s. The rest is for the network."""
@@ -51,14 +51,14 @@ class Guard:
                     return  # The client does not read. The server closes the connection without logging an error.
                 raise
             if not timeout.expired():
-                refusal = refusal_of(error)
+                error_response = error_response_of(error)
             elif complete or not _has_body(scope):
-                refusal = unavailable()
+                error_response = unavailable()
             else:
-                refusal = self._too_slow()
-            await answer(send, refusal)
+                error_response = self._too_slow()
+            await send_error(send, error_response)
 
-    def _too_slow(self) -> Refusal:
+    def _too_slow(self) -> ErrorResponse:
         """Return the response to a request whose body did not arrive in time. It closes the connection."""
         return problem(
             "request_timeout",
@@ -72,9 +72,9 @@ def _has_body(scope: Scope) -> bool:
     return any(name in {b"content-length", b"transfer-encoding"} and value != b"0" for name, value in scope["headers"])
 
 
-async def answer(send: Send, refusal: Refusal, *, handshake: bool = False) -> None:
+async def send_error(send: Send, error_response: ErrorResponse, *, handshake: bool = False) -> None:
     """Send an error response. With `handshake`, send it to a websocket handshake."""
     of = "websocket.http" if handshake else "http"
-    headers = [*refusal.headers, (b"content-length", str(len(refusal.body)).encode())]
-    await send({"type": f"{of}.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": f"{of}.response.body", "body": refusal.body})
+    headers = [*error_response.headers, (b"content-length", str(len(error_response.body)).encode())]
+    await send({"type": f"{of}.response.start", "status": error_response.status, "headers": headers})
+    await send({"type": f"{of}.response.body", "body": error_response.body})

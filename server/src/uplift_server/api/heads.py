@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from uplift_server.api.corking import CorkedTransport
-from uplift_server.api.guard import ANSWER_SECONDS_MAX, Receive, Scope, Send, answer
+from uplift_server.api.guard import ANSWER_SECONDS_MAX, Receive, Scope, Send, send_error
 from uplift_server.api.problems import problem
 from uplift_server.core.limits import (
     DISCARDED_BODY_BYTES_MAX,
@@ -19,14 +19,14 @@ from uplift_server.core.limits import (
 
 def _answer(code: str, detail: str) -> bytes:
     """Return the bytes of an error response. There is no request yet that an application could respond to."""
-    refusal = problem(code, detail)
+    error_response = problem(code, detail)
     lines = [
-        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}".encode(),
-        *(b"%b: %b" % header for header in refusal.headers),
-        b"content-length: %d" % len(refusal.body),
+        f"HTTP/1.1 {error_response.status} {HTTPStatus(error_response.status).phrase}".encode(),
+        *(b"%b: %b" % header for header in error_response.headers),
+        b"content-length: %d" % len(error_response.body),
         b"connection: close",
     ]
-    return b"\r\n".join([*lines, b"", refusal.body])
+    return b"\r\n".join([*lines, b"", error_response.body])
 
 
 _TOO_LARGE: Final = _answer(
@@ -44,12 +44,12 @@ _CLOSE: Final = ((b"connection", b"close"),)
 async def _reject_crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Replaces the application for a request beyond the limit of connections."""
     detail = "The server has reached its limit of connections. Use fewer connections, and reuse them for requests."
-    await answer(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
+    await send_error(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
 
 
 async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Replaces the application for a request whose body cannot be parsed."""
-    await answer(send, problem("malformed_request", _NO_HTTP_DETAIL, headers=_CLOSE))
+    await send_error(send, problem("malformed_request", _NO_HTTP_DETAIL, headers=_CLOSE))
 
 
 class BoundedHeads(HttpToolsProtocol):

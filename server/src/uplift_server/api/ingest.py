@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from uplift_server.api import repeats
-from uplift_server.api.problems import refusal_of
+from uplift_server.api.problems import error_response_of
 from uplift_server.api.single_headers import check_single
 from uplift_server.core.ids import uuid_text
 from uplift_server.core.limits import (
@@ -120,8 +120,8 @@ class IngestRoutes:
         try:
             accepted = await serve(_headers(scope["headers"]), receive)
         except Exception as error:
-            refusal = refusal_of(error)
-            await _send(send, refusal.status, list(refusal.headers), refusal.body)
+            error_response = error_response_of(error)
+            await _send(send, error_response.status, list(error_response.headers), error_response.body)
             return
         await _send(send, 202, [_JSON, _REPLAYED] if accepted.replayed else [_JSON], accepted.body)
 

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from uplift_server.api.guard import App, Receive, Scope, Send, answer
+from uplift_server.api.guard import App, Receive, Scope, Send, send_error
 from uplift_server.api.problems import problem
 
 LAST_ANSWER_SECONDS_MAX: Final = 0.5
@@ -28,9 +28,9 @@ class LastAnswer:
             if task is None or not task.cancelling():
                 raise
             detail = "The server is stopping, and the request may or may not be done. Try again in a moment."
-            refusal = problem("unavailable", detail, retry_after_s=1, headers=_CLOSE)
+            error_response = problem("unavailable", detail, retry_after_s=1, headers=_CLOSE)
             # If a response has begun, uvicorn accepts no second one and closes the connection.
-            sending = answer(send, refusal, handshake=scope["type"] == "websocket")
+            sending = send_error(send, error_response, handshake=scope["type"] == "websocket")
             with suppress(RuntimeError, TimeoutError):
                 # asyncio.timeout does not end in a cancelled task before Python 3.11.3.
                 await asyncio.wait_for(sending, LAST_ANSWER_SECONDS_MAX)

@@ -26,17 +26,17 @@ def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionVie
     )
 
 
-def listen_answer_view(answer: ListenResponse) -> ListenAnswerView:
+def listen_answer_view(response: ListenResponse) -> ListenAnswerView:
     """Return a local server's response for an API response."""
     return ListenAnswerView(
-        event=ids.uuid_text(answer.event_id),
-        type=answer.type,
-        at=format_timestamp(answer.at),
-        status_code=answer.status_code,
-        duration_ms=answer.duration_ms,
-        error=answer.error,
-        body=answer.body,
-        redelivered=answer.redelivered,
+        event=ids.uuid_text(response.event_id),
+        type=response.type,
+        at=format_timestamp(response.at),
+        status_code=response.status_code,
+        duration_ms=response.duration_ms,
+        error=response.error,
+        body=response.body,
+        redelivered=response.redelivered,
     )
 
 

@@ -73,7 +73,7 @@ _REPEATABLE: Final = frozenset(
     }
 )
 """Paths whose POST accepts this header, except for events."""
-_INSTANT: Final = {"type": "string", "format": "date-time"}
+_TIMESTAMP: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "Event type of the catalog."},
     "data": {
@@ -82,7 +82,7 @@ _EVENT_FIELDS: Final = {
     },
     "id": {"type": "string", "format": "uuid", "description": "Event ID. Default: a generated UUID."},
     "idempotency_key": {"type": "string", "description": "Key that makes the request safe to repeat."},
-    "expires_at": {**_INSTANT, "description": "The server sends no attempt after this time."},
+    "expires_at": {**_TIMESTAMP, "description": "The server sends no attempt after this time."},
 }
 _ACCEPTED: Final = {
     "type": "object",
@@ -90,7 +90,7 @@ _ACCEPTED: Final = {
     "properties": {
         "id": {"type": "string", "format": "uuid", "description": "Event ID."},
         "type": {"type": "string", "description": "Event type."},
-        "created_at": {**_INSTANT, "description": "Time of acceptance."},
+        "created_at": {**_TIMESTAMP, "description": "Time of acceptance."},
         "duplicate": {"type": "boolean", "description": "Whether an earlier request created the event."},
     },
 }
@@ -149,7 +149,7 @@ def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], v
     paths["/v1/events/batch"] = {"post": _ingest("Send a batch of events", "EventBatchNew", "EventBatchAccepted")}
     for path, operations in paths.items():
         for operation in operations.values():
-            _refuse(operation, public=path in PUBLIC)
+            _add_errors(operation, public=path in PUBLIC)
     document["components"]["securitySchemes"] = {
         "key": {
             "type": "http",
@@ -206,7 +206,7 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
     }
 
 
-def _refuse(operation: dict[str, Any], *, public: bool) -> None:
+def _add_errors(operation: dict[str, Any], *, public: bool) -> None:
     """Add the error response, the security and the header `Uplift-Account`."""
     operation["responses"].pop("422", None)
     for response in operation["responses"].values():

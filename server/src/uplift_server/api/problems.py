@@ -65,7 +65,7 @@ TITLES: Final = {
 """The title of each code."""
 
 
-class Refusal(NamedTuple):
+class ErrorResponse(NamedTuple):
     """An error response."""
 
     status: int
@@ -73,7 +73,7 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-def refusal_of(error: Exception) -> Refusal:
+def error_response_of(error: Exception) -> ErrorResponse:
     """Return the response to a request that ended with this error. Log an unexpected error, and omit its details."""
     if isinstance(error, errors.Invalid):
         return problem(error.code, error.detail, problems=error.problems)
@@ -87,14 +87,14 @@ def refusal_of(error: Exception) -> Refusal:
     return problem("internal_error", "The server failed, and the request may or may not be done. Try again later.")
 
 
-def unavailable() -> Refusal:
+def unavailable() -> ErrorResponse:
     """Return the response while the database is unavailable or too slow."""
     return problem("unavailable", "The database is temporarily unavailable. Try again in a moment.", retry_after_s=1)
 
 
 def problem(
     code: str, detail: str, *, problems: Sequence[Problem] = (), retry_after_s: int | None = None, headers: Headers = ()
-) -> Refusal:
+) -> ErrorResponse:
     """Return an error response with one of the codes of STATUS."""
     status = STATUS[code]
     body: dict[str, Any] = {
@@ -112,4 +112,4 @@ def problem(
     if retry_after_s is not None:
         all_headers.append((b"retry-after", str(retry_after_s).encode()))
     # Request values may contain lone surrogates, which UTF-8 cannot encode.
-    return Refusal(status, all_headers, json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+    return ErrorResponse(status, all_headers, json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))

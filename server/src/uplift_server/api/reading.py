@@ -43,7 +43,7 @@ class Sent(NamedTuple):
     """The SHA-256 of the body."""
 
 
-class Asked(NamedTuple):
+class ParsedQuery(NamedTuple):
     """The content of a query."""
 
     values: Any
@@ -104,7 +104,7 @@ class QueryReader:
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
 
-    async def __call__(self, request: Request, _caller: CallerOf) -> Asked:
+    async def __call__(self, request: Request, _caller: CallerOf) -> ParsedQuery:
         """Read the parameters."""
         pairs = request.query_params.multi_items()
         counts = Counter(name for name, _ in pairs)
@@ -113,13 +113,13 @@ class QueryReader:
             Problem(name, "repeated", "The parameter is repeated. Send it once.") for name in given if counts[name] > 1
         ]
         try:
-            return Asked(self.model.model_validate(given), problems)
+            return ParsedQuery(self.model.model_validate(given), problems)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
             problems += map(_problem, details)
             bad = {detail["loc"][0] for detail in details}
             readable = {name: value for name, value in given.items() if name not in bad}
-            return Asked(self.model.model_validate(readable), problems)
+            return ParsedQuery(self.model.model_validate(readable), problems)
 
 
 def key_of(request: Request, sent: Sent) -> IdempotencyKey | None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from uplift_server.api.guard import App, Receive, Scope, Send, answer
-from uplift_server.api.problems import refusal_of
+from uplift_server.api.guard import App, Receive, Scope, Send, send_error
+from uplift_server.api.problems import error_response_of
 from uplift_server.service.errors import DuplicateHeader
 
 _SINGLE: Final = {b"authorization": "Authorization", b"uplift-account": "Uplift-Account", b"host": "Host"}
@@ -29,6 +29,6 @@ class SingleHeaders:
         try:
             check_single(scope["headers"])
         except DuplicateHeader as error:
-            await answer(send, refusal_of(error), handshake=scope["type"] == "websocket")
+            await send_error(send, error_response_of(error), handshake=scope["type"] == "websocket")
             return
         await self._app(scope, receive, send)

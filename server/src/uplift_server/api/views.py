@@ -19,16 +19,16 @@ TriggerName = Literal["schedule", "resend", "replay", "test"]
 ActorName = Literal["system", "operator", "key", "member"]
 ReplayStateName = Literal["running", "paused", "completed", "cancelled"]
 PeriodName = Literal["24h", "7d", "30d"]
-InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
-def _instant(description: str) -> Any:
+def _timestamp(description: str) -> Any:
     return WithJsonSchema({"type": "string", "format": "date-time", "description": description})
 
 
-CreatedAt = Annotated[str, _instant("Time of creation.")]
-UpdatedAt = Annotated[str, _instant("Time of the last update.")]
-ExpiresAt = Annotated[str, _instant("Expiry.")]
+CreatedAt = Annotated[str, _timestamp("Time of creation.")]
+UpdatedAt = Annotated[str, _timestamp("Time of the last update.")]
+ExpiresAt = Annotated[str, _timestamp("Expiry.")]
 _ACCOUNT = "Account ID. Present only if the list spans accounts."
 _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types."
 
@@ -107,7 +107,7 @@ class LinkView(BaseModel):
 class RetentionView(BaseModel):
     """Resumed retention."""
 
-    resumed_at: InstantText = Field(description="The confirmed time.")
+    resumed_at: Timestamp = Field(description="The confirmed time.")
 
 
 class EventTypeView(BaseModel):
@@ -121,7 +121,7 @@ class EventTypeView(BaseModel):
     api_version: str = Field(description="The `api_version` of new events.")
     documented: bool = Field(description="True if Uplift documents the event type. False for an extension.")
     archived: bool = Field(description="Whether the server rejects new events of this type.")
-    archived_at: InstantText | None = Field(description="When the event type was archived.")
+    archived_at: Timestamp | None = Field(description="When the event type was archived.")
     created_at: CreatedAt
     updated_at: UpdatedAt
 
@@ -130,14 +130,14 @@ class HealthView(BaseModel):
     """The health of an endpoint."""
 
     status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health.")
-    failing_since: InstantText | None = Field(description="First failed attempt since the last success.")
-    warned_at: InstantText | None = Field(description="Time of the warning email.")
-    disable_at: InstantText | None = Field(description="When the server disables the endpoint if no attempt succeeds.")
-    last_success_at: InstantText | None = Field(description="Last successful attempt.")
-    last_failure_at: InstantText | None = Field(description="Last failed attempt.")
+    failing_since: Timestamp | None = Field(description="First failed attempt since the last success.")
+    warned_at: Timestamp | None = Field(description="Time of the warning email.")
+    disable_at: Timestamp | None = Field(description="When the server disables the endpoint if no attempt succeeds.")
+    last_success_at: Timestamp | None = Field(description="Last successful attempt.")
+    last_failure_at: Timestamp | None = Field(description="Last failed attempt.")
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     hint: str | None = Field(description="Cause of the failure and how to fix it.")
-    next_probe_at: InstantText | None = Field(description="Next probe while the circuit breaker is open.")
+    next_probe_at: Timestamp | None = Field(description="Next probe while the circuit breaker is open.")
 
 
 @shows_settings
@@ -170,8 +170,8 @@ class SecretView(BaseModel):
     standard_webhooks_secret: str | None = Field(
         default=None, description="Current secret in the format of Standard Webhooks libraries (`whsec_…`)."
     )
-    created_at: InstantText = Field(description="Creation of the current secret.")
-    previous_expires_at: InstantText | None = Field(
+    created_at: Timestamp = Field(description="Creation of the current secret.")
+    previous_expires_at: Timestamp | None = Field(
         description="Expiry of the previous secret. Null if only the current secret is active."
     )
     uplift_header: Literal["old", "new"] = Field(description="Secret that signs `x-uplift-signature-256` now.")
@@ -185,7 +185,7 @@ class EventView(BaseModel):
     type: str = Field(description="Event type.")
     created_at: CreatedAt
     api_version: str = Field(description="The `api_version` of the envelope.")
-    expires_at: InstantText | None = Field(description="When the server stops sending the event.")
+    expires_at: Timestamp | None = Field(description="When the server stops sending the event.")
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
 
 
@@ -209,12 +209,12 @@ class DeliveryView(BaseModel):
         description="Why a pending delivery waits: its due time (`schedule`), a probe of the open circuit breaker "
         "(`probe`), the queue (`turn`), or another worker (`worker`). Null while an attempt is in flight."
     )
-    next_attempt_at: InstantText | None = Field(
+    next_attempt_at: Timestamp | None = Field(
         description="Earliest time of the next attempt. Null while an attempt is in flight."
     )
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     created_at: CreatedAt
-    completed_at: InstantText | None = Field(description="When the delivery was delivered, failed or cancelled.")
+    completed_at: Timestamp | None = Field(description="When the delivery was delivered, failed or cancelled.")
     failed_reason: str | None = Field(description="Why the delivery failed: `exhausted` or `expired`.")
 
 
@@ -248,7 +248,7 @@ class AttemptView(BaseModel):
     delivery: str = Field(description="Delivery ID.")
     number: int = Field(description="1, 2, 3 …")
     trigger: TriggerName = Field(description="Cause of the attempt.")
-    started_at: InstantText = Field(description="Start of the attempt.")
+    started_at: Timestamp = Field(description="Start of the attempt.")
     duration_ms: float = Field(description="Total duration.")
     timings: TimingsView
     status_code: int | None = Field(description="Status code of the response. Null without a response.")
@@ -287,7 +287,7 @@ class ActorView(BaseModel):
 class AuditEntryView(BaseModel):
     """An entry of the audit log."""
 
-    at: InstantText = Field(description="Time of the action.")
+    at: Timestamp = Field(description="Time of the action.")
     account: str | None = Field(default=None, description=_ACCOUNT)
     actor: ActorView
     action: str = Field(description="Action, such as `endpoint.changed`.")
@@ -306,8 +306,8 @@ class ListenSessionView(BaseModel):
     event_types: list[str] = Field(description=_PATTERNS)
     connected: bool = Field(description="Whether a client is connected.")
     created_at: CreatedAt
-    last_seen_at: InstantText = Field(description="When a client was last connected.")
-    expires_at: InstantText | None = Field(description="When the server deletes the session if no client connects.")
+    last_seen_at: Timestamp = Field(description="When a client was last connected.")
+    expires_at: Timestamp | None = Field(description="When the server deletes the session if no client connects.")
     secret: str = Field(
         default="",
         description="Signing secret of all sessions of the API key. Only in the response that creates the session.",
@@ -319,7 +319,7 @@ class ListenAnswerView(BaseModel):
 
     event: str = Field(description="Event ID.")
     type: str = Field(description="Event type.")
-    at: InstantText = Field(description="Time of the response.")
+    at: Timestamp = Field(description="Time of the response.")
     status_code: int | None = Field(description="Status code. Null if the local server did not respond.")
     duration_ms: int = Field(description="Duration of the request to the local server.")
     error: str | None = Field(description="Error message of the `uplift` command.")
@@ -347,8 +347,8 @@ class ReplayView(BaseModel):
     reason: Wait | None = Field(description="Why a running replay sends nothing now.")
     status: list[StatusName] = Field(description="Statuses of the selected deliveries.")
     types: list[str] = Field(description=_PATTERNS)
-    created_after: InstantText | None = Field(description="Only events accepted after this time.")
-    created_before: InstantText | None = Field(description="Only events accepted before this time.")
+    created_after: Timestamp | None = Field(description="Only events accepted after this time.")
+    created_before: Timestamp | None = Field(description="Only events accepted before this time.")
     rate_per_second: int = Field(description="Maximum deliveries per second.")
     total: int | None = Field(description="Number of selected deliveries. Null until they are counted.")
     sent: int = Field(description="Sum of `delivered` and `failed`.")
@@ -357,15 +357,15 @@ class ReplayView(BaseModel):
     skipped: int = Field(description="Deliveries that expired, were deleted, or changed after the replay was created.")
     created_at: CreatedAt
     updated_at: UpdatedAt
-    completed_at: InstantText | None = Field(description="When the replay completed or was cancelled.")
+    completed_at: Timestamp | None = Field(description="When the replay completed or was cancelled.")
 
 
 class ReplayPreview(BaseModel):
     """The deliveries that a replay would send."""
 
     count: int = Field(description="Number of deliveries.")
-    oldest_at: InstantText | None = Field(description="Time of the oldest event.")
-    newest_at: InstantText | None = Field(description="Time of the newest event.")
+    oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
+    newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")
 
 
@@ -396,7 +396,7 @@ class NumbersView(BaseModel):
 class _Stretch(BaseModel):
     """The fields at the start of a bucket."""
 
-    at: InstantText = Field(description="Start of the bucket.")
+    at: Timestamp = Field(description="Start of the bucket.")
 
 
 class BucketView(NumbersView, _Stretch):

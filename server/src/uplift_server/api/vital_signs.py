@@ -27,7 +27,7 @@ class VitalSigns:
             await self._api(scope, receive, send)
             return
         detail = "This process is a worker and serves no API. Send the request to a process with `--role api` or `all`."
-        refusal = problem("misdirected", detail)
-        response = Response(refusal.body, refusal.status)
-        response.raw_headers.extend(refusal.headers)
+        error_response = problem("misdirected", detail)
+        response = Response(error_response.body, error_response.status)
+        response.raw_headers.extend(error_response.headers)
         await response(scope, receive, send)

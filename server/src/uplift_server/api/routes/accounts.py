@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import AccountChange, AccountNew, Paging
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import account_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import AccountView, Listed
@@ -32,10 +32,10 @@ async def create_account(
 
 @router.get("/v1/accounts", summary="List accounts", response_model_exclude_unset=True)
 async def list_accounts(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[AccountView]:
     """Requires an operator key. Returns accounts, newest first."""
-    page = await services.accounts.page(caller, asked.values.listing(), problems=asked.problems)
+    page = await services.accounts.page(caller, parsed.values.listing(), problems=parsed.problems)
     return listed(page, account_view, services.context.cursors)
 
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from uplift_server.api.bodies import AuditAsked
-from uplift_server.api.reading import Asked, CallerOf, QueryReader, ServicesOf
+from uplift_server.api.bodies import AuditQuery
+from uplift_server.api.reading import CallerOf, ParsedQuery, QueryReader, ServicesOf
 from uplift_server.api.rendering import audit_view, listed
 from uplift_server.api.views import AuditEntryView, Listed
 from uplift_server.store.audit import AuditFilter
@@ -15,10 +15,10 @@ router = APIRouter(tags=["Audit log"])
 
 @router.get("/v1/audit-log", summary="List audit log entries", response_model_exclude_unset=True)
 async def list_audit_log(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(AuditAsked))]
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(AuditQuery))]
 ) -> Listed[AuditEntryView]:
     """Requires the scope `endpoints:read`. Returns the actions on the account, newest first."""
-    values: AuditAsked = asked.values
-    wanted = AuditFilter(values.actor, values.action, values.created_after, values.created_before, values.subject)
-    page = await services.audit_log.page(caller, wanted, values.listing(), problems=asked.problems)
+    values: AuditQuery = parsed.values
+    filters = AuditFilter(values.actor, values.action, values.created_after, values.created_before, values.subject)
+    page = await services.audit_log.page(caller, filters, values.listing(), problems=parsed.problems)
     return listed(page, lambda entry: audit_view(entry, spans=caller.spans_accounts), services.context.cursors)

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from uplift_server.api.bodies import DeliveriesAsked, EndpointDeliveriesAsked, Nothing, Paging
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
+from uplift_server.api.bodies import DeliveriesQuery, EndpointDeliveriesQuery, Nothing, Paging
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf
 from uplift_server.api.rendering import attempt_view, delivery_view, listed
 from uplift_server.api.views import AttemptView, DeliveryView, Listed
 from uplift_server.core.lifecycle import Status
@@ -17,11 +17,11 @@ Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 
 @router.get("/v1/deliveries", summary="List deliveries", response_model_exclude_unset=True)
 async def list_deliveries(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(DeliveriesAsked))]
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(DeliveriesQuery))]
 ) -> Listed[DeliveryView]:
     """Requires the scope `deliveries:read`. Returns the deliveries of the newest events first."""
-    query = query_of(asked.values)._replace(endpoint=asked.values.endpoint)
-    page = await services.deliveries.page(caller, query, asked.values.listing(), problems=asked.problems)
+    query = query_of(parsed.values)._replace(endpoint=parsed.values.endpoint)
+    page = await services.deliveries.page(caller, query, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
 
 
@@ -33,10 +33,12 @@ async def get_delivery(services: ServicesOf, caller: CallerOf, delivery: str) ->
 
 @router.get("/v1/deliveries/{delivery}/attempts", summary="List attempts", response_model_exclude_unset=True)
 async def list_attempts(
-    services: ServicesOf, caller: CallerOf, delivery: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, delivery: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[AttemptView]:
     """Requires the scope `deliveries:read`. Returns attempts, newest first."""
-    found, page = await services.deliveries.attempts(caller, delivery, asked.values.listing(), problems=asked.problems)
+    found, page = await services.deliveries.attempts(
+        caller, delivery, parsed.values.listing(), problems=parsed.problems
+    )
     return listed(page, lambda attempt: attempt_view(attempt, found), services.context.cursors)
 
 
@@ -68,7 +70,7 @@ async def cancel_delivery(
     return delivery_view(found, spans=caller.spans_accounts)
 
 
-def query_of(values: EndpointDeliveriesAsked) -> DeliveryQuery:
+def query_of(values: EndpointDeliveriesQuery) -> DeliveryQuery:
     """Return the query for the service."""
     status = None if values.status is None else Status[values.status.upper()]
     return DeliveryQuery(status, None, values.type, values.created_after, values.created_before)

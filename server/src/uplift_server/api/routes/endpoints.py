@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesAsked, EndpointNew, EndpointsAsked
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesQuery, EndpointNew, EndpointsQuery
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import delivery_view, endpoint_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.deliveries import query_of
@@ -42,11 +42,11 @@ async def create_endpoint(
 
 @router.get("/v1/endpoints", summary="List endpoints", response_model_exclude_unset=True)
 async def list_endpoints(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(EndpointsAsked))]
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(EndpointsQuery))]
 ) -> Listed[EndpointView]:
     """Requires the scope `endpoints:read`. Returns endpoints, newest first."""
-    values: EndpointsAsked = asked.values
-    page = await services.endpoints.page(caller, values.listing(), values.wanted(), problems=asked.problems)
+    values: EndpointsQuery = parsed.values
+    page = await services.endpoints.page(caller, values.listing(), values.endpoint_filter(), problems=parsed.problems)
     return listed(page, lambda shown: view_of(services, caller, shown), services.context.cursors)
 
 
@@ -80,11 +80,11 @@ async def list_endpoint_deliveries(
     services: ServicesOf,
     caller: CallerOf,
     endpoint: str,
-    asked: Annotated[Asked, Depends(QueryReader(EndpointDeliveriesAsked))],
+    parsed: Annotated[ParsedQuery, Depends(QueryReader(EndpointDeliveriesQuery))],
 ) -> Listed[DeliveryView]:
     """Requires the scope `deliveries:read`. Returns the deliveries of the newest events first."""
     page = await services.deliveries.page_of_endpoint(
-        caller, endpoint, query_of(asked.values), asked.values.listing(), problems=asked.problems
+        caller, endpoint, query_of(parsed.values), parsed.values.listing(), problems=parsed.problems
     )
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
 

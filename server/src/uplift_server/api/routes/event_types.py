@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from uplift_server.api.bodies import EventTypeNew, Paging
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf
 from uplift_server.api.rendering import event_type_view, listed
 from uplift_server.api.views import EventTypeView, Listed
 from uplift_server.service.event_types import EventTypeDraft
@@ -35,10 +35,10 @@ async def put_event_type(
 
 @router.get("/v1/event-types", summary="List event types", response_model_exclude_unset=True)
 async def list_event_types(
-    services: ServicesOf, _caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, _caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[EventTypeView]:
     """Requires any API key. Returns event types, newest first."""
-    page = await services.event_types.page(asked.values.listing(), problems=asked.problems)
+    page = await services.event_types.page(parsed.values.listing(), problems=parsed.problems)
     return listed(page, event_type_view, services.context.cursors)
 
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from uplift_server.api.bodies import EventsAsked, ExplanationAsked, Paging
-from uplift_server.api.reading import Asked, CallerOf, QueryReader, ServicesOf
+from uplift_server.api.bodies import EventsQuery, ExplanationQuery, Paging
+from uplift_server.api.reading import CallerOf, ParsedQuery, QueryReader, ServicesOf
 from uplift_server.api.rendering import delivery_view, event_view, explanation_view, listed, one_event, stretch
 from uplift_server.api.views import DeliveryView, EventView, ExplanationsView, Listed, OneEventView
 from uplift_server.service.events import EventQuery
@@ -15,16 +15,16 @@ router = APIRouter(tags=["Events"])
 
 @router.get("/v1/events", summary="List events", response_model_exclude_unset=True)
 async def list_events(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(EventsAsked))]
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(EventsQuery))]
 ) -> Listed[EventView]:
     """Requires the scope `events:read`. Returns events, newest first. Use `order=asc` to follow new events."""
-    values: EventsAsked = asked.values
+    values: EventsQuery = parsed.values
     query = EventQuery(values.type, values.created_after, values.created_before)
     spans = caller.spans_accounts
     if values.order == "asc":
-        found = await services.events.forward(caller, query, values.listing(), problems=asked.problems)
+        found = await services.events.forward(caller, query, values.listing(), problems=parsed.problems)
         return stretch(found, lambda event: event_view(event, spans=spans), services.context.cursors)
-    page = await services.events.page(caller, query, values.listing(), problems=asked.problems)
+    page = await services.events.page(caller, query, values.listing(), problems=parsed.problems)
     return listed(page, lambda event: event_view(event, spans=spans), services.context.cursors)
 
 
@@ -41,17 +41,20 @@ async def get_event(services: ServicesOf, caller: CallerOf, event: str) -> Respo
 
 @router.get("/v1/events/{event}/explain", summary="Explain the deliveries of an event")
 async def explain_event(
-    services: ServicesOf, caller: CallerOf, event: str, asked: Annotated[Asked, Depends(QueryReader(ExplanationAsked))]
+    services: ServicesOf,
+    caller: CallerOf,
+    event: str,
+    parsed: Annotated[ParsedQuery, Depends(QueryReader(ExplanationQuery))],
 ) -> ExplanationsView:
     """Requires the scope `deliveries:read`. Returns why the event did or did not reach each endpoint, newest first."""
-    found = await services.explanations.of_event(caller, event, asked.values.endpoint, problems=asked.problems)
+    found = await services.explanations.of_event(caller, event, parsed.values.endpoint, problems=parsed.problems)
     return ExplanationsView(data=[explanation_view(each) for each in found])
 
 
 @router.get("/v1/events/{event}/deliveries", summary="List an event's deliveries", response_model_exclude_unset=True)
 async def list_event_deliveries(
-    services: ServicesOf, caller: CallerOf, event: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, event: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[DeliveryView]:
     """Requires the scope `deliveries:read`. Returns the deliveries to the newest endpoints first."""
-    page = await services.events.deliveries(caller, event, asked.values.listing(), problems=asked.problems)
+    page = await services.events.deliveries(caller, event, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)

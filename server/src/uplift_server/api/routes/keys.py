@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import KeyNew, Paging
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import key_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import KeyView, Listed
@@ -39,10 +39,10 @@ async def create_key(
 
 @router.get("/v1/accounts/{account}/keys", summary="List API keys", response_model_exclude_unset=True)
 async def list_keys(
-    services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[KeyView]:
     """Requires an operator key. Returns active keys, newest first."""
-    page = await services.keys.page(caller, account, asked.values.listing(), problems=asked.problems)
+    page = await services.keys.page(caller, account, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda key: key_view(key, account), services.context.cursors)
 
 

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Request, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from uplift_server.api.bodies import ListenSessionNew, ListenTestNew, Paging
-from uplift_server.api.guard import answer
+from uplift_server.api.guard import send_error
 from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
-from uplift_server.api.problems import refusal_of
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.problems import error_response_of
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ListenAnswerView, ListenSessionView, ListenTestView
@@ -29,8 +29,8 @@ router = APIRouter(tags=["Listen sessions"])
 
 CLOSE_CODES: Final = {EndReason.REPLACED: 4009, EndReason.REMOVED: 4004, EndReason.STOPPING: 1012}
 """4004: do not reconnect. 4009: another client uses the session. 1012: reconnect."""
-NOT_AN_ANSWER: Final = 4000
-UNFORESEEN: Final = 1011
+NOT_A_RESPONSE: Final = 4000
+UNEXPECTED_ERROR: Final = 1011
 
 _log = structlog.get_logger("uplift.api")
 
@@ -58,13 +58,13 @@ async def create_listen_session(
 
 @router.get("/v1/listen-sessions", summary="List listen sessions", response_model_exclude_unset=True)
 async def list_listen_sessions(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[ListenSessionView]:
     """Requires the scope `listen`. Returns sessions, newest first.
 
     The server deletes a session after 1 day without a client.
     """
-    page = await services.listening.page(caller, asked.values.listing(), problems=asked.problems)
+    page = await services.listening.page(caller, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.context.cursors)
 
 
@@ -82,10 +82,10 @@ async def delete_listen_session(services: ServicesOf, caller: CallerOf, session:
 
 @router.get("/v1/listen-sessions/{session}/answers", summary="List the responses of a listen session")
 async def list_listen_answers(
-    services: ServicesOf, caller: CallerOf, session: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, session: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[ListenAnswerView]:
     """Requires the scope `listen`. Returns the last 1,000 responses of the local server, newest first."""
-    page = await services.listening.responses(caller, session, asked.values.listing(), problems=asked.problems)
+    page = await services.listening.responses(caller, session, parsed.values.listing(), problems=parsed.problems)
     return listed(page, listen_answer_view, services.context.cursors)
 
 
@@ -117,7 +117,7 @@ async def stream_listen_session(websocket: WebSocket, session: str) -> None:
         )
         stream = await services.listening.connect(caller, session, websocket.query_params.get("after"))
     except (ServiceError, StoreError) as error:
-        await answer(websocket.send, refusal_of(error), handshake=True)
+        await send_error(websocket.send, error_response_of(error), handshake=True)
         return
     try:
         await websocket.accept()
@@ -148,7 +148,7 @@ async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) 
         )
     if failures:
         with suppress(RuntimeError, WebSocketDisconnect):
-            await websocket.close(UNFORESEEN, "unexpected error; reconnect")
+            await websocket.close(UNEXPECTED_ERROR, "unexpected error; reconnect")
     elif stream.end_reason is not None:
         with suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close(CLOSE_CODES[stream.end_reason], stream.end_reason.value)
@@ -168,11 +168,11 @@ async def _receive(websocket: WebSocket, listening: Listening, stream: Stream) -
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return
-        answer = parse_local_response(message.get("text") or "")
-        if answer is None:
-            await websocket.close(NOT_AN_ANSWER, "the message is not a response to an event")
+        response = parse_local_response(message.get("text") or "")
+        if response is None:
+            await websocket.close(NOT_A_RESPONSE, "the message is not a response to an event")
             return
-        listening.record_response(stream, answer)
+        listening.record_response(stream, response)
 
 
 def _header(listening: Listening, stream: Stream, item: StreamItem) -> dict[str, object]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import MemberChange, MemberNew, Nothing, Paging
 from uplift_server.api.people_rendering import invitation_view, link_view, member_view
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import InvitationView, LinkView, Listed, MemberView
@@ -18,10 +18,10 @@ router = APIRouter(tags=["Accounts"])
 
 @router.get("/v1/accounts/{account}/members", summary="List members", response_model_exclude_unset=True)
 async def list_members(
-    services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[MemberView]:
     """Requires an operator key. Returns members, newest first."""
-    page = await services.members.page(caller, account, asked.values.listing(), problems=asked.problems)
+    page = await services.members.page(caller, account, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda member: member_view(member, account), services.context.cursors)
 
 
@@ -89,10 +89,10 @@ async def reset_password(
 
 @router.get("/v1/accounts/{account}/invitations", summary="List pending invitations", response_model_exclude_unset=True)
 async def list_invitations(
-    services: ServicesOf, caller: CallerOf, account: str, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[InvitationView]:
     """Requires an operator key. Returns pending invitations, newest first."""
-    page = await services.members.invitations(caller, account, asked.values.listing(), problems=asked.problems)
+    page = await services.members.invitations(caller, account, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda invitation: invitation_view(invitation, account), services.context.cursors)
 
 

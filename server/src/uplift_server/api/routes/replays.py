@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import Nothing, Paging, ReplayNew
-from uplift_server.api.reading import Asked, BodyReader, CallerOf, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed, replay_preview, replay_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ReplayPreview, ReplayView
@@ -53,10 +53,10 @@ async def create_replay(
 
 @router.get("/v1/replays", summary="List replays", response_model_exclude_unset=True)
 async def list_replays(
-    services: ServicesOf, caller: CallerOf, asked: Annotated[Asked, Depends(QueryReader(Paging))]
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[ReplayView]:
     """Requires the scope `deliveries:read`. Returns replays, newest first."""
-    page = await services.replays.page(caller, asked.values.listing(), problems=asked.problems)
+    page = await services.replays.page(caller, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda shown: replay_view(shown, spans=caller.spans_accounts), services.context.cursors)
 
 
