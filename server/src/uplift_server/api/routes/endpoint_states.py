@@ -62,15 +62,15 @@ async def test_endpoint(
 
     The server does not retry it, and it does not count for the endpoint's health.
     """
-    trial = await services.endpoint_tests.send(
+    test = await services.endpoint_tests.send(
         caller,
         endpoint,
         sent.given.get("type"),
         idempotency_key=key_of(request, sent),
         problems=sent.problems,
     )
-    mark_repeated(response, repeated=trial.repeated)
-    if trial.attempt is None:
+    mark_repeated(response, repeated=test.repeated)
+    if test.attempt is None:
         response.status_code = 202
-        return delivery_view(ShownDelivery(trial.delivery), spans=caller.spans_accounts)
-    return attempt_view(trial.attempt, trial.delivery)
+        return delivery_view(ShownDelivery(test.delivery), spans=caller.spans_accounts)
+    return attempt_view(test.attempt, test.delivery)

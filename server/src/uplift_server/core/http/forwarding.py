@@ -19,7 +19,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
     """Return the client address from the peer of the connection and the `X-Forwarded-For` values in order.
 
     Each proxy appends the address of its client. Earlier entries can be forged, so this goes backward from the last
-    entry as long as the proxies are trusted.
+    entry while the proxies are trusted.
     """
     address = peer
     hops = [hop for value in forwarded for hop in value.split(",")]
