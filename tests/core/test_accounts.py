@@ -15,7 +15,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "\u3000", "a\nb", "a\x00", "a\x85", "a\u202eb", "\ud800", "x" * 201])
-def test_other_texts_are_no_names(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     problem = check_name(name)
 
     assert problem is not None
@@ -33,7 +33,7 @@ def test_other_texts_are_no_names(name: str) -> None:
         "a@xn--bcher-kva.example",
     ],
 )
-def test_mail_addresses(email: str) -> None:
+def test_email_addresses(email: str) -> None:
     assert check_email(email) is None
 
 
@@ -62,7 +62,7 @@ def test_mail_addresses(email: str) -> None:
         "a@" + ".".join(["b" * 60] * 5),
     ],
 )
-def test_other_texts_are_no_mail_addresses(text: str) -> None:
+def test_invalid_email_addresses(text: str) -> None:
     problem = check_email(text, "contact_emails[1]")
 
     assert problem is not None

@@ -28,16 +28,16 @@ def fail(
     return breaker
 
 
-def test_it_opens_at_the_last_of_so_many_failures_in_a_row() -> None:
+def test_it_opens_after_consecutive_failures() -> None:
     assert fail(CLOSED, 2) == Breaker(failures=2)
     assert fail(CLOSED, 3) == Breaker(3, None, NOW_MS + PROBE_FIRST_MS, PROBE_FIRST_MS)
 
 
-def test_a_success_starts_the_count_afresh() -> None:
+def test_a_success_resets_the_count() -> None:
     assert fail(fail(CLOSED, 2).after_success(NOW_MS), 2).probe_at is None
 
 
-def test_a_success_closes_an_open_one() -> None:
+def test_a_success_closes_an_open_breaker() -> None:
     assert fail(CLOSED, 7).after_success(NOW_MS) == CLOSED
 
 
@@ -57,7 +57,7 @@ def test_the_longest_wait_bounds_the_first_too() -> None:
     assert fail(CLOSED, 3, rule=BreakerRule(3, 10)).probe_at == NOW_MS + 10
 
 
-def test_attempts_that_were_under_way_when_it_opened_do_not_lengthen_the_wait() -> None:
+def test_attempts_in_flight_at_the_opening_do_not_lengthen_the_wait() -> None:
     opened = fail(CLOSED, 3)
     later = fail(opened, 12, at=NOW_MS + PROBE_FIRST_MS - 1)
 
@@ -92,7 +92,7 @@ def test_a_failed_probe_never_closes_it() -> None:
     assert probed == Breaker(3, None, opened.probe_at + 2 * PROBE_FIRST_MS, 2 * PROBE_FIRST_MS)
 
 
-def test_a_rule_of_no_failures_switches_it_off() -> None:
+def test_zero_failures_disable_it() -> None:
     breaker = fail(
         fail(CLOSED, 1000, timed_out=True, rule=NEVER), 1, at=NOW_MS + 10 * TIMEOUTS_OPEN_AFTER_MS, rule=NEVER
     )
@@ -101,7 +101,7 @@ def test_a_rule_of_no_failures_switches_it_off() -> None:
 
 
 @pytest.mark.parametrize("failures", [RULE.failures, RULE.failures + 1, RULE.failures + 5, RULE.failures + 40])
-def test_after_a_restart_an_open_one_probes_when_it_would_have(failures: int) -> None:
+def test_after_a_restart_an_open_breaker_keeps_its_probe_time(failures: int) -> None:
     breaker = CLOSED
     for number in range(failures):
         at = NOW_MS + number if breaker.probe_at is None else breaker.probe_at
@@ -115,7 +115,7 @@ def test_after_a_restart_the_wait_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("apart_ms", [0, 3000])
-def test_after_a_restart_attempts_that_failed_together_are_no_reason_to_wait_longer(apart_ms: int) -> None:
+def test_after_a_restart_concurrent_failures_do_not_lengthen_the_wait(apart_ms: int) -> None:
     """Attempts that were in flight when the breaker opened do not count."""
     health = Health(RULE.failures + 246, NOW_MS - apart_ms, None, NOW_MS)
     assert restore_breaker(health, RULE).probe_at == NOW_MS + PROBE_FIRST_MS + apart_ms
@@ -155,7 +155,7 @@ def test_after_any_failures_it_stays_open_with_a_near_probe(
 # ---- Retry-After
 
 
-def test_a_receiver_may_ask_for_a_wait_at_its_first_failure() -> None:
+def test_retry_after_opens_it_at_the_first_failure() -> None:
     asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
     assert asked == Breaker(1, None, NOW_MS + 30_000, 0, NOW_MS)
@@ -168,11 +168,11 @@ def test_retry_after_is_bounded_like_a_probes_wait() -> None:
     )
 
 
-def test_a_breaker_that_is_off_takes_no_wishes() -> None:
+def test_a_disabled_breaker_ignores_retry_after() -> None:
     assert CLOSED.after_failure(NOW_MS, timed_out=False, rule=NEVER, retry_after_ms=30_000) == Breaker(1)
 
 
-def test_a_success_from_before_the_wish_does_not_end_the_wait_and_a_later_one_does() -> None:
+def test_only_a_success_after_retry_after_ends_the_wait() -> None:
     asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
     assert asked.after_success(NOW_MS - 1) == asked
@@ -189,14 +189,14 @@ def test_attempts_in_flight_never_shorten_the_wait() -> None:
         )
 
 
-def test_a_probe_that_fails_without_a_wish_begins_the_usual_waits() -> None:
+def test_a_failed_probe_without_retry_after_starts_the_usual_waits() -> None:
     asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
     at = NOW_MS + 30_000
 
     assert asked.after_failure(at, timed_out=False, rule=RULE).probe_at == at + PROBE_FIRST_MS
 
 
-def test_a_wish_shorter_than_the_usual_wait_does_not_shorten_it() -> None:
+def test_retry_after_does_not_shorten_the_usual_wait() -> None:
     opened = fail(CLOSED, 3)
     at = NOW_MS + PROBE_FIRST_MS
 
@@ -204,7 +204,7 @@ def test_a_wish_shorter_than_the_usual_wait_does_not_shorten_it() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 400_000), st.booleans(), st.integers(0, 400_000)), max_size=30))
-def test_no_wait_is_longer_than_the_longest(steps: list[tuple[int, bool, int]]) -> None:
+def test_no_wait_exceeds_the_maximum(steps: list[tuple[int, bool, int]]) -> None:
     breaker, now = CLOSED, NOW_MS
     for passed, timed_out, retry_after_ms in steps:
         now += passed

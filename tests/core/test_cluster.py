@@ -27,7 +27,7 @@ def test_equal_sets_of_workers_have_equal_assignments(endpoint: int, workers: li
 
 
 @given(_ENDPOINTS, _WORKERS, st.integers(2**41, 2**42))
-def test_an_endpoint_moves_only_to_a_worker_that_comes_or_from_one_that_goes(
+def test_an_endpoint_moves_only_to_a_joining_or_from_a_leaving_worker(
     endpoint: int, workers: list[int], comes: int
 ) -> None:
     before = assigned_worker(endpoint, workers)
@@ -48,7 +48,7 @@ def test_without_workers_endpoints_are_unassigned() -> None:
 
 
 @given(_WORKERS, _WORKERS)
-def test_other_workers_are_another_view(some: list[int], others: list[int]) -> None:
+def test_different_workers_have_different_hashes(some: list[int], others: list[int]) -> None:
     assert (membership_hash(some) == membership_hash(others)) is (set(some) == set(others))
 
 

@@ -20,5 +20,5 @@ from uplift_server.core.scheduling.commit_interval import (
         (3.0, COMMIT_INTERVAL_MS_MAX),
     ],
 )
-def test_commits_are_the_farther_apart_the_busier_a_process_is(cores: float, expected: float) -> None:
+def test_the_interval_grows_with_the_load(cores: float, expected: float) -> None:
     assert commit_interval_ms(cores) == expected

@@ -15,7 +15,7 @@ NUMBERS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=
 
 
 @given(NUMBERS)
-def test_a_cursor_leads_back(numbers: list[int]) -> None:
+def test_a_cursor_decodes_to_its_numbers(numbers: list[int]) -> None:
     text = encode(numbers)
 
     assert decode(text, len(numbers)) == tuple(numbers)
@@ -44,7 +44,7 @@ def test_garbage_is_rejected(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "A", "AAAAAAAAA", "AAAAAAAA=", "A" * 129, encode([1]) + "\n", encode([1]) + "="])
-def test_other_texts_are_no_cursors(text: str) -> None:
+def test_invalid_cursors_are_rejected(text: str) -> None:
     assert decode(text, 1) is None
 
 
@@ -59,7 +59,7 @@ def test_a_cursor_has_limits() -> None:
 
 
 @given(NUMBERS)
-def test_a_place_has_one_text_under_a_key_and_another_under_another(numbers: list[int]) -> None:
+def test_a_position_has_one_text_per_key(numbers: list[int]) -> None:
     other = Cursors(bytes(CURSOR_KEY_BYTES))
 
     assert Cursors(bytes(range(CURSOR_KEY_BYTES))).encode(numbers) == encode(numbers)
@@ -79,6 +79,6 @@ def test_a_cursor_stays_the_same_from_version_to_version() -> None:
     assert encode([1, 2**40]) == "zHlNTaSWLlZv2bOy1E2XusCtuRWiOyeA"
 
 
-def test_a_key_has_its_length() -> None:
+def test_a_key_has_a_fixed_length() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         Cursors(bytes(16))

@@ -46,7 +46,7 @@ def test_durations(text: str, milliseconds: int) -> None:
         ("36501d", "100 years"),
     ],
 )
-def test_other_texts_are_rejected_with_a_remedy(text: str, words: str) -> None:
+def test_invalid_durations_are_rejected_with_a_fix(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse_duration(text)
 

@@ -17,7 +17,7 @@ def test_a_setting_allows_the_values_within_its_bounds(value: int, *, allowed: b
     assert SETTINGS["max_in_flight"].allows(value) is allowed
 
 
-def test_bounds_are_written_with_thousands_apart() -> None:
+def test_bounds_have_thousands_separators() -> None:
     assert SETTINGS["rate_limit_per_second"].bounds == "1 to 10,000"
 
 

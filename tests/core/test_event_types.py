@@ -19,7 +19,7 @@ def test_names(name: str) -> None:
     "text",
     ["", ".", "a.", ".a", "a..b", "A", "a-b", "a b", "a.*", "ä", "a\n", "\u0661", "a" * 129, "movement/created"],
 )
-def test_other_texts_are_no_names(text: str) -> None:
+def test_invalid_names(text: str) -> None:
     problem = check_name(text, "types[3]")
 
     assert problem is not None
@@ -45,7 +45,7 @@ def test_patterns(pattern: str) -> None:
         ("", "with dots"),
     ],
 )
-def test_other_texts_are_no_patterns(text: str, words: str) -> None:
+def test_invalid_patterns(text: str, words: str) -> None:
     problem = check_pattern(text)
 
     assert problem is not None
@@ -54,5 +54,5 @@ def test_other_texts_are_no_patterns(text: str, words: str) -> None:
 
 
 @given(st.text(st.sampled_from("aZ_.*1 "), max_size=12))
-def test_names_are_those_of_the_contract(text: str) -> None:
+def test_constants_have_the_documented_names(text: str) -> None:
     assert (check_name(text) is None) == bool(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", text))

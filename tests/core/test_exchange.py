@@ -12,7 +12,7 @@ def test_an_exchange_cannot_be_changed() -> None:
         exchange.status_code = 200  # type: ignore[misc]
 
 
-def test_a_request_counts_as_possibly_sent_unless_said_otherwise() -> None:
+def test_a_request_counts_as_possibly_sent_by_default() -> None:
     # This decides whether a duplicate is possible.
     assert Exchange(started_at=1, duration_us=2).bytes_sent
 

@@ -118,7 +118,7 @@ def test_due_deliveries_without_a_worker() -> None:
     assert answer(sends=False) == answer(), "a delivery that is not due has the same explanation"
 
 
-def test_a_failed_delivery_has_a_cause_and_a_remedy() -> None:
+def test_a_failed_delivery_has_a_cause_and_a_fix() -> None:
     failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
 
     found = answer(delivery=failed)
@@ -129,7 +129,7 @@ def test_a_failed_delivery_has_a_cause_and_a_remedy() -> None:
     assert answer(endpoint=None, delivery=replace(failed, failure=None)).hint is None
 
 
-def test_a_failed_test_is_not_to_be_resent() -> None:
+def test_a_failed_test_cannot_be_resent() -> None:
     failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED, attempts_made=1)
 
     found = answer(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
@@ -148,21 +148,21 @@ def test_an_expired_delivery_has_a_time() -> None:
 
 
 @pytest.mark.parametrize("state", ["paused", "disabled"])
-def test_a_held_one_names_the_state_that_holds_it(state: str) -> None:
+def test_a_held_delivery_names_the_state_of_its_endpoint(state: str) -> None:
     found = answer(endpoint=replace(ENDPOINT, state=state), delivery=replace(DELIVERY, status=Status.HELD))
 
     assert found.reason is Reason.HELD
     assert f"is {state}" in found.text
 
 
-def test_one_that_was_kept_is_released_by_enabling_again() -> None:
+def test_a_kept_delivery_is_released_by_enabling_again() -> None:
     found = answer(delivery=replace(DELIVERY, status=Status.HELD))
 
     assert (found.reason, found.text) == (Reason.HELD, "The delivery stayed held when its endpoint was enabled.")
     assert found.hint is not None
 
 
-def test_a_cancelled_one_can_be_resent() -> None:
+def test_a_cancelled_delivery_can_be_resent() -> None:
     found = answer(delivery=replace(DELIVERY, status=Status.CANCELLED))
 
     assert found.reason is Reason.CANCELLED
@@ -203,13 +203,13 @@ def test_a_long_subscription_is_named_by_its_beginning() -> None:
     assert "a.t0, a.t1, a.t2, a.t3, a.t4 and 2 more," in found.text
 
 
-def test_a_subscription_changed_since_says_that_it_is_todays() -> None:
+def test_an_updated_subscription_is_reported() -> None:
     changed = replace(ENDPOINT, patterns=("movement.*",), updated_at=NOW)
 
     assert answer(endpoint=changed, delivery=None).text.endswith("may have been different.")
 
 
-def test_a_subscription_that_was_extended_later() -> None:
+def test_a_later_subscription_is_reported() -> None:
     found = answer(endpoint=replace(ENDPOINT, updated_at=NOW), delivery=None)
 
     assert found.reason is Reason.NOT_SUBSCRIBED
@@ -235,7 +235,7 @@ def test_a_deleted_endpoint_without_a_delivery_is_explained(
     assert (found.hint is not None) == (reason is Reason.ENDPOINT_DELETED)
 
 
-def test_a_greeting_or_a_test_is_for_one_endpoint_only() -> None:
+def test_a_registration_event_or_a_test_is_for_one_endpoint_only() -> None:
     for endpoint in (ENDPOINT, replace(ENDPOINT, created_at=NOW)):
         found = answer(replace(EVENT, for_one_endpoint=True), endpoint, None)
         assert found == DeliveryExplanation(

@@ -3,7 +3,7 @@
 from uplift_server.core.security.failed_attempts import Failures
 
 
-def test_a_key_waits_once_it_failed_too_often_until_the_oldest_is_forgotten() -> None:
+def test_a_key_waits_after_too_many_failures_until_the_oldest_expires() -> None:
     counts = Failures(3, 1000)
     for now in (0, 100, 200):
         assert counts.wait_ms("a", now) == 0

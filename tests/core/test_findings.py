@@ -3,5 +3,5 @@
 from uplift_server.core.operations.findings import Finding
 
 
-def test_a_finding_without_a_problem_needs_no_remedy() -> None:
+def test_a_passed_check_needs_no_fix() -> None:
     assert Finding("clock", "ok", "The clock agrees with the database's.").remedy == ""

@@ -10,7 +10,7 @@ TRUSTED = parse_networks("127.0.0.1, 10.0.0.0/8,2001:db8::/32")
 CLIENT, OTHER = "203.0.113.7", "198.51.100.9"
 
 
-def test_networks_are_written_between_commas() -> None:
+def test_networks_are_separated_by_commas() -> None:
     assert [str(each) for each in TRUSTED] == ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"]
     for text in ("", "10.0.0.1/8", "proxy.example.com", "10.0.0.0/8,"):
         with pytest.raises(ValueError, match=r".+"):
@@ -44,7 +44,7 @@ def test_without_trusted_proxies_the_peer_is_the_client() -> None:
     assert client_address("127.0.0.1", [CLIENT], ()) == "127.0.0.1"
 
 
-def test_a_long_list_is_looked_at_from_its_end_only() -> None:
+def test_only_the_end_of_a_long_list_is_evaluated() -> None:
     assert client_address("127.0.0.1", [", ".join([CLIENT] + ["10.0.0.1"] * HOPS_MAX)], TRUSTED) == "10.0.0.1"
 
 

@@ -23,7 +23,7 @@ def test_a_success_makes_it_healthy() -> None:
     assert health.status == "healthy"
 
 
-def test_it_fails_since_the_first_failure_in_a_row() -> None:
+def test_failing_since_is_the_first_consecutive_failure() -> None:
     health = Health()
     for minute in range(3):
         health = health.after(Outcome.TIMEOUT, NOW_MS + 60_000 * minute, own_fault=False)
@@ -32,7 +32,7 @@ def test_it_fails_since_the_first_failure_in_a_row() -> None:
     assert health.status == "failing"
 
 
-def test_one_success_clears_the_clock_and_remembers_when_it_failed_last() -> None:
+def test_a_success_resets_failing_since_and_keeps_the_last_failure() -> None:
     failing = Health().after(Outcome.SERVER_ERROR, NOW_MS, own_fault=False)
 
     assert failing.after(Outcome.DELIVERED, NOW_MS + 5, own_fault=False) == Health(
@@ -40,7 +40,7 @@ def test_one_success_clears_the_clock_and_remembers_when_it_failed_last() -> Non
     )
 
 
-def test_a_failure_after_a_success_starts_the_clock_anew() -> None:
+def test_a_failure_after_a_success_restarts_failing_since() -> None:
     well = Health(0, None, NOW_MS, NOW_MS - 50, Outcome.DELIVERED)
     failing = well.after(Outcome.DNS_ERROR, NOW_MS + 10, own_fault=False)
 
@@ -138,7 +138,7 @@ def test_excused_time_of_another_process_counts_for_the_same_failure_only() -> N
     assert Health().with_excused_time_of(Health(excused_ms=1)) == Health()
 
 
-def test_a_success_on_its_way_at_another_process_counts_unless_a_later_attempt_failed() -> None:
+def test_a_success_of_another_process_counts_unless_a_later_attempt_failed() -> None:
     health = replace(failing(), warned_at=NOW_MS)
     failed_at = health.last_failure_at or 0
     well = Health(0, None, failed_at + 1, failed_at, Outcome.DELIVERED)

@@ -6,7 +6,7 @@ from uplift_server.core.events.idempotency import check_key
 
 
 @pytest.mark.parametrize("text", ["a", "0197f0c2-5b1e-7c3a-9d5e-2f6a8b0c4d1e", "with spaces", "Größe 7", "x" * 255])
-def test_a_key_is_any_short_line(text: str) -> None:
+def test_a_key_is_any_short_printable_text(text: str) -> None:
     assert check_key(text, "idempotency_key") is None
 
 

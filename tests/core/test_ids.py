@@ -100,12 +100,12 @@ def test_uuid_texts_are_canonical_and_read_in_either_case(value: bytes) -> None:
         "\u0660197f0c2-0000-7000-8000-00000000000a",
     ],
 )
-def test_other_texts_are_no_uuid(text: str) -> None:
+def test_invalid_uuids(text: str) -> None:
     assert ids.parse_uuid(text) is None
 
 
 @given(IDS)
-def test_prefixed_ids_lead_back(value: bytes) -> None:
+def test_prefixed_ids_decode_to_their_bytes(value: bytes) -> None:
     assert ids.parse_prefixed(ids.KEY, ids.prefixed(ids.KEY, value)) == value
 
 
@@ -123,12 +123,12 @@ def test_prefixed_ids_lead_back(value: bytes) -> None:
         "ep_" + "\u0660" * 32,
     ],
 )
-def test_other_texts_are_no_endpoint_id(text: str) -> None:
+def test_invalid_endpoint_ids(text: str) -> None:
     assert ids.parse_prefixed(ids.ENDPOINT, text) is None
 
 
 @given(IDS, IDS)
-def test_a_delivery_id_names_its_event_and_its_endpoint(event_id: bytes, endpoint_id: bytes) -> None:
+def test_a_delivery_id_contains_its_event_and_endpoint(event_id: bytes, endpoint_id: bytes) -> None:
     text = ids.delivery_id(event_id, endpoint_id)
 
     assert ids.parse_delivery_id(text) == (event_id, endpoint_id[-6:])

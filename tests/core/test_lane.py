@@ -45,7 +45,7 @@ def test_waiting_kinds_alternate(kinds: set[AttemptKind], turns: dict[AttemptKin
         assert Counter(order[start : start + cycle]) == turns
 
 
-def test_a_kind_goes_out_in_the_order_it_came() -> None:
+def test_each_kind_keeps_its_order() -> None:
     lane = lane_with({AttemptKind.FIRST: 20, AttemptKind.REPLAY: 20})
     order = [lane.pop() for _ in range(40)]
 

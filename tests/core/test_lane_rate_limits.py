@@ -29,7 +29,7 @@ def test_a_timer_that_fires_late_does_not_lower_a_high_rate() -> None:
 
 @pytest.mark.parametrize("rate", [1, 2, 7, 10, 50, 333, 1000, 5000])
 @pytest.mark.parametrize("every_ms", [1, 3, 15, 20, 45])
-def test_no_second_sees_more_than_the_limit_and_most_of_it_is_reached(rate: int, every_ms: int) -> None:
+def test_no_second_exceeds_the_limit_and_most_of_it_is_used(rate: int, every_ms: int) -> None:
     """With timers of any lateness: first idle, then with long-lasting work."""
     lanes: Lanes[int] = Lanes(100_000)
     lane = lane_of(lanes, start_interval_ms=start_interval_ms(rate), in_flight_max=100_000)
@@ -53,7 +53,7 @@ def test_a_changed_rate_counts_from_the_last_start() -> None:
     assert len(drain(lanes)) == 9
 
 
-def test_a_paced_lane_lends_a_person_one_start_at_a_time() -> None:
+def test_a_rate_limited_lane_allows_one_requested_start_ahead_of_time() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, start_interval_ms=1000)
     assert lanes.start_now(lane, NOW_MS) is None
@@ -67,7 +67,7 @@ def test_a_paced_lane_lends_a_person_one_start_at_a_time() -> None:
     assert len(drain(lanes, NOW_MS + 2980)) == 1
 
 
-def test_the_next_start_of_a_paced_lane_is_known() -> None:
+def test_the_next_start_of_a_rate_limited_lane_is_known() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, start_interval_ms=100)
     fill(lanes, lane, 2)

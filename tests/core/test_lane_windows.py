@@ -35,7 +35,7 @@ def test_other_failures_leave_the_window_as_it_is() -> None:
     assert (lane.window, lane.proven, lane.mean_us) == (WINDOW_START, False, 0)
 
 
-def test_a_receiver_that_begins_to_hang_is_sent_little_more() -> None:
+def test_a_receiver_that_begins_to_hang_gets_few_more_attempts() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     lane.mean_us = 50_000
@@ -72,7 +72,7 @@ def test_a_parked_lane_is_before_the_lane_whose_slot_it_takes() -> None:
     assert drain(lanes) == [(2, 0), (3, 0)]
 
 
-def test_when_many_slots_become_free_many_parked_endpoints_go_out() -> None:
+def test_many_free_slots_release_many_parked_endpoints() -> None:
     lanes: Lanes[int] = Lanes(4)
     one = fresh_lane(lanes, 1, items=3)
     assert len(drain(lanes)) == 3

@@ -20,7 +20,7 @@ def test_accounts_alternate() -> None:
     assert [endpoint == 99 for endpoint, _ in drain(lanes, most=10)] == [False, True] * 5
 
 
-def test_all_lanes_are_those_made_and_not_dropped() -> None:
+def test_all_lanes_are_those_created_and_not_dropped() -> None:
     lanes: Lanes[int] = Lanes(10)
     made = [lane_of(lanes, endpoint) for endpoint in (1, 2, 3)]
     lanes.drop(2)
@@ -119,7 +119,7 @@ def test_an_endpoint_that_hangs_fills_only_its_own_lane() -> None:
     assert drain(lanes) == [(2, 0)]
 
 
-def test_a_higher_cap_holds_at_once() -> None:
+def test_a_higher_limit_applies_at_once() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes, in_flight_max=1)
     fill(lanes, lane, 3)
@@ -148,7 +148,7 @@ def test_a_lower_limit_waits_for_attempts_in_flight() -> None:
 # ---- removal
 
 
-def test_a_lane_is_made_once_and_found() -> None:
+def test_a_lane_is_created_once_and_found() -> None:
     lanes: Lanes[int] = Lanes(1000)
     assert lanes.find(1) is None
     lane = lanes.lane(1, 1, "1.test")
@@ -283,7 +283,7 @@ def test_a_lane_that_moves_takes_its_attempts_in_flight_to_the_other_host() -> N
     assert lanes.start_now(one, NOW_MS, beyond_limit=True) is None
 
 
-def test_attempts_a_person_asked_for_leave_the_last_quarter_to_proven_lanes() -> None:
+def test_requested_attempts_leave_the_last_quarter_to_proven_lanes() -> None:
     lanes: Lanes[int] = Lanes(4)
     for endpoint in (1, 2, 3):
         assert lanes.start_now(fresh_lane(lanes, endpoint, endpoint), NOW_MS) is None

@@ -200,7 +200,7 @@ def test_invariants_of_failures(
         assert scheduled_attempts <= len(delays)
 
 
-def test_names_the_outside_world_sees() -> None:
+def test_public_names() -> None:
     assert [status.text for status in Status] == ["pending", "delivered", "failed", "held", "cancelled"]
     assert [trigger.text for trigger in Trigger] == ["schedule", "resend", "replay", "test"]
     assert [reason.text for reason in FailedReason] == ["exhausted", "expired"]

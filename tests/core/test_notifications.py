@@ -30,7 +30,7 @@ def test_the_last_attempt_is_made_when_the_time_is_over() -> None:
     assert retry_at(1, created_at=0, now_ms=2 * GIVE_UP_AFTER_MS) is None
 
 
-def test_a_mail_that_is_of_use_for_an_hour_is_tried_for_an_hour() -> None:
+def test_an_email_with_a_limit_of_one_hour_is_tried_for_one_hour() -> None:
     assert set(EXPIRES_AFTER_MS.values()) == {60 * MINUTE}
     assert retry_at(3, created_at=0, now_ms=50 * MINUTE, expires_after_ms=60 * MINUTE) == 60 * MINUTE
     assert retry_at(3, created_at=0, now_ms=60 * MINUTE, expires_after_ms=60 * MINUTE) is None

@@ -9,7 +9,7 @@ NOW = 1_764_000_000_000
 _INSTANTS = st.lists(st.integers(0, 20 * WITHIN_MS), max_size=40)
 
 
-def test_fewer_than_ten_are_no_group() -> None:
+def test_fewer_than_ten_endpoints_are_no_group() -> None:
     assert largest_group([NOW] * (ENDPOINTS_MIN - 1)) is None
     assert largest_group([NOW] * ENDPOINTS_MIN) == FailureGroup(NOW, ENDPOINTS_MIN)
 
@@ -28,7 +28,7 @@ def test_the_earliest_of_equal_groups_is_returned() -> None:
     )
 
 
-def test_a_mass_is_ten_at_least_and_half_of_those_attempted() -> None:
+def test_a_mass_failure_is_at_least_ten_endpoints_and_half_of_those_attempted() -> None:
     assert FailureGroup(NOW, 10).is_mass_failure(20)
     assert not FailureGroup(NOW, 10).is_mass_failure(21)
     assert not FailureGroup(NOW, 9).is_mass_failure(9)
@@ -36,7 +36,7 @@ def test_a_mass_is_ten_at_least_and_half_of_those_attempted() -> None:
 
 
 @given(_INSTANTS, st.randoms(use_true_random=False))
-def test_no_other_hour_holds_more(begun: list[int], shuffle: random.Random) -> None:
+def test_no_other_hour_has_more_endpoints(begun: list[int], shuffle: random.Random) -> None:
     mixed = list(begun)
     shuffle.shuffle(mixed)
     group = largest_group(mixed)

@@ -61,7 +61,7 @@ def test_a_failed_exchange_is_never_a_success(failure: Failure) -> None:
     assert classify(exchange(None, failure)) is outcome
 
 
-def test_only_failures_of_ours_are_ours() -> None:
+def test_only_egress_and_blocked_failures_are_own_faults() -> None:
     ours = {failure for failure in Failure if is_own_fault(exchange(failure=failure))}
 
     assert ours == {Failure.EGRESS, Failure.BLOCKED}
@@ -115,7 +115,7 @@ def test_a_redirect_shows_its_location() -> None:
     assert "without a Location header" in hint(Outcome.REDIRECT, 304)
 
 
-def test_a_hostile_location_is_shown_cut_and_printable() -> None:
+def test_a_hostile_location_is_truncated_and_printable() -> None:
     text = hint(Outcome.REDIRECT, 302, location="https://a\x1b[2J\u202e" + "x" * 5000)
 
     assert "https://a?[2J?xxx" in text
@@ -185,7 +185,7 @@ def test_the_error_text_selects_the_explanation(outcome: Outcome, error: str | N
     st.none() | st.text(max_size=50),
     st.none() | st.text(max_size=300),
 )
-def test_every_failure_has_one_sentence_of_cause_and_one_of_remedy(
+def test_every_failure_has_one_sentence_for_the_cause_and_one_for_the_fix(
     outcome: Outcome, status_code: int | None, error: str | None, location: str | None
 ) -> None:
     explanation = explain(outcome, status_code=status_code, error=error, location=location)

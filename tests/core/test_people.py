@@ -33,7 +33,7 @@ def test_equivalent_passwords_are_equal() -> None:
     assert normalize_password("half \ud800") == b"half ?"
 
 
-def test_a_password_has_length_and_is_not_the_first_guess() -> None:
+def test_a_password_is_long_and_not_easy_to_guess() -> None:
     assert code("x" * (PASSWORD_CHARACTERS_MIN - 1)) == "password_short"
     assert code("correct horse") is None
     assert code("correct horse battery staple ".ljust(PASSWORD_CHARACTERS_MAX, "y")) is None
@@ -44,12 +44,12 @@ def test_a_password_has_length_and_is_not_the_first_guess() -> None:
     assert code("coach.ann1", "other@example.com") is None
 
 
-def test_every_session_has_a_token_of_its_own_for_forms() -> None:
+def test_every_session_has_its_own_form_token() -> None:
     assert csrf_token("a") == csrf_token("a") != csrf_token("b")
     assert len(csrf_token("a")) == 64
 
 
-def test_a_session_ends_at_its_end_or_unused() -> None:
+def test_a_session_expires_at_its_end_or_when_unused() -> None:
     assert SESSION_IDLE_MS == 7 * DAY_MS
     assert not is_session_expired(9, seen_at=8, ends_at=10)
     assert is_session_expired(10, seen_at=8, ends_at=10)
@@ -57,7 +57,7 @@ def test_a_session_ends_at_its_end_or_unused() -> None:
     assert is_session_expired(SESSION_IDLE_MS, seen_at=0, ends_at=30 * DAY_MS)
 
 
-def test_a_password_counts_as_just_given_for_ten_minutes() -> None:
+def test_a_password_confirmation_lasts_ten_minutes() -> None:
     assert CONFIRMED_FOR_MS == 600_000
     assert not is_confirmed(None, 5)
     assert is_confirmed(5, CONFIRMED_FOR_MS + 4)

@@ -7,7 +7,7 @@ from uplift_server.core.operations.postgres_urls import PostgresUrl, split_postg
 SEVERAL = "postgresql://u:p%40@one:1,[2001:db8::1]:2,[::1]/db?sslmode=require"
 
 
-def test_an_ipv6_host_may_follow_another_host() -> None:
+def test_an_ipv6_host_can_follow_another_host() -> None:
     assert split_postgres_url(SEVERAL) == PostgresUrl(
         "postgresql", "u:p%40", "one:1,[2001:db8::1]:2,[::1]", "/db", "sslmode=require", ""
     )

@@ -7,7 +7,7 @@ from uplift_server.core.scheduling.rate_limit import LATENESS_CREDIT_MS, start_i
 
 
 @given(st.integers(1, 10_000))
-def test_as_many_gaps_as_a_second_may_see_starts_last_longer_than_it(per_second: int) -> None:
+def test_the_intervals_of_a_second_add_up_to_more_than_a_second(per_second: int) -> None:
     gap = start_interval_ms(per_second)
 
     assert gap * per_second - LATENESS_CREDIT_MS >= 1000 - 1e-6

@@ -63,7 +63,7 @@ def test_valid_names_are_parsed_beside_invalid_ones() -> None:
     assert len(problems) == 1
 
 
-def test_the_first_is_due_at_once_and_the_next_after_the_gap() -> None:
+def test_the_first_release_is_immediate_and_the_next_after_the_interval() -> None:
     pace = ReplayRate(10, 5000)
     assert pace.available(4999) == 0
     assert pace.available(5000) == 1
@@ -83,7 +83,7 @@ def test_idle_time_earns_no_burst() -> None:
 
 
 @given(st.integers(1, 1000), st.lists(st.integers(1, 400), min_size=1, max_size=60))
-def test_no_stretch_of_time_sees_more_than_its_share(rate: int, waits: list[int]) -> None:
+def test_no_time_span_exceeds_its_rate(rate: int, waits: list[int]) -> None:
     pace, now, released = ReplayRate(rate, 0), 0, 0
     for wait in waits:
         now += wait
@@ -102,7 +102,7 @@ def full_lane() -> Lane[int]:
     return lane
 
 
-def test_a_replay_has_the_room_of_its_lane_and_one_place_in_a_full_one() -> None:
+def test_a_replay_has_the_capacity_of_its_lane_and_one_place_in_a_full_one() -> None:
     assert replay_capacity(Lane(1, 1), 0) == Lane(1, 1).free_capacity(0)
     lane = full_lane()
     assert replay_capacity(lane, 0) == 1

@@ -73,7 +73,7 @@ class Parsed:
         self.complete = True
 
 
-def test_request_headers_are_exactly_those_of_the_contract() -> None:
+def test_request_headers_are_exactly_the_documented_ones() -> None:
     assert render(template({"X-Team": "first"}), body=b"12345") == (
         b"POST /hook?team=7 HTTP/1.1\r\n"
         b"host: club.example:8443\r\n"
@@ -119,7 +119,7 @@ def test_a_custom_user_agent_of_an_earlier_release_replaces_the_servers(name: st
     assert [value for key, value in headers if key.lower() == b"user-agent"] == [b"Club/1"]
 
 
-def test_custom_values_are_masked_in_the_stored_head_only() -> None:
+def test_custom_values_are_masked_in_stored_headers_only() -> None:
     head = template({"Authorization": "Bearer x", "X-Jwt": "k", "Accept": "text/plain"})
 
     assert head.custom == b"Authorization: Bearer x\r\nX-Jwt: k\r\nAccept: text/plain\r\n\r\n"
@@ -127,7 +127,7 @@ def test_custom_values_are_masked_in_the_stored_head_only() -> None:
     assert head.custom_masked == b"Authorization: %b\r\nX-Jwt: %b\r\nAccept: text/plain\r\n\r\n" % (masked, masked)
 
 
-def test_a_head_that_was_stored_with_plain_custom_values_is_masked_when_it_is_read() -> None:
+def test_stored_plain_custom_values_are_masked_when_read() -> None:
     custom = {"X-Jwt": "eyJ: a", "X-Caf": "caf\u00e9", "accept": "a", "User-Agent": "Club/1", "x-empty": ""}
     head = template(custom)
     stored = render(head)
@@ -137,7 +137,7 @@ def test_a_head_that_was_stored_with_plain_custom_values_is_masked_when_it_is_re
     assert mask_request_headers(sent + head.custom_masked) == sent + head.custom_masked
 
 
-def test_without_headers_of_its_own_the_head_just_ends() -> None:
+def test_without_custom_headers_only_the_empty_line_follows() -> None:
     assert template().custom == template().custom_masked == b"\r\n"
 
 

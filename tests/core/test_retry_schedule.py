@@ -29,7 +29,7 @@ def test_a_delay_is_within_its_jitter_and_the_schedule_ends(
 
 
 @given(SCHEDULES, DRAWS, DRAWS)
-def test_a_larger_draw_never_waits_less(schedule: RetrySchedule, one: float, other: float) -> None:
+def test_a_larger_draw_never_shortens_the_delay(schedule: RetrySchedule, one: float, other: float) -> None:
     smaller, larger = (schedule.delay_ms(1, draw) or 0 for draw in sorted((one, other)))
 
     assert smaller <= larger
@@ -81,7 +81,7 @@ def test_retry_after(value: str | None, wait: int | None) -> None:
 
 
 @given(st.integers(-100_000, 200_000), st.integers(-23, 23))
-def test_a_date_may_have_any_zone(seconds: int, hours: int) -> None:
+def test_a_date_can_have_any_zone(seconds: int, hours: int) -> None:
     instant = datetime.fromtimestamp(NOW_MS // 1000 + seconds, UTC).astimezone(timezone(timedelta(hours=hours)))
 
     wait = retry_after_ms(format_datetime(instant), NOW_MS)

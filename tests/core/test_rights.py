@@ -45,7 +45,7 @@ def test_each_role_has_the_permissions_of_the_table(role: Role) -> None:
     assert RIGHTS_OF_ROLE[role] == {what for what, said in TABLE.items() if isinstance(what, Right) and said[role]}
 
 
-def test_a_higher_role_may_do_all_that_a_lower_one_may() -> None:
+def test_a_higher_role_has_all_permissions_of_a_lower_one() -> None:
     for lower, higher in zip(Role, list(Role)[1:], strict=False):
         assert SCOPES_OF_ROLE[lower] <= SCOPES_OF_ROLE[higher]
         assert RIGHTS_OF_ROLE[lower] <= RIGHTS_OF_ROLE[higher]

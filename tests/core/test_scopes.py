@@ -3,7 +3,7 @@
 from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope, check_scopes
 
 
-def test_the_scopes_of_the_contract() -> None:
+def test_the_documented_scopes() -> None:
     assert {str(scope) for scope in Scope} == {
         "events:read",
         "events:write",
@@ -17,7 +17,7 @@ def test_the_scopes_of_the_contract() -> None:
     }
 
 
-def test_a_key_made_without_scopes_can_neither_write_events_nor_read_secrets() -> None:
+def test_default_scopes_can_neither_write_events_nor_read_secrets() -> None:
     assert frozenset(Scope) - DEFAULT_SCOPES == {"events:write", "secrets:read"}
 
 

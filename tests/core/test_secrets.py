@@ -14,7 +14,7 @@ END = st.tuples(st.just("end"), st.just(0), st.just(False))
 
 
 @given(st.lists(ROTATE | WAIT | END, max_size=12))
-def test_one_or_two_are_live_and_the_header_follows_one_of_them(steps: list[tuple[str, int, bool]]) -> None:
+def test_one_or_two_secrets_are_active_and_one_signs_the_header(steps: list[tuple[str, int, bool]]) -> None:
     now, newest = START, 0
     pair = SecretPair(newest, now)
     for what, length_ms, header_new in steps:
@@ -35,7 +35,7 @@ def test_one_or_two_are_live_and_the_header_follows_one_of_them(steps: list[tupl
 
 
 @given(st.integers(1, 7 * 24 * HOUR), st.booleans())
-def test_the_previous_one_ends_exactly_when_the_overlap_does(overlap_ms: int, header_new: bool) -> None:
+def test_the_previous_secret_expires_with_the_overlap(overlap_ms: int, header_new: bool) -> None:
     pair = SecretPair("old", START).rotated("new", START + 5, overlap_ms, header_new=header_new)
 
     last = pair.at(START + 5 + overlap_ms - 1)
@@ -46,20 +46,20 @@ def test_the_previous_one_ends_exactly_when_the_overlap_does(overlap_ms: int, he
     assert (ended.live, ended.uplift) == (("new",), "new")
 
 
-def test_a_new_endpoint_has_one() -> None:
+def test_a_new_endpoint_has_one_secret() -> None:
     pair = SecretPair("only", START)
 
     assert (pair.live, pair.uplift) == (("only",), "only")
     assert pair.at(START + 10**12) == pair
 
 
-def test_without_an_overlap_only_the_new_one_is_left() -> None:
+def test_without_an_overlap_only_the_new_secret_remains() -> None:
     for header_new in (False, True):
         pair = SecretPair("old", START).rotated("new", START + 5, 0, header_new=header_new)
         assert pair == SecretPair("new", START + 5)
 
 
-def test_a_second_rotation_drops_the_oldest_and_the_header_follows_the_older_of_the_two_left() -> None:
+def test_a_second_rotation_drops_the_oldest_secret() -> None:
     for first_new in (False, True):
         first = SecretPair("a", START).rotated("b", START + 1, HOUR, header_new=first_new)
         second = first.rotated("c", START + 2, HOUR)
@@ -69,13 +69,13 @@ def test_a_second_rotation_drops_the_oldest_and_the_header_follows_the_older_of_
     assert (switched.live, switched.uplift) == (("c", "b"), "c")
 
 
-def test_a_rotation_can_be_taken_back() -> None:
+def test_a_rotation_can_be_reversed() -> None:
     back = SecretPair("a", START).rotated("b", START + 1, HOUR).rotated("a", START + 2, HOUR)
 
     assert (back.live, back.uplift) == (("b", "a"), "b")
 
 
-def test_ending_the_previous_one_leaves_the_current_one_as_old_as_it_is() -> None:
+def test_expiring_the_previous_secret_keeps_the_current_one() -> None:
     pair = SecretPair("a", START).rotated("b", START + 1, HOUR)
 
     assert pair.without_previous() == SecretPair("b", START + 1) == pair.without_previous().without_previous()

@@ -61,7 +61,7 @@ def test_the_public_verifier_accepts_each_live_secret_in_its_standard_form(secre
         standardwebhooks.Webhook(standard_form(secret)).verify(body, headers, json_parse=False)
 
 
-def test_a_signer_signs_again_and_again_the_same() -> None:
+def test_a_signer_is_reusable() -> None:
     signer = Signer(["a" * 16], "b" * 16)
 
     assert signer.sign(b"id", b"1", b"{}") == signer.sign(b"id", b"1", b"{}")
@@ -78,7 +78,7 @@ def test_the_keys_of_a_generated_secret() -> None:
     assert standard_form(secret) == secret
 
 
-def test_the_keys_of_a_chosen_token_are_its_bytes() -> None:
+def test_the_keys_of_a_custom_token_are_its_bytes() -> None:
     token = "5d41402abc4b2a76b9719d911017c592"
 
     assert keys_of(token).standard == keys_of(token).uplift == token.encode()
@@ -116,7 +116,7 @@ def test_secrets_within_the_rules_are_accepted(secret: str) -> None:
         ("whsec_AAAA=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "base64"),
     ],
 )
-def test_other_secrets_are_rejected_with_a_remedy(text: str, words: str) -> None:
+def test_invalid_secrets_are_rejected_with_a_fix(text: str, words: str) -> None:
     problem = check_secret(text)
 
     assert problem is not None
@@ -126,7 +126,7 @@ def test_other_secrets_are_rejected_with_a_remedy(text: str, words: str) -> None
 
 
 @pytest.mark.parametrize("prefix", OTHER_PREFIXES)
-def test_a_custom_token_cannot_begin_as_another_kind_of_key(prefix: str) -> None:
+def test_a_custom_token_cannot_have_the_prefix_of_another_key(prefix: str) -> None:
     for text in (prefix + "a" * 32, prefix + base64.b64encode(bytes(32)).decode()):
         problem = check_secret(text)
 

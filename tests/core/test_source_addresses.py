@@ -24,7 +24,7 @@ def test_a_repeated_address_is_listed_once() -> None:
 
 
 @pytest.mark.parametrize("each", [OLD, SOON, LATER])
-def test_the_text_leads_back(each: SourceAddress) -> None:
+def test_the_text_can_be_parsed(each: SourceAddress) -> None:
     assert SourceAddress.parse(each.text) == each
 
 

@@ -42,9 +42,7 @@ some_numbers = st.builds(
         ("30d", 30, DAY_MS, NOON - 12 * HOUR_MS - 29 * DAY_MS, NOON - 12 * HOUR_MS),
     ],
 )
-def test_periods_end_with_the_bucket_that_still_fills(
-    name: str, buckets: int, bucket_ms: int, first: int, last: int
-) -> None:
+def test_periods_end_with_the_incomplete_bucket(name: str, buckets: int, bucket_ms: int, first: int, last: int) -> None:
     for now in (NOON, NOON + 1, NOON + HOUR_MS - 1):
         starts = Period(name).span.starts(now)
         assert (len(starts), starts.step, starts[0], starts[-1]) == (buckets, bucket_ms, first, last)

@@ -27,20 +27,20 @@ def test_a_token_contains_its_id(object_id: bytes, purpose: Purpose) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x" * 54, "é" * 54, token(KEY, Purpose.ENTER, ID) + "A", "A" * 41])
-def test_any_other_text_is_no_token(text: str) -> None:
+def test_invalid_tokens(text: str) -> None:
     assert verified_id(KEY, Purpose.ENTER, text) is None
     assert parse_reset_token(text) is None
     assert not is_valid_reset_token(KEY, text, "m")
 
 
 @given(st.integers(0, 53), st.sampled_from("ABab09-_"))
-def test_a_token_with_another_character_is_none(place: int, character: str) -> None:
+def test_a_modified_token_is_invalid(place: int, character: str) -> None:
     text = token(KEY, Purpose.ENTER, ID)
     changed = text[:place] + character + text[place + 1 :]
     assert (verified_id(KEY, Purpose.ENTER, changed) == ID) == (changed == text)
 
 
-def test_every_purpose_has_a_place_of_its_own() -> None:
+def test_each_purpose_has_its_own_path() -> None:
     links = [purpose.url("https://hooks.example.com", "abc") for purpose in Purpose]
     assert links == [f"https://hooks.example.com/{place}/abc" for place in ("enter", "invitations", "passwords")]
 

@@ -43,7 +43,7 @@ def test_invalid_traceparent_headers(text: str) -> None:
     assert parse_traceparent(text) is None
 
 
-def test_each_event_has_a_stable_span_of_its_own() -> None:
+def test_each_event_has_its_own_stable_span() -> None:
     spans = [event_span(bytes([number]) * 16, None, sampled=True) for number in range(100)]
 
     assert spans == [event_span(bytes([number]) * 16, None, sampled=True) for number in range(100)]

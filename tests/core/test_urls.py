@@ -198,7 +198,7 @@ def test_rejected_by_policy(text: str, strict: str | None, allowing: str | None)
     assert code_of(text, OPEN) == allowing
 
 
-def test_addresses_that_need_no_resolving() -> None:
+def test_addresses_that_need_no_dns() -> None:
     assert url_of("https://[::1]").known_addresses == ("::1",)
     assert url_of("http://app.localhost").known_addresses == ("127.0.0.1", "::1")
     assert url_of("https://example.com").known_addresses == ()
