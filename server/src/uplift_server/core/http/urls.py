@@ -24,10 +24,7 @@ from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_OWN_MACHINE: Final = (
-    "To receive on your own machine during development, use the https URL of a tunnel, or run your own server with "
-    "UPLIFT_ALLOW_PRIVATE_NETWORKS=true."
-)
+_OWN_MACHINE: Final = "or `uplift listen` to receive events on your own machine during development."
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
 """The addresses of `localhost` and names below it, without DNS (RFC 6761, section 6.3)."""
 
@@ -237,7 +234,7 @@ def _https_required(reason: str) -> Problem:
     return Problem(
         "url",
         HTTPS_REQUIRED,
-        f"{reason} Use https://. {_OWN_MACHINE}",
+        f"{reason} Use https://, {_OWN_MACHINE}",
     )
 
 
@@ -245,6 +242,6 @@ def _address_not_allowed(reason: str, policy: AddressPolicy) -> Problem:
     remedy = (
         "Use a public, loopback, RFC 1918 or unique local address."
         if policy.allow_private_networks
-        else f"Use a host with a public address. {_OWN_MACHINE}"
+        else f"Use a host with a public address, {_OWN_MACHINE}"
     )
     return Problem("url", ADDRESS_NOT_ALLOWED, f"{reason} {remedy}")
