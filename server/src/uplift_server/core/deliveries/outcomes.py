@@ -303,7 +303,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             "",
             Explanation(
                 "The host of the endpoint's URL resolves to an address that is not allowed.",
-                "Use only public addresses in its DNS records; to receive events on your own machine, use uplift listen.",
+                "Use only public addresses in its DNS records; to receive on your own machine, use uplift listen.",
             ),
         ),
     ),
