@@ -241,7 +241,7 @@ class Replays:
     def _endpoint(self, caller: Caller, text: str | None, problems: list[Problem]) -> LiveEndpoint | None:
         if text is None:
             if not any(problem.field == "endpoint" for problem in problems):
-                problems.append(Problem("endpoint", "required", "This field is required."))
+                problems.append(Problem("endpoint", "required", "The field is required."))
             return None
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         found = None if value is None else self._context.cache.endpoints_by_id.get(value)
