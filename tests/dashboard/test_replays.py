@@ -86,7 +86,7 @@ def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, recei
     assert "Write an instant in UTC" in page.text
     refused = guest.post(f"/accounts/{account}/replays", page=f"/accounts/{account}/replays/new", status="failed")
     assert refused.status == 422
-    assert "This field is required." in refused.text
+    assert "The field is required." in refused.text
 
 
 def test_a_plan_of_nothing_offers_no_start(server: Server, receiver: Receiver) -> None:

@@ -127,7 +127,7 @@ ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
 ACCOUNT_LITTLE_BODY_BYTES_MAX = 256 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
 LANE_LITTLE_BODY_BYTES_MAX = 256 * 1024
-# Events that wait to be stored, of all accounts and of one. Beyond, the server rejects events with 503.
+# Events that wait to be stored, of all accounts and of one. Beyond these limits, the server rejects events with 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024
