@@ -22,27 +22,37 @@ _DIRECTORY: Final = Path("/var/tmp")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench/run",
-        description="Measure Uplift Webhooks: one row of its table of figures at a time.",
-        epilog="Everything stays on this machine's loopback, in a temporary directory that is removed at the end.",
+        description="Measure the performance of Uplift Webhooks. Each row of the results is one benchmark.",
+        epilog="Benchmarks use the loopback interface and a temporary directory, which they remove at the end.",
     )
-    parser.add_argument("row", nargs="*", help="rows to measure, or: all", metavar="ROW")
-    parser.add_argument("--list", action="store_true", help="list the rows and how long they take")
-    parser.add_argument("--smoke", action="store_true", help="only show that the rows (all, if none is named) run")
-    parser.add_argument("--secs", type=float, help="seconds to measure instead of each row's own")
-    parser.add_argument("--rate", type=float, help="events/s of the rows at half load, instead of measuring them")
-    parser.add_argument("--connections", type=int, default=64, help="of the load at full speed (default 64)")
-    parser.add_argument("--endpoints", type=int, default=20, help="of most rows (default 20)")
-    parser.add_argument("--waiting", type=int, default=1_000_000, help="deliveries that wait (default 1,000,000)")
-    parser.add_argument("--kills", type=int, default=50, help="of the row kill (default 50)")
-    parser.add_argument("--seed", type=int, help="of the row kill (default: a new one, which is printed)")
-    parser.add_argument("--dir", type=Path, default=_DIRECTORY, help=f"on the disk to measure (default {_DIRECTORY})")
-    parser.add_argument("--server", type=Path, help="another uplift-server to measure, such as an older build's")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="add each row's JSON line to this file")
+    parser.add_argument("row", nargs="*", help="rows to measure, or `all`", metavar="ROW")
+    parser.add_argument("--list", action="store_true", help="list the rows with their durations")
+    parser.add_argument(
+        "--smoke", action="store_true", help="run the rows (default: all) with tiny sizes, only to check that they work"
+    )
+    parser.add_argument(
+        "--secs", type=float, help="duration of each measurement in seconds (default: depends on the row)"
+    )
+    parser.add_argument(
+        "--rate", type=float, help="load of the half-load rows in events/s (default: half of the measured maximum)"
+    )
+    parser.add_argument("--connections", type=int, default=64, help="connections at full load (default: 64)")
+    parser.add_argument("--endpoints", type=int, default=20, help="endpoints in most rows (default: 20)")
+    parser.add_argument("--waiting", type=int, default=1_000_000, help="waiting deliveries (default: 1,000,000)")
+    parser.add_argument("--kills", type=int, default=50, help="kills in the rows kill and kill-fleet (default: 50)")
+    parser.add_argument(
+        "--seed", type=int, help="seed of the rows kill and kill-fleet (default: random; the row prints it)"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=_DIRECTORY, help=f"directory on the disk to measure (default: {_DIRECTORY})"
+    )
+    parser.add_argument("--server", type=Path, help="path of another uplift-server to measure, such as an older build")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append the JSON line of each row to this file")
     return parser
 
 
 def main() -> int:
-    """Run the chosen rows. Return 0 if every row ran."""
+    """Run the chosen rows. Return 0 if all succeeded."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list:
@@ -54,9 +64,9 @@ def main() -> int:
         arguments.row = names
     unknown = [name for name in arguments.row if name not in names]
     if unknown or not arguments.row:
-        parser.error(f"choose from: {', '.join(names)}, all" + (f"; not {unknown[0]}" if unknown else ""))
+        parser.error((f"unknown row {unknown[0]}. " if unknown else "") + f"Choose from: {', '.join(names)}, all")
     if filesystem(arguments.dir.resolve()) == "tmpfs":
-        parser.error(f"{arguments.dir} is memory, so commits would cost nothing; choose a disk with --dir")
+        parser.error(f"{arguments.dir} is in memory, so commits would cost nothing. Choose a disk with --dir")
     options = Options(
         directory=arguments.dir.resolve(),
         secs=arguments.secs,
@@ -77,10 +87,10 @@ def main() -> int:
         try:
             show(row.measure(row, options), options, arguments.json)
         except (ServerFailed, OSError, RuntimeError, subprocess.SubprocessError) as error:
-            console.print(f"{row.name} did not run: {error}", style="red", markup=False, highlight=False)
+            console.print(f"{row.name} failed: {error}", style="red", markup=False, highlight=False)
             failed.append(row.name)
         except KeyboardInterrupt:
-            console.print("Stopped; all processes ended, all files removed.")
+            console.print("Interrupted. All processes are stopped and all files removed.")
             return 130
     return 1 if failed else 0
 

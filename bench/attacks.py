@@ -1,7 +1,7 @@
 """Simultaneous attacks of several accounts on the server, in a separate process.
 
-    python -m bench.attacks PLAN.json       prints a line once the attacks are prepared; begins when a line is read,
-                                            ends on SIGTERM with one line of JSON: responses by attack and status
+    python -m bench.attacks PLAN.json       prints a line when the attacks are prepared, starts when it reads a line,
+    exits on SIGTERM and prints one line of JSON: responses by attack and status
 
 Everything goes to 127.0.0.1, over a bounded number of connections.
 """
@@ -56,7 +56,7 @@ class Plan:
     """An operator key, to create the attackers' accounts."""
     receiver_port: int
     scale: float = 1.0
-    """Factor for the numbers of connections and endpoints."""
+    """Factor for the number of connections and endpoints."""
 
 
 class Peer:
@@ -271,7 +271,7 @@ async def _main(plan: Plan) -> dict[str, dict[str, int]]:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     running = [asyncio.ensure_future(attack()) for attack in prepared]
     waiting = asyncio.ensure_future(stop.wait())
-    # An attack ends only by a defect of its own, which `result` raises.
+    # An attack ends only if it has a defect, which `result` raises.
     done, _ = await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
     for task in running:
         task.cancel()

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import ROOT
-from bench.svg import COLOURS, Drawing
+from bench.svg import COLORS, Drawing
 
 RESULTS: Final = ROOT / "docs" / "benchmarks.jsonl"
 _WIDTH: Final = 860
 _TICKS: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99")
 # Rows in the latency chart. At full load, a closed loop measures only its own queue.
-_CURVES: Final = ("accepted → received at 300", "accepted → received at half", "half load, one in five", "half load, ")
+_CURVES: Final = ("accepted → received at 300", "accepted → received at half", "half load, 20 % hang", "half load, ")
 
 
 def read(file: Path, *, smoke: bool) -> dict[str, dict[str, Any]]:
@@ -33,7 +33,7 @@ def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
         name: [values[tick] for tick in _TICKS]
         for record in records.values()
         for name, values in record["curves"].items()
-        if values and name.startswith(_CURVES) and "nobody" not in name and "empty" not in name
+        if values and name.startswith(_CURVES) and "none hang" not in name and "empty" not in name
     }
     if not curves:
         return False
@@ -41,7 +41,7 @@ def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
     low = math.floor(math.log10(max(0.01, min(map(min, curves.values())))))
     high = math.ceil(math.log10(max(0.1, *map(max, curves.values()))))
     step = (_WIDTH - left - right) / (len(_TICKS) - 1)
-    drawing = Drawing(_WIDTH, 440, "Latency from the instant an event was to be sent to its arrival, by percentile")
+    drawing = Drawing(_WIDTH, 440, "Latency from the scheduled time of an event to its arrival, by percentile")
 
     def height(value: float) -> float:
         share = (math.log10(max(value, 10**low)) - low) / max(1, high - low)
@@ -54,13 +54,13 @@ def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
     for index, tick in enumerate(_TICKS):
         drawing.text(left + index * step, bottom + 22, tick, kind="quiet", anchor="middle")
     label = -math.inf
-    colours = dict(zip(curves, COLOURS * len(curves), strict=False))
+    colors = dict(zip(curves, COLORS * len(curves), strict=False))
     for name, values in sorted(curves.items(), key=lambda curve: -curve[1][-1]):
         points = [(left + index * step, height(value)) for index, value in enumerate(values)]
-        drawing.curve(points, colours[name])
+        drawing.curve(points, colors[name])
         # Labels are at the ends of their curves, moved down to avoid overlaps.
         label = max(points[-1][1] + 4, label + 17)
-        drawing.text(_WIDTH - right + 12, label, name, colour=colours[name])
+        drawing.text(_WIDTH - right + 12, label, name, color=colors[name])
     drawing.text(left - 40, 428, _where(records), kind="quiet")
     drawing.write(file)
     return True
@@ -71,19 +71,19 @@ def throughput(records: dict[str, dict[str, Any]], file: Path) -> bool:
     if "end-to-end" not in records:
         return False
     record = records["end-to-end"]
-    bars = [("accepted, stored, signed, delivered", record["figures"]["delivered"]["value"], COLOURS[0])]
+    bars = [("accepted, stored, signed, delivered", record["figures"]["delivered"]["value"], COLORS[0])]
     if "batch" in records:
-        bars.append(("accepted in batches of 100", records["batch"]["figures"]["accepted"]["value"], COLOURS[2]))
-    bars += [(name, value, COLOURS[4]) for name, value in record["reference"].items()]
+        bars.append(("accepted in batches of 100", records["batch"]["figures"]["accepted"]["value"], COLORS[2]))
+    bars += [(name, value, COLORS[4]) for name, value in record["reference"].items()]
     left, right, top = 260, 120, 56
     most = max(value for _, value, _ in bars)
-    drawing = Drawing(_WIDTH, top + 34 * len(bars) + 44, "Events a second, and what the same machine does without us")
-    drawing.text(20, 28, "A second, on the same machine in the same run", kind="strong")
-    for index, (name, value, colour) in enumerate(bars):
+    drawing = Drawing(_WIDTH, top + 34 * len(bars) + 44, "Events per second, and limits of the same machine")
+    drawing.text(20, 28, "Per second, on the same machine in the same run", kind="strong")
+    for index, (name, value, color) in enumerate(bars):
         y = top + 34 * index
         width = value / most * (_WIDTH - left - right)
         drawing.text(left - 12, y + 16, name, anchor="end")
-        drawing.box(left, y, width, 22, colour)
+        drawing.box(left, y, width, 22, color)
         drawing.text(left + width + 8, y + 16, f"{value:,.0f}", kind="strong")
     drawing.text(20, top + 34 * len(bars) + 26, _where(records), kind="quiet")
     drawing.write(file)
@@ -101,13 +101,19 @@ def _where(records: dict[str, dict[str, Any]]) -> str:
 
 def main() -> int:
     """Draw all charts."""
-    parser = argparse.ArgumentParser(prog="bench/draw", description="Draw the results of bench/run --json.")
-    parser.add_argument("results", nargs="?", type=Path, default=RESULTS, help="the file given to --json")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the directory of the drawings")
-    parser.add_argument("--smoke", action="store_true", help="draw the results of smoke runs too")
+    parser = argparse.ArgumentParser(prog="bench/draw", description="Draw charts of the results of bench/run --json.")
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=Path,
+        default=RESULTS,
+        help="file that bench/run --json wrote (default: docs/benchmarks.jsonl)",
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="directory for the charts (default: docs)")
+    parser.add_argument("--smoke", action="store_true", help="include the results of smoke runs")
     arguments = parser.parse_args()
     if not arguments.results.exists():
-        parser.error(f"{arguments.results} is not there; make it with: bench/run all --json {arguments.results}")
+        parser.error(f"{arguments.results} does not exist. To create it, run: bench/run all --json {arguments.results}")
     records = read(arguments.results, smoke=arguments.smoke)
     drawn = 0
     for name, draw in (("benchmarks-latency.svg", latency), ("benchmarks-throughput.svg", throughput)):

@@ -14,8 +14,8 @@ def half_rate(scene: Scene, options: Options) -> tuple[float, str]:
     if options.rate:
         return options.rate, f"{options.rate:,.0f} events/s (given)"
     if options.smoke:
-        return _SMOKE_RATE, f"{_SMOKE_RATE:g} events/s (a smoke run's)"
+        return _SMOKE_RATE, f"{_SMOKE_RATE:g} events/s (smoke run)"
     scene.warm_up()
     full = scene.run("measuring full load", secs=options.duration(_USUAL_S)).per_s
     rate = max(10.0, round(full / 2))
-    return rate, f"{rate:,.0f} events/s (half of {full:,.0f} measured first)"
+    return rate, f"{rate:,.0f} events/s (half of {full:,.0f} measured before)"

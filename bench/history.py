@@ -17,7 +17,7 @@ from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 _CHUNK: Final = 20_000
 _SPAN_MS: Final = 29 * 86_400_000
 _FAILED_EVERY: Final = 50
-"""One of this many deliveries has failed. All others were delivered at the second attempt."""
+"""One in this many deliveries failed. All others succeeded at the second attempt."""
 _BODY: Final = b'{"id":"","object":"event","type":"bench","api_version":"","created":0,"data":{"object":{}}}'
 _HEAD: Final = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\r\n"
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -36,7 +36,7 @@ _ATTEMPTS: Final = (
 def write_history(database: Path, events: int) -> None:
     """Add events with one delivery each, spread over all endpoints and a month, with two attempts each.
 
-    The server must have created the tables, and must not run.
+    The server must have created the tables, and must not be running.
     """
     connection = sqlite3.connect(database, isolation_level=None)
     for pragma in ("journal_mode = WAL", "synchronous = OFF", "cache_size = -262144"):
@@ -46,7 +46,7 @@ def write_history(database: Path, events: int) -> None:
     (first,) = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM events").fetchone()
     rows = _rows(owners, type_seq, first, events)
     began, done = time.monotonic(), 0
-    with bar("a month of events", events) as step:
+    with bar("writing a month of events", events) as step:
         while chunk := list(islice(rows, _CHUNK)):
             connection.execute("BEGIN")
             connection.executemany(_EVENTS, [event for event, _, _ in chunk])
@@ -54,7 +54,7 @@ def write_history(database: Path, events: int) -> None:
             connection.executemany(_ATTEMPTS, [attempt for _, _, attempts in chunk for attempt in attempts])
             connection.execute("COMMIT")
             done += len(chunk)
-            step(done, f"{done / (time.monotonic() - began):,.0f} a second")
+            step(done, f"{done / (time.monotonic() - began):,.0f} per second")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     os.sync()

@@ -1,7 +1,7 @@
-"""The load generator: a process of its own that posts events and writes down which were answered 202.
+"""The load generator: a process that posts events and records which ones were accepted with 202.
 
-It shares its cores with the server it loads, so it does as little as it can: requests are rendered but for a sequence
-number and an instant, and a connection's next request is written from the callback that ends the last one.
+It shares the CPU with the server, so it does little work. Requests are rendered in advance, except for a sequence
+number and a timestamp. Each connection writes its next request in the callback that ends the previous one.
 
     python -m bench.load PLAN.json        prints one JSON line at the end
 """
@@ -42,15 +42,15 @@ class Plan:
     accounts: list[str]
     """The account of an event is its sequence number modulo their count."""
     secs: float
-    """0: until SIGTERM."""
+    """Duration; 0: until SIGTERM."""
     connections: int = 64
-    """Their number in a closed loop, or the maximum in an open loop."""
+    """Connections in a closed loop, or their maximum in an open loop."""
     rate: float = 0.0
     """Events per second of an open loop; 0: closed loop."""
     batch: int = 1
     first_seq: int = FIRST_SEQ
     body_bytes: int = 1024
-    """Of one posted event."""
+    """Body size of an event."""
     accepted_file: str = ""
     """The file for accepted sequence numbers, eight bytes each."""
 
@@ -68,7 +68,7 @@ class Result:
     """Responses by status; 0: the connection was lost."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     late_ms: dict[str, float] = field(default_factory=dict)
-    """Open loop: delay of requests after their scheduled time, the generator's own error."""
+    """Open loop: delay of requests after their scheduled time, caused by the generator."""
     refusal: str = ""
     """The body of one response other than 202."""
 
@@ -89,7 +89,7 @@ class Writer:
         self._starts = [head + start for head in self._starts]
         self._end = b',"pad":"%b"}}}' % (b"x" * max(0, room))
         length = len(self._starts[0]) + 10 + len(b',"t":') + 19 + len(self._end)
-        assert len({len(head) for head in self._starts}) == 1, "account ids have one length"
+        assert len({len(head) for head in self._starts}) == 1, "account IDs have different lengths"
         if plan.batch > 1:
             length = len(b'{"events":[]}') + plan.batch * length + plan.batch - 1
         path = "/v1/events/batch" if plan.batch > 1 else "/v1/events"
@@ -182,7 +182,7 @@ class Load:
         self._open: set[Connection] = set()
         self._connecting = 0
         self._connections = 0
-        """How many were begun so far."""
+        """Events begun so far."""
         self._under_way = 0
         self._running = False
         self._stop = asyncio.Event()

@@ -60,7 +60,7 @@ def revision() -> str:
 
 
 def now() -> str:
-    """Return the time for the record."""
+    """Return the current time for the result."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

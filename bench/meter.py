@@ -12,7 +12,7 @@ _PROC: Final = Path("/proc")
 
 
 def tree(root: int) -> set[int]:
-    """Return a process and its descendants."""
+    """Return the process IDs of a process and its descendants."""
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and (fields := _fields(int(entry.name))):

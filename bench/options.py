@@ -9,10 +9,10 @@ _SMOKE_S: Final = 0.3
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. The defaults are the conditions of the figures."""
+    """The command-line options. The defaults are the conditions of the published figures."""
 
     directory: Path
-    """Directory of databases, on the disk to measure."""
+    """Directory for databases, on the disk to measure."""
     secs: float | None = None
     smoke: bool = False
     """Only check that everything runs, with tiny sizes."""
@@ -27,7 +27,7 @@ class Options:
     """The `uplift-server` of another build."""
 
     def duration(self, usual: float) -> float:
-        """Return the seconds to measure; `usual` is the figure's own duration."""
+        """Return the duration of a measurement in seconds. `usual` is the default of the row."""
         if self.smoke:
             return min(self.secs or _SMOKE_S, _SMOKE_S)
         return self.secs or usual

@@ -1,4 +1,4 @@
-"""A precise timer of the kernel, because timers of event loops have whole milliseconds."""
+"""A precise kernel timer, because event loops round timers to milliseconds."""
 
 import asyncio
 import ctypes
@@ -21,10 +21,10 @@ class _Timer(ctypes.Structure):
 
 
 class Pace:
-    """Calls `tick(intended)` for every instant of a fixed rate, also for those that came late.
+    """Calls `tick(intended)` at a fixed rate, and makes up for late calls.
 
-    `intended` is when the call was due on the monotonic clock, in ns: what latencies must be counted from, or a stall
-    would hide the waiting of everything it delayed.
+    `intended` is the scheduled time of the call on the monotonic clock, in ns. Measure latencies from it, so that they
+    include the delays caused by a stall.
     """
 
     def __init__(self, rate: float, tick: Callable[[int], None]) -> None:

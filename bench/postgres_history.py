@@ -58,9 +58,9 @@ _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 def write_history(url: str, events: int) -> None:
     """Add events with one delivery each, spread over all endpoints and a month, with two attempts each.
 
-    The server must have created the tables, and must not run.
+    The server must have created the tables, and must not be running.
     """
-    with bar("a month of events", events) as step:
+    with bar("writing a month of events", events) as step:
         asyncio.run(_write(url, events, step))
 
 
@@ -84,7 +84,7 @@ async def _write(url: str, events: int, step: Step) -> None:
         await connection.execute(_DELIVERIES, *common, waiting, now + _DUE_IN_MS)
         await connection.execute(_ATTEMPTS, *common, _HEAD, _ANSWER)
         done = count * (number + 1)
-        step(done, f"{done / (time.monotonic() - began):,.0f} a second")
+        step(done, f"{done / (time.monotonic() - began):,.0f} per second")
     await connection.execute("SELECT setval('events_seq_seq', (SELECT max(seq) FROM events))")
     # Autovacuum has long processed old partitions. Otherwise, it would run for minutes now.
     await connection.execute("VACUUM ANALYZE")

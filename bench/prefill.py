@@ -27,7 +27,7 @@ _ANSWER: Final = b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n"
 def prefill(database: Path, count: int, body_bytes: int, *, failed_for_good: bool = False) -> None:
     """Add `count` deliveries, each failed once, spread over all endpoints and due in twelve hours.
 
-    All failed deliveries belong to the first endpoint. The server must have created the tables, and must not run.
+    All failed deliveries belong to the first endpoint. The server must have created the tables, and must be stopped.
     """
     connection = sqlite3.connect(database)
     endpoints = connection.execute("SELECT seq, account_seq FROM endpoints ORDER BY seq").fetchall()
@@ -55,7 +55,7 @@ async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int
     await database.open()
     try:
         began = time.monotonic()
-        with bar("deliveries that wait", count) as step:
+        with bar("writing waiting deliveries", count) as step:
             for done in range(0, count, _CHUNK):
                 now = time.time_ns() // 1_000_000
                 size = min(_CHUNK, count - done)
@@ -73,7 +73,7 @@ async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int
                         for event, kind in zip(stored, chosen, strict=True)
                     ]
                 )
-                step(done + size, f"{(done + size) / (time.monotonic() - began):,.0f} a second")
+                step(done + size, f"{(done + size) / (time.monotonic() - began):,.0f} per second")
     finally:
         await database.close()
 

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 BIN: Final = Path(sys.executable).parent
 _STOP_S: Final = 5.0
-# A system program, if available, that ends a process with its parent even on kill -9.
+# A program that ends a process with its parent, even after kill -9, if it is installed.
 _GUARD: Final = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 

@@ -1,4 +1,4 @@
-"""Progress on a terminal; silence elsewhere."""
+"""A progress bar on a terminal. Otherwise, no output."""
 
 import sys
 from collections.abc import Iterator

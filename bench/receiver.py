@@ -1,11 +1,11 @@
 """The receiver: a separate process that accepts and counts deliveries.
 
-Paths: `/ok/N` answers at once, `/slow/MS/N` after MS milliseconds, `/hang/N` never, `/fail/CODE/N` with CODE. Events
-are told apart by `"seq"` in their bodies, latencies counted from `"t"` (Unix ns), the instant the event was to be sent.
+Paths: `/ok/N` responds immediately, `/slow/MS/N` after MS milliseconds, `/hang/N` never, `/fail/CODE/N` with CODE.
+`"seq"` in the body identifies an event. Latencies start at `"t"` (Unix ns), the scheduled time of the event.
 
-    python -m bench.receiver       prints its two ports, ends when standard input does
+    python -m bench.receiver       prints its two ports, exits when standard input closes
 
-On the control port: `GET /counts` (cheap), `/statistics`, `/seen` (the events' numbers, eight bytes each), `/reset`.
+Control port: `GET /counts` (cheap), `/statistics`, `/seen` (the numbers of the events, eight bytes each), `/reset`.
 """
 
 import asyncio
@@ -207,6 +207,6 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    # Nothing here creates cycles, and the collector would scan millions of numbers again and again.
+    # This process creates no cycles, and the collector would scan millions of numbers repeatedly.
     gc.disable()
     uvloop.run(_main())

@@ -85,7 +85,7 @@ def wrk(port: int, path: str, directory: Path, secs: float, connections: int, co
     match = re.search(r"(\d+) requests in ([\d.]+)s", run.stdout)
     assert match is not None, run.stdout
     if "Non-2xx" in run.stdout:
-        raise RuntimeError(f"wrk was refused:\n{run.stdout}")
+        raise RuntimeError(f"wrk received errors:\n{run.stdout}")
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Posted(int(match[1]), float(match[2]), used)
 

@@ -15,7 +15,7 @@ from bench.options import Options
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, and its target if it has one."""
+    """A number with an optional target."""
 
     name: str
     value: float
@@ -49,7 +49,7 @@ class Report:
     title: str
     figures: list[Figure]
     conditions: dict[str, str]
-    """Payload, fan-out, durability, durations."""
+    """Payload, fan-out, durability, durations, by name."""
     reference: dict[str, float] = field(default_factory=dict)
     """Limits from the same run, for ratios."""
     curves: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -95,7 +95,9 @@ def show(report: Report, options: Options, file: Path | None) -> None:
         table.add_row(figure.name, f"[bold]{figure.text}[/bold]", figure.unit, figure.target, verdict)
     console.print(table)
     if options.smoke:
-        console.print("\n[yellow]A smoke run: it shows that the row runs; its numbers mean nothing.[/yellow]")
+        console.print(
+            "\n[yellow]This was a smoke run. It shows that the row works. Its numbers are meaningless.[/yellow]"
+        )
     for note in report.notes:
         console.print(f"\n{note}", markup=False)
     console.print()

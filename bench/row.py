@@ -1,4 +1,4 @@
-"""A row of the table of figures."""
+"""A row of the benchmark table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

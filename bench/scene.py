@@ -24,7 +24,7 @@ _LOOK_S: Final = 0.25
 # After the last delivery, the server still stores its outcome.
 _SETTLE_S: Final = 0.3
 BODY_BYTES: Final = 1024
-# Reasons to doubt a figure, for the report.
+# Above these values, the report warns about the figures.
 _LATE_MS: Final = 1.0
 _OTHERS_CORES: Final = 0.1
 
@@ -55,17 +55,17 @@ class Measurement:
 
     @property
     def trouble(self) -> list[str]:
-        """Doubts about the run, in words."""
+        """Reasons to doubt the measurement, as sentences."""
         found = []
         refused = {code: count for code, count in self.load["codes"].items() if code != "202"}
         if refused:
-            found.append(f"Not every request was accepted: {refused}; one answer: {self.load['refusal'] or 'none'}")
+            found.append(f"Some requests were rejected: {refused}; example response: {self.load['refusal'] or 'none'}")
         late = self.load["late_ms"].get("p99", 0.0)
         if late > _LATE_MS:
-            found.append(f"The generator itself was late: p99 {late} ms.")
+            found.append(f"The load generator was late: p99 {late} ms.")
         if self.others_cores > _OTHERS_CORES:
             found.append(
-                f"Other processes used {self.others_cores:.2f} cores meanwhile: measure again on a quiet machine."
+                f"Other processes used {self.others_cores:.2f} cores during the run: repeat it on an idle machine."
             )
         return found
 
@@ -114,9 +114,9 @@ class Scene(AbstractContextManager["Scene"]):
         return [self.server, *self.fellows]
 
     def trouble(self) -> list[str]:
-        """The server's warnings, in words."""
+        """The warnings of the server, as sentences."""
         lines = [line for server in self.servers for line in server.warnings()]
-        return [f"The server logged {len(lines)} warnings or errors; the first: {lines[0][:300]}"] if lines else []
+        return [f"The server logged {len(lines)} warnings or errors. The first one: {lines[0][:300]}"] if lines else []
 
     def add(self, paths: list[str]) -> None:
         """Create an account with one endpoint for each path of the receiver."""
@@ -204,7 +204,7 @@ class Scene(AbstractContextManager["Scene"]):
         """Return the generator's result, and the numbers of the accepted events."""
         out, _ = load.communicate(timeout=120)
         if load.returncode:
-            raise ServerFailed(f"the load generator ended with {load.returncode}")
+            raise ServerFailed(f"the load generator exited with code {load.returncode}")
         result: dict[str, Any] = json.loads(out)
         self._seq += result["sent"]
         numbers = array("q")
@@ -216,7 +216,7 @@ class Scene(AbstractContextManager["Scene"]):
         count = len(self.accounts)
         wanted = {seq for seq in accepted if seq % count not in self.silent} if self.silent else accepted
         until = time.monotonic() + within_s
-        with bar("waiting for the last to arrive", len(wanted)) as step:
+        with bar("waiting for the last deliveries", len(wanted)) as step:
             while (unique := self.receiver.unique()) < len(wanted) and time.monotonic() < until:
                 step(unique)
                 time.sleep(_LOOK_S / 5)
@@ -238,8 +238,8 @@ def workspace(options: Options, stack: ExitStack) -> Path:
 def conditions(options: Options, **more: str) -> dict[str, str]:
     """Return the conditions of all rows."""
     return {
-        "payload": f"{BODY_BYTES} bytes an event",
-        "fan-out": "one endpoint an event",
+        "payload": f"{BODY_BYTES} bytes per event",
+        "fan-out": "one endpoint per event",
         "endpoints": str(options.endpoints),
-        "durability": "SQLite, WAL, synchronous=FULL, 202 after the commit",
+        "durability": "SQLite, WAL, synchronous=FULL, response 202 after the commit",
     } | more

@@ -19,7 +19,7 @@ _POLL_S: Final = 0.005
 
 
 class ServerFailed(Exception):
-    """The server did not do what the row needs."""
+    """Raised if the server fails or does not respond as expected."""
 
 
 class Server:
@@ -40,7 +40,7 @@ class Server:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Its environment variables. Others keep their defaults."""
+        """Environment variables of the server. Other settings have their defaults."""
         return {
             "UPLIFT_DATABASE_URL": f"sqlite:///{self.database}",
             "UPLIFT_PORT": str(self.port),
@@ -67,7 +67,7 @@ class Server:
             self._process = start(self._serve, env=self.settings, cwd=self.directory, stdout=log, stderr=log)
         while time.monotonic() < began + READY_WITHIN_S:
             if self._process.poll() is not None:
-                raise ServerFailed(f"the server ended with {self._process.returncode}:\n{self.last_lines()}")
+                raise ServerFailed(f"the server exited with code {self._process.returncode}:\n{self.last_lines()}")
             if self._ready():
                 return time.monotonic() - began
             time.sleep(_POLL_S)
@@ -84,7 +84,7 @@ class Server:
             connection.close()
 
     def stop(self) -> None:
-        """Stop it like an operator."""
+        """Stop the server with SIGTERM."""
         if self._process is not None:
             stop(self._process)
             self._process = None
@@ -134,7 +134,7 @@ class Server:
         finally:
             connection.close()
         if answer.status != 200:
-            raise ServerFailed(f"GET {path} was answered {answer.status}: {body[:500]}")
+            raise ServerFailed(f"GET {path} returned {answer.status}: {body[:500]}")
         return body
 
     def call(self, method: str, path: str, value: object = None, account: str = "") -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Server:
         finally:
             connection.close()
         if not 200 <= answer.status < 300:
-            raise ServerFailed(f"{method} {path} was answered {answer.status}: {body.decode('utf-8', 'replace')[:500]}")
+            raise ServerFailed(f"{method} {path} returned {answer.status}: {body.decode('utf-8', 'replace')[:500]}")
         found: dict[str, Any] = json.loads(body)
         return found
 
@@ -163,7 +163,7 @@ def _post(connection: http.client.HTTPConnection, path: str, value: object, acco
     answer = connection.getresponse()
     body = answer.read()
     if answer.status != 201:
-        raise ServerFailed(f"POST {path} was answered {answer.status}: {body.decode('utf-8', 'replace')[:500]}")
+        raise ServerFailed(f"POST {path} returned {answer.status}: {body.decode('utf-8', 'replace')[:500]}")
     found: dict[str, Any] = json.loads(body)
     return found
 

@@ -46,7 +46,7 @@ def test_every_row_runs_and_can_be_drawn(tmp_path: Path) -> None:
         assert record["figures"]
         assert {"cpu", "cores", "memory", "kernel", "filesystem"} <= record["machine"].keys()
         assert {"python", "sqlite", "uvloop", "httptools", "uplift"} <= record["versions"].keys()
-        for name in ("lost", "lost to healthy ones"):
+        for name in ("lost", "lost for healthy endpoints"):
             assert record["figures"].get(name, {"value": 0})["value"] == 0, record
 
     drawn = _run(ROOT / "bench" / "draw", results, "--smoke", "--out", tmp_path, within_s=20)

@@ -18,10 +18,10 @@ class Visitor:
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         self._cookies: dict[str, str] = {}
         token = _TOKEN.search(self.load("/sign-in/operator")[1])
-        assert token is not None, "the page has a form"
+        assert token is not None, "the page has no form"
         self._ask("POST", "/sign-in/operator", urlencode({"csrf": token[1], "key": KEY}))
         if "uplift_session" not in self._cookies:
-            raise ServerFailed("the dashboard did not let the operator in")
+            raise ServerFailed("the dashboard rejected the operator's sign-in")
 
     @property
     def cookie(self) -> str:
@@ -49,5 +49,5 @@ class Visitor:
             name, _, value = cookie.partition(";")[0].partition("=")
             self._cookies[name] = value
         if answer.status not in {200, 303}:
-            raise ServerFailed(f"{method} {path} was answered {answer.status}: {text[:300]}")
+            raise ServerFailed(f"{method} {path} returned {answer.status}: {text[:300]}")
         return first_byte_ms, text

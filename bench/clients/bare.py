@@ -1,4 +1,4 @@
-"""A client without a parser or a pool: what Python can do at most. The reference where `wrk` is not installed.
+"""A client without a parser or a pool: the upper limit of Python. The reference if `wrk` is not installed.
 
 python -m bench.clients.bare PORT PATH CONNECTIONS SECS       prints one JSON line
 """

@@ -1,8 +1,8 @@
-"""A receiver that does next to nothing, so that a client is what is measured.
+"""A minimal receiver, so that a benchmark measures only the client.
 
-It answers whenever what it read ends as the requests of `bench.clients.request` do, without parsing.
+It does not parse requests. It responds when the received bytes end like a request of `bench.clients.request`.
 
-    python -m bench.clients.plain        prints its port, ends when standard input does
+    python -m bench.clients.plain        prints its port, exits when standard input closes
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
     python -m bench.clients.sender PORT PATH CONNECTIONS SECS [--signed]       prints one JSON line
 
-With `--signed` every request gets a fresh timestamp, both signatures and a head of its own, as in the engine.
+With `--signed`, every request has its own timestamp, signatures and headers, as in the engine.
 """
 
 import asyncio

@@ -23,7 +23,7 @@ _BEGIN_S: Final = 5.0
 """Duration of the attacks before the measurement."""
 _SMOKE_SCALE: Final = 0.02
 _NICENESS: Final = 10
-"""Of the attackers and their receiver, which represent other machines and must not use the server's CPU time."""
+"""Niceness of the attackers and their receiver. They represent other machines, so they yield the CPU to the server."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -39,7 +39,7 @@ def _measure(row: Row, options: Options) -> Report:
             assert attacks.stdout is not None
             assert attacks.stdin is not None
             if attacks.stdout.readline() != b"prepared\n":
-                raise ServerFailed("the attacks could not be prepared")
+                raise ServerFailed("cannot prepare the attacks")
             scene.run("warming up", secs=options.warm_up_s, rate=_RATE)
             quiet = scene.run(f"{_RATE:g} events/s, no attack", secs=secs, rate=_RATE)
             attacks.stdin.write(b"\n")
@@ -60,15 +60,15 @@ def _measure(row: Row, options: Options) -> Report:
             at_most("accepted → received p99 under attack", found.received_ms.get("p99", 0), "ms", 250),
             at_most("memory under attack", found.memory_mib, "MiB", 400),
             at_most("lost", found.lost, "events", 0),
-            Figure("accept p99 without", quiet.accept_ms.get("p99", 0), "ms"),
-            Figure("accepted → received p99 without", quiet.received_ms.get("p99", 0), "ms"),
+            Figure("accept p99 without attacks", quiet.accept_ms.get("p99", 0), "ms"),
+            Figure("accepted → received p99 without attacks", quiet.received_ms.get("p99", 0), "ms"),
             Figure("duplicates", found.duplicates, "events"),
         ],
-        conditions(options, load=f"{_RATE:g} events/s of {_ENDPOINTS} accounts, open loop, {secs:g} s each"),
+        conditions(options, load=f"{_RATE:g} events/s to {_ENDPOINTS} accounts, open loop, {secs:g} s each"),
         {},
         {"no attack": quiet.received_ms, "under attack": found.received_ms},
         notes,
     )
 
 
-ROW: Final = Row("attack", "other accounts while some attack the server", _measure, 90)
+ROW: Final = Row("attack", "latency of other accounts while some accounts attack the server", _measure, 90)

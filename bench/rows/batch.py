@@ -30,18 +30,18 @@ def _measure(row: Row, options: Options) -> Report:
             at_least("accepted", found.accepted / found.load["secs"], "events/s", 12_000),
             at_most("lost", found.lost, "events", 0),
             Figure("duplicates", found.duplicates, "events"),
-            Figure("delivered, to the last", found.accepted / (found.load["secs"] + found.drain_s), "events/s"),
+            Figure("delivered, including the drain", found.accepted / (found.load["secs"] + found.drain_s), "events/s"),
             Figure("time to drain", found.drain_s, "s"),
-            Figure("processor time", found.cpu_us, "µs an event"),
+            Figure("CPU time", found.cpu_us, "µs per event"),
             Figure("memory at load", found.memory_mib, "MiB"),
-            Figure("accept p50", found.accept_ms.get("p50", 0), "ms a batch"),
-            Figure("accept p99", found.accept_ms.get("p99", 0), "ms a batch"),
+            Figure("accept p50", found.accept_ms.get("p50", 0), "ms per batch"),
+            Figure("accept p99", found.accept_ms.get("p99", 0), "ms per batch"),
         ],
-        conditions(options, load=f"{_CONNECTIONS} connections, {BATCH} events a call, closed loop, {secs:g} s"),
+        conditions(options, load=f"{_CONNECTIONS} connections, {BATCH} events per request, closed loop, {secs:g} s"),
         reference,
-        {"accept of a batch": found.accept_ms},
+        {"accept a batch": found.accept_ms},
         notes,
     )
 
 
-ROW: Final = Row("batch", "batches of 100 events", _measure, 60)
+ROW: Final = Row("batch", "throughput of batches of 100 events", _measure, 60)

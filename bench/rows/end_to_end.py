@@ -29,7 +29,7 @@ def _measure(row: Row, options: Options) -> Report:
             at_least("delivered", found.per_s, "events/s", 7000, ", aim 10,000"),
             at_most("lost", found.lost, "events", 0),
             Figure("duplicates", found.duplicates, "events"),
-            at_most("processor time", found.cpu_us, "µs an event", 135, ", aim 100"),
+            at_most("CPU time", found.cpu_us, "µs per event", 135, ", aim 100"),
             at_most("memory at load", found.memory_mib, "MiB", 250),
             Figure("accepted", found.accepted / found.load["secs"], "events/s"),
             Figure("time to drain", found.drain_s, "s"),
@@ -46,4 +46,4 @@ def _measure(row: Row, options: Options) -> Report:
     )
 
 
-ROW: Final = Row("end-to-end", "single events at full load, SQLite, everything durable", _measure, 75)
+ROW: Final = Row("end-to-end", "throughput of single events at full load, on SQLite", _measure, 75)

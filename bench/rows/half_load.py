@@ -34,8 +34,8 @@ def _measure(row: Row, options: Options) -> Report:
             Figure("rate", rate, "events/s"),
             at_most("lost", found.lost, "events", 0),
             Figure("duplicates", found.duplicates, "events"),
-            Figure("processor time", found.cpu_us, "µs an event"),
-            Figure("generator late p99", found.load["late_ms"].get("p99", 0), "ms"),
+            Figure("CPU time", found.cpu_us, "µs per event"),
+            Figure("generator delay p99", found.load["late_ms"].get("p99", 0), "ms"),
         ],
         conditions(options, load=f"{words}, open loop, {secs:g} s"),
         reference,
@@ -44,4 +44,4 @@ def _measure(row: Row, options: Options) -> Report:
     )
 
 
-ROW: Final = Row("half-load", "latency at half of our own load", _measure, 60)
+ROW: Final = Row("half-load", "latency at half of the maximum load", _measure, 60)

@@ -51,27 +51,27 @@ def _measure(row: Row, options: Options) -> Report:
         lost = scene.drain(accepted, _DRAIN_S)
         drained = time.monotonic() - began
         counts = scene.receiver.statistics()["counts"]["ok"]
-        notes = [f"Seed {options.seed}: --seed {options.seed} kills at the same moments again.", *scene.trouble()]
+        notes = [f"To repeat the kills at the same times, use --seed {options.seed}.", *scene.trouble()]
     return Report(
         row.name,
         row.title,
         [
             at_most("lost", len(lost), "events", 0),
             at_most("duplicates", counts["duplicates"], "events", cut_off),
-            Figure("sent and not settled at the kills", cut_off, "deliveries"),
+            Figure("sent but not settled at the kills", cut_off, "deliveries"),
             Figure("leased at the kills", leased, "deliveries"),
             Figure("kills", kills),
-            Figure("answered 202", len(accepted), "events"),
+            Figure("accepted with 202", len(accepted), "events"),
             Figure("delivered", counts["unique"], "events"),
-            Figure("requests cut off", result["codes"].get("0", 0), "requests"),
-            Figure("restart to ready, longest", max(restarts), "s"),
-            Figure("time until the last arrived", drained, "s"),
+            Figure("interrupted requests", result["codes"].get("0", 0), "requests"),
+            Figure("longest time from restart to ready", max(restarts), "s"),
+            Figure("time until the last delivery", drained, "s"),
         ],
         conditions(
             options,
             load=f"{options.connections} connections, closed loop",
             kills=f"{kills}, each {_UPTIME_S[0]} to {_UPTIME_S[1]} s after the server was ready",
-            restart=f"at once; ready within {READY_WITHIN_S:g} s",
+            restart=f"immediate; ready within {READY_WITHIN_S:g} s",
             **settings,
         ),
         notes=notes,
@@ -81,7 +81,7 @@ def _measure(row: Row, options: Options) -> Report:
 def _leased(database: Path) -> set[int]:
     """Return the numbers of the events that were leased when the server was killed.
 
-    Opens the file read-only, so that the server recovers the log of the last commits.
+    Opens the file read-only, so that the server, not this process, recovers the write-ahead log.
     """
     statement = (
         "SELECT e.body FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0 AND d.lease_owner <> 0"
@@ -91,4 +91,4 @@ def _leased(database: Path) -> set[int]:
         return {int(match[1]) for match in found if match is not None}
 
 
-ROW: Final = Row("kill", "kill -9 under load: nothing answered 202 is lost", _measure, 150)
+ROW: Final = Row("kill", "kill -9 under load: no accepted event is lost", _measure, 150)

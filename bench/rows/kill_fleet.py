@@ -23,7 +23,7 @@ from bench.server import Server
 
 _ROLES: Final = ("api", "api", "worker", "worker")
 _POSTGRES: Final = len(_ROLES)
-"""The number of the database in the random choice."""
+"""The number that represents PostgreSQL in the random choice."""
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 2
 _DRAIN_S: Final = 120.0
@@ -58,7 +58,7 @@ def _measure(row: Row, options: Options) -> Report:
                     postgres.start()
                 else:
                     scene.servers[victim].start()
-                step(kill + 1, f"{len(cut_off):,} sent and not settled")
+                step(kill + 1, f"{len(cut_off):,} sent but not settled")
             time.sleep(dice.uniform(*_UPTIME_S))
             load.terminate()
             result, accepted = scene.finish(load)
@@ -67,35 +67,35 @@ def _measure(row: Row, options: Options) -> Report:
         drained = time.monotonic() - began
         counts = scene.receiver.statistics()["counts"]["ok"]
         twice = asyncio.run(_ask(url, _TWICE))[0][0]
-        notes = [f"Seed {options.seed}: --seed {options.seed} kills at the same moments again."]
+        notes = [f"To repeat the kills at the same times, use --seed {options.seed}."]
     return Report(
         row.name,
         row.title,
         [
             at_most("lost", len(lost), "events", 0),
             at_most("duplicates", counts["duplicates"], "events", len(cut_off)),
-            Figure("sent and not settled at the kills", len(cut_off), "deliveries"),
-            at_most("deliveries with two attempts on record", twice, "", 0),
+            Figure("sent but not settled at the kills", len(cut_off), "deliveries"),
+            at_most("deliveries with two recorded attempts", twice, "", 0),
             Figure("kills of an API process", killed[0] + killed[1]),
             Figure("kills of a worker", killed[2] + killed[3]),
             Figure("crashes of PostgreSQL", killed[_POSTGRES]),
-            Figure("answered 202", len(accepted), "events"),
+            Figure("accepted with 202", len(accepted), "events"),
             Figure("delivered", counts["unique"], "events"),
-            Figure("requests refused or cut off", sum(result["codes"].values()) - result["codes"].get("202", 0)),
-            Figure("time until the last arrived", drained, "s"),
+            Figure("failed or interrupted requests", sum(result["codes"].values()) - result["codes"].get("202", 0)),
+            Figure("time until the last delivery", drained, "s"),
         ],
         conditions(
             options,
             load=f"{options.connections} connections to two API processes, closed loop",
-            kills=f"{kills}, {_UPTIME_S[0]} to {_UPTIME_S[1]} s apart, of two API processes, two workers, PostgreSQL",
-            durability="PostgreSQL, synchronous_commit=on, 202 after the commit",
+            kills=f"{kills}, {_UPTIME_S[0]} to {_UPTIME_S[1]} s apart, of two API processes, two workers or PostgreSQL",
+            durability="PostgreSQL, synchronous_commit=on, response 202 after the commit",
         ),
         notes=notes,
     )
 
 
 def _scene(options: Options, stack: ExitStack, url: str) -> Scene:
-    """Two processes with load, and two that deliver."""
+    """Start two API servers, which receive the load, and two workers."""
     settings = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY}
     scene = stack.enter_context(Scene(options, settings=settings, role=_ROLES[0]))
     scene.server.start()
@@ -112,9 +112,9 @@ def _scene(options: Options, stack: ExitStack, url: str) -> Scene:
 
 
 def _kill(servers: Sequence[Server], postgres: PostgresServer, url: str, victim: int) -> set[int]:
-    """Kill one of them. Return the numbers of the events that were leased.
+    """Kill a process. Return the numbers of the events that were leased.
 
-    All deliveries are suspended while PostgreSQL is queried, so nothing is sent before the kill.
+    The workers are suspended while PostgreSQL is queried, so they send nothing before the kill.
     """
     workers = {number: servers[number].pid for number, role in enumerate(_ROLES) if role == "worker"}
     for pid in workers.values():
@@ -142,5 +142,8 @@ async def _ask(url: str, statement: str) -> list[asyncpg.Record]:
 
 
 ROW: Final = Row(
-    "kill-fleet", "kill -9 of API processes, workers and PostgreSQL under load: nothing is lost", _measure, 240
+    "kill-fleet",
+    "kill -9 of API processes, workers and PostgreSQL under load: no accepted event is lost",
+    _measure,
+    240,
 )

@@ -31,8 +31,8 @@ def _measure(row: Row, options: Options) -> Report:
             Figure("accept p99", found.accept_ms.get("p99", 0), "ms"),
             at_most("lost", found.lost, "events", 0),
             Figure("duplicates", found.duplicates, "events"),
-            Figure("processor time", found.cpu_us, "µs an event"),
-            Figure("generator late p99", found.load["late_ms"].get("p99", 0), "ms"),
+            Figure("CPU time", found.cpu_us, "µs per event"),
+            Figure("generator delay p99", found.load["late_ms"].get("p99", 0), "ms"),
         ],
         conditions(options, load=f"{_RATE:g} events/s, open loop, {secs:g} s"),
         reference,
@@ -44,4 +44,4 @@ def _measure(row: Row, options: Options) -> Report:
     )
 
 
-ROW: Final = Row("latency", "accepted → received at 300 events/s, counted from when each was to be sent", _measure, 40)
+ROW: Final = Row("latency", "latency from acceptance to the receiver at 300 events/s", _measure, 40)

@@ -1,4 +1,4 @@
-"""Memory at rest, under load, and with a million waiting deliveries."""
+"""Memory when idle, under load, and with a million waiting deliveries."""
 
 import time
 from typing import Final
@@ -42,16 +42,16 @@ def _measure(row: Row, options: Options) -> Report:
             at_most(f"at load, {count:,} waiting", waiting.memory_mib, "MiB", 300),
             Figure("after load", after, "MiB"),
             Figure(f"idle, {count:,} waiting", waiting_idle, "MiB"),
-            Figure("the load", load.per_s, "events/s"),
-            Figure(f"the load, {count:,} waiting", waiting.per_s, "events/s"),
+            Figure("throughput", load.per_s, "events/s"),
+            Figure(f"throughput, {count:,} waiting", waiting.per_s, "events/s"),
         ],
         conditions(
             options,
             load=f"{options.connections} connections, closed loop, {secs:g} s",
-            memory="proportional set size of all processes, the highest of a sample a second",
+            memory="proportional set size of all processes, maximum of one sample per second",
         ),
         notes=notes,
     )
 
 
-ROW: Final = Row("memory", "memory idle, at load, and with a million deliveries waiting", _measure, 200)
+ROW: Final = Row("memory", "memory when idle, at full load, and with 1,000,000 waiting deliveries", _measure, 200)

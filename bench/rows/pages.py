@@ -53,20 +53,20 @@ def _measure(row: Row, options: Options) -> Report:
         row.title,
         [
             at_most("first byte of the slowest page", times[slowest[0]], "ms", 150),
-            Figure("the page in the middle", statistics.median(times.values()), "ms"),
+            Figure("first byte of the median page", statistics.median(times.values()), "ms"),
             Figure("pages", len(times)),
-            at_most("reads of the database that took 100 ms or more", len(slow_reads), "", 0),
-            Figure("the numbers of the whole history counted after", counted_s, "s"),
+            at_most("database reads of 100 ms or more", len(slow_reads), "", 0),
+            Figure("time until the statistics are complete", counted_s, "s"),
             Figure("database", size_gib, "GiB"),
         ],
         conditions(
-            options, history=f"{events:,} events, {2 * events:,} attempts, a month", visits=f"median of {_VISITS}"
+            options, history=f"{events:,} events, {2 * events:,} attempts in one month", visits=f"median of {_VISITS}"
         )
-        | {"endpoints": f"{_ACCOUNTS * endpoints:,} of {_ACCOUNTS} accounts"},
+        | {"endpoints": f"{_ACCOUNTS * endpoints:,} in {_ACCOUNTS} accounts"},
         {},
         {},
         [
-            f"The slowest: {', '.join(f'{path} {times[path]:.0f} ms' for path in slowest[:5])}",
+            f"Slowest pages: {', '.join(f'{path} {times[path]:.0f} ms' for path in slowest[:5])}",
             *(f"{read['read']} took {read['duration_ms']} ms" for read in slow_reads),
             *notes,
         ],
@@ -83,7 +83,7 @@ def _account(server: Server, url: str, endpoints: int) -> str:
 def wait_counted(server: Server, events: int) -> float:
     """Wait until the statistics contain this many deliveries. Return the seconds."""
     began = time.monotonic()
-    with bar("counting what there is", events) as step:
+    with bar("waiting for statistics", events) as step:
         while time.monotonic() < began + _COUNTED_WITHIN_S:
             counted = server.call("GET", "/v1/stats?period=30d")["totals"]["deliveries"]
             step(counted)
@@ -141,13 +141,13 @@ def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
 
 def long_reads(server: Server, since: int) -> list[dict[str, Any]]:
     """Return the log lines of long reads after a position, without the statistics' own."""
-    return [read for read in told(server, since, "slow read") if not read["read"].startswith("delivery.")]
+    return [read for read in log_lines(server, since, "slow read") if not read["read"].startswith("delivery.")]
 
 
-def told(server: Server, since: int, message: str) -> list[dict[str, Any]]:
+def log_lines(server: Server, since: int, message: str) -> list[dict[str, Any]]:
     """Return the log lines with a message after a position."""
     lines = server.log.read_bytes()[since:].decode().splitlines()
     return [json.loads(line) for line in lines if f'"{message}"' in line]
 
 
-ROW: Final = Row("pages", "pages of the dashboard, from five million events", _measure, 600)
+ROW: Final = Row("pages", "response time of dashboard pages with 5,000,000 events", _measure, 600)

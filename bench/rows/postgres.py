@@ -49,8 +49,8 @@ def _measured(row: Row, options: Options, counts: Sequence[int], *, pooled: bool
         figures,
         conditions(
             options,
-            load=f"{options.connections} connections to all processes in turn, closed loop, {secs:g} s",
-            durability="PostgreSQL, synchronous_commit=on, 202 after the commit",
+            load=f"{options.connections} connections, spread over all processes, closed loop, {secs:g} s",
+            durability="PostgreSQL, synchronous_commit=on, response 202 after the commit",
             postgres=DURABLE.replace("-c ", ""),
         ),
         {},
@@ -96,10 +96,10 @@ def _figures(count: int, found: Measurement, database_us: float, *, promised: bo
         at_least(f"delivered by {by}", found.per_s, "events/s", 5000)
         if promised
         else Figure(f"delivered by {by}", found.per_s, "events/s"),
-        at_most(f"processor time, {by}", together_us, "µs an event", 250)
+        at_most(f"CPU time, {by}", together_us, "µs per event", 250)
         if promised
-        else Figure(f"processor time, {by}", together_us, "µs an event"),
-        Figure(f"PostgreSQL's part of it, {by}", database_us, "µs an event"),
+        else Figure(f"CPU time, {by}", together_us, "µs per event"),
+        Figure(f"CPU time of PostgreSQL alone, {by}", database_us, "µs per event"),
         Figure(f"accepted → received p50, {by}", found.received_ms.get("p50", 0), "ms"),
         Figure(f"accepted → received p99, {by}", found.received_ms.get("p99", 0), "ms"),
         Figure(f"memory, {by}", found.memory_mib, "MiB"),
@@ -108,5 +108,7 @@ def _figures(count: int, found: Measurement, database_us: float, *, promised: bo
     ]
 
 
-ROW: Final = Row("postgres", "single events at full load, PostgreSQL, by one process, two and four", _measure, 150)
-POOLED_ROW: Final = Row("postgres-pooler", "the same by two that reach it through a pooler", _measure_pooled, 60)
+ROW: Final = Row("postgres", "throughput on PostgreSQL with one, two and four processes", _measure, 150)
+POOLED_ROW: Final = Row(
+    "postgres-pooler", "throughput on PostgreSQL with two processes through a pooler", _measure_pooled, 60
+)

@@ -18,7 +18,7 @@ from bench.progress import bar
 from bench.report import Figure, Report, at_most
 from bench.row import Row
 from bench.rows.half_load import CONNECTIONS_MAX
-from bench.rows.pages import ids_of, long_reads, page_paths, told, visit, wait_counted
+from bench.rows.pages import ids_of, log_lines, long_reads, page_paths, visit, wait_counted
 from bench.rows.postgres import DURABLE, SECRET_KEY
 from bench.scene import Measurement, Scene, conditions
 from bench.server import Server, ServerFailed
@@ -33,7 +33,7 @@ _ROUNDS: Final = 3
 _HALF_LOAD: Final = "half load"
 _AT_REST_PER_S: Final = 300.0
 _AT_REST: Final = f"{_AT_REST_PER_S:g} events/s"
-"""A low load, in which nothing waits for the machine."""
+"""A load so low that requests do not wait for the machine."""
 _LOADS: Final = (_HALF_LOAD, _AT_REST)
 _THIN_OLDEST: Final = (
     "DELETE FROM deliveries USING (SELECT * FROM event_partitions WHERE NOT goes_by_row ORDER BY first_seq LIMIT 1) p"
@@ -54,13 +54,13 @@ class _Life:
     retention: str
 
 
-_NOTHING: Final = _Life("nothing stored", "nothing", "60d")
-_MONTH: Final = _Life("a month stored", "month", "60d")
-_HALF_GOES: Final = _Life("while half of it goes", "month", "14d")
+_NOTHING: Final = _Life("empty database", "nothing", "60d")
+_MONTH: Final = _Life("a month of events", "month", "60d")
+_HALF_GOES: Final = _Life("while half of it is deleted", "month", "14d")
 _LIVES: Final = (_NOTHING, _MONTH, _HALF_GOES)
 
 _Runs = dict[tuple[_Life, str], list[Measurement]]
-"""By run of the server and name of the load."""
+"""Measurements by server run and load."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -91,7 +91,7 @@ def _measure(row: Row, options: Options) -> Report:
         notes.append(f"p99 of every window in which a partition was dropped: {_all_p99(drops)}")
         notes += _trouble(measured) + scene.trouble()
         if not all(gone):
-            notes.insert(0, "Nothing went in one of the lives: it tells nothing of what that costs.")
+            notes.insert(0, "Retention deleted nothing in one of the runs, so the cost of deletion is not measured.")
     slowest = max(times, key=lambda path: times[path])
     middle = {key: _middle(windows) for key, windows in runs.items()}
     return Report(
@@ -99,37 +99,39 @@ def _measure(row: Row, options: Options) -> Report:
         row.title,
         [
             at_most("first byte of the slowest page", times[slowest], "ms", 150),
-            Figure("the page in the middle", statistics.median(times.values()), "ms"),
-            at_most("reads of the database that took 100 ms or more", len(reads), "", 0),
+            Figure("first byte of the median page", statistics.median(times.values()), "ms"),
+            at_most("database reads of 100 ms or more", len(reads), "", 0),
             *(ratio for load in _LOADS for ratio in _ratios(middle, load)),
-            Figure("deliveries that went meanwhile", sum(gone), "deliveries"),
+            Figure("deliveries deleted by retention", sum(gone), "deliveries"),
             *(Figure(f"p99, {load}, {life.words}", _p99(window), "ms") for (life, load), window in middle.items()),
             *_of_drops(drops, took_ms),
-            Figure("the numbers of the whole history counted after", counted_s, "s"),
+            Figure("time until the statistics are complete", counted_s, "s"),
             at_most("lost", sum(run.lost for run in measured), "events", 0),
         ],
         conditions(
             options,
-            load=f"{words}, and {_AT_REST}, {len(runs[_MONTH, _AT_REST])} windows of {secs:g} s each, the median",
-            history=f"{events:,} events, {2 * events:,} attempts, a month in 28 partitions",
-            durability="PostgreSQL, synchronous_commit=on, 202 after the commit",
+            load=f"{words}, and {_AT_REST}, {len(runs[_MONTH, _AT_REST])} windows of {secs:g} s each; median",
+            history=f"{events:,} events, {2 * events:,} attempts in one month, in 28 partitions",
+            durability="PostgreSQL, synchronous_commit=on, response 202 after the commit",
         ),
         {},
         {f"{load}, {life.words}": window.received_ms for (life, load), window in middle.items()},
-        [f"The slowest page: {slowest}", *(f"{read['read']} took {read['duration_ms']} ms" for read in reads), *notes],
+        [f"Slowest page: {slowest}", *(f"{read['read']} took {read['duration_ms']} ms" for read in reads), *notes],
     )
 
 
 def _ratios(middle: dict[tuple[_Life, str], Measurement], load: str) -> list[Figure]:
     nothing, month, half_goes = (_p99(middle[life, load]) for life in _LIVES)
     return [
-        at_most(f"p99 at {load} with a month, of that with none", month / nothing, "times", 1.2),
-        at_most(f"p99 at {load} while half goes, of that before", half_goes / month, "times", 1.2),
+        at_most(f"p99 at {load} with a month of events, relative to an empty database", month / nothing, "times", 1.2),
+        at_most(
+            f"p99 at {load} while half of the month is deleted, relative to before", half_goes / month, "times", 1.2
+        ),
     ]
 
 
 def _prepare(scene: Scene, settings: dict[str, str], postgres: PostgresServer) -> None:
-    """Create a database with the endpoints of the scene, where the server starts, and two copies of it."""
+    """Create a database with the endpoints of the scene, start the server on it, and copy it twice."""
     postgres.execute("CREATE DATABASE prepared")
     settings["UPLIFT_DATABASE_URL"] = postgres.url("prepared")
     scene.server.start()
@@ -187,7 +189,7 @@ def _drops(
         words = f"{_HALF_LOAD}, while a partition is dropped"
         while not scene.options.smoke and time.monotonic() < began + _BEGINS_WITHIN_S:
             run = scene.run(words, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
-            if dropped := told(scene.server, log_began, "partition dropped"):
+            if dropped := log_lines(scene.server, log_began, "partition dropped"):
                 took_ms += [line["duration_ms"] for line in dropped]
                 if any(_fell_into(run, line["at"]) for line in dropped):
                     windows.append(run)
@@ -206,7 +208,7 @@ def _of_drops(windows: list[Measurement], took_ms: list[float]) -> list[Figure]:
     if windows:
         found.append(Figure(f"p99, {_HALF_LOAD}, while a partition is dropped", _p99(_middle(windows)), "ms"))
     if took_ms:
-        found.append(Figure("the longest drop of a partition, with every wait for it", max(took_ms), "ms"))
+        found.append(Figure("longest drop of a partition, including waits for locks", max(took_ms), "ms"))
     return found
 
 
@@ -224,12 +226,12 @@ def _gone(server: Server) -> float:
 
 
 def _wait_retention(server: Server) -> None:
-    """Wait until retention has begun or found nothing. It polls once a minute. Raises ServerFailed."""
+    """Wait until retention has begun or found nothing to delete. It runs once a minute. Raises ServerFailed."""
     began = time.monotonic()
     with bar("waiting for retention", _BEGINS_WITHIN_S) as step:
         while not (_gone(server) or _ROUND.search(server.text("/metrics"))):
             if time.monotonic() > began + _BEGINS_WITHIN_S:
-                raise ServerFailed("retention has not looked at what there is")
+                raise ServerFailed("retention did not start in time")
             step(time.monotonic() - began)
             time.sleep(_LOOK_S)
 
@@ -243,17 +245,17 @@ def _p99(run: Measurement) -> float:
 
 
 def _trouble(windows: list[Measurement]) -> list[str]:
-    """Return doubts about windows: the last of each kind, and the number of windows."""
+    """Return the warnings about windows: the last of each kind, with the number of affected windows."""
     kinds: dict[str, list[str]] = {}
     for note in chain.from_iterable(each.trouble for each in windows):
         kinds.setdefault(note.partition(":")[0], []).append(note)
-    return [f"{notes[-1]} So in {len(notes)} of {len(windows)} windows." for notes in kinds.values()]
+    return [f"{notes[-1]} This applies to {len(notes)} of {len(windows)} windows." for notes in kinds.values()]
 
 
 def _all_p99(windows: list[Measurement]) -> str:
-    return " ".join(f"{p99:.1f}" for p99 in sorted(map(_p99, windows))) + " ms" if windows else "there was none"
+    return " ".join(f"{p99:.1f}" for p99 in sorted(map(_p99, windows))) + " ms" if windows else "none"
 
 
 ROW: Final = Row(
-    "postgres-month", "PostgreSQL after a month of five million events, and while half goes", _measure, 1700
+    "postgres-month", "PostgreSQL with 5,000,000 events, and while retention deletes half of them", _measure, 1700
 )

@@ -22,7 +22,7 @@ _ENDED_WITHIN_S: Final = 30.0
 _LOOK_S: Final = 0.01
 
 _Pair = tuple[Measurement, Measurement]
-"""The same load without and with the replay."""
+"""Measurements of the same load without and with the replay."""
 
 
 def _measure(row: Row, options: Options) -> Report:
@@ -51,16 +51,16 @@ def _measure(row: Row, options: Options) -> Report:
             *_figures("half load", half),
             *_figures(f"{_LIGHT_RATE:g} events/s", light),
             Figure("replayed", sent, "deliveries"),
-            at_most("from cancel to end", ended_s, "s", 1),
+            at_most("time from cancel to end", ended_s, "s", 1),
             at_most("lost", sum(run.lost for run in runs), "events", 0),
         ],
         conditions(
             options,
-            replay=f"{count:,} failed deliveries of one endpoint, {_RATE} a second",
+            replay=f"{count:,} failed deliveries of one endpoint, {_RATE} per second",
             load=f"{words}, and {_LIGHT_RATE:g} events/s, {secs:g} s each",
         ),
         {},
-        {"half load": alone.received_ms, "half load beside a replay": beside.received_ms},
+        {"half load": alone.received_ms, "half load during a replay": beside.received_ms},
         notes,
     )
 
@@ -70,11 +70,13 @@ def _figures(load: str, pairs: Sequence[_Pair]) -> list[Figure]:
     alone, beside = _median(pairs)
     times = sorted(map(p99_times, pairs))
     return [
-        at_most(f"p99 at {load} beside a replay, the median pair", p99_times((alone, beside)), "times", 1.2),
-        Figure(f"the pair in which it grew least, at {load}", times[0], "times"),
-        Figure(f"the pair in which it grew most, at {load}", times[-1], "times"),
-        Figure(f"accepted → received p99 at {load} beside a replay", beside.received_ms.get("p99", 0), "ms"),
-        Figure(f"the same at {load} while it is paused", alone.received_ms.get("p99", 0), "ms"),
+        at_most(
+            f"p99 at {load} during a replay, relative to no replay, median", p99_times((alone, beside)), "times", 1.2
+        ),
+        Figure(f"p99 at {load} during a replay, relative to no replay, minimum", times[0], "times"),
+        Figure(f"p99 at {load} during a replay, relative to no replay, maximum", times[-1], "times"),
+        Figure(f"accepted → received p99 at {load} during a replay", beside.received_ms.get("p99", 0), "ms"),
+        Figure(f"accepted → received p99 at {load} with a paused replay", alone.received_ms.get("p99", 0), "ms"),
     ]
 
 
@@ -87,7 +89,7 @@ def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
     scene.server.call("POST", f"/v1/replays/{job}/pause")
     alone = scene.run(load, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
     scene.server.call("POST", f"/v1/replays/{job}/resume")
-    return alone, scene.run(f"{load} beside a replay", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
+    return alone, scene.run(f"{load} during a replay", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
 
 
 def _cancel(scene: Scene, job: str) -> tuple[int, float]:
@@ -103,4 +105,4 @@ def _cancel(scene: Scene, job: str) -> tuple[int, float]:
     return found["sent"], time.monotonic() - began
 
 
-ROW: Final = Row("replay", "fresh traffic while 100,000 deliveries are replayed", _measure, 220)
+ROW: Final = Row("replay", "latency of new traffic during a replay of 100,000 deliveries", _measure, 220)

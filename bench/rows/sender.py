@@ -46,17 +46,17 @@ def _measure(row: Row, options: Options) -> Report:
                     step(sum(map(len, found.values())), f"{found[name][-1].per_s:,.0f} requests/s")
     each = {name: median(posted.per_cpu_s for posted in runs) for name, runs in found.items()}
     figures = [
-        Figure("sender, signing", each["sender"], "requests a CPU second"),
-        Figure("sender, without signing", each["sender without signing"], "requests a CPU second"),
-        Figure("each request, signing", 1e6 / each["sender"], "µs a request"),
-        Figure("signing, by the clock", median(posted.per_s for posted in found["sender"]), "requests/s, one core"),
-        Figure("against a bare Python client", each["sender"] / each["bare"] * 100, "%"),
+        Figure("sender with signing", each["sender"], "requests per CPU second"),
+        Figure("sender without signing", each["sender without signing"], "requests per CPU second"),
+        Figure("CPU time with signing", 1e6 / each["sender"], "µs per request"),
+        Figure("throughput with signing", median(posted.per_s for posted in found["sender"]), "requests/s on one core"),
+        Figure("relative to a bare Python client", each["sender"] / each["bare"] * 100, "%"),
     ]
     notes = []
     if "wrk" in each:
-        figures.insert(0, at_least("against wrk", each["sender"] / each["wrk"] * 100, "%", 45))
+        figures.insert(0, at_least("relative to wrk", each["sender"] / each["wrk"] * 100, "%", 45))
     else:
-        notes.append("wrk is not installed, so the figure itself is missing. On Debian: apt-get install wrk")
+        notes.append("wrk is not installed, so the comparison with wrk is missing. On Debian, run: apt-get install wrk")
     return Report(
         row.name,
         row.title,
@@ -65,12 +65,12 @@ def _measure(row: Row, options: Options) -> Report:
             "payload": "1024 bytes and the headers of a delivery",
             "load": f"{_CONNECTIONS} connections, keep-alive, {secs:g} s each, median of {rounds}",
             "cores": f"client on {core}, receiver on {receiver_core}",
-            "durability": "none: nothing is stored",
+            "durability": "none",
         },
-        {f"{name} requests a CPU second": round(each[name]) for name in ("wrk", "bare") if name in each},
+        {f"{name} requests per CPU second": round(each[name]) for name in ("wrk", "bare") if name in each},
         {},
         notes,
     )
 
 
-ROW: Final = Row("sender", "the sender alone, on one core, against wrk", _measure, 70)
+ROW: Final = Row("sender", "throughput of the sender alone on one core, compared with wrk", _measure, 70)

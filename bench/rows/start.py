@@ -37,14 +37,16 @@ def _measure(row: Row, options: Options) -> Report:
         row.name,
         row.title,
         [
-            at_most("first start, tables made", median(fresh), "s", 2),
+            at_most("first start, creates the tables", median(fresh), "s", 2),
             at_most("empty database", median(again), "s", 2),
-            at_most(f"{count:,} deliveries waiting", median(filled), "s", 2),
-            Figure("longest of all", max(fresh + again + filled), "s"),
+            at_most(f"{count:,} waiting deliveries", median(filled), "s", 2),
+            Figure("maximum of all starts", max(fresh + again + filled), "s"),
         ],
-        conditions(options, runs=f"median of {times}", waiting=f"{count:,} deliveries; killed before each start"),
+        conditions(
+            options, runs=f"median of {times}", waiting=f"{count:,} deliveries; server killed before each start"
+        ),
         notes=notes,
     )
 
 
-ROW: Final = Row("start", "start to ready", _measure, 120)
+ROW: Final = Row("start", "time from the command to ready", _measure, 120)

@@ -73,11 +73,11 @@ class _Meter:
         name = f"{self._engine}, {verb}, commits of {size}"
         count = max(count, 1)
         if self._spent is None:
-            self.figures.append(Figure(name, own / count * 1e6, "µs an event"))
+            self.figures.append(Figure(name, own / count * 1e6, "µs per event"))
         else:
             theirs = self._spent() - theirs
-            self.figures.append(Figure(name, (own + theirs) / count * 1e6, "µs an event"))
-            self.figures.append(Figure(f"{name}: PostgreSQL's part", theirs / count * 1e6, "µs an event"))
+            self.figures.append(Figure(name, (own + theirs) / count * 1e6, "µs per event"))
+            self.figures.append(Figure(f"{name}, PostgreSQL alone", theirs / count * 1e6, "µs per event"))
 
 
 async def _verbs(database: Database, meter: _Meter, step: Step) -> None:
@@ -127,12 +127,12 @@ def _measure(row: Row, options: Options) -> Report:
         row.title,
         figures,
         {
-            "payload": f"{BODY_BYTES} bytes an event",
-            "fan-out": "one endpoint an event",
-            "load": f"one commit after the other, {secs:g} s for each",
+            "payload": f"{BODY_BYTES} bytes per event",
+            "fan-out": "one endpoint per event",
+            "load": f"sequential commits, {secs:g} s each",
             "durability": "SQLite: WAL, synchronous=FULL; PostgreSQL: fsync, synchronous_commit=on",
         },
     )
 
 
-ROW: Final = Row("store", "the store alone, by database and size of commits", _measure, 65)
+ROW: Final = Row("store", "cost of the store alone by database and commit size", _measure, 65)

@@ -36,15 +36,15 @@ def _measure(row: Row, options: Options) -> Report:
         row.name,
         row.title,
         [
-            at_most("slowdown of fresh traffic", slowdown, "%", 10),
+            at_most("slowdown of new traffic", slowdown, "%", 10),
             Figure("delivered", waiting_full.per_s, "events/s"),
             Figure("delivered, empty database", full.per_s, "events/s"),
-            Figure("processor time", waiting_full.cpu_us, "µs an event"),
-            Figure("processor time, empty database", full.cpu_us, "µs an event"),
+            Figure("CPU time", waiting_full.cpu_us, "µs per event"),
+            Figure("CPU time, empty database", full.cpu_us, "µs per event"),
             Figure("accepted → received p50 at half load", waiting_half.received_ms.get("p50", 0), "ms"),
-            Figure("the same, empty database", half.received_ms.get("p50", 0), "ms"),
+            Figure("accepted → received p50 at half load, empty database", half.received_ms.get("p50", 0), "ms"),
             Figure("accepted → received p99 at half load", waiting_half.received_ms.get("p99", 0), "ms"),
-            Figure("the same, empty database ", half.received_ms.get("p99", 0), "ms"),
+            Figure("accepted → received p99 at half load, empty database", half.received_ms.get("p99", 0), "ms"),
             at_most("memory at load", max(waiting_full.memory_mib, waiting_half.memory_mib), "MiB", 300),
             at_most("lost", waiting_full.lost + waiting_half.lost, "events", 0),
             Figure("duplicates", waiting_full.duplicates + waiting_half.duplicates, "events"),
@@ -52,7 +52,7 @@ def _measure(row: Row, options: Options) -> Report:
         ],
         conditions(
             options,
-            waiting=f"{count:,} deliveries, failed once, due in 12 hours, over {len(paths)} endpoints",
+            waiting=f"{count:,} deliveries of {len(paths)} endpoints, failed once, due in 12 hours",
             load=f"full load with {options.connections} connections, then {words}, {secs:g} s each",
         )
         | {"endpoints": str(len(paths))},
@@ -70,4 +70,4 @@ def _run(scene: Scene, secs: float, rate: float) -> tuple[Measurement, Measureme
     return full, scene.run("half load", secs=secs, rate=rate, connections=CONNECTIONS_MAX)
 
 
-ROW: Final = Row("waiting", "fresh traffic while a million deliveries wait for their retry", _measure, 300)
+ROW: Final = Row("waiting", "throughput and latency of new traffic with 1,000,000 waiting deliveries", _measure, 300)
