@@ -387,7 +387,7 @@ async def test_a_caller_is_answered_while_the_database_does_not_come_back(place:
         task = asyncio.ensure_future(world.accept())
         await world.settle()
         await world.run_for(5 * SECOND)
-        with pytest.raises(Unavailable, match="does not answer"):
+        with pytest.raises(Unavailable, match="does not respond"):
             await task
         world.database.told.set()
         await world.settle()

@@ -36,7 +36,7 @@ async def test_nothing_is_connected_by_default(listen: Listen, connect: Connect)
             assert exchange.failure is Failure.BLOCKED
             assert exchange.error is not None
             assert "loopback" in exchange.error
-            assert exchange.error.endswith("UPLIFT_ALLOW_PRIVATE_NETWORKS=true allows private networks")
+            assert exchange.error.endswith("set UPLIFT_ALLOW_PRIVATE_NETWORKS=true")
             assert (exchange.remote_address, exchange.bytes_sent, exchange.connect_ms) == (None, False, None)
     assert receiver.accepted == 0
 

@@ -34,7 +34,7 @@ async def test_a_fresh_connection_that_ends_at_any_byte(
         assert exchange.failure is Failure.PROTOCOL, cut
         assert exchange.status_code == (200 if cut >= status_known else None), cut
         assert exchange.error is not None
-        assert ("without answering" if cut == 0 else "in the middle of the response") in exchange.error
+        assert ("without responding" if cut == 0 else "in the middle of the response") in exchange.error
     assert receiver.accepted == len(response)
 
 

@@ -102,7 +102,7 @@ async def test_a_long_head_is_refused(listen: Listen, connect: Connect, head: by
 
     exchange = await (await connect()).post((await listen(script)).target())
     assert exchange.failure is Failure.PROTOCOL
-    assert exchange.error == "the response is not valid HTTP/1.1: its head is longer than 32768 bytes"
+    assert exchange.error == "the response is not valid HTTP/1.1: its headers are longer than 32768 bytes"
     assert len(exchange.response_head) <= 4096
 
 
@@ -116,10 +116,10 @@ async def test_endless_interim_responses_are_refused(listen: Listen, connect: Co
     ("start", "piece", "stage", "status"),
     [
         (b"", b"", "waiting for the response", None),
-        (b"HTTP/1.1 200 OK\r\nX: ", b"a", "receiving the response's head", 200),
-        (HEAD + b"Content-Length: 100000\r\n\r\n", b"a", "receiving the response's body", 200),
-        (HEAD + b"\r\n", b"a", "receiving the response's body", 200),
-        (CHUNKED, b"1\r\na\r\n", "receiving the response's body", 200),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a", "receiving the response headers", 200),
+        (HEAD + b"Content-Length: 100000\r\n\r\n", b"a", "receiving the response body", 200),
+        (HEAD + b"\r\n", b"a", "receiving the response body", 200),
+        (CHUNKED, b"1\r\na\r\n", "receiving the response body", 200),
     ],
     ids=["silence", "head", "body", "body without length", "chunks"],
 )

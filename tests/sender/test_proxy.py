@@ -85,7 +85,7 @@ async def test_a_proxy_by_name(listen: Listen, connect: Connect, names: NameServ
     lost = await connect(egress_proxy="http://other.example:3128", nameservers=[names.address])
     exchange = await lost.post(receiver.target())
     assert exchange.failure is Failure.EGRESS
-    assert exchange.error == "the egress proxy cannot be used: there is no such name as other.example"
+    assert exchange.error == "the egress proxy failed: other.example does not exist"
 
 
 async def test_a_proxy_that_is_not_there(listen: Listen, connect: Connect) -> None:
@@ -95,17 +95,17 @@ async def test_a_proxy_that_is_not_there(listen: Listen, connect: Connect) -> No
     exchange = await client.post(Target("127.0.0.1", 9, False))
     assert exchange.failure is Failure.EGRESS
     assert exchange.error is not None
-    assert exchange.error.startswith("the egress proxy cannot be used: could not connect to")
+    assert exchange.error.startswith("the egress proxy failed: could not connect to")
 
 
 @pytest.mark.parametrize(
     ("answer", "failure", "text"),
     [
-        (b"HTTP/1.1 407 No\r\nContent-Length: 4\r\n\r\nbody", Failure.EGRESS, "refuses our credentials"),
+        (b"HTTP/1.1 407 No\r\nContent-Length: 4\r\n\r\nbody", Failure.EGRESS, "rejected the credentials"),
         (b"HTTP/1.1 403 No\r\n\r\n", Failure.BLOCKED, "does not allow a tunnel to 127.0.0.1:9 (status 403)"),
         (b"HTTP/1.1 405 No\r\n\r\n", Failure.BLOCKED, "does not allow a tunnel to 127.0.0.1:9 (status 405)"),
-        (b"HTTP/1.1 500 No\r\n\r\n", Failure.EGRESS, "refused a tunnel to 127.0.0.1:9 (status 500)"),
-        (b"HTTP/1.1 302 No\r\nLocation: http://127.0.0.1/\r\n\r\n", Failure.EGRESS, "refused a tunnel to"),
+        (b"HTTP/1.1 500 No\r\n\r\n", Failure.EGRESS, "rejected a tunnel to 127.0.0.1:9 (status 500)"),
+        (b"HTTP/1.1 302 No\r\nLocation: http://127.0.0.1/\r\n\r\n", Failure.EGRESS, "rejected a tunnel to"),
         (b"HTTP/1.1 503 No\r\n\r\n", Failure.CONNECT, "could not reach 127.0.0.1:9 (status 503)"),
         (b"HTTP/1.1 502 No\r\n\r\n", Failure.CONNECT, "could not reach 127.0.0.1:9 (status 502)"),
         (b"HTTP/1.1 504 No\r\n\r\n", Failure.CONNECT, "could not reach 127.0.0.1:9 (status 504)"),
@@ -148,7 +148,7 @@ async def test_a_proxy_of_a_version_we_do_not_send_over_is_ours(listen: Listen, 
     client = await connect(egress_proxy=url(proxy), egress_addresses=("::1",))
     exchange = await client.post(Target("127.0.0.1", 9, False))
     assert exchange.failure is Failure.EGRESS
-    assert exchange.error == "the egress proxy cannot be used: there is no egress address for IPv4"
+    assert exchange.error == "the egress proxy failed: there is no egress address for IPv4"
     assert proxy.accepted == 0
 
 

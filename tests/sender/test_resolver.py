@@ -74,7 +74,7 @@ async def test_no_answer_outlives_the_bound_in_the_library_below(names: NameServ
 async def test_failures_are_kept_for_a_moment(names: NameServer, clock: Clock) -> None:
     subject = resolver(names, clock, dns_negative_ttl_ms=2000)
     for _ in range(3):
-        with pytest.raises(ResolutionFailed, match="there is no such name"):
+        with pytest.raises(ResolutionFailed, match="does not exist"):
             await subject.resolve("new.example")
     questions = sum(name == "new.example" for name, _ in names.asked)
     assert questions == 2
@@ -88,8 +88,8 @@ async def test_failures_are_kept_for_a_moment(names: NameServer, clock: Clock) -
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (3, "there is no such name as bad.example"),
-        (2, "the name servers could not answer for bad.example"),
+        (3, "bad.example does not exist"),
+        (2, "the name servers failed to resolve bad.example"),
         (5, "the name servers"),
         ([], "bad.example has no address"),
     ],
@@ -118,7 +118,7 @@ async def test_a_name_server_that_is_silent_costs_only_who_asked(
     assert not any(each.done() for each in hanging)
     exchanges = await asyncio.gather(*hanging)
     assert {exchange.failure for exchange in exchanges} == {Failure.DNS}
-    assert {(exchange.error or "").split(" for ")[0] for exchange in exchanges} <= {"no name server answered"}
+    assert {(exchange.error or "").split(" to ")[0] for exchange in exchanges} <= {"no name server responded"}
     assert all(exchange.duration_us < 4_000_000 for exchange in exchanges)
 
 

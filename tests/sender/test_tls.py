@@ -141,7 +141,7 @@ def _unknown(_: trustme.CA) -> trustme.LeafCert:
 @pytest.mark.parametrize(
     ("issue", "text"),
     [
-        (_wrong_name, f"the certificate is for another name than {HOST}"),
+        (_wrong_name, f"the certificate is for another name, not for {HOST}"),
         (_expired, f"the certificate of {HOST}, or one in its chain, has expired"),
         (_unknown, f"the issuer of the certificate of {HOST} is unknown"),
     ],

@@ -79,14 +79,14 @@ class LiveEventType:
         try:
             value = msgspec.json.decode(data)
             if not self._cost.is_affordable(data, value):
-                text = f"The data is too large for a check against {self.name}'s schema. Send fewer or shorter values."
+                text = (
+                    f"The data is too large to check against the schema of {self.name}. Send fewer or shorter values."
+                )
                 return [Problem("data", "not_checkable", text)]
             if self._validator.is_valid(value):
                 return []
         except (ValueError, RecursionError, OverflowError) as unchecked:
-            text = (
-                f"This cannot be checked against the type's schema: {unchecked}. Send numbers that a double can hold."
-            )
+            text = f"The schema check of {self.name} failed: {unchecked}. Send numbers within the range of a double."
             return [Problem("data", "not_checkable", text)]
         found = []
         for error in itertools.islice(self._errors(data, value), SCHEMA_PROBLEMS_MAX):

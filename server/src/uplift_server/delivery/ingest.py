@@ -114,7 +114,7 @@ class BacklogFull(Exception):
     """One request has too many events and deliveries for one commit."""
 
     def __init__(self, rows: int) -> None:
-        super().__init__(f"{rows} events and deliveries in one request, more than {GROUP_ROWS_MAX}")
+        super().__init__(f"the request creates {rows} events and deliveries, more than the limit of {GROUP_ROWS_MAX}")
 
 
 class EventIngest:
@@ -215,7 +215,7 @@ class EventIngest:
             or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX
             or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
         ):
-            text = "the server's queue of events and deliveries to store is full"
+            text = "the queue of events and deliveries to store is full"
             raise self._rejected(events, Rejection.FULL, text)
         if (
             account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
@@ -253,7 +253,7 @@ class EventIngest:
 
     def _time_out(self, group: _Group) -> None:
         if not group.result.done():
-            error = self._rejected(len(group.drafts), Rejection.STORE, "the database does not answer")
+            error = self._rejected(len(group.drafts), Rejection.STORE, "the database does not respond")
             group.result.set_exception(error)
 
     def _rejected(self, events: int, why: Rejection, text: str) -> Unavailable:
@@ -358,7 +358,7 @@ class EventIngest:
                 assert error is not None
                 self._counters.rejected[Rejection.STORE] += len(group.events)
                 group.result.set_exception(
-                    error if isinstance(error, StoreError) else Unavailable("the events could not be stored")
+                    error if isinstance(error, StoreError) else Unavailable("the server could not store the events")
                 )
         foreign = {seq: None for group in groups for seq in group.foreign}
         if foreign and error is None:

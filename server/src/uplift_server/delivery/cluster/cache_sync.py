@@ -139,7 +139,7 @@ class CacheSync:
         missed = changes.pruned_before > self._next_xid and changes.pruned_before != self._missed
         # Transaction numbers go back after a failover that lost the latest transactions.
         if missed or changes.next_xid < self._next_xid:
-            _log.warning("changes missed, cache reloads")
+            _log.warning("changes missed, reloading cache")
             await self._read_all()
             self._missed = changes.pruned_before
         fresh = {}

@@ -30,7 +30,7 @@ RESULT_WITHIN_MS: Final = 2_500
 """How long a caller waits for the result."""
 POLL_MS: Final = 100
 UNAVAILABLE_WAIT_MS: Final = 500
-_DEFECT: Final = "The server cannot do this. Its log says why."
+_DEFECT: Final = "The server could not execute the command. See its log for the cause."
 _log = structlog.get_logger()
 
 

@@ -35,7 +35,7 @@ from uplift_server.delivery.targets import Target
 # Joining two small byte strings costs less than passing two buffers to the kernel.
 _JOINED_BYTES_MAX = 64 * 1024
 _READ_BYTES_MAX = 64 * 1024
-_HEAD_TOO_LONG = f"its head is longer than {RESPONSE_HEADERS_BYTES_MAX} bytes"
+_HEAD_TOO_LONG = f"its headers are longer than {RESPONSE_HEADERS_BYTES_MAX} bytes"
 
 
 class ConnectionOwner(Protocol):
@@ -229,8 +229,8 @@ class Connection(asyncio.Protocol):
     def stage(self) -> str:
         """Return the stage of the attempt in flight, for its error text."""
         if self._status:
-            return "receiving the response's body"
-        return "receiving the response's head" if self._raw else "waiting for the response"
+            return "receiving the response body"
+        return "receiving the response headers" if self._raw else "waiting for the response"
 
     def _end(self, error: Exception | None) -> None:
         attempt = self._attempt
@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
             self._fail(Failure.TLS, f"the TLS connection broke: {error_text(error)}")
         else:
             how = "closed the connection" if error is None else "broke the connection"
-            when = "in the middle of the response" if self._raw else "without answering"
+            when = "in the middle of the response" if self._raw else "without responding"
             why = f" ({reason(error)})" if isinstance(error, OSError) else ""
             self._fail(Failure.PROTOCOL, f"the receiver {how} {when}{why}")
 

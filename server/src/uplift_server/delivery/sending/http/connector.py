@@ -109,13 +109,13 @@ class Connector:
     def _blocked_text(self, target: Target, addresses: tuple[str, ...], *, literal: bool) -> str:
         words = describe if literal else describe_resolved
         kinds = " and ".join(dict.fromkeys(words(address) for address in addresses[:_ADDRESSES_TRIED_MAX]))
-        text = f"{target.host} is not allowed as a receiver: {kinds}"
+        text = f"connections to {target.host} are not allowed: {kinds}"
         codes = [self._policy.check(address, encrypted=target.encrypted) for address in addresses]
         if HTTPS_REQUIRED in codes:
-            return f"{text}. Plain http is for private addresses only; use https"
+            return f"{text}. http is allowed for private addresses only; use https"
         open_policy = AddressPolicy(allow_private_networks=True)
         if any(open_policy.check(address, encrypted=target.encrypted) is None for address in addresses):
-            return f"{text}. UPLIFT_ALLOW_PRIVATE_NETWORKS=true allows private networks"
+            return f"{text}. To allow private networks, set UPLIFT_ALLOW_PRIVATE_NETWORKS=true"
         return f"{text}. No setting allows it"
 
     async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
@@ -216,7 +216,7 @@ class Connector:
         except FilesExhausted:
             raise
         except (ResolutionFailed, ValueError, AttemptFailed) as error:
-            raise AttemptFailed(Failure.EGRESS, f"the egress proxy cannot be used: {error}") from None
+            raise AttemptFailed(Failure.EGRESS, f"the egress proxy failed: {error}") from None
 
     async def _start_plain(self, sock: socket.socket, target: Target, opening: Opening) -> Connection:
         loop = asyncio.get_running_loop()
@@ -224,7 +224,7 @@ class Connector:
             _, connection = await loop.create_connection(lambda: self._create_connection(target, opening), sock=sock)
         except OSError as error:
             sock.close()
-            text = f"{opening.remote_address} closed the connection at once: {reason(error)}"
+            text = f"{opening.remote_address} closed the connection immediately: {reason(error)}"
             raise AttemptFailed(Failure.CONNECT, text) from None
         return connection
 

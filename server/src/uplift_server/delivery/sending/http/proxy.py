@@ -30,7 +30,7 @@ class Proxy:
         """Parse `http://[user:password@]host[:port]`. Raises ValueError."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ValueError("the egress proxy must be given as http://[user:password@]host[:port]")
+            raise ValueError("the egress proxy must have the form http://[user:password@]host[:port]")
         authorization = None
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -60,14 +60,14 @@ class Proxy:
         if status in _TARGET_UNREACHABLE:
             raise AttemptFailed(Failure.CONNECT, f"the egress proxy could not reach {target} (status {status})")
         if status == 407:
-            raise AttemptFailed(Failure.EGRESS, "the egress proxy refuses our credentials (status 407)")
+            raise AttemptFailed(Failure.EGRESS, "the egress proxy rejected the credentials (status 407)")
         if 400 <= status < 500:
             # The proxy's rules may never change, so this must count as a scheduled attempt.
             raise AttemptFailed(
                 Failure.BLOCKED, f"the egress proxy does not allow a tunnel to {target} (status {status})"
             )
         if not 200 <= status < 300:
-            raise AttemptFailed(Failure.EGRESS, f"the egress proxy refused a tunnel to {target} (status {status})")
+            raise AttemptFailed(Failure.EGRESS, f"the egress proxy rejected a tunnel to {target} (status {status})")
         if response.index(b"\r\n\r\n") + 4 < len(response):
             # In TLS and HTTP, the client sends first.
             raise AttemptFailed(Failure.EGRESS, "the egress proxy sent bytes before the tunnel was used")

@@ -17,12 +17,12 @@ _LOOPBACK: Final = ("127.0.0.1", "::1")
 _TRIES: Final = 5
 _FIRST_TRY_SHARE: Final = 1 / 8
 _FAULTS: Final[dict[object, str]] = {
-    pycares.errno.ARES_ENOTFOUND: "there is no such name as {name}",
+    pycares.errno.ARES_ENOTFOUND: "{name} does not exist",
     pycares.errno.ARES_ENODATA: "{name} has no address",
-    pycares.errno.ARES_ESERVFAIL: "the name servers could not answer for {name}",
-    pycares.errno.ARES_EREFUSED: "the name servers refused to answer for {name}",
-    pycares.errno.ARES_ETIMEOUT: "no name server answered for {name}",
-    pycares.errno.ARES_ECONNREFUSED: "no name server could be reached to ask for {name}",
+    pycares.errno.ARES_ESERVFAIL: "the name servers failed to resolve {name}",
+    pycares.errno.ARES_EREFUSED: "the name servers rejected the lookup of {name}",
+    pycares.errno.ARES_ETIMEOUT: "no name server responded to the lookup of {name}",
+    pycares.errno.ARES_ECONNREFUSED: "no name server could be reached to resolve {name}",
     pycares.errno.ARES_EBADNAME: "{name} is not a valid name",
 }
 
@@ -133,7 +133,7 @@ class Resolver:
             async with asyncio.timeout(settings.dns_timeout_ms / 1000):
                 found = await channel.getaddrinfo(name)
         except TimeoutError:
-            failure = f"no name server answered for {name} within {seconds(settings.dns_timeout_ms)}"
+            failure = f"no name server responded to the lookup of {name} within {seconds(settings.dns_timeout_ms)}"
         except (aiodns.error.DNSError, UnicodeError) as error:
             failure = _explain(error, name)
         else:
@@ -170,4 +170,4 @@ def _text(address: bytes | str) -> str:
 def _explain(error: Exception, name: str) -> str:
     code = error.args[0] if error.args else None
     fault = "{name} is not a valid name" if isinstance(error, UnicodeError) else _FAULTS.get(code)
-    return fault.format(name=name) if fault else f"the look-up of {name} failed: {error.args[-1]}"
+    return fault.format(name=name) if fault else f"the lookup of {name} failed: {error.args[-1]}"

@@ -15,8 +15,8 @@ _CERTIFICATE_FAULTS: Final = {
     18: "the certificate of {host} is self-signed",
     19: "the certificate of {host} was issued by an authority that is not trusted",
     23: "the certificate of {host} was revoked",
-    62: "the certificate is for another name than {host}",
-    64: "the certificate is for another address than {host}",
+    62: "the certificate is for another name, not for {host}",
+    64: "the certificate is for another address, not for {host}",
 } | dict.fromkeys(
     (2, 20, 21, 27),
     "the issuer of the certificate of {host} is unknown: "
@@ -102,7 +102,7 @@ def explain(error: Exception, host: str) -> str:
     if name in _NOT_TLS:
         return f"{host} does not speak TLS on this port"
     if name in _TOO_OLD:
-        return f"{host} offers only versions of TLS older than 1.2"
+        return f"{host} offers only TLS versions older than 1.2"
     return f"the TLS handshake with {host} failed: {error_text(error)}"
 
 
