@@ -114,8 +114,8 @@ def test_systemd_is_notified_when_the_server_is_ready(place: Place, tmp_path: Pa
 def test_a_single_role_is_rejected_on_sqlite(place: Place, role: str) -> None:
     result = run(place, "serve", "--role", role)
     assert result.returncode == 2
-    assert f"--role is {role}, which needs a database that several processes can share" in result.stderr
-    assert "set UPLIFT_DATABASE_URL to PostgreSQL" in result.stderr
+    assert f"--role is {role}, which needs a PostgreSQL database" in result.stderr
+    assert "set UPLIFT_DATABASE_URL to a PostgreSQL database" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(place[0].iterdir()) == []
 

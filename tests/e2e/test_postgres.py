@@ -172,7 +172,7 @@ def test_commands_say_what_is_different(
     assert "pg_dump" in copied.stderr
     away = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert away.returncode != 0
-    assert "the database cannot do this now" in away.stderr
+    assert "the database cannot execute the operation now" in away.stderr
     for body in (b'{"code": 14, "message": "upstream is not available"}', b'{"errors": 5}', b"[" * 100_000):
         with stranger(server.port, body):
             assert found_by_doctor(server)["port"]["result"] == "fail"

@@ -112,7 +112,7 @@ def test_a_write_that_does_not_finish(tmp_path: Path) -> None:
         _, api = server.account()
         fault.write_text("stall")
         assert api.send(1).status == 503
-        check_trouble(server, "has not finished")
+        check_trouble(server, "has been running")
         fault.unlink()
         check_recovery(server)
 

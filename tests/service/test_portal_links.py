@@ -169,7 +169,7 @@ async def test_a_link_of_a_full_account_is_rejected(world: World, monkeypatch: p
     await world.member(account, "first@example.com")
     monkeypatch.setattr(members, "MEMBERS_PER_ACCOUNT_MAX", 1)
     token = await world.portal(account, email=ANN)
-    with pytest.raises(NotFound, match="as many as it may"):
+    with pytest.raises(NotFound, match="which is the limit"):
         await open_link(world, token)
     assert await world.services.sessions.can_open_link(token)
 

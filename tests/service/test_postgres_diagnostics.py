@@ -164,7 +164,7 @@ def test_exhausted_connections_are_reported(owner_and_plain_url: tuple[str, str]
     execute(own, f"ALTER DATABASE {name_of(own)} CONNECTION LIMIT 0")
     [found] = findings(plain).values()
     assert (found.result, "too many connections" in found.text) == ("fail", True)
-    assert found.remedy.endswith("or the limit of the database or its user")
+    assert found.remedy.endswith("or the limit of the database or user")
 
 
 def test_an_undeclared_pooler_is_reported_with_its_setting(
@@ -191,7 +191,7 @@ def test_an_unreachable_or_rejecting_database_is_reported(postgres_server: Postg
     [
         ("UPDATE alembic_version SET version_num = '0006'", "fail", "0006, where this version has", "migrate"),
         ("UPDATE alembic_version SET version_num = '9999'", "fail", "newer than this version's", "later one"),
-        ("CREATE TABLE unfinished_move ()", "fail", "being filled from a SQLite file", "finish that"),
+        ("CREATE TABLE unfinished_move ()", "fail", "transfer from a SQLite file", "complete it"),
         ("DROP TABLE deliveries", "fail", "tables of another program", "UPLIFT_DATABASE_URL"),
         ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "ok", "none yet", ""),
     ],

@@ -216,7 +216,7 @@ def test_a_newer_file_is_rejected_unchanged(tmp_path: Path) -> None:
     upgrade(path, now_ms=NOW)
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(UnknownSchema, match=f"9999.*newer.*{HEAD}.*start the version"):
+    with pytest.raises(UnknownSchema, match=f"9999.*newer.*{HEAD}.*start the release"):
         upgrade(path, now_ms=NOW)
     assert current(path) == "9999"
 
@@ -227,7 +227,7 @@ def test_a_foreign_file_is_rejected(tmp_path: Path) -> None:
     with closing(sqlite3.connect(foreign, isolation_level=None)) as raw:
         raw.execute("CREATE TABLE notes (text)")
     for ask in (lambda: upgrade(foreign, now_ms=NOW), lambda: current(foreign)):
-        with pytest.raises(UnknownSchema, match="no database of this program"):
+        with pytest.raises(UnknownSchema, match="is not a database of this server"):
             ask()
     text = tmp_path / "text.db"
     text.write_text("not a database, but longer than the header of one: " * 10)

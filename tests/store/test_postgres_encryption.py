@@ -119,7 +119,7 @@ async def test_the_systems_authorities_require_verify_full(
     """Anybody can get a certificate of one of them for some host."""
     assert not home.joinpath(".postgresql").exists()
     with pytest.raises(
-        Misaddressed, match=r"root certificate file .* does not exist.*; .* or write sslmode=verify-full"
+        Misaddressed, match=r"root certificate file .* does not exist.*; .* or set sslmode=verify-full"
     ):
         await reach(address("sslmode=verify-ca"))
     monkeypatch.setenv("PGSSLROOTCERT", "system")
@@ -140,7 +140,7 @@ async def test_a_revoked_certificate_is_rejected(
             revoked.write_bytes(revocations(authority))
             await reach(address(parameters))
             revoked.write_bytes(revocations(authority, certificate))
-            with pytest.raises(Misaddressed, match=r"its certificate: certificate revoked; let .* replace it"):
+            with pytest.raises(Misaddressed, match=r"its certificate is not valid: certificate revoked; replace the certificate"):
                 await reach(address(parameters))
             revoked.write_bytes(b"")
             with pytest.raises(Misaddressed, match=r"root\.crl: .*; correct"):
@@ -169,7 +169,7 @@ async def test_an_untrusted_certificate_is_rejected(address: Address, home: Path
     other = home / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     for parameters in ("verify-full", "verify-full&sslrootcert=system", f"verify-ca&sslrootcert={other}"):
-        with pytest.raises(Misaddressed, match=r"its certificate: .*; name the file of its authority with sslrootcert"):
+        with pytest.raises(Misaddressed, match=r"its certificate is not valid: .*; set sslrootcert"):
             await reach(address(f"sslmode={parameters}"))
     other.write_text("no certificate")
     with pytest.raises(Misaddressed, match="correct sslrootcert"):
@@ -178,7 +178,7 @@ async def test_an_untrusted_certificate_is_rejected(address: Address, home: Path
 
 async def test_a_certificate_for_another_host_is_rejected(address: Address, trusted: Path) -> None:
     for authority in ("", f"&sslrootcert={trusted}"):
-        with pytest.raises(Misaddressed, match=r"its certificate: .*127\.0\.0\.1.*; name the host"):
+        with pytest.raises(Misaddressed, match=r"its certificate is not valid: .*127\.0\.0\.1.*; use the host name"):
             await reach(address(f"sslmode=verify-full{authority}", host="127.0.0.1"))
     await reach(address(f"sslmode=verify-ca&sslrootcert={trusted}", host="127.0.0.1"))
 
@@ -188,10 +188,10 @@ async def test_an_expired_or_future_certificate_is_a_temporary_error(
     postgres_server: PostgresServer, authority: trustme.CA
 ) -> None:
     """The URL is right: the certificate has to be renewed, or a clock corrected."""
-    for begins, ends, remedy in ((-2, -1, "renew it"), (1, 2, "set this machine's clock right")):
+    for begins, ends, remedy in ((-2, -1, "renew the certificate"), (1, 2, "correct the clock of this machine")):
         certificate = authority.issue_cert("localhost", not_before=NOW + begins * DAY, not_after=NOW + ends * DAY)
         with encrypted(postgres_server, authority, wants="require", certificate=certificate) as address:
-            with pytest.raises(Unavailable, match=f"its certificate: .*; .*{remedy}") as raised:
+            with pytest.raises(Unavailable, match=f"its certificate is not valid: .*; .*{remedy}") as raised:
                 await reach(address("sslmode=verify-full"))
             assert not isinstance(raised.value, Misaddressed)
 
@@ -245,11 +245,11 @@ async def _setting(url: str, name: str) -> str:
 @pytest.mark.parametrize(
     ("user", "remedy"),
     [
-        ("keyed", "correct user and password"),
-        ("keyed:wrong", "correct user and password"),
+        ("keyed", "correct the user and password"),
+        ("keyed:wrong", "correct the user and password"),
         ("other", "sslmode=verify-full"),
         ("nobody", "CREATE ROLE"),
-        ("closed", "let this in"),
+        ("closed", "allow the connection"),
     ],
 )
 async def test_rejected_users_learn_what_to_correct(plain: Address, user: str, remedy: str) -> None:
@@ -264,7 +264,7 @@ async def test_missing_privileges_are_named(plain: Address) -> None:
 
 
 async def test_an_unknown_host_is_a_temporary_error() -> None:
-    with pytest.raises(Unavailable, match=r"host of the database is not found: .*; see whether DNS answers") as raised:
+    with pytest.raises(Unavailable, match=r"cannot resolve the host of the database: .*; check that DNS works") as raised:
         await reach("postgresql://postgres@nowhere.invalid/postgres")
     assert not isinstance(raised.value, Misaddressed)
 
@@ -277,5 +277,5 @@ async def test_an_outage_of_an_authentication_service_is_a_temporary_error(plain
 
 async def test_a_database_without_encryption_is_reported(plain: Address, trusted: Path) -> None:
     for parameters in ("require", "verify-full", f"verify-full&sslrootcert={trusted}"):
-        with pytest.raises(Misaddressed, match="no encryption, or is no PostgreSQL; set ssl = on there"):
+        with pytest.raises(Misaddressed, match="does not offer TLS, or is not PostgreSQL; set ssl = on"):
             await reach(plain(f"sslmode={parameters}"))

@@ -149,7 +149,7 @@ async def test_wrong_configuration_is_reported_first_and_standbys_last(standby: 
         await Opener(url).raw()
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as none:
         await Opener(url_with_hosts(standby.url, urlsplit(standby.url).port)).raw()
-    assert "no host of it takes writes; promote a standby" in str(store_error(none.value))
+    assert "none of its hosts accepts writes; promote a standby" in str(store_error(none.value))
     # The second offers no encryption, which is permanent. The error of the first is temporary.
     with pytest.raises(ConnectionError, match="rejected SSL upgrade"):
         await Opener(url_with_hosts(standby.url, free_port(), last="sslmode=require")).raw()

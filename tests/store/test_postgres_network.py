@@ -49,7 +49,7 @@ def _write_mark(connection: sa.Connection) -> None:
 async def seconds_until_unavailable(operation: Coroutine[Any, Any, Any]) -> float:
     """Return the time until an operation timed out."""
     began = time.monotonic()
-    with pytest.raises(Unavailable, match="the database does not answer"):
+    with pytest.raises(Unavailable, match="the database does not respond"):
         await operation
     return time.monotonic() - began
 

@@ -125,7 +125,7 @@ async def test_a_failed_upgrade_changes_nothing(empty: str, monkeypatch: pytest.
 async def test_a_newer_schema_is_rejected(empty: str) -> None:
     await upgrade(empty)
     await run(empty, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(UnknownSchema, match=f"9999.*newer.*{HEAD}.*start the version"):
+    with pytest.raises(UnknownSchema, match=f"9999.*newer.*{HEAD}.*start the release"):
         await upgrade(empty)
     assert await current(empty) == "9999"
 
@@ -139,6 +139,6 @@ async def test_a_database_of_another_program_is_rejected(empty: str) -> None:
 
 async def test_an_old_postgresql_is_rejected(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema_version, "VERSION_MIN", 99)
-    with pytest.raises(Unavailable, match=r"is PostgreSQL \d+; this program needs 99 or newer"):
+    with pytest.raises(Unavailable, match=r"is PostgreSQL \d+; the server needs 99 or later"):
         await upgrade(empty)
     assert await current(empty) is None

@@ -89,7 +89,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
     precious.write_text("kept")
     lock = FileLock(tmp_path / "uplift.db")
     lock.path.symlink_to(precious)
-    with pytest.raises(Misaddressed, match=r"uplift\.db\.lock is a link; remove it while no server runs"):
+    with pytest.raises(Misaddressed, match=r"uplift\.db\.lock is a link; delete it while no server is running"):
         lock.acquire()
     assert precious.read_text() == "kept"
 
@@ -106,7 +106,7 @@ def test_root_takes_no_file_of_somebody_else_for_the_lock(tmp_path: Path) -> Non
         os.chown(each, 4321, 4322)
     lock = FileLock(path)
     lock.path.hardlink_to(precious)
-    with pytest.raises(Misaddressed, match=r"of a user whose the database is not; remove it while no server runs"):
+    with pytest.raises(Misaddressed, match=r"belongs to a user who does not own the database; delete it while no server is running"):
         lock.acquire()
     assert precious.read_text() == "kept"
     lock.path.unlink()
@@ -122,7 +122,7 @@ def test_root_takes_no_file_of_somebody_else_for_the_lock(tmp_path: Path) -> Non
     root_s.write_text("127.0.0.1 localhost\n")
     lock.path.hardlink_to(root_s)
     os.chown(path.parent, 0, 0)
-    with pytest.raises(Misaddressed, match="has another name, too"):
+    with pytest.raises(Misaddressed, match="has a second name"):
         lock.acquire()
     assert root_s.read_text() == "127.0.0.1 localhost\n"
     lock.path.unlink()

@@ -113,7 +113,7 @@ def test_killed_anywhere_it_goes_on_and_copies_nothing_twice(
     kills = 0
     while (code := killed(source, target, amid=kills % 2 == 0)) == -signal.SIGKILL:
         kills += 1
-        with pytest.raises(UnknownSchema, match="being filled from a SQLite file"):
+        with pytest.raises(UnknownSchema, match="transfer from a SQLite file"):
             asyncio.run(postgres_version.upgrade(target))
     assert code == 0
     assert kills > len(TABLES)
@@ -142,7 +142,7 @@ async def test_a_file_that_was_changed_meanwhile_is_found_by_its_checksum(source
 
     with pytest.raises(CannotTransfer, match="the copy of accounts differs"):
         await moved(source, target)
-    with pytest.raises(UnknownSchema, match="being filled from a SQLite file"):
+    with pytest.raises(UnknownSchema, match="transfer from a SQLite file"):
         await postgres_version.current(target)
 
 
@@ -150,7 +150,7 @@ async def test_a_target_that_another_file_began_to_fill_is_refused(source: Path,
     await cut_off(source, target)
     (tmp_path / "other").mkdir()
 
-    with pytest.raises(CannotTransfer, match=f"is being filled from {source}; go on with that file"):
+    with pytest.raises(CannotTransfer, match=f"has an unfinished transfer from {source}; continue with that file"):
         await moved(filled(tmp_path / "other" / "uplift.db"), target)
 
 
@@ -169,7 +169,7 @@ async def test_a_target_of_another_release_is_refused_and_left_alone(source: Pat
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("UPDATE alembic_version SET version_num = '0007'")
     with pytest.raises(
-        CannotTransfer, match="is not empty: it has the tables of another release, with the schema 0007"
+        CannotTransfer, match="is not empty: it has the schema 0007 of another release"
     ):
         await moved(source, postgres_url)
     assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0007"
@@ -199,7 +199,7 @@ async def test_no_server_begins_to_run_on_what_is_being_filled(source: Path, tar
     """Not even one that has looked at the schema before."""
     await cut_off(source, target)
     pair = await Opener(target).pair()
-    with pytest.raises(UnknownSchema, match="being filled from a SQLite file"):
+    with pytest.raises(UnknownSchema, match="transfer from a SQLite file"):
         await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a", pid=17, version="0.1.1", now=0)
     await pair.close()
 
@@ -216,7 +216,7 @@ async def test_a_file_of_another_revision_is_refused(source: Path, target: str) 
     with closing(sqlite3.connect(source)) as raw:
         raw.execute("UPDATE alembic_version SET version_num = '0006'")
         raw.commit()
-    with pytest.raises(CannotTransfer, match="has the schema 0006, and this program's is"):
+    with pytest.raises(CannotTransfer, match="has the schema 0006, but this release needs"):
         await moved(source, target)
 
 
@@ -233,7 +233,7 @@ async def test_of_two_that_fill_one_target_the_second_gives_up(
             first = False
             postgres(target, "UPDATE unfinished_move SET rows = rows + 1")
 
-    with pytest.raises(CannotTransfer, match="somebody else is filling the target"):
+    with pytest.raises(CannotTransfer, match="another transfer to the target is running"):
         await moved(source, target, beside)
 
 

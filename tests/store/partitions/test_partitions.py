@@ -263,7 +263,7 @@ async def test_no_server_of_before_may_run_when_there_are_partitions(postgres_se
         await pair.sql.run_sync(history.run, "0008")
     now = time.time_ns() // 1_000_000
     await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version="0.1.0", now=now)
-    with pytest.raises(Unavailable, match=r"0\.1\.0 on a\.example \(process 17\); bring them to"):
+    with pytest.raises(Unavailable, match=r"0\.1\.0 on a\.example \(process 17\); upgrade or stop them"):
         await schema_version.upgrade(url)
     await pair.raw.execute("DELETE FROM processes")
     assert await schema_version.upgrade(url) == "0008"

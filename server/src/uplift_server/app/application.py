@@ -85,8 +85,10 @@ class Application:
         the key of an earlier one exists. Raises ConfigError for a `role` that needs PostgreSQL.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
-            reason = f"is {role}, which needs a database that several processes can share"
-            raise ConfigError(ConfigProblem("--role", reason, "leave it out, or set UPLIFT_DATABASE_URL to PostgreSQL"))
+            reason = f"is {role}, which needs a PostgreSQL database"
+            raise ConfigError(
+                ConfigProblem("--role", reason, "omit it, or set UPLIFT_DATABASE_URL to a PostgreSQL database")
+            )
         self._config = config
         self._role = role
         self._new_database = new_database
@@ -247,11 +249,11 @@ class Application:
             async with asyncio.timeout(RESCUE_SECONDS_MAX):
                 saved = await self._database.rescue(self._clock.now_ms())
         except (TimeoutError, Unavailable) as error:
-            self._log.critical("lost database could not be saved", cause=str(error) or "the copy took too long")
+            self._log.critical("lost database not saved", cause=str(error) or "timeout")
             return
         self._log.critical("lost database saved", file=str(saved))
         self.barred = DatabaseLost(
-            f"{self._lost.text} while the server used it; the server saved everything in {saved}: rename that file to"
+            f"{self._lost.text} while the server used it; the server saved all data in {saved}: rename that file to"
             " the database's name, then start the server"
         )
 
@@ -304,7 +306,7 @@ class Application:
                 ConfigProblem(
                     "UPLIFT_DATABASE_URL",
                     f"names a directory that cannot be created ({error.strerror})",
-                    "choose another, or make it by hand",
+                    "choose another directory, or create it",
                 )
             ) from error
 
@@ -343,10 +345,10 @@ class Application:
             sender = Sender(self._settings, policy, self._resolver, clock_ms=self._clock.now_ms)
         except OSError as error:
             raise ConfigError(
-                ConfigProblem("UPLIFT_EGRESS_CA_FILE", f"cannot be read ({error})", "name a PEM file")
+                ConfigProblem("UPLIFT_EGRESS_CA_FILE", f"cannot be read ({error})", "set it to a PEM file")
             ) from error
         except ValueError as error:
-            raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct it, or leave it out")) from error
+            raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct or remove it")) from error
         if self._given_writer is None:
             self._log_writer = LogWriter(raw_stream(sys.stderr))
             undo.callback(self._log_writer.close)
@@ -422,7 +424,7 @@ class Application:
             # The packages are optional, and need memory.
             from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
         except ImportError as error:
-            reason = f"wants packages that are not installed ({error})"
+            reason = f"needs packages that are not installed ({error})"
             raise ConfigError(ConfigProblem(setting, reason, REMEDY_WITHOUT_PACKAGES)) from error
         traces = Traces(self._database, self._clock, OtlpTracer(self._config.otlp_endpoint))
         undo.push_async_callback(traces.stop)

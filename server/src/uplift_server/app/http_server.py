@@ -73,8 +73,8 @@ def listen(config: Config) -> socket.socket:
         raise ConfigError(
             ConfigProblem(
                 "UPLIFT_HOST and UPLIFT_PORT",
-                f"cannot be listened on: {config.host}:{config.port} ({error.strerror or error})",
-                "stop what uses the port, or choose another",
+                f"cannot be used: {config.host}:{config.port} ({error.strerror or error})",
+                "stop the program that uses the port, or choose another port",
             )
         ) from error
     return listener

@@ -80,15 +80,17 @@ class StoreHealth:
         now = time.monotonic()
         since = self.writing_since
         if self.writer_ended:
-            return "The thread that writes to the database failed. The server restarts it; see the log for the cause."
+            return (
+                "The thread that writes to the database failed, and the server restarts it. See the log for the cause."
+            )
         if since is not None and now - since > WRITE_STALLED_S:
-            return f"A write to the database has not finished for {now - since:.0f} s. Check its disk."
+            return f"A database write has been running for {now - since:.0f} s. Check the disk of the database."
         failed = self._write
         if failed is not None:
-            return f"Writes to the database fail: {failed[1].cause}. {failed[1].how_to_fix}"
+            return f"Database writes fail: {failed[1].cause}. {failed[1].how_to_fix}"
         for at, trouble in list(self._reads.values()):
             if now - at < READ_FAILED_S:
-                return f"Reads of the database fail: {trouble.cause}. {trouble.how_to_fix}"
+                return f"Database reads fail: {trouble.cause}. {trouble.how_to_fix}"
         return None
 
     def _should_log(self, key: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, Protocol
 from uplift_server.core.http.trace_context import TraceContext
 from uplift_server.observe.attempt_log import AttemptLine
 
-REMEDY_WITHOUT_PACKAGES: Final = "install the server with its extra `otel` (uplift-webhooks-server[otel]), or remove it"
+REMEDY_WITHOUT_PACKAGES: Final = "install the extra `otel` (uplift-webhooks-server[otel]), or remove the setting"
 """How to fix a missing OpenTelemetry package."""
 
 

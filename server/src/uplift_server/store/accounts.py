@@ -63,7 +63,7 @@ def lock(connection: Connection, seq: int) -> bool:
 def require(connection: Connection, seq: int) -> None:
     """Lock an account for new objects, so that counts stay valid. Raises Conflict if it was deleted."""
     if not lock(connection, seq):
-        raise Conflict("The account has been deleted.")
+        raise Conflict("The account was deleted.")
 
 
 def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[Account]:

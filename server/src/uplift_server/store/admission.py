@@ -14,8 +14,8 @@ SCHEMA_LOCK: Final = 0x75706C696673
 TRANSFER_TABLE: Final = "unfinished_move"
 """This table exists while a transfer from a SQLite file is unfinished (`store.transfer`)."""
 TRANSFER_UNFINISHED: Final = (
-    "the PostgreSQL database is being filled from a SQLite file, and not all of it is there; finish that with"
-    " `uplift-server migrate --from sqlite:///… --to postgresql://…`, or choose another database"
+    "the transfer from a SQLite file to this PostgreSQL database is not complete; complete it with `uplift-server"
+    " migrate --from sqlite:///… --to postgresql://…`, or choose another database"
 )
 WAIT_MS_MAX: Final = 1_500
 """A starting process waits this long for the lock: less than the timeout of a response from the database."""
@@ -37,14 +37,14 @@ def admit(connection: Connection, release: str) -> None:
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        raise Unavailable("the schema of the database is being changed; try it again in a moment") from error
+        raise Unavailable("another process is changing the schema of the database; try again in a moment") from error
     if connection.scalar(sa.text(f"SELECT to_regclass('{TRANSFER_TABLE}') IS NOT NULL")):
         raise UnknownSchema(TRANSFER_UNFINISHED)
     needed = server_values.get(connection, [_NEEDED]).get(_NEEDED, 0)
     if _number(release) < needed:
         raise UnknownSchema(
             f"the schema of the PostgreSQL database was upgraded and no longer works with release {release};"
-            " start the release that upgraded it, or a later one"
+            " start the release that upgraded it or a later one"
         )
 
 

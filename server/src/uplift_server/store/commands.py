@@ -94,7 +94,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
     own = sa.func.sum(sa.case((commands.c.account_seq == command.account_seq, 1), else_=0))
     total, of_account = connection.execute(sa.select(sa.func.count(), own).select_from(commands)).one()
     if total >= COMMANDS_WAITING_MAX or (of_account or 0) >= ACCOUNT_COMMANDS_WAITING_MAX:
-        raise TooManyCommands("too many commands wait for the processes that deliver")
+        raise TooManyCommands("too many commands are waiting for the workers")
     query = sa.insert(commands).values(
         kind=command.kind,
         account_seq=command.account_seq,

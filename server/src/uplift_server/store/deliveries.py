@@ -16,7 +16,7 @@ from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
-IN_FLIGHT: Final = "The delivery is in flight: an attempt is being made right now. Wait for its outcome, then decide."
+IN_FLIGHT: Final = "The delivery is in flight. Wait for the outcome of the attempt, then try again."
 WINDOW_ROWS: Final = 10_000
 """Rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
 NEWEST_DELIVERIES: Final = 20
@@ -145,11 +145,11 @@ def start_resend(
     if leased_already and row.fence != fence:
         raise InFlight(IN_FLIGHT)
     if row.trigger == Trigger.TEST:
-        raise Conflict("This was a test of the endpoint, which is made once. Send another test.")
+        raise Conflict("Test deliveries cannot be resent. Send another test event.")
     if row.resume_status is not None:
-        raise Conflict("The delivery is being resent already.")
+        raise Conflict("The delivery is already being resent.")
     if row.expires_at is not None and row.expires_at <= now:
-        raise Conflict("The event has expired; nothing is sent after that.")
+        raise Conflict("The event has expired, so its deliveries cannot be resent.")
     values = {
         "status": int(Status.PENDING),
         "due_at": lease_until if process_id else now,

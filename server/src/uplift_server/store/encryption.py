@@ -73,8 +73,8 @@ class Cipher:
         except (InvalidTag, ValueError):
             pass
         raise WrongSecretKey(
-            f"a stored value ({column}) cannot be decrypted: UPLIFT_SECRET_KEY is not the key that encrypted it, or the"
-            " value was changed or moved; start with the right key, which is the new one after a rotation"
+            f"a stored value ({column}) cannot be decrypted: it was encrypted with a key other than UPLIFT_SECRET_KEY,"
+            " or it was changed; set UPLIFT_SECRET_KEY to the key of this database (after a key rotation: the new key)"
         )
 
 

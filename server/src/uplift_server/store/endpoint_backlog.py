@@ -161,7 +161,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     if row is None:
         raise Missing
     if row.status not in OPEN:
-        raise Conflict(f"The delivery is {Status(row.status).text}; only what is pending or held can be cancelled.")
+        raise Conflict(f"The delivery is {Status(row.status).text}. Only pending and held deliveries can be cancelled.")
     if row.lease_owner != 0 and row.fence != fence:
         raise InFlight(IN_FLIGHT)
     # The new fence outdates earlier reads of the delivery.

@@ -21,7 +21,7 @@ _CLAIM: Final = sa.text(
     " VALUES (:account_seq, :key, :kind, :digest, :object_id, :now) ON CONFLICT DO NOTHING"
 )
 
-GONE: Final = "What was created with this Idempotency-Key has been deleted. Use a new key."
+GONE: Final = "The object that this Idempotency-Key created was deleted. Use a new key."
 NO_ACCOUNT: Final = 0
 """The account number for keys of an operator without an account."""
 
@@ -77,6 +77,6 @@ def find(connection: Connection, request: Request) -> bytes | None:
     if row is None:
         return None
     if row.kind != request.kind or row.request_digest != request.digest:
-        raise KeyReused("This Idempotency-Key was used for another request. Use a new key for a new request.")
+        raise KeyReused("This Idempotency-Key was used for another request. Use a new key.")
     found: bytes = row.object_id
     return found

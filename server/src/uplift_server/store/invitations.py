@@ -35,7 +35,7 @@ def create(
         invitations.c.account_seq == account_seq, invitations.c.expires_at > now
     )
     if connection.scalars(open_ones).one() >= INVITATIONS_PER_ACCOUNT_MAX:
-        text = f"{INVITATIONS_PER_ACCOUNT_MAX} invitations are open, which is as many as may be. Withdraw some."
+        text = f"The account has {INVITATIONS_PER_ACCOUNT_MAX} pending invitations, which is the limit. Withdraw one."
         raise Conflict(text)
     values = {"account_seq": account_seq, "email": email, "invited_by": invited_by, "proves": proves}
     query = sa.insert(invitations).values(

@@ -111,8 +111,8 @@ def require_capacity(connection: Connection, account_seq: int) -> None:
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
     if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
         raise Conflict(
-            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. End one. The server removes sessions"
-            " without a connection after a day."
+            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. Delete one, or wait a day: the server"
+            " deletes unused sessions."
         )
 
 
@@ -131,7 +131,7 @@ def _start_position(
         query = sa.select(events.c.seq).where(events.c.id == after_event, events.c.account_seq == account_seq)
         found: int | None = connection.scalar(query)
         if found is None:
-            raise UnknownEvent("There is no such event.")
+            raise UnknownEvent("The event does not exist.")
         return found
     newest: int = min(connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0, stream_position.events)
     if since is None:

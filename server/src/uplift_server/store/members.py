@@ -20,7 +20,7 @@ def add(connection: Connection, *, member_id: bytes, account_seq: int, person: P
     accounts.require(connection, account_seq)
     count = sa.select(sa.func.count()).where(members.c.account_seq == account_seq)
     if connection.scalars(count).one() >= MEMBERS_PER_ACCOUNT_MAX:
-        raise Conflict(f"The account has {MEMBERS_PER_ACCOUNT_MAX} members, which is as many as it may. Remove some.")
+        raise Conflict(f"The account has {MEMBERS_PER_ACCOUNT_MAX} members, which is the limit. Remove a member first.")
     values = {"id": member_id, "account_seq": account_seq, "person_seq": person.seq}
     query = sa.insert(members).values(role=int(role), created_at=now, **values)
     seq = connection.scalars(query.returning(members.c.seq)).one()

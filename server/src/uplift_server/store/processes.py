@@ -85,7 +85,7 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
     """Save a heartbeat. Return all processes by number. Raises ProcessEvicted."""
     change = sa.update(processes).where(processes.c.seq == seq).values(seen_at=now, **heartbeat._asdict())
     if connection.execute(change).rowcount == 0:
-        raise ProcessEvicted("the process sent no heartbeat for too long")
+        raise ProcessEvicted("the process was evicted because its heartbeat expired")
     return list_all(connection)
 
 

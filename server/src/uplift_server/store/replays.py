@@ -98,7 +98,7 @@ def create(connection: Connection, new: NewReplay) -> Replay:
         if other.endpoint_seq == new.selection.endpoint_seq:
             raise EndpointBusy(other.id)
     if len(others) >= REPLAYS_UNFINISHED_PER_ACCOUNT_MAX:
-        text = f"The account has {len(others)} unfinished replays, which is the most. Cancel one, or wait for its end."
+        text = f"The account has {len(others)} unfinished replays, which is the limit. Cancel one or wait for one."
         raise Conflict(text)
     selection = new.selection
     connection.execute(
@@ -128,7 +128,7 @@ class EndpointBusy(Conflict):
     """The endpoint already has an unfinished replay, with this ID."""
 
     def __init__(self, replay_id: bytes) -> None:
-        super().__init__("The endpoint has an unfinished replay already.")
+        super().__init__("The endpoint already has an unfinished replay.")
         self.replay_id = replay_id
 
 
@@ -187,7 +187,7 @@ def change_state(
         return None
     found = one(connection, replays.c.seq == found.seq, lock=True)
     if not can_change_to(found.state, wanted):
-        raise Conflict(f"The replay is {found.state.text}; nothing about it can be changed any more.")
+        raise Conflict(f"The replay is {found.state.text} and can no longer be changed.")
     if found.state is wanted:
         return found, False
     connection.execute(sa.update(replays).where(replays.c.seq == found.seq).values(state=int(wanted), updated_at=now))

@@ -29,7 +29,7 @@ HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations
 """The newest revision. From the file names, because Alembic would load every migration."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """Errors in the statements of a migration. Another try does not help."""
-REMEDY_NEWER: Final = "start the version of the program that wrote it, or a later one"
+REMEDY_NEWER: Final = "start the release that wrote it, or a later one"
 
 
 class UnknownSchema(Exception):
@@ -95,7 +95,7 @@ def _current(raw: sqlite3.Connection, path: Path) -> str | None:
         return None
     rows = raw.execute("SELECT version_num FROM alembic_version").fetchall() if "alembic_version" in names else []
     if len(rows) != 1:
-        raise UnknownSchema(f"{path} is no database of this program; choose another with UPLIFT_DATABASE_URL")
+        raise UnknownSchema(f"{path} is not a database of this server; choose another file with UPLIFT_DATABASE_URL")
     return str(rows[0][0])
 
 
@@ -107,7 +107,7 @@ def reject_unknown(database: str | Path, revision: str) -> None:
     known = ScriptDirectory.from_config(_config()).walk_revisions()
     if not any(script.revision == revision for script in known):
         raise UnknownSchema(
-            f"{database} has the schema {revision}, which is newer than this program's ({HEAD}); {REMEDY_NEWER}"
+            f"{database} has the schema {revision}, newer than {HEAD} of this release; {REMEDY_NEWER}"
         )
 
 

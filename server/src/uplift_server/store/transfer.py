@@ -28,7 +28,7 @@ _NO_TIMEOUTS: Final = "SET statement_timeout = 0; SET idle_in_transaction_sessio
 _CREATE_PROGRESS: Final = (
     f"CREATE TABLE {TRANSFER_TABLE} (name text PRIMARY KEY, source text NOT NULL, after_key text, rows bigint NOT NULL)"
 )
-_HOW_TO_RESTART: Final = "make the target database anew (DROP DATABASE, CREATE DATABASE), and run this again"
+_HOW_TO_RESTART: Final = "drop and create the target database again, then repeat this command"
 
 
 class CannotTransfer(Exception):
@@ -64,7 +64,7 @@ async def transfer(path: Path, url: str, on_progress: Callable[[Progress], None]
     revision = schema_version.current(path)
     if revision != schema_version.HEAD:
         raise CannotTransfer(
-            f"{path} has the schema {revision or 'of no database'}, and this program's is {schema_version.HEAD};"
+            f"{path} has the schema {revision or '(none)'}, but this release needs {schema_version.HEAD};"
             f" run `uplift-server migrate` with UPLIFT_DATABASE_URL=sqlite:///{path} first"
         )
     try:
@@ -108,8 +108,7 @@ async def _prepare(url: str) -> None:
     revision = await postgres_version.current(url)
     if revision not in (None, schema_version.HEAD):
         raise CannotTransfer(
-            f"the target is not empty: it has the tables of another release, with the schema {revision}; name a"
-            " database that no server was started on"
+            f"the target is not empty: it has the schema {revision} of another release; choose an empty database"
         )
     await postgres_version.prepare(url)
 
@@ -120,10 +119,12 @@ async def _is_begun(target: Raw, name: str) -> bool:
         return False
     source = await target.fetchval(f"SELECT min(source) FROM {TRANSFER_TABLE}")  # noqa: S608 - of our own texts
     if source != name:
-        raise CannotTransfer(f"the target is being filled from {source}; go on with that file, or {_HOW_TO_RESTART}")
+        raise CannotTransfer(
+            f"the target has an unfinished transfer from {source}; continue with that file, or {_HOW_TO_RESTART}"
+        )
     revision = await target.fetchval("SELECT version_num FROM alembic_version")
     if revision != schema_version.HEAD:
-        raise CannotTransfer(f"another release of this program has begun to fill the target; {_HOW_TO_RESTART}")
+        raise CannotTransfer(f"another release began the transfer to the target; {_HOW_TO_RESTART}")
     return True
 
 
@@ -136,8 +137,8 @@ async def _begin(target: Raw, name: str) -> None:
                 continue
             if await target.fetchval(f"SELECT EXISTS (SELECT 1 FROM {quoted(table.name)})"):  # noqa: S608 - as above
                 raise CannotTransfer(
-                    f"the target is not empty: its table {table.name} has rows; if an earlier run has said that all was"
-                    " moved there, nothing is left to do; otherwise name a database that no server was started on"
+                    f"the target is not empty: its table {table.name} has rows; if an earlier transfer completed, you"
+                    " are done; otherwise choose an empty database"
                 )
         await target.execute(_CREATE_PROGRESS)
         await target.executemany(
@@ -163,7 +164,7 @@ async def _copy(
                 last, rows, table.name, earlier,
             )  # fmt: skip
             if changed != "UPDATE 1":
-                raise CannotTransfer("somebody else is filling the target, too; let one of the two finish")
+                raise CannotTransfer("another transfer to the target is running; wait until it ends")
             await target.copy_records_to_table(table.name, records=batch, columns=table.columns)
         on_progress(Progress("copying", table.name, rows, count))
 
@@ -184,8 +185,8 @@ async def _compare(
             on_progress(Progress("comparing", table.name, found.rows, count))
     if (wanted.rows, wanted.text) != (found.rows, found.text):
         raise CannotTransfer(
-            f"the copy of {table.name} differs: {found.rows:,} rows with the checksum {found.text}, where the file has"
-            f" {wanted.rows:,} with {wanted.text}, as if one of the two had been changed meanwhile; {_HOW_TO_RESTART}"
+            f"the copy of {table.name} differs: {found.rows:,} rows with the checksum {found.text}, but the file has"
+            f" {wanted.rows:,} with {wanted.text}, so one of them was changed; {_HOW_TO_RESTART}"
         )
     return Transferred(table.name, wanted.rows, wanted.text, replaced)
 

@@ -59,7 +59,7 @@ _BY_INDEX: Final = {
 }
 # Hot statements find every row by its key, so one plan fits all parameters.
 HOT_SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off"}
-NO_ANSWER: Final = "the database does not answer"
+NO_ANSWER: Final = "the database does not respond"
 # The driver's errors, raised directly or through SQLAlchemy. Its encoding errors are defects of this server.
 DRIVER_ERRORS: Final = (
     sa.exc.DBAPIError,
@@ -76,15 +76,15 @@ _LOST: Final = ("08", "57P")
 _REJECTED: Final = ("22", "23", "42")
 _READ_ONLY: Final = "25006"
 
-_DAMAGED: Final = Trouble("its data is damaged", "Check the log of PostgreSQL, and restore a copy.")
-_SILENT: Final = Trouble("it does not respond", "Check that PostgreSQL runs and can be reached.")
+_DAMAGED: Final = Trouble("its data is damaged", "Check the log of PostgreSQL, and restore a backup.")
+_SILENT: Final = Trouble("it does not respond", "Check that PostgreSQL is running and reachable.")
 _TROUBLES: Final = (
     ("53100", Trouble("its disk is full", "Free space on the disk of PostgreSQL.")),
-    ("53", Trouble("it has too few resources", "Check the connections and the memory of PostgreSQL.")),
+    ("53", Trouble("it does not have enough resources", "Check the connections and the memory of PostgreSQL.")),
     ("58", Trouble("its disk reports errors", "Check the disk of PostgreSQL, and its log.")),
     ("XX001", _DAMAGED),
     ("XX002", _DAMAGED),
-    (_READ_ONLY, Trouble("it is read-only", "Check that UPLIFT_DATABASE_URL leads to the primary.")),
+    (_READ_ONLY, Trouble("it is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
 """By prefix of SQLSTATE; the first match applies. All other errors are the fault of a statement."""
 Raw = asyncpg.Connection
@@ -236,13 +236,13 @@ class ConnectionPool:
     async def acquire(self) -> AsyncIterator[Pair]:
         """Use a connection. Raises Unavailable if too many wait, none gets free, or PostgreSQL does not respond."""
         if self._waiting >= self._waiting_max:
-            raise Unavailable("too much waits for the database")
+            raise Unavailable("too many operations are waiting for the database")
         self._waiting += 1
         try:
             async with asyncio.timeout(ACQUIRE_SECONDS_MAX):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Unavailable("the database does not answer: all connections to it are busy") from None
+            raise Unavailable("the database does not respond: all connections are busy") from None
         finally:
             self._waiting -= 1
         try:
@@ -356,8 +356,8 @@ def store_error(error: BaseException) -> Unavailable | Rejected:
     if known is not None:
         return known
     if isinstance(cause, ValueError) or _state(cause).startswith(_REJECTED):
-        return Rejected(f"the database refuses this: {text}")
-    return Unavailable(f"the database cannot do this now: {text}")
+        return Rejected(f"the database rejected the operation: {text}")
+    return Unavailable(f"the database cannot execute the operation now: {text}")
 
 
 def _state(error: BaseException) -> str:

@@ -9,30 +9,29 @@ import asyncpg
 from uplift_server.store.errors import Misaddressed, Unavailable
 
 UNDECLARED_POOLER: Final = (
-    "a pooler stands between that gives every transaction another connection; add pooler=transaction to"
-    " UPLIFT_DATABASE_URL"
+    "the database is behind a pooler in transaction mode; add the parameter pooler=transaction to UPLIFT_DATABASE_URL"
 )
 # Errors through a pooler: of prepared statements, and of settings at the start of a connection (PgBouncer).
 _STRANGE_STATEMENT: Final = ("26000", "42P05")
 _STRANGE_SETTING: Final = "unsupported startup parameter"
 # SQLSTATE, part of the message, fix. The first match applies. Messages match only if PostgreSQL's are in English.
 _REJECTED: Final = (
-    ("3D000", "", "make it (CREATE DATABASE), or correct UPLIFT_DATABASE_URL"),
+    ("3D000", "", "create it (CREATE DATABASE), or correct UPLIFT_DATABASE_URL"),
     (
         "42501",
         "",
-        "make the user of UPLIFT_DATABASE_URL its owner (ALTER DATABASE … OWNER TO …), or give it the right",
+        "make the user of UPLIFT_DATABASE_URL its owner (ALTER DATABASE … OWNER TO …), or grant the privilege",
     ),
-    ("28P01", "", "correct user and password in UPLIFT_DATABASE_URL"),
-    ("28000", "[local]", "let this in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"),
+    ("28P01", "", "correct the user and password in UPLIFT_DATABASE_URL"),
+    ("28000", "[local]", "allow the connection in pg_hba.conf, or correct UPLIFT_DATABASE_URL"),
     (
         "28000",
         "no encryption",
-        "add sslmode=verify-full if only that is let in, or let this in (pg_hba.conf)",
+        "add sslmode=verify-full if the database requires TLS, or allow the connection in pg_hba.conf",
     ),
-    ("28000", "client certificate", "name one with sslcert and sslkey in UPLIFT_DATABASE_URL"),
-    ("28000", "does not exist", "make it (CREATE ROLE), or correct the user in UPLIFT_DATABASE_URL"),
-    ("28000", "", "let this in (pg_hba.conf), or correct UPLIFT_DATABASE_URL"),
+    ("28000", "client certificate", "add a client certificate with sslcert and sslkey in UPLIFT_DATABASE_URL"),
+    ("28000", "does not exist", "create it (CREATE ROLE), or correct the user in UPLIFT_DATABASE_URL"),
+    ("28000", "", "allow the connection in pg_hba.conf, or correct UPLIFT_DATABASE_URL"),
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
 """Authentication services. An outage of one has the same SQLSTATE as a rejection."""
@@ -41,36 +40,38 @@ _TEMPORARILY_REJECTED: Final = (
     (
         "53300",
         "",
-        "end connections that nobody needs, or raise max_connections, or the limit of the database or its user",
+        "close unused connections, or raise max_connections or the limit of the database or user",
     ),
-    *(("28000", each, "see whether that service answers the database, and knows this user") for each in _SERVICES),
+    *(("28000", each, "check that this service responds to PostgreSQL and knows the user") for each in _SERVICES),
 )
-_AUTHORITY: Final = "name the file of its authority with sslrootcert in UPLIFT_DATABASE_URL"
-_STANDBYS: Final = "promote a standby, or name the primary in UPLIFT_DATABASE_URL"
-_HOST: Final = "name the host that it was issued for in UPLIFT_DATABASE_URL"
-_CLOCK: Final = "set this machine's clock right (NTP)"
+_AUTHORITY: Final = "set sslrootcert in UPLIFT_DATABASE_URL to the file of its certificate authority"
+_STANDBYS: Final = "promote a standby, or add the primary to UPLIFT_DATABASE_URL"
+_HOST: Final = "use the host name of the certificate in UPLIFT_DATABASE_URL"
+_CLOCK: Final = "correct the clock of this machine (NTP)"
 # By X509_V_ERR code of openssl/x509_vfy.h.
 _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | {
-    3: "give the list of revoked certificates one of its authority, too",
+    3: "add the revocation list of its certificate authority",
     9: _CLOCK,
-    10: f"let whoever runs the database renew it, and {_CLOCK}",
+    10: f"renew the certificate on the database server, and {_CLOCK}",
     11: _CLOCK,
-    12: f"renew the list, and {_CLOCK}",
+    12: f"renew the revocation list, and {_CLOCK}",
     62: _HOST,
     64: _HOST,
 }
 _TEMPORARY_CODES: Final = (9, 10, 11, 12)
-_BAD: Final = "let whoever runs the database replace it"
+_BAD: Final = "replace the certificate on the database server"
 _UNREADABLE: Final = ("X509", "PEM")
 # Parts of messages of errors without a class or code.
 _NOT_OFFERED: Final = "rejected SSL upgrade"
 _NO_KEY: Final = "PEM lib"
-_FILES: Final = "correct sslrootcert, sslcert or sslkey in UPLIFT_DATABASE_URL; a key must have no password"
-_NO_ROOT: Final = "name the file of its authority with sslrootcert in UPLIFT_DATABASE_URL, or write sslmode=verify-full"
+_FILES: Final = "correct sslrootcert, sslcert or sslkey in UPLIFT_DATABASE_URL; the key must not have a password"
+_NO_ROOT: Final = (
+    "set sslrootcert in UPLIFT_DATABASE_URL to the file of its certificate authority, or set sslmode=verify-full"
+)
 
 
 def configuration_error(error: BaseException) -> Unavailable | None:
-    """Return an error with a fix if the driver's error has a known cause: Misaddressed if only a change helps."""
+    """Return an error with a fix if the cause is known: Misaddressed if the configuration must change."""
     text, state = str(error), getattr(error, "sqlstate", None) or ""
     if state in _STRANGE_STATEMENT or _STRANGE_SETTING in text:
         return Misaddressed(UNDECLARED_POOLER)
@@ -84,7 +85,7 @@ def configuration_error(error: BaseException) -> Unavailable | None:
         remedy = _NO_ROOT if "root certificate" in error.args[0] else "correct UPLIFT_DATABASE_URL"
         return Misaddressed(_message(error.args[0], remedy))
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return Unavailable(_message("no host of it takes writes", _STANDBYS))
+        return Unavailable(_message("none of its hosts accepts writes", _STANDBYS))
     return _tls_configuration_error(error)
 
 
@@ -96,16 +97,18 @@ def unusable_file(path: str, error: OSError) -> Misaddressed:
 def _tls_configuration_error(error: BaseException) -> Unavailable | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
-        message = _message(f"its certificate: {error.verify_message}", _CERTIFICATE_REMEDIES.get(code, _BAD))
+        message = _message(
+            f"its certificate is not valid: {error.verify_message}", _CERTIFICATE_REMEDIES.get(code, _BAD)
+        )
         return Unavailable(message) if code in _TEMPORARY_CODES else Misaddressed(message)
     if isinstance(error, ssl.SSLError) and (error.library in _UNREADABLE or _NO_KEY in str(error)):
-        return Misaddressed(_message(f"a file of certificates or keys: {error}", _FILES))
+        return Misaddressed(_message(f"a certificate or key file is not valid: {error}", _FILES))
     if isinstance(error, ConnectionError) and _NOT_OFFERED in str(error):
-        remedy = "set ssl = on there, correct host and port, or write sslmode=disable where nobody can listen in"
-        return Misaddressed(_message("it offers no encryption, or is no PostgreSQL", remedy))
+        remedy = "set ssl = on in PostgreSQL, correct the host and port, or use sslmode=disable on a trusted network"
+        return Misaddressed(_message("it does not offer TLS, or is not PostgreSQL", remedy))
     if isinstance(error, socket.gaierror):
-        remedy = "see whether DNS answers, and correct the host in UPLIFT_DATABASE_URL if it is another"
-        return Unavailable(f"the host of the database is not found: {error.strerror}; {remedy}")
+        remedy = "check that DNS works, and correct the host in UPLIFT_DATABASE_URL if needed"
+        return Unavailable(f"cannot resolve the host of the database: {error.strerror}; {remedy}")
     return None
 
 

@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 OPERATION_SECONDS_MAX: Final = 2.0
 """Timeout of an operation, and of opening the connection. A later heartbeat is useless."""
 RETRIES_MAX: Final = 3
-REMEDY_NOTIFICATIONS: Final = "set UPLIFT_DATABASE_DIRECT_URL to the address of the database without the pooler"
+REMEDY_NOTIFICATIONS: Final = "set UPLIFT_DATABASE_DIRECT_URL to the URL of the database without the pooler"
 
 
 def new_message_bus(url: str) -> "PostgresMessageBus":
@@ -85,7 +85,7 @@ class PostgresMessageBus:
                 except asyncio.CancelledError:
                     await self._drop()
                     raise
-            raise Unavailable("other transactions blocked this one")
+            raise Unavailable("other transactions blocked the operation")
 
     async def _run_in_time(self, work: Callable[[Pair], Awaitable[R]]) -> R:
         """Raises TimeoutError if the database does not respond in time."""
@@ -112,9 +112,7 @@ class PostgresMessageBus:
             await pair.raw.add_listener(CHANNEL, self._notified)
         elif not self._has_logged:
             self._has_logged = True
-            _log.warning(
-                "no notifications through the pooler: processes wait up to 2 s longer", remedy=REMEDY_NOTIFICATIONS
-            )
+            _log.warning("notifications unavailable through pooler", delay_ms_max=2_000, remedy=REMEDY_NOTIFICATIONS)
 
     async def _drop(self) -> None:
         pair, self._pair, self._listens = self._pair, None, False

@@ -66,12 +66,12 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
             version = pair.raw.get_server_version()
             if version.major < VERSION_MIN:
                 raise Unavailable(
-                    f"the database is PostgreSQL {version.major}; this program needs {VERSION_MIN} or newer"
+                    f"the database is PostgreSQL {version.major}; the server needs {VERSION_MIN} or later"
                 )
             encoding = await pair.raw.fetchval("SHOW server_encoding")
             if encoding != "UTF8":
                 raise Misaddressed(
-                    f"the database has the encoding {encoding}, which cannot hold every text; make another with:"
+                    f"the database has the encoding {encoding}, which cannot store all texts; create another database:"
                     " CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
                 )
             async with pair.transaction():
@@ -84,8 +84,8 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
     except DRIVER_ERRORS as error:
         if isinstance(driver_error(error), asyncpg.LockNotAvailableError):
             raise Unavailable(
-                "a transaction has held one of the tables for too long, and nothing was changed; end it (a dump? a"
-                " report?), then run this again"
+                "a long transaction locks one of the tables, so nothing was changed; end it (for example, a dump or a"
+                " report), then try again"
             ) from error
         raise store_error(error) from error
 
@@ -106,7 +106,7 @@ def _current(connection: Connection) -> str | None:
     revisions = list(connection.scalars(sa.text("SELECT version_num FROM alembic_version"))) if names >= _OURS else []
     if len(revisions) != 1:
         raise UnknownSchema(
-            "the PostgreSQL database holds tables of another program; choose another with UPLIFT_DATABASE_URL"
+            "the PostgreSQL database has tables of another program; choose another database with UPLIFT_DATABASE_URL"
         )
     return str(revisions[0])
 
@@ -121,8 +121,8 @@ def _prepare(connection: Connection) -> None:
     elif revision != HEAD:
         schema_version.reject_unknown("the PostgreSQL database", revision)
         raise UnknownSchema(
-            f"the PostgreSQL database has the schema {revision}, and this program needs {HEAD}; run"
-            " `uplift-server migrate` of this release first, while servers of the earlier one go on"
+            f"the PostgreSQL database has the schema {revision}, but this release needs {HEAD}; run"
+            " `uplift-server migrate` of this release first (servers of the previous release can keep running)"
         )
 
 
@@ -152,6 +152,6 @@ def _reject_running_servers(connection: Connection, needed: str) -> None:
     ]
     if living:
         raise Unavailable(
-            f"servers run that would not work with the upgraded schema, which needs release {needed}:"
-            f" {', '.join(living)}; bring them to that release or stop them, then run this again"
+            f"some running servers do not work with the upgraded schema, which needs release {needed}:"
+            f" {', '.join(living)}; upgrade or stop them, then try again"
         )

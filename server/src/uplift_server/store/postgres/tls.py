@@ -29,7 +29,7 @@ def uses_system_trust(url: str) -> bool:
     parameters = _parameters(url)
     is_verified, authority = _find(parameters, "sslmode") == "verify-full", _find(parameters, "sslrootcert", "root.crt")
     if authority == SYSTEM and not is_verified:
-        raise Misaddressed("sslrootcert=system is without sslmode=verify-full; write both in UPLIFT_DATABASE_URL")
+        raise Misaddressed("sslrootcert=system requires sslmode=verify-full; set both in UPLIFT_DATABASE_URL")
     return is_verified and authority in (None, SYSTEM)
 
 

@@ -25,14 +25,16 @@ CACHED_STATEMENTS: Final = 1024
 _UNWRITABLE: Final = Trouble(
     "the database file cannot be opened or written", "Check the permissions of the file and of its directory."
 )
-_LOCKED: Final = Trouble("another program has locked it", "End that program; `fuser` with the file's path names it.")
+_LOCKED: Final = Trouble(
+    "another program has locked it", "Stop that program. To find it, run `fuser` with the path of the file."
+)
 _DAMAGED: Final = Trouble(
-    "the database file is damaged", "Stop the server, run `uplift-server doctor`, and restore a copy."
+    "the database file is damaged", "Stop the server, run `uplift-server doctor`, and restore a backup."
 )
 _TROUBLES: Final = {
     sqlite3.SQLITE_FULL: Trouble("the disk is full", "Free space on the disk of the database."),
     sqlite3.SQLITE_IOERR: Trouble("the disk reports I/O errors", "Check the disk of the database."),
-    sqlite3.SQLITE_NOMEM: Trouble("the server has too little memory", "Give the server more memory."),
+    sqlite3.SQLITE_NOMEM: Trouble("the server has too little memory", "Increase the memory of the server."),
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_READONLY: _UNWRITABLE,
@@ -45,7 +47,7 @@ _TROUBLES: Final = {
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 """The content of a lock file: the process ID of its last holder."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-_HOW_TO_FIX_LOCK: Final = "remove it while no server runs; the next start makes another"
+_HOW_TO_FIX_LOCK: Final = "delete it while no server is running; the next start creates it again"
 
 
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
@@ -87,7 +89,7 @@ def bound(connection: sqlite3.Connection) -> sa.Connection:
 
 def unavailable(error: Exception) -> Unavailable:
     """Translate an error of the driver."""
-    return Unavailable(f"the database cannot do this now: {error}")
+    return Unavailable(f"the database cannot execute the operation now: {error}")
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
@@ -176,7 +178,9 @@ class FileLock:
         return False
 
     def _in_use(self, holder: str) -> InUse:
-        return InUse(f"{holder} uses {self._database}; stop it, or choose another database with UPLIFT_DATABASE_URL")
+        return InUse(
+            f"{holder} is using {self._database}; stop it, or choose another database with UPLIFT_DATABASE_URL"
+        )
 
     def _open(self) -> int:
         # Do not follow links: a user of the directory could make a command of root write elsewhere.
@@ -202,7 +206,7 @@ class FileLock:
         if is_ours and not has_others:
             return handle
         os.close(handle)
-        what = "has another name, too" if is_ours else "is a file of a user whose the database is not"
+        what = "has a second name" if is_ours else "belongs to a user who does not own the database"
         raise Misaddressed(f"{self.path} {what}; {_HOW_TO_FIX_LOCK}")
 
     def release(self) -> None:

@@ -47,7 +47,7 @@ class Readers:
         `name` is for the log.
         """
         if self._waiting >= READS_WAITING_MAX:
-            raise Unavailable("too many reads wait for the database")
+            raise Unavailable("too many reads are waiting for the database")
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, body, name)

@@ -151,7 +151,7 @@ class Writer:
         Raises Unavailable if too many guarded jobs wait. The callers limit the others.
         """
         if guarded and self._guarded_waiting >= WRITES_WAITING_MAX:
-            raise Unavailable("too many writes wait for the database")
+            raise Unavailable("too many writes are waiting for the database")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._unresolved.add(future)
         future.add_done_callback(self._unresolved.discard)
@@ -289,7 +289,7 @@ class Writer:
         if not isinstance(error, sqlite3.Error):
             job.error = error
             return
-        job.error = Rejected(f"the database rejects this: {error}") if job.divisible else unavailable(error)
+        job.error = Rejected(f"the database rejected the operation: {error}") if job.divisible else unavailable(error)
         if self._writing is not None:
             # A leftover row may have the number of a new event. The gap keeps later events from the same conflict.
             self._writing.appender.next_seq += job.weight
