@@ -140,7 +140,7 @@ async def test_a_revoked_certificate_is_rejected(
             revoked.write_bytes(revocations(authority))
             await reach(address(parameters))
             revoked.write_bytes(revocations(authority, certificate))
-            with pytest.raises(Misaddressed, match=r"its certificate is not valid: certificate revoked; replace the certificate"):
+            with pytest.raises(Misaddressed, match=r"is not valid: certificate revoked; replace the certificate"):
                 await reach(address(parameters))
             revoked.write_bytes(b"")
             with pytest.raises(Misaddressed, match=r"root\.crl: .*; correct"):
@@ -264,7 +264,7 @@ async def test_missing_privileges_are_named(plain: Address) -> None:
 
 
 async def test_an_unknown_host_is_a_temporary_error() -> None:
-    with pytest.raises(Unavailable, match=r"cannot resolve the host of the database: .*; check that DNS works") as raised:
+    with pytest.raises(Unavailable, match=r"cannot resolve the host of the database: .*; check") as raised:
         await reach("postgresql://postgres@nowhere.invalid/postgres")
     assert not isinstance(raised.value, Misaddressed)
 

@@ -106,7 +106,7 @@ def test_root_takes_no_file_of_somebody_else_for_the_lock(tmp_path: Path) -> Non
         os.chown(each, 4321, 4322)
     lock = FileLock(path)
     lock.path.hardlink_to(precious)
-    with pytest.raises(Misaddressed, match=r"belongs to a user who does not own the database; delete it while no server is running"):
+    with pytest.raises(Misaddressed, match=r"who does not own the database; delete it while no server is running"):
         lock.acquire()
     assert precious.read_text() == "kept"
     lock.path.unlink()
