@@ -185,7 +185,7 @@ class Application:
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
-            # First: another process that takes over the outbox job would send the current email again.
+            # Stop the outbox first: another process that takes over the job would send the current email again.
             outbox = asyncio.create_task(self._stop_outbox())
             await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
             # The last responses are sent while attempts in flight finish.

@@ -16,7 +16,7 @@ SWITCH_SECONDS: Final = 0.002
 """The time that a thread keeps the interpreter while another one waits; 5 ms by default.
 
 The writer needs the interpreter several times per commit. With 0.5 ms, the p99 of an accept under attack fell by a
-fifth, but an event took 4 % more processor time at full load.
+fifth, but an event took 4 % more CPU time at full load.
 """
 
 

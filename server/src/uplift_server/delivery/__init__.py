@@ -1,1 +1,1 @@
-"""The engine: accepts events, leases due deliveries, sends them, settles what came back."""
+"""The engine: accepts events, leases due deliveries, sends them, and stores their outcomes."""

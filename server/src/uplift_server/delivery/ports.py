@@ -24,7 +24,7 @@ class Clock(Protocol):
         """Return a monotonic time in microseconds, to measure durations."""
 
     def processor_s(self) -> float:
-        """Return the processor time of this process in seconds."""
+        """Return the CPU time of this process in seconds."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
         """Wait until the event is set or the timeout is over."""

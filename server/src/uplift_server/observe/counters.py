@@ -24,7 +24,7 @@ _DELAY_BOUNDS_MS: Final = (
     1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000, 7_200_000,
     28_800_000, 86_400_000, 259_200_000,
 )  # fmt: skip
-"""From a handover in memory to the three days of the default retry schedule."""
+"""From a handover in memory to three days, the length of the default retry schedule."""
 _MS: Final = 1_000
 _US: Final = 1_000_000
 
@@ -61,7 +61,7 @@ class Histogram:
     def __init__(self, bounds: Sequence[int], per_second: int) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Values by class. A class includes its bound; the last class has none."""
+        """Counts by bucket. A bucket includes its upper bound; the last bucket has none."""
         self.sum = 0
         self.per_second = per_second
 

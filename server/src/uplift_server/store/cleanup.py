@@ -71,7 +71,7 @@ class RetentionRule:
 
     @property
     def can_be_kept(self) -> bool:
-        """Whether an expired row can be rule."""
+        """Whether the rule can keep an expired row."""
         return bool(self.kept_while or self.kept_while_referenced)
 
     @property
@@ -144,7 +144,7 @@ EVENTS: Final = RetentionRule(
 )
 
 RETENTION_RULES: Final = (
-    # Before events: a key without its event could not be resolved, and could not be used again.
+    # Before events: a key without its event could neither be resolved nor be used again.
     RetentionRule(idempotency_keys, idempotency_keys.c.created_at),
     RetentionRule(idempotent_creates, idempotent_creates.c.created_at),
     EVENTS,
@@ -154,7 +154,7 @@ RETENTION_RULES: Final = (
     RetentionRule(sessions, sessions.c.ends_at),
     RetentionRule(links, links.c.expires_at),
     RetentionRule(invitations, invitations.c.expires_at),
-    # Each of the following after everything that refers to it.
+    # Each of the following rules runs after those of the tables that refer to it.
     RetentionRule(
         replays, replays.c.completed_at, kept_while_referenced=(_refers(deliveries.c.replay_seq, replays.c.seq),)
     ),

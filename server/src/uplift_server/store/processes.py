@@ -37,7 +37,7 @@ class Process:
     delivers: bool
     """Whether it is a worker that can own endpoints."""
     view: int
-    """The hash of the workers that it knows (`core.operations.cluster.view_of`)."""
+    """The hash of the workers that it knows (`core.operations.cluster.membership_hash`)."""
     in_flight: int
     in_flight_max: int
     waiting: int

@@ -17,12 +17,10 @@ event_partitions = sa.Table(
     "event_partitions",
     metadata,
     sa.Column("first_seq", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("end_seq", sa.BigInteger, nullable=False, comment="behind its last event"),
-    sa.Column("begun_at", sa.BigInteger, comment="none: it is there, and not in use yet"),
-    sa.Column("ended_at", sa.BigInteger, comment="none: events still come"),
-    sa.Column(
-        "goes_by_row", sa.Boolean, nullable=False, comment="whether its old events go one by one, not all with it"
-    ),
+    sa.Column("end_seq", sa.BigInteger, nullable=False, comment="first number after the partition"),
+    sa.Column("begun_at", sa.BigInteger, comment="NULL before its first use"),
+    sa.Column("ended_at", sa.BigInteger, comment="NULL while the partition gets events"),
+    sa.Column("goes_by_row", sa.Boolean, nullable=False, comment="whether retention deletes its events row by row"),
     sqlite_with_rowid=False,
 )
 
@@ -35,7 +33,7 @@ chosen_event_ids = sa.Table(
     sa.Column("id", Uuid, primary_key=True),
     sa.Column("event_seq", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
-    comment="ids of events that callers chose, with PostgreSQL",
+    comment="event IDs that callers chose, on PostgreSQL",
 )
 sa.Index("chosen_event_ids_by_event", chosen_event_ids.c.event_seq)
 

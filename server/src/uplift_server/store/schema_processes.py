@@ -9,38 +9,40 @@ from uplift_server.store.schema import Seq, metadata
 processes = sa.Table(
     "processes",
     metadata,
-    sa.Column("seq", Seq, primary_key=True, comment="what it leases by; another one for every life"),
+    sa.Column("seq", Seq, primary_key=True, comment="process ID of leases; a rejoin changes it"),
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("started_at", sa.BigInteger, nullable=False),
-    sa.Column("seen_at", sa.BigInteger, nullable=False, comment="when it was last heard of"),
-    sa.Column("delivers", sa.Boolean, nullable=False, comment="whether endpoints may belong to it"),
-    sa.Column("view", sa.BigInteger, nullable=False, comment="the workers it acts by: `core.processes.view_of`"),
+    sa.Column("seen_at", sa.BigInteger, nullable=False, comment="time of the last heartbeat"),
+    sa.Column("delivers", sa.Boolean, nullable=False, comment="whether it can own endpoints"),
+    sa.Column("view", sa.BigInteger, nullable=False, comment="hash of the known workers: `membership_hash`"),
     sa.Column("in_flight", sa.Integer, nullable=False, server_default="0"),
     sa.Column("in_flight_max", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("waiting", sa.Integer, nullable=False, server_default="0", comment="leased and not in flight"),
+    sa.Column(
+        "waiting", sa.Integer, nullable=False, server_default="0", comment="leased deliveries that are not in flight"
+    ),
 )
 
 duties = sa.Table(
     "duties",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("process_seq", sa.BigInteger, nullable=False, comment="0: nobody has it"),
+    sa.Column("process_seq", sa.BigInteger, nullable=False, comment="0 if no process holds the lease"),
     sa.Column("until", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
-    comment="what one process does for all",
+    comment="leader leases of singleton jobs",
 )
 
 directory_changes = sa.Table(
     "directory_changes",
     metadata,
-    sa.Column("kind", sa.Text, primary_key=True, comment="the table"),
+    sa.Column("kind", sa.Text, primary_key=True, comment="name of the table"),
     sa.Column("subject_seq", sa.BigInteger, primary_key=True),
-    sa.Column("xid", sa.BigInteger, nullable=False, comment="the transaction that changed it last"),
+    sa.Column("xid", sa.BigInteger, nullable=False, comment="last transaction that changed it"),
     sqlite_with_rowid=False,
-    comment="what is to be read again into the memory of every process",
+    comment="change log of the objects that processes cache",
 )
 sa.Index("directory_changes_by_xid", directory_changes.c.xid)
 
@@ -49,7 +51,7 @@ told_texts = sa.Table(
     metadata,
     sa.Column("seq", Seq, primary_key=True),
     sa.Column("text", sa.Text, nullable=False),
-    comment="what processes have told each other in the last moments, where they cannot be notified",
+    comment="notifications of earlier releases through a pooler",
 )
 
 commands = sa.Table(
@@ -59,12 +61,12 @@ commands = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("account_seq", sa.BigInteger, nullable=False),
     sa.Column("endpoint_seq", sa.BigInteger, nullable=False),
-    sa.Column("event_seq", sa.BigInteger, nullable=False, comment="0: a test, whose event is not stored yet"),
+    sa.Column("event_seq", sa.BigInteger, nullable=False, comment="0 for a test, whose event is not stored yet"),
     sa.Column("arguments", sa.Text, nullable=False, comment="JSON"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("expires_at", sa.BigInteger, comment="NULL: kept until a process has executed or rejected it"),
-    sa.Column("result", sa.Text, comment="JSON; NULL until a process has executed or rejected it"),
-    comment="cancel, resend and test of deliveries that another process handles",
+    sa.Column("expires_at", sa.BigInteger, comment="NULL if kept until a process executes or rejects it"),
+    sa.Column("result", sa.Text, comment="JSON; NULL until a process executes or rejects it"),
+    comment="commands to cancel, resend or test deliveries of other processes",
 )
 
 CHANNEL: Final = "uplift"

@@ -15,9 +15,9 @@ from uplift_server.store.schema import Seq, metadata
 rollups = sa.Table(
     "rollups",
     metadata,
-    sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0: all of the account"),
-    sa.Column("account_seq", sa.BigInteger, primary_key=True, comment="0: all accounts"),
-    sa.Column("at", sa.BigInteger, primary_key=True, comment="when the hour begins"),
+    sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0 for all endpoints of the account"),
+    sa.Column("account_seq", sa.BigInteger, primary_key=True, comment="0 for all accounts"),
+    sa.Column("at", sa.BigInteger, primary_key=True, comment="start of the hour"),
     sa.Column("deliveries", sa.BigInteger, nullable=False),
     sa.Column("delivered", sa.BigInteger, nullable=False),
     sa.Column("failed", sa.BigInteger, nullable=False),
@@ -26,8 +26,8 @@ rollups = sa.Table(
     sa.Column("attempts", sa.BigInteger, nullable=False),
     sa.Column("first_attempts", sa.BigInteger, nullable=False),
     sa.Column("first_delivered", sa.BigInteger, nullable=False),
-    sa.Column("outcomes", sa.Text, nullable=False, comment="how many attempts by outcome, as `0:17 5:1`"),
-    sa.Column("durations", sa.Text, nullable=False, comment="how many attempts by class of duration, in the same way"),
+    sa.Column("outcomes", sa.Text, nullable=False, comment="number of attempts by outcome, such as `0:17 5:1`"),
+    sa.Column("durations", sa.Text, nullable=False, comment="number of attempts by duration class, in the same form"),
     sqlite_with_rowid=False,
 )
 sa.Index("rollups_by_age", rollups.c.at)
@@ -39,10 +39,12 @@ delivery_changes = sa.Table(
     sa.Column("event_seq", sa.BigInteger, nullable=False),
     sa.Column("endpoint_seq", sa.BigInteger, nullable=False),
     sa.Column("account_seq", sa.BigInteger, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False, comment="of the event, which may be gone when this is read"),
+    sa.Column(
+        "created_at", sa.BigInteger, nullable=False, comment="timestamp of the event, which may be deleted by now"
+    ),
     sa.Column("old_status", sa.SmallInteger, nullable=False),
     sa.Column("new_status", sa.SmallInteger, nullable=False),
-    comment="what is still to be counted",
+    comment="changes of status that are not counted yet",
 )
 
 # After a successful attempt, the delivery counts as still pending here, because the attempt itself is counted. Such an

@@ -106,9 +106,7 @@ def reject_unknown(database: str | Path, revision: str) -> None:
 
     known = ScriptDirectory.from_config(_config()).walk_revisions()
     if not any(script.revision == revision for script in known):
-        raise UnknownSchema(
-            f"{database} has the schema {revision}, newer than {HEAD} of this release; {REMEDY_NEWER}"
-        )
+        raise UnknownSchema(f"{database} has the schema {revision}, newer than {HEAD} of this release; {REMEDY_NEWER}")
 
 
 def needed_release(revision: str) -> str | None:

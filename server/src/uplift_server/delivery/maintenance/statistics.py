@@ -15,7 +15,7 @@ BATCH_CHANGES: Final = 2_000
 """The maximum number of status changes per batch: their deletion blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20
 BUSY_CORES: Final = 0.5
-"""The use of a processor core at which the process is busy: then BUSY_TURNS intervals pass between two counts."""
+"""The share of a CPU core at which the process counts as busy: then BUSY_TURNS intervals pass between two counts."""
 BUSY_TURNS: Final = 4
 UNAVAILABLE_WAIT_MS: Final = 5_000
 

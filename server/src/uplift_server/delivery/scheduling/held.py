@@ -90,7 +90,7 @@ class HeldDeliveries:
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """Check an endpoint whose state changed, or one that is off or deleted and has open deliveries."""
+        """Check an endpoint whose state changed, or a paused, disabled or deleted one with open deliveries."""
         if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None

@@ -326,7 +326,7 @@ def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:
-    """Return whether unsent deliveries of the endpoint are held. They stay pending while held ones are dropped."""
+    """Return whether the endpoint holds unsent deliveries. They stay pending while held ones are dropped."""
     record = endpoint.record
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP
 

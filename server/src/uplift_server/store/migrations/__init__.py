@@ -1,1 +1,1 @@
-"""The one history of the schema, for every database."""
+"""The migrations of the schema, for both databases."""

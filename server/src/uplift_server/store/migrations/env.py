@@ -1,4 +1,4 @@
-"""How Alembic runs the revisions: on the connection it is given, within that connection's transaction."""
+"""Alembic environment: runs the migrations on the given connection, within its transaction."""
 
 from alembic import context
 

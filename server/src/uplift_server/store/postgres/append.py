@@ -30,7 +30,7 @@ async def append_events(
             async with statement_scope():
                 return await _append(raw, groups)
         except asyncpg.UniqueViolationError:
-            # Another transaction was faster. It has ended, so the repeated batch finds its rows.
+            # Another transaction stored one of the keys or IDs first. The repeated batch finds its rows.
             if raw.is_in_transaction():
                 raise
             ids = [(event.account_seq, event.id) for group in groups for event in group if event.caller_chose_id]
@@ -112,7 +112,7 @@ class _Batch:
         """Insert all events and return their numbers, in order."""
         placed = list(enumerate(self.events, 1))
         deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
-        # Two transactions that store the same keys or IDs in the same order wait for each other one way only.
+        # Transactions store keys and IDs in the same order, so that they cannot deadlock.
         keyed = sorted((e.account_seq, e.idempotency_key, p, e) for p, e in placed if e.idempotency_key is not None)
         chosen = sorted((e.account_seq, e.id, place) for place, e in placed if e.caller_chose_id)
         if chosen:

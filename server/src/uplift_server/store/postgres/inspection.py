@@ -27,14 +27,14 @@ _SETTINGS: Final = (
     " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
     " current_setting('max_connections')::int AS connections_max,"
     " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
-    # Without privileges, other users' connections show few columns. PostgreSQL's own have no database or no user.
+    # Without privileges, connections of other users show few columns. Those of PostgreSQL have no database or user.
     " (SELECT count(usesysid) FROM pg_stat_activity WHERE datid IS NOT NULL)::int AS connections_used,"
     " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_tables,"
     " pg_database_size(current_database()) AS bytes"
 )
 _ROWS: Final = "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE relid = to_regclass('deliveries')"
 _HELD: Final = f"FROM deliveries WHERE {status_sql.held()}"
-# A loose index scan: from one endpoint's first entry directly to the next endpoint's.
+# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
 _FIRSTS: Final = (
     "WITH RECURSIVE firsts AS ("  # noqa: S608 - of our own texts
     f"(SELECT endpoint_seq, event_seq {_HELD} ORDER BY endpoint_seq, event_seq LIMIT 1) UNION ALL"
@@ -66,7 +66,7 @@ class Inspected:
     clock: ClockReading
     """In Unix ms."""
     dead_rows: int
-    """Dead rows of `deliveries`, which vacuum has not removed yet."""
+    """Dead rows of `deliveries` that vacuum has not removed yet."""
     live_rows: int
 
 

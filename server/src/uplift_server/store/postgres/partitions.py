@@ -1,7 +1,7 @@
 """Partitions of events and attempts by time: creating the next one, and dropping old ones.
 
-Event numbers stand for time. Each partition has a range of numbers that is never used up. When the next partition comes
-into use, the sequence jumps to its first number, so there is always a partition for a new row.
+Event numbers grow with time. Each partition has a range of numbers that is never exhausted. When the next partition
+starts, the sequence jumps to its first number, so there is always a partition for a new row.
 
 Switching and dropping lock the tables exclusively for a moment. All other statements queue behind that lock, so it
 has a short timeout; the caller tries again later.
@@ -27,14 +27,14 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 TABLE_LOCK_MS_MAX: Final = 50
-"""The lock timeout for each of both tables, and so half of the delay for other statements."""
+"""The lock timeout for each of the two tables: other statements wait for at most twice as long."""
 THIN_BATCH: Final = 20
 """Rows per transaction. The next commit of an event also waits for this batch to reach the disk."""
 SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Limits of what is copied from a partition before it is dropped. The copy takes a second."""
+"""Limits of the copy of a partition before it is dropped. The copy takes 1 second."""
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 """In the order of locks: most statements use `events`, so it is locked last."""
 ASIDE_LOCK: Final = 0x6173696465
@@ -53,8 +53,8 @@ _ENDED: Final = (
     f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_COUNTED}'), 0))"
     " ORDER BY first_seq"
 )
-# Partitions that lasted more than twice as long would be dropped too late as a whole: those from before partitions
-# existed, or before retention became shorter.
+# A partition that covers more than twice this time would be dropped too late. It dates from before partitioning, or
+# from before retention became shorter.
 _MARK_FOR_ROW_CLEANUP: Final = (
     "UPDATE event_partitions SET goes_by_row = true WHERE NOT goes_by_row AND begun_at < $1::bigint - 2 * $2::bigint"
     " AND (ended_at IS NULL OR ended_at > $1)"
@@ -62,7 +62,7 @@ _MARK_FOR_ROW_CLEANUP: Final = (
 _FIRST_WHOLE: Final = (
     "SELECT coalesce(min(first_seq) FILTER (WHERE NOT goes_by_row), max(end_seq)) FROM event_partitions"
 )
-# Keeps all deliveries of events with an open one, and deliveries with an attempt that is not counted yet.
+# Keep all deliveries of events with an open one, and deliveries with an attempt that is not counted yet.
 _THIN: Final = (
     "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - of our own texts
     " WHERE (event_seq, endpoint_seq) > ($1, $2) AND event_seq >= $3 AND event_seq < $4"
@@ -79,7 +79,7 @@ _IS_DROPPABLE: Final = (
     "SELECT EXISTS (SELECT FROM event_partitions WHERE first_seq = $1 AND end_seq = $2 AND NOT goes_by_row"
     " AND ended_at IS NOT NULL)"
 )
-# Prevents that other transactions drop these partitions.
+# Prevent other transactions from dropping these partitions.
 _LOCK_PARTITIONS: Final = (
     "SELECT FROM event_partitions p JOIN unnest($1::bigint[], $2::bigint[]) AS w(first_seq, end_seq)"
     " ON p.first_seq = w.first_seq AND p.end_seq = w.end_seq FOR KEY SHARE OF p"
@@ -98,7 +98,7 @@ _IS_SMALL: Final = (
 )
 _NUMBERS: Final = "SELECT coalesce(max(seq) - $1::bigint + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
 _COUNT: Final = "SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
-# The remainder of the partitions right before this one.
+# The remainder of the partitions directly before this one.
 _REST: Final = (
     "SELECT first_seq, end_seq FROM event_partitions WHERE goes_by_row"
     " AND first_seq = (SELECT max(first_seq) FROM event_partitions WHERE first_seq < $1)"
@@ -108,7 +108,7 @@ _EMPTY: Final = (
     "SELECT first_seq, end_seq FROM event_partitions p WHERE goes_by_row AND ended_at IS NOT NULL"
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq)"
 )
-# A count that was read before may have missed the moved rows, and must not be saved.
+# A statistics batch that was read earlier may have missed the moved rows, so it must not be saved.
 _VOID_COUNT: Final = f"UPDATE marks SET value = value + 1 WHERE name = '{BATCHES_COUNTED}'"  # noqa: S608 - as above
 _COPY_LATER_ATTEMPTS: Final = (
     "INSERT INTO attempts_aside SELECT a.* FROM {attempts} a JOIN events_aside e ON e.seq = a.event_seq"
@@ -267,10 +267,10 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
     if first is None:
         return
     await _limit_lock_wait(raw)
-    # Waits for running inserts, which may have planned without the new partition.
+    # Wait for running inserts, which may have been planned without the new partition.
     await raw.execute("LOCK TABLE ONLY events IN SHARE MODE")
-    # `setval` is not transactional. After an interruption, the rest may follow much later: the partition does not end
-    # before its last event.
+    # `setval` is not transactional. After an interruption, the rest may run much later, so the end of the partition is
+    # not before its last event.
     await raw.execute("SELECT setval('events_seq_seq', $1, false) FROM events_seq_seq WHERE last_value < $1", first)
     last_at = await raw.fetchval("SELECT created_at FROM events ORDER BY seq DESC LIMIT 1")
     await raw.execute("UPDATE event_partitions SET ended_at = $2 WHERE end_seq = $1", first, max(now, last_at or 0))
@@ -284,7 +284,7 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
     another process has dropped the partitions.
     """
     if not await _lock_aside(raw):
-        return None  # Another process that had the singleton job is doing the same.
+        return None  # Another process that had the singleton job is creating the copy.
     if not await _all_exist(raw, [partition] if rest is None else [partition, rest]):
         return None
     for table, column in _TABLES.items():
@@ -304,15 +304,15 @@ async def _drop(
     raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
 ) -> int | None:
     """Drop a partition, and attach the copy in its place. Returns the removed events, None if it did not exist."""
-    # After a delay, the copy may be that of another process, with fewer rows.
+    # After a delay, the copy may be from another process, with fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
         return None
     dropped = [partition] if rest is None else [rest, partition]
-    # A remainder can have the same bounds as the partition had.
+    # A remainder can have the bounds of the dropped partition.
     if not (await raw.fetchval(_IS_DROPPABLE, *partition) and await _all_exist(raw, dropped)):
         return None
     if needed:
-        # Before the tables: a batch of statistics must not delay what reads them.
+        # Before the tables, so that a batch of statistics does not delay reads of the tables.
         await raw.execute(locks.statement(PREFIX))
     await _lock(raw, dropped)
     count: int = await raw.fetchval(_COUNT, *partition)
@@ -325,7 +325,7 @@ async def _drop(
         for table in _TABLES:
             await raw.execute(f"ALTER TABLE {_aside(table)} RENAME TO {table_name(table, *copied)}")
             await _attach(raw, table, copied)
-        # Its times do not matter: row cleanup goes by events.
+        # Its times do not matter, because row cleanup uses the times of events.
         await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *copied)
         await raw.execute(_VOID_COUNT)
     return count - len(needed)

@@ -1,4 +1,4 @@
-"""Look ahead for a running replay on PostgreSQL, and lease its next deliveries."""
+"""Read and lease the next deliveries of a running replay on PostgreSQL."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ async def read_replay_batch(
     """See the contract."""
     ahead = await _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
-        # Most of the next deliveries are not part of the replay. Only then look at many, which is expensive.
+        # Most of the next deliveries do not match. Only then scan many, which is expensive.
         ahead = await _ahead(raw, replay, first, rows, limit, body_bytes_max)
     return ahead
 
@@ -49,7 +49,7 @@ async def _release(
     progress = ReplayProgress(*row)
     if progress.state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
-    # A repeated call finds the replay further ahead.
+    # A repeated call finds a replay that is further along.
     ahead = ahead.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
     again = progress.returned[:room]
@@ -108,7 +108,7 @@ async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lea
 async def _again(
     raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Return the deliveries that can still be replayed, up to the body limit, and the last event it looked at."""
+    """Return the deliveries that can still be replayed, up to the body limit, and the last event that it checked."""
     wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs)
     found, cut = await _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]

@@ -29,11 +29,11 @@ FROM (
 WHERE bytes_before <= $7                 -- bytes of bodies after which it stops
 ORDER BY event_seq
 """  # noqa: S608
-# As one range of pairs, which only the index that begins with the endpoint can serve. Another index would read the
+# One range of pairs, so that the planner uses the index that begins with the endpoint. Another index would read the
 # deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events=_BETWEEN.format(first="$9", last="$10"), lock="")
-# Locked, so that they are leased as they were read. $9: the events.
+# Locked, so that they do not change before the lease. $9: the events.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])", lock=" FOR UPDATE OF d"
 )
@@ -43,9 +43,9 @@ WHERE {_BETWEEN.format(first="$2", last="$3")}  -- $1: endpoint_seq; $2, $3: the
 ORDER BY endpoint_seq, event_seq
 LIMIT 1 OFFSET $4                        -- deliveries before it
 """  # noqa: S608
-# A settlement that counts an attempt of the replay waits for this lock: what is read under it is consistent.
+# A settlement that counts an attempt of the replay waits for this lock, so reads under it are consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
-# A delivery that the replay has released and that is not pending was given back.
+# A delivery that the replay has released and that is not pending was returned without an attempt.
 REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
     (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = {PENDING}) AS outstanding,

@@ -1,7 +1,7 @@
 """The hot statements of PostgreSQL, grouped by verb.
 
-Each is one transaction unless its verb says otherwise. A statement over many rows takes an array for each column and
-unnests them. Statements lock rows in the order of their keys, so that two processes wait for each other one way only.
+Each statement is one transaction unless its verb says otherwise. A statement over many rows takes one array for each
+column and unnests them. Statements lock rows in the order of their keys, so that they cannot deadlock.
 """
 
 from typing import Final
@@ -14,15 +14,15 @@ from uplift_server.store.status_sql import FAILED, OPEN, PENDING, SCHEDULE, TEST
 
 # ---- append
 
-# $1: how many events. Numbers are taken after the transaction has its ID: a reader that sees the transaction ended sees
-# all rows with such numbers.
+# $1: the number of events. The transaction gets its ID before the sequence numbers: a reader that sees the end of the
+# transaction sees all rows with these numbers.
 _NUMBERED: Final = """\
 numbered AS MATERIALIZED (
     SELECT array_agg(nextval('events_seq_seq')) AS seqs
     FROM (SELECT pg_current_xact_id() AS id OFFSET 0) began, generate_series(1, $1::int)
     WHERE began.id IS NOT NULL
 )"""
-# $2-$8: a column each. `place` is the event's place in the batch, from 1.
+# $2-$8: one column each. `place` is the position of the event in the batch, from 1.
 _EVENTS: Final = """\
 inserted_events AS (
     INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body)
@@ -31,7 +31,7 @@ inserted_events AS (
         unnest($2::int[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
         AS e(place, id, account_seq, type_seq, created_at, expires_at, body)
 )"""
-# $9-$14: a column each. A delivery with an owner is inserted leased, with fence 1.
+# $9-$14: one column each. A delivery with an owner is inserted as leased, with fence 1.
 _DELIVERIES: Final = """\
 inserted_deliveries AS (
     INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)
@@ -49,7 +49,7 @@ inserted_keys AS (
     FROM numbered n,
         unnest($15::int[], $16::bigint[], $17::text[], $18::bigint[]) AS k(place, account_seq, key, created_at)
 )"""
-# The last three columns of parameters: $15-$17, or $19-$21 behind those of idempotency keys.
+# The last three parameters: $15-$17, or $19-$21 after those of idempotency keys.
 _CHOSEN_IDS: Final = """\
 inserted_ids AS (
     INSERT INTO chosen_event_ids (account_seq, id, event_seq)
@@ -70,7 +70,7 @@ def _insert(*, keys: bool, chosen_ids: bool) -> str:
 
 
 APPEND: Final = {(keys, ids): _insert(keys=keys, chosen_ids=ids) for keys in (False, True) for ids in (False, True)}
-"""By whether events have idempotency keys, and IDs that callers chose. Returns the events' numbers by place."""
+"""Statements by whether events have idempotency keys and chosen IDs. They return the event numbers by place."""
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
 FROM unnest(
@@ -80,8 +80,7 @@ FROM unnest(
 JOIN idempotency_keys k ON k.account_seq = wanted.account_seq AND k.key = wanted.key
 JOIN events e ON e.seq = k.event_seq
 """
-# An event that is found twice is the same event. DISTINCT would need an order, for which the planner reads all chosen
-# IDs.
+# An event can be found twice. DISTINCT would need a sort, for which the planner reads all chosen IDs.
 _EVENTS_BY_ID: Final = """\
 SELECT wanted.account_seq, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
 FROM unnest(
@@ -98,10 +97,10 @@ CROSS JOIN LATERAL (
 JOIN events e ON e.seq = found.seq
 """
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
-"""For IDs that the server may have generated and a caller sends again: searches every partition."""
+"""For IDs that the server may have generated. Searches every partition."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
-"""For all other IDs, which before there were partitions only the first one can have. Searching all partitions for IDs
-in no order would cost as many random reads of pages that are not in memory."""
+"""For all other IDs. Searches only the first partition, because later ones have no chosen IDs. A search of every
+partition would read random pages from disk."""
 # Some IDs remain for a while after the partition of their events is dropped.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
 DELETE FROM chosen_event_ids c
@@ -115,10 +114,10 @@ WHERE c.account_seq = wanted.account_seq AND c.id = wanted.id
 
 # ---- lease
 
-# - SKIP LOCKED passes over deliveries that another process leases just now.
-# - The rows are locked apart from their events: a joined plan may search for rows to lock once for each event, and each
-#   time find others that another process has released or that this statement has changed, beyond the limit.
-# - Bodies are measured before they are read.
+# - SKIP LOCKED skips deliveries that another process is leasing.
+# - Rows are locked without their events. A join can search for rows to lock once for each event, find other rows each
+#   time, and exceed the limit.
+# - Body sizes are checked before bodies are read.
 LEASE_DUE: Final = f"""\
 WITH locked AS MATERIALIZED (
     SELECT request.place, d.*
@@ -155,7 +154,7 @@ SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, trigge
 FROM leased
 ORDER BY place, due_at, event_seq
 """  # noqa: S608
-# A loose index scan: from one endpoint's first entry straight to the next endpoint's, however many each has.
+# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
 DUE_ENDPOINTS: Final = f"""\
 WITH RECURSIVE waiting(endpoint_seq) AS (
     (SELECT min(endpoint_seq) FROM deliveries
@@ -196,12 +195,12 @@ ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not i
 
 $29-$35 are the fields of `HealthRow`, $36 is the process that writes.
 """
-# - A resend that leads back to the state before it keeps the reason and time of that state.
-# - A test delivery stays one.
+# - If a resend fails, the delivery keeps the reason and time of its earlier status.
+# - A test delivery stays a test delivery.
 # - A delivery whose attempt a replay counts leaves the replay.
-# - With the same fence there was no newer lease, even if this one has expired and the delivery was held since. A
-#   repeat finds another number of attempts.
-# An array whose values are all NULL may be empty: `unnest` fills up the rows.
+# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now. A
+#   repeated settlement finds another number of attempts.
+# An array whose values are all NULL may be empty, because `unnest` fills the rows.
 _SETTLE: Final = f"""\
 WITH settled AS (
     UPDATE deliveries d
@@ -289,11 +288,11 @@ that were written, from 1."""
 
 # ---- release
 
-# A leased delivery was due before all that waits for its endpoint. It keeps its place when it comes back.
+# A leased delivery was due before the waiting ones of its endpoint. It keeps its place when it is released.
 _FIRST_WAITING: Final = f"""(
         SELECT min(w.due_at) FROM deliveries w
         WHERE w.endpoint_seq = d.endpoint_seq AND {waiting("w")})"""  # noqa: S608
-# Not `status = 0`: the index of all leased deliveries would serve that, too. No status is below 0.
+# Not `status = 0`, because the planner could then use the index of all leased deliveries. No status is below 0.
 RELEASE: Final = f"""\
 UPDATE deliveries d
 SET lease_owner = 0, due_at = least(
@@ -327,7 +326,7 @@ WITH ended AS MATERIALIZED (
 )
 SELECT count(*) FROM reclaimed
 """  # noqa: S608
-# By the database's clock, too: a process whose clock was changed by a failover must not end leases of others.
+# Also by the clock of the database: a process whose clock jumped at a failover must not end leases of others.
 RECLAIM_EXPIRED: Final = _RECLAIM.format(ended="due_at <= least($1, (extract(epoch FROM now()) * 1000)::bigint)")
 RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 
@@ -335,15 +334,15 @@ RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 
 HELD_LOCK: Final = 0x68656C64
 """Class of the advisory locks of endpoints that are released. Each is the endpoint's number modulo 2**31."""
-# A statement that begins after the lock was granted sees what the one before it has released, and whether that waits.
-# Inside one statement it would only see the rows that it has waited for, and release more behind them.
+# A separate statement takes the lock, so that the next one sees the deliveries that the previous holder released. A
+# single statement would use an older snapshot and release too many.
 LOCK_HELD: Final = f"""\
 SELECT pg_advisory_xact_lock({HELD_LOCK}, endpoint)
 FROM unnest(
         $1::int[]                    -- numbers of endpoints modulo 2**31, ascending
     ) endpoint
 """  # noqa: S608
-# Rows are locked apart from their events, as in LEASE_DUE.
+# Rows are locked without their events, as in LEASE_DUE.
 RELEASE_HELD: Final = f"""\
 WITH requested AS MATERIALIZED (
     SELECT r.*, EXISTS (

@@ -24,7 +24,7 @@ _PROTOCOL: Final = "postgresql"
 def uses_system_trust(url: str) -> bool:
     """Whether to verify certificate and host with the system's authorities.
 
-    Raises Misaddressed if the host would not be verified: anybody can get a certificate of such an authority.
+    Raises Misaddressed if the host would not be verified: anyone can get a certificate from such an authority.
     """
     parameters = _parameters(url)
     is_verified, authority = _find(parameters, "sslmode") == "verify-full", _find(parameters, "sslrootcert", "root.crt")

@@ -37,7 +37,7 @@ class DeliveryRow(NamedTuple):
     due_at: int | None
     lease_owner: int
     fence: int
-    """1 if it is inserted leased, otherwise 0."""
+    """1 if it is inserted as leased, otherwise 0."""
 
 
 class IdempotencyKeyRow(NamedTuple):
@@ -99,7 +99,7 @@ class DueRow(NamedTuple):
 
 
 class LeasedRow(NamedTuple):
-    """A delivery as it is leased."""
+    """The columns of a delivery that a lease changes."""
 
     process_id: int
     lease_until: int
@@ -167,7 +167,7 @@ FROM json_each(:endpoint_seqs) request  -- JSON list
 
 
 class SettledRow(NamedTuple):
-    """A delivery as it is after its attempt."""
+    """The columns of a delivery that a settlement changes."""
 
     status: int
     due_at: int | None
@@ -180,7 +180,7 @@ class SettledRow(NamedTuple):
     endpoint_seq: int
     fence: int
     attempts_before: int
-    """The attempts it had before this one."""
+    """The number of earlier attempts."""
 
 
 class EndpointHealthRow(NamedTuple):
@@ -197,10 +197,10 @@ class EndpointHealthRow(NamedTuple):
     """The process that writes, which must not be evicted; 0 if there is only one."""
 
 
-# - A resend that leads back to the state before it keeps the reason and time of that state.
-# - A test delivery stays one.
-# - With the same fence there was no newer lease, even if this one has expired and the delivery was held since. A
-#   repeat finds another number of attempts.
+# - If a resend fails, the delivery keeps the reason and time of its earlier status.
+# - A test delivery stays a test delivery.
+# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now. A
+#   repeated settlement finds another number of attempts.
 SETTLE: Final = ManyRows(
     f"""\
 UPDATE deliveries

@@ -1,4 +1,4 @@
-"""Accounts, keys, the catalog, endpoints, events, deliveries and attempts."""
+"""Add accounts, keys, the event catalog, endpoints, events, deliveries and attempts."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ down_revision: str | Sequence[str] | None = None
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# SQLite makes only INTEGER PRIMARY KEY an alias of the row's own number.
+# In SQLite, only INTEGER PRIMARY KEY is an alias of the row ID.
 _SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Create every table of the first version."""
+    """Create all tables of the first version."""
     op.create_table(
         "accounts",
         sa.Column("seq", _SEQ, nullable=False),
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("contact_emails", sa.Text(), nullable=False, comment="a JSON list"),
+        sa.Column("contact_emails", sa.Text(), nullable=False, comment="JSON list"),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("deleted_at", sa.BigInteger()),
@@ -32,10 +32,10 @@ def upgrade() -> None:
         "api_keys",
         sa.Column("seq", _SEQ, nullable=False),
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
-        sa.Column("account_seq", sa.BigInteger(), comment="none: an operator's key"),
+        sa.Column("account_seq", sa.BigInteger(), comment="NULL for operator keys"),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("digest", sa.LargeBinary(length=32), nullable=False, comment="SHA-256 of the key's text"),
-        sa.Column("hint", sa.Text(), nullable=False, comment="the key's last characters, to recognise it by"),
+        sa.Column("digest", sa.LargeBinary(length=32), nullable=False, comment="SHA-256 of the key"),
+        sa.Column("hint", sa.Text(), nullable=False, comment="last characters of the key, for recognition"),
         sa.Column("scopes", sa.Text(), nullable=False, comment="separated by spaces"),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("revoked_at", sa.BigInteger()),
@@ -62,7 +62,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text()),
         sa.Column("location", sa.Text()),
         sa.Column("remote_address", sa.Text()),
-        sa.Column("request_head", sa.LargeBinary(), nullable=False, comment="as sent, secret-looking values masked"),
+        sa.Column("request_head", sa.LargeBinary(), nullable=False, comment="as sent, with secret values masked"),
         sa.Column("response_head", sa.LargeBinary()),
         sa.Column("response_body", sa.LargeBinary()),
         sa.Column("body_truncated", sa.Boolean(), nullable=False),
@@ -75,15 +75,15 @@ def upgrade() -> None:
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False),
         sa.Column("account_seq", sa.BigInteger(), nullable=False),
         sa.Column("status", sa.SmallInteger(), nullable=False),
-        sa.Column("due_at", sa.BigInteger(), comment="of a pending one: when it may be leased, or when its lease ends"),
-        sa.Column("lease_owner", sa.BigInteger(), server_default="0", nullable=False, comment="0: not leased"),
-        sa.Column("fence", sa.Integer(), server_default="0", nullable=False, comment="grows by one with every lease"),
-        sa.Column("trigger", sa.SmallInteger(), server_default="0", nullable=False, comment="of the next attempt"),
+        sa.Column("due_at", sa.BigInteger(), comment="of a pending delivery: when it is due, or when its lease ends"),
+        sa.Column("lease_owner", sa.BigInteger(), server_default="0", nullable=False, comment="0 if the delivery is not leased"),
+        sa.Column("fence", sa.Integer(), server_default="0", nullable=False, comment="increases by 1 with each lease"),
+        sa.Column("trigger", sa.SmallInteger(), server_default="0", nullable=False, comment="trigger of the next attempt"),
         sa.Column("attempts_made", sa.Integer(), server_default="0", nullable=False),
         sa.Column(
-            "scheduled_attempts", sa.Integer(), server_default="0", nullable=False, comment="those the schedule spent"
+            "scheduled_attempts", sa.Integer(), server_default="0", nullable=False, comment="attempts of the retry schedule"
         ),
-        sa.Column("resume_status", sa.SmallInteger(), comment="during a resend: what a failure leads back to"),
+        sa.Column("resume_status", sa.SmallInteger(), comment="during a resend, the status after a failure"),
         sa.Column("resume_due_at", sa.BigInteger()),
         sa.Column("last_outcome", sa.SmallInteger()),
         sa.Column("failed_reason", sa.SmallInteger()),
@@ -132,10 +132,10 @@ def upgrade() -> None:
         sa.Column("account_seq", sa.BigInteger(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
-        sa.Column("event_types", sa.Text(), nullable=False, comment="a JSON list of names and patterns; empty: all"),
-        sa.Column("secret", sa.LargeBinary(), nullable=False, comment="sealed; empty once it is deleted"),
+        sa.Column("event_types", sa.Text(), nullable=False, comment="JSON list of names and patterns; empty for all"),
+        sa.Column("secret", sa.LargeBinary(), nullable=False, comment="encrypted; empty after deletion"),
         sa.Column("secret_created_at", sa.BigInteger(), nullable=False),
-        sa.Column("headers", sa.LargeBinary(), comment="sealed JSON object"),
+        sa.Column("headers", sa.LargeBinary(), comment="encrypted JSON object"),
         sa.Column("rate_limit_per_second", sa.Integer()),
         sa.Column("max_in_flight", sa.Integer()),
         sa.Column("state", sa.SmallInteger(), nullable=False),
@@ -159,7 +159,7 @@ def upgrade() -> None:
         sa.Column("group_name", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("schema", sa.Text(), comment="JSON Schema of `data`, as JSON"),
-        sa.Column("example", sa.Text(), comment="an example of `data`, as JSON"),
+        sa.Column("example", sa.Text(), comment="example of `data`, as JSON"),
         sa.Column("api_version", sa.Text(), nullable=False),
         sa.Column("documented", sa.Boolean(), nullable=False, comment="documented by Uplift, not an extension"),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -177,7 +177,7 @@ def upgrade() -> None:
         sa.Column("type_seq", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger()),
-        sa.Column("body", sa.LargeBinary(), nullable=False, comment="the envelope, as signed and sent"),
+        sa.Column("body", sa.LargeBinary(), nullable=False, comment="envelope, as signed and sent"),
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_index("events_by_account", "events", ["account_seq", "seq"])
@@ -195,7 +195,7 @@ def upgrade() -> None:
     op.create_index("idempotency_keys_by_age", "idempotency_keys", ["created_at"])
     op.create_table(
         "idempotent_creates",
-        sa.Column("account_seq", sa.BigInteger(), nullable=False, comment="0: an operator without an account"),
+        sa.Column("account_seq", sa.BigInteger(), nullable=False, comment="0 for operators without an account"),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("request_digest", sa.LargeBinary(length=32), nullable=False),

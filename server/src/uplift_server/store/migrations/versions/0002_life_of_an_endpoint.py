@@ -1,4 +1,4 @@
-"""The life of an endpoint: overlapping secrets, warnings, held deliveries; replays, notices, the audit log."""
+"""Add secret rotation, warnings, held deliveries, replays, emails and the audit log."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ down_revision: str | Sequence[str] | None = "0001"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# SQLite makes only INTEGER PRIMARY KEY an alias of the row's own number.
+# In SQLite, only INTEGER PRIMARY KEY is an alias of the row ID.
 _SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add columns and tables; nothing that stands in the database changes."""
+    """Add columns and tables. Stored data does not change."""
     for column in (
         sa.Column(
-            "previous_secret", sa.LargeBinary(), comment="sealed; signs beside `secret` until `previous_expires_at`"
+            "previous_secret", sa.LargeBinary(), comment="encrypted; also signs until `previous_expires_at`"
         ),
         sa.Column("previous_expires_at", sa.BigInteger()),
         sa.Column(
@@ -26,24 +26,24 @@ def upgrade() -> None:
             sa.Boolean(),
             nullable=False,
             server_default=sa.false(),
-            comment="whether x-uplift-signature-256 follows `secret` while there is a previous one",
+            comment="whether x-uplift-signature-256 uses `secret` during an overlap",
         ),
         sa.Column(
             "excused_ms",
             sa.BigInteger(),
             nullable=False,
             server_default="0",
-            comment="how much of the time since `failing_since` counts for nobody",
+            comment="time since `failing_since` that does not count",
         ),
-        sa.Column("warned_at", sa.BigInteger(), comment="before `failing_since`: the recovery is still to be told"),
-        sa.Column("state_since", sa.BigInteger(), comment="none: since it was created"),
-        sa.Column("held_action", sa.SmallInteger(), comment="what is being done with what is held"),
-        sa.Column("held_through", sa.BigInteger(), comment="up to which event"),
+        sa.Column("warned_at", sa.BigInteger(), comment="if before `failing_since`, a recovery email is still due"),
+        sa.Column("state_since", sa.BigInteger(), comment="NULL since creation"),
+        sa.Column("held_action", sa.SmallInteger(), comment="action for the held deliveries"),
+        sa.Column("held_through", sa.BigInteger(), comment="last event to which `held_action` applies"),
     ):
         op.add_column("endpoints", column)
     op.add_column(
         "deliveries",
-        sa.Column("replay_seq", sa.BigInteger(), comment="of a replay that has released it and not counted it yet"),
+        sa.Column("replay_seq", sa.BigInteger(), comment="replay that released the delivery and has not counted it"),
     )
     op.create_index(
         "deliveries_replayed",
@@ -58,19 +58,19 @@ def upgrade() -> None:
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
         sa.Column("account_seq", sa.BigInteger(), nullable=False),
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False),
-        sa.Column("statuses", sa.Text(), nullable=False, comment="a JSON list of numbers"),
-        sa.Column("types", sa.Text(), nullable=False, comment="a JSON list of names and patterns; empty: all"),
+        sa.Column("statuses", sa.Text(), nullable=False, comment="JSON list of numbers"),
+        sa.Column("types", sa.Text(), nullable=False, comment="JSON list of names and patterns; empty for all"),
         sa.Column(
-            "type_seqs", sa.Text(), nullable=False, comment="a JSON list of the types they meant when it was made"
+            "type_seqs", sa.Text(), nullable=False, comment="JSON list of the types that matched at creation"
         ),
         sa.Column("created_after", sa.BigInteger()),
         sa.Column("created_before", sa.BigInteger()),
         sa.Column("rate_per_second", sa.Integer(), nullable=False),
         sa.Column("state", sa.SmallInteger(), nullable=False),
-        sa.Column("total", sa.BigInteger(), nullable=False, comment="how many there were, as far as they are counted"),
-        sa.Column("counted_through", sa.BigInteger(), nullable=False, comment="up to which event they are counted"),
-        sa.Column("next_event_seq", sa.BigInteger(), nullable=False, comment="where it goes on"),
-        sa.Column("last_event_seq", sa.BigInteger(), nullable=False, comment="where it ends"),
+        sa.Column("total", sa.BigInteger(), nullable=False, comment="number of deliveries counted so far"),
+        sa.Column("counted_through", sa.BigInteger(), nullable=False, comment="last event that is counted"),
+        sa.Column("next_event_seq", sa.BigInteger(), nullable=False, comment="next event of the replay"),
+        sa.Column("last_event_seq", sa.BigInteger(), nullable=False, comment="last event of the replay"),
         sa.Column("delivered", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("failed", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("skipped", sa.BigInteger(), nullable=False, server_default="0"),
@@ -93,12 +93,12 @@ def upgrade() -> None:
         sa.Column("seq", _SEQ, nullable=False),
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
-        sa.Column("account_seq", sa.BigInteger(), comment="none: to the operator, or about no account"),
+        sa.Column("account_seq", sa.BigInteger(), comment="NULL for emails to the operator, or about no account"),
         sa.Column("endpoint_seq", sa.BigInteger()),
-        sa.Column("recipient", sa.Text(), nullable=False, comment="a mail address"),
-        sa.Column("facts", sa.Text(), nullable=False, comment="what the mail tells, as a JSON object"),
+        sa.Column("recipient", sa.Text(), nullable=False, comment="email address"),
+        sa.Column("facts", sa.Text(), nullable=False, comment="content of the email, as a JSON object"),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("due_at", sa.BigInteger(), comment="when it is tried next; none: it is done with"),
+        sa.Column("due_at", sa.BigInteger(), comment="time of the next attempt; NULL after the last"),
         sa.Column("attempts_made", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("sent_at", sa.BigInteger()),
         sa.Column("last_error", sa.Text()),
@@ -116,15 +116,15 @@ def upgrade() -> None:
     op.create_table(
         "audit_log",
         sa.Column("seq", _SEQ, nullable=False),
-        sa.Column("account_seq", sa.BigInteger(), comment="none: of no account"),
+        sa.Column("account_seq", sa.BigInteger(), comment="NULL if it concerns no account"),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("actor_kind", sa.SmallInteger(), nullable=False),
-        sa.Column("actor_id", sa.Text(), comment="of the key or the member; none: the system"),
+        sa.Column("actor_id", sa.Text(), comment="key or member; NULL for the system"),
         sa.Column("actor_name", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False, comment="the id or the name of what it was done to"),
-        sa.Column("details", sa.Text(), nullable=False, comment="a JSON object"),
-        sa.Column("address", sa.Text(), comment="where the request came from"),
+        sa.Column("subject", sa.Text(), nullable=False, comment="ID or name of the object"),
+        sa.Column("details", sa.Text(), nullable=False, comment="JSON object"),
+        sa.Column("address", sa.Text(), comment="source address of the request"),
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_index("audit_log_by_account", "audit_log", ["account_seq", "seq"])
@@ -135,5 +135,5 @@ def upgrade() -> None:
         sa.Column("value", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
         sqlite_with_rowid=False,
-        comment="single numbers the server remembers of itself",
+        comment="server values by name",
     )

@@ -1,4 +1,4 @@
-"""The end of what is deleted: its secrets are erased, and what has gone out of use is found by when it did."""
+"""Erase the secrets of deleted endpoints, and index deleted objects for retention."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -21,8 +21,8 @@ _BY_END: Final = (
 
 
 def upgrade() -> None:
-    """Add indexes; erase what endpoints deleted by earlier versions still had sealed."""
-    # SQLite would keep `''` as text, PostgreSQL does not know `x''`.
+    """Add indexes. Erase the secrets of endpoints that earlier versions deleted."""
+    # SQLite would store `''` as text, and PostgreSQL rejects `x''`.
     nothing = "x''" if op.get_bind().dialect.name == "sqlite" else "''"
     op.execute(
         f"UPDATE endpoints SET secret = {nothing}, previous_secret = NULL, headers = NULL WHERE deleted_at IS NOT NULL"  # noqa: S608
@@ -31,7 +31,7 @@ def upgrade() -> None:
         condition = sa.text(f"{column} IS NOT NULL")
         op.create_index(index, table, [column], sqlite_where=condition, postgresql_where=condition)
     op.create_index("replays_by_endpoint", "replays", ["endpoint_seq"])
-    # Of notices that still wait for a mail server there may be any number, which nobody wants to look through.
+    # The number of unsent emails is not limited, so the index excludes them.
     op.drop_index("notices_by_age", "notices")
     done = sa.text("due_at IS NULL")
     op.create_index("notices_done", "notices", ["created_at"], sqlite_where=done, postgresql_where=done)

@@ -1,4 +1,4 @@
-"""Listen sessions: streams of an account's events to developers' machines, and what was answered there."""
+"""Add listen sessions and the responses of local servers."""
 
 from collections.abc import Sequence
 
@@ -20,12 +20,12 @@ def upgrade() -> None:
         sa.Column("seq", _Seq, primary_key=True),
         sa.Column("id", sa.LargeBinary(16), nullable=False, unique=True),
         sa.Column("account_seq", sa.BigInteger, nullable=False),
-        sa.Column("key_id", sa.LargeBinary(16), nullable=False, comment="of the API key it was made with"),
+        sa.Column("key_id", sa.LargeBinary(16), nullable=False, comment="API key that created the session"),
         sa.Column("description", sa.Text, nullable=False),
-        sa.Column("event_types", sa.Text, nullable=False, comment="a JSON list of names and patterns; empty: all"),
-        sa.Column("position", sa.BigInteger, nullable=False, comment="every event up to this number was handed over"),
+        sa.Column("event_types", sa.Text, nullable=False, comment="JSON list of names and patterns; empty for all"),
+        sa.Column("position", sa.BigInteger, nullable=False, comment="number of the last event that was streamed"),
         sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.Column("last_seen_at", sa.BigInteger, nullable=False, comment="when somebody was last connected"),
+        sa.Column("last_seen_at", sa.BigInteger, nullable=False, comment="time of the last connection"),
     )
     op.create_index("listen_sessions_by_account", "listen_sessions", ["account_seq", "seq"])
     op.create_table(
@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("status_code", sa.SmallInteger),
         sa.Column("duration_ms", sa.Integer, nullable=False),
         sa.Column("error", sa.Text),
-        sa.Column("body", sa.Text, nullable=False, comment="the beginning of what the local server answered"),
+        sa.Column("body", sa.Text, nullable=False, comment="beginning of the response of the local server"),
         sa.Column("redelivered", sa.Boolean, nullable=False),
     )
     op.create_index("listen_answers_by_session", "listen_answers", ["session_seq", "seq"])

@@ -1,4 +1,4 @@
-"""People: members of accounts, their sessions, and the invitations and links that let them in."""
+"""Add people, members, sessions, invitations and one-time links."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ def upgrade() -> None:
         "people",
         sa.Column("seq", _Seq, primary_key=True),
         sa.Column("id", sa.LargeBinary(16), nullable=False, unique=True),
-        sa.Column("email", sa.Text, unique=True, comment="in lower case; none: a guest of portal links"),
+        sa.Column("email", sa.Text, unique=True, comment="in lower case; NULL for guests of portal links"),
         sa.Column("name", sa.Text, nullable=False),
-        sa.Column("password_hash", sa.Text, comment="argon2id; none: comes through portal links only"),
+        sa.Column("password_hash", sa.Text, comment="argon2id; NULL for sign-in with portal links only"),
         sa.Column(
-            "proved", sa.Boolean, nullable=False, comment="whether the mail address is known to be this person's"
+            "proved", sa.Boolean, nullable=False, comment="whether the email is verified"
         ),
         sa.Column("created_at", sa.BigInteger, nullable=False),
     )
@@ -41,12 +41,12 @@ def upgrade() -> None:
     op.create_table(
         "sessions",
         sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the cookie"),
-        sa.Column("person_seq", sa.BigInteger, comment="none: an operator's"),
-        sa.Column("account_seq", sa.BigInteger, comment="of a portal link's: the only account it shows"),
-        sa.Column("key_digest", sa.LargeBinary(32), comment="an operator's: of the key whose end ends it"),
+        sa.Column("person_seq", sa.BigInteger, comment="NULL for operators"),
+        sa.Column("account_seq", sa.BigInteger, comment="for portal links: the only account that it shows"),
+        sa.Column("key_digest", sa.LargeBinary(32), comment="for operators: digest of the key whose revocation ends it"),
         sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.Column("seen_at", sa.BigInteger, nullable=False, comment="when it was used last, to the hour"),
-        sa.Column("confirmed_at", sa.BigInteger, comment="when the password was given last"),
+        sa.Column("seen_at", sa.BigInteger, nullable=False, comment="last use, rounded to the hour"),
+        sa.Column("confirmed_at", sa.BigInteger, comment="time of the last password entry"),
         sa.Column("ends_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -55,13 +55,13 @@ def upgrade() -> None:
     op.create_table(
         "links",
         sa.Column("id", sa.LargeBinary(16), primary_key=True),
-        sa.Column("account_seq", sa.BigInteger, comment="none: an operator's"),
-        sa.Column("email", sa.Text, comment="whom it lets in; none: a guest"),
-        sa.Column("role", sa.SmallInteger, nullable=False, comment="of whom is no member yet"),
-        sa.Column("key_digest", sa.LargeBinary(32), comment="an operator's: of the key it was made with"),
+        sa.Column("account_seq", sa.BigInteger, comment="NULL for operators"),
+        sa.Column("email", sa.Text, comment="email of the person; NULL for a guest"),
+        sa.Column("role", sa.SmallInteger, nullable=False, comment="role of a new member"),
+        sa.Column("key_digest", sa.LargeBinary(32), comment="for operators: digest of the key that created the link"),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
-        comment="one-time links that were not opened yet",
+        comment="unused one-time links",
     )
     op.create_index("links_by_end", "links", ["expires_at"])
     op.create_table(
@@ -71,8 +71,8 @@ def upgrade() -> None:
         sa.Column("account_seq", sa.BigInteger, nullable=False),
         sa.Column("email", sa.Text, nullable=False, comment="in lower case"),
         sa.Column("role", sa.SmallInteger, nullable=False),
-        sa.Column("invited_by", sa.Text, nullable=False, comment="a name, for whoever is invited"),
-        sa.Column("proves", sa.Boolean, nullable=False, comment="whether whoever has its link has the mail address"),
+        sa.Column("invited_by", sa.Text, nullable=False, comment="name to show to the invited person"),
+        sa.Column("proves", sa.Boolean, nullable=False, comment="whether the link verifies the email"),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )

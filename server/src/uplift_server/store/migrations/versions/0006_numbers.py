@@ -1,4 +1,4 @@
-"""Numbers: what was counted by the hour, and the notes it is counted from. Counting begins with what comes after this."""
+"""Add hourly statistics. They start with the events and attempts after this migration."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -35,12 +35,12 @@ _NOTE_CHANGES_ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Add two tables and a trigger; set the marks to where events and attempts end now."""
+    """Add two tables and a trigger. Start counting after the newest event and attempt."""
     op.create_table(
         "rollups",
-        sa.Column("endpoint_seq", sa.BigInteger(), nullable=False, comment="0: all of the account"),
-        sa.Column("account_seq", sa.BigInteger(), nullable=False, comment="0: all accounts"),
-        sa.Column("at", sa.BigInteger(), nullable=False, comment="when the hour begins"),
+        sa.Column("endpoint_seq", sa.BigInteger(), nullable=False, comment="0 for all endpoints of the account"),
+        sa.Column("account_seq", sa.BigInteger(), nullable=False, comment="0 for all accounts"),
+        sa.Column("at", sa.BigInteger(), nullable=False, comment="start of the hour"),
         sa.Column("deliveries", sa.BigInteger(), nullable=False),
         sa.Column("delivered", sa.BigInteger(), nullable=False),
         sa.Column("failed", sa.BigInteger(), nullable=False),
@@ -49,9 +49,9 @@ def upgrade() -> None:
         sa.Column("attempts", sa.BigInteger(), nullable=False),
         sa.Column("first_attempts", sa.BigInteger(), nullable=False),
         sa.Column("first_delivered", sa.BigInteger(), nullable=False),
-        sa.Column("outcomes", sa.Text(), nullable=False, comment="how many attempts by outcome, as `0:17 5:1`"),
+        sa.Column("outcomes", sa.Text(), nullable=False, comment="number of attempts by outcome, such as `0:17 5:1`"),
         sa.Column(
-            "durations", sa.Text(), nullable=False, comment="how many attempts by class of duration, in the same way"
+            "durations", sa.Text(), nullable=False, comment="number of attempts by duration class, in the same form"
         ),
         sa.PrimaryKeyConstraint("endpoint_seq", "account_seq", "at"),
         sqlite_with_rowid=False,
@@ -67,12 +67,12 @@ def upgrade() -> None:
             "created_at",
             sa.BigInteger(),
             nullable=False,
-            comment="of the event, which may be gone when this is read",
+            comment="timestamp of the event, which may be deleted by now",
         ),
         sa.Column("old_status", sa.SmallInteger(), nullable=False),
         sa.Column("new_status", sa.SmallInteger(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
-        comment="what is still to be counted",
+        comment="changes of status that are not counted yet",
     )
     on_sqlite = op.get_bind().dialect.name == "sqlite"
     for statement in (_NOTE_CHANGES,) if on_sqlite else _NOTE_CHANGES_ON_POSTGRESQL:

@@ -1,4 +1,4 @@
-"""Several processes on one database: who they are, what one does for all, and what is to be read into memory again."""
+"""Add processes, leader leases of singleton jobs, and the change log."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -35,42 +35,42 @@ _WATCHED: Final[dict[str, tuple[str, ...]]] = {
 
 
 def upgrade() -> None:
-    """Add three tables; with PostgreSQL, the triggers that fill one of them."""
+    """Add three tables and, on PostgreSQL, the triggers of the change log."""
     op.create_table(
         "processes",
-        sa.Column("seq", _SEQ, nullable=False, comment="what it leases by; another one for every life"),
+        sa.Column("seq", _SEQ, nullable=False, comment="process ID of leases; a rejoin changes it"),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
-        sa.Column("seen_at", sa.BigInteger(), nullable=False, comment="when it was last heard of"),
-        sa.Column("delivers", sa.Boolean(), nullable=False, comment="whether endpoints may belong to it"),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False, comment="time of the last heartbeat"),
+        sa.Column("delivers", sa.Boolean(), nullable=False, comment="whether it can own endpoints"),
         sa.Column(
-            "view", sa.BigInteger(), nullable=False, comment="the workers it acts by: `core.processes.view_of`"
+            "view", sa.BigInteger(), nullable=False, comment="hash of the known workers: `membership_hash`"
         ),
         sa.Column("in_flight", sa.Integer(), server_default="0", nullable=False),
         sa.Column("in_flight_max", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("waiting", sa.Integer(), server_default="0", nullable=False, comment="leased and not in flight"),
+        sa.Column("waiting", sa.Integer(), server_default="0", nullable=False, comment="leased deliveries that are not in flight"),
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_table(
         "duties",
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("process_seq", sa.BigInteger(), nullable=False, comment="0: nobody has it"),
+        sa.Column("process_seq", sa.BigInteger(), nullable=False, comment="0 if no process holds the lease"),
         sa.Column("until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
         sqlite_with_rowid=False,
-        comment="what one process does for all",
+        comment="leader leases of singleton jobs",
     )
     op.create_table(
         "directory_changes",
-        sa.Column("kind", sa.Text(), nullable=False, comment="the table"),
+        sa.Column("kind", sa.Text(), nullable=False, comment="name of the table"),
         sa.Column("subject_seq", sa.BigInteger(), nullable=False),
-        sa.Column("xid", sa.BigInteger(), nullable=False, comment="the transaction that changed it last"),
+        sa.Column("xid", sa.BigInteger(), nullable=False, comment="last transaction that changed it"),
         sa.PrimaryKeyConstraint("kind", "subject_seq"),
         sqlite_with_rowid=False,
-        comment="what is to be read again into the memory of every process",
+        comment="change log of the objects that processes cache",
     )
     op.create_index("directory_changes_by_xid", "directory_changes", ["xid"])
     if op.get_bind().dialect.name == "postgresql":

@@ -1,4 +1,4 @@
-"""The traces that events were sent in."""
+"""Add trace contexts of events."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "trace_parents",
         sa.Column("event_seq", sa.BigInteger(), nullable=False),
-        sa.Column("traceparent", sa.Text(), nullable=False, comment="as its sender sent it"),
+        sa.Column("traceparent", sa.Text(), nullable=False, comment="trace context as received from the sender"),
         sa.PrimaryKeyConstraint("event_seq"),
         sqlite_with_rowid=False,
     )

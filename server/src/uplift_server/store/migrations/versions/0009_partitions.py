@@ -1,4 +1,4 @@
-"""Events and attempts in partitions by time, with PostgreSQL."""
+"""Partition events and attempts by time on PostgreSQL."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,8 +10,8 @@ revision: str = "0009"
 down_revision: str | Sequence[str] | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
-# Newer than all that ran on what was before. Those note no chosen ids, and so would let one be stored twice; and while
-# partitions are attached, which reads both tables once, they would wait.
+# Earlier releases do not store chosen IDs, so they could store one twice. They would also wait while partitions are
+# attached, which reads both tables once.
 needs_release = "0.1.1"
 
 _PARTITION: Final = (
@@ -42,15 +42,15 @@ _PARTITION: Final = (
 
 
 def upgrade() -> None:
-    """Add two tables; with PostgreSQL, put a table with partitions in the place of two others."""
+    """Add two tables. On PostgreSQL, replace the tables of events and attempts by partitioned ones."""
     op.create_table(
         "event_partitions",
         sa.Column("first_seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("end_seq", sa.BigInteger(), nullable=False, comment="behind its last event"),
-        sa.Column("begun_at", sa.BigInteger(), comment="none: it is there, and not in use yet"),
-        sa.Column("ended_at", sa.BigInteger(), comment="none: events still come"),
+        sa.Column("end_seq", sa.BigInteger(), nullable=False, comment="first number after the partition"),
+        sa.Column("begun_at", sa.BigInteger(), comment="NULL before its first use"),
+        sa.Column("ended_at", sa.BigInteger(), comment="NULL while the partition gets events"),
         sa.Column(
-            "goes_by_row", sa.Boolean(), nullable=False, comment="whether its old events go one by one, not all with it"
+            "goes_by_row", sa.Boolean(), nullable=False, comment="whether retention deletes its events row by row"
         ),
         sa.PrimaryKeyConstraint("first_seq"),
         sqlite_with_rowid=False,
@@ -62,7 +62,7 @@ def upgrade() -> None:
         sa.Column("event_seq", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("account_seq", "id"),
         sqlite_with_rowid=False,
-        comment="ids of events that callers chose, with PostgreSQL",
+        comment="event IDs that callers chose, on PostgreSQL",
     )
     op.create_index("chosen_event_ids_by_event", "chosen_event_ids", ["event_seq"])
     if op.get_bind().dialect.name == "postgresql":

@@ -1,4 +1,4 @@
-"""What processes tell each other through a pooler."""
+"""Add notifications between processes through a pooler."""
 
 from collections.abc import Sequence
 
@@ -19,5 +19,5 @@ def upgrade() -> None:
         "told_texts",
         sa.Column("seq", _Seq, primary_key=True),
         sa.Column("text", sa.Text(), nullable=False),
-        comment="what processes have told each other in the last moments, where they cannot be notified",
+        comment="notifications of earlier releases through a pooler",
     )

@@ -1,4 +1,4 @@
-"""Add the commands that processes give each other."""
+"""Add commands between processes."""
 
 from collections.abc import Sequence
 
@@ -21,10 +21,10 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("account_seq", sa.BigInteger(), nullable=False),
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False),
-        sa.Column("event_seq", sa.BigInteger(), nullable=False, comment="0: a test, whose event is not stored yet"),
+        sa.Column("event_seq", sa.BigInteger(), nullable=False, comment="0 for a test, whose event is not stored yet"),
         sa.Column("arguments", sa.Text(), nullable=False, comment="JSON"),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("expires_at", sa.BigInteger(), comment="NULL: kept until a process has executed or rejected it"),
-        sa.Column("result", sa.Text(), comment="JSON; NULL until a process has executed or rejected it"),
-        comment="cancel, resend and test of deliveries that another process handles",
+        sa.Column("expires_at", sa.BigInteger(), comment="NULL if kept until a process executes or rejects it"),
+        sa.Column("result", sa.Text(), comment="JSON; NULL until a process executes or rejects it"),
+        comment="commands to cancel, resend or test deliveries of other processes",
     )
