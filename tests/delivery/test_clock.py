@@ -50,7 +50,7 @@ class Machine:
         return self.clock.now_ms()
 
 
-async def test_events_are_ordered_by_created_and_id_although_the_clock_is_set_back(place: Place) -> None:
+async def test_events_keep_their_order_after_the_clock_is_set_back(place: Place) -> None:
     """Single events, those of one request, and tests."""
     async with World(place) as world:
         machine = Machine()
@@ -80,24 +80,24 @@ async def newest(world: World) -> list[Any]:
     return await world.database.read(lambda c: list(c.execute(query).all()))
 
 
-def test_it_is_the_machines_time() -> None:
+def test_clock_returns_the_machine_time() -> None:
     machine = Machine()
     assert machine.run(1234) == START + 1234 == machine.clock.wall_ms()
 
 
-def test_a_clock_set_forward_is_followed_at_once() -> None:
+def test_clock_follows_a_forward_step_immediately() -> None:
     machine = Machine()
     assert machine.set(10 * MINUTE) == START + 10 * MINUTE
     assert machine.run(1) == START + 10 * MINUTE + 1
 
 
-def test_after_a_sleep_that_the_monotonic_clock_did_not_see_everything_is_due() -> None:
+def test_timers_fire_after_the_machine_slept() -> None:
     machine = Machine()
     machine.wall += 8 * 3600 * SECOND * 1_000_000
     assert machine.clock.now_ms() == START + 8 * 3600 * SECOND
 
 
-def test_a_clock_set_back_lets_waits_go_on() -> None:
+def test_waits_continue_after_the_clock_is_set_back() -> None:
     machine = Machine()
     machine.run(1000)
     assert machine.set(-10 * MINUTE) == START + 1000
@@ -107,7 +107,7 @@ def test_a_clock_set_back_lets_waits_go_on() -> None:
     assert machine.clock.wall_ms() == START + 11_000 - 10 * MINUTE
 
 
-def test_a_step_back_is_told_once() -> None:
+def test_a_step_back_is_logged_once() -> None:
     machine = Machine()
     with capture_logs() as lines:
         machine.set(-999)
@@ -118,7 +118,7 @@ def test_a_step_back_is_told_once() -> None:
     assert [(line["log_level"], line["behind_ms"]) for line in lines] == [("warning", 10 * MINUTE)]
 
 
-def test_it_is_back_with_the_machine_in_ten_times_the_step_and_then_follows_it() -> None:
+def test_clock_catches_up_in_ten_times_the_step() -> None:
     machine = Machine()
     machine.set(-10 * MINUTE)
     machine.run(99 * MINUTE)
@@ -128,7 +128,7 @@ def test_it_is_back_with_the_machine_in_ten_times_the_step_and_then_follows_it()
     assert machine.run(MINUTE) == machine.clock.wall_ms()
 
 
-def test_a_second_step_back_while_it_runs_on() -> None:
+def test_a_second_step_back_during_a_slew() -> None:
     machine = Machine()
     machine.set(-MINUTE)
     machine.run(1000)
@@ -136,7 +136,7 @@ def test_a_second_step_back_while_it_runs_on() -> None:
     assert machine.run(1000) == START + 1800
 
 
-def test_a_step_back_long_after_another() -> None:
+def test_a_step_back_long_after_an_earlier_one() -> None:
     machine = Machine()
     machine.set(-1)
     machine.run(MINUTE)
@@ -146,7 +146,7 @@ def test_a_step_back_long_after_another() -> None:
     assert machine.run(1000) == before + 900
 
 
-def test_a_step_forward_while_it_runs_on() -> None:
+def test_a_step_forward_during_a_slew() -> None:
     machine = Machine()
     machine.set(-MINUTE)
     machine.run(1000)
@@ -157,7 +157,7 @@ STEPS = st.lists(st.tuples(st.integers(-10_000_000, 10_000_000), st.integers(1, 
 
 
 @given(STEPS)
-def test_it_never_goes_back_never_lags_and_never_stands_still(steps: list[tuple[int, int]]) -> None:
+def test_clock_never_goes_back_lags_or_stops(steps: list[tuple[int, int]]) -> None:
     machine = Machine()
     last = machine.clock.now_ms()
     for step, passed in steps:
@@ -168,7 +168,7 @@ def test_it_never_goes_back_never_lags_and_never_stands_still(steps: list[tuple[
         assert last - stepped >= passed * 9 // 10 - ASKED_EVERY_MS
 
 
-async def test_a_call_in_a_while_comes_in_that_while_though_the_clock_was_set_back() -> None:
+async def test_a_scheduled_call_runs_on_time_after_the_clock_is_set_back() -> None:
     machine = Machine()
     machine.set(-10 * MINUTE)
     called = asyncio.Event()
@@ -181,7 +181,7 @@ async def test_a_call_in_a_while_comes_in_that_while_though_the_clock_was_set_ba
 
 
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -SECOND, 10 * MINUTE])
-async def test_signatures_carry_the_machines_time(place: Place, step_ms: int) -> None:
+async def test_signatures_use_the_machine_time(place: Place, step_ms: int) -> None:
     """A receiver refuses what was signed minutes away from its own clock."""
     async with World(place) as world:
         await world.endpoint("one.test")
@@ -191,7 +191,7 @@ async def test_signatures_carry_the_machines_time(place: Place, step_ms: int) ->
         assert b"webhook-timestamp: %d\r\n" % ((START + step_ms) // 1000) in request.head
 
 
-async def test_a_clock_set_forward_ends_waits_within_a_scan(place: Place) -> None:
+async def test_a_forward_step_ends_waits_within_one_scan(place: Place) -> None:
     """Timers run by the monotonic clock and would come minutes too late."""
     async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
         await world.endpoint("one.test", lambda _: answer(500))
@@ -242,7 +242,7 @@ class SteppedWorld(World):
 
 
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -24 * 60 * MINUTE])
-async def test_a_clock_set_back_stalls_neither_pace_nor_probes_nor_retries(place: Place, step_ms: int) -> None:
+async def test_a_clock_set_back_does_not_delay_sends_probes_or_retries(place: Place, step_ms: int) -> None:
     async with SteppedWorld(place, breaker_failures=3, delays_ms=[300] * 3) as world:
         well_at = time.monotonic() + 0.2
         await world.endpoint("paced.test", rate_limit_per_second=20)
@@ -267,7 +267,7 @@ async def test_a_clock_set_back_stalls_neither_pace_nor_probes_nor_retries(place
         assert stamps[-1] - stamps[0] <= step_ms // 1000 + 10
 
 
-async def test_leases_hold_while_the_clock_is_set_back(place: Place) -> None:
+async def test_leases_stay_valid_after_the_clock_is_set_back(place: Place) -> None:
     """What is under way when it happens is neither leased again nor refused its outcome."""
     async with SteppedWorld(place) as world:
         world.sender.latency_ms["slow.test"] = 500

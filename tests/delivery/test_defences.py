@@ -21,7 +21,7 @@ from .world import SECOND, World, answer
 LARGE = 200 * 1024
 
 
-async def test_large_bodies_for_a_hung_endpoint_keep_nobody_else_waiting(place: Place) -> None:
+async def test_large_bodies_of_a_hanging_endpoint_do_not_delay_other_endpoints(place: Place) -> None:
     async with World(place) as world:
         other = await world.new_account()
         await world.endpoint("hangs.test", lambda _: None)
@@ -40,7 +40,7 @@ def counts_of(hosts: Sequence[str]) -> list[int]:
     return [hosts.count(f"{name}.test") for name in ("one", "two", "three")]
 
 
-async def test_large_bodies_take_turns(place: Place) -> None:
+async def test_large_bodies_are_sent_in_turns(place: Place) -> None:
     async with World(place) as world:
         for name in ("one", "two", "three"):
             await world.endpoint(f"{name}.test", lambda _: answer(500), event_types=())
@@ -76,7 +76,7 @@ class Defective:
         return await super().settle(settlements, health, process_id=process_id)
 
 
-async def test_a_loop_that_ends_by_a_defect_stops_the_process(place: Place) -> None:
+async def test_a_failed_loop_stops_the_process(place: Place) -> None:
     async with World(place, database=Defective) as world:
         stopped = []
         world.on_loop_failure = lambda _: stopped.append(True)
@@ -87,7 +87,7 @@ async def test_a_loop_that_ends_by_a_defect_stops_the_process(place: Place) -> N
         assert stopped == [True]
 
 
-async def test_one_outcome_that_cannot_be_written_does_not_take_others_with_it(place: Place) -> None:
+async def test_a_rejected_outcome_does_not_affect_other_outcomes(place: Place) -> None:
     async with World(place, database=Defective) as world:
         await world.endpoint("one.test")
         world.database.poison = 2
@@ -98,7 +98,7 @@ async def test_one_outcome_that_cannot_be_written_does_not_take_others_with_it(p
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_nothing_is_sent_once_a_drain_has_begun(place: Place) -> None:
+async def test_a_drain_starts_no_attempts(place: Place) -> None:
     async with World(place, database=Failing) as world:
         await world.endpoint("one.test", lambda _: answer(200))
         world.sender.latency_ms["one.test"] = 2000
@@ -113,7 +113,7 @@ async def test_nothing_is_sent_once_a_drain_has_begun(place: Place) -> None:
         assert len(world.sender.sent) == sent
 
 
-async def test_what_a_stop_cuts_off_is_given_back_and_spends_nothing(place: Place) -> None:
+async def test_attempts_aborted_by_a_stop_do_not_count(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(200))
         world.sender.latency_ms["one.test"] = 60 * SECOND
@@ -127,7 +127,7 @@ async def test_what_a_stop_cuts_off_is_given_back_and_spends_nothing(place: Plac
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_failures_of_our_own_way_out_spend_no_attempt_and_harm_no_health(place: Place) -> None:
+async def test_egress_failures_do_not_count_as_attempts_or_for_health(place: Place) -> None:
     fault = Exchange(0, 1000, failure=Failure.EGRESS, error="the egress proxy is down")
     async with World(place, breaker_failures=2) as world:
         endpoint = await world.endpoint("one.test", lambda _: fault)
@@ -143,7 +143,7 @@ async def test_failures_of_our_own_way_out_spend_no_attempt_and_harm_no_health(p
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-async def test_the_greeting_never_counts_for_health(place: Place) -> None:
+async def test_registration_event_never_counts_for_health(place: Place) -> None:
     async with World(place, breaker_failures=2) as world:
         await world.add_event_type(WEBHOOK_CREATED)
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
@@ -154,7 +154,7 @@ async def test_the_greeting_never_counts_for_health(place: Place) -> None:
         assert endpoint.health.status == "failing"
 
 
-async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(place: Place) -> None:
+async def test_a_resend_ignores_an_open_circuit_breaker(place: Place) -> None:
     async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         stored = await world.accept(20)
@@ -170,7 +170,7 @@ async def test_a_resend_goes_out_at_once_though_the_breaker_is_open(place: Place
         assert world.parts.status.next_probe_at(endpoint.seq) is None
 
 
-async def test_a_resend_of_a_delivered_one_never_makes_it_worse(place: Place) -> None:
+async def test_a_failed_resend_keeps_the_status_delivered(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         (stored,) = await world.accept()
@@ -189,7 +189,7 @@ async def test_a_resend_of_a_delivered_one_never_makes_it_worse(place: Place) ->
         assert (row.status, row.last_outcome) == (Status.DELIVERED, Outcome.TIMEOUT)
 
 
-async def test_without_dispatch_events_are_kept_and_nothing_is_sent(place: Place) -> None:
+async def test_without_dispatch_events_are_stored_but_not_sent(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test")
         await world.stepping(world.engine.drain())
@@ -203,7 +203,7 @@ async def test_without_dispatch_events_are_kept_and_nothing_is_sent(place: Place
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_equal_chosen_ids_in_one_request_are_sent_once(place: Place) -> None:
+async def test_events_with_the_same_chosen_id_in_one_request_are_sent_once(place: Place) -> None:
     async with World(place) as world:
         other = await world.new_account()
         await world.endpoint("one.test")
@@ -219,7 +219,7 @@ async def test_equal_chosen_ids_in_one_request_are_sent_once(place: Place) -> No
         assert await world.statuses() == {Status.DELIVERED: 2}
 
 
-async def test_a_request_that_would_owe_too_much_is_refused(place: Place) -> None:
+async def test_a_request_with_too_many_deliveries_is_rejected(place: Place) -> None:
     async with World(place) as world:
         for number in range(60):
             await world.endpoint(f"r{number}.test")
@@ -229,7 +229,7 @@ async def test_a_request_that_would_owe_too_much_is_refused(place: Place) -> Non
         assert world.parts.event_ingest.waiting_events == 0
 
 
-async def test_slow_receivers_that_answer_well_leave_slots_for_the_quick(place: Place) -> None:
+async def test_slow_receivers_leave_slots_for_fast_receivers(place: Place) -> None:
     async with World(place, in_flight_max=100) as world:
         other = await world.new_account()
         await world.endpoint("quick.test", account=other)

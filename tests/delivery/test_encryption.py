@@ -21,7 +21,7 @@ class Upgraded:
         return False
 
 
-async def test_an_endpoint_that_no_attempt_has_used_is_signed_for_after_unbound_values_are_rejected() -> None:
+async def test_an_unused_endpoint_signs_after_the_encryption_upgrade() -> None:
     cipher = Cipher(b"k" * 32, accepts_unbound=True)
     directory = endpoint_cache(cipher)
     earlier = endpoint(secret=CIPHER.encrypt(SECRET, bytes([1]) * 16, "secret", bound=False))

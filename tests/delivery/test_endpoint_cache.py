@@ -84,7 +84,7 @@ def matching(cache: EndpointCache, name: str, account_seq: int = 1) -> list[int]
 # ---- matching
 
 
-def test_an_event_goes_to_the_endpoints_of_its_account_that_want_it(cache: EndpointCache) -> None:
+def test_an_event_matches_the_subscribed_endpoints_of_its_account(cache: EndpointCache) -> None:
     cache.put_endpoint(endpoint(1))
     cache.put_endpoint(endpoint(2, event_types=("a.b",)))
     cache.put_endpoint(endpoint(3, event_types=("a.*",)))
@@ -99,14 +99,14 @@ def test_an_event_goes_to_the_endpoints_of_its_account_that_want_it(cache: Endpo
     assert [live.seq for live in cache.endpoints_of(2)] == [5]
 
 
-def test_paused_endpoints_match_too_for_what_they_are_owed_is_held(cache: EndpointCache) -> None:
+def test_paused_endpoints_match(cache: EndpointCache) -> None:
     cache.put_endpoint(endpoint(1, state=EndpointState.PAUSED))
 
     assert matching(cache, "a.b") == [1]
     assert not cache.endpoints[1].takes_deliveries
 
 
-def test_matches_follow_every_change(cache: EndpointCache) -> None:
+def test_matches_follow_changes_of_endpoints(cache: EndpointCache) -> None:
     assert matching(cache, "a.b") == []
     cache.put_endpoint(endpoint(1))
     assert matching(cache, "a.b") == [1]
@@ -121,7 +121,7 @@ def test_matches_follow_every_change(cache: EndpointCache) -> None:
 # ---- putting and dropping
 
 
-def test_everything_loaded_is_found_by_its_names() -> None:
+def test_loaded_objects_are_found() -> None:
     cache = endpoint_cache(CIPHER, "")
     key = ApiKey(1, b"k" * 16, 1, "k", b"d" * 32, "abcd", frozenset(), 1)
     cache.load([account()], [key], [event_type()], [endpoint()])
@@ -132,7 +132,7 @@ def test_everything_loaded_is_found_by_its_names() -> None:
     assert cache.endpoints[1] is cache.endpoints_by_id[b"\x01" * 16]
 
 
-def test_what_is_dropped_is_found_no_more() -> None:
+def test_dropped_objects_are_not_found() -> None:
     cache = endpoint_cache(CIPHER, "")
     key = ApiKey(1, b"k" * 16, 1, "k", b"d" * 32, "abcd", frozenset(), 1)
     cache.load([account()], [key], [event_type()], [endpoint()])
@@ -156,7 +156,7 @@ def test_events_of_a_dropped_type_keep_its_name(cache: EndpointCache) -> None:
     assert cache.event_types_by_seq[1].name_bytes == b"a.b"
 
 
-def test_whoever_holds_a_dropped_endpoint_sees_that_it_is_gone(cache: EndpointCache) -> None:
+def test_a_dropped_endpoint_is_marked_as_deleted(cache: EndpointCache) -> None:
     cache.put_endpoint(endpoint())
     live = cache.endpoints[1]
     assert live.takes_deliveries
@@ -169,7 +169,7 @@ def test_whoever_holds_a_dropped_endpoint_sees_that_it_is_gone(cache: EndpointCa
 # ---- a changed record
 
 
-def test_a_change_takes_effect_on_the_endpoint_that_is_there(cache: EndpointCache, limits: Limits) -> None:
+def test_a_change_updates_the_existing_object(cache: EndpointCache, limits: Limits) -> None:
     cache.put_endpoint(endpoint())
     live = cache.endpoints[1]
     signed = live.parts.signer.sign(b"id", b"1", b"{}")
@@ -197,7 +197,7 @@ def test_a_change_takes_effect_on_the_endpoint_that_is_there(cache: EndpointCach
     assert live.health.consecutive_failures == 1
 
 
-def test_a_new_endpoint_is_as_healthy_as_it_was_stored(cache: EndpointCache) -> None:
+def test_a_loaded_endpoint_has_the_stored_health(cache: EndpointCache) -> None:
     cache.put_endpoint(
         endpoint(consecutive_failures=3, failing_since=10, last_failure_at=20, last_outcome=Outcome.TIMEOUT)
     )
@@ -209,7 +209,7 @@ def test_a_new_endpoint_is_as_healthy_as_it_was_stored(cache: EndpointCache) -> 
 
 
 @pytest.mark.parametrize("field", ["secret", "headers"])
-def test_another_secret_key_is_reported_and_nothing_is_half_changed(cache: EndpointCache, field: Column) -> None:
+def test_a_wrong_secret_key_changes_nothing(cache: EndpointCache, field: Column) -> None:
     wrong = {field: Cipher(b"x" * 32).encrypt("{}", b"\x01" * 16, field)}
     with pytest.raises(WrongSecretKey, match="UPLIFT_SECRET_KEY"):
         cache.put_endpoint(endpoint(**wrong))
@@ -224,12 +224,12 @@ def test_another_secret_key_is_reported_and_nothing_is_half_changed(cache: Endpo
     assert (live.record, live.parts.head, live.parts.target) == before
 
 
-def test_a_secret_sealed_for_another_endpoint_does_not_open(cache: EndpointCache) -> None:
+def test_a_secret_encrypted_for_another_endpoint_is_rejected(cache: EndpointCache) -> None:
     with pytest.raises(WrongSecretKey):
         cache.put_endpoint(endpoint(1, secret=endpoint(2).secret))
 
 
-def test_a_stored_url_that_cannot_be_read_concerns_its_endpoint_alone(cache: EndpointCache) -> None:
+def test_an_invalid_stored_url_affects_only_its_endpoint(cache: EndpointCache) -> None:
     with capture_logs() as logs:
         cache.put_endpoint(endpoint(1, url="no url"))
     assert cache.endpoints[1].parts.target.host.endswith(".invalid")
@@ -239,7 +239,7 @@ def test_a_stored_url_that_cannot_be_read_concerns_its_endpoint_alone(cache: End
 # ---- event types
 
 
-def test_an_archived_type_is_known_as_such() -> None:
+def test_an_archived_type_is_marked_as_archived() -> None:
     live = LiveEventType(event_type())
     assert not live.archived
     assert LiveEventType(replace(live.record, archived_at=5)).archived
@@ -250,15 +250,15 @@ def typed(schema: object) -> LiveEventType:
     return LiveEventType(event_type(schema=json.dumps(schema)))
 
 
-def test_without_a_schema_any_data_fits() -> None:
+def test_without_a_schema_any_data_is_valid() -> None:
     assert LiveEventType(event_type()).problems(b'{"x":1}') == []
 
 
-def test_data_that_fits_has_no_problems() -> None:
+def test_valid_data_has_no_problems() -> None:
     assert typed({"required": ["a"]}).problems(b'{"a":1}') == []
 
 
-def test_every_place_that_does_not_fit_is_named_by_its_path() -> None:
+def test_problems_name_the_path_of_invalid_data() -> None:
     schema = {
         "properties": {
             "height": {"type": "number"},
@@ -272,7 +272,7 @@ def test_every_place_that_does_not_fit_is_named_by_its_path() -> None:
     assert all("the schema of a.b" in problem.message for problem in problems)
 
 
-def test_no_more_problems_are_told_than_anybody_reads() -> None:
+def test_the_number_of_problems_is_limited() -> None:
     event_type = typed({"items": {"type": "number"}})
     problems = event_type.problems(json.dumps(["x" * 500] * 30).encode())
 
@@ -283,13 +283,13 @@ def test_no_more_problems_are_told_than_anybody_reads() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"type":"nothing"}', "[]", "{", '{"$ref":"#/$defs/missing"}'])
-def test_what_is_no_schema_is_refused(text: str) -> None:
+def test_an_invalid_schema_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         compile_schema(text)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "file"])
-def test_a_reference_to_elsewhere_is_never_fetched(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_references_are_never_fetched(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.3)
         where = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/schema.json"
@@ -307,7 +307,7 @@ def test_references_within_a_schema_work() -> None:
     assert [problem.field for problem in live.problems(b'{"a":"x"}')] == ["data.a"]
 
 
-def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
+def test_request_parts_are_created_on_first_use() -> None:
     records = [
         endpoint(seq, headers=CIPHER.encrypt('{"X-A": "b"}', bytes([seq]) * 16, "headers")) for seq in range(1, 200)
     ]
@@ -329,13 +329,13 @@ def test_a_loaded_endpoint_is_made_ready_when_it_is_first_used() -> None:
     assert one.parts.target.host == "two.test"
 
 
-def test_a_load_with_another_key_fails_at_once() -> None:
+def test_a_load_with_a_wrong_key_fails() -> None:
     cache = endpoint_cache(Cipher(b"x" * 32))
     with pytest.raises(WrongSecretKey):
         cache.load([account()], [], [], [endpoint()])
 
 
-def test_a_stored_url_that_is_no_longer_allowed_does_not_stop_the_server(cache: EndpointCache) -> None:
+def test_a_stored_url_that_is_no_longer_allowed_is_loaded(cache: EndpointCache) -> None:
     cache.load([account(1)], [], [], [endpoint(1, url="https://[2002:5db8:d822::1]/hook")])
 
     # Its attempts are blocked when they connect.

@@ -31,7 +31,7 @@ def header(request: Request, name: str) -> str:
     raise AssertionError(f"no {name} in {request.head!r}")
 
 
-async def test_an_event_is_delivered_at_once(place: Place) -> None:
+async def test_an_event_is_delivered_immediately(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test")
         await world.endpoint("two.test")
@@ -44,7 +44,7 @@ async def test_an_event_is_delivered_at_once(place: Place) -> None:
         ]
 
 
-async def test_the_request_carries_both_signatures_over_the_same_body_on_every_attempt(place: Place) -> None:
+async def test_every_attempt_sends_the_same_body_with_both_signatures(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
@@ -66,7 +66,7 @@ async def test_the_request_carries_both_signatures_over_the_same_body_on_every_a
         assert stored.id.hex() in header(requests[0], "x-uplift-delivery")
 
 
-async def test_the_default_schedule_makes_ten_attempts_over_three_days_then_fails(place: Place) -> None:
+async def test_the_default_schedule_makes_ten_attempts_in_three_days(place: Place) -> None:
     async with World(place, delays_ms=[seconds * SECOND for seconds in DEFAULT_DELAYS], scan_every_ms=HOUR) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept()
@@ -84,7 +84,7 @@ async def test_the_default_schedule_makes_ten_attempts_over_three_days_then_fail
 
 
 @pytest.mark.parametrize("status", [301, 404, 410, 500, 503])
-async def test_every_other_answer_is_retried(place: Place, status: int) -> None:
+async def test_responses_other_than_2xx_are_retried(place: Place, status: int) -> None:
     answers = [answer(status), answer(204)]
     async with World(place) as world:
         await world.endpoint("one.test", lambda _: answers.pop(0))
@@ -106,7 +106,7 @@ async def test_retry_after_lengthens_a_wait_and_never_shortens_it(place: Place, 
         assert 4500 <= waits[3] <= 5500
 
 
-async def test_nothing_is_sent_after_an_event_has_expired(place: Place) -> None:
+async def test_expired_events_are_not_sent(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(expires_at=START + 60 * SECOND)
@@ -116,7 +116,7 @@ async def test_nothing_is_sent_after_an_event_has_expired(place: Place) -> None:
         assert (row.status, row.failed_reason) == (Status.FAILED, FailedReason.EXPIRED)
 
 
-async def test_retries_go_on_after_a_restart(place: Place) -> None:
+async def test_retries_continue_after_a_restart(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept()
@@ -129,7 +129,7 @@ async def test_retries_go_on_after_a_restart(place: Place) -> None:
         assert [row.number for row in await world.attempts()] == [1, 2, 3]
 
 
-async def test_what_was_in_flight_at_a_kill_is_attempted_again(place: Place) -> None:
+async def test_deliveries_in_flight_at_a_kill_are_attempted_again(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", lambda _: None)
         await world.accept(20)
@@ -142,7 +142,7 @@ async def test_what_was_in_flight_at_a_kill_is_attempted_again(place: Place) -> 
         assert len(world.sender.sent) == 20 + 4
 
 
-async def test_an_endpoint_that_hangs_costs_only_its_own_slots(place: Place) -> None:
+async def test_a_hanging_endpoint_uses_only_its_own_slots(place: Place) -> None:
     async with World(place, in_flight_max=40) as world:
         await world.endpoint("hangs.test", lambda _: None)
         await world.endpoint("well.test")
@@ -157,7 +157,7 @@ async def test_an_endpoint_that_hangs_costs_only_its_own_slots(place: Place) -> 
         assert world.parts.lanes.find(1).waiting_count <= 300  # type: ignore[union-attr]
 
 
-async def test_many_endpoints_that_hang_leave_slots_for_the_others(place: Place) -> None:
+async def test_many_hanging_endpoints_leave_slots_for_others(place: Place) -> None:
     async with World(place, in_flight_max=40) as world:
         await world.endpoint("well.test")
         await world.accept(1)
@@ -171,7 +171,7 @@ async def test_many_endpoints_that_hang_leave_slots_for_the_others(place: Place)
         assert max(times) - START <= 1000
 
 
-async def test_an_endpoint_that_begins_to_hang_takes_few_slots(place: Place) -> None:
+async def test_an_endpoint_that_starts_to_hang_uses_few_slots(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test")
         await world.accept(100)
@@ -200,7 +200,7 @@ async def test_accounts_share_the_process_fairly(place: Place) -> None:
         assert sum(len(world.sender.times(f"greedy{number}.test")) for number in range(10)) < 1000
 
 
-async def test_a_rate_limit_is_kept(place: Place) -> None:
+async def test_a_rate_limit_is_respected(place: Place) -> None:
     async with World(place) as world:
         await world.endpoint("one.test", rate_limit_per_second=10)
         await world.accept(40)
@@ -211,7 +211,7 @@ async def test_a_rate_limit_is_kept(place: Place) -> None:
         assert times[-1] - times[0] >= 3900
 
 
-async def test_the_breaker_probes_without_spending_attempts(place: Place) -> None:
+async def test_probes_do_not_count_as_scheduled_attempts(place: Place) -> None:
     async with World(place, breaker_failures=10, delays_ms=[60 * SECOND] * 9) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(100)
@@ -233,7 +233,7 @@ async def test_the_breaker_probes_without_spending_attempts(place: Place) -> Non
         assert await world.statuses() == {Status.DELIVERED: 100}
 
 
-async def test_deleting_an_endpoint_cancels_what_it_is_owed(place: Place) -> None:
+async def test_deleting_an_endpoint_cancels_its_deliveries(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.accept(60)
@@ -253,7 +253,7 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
     await world.settle()
 
 
-async def test_a_resend_that_succeeds_ends_the_delivery(place: Place) -> None:
+async def test_a_successful_resend_completes_the_delivery(place: Place) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
@@ -265,7 +265,7 @@ async def test_a_resend_that_succeeds_ends_the_delivery(place: Place) -> None:
         assert [row.trigger for row in await world.attempts()] == [Trigger.SCHEDULE, Trigger.RESEND]
 
 
-async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(place: Place) -> None:
+async def test_a_failed_resend_does_not_change_the_schedule(place: Place) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept()
@@ -284,7 +284,7 @@ async def test_a_resend_that_fails_leaves_the_schedule_as_it_was(place: Place) -
         assert (row.completed_at, row.failed_reason) == (failed.completed_at, FailedReason.EXHAUSTED)
 
 
-async def test_a_drain_finishes_what_is_in_flight_and_gives_back_the_rest(place: Place) -> None:
+async def test_a_drain_settles_attempts_in_flight_and_releases_the_rest(place: Place) -> None:
     async with World(place, endpoint_in_flight_max=4) as world:
         await world.endpoint("one.test")
         world.sender.latency_ms["one.test"] = 3000
@@ -326,7 +326,7 @@ class Failing:
         raise Unavailable("disk full")
 
 
-async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(place: Place) -> None:
+async def test_events_that_cannot_be_stored_are_rejected_and_not_sent(place: Place) -> None:
     async with World(place, database=Failing) as world:
         await world.endpoint("one.test")
         world.database.broken = frozenset({"append"})
@@ -340,7 +340,7 @@ async def test_events_that_cannot_be_stored_are_refused_and_nothing_is_sent(plac
         assert await world.statuses() == {Status.DELIVERED: 3}
 
 
-async def test_outcomes_that_cannot_be_written_are_kept_and_nothing_more_is_sent(place: Place) -> None:
+async def test_unwritten_outcomes_are_kept_and_stop_new_attempts(place: Place) -> None:
     async with World(place, database=Failing) as world:
         await world.endpoint("one.test")
         world.database.broken = frozenset({"settle"})
@@ -381,7 +381,7 @@ class Silent:
         return result
 
 
-async def test_a_caller_is_answered_while_the_database_does_not_come_back(place: Place) -> None:
+async def test_a_caller_gets_a_response_while_the_database_is_down(place: Place) -> None:
     async with World(place, database=Silent) as world:
         await world.endpoint("one.test")
         task = asyncio.ensure_future(world.accept())
@@ -405,7 +405,7 @@ async def test_a_duplicate_is_not_sent_again(place: Place) -> None:
         assert world.parts.lanes.find(1).reserved == 0  # type: ignore[union-attr]
 
 
-async def test_more_than_memory_holds_is_delivered_from_the_database(place: Place) -> None:
+async def test_deliveries_beyond_the_memory_limit_are_leased_from_the_database(place: Place) -> None:
     async with World(place, endpoint_in_flight_max=8) as world:
         await world.endpoint("one.test")
         world.sender.latency_ms["one.test"] = 1000

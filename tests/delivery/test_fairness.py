@@ -50,7 +50,7 @@ async def with_events(world: World, _hanging: Sequence[LiveEndpoint], _: Appende
 
 @pytest.mark.parametrize("flood", [with_tests, with_resends, with_replays, with_events])
 @pytest.mark.parametrize("code", [200, 500])
-async def test_one_accounts_hanging_receivers_leave_slots_for_another_account(
+async def test_hanging_receivers_of_one_account_leave_slots_for_other_accounts(
     place: Place, flood: Flood, code: int
 ) -> None:
     """Whether they responded well before they began to hang, and whether the other's endpoint ever has."""
@@ -74,7 +74,7 @@ async def test_one_accounts_hanging_receivers_leave_slots_for_another_account(
         assert world.sender.times("known.test")[-1] == world.sender.times("new.test")[-1] == at
 
 
-async def test_resends_without_a_slot_take_no_memory_and_are_made_later(place: Place) -> None:
+async def test_resends_without_a_slot_use_no_memory_and_run_later(place: Place) -> None:
     async with World(place, in_flight_max=8, endpoint_in_flight_max=4, delays_ms=()) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         stored = await world.accept(50)
@@ -92,7 +92,7 @@ async def test_resends_without_a_slot_take_no_memory_and_are_made_later(place: P
         assert set(statuses) <= {Status.DELIVERED, Status.FAILED}
 
 
-async def test_an_account_alone_on_a_server_may_use_every_slot(place: Place) -> None:
+async def test_a_single_account_can_use_every_slot(place: Place) -> None:
     async with World(place, in_flight_max=10) as world:
         for number in range(20):
             await world.endpoint(f"r{number}.test")
@@ -140,7 +140,7 @@ async def test_an_endpoint_that_moves_to_another_host_no_longer_waits_for_the_fi
         assert len(world.sender.times("elsewhere.test")) == 1
 
 
-async def test_one_accounts_many_rows_leave_other_accounts_their_turns_in_the_store(place: Place) -> None:
+async def test_many_rows_of_one_account_do_not_block_other_accounts(place: Place) -> None:
     async with World(place) as world:
         other = await world.new_account()
         for number in range(300):
@@ -157,7 +157,7 @@ async def test_one_accounts_many_rows_leave_other_accounts_their_turns_in_the_st
         assert event_ingest.waiting_events == 0
 
 
-async def test_requests_that_wait_too_long_for_their_turn_are_rejected_and_not_stored(place: Place) -> None:
+async def test_requests_that_wait_too_long_are_rejected_and_not_stored(place: Place) -> None:
     async with World(place, database=Silent) as world:
         for number in range(300):
             await world.endpoint(f"r{number}.test")
@@ -176,7 +176,7 @@ async def test_requests_that_wait_too_long_for_their_turn_are_rejected_and_not_s
         assert isinstance(await event_ingest.accept(world.account.seq, [draft]), list)
 
 
-async def test_the_time_that_a_request_waits_for_its_turn_counts_towards_its_response(place: Place) -> None:
+async def test_queueing_time_counts_toward_the_response_timeout(place: Place) -> None:
     async with World(place, database=Silent) as world:
         for number in range(300):
             await world.endpoint(f"r{number}.test")
@@ -197,7 +197,7 @@ async def test_the_time_that_a_request_waits_for_its_turn_counts_towards_its_res
         await world.settle()
 
 
-async def test_one_account_cannot_fill_the_room_for_events_to_be_stored(place: Place) -> None:
+async def test_one_account_cannot_fill_the_ingest_queue(place: Place) -> None:
     async with World(place) as world:
         other = await world.new_account()
         for number in range(100):

@@ -35,7 +35,7 @@ def failed(failure: Failure, text: str) -> Exchange:
 
 
 @pytest.mark.parametrize("error", BLOCKED.values(), ids=BLOCKED)
-async def test_a_blocked_attempt_is_spent_and_counts_against_nothing(place: Place, error: str) -> None:
+async def test_a_blocked_attempt_uses_the_schedule_but_not_the_health(place: Place, error: str) -> None:
     async with World(place, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
         endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, error))
         await world.accept(10)
@@ -53,7 +53,7 @@ async def test_a_blocked_attempt_is_spent_and_counts_against_nothing(place: Plac
         assert ("with https" in explanation.remedy) is ("use https" in error)
 
 
-async def test_a_name_that_is_corrected_in_time_costs_nothing_but_time(place: Place) -> None:
+async def test_a_corrected_host_name_is_delivered_with_a_delay(place: Place) -> None:
     async with World(place, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
         await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, BLOCKED["private"]))
         await world.accept(10)
@@ -64,7 +64,7 @@ async def test_a_name_that_is_corrected_in_time_costs_nothing_but_time(place: Pl
 
 
 @pytest.mark.parametrize("error", WAY_OUT.values(), ids=WAY_OUT)
-async def test_a_broken_way_out_spends_no_attempt_and_is_tried_every_minute(place: Place, error: str) -> None:
+async def test_egress_failures_use_no_attempt_and_are_retried_every_minute(place: Place, error: str) -> None:
     async with World(place, breaker_failures=3, delays_ms=[SECOND] * 2) as world:
         endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.EGRESS, error))
         await world.accept(1)

@@ -15,7 +15,7 @@ from .world import SECOND
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known here", "made elsewhere just now"])
-async def test_a_deletion_during_a_read_stays(place: Place, is_known: bool) -> None:
+async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -> None:
     """It stays deleted, because the caller already got a response."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()

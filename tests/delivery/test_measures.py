@@ -31,7 +31,7 @@ def attempts(counters: EngineCounters) -> dict[Outcome, int]:
     return {each: counters.attempts[each] for each in Outcome if counters.attempts[each]}
 
 
-async def test_accepted_attempted_delivered(place: Place) -> None:
+async def test_events_attempts_and_deliveries_are_counted(place: Place) -> None:
     async with World(place, delays_ms=(5 * SECOND,)) as world:
         replies = iter([answer(500), answer(200)])
         await world.endpoint("one.test", lambda _: next(replies))
@@ -52,7 +52,7 @@ async def test_accepted_attempted_delivered(place: Place) -> None:
         assert world.database.measures.writes >= 3
 
 
-async def test_repeats_are_counted_apart(place: Place) -> None:
+async def test_repeated_events_are_counted_separately(place: Place) -> None:
     async with World(place) as world:
         await world.accept(idempotency_key="k")
         await world.accept(idempotency_key="k")
@@ -60,7 +60,7 @@ async def test_repeats_are_counted_apart(place: Place) -> None:
         assert (world.parts.counters.accepted, world.parts.counters.duplicates) == (1, 1)
 
 
-async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
+async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
     async with World(place) as world:
 
         async def full(*_: Any) -> Any:
@@ -83,7 +83,7 @@ async def test_refusals_are_counted_by_their_reason(place: Place) -> None:
         assert world.parts.counters.accepted == 0
 
 
-async def test_every_way_to_an_end_is_counted(place: Place) -> None:
+async def test_every_final_status_is_counted(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         for host in ("fails.test", "dropped.test", "deleted.test"):
             endpoint = await world.endpoint(host, lambda _: answer(500))
@@ -108,7 +108,7 @@ async def test_every_way_to_an_end_is_counted(place: Place) -> None:
         assert counts[Status.FAILED] >= 2
 
 
-async def test_what_expires_while_it_is_held_has_failed(place: Place) -> None:
+async def test_held_deliveries_that_expire_count_as_failed(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -120,7 +120,7 @@ async def test_what_expires_while_it_is_held_has_failed(place: Place) -> None:
         assert ended(world.parts.counters)[Status.FAILED] == 2 == (await world.statuses())[Status.FAILED]
 
 
-async def test_it_is_known_what_holds_an_endpoint_up(place: Place) -> None:
+async def test_the_cause_of_a_delay_is_reported(place: Place) -> None:
     async with World(place, breaker_failures=2) as world:
         hangs = await world.endpoint("hangs.test", max_in_flight=1)
         world.sender.latency_ms["hangs.test"] = 10 * SECOND

@@ -79,7 +79,7 @@ async def stored(world: World, live: LiveEndpoint) -> Endpoint:
     return found
 
 
-async def test_both_sign_until_the_overlap_ends_and_then_the_new_one_alone(place: Place) -> None:
+async def test_both_secrets_sign_until_the_overlap_ends(place: Place) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
@@ -93,7 +93,7 @@ async def test_both_sign_until_the_overlap_ends_and_then_the_new_one_alone(place
         assert len(headers(first)["webhook-signature"].split()) == 1
 
 
-async def test_the_uplift_header_may_follow_the_new_one_at_once(place: Place) -> None:
+async def test_the_uplift_header_can_use_the_new_secret_immediately(place: Place) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live, header_new=True)
@@ -101,7 +101,7 @@ async def test_the_uplift_header_may_follow_the_new_one_at_once(place: Place) ->
         assert (verified_by(request, SECRET), verified_by(request, NEW)) == ((True, False), (True, True))
 
 
-async def test_a_retry_is_signed_with_the_secrets_of_its_time(place: Place) -> None:
+async def test_a_retry_is_signed_with_the_current_secrets(place: Place) -> None:
     async with World(place, delays_ms=[2 * HOUR], scan_every_ms=HOUR) as world:
         live = await world.endpoint("one.test", lambda _: None)
         first = await sent(world)
@@ -115,7 +115,7 @@ async def test_a_retry_is_signed_with_the_secrets_of_its_time(place: Place) -> N
 
 @pytest.mark.parametrize("ends_while_down", [False, True])
 @pytest.mark.parametrize("way", ["kill", "restart"])
-async def test_a_restart_changes_nothing(place: Place, way: str, ends_while_down: bool) -> None:
+async def test_a_restart_keeps_the_overlap(place: Place, way: str, ends_while_down: bool) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
@@ -156,7 +156,7 @@ async def test_an_overlap_that_ended_during_downtime_is_erased_at_the_start(plac
         assert (await stored(world, live)).previous_secret is None
 
 
-async def test_a_second_rotation_starts_the_overlap_anew(place: Place) -> None:
+async def test_a_second_rotation_restarts_the_overlap(place: Place) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live, NEW, overlap_ms=HOUR)
@@ -190,9 +190,7 @@ async def test_a_failing_database_only_delays_the_erasure(place: Place, monkeypa
         assert (await stored(world, live)).previous_secret is None
 
 
-async def test_many_overlaps_that_end_at_once_are_erased_in_batches(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_expired_secrets_are_erased_in_batches(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         for number in range(BATCH_ENDPOINTS + 1):
             await rotate(world, await world.endpoint(f"host-{number}.test"))
@@ -209,7 +207,7 @@ async def test_many_overlaps_that_end_at_once_are_erased_in_batches(
         assert not any(live.record.previous_secret for live in world.directory.endpoints.values())
 
 
-async def test_an_endpoint_deleted_meanwhile_stays_deleted(place: Place) -> None:
+async def test_an_endpoint_deleted_during_the_erasure_stays_deleted(place: Place) -> None:
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)

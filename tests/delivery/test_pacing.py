@@ -38,7 +38,7 @@ async def test_a_rate_limit_holds_across_a_restart(place: Place, rate: int, end:
         assert {row.attempts_made for row in await world.deliveries()} == {1}
 
 
-async def test_a_limit_of_one_a_second_with_thousands_waiting(place: Place) -> None:
+async def test_a_limit_of_one_per_second_holds_with_thousands_waiting(place: Place) -> None:
     """Few are leased at a time, none waits in memory until its lease has run out, and waiting spends no attempt."""
     async with World(place) as world:
         await world.endpoint("one.test", rate_limit_per_second=1)
@@ -60,7 +60,7 @@ async def test_a_limit_of_one_a_second_with_thousands_waiting(place: Place) -> N
         assert sum(row.status == Status.DELIVERED for row in rows) == len(times)
 
 
-async def test_retries_keep_to_the_limit_too(place: Place) -> None:
+async def test_retries_respect_the_limit(place: Place) -> None:
     async with World(place, delays_ms=[5 * SECOND] * 3) as world:
         await world.endpoint("one.test", lambda _: answer(500), rate_limit_per_second=5)
         await world.accept(40)
@@ -71,7 +71,7 @@ async def test_retries_keep_to_the_limit_too(place: Place) -> None:
         assert {row.status for row in await world.deliveries()} == {Status.FAILED}
 
 
-async def test_a_raised_or_dropped_limit_takes_effect_at_once(place: Place) -> None:
+async def test_a_raised_or_removed_limit_takes_effect_immediately(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", rate_limit_per_second=1)
         await world.accept(50)
@@ -88,7 +88,7 @@ async def test_a_raised_or_dropped_limit_takes_effect_at_once(place: Place) -> N
         assert len(world.sender.sent) == 50
 
 
-async def test_a_lowered_limit_takes_effect_at_once(place: Place) -> None:
+async def test_a_lowered_limit_takes_effect_immediately(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", rate_limit_per_second=20)
         await world.accept(50)
@@ -104,7 +104,7 @@ async def test_a_lowered_limit_takes_effect_at_once(place: Place) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(place: Place, status: int) -> None:
+async def test_retry_after_with_429_or_503_pauses_all_deliveries_of_the_endpoint(place: Place, status: int) -> None:
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         asked = []
 
@@ -126,7 +126,7 @@ async def test_a_receiver_that_asks_for_a_wait_is_left_alone_by_all_deliveries(p
         assert {row.status for row in rows} == {Status.DELIVERED}
 
 
-async def test_a_retry_after_with_another_status_holds_its_own_delivery_alone(place: Place) -> None:
+async def test_retry_after_with_another_status_delays_only_its_delivery(place: Place) -> None:
     async with World(place, breaker_failures=10) as world:
         turns = iter([answer(502, retry_after="120")])
         await world.endpoint("one.test", lambda _: next(turns, answer(200)))
@@ -139,9 +139,7 @@ async def test_a_retry_after_with_another_status_holds_its_own_delivery_alone(pl
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_the_registration_event_holds_the_endpoint_if_the_receiver_asks_for_a_wait(
-    place: Place, status: int
-) -> None:
+async def test_retry_after_of_the_registration_event_pauses_the_endpoint(place: Place, status: int) -> None:
     async with World(place, breaker_failures=10) as world:
         turns = iter([answer(status, retry_after="120")])
         endpoint = await world.endpoint("one.test", lambda _: next(turns, answer(200)))
@@ -168,7 +166,7 @@ async def test_a_delivered_registration_event_ends_the_wait(place: Place) -> Non
         assert world.parts.status.next_probe_at(endpoint.seq) is None
 
 
-async def test_what_was_in_flight_does_not_end_the_wait(place: Place) -> None:
+async def test_attempts_in_flight_do_not_end_the_wait(place: Place) -> None:
     """A receiver's limiter lets some requests pass beside the one it refuses."""
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         world.sender.latency_ms["one.test"] = 500
@@ -182,7 +180,7 @@ async def test_what_was_in_flight_does_not_end_the_wait(place: Place) -> None:
         assert (await world.statuses()) == {Status.DELIVERED: 40}
 
 
-async def test_an_endless_wait_is_cut_to_the_longest_between_probes(place: Place) -> None:
+async def test_a_long_retry_after_is_limited_to_the_probe_interval(place: Place) -> None:
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 9) as world:
         await world.endpoint("one.test", lambda _: answer(429, retry_after="86400"))
         await world.accept(1)
@@ -194,7 +192,7 @@ async def test_an_endless_wait_is_cut_to_the_longest_between_probes(place: Place
         assert outcomes == {Outcome.THROTTLED}
 
 
-async def test_a_person_need_not_wait_for_a_throttled_endpoint(place: Place) -> None:
+async def test_a_resend_ignores_the_throttling_of_an_endpoint(place: Place) -> None:
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         turns = iter([answer(429, retry_after="300")])
         await world.endpoint("one.test", lambda _: next(turns, answer(200)), rate_limit_per_second=1)

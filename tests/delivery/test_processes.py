@@ -90,7 +90,7 @@ async def test_endpoints_are_shared_and_each_event_is_delivered_once(place: Plac
         assert all(peer.sender.sent for peer in fleet.peers)
 
 
-async def test_the_owner_sends_at_once_or_a_second_later_without_notifications(
+async def test_the_owner_sends_within_a_second_without_notifications(
     place: Place,
 ) -> None:
     async with Fleet(place) as fleet:
@@ -118,7 +118,7 @@ async def test_an_api_process_sends_nothing(place: Place) -> None:
         assert worker.sender.sent == 3
 
 
-async def test_the_load_of_all_processes_adds_up(place: Place) -> None:
+async def test_the_loads_of_all_processes_are_summed(place: Place) -> None:
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=6)
         api = await fleet.start(ProcessRole.API)
@@ -170,7 +170,7 @@ async def test_other_processes_attempt_the_deliveries_of_a_dead_process_within_s
         assert await fleet.statuses() == {Status.DELIVERED: victim.sender.sent, Status.PENDING: 40 - victim.sender.sent}
 
 
-async def test_a_stop_hands_everything_over_at_once(place: Place) -> None:
+async def test_a_stop_hands_over_all_endpoints_immediately(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
         leaving = fleet.peers[1]
@@ -270,7 +270,7 @@ async def test_a_pause_takes_effect_in_all_processes_within_a_second(place: Plac
         assert await fleet.statuses() == {Status.DELIVERED: 4}
 
 
-async def test_a_change_during_a_second_read_stays(place: Place) -> None:
+async def test_a_change_during_a_second_read_persists(place: Place) -> None:
     """The read is older than the change."""
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=1, hosts=0)
@@ -399,7 +399,7 @@ async def test_a_leased_delivery_of_another_process_is_cancelled_and_resent(plac
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_a_delivery_that_no_process_has_leased_is_changed_at_once(place: Place, silent: bool) -> None:
+async def test_an_unleased_delivery_is_changed_immediately(place: Place, silent: bool) -> None:
     """The resend starts although the endpoint's circuit breaker is open."""
     async with Fleet(place, delays_ms=[HOUR, HOUR], breaker_failures=1) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
@@ -496,7 +496,7 @@ async def test_a_stored_command_waits_for_a_worker_until_its_delivery_ends(
         assert await stored_commands(fleet) == 0
 
 
-async def test_a_test_does_not_begin_after_its_caller_left(place: Place) -> None:
+async def test_a_test_does_not_start_after_its_caller_disconnected(place: Place) -> None:
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=3, hosts=1)
         owner, other = owner_and_other(fleet, seq)
@@ -575,7 +575,7 @@ async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) 
         assert warned == 2 * ["coach@rapids.example"]
 
 
-async def test_limits_changed_through_one_process_bind_another(place: Place) -> None:
+async def test_limits_changed_through_one_process_apply_to_all(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         owner = fleet.owner_of(seqs[0])

@@ -106,7 +106,7 @@ async def test_failed_deliveries_are_sent_again_in_order_of_acceptance_and_at_an
         assert await in_hand(world) == 0
 
 
-async def test_a_high_rate_is_kept_and_few_are_outstanding(
+async def test_a_high_rate_is_reached_with_few_outstanding_deliveries(
     place: Place,
 ) -> None:
     async with World(place, delays_ms=()) as world:
@@ -159,7 +159,7 @@ async def test_a_replay_selects_undelivered_or_delivered_events(place: Place) ->
         assert await world.statuses() == {Status.DELIVERED: 7}
 
 
-async def test_nothing_that_ends_later_is_replayed(place: Place) -> None:
+async def test_deliveries_that_end_later_are_not_replayed(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 20)
         world.sender.scripts[HOST] = lambda _: answer(500)
@@ -194,7 +194,7 @@ async def test_a_resume_continues_at_the_position_of_the_pause(place: Place) -> 
         assert len(world.sender.sent) == len(order)
 
 
-async def test_a_cancel_within_a_second_leaves_the_rest_as_it_was(place: Place) -> None:
+async def test_a_cancel_within_a_second_keeps_the_rest_unchanged(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
@@ -259,7 +259,7 @@ async def test_a_restart_returns_the_leases_of_a_stopped_replay(place: Place, st
     [(EndpointState.PAUSED, None), (EndpointState.DISABLED, DisabledReason.FAILING)],
     ids=["paused", "disabled"],
 )
-async def test_a_replay_waits_while_its_endpoint_is_off(
+async def test_a_replay_waits_while_its_endpoint_is_paused_or_disabled(
     place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
     async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
@@ -363,7 +363,7 @@ async def test_a_delivery_resent_during_a_pause_leaves_the_replay(place: Place) 
         assert len(world.sender.sent) == 10
 
 
-async def test_an_open_breaker_makes_it_wait_for_probes(place: Place) -> None:
+async def test_a_replay_waits_for_probes_of_an_open_breaker(place: Place) -> None:
     async with World(place, delays_ms=(), breaker_failures=5) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(500))
         await world.accept(4)
@@ -407,7 +407,7 @@ async def test_many_deliveries_are_counted_and_scanned_in_batches(
         assert len(sent_events(world)) == 50
 
 
-async def test_retention_beside_a_replay_leaves_the_sum_right(place: Place) -> None:
+async def test_retention_during_a_replay_keeps_the_counts_correct(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 30)
         job = await replay(world, endpoint, rate=2)

@@ -72,7 +72,7 @@ async def done(world: World, job: int) -> Replay:
 
 
 @pytest.mark.parametrize("rate", [100, 500, 1000])
-async def test_what_is_released_together_is_sent_one_by_one(place: Place, rate: int) -> None:
+async def test_deliveries_released_together_are_sent_one_by_one(place: Place, rate: int) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, rate)
         await replay(world, endpoint, rate=rate)
@@ -85,7 +85,7 @@ async def test_what_is_released_together_is_sent_one_by_one(place: Place, rate: 
 
 
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
-async def test_what_is_on_its_way_goes_back_when_the_replay_is_stopped(place: Place, state: ReplayState) -> None:
+async def test_queued_deliveries_are_returned_when_the_replay_stops(place: Place, state: ReplayState) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 200)
         at, sent = world.clock.now, len(world.sender.sent)
@@ -111,7 +111,7 @@ async def test_what_is_on_its_way_goes_back_when_the_replay_is_stopped(place: Pl
     [(EndpointState.PAUSED, None), (EndpointState.DISABLED, DisabledReason.FAILING)],
     ids=["paused", "disabled"],
 )
-async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_switched_off(
+async def test_queued_deliveries_are_returned_when_the_endpoint_is_paused(
     place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
     async with World(place, delays_ms=()) as world:
@@ -128,7 +128,7 @@ async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_switched_off(
         assert counts(await done(world, job)) == (200, 200, 0, 0)
 
 
-async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_deleted(place: Place) -> None:
+async def test_queued_deliveries_are_returned_when_the_endpoint_is_deleted(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 100)
         sent = len(world.sender.sent)
@@ -140,7 +140,7 @@ async def test_what_is_on_its_way_goes_back_when_the_endpoint_is_deleted(place: 
         assert (await in_hand(world), world.parts.lanes.bytes_held) == (0, 0)
 
 
-async def test_a_drain_neither_waits_for_company_nor_sends_what_is_on_its_way(place: Place) -> None:
+async def test_a_drain_does_not_wait_for_or_send_queued_deliveries(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         _, job = await in_the_middle(world, 200)
         at, sent = world.clock.now, len(world.sender.sent)
@@ -155,7 +155,7 @@ async def test_a_drain_neither_waits_for_company_nor_sends_what_is_on_its_way(pl
         assert counts(await done(world, job)) == (200, 200, 0, 0)
 
 
-async def test_a_kill_loses_nothing_and_repeats_only_what_was_not_written(place: Place) -> None:
+async def test_a_kill_loses_nothing_and_repeats_only_unwritten_attempts(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         _, job = await in_the_middle(world, 200)
         unknown = await unwritten(world, job)
@@ -170,7 +170,7 @@ async def test_a_kill_loses_nothing_and_repeats_only_what_was_not_written(place:
         assert counts(await done(world, job)) == (200, 200, 0, 0)
 
 
-async def test_one_on_its_way_can_be_cancelled(place: Place) -> None:
+async def test_a_queued_delivery_can_be_cancelled(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 100)
         chosen = min(on_their_way(world, endpoint))
@@ -183,7 +183,7 @@ async def test_one_on_its_way_can_be_cancelled(place: Place) -> None:
         assert len(world.sender.sent) == len(set(sent_events(world)))
 
 
-async def test_a_replay_alone_asks_for_few_commits(place: Place) -> None:
+async def test_a_replay_alone_needs_few_commits(place: Place) -> None:
     async with World(place, delays_ms=(), database=Counting) as world:
         endpoint = await failed(world, 2 * RATE)
         await replay(world, endpoint, rate=RATE)
@@ -195,7 +195,7 @@ async def test_a_replay_alone_asks_for_few_commits(place: Place) -> None:
         assert len(batches) <= 2 * SECOND / BATCH_WAIT_MS
 
 
-async def test_what_became_of_others_takes_along_what_waits(place: Place) -> None:
+async def test_other_outcomes_are_written_with_waiting_replay_outcomes(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         _, job = await in_the_middle(world, 100)
         at, sent = world.clock.now, len(world.sender.sent)
@@ -205,7 +205,7 @@ async def test_what_became_of_others_takes_along_what_waits(place: Place) -> Non
         assert (await stored(world, job)).delivered == sent
 
 
-async def test_what_waits_in_vain_for_others_is_written_soon(place: Place) -> None:
+async def test_waiting_replay_outcomes_are_written_soon(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 3)
         job = await replay(world, endpoint, rate=1)
@@ -218,7 +218,7 @@ async def test_what_waits_in_vain_for_others_is_written_soon(place: Place) -> No
 
 
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
-async def test_what_waits_for_others_is_written_when_the_replay_is_stopped(place: Place, state: ReplayState) -> None:
+async def test_waiting_outcomes_are_written_when_the_replay_stops(place: Place, state: ReplayState) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 3)
         job = await replay(world, endpoint, rate=1)
@@ -228,7 +228,7 @@ async def test_what_waits_for_others_is_written_when_the_replay_is_stopped(place
         assert (await stored(world, job)).delivered == 1
 
 
-async def test_a_replay_ends_as_soon_as_its_last_is_sent(place: Place) -> None:
+async def test_a_replay_completes_with_its_last_outcome(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint = await failed(world, 100)
         job = await replay(world, endpoint, rate=RATE)
@@ -238,7 +238,7 @@ async def test_a_replay_ends_as_soon_as_its_last_is_sent(place: Place) -> None:
         assert ended.completed_at - world.sender.times(HOST)[-1] <= CHECK_MS + BATCH_WAIT_MS
 
 
-async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(place: Place) -> None:
+async def test_tests_and_resends_are_written_immediately(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         endpoint, job = await in_the_middle(world, 100)
         at = world.clock.now
@@ -253,7 +253,7 @@ async def test_a_test_and_a_resend_of_the_same_endpoint_are_written_at_once(plac
         assert counts(await done(world, job)) == (100, 99, 0, 1)
 
 
-async def test_no_more_wait_to_be_written_than_may(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_waiting_outcomes_is_limited(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settler, "SETTLEMENTS_WAITING_MAX", 3)
     async with World(place, delays_ms=(), database=Counting) as world:
         endpoint = await failed(world, 2 * RATE)
@@ -265,7 +265,7 @@ async def test_no_more_wait_to_be_written_than_may(place: Place, monkeypatch: py
         assert counts(await done(world, job)) == (2 * RATE, 2 * RATE, 0, 0)
 
 
-async def test_what_waits_is_kept_while_it_cannot_be_written(place: Place) -> None:
+async def test_waiting_outcomes_are_kept_while_the_database_is_unavailable(place: Place) -> None:
     async with World(place, delays_ms=(), database=Failing) as world:
         endpoint, job = await in_the_middle(world, 200)
         world.database.broken = frozenset({"settle"})

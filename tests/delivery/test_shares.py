@@ -18,7 +18,7 @@ from uplift_server.store.hot_records import HealthRow, Settlement
 from .world import SECOND, World, answer
 
 
-async def test_waiting_deliveries_of_others_leave_memory_for_an_account(
+async def test_waiting_deliveries_of_other_accounts_leave_memory_for_an_account(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise its deliveries would wait in the database until attempts of the others time out."""
@@ -44,7 +44,7 @@ async def test_waiting_deliveries_of_others_leave_memory_for_an_account(
         assert len(world.sender.times("well.test")) == 5
 
 
-async def test_what_accounts_may_always_hold_is_small(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_guaranteed_memory_of_accounts_is_small(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart everything is due at once, and the process would hold a large batch of each account."""
     monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 75_000)
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
@@ -75,7 +75,7 @@ async def test_events_accepted_together_do_not_exceed_the_memory(place: Place, m
         assert 70_000 <= world.parts.lanes.bytes_held <= 150_000
 
 
-async def test_what_waits_for_others_leaves_memory_for_an_endpoint(
+async def test_waiting_deliveries_of_other_endpoints_leave_memory_for_an_endpoint(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise three hanging endpoints would stop all endpoints of their account."""

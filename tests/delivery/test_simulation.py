@@ -190,7 +190,7 @@ async def enable(world: World, witness: Witness, host: str, seq: int, held: Held
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whatever_happens_every_promise_holds(seed: int, place: Place) -> None:
+async def test_every_promise_holds_under_random_faults(seed: int, place: Place) -> None:
     dice = random.Random(seed)
     witness = Witness()
     mood = {f"r{number}.test": dice.choice([1.0, 0.9, 0.5, 0.1, 0.0]) for number in range(4)}

@@ -36,7 +36,7 @@ def most_within(times: list[int], ms: int) -> int:
     return max(sum(start <= at < start + ms for at in times) for start in times)
 
 
-async def test_everything_held_for_two_weeks_comes_once_in_order_and_at_a_bounded_rate(place: Place) -> None:
+async def test_held_deliveries_are_released_once_in_order_at_a_bounded_rate(place: Place) -> None:
     async with World(place, scan_every_ms=HOUR) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -62,7 +62,7 @@ async def test_everything_held_for_two_weeks_comes_once_in_order_and_at_a_bounde
         assert all(row.attempts_made == 1 for row in await world.deliveries())
 
 
-async def test_whatever_was_pending_when_it_was_paused_is_held(place: Place) -> None:
+async def test_pending_deliveries_of_a_paused_endpoint_are_held(place: Place) -> None:
     """What waits in memory, what is due in the database, and what is due later."""
     async with World(place) as world:
         later = await world.endpoint("later.test", lambda _: answer(500))
@@ -84,7 +84,7 @@ async def test_whatever_was_pending_when_it_was_paused_is_held(place: Place) -> 
         assert world.parts.lanes.bytes_held == 0
 
 
-async def test_an_attempt_in_flight_that_succeeds_counts_though_its_endpoint_was_paused(place: Place) -> None:
+async def test_a_success_in_flight_during_a_pause_counts(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         world.sender.latency_ms["one.test"] = 1000
@@ -96,7 +96,7 @@ async def test_an_attempt_in_flight_that_succeeds_counts_though_its_endpoint_was
         assert endpoint.health == Health()
 
 
-async def test_an_attempt_that_spends_the_schedule_fails_though_its_endpoint_was_paused(place: Place) -> None:
+async def test_the_last_failure_in_flight_during_a_pause_ends_the_delivery(place: Place) -> None:
     async with World(place, delays_ms=[]) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         world.sender.latency_ms["one.test"] = 1000
@@ -107,7 +107,7 @@ async def test_an_attempt_that_spends_the_schedule_fails_though_its_endpoint_was
         assert (row.status, row.failed_reason) == (Status.FAILED, FailedReason.EXHAUSTED)
 
 
-async def test_enabling_starts_health_and_breaker_afresh(place: Place) -> None:
+async def test_enabling_resets_health_and_breaker(place: Place) -> None:
     async with World(place, breaker_failures=3) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(10)
@@ -144,7 +144,7 @@ async def test_health_counts_after_a_restart_with_a_clock_that_was_set_back(plac
         assert world.directory.endpoints[endpoint.seq].health.status == "failing"
 
 
-async def test_kept_ones_stay_until_a_later_enabling(place: Place) -> None:
+async def test_kept_deliveries_stay_until_the_next_enable(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -169,7 +169,7 @@ async def treat(world: World, endpoint_seq: int, held: HeldAction) -> None:
     world.parts.changes.held_action_changed(endpoint_seq)
 
 
-async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(place: Place) -> None:
+async def test_dropped_deliveries_are_cancelled_and_later_ones_are_sent(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -184,7 +184,7 @@ async def test_dropped_ones_are_cancelled_and_later_ones_are_sent(place: Place) 
 
 
 @pytest.mark.parametrize("held", [HeldAction.DROP, HeldAction.KEEP])
-async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(place: Place, held: HeldAction) -> None:
+async def test_an_enable_right_after_a_pause_applies_to_all_pending_deliveries(place: Place, held: HeldAction) -> None:
     """More than one bite of it, in memory and in the database."""
     async with World(place, scan_every_ms=60 * SECOND) as world:
         world.sender.latency_ms["one.test"] = SECOND
@@ -200,7 +200,7 @@ async def test_what_is_said_right_after_a_pause_goes_for_all_that_was_pending(pl
         assert len(world.sender.sent) == in_flight > 0
 
 
-async def test_a_pause_amid_dropping_takes_nothing_back(place: Place) -> None:
+async def test_a_pause_during_a_drop_does_not_undo_it(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -217,7 +217,7 @@ async def test_a_pause_amid_dropping_takes_nothing_back(place: Place) -> None:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-async def test_a_pause_after_dropping_holds_what_was_in_flight_while_it_dropped(place: Place, killed: bool) -> None:
+async def test_a_pause_after_a_drop_holds_deliveries_in_flight_during_the_drop(place: Place, killed: bool) -> None:
     """A word about what is held goes for what is held when it is said, and is over with it."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
@@ -243,7 +243,7 @@ async def pause_amid_dropping(world: World, endpoint_seq: int, count: int) -> No
     assert (await world.statuses())[Status.HELD] > 300
 
 
-async def test_what_fails_amid_dropping_is_not_dropped_with_it(place: Place) -> None:
+async def test_a_delivery_that_fails_during_a_drop_is_not_dropped(place: Place) -> None:
     """It was in flight when it was said to drop what is held, and fails while the endpoint is off again."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
@@ -255,7 +255,7 @@ async def test_what_fails_amid_dropping_is_not_dropped_with_it(place: Place) -> 
 
 
 @pytest.mark.parametrize("way", ["kill", "restart"])
-async def test_dropping_goes_on_after_a_stop_though_the_endpoint_is_paused(place: Place, way: str) -> None:
+async def test_a_drop_continues_after_a_restart_of_a_paused_endpoint(place: Place, way: str) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await pause_amid_dropping(world, endpoint.seq, 1500)
@@ -265,7 +265,7 @@ async def test_dropping_goes_on_after_a_stop_though_the_endpoint_is_paused(place
         assert world.directory.endpoints[endpoint.seq].record.held_action is None
 
 
-async def test_what_expired_while_it_was_held_fails_when_it_would_be_sent(place: Place) -> None:
+async def test_expired_held_deliveries_fail_at_the_release(place: Place) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -316,7 +316,7 @@ async def test_held_retries_and_first_attempts_keep_their_order(place: Place) ->
         assert events_sent(world, before) == ids(stored)
 
 
-async def test_what_waits_too_long_in_memory_is_not_overtaken(place: Place) -> None:
+async def test_a_delivery_that_waits_too_long_in_memory_keeps_its_place(place: Place) -> None:
     """A receiver that hangs: leases run out at different times, and what comes back keeps its place."""
     async with World(place, endpoint_in_flight_max=4) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
@@ -328,7 +328,7 @@ async def test_what_waits_too_long_in_memory_is_not_overtaken(place: Place) -> N
         assert first_sent == ids(stored)
 
 
-async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(place: Place) -> None:
+async def test_a_release_waits_for_a_slow_endpoint(place: Place) -> None:
     async with World(place, breaker_failures=3) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.pause(endpoint.seq)
@@ -342,7 +342,7 @@ async def test_nothing_more_is_released_while_an_endpoint_does_not_keep_up(place
         assert await world.statuses() == {Status.DELIVERED: 500}
 
 
-async def test_a_deleted_endpoint_has_its_held_deliveries_cancelled_also_after_a_kill(place: Place) -> None:
+async def test_held_deliveries_of_a_deleted_endpoint_are_cancelled_after_a_kill(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -353,7 +353,7 @@ async def test_a_deleted_endpoint_has_its_held_deliveries_cancelled_also_after_a
         assert await world.statuses() == {Status.CANCELLED: 700}
 
 
-async def test_many_endpoints_are_held_and_released_beside_each_other(place: Place) -> None:
+async def test_many_endpoints_are_held_and_released_concurrently(place: Place) -> None:
     async with World(place) as world:
         seqs = [(await world.endpoint(f"e{number}.test", lambda _: answer(500))).seq for number in range(40)]
         await world.accept(50)
@@ -370,7 +370,7 @@ async def test_many_endpoints_are_held_and_released_beside_each_other(place: Pla
         assert len(world.sender.sent) == before + 2000
 
 
-async def test_a_rate_below_one_a_tick_is_kept(place: Place) -> None:
+async def test_a_rate_below_one_per_tick_is_respected(place: Place) -> None:
     async with World(place, release_rate_per_second=2) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)

@@ -25,7 +25,7 @@ from .world import HOUR, MINUTE, SECOND, START, World, answer
 
 
 @pytest.mark.parametrize("way", ["kill", "restart"])
-async def test_holding_and_releasing_go_on_after_a_stop_in_their_middle(place: Place, way: str) -> None:
+async def test_an_interrupted_hold_or_release_continues_after_a_restart(place: Place, way: str) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         stored = await world.accept(1000)
@@ -68,7 +68,7 @@ class Slow:
             await interrupt()
 
 
-async def test_what_was_being_leased_when_it_was_paused_is_not_sent(place: Place) -> None:
+async def test_deliveries_leased_during_a_pause_are_not_sent(place: Place) -> None:
     async with World(place, database=Slow) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5)
@@ -80,7 +80,7 @@ async def test_what_was_being_leased_when_it_was_paused_is_not_sent(place: Place
 
 
 @pytest.mark.parametrize("is_waited_for", [False, True])
-async def test_what_was_being_released_when_it_was_paused_is_held_again(place: Place, is_waited_for: bool) -> None:
+async def test_deliveries_released_during_a_pause_are_held_again(place: Place, is_waited_for: bool) -> None:
     async with World(place, database=Slow) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -116,7 +116,7 @@ class InTurn:
         return await super().append(groups)
 
 
-async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_the_same(place: Place) -> None:
+async def test_an_event_stored_during_an_enable_is_sent(place: Place) -> None:
     async with World(place, database=InTurn) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -133,7 +133,7 @@ async def test_an_event_on_its_way_in_while_its_endpoint_is_enabled_is_sent_all_
 
 
 @pytest.mark.parametrize("ended", [Status.DELIVERED, Status.FAILED])
-async def test_a_resend_that_a_pause_cuts_off_leads_back_to_what_was(place: Place, ended: Status) -> None:
+async def test_a_resend_interrupted_by_a_pause_restores_the_status(place: Place, ended: Status) -> None:
     async with World(place, delays_ms=[], endpoint_in_flight_max=1) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(200 if ended is Status.DELIVERED else 500))
         first, second = await world.accept(2)
@@ -152,7 +152,7 @@ async def test_a_resend_that_a_pause_cuts_off_leads_back_to_what_was(place: Plac
         assert (after.resume_status, after.trigger) == (None, Trigger.SCHEDULE)
 
 
-async def test_a_resend_of_a_pending_delivery_that_a_pause_cuts_off_is_held(place: Place) -> None:
+async def test_an_interrupted_resend_of_a_pending_delivery_is_held(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         (stored,) = await world.accept(1)
@@ -164,7 +164,7 @@ async def test_a_resend_of_a_pending_delivery_that_a_pause_cuts_off_is_held(plac
         assert (row.status, row.due_at, row.completed_at, row.resume_status) == (Status.HELD, None, None, None)
 
 
-async def test_what_is_owed_to_an_endpoint_that_is_not_known_yet_waits_for_it(place: Place) -> None:
+async def test_deliveries_of_an_endpoint_missing_in_the_cache_wait(place: Place) -> None:
     """A new one is committed with its greeting, which may be found before the endpoint is in the directory."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
@@ -192,9 +192,7 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("what", ["deleted", "paused and enabled"])
-async def test_an_endpoint_that_changes_just_when_it_has_dropped_all_is_as_it_was_changed(
-    place: Place, what: str
-) -> None:
+async def test_a_change_at_the_end_of_a_drop_persists(place: Place, what: str) -> None:
     async with World(place, database=Interrupted) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -217,7 +215,7 @@ async def test_an_endpoint_that_changes_just_when_it_has_dropped_all_is_as_it_wa
 
 
 @pytest.mark.parametrize("said", [None, HeldAction.DROP])
-async def test_nothing_is_held_that_another_process_has_said_is_to_go_on_or_to_be_dropped_first(
+async def test_deliveries_that_another_process_sends_or_drops_are_not_held(
     place: Place, said: HeldAction | None
 ) -> None:
     """This one knows only that the endpoint was paused."""
@@ -237,9 +235,7 @@ async def test_nothing_is_held_that_another_process_has_said_is_to_go_on_or_to_b
         assert await world.statuses() == {Status.PENDING: 3}
 
 
-async def test_an_endpoint_that_is_to_be_dropped_has_not_dropped_all_while_something_is_just_being_held(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_drop_does_not_complete_during_a_concurrent_hold(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await pause_amid_dropping(world, endpoint.seq, 1500)
@@ -255,7 +251,7 @@ async def test_an_endpoint_that_is_to_be_dropped_has_not_dropped_all_while_somet
         assert await world.statuses() == {Status.CANCELLED: 1500}
 
 
-async def test_what_one_process_holds_another_that_knows_of_a_drop_still_does_not_drop(place: Place) -> None:
+async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) -> None:
     """The first has dropped all that was to be, on behalf of whoever enables the endpoint again."""
     async with Fleet(place) as fleet:
         await fleet.start(ProcessRole.API)
@@ -298,7 +294,7 @@ class Gone:
 
 
 @pytest.mark.parametrize("held", list(HeldAction))
-async def test_a_database_that_is_away_delays_and_loses_nothing(place: Place, held: HeldAction) -> None:
+async def test_an_unavailable_database_loses_nothing(place: Place, held: HeldAction) -> None:
     async with World(place, database=Gone) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -313,7 +309,7 @@ async def test_a_database_that_is_away_delays_and_loses_nothing(place: Place, he
         assert await world.statuses() == {became[held]: 20}
 
 
-async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_another(place: Place) -> None:
+async def test_a_release_continues_after_another_batch_failed(place: Place) -> None:
     async with World(place, database=Gone, scan_every_ms=HOUR) as world:
         releasing, pausing = await world.endpoint("one.test"), await world.endpoint("two.test", lambda _: answer(500))
         await world.pause(releasing.seq)
@@ -328,7 +324,7 @@ async def test_a_release_goes_on_though_the_database_was_away_for_the_bite_of_an
         assert len(world.sender.times("one.test")) == 20
 
 
-async def test_what_was_pending_when_another_process_paused_is_dropped_with_what_is_held(place: Place) -> None:
+async def test_deliveries_pending_at_a_remote_pause_are_dropped(place: Place) -> None:
     """Whoever enables it here has not heard of the pause yet."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
@@ -342,9 +338,7 @@ async def test_what_was_pending_when_another_process_paused_is_dropped_with_what
         assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
 
 
-async def test_of_two_pauses_the_last_is_what_all_is_to_be_held_after(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_latest_of_two_pauses_applies(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """How long others may still have something of it in memory goes by when it was paused."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
@@ -366,9 +360,7 @@ async def test_of_two_pauses_the_last_is_what_all_is_to_be_held_after(
         assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
 
 
-async def test_an_endpoint_that_another_process_paused_stays_so_where_holding_takes_too_long(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_endpoint_stays_paused_if_holding_times_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5)

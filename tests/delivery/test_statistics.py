@@ -48,7 +48,7 @@ async def test_new_rows_are_counted_a_second_later(place: Place) -> None:
         assert (await told(world, Scope(world.account.seq, 0))).attempts == 9
 
 
-async def test_rows_are_those_of_the_hour(place: Place) -> None:
+async def test_rows_are_grouped_by_hour(place: Place) -> None:
     """Deliveries of the hour of their event, attempts of their own."""
     async with World(place, delays_ms=[HOUR + HOUR // 2], scan_every_ms=HOUR // 4) as world:
         script = iter([answer(503), answer(200)])

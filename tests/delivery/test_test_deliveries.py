@@ -26,9 +26,7 @@ HOST = "one.test"
 
 @pytest.mark.parametrize("state", list(EndpointState))
 @pytest.mark.parametrize("code", [200, 500])
-async def test_a_test_is_one_attempt_whatever_the_endpoints_state(
-    place: Place, state: EndpointState, code: int
-) -> None:
+async def test_a_test_makes_one_attempt_in_every_endpoint_state(place: Place, state: EndpointState, code: int) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(code))
         other = await world.endpoint("other.test")
@@ -52,7 +50,7 @@ async def test_a_test_is_one_attempt_whatever_the_endpoints_state(
         assert other.seq != row.endpoint_seq
 
 
-async def test_tests_tell_nothing_of_how_an_endpoint_fares(place: Place) -> None:
+async def test_tests_do_not_count_for_health(place: Place) -> None:
     """Neither its health nor its breaker nor its lane nor the explanation of why it fails."""
     async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(404))
@@ -73,7 +71,7 @@ async def test_tests_tell_nothing_of_how_an_endpoint_fares(place: Place) -> None
         assert last.status_code == 404
 
 
-async def test_neither_breaker_nor_the_endpoints_cap_holds_a_test_back(place: Place) -> None:
+async def test_a_test_ignores_the_breaker_and_the_concurrency_limit(place: Place) -> None:
     async with World(place, breaker_failures=2) as world:
         endpoint = await world.endpoint(HOST, lambda _: None, max_in_flight=1)
         await world.accept(4)
@@ -88,7 +86,7 @@ async def test_neither_breaker_nor_the_endpoints_cap_holds_a_test_back(place: Pl
         assert world.sender.in_flight_most[HOST] == 2
 
 
-async def test_one_test_at_a_time_and_slow_ones_are_looked_at_later(place: Place) -> None:
+async def test_one_test_runs_at_a_time_and_slow_tests_return_early(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 6 * SECOND
@@ -104,7 +102,7 @@ async def test_one_test_at_a_time_and_slow_ones_are_looked_at_later(place: Place
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_a_repeat_under_a_key_is_the_same_test(place: Place) -> None:
+async def test_a_repeated_idempotency_key_returns_the_same_test(place: Place) -> None:
     """Also while it is under way: then it waits for the same outcome."""
     async with World(place) as world:
         endpoint = await world.endpoint(HOST)
@@ -123,7 +121,7 @@ async def test_a_repeat_under_a_key_is_the_same_test(place: Place) -> None:
             await Owner(world).test(other.seq, key="k")
 
 
-async def test_a_process_at_its_cap_says_so(place: Place) -> None:
+async def test_a_test_is_rejected_at_the_limit_of_the_process(place: Place) -> None:
     async with World(place, in_flight_max=1) as world:
         await world.endpoint("hangs.test", lambda _: None)
         await world.accept(1)
@@ -135,7 +133,7 @@ async def test_a_process_at_its_cap_says_so(place: Place) -> None:
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_a_rate_limit_lends_one_start_and_then_says_so(place: Place) -> None:
+async def test_a_test_is_rejected_beyond_the_rate_limit(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint(HOST, rate_limit_per_second=1)
         await world.run_for(5 * SECOND)
@@ -149,7 +147,7 @@ async def test_a_rate_limit_lends_one_start_and_then_says_so(place: Place) -> No
 
 
 @pytest.mark.parametrize("off", [False, True])
-async def test_a_test_that_a_kill_cuts_off_has_failed_and_is_not_made_again(place: Place, off: bool) -> None:
+async def test_a_test_interrupted_by_a_kill_fails_without_a_retry(place: Place, off: bool) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint(HOST, lambda _: None)
         if off:
@@ -168,7 +166,7 @@ async def test_a_test_that_a_kill_cuts_off_has_failed_and_is_not_made_again(plac
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_a_drain_lets_a_test_finish(place: Place) -> None:
+async def test_a_drain_waits_for_a_test(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 6 * SECOND
@@ -177,7 +175,7 @@ async def test_a_drain_lets_a_test_finish(place: Place) -> None:
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 
-async def test_a_test_that_cannot_be_stored_leaves_nothing_behind(place: Place) -> None:
+async def test_a_test_that_cannot_be_stored_frees_its_slot(place: Place) -> None:
     async with World(place, database=Failing) as world:
         endpoint = await world.endpoint(HOST, max_in_flight=1)
         world.database.broken = frozenset({"append_then"})  # type: ignore[attr-defined]
@@ -190,7 +188,7 @@ async def test_a_test_that_cannot_be_stored_leaves_nothing_behind(place: Place) 
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
-async def test_while_outcomes_cannot_be_written_nothing_is_tested(place: Place) -> None:
+async def test_a_test_is_rejected_while_outcomes_cannot_be_written(place: Place) -> None:
     async with World(place, database=Failing) as world:
         endpoint = await world.endpoint(HOST)
         world.database.broken = frozenset({"settle"})  # type: ignore[attr-defined]
@@ -224,7 +222,7 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("when", ["looked", "before", "after"])
-async def test_an_endpoint_that_is_deleted_meanwhile_is_not_sent_to(place: Place, when: str) -> None:
+async def test_a_test_of_a_deleted_endpoint_is_not_sent(place: Place, when: str) -> None:
     async with World(place, database=Interrupted) as world:
         endpoint = await world.endpoint(HOST)
         setattr(world.database, when, lambda: world.delete_endpoint(endpoint.seq))
@@ -239,7 +237,7 @@ async def test_an_endpoint_that_is_deleted_meanwhile_is_not_sent_to(place: Place
         assert (world.sender.sent, world.parts.lanes.in_flight) == ([], 0)
 
 
-async def test_a_test_that_a_drain_came_before_is_not_made(place: Place) -> None:
+async def test_a_test_is_rejected_during_a_drain(place: Place) -> None:
     async with World(place, database=Interrupted) as world:
         endpoint = await world.endpoint(HOST)
 
@@ -255,7 +253,7 @@ async def test_a_test_that_a_drain_came_before_is_not_made(place: Place) -> None
         assert world.sender.sent == []
 
 
-async def test_nothing_makes_a_test_again(place: Place) -> None:
+async def test_a_test_is_never_repeated(place: Place) -> None:
     """Neither a resend nor a replay of what failed."""
     async with World(place, delays_ms=()) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(500))
@@ -274,7 +272,7 @@ async def test_nothing_makes_a_test_again(place: Place) -> None:
         assert real.event_seq == event.seq
 
 
-async def test_a_test_under_way_can_be_neither_cancelled_nor_held(place: Place) -> None:
+async def test_a_test_in_flight_cannot_be_cancelled_or_held(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint(HOST, lambda _: None)
         trial = await Owner(world).test(endpoint.seq)

@@ -58,7 +58,7 @@ def accepted(stored: Any, sender_span: TraceContext | None = SENDER, *, repeated
     return AcceptedEvent(stored.id, "a.b", "acc_1", 1, 2, sender_span, repeated)
 
 
-async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_restart(place: Place) -> None:
+async def test_attempts_have_the_parent_span_of_their_event_after_a_restart(place: Place) -> None:
     async with World(place) as world:
         replies = iter([answer(500), answer(200), answer(500)])
         await world.endpoint("one.test", lambda _: next(replies))
@@ -83,7 +83,7 @@ async def test_attempts_come_with_the_span_their_event_was_sent_in_also_after_a_
         assert other.id != stored.id
 
 
-async def test_only_what_senders_told_is_stored_and_of_each_event_once(place: Place) -> None:
+async def test_trace_contexts_of_senders_are_stored_once(place: Place) -> None:
     async with World(place) as world:
         gathered = Traces(world.database, world.clock, Recorder())
         first, second, third = await world.accept(3)
@@ -98,7 +98,7 @@ async def test_only_what_senders_told_is_stored_and_of_each_event_once(place: Pl
         assert await world.database.read(lambda c: trace_parents.of_events(c, ids)) == {first.id: SENT}
 
 
-async def test_nothing_is_lost_while_the_database_does_not_answer(
+async def test_no_spans_are_lost_while_the_database_is_unavailable(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with World(place) as world:
@@ -124,7 +124,7 @@ async def test_nothing_is_lost_while_the_database_does_not_answer(
         assert await world.database.read(lambda c: trace_parents.of_events(c, [stored.id])) == {stored.id: SENT}
 
 
-async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_trace(place: Place) -> None:
+async def test_attempts_wait_for_the_trace_context_of_another_process(place: Place) -> None:
     """Another process may have, a moment ago."""
     async with World(place) as world:
         await world.endpoint("one.test")
@@ -144,7 +144,7 @@ async def test_attempts_wait_until_whoever_accepted_their_event_has_stored_its_t
         assert tracer.senders == [SENDER]
 
 
-async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_queues_and_the_cache_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "QUEUE_MAX", 3)
     monkeypatch.setattr(tracing, "KNOWN_MAX", 2)
     async with World(place) as world:
@@ -158,9 +158,7 @@ async def test_what_waits_and_what_is_known_is_bounded(place: Place, monkeypatch
         assert len(gathered._known) == 2
 
 
-async def test_of_events_and_of_attempts_it_is_told_once_that_they_are_dropped(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_dropped_spans_are_logged_once_per_kind(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "QUEUE_MAX", 1)
     async with World(place) as world:
         await world.endpoint("one.test")
@@ -176,7 +174,7 @@ async def test_of_events_and_of_attempts_it_is_told_once_that_they_are_dropped(
         assert dropped == ["events", "attempts"]
 
 
-async def test_looking_up_old_events_forgets_none_that_comes_with_them(
+async def test_a_lookup_of_old_events_keeps_the_events_of_the_batch(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing, "KNOWN_MAX", 1)
@@ -193,7 +191,7 @@ async def test_looking_up_old_events_forgets_none_that_comes_with_them(
 
 
 @pytest.mark.timing
-async def test_a_collector_that_hangs_does_not_hold_up_the_stop(place: Place) -> None:
+async def test_a_hanging_collector_does_not_delay_the_stop(place: Place) -> None:
     async with World(place) as world:
         tracer = Recorder()
         tracer.closes_after_s = 5
@@ -210,7 +208,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_stop(place: Place) ->
         assert len(tracer.events) == 1
 
 
-async def test_a_trace_that_was_stored_though_the_answer_was_lost_is_told_again_without_harm(
+async def test_a_trace_context_is_stored_again_after_a_lost_response(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with World(place) as world:
@@ -235,7 +233,7 @@ async def test_a_trace_that_was_stored_though_the_answer_was_lost_is_told_again_
         assert [event.id for event in tracer.events] == ids
 
 
-async def test_a_defect_in_the_making_of_traces_does_not_end_it(place: Place) -> None:
+async def test_a_defect_in_the_tracer_does_not_stop_the_export(place: Place) -> None:
     async with World(place) as world:
         tracer = Broken()
         gathered = Traces(world.database, world.clock, tracer)

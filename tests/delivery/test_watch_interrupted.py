@@ -25,7 +25,7 @@ from .watching import (
 from .world import DAY, HOUR, SECOND, START
 
 
-async def test_restarts_and_kills_change_no_instant_and_repeat_nothing(place: Place) -> None:
+async def test_restarts_and_kills_keep_all_times_and_repeat_nothing(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -42,7 +42,7 @@ async def test_restarts_and_kills_change_no_instant_and_repeat_nothing(place: Pl
         assert world.directory.endpoints[owner.endpoint.seq].record.state is EndpointState.DISABLED
 
 
-async def test_a_step_that_fell_due_while_the_server_was_off_is_taken_after_what_was_due_is_attempted(
+async def test_due_deliveries_are_attempted_before_overdue_steps_after_a_start(
     place: Place,
 ) -> None:
     async with long_world(place) as world:
@@ -65,7 +65,7 @@ async def test_a_step_that_fell_due_while_the_server_was_off_is_taken_after_what
         assert await kinds(world) == WARNED + DISABLED
 
 
-async def test_a_recovery_that_a_kill_left_untold_is_told_at_the_next_start(place: Place) -> None:
+async def test_an_unsent_recovery_is_notified_at_the_next_start(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -77,7 +77,7 @@ async def test_a_recovery_that_a_kill_left_untold_is_told_at_the_next_start(plac
         assert await kinds(world) == WARNED + RECOVERED
 
 
-async def test_a_pause_amid_the_disable_wins(place: Place) -> None:
+async def test_a_pause_during_a_disable_wins(place: Place) -> None:
     """The owner's word is in the store, and not yet in memory, when the watch acts."""
     async with long_world(place) as world:
         owner = await owner_of(world)
@@ -92,7 +92,7 @@ async def test_a_pause_amid_the_disable_wins(place: Place) -> None:
         assert await kinds(world) == WARNED
 
 
-async def test_a_database_that_is_away_delays_the_steps_and_loses_none(place: Place) -> None:
+async def test_an_unavailable_database_delays_steps_without_losing_any(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -124,7 +124,7 @@ class Losing:
         return result
 
 
-async def test_what_was_written_though_the_answer_was_lost_is_told_once_and_known(place: Place) -> None:
+async def test_a_transition_is_notified_once_after_a_lost_response(place: Place) -> None:
     async with long_world(place, database=Losing) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)

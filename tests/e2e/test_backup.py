@@ -28,7 +28,7 @@ def backup(server: Server, to: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_copy_made_amid_traffic_delivers_what_was_pending(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_backup_made_under_traffic_delivers_pending_events(tmp_path: Path, receiver: Receiver) -> None:
     url = receiver.url("/down", answer(500))
     with serving(tmp_path / "first", **SETTINGS) as server:
         account, api = server.account()
@@ -64,7 +64,7 @@ def test_a_copy_made_amid_traffic_delivers_what_was_pending(tmp_path: Path, rece
         assert not set(before) - set(receiver.numbers("/down"))
 
 
-def test_a_backup_removes_the_draft_of_a_killed_one(tmp_path: Path) -> None:
+def test_a_backup_removes_the_draft_of_a_killed_backup(tmp_path: Path) -> None:
     ended = subprocess.Popen([PROGRAM, "--version"], stdout=subprocess.DEVNULL)
     ended.wait(30)
     left = tmp_path / f".uplift-backup-{ended.pid}"
@@ -77,7 +77,7 @@ def test_a_backup_removes_the_draft_of_a_killed_one(tmp_path: Path) -> None:
     assert runs.exists()
 
 
-def test_where_there_is_nothing_to_copy_it_says_so(tmp_path: Path) -> None:
+def test_a_backup_without_a_database_fails_with_an_error(tmp_path: Path) -> None:
     server = Server(tmp_path)
     made = backup(server, tmp_path / "copy.db")
     assert made.returncode == 4

@@ -8,7 +8,7 @@ from .harness import TYPE, Server, settled, wait_for
 from .receiving import Receiver, answer
 
 
-def test_an_integrator_registers_sends_looks_and_reconciles(server: Server, receiver: Receiver) -> None:
+def test_an_integrator_registers_sends_inspects_and_reconciles(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "what keys have without scopes"})["key"]
     with Client(server.url, key) as client, Client(server.url, api_key="op_wrong") as stranger:
@@ -42,7 +42,7 @@ def test_an_integrator_registers_sends_looks_and_reconciles(server: Server, rece
         assert stranger.source_ips()["current"]
 
 
-def test_everything_wrong_with_a_request_is_told_by_field(server: Server) -> None:
+def test_all_problems_of_a_request_are_reported_by_field(server: Server) -> None:
     account, _ = server.account()
     with Client(server.url, server.environ["UPLIFT_OPERATOR_KEY"], account=account) as client:
         with pytest.raises(ApiError) as refused:
@@ -53,7 +53,7 @@ def test_everything_wrong_with_a_request_is_told_by_field(server: Server) -> Non
         }
 
 
-def test_an_operator_keeps_accounts_and_an_integrator_replays_what_was_cancelled(
+def test_an_operator_manages_accounts_and_an_integrator_replays_cancelled_deliveries(
     server: Server, receiver: Receiver
 ) -> None:
     server.account()

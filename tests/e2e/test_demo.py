@@ -50,7 +50,7 @@ def test_fifty_events_arrive_and_are_verified_at_both_receivers(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_people_get_lines_and_a_summary_and_settings_of_the_environment_do_not_matter(tmp_path: Path) -> None:
+def test_demo_prints_lines_and_a_summary_and_ignores_the_environment(tmp_path: Path) -> None:
     data = tmp_path / "kept"
     result = demo(
         "--events", "5", "--data-dir", str(data), cwd=tmp_path, UPLIFT_RETRY_SCHEDULE="", UPLIFT_NO_SUCH="1"
@@ -65,7 +65,7 @@ def test_people_get_lines_and_a_summary_and_settings_of_the_environment_do_not_m
     assert demo("--events", "1", "--data-dir", str(data), cwd=tmp_path).returncode == 0
 
 
-def test_the_links_it_prints_lead_into_its_dashboard(tmp_path: Path) -> None:
+def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
     """Through the page that asks for a click, which sets the cookie."""
     process = subprocess.Popen(
         [PROGRAM, "demo", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -104,7 +104,7 @@ def _cookies(response: urllib3.BaseHTTPResponse) -> str:
     return "; ".join(each.partition(";")[0] for each in response.headers.getlist("set-cookie"))
 
 
-def test_without_a_number_it_goes_on_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_demo_without_a_number_runs_until_stopped(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [PROGRAM, "demo", "--port", "0", "--json"],
         cwd=tmp_path,

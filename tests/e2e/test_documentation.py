@@ -16,9 +16,7 @@ def shown(url: str) -> str:
     return answer.data.decode()
 
 
-def test_a_requests_user_agent_leads_to_the_guide_and_a_refusals_type_to_its_code(
-    server: Server, receiver: Receiver
-) -> None:
+def test_user_agent_and_problem_type_link_to_the_documentation(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/curious"))
     assert api.send(1).status == 202

@@ -72,7 +72,7 @@ def proxy() -> Iterator[ConnectProxy]:
     proxy.close()
 
 
-def test_deliveries_go_through_the_proxy_and_its_faults_are_not_the_receivers(
+def test_deliveries_use_the_proxy_and_its_failures_do_not_count(
     tmp_path: Path, receiver: Receiver, proxy: ConnectProxy
 ) -> None:
     settings = {
@@ -101,7 +101,7 @@ def test_deliveries_go_through_the_proxy_and_its_faults_are_not_the_receivers(
         assert all("p@ss" not in line and "p%40ss" not in line for line in server.log)
 
 
-def test_connections_leave_from_the_chosen_address(tmp_path: Path, receiver: Receiver) -> None:
+def test_connections_use_the_egress_address(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="127.0.0.2") as server:
         _, api = server.account()
         api.endpoint(receiver.url("/hook"))
@@ -111,7 +111,7 @@ def test_connections_leave_from_the_chosen_address(tmp_path: Path, receiver: Rec
         assert {each.peer for each in receiver.requests} == {"127.0.0.2"}
 
 
-def test_a_proxy_that_is_down_costs_neither_attempts_nor_health(
+def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
     tmp_path: Path, receiver: Receiver, proxy: ConnectProxy
 ) -> None:
     settings = {
@@ -141,7 +141,7 @@ def test_a_proxy_that_is_down_costs_neither_attempts_nor_health(
         assert receiver.count("/hook") == 1
 
 
-def test_a_receiver_of_the_other_version_is_not_blamed(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_receiver_of_the_other_ip_version_keeps_its_health(tmp_path: Path, receiver: Receiver) -> None:
     """With an IPv6 egress address alone, nothing leaves over IPv4."""
     with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="::1") as server:
         _, api = server.account()
@@ -154,7 +154,7 @@ def test_a_receiver_of_the_other_version_is_not_blamed(tmp_path: Path, receiver:
         assert receiver.count("/hook") == 0
 
 
-def test_an_endpoint_inside_gets_nothing_once_private_networks_are_not_allowed_any_more(
+def test_a_private_endpoint_gets_nothing_when_private_networks_are_not_allowed(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     data = tmp_path / "data"

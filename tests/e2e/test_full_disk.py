@@ -17,7 +17,7 @@ SLOW = "test.slow"
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_it_refuses_while_there_is_no_room_and_goes_on_after(tmp_path: Path, receiver: Receiver, way: str) -> None:
+def test_a_full_disk_rejects_events_until_there_is_space(tmp_path: Path, receiver: Receiver, way: str) -> None:
     may_answer, has_answered = threading.Event(), threading.Event()
 
     def slow(connection: Connection, received: Received) -> bool:

@@ -20,7 +20,7 @@ def _fresh(field: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_twenty_at_once_are_one_event(server: Server, receiver: Receiver, field: str) -> None:
+def test_twenty_concurrent_repeats_create_one_event(server: Server, receiver: Receiver, field: str) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/hook"))
     for _ in range(5):
@@ -38,7 +38,7 @@ def test_twenty_at_once_are_one_event(server: Server, receiver: Receiver, field:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_of_twenty_with_different_content_one_is_taken_and_the_others_conflict(server: Server, field: str) -> None:
+def test_twenty_concurrent_requests_with_different_content_conflict(server: Server, field: str) -> None:
     _, api = server.account()
     same = _fresh(field)
     answers = _at_once(lambda number: api.send(number, **same))
@@ -70,7 +70,7 @@ def test_batches_that_overlap_concurrently_store_each_event_once(server: Server)
     assert len(api.everything(f"/v1/events?type={TYPE}")) == len(ids)
 
 
-def test_two_accounts_may_use_the_same_key_and_id(server: Server) -> None:
+def test_two_accounts_can_use_the_same_key_and_id(server: Server) -> None:
     same = {**_fresh("idempotency_key"), **_fresh("id")}
     for name in ("One", "Two"):
         _, api = server.account(name)
@@ -78,7 +78,7 @@ def test_two_accounts_may_use_the_same_key_and_id(server: Server) -> None:
         assert api.send(1, **same).json["duplicate"] is True
 
 
-def test_restart_and_crash_forget_no_key(tmp_path: Path, receiver: Receiver) -> None:
+def test_keys_survive_a_restart_and_a_crash(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         api.endpoint(receiver.url("/hook"))
@@ -98,7 +98,7 @@ def test_restart_and_crash_forget_no_key(tmp_path: Path, receiver: Receiver) -> 
         wait_for(lambda: set(receiver.numbers("/hook")) == {n for _, n in sent + more}, "everything arrives")
 
 
-def test_callers_cut_off_by_a_crash_who_repeat_make_one_event_each(tmp_path: Path) -> None:
+def test_repeats_after_a_crash_create_one_event_each(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         keys = [str(uuid.uuid4()) for _ in range(THREADS)]

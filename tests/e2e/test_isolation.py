@@ -13,7 +13,7 @@ from .receiving import Receiver
 EVENTS = 200
 
 
-def test_an_endpoint_that_hangs_does_not_slow_another(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_hanging_endpoint_does_not_delay_another(tmp_path: Path, receiver: Receiver) -> None:
     # Little room: the hanging endpoint has ten times as much waiting as there are slots.
     settings = {"UPLIFT_MAX_IN_FLIGHT": "20", "UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT": "16"}
     with serving(tmp_path / "data", **settings) as server:
@@ -48,7 +48,7 @@ def _quantiles(values: list[float]) -> tuple[float, float]:
     return statistics.median(values), statistics.quantiles(values, n=100)[98]
 
 
-def test_an_account_sees_and_touches_nothing_of_another(server: Server, receiver: Receiver) -> None:
+def test_an_account_cannot_see_or_change_another(server: Server, receiver: Receiver) -> None:
     mine_id, mine = server.account("Mine")
     other_id, other = server.account("Other")
     key = server.api().ok("POST", f"/v1/accounts/{other_id}/keys", {"name": "all"})["key"]
@@ -94,7 +94,7 @@ def test_an_account_sees_and_touches_nothing_of_another(server: Server, receiver
 
 
 @pytest.mark.timing
-def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
+def test_a_revoked_key_is_rejected_immediately(server: Server) -> None:
     account, _ = server.account()
     operator = server.api()
     key = operator.ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})

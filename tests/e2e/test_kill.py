@@ -81,7 +81,7 @@ class Load:
         return False
 
 
-def test_whatever_was_answered_202_survives_kills_under_load(tmp_path: Path, receiver: Receiver) -> None:
+def test_accepted_events_survive_kills_under_load(tmp_path: Path, receiver: Receiver) -> None:
     dice = random.Random(SEED)
     receiver.url("/flapping", receiving.after_failing(1))
     settings = {"UPLIFT_RETRY_SCHEDULE": ",".join(["200ms"] * 20), "UPLIFT_BREAKER_FAILURES": "0"}
@@ -156,9 +156,7 @@ def _open(api: Any) -> int:
     return len(pending)
 
 
-def test_kills_during_the_very_first_start_leave_nothing_that_stops_the_next(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_a_kill_during_the_first_start_does_not_block_the_next_start(tmp_path: Path, receiver: Receiver) -> None:
     dice = random.Random(SEED)
     server = Server(tmp_path)
     try:
@@ -175,7 +173,7 @@ def test_kills_during_the_very_first_start_leave_nothing_that_stops_the_next(
         server.end()
 
 
-def test_kills_while_it_starts_with_work_waiting_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
+def test_kills_during_a_start_with_waiting_deliveries_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
     dice = random.Random(SEED)
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="100ms," + ",".join(["1s"] * 30)) as server:
         _, api = server.account()

@@ -20,7 +20,7 @@ from .receiving import Receiver
 BURST = 10_000
 
 
-def test_what_is_handed_over_is_what_endpoints_get(
+def test_forwarded_requests_equal_those_of_endpoints(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, operator = server.account()
@@ -54,7 +54,9 @@ def test_what_is_handed_over_is_what_endpoints_get(
     assert endpoint["id"]
 
 
-def test_a_burst_comes_whole_and_in_order(server: Server, receiver: Receiver, start: Callable[..., Listening]) -> None:
+def test_a_burst_arrives_complete_and_in_order(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
     account, _ = server.account()
     _, environ = developer(server, account)
     listening = start(environ, "--forward-to", receiver.url(PATH)).ready()
@@ -67,7 +69,7 @@ def test_a_burst_comes_whole_and_in_order(server: Server, receiver: Receiver, st
     assert listening.stop() == 0
 
 
-def test_five_listeners_get_everything_once_each(
+def test_five_listeners_each_get_every_event_once(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, _ = server.account()
@@ -85,7 +87,9 @@ def test_five_listeners_get_everything_once_each(
     assert all(len(receiver.on(f"/{name}")) == 200 for name in "abcde")
 
 
-def test_types_and_since(server: Server, receiver: Receiver, start: Callable[..., Listening]) -> None:
+def test_event_types_and_since_filter_events(
+    server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
     account, operator = server.account()
     _, environ = developer(server, account)
     example = operator.ok("GET", "/v1/event-types/athlete.created")["example"]
@@ -116,7 +120,7 @@ def test_the_secret_is_the_same_for_later_sessions(server: Server) -> None:
     assert uplift(other, "listen", "--print-secret").stdout != first.stdout
 
 
-def test_the_secret_is_told_to_people_and_not_to_logs(server: Server, start: Callable[..., Listening]) -> None:
+def test_the_secret_is_shown_on_terminals_only(server: Server, start: Callable[..., Listening]) -> None:
     account, _ = server.account()
     _, environ = developer(server, account)
     environ.pop("CI", None)
@@ -139,7 +143,7 @@ def test_the_secret_is_told_to_people_and_not_to_logs(server: Server, start: Cal
         assert secret.encode() not in shown
 
 
-def test_the_documented_receiver_verifies_what_is_handed_over(server: Server, start: Callable[..., Listening]) -> None:
+def test_the_documented_receiver_verifies_forwarded_requests(server: Server, start: Callable[..., Listening]) -> None:
     account, _ = server.account()
     _, environ = developer(server, account)
     secret = uplift(environ, "listen", "--print-secret").stdout.strip()
@@ -165,7 +169,9 @@ def test_the_documented_receiver_verifies_what_is_handed_over(server: Server, st
         article.stdout.close()
 
 
-def test_how_it_ends(own_server: Server, receiver: Receiver, start: Callable[..., Listening]) -> None:
+def test_exit_codes_and_messages_at_the_end(
+    own_server: Server, receiver: Receiver, start: Callable[..., Listening]
+) -> None:
     server = own_server
     account, _ = server.account()
     api, environ = developer(server, account)
@@ -212,7 +218,7 @@ def test_how_it_ends(own_server: Server, receiver: Receiver, start: Callable[...
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_it_ends_is_no_failure(
+def test_a_signal_during_the_exit_is_not_a_failure(
     server: Server, start: Callable[..., Listening], number: signal.Signals
 ) -> None:
     account, _ = server.account()
@@ -229,7 +235,7 @@ def test_a_signal_while_it_ends_is_no_failure(
     network.close()
 
 
-def test_a_reader_who_goes_away_ends_it_without_a_fuss(server: Server) -> None:
+def test_a_closed_pipe_ends_the_command_cleanly(server: Server) -> None:
     account, operator = server.account()
     api, environ = developer(server, account)
     operator.send(1)

@@ -10,7 +10,7 @@ from .listening import PATH, Listening, Network, batch, developer, numbers
 from .receiving import Connection, Received, Receiver, answer, close, garbage, hang
 
 
-def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothing(
+def test_a_killed_server_loses_and_repeats_nothing(
     own_server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     server = own_server
@@ -40,7 +40,7 @@ def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothing(
     assert listening.stop() == 0
 
 
-def test_a_network_that_is_cut_loses_and_doubles_nothing(
+def test_a_network_outage_loses_and_repeats_nothing(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, operator = server.account()
@@ -65,9 +65,7 @@ def test_a_network_that_is_cut_loses_and_doubles_nothing(
     network.close()
 
 
-def test_a_session_that_expired_while_the_machine_was_away_is_replaced(
-    server: Server, receiver: Receiver, start: Callable[..., Listening]
-) -> None:
+def test_an_expired_session_is_replaced(server: Server, receiver: Receiver, start: Callable[..., Listening]) -> None:
     account, operator = server.account()
     api, environ = developer(server, account)
     network = Network(server.port)
@@ -91,7 +89,7 @@ def test_a_session_that_expired_while_the_machine_was_away_is_replaced(
     network.close()
 
 
-def test_what_was_being_handed_over_when_the_session_expired_is_marked(
+def test_events_in_flight_when_the_session_expired_are_marked(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, operator = server.account()
@@ -117,7 +115,7 @@ def test_what_was_being_handed_over_when_the_session_expired_is_marked(
     network.close()
 
 
-def test_events_wait_for_a_server_that_is_not_there_or_reloads(
+def test_events_wait_for_an_unavailable_local_server(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, operator = server.account()
@@ -161,7 +159,7 @@ def _flask(port: int, found: list[int]) -> Iterator[None]:
         thread.join(5)
 
 
-def test_a_server_that_cuts_off_gets_the_event_again_and_is_told_so(
+def test_an_interrupted_event_is_forwarded_again_with_a_header(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, operator = server.account()
@@ -185,7 +183,7 @@ def test_a_server_that_cuts_off_gets_the_event_again_and_is_told_so(
     assert listening.stop() == 0
 
 
-def test_mischief_is_marked_and_loses_nothing(
+def test_invalid_responses_are_marked_and_lose_nothing(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, _ = server.account()
@@ -209,7 +207,7 @@ def test_mischief_is_marked_and_loses_nothing(
     assert listening.stop() == 0
 
 
-def test_a_late_or_refusing_server_is_told_of_and_waited_for_no_longer(
+def test_a_slow_or_failing_local_server_is_reported(
     server: Server, receiver: Receiver, start: Callable[..., Listening]
 ) -> None:
     account, operator = server.account()

@@ -77,9 +77,7 @@ def developer(server: Server, account: str, **fields: Any) -> tuple[Api, str]:
     return server.api(made["key"]), made["key"]
 
 
-def test_a_stream_has_the_exact_bytes_in_order_and_goes_on_where_it_was_after_a_kill(
-    server: Server, receiver: Receiver
-) -> None:
+def test_a_stream_sends_exact_bytes_in_order_and_resumes_after_a_kill(server: Server, receiver: Receiver) -> None:
     account, operator = server.account()
     api, key = developer(server, account)
     session = api.ok("POST", "/v1/listen-sessions", {"description": "ana-laptop"})
@@ -117,7 +115,7 @@ def test_a_stream_has_the_exact_bytes_in_order_and_goes_on_where_it_was_after_a_
     assert api.ok("POST", "/v1/listen-sessions")["secret"] == session["secret"]
 
 
-def test_five_developers_get_everything_once_whoever_is_slow(server: Server, receiver: Receiver) -> None:
+def test_a_slow_listener_does_not_affect_others(server: Server, receiver: Receiver) -> None:
     account, operator = server.account()
     operator.endpoint(receiver.url("/production"))
     listeners = []
@@ -140,7 +138,7 @@ def test_five_developers_get_everything_once_whoever_is_slow(server: Server, rec
             listener.event(timeout=0.3)
 
 
-def test_only_what_is_wanted_and_nothing_made_for_others_comes(server: Server, receiver: Receiver) -> None:
+def test_a_stream_gets_only_subscribed_events_of_its_account(server: Server, receiver: Receiver) -> None:
     account, operator = server.account()
     api, key = developer(server, account)
     session = api.ok("POST", "/v1/listen-sessions", {"event_types": ["test.*"]})
@@ -158,7 +156,7 @@ def test_only_what_is_wanted_and_nothing_made_for_others_comes(server: Server, r
     assert health["status"] in {"healthy", "unknown"}
 
 
-def test_since_an_instant_or_an_event(server: Server) -> None:
+def test_since_accepts_a_timestamp_or_an_event(server: Server) -> None:
     account, operator = server.account()
     api, key = developer(server, account)
     sent = []
@@ -175,7 +173,7 @@ def test_since_an_instant_or_an_event(server: Server) -> None:
         assert refused.json["errors"][0]["field"] == "since"
 
 
-def test_a_test_goes_to_one_session_alone_and_tells_what_was_answered(server: Server) -> None:
+def test_a_test_event_goes_to_one_session_and_returns_the_response(server: Server) -> None:
     account, _ = server.account()
     api, key = developer(server, account)
     session = api.ok("POST", "/v1/listen-sessions")["id"]
@@ -196,7 +194,7 @@ def test_a_test_goes_to_one_session_alone_and_tells_what_was_answered(server: Se
     )
 
 
-def test_whatever_a_machine_answers_is_kept_as_text_and_stops_nothing(server: Server) -> None:
+def test_any_local_response_is_stored_as_text(server: Server) -> None:
     account, operator = server.account()
     api, key = developer(server, account)
     session = api.ok("POST", "/v1/listen-sessions")["id"]
@@ -211,7 +209,7 @@ def test_whatever_a_machine_answers_is_kept_as_text_and_stops_nothing(server: Se
     assert listener.take(1) == [1]
 
 
-def test_handshakes_that_are_refused_are_answered_in_words(server: Server) -> None:
+def test_rejected_handshakes_get_a_problem_response(server: Server) -> None:
     account, _ = server.account()
     api, key = developer(server, account)
     _, other_key = developer(server, account)
@@ -233,7 +231,7 @@ def test_handshakes_that_are_refused_are_answered_in_words(server: Server) -> No
     assert not any("handshake" in line or "Traceback" in line for line in server.log), server.log
 
 
-def test_a_session_that_is_ended_leaves_nothing_to_the_next_one(server: Server) -> None:
+def test_a_new_session_gets_nothing_from_a_deleted_one(server: Server) -> None:
     account, operator = server.account()
     foreign, _ = server.account("Lions")
     api, key = developer(server, account)
@@ -253,7 +251,7 @@ def test_a_session_that_is_ended_leaves_nothing_to_the_next_one(server: Server) 
         foreign_api("DELETE", f"/v1/listen-sessions/{next_one}")
 
 
-def test_a_stream_ends_when_its_session_its_key_or_its_place_is_taken(server: Server) -> None:
+def test_a_stream_ends_when_its_session_key_or_connection_is_replaced(server: Server) -> None:
     account, _ = server.account()
     api, key = developer(server, account)
 

@@ -24,7 +24,7 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-def test_answers_come_in_time_and_nothing_is_lost(tmp_path: Path, receiver: Receiver) -> None:
+def test_responses_arrive_in_time_and_no_event_is_lost(tmp_path: Path, receiver: Receiver) -> None:
     # The lock outlasts the leases of what is in flight; that must not make anything go out a second time.
     with serving(tmp_path / "data", UPLIFT_ATTEMPT_TIMEOUT="1s", UPLIFT_LEASE="6s") as server:
         account, api = server.account()
@@ -64,7 +64,7 @@ def test_answers_come_in_time_and_nothing_is_lost(tmp_path: Path, receiver: Rece
         assert server.stop() == 0
 
 
-def test_a_stop_meanwhile_ends_in_time_and_loses_nothing(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_stop_while_locked_ends_in_time_and_loses_nothing(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         api.endpoint(receiver.url("/slow", answer(after=1)))

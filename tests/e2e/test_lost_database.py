@@ -52,7 +52,7 @@ def _events(database: Path) -> int:
     ("lose", "said"),
     [(_delete, "was deleted"), (_replace, "was replaced"), (_delete_log, "-wal was deleted")],
 )
-def test_a_lost_file_ends_the_server_and_what_it_accepted_is_saved(
+def test_a_lost_file_stops_the_server_and_its_data_is_saved(
     tmp_path: Path, lose: Callable[[Path], None], said: str
 ) -> None:
     with serving(tmp_path / "data") as server:
@@ -69,7 +69,7 @@ def test_a_lost_file_ends_the_server_and_what_it_accepted_is_saved(
         assert _events(saved) == 20
 
 
-def test_the_saved_file_takes_the_place_of_the_lost_one(tmp_path: Path) -> None:
+def test_the_saved_file_replaces_the_lost_file(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         assert api.send(1).status == 202
@@ -104,7 +104,7 @@ run()
 """
 
 
-def test_a_large_lost_file_is_saved_as_a_whole(tmp_path: Path) -> None:
+def test_a_large_lost_file_is_saved_completely(tmp_path: Path) -> None:
     server = Server(tmp_path, program=LARGE)
     try:
         server.start()
@@ -123,7 +123,7 @@ def test_a_large_lost_file_is_saved_as_a_whole(tmp_path: Path) -> None:
         server.end()
 
 
-def test_a_file_that_is_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None:
+def test_a_file_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         _, api = server.account()
         assert api.send(1).status == 202
@@ -134,7 +134,7 @@ def test_a_file_that_is_lost_just_before_a_stop_is_saved(tmp_path: Path) -> None
         assert _events(saved) == 1
 
 
-def test_a_truncated_file_ends_the_server(tmp_path: Path) -> None:
+def test_a_truncated_file_stops_the_server(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         server.account()
         database = server.place.file

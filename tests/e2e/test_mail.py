@@ -86,7 +86,7 @@ def messages(postbox: SmtpStub) -> list[str]:
     return sorted(recipient for recipient, _ in by_id)
 
 
-def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each_contact(
+def test_a_kill_before_sending_still_sends_one_email_per_contact(
     mailing: Server, postbox: SmtpStub, receiver: Receiver
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -113,9 +113,7 @@ def test_a_process_killed_between_the_transition_and_the_mail_sends_one_for_each
     assert arrivals(postbox) == [COACH, DATA]
 
 
-def test_a_process_killed_before_it_learnt_that_its_mail_was_taken_repeats_the_same_message(
-    mailing: Server, postbox: SmtpStub
-) -> None:
+def test_a_kill_after_sending_repeats_the_same_message(mailing: Server, postbox: SmtpStub) -> None:
     postbox.hold_answer = True
     start(mailing, postbox.port)
     owe(mailing.place, COACH, DATA)
@@ -129,7 +127,7 @@ def test_a_process_killed_before_it_learnt_that_its_mail_was_taken_repeats_the_s
     assert first == again
 
 
-def test_a_stop_does_not_wait_for_a_mail_server_that_hangs(mailing: Server) -> None:
+def test_a_stop_does_not_wait_for_a_hanging_mail_server(mailing: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(20)
         start(mailing, silent.getsockname()[1])
@@ -143,9 +141,7 @@ def test_a_stop_does_not_wait_for_a_mail_server_that_hangs(mailing: Server) -> N
     assert sent(mailing.place) == []
 
 
-def test_a_mail_under_way_at_a_stop_is_not_sent_by_the_next_process_too(
-    tmp_path: Path, postgres_url: str, postbox: SmtpStub
-) -> None:
+def test_an_email_in_progress_at_a_stop_is_sent_once(tmp_path: Path, postgres_url: str, postbox: SmtpStub) -> None:
     place = PostgresPlace(postgres_url, postgres_url)
     owner = "SELECT process_seq FROM duties WHERE name = 'outbox'"
     mail = {"UPLIFT_MAIL_FROM": "webhooks@uplift.example", "UPLIFT_SMTP_URL": f"smtp://127.0.0.1:{postbox.port}"}
@@ -174,9 +170,7 @@ def state_of(api: Api, endpoint: str) -> str:
     return str(api.ok("GET", f"/v1/endpoints/{endpoint}")["state"])
 
 
-def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_process_is_killed_each_time(
-    mailing: Server, postbox: SmtpStub, receiver: Receiver
-) -> None:
+def test_warning_and_disable_emails_survive_kills(mailing: Server, postbox: SmtpStub, receiver: Receiver) -> None:
     """The whole way in seconds: the clocks of days, set shorter; then it is enabled, and what was held arrives."""
     mailing.environ |= {
         "UPLIFT_WARN_AFTER": "4s",
@@ -210,9 +204,7 @@ def test_an_endpoint_that_fails_is_warned_and_disabled_by_mail_though_the_proces
     assert done == ["endpoint.disabled", "endpoint.warned"]
 
 
-def test_an_endpoint_that_answers_again_in_time_is_told_of_once(
-    mailing: Server, postbox: SmtpStub, receiver: Receiver
-) -> None:
+def test_a_recovered_endpoint_sends_one_recovery_email(mailing: Server, postbox: SmtpStub, receiver: Receiver) -> None:
     mailing.environ |= {
         "UPLIFT_WARN_AFTER": "3s",
         "UPLIFT_DISABLE_AFTER": "5m",
@@ -233,9 +225,7 @@ def test_an_endpoint_that_answers_again_in_time_is_told_of_once(
     assert (health["status"], health["warned_at"], health["disable_at"]) == ("healthy", None, None)
 
 
-def test_an_invitation_arrives_with_a_link_that_nothing_in_the_database_gives_away(
-    mailing: Server, postbox: SmtpStub
-) -> None:
+def test_the_database_does_not_reveal_an_invitation_link(mailing: Server, postbox: SmtpStub) -> None:
     start(mailing, postbox.port)
     account, _ = mailing.account()
     made = mailing.api().ok("POST", f"/v1/accounts/{account}/members", {"email": COACH, "role": "manager"})

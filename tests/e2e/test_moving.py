@@ -20,7 +20,7 @@ def migrate(server: Server, target: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-def test_a_server_on_postgresql_goes_on_where_one_on_sqlite_was_killed(
+def test_a_transfer_to_postgresql_continues_a_killed_sqlite_server(
     tmp_path: Path, receiver: Receiver, postgres_server: PostgresServer
 ) -> None:
     target = postgres_server.new_database(empty=True)

@@ -39,7 +39,7 @@ def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
 
 @pytest.mark.parametrize("cut", [Between.hold, Between.lose])
 @pytest.mark.timing
-def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
+def test_late_outcomes_of_an_evicted_worker_are_rejected(
     fleet: Fleet, network: Between, receiver: Receiver, cut: Callable[[Between], None]
 ) -> None:
     api_server = fleet.add("api")
@@ -116,9 +116,7 @@ def test_what_a_worker_says_after_its_leases_were_taken_over_is_refused(
     wait_for(both_ready, f"both are ready: {far.log}", 70, every=0.5)
 
 
-def test_a_process_that_takes_requests_answers_all_of_them_in_time(
-    fleet: Fleet, network: Between, receiver: Receiver
-) -> None:
+def test_an_api_server_responds_in_time(fleet: Fleet, network: Between, receiver: Receiver) -> None:
     fleet.add("worker")
     far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)
@@ -157,7 +155,7 @@ def test_a_process_that_takes_requests_answers_all_of_them_in_time(
     assert Counter({**receiver.numbers("/hook"), -1: 1}) == Counter([*accepted, -1])
 
 
-def test_who_still_waits_when_a_process_stops_is_answered(fleet: Fleet, network: Between, receiver: Receiver) -> None:
+def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Between, receiver: Receiver) -> None:
     fleet.add("worker")
     far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)

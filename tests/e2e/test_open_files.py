@@ -41,7 +41,7 @@ def test_a_low_limit_leaves_the_api_reachable_and_delivers_everything(tmp_path: 
         server.end()
 
 
-def test_too_few_descriptors_to_work_with_stop_the_start(tmp_path: Path) -> None:
+def test_a_start_with_too_few_descriptors_fails(tmp_path: Path) -> None:
     server = Server(tmp_path)
     server._command = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", PROGRAM, "serve"]
     server.launch()
@@ -53,7 +53,7 @@ def test_too_few_descriptors_to_work_with_stop_the_start(tmp_path: Path) -> None
     assert "64" in "".join(server.log)
 
 
-def test_without_a_free_descriptor_idle_connections_make_room(tmp_path: Path, receiver: Receiver) -> None:
+def test_idle_connections_are_closed_without_a_free_descriptor(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", UPLIFT_LOG_FORMAT="json") as server:
         for number in range(12):
             _, other = server.account(f"account {number}")

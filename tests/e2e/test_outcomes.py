@@ -25,7 +25,7 @@ SETTINGS = {
 GIB = 1024**3
 
 
-def test_every_failure_has_its_outcome_is_retried_on_schedule_and_explained(tmp_path: Path, receiver: Receiver) -> None:
+def test_every_failure_has_an_outcome_a_retry_and_an_explanation(tmp_path: Path, receiver: Receiver) -> None:
     with socket.socket() as refusing:
         refusing.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         target = receiver.url("/redirect-target")
@@ -110,7 +110,7 @@ def _check_requests(receiver: Receiver, path: str, event: str) -> None:
         assert later.at - earlier.at >= wait_ms * 0.9 / 1000 - 0.002, "never early"
 
 
-def test_huge_and_endless_answers_end_quickly_and_cost_no_memory(tmp_path: Path, receiver: Receiver) -> None:
+def test_huge_and_endless_responses_end_quickly_without_memory(tmp_path: Path, receiver: Receiver) -> None:
     good: list[int] = []
     bad: list[int] = []
     with serving(tmp_path / "data", **SETTINGS) as server:
@@ -139,7 +139,7 @@ def test_huge_and_endless_answers_end_quickly_and_cost_no_memory(tmp_path: Path,
         assert max(good + bad) < 64 * 1024**2
 
 
-def test_one_slow_success_within_the_deadline_is_delivered_once(server: Server, receiver: Receiver) -> None:
+def test_a_slow_success_within_the_timeout_is_delivered_once(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/slow", answer(204, b"", after=0.4)))
     api.endpoint(receiver.url("/recovers", receiving.after_failing(2, 503)))
@@ -169,7 +169,7 @@ def test_every_request_a_receiver_read_is_an_attempt_or_a_counted_duplicate(
     assert float(line) == receiver.count("/once") - len(api.everything("/v1/deliveries"))
 
 
-def test_a_retry_after_lengthens_the_wait(server: Server, receiver: Receiver) -> None:
+def test_retry_after_delays_the_next_attempt(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/busy", answer(503, retry_after="2")))
     api.send(1)
@@ -182,7 +182,7 @@ def _ms(instant: str) -> float:
     return datetime.fromisoformat(instant).timestamp() * 1000
 
 
-def test_attempts_of_a_delivery_are_told_to_nobody_else(server: Server, receiver: Receiver) -> None:
+def test_attempts_are_visible_to_their_account_only(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     _, other = server.account("Another")
     api.endpoint(receiver.url("/mine"))

@@ -45,7 +45,7 @@ def run(server: Server, *arguments: str, **environ: str) -> subprocess.Completed
     )
 
 
-def test_what_is_sent_arrives_and_is_counted(tmp_path: Path, receiver: Receiver, settings: dict[str, str]) -> None:
+def test_sent_events_arrive_and_are_counted(tmp_path: Path, receiver: Receiver, settings: dict[str, str]) -> None:
     with serving(tmp_path / "data", **settings) as server:
         _, api = server.account()
         paths = ("/one", "/two", "/three")
@@ -131,7 +131,7 @@ def found_by_doctor(server: Server) -> dict[str, Any]:
     return {found["check"]: found for found in map(json.loads, examined.stdout.splitlines())}
 
 
-def test_doctor_tells_all_it_can_of_a_database_that_is_held_up(tmp_path: Path, settings: dict[str, str]) -> None:
+def test_doctor_reports_a_blocked_database(tmp_path: Path, settings: dict[str, str]) -> None:
     """Neither it nor the server gets an answer as soon as one is waited for elsewhere."""
 
     async def examined(server: Server) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_doctor_tells_all_it_can_of_a_database_that_is_held_up(tmp_path: Path, s
     assert "mail" in findings, "it goes on"
 
 
-def test_commands_say_what_is_different(
+def test_commands_report_the_differences_on_postgresql(
     tmp_path: Path, settings: dict[str, str], postgres_server: PostgresServer
 ) -> None:
     server = Server(tmp_path, **settings)

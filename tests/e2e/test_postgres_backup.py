@@ -42,7 +42,7 @@ def another_partition(url: str) -> None:
     asyncio.run(begin())
 
 
-def test_a_dump_made_amid_traffic_delivers_what_was_pending(
+def test_a_dump_made_under_traffic_delivers_pending_events(
     tmp_path: Path, postgres_server: PostgresServer, postgres_url: str, receiver: Receiver
 ) -> None:
     for name in ("first", "second"):

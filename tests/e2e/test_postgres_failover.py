@@ -62,7 +62,7 @@ def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], 
         wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all are delivered", FOUND_WITHIN_S)
 
 
-def test_a_standby_that_is_promoted_takes_over_and_nothing_is_lost(
+def test_a_promoted_standby_takes_over_without_loss(
     tmp_path: Path, primary: PostgresServer, standby: PostgresServer, receiver: Receiver
 ) -> None:
     name = urlsplit(primary.new_database()).path
@@ -77,7 +77,7 @@ def test_a_standby_that_is_promoted_takes_over_and_nothing_is_lost(
     primary.start()
 
 
-def test_a_host_that_falls_silent_is_left_for_the_next(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
+def test_an_unresponsive_host_is_replaced_by_the_next(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
     """As a machine does that loses its network: nothing is refused, and nothing answered."""
     first, second = Between(postgres_url), Between(postgres_url)
     with contextlib.closing(first), contextlib.closing(second):

@@ -39,9 +39,7 @@ def fleet(
     postgres_server.give_back(url)
 
 
-def test_two_thousand_events_reach_three_endpoints_each_once_within_their_caps(
-    fleet: Fleet, receiver: Receiver
-) -> None:
+def test_events_arrive_once_within_the_concurrency_limits(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     paths = {f"/{name}": Counting(0.002) for name in "abc"}
     for path, action in paths.items():
@@ -57,7 +55,7 @@ def test_two_thousand_events_reach_three_endpoints_each_once_within_their_caps(
         assert action.most <= 4
 
 
-def test_a_rate_limit_holds_over_all_processes(fleet: Fleet, receiver: Receiver) -> None:
+def test_a_rate_limit_applies_to_all_processes(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     apis[0].endpoint(receiver.url("/limited"), rate_limit_per_second=20)
     known_everywhere()
@@ -67,7 +65,7 @@ def test_a_rate_limit_holds_over_all_processes(fleet: Fleet, receiver: Receiver)
     assert all(later - earlier >= 0.95 for earlier, later in zip(came, came[20:], strict=False))
 
 
-def test_pausing_through_one_process_binds_all_within_a_second(fleet: Fleet, receiver: Receiver) -> None:
+def test_a_pause_through_one_process_applies_to_all_within_a_second(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     made = apis[0].endpoint(receiver.url("/hook"))
     known_everywhere()
@@ -84,9 +82,7 @@ def test_pausing_through_one_process_binds_all_within_a_second(fleet: Fleet, rec
     receiver.wait("/hook", 3)
 
 
-def test_tests_resends_and_cancellations_reach_the_worker_that_has_the_endpoint(
-    fleet: Fleet, receiver: Receiver
-) -> None:
+def test_tests_resends_and_cancels_reach_the_owner(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     made = [apis[0].endpoint(receiver.url(f"/h{n}"), max_in_flight=1) for n in range(4)]
     known_everywhere()
@@ -113,7 +109,7 @@ def test_tests_resends_and_cancellations_reach_the_worker_that_has_the_endpoint(
 
 
 @pytest.mark.timing
-def test_without_notifications_everything_is_done_within_two_seconds(
+def test_changes_apply_within_two_seconds_without_notifications(
     tmp_path: Path, postgres_url: str, pooler: Pooler, receiver: Receiver
 ) -> None:
     """Through a pooler, and without a direct connection, no process receives any."""
@@ -156,7 +152,7 @@ def test_without_notifications_everything_is_done_within_two_seconds(
 
 
 @pytest.mark.timing
-def test_a_process_says_that_a_worker_handles_a_delivery_without_asking_it(fleet: Fleet, receiver: Receiver) -> None:
+def test_a_process_reports_that_a_worker_handles_a_delivery(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     answering = threading.Event()
 
@@ -192,7 +188,7 @@ def test_a_process_says_that_a_worker_handles_a_delivery_without_asking_it(fleet
 
 
 @pytest.mark.timing
-def test_a_stream_hears_within_a_second_of_events_and_removals_through_another_process(fleet: Fleet) -> None:
+def test_a_stream_gets_events_and_deletions_of_another_process_within_a_second(fleet: Fleet) -> None:
     account, apis = account_of(fleet)
     developing, key = developer(fleet.apis[0], account, scopes=["listen", "events:write"])
     session = developing.ok("POST", "/v1/listen-sessions", {})["id"]
@@ -210,7 +206,7 @@ def test_a_stream_hears_within_a_second_of_events_and_removals_through_another_p
     assert time.monotonic() - began < 1
 
 
-def test_what_is_due_while_no_worker_runs_is_told_so_and_sent_by_the_next(
+def test_due_deliveries_without_a_worker_are_sent_by_the_next_worker(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
     with Fleet(tmp_path, postgres_url, UPLIFT_LEASE="5m") as fleet:
@@ -237,9 +233,7 @@ def test_what_is_due_while_no_worker_runs_is_told_so_and_sent_by_the_next(
         wait_for(lambda: settled(api, delivery)["attempts_made"] == 2, "it was resent", every=0.1)
 
 
-def test_a_command_on_the_database_knows_that_a_worker_runs(
-    tmp_path: Path, postgres_url: str, receiver: Receiver
-) -> None:
+def test_a_database_command_detects_a_running_worker(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
     with Fleet(tmp_path, postgres_url) as fleet:
         server = fleet.add("all")
         _, [api] = account_of(fleet)
@@ -283,7 +277,7 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         assert "this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api" in told
 
 
-def test_what_a_command_resends_waits_for_no_lease_while_no_worker_runs(
+def test_a_resend_without_a_worker_does_not_wait_for_a_lease(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
     with Fleet(tmp_path, postgres_url, UPLIFT_LEASE="5m") as fleet:
@@ -305,7 +299,7 @@ def test_what_a_command_resends_waits_for_no_lease_while_no_worker_runs(
         receiver.wait("/hook", 2)
 
 
-def test_a_link_leads_to_whoever_takes_requests(tmp_path: Path, postgres_url: str) -> None:
+def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> None:
     def link(server: Server, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [PROGRAM, "sign-in-link", "--json", *arguments],
@@ -351,7 +345,7 @@ def test_operators_see_which_processes_run(tmp_path: Path, postgres_url: str) ->
         assert 'uplift_processes{role="api"} 1.0' in metrics
 
 
-def test_a_process_with_another_key_is_refused_before_anything_is_sealed(tmp_path: Path, postgres_url: str) -> None:
+def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Path, postgres_url: str) -> None:
     """Later the two would have sealed what no single key opens."""
     with Fleet(tmp_path, postgres_url) as fleet:
         first = fleet.add("api")
@@ -377,7 +371,7 @@ def _oldest_due_s(server: Server) -> float:
     return 0.0 if found is None else float(found[1])
 
 
-def test_a_worker_serves_its_vital_signs_alone(fleet: Fleet) -> None:
+def test_a_worker_serves_only_health_and_metrics(fleet: Fleet) -> None:
     worker = fleet.workers[0].api()
     assert worker("GET", "/healthz").status == worker("GET", "/readyz").status == 200
     assert worker("GET", "/metrics").status == 200

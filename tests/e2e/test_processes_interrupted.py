@@ -49,7 +49,7 @@ def test_killing_processes_at_random_loses_nothing(own_fleet: Fleet, receiver: R
         assert action.most <= 3
 
 
-def test_a_rolling_restart_loses_nothing_and_repeats_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
+def test_a_rolling_restart_loses_and_repeats_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(own_fleet)
     counting = {f"/r{n}": Counting(0.01) for n in range(4)}
     for path, action in counting.items():
@@ -69,7 +69,7 @@ def test_a_rolling_restart_loses_nothing_and_repeats_nothing(own_fleet: Fleet, r
         assert action.most <= 3
 
 
-def test_what_a_suspended_worker_still_has_to_say_is_refused(
+def test_late_outcomes_of_a_suspended_worker_are_rejected(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
     """Its attempt was made again meanwhile: that one's outcome counts."""
@@ -105,7 +105,7 @@ def test_what_a_suspended_worker_still_has_to_say_is_refused(
         assert [each["status_code"] for each in attempts] == [200]
 
 
-def test_a_worker_that_was_held_up_over_an_upgrade_it_does_not_fit_ends_and_says_why(
+def test_a_worker_suspended_during_an_incompatible_upgrade_stops_with_an_error(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
     """What it has in flight is finished, and nothing more is begun."""
@@ -130,7 +130,7 @@ def test_a_worker_that_was_held_up_over_an_upgrade_it_does_not_fit_ends_and_says
         assert len(receiver.on("/hook")) == 1
 
 
-def test_a_clock_two_minutes_off_moves_no_due_instant(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
+def test_a_wrong_clock_does_not_change_due_times(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
     with Fleet(tmp_path, postgres_url, UPLIFT_RETRY_SCHEDULE="2s,2s") as fleet:
         fleet.add("api", skew_ms=-120_000)
         fleet.add("worker", skew_ms=120_000)

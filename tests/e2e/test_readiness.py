@@ -60,7 +60,7 @@ def check_recovery(server: Server) -> None:
 
 @OF_A_FILE
 @pytest.mark.parametrize("way", WAYS)
-def test_a_full_disk(tmp_path: Path, way: str) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, way: str) -> None:
     with small_storage(way, tmp_path / "data") as storage, serving(storage.data) as server:
         _, api = server.account()
         storage.fill(server)
@@ -86,7 +86,7 @@ def test_a_full_disk(tmp_path: Path, way: str) -> None:
 
 
 @OF_A_FILE
-def test_a_disk_that_is_full_while_nothing_is_sent(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_without_traffic(tmp_path: Path) -> None:
     with small_storage("no write at all", tmp_path / "data") as storage, serving(storage.data) as server:
         check_recovery(server)
         storage.fill(server)
@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_while_nothing_is_sent(tmp_path: Path) -> None:
 
 
 @OF_A_FILE
-def test_a_lock_of_another_program(tmp_path: Path) -> None:
+def test_a_lock_of_another_program_is_reported(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         with closing(sqlite3.connect(server.data / "uplift.db", isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -106,7 +106,7 @@ def test_a_lock_of_another_program(tmp_path: Path) -> None:
 
 
 @OF_A_FILE
-def test_a_write_that_does_not_finish(tmp_path: Path) -> None:
+def test_a_hanging_write_is_reported(tmp_path: Path) -> None:
     fault, environ = serving_with_faults(tmp_path)
     with serving(tmp_path / "data", **environ) as server:
         _, api = server.account()
@@ -118,7 +118,7 @@ def test_a_write_that_does_not_finish(tmp_path: Path) -> None:
 
 
 @OF_A_FILE
-def test_an_index_that_is_damaged(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None:
     """Due deliveries cannot be found."""
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="1h") as server:
         _, api = server.account()
@@ -145,7 +145,7 @@ def test_an_index_that_is_damaged(tmp_path: Path, receiver: Receiver) -> None:
 
 
 @pytest.mark.skipif("config.getoption('--engine', 'sqlite') == 'sqlite'", reason="locks tables of PostgreSQL")
-def test_a_table_that_another_session_has_locked(tmp_path: Path) -> None:
+def test_a_table_lock_of_another_session_is_reported(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         release, locked = threading.Event(), threading.Event()
 

@@ -63,7 +63,7 @@ def _running(command: list[str | Path], secret: str, **environ: str) -> Iterator
         process.stdout.close()
 
 
-def test_generated_and_chosen_secrets_verify_with_article_and_library(server: Server) -> None:
+def test_generated_and_custom_secrets_verify_with_article_and_library(server: Server) -> None:
     _, api = server.account()
     endpoints = [api.endpoint("http://127.0.0.1:9/not-yet", **fields) for fields in ({}, {}, CHOSEN, CHOSEN)]
     first, second = endpoints[0]["secret"], endpoints[1]["secret"]
@@ -77,7 +77,7 @@ def test_generated_and_chosen_secrets_verify_with_article_and_library(server: Se
         _verify_all(api, dict(zip(urls, endpoints, strict=True)))
 
 
-def test_generated_and_chosen_secrets_verify_with_the_npm_packages(server: Server) -> None:
+def test_generated_and_custom_secrets_verify_with_the_npm_packages(server: Server) -> None:
     _, api = server.account()
     endpoints = [api.endpoint("http://127.0.0.1:9/not-yet", **fields) for fields in ({}, CHOSEN)]
     shown = api.ok("GET", f"/v1/endpoints/{endpoints[1]['id']}/secret")["standard_webhooks_secret"]
@@ -101,9 +101,7 @@ def _verify_all(api: Api, endpoints: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("program", ["article_receiver.py", "standard_receiver.py"])
-def test_a_receiver_with_another_secret_rejects_everything_and_the_attempt_says_why(
-    server: Server, program: str
-) -> None:
+def test_a_receiver_with_a_wrong_secret_rejects_all_requests(server: Server, program: str) -> None:
     _, api = server.account()
     with running(program, "whsec_" + "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=") as url:
         endpoint = api.endpoint(url + "/webhook/submit")

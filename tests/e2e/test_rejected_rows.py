@@ -21,7 +21,7 @@ def set_aside(api: Api, kind: str) -> int:
     return int(found[1])
 
 
-def test_one_attempt_that_cannot_be_recorded_stops_no_other_delivery(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_rejected_attempt_record_does_not_stop_other_deliveries(tmp_path: Path, receiver: Receiver) -> None:
     may_answer = threading.Event()
 
     def slow(connection: Connection, received: Received) -> bool:

@@ -31,7 +31,7 @@ def fail(api: Any, receiver: Receiver, count: int) -> str:
 
 
 @pytest.mark.timeout(180)
-def test_a_replay_goes_on_exactly_after_kills(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_replay_continues_exactly_after_kills(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()
         endpoint = fail(api, receiver, COUNT)
@@ -59,7 +59,7 @@ def test_a_replay_goes_on_exactly_after_kills(tmp_path: Path, receiver: Receiver
 
 
 @pytest.mark.timing
-def test_a_cancel_acts_within_a_second(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_cancel_takes_effect_within_a_second(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()
         endpoint = fail(api, receiver, 1000)

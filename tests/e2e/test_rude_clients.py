@@ -55,7 +55,7 @@ def _answer_to(server: Server, *parts: bytes) -> bytes:
     return b""
 
 
-def test_half_requests_and_idle_connections_keep_nobody_out(server: Server, receiver: Receiver) -> None:
+def test_incomplete_requests_and_idle_connections_do_not_block_others(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/hook"))
     half_head = f"{HEAD}Uplift-Account: {account}\r\nX-Unfinished: ".encode()
@@ -81,7 +81,7 @@ def test_half_requests_and_idle_connections_keep_nobody_out(server: Server, rece
     ],
     ids=["bytes", "tls", "version", "negative-length", "smuggling", "chunk-size", "empty-lines"],
 )
-def test_nonsense_is_refused(server: Server, nonsense: bytes) -> None:
+def test_invalid_requests_are_rejected(server: Server, nonsense: bytes) -> None:
     _, api = server.account()
     with clients(server, 20, nonsense):
         _serves(api)
@@ -90,7 +90,7 @@ def test_nonsense_is_refused(server: Server, nonsense: bytes) -> None:
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_heads_without_an_end_cost_no_memory(server: Server) -> None:
+def test_endless_headers_use_no_memory(server: Server) -> None:
     _, api = server.account()
     before = server.resident_mib()
     line = b"X-Filler: " + b"y" * 1000 + b"\r\n"
@@ -107,7 +107,7 @@ def test_heads_without_an_end_cost_no_memory(server: Server) -> None:
     assert _answer_to(server, *pieces, b"\r\n").startswith(b"HTTP/1.1 200")
 
 
-def test_bodies_that_are_too_large_are_refused_before_they_are_held(server: Server) -> None:
+def test_oversized_bodies_are_rejected_before_they_are_read(server: Server) -> None:
     account, api = server.account()
     head = f"{HEAD}Uplift-Account: {account}\r\n{JSON}"
     before = server.resident_mib()
@@ -122,7 +122,7 @@ def test_bodies_that_are_too_large_are_refused_before_they_are_held(server: Serv
     _serves(api)
 
 
-def test_a_chunked_body_in_many_pieces_is_an_event_like_others(server: Server, receiver: Receiver) -> None:
+def test_a_chunked_body_in_many_pieces_is_accepted(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/hook"))
     body = json.dumps({"type": TYPE, "data": {"number": 7, "text": "é" * 3000}}, ensure_ascii=False).encode()
@@ -134,7 +134,7 @@ def test_a_chunked_body_in_many_pieces_is_an_event_like_others(server: Server, r
     assert request.json["data"] == {"number": 7, "text": "é" * 3000}
 
 
-def test_callers_who_leave_before_the_answer_harm_nobody(server: Server) -> None:
+def test_callers_that_disconnect_early_do_not_affect_others(server: Server) -> None:
     account, api = server.account()
     body = json.dumps({"type": TYPE, "data": {"number": 1}}).encode()
     whole = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -154,7 +154,7 @@ def test_callers_who_leave_before_the_answer_harm_nobody(server: Server) -> None
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_garbage_behind_a_complete_request_does_not_cost_it_its_response(server: Server) -> None:
+def test_garbage_after_a_complete_request_does_not_prevent_its_response(server: Server) -> None:
     account, api = server.account()
     before = len(api.everything("/v1/events"))
     body = json.dumps({"type": TYPE, "data": {"number": 1}}).encode()
@@ -171,7 +171,7 @@ def test_garbage_behind_a_complete_request_does_not_cost_it_its_response(server:
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_ordinary_clients_get_413_for_a_body_that_is_too_large(server: Server) -> None:
+def test_ordinary_clients_get_413_for_an_oversized_body(server: Server) -> None:
     """`urllib` sends the whole body before it reads, and requests `Connection: close`."""
     account, api = server.account()
     headers = {"authorization": f"Bearer {OPERATOR_KEY}", "uplift-account": account, "content-type": "application/json"}
@@ -186,7 +186,7 @@ def test_ordinary_clients_get_413_for_a_body_that_is_too_large(server: Server) -
     _serves(api)
 
 
-def test_bodies_of_a_key_without_the_scope_are_not_read(server: Server) -> None:
+def test_bodies_of_keys_without_the_scope_are_not_read(server: Server) -> None:
     account, api = server.account()
     key = api.ok("POST", f"/v1/accounts/{account}/keys", {"name": "reads", "scopes": ["events:read"]})["key"]
     before = server.resident_mib()
@@ -203,7 +203,7 @@ def test_bodies_of_a_key_without_the_scope_are_not_read(server: Server) -> None:
                 assert _everything(client) is not None
 
 
-def test_unfinished_bodies_are_bounded_in_number_of_bytes_and_in_time(server: Server) -> None:
+def test_unfinished_bodies_are_limited_in_bytes_and_time(server: Server) -> None:
     account, api = server.account()
     key = api.ok("POST", f"/v1/accounts/{account}/keys", {"name": "writes", "scopes": ["events:write"]})["key"]
     before = server.resident_mib()

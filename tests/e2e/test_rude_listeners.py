@@ -63,9 +63,7 @@ def developer(server: Server) -> tuple[Api, Api, str, str]:
     ids=["pings", "fragments"],
 )
 @pytest.mark.timing
-def test_a_flood_of_frames_that_cost_nothing_ends_the_stream_and_delays_nobody(
-    server: Server, first: bytes, flood: bytes
-) -> None:
+def test_a_flood_of_frames_ends_the_stream_and_delays_no_one_else(server: Server, first: bytes, flood: bytes) -> None:
     emits, listens, key, session = developer(server)
     with stream(server, session, key) as raw:
         raw.sendall(first)
@@ -92,7 +90,7 @@ def test_a_flood_of_frames_that_cost_nothing_ends_the_stream_and_delays_nobody(
     assert not any("Traceback" in line for line in server.log), server.log
 
 
-def test_a_stream_that_nobody_reads_is_let_go_when_its_session_ends(server: Server) -> None:
+def test_an_unread_stream_ends_with_its_session(server: Server) -> None:
     emits, listens, key, session = developer(server)
     with stream(server, session, key) as raw:
         for _ in range(64):

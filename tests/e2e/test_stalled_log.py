@@ -78,7 +78,7 @@ def stalled(data: Path, *, output_too: bool, program: str | None = None) -> Iter
 
 
 @pytest.mark.parametrize("output_too", [False, True], ids=["log", "log and output"])
-def test_a_stalled_reader_stops_nothing(tmp_path: Path, receiver: Receiver, output_too: bool) -> None:
+def test_a_stalled_log_reader_does_not_stop_the_server(tmp_path: Path, receiver: Receiver, output_too: bool) -> None:
     with stalled(tmp_path / "data", output_too=output_too) as server:
         _, api = server.account()
         api.endpoint(receiver.url("/hook"))

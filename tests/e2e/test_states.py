@@ -57,7 +57,7 @@ def let_two_weeks_pass(server: Server) -> None:
     server.place.run(backdate)
 
 
-def test_an_owner_who_comes_back_after_two_weeks_gets_everything_in_order(tmp_path: Path, receiver: Receiver) -> None:
+def test_deliveries_held_for_two_weeks_are_sent_in_order(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()
         endpoint = paused(api, receiver)
@@ -86,7 +86,7 @@ def test_an_owner_who_comes_back_after_two_weeks_gets_everything_in_order(tmp_pa
 
 
 @pytest.mark.timeout(120)
-def test_a_release_goes_on_after_kills_in_its_middle(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_release_continues_after_kills(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()
         endpoint = paused(api, receiver)
@@ -111,7 +111,7 @@ def test_a_release_goes_on_after_kills_in_its_middle(tmp_path: Path, receiver: R
         assert len(api.everything(f"/v1/deliveries?endpoint={endpoint}&status=delivered&type={TYPE}")) == COUNT
 
 
-def test_a_pause_stops_a_release_and_what_is_dropped_never_comes(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_pause_stops_a_release_and_dropped_deliveries_never_arrive(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()
         endpoint = paused(api, receiver)
@@ -145,7 +145,7 @@ def command(server: Server, *arguments: str) -> tuple[int, Any]:
     return ran.returncode, json.loads(ran.stdout)
 
 
-def test_a_disabled_endpoint_is_tested_and_answers_are_told(server: Server, receiver: Receiver) -> None:
+def test_a_test_of_a_disabled_endpoint_returns_the_response(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     endpoint = api.endpoint(receiver.url("/tested", receiving.answer(body=b"thanks")), event_types=["export.*"])["id"]
     api.ok("POST", f"/v1/endpoints/{endpoint}/disable")
@@ -165,7 +165,7 @@ def test_a_disabled_endpoint_is_tested_and_answers_are_told(server: Server, rece
 
 
 @pytest.mark.timing
-def test_a_slow_test_is_answered_in_time_and_looked_at_later(server: Server, receiver: Receiver) -> None:
+def test_a_slow_test_returns_early_and_completes_later(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     endpoint = api.endpoint(receiver.url("/slow", receiving.answer(after=5.5)), event_types=["export.*"])["id"]
     wait_for(lambda: receiver.count("/slow") == 1, "the greeting has come")
@@ -178,7 +178,7 @@ def test_a_slow_test_is_answered_in_time_and_looked_at_later(server: Server, rec
     assert attempt["duration_ms"] > 5000
 
 
-def test_a_test_that_a_kill_cuts_off_has_failed(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_test_interrupted_by_a_kill_fails(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data") as server:
         _, api = server.account()
         endpoint = api.endpoint(receiver.url("/hangs", receiving.hang), event_types=["export.*"])["id"]

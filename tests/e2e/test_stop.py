@@ -11,7 +11,7 @@ from .harness import PROGRAM, Server, free_port, serving, wait_for
 from .receiving import Receiver, answer
 
 
-def test_a_stop_under_load_finishes_attempts_and_sends_nothing_twice(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_stop_under_load_settles_attempts_without_duplicates(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         api.endpoint(receiver.url("/quick"))
@@ -36,7 +36,7 @@ def test_a_stop_under_load_finishes_attempts_and_sends_nothing_twice(tmp_path: P
             assert set(receiver.numbers(path).values()) == {1}, "nothing was sent twice"
 
 
-def test_an_idle_server_stops_at_once(tmp_path: Path) -> None:
+def test_an_idle_server_stops_immediately(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         server.api().ok("GET", "/v1/accounts")  # leaves a connection that is kept alive
         began = time.monotonic()
@@ -45,7 +45,7 @@ def test_an_idle_server_stops_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.sqlite(reason="any number of processes may share a PostgreSQL database")
-def test_a_second_process_on_the_same_file_is_refused_in_words(server: Server) -> None:
+def test_a_second_process_on_the_same_file_fails_with_an_error(server: Server) -> None:
     environ = {**server.environ, "UPLIFT_PORT": str(free_port())}
     second = subprocess.run(
         [PROGRAM, "serve"], cwd=server.data, env=environ, capture_output=True, text=True, timeout=20, check=False

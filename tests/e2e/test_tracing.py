@@ -28,9 +28,7 @@ def spans(found: Collector, event: str, count: int) -> list[Span]:
     return wait_for(lambda: (got := of_event()) and len(got) >= count and got, f"{count} spans of {event}")
 
 
-def test_attempts_stand_below_their_event_in_the_trace_of_its_sender_over_a_restart(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_attempts_are_children_of_their_event_after_a_restart(tmp_path: Path, receiver: Receiver) -> None:
     settings = {"UPLIFT_RETRY_SCHEDULE": "3s", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test", **QUICKLY}
     with collector() as found:
         environ = {"UPLIFT_OTLP_ENDPOINT": found.url, "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=ours", **settings}
@@ -87,7 +85,7 @@ def test_attempts_stand_below_their_event_in_the_trace_of_its_sender_over_a_rest
     assert not [body for body in found.bodies if b"s3cret" in body or b'"secret"' in body or b"/hook" in body]
 
 
-def test_batches_repeats_and_what_nobody_sent(tmp_path: Path, receiver: Receiver) -> None:
+def test_batches_repeats_and_server_events_have_spans(tmp_path: Path, receiver: Receiver) -> None:
     with collector() as found, serving(tmp_path / "data", OTEL_EXPORTER_OTLP_ENDPOINT=found.url, **QUICKLY) as server:
         account, api = server.account()
         greeted = api.endpoint(receiver.url("/hook", answer(200)))["id"]
@@ -125,7 +123,7 @@ def _greeting(api: Api, found: Collector, endpoint: str) -> list[Span]:
     return got
 
 
-def test_a_collector_that_is_away_disturbs_nothing(tmp_path: Path, receiver: Receiver) -> None:
+def test_an_unavailable_collector_does_not_affect_deliveries(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data", UPLIFT_OTLP_ENDPOINT="http://127.0.0.1:1", **QUICKLY) as server:
         _, api = server.account()
         api.endpoint(receiver.url("/hook", answer(200)))
@@ -135,7 +133,7 @@ def test_a_collector_that_is_away_disturbs_nothing(tmp_path: Path, receiver: Rec
         assert server.stop() == 0
 
 
-def test_without_a_collector_nothing_of_it_is_loaded() -> None:
+def test_without_a_collector_opentelemetry_is_not_loaded() -> None:
     """The framework has OpenTelemetry's interfaces anyway, which do nothing."""
     program = (
         "import sys, uplift_server.app\n"
@@ -147,7 +145,7 @@ def test_without_a_collector_nothing_of_it_is_loaded() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_a_missing_extra_is_named_with_how_to_get_it(tmp_path: Path) -> None:
+def test_a_missing_extra_is_reported_with_a_fix(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "sys.modules['opentelemetry.sdk'] = None\n"

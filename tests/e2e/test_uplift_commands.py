@@ -44,7 +44,7 @@ def listening(integrator: Integrator, receiver: Receiver) -> Iterator[Listening]
     listening.close()
 
 
-def test_trigger_goes_to_the_listener_and_tells_what_came_of_it(
+def test_trigger_sends_to_the_listener_and_shows_the_response(
     integrator: Integrator, receiver: Receiver, listening: Listening
 ) -> None:
     [tested] = integrator.json("trigger", "export.completed")
@@ -72,7 +72,7 @@ def test_trigger_to_a_listener_that_only_prints(integrator: Integrator) -> None:
     printing.close()
 
 
-def test_endpoints_are_made_tested_paused_and_enabled(integrator: Integrator, receiver: Receiver) -> None:
+def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator, receiver: Receiver) -> None:
     url = receiver.url("/x")
     [made] = integrator.json("endpoints", "create", url, "--type", "test.*", "--description", "ours")
     assert made["secret"].startswith("whsec_")
@@ -131,7 +131,7 @@ def test_events_and_deliveries_are_listed_shown_and_resent(integrator: Integrato
     assert integrator("deliveries", "dlv_nonsense")[0] == 4
 
 
-def test_ids_are_whole_on_a_terminal(integrator: Integrator, receiver: Receiver) -> None:
+def test_ids_are_complete_on_a_terminal(integrator: Integrator, receiver: Receiver) -> None:
     endpoint = integrator.operator.endpoint(receiver.url(f"/{'x' * 100}"), event_types=[TYPE])["id"]
     event = integrator.operator.send(1).json["id"]
     [delivery] = integrator.api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
@@ -146,7 +146,7 @@ def test_ids_are_whole_on_a_terminal(integrator: Integrator, receiver: Receiver)
     assert endpoint in shown.decode()
 
 
-def test_nothing_of_others_is_seen(server: Server, integrator: Integrator, receiver: Receiver) -> None:
+def test_objects_of_other_accounts_are_not_visible(server: Server, integrator: Integrator, receiver: Receiver) -> None:
     _, foreign = server.account("Lions")
     endpoint = foreign.endpoint(receiver.url("/x"))["id"]
     for command in (["show"], ["pause"], ["enable"], ["test"]):

@@ -16,7 +16,7 @@ def ready(server: Server) -> int:
 
 
 @pytest.mark.parametrize("kind", ["exit", "close"])
-def test_a_thread_that_ends_is_started_again(tmp_path: Path, receiver: Receiver, kind: str) -> None:
+def test_a_failed_writer_thread_is_restarted(tmp_path: Path, receiver: Receiver, kind: str) -> None:
     fault, environ = serving_with_faults(tmp_path)
     with serving(tmp_path / "data", **environ) as server:
         _, api = server.account()

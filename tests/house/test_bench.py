@@ -36,7 +36,7 @@ def test_every_row_is_documented(rows: list[str]) -> None:
     assert set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)) == set(rows)
 
 
-def test_an_unknown_row_is_refused_with_the_names_there_are(rows: list[str]) -> None:
+def test_an_unknown_row_is_rejected_with_the_list_of_rows(rows: list[str]) -> None:
     run = _run(ROOT / "bench" / "run", "nonsense", within_s=20)
     assert run.returncode == 2
     assert all(row in run.stderr for row in rows)

@@ -22,7 +22,7 @@ def _comments(path: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("room", PYTHON)
-def test_python_comments(room: str, root: Path) -> None:
+def test_python_comments_follow_the_rules(room: str, root: Path) -> None:
     wrong = [
         f"{path.relative_to(root)}:{line}: {comment}"
         for path in sorted((root / room).rglob("*.py"))
@@ -32,7 +32,7 @@ def test_python_comments(room: str, root: Path) -> None:
     assert not wrong
 
 
-def test_other_files_leave_nothing_for_later(root: Path) -> None:
+def test_other_files_contain_no_todo(root: Path) -> None:
     files = [
         *root.glob("*.md"),
         *root.glob("*.toml"),

@@ -27,7 +27,7 @@ ROOMS_OF = {
 }
 
 
-def test_the_import_contracts_are_kept(root: Path) -> None:
+def test_import_contracts_hold(root: Path) -> None:
     checked = subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache"],
         check=False,

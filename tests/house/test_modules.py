@@ -11,7 +11,7 @@ EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "manag
 LINES_MAX = 500
 
 
-def test_no_module_has_an_empty_name(modules: Any) -> None:
+def test_module_names_are_specific(modules: Any) -> None:
     def words(name: str) -> set[str]:
         return {word for part in name.split(".") for word in part.strip("_").split("_")}
 

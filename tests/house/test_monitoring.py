@@ -62,7 +62,7 @@ def boards() -> list[Any]:
     return [json.loads(path.read_text()) for path in DASHBOARDS]
 
 
-def test_queries_name_metrics_and_labels_that_there_are() -> None:
+def test_queries_use_existing_metrics_and_labels() -> None:
     for where, expression in expressions():
         named = re.findall(r"\b((?:uplift|process)_\w+|up)\b(?:\{([^}]*)\})?", expression)
 
@@ -77,7 +77,7 @@ def test_queries_name_metrics_and_labels_that_there_are() -> None:
         assert wanted <= {*OF_PROMETHEUS, *(LABELS.get(name) for name, _ in named)}, where
 
 
-def test_everything_that_is_measured_is_on_a_dashboard() -> None:
+def test_every_metric_is_on_a_dashboard() -> None:
     shown = " ".join(expression for where, expression in expressions() if where != ALERTS.name)
     shown += json.dumps([board["templating"] for board in boards()])
 
@@ -86,7 +86,7 @@ def test_everything_that_is_measured_is_on_a_dashboard() -> None:
     assert missing == ["uplift_accounts", "uplift_store_reading_age_seconds"]
 
 
-def test_panels_stand_beside_each_other_and_are_told_apart() -> None:
+def test_panels_do_not_overlap_and_have_unique_titles() -> None:
     for board in boards():
         panels = board["panels"]
         assert len({panel["id"] for panel in panels}) == len(panels)
@@ -100,7 +100,7 @@ def test_panels_stand_beside_each_other_and_are_told_apart() -> None:
             taken |= cells
 
 
-def test_panels_ask_the_chosen_source_and_say_what_they_show() -> None:
+def test_panels_use_the_chosen_source_and_have_descriptions() -> None:
     for board in boards():
         variables = {each["name"] for each in board["templating"]["list"]}
         for panel in board["panels"]:
@@ -114,7 +114,7 @@ def test_panels_ask_the_chosen_source_and_say_what_they_show() -> None:
             assert used <= {*variables, "__rate_interval"}
 
 
-def test_every_alert_is_tested_and_its_remedy_is_in_the_monitoring_page() -> None:
+def test_every_alert_is_tested_and_documented() -> None:
     alerts = re.findall(r"^ +- alert: (\w+)$", ALERTS.read_text(), re.MULTILINE)
     tests = ALERTS.with_name("alerts_test.yml").read_text()
     page = (ROOT / "docs/monitoring.md").read_text()
@@ -127,7 +127,7 @@ def test_every_alert_is_tested_and_its_remedy_is_in_the_monitoring_page() -> Non
 
 
 @pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
-def test_prometheus_takes_the_alerts(command: tuple[str, ...]) -> None:
+def test_prometheus_accepts_the_alerts(command: tuple[str, ...]) -> None:
     ran = subprocess.run([tool("promtool"), *command], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr

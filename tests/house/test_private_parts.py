@@ -79,7 +79,7 @@ def attributes(of: type, owner: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), EXTENDED, ids=lambda each: each.__qualname__)
-def test_the_class_that_we_extend_has_what_we_use(ours: type, theirs: type) -> None:
+def test_the_extended_class_has_the_used_attributes(ours: type, theirs: type) -> None:
     own = {name for each in ours.__mro__ if each.__module__.startswith("uplift_") for name in vars(each)}
     own |= {name for each in ours.__mro__ if each.__module__.startswith("uplift_")
             for name in getattr(each, "__annotations__", {})}  # fmt: skip
@@ -93,7 +93,7 @@ def test_the_class_that_we_extend_has_what_we_use(ours: type, theirs: type) -> N
 
 
 @pytest.mark.parametrize(("ours", "theirs"), EXTENDED, ids=lambda each: each.__qualname__)
-def test_every_method_that_we_override_is_called_as_before(ours: type, theirs: type) -> None:
+def test_overridden_methods_are_called_as_before(ours: type, theirs: type) -> None:
     public = [name for name, each in vars(ours).items() if inspect.isfunction(each) and not name.startswith("_")]
     assert public
     assert attributes(ours, "super()") | {*public} <= {*dir(theirs)}
@@ -102,7 +102,7 @@ def test_every_method_that_we_override_is_called_as_before(ours: type, theirs: t
         assert [*inspect.signature(vars(ours)[name]).parameters][: len(expected)] == [*expected], name
 
 
-def test_requests_of_uvicorn_have_the_state_that_we_read() -> None:
+def test_uvicorn_requests_have_the_used_state() -> None:
     text = sources(RequestResponseCycle)
     used = attributes(BoundedHeads, "cycle") | attributes(BoundedHeads, "self.cycle")
     assert {"response_complete", "message_event"} <= used
@@ -113,7 +113,7 @@ def test_requests_of_uvicorn_have_the_state_that_we_read() -> None:
     assert "self.flow" in text
 
 
-def test_routes_of_fastapi_tell_their_dependencies() -> None:
+def test_fastapi_routes_expose_their_dependencies() -> None:
     def reader() -> None: ...
 
     router = APIRouter()
@@ -123,7 +123,7 @@ def test_routes_of_fastapi_tell_their_dependencies() -> None:
     assert [each.call for each in route.dependant.dependencies] == [reader]
 
 
-def test_typer_completes_for_a_shell_that_is_named() -> None:
+def test_typer_completes_for_a_named_shell() -> None:
     assert "_UPLIFT_COMPLETE" in get_completion_script(
         prog_name="uplift", complete_var="_UPLIFT_COMPLETE", shell="bash"
     )

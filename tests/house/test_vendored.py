@@ -10,7 +10,7 @@ ROW = re.compile(
 )
 
 
-def test_the_files_are_those_of_the_table(root: Path) -> None:
+def test_vendored_files_match_the_table(root: Path) -> None:
     rows = ROW.findall((root / VENDORED / "README.md").read_text(encoding="utf-8"))
     digests = {name: digest for name, _, _, _, digest in rows}
 
@@ -19,7 +19,7 @@ def test_the_files_are_those_of_the_table(root: Path) -> None:
     assert {name: hashlib.sha256((root / VENDORED / name).read_bytes()).hexdigest() for name in scripts} == digests
 
 
-def test_each_has_its_licence(root: Path) -> None:
+def test_every_vendored_file_has_a_license(root: Path) -> None:
     rows = ROW.findall((root / VENDORED / "README.md").read_text(encoding="utf-8"))
     licences = {licence for _, _, _, licence, _ in rows}
 
@@ -27,7 +27,7 @@ def test_each_has_its_licence(root: Path) -> None:
     assert all("Permission to use, copy" in (root / VENDORED / name).read_text(encoding="utf-8") for name in licences)
 
 
-def test_htmx_says_the_version_of_the_table(root: Path) -> None:
+def test_htmx_has_the_version_of_the_table(root: Path) -> None:
     [version] = [row[2] for row in ROW.findall((root / VENDORED / "README.md").read_text()) if row[1] == "htmx.org"]
 
     assert f'version:"{version}"' in (root / VENDORED / "htmx.min.js").read_text(encoding="utf-8")

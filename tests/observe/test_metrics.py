@@ -133,7 +133,7 @@ def test_unknown_values_are_omitted() -> None:
     assert not [name for name in found if name.startswith(absent)]
 
 
-def test_a_bound_counts_to_its_own_class() -> None:
+def test_a_bucket_includes_its_bound() -> None:
     histogram = Histogram((1, 5, 10), 1000)
     for value in (-7, 0, 1, 2, 5, 6, 10, 11):
         histogram.observe(value)

@@ -27,7 +27,7 @@ class Only(AddressPolicy):
         return None if address in self.allowed else "address_not_allowed"
 
 
-async def test_nothing_is_connected_by_default(listen: Listen, connect: Connect) -> None:
+async def test_forbidden_addresses_are_blocked_by_default(listen: Listen, connect: Connect) -> None:
     receiver = await listen(serve_ok)
     client = await connect(private=False)
     for host in ("127.0.0.1", "localhost", "hooks.localhost", "localhost.", "LOCALHOST"):
@@ -42,7 +42,7 @@ async def test_nothing_is_connected_by_default(listen: Listen, connect: Connect)
 
 
 @pytest.mark.parametrize("host", ["127.1", "0x7f.1", "2130706433", "017700000001", "::ffff:127.0.0.1", "[::1]", "::1"])
-async def test_literals_in_every_notation_are_judged(listen: Listen, connect: Connect, host: str) -> None:
+async def test_literals_in_every_notation_are_checked(listen: Listen, connect: Connect, host: str) -> None:
     receiver = await listen(serve_ok)
     client = await connect(private=False)
     assert (await client.post(receiver.target(host))).failure is Failure.BLOCKED
@@ -50,13 +50,13 @@ async def test_literals_in_every_notation_are_judged(listen: Listen, connect: Co
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1.5", "[127.0.0.1]", "fe80::1%lo", "1.2.3.999"])
-async def test_literals_that_mean_nothing(connect: Connect, host: str) -> None:
+async def test_invalid_literals_fail(connect: Connect, host: str) -> None:
     client = await connect()
     assert (await client.post(Target(host, 80, False))).failure is Failure.DNS
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1"])
-async def test_what_no_setting_allows(connect: Connect, host: str) -> None:
+async def test_some_addresses_are_never_allowed(connect: Connect, host: str) -> None:
     client = await connect(private=True)
     exchange = await client.post(Target(host, 80, False))
     assert exchange.failure is Failure.BLOCKED
@@ -64,7 +64,7 @@ async def test_what_no_setting_allows(connect: Connect, host: str) -> None:
     assert exchange.error.endswith("No setting allows it")
 
 
-async def test_plain_http_to_a_public_address(connect: Connect) -> None:
+async def test_plain_http_to_a_public_address_is_blocked(connect: Connect) -> None:
     client = await connect()
     exchange = await client.post(Target("8.8.8.8", 80, False))
     assert exchange.failure is Failure.BLOCKED
@@ -72,7 +72,7 @@ async def test_plain_http_to_a_public_address(connect: Connect) -> None:
     assert "use https" in exchange.error
 
 
-async def test_the_error_does_not_tell_what_an_internal_name_resolves_to(connect: Connect, names: NameServer) -> None:
+async def test_the_error_does_not_reveal_internal_addresses(connect: Connect, names: NameServer) -> None:
     names.zone["vault.internal.example"] = ["10.11.12.13"]
     client = await connect(private=False, nameservers=[names.address])
     exchange = await client.post(Target("vault.internal.example", 443, True))
@@ -81,7 +81,7 @@ async def test_the_error_does_not_tell_what_an_internal_name_resolves_to(connect
     assert "10.11.12.13" not in exchange.error
 
 
-async def test_only_the_allowed_addresses_of_a_mixed_answer(
+async def test_only_allowed_addresses_of_a_mixed_response_are_used(
     listen: Listen, connect: Connect, names: NameServer
 ) -> None:
     forbidden = await listen(serve_ok, "127.0.0.2")
@@ -95,7 +95,7 @@ async def test_only_the_allowed_addresses_of_a_mixed_answer(
     assert {address for address, _ in policy.asked} == {"127.0.0.2", "127.0.0.3", "10.0.0.1"}
 
 
-async def test_rebinding(listen: Listen, connect: Connect, names: NameServer) -> None:
+async def test_dns_rebinding_is_blocked(listen: Listen, connect: Connect, names: NameServer) -> None:
     """A name that was allowed and then points inwards: open connections keep their address, new ones are judged."""
     inside = await listen(serve_ok, "127.0.0.2")
 
@@ -117,7 +117,7 @@ async def test_rebinding(listen: Listen, connect: Connect, names: NameServer) ->
     assert len(names.asked) > 2
 
 
-async def test_one_resolution_per_connection(listen: Listen, connect: Connect, names: NameServer) -> None:
+async def test_each_connection_resolves_the_name_once(listen: Listen, connect: Connect, names: NameServer) -> None:
     """The answer flips with every question; what is connected is what was judged."""
     inside = await listen(serve_ok, "127.0.0.2")
     outside = await listen(serve_ok, "127.0.0.1", port=inside.port)
@@ -162,7 +162,9 @@ async def test_a_silent_address_leaves_time_for_the_next(listen: Listen, connect
     assert exchange.connect_ms < 200
 
 
-async def test_an_answer_of_a_thousand_addresses(connect: Connect, listen: Listen, names: NameServer) -> None:
+async def test_a_response_with_a_thousand_addresses_is_limited(
+    connect: Connect, listen: Listen, names: NameServer
+) -> None:
     receiver = await listen(serve_ok)
     names.zone["many.example"] = [f"127.0.1.{number}" for number in range(1, 26)]
     client = await connect(nameservers=[names.address])
@@ -183,7 +185,7 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="the kernel has no IPv6"
 
 @needs_ipv6
 @pytest.mark.parametrize("host", ["::1", "[::1]", "0:0:0:0:0:0:0:1"])
-async def test_ipv6(listen: Listen, connect: Connect, host: str) -> None:
+async def test_ipv6_addresses_are_reached(listen: Listen, connect: Connect, host: str) -> None:
     receiver = await listen(serve_ok, "::1")
     client = await connect()
     exchange = await client.post(receiver.target(host))
@@ -201,7 +203,7 @@ async def test_localhost_reaches_either_family(listen: Listen, connect: Connect)
 # The address to send from
 
 
-async def test_the_egress_address_is_what_receivers_see(listen: Listen, connect: Connect) -> None:
+async def test_receivers_see_the_egress_address(listen: Listen, connect: Connect) -> None:
     receiver = await listen(serve_ok)
     client = await connect(egress_addresses=("127.0.0.2",))
     assert (await client.post(receiver.target())).failure is None
@@ -209,7 +211,7 @@ async def test_the_egress_address_is_what_receivers_see(listen: Listen, connect:
 
 
 @needs_ipv6
-async def test_an_egress_address_for_each_family(listen: Listen, connect: Connect) -> None:
+async def test_each_family_uses_its_egress_address(listen: Listen, connect: Connect) -> None:
     client = await connect(egress_addresses=("127.0.0.2", "::1"))
     for host, seen in (("127.0.0.1", "127.0.0.2"), ("::1", "::1")):
         receiver = await listen(serve_ok, host)
@@ -217,7 +219,7 @@ async def test_an_egress_address_for_each_family(listen: Listen, connect: Connec
         assert receiver.peer_names[0][0] == seen
 
 
-async def test_an_egress_address_this_machine_does_not_have(listen: Listen, connect: Connect) -> None:
+async def test_an_unavailable_egress_address_fails(listen: Listen, connect: Connect) -> None:
     receiver = await listen(serve_ok)
     client = await connect(egress_addresses=("192.0.2.1",))
     exchange = await client.post(receiver.target())
@@ -226,7 +228,7 @@ async def test_an_egress_address_this_machine_does_not_have(listen: Listen, conn
     assert receiver.accepted == 0
 
 
-async def test_no_egress_address_for_the_family(connect: Connect) -> None:
+async def test_a_family_without_an_egress_address_is_blocked(connect: Connect) -> None:
     client = await connect(egress_addresses=("127.0.0.2",))
     exchange = await client.post(Target("::1", 9, False))
     assert (exchange.failure, exchange.error) == (Failure.BLOCKED, "there is no egress address for IPv6")
@@ -234,7 +236,7 @@ async def test_no_egress_address_for_the_family(connect: Connect) -> None:
 
 @needs_ipv6
 @pytest.mark.parametrize("source", ["127.0.0.2", "::1"])
-async def test_of_two_families_the_one_with_an_egress_address_counts(
+async def test_the_family_with_an_egress_address_is_used(
     listen: Listen, connect: Connect, names: NameServer, source: str
 ) -> None:
     """What the receiver does at the address we can try decides, in whatever order the name server gave them."""
@@ -257,7 +259,7 @@ async def test_of_two_families_the_one_with_an_egress_address_counts(
 
 @needs_ipv6
 @pytest.mark.parametrize(("source", "address", "kind"), [("127.0.0.2", "::1", "IPv6"), ("::1", "127.1.0.1", "IPv4")])
-async def test_a_name_of_the_other_family_alone_is_our_fault(
+async def test_a_name_of_the_other_family_is_blocked(
     connect: Connect, names: NameServer, source: str, address: str, kind: str
 ) -> None:
     names.zone["other.example"] = [address]
@@ -267,16 +269,14 @@ async def test_a_name_of_the_other_family_alone_is_our_fault(
     assert exchange.remote_address is None
 
 
-async def test_addresses_of_the_other_family_take_no_place_among_those_tried(
-    listen: Listen, connect: Connect, names: NameServer
-) -> None:
+async def test_addresses_of_the_other_family_are_not_tried(listen: Listen, connect: Connect, names: NameServer) -> None:
     receiver = await listen(serve_ok, "127.0.0.3")
     names.zone["many.example"] = [*(f"fd12::{number}" for number in range(1, 9)), "127.0.0.3"]
     client = await connect(egress_addresses=("127.0.0.2",), nameservers=[names.address])
     assert (await client.post(receiver.target("many.example"))).failure is None
 
 
-async def test_many_connections_from_one_egress_address(listen: Listen, connect: Connect) -> None:
+async def test_one_egress_address_supports_many_connections(listen: Listen, connect: Connect) -> None:
     receiver = await listen(serve_ok)
     client = await connect(egress_addresses=("127.0.0.2",))
     exchanges = await asyncio.gather(*(client.send(receiver.target()) for _ in range(50)))

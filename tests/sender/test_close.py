@@ -9,7 +9,7 @@ from uplift_server.core.http.exchange import Failure
 from .scripted import Connect, Listen, Peer, serve_ok, until
 
 
-async def test_close_ends_what_is_in_flight(listen: Listen, connect: Connect) -> None:
+async def test_close_fails_requests_in_flight(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await asyncio.sleep(60)
@@ -29,7 +29,7 @@ async def test_close_ends_what_is_in_flight(listen: Listen, connect: Connect) ->
         await peer.ended()
 
 
-async def test_a_closed_sender_takes_nothing_more(listen: Listen, connect: Connect) -> None:
+async def test_a_closed_sender_rejects_requests(listen: Listen, connect: Connect) -> None:
     receiver = await listen(serve_ok)
     client = await connect()
     await client.post(receiver.target())

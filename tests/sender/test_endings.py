@@ -14,7 +14,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\
 
 @pytest.mark.parametrize("response", [OK, CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("how", ["reset", "close"])
-async def test_a_fresh_connection_that_ends_at_any_byte(
+async def test_a_new_connection_that_ends_at_any_byte_fails(
     listen: Listen, client: Client, response: bytes, how: str
 ) -> None:
     cut = 0
@@ -50,7 +50,7 @@ async def test_a_reset_in_a_body_without_length_is_a_failure(listen: Listen, cli
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
-async def test_a_stale_connection_is_retried_once_on_a_fresh_one(listen: Listen, client: Client, how: str) -> None:
+async def test_a_stale_connection_is_retried_once_on_a_new_one(listen: Listen, client: Client, how: str) -> None:
     bodies = []
 
     async def script(peer: Peer) -> None:
@@ -74,7 +74,7 @@ async def test_a_stale_connection_is_retried_once_on_a_fresh_one(listen: Listen,
     assert exchange.error
 
 
-async def test_the_retry_is_the_last(listen: Listen, client: Client) -> None:
+async def test_a_request_is_retried_only_once(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
         if receiver.accepted == 1:
             await peer.answer()
@@ -114,7 +114,7 @@ async def test_no_retry_after_an_interim_response(listen: Listen, client: Client
     assert receiver.accepted == 1
 
 
-async def test_the_retry_has_what_is_left_of_the_deadline(listen: Listen, connect: Connect) -> None:
+async def test_the_retry_has_the_remaining_timeout(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         if receiver.accepted == 1:
             await peer.answer()
@@ -132,7 +132,7 @@ async def test_the_retry_has_what_is_left_of_the_deadline(listen: Listen, connec
     assert 0.2 <= exchange.duration_us / 1e6 < 0.4
 
 
-async def test_the_retry_that_cannot_connect_still_says_that_bytes_were_sent(listen: Listen, client: Client) -> None:
+async def test_a_failed_retry_reports_that_the_request_was_sent(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer()
         assert receiver.server is not None
@@ -160,7 +160,7 @@ async def test_an_idle_connection_that_ends_is_forgotten(listen: Listen, client:
 
 
 @pytest.mark.parametrize("extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"\r\n", b"x"])
-async def test_bytes_nobody_asked_for_end_an_idle_connection(listen: Listen, client: Client, extra: bytes) -> None:
+async def test_unexpected_bytes_close_an_idle_connection(listen: Listen, client: Client, extra: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer()
         if receiver.accepted == 1:
@@ -176,7 +176,7 @@ async def test_bytes_nobody_asked_for_end_an_idle_connection(listen: Listen, cli
 
 
 @pytest.mark.parametrize("extra", [OK, b"H", b"garbage", b"HTTP/1.1 500 No\r\n"])
-async def test_bytes_after_the_response_end_the_connection(listen: Listen, client: Client, extra: bytes) -> None:
+async def test_bytes_after_the_response_close_the_connection(listen: Listen, client: Client, extra: bytes) -> None:
     async def script(peer: Peer) -> None:
         while True:
             await peer.answer(OK + extra)
@@ -189,7 +189,7 @@ async def test_bytes_after_the_response_end_the_connection(listen: Listen, clien
     assert receiver.accepted == 3
 
 
-async def test_a_receiver_that_speaks_first_is_refused(listen: Listen, client: Client) -> None:
+async def test_a_receiver_that_sends_first_is_rejected(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.send(b"220 mail.example ESMTP\r\n")
         await peer.ended()
@@ -198,7 +198,7 @@ async def test_a_receiver_that_speaks_first_is_refused(listen: Listen, client: C
     assert exchange.failure is Failure.PROTOCOL
 
 
-async def test_a_refused_connection(client: Client, listen: Listen) -> None:
+async def test_a_refused_connection_fails(client: Client, listen: Listen) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     receiver = await listen(serve_ok)
@@ -209,7 +209,7 @@ async def test_a_refused_connection(client: Client, listen: Listen) -> None:
     assert exchange.remote_address == f"127.0.0.1:{port}"
 
 
-async def test_a_receiver_that_does_not_accept(listen: Listen, connect: Connect) -> None:
+async def test_a_receiver_that_does_not_accept_times_out(listen: Listen, connect: Connect) -> None:
     # A full queue of connections: the kernel drops further SYNs.
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -106,7 +106,7 @@ endings = st.sampled_from([None, "eof", ConnectionResetError(104, "reset"), OSEr
 
 @pytest.mark.parametrize("kind", [Connection, BufferedConnection])
 @given(response=responses, cuts=st.lists(st.integers(0, 400), max_size=6), ending=endings, reused=st.booleans())
-def test_any_bytes_in_any_pieces(
+def test_any_response_bytes_end_the_attempt(
     kind: type[Connection], response: bytes, cuts: list[int], ending: Any, reused: bool
 ) -> None:
     watcher, transport = Watcher(), Transport()
@@ -137,7 +137,7 @@ def test_any_bytes_in_any_pieces(
 
 
 @given(body=st.binary(max_size=3000), sizes=st.lists(st.integers(1, 500), min_size=1, max_size=30), data=st.data())
-def test_a_chunked_body_is_what_was_sent(body: bytes, sizes: list[int], data: st.DataObject) -> None:
+def test_a_chunked_body_is_decoded(body: bytes, sizes: list[int], data: st.DataObject) -> None:
     rest, chunks = body, []
     for size in sizes:
         chunks.append(rest[:size])

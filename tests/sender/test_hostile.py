@@ -156,7 +156,9 @@ def check(case: Case, exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_registration_and_connect(bench: MakeBench, connects: list[Any], case: Case) -> None:
+async def test_registration_and_connection_reject_hostile_addresses(
+    bench: MakeBench, connects: list[Any], case: Case
+) -> None:
     stage = await bench()
     stage.names.zone = case.zone
     client = await stage.client(BenchPolicy(case.private), dns_timeout_ms=case.dns_timeout_ms)
@@ -178,7 +180,9 @@ async def test_registration_and_connect(bench: MakeBench, connects: list[Any], c
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.zone], ids=lambda case: case.name)
-async def test_the_same_through_a_proxy(bench: MakeBench, listen: Listen, connects: list[Any], case: Case) -> None:
+async def test_a_proxy_is_never_asked_for_hostile_addresses(
+    bench: MakeBench, listen: Listen, connects: list[Any], case: Case
+) -> None:
     """The proxy is asked for addresses that passed, never for a name and never for another address."""
     heads = []
 
@@ -208,7 +212,7 @@ async def test_the_same_through_a_proxy(bench: MakeBench, listen: Listen, connec
     assert stage.trespassers() == 0
 
 
-def test_the_bench_is_large_and_every_case_has_a_name() -> None:
+def test_there_are_many_cases_with_unique_names() -> None:
     assert len(CASES) >= 200
     assert len({case.name for case in CASES}) == len(CASES)
     tricks = {(case.url, repr(case.zone), case.private) for case in CASES}
@@ -275,7 +279,7 @@ ANSWERS = _answers()
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_no_answer_sends_us_anywhere(bench: MakeBench, connects: list[Any], name: str) -> None:
+async def test_no_response_redirects_the_sender(bench: MakeBench, connects: list[Any], name: str) -> None:
     async def script(peer: Peer) -> None:
         for _ in range(2):
             await peer.answer(ANSWERS[name].replace(b"{port}", b"%d" % stage.good.port))
@@ -294,7 +298,7 @@ async def test_no_answer_sends_us_anywhere(bench: MakeBench, connects: list[Any]
 # Connections that are kept while their name changes its mind
 
 
-async def test_an_open_connection_keeps_the_address_that_passed(bench: MakeBench, connects: list[Any]) -> None:
+async def test_an_open_connection_keeps_its_checked_address(bench: MakeBench, connects: list[Any]) -> None:
     stage = await bench()
     stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
     client = await stage.client()
@@ -311,7 +315,7 @@ async def test_an_open_connection_keeps_the_address_that_passed(bench: MakeBench
 @pytest.mark.parametrize(
     "last", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"]
 )
-async def test_the_next_connection_is_judged_anew(bench: MakeBench, connects: list[Any], last: bytes) -> None:
+async def test_each_new_connection_is_checked(bench: MakeBench, connects: list[Any], last: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer(last)
 
@@ -325,7 +329,7 @@ async def test_the_next_connection_is_judged_anew(bench: MakeBench, connects: li
     assert stage.trespassers() == 0
 
 
-async def test_a_connection_found_dead_is_replaced_by_a_judged_one(bench: MakeBench, connects: list[Any]) -> None:
+async def test_a_stale_connection_is_replaced_by_a_checked_one(bench: MakeBench, connects: list[Any]) -> None:
     """The receiver ends a kept connection at the moment of its next request, after its name has moved inside."""
 
     async def script(peer: Peer) -> None:
@@ -344,7 +348,7 @@ async def test_a_connection_found_dead_is_replaced_by_a_judged_one(bench: MakeBe
     assert stage.trespassers() == 0
 
 
-async def test_an_idle_connection_that_ended_is_replaced_by_a_judged_one(bench: MakeBench, connects: list[Any]) -> None:
+async def test_a_closed_idle_connection_is_replaced_by_a_checked_one(bench: MakeBench, connects: list[Any]) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer()
         peer.reset()
@@ -370,7 +374,7 @@ async def test_an_old_connection_is_not_used_again(bench: MakeBench, connects: l
     assert {address[0] for address in connects} == {GOOD}
 
 
-async def test_connections_are_shared_by_name_and_port_not_by_address(bench: MakeBench, connects: list[Any]) -> None:
+async def test_connections_are_shared_by_name_and_port(bench: MakeBench, connects: list[Any]) -> None:
     """A name inside gains nothing from a connection that is open to the same address under another name."""
     stage = await bench()
     stage.names.zone = {"hooks.example": [found(GOOD)], "inside.example": [found("127.0.0.2")]}
@@ -382,7 +386,9 @@ async def test_connections_are_shared_by_name_and_port_not_by_address(bench: Mak
     assert stage.trespassers() == 0
 
 
-async def test_a_hundred_attempts_while_the_name_flips(bench: MakeBench, connects: list[Any]) -> None:
+async def test_a_name_with_changing_addresses_never_reaches_a_forbidden_one(
+    bench: MakeBench, connects: list[Any]
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
@@ -397,7 +403,7 @@ async def test_a_hundred_attempts_while_the_name_flips(bench: MakeBench, connect
     assert stage.good.accepted == len(connects) > 0
 
 
-async def test_the_bench_would_notice(bench: MakeBench, connects: list[Any]) -> None:
+async def test_the_cases_detect_a_missing_check(bench: MakeBench, connects: list[Any]) -> None:
     """With a policy that lets everything pass, the same trick reaches the inside, and both proofs see it."""
 
     stage = await bench()

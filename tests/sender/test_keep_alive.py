@@ -5,7 +5,7 @@ import asyncio
 from .scripted import OK, Client, Clock, Connect, Listen, Peer, serve_ok, until
 
 
-async def test_requests_share_as_few_connections_as_they_can(listen: Listen, client: Client) -> None:
+async def test_requests_share_connections(listen: Listen, client: Client) -> None:
     receiver = await listen(serve_ok)
     for _ in range(3):
         exchanges = await asyncio.gather(*(client.send(receiver.target()) for _ in range(5)))
@@ -21,7 +21,7 @@ async def test_idle_connections_per_target_are_bounded(listen: Listen, connect: 
     assert client.sender.idle_connections == 2
 
 
-async def test_idle_connections_in_total_are_bounded_and_the_oldest_goes(listen: Listen, connect: Connect) -> None:
+async def test_idle_connections_in_total_are_bounded(listen: Listen, connect: Connect) -> None:
     receivers = [await listen(serve_ok) for _ in range(3)]
     client = await connect(idle_connections_max=2)
     for receiver in receivers:
@@ -32,7 +32,7 @@ async def test_idle_connections_in_total_are_bounded_and_the_oldest_goes(listen:
         assert (await client.post(receiver.target())).reused
 
 
-async def test_no_connection_is_kept_where_none_may_be(listen: Listen, connect: Connect) -> None:
+async def test_no_connection_is_kept_with_a_limit_of_zero(listen: Listen, connect: Connect) -> None:
     receiver = await listen(serve_ok)
     client = await connect(idle_connections_max=0)
     for _ in range(2):
@@ -50,7 +50,7 @@ async def test_idle_connections_expire(listen: Listen, connect: Connect, clock: 
     assert client.sender.idle_connections == 0
 
 
-async def test_an_old_connection_takes_no_further_request(listen: Listen, connect: Connect, clock: Clock) -> None:
+async def test_an_old_connection_is_not_reused(listen: Listen, connect: Connect, clock: Clock) -> None:
     receiver = await listen(serve_ok)
     client = await connect(connection_age_ms_max=60_000, monotonic=clock)
     for step, reused in [(0, False), (30, True), (31, False), (59, True)]:
@@ -68,7 +68,7 @@ async def test_names_and_encryption_do_not_share_connections(listen: Listen, cli
     assert (await client.post(receiver.target("localhost"))).reused
 
 
-async def test_a_connection_that_grew_old_in_use_is_not_kept(listen: Listen, connect: Connect, clock: Clock) -> None:
+async def test_a_connection_that_expires_in_use_is_closed(listen: Listen, connect: Connect, clock: Clock) -> None:
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()

@@ -32,7 +32,7 @@ async def pour(peer: Peer, head: bytes, piece: bytes) -> None:
     [HEAD + b"\r\n", HEAD + b"Content-Length: 10000000000\r\n\r\n", CHUNKED],
     ids=["no length", "length", "chunked"],
 )
-async def test_an_endless_body_is_cut_and_complete(listen: Listen, connect: Connect, head: bytes) -> None:
+async def test_an_endless_body_is_truncated(listen: Listen, connect: Connect, head: bytes) -> None:
     piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n" if head is CHUNKED else b"x" * 65536
     receiver = await listen(lambda peer: pour(peer, head, piece))
     client = await connect()
@@ -55,7 +55,7 @@ async def test_an_endless_body_is_cut_and_complete(listen: Listen, connect: Conn
     ("size", "truncated"),
     [(4096, False), (4097, True), (65536, True)],
 )
-async def test_what_is_read_and_what_is_stored(listen: Listen, connect: Connect, size: int, truncated: bool) -> None:
+async def test_read_and_stored_bytes_are_limited(listen: Listen, connect: Connect, size: int, truncated: bool) -> None:
     async def script(peer: Peer) -> None:
         while True:
             await peer.answer(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
@@ -74,7 +74,7 @@ async def test_what_is_read_and_what_is_stored(listen: Listen, connect: Connect,
     [b"1;" + b"x" * 60_000 + b"\r\na\r\n", b"0\r\n" + b"X-Trailer: x\r\n" * 5000],
     ids=["chunk extensions", "trailers"],
 )
-async def test_endless_framing_is_cut(listen: Listen, connect: Connect, piece: bytes) -> None:
+async def test_endless_chunk_framing_fails(listen: Listen, connect: Connect, piece: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED + piece)
@@ -95,7 +95,7 @@ async def test_endless_framing_is_cut(listen: Listen, connect: Connect, piece: b
     ],
     ids=["one long header", "many headers", "reason"],
 )
-async def test_a_long_head_is_refused(listen: Listen, connect: Connect, head: bytes) -> None:
+async def test_long_response_headers_fail(listen: Listen, connect: Connect, head: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer(head)
         await peer.ended()
@@ -106,7 +106,7 @@ async def test_a_long_head_is_refused(listen: Listen, connect: Connect, head: by
     assert len(exchange.response_head) <= 4096
 
 
-async def test_endless_interim_responses_are_refused(listen: Listen, connect: Connect) -> None:
+async def test_endless_interim_responses_fail(listen: Listen, connect: Connect) -> None:
     receiver = await listen(lambda peer: pour(peer, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100))
     exchange = await (await connect()).post(receiver.target())
     assert (exchange.failure, exchange.status_code) == (Failure.PROTOCOL, None)
@@ -123,7 +123,7 @@ async def test_endless_interim_responses_are_refused(listen: Listen, connect: Co
     ],
     ids=["silence", "head", "body", "body without length", "chunks"],
 )
-async def test_dripping_does_not_extend_the_deadline(
+async def test_slow_bytes_do_not_extend_the_timeout(
     listen: Listen, connect: Connect, start: bytes, piece: bytes, stage: str, status: int | None
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -143,7 +143,7 @@ async def test_dripping_does_not_extend_the_deadline(
     await receiver.peers[0].ended()
 
 
-async def test_a_receiver_that_never_reads_holds_only_its_own_request(listen: Listen, connect: Connect) -> None:
+async def test_a_receiver_that_never_reads_blocks_only_its_request(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.sleep(60)
@@ -163,7 +163,7 @@ async def test_a_receiver_that_never_reads_holds_only_its_own_request(listen: Li
 
 
 @pytest.mark.timing
-async def test_deadlines_are_kept_in_order_beside_quick_requests(listen: Listen, connect: Connect) -> None:
+async def test_timeouts_stay_in_order_with_fast_requests(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         while True:
             request = await peer.request()
@@ -186,7 +186,7 @@ async def test_deadlines_are_kept_in_order_beside_quick_requests(listen: Listen,
     assert client.sender.in_flight == 0
 
 
-async def test_an_error_in_done_harms_nobody_else(listen: Listen, connect: Connect) -> None:
+async def test_an_error_in_done_does_not_affect_other_requests(listen: Listen, connect: Connect) -> None:
     complaints = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
@@ -209,7 +209,7 @@ async def test_an_error_in_done_harms_nobody_else(listen: Listen, connect: Conne
     assert (exchange.failure, exchange.reused) == (None, True)
 
 
-async def test_a_fault_of_the_sender_itself_still_ends_the_attempt(connect: Connect, monkeypatch: Any) -> None:
+async def test_a_defect_in_the_sender_ends_the_attempt(connect: Connect, monkeypatch: Any) -> None:
     complaints = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
@@ -224,7 +224,7 @@ async def test_a_fault_of_the_sender_itself_still_ends_the_attempt(connect: Conn
     assert complaints == ["could not open a connection"]
 
 
-async def test_no_descriptor_left_is_no_fault_of_the_receiver(
+async def test_missing_file_descriptors_do_not_count_against_the_receiver(
     listen: Listen, connect: Connect, monkeypatch: Any
 ) -> None:
     receiver = await listen(serve_ok)

@@ -66,7 +66,9 @@ async def test_every_connection_is_a_tunnel(listen: Listen, connect: Connect, na
     ]
 
 
-async def test_forbidden_addresses_are_not_even_asked_for(listen: Listen, connect: Connect, names: NameServer) -> None:
+async def test_the_proxy_is_not_asked_for_forbidden_addresses(
+    listen: Listen, connect: Connect, names: NameServer
+) -> None:
     proxy = await listen(Tunnels())
     names.zone["inside.example"] = ["10.0.0.1"]
     client = await connect(private=False, egress_proxy=url(proxy), nameservers=[names.address])
@@ -75,7 +77,7 @@ async def test_forbidden_addresses_are_not_even_asked_for(listen: Listen, connec
     assert proxy.accepted == 0
 
 
-async def test_a_proxy_by_name(listen: Listen, connect: Connect, names: NameServer) -> None:
+async def test_the_proxy_can_be_a_host_name(listen: Listen, connect: Connect, names: NameServer) -> None:
     proxy = await listen(Tunnels())
     receiver = await listen(serve_ok)
     names.zone["proxy.example"] = ["127.0.0.1"]
@@ -88,7 +90,7 @@ async def test_a_proxy_by_name(listen: Listen, connect: Connect, names: NameServ
     assert exchange.error == "the egress proxy failed: other.example does not exist"
 
 
-async def test_a_proxy_that_is_not_there(listen: Listen, connect: Connect) -> None:
+async def test_an_unreachable_proxy_is_an_egress_failure(listen: Listen, connect: Connect) -> None:
     proxy = await listen(serve_ok)
     await proxy.close()
     client = await connect(egress_proxy=url(proxy))
@@ -116,7 +118,7 @@ async def test_a_proxy_that_is_not_there(listen: Listen, connect: Connect) -> No
         (b"", Failure.EGRESS, "broke the connection"),
     ],
 )
-async def test_what_the_proxy_answers(
+async def test_responses_of_the_proxy_are_classified(
     listen: Listen, connect: Connect, answer: bytes, failure: Failure, text: str
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -132,7 +134,7 @@ async def test_what_the_proxy_answers(
     await until(lambda: proxy.peers[0].gone)
 
 
-async def test_an_answer_in_single_bytes(listen: Listen, connect: Connect) -> None:
+async def test_a_proxy_response_in_single_bytes_is_read(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(*(bytes((byte,)) for byte in b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n"))
@@ -143,7 +145,7 @@ async def test_an_answer_in_single_bytes(listen: Listen, connect: Connect) -> No
     assert (await client.post(Target("127.0.0.1", 9, False))).failure is None
 
 
-async def test_a_proxy_of_a_version_we_do_not_send_over_is_ours(listen: Listen, connect: Connect) -> None:
+async def test_a_proxy_of_another_ip_version_is_an_egress_failure(listen: Listen, connect: Connect) -> None:
     proxy = await listen(Tunnels())
     client = await connect(egress_proxy=url(proxy), egress_addresses=("::1",))
     exchange = await client.post(Target("127.0.0.1", 9, False))
@@ -152,7 +154,7 @@ async def test_a_proxy_of_a_version_we_do_not_send_over_is_ours(listen: Listen, 
     assert proxy.accepted == 0
 
 
-async def test_receivers_of_either_version_are_reached_through_a_proxy_of_one(listen: Listen, connect: Connect) -> None:
+async def test_a_proxy_reaches_receivers_of_both_ip_versions(listen: Listen, connect: Connect) -> None:
     tunnels = Tunnels()
     proxy = await listen(tunnels)
     receiver = await listen(serve_ok, "::1")
@@ -161,7 +163,7 @@ async def test_receivers_of_either_version_are_reached_through_a_proxy_of_one(li
     assert tunnels.heads[0].startswith(f"CONNECT [::1]:{receiver.port} HTTP/1.1\r\nHost: [::1]:".encode())
 
 
-async def test_a_proxy_that_hangs_is_ours_until_it_answers_others(listen: Listen, connect: Connect) -> None:
+async def test_a_hanging_proxy_is_an_egress_failure_unless_it_serves_others(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         head = await peer.request()
         if b"127.0.0.9" in head:
@@ -180,7 +182,7 @@ async def test_a_proxy_that_hangs_is_ours_until_it_answers_others(listen: Listen
     assert (await waiting).failure is Failure.TIMEOUT
 
 
-async def test_the_next_address_after_one_the_proxy_cannot_reach(
+async def test_the_next_address_is_tried_after_a_proxy_error(
     listen: Listen, connect: Connect, names: NameServer
 ) -> None:
     heads = []
@@ -198,7 +200,7 @@ async def test_the_next_address_after_one_the_proxy_cannot_reach(
     assert proxy.accepted == 2
 
 
-async def test_the_egress_address_is_used_towards_the_proxy(listen: Listen, connect: Connect) -> None:
+async def test_the_egress_address_is_used_for_the_proxy(listen: Listen, connect: Connect) -> None:
     proxy = await listen(Tunnels())
     receiver = await listen(serve_ok)
     client = await connect(egress_proxy=url(proxy), egress_addresses=("127.0.0.2",))
@@ -209,12 +211,12 @@ async def test_the_egress_address_is_used_towards_the_proxy(listen: Listen, conn
 @pytest.mark.parametrize(
     "text", ["https://proxy:1", "socks5://proxy:1", "proxy:3128", "http://", "http://proxy/path", "http://proxy:99999"]
 )
-def test_what_is_no_proxy(text: str) -> None:
+def test_a_server_that_is_not_a_proxy_is_rejected(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the words are for people
         Proxy.parse(text)
 
 
-def test_the_forms_of_a_proxy() -> None:
+def test_proxy_urls_are_validated() -> None:
     assert Proxy.parse("http://proxy") == Proxy("proxy", 80, None)
     assert Proxy.parse("http://[::1]:3128/") == Proxy("::1", 3128, None)
     assert Proxy.parse("http://u@proxy:1").authorization == "Basic " + base64.b64encode(b"u:").decode()

@@ -16,7 +16,7 @@ def resolver(names: NameServer, clock: Clock | None = None, **settings: int) -> 
     return Resolver(chosen, nameservers=[names.address], monotonic=clock or time.monotonic)
 
 
-async def test_both_families_are_asked_for(names: NameServer) -> None:
+async def test_both_families_are_queried(names: NameServer) -> None:
     names.zone["both.example"] = ["127.0.0.5", "::1"]
     subject = resolver(names)
     assert set(await subject.resolve("both.example")) == {"127.0.0.5", "::1"}
@@ -25,7 +25,7 @@ async def test_both_families_are_asked_for(names: NameServer) -> None:
 
 
 @pytest.mark.parametrize("name", ["localhost", "LocalHost.", "a.b.localhost"])
-async def test_localhost_is_never_asked_for(names: NameServer, name: str) -> None:
+async def test_localhost_is_never_queried(names: NameServer, name: str) -> None:
     subject = resolver(names)
     assert await subject.resolve(name) == ("127.0.0.1", "::1")
     assert names.asked == []
@@ -43,7 +43,7 @@ async def test_case_and_a_trailing_dot_do_not_matter(names: NameServer) -> None:
 
 
 @pytest.mark.parametrize(("ttl", "kept"), [(0, 1), (10, 10), (86_400, 30)])
-async def test_answers_are_kept_for_their_time_within_bounds(
+async def test_results_are_cached_for_their_ttl_within_limits(
     names: NameServer, clock: Clock, ttl: int, kept: int
 ) -> None:
     names.ttl = ttl
@@ -60,7 +60,7 @@ async def test_answers_are_kept_for_their_time_within_bounds(
     await subject.close()
 
 
-async def test_no_answer_outlives_the_bound_in_the_library_below(names: NameServer, clock: Clock) -> None:
+async def test_c_ares_does_not_cache_results_for_longer(names: NameServer, clock: Clock) -> None:
     names.ttl = 86_400
     names.zone["long.example"] = ["127.0.0.5"]
     subject = resolver(names, clock)
@@ -71,7 +71,7 @@ async def test_no_answer_outlives_the_bound_in_the_library_below(names: NameServ
     await subject.close()
 
 
-async def test_failures_are_kept_for_a_moment(names: NameServer, clock: Clock) -> None:
+async def test_failures_are_cached_briefly(names: NameServer, clock: Clock) -> None:
     subject = resolver(names, clock, dns_negative_ttl_ms=2000)
     for _ in range(3):
         with pytest.raises(ResolutionFailed, match="does not exist"):
@@ -94,7 +94,9 @@ async def test_failures_are_kept_for_a_moment(names: NameServer, clock: Clock) -
         ([], "bad.example has no address"),
     ],
 )
-async def test_every_failure_in_words(names: NameServer, connect: Connect, answer: list[str] | int, text: str) -> None:
+async def test_every_failure_has_a_text(
+    names: NameServer, connect: Connect, answer: list[str] | int, text: str
+) -> None:
     names.zone["bad.example"] = answer
     client = await connect(nameservers=[names.address])
     exchange = await client.post(Target("bad.example", 80, False))
@@ -105,7 +107,7 @@ async def test_every_failure_in_words(names: NameServer, connect: Connect, answe
     assert isinstance(exchange.dns_ms, int)
 
 
-async def test_a_name_server_that_is_silent_costs_only_who_asked(
+async def test_a_silent_name_server_delays_only_its_lookups(
     names: NameServer, connect: Connect, listen: Listen
 ) -> None:
     receiver = await listen(serve_ok)
@@ -122,7 +124,7 @@ async def test_a_name_server_that_is_silent_costs_only_who_asked(
     assert all(exchange.duration_us < 4_000_000 for exchange in exchanges)
 
 
-async def test_the_deadline_holds_while_resolving(names: NameServer, connect: Connect) -> None:
+async def test_the_timeout_applies_during_the_lookup(names: NameServer, connect: Connect) -> None:
     names.zone["hang.example"] = None
     client = await connect(nameservers=[names.address], attempt_timeout_ms=50, dns_timeout_ms=300)
     exchange = await client.post(Target("hang.example", 80, False))
@@ -130,7 +132,7 @@ async def test_the_deadline_holds_while_resolving(names: NameServer, connect: Co
     assert exchange.error == "no complete response within 0.05 s: still resolving hang.example"
 
 
-async def test_concurrent_look_ups_share_one_question(names: NameServer) -> None:
+async def test_concurrent_lookups_share_one_query(names: NameServer) -> None:
     names.zone["shared.example"] = ["127.0.0.5"]
     subject = resolver(names)
     answers = await asyncio.gather(*(subject.resolve("shared.example") for _ in range(50)))
@@ -139,7 +141,7 @@ async def test_concurrent_look_ups_share_one_question(names: NameServer) -> None
     await subject.close()
 
 
-async def test_one_who_gives_up_does_not_end_the_look_up_of_others(names: NameServer) -> None:
+async def test_a_timeout_of_one_caller_does_not_cancel_the_lookup(names: NameServer) -> None:
     names.zone["slow.example"] = None
     subject = resolver(names, dns_timeout_ms=400)
     loop = asyncio.get_running_loop()
@@ -153,7 +155,7 @@ async def test_one_who_gives_up_does_not_end_the_look_up_of_others(names: NameSe
     await subject.close()
 
 
-async def test_the_number_of_entries_is_bounded(names: NameServer) -> None:
+async def test_the_cache_size_is_limited(names: NameServer) -> None:
     names.zone.update({f"name{number}.example": ["127.0.0.5"] for number in range(10)})
     subject = resolver(names, dns_entries_max=4)
     for number in range(10):
@@ -162,7 +164,7 @@ async def test_the_number_of_entries_is_bounded(names: NameServer) -> None:
     await subject.close()
 
 
-async def test_close_ends_look_ups(names: NameServer) -> None:
+async def test_close_ends_lookups(names: NameServer) -> None:
     names.zone["hang.example"] = None
     subject = resolver(names)
     waiting = asyncio.get_running_loop().create_task(subject.resolve("hang.example"))
@@ -175,7 +177,7 @@ async def test_close_ends_look_ups(names: NameServer) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a..b", "x" * 64 + ".example", "a." * 130 + "b", "bad name", "ü.example"])
-async def test_names_that_cannot_be(names: NameServer, name: str) -> None:
+async def test_invalid_names_fail(names: NameServer, name: str) -> None:
     subject = resolver(names)
     with pytest.raises(ResolutionFailed):
         await subject.resolve(name)

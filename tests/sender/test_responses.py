@@ -33,7 +33,7 @@ async def test_the_request_arrives_as_given(listen: Listen, client: Client) -> N
     assert receiver.accepted == 1
 
 
-async def test_a_whole_exchange_is_reported(listen: Listen, client: Client) -> None:
+async def test_an_exchange_is_reported_completely(listen: Listen, client: Client) -> None:
     receiver = await listen(serve_ok)
     first = await client.post(receiver.target())
     second = await client.post(receiver.target())
@@ -84,7 +84,7 @@ async def test_a_response_split_at_every_byte_is_the_same(listen: Listen, client
     assert receiver.accepted == 1
 
 
-async def test_a_response_in_single_bytes(listen: Listen, client: Client) -> None:
+async def test_a_response_in_single_bytes_is_read(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         for byte in CHUNKED:
@@ -109,7 +109,7 @@ async def test_trailers_are_not_headers(listen: Listen, client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_statuses_without_body(listen: Listen, client: Client, status: int) -> None:
+async def test_statuses_without_body_end_with_the_headers(listen: Listen, client: Client, status: int) -> None:
     async def script(peer: Peer) -> None:
         while True:
             await peer.answer(b"HTTP/1.1 %d X\r\nContent-Length: 7\r\n\r\n" % status)
@@ -150,7 +150,7 @@ async def test_a_body_without_length_ends_with_the_connection(listen: Listen, cl
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n", 1),
     ],
 )
-async def test_the_receiver_decides_on_keeping_the_connection(
+async def test_the_receiver_can_close_the_connection(
     listen: Listen, client: Client, head: bytes, connections: int
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -191,7 +191,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("response", BROKEN.values(), ids=list(BROKEN))
-async def test_broken_responses_are_protocol_failures(listen: Listen, client: Client, response: bytes) -> None:
+async def test_invalid_responses_are_protocol_errors(listen: Listen, client: Client, response: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer(response)
         await peer.ended()
@@ -202,7 +202,7 @@ async def test_broken_responses_are_protocol_failures(listen: Listen, client: Cl
     assert "\n" not in exchange.error
 
 
-async def test_the_status_survives_a_broken_header(listen: Listen, client: Client) -> None:
+async def test_the_status_is_kept_despite_an_invalid_header(listen: Listen, client: Client) -> None:
     exchange = await client.post((await answering(listen, BROKEN["negative length"])).target())
     assert (exchange.failure, exchange.status_code) == (Failure.PROTOCOL, 200)
     exchange = await client.post((await answering(listen, BROKEN["length and chunked"])).target())
@@ -218,14 +218,14 @@ async def test_redirects_are_reported_and_not_followed(listen: Listen, client: C
     assert elsewhere.accepted == 0
 
 
-async def test_header_values_are_bounded(listen: Listen, client: Client) -> None:
+async def test_header_values_are_limited(listen: Listen, client: Client) -> None:
     response = b"HTTP/1.1 429 Slow\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % (b"1" * 20_000)
     exchange = await client.post((await answering(listen, response)).target())
     assert exchange.retry_after == "1" * 2048
     assert len(exchange.response_head) == 4096
 
 
-async def test_an_answer_before_the_request_was_read(listen: Listen, client: Client) -> None:
+async def test_a_response_before_the_whole_request_is_read(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
         await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")

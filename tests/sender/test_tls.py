@@ -44,7 +44,7 @@ async def tls_client(connect: Connect, names: NameServer, ca_file: str) -> Clien
     return await connect(ca_file=ca_file, nameservers=[names.address])
 
 
-async def test_a_verified_receiver(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+async def test_a_valid_certificate_is_accepted(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
     server_names = []
     context = serving(authority.issue_cert(HOST))
     context.sni_callback = lambda _socket, name, _context: server_names.append(name)
@@ -59,13 +59,15 @@ async def test_a_verified_receiver(listen: Listen, tls_client: Client, authority
     assert server_names == [HOST]
 
 
-async def test_an_address_in_the_certificate(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+async def test_an_address_in_the_certificate_is_accepted(
+    listen: Listen, tls_client: Client, authority: trustme.CA
+) -> None:
     receiver = await listen(serve_ok, tls=serving(authority.issue_cert("127.0.0.1")))
     assert (await tls_client.post(receiver.target("127.0.0.1", encrypted=True))).failure is None
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]", "localhost."])
-async def test_brackets_and_dots_are_no_part_of_the_name(
+async def test_brackets_and_trailing_dots_are_not_part_of_the_name(
     listen: Listen, tls_client: Client, authority: trustme.CA, host: str
 ) -> None:
     certificate = authority.issue_cert("::1", "localhost")
@@ -73,7 +75,7 @@ async def test_brackets_and_dots_are_no_part_of_the_name(
     assert (await tls_client.post(receiver.target(host, encrypted=True))).failure is None
 
 
-async def test_a_large_response_split_over_records(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+async def test_a_response_over_many_records_is_read(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
@@ -86,7 +88,9 @@ async def test_a_large_response_split_over_records(listen: Listen, tls_client: C
     assert receiver.accepted == 1
 
 
-async def test_an_endless_encrypted_body_is_cut(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+async def test_an_endless_encrypted_body_is_truncated(
+    listen: Listen, tls_client: Client, authority: trustme.CA
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -115,7 +119,7 @@ async def test_a_stale_encrypted_connection_is_retried(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_both_versions(
+async def test_tls_1_2_and_1_3_are_supported(
     listen: Listen, tls_client: Client, authority: trustme.CA, version: ssl.TLSVersion
 ) -> None:
     context = serving(authority.issue_cert(HOST))
@@ -146,7 +150,7 @@ def _unknown(_: trustme.CA) -> trustme.LeafCert:
         (_unknown, f"the issuer of the certificate of {HOST} is unknown"),
     ],
 )
-async def test_a_bad_certificate(
+async def test_invalid_certificates_are_rejected(
     listen: Listen,
     tls_client: Client,
     authority: trustme.CA,
@@ -168,7 +172,7 @@ async def test_a_bad_certificate(
     assert requests == []
 
 
-async def test_the_system_store_does_not_know_a_private_authority(
+async def test_a_private_authority_is_not_trusted_by_default(
     listen: Listen, connect: Connect, authority: trustme.CA
 ) -> None:
     receiver = await listen(serve_ok, tls=serving(authority.issue_cert("localhost")))
@@ -176,14 +180,14 @@ async def test_the_system_store_does_not_know_a_private_authority(
     assert (await client.post(receiver.target("localhost", encrypted=True))).failure is Failure.TLS
 
 
-async def test_a_certificate_for_the_address_does_not_do_for_the_name(
+async def test_a_certificate_for_the_address_is_not_valid_for_the_name(
     listen: Listen, tls_client: Client, authority: trustme.CA
 ) -> None:
     receiver = await listen(serve_ok, tls=serving(authority.issue_cert("127.0.0.1")))
     assert (await tls_client.post(receiver.target(HOST, encrypted=True))).failure is Failure.TLS
 
 
-async def test_plain_http_on_the_port(listen: Listen, tls_client: Client) -> None:
+async def test_plain_http_on_the_port_is_a_tls_error(listen: Listen, tls_client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.reader.read(10)
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -193,7 +197,9 @@ async def test_plain_http_on_the_port(listen: Listen, tls_client: Client) -> Non
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
-async def test_the_connection_ends_in_the_handshake(listen: Listen, tls_client: Client, how: str) -> None:
+async def test_a_connection_that_ends_in_the_handshake_is_a_tls_error(
+    listen: Listen, tls_client: Client, how: str
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.reader.read(10)
         if how == "reset":
@@ -204,7 +210,7 @@ async def test_the_connection_ends_in_the_handshake(listen: Listen, tls_client: 
     assert exchange.error == f"{HOST} ended the connection during the TLS handshake"
 
 
-async def test_a_handshake_that_hangs(listen: Listen, connect: Connect, names: NameServer) -> None:
+async def test_a_hanging_handshake_times_out(listen: Listen, connect: Connect, names: NameServer) -> None:
     names.zone[HOST] = ["127.0.0.1"]
 
     async def script(peer: Peer) -> None:
@@ -227,7 +233,7 @@ async def test_a_handshake_that_hangs(listen: Listen, connect: Connect, names: N
                 await asyncio.sleep(0.001)
 
 
-async def test_an_old_version_is_refused(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
+async def test_old_tls_versions_are_rejected(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
     context = serving(authority.issue_cert(HOST))
     with pytest.warns(DeprecationWarning, match="TLSVersion"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -236,7 +242,7 @@ async def test_an_old_version_is_refused(listen: Listen, tls_client: Client, aut
     assert exchange.failure is Failure.TLS
 
 
-async def test_a_receiver_that_wants_a_certificate_of_ours(tls_client: Client, authority: trustme.CA) -> None:
+async def test_a_receiver_that_requires_a_client_certificate_fails(tls_client: Client, authority: trustme.CA) -> None:
     """With TLS 1.3 the refusal comes after the handshake, in place of the response."""
     context = serving(authority.issue_cert(HOST))
     authority.configure_trust(context)
@@ -260,7 +266,7 @@ async def test_a_receiver_that_wants_a_certificate_of_ours(tls_client: Client, a
     assert exchange.failure is Failure.TLS
 
 
-async def test_sessions_are_resumed_for_a_while(
+async def test_sessions_are_resumed_for_a_limited_time(
     listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str, clock: Clock
 ) -> None:
     names.zone[HOST] = ["127.0.0.1"]
@@ -292,7 +298,7 @@ async def test_the_number_of_sessions_is_bounded(
     assert set(client.sender._connector._tls._sessions) == set(hosts[1:])
 
 
-async def test_a_session_does_for_its_host_only(
+async def test_a_session_is_used_for_its_host_only(
     listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
 ) -> None:
     names.zone.update({HOST: ["127.0.0.1"], "other.example.com": ["127.0.0.1"]})
@@ -303,7 +309,7 @@ async def test_a_session_does_for_its_host_only(
         assert (await client.post(receiver.target("other.example.com", encrypted=True))).failure is Failure.TLS
 
 
-async def test_a_receiver_that_forgot_its_sessions(
+async def test_a_receiver_without_its_sessions_gets_a_full_handshake(
     listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
 ) -> None:
     names.zone[HOST] = ["127.0.0.1"]
@@ -324,7 +330,7 @@ async def test_a_receiver_that_forgot_its_sessions(
     assert resumed == [False, True]
 
 
-async def test_close_does_not_wait_for_a_goodbye(
+async def test_close_does_not_wait_for_a_tls_shutdown(
     listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
 ) -> None:
     names.zone[HOST] = ["127.0.0.1"]
@@ -342,7 +348,7 @@ async def test_close_does_not_wait_for_a_goodbye(
         await client.sender.close()
 
 
-async def test_an_unreadable_ca_file(tmp_path: Path) -> None:
+async def test_an_unreadable_ca_file_is_rejected(tmp_path: Path) -> None:
     settings = SenderSettings(ca_file=str(tmp_path / "none.pem"))
     with pytest.raises(FileNotFoundError):
         Sender(settings, AddressPolicy(False), Resolver(settings))

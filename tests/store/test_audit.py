@@ -36,7 +36,7 @@ def found(connection: sa.Connection, wanted: AuditFilter, account_seq: int | Non
             return instants
 
 
-def test_an_entry_is_read_as_it_was_added_with_its_account_id(connection: sa.Connection) -> None:
+def test_a_stored_entry_is_returned_with_its_account_id(connection: sa.Connection) -> None:
     account = accounts.create(connection, account_id=b"i" * 16, name="a", contact_emails=(), now=1)
     entry = AuditEntry(account.seq, 5, KEY, "endpoint.changed", "ep_1", {"changed": ["url"], "to": {"url": "ü"}})
     audit.add(connection, entry)
@@ -57,7 +57,7 @@ def test_an_account_sees_only_its_own_entries(connection: sa.Connection) -> None
     assert found(connection, AuditFilter(), None) == [3, 2, 1]
 
 
-def test_entries_are_filtered_by_actor_kind_of_actor_and_action(connection: sa.Connection) -> None:
+def test_entries_are_filtered_by_actor_actor_kind_and_action(connection: sa.Connection) -> None:
     note(connection, 1, actor=SYSTEM, action="endpoint.disabled")
     note(connection, 2, actor=Actor(ActorKind.KEY, "other", "key_2"))
     note(connection, 3, action="endpoint.deleted")
@@ -85,7 +85,7 @@ def test_timestamps_are_exclusive_and_entries_out_of_order_are_found(connection:
     assert found(connection, AuditFilter(created_before=HOUR)) == []
 
 
-def test_a_page_ends_early_where_few_entries_are_wanted_and_nothing_is_missed(
+def test_a_page_with_few_matches_ends_early_without_missing_any(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit, "WINDOW_ROWS", 3)
@@ -98,7 +98,7 @@ def test_a_page_ends_early_where_few_entries_are_wanted_and_nothing_is_missed(
     assert found(connection, AuditFilter()) == list(range(12, 0, -1))
 
 
-def test_what_was_done_to_one_thing_is_found_by_its_id(connection: sa.Connection) -> None:
+def test_entries_about_an_object_are_found_by_its_id(connection: sa.Connection) -> None:
     for at in range(1, 7):
         note(connection, at, subject="ep_2" if at in (2, 5) else "ep_1")
 

@@ -18,7 +18,7 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_that_grows_is_the_same(database: Path) -> None:
+def test_a_growing_file_is_unchanged(database: Path) -> None:
     watch = FileWatch(database)
     assert watch.change() is None
     database.write_bytes(b"x" * 8192)
@@ -59,9 +59,7 @@ def test_a_directory_replaced_by_a_file_has_lost_the_database(database: Path) ->
     assert "deleted" in change.text
 
 
-def test_a_file_that_cannot_be_examined_is_unavailable_and_not_lost(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_unavailable_and_not_lost(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = FileWatch(database)
 
     def fails(_path: Path) -> os.stat_result:

@@ -13,7 +13,7 @@ from uplift_server.store.records import DisabledReason, EndpointState
 from .test_nouns import new_account, new_endpoint
 
 
-def test_mails_on_their_way_are_told_from_those_that_arrived_or_were_given_up(connection: sa.Connection) -> None:
+def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa.Connection) -> None:
     def waits(endpoint_seq: int = 2, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED) -> bool:
         return outbox.is_unsent(connection, endpoint_seq, kind, since=since)
 

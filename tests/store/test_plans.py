@@ -211,7 +211,7 @@ def test_every_query_uses_an_index(raw: sqlite3.Connection, name: str) -> None:
                 check(statement, [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
 
 
-def test_the_deliveries_of_a_replay_are_found_by_their_own_index(raw: sqlite3.Connection) -> None:
+def test_deliveries_of_a_replay_are_found_by_their_index(raw: sqlite3.Connection) -> None:
     (_, _, path) = raw.execute("PRAGMA database_list").fetchone()
     with closing(WriterConnection(Path(path))) as writing:
         statements: list[str] = []
@@ -261,7 +261,7 @@ UPKEEP: dict[str, list[Verb]] = {
 
 
 @pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in UPKEEP.items() for verb in verbs])
-def test_the_backlog_is_found_by_its_own_index(raw: sqlite3.Connection, index: str, verb: Verb) -> None:
+def test_the_backlog_is_found_by_its_index(raw: sqlite3.Connection, index: str, verb: Verb) -> None:
     with bound(raw) as connection:
         plans: list[str] = []
 

@@ -199,7 +199,7 @@ async def test_a_missing_database_is_unavailable(postgres_server: PostgresServer
             await PostgresDatabase(url).open()
 
 
-async def test_a_read_fails_if_no_connection_gets_free(
+async def test_a_read_fails_if_no_connection_becomes_free(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uplift_server.store.postgres.connection.ACQUIRE_SECONDS_MAX", 0.1)
@@ -277,7 +277,7 @@ async def test_an_undeclared_pooler_is_rejected(postgres_server: PostgresServer,
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
-async def test_a_statement_sees_what_it_waited_for(
+async def test_a_statement_sees_the_changes_that_it_waited_for(
     postgres_server: PostgresServer, pooler: Pooler, pooled: bool
 ) -> None:
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)

@@ -96,7 +96,7 @@ async def reach(url: str) -> None:
 
 @pytest.mark.parametrize("parameters", ["sslmode=verify-full", "sslmode=verify-full&sslrootcert=system"])
 @pytest.mark.usefixtures("trusted")
-async def test_the_systems_authorities_are_the_default(address: Address, parameters: str) -> None:
+async def test_system_authorities_are_the_default(address: Address, parameters: str) -> None:
     await reach(address(parameters))
 
 
@@ -113,14 +113,12 @@ async def test_a_private_authority_is_trusted(
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_the_systems_authorities_require_verify_full(
+async def test_system_authorities_require_verify_full(
     address: Address, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody can get a certificate of one of them for some host."""
     assert not home.joinpath(".postgresql").exists()
-    with pytest.raises(
-        Misaddressed, match=r"root certificate file .* does not exist.*; .* or set sslmode=verify-full"
-    ):
+    with pytest.raises(Misaddressed, match=r"root certificate file .* does not exist.*; .* or set sslmode=verify-full"):
         await reach(address("sslmode=verify-ca"))
     monkeypatch.setenv("PGSSLROOTCERT", "system")
     for parameters in ("sslmode=verify-ca", "sslmode=require", "sslmode=prefer", ""):
@@ -252,7 +250,7 @@ async def _setting(url: str, name: str) -> str:
         ("closed", "allow the connection"),
     ],
 )
-async def test_rejected_users_learn_what_to_correct(plain: Address, user: str, remedy: str) -> None:
+async def test_rejected_users_get_a_fix(plain: Address, user: str, remedy: str) -> None:
     with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{remedy}"):
         await reach(plain("sslmode=disable", user=user))
     await reach(plain("sslmode=prefer", user="keyed:right"))

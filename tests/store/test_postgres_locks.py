@@ -216,7 +216,7 @@ async def test_a_one_time_link_is_used_once(databases: Databases, postgres_url: 
         assert taken.count(None) == 1
 
 
-async def test_a_named_lock_is_held_until_the_transaction_ends(databases: Databases, raw: Raw) -> None:
+async def test_a_named_lock_lasts_until_the_transaction_ends(databases: Databases, raw: Raw) -> None:
     async with raw.transaction():
         await raw.execute(locks.statement("name"))
         waiting = asyncio.create_task(databases[0].write(lambda c: locks.take(c, "name")))

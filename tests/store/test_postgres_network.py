@@ -79,7 +79,7 @@ async def test_operations_time_out_and_later_ones_succeed(
     assert time.monotonic() - began < SOON_S
 
 
-async def test_a_cancelled_read_ends_at_once(network: Between, database: PostgresDatabase) -> None:
+async def test_a_cancelled_read_ends_immediately(network: Between, database: PostgresDatabase) -> None:
     def cut_amid(connection: sa.Connection) -> None:
         network.lose()
         connection.exec_driver_sql("SELECT 1")
@@ -111,7 +111,9 @@ async def test_the_message_bus_times_out_and_reconnects(network: Between, cut: C
     assert time.monotonic() - began < SOON_S
 
 
-async def test_an_unresponsive_database_is_closed_at_once(network: Between, database: PostgresDatabase) -> None:
+async def test_connections_to_an_unresponsive_database_close_immediately(
+    network: Between, database: PostgresDatabase
+) -> None:
     network.lose()
     began = time.monotonic()
     await database.close()

@@ -226,7 +226,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
 
 @pytest.mark.parametrize("raw", ["parted"], indirect=True)
 @pytest.mark.parametrize(("event_id", "partitions"), [(bytes(16), 1), (uuid7(NOW, bytes(10)), PARTITIONS)])
-async def test_foreign_ids_are_searched_in_one_partition(raw: Raw, event_id: bytes, partitions: int) -> None:
+async def test_chosen_ids_are_searched_in_one_partition(raw: Raw, event_id: bytes, partitions: int) -> None:
     """A search in every partition would read a page of each from disk."""
     plans = Plans()
     raw.add_log_listener(plans.note)

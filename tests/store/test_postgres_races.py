@@ -135,7 +135,7 @@ async def test_nothing_is_leased_twice(benches: tuple[Bench, Bench]) -> None:
     assert all(row.lease_owner in range(1, 7) for row in await benches[0].rows(deliveries))
 
 
-async def test_a_process_that_lost_its_lease_writes_nothing(benches: tuple[Bench, Bench]) -> None:
+async def test_a_process_without_its_lease_writes_nothing(benches: tuple[Bench, Bench]) -> None:
     slow, quick = benches
     await slow.append(slow.event(due(1)))
     (stale,) = await slow.lease(1)
@@ -307,7 +307,7 @@ async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
 
 
 @pytest.mark.parametrize("table", ["events", "attempts", "delivery_changes"])
-async def test_a_transaction_has_its_id_before_it_takes_a_number(
+async def test_a_transaction_gets_its_id_before_a_sequence_number(
     benches: tuple[Bench, Bench], raw: Raw, table: str
 ) -> None:
     """So when all transactions of a snapshot have ended, all rows up to an earlier number are visible."""

@@ -19,7 +19,7 @@ def joined(connection: sa.Connection, role: ProcessRole = ProcessRole.ALL) -> in
     return processes.join(connection, role, host="a", pid=17, version="1", now=NOW)
 
 
-def test_a_heartbeat_tells_of_itself_and_hears_of_all(connection: sa.Connection) -> None:
+def test_a_heartbeat_is_stored_and_returns_all_processes(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection, ProcessRole.API)
     assert first != second
     told = Heartbeat(delivers=True, view=2**63 - 1, in_flight=3, in_flight_max=1000, waiting=40)
@@ -32,7 +32,7 @@ def test_a_heartbeat_tells_of_itself_and_hears_of_all(connection: sa.Connection)
     assert known == processes.list_all(connection)
 
 
-def test_a_process_that_was_forgotten_learns_so_and_leaves_its_duties(connection: sa.Connection) -> None:
+def test_an_evicted_process_learns_it_and_loses_its_jobs(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection)
     assert singleton_jobs.take(connection, list(SingletonJob), process_id=first, now=NOW) == set(SingletonJob)
     processes.remove(connection, first)
@@ -65,7 +65,7 @@ def test_a_job_belongs_to_one_process_until_its_lease_expires(connection: sa.Con
     }
 
 
-def test_whoever_is_heard_of_just_before_it_is_buried_stays_and_keeps_its_duties(connection: sa.Connection) -> None:
+def test_a_heartbeat_just_before_an_eviction_prevents_it(connection: sa.Connection) -> None:
     first, second = joined(connection), joined(connection)
     assert processes.record_heartbeat(connection, first, QUIET, now=NOW + 7)
     assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], process_id=first, now=NOW + 7) == {
@@ -91,7 +91,7 @@ def test_leases_of_other_processes_are_counted_by_endpoint(connection: sa.Connec
     assert sorted(processes.foreign_leases(connection, 4)) == [ForeignLeases(1, 2), ForeignLeases(2, 1)]
 
 
-def test_changes_are_found_from_a_transaction_on(connection: sa.Connection) -> None:
+def test_changes_since_a_transaction_are_returned(connection: sa.Connection) -> None:
     start = change_log.since(connection, 0)
     assert start.found == []
     first = start.next_xid - 10
@@ -105,7 +105,7 @@ def test_changes_are_found_from_a_transaction_on(connection: sa.Connection) -> N
     assert change_log.since(connection, first)[::2] == ([Change("accounts", 7, first + 1)], first + 1)
 
 
-def test_changes_are_forgotten_a_few_at_a_time(connection: sa.Connection) -> None:
+def test_changes_are_pruned_in_batches(connection: sa.Connection) -> None:
     before = change_log.oldest_active_xid(connection)
     for subject in range(1, 6):
         connection.execute(sa.insert(changes_table).values(kind="accounts", subject_seq=subject, xid=before - subject))
@@ -113,7 +113,7 @@ def test_changes_are_forgotten_a_few_at_a_time(connection: sa.Connection) -> Non
     assert change_log.since(connection, 0)[::2] == ([Change("accounts", 1, before - 1)], before - 1)
 
 
-def test_changes_that_a_dump_brought_from_another_server_are_none(connection: sa.Connection) -> None:
+def test_changes_from_another_database_server_are_ignored(connection: sa.Connection) -> None:
     """There transactions had other numbers, for long greater ones. A copy of a file brings them along."""
     is_file = connection.dialect.name == "sqlite"
     change = Change("accounts", 7, change_log.oldest_active_xid(connection) + 1_000_000)
@@ -122,6 +122,6 @@ def test_changes_that_a_dump_brought_from_another_server_are_none(connection: sa
     assert change_log.prune(connection, 0, limit=9) == (not is_file)
 
 
-def test_the_database_tells_its_time(connection: sa.Connection) -> None:
+def test_the_time_of_the_database_is_read(connection: sa.Connection) -> None:
     first = processes.database_now(connection)
     assert 1_700_000_000_000 < first <= processes.database_now(connection)

@@ -58,9 +58,7 @@ def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
     return [cipher.decrypt(*each) for each in sealed(connection)]
 
 
-def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
-    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_are_decrypted_with_the_new_key_only(connection: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reencryption, "BATCH_ROWS", 10)
     count = 20
     for number in range(count):
@@ -80,7 +78,7 @@ def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
     assert (found.url, found.updated_at, found.previous_expires_at) == ("https://example.com/", 2, 1002)
 
 
-def test_what_is_sealed_with_the_new_key_already_stays(connection: sa.Connection) -> None:
+def test_values_encrypted_with_the_new_key_stay(connection: sa.Connection) -> None:
     endpoint(connection, 0)
     reencrypt(connection, OLD, NEW)
     endpoint(connection, 15)
@@ -90,18 +88,18 @@ def test_what_is_sealed_with_the_new_key_already_stays(connection: sa.Connection
     assert reencrypt(connection, OLD, NEW) == reencrypt(connection, NEW, NEW) == Reencrypted(6, 0)
 
 
-def test_a_value_that_opens_with_neither_key_stops_it(connection: sa.Connection) -> None:
+def test_a_value_that_neither_key_decrypts_is_an_error(connection: sa.Connection) -> None:
     endpoint(connection, 0)
     endpoint(connection, 1, OTHER)
     with pytest.raises(WrongSecretKey):
         reencrypt(connection, OLD, NEW)
 
 
-def test_an_empty_database_has_nothing_to_seal(connection: sa.Connection) -> None:
+def test_an_empty_database_has_nothing_to_encrypt(connection: sa.Connection) -> None:
     assert reencrypt(connection, OLD, NEW) == Reencrypted(0, 0)
 
 
-def test_no_sealed_column_is_forgotten() -> None:
+def test_every_encrypted_column_is_included() -> None:
     """What the schema calls sealed is what is sealed anew."""
     found = {
         (each.name, column.name)

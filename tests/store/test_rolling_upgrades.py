@@ -43,14 +43,16 @@ async def serve(url: str, version: str, *, seen_ms_ago: int = 0) -> None:
         await pair.close()
 
 
-async def test_what_only_adds_is_done_beside_servers(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_additive_migrations_run_beside_servers(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     await serve(url, "0.1.0")
     later_releases.come(monkeypatch, tmp_path, ADDS)
     assert await upgrade(url) == HEAD
     assert await current(url) == ADDS
 
 
-async def test_what_takes_away_waits_until_no_server_needs_it(
+async def test_breaking_migrations_wait_for_earlier_servers(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     await serve(url, "0.1.0", seen_ms_ago=HEARTBEAT_EXPIRES_MS + 1000)
@@ -68,7 +70,7 @@ async def test_what_takes_away_waits_until_no_server_needs_it(
     assert await current(url) == TAKES
 
 
-async def test_a_server_that_was_held_up_meanwhile_does_not_go_on_with_what_takes_away(
+async def test_a_suspended_server_stops_after_a_breaking_migration(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It counted as dead, and learns that it was forgotten before it sends anything."""
@@ -83,7 +85,7 @@ async def test_a_server_that_was_held_up_meanwhile_does_not_go_on_with_what_take
     await serve(url, NEEDS)
 
 
-async def test_the_encryption_upgrade_waits_for_earlier_servers_and_lets_none_return(url: str) -> None:
+async def test_the_encryption_upgrade_waits_for_and_blocks_earlier_servers(url: str) -> None:
     assert release_order(encryption_upgrade.FIRST_RELEASE) <= release_order(__version__), "it would bar this release"
     await serve(url, "0.1.1")
     await serve(url, __version__)
@@ -102,7 +104,7 @@ async def test_the_encryption_upgrade_waits_for_earlier_servers_and_lets_none_re
     await serve(url, __version__)
 
 
-async def test_whoever_begins_to_run_amid_an_upgrade_waits_for_it(url: str) -> None:
+async def test_a_starting_server_waits_for_an_upgrade(url: str) -> None:
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     pair = await Opener(url).pair()
     async with pair.transaction():
@@ -116,7 +118,7 @@ async def test_whoever_begins_to_run_amid_an_upgrade_waits_for_it(url: str) -> N
     await pair.close()
 
 
-async def test_whoever_waited_too_long_for_an_upgrade_is_told_of_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_waits_too_long_for_an_upgrade_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WAIT_MS_MAX", 50)
     raw = await Opener(url).raw()
     async with raw.transaction():
@@ -127,7 +129,7 @@ async def test_whoever_waited_too_long_for_an_upgrade_is_told_of_it(url: str, mo
     await raw.close()
 
 
-async def test_a_server_starts_on_its_own_schema_alone(
+async def test_a_server_starts_only_on_its_own_schema(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A new one before the upgrade and an old one after it are told what comes first."""
@@ -145,7 +147,7 @@ async def test_a_server_starts_on_its_own_schema_alone(
         await upgrade(url)
 
 
-async def test_whoever_holds_a_table_does_not_let_all_others_wait(
+async def test_a_locked_table_stops_the_upgrade_without_blocking_others(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     later_releases.come(monkeypatch, tmp_path, ADDS)
@@ -170,9 +172,7 @@ def takes_away(source: str) -> bool:
     return any(each.startswith(("drop_", "alter_", "rename_")) or each == "execute" for each in calls)
 
 
-def test_every_migration_that_takes_away_says_which_release_it_needs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_breaking_migrations_define_the_needed_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     later_releases.come(monkeypatch, tmp_path, TAKES)
     made_up = sorted((tmp_path / "migrations" / "versions").glob("9*.py"))
     assert [takes_away(each.read_text()) for each in made_up] == [False, True]

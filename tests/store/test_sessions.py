@@ -20,7 +20,7 @@ def begin(connection: sa.Connection, number: int, person_seq: int | None = 1) ->
     return digest
 
 
-def test_a_persons_oldest_sessions_end_where_there_would_be_too_many(
+def test_the_oldest_sessions_of_a_person_end_above_the_limit(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "SESSIONS_PER_PERSON_MAX", 3)
@@ -33,7 +33,7 @@ def test_a_persons_oldest_sessions_end_where_there_would_be_too_many(
     assert all(sessions.get(connection, digest) for digest in operators)
 
 
-def test_a_session_that_has_ended_can_end_once_more(connection: sa.Connection) -> None:
+def test_ending_a_session_can_be_repeated(connection: sa.Connection) -> None:
     digest = begin(connection, 1)
     for _ in range(2):
         sessions.end(connection, digest)
@@ -42,7 +42,7 @@ def test_a_session_that_has_ended_can_end_once_more(connection: sa.Connection) -
         assert sessions.get(connection, digest) is None
 
 
-def test_a_link_is_taken_once_and_not_when_it_is_over(connection: sa.Connection) -> None:
+def test_a_link_is_used_once_and_not_after_its_expiry(connection: sa.Connection) -> None:
     account = accounts.create(connection, account_id=b"a" * 16, name="a", contact_emails=(), now=1)
     link = sessions.add_link(connection, Link(b"l" * 16, account.seq, "a@example.com", Role.ADMIN, None, 10))
     assert sessions.get_link(connection, link.id) == link
@@ -51,6 +51,6 @@ def test_a_link_is_taken_once_and_not_when_it_is_over(connection: sa.Connection)
     assert sessions.consume_link(connection, link.id, now=9) is None
 
 
-def test_no_link_is_made_for_an_account_that_is_gone(connection: sa.Connection) -> None:
+def test_no_link_is_created_for_a_deleted_account(connection: sa.Connection) -> None:
     with pytest.raises(Conflict):
         sessions.add_link(connection, Link(b"l" * 16, 7, None, Role.MEMBER, None, 10))

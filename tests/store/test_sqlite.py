@@ -62,14 +62,14 @@ async def test_conforms(check: Check, bench: Bench) -> None:
     await check(bench)
 
 
-async def test_a_second_process_is_told_who_has_the_file(bench: Bench, tmp_path: Path) -> None:
+async def test_a_second_process_gets_the_holder_of_the_file(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=rf"another server \(process {os.getpid()}\) uses .*UPLIFT_DATABASE_URL"):
         SqliteDatabase(tmp_path / "uplift.db").lock()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_lock_that_root_makes_is_whose_the_database_is(tmp_path: Path, is_there: bool) -> None:
+def test_a_lock_created_by_root_belongs_to_the_database_owner(tmp_path: Path, is_there: bool) -> None:
     """A server that does not run as root could not start any more."""
     path = tmp_path / "own" / "uplift.db"
     path.parent.mkdir()
@@ -83,7 +83,7 @@ def test_a_lock_that_root_makes_is_whose_the_database_is(tmp_path: Path, is_ther
     assert (found.st_uid, found.st_gid) == (4321, 4322)
 
 
-def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_instead_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     """Whoever may write the directory could let root write, and give away, whatever file there is."""
     precious = tmp_path / "precious"
     precious.write_text("kept")
@@ -95,7 +95,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_root_takes_no_file_of_somebody_else_for_the_lock(tmp_path: Path) -> None:
+def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
     """It may be another name of any file."""
     precious = tmp_path / "precious"
     precious.write_text("kept")
@@ -143,7 +143,7 @@ async def test_the_lock_is_free_after_close(bench: Bench) -> None:
     assert await bench.count(events) == 0
 
 
-async def test_numbers_are_not_given_twice_after_a_failed_commit(bench: Bench) -> None:
+async def test_numbers_are_not_reused_after_a_failed_commit(bench: Bench) -> None:
     def defective(_connection: sa.Connection) -> None:
         raise ZeroDivisionError
 
@@ -153,7 +153,7 @@ async def test_numbers_are_not_given_twice_after_a_failed_commit(bench: Bench) -
     assert third.seq == first.seq + 2
 
 
-async def test_one_event_that_contradicts_a_row_fails_alone(bench: Bench) -> None:
+async def test_an_event_that_contradicts_a_row_fails_alone(bench: Bench) -> None:
     (known,) = await bench.append(bench.event())
     twin = bench.event()._replace(id=known.id)
     failed, commits = bench.database.measures.failed, sum(bench.database.measures.commits.counts)
@@ -177,7 +177,7 @@ async def limited(bench: Bench, tmp_path: Path, pages: int) -> None:
     await bench.database.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
 
 
-async def test_a_full_disk_refuses_and_recovers(bench: Bench, tmp_path: Path) -> None:
+async def test_a_full_disk_rejects_writes_and_recovers(bench: Bench, tmp_path: Path) -> None:
     await bench.append(bench.event(due(1)))
     size = (await bench.database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())) or 0
     await limited(bench, tmp_path, size + 3)
@@ -196,7 +196,7 @@ async def test_a_full_disk_refuses_and_recovers(bench: Bench, tmp_path: Path) ->
     assert await bench.count(events) == stored + 1
 
 
-async def test_a_broken_connection_is_opened_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broken_connection_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.append(bench.event())
 
     def broken(_connection: sa.Connection) -> Awaitable[None]:
@@ -220,7 +220,7 @@ async def test_a_cancelled_waiter_does_not_stop_the_writer(bench: Bench) -> None
 
 @pytest.mark.parametrize(("cores", "at_once"), [(0.4, False), (1.0, True)])
 @pytest.mark.timing
-async def test_a_busy_process_commits_more_at_a_time(
+async def test_a_busy_process_makes_larger_commits(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: float, at_once: bool
 ) -> None:
     """One event comes after the other; each has a commit of its own while there is time for that."""
@@ -250,7 +250,7 @@ async def test_a_busy_process_commits_more_at_a_time(
     assert count <= paced if at_once else count > paced, (count, paced)
 
 
-async def test_a_read_that_takes_too_long_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_read_times_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uplift_server.store.sqlite.readers.READ_SECONDS_MAX", 0.05)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with pytest.raises(Unavailable, match="interrupted"):
@@ -258,9 +258,7 @@ async def test_a_read_that_takes_too_long_is_stopped(bench: Bench, monkeypatch: 
     assert await bench.count(events) == 0
 
 
-async def test_a_read_that_takes_long_is_told_of_by_the_name_of_who_reads(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_read_is_logged_with_its_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with structlog.testing.capture_logs() as quick:
         await bench.database.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())
     monkeypatch.setattr("uplift_server.store.sqlite.readers.LONG_READ_MS", 20)
@@ -270,5 +268,5 @@ async def test_a_read_that_takes_long_is_told_of_by_the_name_of_who_reads(
     assert quick == []
     (told,) = long
     assert told["event"] == "slow read"
-    assert told["read"].endswith("test_sqlite.test_a_read_that_takes_long_is_told_of_by_the_name_of_who_reads")
+    assert told["read"].endswith("test_sqlite.test_a_slow_read_is_logged_with_its_name")
     assert 20 <= told["duration_ms"] < 10_000

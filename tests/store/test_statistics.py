@@ -332,7 +332,7 @@ class Machine:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_numbers_are_what_the_tables_say(bench: Bench, seed: int) -> None:
+async def test_statistics_match_the_tables(bench: Bench, seed: int) -> None:
     machine = Machine(bench, seed)
     for _ in range(12):
         for _ in range(25):
@@ -346,7 +346,7 @@ async def test_numbers_are_what_the_tables_say(bench: Bench, seed: int) -> None:
     assert {what for name, *_, what in exact if name == "status"} == {status.text for status in Status}
 
 
-async def test_numbers_begin_with_the_version_that_adds_them(tmp_path: Path) -> None:
+async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
     """What becomes of earlier deliveries is left out, but later attempts are counted, whosever they are."""
     path = tmp_path / "uplift.db"
     make(path, "0004")
@@ -377,7 +377,7 @@ async def test_numbers_begin_with_the_version_that_adds_them(tmp_path: Path) -> 
         assert (found.deliveries, found.pending, found.held, found.attempts) == (2, 1, 1, 2)
 
 
-async def test_what_changes_after_its_hour_was_removed_makes_no_row(bench: Bench) -> None:
+async def test_a_change_after_the_deletion_of_its_hour_creates_no_row(bench: Bench) -> None:
     """Or there would be fewer than none in it."""
     await bench.append(bench.event(NewDelivery(1, Status.HELD, None)))
     await count_all(bench)
@@ -387,7 +387,7 @@ async def test_what_changes_after_its_hour_was_removed_makes_no_row(bench: Bench
     assert await bench.rows(rollups) == await bench.rows(delivery_changes) == []
 
 
-async def test_durations_fall_into_the_class_between_their_bounds(bench: Bench) -> None:
+async def test_durations_are_counted_in_the_class_between_its_bounds(bench: Bench) -> None:
     """Where the statement that counts them and the rule that reads them must agree."""
     durations = [0, 999, 1000, *DURATION_BOUNDS_US[1:], *(bound - 1 for bound in DURATION_BOUNDS_US), 10**9]
     await bench.append(*(bench.event(stored_leased(1)) for _ in durations))
@@ -402,7 +402,7 @@ async def test_durations_fall_into_the_class_between_their_bounds(bench: Bench) 
     assert (await fleet(bench)).durations == expected
 
 
-async def test_a_bite_is_written_once(bench: Bench) -> None:
+async def test_a_batch_is_written_once(bench: Bench) -> None:
     await bench.append(bench.event(due(1)))
     found = await bite(bench, rows=9, notes=9)
     assert found is not None
@@ -411,7 +411,7 @@ async def test_a_bite_is_written_once(bench: Bench) -> None:
     assert await bite(bench, rows=9, notes=9) is None
 
 
-async def test_notes_are_made_for_what_is_rare_alone(bench: Bench) -> None:
+async def test_only_rare_status_changes_are_recorded(bench: Bench) -> None:
     """What is accepted, fails for now and is delivered in the end leaves none: nothing is added to what events cost."""
     await bench.append(bench.event(due(1)), bench.event(due(1)), bench.event(stored_leased(2)))
     first = await bench.lease(1)

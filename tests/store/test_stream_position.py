@@ -73,7 +73,7 @@ async def furnish(bench: Bench) -> None:
     await bench.database.write(insert)
 
 
-async def test_a_list_that_is_followed_passes_over_nothing(bench: Bench, postgres_url: str) -> None:
+async def test_a_followed_list_skips_nothing(bench: Bench, postgres_url: str) -> None:
     await furnish(bench)
     assert await forward(bench, 0) == ([], 0)
     (first,) = await bench.append(bench.event())
@@ -87,7 +87,7 @@ async def test_a_list_that_is_followed_passes_over_nothing(bench: Bench, postgre
     assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
 
 
-async def test_what_was_undone_holds_nothing_back(bench: Bench, postgres_url: str) -> None:
+async def test_a_rolled_back_transaction_does_not_delay_the_position(bench: Bench, postgres_url: str) -> None:
     with pytest.raises(ZeroDivisionError):
         async with appending_slowly(postgres_url, bench, bench.event()):
             raise ZeroDivisionError
@@ -95,7 +95,7 @@ async def test_what_was_undone_holds_nothing_back(bench: Bench, postgres_url: st
     assert (await bench.database.stream_position()).events == stored.seq
 
 
-async def test_what_is_open_elsewhere_holds_nothing_back(bench: Bench, postgres_url: str) -> None:
+async def test_an_unrelated_open_transaction_does_not_delay_the_position(bench: Bench, postgres_url: str) -> None:
     """A write that is none of events, attempts and notes, as one of another program on the same server would be."""
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
@@ -105,7 +105,7 @@ async def test_what_is_open_elsewhere_holds_nothing_back(bench: Bench, postgres_
     await raw.close()
 
 
-async def test_a_stream_gets_what_is_committed_after_it_began(bench: Bench, postgres_url: str) -> None:
+async def test_a_stream_gets_events_committed_after_its_start(bench: Bench, postgres_url: str) -> None:
     await furnish(bench)
     database = bench.database
 
@@ -133,7 +133,7 @@ async def test_a_stream_gets_what_is_committed_after_it_began(bench: Bench, post
     assert await fed(session.position) == ([late, early.seq], early.seq, False)
 
 
-async def test_a_page_is_told_of_what_is_committed_late(bench: Bench, postgres_url: str) -> None:
+async def test_a_page_shows_late_commits(bench: Bench, postgres_url: str) -> None:
     async with appending_slowly(postgres_url, bench, bench.event()):
         await bench.append(bench.event())
         before = await bench.database.read(lambda c: changes.newest_seqs(c, 1))
@@ -152,7 +152,7 @@ async def count(bench: Bench, stream_position: StreamPosition | None = None) -> 
     return found is not None and await bench.database.write(lambda c: statistics.save(c, found))
 
 
-async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postgres_url: str) -> None:
+async def test_an_attempt_beyond_the_stream_position_is_counted_once(bench: Bench, postgres_url: str) -> None:
     """It is in the status of its delivery already when the delivery is counted."""
     await bench.append(*(bench.event(stored_leased(1)) for _ in range(3)))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
@@ -170,7 +170,7 @@ async def test_an_attempt_beyond_the_horizon_is_counted_once(bench: Bench, postg
     assert not await count(bench)
 
 
-async def test_what_is_committed_late_is_counted_all_the_same(bench: Bench, postgres_url: str) -> None:
+async def test_late_commits_are_counted(bench: Bench, postgres_url: str) -> None:
     await bench.append(*(bench.event(due(1)) for _ in range(4)))
     first, second, third, _ = await bench.lease(1)
     await bench.database.stream_position()
@@ -190,7 +190,7 @@ async def test_what_is_committed_late_is_counted_all_the_same(bench: Bench, post
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_url: str, seed: int) -> None:
+async def test_statistics_are_exact_with_overlapping_writes(bench: Bench, postgres_url: str, seed: int) -> None:
     """Two processes store, lease, settle and change deliveries at once, while a third counts."""
     random_ = random.Random(seed)
     other = PostgresDatabase(postgres_url)
@@ -237,7 +237,7 @@ async def test_numbers_are_exact_however_writes_overlap(bench: Bench, postgres_u
     assert found.deliveries == statuses.total()
 
 
-async def test_a_look_whose_answer_comes_late_is_noted_before_the_next_is_made(
+async def test_a_late_reading_is_noted_before_the_next_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It tells of no lock that was taken since: whoever holds one would be passed over."""
@@ -275,7 +275,7 @@ async def test_a_look_whose_answer_comes_late_is_noted_before_the_next_is_made(
     assert noted == sorted(noted)
 
 
-async def test_the_horizon_goes_back_where_numbers_do(bench: Bench, postgres_url: str) -> None:
+async def test_the_position_goes_back_if_sequences_do(bench: Bench, postgres_url: str) -> None:
     """After a failover, numbers that the lost server had given are given again."""
     await furnish(bench)
     *_, last = await bench.append(*(bench.event() for _ in range(3)))
@@ -291,7 +291,7 @@ async def test_the_horizon_goes_back_where_numbers_do(bench: Bench, postgres_url
     assert await forward(bench, last.seq) == ([late, early.seq], early.seq)
 
 
-async def test_who_does_not_know_a_horizon_yet_waits_for_one(
+async def test_a_process_without_a_position_waits_for_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By none, counting would begin with the first event again, and a listen session with all there is."""
@@ -308,7 +308,7 @@ async def test_who_does_not_know_a_horizon_yet_waits_for_one(
     await other.close()
 
 
-async def test_what_was_counted_is_not_counted_again_by_who_knows_less(bench: Bench) -> None:
+async def test_a_process_with_an_older_position_does_not_count_rows_again(bench: Bench) -> None:
     await bench.append(*(bench.event(due(1)) for _ in range(3)))
     [leased] = await bench.lease(1, 1)
     await bench.database.settle([settled(leased)])

@@ -39,7 +39,7 @@ async def moved(source: Path, target: str, told: Callable[[Progress], None] = la
     return await transfer(source, target, told)
 
 
-async def test_every_row_of_every_table_arrives(source: Path, target: str) -> None:
+async def test_every_row_of_every_table_is_transferred(source: Path, target: str) -> None:
     found = await moved(source, target)
 
     assert await in_postgres(target) == in_sqlite(source)
@@ -49,7 +49,7 @@ async def test_every_row_of_every_table_arrives(source: Path, target: str) -> No
     assert sum(each.characters_replaced for each in found) % nul.count("\0") == 0
 
 
-async def test_what_comes_next_is_numbered_after_what_there_is(source: Path, target: str) -> None:
+async def test_new_rows_are_numbered_after_transferred_rows(source: Path, target: str) -> None:
     await moved(source, target)
     connection = await asyncpg.connect(target)
     try:
@@ -61,7 +61,7 @@ async def test_what_comes_next_is_numbered_after_what_there_is(source: Path, tar
         await connection.close()
 
 
-async def test_what_is_moved_is_as_old_as_it_was(source: Path, target: str) -> None:
+async def test_transferred_rows_keep_their_age(source: Path, target: str) -> None:
     """Else it would be kept twice as long."""
     await moved(source, target)
     connection = await asyncpg.connect(target)
@@ -70,7 +70,7 @@ async def test_what_is_moved_is_as_old_as_it_was(source: Path, target: str) -> N
     await connection.close()
 
 
-async def test_an_empty_database_is_moved_too(tmp_path: Path, target: str) -> None:
+async def test_an_empty_database_is_transferred(tmp_path: Path, target: str) -> None:
     schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
 
     assert {each.rows for each in await moved(tmp_path / "uplift.db", target)} == {0}
@@ -106,7 +106,7 @@ def killed(source: Path, target: str, *, amid: bool) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_killed_anywhere_it_goes_on_and_copies_nothing_twice(
+def test_a_killed_transfer_continues_without_duplicates(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
@@ -134,7 +134,7 @@ async def cut_off(source: Path, target: str) -> None:
         await moved(source, target, stop)
 
 
-async def test_a_file_that_was_changed_meanwhile_is_found_by_its_checksum(source: Path, target: str) -> None:
+async def test_a_changed_file_is_detected_by_its_checksum(source: Path, target: str) -> None:
     await cut_off(source, target)
     with closing(sqlite3.connect(source)) as raw:
         raw.execute("UPDATE accounts SET name = 'another' WHERE seq = 3")
@@ -146,7 +146,7 @@ async def test_a_file_that_was_changed_meanwhile_is_found_by_its_checksum(source
         await postgres_version.current(target)
 
 
-async def test_a_target_that_another_file_began_to_fill_is_refused(source: Path, target: str, tmp_path: Path) -> None:
+async def test_a_target_of_another_file_is_rejected(source: Path, target: str, tmp_path: Path) -> None:
     await cut_off(source, target)
     (tmp_path / "other").mkdir()
 
@@ -154,7 +154,7 @@ async def test_a_target_that_another_file_began_to_fill_is_refused(source: Path,
         await moved(filled(tmp_path / "other" / "uplift.db"), target)
 
 
-async def test_a_target_with_anything_in_it_is_refused_and_left_alone(source: Path, postgres_url: str) -> None:
+async def test_a_target_with_rows_is_rejected_unchanged(source: Path, postgres_url: str) -> None:
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("INSERT INTO marks VALUES ('somebody was here', 1)")
     with pytest.raises(CannotTransfer, match="is not empty: its table marks has rows"):
@@ -164,20 +164,18 @@ async def test_a_target_with_anything_in_it_is_refused_and_left_alone(source: Pa
     await connection.close()
 
 
-async def test_a_target_of_another_release_is_refused_and_left_alone(source: Path, postgres_url: str) -> None:
+async def test_a_target_of_another_release_is_rejected_unchanged(source: Path, postgres_url: str) -> None:
     """To upgrade it would take it from the servers that run on it."""
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("UPDATE alembic_version SET version_num = '0007'")
-    with pytest.raises(
-        CannotTransfer, match="is not empty: it has the schema 0007 of another release"
-    ):
+    with pytest.raises(CannotTransfer, match="is not empty: it has the schema 0007 of another release"):
         await moved(source, postgres_url)
     assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0007"
     await connection.execute(f"UPDATE alembic_version SET version_num = '{schema_version.HEAD}'")
     await connection.close()
 
 
-async def test_cut_off_amid_the_last_step_it_goes_on(
+async def test_a_transfer_interrupted_in_the_last_step_continues(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known of so much takes minutes to find out."""
@@ -195,7 +193,7 @@ async def test_cut_off_amid_the_last_step_it_goes_on(
     assert {each.rows for each in await moved(source, target)} == {ROWS}
 
 
-async def test_no_server_begins_to_run_on_what_is_being_filled(source: Path, target: str) -> None:
+async def test_no_server_starts_on_an_unfinished_target(source: Path, target: str) -> None:
     """Not even one that has looked at the schema before."""
     await cut_off(source, target)
     pair = await Opener(target).pair()
@@ -204,7 +202,7 @@ async def test_no_server_begins_to_run_on_what_is_being_filled(source: Path, tar
     await pair.close()
 
 
-async def test_a_target_of_another_program_is_refused(source: Path, target: str) -> None:
+async def test_a_target_of_another_program_is_rejected(source: Path, target: str) -> None:
     connection = await asyncpg.connect(target)
     await connection.execute("CREATE TABLE orders (id int)")
     with pytest.raises(UnknownSchema, match="another program"):
@@ -212,7 +210,7 @@ async def test_a_target_of_another_program_is_refused(source: Path, target: str)
     await connection.close()
 
 
-async def test_a_file_of_another_revision_is_refused(source: Path, target: str) -> None:
+async def test_a_file_of_another_revision_is_rejected(source: Path, target: str) -> None:
     with closing(sqlite3.connect(source)) as raw:
         raw.execute("UPDATE alembic_version SET version_num = '0006'")
         raw.commit()
@@ -220,9 +218,7 @@ async def test_a_file_of_another_revision_is_refused(source: Path, target: str) 
         await moved(source, target)
 
 
-async def test_of_two_that_fill_one_target_the_second_gives_up(
-    source: Path, target: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_second_concurrent_transfer_fails(source: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On two machines, with a copy of the file each, no lock keeps them apart."""
     monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
     first = True

@@ -27,7 +27,7 @@ from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids
 from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, partitions, retained, rows
 
 
-async def test_numbers_go_on_in_the_next_partition_once_one_has_lasted_long_enough(bench: Bench) -> None:
+async def test_the_next_partition_starts_when_the_current_one_is_old_enough(bench: Bench) -> None:
     assert not await begin(bench, NOW + 9 * DAY), "nothing is in it"
     first = await delivered(bench)
     assert not await begin(bench, NOW + DAY - 1)
@@ -42,7 +42,7 @@ async def test_numbers_go_on_in_the_next_partition_once_one_has_lasted_long_enou
 
 
 @pytest.mark.parametrize("step", ["made", "jumped"])
-async def test_what_was_cut_off_amid_beginning_one_is_made_up_for(bench: Bench, step: str, stranger: Any) -> None:
+async def test_an_interrupted_start_of_a_partition_is_completed(bench: Bench, step: str, stranger: Any) -> None:
     await delivered(bench)
     assert await begin(bench, NOW + DAY)
     # As it stands after a crash: the partition is there, numbers may have jumped, and nobody noted it.
@@ -61,7 +61,7 @@ async def test_what_was_cut_off_amid_beginning_one_is_made_up_for(bench: Bench, 
 @pytest.mark.parametrize(
     "chosen", [[bytes([9, n] * 8) for n in range(2)], [uuid7(NOW + n, bytes(10)) for n in range(2)]]
 )
-async def test_ids_that_callers_choose_are_recognised_in_all_partitions(bench: Bench, chosen: list[bytes]) -> None:
+async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen: list[bytes]) -> None:
     first = await bench.append(bench.event(due(1), chosen_id=chosen[0]))
     # As one that was stored before there were partitions.
     await bench.database.write(lambda c: c.execute(sa.delete(chosen_event_ids)))
@@ -76,7 +76,7 @@ async def test_ids_that_callers_choose_are_recognised_in_all_partitions(bench: B
     assert await rows(bench, events.c.seq) == [1, NUMBERS]
 
 
-async def test_an_id_that_was_made_is_recognised_in_all_partitions_where_it_is_chosen(bench: Bench) -> None:
+async def test_generated_ids_that_a_caller_chooses_are_recognized_in_all_partitions(bench: Bench) -> None:
     """Two events with one id would be one that nobody can name."""
     made = []
     for day in range(1, 4):
@@ -88,7 +88,7 @@ async def test_an_id_that_was_made_is_recognised_in_all_partitions_where_it_is_c
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
 
 
-async def test_an_old_partition_goes_as_a_whole_with_all_that_belongs_to_it(bench: Bench) -> None:
+async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench) -> None:
     await delivered(bench, 700)
     await bench.append(bench.event(chosen_id=uuid7(NOW, bytes(10))))
     await begin(bench, NOW + DAY)
@@ -106,7 +106,7 @@ async def test_an_old_partition_goes_as_a_whole_with_all_that_belongs_to_it(benc
     assert await rows(bench, chosen_event_ids.c.event_seq) == []
 
 
-async def test_what_is_needed_stays_until_it_is_not(bench: Bench) -> None:
+async def test_needed_events_are_kept_until_they_are_not_needed(bench: Bench) -> None:
     """What is open of old partitions is put together, found as before, delivered as ever, and goes row by row."""
     open_ones = []
     for day in range(3):
@@ -130,7 +130,7 @@ async def test_what_is_needed_stays_until_it_is_not(bench: Bench) -> None:
     assert await partitions(bench) == [(3, 4, False), (4, 5, False)]
 
 
-async def test_where_too_much_is_needed_everything_else_goes_row_by_row(bench: Bench) -> None:
+async def test_a_partition_with_many_needed_events_is_deleted_row_by_row(bench: Bench) -> None:
     waiting = [bench.event(due(2)) for _ in range(KEPT_EVENTS_MAX + 1)]
     await bench.append(*waiting)
     await delivered(bench, 30)
@@ -141,7 +141,7 @@ async def test_where_too_much_is_needed_everything_else_goes_row_by_row(bench: B
     assert len(await rows(bench, events.c.seq)) == len(waiting) + 1
 
 
-async def test_what_was_there_before_partitions_or_lasted_too_long_goes_row_by_row(bench: Bench, stranger: Any) -> None:
+async def test_old_or_long_partitions_are_deleted_row_by_row(bench: Bench, stranger: Any) -> None:
     """And on time, although what it is in is in use yet, or has only just ended."""
     late = NOW + KEEP_MS + 2 * DAY + 1
     await delivered(bench, 3)
@@ -155,7 +155,7 @@ async def test_what_was_there_before_partitions_or_lasted_too_long_goes_row_by_r
     assert await rows(bench, events.c.seq) == [NUMBERS]
 
 
-async def test_a_database_that_is_upgraded_tells_since_when_it_has_events(postgres_server: PostgresServer) -> None:
+async def test_an_upgraded_database_knows_its_oldest_event(postgres_server: PostgresServer) -> None:
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     pair = await Opener(url).pair()
     async with pair.raw.transaction():
@@ -170,7 +170,7 @@ async def test_a_database_that_is_upgraded_tells_since_when_it_has_events(postgr
     await pair.close()
 
 
-async def test_an_event_that_has_something_open_stays_whole(bench: Bench) -> None:
+async def test_an_event_with_an_open_delivery_stays_complete(bench: Bench) -> None:
     await bench.append(bench.event(due(1), due(2)))
     [leased] = await bench.lease(1)
     await bench.database.settle([settled(leased, Status.DELIVERED)])
@@ -182,7 +182,7 @@ async def test_an_event_that_has_something_open_stays_whole(bench: Bench) -> Non
     assert await rows(bench, attempts.c.event_seq) == [1, NUMBERS]
 
 
-async def test_bodies_that_are_too_large_to_be_put_aside_let_others_go_row_by_row(bench: Bench) -> None:
+async def test_a_partition_with_large_needed_bodies_is_deleted_row_by_row(bench: Bench) -> None:
     large = b'"' + b"x" * 2**20 + b'"'
     for _ in range(7):
         await bench.append(*(bench.event(due(2), data=large) for _ in range(10)))
@@ -193,7 +193,7 @@ async def test_bodies_that_are_too_large_to_be_put_aside_let_others_go_row_by_ro
     assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
 
 
-async def test_a_partition_tells_how_many_numbers_it_has_used(bench: Bench) -> None:
+async def test_used_numbers_of_a_partition_are_counted(bench: Bench) -> None:
     await bench.append(*(bench.event(due(2)) for _ in range(3)))
     await delivered(bench)
     await begin(bench, NOW + DAY)
@@ -204,7 +204,7 @@ async def test_a_partition_tells_how_many_numbers_it_has_used(bench: Bench) -> N
     assert await own.count_seqs(Partition(5 * NUMBERS, 6 * NUMBERS)) == 0
 
 
-async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench) -> None:
+async def test_a_late_attempt_is_counted(bench: Bench) -> None:
     """Also where its partition was about to go."""
     await bench.append(bench.event(due(2)))
     await begin(bench, NOW + DAY)
@@ -222,7 +222,7 @@ async def test_an_attempt_that_is_made_late_is_counted_all_the_same(bench: Bench
     assert totals == [2, 2, 2]
 
 
-async def test_a_clock_that_was_ahead_holds_up_nothing_once_it_is_right(bench: Bench) -> None:
+async def test_a_clock_that_was_ahead_does_not_block_new_partitions(bench: Bench) -> None:
     await delivered(bench)
     assert await begin(bench, NOW + 365 * DAY)
     await delivered(bench)
@@ -231,7 +231,7 @@ async def test_a_clock_that_was_ahead_holds_up_nothing_once_it_is_right(bench: B
     assert not await begin(bench, NOW + DAY + 1)
 
 
-async def test_a_partition_never_ended_before_its_last_event(bench: Bench) -> None:
+async def test_a_partition_does_not_end_before_its_last_event(bench: Bench) -> None:
     await delivered(bench, at=NOW + 9 * DAY)
     assert await begin(bench, NOW + DAY)
     await count_all(bench)
@@ -241,7 +241,7 @@ async def test_a_partition_never_ended_before_its_last_event(bench: Bench) -> No
     assert await own.list_droppable(before=NOW + 8 * DAY) == []
 
 
-async def test_the_id_of_an_event_that_has_gone_is_free_at_once(bench: Bench) -> None:
+async def test_the_id_of_a_deleted_event_can_be_used_again(bench: Bench) -> None:
     await delivered(bench)
     chosen = uuid7(NOW, bytes(10))
     await bench.append(bench.event(chosen_id=chosen))
@@ -255,7 +255,7 @@ async def test_the_id_of_an_event_that_has_gone_is_free_at_once(bench: Bench) ->
     assert await rows(bench, chosen_event_ids.c.event_seq) == [again.seq]
 
 
-async def test_no_server_of_before_may_run_when_there_are_partitions(postgres_server: PostgresServer) -> None:
+async def test_servers_of_earlier_releases_cannot_run_with_partitions(postgres_server: PostgresServer) -> None:
     """It would note no id that its caller chose."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     pair = await Opener(url).pair()
@@ -271,7 +271,7 @@ async def test_no_server_of_before_may_run_when_there_are_partitions(postgres_se
     await pair.close()
 
 
-async def test_what_is_not_counted_yet_stays(bench: Bench) -> None:
+async def test_uncounted_rows_stay(bench: Bench) -> None:
     await delivered(bench)
     await begin(bench, NOW + DAY)
     assert bench.database.partitions is not None

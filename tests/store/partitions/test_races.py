@@ -20,7 +20,7 @@ from uplift_server.store.schema_partitions import NUMBERS
 from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, retained, rows
 
 
-async def test_one_is_begun_beside_traffic(bench: Bench) -> None:
+async def test_a_partition_starts_under_traffic(bench: Bench) -> None:
     """Every event finds its partition, whatever comes in between; numbers grow."""
     await delivered(bench)
     stopping = asyncio.Event()
@@ -43,7 +43,7 @@ async def test_one_is_begun_beside_traffic(bench: Bench) -> None:
     assert await rows(bench, events.c.seq) == sorted([1, *(seq for own in seqs for seq in own)])
 
 
-async def test_whoever_holds_the_tables_does_not_let_everybody_wait(bench: Bench, stranger: Any) -> None:
+async def test_a_locked_table_does_not_block_other_statements(bench: Bench, stranger: Any) -> None:
     """What would have to wait for him gives up, and is done when it is tried again."""
     await delivered(bench)
     async with stranger.transaction():
@@ -62,7 +62,7 @@ async def test_whoever_holds_the_tables_does_not_let_everybody_wait(bench: Bench
     assert await rows(bench, events.c.seq) == [seq]
 
 
-async def test_the_same_chosen_id_is_stored_once_whoever_stores_it_at_once(bench: Bench) -> None:
+async def test_concurrent_events_with_one_chosen_id_are_stored_once(bench: Bench) -> None:
     for day in range(1, 4):
         await delivered(bench)
         chosen = uuid7(NOW, bytes([day]) * 10)
@@ -74,7 +74,7 @@ async def test_the_same_chosen_id_is_stored_once_whoever_stores_it_at_once(bench
         assert len({appended.seq for [[appended]] in results}) == 1  # type: ignore[misc]
 
 
-async def test_a_delivery_that_is_leased_while_its_partition_goes_keeps_its_event(bench: Bench) -> None:
+async def test_a_delivery_leased_during_a_drop_keeps_its_event(bench: Bench) -> None:
     """Beside everything that goes on, until all has gone that may."""
     await delivered(bench, 50)
     await bench.append(*(bench.event(due(2)) for _ in range(50)))
@@ -101,7 +101,7 @@ async def test_a_delivery_that_is_leased_while_its_partition_goes_keeps_its_even
     assert [seq for seq in await rows(bench, attempts.c.event_seq) if seq < NUMBERS] == []
 
 
-async def test_of_two_that_drop_a_partition_the_second_does_nothing(bench: Bench) -> None:
+async def test_the_second_concurrent_drop_does_nothing(bench: Bench) -> None:
     await bench.append(bench.event(due(2)))
     await delivered(bench)
     await begin(bench, NOW + DAY)
@@ -144,9 +144,7 @@ def before(own: PostgresPartitions, name: str, act: Callable[[], Awaitable[None]
     patch.setattr(own, name, late)
 
 
-async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_partition_dropped_before_the_copy_is_skipped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has been merged into the rest by then: what is read of it is nowhere by its name."""
     own, partition = await one_beside_a_rest(bench)
 
@@ -158,7 +156,7 @@ async def test_one_that_another_drops_before_anything_of_it_is_put_aside_is_left
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
 
 
-async def test_one_stays_for_now_that_another_is_just_putting_aside(bench: Bench, stranger: Any) -> None:
+async def test_a_partition_that_another_process_is_copying_stays(bench: Bench, stranger: Any) -> None:
     own, partition = await one_beside_a_rest(bench)
     async with stranger.transaction():
         await stranger.execute(f"SELECT pg_advisory_xact_lock({ASIDE_LOCK})")
@@ -166,9 +164,7 @@ async def test_one_stays_for_now_that_another_is_just_putting_aside(bench: Bench
     assert await own.drop(partition) == 1
 
 
-async def test_one_stays_for_now_of_which_another_has_put_something_else_aside(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_partition_with_another_copy_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of the earlier one is not in it."""
     own, partition = await one_beside_a_rest(bench)
 
@@ -181,9 +177,7 @@ async def test_one_stays_for_now_of_which_another_has_put_something_else_aside(
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
 
 
-async def test_one_stays_for_now_whose_rest_another_drops_before_both_are_merged(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_partition_whose_remainder_was_dropped_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     own, partition = await one_beside_a_rest(bench)
 
     async def another_drops_the_rest() -> None:
