@@ -1,4 +1,4 @@
-"""A collector of traces: takes spans over OTLP/HTTP, as OpenTelemetry's own does, and keeps them."""
+"""A trace collector that stores the spans it receives over OTLP/HTTP, like the collector of OpenTelemetry."""
 
 import gzip
 import threading
@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True)
 class Span:
-    """One span as it came."""
+    """A received span."""
 
     name: str
     kind: int
@@ -27,7 +27,7 @@ class Span:
 
 @dataclass
 class Collector:
-    """What came."""
+    """Collector of spans."""
 
     url: str
     bodies: list[bytes] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Collector:
 
     @property
     def spans(self) -> list[Span]:
-        """In the order in which they came."""
+        """The spans in the order of their arrival."""
         return [
             _span(span)
             for request in self._requests()
@@ -47,7 +47,7 @@ class Collector:
 
     @property
     def resource(self) -> dict[str, Any]:
-        """Who sent the first."""
+        """The resource attributes of the first export."""
         return _attributes(self._requests()[0].resource_spans[0].resource.attributes)
 
     def _requests(self) -> list[ExportTraceServiceRequest]:
@@ -73,7 +73,7 @@ def _span(span: Any) -> Span:
 
 @contextmanager
 def collector() -> Iterator[Collector]:
-    """One that runs."""
+    """Run a collector."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

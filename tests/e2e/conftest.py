@@ -1,4 +1,4 @@
-"""A receiver for each test, and one server for all tests that leave it in peace."""
+"""A receiver for each test, and one server that most tests share."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,21 +21,21 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="session")
 def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a short schedule, shared: every test has accounts of its own."""
+    """A shared server with a short retry schedule. Every test uses its own accounts."""
     with serving(tmp_path_factory.mktemp("shared") / "data") as server:
         yield server
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Server]:
-    """One that may be killed."""
+    """A server that the test can kill."""
     with serving(tmp_path / "data") as server:
         yield server
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Listening]]:
-    """Starts `uplift listen`, once for each call."""
+    """Start `uplift listen`. Each call starts another process."""
     started: list[Listening] = []
 
     def start(environ: dict[str, str], *arguments: str) -> Listening:
@@ -45,4 +45,4 @@ def start() -> Iterator[Callable[..., Listening]]:
     yield start
     for each in started:
         each.close()
-        print(*each.out[-5:], *each.err)  # shown with what failed
+        print(*each.out[-5:], *each.err)  # pytest shows it with a failure

@@ -1,4 +1,4 @@
-"""Servers whose driver of SQLite has faults."""
+"""Servers with a faulty SQLite driver."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ DRIVER = Path(__file__).parent / "faulty_driver"
 
 
 def serving_with_faults(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """The file that names the fault, and the environment of a server that reads it."""
+    """Return the file that names the fault, and the environment of a server that reads it."""
     fault = tmp_path / "fault"
     return fault, {"PYTHONPATH": str(DRIVER), "DRIVER_FAULT_FILE": str(fault)}

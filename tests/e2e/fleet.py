@@ -1,4 +1,4 @@
-"""Several real processes on one PostgreSQL."""
+"""Several real processes on one PostgreSQL database."""
 
 import base64
 import contextlib
@@ -18,14 +18,14 @@ SKEWED = (
     " time.time = lambda: time.time_ns() / 1e9;"
     " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
 )
-"""A server on a machine whose clock is wrong."""
+"""Starts a server on a machine with a wrong clock."""
 
 
 ROLES = ("api", "api", "worker", "worker")
 
 
 class Fleet(AbstractContextManager["Fleet"]):
-    """Processes on one database; what still runs at the end of the block is ended."""
+    """Processes on one database. The end of the block stops all of them."""
 
     def __init__(self, folder: Path, url: str, **environ: str) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class Fleet(AbstractContextManager["Fleet"]):
         self.servers: list[Server] = []
 
     def add(self, role: str, *, skew_ms: int = 0, **environ: str) -> Server:
-        """Start one more."""
+        """Start another process."""
         server = Server(self._folder, "--role", role, **{**self._environ, **environ})
         if skew_ms:
             server._command = [
@@ -43,7 +43,7 @@ class Fleet(AbstractContextManager["Fleet"]):
         return server.start()
 
     def add_all(self, *roles: str) -> None:
-        """Start several more, at the same time."""
+        """Start several processes concurrently."""
         added = [Server(self._folder, "--role", role, **self._environ) for role in roles]
         self.servers += added
         for server in added:
@@ -66,14 +66,14 @@ class Fleet(AbstractContextManager["Fleet"]):
 
 @contextlib.contextmanager
 def running(folder: Path, url: str, **environ: str) -> Iterator[Fleet]:
-    """Two that take requests, two that deliver."""
+    """Run two API servers and two workers."""
     with Fleet(folder, url, **environ) as fleet:
         fleet.add_all(*ROLES)
         yield fleet
 
 
 def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int = 4) -> list[threading.Thread]:
-    """Send numbered events through several processes; what is answered 202 is noted."""
+    """Send numbered events through several processes. Return the accepted ones."""
 
     def send(own: range) -> None:
         for number in own:
@@ -91,7 +91,7 @@ def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int =
 
 
 class Counting:
-    """A receiver's path that notes how many requests it has in hand at a time."""
+    """A receiver path that records how many requests are in flight."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.most = 0
@@ -105,7 +105,7 @@ class Counting:
             self._now += 1
             self.most = max(self.most, self._now)
         time.sleep(self._seconds)
-        # Once it is answered the next may come before anything else happens here.
+        # After the response, the next request may arrive before anything else happens here.
         with self._lock:
             self._now -= 1
         return self._answer(connection, received)
@@ -120,5 +120,5 @@ def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
 
 
 def known_everywhere() -> None:
-    """Let the second pass within which every process knows of a change."""
+    """Wait for the second within which every process sees a change."""
     time.sleep(1)

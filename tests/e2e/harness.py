@@ -1,4 +1,4 @@
-"""A real server to push around: started as a process on a port of its own, killed, started again on the same data."""
+"""A real server process on its own port that tests can kill and restart on the same data."""
 
 import contextlib
 import json
@@ -25,11 +25,11 @@ PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 OPERATOR_KEY = "op_end-to-end-tests-know-this-one"
 READY_WITHIN_S = 60
 TYPE = "test.numbered"
-"""An event type without a schema, made with the first account."""
+"""An event type without a schema, created with the first account."""
 
 
 def wait_for(condition: Callable[[], T], what: str, within: float = 20, every: float = 0.02) -> T:
-    """Poll until the condition holds, and answer what it gave; fail with `what` when it does not in time."""
+    """Poll until the condition holds, and return its value. Fail with `what` after a timeout."""
     deadline = time.monotonic() + within
     while True:
         found = condition()
@@ -40,9 +40,9 @@ def wait_for(condition: Callable[[], T], what: str, within: float = 20, every: f
 
 
 def free_port() -> int:
-    """A port nobody uses, below those the system gives to outgoing connections: it stays free between two starts.
+    """Return an unused port below the range for outgoing connections, so that it stays free between two starts.
 
-    Test processes that run beside each other have a range each.
+    Each parallel test process has its own range.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
     for _ in range(100):
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 @dataclass
 class Answer:
-    """What the API answered, and how long it took."""
+    """A response of the API, and its duration."""
 
     status: int
     headers: Mapping[str, str]
@@ -69,7 +69,7 @@ class Answer:
 
 
 class Api:
-    """Calls the HTTP API with one key, as any client would. A refused connection is status 0."""
+    """Calls the HTTP API with one key. A refused connection has the status 0."""
 
     def __init__(self, url: str, key: str, account: str | None = None) -> None:
         self._url = url
@@ -81,7 +81,7 @@ class Api:
         )
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request, made once."""
+        """Send one request without retries."""
         began = time.monotonic()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -92,25 +92,25 @@ class Api:
         return Answer(got.status, got.headers, got.data, time.monotonic() - began)
 
     def ok(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """One request that must succeed; its JSON."""
+        """Send a request that must succeed. Return its JSON."""
         answer = self(method, path, body, **headers)
         assert 200 <= answer.status < 300, (method, path, answer)
         return answer.json if answer.body else None
 
     def close(self) -> None:
-        """Close the connections kept."""
+        """Close all connections."""
         self._http.clear()
 
     def send(self, number: int, **fields: Any) -> Answer:
-        """Send an event that carries a number."""
+        """Send an event with a number."""
         return self("POST", "/v1/events", {"type": TYPE, "data": {"number": number}, **fields})
 
     def endpoint(self, url: str, **fields: Any) -> Any:
-        """Register an endpoint."""
+        """Create an endpoint."""
         return self.ok("POST", "/v1/endpoints", {"url": url, **fields})
 
     def everything(self, path: str) -> list[Any]:
-        """All of a list, page by page."""
+        """Return all items of a list."""
         found: list[Any] = []
         cursor = ""
         separator = "&" if "?" in path else "?"
@@ -123,14 +123,14 @@ class Api:
 
 
 class Server:
-    """One `uplift-server serve` and its data directory."""
+    """A process of `uplift-server serve` with its data directory."""
 
     def __init__(self, data: Path, *arguments: str, program: str | None = None, **environ: str) -> None:
-        """`program`: Python that stands for the command."""
+        """`program` is Python code that replaces the command."""
         self.data = data
         elsewhere = environ.get("UPLIFT_DATABASE_URL")
         self.place = engines.chosen().place(data) if elsewhere is None else PostgresPlace(elsewhere, elsewhere)
-        """Where its database is."""
+        """The path of its database."""
         command = [PROGRAM] if program is None else [sys.executable, "-c", program]
         self._command = [*command, "serve", "--json", *arguments]
         self.port = free_port()
@@ -153,12 +153,12 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process ID."""
         assert self.process is not None
         return self.process.pid
 
     def launch(self) -> None:
-        """Start the process without waiting for anything."""
+        """Start the process without a wait."""
         self.process = subprocess.Popen(
             self._command,
             cwd=self.data,
@@ -172,7 +172,7 @@ class Server:
         self._readers.append(reader)
 
     def start(self) -> "Server":
-        """Start, and wait until it is ready."""
+        """Start the process, and wait until it is ready."""
         self.launch()
         return self.ready()
 
@@ -182,18 +182,18 @@ class Server:
         return self
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Send `kill -9`."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
 
     def terminate(self) -> None:
-        """Ask it to stop; does not wait."""
+        """Send SIGTERM without a wait."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
-        """Ask it to stop; its exit code."""
+        """Stop it. Return its exit code."""
         assert self.process is not None
         self.terminate()
         code = self.process.wait(25)
@@ -202,7 +202,7 @@ class Server:
         return code
 
     def end(self) -> None:
-        """Leave nothing behind, whatever state the test left it in."""
+        """End the process in any state, and clean up."""
         for api in self._apis:
             api.close()
         if self.process is not None and self.process.poll() is None:
@@ -212,22 +212,22 @@ class Server:
                 self.kill()
         for reader in self._readers:
             reader.join(5)
-        print("".join(self.log))  # shown with what failed
+        print("".join(self.log))  # pytest shows it with a failure
 
     def api(self, key: str = OPERATOR_KEY, account: str | None = None) -> Api:
-        """A client; without a key, the operator's."""
+        """Return a client. Without a key, it uses the operator key."""
         api = Api(self.url, key, account)
         self._apis.append(api)
         return api
 
     def account(self, name: str = "Rapids Academy") -> tuple[str, Api]:
-        """A new account: its id, and the operator acting for it."""
+        """Create an account. Return its ID and a client of the operator for it."""
         self.api().ok("PUT", f"/v1/event-types/{TYPE}", {"description": "Has a number."})
         made = self.api().ok("POST", "/v1/accounts", {"name": name, "contact_emails": ["data@rapids.example"]})
         return made["id"], self.api(account=made["id"])
 
     def resident_mib(self) -> float:
-        """How much memory it holds."""
+        """Return its resident memory in MiB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -247,7 +247,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(data: Path, **environ: str) -> Iterator[Server]:
-    """A started server that ends with the block."""
+    """Run a server during the block."""
     data.mkdir(parents=True, exist_ok=True)
     server = Server(data, **environ)
     try:
@@ -258,14 +258,13 @@ def serving(data: Path, **environ: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def sending(api: Api) -> Iterator[list[int]]:
-    """Events come during the block; the numbers of those that were accepted, as far as it has come."""
+    """Send events during the block. The list has the numbers of the accepted ones so far."""
     accepted: list[int] = []
     enough = threading.Event()
 
     def send() -> None:
         number = 0
-        # All of it may be tried again and again: as fast as it can be sent, it would become so much that neither a
-        # command nor the next server came to anything beside it.
+        # The number of events is limited: at full speed, the backlog would delay commands and the next server.
         while not enough.wait(0.005):
             if api.send(number).status == 202:
                 accepted.append(number)
@@ -281,7 +280,7 @@ def sending(api: Api) -> Iterator[list[int]]:
 
 
 def settled(api: Api, delivery: str, within: float = 20) -> Any:
-    """The delivery, once it is over."""
+    """Wait until the delivery is completed, and return it."""
 
     def over() -> Any:
         found = api.ok("GET", f"/v1/deliveries/{delivery}")
@@ -291,6 +290,6 @@ def settled(api: Api, delivery: str, within: float = 20) -> Any:
 
 
 def deliveries_of(api: Api, event: str) -> list[Any]:
-    """The deliveries of an event."""
+    """Return the deliveries of an event."""
     found: list[Any] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     return found

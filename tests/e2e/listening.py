@@ -1,4 +1,4 @@
-"""`uplift` as its users run it: a process with its two streams read, and a network that can be cut."""
+"""Runs `uplift` like a user: a process with both output streams, and a network that can fail."""
 
 import json
 import os
@@ -18,24 +18,24 @@ from .receiving import Receiver
 
 PROGRAM = str(Path(sys.executable).with_name("uplift"))
 PATH = "/webhook"
-"""Where its user's receiver has what is handed over."""
+"""The path of the local receiver for forwarded events."""
 
 
 def environment(server: Server, key: str, url: str | None = None) -> dict[str, str]:
-    """What `uplift` finds in its environment; `HOME` has no profiles."""
+    """Return the environment of `uplift`. `HOME` has no profiles."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
     home = {"HOME": str(server.data), "XDG_CONFIG_HOME": str(server.data), "COLUMNS": "200"}
     return {**inherited, **home, "UPLIFT_API_URL": url or server.url, "UPLIFT_API_KEY": key}
 
 
 def developer(server: Server, account: str) -> tuple[Api, dict[str, str]]:
-    """A key of an account, and the environment of whoever has it."""
+    """Create a key of an account. Return the environment of its developer."""
     made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})
     return server.api(made["key"]), environment(server, made["key"])
 
 
 def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end."""
+    """Run a command until it exits."""
     return subprocess.run(
         [PROGRAM, *arguments], env=environ, check=False, capture_output=True, text=True, timeout=within
     )
@@ -43,7 +43,7 @@ def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "sub
 
 @contextmanager
 def on_terminal(environ: dict[str, str], *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", bytearray]]:
-    """A command at a terminal of 80 columns, and what that shows."""
+    """Run a command in a terminal of 80 columns. Return its output."""
     keeper, terminal = pty.openpty()
     shown = bytearray()
     process = subprocess.Popen(
@@ -52,7 +52,7 @@ def on_terminal(environ: dict[str, str], *arguments: str) -> Iterator[tuple["sub
     os.close(terminal)
 
     def read() -> None:
-        # Linux answers EIO once the other side is closed.
+        # On Linux, a read returns EIO after the other side is closed.
         with suppress(OSError):
             while data := os.read(keeper, 65_536):
                 shown.extend(data)
@@ -87,7 +87,7 @@ class Listening:
             thread.start()
 
     def until(self, beginning: str, within: float = 20) -> str:
-        """Wait for a state, by the beginning of its line."""
+        """Wait for a status line with this prefix."""
         return wait_for(
             lambda: next((line for line in list(self.err) if line.startswith(beginning)), None),
             f"{beginning!r} in {self.err}",
@@ -95,34 +95,34 @@ class Listening:
         )
 
     def ready(self) -> "Listening":
-        """Wait until it says so."""
+        """Wait until it reports that it is ready."""
         self.until("Ready")
         return self
 
     def count(self, beginning: str) -> int:
-        """How many lines of states begin so."""
+        """Count the status lines with this prefix."""
         return sum(line.startswith(beginning) for line in list(self.err))
 
     def told(self, kind: str) -> list[dict[str, Any]]:
-        """The objects of a kind that it printed."""
+        """Return the printed objects of a kind."""
         found = [json.loads(line) for line in list(self.out)]
         return [each for each in found if each["kind"] == kind]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to stop; its exit code."""
+        """Stop it. Return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.ended()
 
     def ended(self, within: float = 20) -> int:
-        """Wait for its end; its exit code."""
+        """Wait until it exits. Return its exit code."""
         code = self.process.wait(within)
         for thread in self._threads:
             thread.join(5)
         return code
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """End the process, and clean up."""
         if self.process.poll() is None:
             self.process.kill()
         self.ended()
@@ -134,12 +134,12 @@ def _drain(stream: Any, lines: list[str]) -> None:
 
 
 class Network:
-    """A way to a port of this machine that can be cut: connections end, or fall silent, and none is made."""
+    """A proxy to a local port that can close, silence or reject connections."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self.connections = 0
-        """How many there were."""
+        """The number of connections so far."""
         self._down = False
         self._silent = threading.Event()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
@@ -150,7 +150,7 @@ class Network:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """End all connections; new ones are closed at once."""
+        """Close all connections. Reject new ones."""
         self._down = True
         for pair in list(self._pairs):
             for each in pair:
@@ -158,16 +158,16 @@ class Network:
                     each.shutdown(socket.SHUT_RDWR)
 
     def silence(self) -> None:
-        """Let nothing through, and end nothing: as where a cable is pulled."""
+        """Forward nothing, and close nothing, like an unplugged cable."""
         self._silent.set()
 
     def mend(self) -> None:
-        """Be a good network again; what was silenced stays so."""
+        """Forward new connections again. Silenced connections stay silent."""
         self._down = False
         self._silent = threading.Event()
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Close all connections, and clean up."""
         self._closing = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -212,7 +212,7 @@ def _carry(one: socket.socket, other: socket.socket, silent: threading.Event) ->
 
 
 def batch(server: Server, account: str, numbers: range) -> None:
-    """Send numbered events, in their order."""
+    """Send numbered events in order."""
     for start in range(numbers.start, numbers.stop, 500):
         events = [
             {"type": "test.numbered", "data": {"number": number}, "account": account}
@@ -222,7 +222,7 @@ def batch(server: Server, account: str, numbers: range) -> None:
 
 
 def numbers(receiver: Receiver, *, again: bool = False) -> list[int]:
-    """The events that came, in their order; those marked as handed over again, or the others."""
+    """Return the numbers of received events in order: those that were forwarded again, or the others."""
     return [
         request.json["data"]["number"]
         for request in receiver.on(PATH)

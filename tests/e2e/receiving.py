@@ -1,4 +1,4 @@
-"""A receiver on real sockets that records every request and does what it was told for the path, however rude."""
+"""A receiver on real sockets that records every request. Each path can have a scripted or faulty response."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ BLOCK = b"x" * 65_536
 
 @dataclass
 class Received:
-    """One request as it came."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
@@ -36,23 +36,23 @@ class Received:
 
     @property
     def digest(self) -> bytes:
-        """Of the body's bytes."""
+        """The digest of the body."""
         return hashlib.sha256(self.body).digest()
 
 
 class Connection:
-    """What an action may do with the connection; `left` are numbers of bytes that did get through."""
+    """The connection, as a response action uses it. `left` has the numbers of bytes that were sent."""
 
     def __init__(self, sock: socket.socket, closing: threading.Event) -> None:
         self.sock = sock
         self.closing = closing
 
     def write(self, data: bytes) -> None:
-        """Send; a broken connection ends the action."""
+        """Write bytes. A closed connection ends the action."""
         self.sock.sendall(data)
 
     def gone(self, within: float) -> bool:
-        """Wait until the client closes, at most so long."""
+        """Wait for a limited time until the client closes the connection."""
         deadline = time.monotonic() + within
         self.sock.settimeout(0.1)
         while time.monotonic() < deadline and not self.closing.is_set():
@@ -62,11 +62,11 @@ class Connection:
 
 
 Action = Callable[[Connection, Received], bool]
-"""Answers a request; whether the connection is kept."""
+"""A response action. Returns whether to keep the connection."""
 
 
 def answer(status: int = 200, body: bytes = b"ok", after: float = 0, **headers: str) -> Action:
-    """A proper answer, perhaps after a while."""
+    """Send a valid response, optionally after a delay."""
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     whole = "\r\n".join([*lines, "", ""]).encode() + body
@@ -81,13 +81,13 @@ def answer(status: int = 200, body: bytes = b"ok", after: float = 0, **headers: 
 
 
 def hang(connection: Connection, _: Received) -> bool:
-    """Answer nothing until the client gives up."""
+    """Send no response until the client closes the connection."""
     connection.gone(60)
     return False
 
 
 def drip(connection: Connection, _: Received) -> bool:
-    """An answer that never ends, a byte at a time."""
+    """Send an endless response, one byte at a time."""
     connection.write(b"HTTP/1.1 200 OK\r\n")
     while not connection.closing.wait(0.05):
         connection.write(b"x")
@@ -95,12 +95,12 @@ def drip(connection: Connection, _: Received) -> bool:
 
 
 def close(_: Connection, __: Received) -> bool:
-    """Close without an answer."""
+    """Close the connection without a response."""
     return False
 
 
 def once_per_connection() -> Action:
-    """Respond to the first request of a connection; read the second one and close without a response."""
+    """Respond to the first request of a connection. Read the second one, and close without a response."""
     seen: set[object] = set()
     good = answer()
 
@@ -115,7 +115,7 @@ def once_per_connection() -> Action:
 
 
 def reset(connection: Connection, _: Received) -> bool:
-    """Half an answer, then a reset."""
+    """Send half a response, then reset the connection."""
     connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
     time.sleep(0.05)
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -123,13 +123,13 @@ def reset(connection: Connection, _: Received) -> bool:
 
 
 def garbage(connection: Connection, _: Received) -> bool:
-    """No HTTP at all."""
+    """Send bytes that are not HTTP."""
     connection.write(b"\x00\xff220 smtp.example ESMTP\r\n" * 20)
     return False
 
 
 def huge(length: int, sent: list[int], status: int = 200) -> Action:
-    """A body of so many bytes; how many went out is noted in `sent`."""
+    """Send a body of this size. Record the sent bytes in `sent`."""
 
     def act(connection: Connection, _: Received) -> bool:
         sent.append(0)
@@ -144,7 +144,7 @@ def huge(length: int, sent: list[int], status: int = 200) -> Action:
 
 
 def endless(connection: Connection, _: Received) -> bool:
-    """A chunked body without an end."""
+    """Send an endless chunked body."""
     connection.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while not connection.closing.is_set():
         connection.write(b"10000\r\n" + BLOCK + b"\r\n")
@@ -152,7 +152,7 @@ def endless(connection: Connection, _: Received) -> bool:
 
 
 def after_failing(times: int, status: int = 500) -> Action:
-    """Fail each event's first attempts, then accept it."""
+    """Fail the first attempts of each event, then accept it."""
     seen: Counter[str] = Counter()
     good, bad = answer(), answer(status)
 
@@ -165,7 +165,7 @@ def after_failing(times: int, status: int = 500) -> Action:
 
 
 class Receiver:
-    """Listens on 127.0.0.1; every path answers 200 until told otherwise."""
+    """Listens on 127.0.0.1. Every path responds with 200 by default."""
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
@@ -179,30 +179,30 @@ class Receiver:
         self._thread.start()
 
     def url(self, path: str, action: Action | None = None) -> str:
-        """The URL of a path, which from now on does this."""
+        """Return the URL of a path, and set its action."""
         if action is not None:
             self._actions[path] = action
         return f"http://127.0.0.1:{self.port}{path}"
 
     def on(self, path: str) -> list[Received]:
-        """What came to a path, the greeting of new endpoints left out."""
+        """Return the requests to a path, except for registration events."""
         return [r for r in list(self.requests) if r.path == path and r.headers["x-uplift-event"] != "webhook.created"]
 
     def count(self, path: str) -> int:
-        """How many requests came to a path, all of them."""
+        """Count all requests to a path."""
         return sum(r.path == path for r in list(self.requests))
 
     def numbers(self, path: str) -> Counter[int]:
-        """How often each numbered event came to a path."""
+        """Count the requests to a path by event number."""
         return Counter(int(r.json["data"]["number"]) for r in self.on(path))
 
     def wait(self, path: str, count: int, within: float = 20) -> list[Received]:
-        """Until so many requests came to a path."""
+        """Wait until a path has received this many requests."""
         wait_for(lambda: len(self.on(path)) >= count, f"{count} requests at {path}", within)
         return self.on(path)
 
     def close(self) -> None:
-        """Stop, and drop every connection."""
+        """Stop, and close all connections."""
         self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -250,9 +250,9 @@ def _read(incoming: Any, peer: str) -> Received | None:
 
 
 def sent_unsettled(server: Server, receiver: Receiver, path: str) -> int:
-    """How often something had reached a path whose outcome had not reached the database when the server died."""
+    """Count the deliveries that reached a path, but whose outcome was not stored when the server was killed."""
     counts = [-1, len(receiver.requests)]
-    while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
+    while counts[-1] != counts[-2]:  # Requests may still be in the socket buffers.
         time.sleep(0.1)
         counts.append(len(receiver.requests))
     query = "SELECT e.id FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"

@@ -1,4 +1,4 @@
-"""Data directories that run out of room and get it back, in the ways this machine allows."""
+"""Data directories that run out of space and get it back, by the means that this machine supports."""
 
 import contextlib
 import os
@@ -14,39 +14,39 @@ LEFT_BYTES = 160 * 1024
 
 
 class FileLimit:
-    """The process may write no file beyond a size: writes fail with EFBIG, wherever the files are."""
+    """Limits the size of the files of a process: writes fail with EFBIG."""
 
     def __init__(self, data: Path, left_bytes: int | None) -> None:
         self.data = data
         self._left_bytes = left_bytes
 
     def fill(self, server: Server) -> None:
-        """From now on there is no room, or hardly any."""
+        """Leave almost no space."""
         limit = 0
         if self._left_bytes is not None:
             limit = max(path.stat().st_size for path in self.data.iterdir()) + self._left_bytes
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     def free(self, server: Server) -> None:
-        """There is room again."""
+        """Make space available again."""
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 class SmallDisk:
-    """A small file system that something else fills."""
+    """A small file system that another file fills."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
         self._filler = data / "filler"
 
     def fill(self, server: Server) -> None:
-        """Leave hardly any room."""
+        """Leave almost no space."""
         disk = os.statvfs(self.data)
         with self._filler.open("wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, disk.f_bavail * disk.f_bsize - LEFT_BYTES)
 
     def free(self, server: Server) -> None:
-        """There is room again."""
+        """Make space available again."""
         self._filler.unlink()
 
 
@@ -55,7 +55,7 @@ Storage = FileLimit | SmallDisk
 
 @contextlib.contextmanager
 def small_storage(way: str, data: Path) -> Iterator[Storage]:
-    """A data directory of one of WAYS."""
+    """Create a data directory of one of WAYS."""
     data.mkdir()
     if way != "small disk":
         yield FileLimit(data, LEFT_BYTES if way == "file limit" else None)
@@ -83,4 +83,4 @@ def _can_mount() -> bool:
 
 
 WAYS = ["file limit", "no write at all", *(["small disk"] if _can_mount() else [])]
-"""Mounting needs rights that not everybody has; the limits need none."""
+"""Mounting needs privileges that not every user has. The limits need none."""

@@ -1,4 +1,4 @@
-"""A copy of a busy server's database, restored elsewhere: what was pending when it was made is delivered from there."""
+"""Restores of a backup of a busy server deliver the events that were pending."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60), "UPLIFT_BREAKER_FAIL
 
 
 def backup(server: Server, to: Path) -> "subprocess.CompletedProcess[str]":
-    """The command beside a server, with its settings."""
+    """Run the backup command beside a server, with its settings."""
     return subprocess.run(
         [PROGRAM, "backup", str(to)],
         check=False,

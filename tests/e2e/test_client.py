@@ -1,4 +1,4 @@
-"""The integrators' client against a real server."""
+"""The integrators' API client with a real server."""
 
 import pytest
 

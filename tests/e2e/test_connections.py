@@ -1,4 +1,4 @@
-"""The time until a busy server accepts a connection."""
+"""Time until a busy server accepts a connection."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ async def _respond(_scope: Any, _receive: Any, _send: Any) -> None:
 
 
 def test_a_busy_server_accepts_several_connections_in_a_turn_of_the_event_loop() -> None:
-    """With one per turn and turns of 20 ms, a client would wait 20 ms for each connection before its own."""
+    """With one connection per turn of 20 ms, a client would wait 20 ms for each earlier connection."""
     turns = uvloop.run(_turns_until_accepted())
     assert turns <= CONNECTIONS // ACCEPTS_PER_TURN + 10
 
@@ -28,7 +28,7 @@ async def _turns_until_accepted() -> int:
     serving = asyncio.create_task(server.serve(sockets=duplicate_listener(listener)))
     while not server.started:
         await asyncio.sleep(0.01)
-    # The system completes these connections while the event loop is blocked.
+    # The kernel completes these connections while the event loop is blocked.
     clients = [socket.create_connection(listener.getsockname()[:2]) for _ in range(CONNECTIONS)]
     time.sleep(0.05)
     turns = 0

@@ -1,4 +1,4 @@
-"""The demonstration, as anybody runs it: a process of its own."""
+"""The demo as a separate process."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_fifty_events_arrive_and_are_verified_at_both_receivers(tmp_path: Path) 
     assert summary["complete"] is True
     assert (summary["sent"], summary["steady_verified"], summary["shaky_verified"]) == (50, 50, 50)
     assert summary["unverified"] == summary["unfinished"] == 0
-    # One receiver fails at first; each of its failures was tried again, and nothing else was.
+    # One receiver fails at first. Only its failures were retried.
     assert summary["failed_attempts"] > 0
     failed = [each for each in attempts if not 200 <= each["status_code"] < 300]
     assert len(failed) == summary["failed_attempts"]
@@ -61,12 +61,12 @@ def test_demo_prints_lines_and_a_summary_and_ignores_the_environment(tmp_path: P
     assert len(re.findall(r"^  as the .* http://127\.0\.0\.1:\d+/enter/[\w-]{54}$", result.stdout, re.MULTILINE)) == 2
     assert "\x1b" not in result.stdout
     assert (data / "uplift.db").exists()
-    # What was kept can be gone on with.
+    # The demo can continue with the stored data.
     assert demo("--events", "1", "--data-dir", str(data), cwd=tmp_path).returncode == 0
 
 
 def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
-    """Through the page that asks for a click, which sets the cookie."""
+    """The link leads to a page with a confirmation button, which sets the cookie."""
     process = subprocess.Popen(
         [PROGRAM, "demo", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -86,7 +86,7 @@ def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
 
 
 def opened(link: str) -> str:
-    """Where somebody is led who opens a link in a browser and clicks."""
+    """Return the page after a person opens a link and confirms."""
     base = link.partition("/enter/")[0]
     asked = urllib3.request("GET", link, redirect=False)
     assert asked.status == 200
@@ -100,7 +100,7 @@ def opened(link: str) -> str:
 
 
 def _cookies(response: urllib3.BaseHTTPResponse) -> str:
-    """What a browser sends back."""
+    """Return the cookies that a browser would send."""
     return "; ".join(each.partition(";")[0] for each in response.headers.getlist("set-cookie"))
 
 

@@ -1,4 +1,4 @@
-"""Whoever meets our requests or refusals finds what they mean, on the server that sent them."""
+"""Links in webhook requests and API errors lead to documentation on the same server."""
 
 import re
 from urllib.parse import urljoin
@@ -10,7 +10,7 @@ from .receiving import Receiver
 
 
 def shown(url: str) -> str:
-    """A page as somebody without a key sees it."""
+    """Return a page as a visitor without a key sees it."""
     answer = urllib3.request("GET", url, retries=False, timeout=10)
     assert answer.status == 200, url
     return answer.data.decode()

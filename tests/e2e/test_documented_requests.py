@@ -1,4 +1,4 @@
-"""Every documented request body, event and schema is accepted by a server."""
+"""A server accepts every documented request body, event and schema."""
 
 import json
 import re
@@ -18,14 +18,14 @@ PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "rece
 
 
 class Documented(NamedTuple):
-    """A request as a page shows it."""
+    """A request from a documentation page."""
 
     page: str
     command: str
 
 
 def blocks(page: Path, *languages: str) -> Iterator[tuple[str, str]]:
-    """The code blocks of a page, each with the text before it."""
+    """Return the code blocks of a page, each with the text before it."""
     text = page.read_text(encoding="utf-8")
     for found in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if found[1] in languages:
@@ -33,7 +33,7 @@ def blocks(page: Path, *languages: str) -> Iterator[tuple[str, str]]:
 
 
 def commands() -> list[Documented]:
-    """The curl commands with a body."""
+    """Return the curl commands with a body."""
     found = []
     for page in PAGES:
         for _, block in blocks(page, "sh", "console"):
@@ -44,7 +44,7 @@ def commands() -> list[Documented]:
 
 @pytest.fixture(scope="module")
 def variables(server: Server) -> Iterator[dict[str, str]]:
-    """The values of the variables that documented commands use."""
+    """Return the values of the variables in documented commands."""
     receiver = Receiver()
     account, operator = server.account()
     key = operator.ok("POST", f"/v1/accounts/{account}/keys", {"name": "documentation"})["key"]
@@ -62,7 +62,7 @@ def variables(server: Server) -> Iterator[dict[str, str]]:
 
 
 def parsed(command: str, variables: dict[str, str]) -> tuple[str, str, dict[str, str], bytes]:
-    """Method, URL, headers and body of a curl command, as a shell and curl read it."""
+    """Return the method, URL, headers and body of a curl command, parsed like a shell and curl do."""
     text = re.sub(r"\$([A-Z_]+)", lambda name: variables[name[1]], command.replace("$(uuidgen)", str(uuid.uuid4())))
     words = shlex.split(text[text.index("curl ") :])
     headers: dict[str, str] = {}
@@ -89,10 +89,10 @@ def test_every_documented_request_body_is_accepted(server: Server, variables: di
         assert headers["content-type"] == "application/json", command
         answer = server.api("")(method, path, body, **headers)
         if answer.status in {401, 403}:
-            # `$KEY` is an operator's key in calls for operators.
+            # In calls of operators, `$KEY` is an operator key.
             headers |= {"authorization": f"Bearer {OPERATOR_KEY}", "uplift-account": variables["ACCOUNT"]}
             answer = server.api("")(method, path, body, **headers)
-        # No listen session is connected, and the account has no member; both are noticed after the body is checked.
+        # There is no connected listen session and no member. The API checks both after the body.
         expected = {404} if "/members/" in path else {409} if "/listen-sessions/" in path else {200, 201, 202}
         assert answer.status in expected, (page, command, answer.body)
 

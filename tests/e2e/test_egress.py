@@ -1,4 +1,4 @@
-"""The ways out: through an operator's proxy, and from an address of the operator's choice."""
+"""Egress proxy and egress addresses."""
 
 import contextlib
 import socket
@@ -13,11 +13,11 @@ from .receiving import Receiver, answer
 
 
 class ConnectProxy:
-    """A proxy that knows CONNECT and nothing else; notes who asks for what."""
+    """A proxy that only supports CONNECT and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
-        """Peer, target and the credentials."""
+        """Peer, target and credentials."""
         self.refuse_with: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -86,7 +86,7 @@ def test_deliveries_use_the_proxy_and_its_failures_do_not_count(
         receiver.wait("/hook", 1)
         wait_for(lambda: receiver.count("/hook") == 2, "the greeting arrives, too")
         assert {asked[1:] for asked in proxy.asked} == {(f"127.0.0.1:{receiver.port}", "Basic dXNlcjpwQHNz")}
-        # A new connection is needed, and the proxy gives none.
+        # The server needs a new connection, and the proxy rejects it.
         proxy.refuse_with = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
         event = api.send(2).json["id"]
         delivery = deliveries_of(api, event)[0]["id"]
@@ -95,7 +95,7 @@ def test_deliveries_use_the_proxy_and_its_failures_do_not_count(
         assert "could not open an outbound connection" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         proxy.refuse_with = None
-        # By itself it would be attempted again after a minute, without having spent an attempt of its schedule.
+        # Without this, the next attempt would follow after a minute, because the failed one did not count.
         api.ok("POST", f"/v1/deliveries/{delivery}/resend")
         assert settled(api, delivery)["status"] == "delivered"
         assert all("p@ss" not in line and "p%40ss" not in line for line in server.log)
@@ -133,7 +133,7 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
             assert attempt["outcome"] == "connect_error"
             assert attempt["error"].startswith("the egress proxy failed: could not connect to")
             assert "could not open an outbound connection" in attempt["hint"]
-            # Attempts of the schedule would be over by now: the next one comes in a minute.
+            # The scheduled attempts would have ended by now. The next attempt follows in a minute.
             found = api.ok("GET", f"/v1/deliveries/{delivery}")
             assert (found["status"], found["attempts_made"]) == ("pending", 1)
         health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
@@ -142,7 +142,7 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
 
 
 def test_a_receiver_of_the_other_ip_version_keeps_its_health(tmp_path: Path, receiver: Receiver) -> None:
-    """With an IPv6 egress address alone, nothing leaves over IPv4."""
+    """With only an IPv6 egress address, the server sends nothing over IPv4."""
     with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="::1") as server:
         _, api = server.account()
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
@@ -179,6 +179,6 @@ def test_a_private_endpoint_gets_nothing_when_private_networks_are_not_allowed(
 
 
 def _closing(connection: object, received: object) -> bool:
-    """A good answer, after which the connection is closed."""
+    """Respond with success, then close the connection."""
     answer(connection="close")(connection, received)  # type: ignore[arg-type]
     return False

@@ -1,4 +1,4 @@
-"""A database of release 0.1.1 gets its encrypted values bound to their columns, alone or in a rolling upgrade."""
+"""The encryption upgrade of a database of release 0.1.1, by one server or during a rolling upgrade."""
 
 import asyncio
 import base64
@@ -27,19 +27,19 @@ SETTINGS = {"UPLIFT_SECRET_KEY": base64.b64encode(KEY).decode()}
 
 
 def as_0_1_1_encrypts(value: str, endpoint_id: bytes) -> bytes:
-    """Encrypt as releases up to 0.1.1 do."""
+    """Encrypt like releases up to 0.1.1."""
     nonce = os.urandom(12)
     return b"\x01" + nonce + AESGCM(KEY).encrypt(nonce, value.encode(), endpoint_id)
 
 
 def as_0_1_1_decrypts(value: bytes, endpoint_id: bytes) -> str:
-    """Decrypt as releases up to 0.1.1 do."""
+    """Decrypt like releases up to 0.1.1."""
     assert value[:1] == b"\x01"
     return AESGCM(KEY).decrypt(value[1:13], value[13:], endpoint_id).decode()
 
 
 def encrypt_as_0_1_1(place: Place) -> None:
-    """Replace every encrypted value by what release 0.1.1 would have stored."""
+    """Replace every encrypted value with the value that release 0.1.1 would have stored."""
     cipher = Cipher(KEY)
 
     def run(connection: sa.Connection) -> None:
@@ -57,7 +57,7 @@ def encrypt_as_0_1_1(place: Place) -> None:
 
 
 def make_earlier(place: Place) -> None:
-    """Make a database what release 0.1.1 would have left."""
+    """Convert a database to the state of release 0.1.1."""
     encrypt_as_0_1_1(place)
     place.run(lambda c: c.execute(sa.text("DROP TABLE commands")))
     place.run(lambda c: c.execute(sa.text("UPDATE alembic_version SET version_num = '0010'")))
@@ -65,7 +65,7 @@ def make_earlier(place: Place) -> None:
 
 
 def versions(place: Place) -> set[int]:
-    """The first bytes of all encrypted values."""
+    """Return the version bytes of all encrypted values."""
     rows = place.look(f"SELECT {', '.join(COLUMNS)} FROM endpoints")
     return {bytes(value)[0] for row in rows for value in row if value is not None}
 
@@ -75,7 +75,7 @@ def secret_of(api: Api, endpoint: str) -> str:
 
 
 def check_delivery(api: Api, receiver: Receiver, path: str, secrets: list[str]) -> None:
-    """A request arrives with the custom header, signed with all secrets."""
+    """Check that a request arrives with the custom header, signed with all secrets."""
     before = len(receiver.on(path))
     api.send(before)
     receiver.wait(path, before + 1)
@@ -125,7 +125,7 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
         made = api.endpoint(receiver.url("/hook"), headers={"X-Jwt": "hush"})
     make_earlier(first.place)
     asyncio.run(schema_version.upgrade(url))
-    # A server of 0.1.1, which sends heartbeats while it runs.
+    # A server of release 0.1.1, which sends heartbeats while it runs.
     ahead = (time.time_ns() // 1_000_000) + 3_600_000
     row = {"role": "all", "host": "a", "pid": 17, "version": "0.1.1", "started_at": 1, "seen_at": ahead, "view": 0}
     first.place.run(lambda c: c.execute(sa.insert(processes).values(**row, delivers=False)))
@@ -151,7 +151,7 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
         wait_for(lambda: apis[1]("GET", f"/v1/endpoints/{newest['id']}").status == 200, "both know the endpoint")
         assert secret_of(apis[1], newest["id"]) == newest["secret"]
         assert versions(first.place) == {2}
-        # The earlier release cannot come back, and its values are rejected.
+        # The earlier release cannot start again, and its values are rejected.
         assert first.place.look("SELECT value FROM marks WHERE name = 'schema.needs_release'") == [(1002,)]
         encrypt_as_0_1_1(first.place)
         path = f"/v1/endpoints/{made['id']}/secret"
@@ -159,7 +159,7 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
 
 
 def as_0_1_1_secret(place: Place, endpoint: str) -> str:
-    """The secret as a server of 0.1.1 reads it."""
+    """Read the secret like a server of release 0.1.1."""
     endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
     assert endpoint_id is not None
     secret = place.run(lambda c: c.scalar(sa.select(endpoints.c.secret).where(endpoints.c.id == endpoint_id)))

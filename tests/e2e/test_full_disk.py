@@ -1,4 +1,4 @@
-"""A disk without room: events are refused in time and in words, what was accepted stays, and it goes on by itself."""
+"""A full disk: the server rejects events in time, keeps accepted events, and recovers without a restart."""
 
 import threading
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_full_disk_rejects_events_until_there_is_space(tmp_path: Path, receive
             assert refused.seconds < 5
             if refused.status == 503:
                 _check_refusal(refused)
-        # An exchange ends meanwhile; its outcome must be remembered once there is room.
+        # An attempt ends while the disk is full. Its outcome must be stored when there is space.
         may_answer.set()
         assert has_answered.wait(10)
         for path in ("/v1/events", "/v1/endpoints", f"/v1/events/{in_flight}", f"/v1/endpoints/{slow_endpoint}"):

@@ -1,4 +1,4 @@
-"""A stop ends in time, with its own exit code, even if the disk hangs."""
+"""A stop ends in time with its own exit code, even if the disk hangs."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from .receiving import Receiver
 pytestmark = pytest.mark.sqlite(reason="PostgreSQL has its disk elsewhere")
 
 TRY_LATER = 75
-# After a file appears, no commit of the driver returns.
+# When a file appears, commits of the driver never return.
 HANGING = """
 import sqlite3, sys, time
 from pathlib import Path

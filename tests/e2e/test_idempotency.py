@@ -1,4 +1,4 @@
-"""The same event sent again is the same event: at once, concurrently, after a restart, and after a crash."""
+"""Repeated events create one event: concurrently, after a restart, and after a crash."""
 
 import threading
 import uuid
@@ -87,7 +87,7 @@ def test_keys_survive_a_restart_and_a_crash(tmp_path: Path, receiver: Receiver) 
         assert server.stop() == 0
         server.start()
         _expect_repeats(server.api(account=account), sent, first)
-        # A crash right after the answer: nothing of what it promised may hang on a later write.
+        # Crash right after the response, which must not depend on a later write.
         more = [(_fresh(field), number) for number, field in enumerate(FIELDS * 2, start=100)]
         first += [server.api(account=account).send(number, **same) for same, number in more]
         server.kill()
@@ -139,7 +139,7 @@ def _expect_repeats(api: Api, sent: list[tuple[dict[str, str], int]], first: lis
 
 
 def _at_once(send: Any) -> list[Answer]:
-    """THREADS calls that begin together."""
+    """Run THREADS calls that start together."""
     barrier = threading.Barrier(THREADS)
 
     def call(number: int) -> Answer:

@@ -1,4 +1,4 @@
-"""What one receiver or one account does is felt by nobody else."""
+"""A receiver or an account does not affect other accounts."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ EVENTS = 200
 
 
 def test_a_hanging_endpoint_does_not_delay_another(tmp_path: Path, receiver: Receiver) -> None:
-    # Little room: the hanging endpoint has ten times as much waiting as there are slots.
+    # There is little capacity: the hanging endpoint has ten times more waiting deliveries than there are slots.
     settings = {"UPLIFT_MAX_IN_FLIGHT": "20", "UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT": "16"}
     with serving(tmp_path / "data", **settings) as server:
         _, healthy = server.account()
@@ -27,7 +27,7 @@ def test_a_hanging_endpoint_does_not_delay_another(tmp_path: Path, receiver: Rec
         wait_for(lambda: receiver.count("/hanging") >= 4, "the hanging endpoint holds some slots")
         beside = _latencies(healthy, receiver, first=EVENTS)
         assert receiver.count("/hanging") <= 16, "it still hangs, and has no more than its share"
-        server.kill()  # a clean stop would wait for what hangs
+        server.kill()  # A clean stop would wait for hanging requests.
     p50_alone, p99_alone = _quantiles(alone)
     p50_beside, p99_beside = _quantiles(beside)
     assert p99_beside < max(5 * p99_alone, 0.25), (p99_alone, p99_beside)
@@ -76,12 +76,12 @@ def test_an_account_cannot_see_or_change_another(server: Server, receiver: Recei
         for caller in (stranger, other):
             got = caller(method, path, body)
             assert (got.status, got.json["code"]) == (404, "not_found"), (method, path)
-    # Naming somebody else's account does not help, and sending needs a scope the key was not given.
+    # A request cannot select another account, and sending needs a scope that the key does not have.
     assert stranger("GET", "/v1/events", uplift_account=mine_id).status == 404
     assert stranger.send(1).status == 403
     for path in ("/v1/accounts", f"/v1/accounts/{mine_id}", f"/v1/accounts/{other_id}/keys"):
         assert stranger("GET", path).status in {403, 404}
-    # An event of one account reaches no endpoint of another.
+    # An event of one account reaches no endpoint of another account.
     other.endpoint(receiver.url("/other"))
     number = 77
     mine.send(number)

@@ -1,6 +1,6 @@
-"""`kill -9` at any moment: what was answered 202 arrives, unchanged, and duplicates are only what was under way.
+"""`kill -9` at any time: accepted events arrive unchanged, and only deliveries in flight are repeated.
 
-UPLIFT_TEST_KILLS says how many kills (default 5), UPLIFT_TEST_SEED when.
+UPLIFT_TEST_KILLS sets the number of kills (default 5), UPLIFT_TEST_SEED their times.
 """
 
 import itertools
@@ -23,7 +23,7 @@ BATCH = 20
 
 
 class Load:
-    """Callers who send numbered events, and send again with the same key what was not answered."""
+    """Callers that send numbered events, and repeat unanswered ones with the same key."""
 
     def __init__(self, server: Server, account: str) -> None:
         self._numbers = itertools.count()
@@ -31,9 +31,9 @@ class Load:
         self._account = account
         self._enough = threading.Event()
         self.accepted: dict[int, str] = {}
-        """By number, the id in the answer."""
+        """The ID in the response, by number."""
         self.once = set[int]()
-        """Numbers whose caller never repeats: answered or given up."""
+        """Numbers that the caller no longer repeats: accepted or given up."""
         self.unforeseen: list[Any] = []
         roles = [self._single, self._single, self._careless, self._batch]
         self._threads = [threading.Thread(target=role) for role in roles]
@@ -41,7 +41,7 @@ class Load:
             thread.start()
 
     def finish(self) -> None:
-        """Let every caller get its last answer."""
+        """Wait for the last response of every caller."""
         self._enough.set()
         for thread in self._threads:
             thread.join(30)
@@ -55,7 +55,7 @@ class Load:
                 time.sleep(0.02)
 
     def _careless(self) -> None:
-        """Sends without a key, and does not repeat."""
+        """Send without a key, and do not repeat."""
         api = self._server.api(account=self._account)
         while not self._enough.wait(0.002):
             number = next(self._numbers)
@@ -103,7 +103,7 @@ def test_accepted_events_survive_kills_under_load(tmp_path: Path, receiver: Rece
         wanted = set(load.accepted)
         for path in PATHS:
             wait_for(lambda path=path: wanted <= _delivered(receiver, path), f"all arrive at {path}", 40, every=0.2)
-        # What was stored and not answered may arrive, too; let it, before repeats are counted.
+        # Stored events without a response may also arrive. Wait for them before counting repeats.
         wait_for(lambda: _open(api) == 0, "nothing is pending", 30, every=0.2)
         _check(receiver, load, cut_off)
 
@@ -132,9 +132,9 @@ def _check(receiver: Receiver, load: Load, cut_off: int) -> None:
 
 
 def _sent_but_leased(server: Server, receiver: Receiver) -> int:
-    """How many deliveries had reached the receiver and not yet the database when the server died."""
+    """Count the deliveries that reached the receiver, but were not settled when the server was killed."""
     counts = [-1, len(receiver.requests)]
-    while counts[-1] != counts[-2]:  # requests still in the sockets' buffers are on their way
+    while counts[-1] != counts[-2]:  # Requests may still be in the socket buffers.
         time.sleep(0.1)
         counts.append(len(receiver.requests))
     query = (
@@ -143,7 +143,7 @@ def _sent_but_leased(server: Server, receiver: Receiver) -> int:
     )
     leased = server.place.look(query)
     came = Counter((r.headers["webhook-id"].replace("-", ""), r.path) for r in list(receiver.requests))
-    # `came` counts requests over all lives; what exceeds the attempts remembered was sent and is not remembered.
+    # `came` counts all requests. Those beyond the stored attempts were sent but not recorded.
     return sum(max(0, came[event.hex(), "/" + url.rsplit("/", 1)[1]] - made) for event, url, made in leased)
 
 

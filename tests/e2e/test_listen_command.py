@@ -1,4 +1,4 @@
-"""`uplift listen`: the real command between a real server and a real receiver of its user's."""
+"""`uplift listen` between a real server and a real local receiver."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ def test_forwarded_requests_equal_those_of_endpoints(
     [local] = receiver.wait(PATH, 1)
     [production] = receiver.wait("/production", 1)
     assert local.body == production.body
-    # Of the client's own making are the ids that differ, and what is signed with them and the instant.
+    # The client creates other IDs, and their signatures and timestamps differ.
     own = {"host", "user-agent", "webhook-timestamp", "webhook-signature", "x-uplift-delivery", "connection"}
     assert {n: v for n, v in local.headers.items() if n not in own} == {
         n: v for n, v in production.headers.items() if n not in own
@@ -196,7 +196,7 @@ def test_exit_codes_and_messages_at_the_end(
         "key"
     ]
     assert refused(UPLIFT_API_KEY=lacking)[0] == 3
-    # Somebody ends the session, or revokes the key.
+    # The session is deleted, or the key is revoked.
     listening = start(environ, "--forward-to", url).ready()
     [session] = api.ok("GET", "/v1/listen-sessions")["data"]
     api("DELETE", f"/v1/listen-sessions/{session['id']}")
@@ -207,7 +207,7 @@ def test_exit_codes_and_messages_at_the_end(
     assert listening.ended() == 3
     assert listening.err[-2].startswith("Error: ")
     assert listening.err[-1].startswith("Remedy: ")
-    # The server stays away for longer than it is wanted to be waited for.
+    # The server stays away for longer than the command waits.
     _, environ = developer(server, account)
     listening = start(environ, "--forward-to", url, "--exit-on-disconnect", "1s").ready()
     server.kill()
@@ -228,7 +228,7 @@ def test_a_signal_during_the_exit_is_not_a_failure(
     network.silence()
     before = network.connections
     listening.process.send_signal(number)
-    # It asks the server to end the session, and gets no answer.
+    # The command asks the server to delete the session, and gets no response.
     wait_for(lambda: network.connections > before, "it ends the session")
     assert listening.stop(number) == 0
     assert "Traceback" not in "".join(listening.err)

@@ -1,4 +1,4 @@
-"""`uplift listen` where a server, a network, a session or its user's receiver goes away."""
+"""`uplift listen` while the server, network, session or local receiver is unavailable."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def test_a_killed_server_loses_and_repeats_nothing(
     assert listening.told("reconnected")
     wait_for(lambda: len(listening.told("delivery")) == 500, "each delivery is told")
     assert {each["status_code"] for each in listening.told("delivery")} == {200}
-    # A stop that is announced is another way to go.
+    # An announced stop is another way to end.
     server.stop()
     wait_for(lambda: any("restarts" in line for line in listening.err), "it knows why")
     server.start()
@@ -124,7 +124,7 @@ def test_events_wait_for_an_unavailable_local_server(
     listening = start(environ, "--forward-to", str(port)).ready()
     assert f"http://localhost:{port}" in listening.until("Nothing listens on")
     batch(server, account, range(5))
-    time.sleep(0.5)  # nothing can be seen of what waits
+    time.sleep(0.5)  # The test cannot observe the waiting events.
     found: list[int] = []
     with _flask(port, found):
         wait_for(lambda: found == list(range(5)), f"all come: {found}")
@@ -137,7 +137,7 @@ def test_events_wait_for_an_unavailable_local_server(
 
 @contextmanager
 def _flask(port: int, found: list[int]) -> Iterator[None]:
-    """A development server of the usual kind."""
+    """A typical development server."""
     from flask import Flask, request
     from werkzeug.serving import make_server
 

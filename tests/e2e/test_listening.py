@@ -1,4 +1,4 @@
-"""Streams to developers' machines, over real websockets to a real process."""
+"""Listen streams over real websockets to a real process."""
 
 import json
 import time
@@ -19,7 +19,7 @@ EVENTS = 300
 
 @dataclass
 class Event:
-    """An event as it came over a stream."""
+    """An event from a stream."""
 
     header: dict[str, Any]
     body: bytes
@@ -31,7 +31,7 @@ class Event:
 
 
 class Listener:
-    """A developer's machine: reads events, and answers them."""
+    """A developer's machine: reads events, and responds to them."""
 
     def __init__(self, server: Server, key: str, session: str, after: str | None = None) -> None:
         url = f"ws://127.0.0.1:{server.port}/v1/listen-sessions/{session}/stream"
@@ -72,7 +72,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def developer(server: Server, account: str, **fields: Any) -> tuple[Api, str]:
-    """A key of an account, and its text."""
+    """A key of an account, with its text."""
     made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana", **fields})
     return server.api(made["key"]), made["key"]
 
@@ -91,7 +91,7 @@ def test_a_stream_sends_exact_bytes_in_order_and_resumes_after_a_kill(server: Se
     assert first.body in [request.body for request in receiver.on("/production")]
     listener.answer(first)
     assert listener.take(9) == list(range(1, 10))
-    # What was on its way already may still be taken after the kill, and the place with it.
+    # Events in flight at the kill may still be received, which advances the position.
     place = listener.place
     server.kill()
     with pytest.raises(ConnectionClosed):
@@ -106,7 +106,7 @@ def test_a_stream_sends_exact_bytes_in_order_and_resumes_after_a_kill(server: Se
     assert "secret" not in shown
     again.socket.close()
     wait_for(lambda: not api.ok("GET", f"/v1/listen-sessions/{session['id']}")["connected"], "it is disconnected")
-    # Without saying where it was, it goes on behind what it has answered.
+    # Without a position, the stream continues after the last response.
     operator.send(30)
     assert Listener(server, key, session["id"]).take(1) == [30]
     answers = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session['id']}/answers"), "answers are kept")
@@ -128,7 +128,7 @@ def test_a_slow_listener_does_not_affect_others(server: Server, receiver: Receiv
             for number in range(start, start + 100)
         ]
         server.api().ok("POST", "/v1/events/batch", {"events": events})
-    # The first reads nothing for a while; nobody else waits for it.
+    # The first listener does not read for a while. The others do not wait for it.
     for listener in listeners[1:]:
         assert listener.take(EVENTS) == list(range(EVENTS))
     wait_for(lambda: len(receiver.on("/production")) == EVENTS, "the endpoint gets everything meanwhile")
@@ -201,7 +201,7 @@ def test_any_local_response_is_stored_as_text(server: Server) -> None:
     listener = Listener(server, key, session)
     operator.send(0)
     event = listener.event()
-    # JSON may carry halves of surrogate pairs.
+    # JSON can contain lone surrogates.
     listener.answer(event, None, body="a\ud800", error="\udfff")
     (kept,) = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session}/answers"), "the answer is kept")
     assert (kept["body"], kept["error"]) == ("a?", "?")
@@ -243,7 +243,7 @@ def test_a_new_session_gets_nothing_from_a_deleted_one(server: Server) -> None:
         operator.send(number)
         assert listener.take(1) == other.take(1) == [number]
         api("DELETE", f"/v1/listen-sessions/{session}")
-        # It takes the number in the database that has become free, before what was answered last is written.
+        # The session gets a database number that was freed before the last response was saved.
         next_one = foreign_api.ok("POST", "/v1/listen-sessions")["id"]
         answers = f"/v1/listen-sessions/{other_id}/answers"
         wait_for(lambda: len(api.everything(answers)) == number + 1, "what was answered is written")  # noqa: B023
@@ -276,7 +276,7 @@ def test_a_stream_ends_when_its_session_key_or_connection_is_replaced(server: Se
     doomed, _ = server.account("Lions")
     api, key = developer(server, doomed)
     own = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
-    # An operator's key outlives the account it acts for.
+    # An operator key outlives the account that it selects.
     session = server.api(account=doomed).ok("POST", "/v1/listen-sessions")["id"]
     operators = Listener(server, OPERATOR_KEY, session)
     server.api().ok("DELETE", f"/v1/accounts/{doomed}")

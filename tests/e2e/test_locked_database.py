@@ -1,4 +1,4 @@
-"""Another program locks the database for seven seconds: every answer comes within five, and nothing is lost."""
+"""Another program locks the database for 7 seconds: every response arrives within 5 seconds, and nothing is lost."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ time.sleep(float(sys.argv[2]))
 
 
 def test_responses_arrive_in_time_and_no_event_is_lost(tmp_path: Path, receiver: Receiver) -> None:
-    # The lock outlasts the leases of what is in flight; that must not make anything go out a second time.
+    # The lock outlasts the leases of deliveries in flight. They must not be sent twice.
     with serving(tmp_path / "data", UPLIFT_ATTEMPT_TIMEOUT="1s", UPLIFT_LEASE="6s") as server:
         account, api = server.account()
         api.endpoint(receiver.url("/hook"))
@@ -82,7 +82,7 @@ def test_a_stop_while_locked_ends_in_time_and_loses_nothing(tmp_path: Path, rece
 
 
 class _locked:
-    """A process of its own holds the write lock."""
+    """Hold the write lock in a separate process."""
 
     def __init__(self, server: Server, seconds: float = LOCKED_S) -> None:
         self._path = server.data / "uplift.db"
@@ -134,5 +134,5 @@ def _read_and_change(api: Api, endpoint: str, until: float, answers: list[Answer
         for method, path, body in calls:
             got = api(method, path, body)
             answers.append(got)
-            # Reading needs no lock. A server that cannot write is not ready.
+            # Reads need no lock. A server that cannot write is not ready.
             assert method == "PATCH" or path == "/readyz" or got.status == 200

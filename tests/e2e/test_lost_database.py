@@ -1,4 +1,4 @@
-"""A server whose database file is deleted, replaced or truncated stops, says so, and saves what it can."""
+"""A server whose database file is deleted, replaced or truncated stops with an error, and saves its data."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def _truncate(database: Path) -> None:
 
 
 def _lose(server: Server, lose: Callable[[Path], None]) -> int:
-    """Lose the file, and wait for the server to end; its exit code."""
+    """Lose the file, and wait until the server exits. Return its exit code."""
     assert server.place.file is not None
     assert server.process is not None
     lose(server.place.file)
@@ -76,7 +76,7 @@ def test_the_saved_file_replaces_the_lost_file(tmp_path: Path) -> None:
         assert _lose(server, _delete) == 1
         [saved] = server.data.glob("uplift.db.rescued-*")
         assert server.place.file is not None
-        # A log that is left behind would be applied to the file that takes the place.
+        # SQLite would apply a leftover log to the file that replaces the lost one.
         assert not server.place.file.with_name("uplift.db-wal").exists()
         saved.rename(server.place.file)
 
@@ -85,7 +85,7 @@ def test_the_saved_file_replaces_the_lost_file(tmp_path: Path) -> None:
         assert len(server.api(account=account).everything("/v1/events")) == 1
 
 
-# Saving takes longer than any other stop may.
+# Saving takes longer than any other stop.
 LARGE = """
 import time
 from uplift_server.store.sqlite import copying
@@ -146,7 +146,7 @@ def test_a_truncated_file_stops_the_server(tmp_path: Path) -> None:
             return database.stat().st_size > 4096
 
         wait_for(merged, "the file is larger than a page")
-        # The server has to have seen its size.
+        # The server must have read the size of the file.
         wait_for(lambda: server.api().ok("GET", "/v1/accounts"), "it responds", every=2)
 
         assert _lose(server, _truncate) == 1

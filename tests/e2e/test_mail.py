@@ -1,4 +1,4 @@
-"""Mail from a real process to a real mail server: once for each contact, whatever happens in between."""
+"""Emails from a real process to a real mail server: one per contact, despite kills."""
 
 import re
 import socket
@@ -22,12 +22,12 @@ from .receiving import Receiver, answer
 
 COACH, DATA = "coach@rapids.example", "data@rapids.example"
 LOOKS_S = 5
-"""Long enough for the outbox to look several times."""
+"""Long enough for several rounds of the outbox."""
 
 
 @pytest.fixture
 def postbox() -> Iterator[SmtpStub]:
-    """A mail server that listens."""
+    """A running mail server."""
     postbox = SmtpStub().open()
     yield postbox
     postbox.close()
@@ -35,7 +35,7 @@ def postbox() -> Iterator[SmtpStub]:
 
 @pytest.fixture
 def mailing(tmp_path: Path) -> Iterator[Server]:
-    """A server that is to send mail, not yet started."""
+    """A server with email settings that is not started yet."""
     server = Server(tmp_path, UPLIFT_MAIL_FROM="Uplift Webhooks <webhooks@uplift.example>")
     yield server
     server.end()
@@ -47,7 +47,7 @@ def start(server: Server, port: int) -> None:
 
 
 def owe(place: Place, *recipients: str) -> None:
-    """What a transition writes."""
+    """Store what a transition stores."""
     now = time.time_ns() // 1_000_000
     ids = [uuid7(now, number.to_bytes(10, "big")) for number in range(len(recipients))]
     place.run(
@@ -64,7 +64,7 @@ def owe(place: Place, *recipients: str) -> None:
 
 
 def sent(place: Place) -> list[Any]:
-    """The recipients of what is marked as sent."""
+    """Return the recipients of emails that are marked as sent."""
     query = "SELECT recipient FROM notices WHERE sent_at IS NOT NULL ORDER BY seq"
     return [recipient for (recipient,) in place.look(query)]
 
@@ -74,10 +74,10 @@ def arrivals(postbox: SmtpStub) -> list[str]:
 
 
 def messages(postbox: SmtpStub) -> list[str]:
-    """Who got each message.
+    """Return the recipients of each message.
 
-    One that was taken before its sender knew it is repeated after a kill (RFC 1047), the same to the byte, and mail
-    programs show it once.
+    A message is repeated after a kill if the mail server accepted it before the sender knew (RFC 1047). The copies are
+    identical, and mail programs show one.
     """
     by_id: dict[tuple[str, str], set[bytes]] = {}
     for each in postbox.received:
@@ -94,7 +94,7 @@ def test_a_kill_before_sending_still_sends_one_email_per_contact(
         start(mailing, silent.getsockname()[1])
         owe(mailing.place, COACH, DATA)
         connected, _ = silent.accept()
-        # The mail server says nothing, and everything else goes on.
+        # The mail server does not respond, and everything else continues.
         _, api = mailing.account()
         api.endpoint(receiver.url("/x"))
         event = api.send(1).json["id"]
@@ -155,7 +155,7 @@ def test_an_email_in_progress_at_a_stop_is_sent_once(tmp_path: Path, postgres_ur
         wait_for(lambda: postbox.hangs, "a mail is under way")
         postbox.hang_at = None
         first.terminate()
-        # It has a second.
+        # The endpoint has a second one.
         time.sleep(0.3)
         assert place.look(owner) == whose
         postbox.go_on()
@@ -171,7 +171,7 @@ def state_of(api: Api, endpoint: str) -> str:
 
 
 def test_warning_and_disable_emails_survive_kills(mailing: Server, postbox: SmtpStub, receiver: Receiver) -> None:
-    """The whole way in seconds: the clocks of days, set shorter; then it is enabled, and what was held arrives."""
+    """The complete lifecycle in seconds instead of days. Enabling the endpoint releases its held deliveries."""
     mailing.environ |= {
         "UPLIFT_WARN_AFTER": "4s",
         "UPLIFT_DISABLE_AFTER": "10s",

@@ -1,4 +1,4 @@
-"""From SQLite to PostgreSQL with all that is under way: what was pending is delivered there, and nothing is lost."""
+"""Transfer from SQLite to PostgreSQL: pending deliveries are delivered there, and nothing is lost."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["500ms"] * 60), "UPLIFT_BREAKER_F
 
 
 def migrate(server: Server, target: str) -> "subprocess.CompletedProcess[str]":
-    """The command, in the directory of the server's data."""
+    """Run the command in the data directory of the server."""
     return subprocess.run(
         [PROGRAM, "migrate", "--from", server.environ["UPLIFT_DATABASE_URL"], "--to", target],
         check=False, env=server.environ, cwd=server.data, capture_output=True, text=True, timeout=60,
@@ -46,7 +46,7 @@ def test_a_transfer_to_postgresql_continues_a_killed_sqlite_server(
         receiver.wait("/moved", 40)
         assert set(receiver.numbers("/moved")) == set(range(40))
         rest = theirs.ok("GET", f"/v1/events?limit=500&cursor={page['next_cursor']}")
-        # With the greeting of the endpoint.
+        # Includes the registration event of the endpoint.
         assert [each["id"] for each in [*page["data"], *rest["data"]] if each["type"] == TYPE] == sent[::-1]
         again = api.send(7, idempotency_key="n-7").json
         assert (again["id"], again["duplicate"]) == (sent[7], True)

@@ -1,5 +1,4 @@
-"""A process that its PostgreSQL does not hear of for longer than its leases last: it stops in time, and what it still
-has to say of what others do since then is refused."""
+"""A process without PostgreSQL for longer than its leases stops sending in time. Its late outcomes are rejected."""
 
 import socket
 import threading
@@ -27,7 +26,7 @@ WEBSOCKET = (
     "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 NEAR, FAR = "127.0.0.2", "127.0.0.3"
-"""By which addresses receivers tell the workers apart: the one that keeps its network, and the one that loses it."""
+"""The source addresses by which receivers tell the workers apart: one keeps its network, the other loses it."""
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     paths = [f"/h{number}" for number in range(6)]
     for path in paths:
         api.endpoint(receiver.url(path, act), max_in_flight=1)
-    # What comes here is in flight elsewhere, and nothing is known of it yet, when the worker is back.
+    # When the worker is back, these deliveries are in flight in another process, and have no outcome yet.
     api.endpoint(receiver.url("/late", act_late))
     known_everywhere()
     events = [api.send(number).json["id"] for number in range(6)]
@@ -84,7 +83,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     away.clear()
     network.mend(tell=False)
 
-    # It has stopped before the other began, and not because it had nothing more to do.
+    # It stopped before the other worker started, although it still had work.
     began = [each.at for path in paths for each in receiver.on(path) if each.peer == NEAR]
     ended = [each.at for path in paths for each in receiver.on(path) if each.peer == FAR]
     assert max(ended) < cut_at + HEARTBEAT_TRUSTED_MS / 1000 + 0.5
@@ -92,7 +91,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     assert len(ended) > len(paths)
     said = "late outcomes dropped"
     wait_for(lambda: said in "".join(far.log), f"the worker was told that it comes too late: {far.log}", 25)
-    # It may have its share again before it was told, and with that what still waited for its turn.
+    # It may have its endpoints again before the notification arrives, with their waiting deliveries.
     assert {each.path for each in receiver.requests[before:]} <= {"/late"}
     refused.set()
     deliveries = [each for event in events for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
@@ -102,7 +101,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
         attempts = api.ok("GET", f"/v1/deliveries/{each['id']}/attempts")["data"]
         assert [(attempt["number"], attempt["status_code"]) for attempt in attempts] == [(1, 200)]
 
-    # It has come back by itself, and has its share again.
+    # It has rejoined, and owns its endpoints again.
     def both_deliver() -> bool:
         api.send(len(receiver.requests))
         return {each.peer for each in receiver.requests[before:]} == {NEAR, FAR}
@@ -150,7 +149,7 @@ def test_an_api_server_responds_in_time(fleet: Fleet, network: Between, receiver
 
     wait_for(accepts, f"it accepts again: {far.log}")
     wait_for(lambda: api("GET", "/readyz").status == 200, "it is ready again")
-    # Nothing is accepted that does not come, and nothing comes twice; what was refused may.
+    # Every accepted event arrives exactly once. Rejected events may arrive.
     wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all that was accepted comes", 40)
     assert Counter({**receiver.numbers("/hook"), -1: 1}) == Counter([*accepted, -1])
 
@@ -193,7 +192,7 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Between
 
 
 def _all_of(connection: socket.socket) -> bytes:
-    """What comes until the other end closes."""
+    """Return all bytes until the connection ends."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 

@@ -1,4 +1,4 @@
-"""Every way in which a receiver can fail ends as the right outcome, is retried on schedule, and is explained."""
+"""Every failure of a receiver has the right outcome, is retried on schedule, and is explained."""
 
 import re
 import socket
@@ -27,7 +27,7 @@ GIB = 1024**3
 
 def test_every_failure_has_an_outcome_a_retry_and_an_explanation(tmp_path: Path, receiver: Receiver) -> None:
     with socket.socket() as refusing:
-        refusing.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        refusing.bind(("127.0.0.1", 0))  # bound, but not listening: connections are refused
         target = receiver.url("/redirect-target")
         cases = {
             receiver.url("/301", answer(301, location=target)): ("redirect", 301),
@@ -66,7 +66,7 @@ def test_every_failure_has_an_outcome_a_retry_and_an_explanation(tmp_path: Path,
             health = next(e for e in api.everything("/v1/endpoints") if e["url"].endswith("/500"))["health"]
             assert (health["status"], health["last_outcome"]) == ("failing", "server_error")
             assert health["hint"]
-    # Neither do the stored attempts hold the value.
+    # The stored attempts do not contain the value either.
     assert b"s3cret" not in chosen().place(tmp_path / "data").contents()
 
 
@@ -91,12 +91,12 @@ def _check_attempts(attempts: list[Any], outcome: str, status: int | None) -> No
     for earlier, later, wait_ms in zip(attempts, attempts[1:], SCHEDULE_MS, strict=False):
         ended = _ms(earlier["started_at"]) + earlier["duration_ms"]
         waited = _ms(later["started_at"]) - ended
-        # Instants are told in whole milliseconds.
+        # Timestamps are in whole milliseconds.
         assert wait_ms * 0.9 - 2 <= waited <= wait_ms * 1.1 + 1500, (outcome, waited, wait_ms)
 
 
 def _check_requests(receiver: Receiver, path: str, event: str) -> None:
-    """What the receiver itself saw of the attempts."""
+    """Compare the attempts with the requests that the receiver read."""
     seen = receiver.on(path)
     assert len(seen) == len(SCHEDULE_MS) + 1
     assert len({request.body for request in seen}) == 1, "the same bytes on every attempt"
@@ -135,7 +135,7 @@ def test_huge_and_endless_responses_end_quickly_without_memory(tmp_path: Path, r
                 assert len(attempt["response"]["body"]) <= 4096
                 assert attempt["duration_ms"] < 700
         assert server.resident_mib() - before < 20
-        # What the system's buffers took, at most: the server closed long before the end.
+        # At most what fits into the system's buffers: the server closed the connection long before the end.
         assert max(good + bad) < 64 * 1024**2
 
 

@@ -1,4 +1,4 @@
-"""A server on PostgreSQL: it delivers, and loses nothing when it is killed or the database goes away beneath it."""
+"""A server on PostgreSQL delivers, and loses nothing when it is killed or the database is unavailable."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ KEY = base64.b64encode(b"k" * 32).decode()
 
 @pytest.fixture(scope="module")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL of our own, which may be stopped."""
+    """A PostgreSQL server that the test can stop."""
     server = PostgresServer()
     yield server
     server.close()
@@ -33,12 +33,12 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def settings(postgres_server: PostgresServer) -> dict[str, str]:
-    """What a server on an empty database of it is told."""
+    """The settings of a server on an empty database."""
     return {"UPLIFT_DATABASE_URL": postgres_server.new_database(empty=True), "UPLIFT_SECRET_KEY": KEY}
 
 
 def run(server: Server, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """A command beside a server, with its settings."""
+    """Run a command beside a server, with its settings."""
     environment = {name: value for name, value in {**server.environ, **environ}.items() if value}
     return subprocess.run(
         [PROGRAM, *arguments], env=environment, cwd=server.data, capture_output=True, text=True, timeout=60, check=False
@@ -60,7 +60,7 @@ def test_sent_events_arrive_and_are_counted(tmp_path: Path, receiver: Receiver, 
         assert len(api.everything("/v1/deliveries?status=delivered")) >= 600
         followed = api.ok("GET", "/v1/events?order=asc&limit=500")
         assert len(followed["data"]) >= 200
-        # Everything is in the database: not even the key is beside the server.
+        # All data is in the database. Not even the key is stored beside the server.
         assert list(server.data.iterdir()) == []
         assert run(server, "accounts", "--json").returncode == 0
         assert "postgresql" in run(server, "doctor").stdout
@@ -96,7 +96,8 @@ def test_kills_and_outages_of_the_database_lose_nothing(
         ids: dict[int, set[str]] = {}
         for request in receiver.on("/hook"):
             ids.setdefault(request.json["data"]["number"], set()).add(request.headers["webhook-id"])
-        # Whoever repeats under a key gets one event; who sent without one was told 202 of the one that is there.
+        # Callers that repeat with a key create one event. Callers without a key may have stored an event without a
+        # response.
         assert {number: ids[number] for number in wanted} == {n: {each} for n, each in load.accepted.items()}
 
 
@@ -106,7 +107,7 @@ def _pending(api: Any) -> int:
 
 @contextlib.contextmanager
 def stranger(port: int, body: bytes) -> Iterator[None]:
-    """Somebody else's server at a port, which cannot work now either."""
+    """Run another server on a port, which also cannot work."""
 
     class Stranger(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -125,14 +126,14 @@ def stranger(port: int, body: bytes) -> Iterator[None]:
 
 
 def found_by_doctor(server: Server) -> dict[str, Any]:
-    """What it finds beside a server, by what was looked at."""
+    """Return the findings of `doctor` beside a server, by check."""
     examined = run(server, "doctor", "--json")
     assert examined.returncode == 1
     return {found["check"]: found for found in map(json.loads, examined.stdout.splitlines())}
 
 
 def test_doctor_reports_a_blocked_database(tmp_path: Path, settings: dict[str, str]) -> None:
-    """Neither it nor the server gets an answer as soon as one is waited for elsewhere."""
+    """Neither `doctor` nor the server gets a response while another session blocks the database."""
 
     async def examined(server: Server) -> dict[str, Any]:
         stranger = await asyncpg.connect(settings["UPLIFT_DATABASE_URL"])
@@ -157,7 +158,7 @@ def test_commands_report_the_differences_on_postgresql(
     assert unset.returncode != 0
     assert "UPLIFT_SECRET_KEY is not set" in unset.stderr
     assert "head -c 32 /dev/urandom" in unset.stderr
-    # Before any server was there: what there is nothing for leaves it as it is.
+    # Before the first start, commands without anything to do change nothing.
     (tmp_path / "new.key").write_text(base64.b64encode(b"n" * 32).decode())
     for command in (("accounts",), ("secret-key", "rotate", "--new-key-file", "new.key")):
         nothing = run(server, *command)

@@ -1,4 +1,4 @@
-"""A dump of a busy PostgreSQL, restored as the guide says: what was pending is delivered from there, and it goes on."""
+"""A dump of a busy PostgreSQL database, restored as documented, delivers the pending events."""
 
 import asyncio
 import subprocess
@@ -23,7 +23,7 @@ RESTORED: Final = "uplift_restored"
 
 
 def tool(postgres: PostgresServer, name: str, *arguments: str) -> None:
-    """One of PostgreSQL's programs, as the administrator."""
+    """Run a program of PostgreSQL as the administrator."""
     environ = {"PATH": "/usr/bin:/bin", "PGHOST": str(postgres.directory), "PGUSER": "postgres"}
     command = [str(postgres.commands / name), *arguments]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
@@ -31,7 +31,7 @@ def tool(postgres: PostgresServer, name: str, *arguments: str) -> None:
 
 
 def another_partition(url: str) -> None:
-    """Let what comes from now on go into a partition of its own."""
+    """Start the next partition."""
 
     async def begin() -> None:
         database = PostgresDatabase(url)

@@ -1,4 +1,4 @@
-"""A primary that dies, and its standby takes its place: servers find it, and all that was answered 202 is delivered."""
+"""Failover to a standby: servers find it, and all accepted events are delivered."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ FOUND_WITHIN_S = 20
 
 @pytest.fixture
 def primary() -> Iterator[PostgresServer]:
-    """One that may die."""
+    """A primary that the test can stop."""
     server = PostgresServer(FAST, port=free_port())
     yield server
     server.close()
@@ -27,7 +27,7 @@ def primary() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
-    """One without which the primary commits nothing."""
+    """A synchronous standby, without which the primary commits nothing."""
     server = PostgresServer(FAST, port=free_port(), follows=primary)
     primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     primary.execute("SELECT pg_reload_conf()")
@@ -36,12 +36,12 @@ def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
 
 
 def port_of(server: PostgresServer) -> str:
-    """Where it listens."""
+    """Return the port of a database server."""
     return server.url("x").rpartition("port=")[2]
 
 
 def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], None]) -> None:
-    """Under load something breaks: events are accepted again in time, and all that are accepted are delivered."""
+    """Check that a failure under load loses no accepted event, and that events are accepted again in time."""
     with Fleet(folder, url) as fleet:
         fleet.add("api")
         fleet.add("worker")
@@ -52,7 +52,7 @@ def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], 
         sending = send_all(apis, range(EVENTS), accepted)
         wait_for(lambda: len(accepted) > EVENTS / 6, "some are accepted")
         break_it()
-        # Of those on their way just then, one a sender may still be answered.
+        # Each sender may still get one response to a request in flight.
         before = len(accepted) + len(sending)
         assert before < EVENTS
         wait_for(lambda: len(accepted) > before, "events are accepted again", FOUND_WITHIN_S)
@@ -73,12 +73,12 @@ def test_a_promoted_standby_takes_over_without_loss(
         standby.promote()
 
     survives(tmp_path, f"postgresql://postgres@{hosts}{name}", receiver, take_over)
-    # So that it can be stopped once more, at the end.
+    # So that the end of the test can stop it again.
     primary.start()
 
 
 def test_an_unresponsive_host_is_replaced_by_the_next(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
-    """As a machine does that loses its network: nothing is refused, and nothing answered."""
+    """Like a machine without its network: connections are neither refused nor answered."""
     first, second = Between(postgres_url), Between(postgres_url)
     with contextlib.closing(first), contextlib.closing(second):
         hosts = ",".join(f"127.0.0.1:{urlsplit(each.url).port}" for each in (first, second))

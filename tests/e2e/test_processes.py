@@ -1,4 +1,4 @@
-"""Several server processes on one PostgreSQL: what comes in through any is delivered, whoever of them dies."""
+"""Several server processes on one PostgreSQL database deliver all accepted events, even if processes end."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ from .test_listening import Listener, developer
 def fleet(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, request: pytest.FixtureRequest
 ) -> Iterator[Fleet]:
-    """Shared: every test has accounts of its own, and lets the processes run."""
+    """Shared processes. Every test uses its own accounts, and stops no process."""
     url = postgres_server.new_database()
     reached = url if request.param == "direct" else request.getfixturevalue("pooler").url(url)
     with running(tmp_path_factory.mktemp("fleet"), reached, UPLIFT_DATABASE_DIRECT_URL=url) as fleet:
@@ -112,8 +112,8 @@ def test_tests_resends_and_cancels_reach_the_owner(fleet: Fleet, receiver: Recei
 def test_changes_apply_within_two_seconds_without_notifications(
     tmp_path: Path, postgres_url: str, pooler: Pooler, receiver: Receiver
 ) -> None:
-    """Through a pooler, and without a direct connection, no process receives any."""
-    within_s = 3.0  # 2, and what a busy machine adds
+    """Through a pooler without a direct connection, no process receives notifications."""
+    within_s = 3.0  # 2 seconds, and a margin for a busy machine
     with Fleet(tmp_path, pooler.url(postgres_url)) as fleet:
         fleet.add_all("api", "worker")
         _, [api] = account_of(fleet)
@@ -157,7 +157,7 @@ def test_a_process_reports_that_a_worker_handles_a_delivery(fleet: Fleet, receiv
     answering = threading.Event()
 
     def act(connection: Connection, received: Received) -> bool:
-        if received.json["type"] == TYPE:  # not its greeting
+        if received.json["type"] == TYPE:  # without the registration event
             answering.wait(14)
         return answer()(connection, received)
 
@@ -227,7 +227,7 @@ def test_due_deliveries_without_a_worker_are_sent_by_the_next_worker(
         assert settled(api, delivery)["status"] == "delivered"
         worker.stop()
         api.ok("POST", f"/v1/deliveries/{delivery}/resend")
-        # It does not wait for the end of a lease.
+        # The command does not wait for the end of a lease.
         time.sleep(2)
         worker.start()
         wait_for(lambda: settled(api, delivery)["attempts_made"] == 2, "it was resent", every=0.1)
@@ -257,7 +257,7 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         worker = fleet.add("worker")
         account, [api] = account_of(fleet)
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
-        # Both are that worker's, its port and its key for operators.
+        # Both belong to that worker: its port, and its operator key.
         environ = {**worker.environ, "UPLIFT_OPERATOR_KEY": OPERATOR_KEY}
 
         def said(*command: str) -> subprocess.CompletedProcess[str]:
@@ -312,7 +312,7 @@ def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> No
         assert "this one only delivers: set UPLIFT_HOST and UPLIFT_PORT" in said.stderr
         api = fleet.add("api")
         account, _ = api.account()
-        # It would be made with a key of the command's own, which nobody knows when it is opened.
+        # The command would use its own key, which nobody knows when the link is opened.
         said = link(api, UPLIFT_OPERATOR_KEY="")
         assert said.returncode == 3, said
         assert "set UPLIFT_OPERATOR_KEY" in said.stderr
@@ -346,7 +346,7 @@ def test_operators_see_which_processes_run(tmp_path: Path, postgres_url: str) ->
 
 
 def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Path, postgres_url: str) -> None:
-    """Later the two would have sealed what no single key opens."""
+    """Otherwise, no single key could decrypt all values later."""
     with Fleet(tmp_path, postgres_url) as fleet:
         first = fleet.add("api")
         other = {**first.environ, "UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode()}
@@ -358,14 +358,15 @@ def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Pat
         assert "Traceback" not in said.stderr
         assert PostgresPlace(postgres_url, postgres_url).look("SELECT * FROM api_keys") == []
         first.stop()
-        # Nothing is sealed, and nobody else runs: whoever has lost the key begins with another.
+        # There are no encrypted values, and no other process runs: an operator who lost the key can start with another
+        # one.
         first.environ["UPLIFT_SECRET_KEY"] = other["UPLIFT_SECRET_KEY"]
         first.start()
         assert first.api()("GET", "/readyz").status == 200
 
 
 def _oldest_due_s(server: Server) -> float:
-    """What the metrics of a process tell."""
+    """Read it from the metrics of a process."""
     text = server.api()("GET", "/metrics").body.decode()
     found = re.search(r'^uplift_oldest_due_age_seconds\{held_up_by="server"\} (\S+)', text, re.MULTILINE)
     return 0.0 if found is None else float(found[1])

@@ -1,4 +1,4 @@
-"""Processes that die, stand still, are restarted, or whose clocks are off: nothing is lost, and no instant moves."""
+"""Processes that end, hang, restart or have wrong clocks: nothing is lost, and due times do not change."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from .receiving import Connection, Received, Receiver, answer
 
 @pytest.fixture
 def own_fleet(tmp_path: Path, reached_url: str) -> Iterator[Fleet]:
-    """Processes that may be ended."""
+    """Processes that the test can end."""
     with running(tmp_path, reached_url) as fleet:
         yield fleet
 
@@ -72,7 +72,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing(own_fleet: Fleet, receiver:
 def test_late_outcomes_of_a_suspended_worker_are_rejected(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
-    """Its attempt was made again meanwhile: that one's outcome counts."""
+    """Another process repeated the attempt in the meantime. Its outcome counts."""
     with Fleet(tmp_path, postgres_url) as fleet:
         fleet.add("api")
         suspended = fleet.add("worker")
@@ -108,7 +108,7 @@ def test_late_outcomes_of_a_suspended_worker_are_rejected(
 def test_a_worker_suspended_during_an_incompatible_upgrade_stops_with_an_error(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
-    """What it has in flight is finished, and nothing more is begun."""
+    """The process settles attempts in flight, and starts no others."""
     with Fleet(tmp_path, postgres_url) as fleet:
         fleet.add("api")
         worker = fleet.add("worker")
@@ -118,7 +118,7 @@ def test_a_worker_suspended_during_an_incompatible_upgrade_stops_with_an_error(
         known_everywhere()
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
-        # As an upgrade leaves it that has taken the process for dead.
+        # The state after an upgrade that evicted the process.
         worker.place.run(lambda c: require_release(c, "999.0.0"))
         worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
         assert worker.process.wait(25) == 1

@@ -32,7 +32,7 @@ def store_up(server: Server) -> int:
 
 
 def doctor(server: Server) -> dict[str, Any]:
-    """The result of `doctor` for the running server."""
+    """Return the result of `doctor` for the running server."""
     done = subprocess.run(
         [PROGRAM, "doctor", "--json"],
         env=server.environ, cwd=server.data, check=False, capture_output=True, text=True, timeout=60,
@@ -119,7 +119,7 @@ def test_a_hanging_write_is_reported(tmp_path: Path) -> None:
 
 @OF_A_FILE
 def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None:
-    """Due deliveries cannot be found."""
+    """The server cannot find due deliveries."""
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="1h") as server:
         _, api = server.account()
         api.endpoint(receiver.url("/hook", answer(500)))
@@ -139,7 +139,7 @@ def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None
         check_trouble(server, "damaged")
         lines = [line for line in server.log if "database read failed" in line]
         assert len(lines) >= 1
-        # One line for each kind of read, however often it is repeated.
+        # There is one line for each kind of read, however often it fails.
         time.sleep(2)
         assert len([line for line in server.log if "database read failed" in line]) < 6
 
@@ -152,7 +152,7 @@ def test_a_table_lock_of_another_session_is_reported(tmp_path: Path) -> None:
         def lock(connection: sa.Connection) -> None:
             connection.exec_driver_sql("LOCK TABLE marks IN EXCLUSIVE MODE")
             locked.set()
-            # PostgreSQL ends a transaction in which nothing happens.
+            # PostgreSQL ends an idle transaction.
             while not release.wait(0.5):
                 connection.exec_driver_sql("SELECT 1")
 

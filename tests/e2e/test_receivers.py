@@ -1,4 +1,4 @@
-"""Receivers without a line of ours verify every request: the help centre's article, and the public libraries."""
+"""Receivers without our code verify every request: the receiver of the help center article, and public libraries."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from .harness import TYPE, Api, Server, wait_for
 
 PROGRAMS = Path(__file__).parent.parent / "receiver"
 CHOSEN = {"secret": "a-token-of-my-own-choice"}
-# Text that JSON, UTF-8 and a receiver's parser could each get wrong.
+# Texts that JSON, UTF-8 and parsers can handle wrongly.
 DATA: list[dict[str, Any]] = [
     {},
     {"name": 'Zoë "Zuzu" Ångström \u2028 😀', "escaped": "\\u0000\n\t"},
@@ -31,12 +31,12 @@ DATA: list[dict[str, Any]] = [
 
 
 def running(program: str, secret: str) -> AbstractContextManager[str]:
-    """A receiver in Python; its URL."""
+    """Run the Python receiver. Return its URL."""
     return _running([sys.executable, PROGRAMS / program], secret)
 
 
 def running_node(secret: str) -> AbstractContextManager[str]:
-    """The receiver in JavaScript; its URL. Skips the test where the machine cannot run it."""
+    """Run the JavaScript receiver. Return its URL. Skips the test if the machine cannot run it."""
     packages = str(node_packages())
     return _running([tool("node"), LANGUAGES / "node/receiver.js"], secret, NODE_PATH=packages)
 
@@ -86,7 +86,7 @@ def test_generated_and_custom_secrets_verify_with_the_npm_packages(server: Serve
 
 
 def _verify_all(api: Api, endpoints: dict[str, Any]) -> None:
-    """Send what is hard to keep; the receivers, by their URLs, verify each of it once."""
+    """Send difficult texts. Each receiver, by its URL, must verify each of them once."""
     for url, endpoint in endpoints.items():
         api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": url + "/webhook/submit"})
     sent = [

@@ -1,4 +1,4 @@
-"""A row that contradicts stored rows, in a database that a server uses, affects one delivery and nothing else."""
+"""A row that contradicts stored rows affects only one delivery."""
 
 import re
 import threading

@@ -1,4 +1,4 @@
-"""A replay of some thousands, killed in the middle: each is sent once, or again if it was under way at a kill."""
+"""Kills during a replay of thousands of deliveries: each is sent once, or again if it was in flight at a kill."""
 
 import time
 from collections import Counter
@@ -17,7 +17,7 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": "", "UPLIFT_BREAKER_FAILURES": "0"}
 
 
 def fail(api: Any, receiver: Receiver, count: int) -> str:
-    """An endpoint with so many failed deliveries; it answers well from now on."""
+    """Create an endpoint with this many failed deliveries. It responds with success from now on."""
     endpoint: str = api.endpoint(receiver.url("/hook", receiving.answer(500)))["id"]
     for first in range(0, count, BATCH):
         events = [{"type": TYPE, "data": {"number": n}} for n in range(first, min(first + BATCH, count))]

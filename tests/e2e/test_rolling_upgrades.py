@@ -1,4 +1,4 @@
-"""A server goes on while the schema is upgraded under it; once it has stopped, only the new release starts again."""
+"""A server keeps running during a schema upgrade. After its stop, only the new release starts."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Clients that hang, flood or speak nonsense: the server keeps serving the others."""
+"""Clients that hang, flood or send invalid data: the server keeps serving other clients."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 
 @contextlib.contextmanager
 def clients(server: Server, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
-    """Connections that have sent something."""
+    """Return connections that have sent bytes."""
     opened = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(count)]
     try:
         for each in opened:
@@ -36,7 +36,7 @@ def clients(server: Server, count: int, first: bytes = b"") -> Iterator[list[soc
 
 
 def _serves(api: Api) -> None:
-    """Good clients notice nothing."""
+    """Check that well-behaved clients are not affected."""
     for number in range(5):
         for got in (api.send(number), api("GET", "/v1/events"), api("GET", "/readyz")):
             assert got.status in {200, 202}
@@ -44,7 +44,7 @@ def _serves(api: Api) -> None:
 
 
 def _answer_to(server: Server, *parts: bytes) -> bytes:
-    """What comes back for these bytes; empty if the connection just ends."""
+    """Return the response to these bytes. Empty if the connection ends."""
     with clients(server, 1) as [client]:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
@@ -64,7 +64,7 @@ def test_incomplete_requests_and_idle_connections_do_not_block_others(server: Se
         _serves(api)
     _serves(api)
     receiver.wait("/hook", 10)
-    # What was cut off made no event.
+    # Truncated requests created no event.
     assert len(api.everything(f"/v1/events?type={TYPE}")) == 10
 
 
@@ -102,7 +102,7 @@ def test_endless_headers_use_no_memory(server: Server) -> None:
                         client.sendall(filler)
             _serves(api)
             assert server.resident_mib() - before < 30
-    # A head of usual size in many small pieces is none of these.
+    # Headers of usual size in many small pieces are accepted.
     pieces = [b"GET /healthz HTTP/1.1\r\nHost: x\r\n", *[b"X-%d: " % n + b"v" * 200 + b"\r\n" for n in range(50)]]
     assert _answer_to(server, *pieces, b"\r\n").startswith(b"HTTP/1.1 200")
 
@@ -144,7 +144,7 @@ def test_callers_that_disconnect_early_do_not_affect_others(server: Server) -> N
     began = time.monotonic()
     _serves(api)
     assert time.monotonic() - began < 5
-    # Pipelined requests are answered in their order.
+    # Pipelined requests get their responses in order.
     answer = b""
     with clients(server, 1, whole * 3) as [client]:
         while answer.count(b"HTTP/1.1 202") < 3:
@@ -163,7 +163,7 @@ def test_garbage_after_a_complete_request_does_not_prevent_its_response(server: 
         for _ in range(10):
             with clients(server, 1, whole + garbage) as [client]:
                 assert _everything(client).startswith(b"HTTP/1.1 202")
-    for _ in range(20):  # and gone before the response
+    for _ in range(20):  # and closed before the response
         with clients(server, 1, whole + b"\x00"):
             pass
     _serves(api)
@@ -196,7 +196,7 @@ def test_bodies_of_keys_without_the_scope_are_not_read(server: Server) -> None:
             assert client.recv(65_536).startswith(b"HTTP/1.1 403")
         _serves(api)
         assert server.resident_mib() - before < 40
-        # None of them keeps its connection by not sending the rest.
+        # None of them keeps its connection by holding back the rest.
         for client in opened:
             client.settimeout(20)
             with contextlib.suppress(ConnectionResetError):

@@ -1,4 +1,4 @@
-"""Streams whose other end floods, or does not read: they end, and nobody else waits for them."""
+"""Streams whose client floods or does not read: they end, and other clients do not wait."""
 
 import contextlib
 import socket
@@ -24,14 +24,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def frame(kind: int, payload: bytes = b"", *, last: bool = True) -> bytes:
-    """A frame as clients send it (RFC 6455 5.2), masked with zeros."""
+    """Return a client frame (RFC 6455 5.2), masked with zeros."""
     assert len(payload) < 126
     return struct.pack("!BBI", (0x80 if last else 0) | kind, 0x80 | len(payload), 0) + payload
 
 
 @contextlib.contextmanager
 def stream(server: Server, session: str, key: str) -> Iterator[socket.socket]:
-    """A stream that is open, on a socket that takes in little."""
+    """Open a stream on a socket with a small receive buffer."""
     with socket.socket() as raw:
         _open(raw, server, session, key)
         yield raw
@@ -50,7 +50,7 @@ def _open(raw: socket.socket, server: Server, session: str, key: str) -> None:
 
 
 def developer(server: Server) -> tuple[Api, Api, str, str]:
-    """Who emits, who listens, their key and their session."""
+    """Return the sender, the developer, their key and their session."""
     account, emits = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})["key"]
     listens = server.api(key)
@@ -95,12 +95,12 @@ def test_an_unread_stream_ends_with_its_session(server: Server) -> None:
     with stream(server, session, key) as raw:
         for _ in range(64):
             emits.ok("POST", "/v1/events", {"type": TYPE, "data": {"pad": "x" * 200_000}})
-        # Nothing more fits: what is sent waits in the server.
+        # The buffers are full: further data waits in the server.
         time.sleep(1)
         listens.ok("DELETE", f"/v1/listen-sessions/{session}")
 
         def over() -> bool:
-            """Whether the other end has reset the connection, seen by writing to it."""
+            """Whether the other end has reset the connection, detected by a write."""
             try:
                 raw.sendall(frame(PING))
             except OSError:

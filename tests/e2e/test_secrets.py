@@ -1,4 +1,4 @@
-"""Rotations amid traffic: a receiver that knows old and new verifies every request, by either of its two signatures."""
+"""Rotations under traffic: a receiver with the old and new secrets verifies every request by either signature."""
 
 import threading
 import time
@@ -14,25 +14,25 @@ from .receiving import Connection, Received, Receiver, answer
 
 CHOSEN = "a-token-of-my-own-choice"
 PHASE_S = 0.8
-"""How long each state of the secrets is under load."""
+"""Duration of the load in each state of the secrets."""
 IN_FLIGHT_S = 0.5
-"""After which nothing is on its way any more that was signed before."""
+"""Time after which requests signed with an earlier secret have arrived."""
 UPLIFT_HEADER = "x-uplift-signature-256"
 _good, _bad = answer(200), answer(401)
 
 
 class Verifying:
-    """What the receiver does: verify each request twice, by Standard Webhooks and by the Uplift header alone."""
+    """A receiver that verifies each request twice: by Standard Webhooks and by the Uplift header."""
 
     def __init__(self, secret: str) -> None:
         self.knows: Sequence[str] = (secret,)
         self.rejected: list[str] = []
         self.followed: Counter[str] = Counter()
-        """By secret, how many requests it signed in the Uplift header."""
+        """The number of requests that each secret signed in the Uplift header."""
         self.tokens: Counter[int] = Counter()
 
     def __call__(self, connection: Connection, received: Received) -> bool:
-        """Answer 200 if both verify, else 401."""
+        """Respond with 200 if both signatures verify, else 401."""
         knows = self.knows
         alone = {UPLIFT_HEADER: received.headers[UPLIFT_HEADER]}
         try:
@@ -55,7 +55,7 @@ def _signs(secret: str, received: Received, headers: dict[str, str]) -> bool:
 
 
 class Load:
-    """Sends events until told to stop."""
+    """Sends events until stopped."""
 
     def __init__(self, api: Api) -> None:
         self.sent: list[str] = []
@@ -88,13 +88,13 @@ def test_rotations_under_load_fail_no_verification(server: Server, receiver: Rec
     api.ok("PATCH", f"/v1/endpoints/{endpoint['id']}", {"url": receiver.url("/secrets", verifying)})
     with Load(api) as load:
         time.sleep(PHASE_S)
-        # A secret of one's own: the receiver knows it beforehand.
+        # A custom token: the receiver knows it before the rotation.
         verifying.knows = (first, CHOSEN)
         api.ok("POST", f"{path}/rotate", {"secret": CHOSEN})
         time.sleep(PHASE_S)
         assert verifying.followed.keys() == {first}
-        # One that we make: the receiver knows it only once it was given, and does without it until then. The oldest is
-        # dropped, which the receiver forgets when nothing that was signed with it is on its way any more.
+        # A generated secret: the receiver knows it only after the response. The oldest secret is dropped. The receiver
+        # forgets it when all requests that it signed have arrived.
         made = api.ok("POST", f"{path}/rotate")["secret"]
         time.sleep(IN_FLIGHT_S)
         verifying.knows = (CHOSEN, made)

@@ -1,4 +1,4 @@
-"""The reader of the log stops reading: requests, deliveries and the stop continue, and the lost lines are counted."""
+"""The reader of the log stalls: requests, deliveries and the stop continue, and dropped lines are counted."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ SMALL_QUEUE = (
 
 
 class Stalled(Server):
-    """A server whose log goes into a pipe that is full from the start, with `output_too` also its standard output."""
+    """A server whose log is a full pipe. With `output_too`, also its standard output."""
 
     def __init__(self, data: Path, *, output_too: bool, program: str | None = None) -> None:
         super().__init__(data, UPLIFT_LOG_FORMAT="json")
@@ -34,7 +34,7 @@ class Stalled(Server):
             self._command = [sys.executable, "-c", program, "serve", "--json"]
         self._output_too = output_too
         self._pipe, self._end = os.pipe()
-        # A description of its own: the server's end stays in blocking mode.
+        # A separate file description, so that the server's end stays in blocking mode.
         filler = os.open(f"/proc/self/fd/{self._end}", os.O_WRONLY | os.O_NONBLOCK)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -49,7 +49,7 @@ class Stalled(Server):
         os.close(self._end)
 
     def read(self) -> None:
-        """Begin to read the pipe."""
+        """Start to read the pipe."""
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         self._readers.append(reader)
@@ -59,7 +59,7 @@ class Stalled(Server):
             self.log.extend(line for line in lines if line != "\n")
 
     def garbage(self) -> None:
-        """Send a malformed request, about which the HTTP library logs a warning."""
+        """Send a malformed request, for which the HTTP library logs a warning."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as caller:
             caller.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
             caller.settimeout(10)

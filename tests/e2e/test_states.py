@@ -1,6 +1,7 @@
-"""Endpoints that are off, with real processes: what they held comes once, in order, evenly, also across kills.
+"""Paused and disabled endpoints of real processes: held deliveries arrive once, in order and at the rate, despite
+kills.
 
-And tests of endpoints.
+Also test deliveries.
 """
 
 import json
@@ -26,7 +27,7 @@ TWO_WEEKS_MS = 14 * 24 * 3600 * 1000
 
 
 def accept(api: Any, first: int, count: int) -> None:
-    """Accept so many numbered events."""
+    """Accept numbered events."""
     api.ok(
         "POST",
         "/v1/events/batch",
@@ -35,12 +36,12 @@ def accept(api: Any, first: int, count: int) -> None:
 
 
 def held(api: Any, endpoint: str) -> int:
-    """How many deliveries an endpoint holds, as it tells."""
+    """Return the number of held deliveries of an endpoint."""
     return int(api.ok("GET", f"/v1/endpoints/{endpoint}")["held_deliveries"])
 
 
 def paused(api: Any, receiver: Receiver) -> str:
-    """A paused endpoint that takes one request at a time, and has had its greeting."""
+    """Create a paused endpoint with one request at a time, after its registration event."""
     endpoint: str = api.endpoint(receiver.url("/hook"), max_in_flight=1)["id"]
     wait_for(lambda: receiver.count("/hook") == 1, "the greeting has come")
     api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
@@ -48,7 +49,7 @@ def paused(api: Any, receiver: Receiver) -> str:
 
 
 def let_two_weeks_pass(server: Server) -> None:
-    """Everything that the stopped server has stored happened two weeks ago."""
+    """Move all data of the stopped server two weeks into the past."""
 
     def backdate(connection: sa.Connection) -> None:
         for table, *names in ((events, "created_at"), (endpoints, "created_at", "state_since")):
@@ -73,11 +74,11 @@ def test_deliveries_held_for_two_weeks_are_sent_in_order(tmp_path: Path, receive
         fresh = api.send(COUNT).json["id"]
         requests = receiver.wait("/hook", COUNT + 1, 30)
         numbers = [request.json["data"]["number"] for request in requests]
-        # What is accepted after the enabling does not wait for two weeks to be caught up on.
+        # New events do not wait until the held deliveries of two weeks are sent.
         assert numbers.index(COUNT) < COUNT // 2
         numbers.remove(COUNT)
         assert numbers == list(range(COUNT))
-        # However slowly the receiver's own threads run: nothing comes earlier than the rate and a small start allow.
+        # Even with slow receiver threads, no delivery arrives earlier than the rate and a small initial burst allow.
         early = [n for n, request in enumerate(requests) if request.at - began < (n - RATE // 2) / RATE]
         assert early == []
         settled(api, api.ok("GET", f"/v1/events/{fresh}/deliveries")["data"][0]["id"])
@@ -133,7 +134,7 @@ def test_a_pause_stops_a_release_and_dropped_deliveries_never_arrive(tmp_path: P
 
 
 def command(server: Server, *arguments: str) -> tuple[int, Any]:
-    """Run the program beside a server: its exit code, and what it printed."""
+    """Run a command beside a server. Return its exit code and output."""
     ran = subprocess.run(
         [PROGRAM, *arguments, "--json"],
         cwd=server.data,
@@ -188,7 +189,7 @@ def test_a_test_interrupted_by_a_kill_fails(tmp_path: Path, receiver: Receiver) 
         receiver.url("/hangs", receiving.answer())
         server.start()
         assert settled(api, test.json["id"])["status"] == "failed"
-        # The same request once more tells of the same test.
+        # A repeated request returns the same test.
         again = api("POST", f"/v1/endpoints/{endpoint}/test", idempotency_key="one")
         assert (again.status, again.json["id"], again.json["status"]) == (202, test.json["id"], "failed")
         wait_for(lambda: receiver.count("/hangs") >= 3, "the greeting was attempted again")

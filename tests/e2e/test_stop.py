@@ -1,4 +1,4 @@
-"""Stopping: what is under way ends, nothing is sent twice afterwards, and two processes never share a file."""
+"""Stops: attempts in flight are settled, nothing is sent twice, and two processes never share a file."""
 
 import subprocess
 import threading
@@ -38,7 +38,7 @@ def test_a_stop_under_load_settles_attempts_without_duplicates(tmp_path: Path, r
 
 def test_an_idle_server_stops_immediately(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
-        server.api().ok("GET", "/v1/accounts")  # leaves a connection that is kept alive
+        server.api().ok("GET", "/v1/accounts")  # leaves a keep-alive connection open
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 5

@@ -1,4 +1,4 @@
-"""Traces as a collector gets them: a span for each event, its attempts below, in the trace of whoever sent it."""
+"""Traces in a collector: a span for each event, with its attempts as children, in the trace of the sender."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ QUICKLY = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 
 
 def spans(found: Collector, event: str, count: int) -> list[Span]:
-    """The spans of an event, once there are so many: the one of its acceptance first."""
+    """Wait for this many spans of an event. The accept span comes first."""
 
     def of_event() -> list[Span] | None:
         got = [span for span in found.spans if span.attributes["uplift.event.id"] == event]
@@ -51,10 +51,10 @@ def test_attempts_are_children_of_their_event_after_a_restart(tmp_path: Path, re
     assert {headers["x-tenant"] for headers in found.headers} == {"ours"}
     assert found.resource["service.name"] == "uplift-webhooks"
     assert found.resource["deployment.environment"] == "test"
-    # In the trace of the sender, and below its span.
+    # In the trace of the sender, as a child of its span.
     assert (first.name, first.kind, first.trace_id, first.parent_id) == ("accept", SERVER, TRACE, SPAN)
     assert {attempt.trace_id for attempt in attempts} == {TRACE}
-    # In one of its own.
+    # In a new trace.
     assert own.parent_id == ""
     assert own.trace_id != TRACE
     assert own.trace_id == f"{event_span(bytes.fromhex(event.replace('-', '')), None, sampled=True).trace_id:032x}"
@@ -108,12 +108,12 @@ def test_batches_repeats_and_server_events_have_spans(tmp_path: Path, receiver: 
     assert (own.attributes["uplift.event.repeated"], other.attributes["uplift.event.repeated"]) == (False, True)
     assert attempt.parent_id == own.span_id != other.span_id
     assert greeting.parent_id == ""
-    # Its sender did not want it to be recorded.
+    # The sender did not sample the trace.
     assert not [span for span in found.spans if span.attributes["uplift.event.id"] == unwanted]
 
 
 def _greeting(api: Api, found: Collector, endpoint: str) -> list[Span]:
-    """The attempt of the first event of an endpoint."""
+    """Return the attempt of the registration event."""
 
     def attempts() -> Any:
         return [span for span in found.spans if span.attributes.get("uplift.event.type") == "webhook.created"]
@@ -134,7 +134,7 @@ def test_an_unavailable_collector_does_not_affect_deliveries(tmp_path: Path, rec
 
 
 def test_without_a_collector_opentelemetry_is_not_loaded() -> None:
-    """The framework has OpenTelemetry's interfaces anyway, which do nothing."""
+    """The framework contains the OpenTelemetry API, which does nothing."""
     program = (
         "import sys, uplift_server.app\n"
         "loaded = ('opentelemetry.sdk', 'opentelemetry.exporter', 'google.protobuf', 'uplift_server.observe.tracing')\n"

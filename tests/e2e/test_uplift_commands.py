@@ -1,4 +1,4 @@
-"""The other commands of `uplift`, against a real server."""
+"""The other commands of `uplift` with a real server."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from .receiving import Receiver, answer
 
 @dataclass
 class Integrator:
-    """An account, its key, and the commands of whoever has it."""
+    """An account, its key, and the commands of its developer."""
 
     api: Api
     operator: Api
@@ -103,7 +103,7 @@ def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator,
     assert (code, "ours" in out, "secret" in out) == (0, True, False)
     code, _, err = integrator("endpoints", "ep_nonsense")
     assert (code, "there is no endpoint" in err) == (4, True)
-    assert integrator("endpoints", "ep_0")[0] == 2  # the beginning of both
+    assert integrator("endpoints", "ep_0")[0] == 2  # the prefix of both IDs
 
 
 def test_events_and_deliveries_are_listed_shown_and_resent(integrator: Integrator, receiver: Receiver) -> None:

@@ -1,4 +1,4 @@
-"""A driver of SQLite with faults, for servers with this directory in `PYTHONPATH`; `DRIVER_FAULT_FILE` names one."""
+"""A faulty SQLite driver for servers with this directory in `PYTHONPATH`. `DRIVER_FAULT_FILE` names the fault."""
 
 import os
 import sqlite3
@@ -19,10 +19,10 @@ def _fault() -> str:
 
 
 class Connection(sqlite3.Connection):
-    """One whose commits and closing do what the file says."""
+    """A connection whose commit and close follow the fault file."""
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        """As the driver, but for commits of the thread that writes."""
+        """Like the driver, except for commits of the writer thread."""
         if sql == "COMMIT" and threading.current_thread().name == "store-writer":
             if _fault() == "exit":
                 raise SystemExit
@@ -35,14 +35,14 @@ class Connection(sqlite3.Connection):
         return super().execute(sql, *arguments)
 
     def close(self) -> None:
-        """As the driver."""
+        """Like the driver, except for the fault."""
         if _fault() == "close":
             raise RuntimeError("not even closed")
         super().close()
 
 
 def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
-    """As the driver."""
+    """Like the driver, with faulty connections."""
     return _connect(*arguments, factory=Connection, **named)
 
 
