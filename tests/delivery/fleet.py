@@ -1,6 +1,7 @@
-"""Several engines on one database, as several processes have them, under a clock that only moves when told.
+"""Several engines on one database, like several processes, under a virtual clock.
 
-On SQLite they share a file, which processes cannot; triggers of the tests note changes as PostgreSQL's do.
+On SQLite, they share a file, which real processes cannot. Triggers of the tests record changes like those of
+PostgreSQL.
 """
 
 import asyncio
@@ -30,12 +31,12 @@ _HEALTH = ("consecutive_failures", "failing_since", "last_success_at", "last_fai
 
 
 class Bus:
-    """What notifications travel over."""
+    """Carries notifications between processes."""
 
     def __init__(self) -> None:
         self.lines: list[BusLine] = []
         self.silent = False
-        """Whether everything is lost."""
+        """Whether all notifications are lost."""
 
     def publish(self, text: str) -> None:
         if not self.silent:
@@ -44,7 +45,7 @@ class Bus:
 
 
 class BusLine:
-    """A line to all peers; `cut` makes it useless."""
+    """A connection to all peers; `cut` breaks it."""
 
     def __init__(self, bus: Bus, database: Database) -> None:
         self._bus = bus
@@ -74,7 +75,7 @@ class BusLine:
 
 
 class PeerSender:
-    """One process's way to the receivers, which count what all have in flight."""
+    """Sender of one process. The receivers count the requests in flight of all processes."""
 
     def __init__(self, receivers: ScriptedSender) -> None:
         self._receivers = receivers
@@ -113,7 +114,7 @@ class Peer:
 
 
 class Fleet(World):
-    """A world with several engines; `at` says which one the methods of `World` act through."""
+    """A world with several engines. `at` selects the one that methods of `World` use."""
 
     def __init__(self, place: Place, **settings: Any) -> None:
         super().__init__(place, **settings)
@@ -144,7 +145,7 @@ class Fleet(World):
         self.judge(failure)
 
     async def start(self, role: ProcessRole = ProcessRole.ALL) -> Peer:
-        """One process more; it acts for the world if it is the first."""
+        """Start another process. The world uses the first one."""
         line, sender = BusLine(self.bus, self.database), PeerSender(self.sender)
         foundation = ClusteredFoundation(
             self.database,
@@ -181,22 +182,22 @@ class Fleet(World):
         return peer
 
     def at(self, peer: Peer) -> None:
-        """Act through a process from now on."""
+        """Use this process from now on."""
         self.parts, self.engine, self.directory = peer.parts, peer.engine, peer.directory
 
     def owner_of(self, endpoint_seq: int) -> Peer | None:
-        """The one process that delivers to an endpoint."""
+        """Return the process that owns an endpoint."""
         owners = [peer for peer in self.peers if peer.owns(endpoint_seq)]
         assert len(owners) < 2, "an endpoint has two owners"
         return owners[0] if owners else None
 
     async def kill_peer(self, peer: Peer) -> None:
-        """End a process at once: nothing it has in memory is told to anybody."""
+        """Kill a process without any notification."""
         self.peers.remove(peer)
         await self._end(peer)
 
     async def stop_peer(self, peer: Peer) -> None:
-        """Let a process drain."""
+        """Drain and stop a process."""
         await self.stepping(peer.engine.drain())
         self.peers.remove(peer)
 

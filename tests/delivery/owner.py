@@ -1,4 +1,4 @@
-"""Whoever owns the endpoints of a world, and does with them what the services let owners do."""
+"""The owner of the endpoints of a world, with the actions that services offer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ async def _nowhere(_host: str) -> list[str]:
 
 
 class Owner:
-    """The services over a world as it is now: to be made anew after a restart."""
+    """The services of a world. Create it again after a restart."""
 
     def __init__(self, world: World) -> None:
         cursors, sequence = Cursors(bytes(32)), world.parts.event_ingest.ids
@@ -62,7 +62,7 @@ class Owner:
         return await self._deliveries.resend(self.caller, self.delivery(event_id, seq))
 
     async def test(self, seq: int, *, key: str | None = None) -> EndpointTest:
-        """Test an endpoint, letting time pass while the answer takes it."""
+        """Test an endpoint, and advance the clock until the response."""
         repeat = None if key is None else IdempotencyKey(key, b"")
         trial = asyncio.ensure_future(
             self._endpoint_tests.send(self.caller, self._endpoint(seq), None, idempotency_key=repeat)
@@ -73,7 +73,7 @@ class Owner:
         return trial.result()
 
     async def test_at_once(self, seqs: Sequence[int]) -> list[EndpointTest | BaseException]:
-        """Test many endpoints at the same time; the outcome or the error of each."""
+        """Test many endpoints concurrently. Return the outcome or error of each."""
         trials = [
             asyncio.ensure_future(self._endpoint_tests.send(self.caller, self._endpoint(seq), None)) for seq in seqs
         ]
@@ -83,9 +83,9 @@ class Owner:
         return await asyncio.gather(*trials, return_exceptions=True)
 
     def delivery(self, event_id: bytes, seq: int) -> str:
-        """The id of a delivery."""
+        """Return the ID of a delivery."""
         return delivery_id(event_id, self._world.directory.endpoints[seq].record.id)
 
     def endpoint_id(self, seq: int) -> str:
-        """The id of an endpoint."""
+        """Return the ID of an endpoint."""
         return prefixed("ep", self._world.directory.endpoints[seq].record.id)

@@ -1,4 +1,4 @@
-"""The engine's time while somebody sets the machine's clock."""
+"""The engine's clock while the machine's clock changes."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ ASKED_EVERY_MS = 100
 
 
 class Machine:
-    """A machine's two clocks, and the engine's over them."""
+    """The two clocks of a machine, and the engine's clock that follows them."""
 
     def __init__(self) -> None:
         self.wall = START * 1_000_000
@@ -35,7 +35,7 @@ class Machine:
         self.clock.now_ms()
 
     def run(self, ms: int) -> int:
-        """Let time pass, in which the engine asks at least ten times a second; its time after it."""
+        """Advance the time. The engine reads its clock ten times per second. Return its time."""
         now = self.clock.now_ms()
         while ms > 0:
             self.wall += min(ms, ASKED_EVERY_MS) * 1_000_000
@@ -45,13 +45,13 @@ class Machine:
         return now
 
     def set(self, ms: int) -> int:
-        """Set the wall clock forward or back; the engine's time after it."""
+        """Set the wall clock. Return the engine's time."""
         self.wall += ms * 1_000_000
         return self.clock.now_ms()
 
 
 async def test_events_keep_their_order_after_the_clock_is_set_back(place: Place) -> None:
-    """Single events, those of one request, and tests."""
+    """For single events, events of one request, and test events."""
     async with World(place) as world:
         machine = Machine()
         world.clock.now_ms = machine.clock.now_ms  # type: ignore[method-assign] - the world's time stands still
@@ -103,7 +103,7 @@ def test_waits_continue_after_the_clock_is_set_back() -> None:
     assert machine.set(-10 * MINUTE) == START + 1000
     assert machine.run(1000) == START + 1900
     assert machine.run(9000) == START + 10_000
-    # What others compare with their own clock is the machine's.
+    # Timestamps that others compare with their own clock are from the machine's clock.
     assert machine.clock.wall_ms() == START + 11_000 - 10 * MINUTE
 
 
@@ -182,7 +182,7 @@ async def test_a_scheduled_call_runs_on_time_after_the_clock_is_set_back() -> No
 
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -SECOND, 10 * MINUTE])
 async def test_signatures_use_the_machine_time(place: Place, step_ms: int) -> None:
-    """A receiver refuses what was signed minutes away from its own clock."""
+    """A receiver rejects signatures with a timestamp that differs by minutes."""
     async with World(place) as world:
         await world.endpoint("one.test")
         world.clock.wall_ahead = step_ms
@@ -192,7 +192,7 @@ async def test_signatures_use_the_machine_time(place: Place, step_ms: int) -> No
 
 
 async def test_a_forward_step_ends_waits_within_one_scan(place: Place) -> None:
-    """Timers run by the monotonic clock and would come minutes too late."""
+    """Timers use the monotonic clock, and would fire minutes late."""
     async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
         await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(20)
@@ -210,7 +210,7 @@ async def test_a_forward_step_ends_waits_within_one_scan(place: Place) -> None:
 
 
 class SteppedClock(SystemClock):
-    """The engine's own clock in real time, over a machine's clock that the test sets."""
+    """The engine's clock in real time, on a machine clock that the test sets."""
 
     def __init__(self) -> None:
         self.step_ms = 0
@@ -221,7 +221,7 @@ class SteppedClock(SystemClock):
 
     @property
     def now(self) -> int:
-        """As worlds read it."""
+        """The time, as worlds read it."""
         return self.now_ms()
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
@@ -255,10 +255,10 @@ async def test_a_clock_set_back_does_not_delay_sends_probes_or_retries(place: Pl
             while await world.statuses() != {Status.DELIVERED: 20}:
                 await asyncio.sleep(0.02)
         assert len(world.sender.times("paced.test")) == 10
-        # What is new since then goes out at once, with the machine's time in its signature.
+        # Events after that are sent immediately, signed with the time of the machine.
         sent = len(world.sender.sent)
         await world.accept(1)
-        # The paced one may have to wait for its turn.
+        # The rate-limited delivery may have to wait.
         async with asyncio.timeout(2):
             while len(world.sender.sent) < sent + 2:
                 await asyncio.sleep(0.01)
@@ -268,7 +268,7 @@ async def test_a_clock_set_back_does_not_delay_sends_probes_or_retries(place: Pl
 
 
 async def test_leases_stay_valid_after_the_clock_is_set_back(place: Place) -> None:
-    """What is under way when it happens is neither leased again nor refused its outcome."""
+    """Attempts in flight at the change are not leased again, and their outcomes are not rejected."""
     async with SteppedWorld(place) as world:
         world.sender.latency_ms["slow.test"] = 500
         await world.endpoint("slow.test")

@@ -1,4 +1,4 @@
-"""What must not go wrong when something else does: large bodies, defects, a stop in the middle, our own way out."""
+"""The engine with large bodies, defects, interruptions by a stop, and egress failures."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -36,7 +36,7 @@ async def test_large_bodies_of_a_hanging_endpoint_do_not_delay_other_endpoints(p
 
 
 def counts_of(hosts: Sequence[str]) -> list[int]:
-    """How many each has got of those that share."""
+    """Return the number of requests of each endpoint."""
     return [hosts.count(f"{name}.test") for name in ("one", "two", "three")]
 
 
@@ -51,14 +51,14 @@ async def test_large_bodies_are_sent_in_turns(place: Place) -> None:
         await world.run_for(20 * SECOND)
         retried = [to for _, to, _ in world.sender.sent[before:]]
         assert len(retried) == 450
-        # Each lease is cut at some forty of these bodies, and whoever was served goes to the end: nobody is ahead by
-        # more than that and what jitter let fall due before.
+        # Each lease has about forty of these bodies, and a served endpoint goes to the end of the queue. Differences
+        # can only come from one lease and from jitter.
         ahead = [max(counts) - min(counts) for counts in (counts_of(retried[:sent]) for sent in range(300))]
         assert max(ahead) < 80
 
 
 class Defective:
-    """A database with a defect that no driver error explains."""
+    """A database with a defect that is no driver error."""
 
     broken = False
     poison: int | None = None
@@ -166,7 +166,7 @@ async def test_a_resend_ignores_an_open_circuit_breaker(place: Place) -> None:
         sent = len(world.sender.sent)
         await resend(world, stored[0].seq, endpoint.seq)
         assert world.sender.sent[sent][0] == world.clock.now
-        # And its success closes the breaker.
+        # Its success closes the circuit breaker.
         assert world.parts.status.next_probe_at(endpoint.seq) is None
 
 
@@ -180,7 +180,7 @@ async def test_a_failed_resend_keeps_the_status_delivered(place: Place) -> None:
         await resend(world, stored.seq, endpoint.seq)
         (row,) = await world.deliveries()
         assert (row.status, row.completed_at, row.attempts_made) == (Status.DELIVERED, before.completed_at, 2)
-        # Deleted while a resend is on its way: it stays delivered.
+        # The endpoint is deleted during a resend: the delivery stays delivered.
         world.sender.scripts["one.test"] = lambda _: None
         await resend(world, stored.seq, endpoint.seq)
         await world.delete_endpoint(endpoint.seq)

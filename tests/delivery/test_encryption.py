@@ -1,4 +1,4 @@
-"""The encryption upgrade of a shared database, beside endpoints that no attempt has used yet."""
+"""The encryption upgrade of a shared database with endpoints that no attempt has used."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from .world import VirtualClock
 
 
 class Upgraded:
-    """A database whose values another process has bound."""
+    """A database whose values another process has bound to their columns."""
 
     async def read(self, _body: Callable[..., Any]) -> bool:
         return False

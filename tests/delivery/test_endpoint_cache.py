@@ -1,4 +1,4 @@
-"""What is held in memory: who wants what, which data fits, and how changes take effect."""
+"""The cache: subscriptions, schema checks, and the effect of changes."""
 
 import json
 import socket
@@ -28,12 +28,12 @@ SECRET = "whsec_" + "A" * 43 + "="
 
 
 def account(seq: int = 1) -> Account:
-    """An account."""
+    """Return an account."""
     return Account(seq, bytes([seq]) * 16, "Club", (), 1, 1)
 
 
 def event_type(name: str = "a.b", **fields: Any) -> EventType:
-    """An event type."""
+    """Return an event type."""
     values = {"seq": 1, "schema": None, "archived_at": None} | fields
     return EventType(
         name=name, group="a", description="", example=None, api_version="1", documented=False, created_at=1,
@@ -42,7 +42,7 @@ def event_type(name: str = "a.b", **fields: Any) -> EventType:
 
 
 def endpoint(seq: int = 1, **fields: Any) -> Endpoint:
-    """An endpoint."""
+    """Return an endpoint."""
     values: dict[str, Any] = {
         "account_seq": 1,
         "url": "https://one.test/hook",
@@ -64,7 +64,7 @@ def endpoint(seq: int = 1, **fields: Any) -> Endpoint:
 
 @pytest.fixture
 def limits() -> Limits:
-    """The limits of the cache's endpoints."""
+    """The limits of the endpoints in the cache."""
     return Limits()
 
 
@@ -77,7 +77,7 @@ def cache(limits: Limits) -> EndpointCache:
 
 
 def matching(cache: EndpointCache, name: str, account_seq: int = 1) -> list[int]:
-    """The endpoints that get an event of a type."""
+    """Return the endpoints that match an event type."""
     return [live.seq for live in cache.matches(account_seq, name)]
 
 
@@ -136,7 +136,7 @@ def test_dropped_objects_are_not_found() -> None:
     cache = endpoint_cache(CIPHER, "")
     key = ApiKey(1, b"k" * 16, 1, "k", b"d" * 32, "abcd", frozenset(), 1)
     cache.load([account()], [key], [event_type()], [endpoint()])
-    for _ in range(2):  # the second time there is nothing to drop
+    for _ in range(2):  # There is nothing to drop the second time.
         cache.drop_endpoint(1)
         cache.drop_key(b"d" * 32)
         cache.drop_event_type("a.b")
@@ -193,7 +193,7 @@ def test_a_change_updates_the_existing_object(cache: EndpointCache, limits: Limi
     assert live.parts.head.custom == b"X-Team: first\r\nX-Key: k\r\n\r\n"
     assert live.parts.signer.sign(b"id", b"1", b"{}") != signed
     assert not live.takes_deliveries
-    # Its health is the engine's: a record read before the last attempt does not set it back.
+    # The engine has the latest health. A record that was read before the last attempt does not replace it.
     assert live.health.consecutive_failures == 1
 
 
@@ -246,7 +246,7 @@ def test_an_archived_type_is_marked_as_archived() -> None:
 
 
 def typed(schema: object) -> LiveEventType:
-    """A type with a schema for its data."""
+    """Return a type with a schema."""
     return LiveEventType(event_type(schema=json.dumps(schema)))
 
 
@@ -277,7 +277,7 @@ def test_the_number_of_problems_is_limited() -> None:
     problems = event_type.problems(json.dumps(["x" * 500] * 30).encode())
 
     assert len(problems) == SCHEMA_PROBLEMS_MAX
-    # Looking for all of them in large data would hold up everybody.
+    # Finding all problems in large data would block the event loop.
     assert len(event_type.problems(json.dumps(["x" * 500] * 100).encode())) == 1
     assert max(len(problem.message) for problem in problems) < 400
 
@@ -338,5 +338,5 @@ def test_a_load_with_a_wrong_key_fails() -> None:
 def test_a_stored_url_that_is_no_longer_allowed_is_loaded(cache: EndpointCache) -> None:
     cache.load([account(1)], [], [], [endpoint(1, url="https://[2002:5db8:d822::1]/hook")])
 
-    # Its attempts are blocked when they connect.
+    # Its attempts are blocked at the connection.
     assert cache.endpoints[1].parts.target == Target("2002:5db8:d822::1", 443, True, 1)

@@ -1,4 +1,4 @@
-"""The engine as a whole, with a clock that only moves when told: promises 1, 2, 3 and 6."""
+"""The whole engine under a virtual clock: promises 1, 2, 3 and 6."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ DEFAULT_DELAYS = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
 
 
 def header(request: Request, name: str) -> str:
-    """The value of a header in a request's head."""
+    """Return a request header."""
     for line in request.head.decode().split("\r\n"):
         key, _, value = line.partition(": ")
         if key == name:
@@ -75,7 +75,7 @@ async def test_the_default_schedule_makes_ten_attempts_in_three_days(place: Plac
         waits = [later - earlier for earlier, later in pairwise(times)]
         assert len(waits) == len(DEFAULT_DELAYS)
         for wait, seconds in zip(waits, DEFAULT_DELAYS, strict=True):
-            # Never before its due instant; the dispatcher looks at most a moment later.
+            # Never before the due time, and at most one scan of the dispatcher later.
             assert 0.9 * seconds * SECOND <= wait <= 1.1 * seconds * SECOND + SECOND
         (row,) = await world.deliveries()
         assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 10)
@@ -138,7 +138,7 @@ async def test_deliveries_in_flight_at_a_kill_are_attempted_again(place: Place) 
         await world.kill()
         await world.run_for(2 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 20}
-        # Duplicates: exactly what was in flight at the kill.
+        # Duplicates are exactly the attempts in flight at the kill.
         assert len(world.sender.sent) == 20 + 4
 
 
@@ -151,7 +151,7 @@ async def test_a_hanging_endpoint_uses_only_its_own_slots(place: Place) -> None:
         assert world.sender.in_flight_most["hangs.test"] == 4
         assert len(world.sender.times("well.test")) == 300
         assert set(world.sender.times("well.test")) == {START}
-        # Little of what waits for it is held in memory.
+        # Few of its waiting deliveries are in memory.
         await world.run_for(2 * SECOND)
         await world.accept(100)
         assert world.parts.lanes.find(1).waiting_count <= 300  # type: ignore[union-attr]
@@ -195,7 +195,7 @@ async def test_accounts_share_the_process_fairly(place: Place) -> None:
         await world.accept(100, account=greedy)
         await world.accept(20, account=modest)
         await world.run_for(1000)
-        # The account with one endpoint got as many slots as its window allowed, though the other had work for all.
+        # The account with one endpoint got all slots of its window, although the other account had work for all slots.
         assert len(world.sender.times("modest.test")) == 20
         assert sum(len(world.sender.times(f"greedy{number}.test")) for number in range(10)) < 1000
 
@@ -224,7 +224,8 @@ async def test_probes_do_not_count_as_scheduled_attempts(place: Place) -> None:
         assert probe_at > world.clock.now
         load = world.parts.status.load()
         assert (load.in_flight, load.waiting, load.probes) == (0, len(leased), {endpoint.seq: probe_at})
-        # All slots, and those that the first nine failures freed, before the breaker opened; then ever rarer probes.
+        # All slots, and those that the first nine failures freed before the breaker opened. Then, probes at growing
+        # intervals.
         assert sent <= 16 + 9 + 6
         untouched = [row for row in await world.deliveries() if row.attempts_made == 0]
         assert len(untouched) >= 100 - sent
@@ -246,7 +247,7 @@ async def test_deleting_an_endpoint_cancels_its_deliveries(place: Place) -> None
 
 
 async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
-    """Ask for a new attempt, as the service does."""
+    """Resend a delivery like the service."""
     entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "delivery.resent", "dlv_", {})
     command = Command(CommandKind.RESEND, world.account.seq, endpoint_seq, entry, event_seq)
     await world.stepping(world.parts.commands.execute(command))
@@ -300,7 +301,7 @@ async def test_a_drain_settles_attempts_in_flight_and_releases_the_rest(place: P
 
 
 class Failing:
-    """A database that can be told to be unavailable for some verbs."""
+    """A database with failing operations."""
 
     broken: frozenset[str] = frozenset()
 
@@ -369,7 +370,7 @@ async def test_dispatch_survives_an_unavailable_database(place: Place) -> None:
 
 
 class Silent:
-    """A database whose commits do not come back until told."""
+    """A database whose commits do not return until the test allows it."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -391,7 +392,7 @@ async def test_a_caller_gets_a_response_while_the_database_is_down(place: Place)
             await task
         world.database.told.set()
         await world.settle()
-        # It was durable after all, and so it is delivered.
+        # The commit succeeded, so the event is delivered.
         assert await world.statuses() == {Status.DELIVERED: 1}
 
 

@@ -1,4 +1,4 @@
-"""One account's hanging receivers, however attempts to them start, delay no other account."""
+"""Hanging receivers of one account do not delay other accounts, however their attempts start."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,7 +53,7 @@ async def with_events(world: World, _hanging: Sequence[LiveEndpoint], _: Appende
 async def test_hanging_receivers_of_one_account_leave_slots_for_other_accounts(
     place: Place, flood: Flood, code: int
 ) -> None:
-    """Whether they responded well before they began to hang, and whether the other's endpoint ever has."""
+    """Whether or not the hanging endpoints, or the other one, have responded well before."""
     async with World(place, in_flight_max=IN_FLIGHT_MAX, delays_ms=()) as world:
         other = await world.new_account()
         await world.endpoint("known.test", account=other)
@@ -115,7 +115,7 @@ async def test_all_endpoints_of_an_account_share_a_limit_for_each_host(place: Pl
         await world.accept(5)
         assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX
         assert len(world.sender.times("other.test")) == 5
-        # Tests count, too, and the limit is the account's own.
+        # Tests count, too. The limit applies per account.
         mine = next(
             e for e in world.directory.endpoints.values() if e.parts.url.host == "shared.test" and e.seq != theirs.seq
         )
@@ -185,7 +185,7 @@ async def test_queueing_time_counts_toward_the_response_timeout(place: Place) ->
         answers = [event_ingest.accept(world.account.seq, [draft]) for _ in range(10)]
         await asyncio.sleep(0)
         world.clock.now += 3 * SECOND
-        # The first turn is over, and the next one is not.
+        # The first turn has ended, and the next one has not.
         world.database.told.set()
         await answers[0]
         world.database.told.clear()

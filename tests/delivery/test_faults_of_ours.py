@@ -1,4 +1,4 @@
-"""What the operator's policy or own way out prevents is nobody's fault but ours: the engine treats it so."""
+"""Attempts that the address policy or the egress prevents do not count against the receiver."""
 
 import pytest
 from tests.engines import Place
@@ -30,7 +30,7 @@ WAY_OUT = {
 
 
 def failed(failure: Failure, text: str) -> Exchange:
-    """An attempt that ended before anything was connected."""
+    """Return an attempt that failed before a connection."""
     return Exchange(0, 1000, failure=failure, error=text, bytes_sent=False)
 
 
@@ -68,7 +68,7 @@ async def test_egress_failures_use_no_attempt_and_are_retried_every_minute(place
     async with World(place, breaker_failures=3, delays_ms=[SECOND] * 2) as world:
         endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.EGRESS, error))
         await world.accept(1)
-        # Ten times as long as the schedule lasts.
+        # Ten times the duration of the schedule.
         await world.run_for(10 * EGRESS_WAIT_MS_MIN)
         [row] = await world.deliveries()
         assert (row.status, row.scheduled_attempts) == (Status.PENDING, 0)

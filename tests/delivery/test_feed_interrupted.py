@@ -16,7 +16,7 @@ from .world import SECOND
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known here", "made elsewhere just now"])
 async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -> None:
-    """It stays deleted, because the caller already got a response."""
+    """The caller already got a response, so the object stays deleted."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)
@@ -46,7 +46,7 @@ async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -
             return found
 
         fleet.database.read_with_priority = interrupted
-        # By name: what it follows by itself meanwhile may have seen some of the changes already.
+        # Select them by name, because cache sync may have seen some of the changes itself.
         subjects = [("api_keys", key.seq), ("event_types", event_type.seq), ("endpoints", endpoint.seq)]
         await peer.cache_sync._read(subjects)
         for _ in range(2):
@@ -58,7 +58,7 @@ async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -
 
 
 async def test_a_change_during_a_read_is_read_again_by_the_next_sync(place: Place) -> None:
-    """An event type created again after a deletion exists, and one deleted last does not."""
+    """An event type that was created again after a deletion exists. One that was deleted last does not."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)

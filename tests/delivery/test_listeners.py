@@ -81,7 +81,7 @@ async def test_processes_send_no_notifications_without_streams(place: Place, mon
         await fleet.accept(3)
         await fleet.run_for(SECOND)
         assert sum('"stored"' in text for text in sent) == 1
-        # Also where it could not say any more that it is over.
+        # Also if it could not announce its end.
         fleet.bus.silent = True
         streaming.parts.relay.disconnect(stream)
         await fleet.run_for(EXPIRES_AFTER_MS + SECOND)
@@ -125,14 +125,14 @@ async def test_a_session_that_connects_to_another_process_streams_only_there(pla
         for _, item in reading_on.came:
             second.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         await fleet.run_for(SECOND)
-        # What the first one knew is older.
+        # The first process has an older state.
         streaming.parts.relay.disconnect(first)
         await fleet.run_for(SECOND)
         assert [each.position for each in await sessions(fleet)] == [place]
 
 
 async def test_the_later_of_two_connections_stays_despite_late_notifications(place: Place) -> None:
-    """A late notification of an abandoned connection ends no other."""
+    """A late notification about an old connection does not end the new one."""
     async with Fleet(place) as fleet:
         streaming, other = await two(fleet)
         session = await session_of(fleet)

@@ -93,7 +93,7 @@ async def test_fewer_than_ten_or_than_half_are_no_mass_failure(place: Place, fai
         owners = await many(world, failing + well)
         for owner in owners[failing:]:
             owner.receiver.status = 200
-        # Those that answer are seen first: an endpoint nobody has attempted yet says nothing.
+        # Responding endpoints come first, because an endpoint without attempts shows nothing.
         await event_to_each(world, owners[failing:])
         await event_to_each(world, owners[:failing])
         for _ in range(3):
@@ -105,7 +105,7 @@ async def test_fewer_than_ten_or_than_half_are_no_mass_failure(place: Place, fai
 
 
 async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(place: Place) -> None:
-    """An endpoint that failed for a day before has its warning an hour later than without it."""
+    """An endpoint that failed for a day before gets its warning one hour later."""
     async with long_world(place) as world:
         early = await owner_of(world)
         await world.accept(1, account=early.account)

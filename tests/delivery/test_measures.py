@@ -1,4 +1,4 @@
-"""What the engine counts of itself is what has happened."""
+"""The counters of the engine match the events of a test."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from .world import SECOND, World, answer
 
 
 def upper(histogram: Histogram) -> list[int | None]:
-    """Of each value the bound of its class; None: beyond all."""
+    """Return the bucket bound of each value; None above the last bound."""
     bounds = [*histogram.bounds, None]
     return [bound for bound, count in zip(bounds, histogram.counts, strict=True) for _ in range(count)]
 
@@ -43,7 +43,7 @@ async def test_events_attempts_and_deliveries_are_counted(place: Place) -> None:
         assert (counters.accepted, counters.duplicates) == (1, 0)
         assert attempts(counters) == {Outcome.SERVER_ERROR: 1, Outcome.DELIVERED: 1}
         assert ended(counters) == {Status.DELIVERED: 1, Status.FAILED: 0, Status.CANCELLED: 0}
-        # The first at once, the second after 5 s and a tenth more or less; each takes 40 ms.
+        # The first attempt starts immediately, the second after 5 s ± 10 %. Each takes 40 ms.
         assert upper(counters.first_attempt_delays) == [1]
         assert upper(counters.delivery_delays) in ([5_000], [10_000])
         assert sum(counters.attempt_durations.counts) == 2

@@ -1,4 +1,4 @@
-"""Large ordinary events pass the check of their schema, quickly."""
+"""Large ordinary events pass the schema check quickly."""
 
 import json
 import time
@@ -38,7 +38,7 @@ def match_events(count: int) -> Any:
 
 
 def block(number: int) -> Any:
-    """A block of a document, as pydantic writes it for a discriminated union."""
+    """Return a block of a document, as pydantic describes a discriminated union."""
     properties = {f"field_{number}_{n}": {"anyOf": [TEXT, NULL], "default": None} for n in range(8)}
     kind = {"const": f"block_{number}", "title": "Kind", "type": "string"}
     return {"type": "object", "title": "Block", "properties": {**properties, "kind": kind}, "required": ["kind"]}

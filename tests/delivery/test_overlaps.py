@@ -25,7 +25,7 @@ NEWER = "and-another-one-after-that"
 async def rotate(
     world: World, live: LiveEndpoint, secret: str = NEW, overlap_ms: int = DAY, *, header_new: bool = False
 ) -> None:
-    """Replace an endpoint's secret as the service does."""
+    """Rotate a secret like the service."""
     cipher, endpoint_id = Cipher(b"k" * 32), live.record.id
     sealed = cipher.encrypt(secret, endpoint_id, "secret")
     now = world.clock.now
@@ -43,7 +43,7 @@ async def rotate(
 
 
 async def sent(world: World) -> Request:
-    """The request of an event that is accepted now."""
+    """Accept an event now. Return its request."""
     before = len(world.sender.sent)
     await world.accept()
     [(_, _, request)] = world.sender.sent[before:]
@@ -51,13 +51,13 @@ async def sent(world: World) -> Request:
 
 
 def headers(request: Request) -> dict[str, str]:
-    """Its headers."""
+    """Return the headers of that request."""
     lines = request.head.decode().split("\r\n")[1:]
     return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines) if name}
 
 
 def verified_by(request: Request, secret: str) -> tuple[bool, bool]:
-    """Whether a receiver that knows one secret verifies it: by Standard Webhooks, by the Uplift header alone."""
+    """Whether a receiver with one secret verifies it: by Standard Webhooks, and by the Uplift header."""
     found = headers(request)
     alone = {"x-uplift-signature-256": found["x-uplift-signature-256"]}
     webhook = Webhook(secret, tolerance_seconds=math.inf, allow_uplift_signature=True)
@@ -73,7 +73,7 @@ def _verifies(webhook: Webhook, request: Request, found: dict[str, str]) -> bool
 
 
 async def stored(world: World, live: LiveEndpoint) -> Endpoint:
-    """The endpoint in the store."""
+    """Return the stored endpoint."""
     found = await world.database.read(lambda c: endpoints.get(c, None, live.record.id))
     assert found is not None
     return found
@@ -211,7 +211,7 @@ async def test_an_endpoint_deleted_during_the_erasure_stays_deleted(place: Place
     async with World(place, scan_every_ms=DAY) as world:
         live = await world.endpoint("one.test")
         await rotate(world, live)
-        # Deleted in the store, while memory does not know it yet.
+        # Deleted in the store, while the cache does not know it yet.
         await world.database.write(lambda c: endpoints.delete(c, None, live.record.id, now=world.clock.now))
         await world.run_for(DAY)
         world.directory.drop_endpoint(live.seq)

@@ -1,4 +1,4 @@
-"""What keeps an endpoint from being sent more than it wants: its rate limit, and its own `Retry-After`."""
+"""Rate limits of endpoints, and `Retry-After` of receivers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from .world import SECOND, START, World, answer
 
 
 def most_in_a_second(times: Sequence[int]) -> int:
-    """How many starts the fullest second has, wherever it begins."""
+    """Return the number of starts in the fullest second."""
     return max(sum(at <= other < at + SECOND for other in times) for at in times)
 
 
@@ -39,7 +39,7 @@ async def test_a_rate_limit_holds_across_a_restart(place: Place, rate: int, end:
 
 
 async def test_a_limit_of_one_per_second_holds_with_thousands_waiting(place: Place) -> None:
-    """Few are leased at a time, none waits in memory until its lease has run out, and waiting spends no attempt."""
+    """Few are leased at a time, none waits beyond its lease, and waiting is not an attempt."""
     async with World(place) as world:
         await world.endpoint("one.test", rate_limit_per_second=1)
         for _ in range(3):
@@ -100,7 +100,7 @@ async def test_a_lowered_limit_takes_effect_immediately(place: Place) -> None:
         assert 9 <= len(world.sender.sent) - before <= 10
 
 
-# ---- a receiver that asks for a wait
+# ---- Retry-After
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -167,14 +167,14 @@ async def test_a_delivered_registration_event_ends_the_wait(place: Place) -> Non
 
 
 async def test_attempts_in_flight_do_not_end_the_wait(place: Place) -> None:
-    """A receiver's limiter lets some requests pass beside the one it refuses."""
+    """A limiter of the receiver may accept some requests while it rejects others."""
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         world.sender.latency_ms["one.test"] = 500
         turns = iter([answer(429, retry_after="60")])
         await world.endpoint("one.test", lambda _: next(turns, answer(200)))
         await world.accept(40)
         await world.run_for(59 * SECOND)
-        # The four that began together; three of them came back well.
+        # Four started together. Three of them succeeded.
         assert len(world.sender.sent) == 4
         await world.run_for(40 * SECOND)
         assert (await world.statuses()) == {Status.DELIVERED: 40}
@@ -202,6 +202,6 @@ async def test_a_resend_ignores_the_throttling_of_an_endpoint(place: Place) -> N
         [first, *_] = await world.deliveries()
         await resend(world, first.event_seq, first.endpoint_seq)
         assert len(world.sender.sent) == 2
-        # It went well, so nobody has to wait any longer.
+        # The attempt succeeded, so no delivery has to wait.
         await world.run_for(5 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 3}

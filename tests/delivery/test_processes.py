@@ -33,7 +33,7 @@ from uplift_server.store.schema_processes import commands as commands_table
 
 
 async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
-    """Start workers that agree on the owners of a number of endpoints."""
+    """Start workers that agree on the owners of the endpoints."""
     for _ in range(peers):
         await fleet.start()
     await fleet.run_for(3 * SECOND)
@@ -43,14 +43,14 @@ async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings:
 
 
 def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
-    """The process that delivers to an endpoint, and another."""
+    """Return the process that owns an endpoint, and another one."""
     owner = fleet.owner_of(seq)
     assert owner is not None
     return owner, next(peer for peer in fleet.peers if peer is not owner)
 
 
 async def execute(fleet: Fleet, kind: CommandKind, event_seq: int, endpoint_seq: int) -> Result:
-    """Cancel or resend a delivery, as the service does."""
+    """Cancel or resend a delivery like the service."""
     entry = AuditEntry(fleet.account.seq, fleet.clock.now, SYSTEM, f"delivery.{kind}", "dlv_", {})
     command = Command(kind, fleet.account.seq, endpoint_seq, entry, event_seq)
     executing = asyncio.ensure_future(fleet.parts.commands.execute(command))
@@ -61,7 +61,7 @@ async def execute(fleet: Fleet, kind: CommandKind, event_seq: int, endpoint_seq:
 
 
 async def stored_commands(fleet: Fleet) -> int:
-    """The number of commands, including the executed ones."""
+    """Return the number of commands, including executed ones."""
     count = sa.select(sa.func.count()).select_from(commands_table)
     return int(await fleet.database.read(lambda c: c.scalar(count)) or 0)
 
@@ -71,7 +71,7 @@ async def away() -> None:
 
 
 def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
-    """The number of endpoints by process; 0: no owner."""
+    """Return the number of endpoints by process; 0: without an owner."""
     found = [fleet.owner_of(seq) for seq in seqs]
     return Counter(0 if peer is None else peer.process_id for peer in found)
 
@@ -133,7 +133,7 @@ async def test_the_loads_of_all_processes_are_summed(place: Place) -> None:
         slots = [each.status.own_load().in_flight_max for each in parts]
         assert slots[-1] == 0
         assert sum(slots) == api.parts.status.load().in_flight_max
-        # Whoever has nothing to send is not stopped.
+        # A process without deliveries is not stopped.
         assert not any(each.status.own_load().stopped for each in parts)
 
 
@@ -192,7 +192,7 @@ async def test_a_process_without_heartbeats_stops_before_its_eviction(place: Pla
         await fleet.run_for(4500)
         sent = cut_off.sender.sent
         assert [peer.parts.status.heartbeat_age_ms() is None for peer in fleet.peers] == [True, False]
-        # Who cannot be heard of hears of nobody, either.
+        # A process without notifications also receives none.
         assert [len(peer.parts.status.processes()) for peer in fleet.peers] == [2, 0]
         await fleet.accept(3)
         await fleet.run_for(10 * SECOND)
@@ -552,14 +552,14 @@ async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) 
         await fleet.run_for(70 * SECOND)
         assert await kinds(fleet) == began
         assert all(peer.parts.status.outage is not None for peer in fleet.peers)
-        # Whoever judges then goes by what was judged.
+        # Later evaluations use the stored mass failure.
         [judge] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD)]
         await fleet.kill_peer(judge)
         fleet.at(fleet.peers[0])
         await fleet.run_for(20 * SECOND)
         assert await kinds(fleet) == began
         assert all(peer.parts.status.outage is not None for peer in fleet.peers)
-        # Who judges it to be over has told so before the clocks that it changed are known everywhere.
+        # The end of the mass failure is announced before the changed health is known everywhere.
         for peer in fleet.peers:
             if not peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD):
                 peer.cache_sync.sync = away  # type: ignore[method-assign]
@@ -569,7 +569,8 @@ async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) 
         assert await kinds(fleet) == [*began, (NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
         found = await fleet.database.read(lambda c: endpoints.find(c, seqs))
         assert {endpoint.state for endpoint in found} == {EndpointState.ENABLED}
-        # That time counts for nobody, and what comes after it does: also for those whose worker did not judge.
+        # This period does not count for any endpoint. Later time counts, also for endpoints of workers that did not
+        # evaluate.
         await fleet.run_for(40 * SECOND)
         warned = [recipient for kind, recipient in await kinds(fleet) if kind is NotificationKind.ENDPOINT_WARNED]
         assert warned == 2 * ["coach@rapids.example"]

@@ -1,4 +1,4 @@
-"""Several processes with interruptions: deaths, stops and late messages of one process do not harm the others."""
+"""Interruptions of one process, such as crashes, stops and late messages, do not affect the others."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -56,7 +56,7 @@ async def test_a_heartbeat_during_an_eviction_prevents_it(place: Place) -> None:
 
 
 async def test_the_health_seen_by_an_evicted_process_has_no_effect(place: Place) -> None:
-    """It is not stored and disables nothing, because the endpoint is healthy at its new owner."""
+    """Its health is not stored and disables nothing, because the endpoint is healthy at its new owner."""
     watch = HealthSettings(HealthRule(20 * SECOND, 40 * SECOND))
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
@@ -110,7 +110,7 @@ async def test_a_success_during_a_handover_recovers_the_endpoint(place: Place) -
 
 
 async def test_outcomes_from_before_an_eviction_are_not_stored_after_it(place: Place) -> None:
-    """The process has a new process ID then."""
+    """Afterwards, the process has a new process ID."""
     async with Fleet(place, database=Refusing) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         cut_off, _ = owner_and_other(fleet, seq)
@@ -137,10 +137,10 @@ async def test_outcomes_from_before_an_eviction_are_not_stored_after_it(place: P
 
 
 class Refusing:
-    """A database that a process cannot reach with outcomes."""
+    """A database that rejects the outcomes of one process."""
 
     refused = 0
-    """That process."""
+    """The process."""
     refused_health = False
 
     async def settle(self, settlements: Any, health: Any = (), *, process_id: int = 0) -> Any:
@@ -236,7 +236,7 @@ async def test_leases_of_an_evicted_process_end_after_a_lost_response(place: Pla
         other.line.write = losing  # type: ignore[method-assign]
         await fleet.kill_peer(victim)
         fleet.at(other)
-        # Much sooner than a lease ends.
+        # Much earlier than the end of a lease.
         await fleet.run_for(8 * SECOND)
         assert lost
         assert fleet.sender.in_flight["h0.test"] == 1

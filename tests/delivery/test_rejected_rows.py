@@ -22,7 +22,7 @@ SET_ASIDE = "row set aside"
 
 
 def an_attempt_is_there_already(place: Place, event_seq: int, endpoint_seq: int, number: int = 1) -> None:
-    """Store the record of an attempt that the server has not made yet."""
+    """Store a record of an attempt that the server has not made."""
     place.run(
         lambda c: c.execute(
             sa.insert(attempts).values(
@@ -55,7 +55,7 @@ async def test_an_outcome_is_stored_without_the_record_that_is_rejected(place: P
         assert (line["event_seq"], line["endpoint_seq"], line["number"]) == (stored[7].seq, first.seq, 1)
         assert world.parts.counters.set_aside == [0, 1, 0, 0]
         assert len(await world.attempts()) == 80
-        # One after the other it would be one commit for each.
+        # One at a time would need a commit for each.
         assert commits < 60, commits
         await world.accept(1, account=other)
         await world.run_for(2 * SECOND)
@@ -74,7 +74,7 @@ async def test_a_retry_comes_by_the_schedule_though_no_attempt_can_be_recorded(p
 
 
 class RejectsOne:
-    """A layer over an engine: the outcome of one event cannot be stored in any form."""
+    """A layer over an engine that rejects the outcome of one event in every form."""
 
     rejected: int | None = None
     settles = 0
@@ -124,7 +124,7 @@ async def test_the_health_of_endpoints_survives_a_rejected_outcome(place: Place)
 
 
 class RejectsHealth:
-    """A layer over an engine: the health of one endpoint cannot be stored."""
+    """A layer over an engine that rejects the health of one endpoint."""
 
     rejected: int | None = None
 
@@ -154,7 +154,7 @@ async def test_the_health_of_one_endpoint_is_set_aside_alone(place: Place) -> No
 
 
 async def accepted(world: World, count: int) -> list[Any]:
-    """Accept events that come in one turn of the loop; the response or the error of each."""
+    """Accept events in one turn of the event loop. Return the response or error of each."""
     live = world.directory.event_types["a.b"]
     drafts = [Draft(live, b'{"n":%d}' % n) for n in range(count)]
     answers = [world.parts.event_ingest.accept(world.account.seq, [draft]) for draft in drafts]
@@ -182,7 +182,7 @@ async def test_a_leftover_row_with_the_number_of_a_new_event_stops_no_event(plac
 
 
 class RejectsNumberSeven:
-    """A layer over an engine: one event cannot be stored."""
+    """A layer over an engine that rejects one event."""
 
     appends = 0
 

@@ -28,7 +28,7 @@ from uplift_server.store.stream_position import STREAM_POSITION_MAX
 from .world import DAY, HOUR, SECOND, World
 
 UNSTORABLE = 1 << 64
-"""No number for any column."""
+"""Not a valid number for any column."""
 
 
 async def session_of(world: World, account: Account | None = None, *, wanted: tuple[str, ...] = ()) -> ListenSession:
@@ -53,7 +53,7 @@ async def sessions(world: World) -> list[ListenSession]:
 
 
 async def taken(stream: Stream, count: int) -> list[StreamItem]:
-    """The next events, with a response to each."""
+    """Return the next events, with a response to each."""
     found: list[StreamItem] = []
     while len(found) < count:
         batch = await stream.next()
@@ -144,7 +144,7 @@ async def test_events_read_at_the_end_of_a_stream_are_not_sent(place: Place) -> 
         [event] = await world.accept()
 
         class Interrupted:
-            """The database; while it is read, the session's key is revoked."""
+            """A database: during a read, the session's key is revoked."""
 
             write, stream_position = database.write, database.stream_position
 
@@ -168,7 +168,8 @@ async def test_unacknowledged_events_are_bounded_and_hold_the_position(place: Pl
         batch = await stream.next()
         assert batch is not None
         assert [item.position for item in batch] == [each.seq for each in stored[:UNACKNOWLEDGED_EVENTS_MAX]]
-        # Answered out of order, as with `--shuffle`: it would go on behind the last of which all before are answered.
+        # Responses out of order, as with `--shuffle`: a new stream continues after the last event before which all have
+        # a response.
         for item in (batch[1], batch[2]):
             stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         assert stream.position == stored[0].seq - 1
@@ -191,7 +192,7 @@ async def test_an_event_stored_during_a_read_is_sent_at_once(place: Place) -> No
         stored: list[Appended] = []
 
         class Interrupted:
-            """The database; an event is stored after it was first read, and before the stream knows what was found."""
+            """A database: an event is stored after the first read, before the stream gets the result."""
 
             write, stream_position = database.write, database.stream_position
 
@@ -216,7 +217,7 @@ async def test_a_stream_continues_after_a_database_error(place: Place) -> None:
         failures = iter([Unavailable("the disk is full")])
 
         class Failing:
-            """The database, which cannot be read once."""
+            """A database whose first read fails."""
 
             write, stream_position = database.write, database.stream_position
 
@@ -228,7 +229,7 @@ async def test_a_stream_continues_after_a_database_error(place: Place) -> None:
         relay.database = Failing()  # type: ignore[assignment]
         taking = asyncio.ensure_future(taken(stream, 1))
         await world.run_for(SECOND)
-        # The world does not wait for a call it does not know of: what it reads then may take a moment.
+        # The virtual clock does not wait for unknown calls, so the read may take a moment.
         assert [item.position for item in await asyncio.wait_for(taking, 10)] == [event.seq]
 
 
@@ -242,7 +243,7 @@ async def test_unacknowledged_bytes_are_bounded_except_for_the_last_event(place:
         assert batch is not None
         size = sum(len(item.body) for item in batch)
         assert UNACKNOWLEDGED_BYTES_MAX <= size < UNACKNOWLEDGED_BYTES_MAX + len(batch[-1].body)
-        # An answer makes room for one more.
+        # A response makes room for another event.
         for item in batch[:2]:
             stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         more = await stream.next()
@@ -263,7 +264,7 @@ async def test_test_events_are_bounded_and_delay_no_event(place: Place) -> None:
         def send_test() -> "asyncio.Future[ListenResponse] | None":
             return stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"x" * 250_000)
 
-        # Nobody reads the stream: what nobody waits for any more is not sent.
+        # No client reads the stream: test events without a waiting caller are not sent.
         for _ in range(20):
             awaited = [send_test() for _ in range(TESTS_AWAITED_MAX)]
             assert send_test() is None
@@ -273,7 +274,7 @@ async def test_test_events_are_bounded_and_delay_no_event(place: Place) -> None:
         last = send_test()
         assert last is not None
         [sent] = await stream.next() or []
-        # Those that were sent are never answered; events come all the same.
+        # The sent test events never get a response. Other events continue.
         for _ in range(2 * UNACKNOWLEDGED_EVENTS_MAX):
             unanswered = send_test()
             assert unanswered is not None
@@ -281,7 +282,7 @@ async def test_test_events_are_bounded_and_delay_no_event(place: Place) -> None:
             unanswered.cancel()
         stored = await world.accept(UNACKNOWLEDGED_EVENTS_MAX)
         assert [item.position for item in await stream.next() or ()] == [each.seq for each in stored]
-        # An answer that was waited for all the time.
+        # A response for a caller that still waits.
         stream.record_response(sent.position, LocalResponse("", 201, 1, None, "", redelivered=False))
         assert (await last).status_code == 201
 
@@ -316,7 +317,7 @@ async def test_a_replaced_stream_does_not_change_the_position(place: Place) -> N
         assert second is not None
         await taken(second, 3)
         await world.run_for(SECOND)
-        # Its connection ends late, and so does what came over it.
+        # Its connection ends late, and so do its messages.
         first.record_response(batch[0].position, LocalResponse("", 503, 1, None, "", redelivered=False))
         relay.disconnect(first)
         await world.run_for(SECOND)
@@ -369,7 +370,7 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
         relay, streams = world.parts.relay, []
 
         async def connected(made: list[ListenSession]) -> int:
-            """How many of the sessions could be connected."""
+            """Return the number of sessions that could connect."""
             before = len(streams)
             with suppress(TooManyStreams):
                 for session in made:
@@ -378,7 +379,7 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
 
         made = await sessions(world)
         assert await connected(made) == STREAMS_PER_ACCOUNT_MAX
-        # Connecting a session again takes no more room.
+        # Reconnecting a session uses no additional capacity.
         await relay.connect(made[0], 0)
         counts = []
         for _ in range(8):
@@ -406,7 +407,7 @@ async def test_only_a_rejected_response_is_lost(place: Place) -> None:
         newest_first = [each.id for each in reversed(stored)]
         assert kept == [[newest_first[0], newest_first[2]], newest_first]
         assert {session.position for session in await sessions(world)} == {stored[2].seq}
-        # The loop goes on.
+        # The loop continues.
         await world.accept()
         for stream in streams:
             assert stream is not None

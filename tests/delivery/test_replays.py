@@ -28,7 +28,7 @@ HOST = "one.test"
 
 
 async def failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
-    """An endpoint with failed deliveries that is healthy now."""
+    """Create an endpoint with failed deliveries that is healthy now."""
     endpoint = await world.endpoint(HOST, lambda _: answer(500), **settings)
     await world.accept(count)
     await world.run_for(SECOND)
@@ -41,7 +41,7 @@ async def failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
 async def replay(
     world: World, endpoint: LiveEndpoint, *, rate: int = 10, statuses: tuple[Status, ...] = (Status.FAILED,)
 ) -> int:
-    """Start a replay of everything, as the service does; the loop counts it. Its number."""
+    """Start a replay of all deliveries like the service. Return its number."""
     choice = ReplaySelection(endpoint.seq, statuses, (), None, None, world.clock.now)
     last = await world.database.read(lambda c: c.scalar(sa.select(sa.func.max(events.c.seq)))) or 0
     new = NewReplay(world.fresh_id(), endpoint.record.account_seq, choice, (), rate, 0, 0, 1, last)
@@ -52,12 +52,12 @@ async def replay(
 
 
 async def stored(world: World, seq: int) -> Replay:
-    """A replay as it is stored."""
+    """Return a stored replay."""
     return await world.database.read(lambda c: replays.one(c, jobs.c.seq == seq))
 
 
 async def put_into(world: World, seq: int, state: ReplayState) -> Replay:
-    """Pause, resume or cancel, as the service does."""
+    """Pause, resume or cancel a replay like the service."""
     job = await stored(world, seq)
     changed = await world.database.write(lambda c: replays.change_state(c, None, job.id, state, now=world.clock.now))
     assert changed is not None
@@ -67,22 +67,22 @@ async def put_into(world: World, seq: int, state: ReplayState) -> Replay:
 
 
 def counts(job: Replay) -> tuple[int, int, int, int]:
-    """The counts of a replay: total, delivered, failed, skipped."""
+    """Return the counts of a replay: total, delivered, failed, skipped."""
     return job.total, job.delivered, job.failed, job.skipped
 
 
 def sent_events(world: World) -> list[bytes]:
-    """The events sent so far, in order."""
+    """Return the sent events in order."""
     return [request.body[7:43] for _, _, request in world.sender.sent]
 
 
 async def replayed(world: World) -> list[int]:
-    """The numbers of the events that replays have attempted, in the order of the attempts."""
+    """Return the events that replays have attempted, in order."""
     return [row.event_seq for row in await world.attempts() if row.trigger == Trigger.REPLAY]
 
 
 async def in_hand(world: World) -> int:
-    """The number of deliveries that replays have leased."""
+    """Return the number of deliveries that replays have leased."""
     return sum(row.replay_seq is not None for row in await world.deliveries())
 
 
@@ -154,7 +154,7 @@ async def test_a_replay_selects_undelivered_or_delivered_events(place: Place) ->
         world.sender.scripts[HOST] = lambda _: answer(500)
         again = await replay(world, endpoint, statuses=(Status.DELIVERED,))
         await world.run_for(2 * SECOND)
-        # What failed now was delivered before, and stays so.
+        # These deliveries were delivered before, and stay delivered.
         assert counts(await stored(world, again)) == (7, 0, 7, 0)
         assert await world.statuses() == {Status.DELIVERED: 7}
 
@@ -182,7 +182,7 @@ async def test_a_resume_continues_at_the_position_of_the_pause(place: Place) -> 
         sent = len(world.sender.sent)
         await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == sent
-        # What was in flight has finished and counts; what waited is what it was.
+        # Attempts in flight have ended and count. Waiting deliveries have their earlier status.
         paused = await stored(world, job)
         assert (paused.state, paused.delivered) == (ReplayState.PAUSED, sent)
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 40 - sent}
@@ -210,7 +210,7 @@ async def test_a_cancel_within_a_second_keeps_the_rest_unchanged(place: Place) -
         ended = await stored(world, job)
         assert (ended.state, ended.delivered, await in_hand(world)) == (ReplayState.CANCELLED, sent, 0)
         assert ended.completed_at is not None
-        # Another one may begin, and takes what is left.
+        # Another replay can start with the remaining deliveries.
         rest = await replay(world, endpoint, rate=100)
         await world.run_for(20 * SECOND)
         assert counts(await stored(world, rest)) == (40 - sent, 40 - sent, 0, 0)
@@ -232,7 +232,7 @@ async def test_a_replay_continues_after_a_restart(place: Place, how: str) -> Non
         assert (done.state, counts(done)) == (ReplayState.COMPLETED, (60, 60, 0, 0))
         times_sent = Counter(sent_events(world))
         assert len(times_sent) == 60
-        # Twice only what was in flight when the process was killed.
+        # Only deliveries in flight at the kill are sent twice.
         assert sum(count - 1 for count in times_sent.values()) <= (0 if how == "restart" else 4 * 6)
         assert await in_hand(world) == 0
 
@@ -273,7 +273,7 @@ async def test_a_replay_waits_while_its_endpoint_is_paused_or_disabled(
         assert len(world.sender.sent) == sent
         waiting = await stored(world, job)
         assert (waiting.state, waiting.delivered) == (ReplayState.RUNNING, sent)
-        # Nothing waits for an endpoint that is off.
+        # No deliveries wait for a paused or disabled endpoint.
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 30 - sent}
         await world.enable(endpoint.seq, HeldAction.DROP)
         await world.run_for(60 * SECOND)
@@ -341,7 +341,7 @@ async def test_expired_deleted_and_resent_deliveries_are_skipped(place: Place) -
         assert (await stored(world, job)).skipped == 2
         await world.run_for(60 * SECOND)
         done = await stored(world, job)
-        # Two had expired, three were pruned, one is being resent.
+        # Two have expired, three were deleted, and one is being resent.
         assert (done.state, counts(done)) == (ReplayState.COMPLETED, (25, 19, 0, 6))
         assert len(world.sender.sent) == 19
 
@@ -383,7 +383,7 @@ async def test_new_events_come_first_and_replays_still_progress(place: Place) ->
             await world.accept(4)
             await world.run_for(100)
         counted = Counter(row.trigger for row in await world.attempts() if row.outcome == Outcome.DELIVERED)
-        # A lane that is asked for twice what it can do: replays get a quarter of its turns.
+        # With twice the load that a lane can send, replays get a quarter of its turns.
         assert 6 <= counted[Trigger.REPLAY] <= 16
         assert counted[Trigger.SCHEDULE] >= 2 * counted[Trigger.REPLAY]
         await world.run_for(20 * SECOND)

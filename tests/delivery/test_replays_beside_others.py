@@ -1,4 +1,4 @@
-"""Replays spare whatever else goes on: what they release is no burst, and what became of it asks for few commits."""
+"""Replays beside other traffic: released deliveries do not form a burst, and their outcomes need few commits."""
 
 from collections import Counter
 from typing import Any
@@ -21,11 +21,11 @@ from .test_replays import HOST, counts, failed, in_hand, put_into, replay, sent_
 from .world import SECOND, World
 
 RATE = 400
-"""Deliveries a second: 40 in a release."""
+"""Deliveries per second: 40 in a release."""
 
 
 class Counting:
-    """A database that knows how many outcomes each settlement brought."""
+    """A database that records the number of outcomes in each settlement."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -37,7 +37,7 @@ class Counting:
 
 
 async def in_the_middle(world: World, count: int) -> tuple[LiveEndpoint, int]:
-    """A replay that has released some that it has not sent yet, and sent some whose outcome is not written yet."""
+    """Return a replay with some released but unsent deliveries, and some sent ones whose outcome is not written."""
     endpoint = await failed(world, count)
     job = await replay(world, endpoint, rate=RATE)
     while len(on_their_way(world, endpoint)) != 20:
@@ -47,23 +47,23 @@ async def in_the_middle(world: World, count: int) -> tuple[LiveEndpoint, int]:
 
 
 def on_their_way(world: World, endpoint: LiveEndpoint) -> set[int]:
-    """The events of what was released and not sent: nothing else keeps a receiver waiting that answers at once."""
+    """Return the events of released, unsent deliveries. Nothing else delays a receiver that responds immediately."""
     return world.parts.status.waiting_events(endpoint.seq)
 
 
 async def unwritten(world: World, job: int) -> int:
-    """How many were sent whose outcome is not written."""
+    """Return the number of sent deliveries whose outcome is not written."""
     return len(world.sender.sent) - (await stored(world, job)).delivered
 
 
 def once_each(world: World, count: int) -> bool:
-    """Whether every one of so many events was sent, and none twice."""
+    """Whether each event was sent exactly once."""
     sent = Counter(sent_events(world))
     return len(sent) == count and set(sent.values()) == {1}
 
 
 async def done(world: World, job: int) -> Replay:
-    """The replay, which has ended with nothing left in hand."""
+    """Wait until the replay has completed, with no delivery left."""
     ended = await stored(world, job)
     assert ended.state is ReplayState.COMPLETED
     assert await in_hand(world) == 0
@@ -92,7 +92,7 @@ async def test_queued_deliveries_are_returned_when_the_replay_stops(place: Place
         await put_into(world, job, state)
         assert world.clock.now == at
         assert on_their_way(world, endpoint) == set()
-        # Nobody waits for company: what was sent counts, and what was not is what it was.
+        # Outcomes do not wait for others: sent deliveries count, and the others have their earlier status.
         assert (await stored(world, job)).delivered == sent
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 200 - sent}
         await world.run_for(5 * SECOND)
@@ -164,7 +164,7 @@ async def test_a_kill_loses_nothing_and_repeats_only_unwritten_attempts(place: P
         await world.run_for(5 * SECOND)
         twice = [event for event, times in Counter(sent_events(world)).items() if times > 1]
         assert len(set(sent_events(world))) == 200
-        # Those on their way were never sent, and are sent once.
+        # Queued deliveries were never sent, and are sent once.
         assert len(twice) == unknown
         assert set(twice) <= before.keys()
         assert counts(await done(world, job)) == (200, 200, 0, 0)

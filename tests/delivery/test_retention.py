@@ -50,7 +50,7 @@ async def pruned(world: World, retention: Retention | None = None) -> dict[str, 
     await counted(world)
     chosen = retention or Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
     task = asyncio.create_task(chosen.prune_once(asyncio.Event()))
-    # Time stands still until all that waits is waiting for it.
+    # The clock stands still until all loops wait for it.
     world.engine.tasks.append(task)  # type: ignore[arg-type]
     with contextlib.suppress(Unavailable):
         await world.stepping(task)
@@ -75,7 +75,7 @@ class Counting:
 
 
 async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio.Task[None], asyncio.Event]:
-    """Run retention; return the task and the event that stops it."""
+    """Run retention. Return the task and the event that stops it."""
     stopping = asyncio.Event()
     task = asyncio.create_task(
         Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=retention_ms).run(stopping)
@@ -94,7 +94,7 @@ async def test_expired_rows_are_deleted_in_the_next_round(place: Place) -> None:
         await world.run_for(2 * HOUR)
         assert await count(world, events) == 3
         await world.run_for(2 * ROUND_EVERY_MS)
-        # The newest stays.
+        # The newest row stays.
         kept = (events, deliveries, attempts, schema_traces.trace_parents)
         assert [await count(world, table) for table in kept] == [1, 1, 1, 1]
         stopping.set()
@@ -112,7 +112,7 @@ async def test_after_the_clock_jumps_forward_nothing_is_deleted_until_it_is_conf
         await first
         world.clock.now += KEEP_MS + HOUR
 
-        # As after a restart of the machine with a wrong clock.
+        # Like a restart of a machine with a wrong clock.
         second, stopping = await running(world)
         await world.run_for(3 * ROUND_EVERY_MS)
         assert await count(world, events) == 3
@@ -158,7 +158,7 @@ async def test_idempotency_keys_expire_without_an_expired_event(place: Place) ->
 
 
 def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
-    """Let the database be unavailable for the next batch of a table."""
+    """Make the database unavailable for the next batch of a table."""
 
     def cut_off(connection: sa.Connection, kept: RetentionRule, keys: Any, **options: Any) -> int:
         if kept.name == table:
@@ -172,7 +172,7 @@ def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
 async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
     place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """An idempotency key must not outlive its event: the repeated request could not get a response."""
+    """An idempotency key must not outlive its event: a repeated request could not get a response."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         await world.accept(1)
@@ -181,7 +181,7 @@ async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
         with pytest.raises(Unavailable):
             await pruned(world)
 
-        # Before the keys' turn the repeat is still known, after it it is a new event.
+        # Before its key is deleted, the repeated event is recognized. Afterwards, it is a new event.
         (again,) = await world.accept(1, idempotency_key="a")
         assert again.duplicate is (table == "idempotency_keys")
         assert await count(world, idempotency_keys) == 1
@@ -191,7 +191,7 @@ async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
 async def test_a_kill_between_two_batches_leaves_the_rest_to_the_next_start(
     place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """A deleted account is deleted with all its rows after a kill at any point."""
+    """A deleted account is deleted with all its rows, even after a kill at any point."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         other = await world.new_account()
         gone = await world.endpoint("gone.test", account=other)
@@ -215,7 +215,7 @@ async def test_a_kill_between_two_batches_leaves_the_rest_to_the_next_start(
         await world.accept(1)
         await pruned(world)
 
-        # The newest entry of the log stays, and so does its account.
+        # The newest audit log entry stays, and so does its account.
         assert [await count(world, t) for t in (events, deliveries, idempotency_keys, audit_log)] == [2, 2, 0, 1]
         assert await seqs(world, schema.endpoints) == [gone.seq + 1]
         assert await seqs(world, schema.accounts) == [world.account.seq, other.seq, newest.seq]
@@ -261,7 +261,7 @@ async def test_needed_rows_are_skipped_for_an_hour(place: Place) -> None:
         await pruned(world, retention)
         assert (database.reads, database.writes) == (2 * len(RETENTION_RULES) + 2, 0)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
-        # Pruning itself takes some pauses.
+        # Deletion itself has some pauses.
         world.clock.now += RECHECK_EVERY_MS - 60 * SECOND
         await pruned(world, retention)
         assert await count(world, events) == 2 * BATCH_ROWS + 1

@@ -32,7 +32,7 @@ PLANNED_MS = DAY // PARTITION_DURATION_DIVISOR
 BATCHES = 3
 """The batches of a partition before one that finds nothing."""
 HUGE: Final = 10**12
-"""So many numbers in a partition that each batch is a tiny share."""
+"""So many numbers in a partition that each batch covers a tiny share."""
 
 
 class OldPartitions:
@@ -46,7 +46,7 @@ class OldPartitions:
         self._batches = batches
         self._last_end: int | None = None
         self.pauses: list[int] = []
-        """Between two batches of the same partition (ms)."""
+        """The pauses between two batches of a partition (ms)."""
         self.dropped: list[Partition] = []
         self.looked = 0
         """The number of checks for the next partition."""
@@ -85,7 +85,7 @@ class OldPartitions:
 
 
 async def cleaned(place: Place, *, partitions: int, takes_ms: int, numbers: int = HUGE) -> OldPartitions:
-    """A pass of retention over old partitions."""
+    """Run a pass of retention over old partitions."""
     async with World(place) as world:
         old = OldPartitions(world.clock, partitions, takes_ms, numbers, BATCHES)
         world.database.partitions = old
@@ -108,7 +108,7 @@ async def test_retention_continues_after_a_defect(place: Place) -> None:
         began_at = world.clock.now + MINUTE
 
         async def refusing(partition: Partition) -> int:
-            # Also of a retention that never comes to its end it is told how long that is so.
+            # The metric also shows the time of a retention that never completes.
             assert counters.retention_round_at == began_at
             if not refused:
                 refused.append(partition)

@@ -1,4 +1,4 @@
-"""No schema and no data block the event loop: checks and details are bounded, also for stored schemas."""
+"""Schemas and data cannot block the event loop: checks and error details are bounded, also for stored schemas."""
 
 import gc
 import json
@@ -34,7 +34,7 @@ def short_integers() -> Iterator[None]:
 def check(schema: Any, data: Any) -> list[Problem]:
     live = LiveEventType(event_type(schema=json.dumps(schema)))
     text = data if isinstance(data, bytes) else json.dumps(data, separators=(",", ":")).encode()
-    # As in the server, collections leave out the objects that were there before.
+    # As in the server, collections exclude earlier objects.
     gc.freeze()
     began = time.thread_time()
     found = live.problems(text)
@@ -182,7 +182,7 @@ VALUES = st.recursive(
 
 
 def _large(value: Any, repeats: int, levels: int) -> Any:
-    """The value many times, at several levels, within the size of an event."""
+    """Return the value many times, at several levels, within the size limit of an event."""
     count = min(repeats, 30_000 // len(json.dumps(value)))
     grown: Any = [value] * max(1, count)
     for level in range(levels):
@@ -193,7 +193,7 @@ def _large(value: Any, repeats: int, levels: int) -> Any:
 @settings(max_examples=150, deadline=None)
 @given(SCHEMAS, VALUES, st.integers(0, 20_000), st.integers(0, 30))
 def test_no_schema_blocks_the_event_loop(schema: Any, value: Any, repeats: int, levels: int) -> None:
-    """Whether the schema would be accepted today or not: earlier releases accepted more."""
+    """Also for schemas that only earlier releases accepted."""
     try:
         compile_schema(json.dumps(schema))
     except ValueError:

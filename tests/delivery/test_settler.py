@@ -18,20 +18,20 @@ from .world import START, VirtualClock
 
 
 class RejectingDatabase:
-    """Rejects every batch. At the batch `evicts_at`, the process is evicted during the write or right after it."""
+    """Rejects every batch. At the batch `evicts_at`, the process is evicted during the write or directly after it."""
 
     def __init__(self, shards: LocalShards, *, evicts_at: int, during: bool) -> None:
         self._shards = shards
         self._evicts_at = evicts_at
         self._during = during
         self.batches: list[tuple[int, list[int]]] = []
-        """The membership and the endpoints whose health it was told, by batch."""
+        """The process ID and the endpoints of the written health, by batch."""
 
     async def settle(self, _batch: list[Any], health: list[HealthRow], *, process_id: int) -> frozenset[Any]:
         self.batches.append((process_id, [row.endpoint_seq for row in health]))
         if len(self.batches) == self._evicts_at:
             loop = asyncio.get_running_loop()
-            # One turn later, the settler has handled the response and not begun the next write.
+            # One turn later, the settler has handled the response and not started the next write.
             loop.call_soon(self._evict if self._during else lambda: loop.call_soon(self._evict))
         raise Rejected("a defect")
 
@@ -40,7 +40,7 @@ class RejectingDatabase:
 
 
 async def settle_during_eviction(evicts_at: int, *, during: bool) -> list[tuple[int, list[int]]]:
-    """Write the health of two endpoints to a database that rejects it; the batches. No callback may fail."""
+    """Write the health of two endpoints to a database that rejects it. Return the batches. No callback may fail."""
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     shards, clock, due = LocalShards(), VirtualClock(), DueEndpoints()

@@ -1,4 +1,4 @@
-"""The share of an account in memory, and the work in one turn of the event loop and in one write to the database."""
+"""The memory share of an account, and the work per turn of the event loop and per database write."""
 
 import asyncio
 from collections import Counter
@@ -45,7 +45,7 @@ async def test_waiting_deliveries_of_other_accounts_leave_memory_for_an_account(
 
 
 async def test_the_guaranteed_memory_of_accounts_is_small(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart everything is due at once, and the process would hold a large batch of each account."""
+    """After a restart, all deliveries are due, and the process would hold a large batch of each account."""
     monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 75_000)
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
     monkeypatch.setattr(lanes, "LEASE_BATCH_BODY_BYTES_MAX", 50_000)
@@ -115,7 +115,7 @@ async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatc
 
 
 async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests run between them, and every attempt still begins at its time."""
+    """Requests run in between, and every attempt starts on time."""
     async with World(place) as world:
         for number in range(100):
             await world.endpoint(f"r{number}.test")

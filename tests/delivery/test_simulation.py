@@ -1,7 +1,7 @@
-"""A seeded simulation: receivers that fail at random, kills, restarts, a database that goes away, and owners who pause,
-enable, cancel, resend and test amid all that (promises 1 to 3, 6).
+"""A seeded simulation: random failures of receivers, kills, restarts, database outages, and owners who pause, enable,
+cancel, resend and test (promises 1 to 3, 6).
 
-A failing seed is a complete bug report: run it again with `-k seed`.
+To reproduce a failure, run the test again with `-k seed`.
 """
 
 import contextlib
@@ -34,32 +34,32 @@ ACTS = (*("pause",) * 3, "send", "send", "drop", "keep", *("cancel",) * 3, "rese
 
 @dataclass
 class Witness:
-    """What an onlooker knows who sees only answers and requests."""
+    """The knowledge of an observer who sees only responses and requests."""
 
     owed: set[tuple[bytes, int]] = field(default_factory=set)
-    """(event id, endpoint number) of every event that was answered as accepted."""
+    """The event ID and endpoint number of each accepted event."""
     bodies: dict[str, bytes] = field(default_factory=dict)
     sent: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     delivered: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     kill_times: list[int] = field(default_factory=list)
     lost_in_flight: int = 0
-    """Attempts that kills cut off, or whose outcome the database had not taken yet."""
+    """Attempts that kills interrupted, or whose outcome was not stored."""
     deleted_at: dict[str, int] = field(default_factory=dict)
     off: set[str] = field(default_factory=set)
-    """Hosts whose endpoint is paused: from the answer to the pause to the call that enables it."""
+    """Hosts with a paused endpoint: from the response to the pause to the call that enables it."""
     first_sent: dict[str, int] = field(default_factory=dict)
-    """By delivery, when it was sent first: the number of the request."""
+    """The number of the first request, by delivery."""
     held: list[list[str]] = field(default_factory=list)
-    """What endpoints held, and had never sent, whenever they were enabled; in the order of acceptance."""
+    """Held deliveries that were never sent, at each enable, in order of acceptance."""
     cancelled: set[str] = field(default_factory=set)
     """Deliveries that were cancelled and not resent since."""
     may_be_cancelled: set[str] = field(default_factory=set)
-    """Those that somebody cancelled or dropped at any time."""
+    """Deliveries that were cancelled or dropped at any time."""
     resends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def script(world: World, dice: random.Random, witness: Witness, host: str, mood: dict[str, float]) -> Script:
-    """A receiver that answers 200 with the probability of its mood, and otherwise anything."""
+    """Return a receiver that responds with 200 with a given probability, and otherwise randomly."""
 
     def answering(request: Request) -> Exchange | None:
         key = header(request, "x-uplift-delivery")
@@ -88,17 +88,17 @@ def script(world: World, dice: random.Random, witness: Witness, host: str, mood:
 
 
 def is_test(request: Request) -> bool:
-    """Whether a request is a test: the catalog has no example for it, and events accepted here have a number."""
+    """Whether a request is a test event: it has no number in its data."""
     return request.body.endswith(b'"data":' + DATA_WITHOUT_EXAMPLE + b"}")
 
 
 def unsettled(world: World) -> int:
-    """How many attempts there are whose outcome the database does not have."""
+    """Return the number of attempts whose outcome is not stored."""
     return sum(world.sender.in_flight.values()) + len(world.parts.settler._gathered)
 
 
 async def step(world: World, dice: random.Random, witness: Witness, hosts: dict[str, int]) -> None:
-    """One thing that happens."""
+    """Run one random step."""
     what = dice.random()
     if what < 0.45:
         try:
@@ -132,7 +132,7 @@ async def step(world: World, dice: random.Random, witness: Witness, hosts: dict[
 
 
 async def act(world: World, dice: random.Random, witness: Witness, hosts: dict[str, int]) -> None:
-    """One thing an owner does. What is refused has not happened."""
+    """Run one random action of an owner. A rejected action has no effect."""
     owner = Owner(world)
     host = dice.choice(sorted(hosts))
     seq = hosts[host]
@@ -151,7 +151,7 @@ async def act(world: World, dice: random.Random, witness: Witness, hosts: dict[s
             witness.cancelled.add(key)
             witness.may_be_cancelled.add(key)
         elif key in witness.cancelled:
-            # It is sent before the answer comes.
+            # The request is sent before the response.
             witness.cancelled.discard(key)
             try:
                 await owner.resend(event_id, seq)
@@ -167,16 +167,16 @@ async def act(world: World, dice: random.Random, witness: Witness, hosts: dict[s
 
 
 async def enable(world: World, witness: Witness, host: str, seq: int, held: HeldAction) -> None:
-    """Enable an endpoint, and remember what it held."""
+    """Enable an endpoint, and record its held deliveries."""
     owner = Owner(world)
     ids = {row.event_seq: bytes(row.event_id) for row in await world.event_ids()}
     own = [row for row in await world.deliveries() if row.endpoint_seq == seq]
     keys = [owner.delivery(ids[row.event_seq], seq) for row in own if row.status == Status.HELD]
     was_off = host in witness.off
-    # What was pending when the endpoint was paused, and is in nobody's hands, is held first, if that is not done yet.
+    # Deliveries that were pending at the pause and not leased are held first, if that is not complete.
     waiting = [row for row in own if was_off and row.status == Status.PENDING and row.lease_owner == 0]
     pending = [owner.delivery(ids[row.event_seq], seq) for row in waiting]
-    # It is sent to before the answer comes.
+    # The endpoint receives requests before the response.
     witness.off.discard(host)
     try:
         await owner.enable(seq, held)
@@ -216,7 +216,7 @@ async def test_every_promise_holds_under_random_faults(seed: int, place: Place) 
 
 
 async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
-    """Every promise, from what is stored and what was seen."""
+    """Check every promise with the stored rows and the observations."""
     rows = {(row.event_seq, row.endpoint_seq): row for row in await world.deliveries()}
     ids = {row.event_seq: bytes(row.event_id) for row in await world.event_ids()}
     stored = {(bytes(row.event_id), row.endpoint_seq): row for row in await world.delivery_ids()}
@@ -254,7 +254,7 @@ async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
 
 
 async def check_numbers(world: World) -> None:
-    """They are what stands in the tables by now, tests left out, after all the kills, restarts and outages."""
+    """After all kills, restarts and outages, the statistics match the tables, without test deliveries."""
     await world.run_for(10 * SECOND)
     own = [row for row in await world.deliveries() if row.trigger != Trigger.TEST]
     made = [row for row in await world.attempts() if row.trigger != Trigger.TEST]

@@ -1,4 +1,4 @@
-"""Endpoints that are paused, disabled and enabled again: what is held, and what becomes of it (promises 1 and 2)."""
+"""Paused, disabled and enabled endpoints, and their held deliveries (promises 1 and 2)."""
 
 from itertools import pairwise
 from typing import Any
@@ -18,12 +18,12 @@ RATE = 50
 
 
 def events_sent(world: World, since: int = 0) -> list[str]:
-    """The events that were sent, in the order of their requests."""
+    """Return the sent events in the order of their requests."""
     return [header(request, "webhook-id") for _, _, request in world.sender.sent[since:]]
 
 
 def ids(stored: list[Any]) -> list[str]:
-    """The ids of accepted events as requests show them."""
+    """Return the IDs of accepted events, as requests show them."""
     found = []
     for each in stored:
         text = each.id.hex()
@@ -32,7 +32,7 @@ def ids(stored: list[Any]) -> list[str]:
 
 
 def most_within(times: list[int], ms: int) -> int:
-    """The most instants within any stretch of time."""
+    """Return the largest number of times within any period of a length."""
     return max(sum(start <= at < start + ms for at in times) for start in times)
 
 
@@ -52,7 +52,7 @@ async def test_held_deliveries_are_released_once_in_order_at_a_bounded_rate(plac
         await world.run_for(10 * SECOND)
         sent = events_sent(world)
         (fresh_id,) = ids(fresh)
-        # What is accepted after the enabling does not wait behind what was held.
+        # New events do not wait for held ones.
         assert fresh_id in sent[:6]
         assert [each for each in sent if each != fresh_id] == ids(stored)
         assert await world.statuses() == {Status.DELIVERED: 281}
@@ -63,7 +63,7 @@ async def test_held_deliveries_are_released_once_in_order_at_a_bounded_rate(plac
 
 
 async def test_pending_deliveries_of_a_paused_endpoint_are_held(place: Place) -> None:
-    """What waits in memory, what is due in the database, and what is due later."""
+    """Deliveries in memory, due deliveries in the database, and those scheduled for later."""
     async with World(place) as world:
         later = await world.endpoint("later.test", lambda _: answer(500))
         await world.accept(5)
@@ -71,12 +71,12 @@ async def test_pending_deliveries_of_a_paused_endpoint_are_held(place: Place) ->
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.pause(later.seq)
         await world.accept(1200)
-        # Four are in flight; some wait in memory, and the rest in the database.
+        # Four are in flight, some wait in memory, and the rest in the database.
         assert len(world.sender.times("one.test")) == 4
         await world.pause(endpoint.seq)
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.HELD: 1200 + 5 + 1196, Status.PENDING: 4}
-        # What was in flight, and failed, is held too.
+        # Attempts in flight that fail are held, too.
         await world.run_for(10 * MINUTE)
         assert await world.statuses() == {Status.HELD: 1200 + 5 + 1200}
         assert len(world.sender.sent) == 9
@@ -92,7 +92,7 @@ async def test_a_success_in_flight_during_a_pause_counts(place: Place) -> None:
         await world.pause(endpoint.seq)
         await world.run_for(2 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
-        # How it fares is frozen meanwhile.
+        # The health does not change meanwhile.
         assert endpoint.health == Health()
 
 
@@ -121,7 +121,7 @@ async def test_enabling_resets_health_and_breaker(place: Place) -> None:
         await world.enable(endpoint.seq)
         assert endpoint.health == endpoint.record.health == Health()
         assert world.parts.status.next_probe_at(endpoint.seq) is None
-        # A probe that was in flight before tells nothing of what comes after.
+        # A probe in flight before the change does not affect the new state.
         world.sender.latency_ms["one.test"] = 0
         await world.run_for(SECOND)
         assert await world.statuses() == {Status.DELIVERED: 9, Status.PENDING: 1}
@@ -162,7 +162,7 @@ async def test_kept_deliveries_stay_until_the_next_enable(place: Place) -> None:
 
 
 async def treat(world: World, endpoint_seq: int, held: HeldAction) -> None:
-    """Say what becomes of what an enabled endpoint holds, as the service does."""
+    """Set the action for held deliveries of an enabled endpoint like the service."""
     record = await world.database.write(lambda c: set_held_action(c, endpoint_seq, held))
     assert record is not None
     world.directory.put_endpoint(record)
@@ -185,7 +185,7 @@ async def test_dropped_deliveries_are_cancelled_and_later_ones_are_sent(place: P
 
 @pytest.mark.parametrize("held", [HeldAction.DROP, HeldAction.KEEP])
 async def test_an_enable_right_after_a_pause_applies_to_all_pending_deliveries(place: Place, held: HeldAction) -> None:
-    """More than one bite of it, in memory and in the database."""
+    """More than one batch, in memory and in the database."""
     async with World(place, scan_every_ms=60 * SECOND) as world:
         world.sender.latency_ms["one.test"] = SECOND
         endpoint = await world.endpoint("one.test")
@@ -195,7 +195,7 @@ async def test_an_enable_right_after_a_pause_applies_to_all_pending_deliveries(p
         await world.enable(endpoint.seq, held)
         await world.run_for(10 * MINUTE)
         over = Status.CANCELLED if held is HeldAction.DROP else Status.HELD
-        # What was in flight ends as it ends; everything else is done with as was said.
+        # Attempts in flight settle normally. The action applies to all others.
         assert await world.statuses() == {Status.DELIVERED: in_flight, over: 1500 - in_flight}
         assert len(world.sender.sent) == in_flight > 0
 
@@ -218,7 +218,7 @@ async def test_a_pause_during_a_drop_does_not_undo_it(place: Place) -> None:
 
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_pause_after_a_drop_holds_deliveries_in_flight_during_the_drop(place: Place, killed: bool) -> None:
-    """A word about what is held goes for what is held when it is said, and is over with it."""
+    """The action applies to deliveries that are held when it is requested."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         world.sender.latency_ms["one.test"] = SECOND
@@ -244,7 +244,7 @@ async def pause_amid_dropping(world: World, endpoint_seq: int, count: int) -> No
 
 
 async def test_a_delivery_that_fails_during_a_drop_is_not_dropped(place: Place) -> None:
-    """It was in flight when it was said to drop what is held, and fails while the endpoint is off again."""
+    """It was in flight at the request to drop, and fails while the endpoint is paused again."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         world.sender.latency_ms["one.test"] = 50
@@ -317,7 +317,7 @@ async def test_held_retries_and_first_attempts_keep_their_order(place: Place) ->
 
 
 async def test_a_delivery_that_waits_too_long_in_memory_keeps_its_place(place: Place) -> None:
-    """A receiver that hangs: leases run out at different times, and what comes back keeps its place."""
+    """A hanging receiver: leases end at different times, and returned deliveries keep their place."""
     async with World(place, endpoint_in_flight_max=4) as world:
         endpoint = await world.endpoint("one.test", lambda _: None)
         await world.pause(endpoint.seq)

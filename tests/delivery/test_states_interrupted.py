@@ -1,4 +1,4 @@
-"""Endpoints paused or enabled amid what is done with their deliveries, or with the database away (promises 1 and 2)."""
+"""Pauses and enables during work on the deliveries, or without the database (promises 1 and 2)."""
 
 import asyncio
 from dataclasses import replace
@@ -32,7 +32,7 @@ async def test_an_interrupted_hold_or_release_continues_after_a_restart(place: P
         world.sender.scripts["one.test"] = lambda _: answer(200)
         await world.pause(endpoint.seq)
         await world.settle()
-        # Some are held by now, others are not.
+        # Some deliveries are held, others are not yet.
         assert {Status.HELD, Status.PENDING} == set(await world.statuses())
         before = len(world.sender.sent)
         await getattr(world, way)()
@@ -48,7 +48,7 @@ async def test_an_interrupted_hold_or_release_continues_after_a_restart(place: P
 
 
 class Slow:
-    """A database that lets something happen before or after a verb."""
+    """A database that calls back before or after an operation."""
 
     before: Any = None
 
@@ -102,7 +102,7 @@ async def test_deliveries_released_during_a_pause_are_held_again(place: Place, i
 
 
 class InTurn:
-    """A database that stores events behind the ordinary write that was begun before, as SQLite does anyway."""
+    """A database that stores events after an earlier ordinary write, as SQLite does."""
 
     begun: "asyncio.Future[Any] | None" = None
 
@@ -123,7 +123,7 @@ async def test_an_event_stored_during_an_enable_is_sent(place: Place) -> None:
         await world.accept(2)
         enabling = asyncio.ensure_future(world.switch_on(endpoint.seq, HeldAction.KEEP))
         await asyncio.sleep(0)
-        # Taken while memory still knows the endpoint as paused, stored after it was enabled.
+        # The event is accepted while the cache has the endpoint as paused, and stored after the enable.
         assert endpoint.record.state is EndpointState.PAUSED
         stored = await world.accept(3)
         await enabling
@@ -140,7 +140,7 @@ async def test_a_resend_interrupted_by_a_pause_restores_the_status(place: Place,
         (before, _) = await world.deliveries()
         world.sender.scripts["one.test"] = lambda _: None
         await resend(world, second.seq, endpoint.seq)
-        # The other is in flight, so this one waits in memory.
+        # The other delivery is in flight, so this one waits in memory.
         await resend(world, first.seq, endpoint.seq)
         await world.pause(endpoint.seq)
         sent = len(world.sender.sent)
@@ -165,7 +165,7 @@ async def test_an_interrupted_resend_of_a_pending_delivery_is_held(place: Place)
 
 
 async def test_deliveries_of_an_endpoint_missing_in_the_cache_wait(place: Place) -> None:
-    """A new one is committed with its greeting, which may be found before the endpoint is in the directory."""
+    """A scan may find the registration event of a new endpoint before the cache has the endpoint."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(1)
@@ -179,7 +179,7 @@ async def test_deliveries_of_an_endpoint_missing_in_the_cache_wait(place: Place)
 
 
 class Interrupted:
-    """A database that lets something happen after the last bite of a drop, before whoever took it goes on."""
+    """A database that calls back after the last batch of a drop, before its caller continues."""
 
     after: Any = None
 
@@ -218,7 +218,7 @@ async def test_a_change_at_the_end_of_a_drop_persists(place: Place, what: str) -
 async def test_deliveries_that_another_process_sends_or_drops_are_not_held(
     place: Place, said: HeldAction | None
 ) -> None:
-    """This one knows only that the endpoint was paused."""
+    """This process only knows that the endpoint was paused."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(3)
@@ -242,7 +242,7 @@ async def test_a_drop_does_not_complete_during_a_concurrent_hold(place: Place, m
         cancel_held, late = endpoint_backlog.cancel_held, [0]
 
         def one_comes_late(*arguments: Any, **named: Any) -> int:
-            # It is found held right after.
+            # The delivery is held directly afterwards.
             return late.pop() if late else cancel_held(*arguments, **named)
 
         monkeypatch.setattr(endpoint_backlog, "cancel_held", one_comes_late)
@@ -252,7 +252,7 @@ async def test_a_drop_does_not_complete_during_a_concurrent_hold(place: Place, m
 
 
 async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) -> None:
-    """The first has dropped all that was to be, on behalf of whoever enables the endpoint again."""
+    """The first process has dropped all deliveries, on behalf of the process that enables the endpoint."""
     async with Fleet(place) as fleet:
         await fleet.start(ProcessRole.API)
         worker = await fleet.start(ProcessRole.WORKER)
@@ -279,7 +279,7 @@ async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) 
 
 
 class Gone:
-    """A database that can be told to be away for whatever is done to held deliveries."""
+    """A database that can be unavailable for operations on held deliveries."""
 
     gone = False
 
@@ -325,7 +325,7 @@ async def test_a_release_continues_after_another_batch_failed(place: Place) -> N
 
 
 async def test_deliveries_pending_at_a_remote_pause_are_dropped(place: Place) -> None:
-    """Whoever enables it here has not heard of the pause yet."""
+    """The process that enables the endpoint does not know of the pause yet."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test", lambda _: answer(500))
         await world.accept(5)
@@ -339,7 +339,7 @@ async def test_deliveries_pending_at_a_remote_pause_are_dropped(place: Place) ->
 
 
 async def test_the_latest_of_two_pauses_applies(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long others may still have something of it in memory goes by when it was paused."""
+    """The time of the pause decides how long other processes may still have deliveries in memory."""
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
@@ -380,6 +380,6 @@ async def test_an_endpoint_stays_paused_if_holding_times_out(place: Place, monke
 
 
 async def paused_elsewhere(world: World, seq: int) -> None:
-    """Another process has paused an endpoint, and this one has not heard of it."""
+    """Let another process pause an endpoint without a notification."""
     now = world.clock.now
     await world.database.write(lambda c: endpoints.deactivate(c, seq, EndpointState.PAUSED, None, now=now))

@@ -21,13 +21,13 @@ from .world import HOUR, SECOND, START, World, answer
 
 
 async def told(world: World, scope: Scope = ALL_ACCOUNTS) -> Counted:
-    """The statistics of all hours."""
+    """Return the statistics of all hours."""
     found = await world.database.read(lambda c: statistics.by_hour(c, [scope], since=0))
     return total(each for _, each in found[scope])
 
 
 def statuses(told: Counted) -> dict[Status, int]:
-    """The number of deliveries by status, from statistics."""
+    """Return the number of deliveries by status, from statistics."""
     return {status: count for status in Status if (count := getattr(told, status.text))}
 
 
@@ -49,7 +49,7 @@ async def test_new_rows_are_counted_a_second_later(place: Place) -> None:
 
 
 async def test_rows_are_grouped_by_hour(place: Place) -> None:
-    """Deliveries of the hour of their event, attempts of their own."""
+    """Deliveries count in the hour of their event, attempts in their own hour."""
     async with World(place, delays_ms=[HOUR + HOUR // 2], scan_every_ms=HOUR // 4) as world:
         script = iter([answer(503), answer(200)])
         await world.endpoint("one.test", lambda _: next(script))
@@ -133,7 +133,7 @@ async def test_counting_works_in_batches_and_stops_between_two(place: Place, mon
         task = asyncio.create_task(counter.count_all(stopping))
         world.callers.add(task)
         await world.settle()
-        # The attempts come first.
+        # Attempts come first.
         assert ((await told(world)).attempts, (await told(world)).deliveries) == (2, 0)
         stopping.set()
         await world.settle()

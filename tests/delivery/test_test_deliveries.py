@@ -1,4 +1,4 @@
-"""Tests of endpoints: made once, at once, whatever the endpoint's state; they tell nothing of how it fares."""
+"""Test deliveries: one immediate attempt in every endpoint state, without effect on health."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -51,7 +51,7 @@ async def test_a_test_makes_one_attempt_in_every_endpoint_state(place: Place, st
 
 
 async def test_tests_do_not_count_for_health(place: Place) -> None:
-    """Neither its health nor its breaker nor its lane nor the explanation of why it fails."""
+    """No effect on health, circuit breaker, lane or the explanation of failures."""
     async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(404))
         await world.accept(1)
@@ -103,7 +103,7 @@ async def test_one_test_runs_at_a_time_and_slow_tests_return_early(place: Place)
 
 
 async def test_a_repeated_idempotency_key_returns_the_same_test(place: Place) -> None:
-    """Also while it is under way: then it waits for the same outcome."""
+    """Also in flight: the repeated request waits for the same outcome."""
     async with World(place) as world:
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 5 * SECOND
@@ -161,7 +161,7 @@ async def test_a_test_interrupted_by_a_kill_fails_without_a_retry(place: Place, 
         assert row.completed_at is not None
         assert len(world.sender.sent) == 1
         assert await world.database.read(lambda c: test_deliveries.is_test(c, row.event_seq))
-        # The next one is not held up by it.
+        # It does not delay the next one.
         world.sender.scripts[HOST] = lambda _: answer(200)
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
@@ -198,10 +198,10 @@ async def test_a_test_is_rejected_while_outcomes_cannot_be_written(place: Place)
 
 
 class Interrupted:
-    """A database that lets something happen before or after a test is stored."""
+    """A database that calls back before or after a test is stored."""
 
     looked: Callable[[], Awaitable[None]] | None = None
-    """Called once, behind the next read."""
+    """Called once, after the next read."""
     before: Callable[[], Awaitable[None]] | None = None
     after: Callable[[], Awaitable[None]] | None = None
 
@@ -228,7 +228,7 @@ async def test_a_test_of_a_deleted_endpoint_is_not_sent(place: Place, when: str)
         setattr(world.database, when, lambda: world.delete_endpoint(endpoint.seq))
         if when != "after":
             with pytest.raises(errors.Conflict, match="has been deleted"):
-                # With a key, whether it was used is looked up first.
+                # With an idempotency key, the server looks up its use first.
                 await Owner(world).test(endpoint.seq, key="k")
             assert await world.deliveries() == []
         else:
@@ -254,7 +254,7 @@ async def test_a_test_is_rejected_during_a_drain(place: Place) -> None:
 
 
 async def test_a_test_is_never_repeated(place: Place) -> None:
-    """Neither a resend nor a replay of what failed."""
+    """Neither by a resend nor by a replay of failed deliveries."""
     async with World(place, delays_ms=()) as world:
         endpoint = await world.endpoint(HOST, lambda _: answer(500))
         trial = await Owner(world).test(endpoint.seq)

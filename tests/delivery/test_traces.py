@@ -1,4 +1,4 @@
-"""Traces: every event and attempt is handed over once, with the span its sender named, over outages and restarts."""
+"""Traces: every event and attempt is exported once, with the span of the sender, despite outages and restarts."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ SENDER = parse_traceparent(SENT)
 
 
 class Recorder:
-    """A tracer that keeps everything."""
+    """A tracer that records everything."""
 
     def __init__(self) -> None:
         self.events: list[AcceptedEvent] = []
@@ -43,7 +43,7 @@ class Recorder:
 
 
 class Broken(Recorder):
-    """One that has a defect at first."""
+    """A tracer that fails at first."""
 
     calls = 0
 
@@ -125,7 +125,7 @@ async def test_no_spans_are_lost_while_the_database_is_unavailable(
 
 
 async def test_attempts_wait_for_the_trace_context_of_another_process(place: Place) -> None:
-    """Another process may have, a moment ago."""
+    """Another process may have accepted the event a moment ago."""
     async with World(place) as world:
         await world.endpoint("one.test")
         tracer = Recorder()
@@ -204,7 +204,7 @@ async def test_a_hanging_collector_does_not_delay_the_stop(place: Place) -> None
         await gathered.stop()
 
         assert time.monotonic() - began < 2
-        # What was noted is handed over first.
+        # Earlier items are exported first.
         assert len(tracer.events) == 1
 
 

@@ -161,7 +161,7 @@ async def test_a_failure_right_after_the_recovery_sends_both_emails(place: Place
 
 @pytest.mark.parametrize("gap", [DAY, 20 * HOUR])
 async def test_an_endpoint_with_little_traffic_is_treated_alike(place: Place, gap: int) -> None:
-    """One delivery, with the schedule of ten attempts in three days, and then nothing until day 5."""
+    """One delivery with ten attempts in three days, and then none until day 5."""
     documented = (5 * SECOND, 300 * SECOND, *(n * HOUR for n in (0.5, 2, 5, 10, 14, 20, 24)))
     async with long_world(place, delays_ms=[int(ms) for ms in documented]) as world:
         owner = await owner_of(world)
@@ -187,7 +187,7 @@ async def test_the_fifth_failure_warns(place: Place) -> None:
         assert await kinds(world) == WARNED
         warned_at = owner.endpoint.health.warned_at
         assert warned_at is not None
-        # Whoever is warned late has as long as ever.
+        # A late warning still gives two full days.
         assert world.parts.status.disable_at(owner.endpoint.seq) == warned_at + 2 * DAY
         await deliver_mails(world)
         await world.run_for(2 * DAY - 2 * SLACK)
@@ -198,7 +198,7 @@ async def test_the_fifth_failure_warns(place: Place) -> None:
 
 @pytest.mark.parametrize("failure", [Failure.EGRESS, Failure.BLOCKED])
 async def test_failures_of_the_server_never_count(place: Place, failure: Failure) -> None:
-    # Hours instead of days: the egress is probed every few seconds.
+    # Hours instead of days, because the egress is probed every few seconds.
     rule = HealthRule(3 * HOUR, 5 * HOUR)
     async with long_world(place, watch=HealthSettings(rule, sends_email=True)) as world:
         owner = await owner_of(world)

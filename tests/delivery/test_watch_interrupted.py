@@ -1,4 +1,4 @@
-"""What follows from an endpoint's health, though the server is killed, off, or without its database meanwhile."""
+"""Health transitions despite kills, stops and database outages."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ async def test_due_deliveries_are_attempted_before_overdue_steps_after_a_start(
         await world.run_for(SLACK)
         assert await kinds(world) == WARNED
         assert (await owed(world))[0][2]["endpoint"] == gone.endpoint.id_text
-        # It was off, so the warned one keeps its two days.
+        # The server was off, so a warned endpoint keeps its two days.
         await deliver_mails(world)
         await world.run_for(2 * DAY - 2 * SLACK)
         assert await kinds(world) == WARNED
@@ -78,7 +78,7 @@ async def test_an_unsent_recovery_is_notified_at_the_next_start(place: Place) ->
 
 
 async def test_a_pause_during_a_disable_wins(place: Place) -> None:
-    """The owner's word is in the store, and not yet in memory, when the watch acts."""
+    """When the monitor acts, the pause is in the store, but not in the cache."""
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -111,10 +111,10 @@ async def test_an_unavailable_database_delays_steps_without_losing_any(place: Pl
 
 
 class Losing:
-    """A database that loses its answer to a verb once."""
+    """A database that loses one response of an operation."""
 
     losing = ""
-    """The name of the verb."""
+    """The name of the operation."""
 
     async def write(self, body: Any) -> Any:
         result = await super().write(body)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Owners of endpoints that fail over simulated weeks, and what they are told."""
+"""Owners of endpoints that fail over simulated weeks, and their notifications."""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from uplift_server.store.schema import notices as notices_table
 from .world import DAY, HOUR, SECOND, World, answer
 
 SLACK = 5 * SECOND
-"""How late the watch may act."""
+"""The maximum delay of the monitor."""
 
 
 EVERY_FOUR_HOURS = (5 * SECOND, 300 * SECOND, *[4 * HOUR] * 60)
@@ -38,7 +38,7 @@ ENDED = "mass_failure.ended"
 
 
 class Receiver:
-    """Answers as it is told to; 503 at first."""
+    """A receiver with a settable response; 503 at first."""
 
     def __init__(self) -> None:
         self.status = 503
@@ -67,7 +67,7 @@ async def owner_of(world: World, host: str = "one.test", contacts: tuple[str, ..
 
 
 async def owed(world: World) -> list[tuple[NotificationKind, str, dict[str, Any]]]:
-    """The mails owed so far."""
+    """The emails so far."""
     query = sa.select(notices_table).order_by(notices_table.c.seq)
     rows = await world.database.read(lambda c: list(c.execute(query).all()))
     found = [(NotificationKind(row.kind), row.recipient, json.loads(row.facts)) for row in rows]
@@ -81,7 +81,7 @@ async def kinds(world: World) -> list[tuple[NotificationKind, str]]:
 
 
 async def deliver_mails(world: World, *, sent: bool = True) -> None:
-    """Let all mails arrive, or be given up."""
+    """Deliver all emails, or give them up."""
     at = world.clock.now if sent else None
     query = sa.select(notices_table.c.seq).where(notices_table.c.due_at.is_not(None))
     seqs = await world.database.read(lambda c: list(c.scalars(query)))
@@ -89,7 +89,7 @@ async def deliver_mails(world: World, *, sent: bool = True) -> None:
 
 
 async def actions(world: World, account: Account | None = None) -> list[tuple[str, int]]:
-    """What the audit log tells, oldest first, with its instants."""
+    """Return the actions in the audit log with their times, oldest first."""
     seq = None if account is None else account.seq
     page = await world.database.read(lambda c: audit.page(c, seq, AuditFilter(), limit=500))
     return [(entry.action, entry.at) for entry in reversed(page.items)]

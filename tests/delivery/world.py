@@ -1,4 +1,4 @@
-"""A small world for the engine: a clock that only moves when told, receivers that follow a script, a real database."""
+"""The engine with a virtual clock, scripted receivers and a real database."""
 
 import asyncio
 import heapq
@@ -42,7 +42,7 @@ DAY = 24 * HOUR
 SECRET = "whsec_" + "A" * 43 + "="
 
 Script = Callable[[Request], Exchange | None]
-"""What a receiver answers; None: nothing, until the attempt's deadline."""
+"""The response of a receiver; None: none until the timeout of the attempt."""
 
 
 @dataclass(order=True)
@@ -57,16 +57,16 @@ class _Timer:
 
 
 class VirtualClock:
-    """Time that stands still until `World.run_for` moves it."""
+    """A clock that stands still until `World.run_for` advances it."""
 
     def __init__(self) -> None:
         self.now = START
         self.wall_ahead = 0
-        """How far the machine's own clock is ahead of the engine's."""
+        """How far the machine's clock is ahead of the engine's clock (ms)."""
         self._processor_s = self._cores = 0.0
         self._cores_since = START
         self.waiting = 0
-        """How many loops wait for time to pass, or for a call."""
+        """The number of loops that wait for the clock or for a call."""
         self._timers: list[_Timer] = []
         self._numbers = itertools.count()
 
@@ -83,7 +83,7 @@ class VirtualClock:
         return self._processor_s + self._cores * (self.now - self._cores_since) / SECOND
 
     def use(self, cores: float) -> None:
-        """Let the process use so much of a processor core from now on."""
+        """Let the process use this share of a CPU core from now on."""
         self._processor_s = self.processor_s()
         self._cores, self._cores_since = cores, self.now
 
@@ -109,21 +109,21 @@ class VirtualClock:
         return self._timers[0].at_ms if self._timers else None
 
     def fire(self) -> None:
-        """Make the next timer's call, at its instant."""
+        """Run the callback of the next timer at its time."""
         timer = heapq.heappop(self._timers)
         self.now = max(self.now, int(timer.at_ms))
         timer.call()
 
 
 def answer(status: int, *, retry_after: str | None = None) -> Exchange:
-    """A complete response."""
+    """Return a complete response."""
     return Exchange(
         0, 1000, status_code=status, retry_after=retry_after, response_head=b"HTTP/1.1 %d X\r\n\r\n" % status
     )
 
 
 class ScriptedSender:
-    """Receivers by host name. Everything sent is kept."""
+    """Receivers by host name. Records all requests."""
 
     def __init__(self, clock: VirtualClock, timeout_ms: int) -> None:
         self._clock = clock
@@ -171,7 +171,7 @@ class ScriptedSender:
             asyncio.get_running_loop().call_soon(finish)
 
     def times(self, host: str) -> list[int]:
-        """When something was sent to a host."""
+        """Return the times of the requests to a host."""
         return [at for at, to, _ in self.sent if to == host]
 
 
@@ -179,7 +179,7 @@ VERBS = (
     "append", "lease_due", "settle", "release", "reclaim", "release_held", "release_replay", "read_replay_batch",
     "due_endpoints", "next_due", "stream_position", "read", "write", "write_with_events", "append_then",
 )  # fmt: skip
-"""What the contract of the store has calls for."""
+"""The operations of the store's contract."""
 
 
 def _watched(name: str) -> Callable[..., "asyncio.Future[Any]"]:
@@ -193,7 +193,7 @@ def _watched(name: str) -> Callable[..., "asyncio.Future[Any]"]:
 
 
 class Watched:
-    """A layer over an engine: it knows which calls are under way."""
+    """A layer over an engine that counts calls in progress."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -205,7 +205,7 @@ for verb in VERBS:
 
 
 class World:
-    """An engine on a database; it can be drained, killed and started again."""
+    """An engine on a database that can be drained, killed and restarted."""
 
     def __init__(
         self,
@@ -240,11 +240,11 @@ class World:
         self._layers = (Watched,) if database is None else (database, Watched)
         self._numbers = itertools.count(1)
         self.callers: set[asyncio.Future[Any]] = set()
-        """Calls under way that wait for nothing but the database and the clock: `settle` knows of them as of loops."""
+        """Calls that wait only for the database and the clock. `settle` treats them like loops."""
         self.lines: list[AttemptLine] = []
         self.on_loop_failure: Callable[[BaseException | None], None] = self.note_end
         self.defects = 0
-        """How many loops ended by a defect, of which a test that is not about one knows nothing."""
+        """The number of loops that failed. Tests of other subjects expect none."""
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.database: Any
         self.directory: EndpointCache
@@ -260,7 +260,7 @@ class World:
         return self
 
     async def add_event_type(self, name: str) -> None:
-        """Put a type into the catalog."""
+        """Add an event type to the catalog."""
         record, _ = await self.database.write(
             lambda c: event_types.put(
                 c, name=name, group="a", description="", schema=None, example=None, api_version="01/01/2022",
@@ -274,25 +274,25 @@ class World:
         self.judge(failure)
 
     def note_end(self, _error: BaseException | None) -> None:
-        """A loop has ended by a defect."""
+        """Record a failed loop."""
         self.defects += 1
 
     def loop_ended(self, error: BaseException | None) -> None:
-        """Pass on the end of a loop; a test may replace `on_loop_failure`."""
+        """Report a failed loop. A test may replace `on_loop_failure`."""
         self.on_loop_failure(error)
 
     def judge(self, failure: object) -> None:
-        """A process would have stopped where a loop ended by a defect."""
+        """Fail the test if a loop failed: a process would have stopped."""
         assert failure is not None or not self.defects, "a loop has ended by a defect: the log tells which"
 
     async def restart(self) -> None:
-        """Drain, and start again as a new process would."""
+        """Drain, and restart like a new process."""
         await self.stepping(self.engine.drain())
         await self.database.close()
         await self._open()
 
     async def kill(self) -> None:
-        """Stop at once, losing all that memory holds, and start again."""
+        """Stop without a drain, and restart. All memory is lost."""
         await self._abandon()
         await self._open()
 
@@ -347,7 +347,7 @@ class World:
     async def endpoint(
         self, host: str, script: Script | None = None, *, account: Account | None = None, **settings: Any
     ) -> LiveEndpoint:
-        """Register an endpoint whose receiver follows a script (200 by default)."""
+        """Create an endpoint whose receiver follows a script (default: 200)."""
         endpoint_id = self.fresh_id()
         owner = account or self.account
         own = {each.name: settings.pop(each.name) for each in ENDPOINT_SETTINGS if each.name in settings}
@@ -372,7 +372,7 @@ class World:
     async def accept(
         self, count: int = 1, *, account: Account | None = None, pad: int = 0, event_type: str = "a.b", **fields: Any
     ) -> list[Appended]:
-        """Accept events one by one, all in one turn; `pad` makes their data so many bytes larger."""
+        """Accept single events in one turn of the event loop. `pad` adds bytes to their data."""
         live = self.directory.event_types[event_type]
         data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
         drafts = [Draft(live, data % n, **fields) for n in range(count)]
@@ -387,22 +387,22 @@ class World:
         return stored
 
     async def settle(self) -> None:
-        """Until nothing more happens at this instant."""
+        """Wait until nothing more happens at this time."""
         loop: Any = asyncio.get_running_loop()
         while True:
             while self.database.under_way:
                 await asyncio.wait(self.database.under_way)
             await asyncio.sleep(0)
-            # Whatever else wants to go on is in that queue of asyncio's.
+            # Everything else that can run is in this queue of asyncio.
             if not loop._ready and not self.database.under_way and self._loops_wait():
                 return
 
     def _loops_wait(self) -> bool:
-        """Whether no loop of the engine is in the middle of something, such as work on another thread."""
+        """Whether all loops of the engine wait, and none works on another thread."""
         return self.clock.waiting >= sum(not task.done() for task in [*self.engine.tasks, *self.callers])
 
     async def run_for(self, ms: int) -> None:
-        """Let so much time pass, stopping at every instant at which something was due."""
+        """Advance the clock, and stop at every due time."""
         await self.settle()
         until = self.clock.now + ms
         while (at := self.clock.next_at()) is not None and at <= until:
@@ -414,7 +414,7 @@ class World:
         await self.settle()
 
     async def stepping(self, work: Any) -> None:
-        """Await something that itself waits for time to pass."""
+        """Await something that itself waits for the clock."""
         task = asyncio.ensure_future(work)
         while not task.done():
             await self.settle()
@@ -423,21 +423,21 @@ class World:
         await task
 
     async def deliveries(self) -> list[sa.Row[Any]]:
-        """All deliveries as they are stored."""
+        """Return all stored deliveries."""
         table = deliveries_table
         return await self.database.read(
             lambda c: list(c.execute(sa.select(table).order_by(table.c.event_seq, table.c.endpoint_seq)).all())
         )
 
     async def statuses(self) -> dict[Status, int]:
-        """How many deliveries stand in each status."""
+        """Return the number of deliveries by status."""
         counts: dict[Status, int] = defaultdict(int)
         for row in await self.deliveries():
             counts[Status(row.status)] += 1
         return dict(counts)
 
     async def delivery_ids(self) -> list[sa.Row[Any]]:
-        """Every stored delivery's event id and endpoint number."""
+        """Return the event ID and endpoint number of every stored delivery."""
         owed, event = deliveries_table, events_table
         query = sa.select(event.c.id.label("event_id"), owed.c.endpoint_seq).join(
             event, event.c.seq == owed.c.event_seq
@@ -445,19 +445,19 @@ class World:
         return await self.database.read(lambda c: list(c.execute(query).all()))
 
     async def event_ids(self) -> list[sa.Row[Any]]:
-        """Every stored event's number and id."""
+        """Return the number and ID of every stored event."""
         query = sa.select(events_table.c.seq.label("event_seq"), events_table.c.id.label("event_id"))
         return await self.database.read(lambda c: list(c.execute(query).all()))
 
     async def delete_endpoint(self, seq: int) -> None:
-        """Delete an endpoint, as the service does."""
+        """Delete an endpoint like the service."""
         record = self.directory.endpoints[seq].record
         await self.database.write(lambda c: endpoints.delete(c, record.account_seq, record.id, now=self.clock.now))
         self.directory.drop_endpoint(seq)
         self.parts.changes.deleted(seq)
 
     async def move(self, seq: int, host: str) -> None:
-        """Give an endpoint the URL of another host, as the service does."""
+        """Change the host of an endpoint like the service."""
         record = await self.database.write(
             lambda c: endpoints.update(
                 c, None, self.directory.endpoints[seq].record.id, lambda old: replace(old, url=f"https://{host}/hook")
@@ -468,29 +468,29 @@ class World:
         await self.settle()
 
     async def pause(self, seq: int) -> None:
-        """Pause an endpoint, as the service does."""
+        """Pause an endpoint like the service."""
         await self.switch_off(seq, EndpointState.PAUSED, None)
 
     async def switch_off(self, seq: int, state: EndpointState, reason: DisabledReason | None) -> None:
-        """Pause or disable an endpoint, as the service does."""
+        """Pause or disable an endpoint like the service."""
         record = await self.database.write(lambda c: endpoints.deactivate(c, seq, state, reason, now=self.clock.now))
         assert record is not None
         self.directory.put_endpoint(record)
         self.parts.changes.disabled(seq)
 
     async def enable(self, seq: int, held: HeldAction = HeldAction.SEND) -> None:
-        """Enable an endpoint, as the service does."""
+        """Enable an endpoint like the service."""
         assert await self.parts.changes.finish_holding(seq, 3 * SECOND)
         await self.switch_on(seq, held)
 
     async def switch_on(self, seq: int, held: HeldAction) -> None:
-        """The second step of that."""
+        """The second step of enabling."""
         record = await self.database.write(lambda c: endpoints.enable(c, seq, held, now=self.clock.now))
         assert record is not None
         self.directory.put_endpoint(record)
         self.parts.changes.enabled(seq)
 
     async def attempts(self) -> list[sa.Row[Any]]:
-        """All attempts as they are stored."""
+        """Return all stored attempts."""
         table = attempts_table
         return await self.database.read(lambda c: list(c.execute(sa.select(table).order_by(table.c.seq)).all()))
