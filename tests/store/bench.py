@@ -38,7 +38,7 @@ class Bench:
 
     database: Database
     reopen: Callable[[], Awaitable[None]]
-    """Close the database and open it again, as a new process would."""
+    """Close the database, and open it again like a new process."""
     _count: int = 0
 
     def event(
@@ -51,14 +51,14 @@ class Bench:
         created_at: int = NOW,
         expires_at: int | None = None,
     ) -> NewEvent:
-        """A new event owed to some endpoints."""
+        """Return a new event with deliveries to some endpoints."""
         self._count += 1
         event_id = chosen_id or uuid7(created_at, self._count.to_bytes(10, "big"))
         body = envelope.build(uuid_text(event_id), "a.b", "01/01/2022", created_at, data)
         return NewEvent(event_id, account, 1, created_at, expires_at, body, owed, key, chosen_id is not None, data)
 
     async def append(self, *events: NewEvent) -> list[Appended]:
-        """Append one group, which must be stored."""
+        """Append a group, which must be stored."""
         (result,) = await self.database.append([events])
         assert isinstance(result, list)
         return result
@@ -66,7 +66,7 @@ class Bench:
     async def lease(
         self, endpoint: int, limit: int = 100, *, now: int = NOW, until: int = LEASE_UNTIL, process_id: int = OWNER
     ) -> list[LeasedDelivery]:
-        """Lease one endpoint's due deliveries."""
+        """Lease the due deliveries of an endpoint."""
         return await self.database.lease_due(
             [LeaseRequest(endpoint, limit)],
             now=now,
@@ -76,28 +76,28 @@ class Bench:
         )
 
     async def rows(self, table: sa.Table) -> list[sa.Row[tuple[object, ...]]]:
-        """All rows of a table, in the order of its key."""
+        """Return all rows of a table in the order of its key."""
         return await self.database.read(
             lambda c: list(c.execute(sa.select(table).order_by(*table.primary_key.columns)).all())
         )
 
     async def count(self, table: sa.Table) -> int:
-        """How many rows a table has."""
+        """Return the number of rows of a table."""
         return len(await self.rows(table))
 
 
 def due(endpoint: int, at: int = NOW) -> NewDelivery:
-    """A delivery that is due at a time."""
+    """Return a new delivery that is due at a time."""
     return NewDelivery(endpoint, Status.PENDING, at)
 
 
 def stored_leased(endpoint: int, until: int = LEASE_UNTIL) -> NewDelivery:
-    """A delivery that is stored leased."""
+    """Return a new delivery that is stored as leased."""
     return NewDelivery(endpoint, Status.PENDING, until, OWNER)
 
 
 def settled(leased: LeasedDelivery, status: Status = Status.DELIVERED, due_at: int | None = None) -> Settlement:
-    """The settlement of an attempt of a leased delivery."""
+    """Return the settlement of an attempt of a leased delivery."""
     number = leased.attempts_made + 1
     outcome = Outcome.DELIVERED if status is Status.DELIVERED else Outcome.SERVER_ERROR
     attempt = AttemptRow(

@@ -1,7 +1,7 @@
-"""The conformance suite of the store's contract for every engine, through the contract alone.
+"""The conformance suite of the store's contract, for every engine.
 
-Each check takes a `Bench`: an open, empty database and what it needs to be opened again. An engine joins by giving a
-harness (see test_sqlite.py); deliberately broken stores show that the checks catch what they are for (test_broken.py).
+Each check takes a `Bench`: an open, empty database that can be opened again. An engine provides a harness (see
+test_sqlite.py). Stores with deliberate defects show that the checks detect them (test_broken.py).
 """
 
 import asyncio

@@ -42,7 +42,7 @@ class Row:
         return State.NEW if self.status is None else STATES[self.status, self.lease_owner != 0]
 
     def remembering(self) -> set[Fact]:
-        """The facts about the state that the delivery remembers, and about its trigger."""
+        """Return the facts that the delivery remembers about its state and trigger."""
         facts = {Fact.TEST} if self.trigger is Trigger.TEST else set()
         if self.resume_status is not None:
             facts |= {Fact.REMEMBERS}
@@ -97,7 +97,7 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
         return new
     reason, completed_at = step.reason, call.now if status in ENDED else None
     if row.resume_status is status and status in ENDED:
-        # It has ended like this before: the time and reason of that remain.
+        # It ended like this before, so that time and reason remain.
         reason, completed_at = row.failed_reason, row.completed_at or call.now
         if status is Status.FAILED:
             reason = reason or FailedReason.EXHAUSTED

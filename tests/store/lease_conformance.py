@@ -105,13 +105,13 @@ async def released_leases_are_due_again(bench: Bench) -> None:
     await bench.database.release([(leased.event_seq, 1, leased.fence)], now=NOW + 1)
     (again,) = await bench.lease(1, now=NOW + 1)
     assert again.fence == leased.fence + 1
-    # The first holder's release comes once more, late: it is not its lease any more.
+    # The first holder releases late: it no longer has the lease.
     await bench.database.release([(leased.event_seq, 1, leased.fence)], now=NOW + 1)
     assert await bench.lease(1, now=NOW + 1) == []
 
 
 async def released_deliveries_keep_their_place(bench: Bench) -> None:
-    """Both kinds of release, and waiting deliveries between them."""
+    """For both kinds of release, with waiting deliveries in between."""
     await bench.append(*(bench.event(due(1)) for _ in range(6)))
     given_back, cut_off = await bench.lease(1, 1), await bench.lease(1, 2, until=NOW + 10)
     await bench.database.release([(each.event_seq, 1, each.fence) for each in given_back], now=NOW + 20)
@@ -120,7 +120,7 @@ async def released_deliveries_keep_their_place(bench: Bench) -> None:
 
 
 def held(endpoint: int) -> NewDelivery:
-    """A held delivery."""
+    """Return a held delivery."""
     return NewDelivery(endpoint, Status.HELD, None)
 
 

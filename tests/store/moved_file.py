@@ -20,7 +20,7 @@ TEXTS = ("", "plain", "Ünïcode 🦆 \u2028", "a\0b\0", "\\N", "'quoted'\t\n")
 
 
 def value(column: sa.Column[Any], at: int) -> Any:
-    """A value for a column of a row, unique in unique columns."""
+    """Return a value for a column of a row, unique in unique columns."""
     is_key = column.primary_key or column.unique or column.name in ("id", "number", "person_seq", "event_seq")
     if column.nullable and at % 3 == 0:
         return None
@@ -45,7 +45,7 @@ def filled(path: Path) -> Path:
     schema_version.upgrade(path, now_ms=0)
     with closing(sqlite3.connect(path)) as raw:
         for table in TABLES:
-            # Numbers have gaps, since what is old is removed.
+            # Numbers have gaps, because retention deletes old rows.
             rows = [[value(column, at * 3) for column in table.columns] for at in range(1, ROWS + 1)]
             marks = ", ".join("?" * len(table.columns))
             raw.executemany(f'INSERT INTO "{table.name}" VALUES ({marks})', rows)
@@ -54,7 +54,7 @@ def filled(path: Path) -> Path:
 
 
 def in_sqlite(path: Path) -> dict[str, list[str]]:
-    """Every row of every table, as expected in PostgreSQL."""
+    """Return every row of every table, as expected in PostgreSQL."""
     found = {}
     with closing(sqlite3.connect(path)) as raw:
         for table in TABLES:
@@ -72,7 +72,7 @@ def in_sqlite(path: Path) -> dict[str, list[str]]:
 
 
 async def in_postgres(url: str) -> dict[str, list[str]]:
-    """Every row of every table in PostgreSQL."""
+    """Return every row of every table in PostgreSQL."""
     connection = await asyncpg.connect(url)
     try:
         return {

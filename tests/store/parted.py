@@ -9,7 +9,7 @@ PARTITIONS: Final = 12
 
 
 def parted(rows: int, partitions: int) -> str:
-    """Statements that make partitions, and the function `at`: which number the nth of so many events has in them."""
+    """Return statements that create partitions, and the function `at` from the index of an event to its number."""
     return f"""
 DO $$ BEGIN FOR k IN 1 .. {partitions - 1} LOOP
 EXECUTE format('CREATE TABLE events_%s_%s (LIKE events_0_1 INCLUDING ALL)', k, k + 1);
@@ -26,10 +26,10 @@ SELECT n + (n - 1) * {partitions} / {rows} * {NUMBERS} $$;
 
 
 def last_number(rows: int, partitions: int) -> int:
-    """The last one's."""
+    """Return the number of the last event."""
     return rows + (partitions - 1) * NUMBERS
 
 
 def index_of_all(name: str | None) -> str | None:
-    """The name that an index of a partition has on the whole table."""
+    """Return the name that the index of a partition has on the whole table."""
     return name and re.sub(r"^(events|attempts)(_\d+_\d+)", r"\1", name)

@@ -1,4 +1,4 @@
-"""Statements that take long in PostgreSQL, so that transactions of a test overlap."""
+"""Slow statements in PostgreSQL, so that transactions of a test overlap."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ from uplift_server.store.postgres.connection import Opener
 
 @asynccontextmanager
 async def pauses(url: str, *statements: str, seconds: float = 0.3) -> AsyncIterator[None]:
-    """Let these statements (`INSERT ON members`) wait before they change rows."""
+    """Delay statements such as `INSERT ON members` before they change rows."""
     raw = await Opener(url).raw()
     await raw.execute(
         "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS"

@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL for tests that are no coroutines, with the dialect and the driver the program uses."""
+"""A PostgreSQL connection for synchronous tests, with the dialect and driver of the server."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -12,7 +12,7 @@ from sqlalchemy.util import greenlet_spawn
 
 
 class _Cursor(dialect.AsyncAdapt_asyncpg_cursor):
-    """A cursor that runs the loop for every statement."""
+    """A cursor that runs the event loop for every statement."""
 
     def execute(self, operation: Any, parameters: Any = None) -> Any:
         if self._adapt_connection.loop.is_running():
@@ -38,7 +38,7 @@ class _Connection(dialect.AsyncAdapt_asyncpg_connection):
 
 @contextmanager
 def connected(url: str) -> Iterator[sa.Connection]:
-    """A connection on which every statement is a transaction of its own."""
+    """Open a connection on which every statement is a transaction."""
     loop = asyncio.new_event_loop()
     raw = loop.run_until_complete(asyncpg.connect(url))
 

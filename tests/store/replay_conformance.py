@@ -27,7 +27,7 @@ LEASE = ReplayLease(NOW + 1, LEASE_UNTIL, OWNER, limit=10, outstanding_max=10, b
 
 
 async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, list[Candidate]]:
-    """A running replay of `count` failed deliveries, and its first batch."""
+    """Create a running replay of `count` failed deliveries. Return it with its first batch."""
     await bench.append(*(bench.event(due(1), **expiring) for _ in range(count)))
     await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
     values = {"seq": 1, "id": b"e" * 16, "account_seq": 1, "url": "https://x", "description": "", "event_types": "[]"}
@@ -48,25 +48,25 @@ async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, l
 async def look(
     bench: Bench, job: Replay, *, first: int = 1, rows: int = 100, limit: int = 100, body_bytes_max: int = 1 << 20
 ) -> ReplayBatch:
-    """The next batch of a replay."""
+    """Read the next batch of a replay."""
     return await bench.database.read_replay_batch(
         job, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
     )
 
 
 async def stored(bench: Bench) -> sa.Row[tuple[object, ...]]:
-    """The stored replay."""
+    """Return the stored replay."""
     (row,) = await bench.rows(jobs)
     return row
 
 
 def numbers(released: ReplayRelease) -> list[int]:
-    """The events of the leased deliveries."""
+    """Return the events of the leased deliveries."""
     return [each.event_seq for each in released.leased]
 
 
 def seen(ahead: ReplayBatch) -> list[int]:
-    """The events of a batch."""
+    """Return the events of a batch."""
     return [each.delivery.event_seq for each in ahead.candidates]
 
 
@@ -86,7 +86,7 @@ async def a_replay_batch_reads_a_limited_number_of_rows(bench: Bench) -> None:
     job, _ = await a_replay(bench, 30)
     others = sa.update(deliveries).where(deliveries.c.event_seq % 10 != 0).values(status=int(Status.DELIVERED))
     await bench.database.write(lambda c: c.execute(others))
-    # Two of its own are not enough, so it looks as far as it may.
+    # Two own deliveries are not enough, so it scans up to the limit.
     few = await look(bench, job, rows=25, limit=8)
     assert (seen(few), few.through) == ([10, 20], 25)
     none = await look(bench, job, first=21, rows=6, limit=4)
@@ -140,7 +140,7 @@ async def a_replay_leases_its_batch_in_order_up_to_its_limits(bench: Bench) -> N
         (Status.PENDING, 1, OWNER, Trigger.REPLAY)
     ] * 3
     assert {(row.status, row.replay_seq) for row in rows[3:]} == {(Status.FAILED, None)}
-    # What is leased is leased: nobody else gets it, and its attempt counts.
+    # Leased deliveries are not leased again, and their attempts count.
     assert await bench.lease(1, now=NOW + 1) == []
     assert await bench.database.settle([settled(first.leased[0])._replace(replay_seq=1)]) == frozenset()
     assert (await stored(bench)).delivered == 1
@@ -162,7 +162,7 @@ async def changed_deliveries_are_read_again(bench: Bench) -> None:
 
     def change(connection: sa.Connection) -> None:
         of = deliveries.c.event_seq
-        # Resent since: it waits; delivered since; failed again in another attempt, and still to be replayed.
+        # One is resent and waits, one was delivered, and one failed again and can still be replayed.
         connection.execute(sa.update(deliveries).where(of == 1).values(status=int(Status.PENDING), due_at=NOW + 99))
         connection.execute(sa.update(deliveries).where(of == 2).values(status=int(Status.DELIVERED)))
         connection.execute(sa.update(deliveries).where(of == 3).values(fence=5, attempts_made=7))
@@ -199,7 +199,7 @@ async def returned_deliveries_come_first_if_they_still_match(bench: Bench) -> No
 
 
 def given_back(leased: LeasedDelivery) -> Settlement:
-    """The settlement of a delivery without an attempt."""
+    """Return the settlement of a delivery without an attempt."""
     return settled(leased, Status.FAILED)._replace(attempt=None, attempts_made=leased.attempts_made, last_outcome=None)
 
 
@@ -233,7 +233,7 @@ async def counted_attempts_leave_a_replay_and_others_stay(bench: Bench) -> None:
     batch = [
         counted,
         settled(failed, Status.FAILED)._replace(replay_seq=1),
-        # Given back without an attempt: the replay takes it again.
+        # Returned without an attempt: the replay takes it again.
         settled(returned, Status.FAILED)._replace(attempt=None, attempts_made=0, last_outcome=None),
         settled(replace(lost, fence=99))._replace(replay_seq=1),
     ]

@@ -21,12 +21,12 @@ def note(
     action: str = "endpoint.changed",
     subject: str = "ep_1",
 ) -> None:
-    """One entry."""
+    """Add an entry."""
     audit.add(connection, AuditEntry(account_seq, at, actor, action, subject, {"n": at}))
 
 
 def found(connection: sa.Connection, wanted: AuditFilter, account_seq: int | None = 1) -> list[int]:
-    """The timestamps of all matching entries, page by page."""
+    """Return the timestamps of all matching entries, page by page."""
     instants, before = [], None
     while True:
         page = audit.page(connection, account_seq, wanted, limit=2, before=before)

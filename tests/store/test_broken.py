@@ -1,4 +1,4 @@
-"""The conformance suite is worth something: stores with one deliberate defect do not pass it."""
+"""The conformance suite detects stores with one deliberate defect."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Housekeeping: what goes, what stays, and how much at a time."""
+"""Cancels for deleted endpoints, and retention: deleted rows, kept rows, and batch sizes."""
 
 from dataclasses import replace
 from typing import Any
@@ -35,7 +35,7 @@ OLD, BEFORE, NEW = 1000, 2000, 3000
 
 @pytest.fixture
 def connection(connection: sa.Connection) -> sa.Connection:
-    """A connection to an empty database, where all that these tests make is counted."""
+    """A connection to an empty database in which all rows of these tests are counted."""
     connection.execute(
         sa.insert(marks), [{"name": name, "value": 10**9} for name in (EVENTS_COUNTED, ATTEMPTS_COUNTED)]
     )
@@ -50,7 +50,7 @@ def event(
     lease_owner: int = 0,
     resumes: Status = Status.PENDING,
 ) -> None:
-    """An event with a delivery to endpoints 1, 2 … in each of these statuses, attempted once; pending: resent."""
+    """Store an event with a delivery to endpoint 1, 2 … in each of these statuses, attempted once. Pending: resent."""
     connection.execute(
         sa.insert(events).values(
             seq=seq, id=seq.to_bytes(16, "big"), account_seq=1, type_seq=1, created_at=created_at, body=b"{}"
@@ -86,11 +86,11 @@ def event(
 
 
 def seqs(connection: sa.Connection, column: sa.Column[int] = events.c.seq) -> list[int]:
-    """The events that a table still speaks of."""
+    """Return the events to which a table refers."""
     return sorted(connection.scalars(sa.select(column)))
 
 
-# ---- cancelling what a deleted endpoint has waiting
+# ---- deliveries of deleted endpoints
 
 
 def test_waiting_and_held_deliveries_of_a_deleted_endpoint_are_cancelled(connection: sa.Connection) -> None:
@@ -148,7 +148,7 @@ def bite(connection: sa.Connection, kept: RetentionRule, after: Any = None, rows
 
 
 def bites(connection: sa.Connection, kept: RetentionRule, rows: int) -> list[int]:
-    """The deleted rows of each batch."""
+    """Return the deleted rows of each batch."""
     counts, after, more = [], None, True
     while more:
         count, after, more = bite(connection, kept, after, rows)
@@ -163,7 +163,7 @@ def prune(connection: sa.Connection) -> dict[str, int]:
 
 
 def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: Any) -> None:
-    """A row of any table with neutral default values."""
+    """Store a row of any table with neutral default values."""
     filled: dict[str, Any] = {}
     for column in table.c:
         if column.name == "seq":
@@ -183,17 +183,17 @@ ENDS = {
     "idempotent_creates": {"account_seq": 1},
     "events": {"account_seq": 1, "type_seq": 1},
 }
-"""Values of a row that nothing refers to."""
+"""Values of a row without references."""
 
 
 def ended(connection: sa.Connection, kept: RetentionRule, number: int, at: int | None) -> None:
-    """An unreferenced row whose retention starts at a time."""
+    """Store an unreferenced row whose retention starts at a time."""
     since = None if at is None else at - kept.extra_ms
     row(connection, kept.table, number, **{**ENDS.get(kept.name, {}), kept.since.name: since})
 
 
 def left(connection: sa.Connection, table: sa.Table) -> list[Any]:
-    """The remaining rows of a table, by the last column of the key."""
+    """Return the remaining rows of a table, by the last column of the key."""
     return sorted(connection.scalars(sa.select(list(table.primary_key)[-1])))
 
 
@@ -201,12 +201,12 @@ def test_every_growing_table_has_a_retention_rule() -> None:
     """New tables need a rule, or an exception here."""
     with_events = {column.table.name for kept in RETENTION_RULES for column in kept.children}
     for_ever = {"marks"}
-    with_accounts = {"people", "members"}  # whoever is no member of any account any more is forgotten at once
-    by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand answers each
+    with_accounts = {"people", "members"}  # people without a membership are deleted immediately
+    by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand responses each
     until_counted = {"delivery_changes"}
-    by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, duty and kept object
-    by_number = {"told_texts"}  # by whoever tells more
-    until_expired = {"commands"}  # a minute after they were executed; at most COMMANDS_WAITING_MAX
+    by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, job and cached object
+    by_number = {"told_texts"}  # by the process that adds more
+    until_expired = {"commands"}  # a minute after their execution; at most COMMANDS_WAITING_MAX
     with_old_events = {"event_partitions"}
     known = (
         set(KINDS)

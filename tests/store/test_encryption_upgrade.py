@@ -19,7 +19,7 @@ VALUES: dict[Column, str] = {"secret": "whsec_a", "previous_secret": "whsec_b", 
 
 
 def as_0_1_1_encrypts(value: str, endpoint_id: bytes, key: bytes = KEY) -> bytes:
-    """The form that releases up to 0.1.1 read and write."""
+    """Encrypt in the form that releases up to 0.1.1 read and write."""
     nonce = os.urandom(12)
     return b"\x01" + nonce + AESGCM(key).encrypt(nonce, value.encode(), endpoint_id)
 
@@ -34,7 +34,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 
 
 def endpoint(connection: sa.Connection, number: int, key: bytes = KEY) -> bytes:
-    """An endpoint as the earlier release stored it; returns its ID."""
+    """Store an endpoint like the earlier release. Return its ID."""
     endpoint_id = number.to_bytes(16, "big")
     values = {column: as_0_1_1_encrypts(f"{text}{number}", endpoint_id, key) for column, text in VALUES.items()}
     endpoints.create(
@@ -59,7 +59,7 @@ def stored(connection: sa.Connection, column: Column) -> dict[bytes, Any]:
 
 
 def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
-    """All values in plain text."""
+    """Return all values in plain text."""
     return sorted(
         cipher.decrypt(value, endpoint_id, column)
         for column in COLUMNS
@@ -80,7 +80,7 @@ def test_a_value_cannot_be_moved_to_another_column_or_endpoint() -> None:
             for moved in (b"f" * 16, b"e" * 15, b""):
                 with pytest.raises(WrongSecretKey):
                     reader.decrypt(value, moved, column)
-            # Nor does it pass for the earlier form.
+            # It is not accepted as the earlier form either.
             with pytest.raises(WrongSecretKey):
                 reader.decrypt(b"\x01" + value[1:], b"e" * 16, column)
 
@@ -128,7 +128,7 @@ def test_the_upgrade_resumes_after_an_interruption(connection: sa.Connection, mo
         b"\x01"
     ] * 4
     assert opened(connection, cipher) == before
-    # A server of this release still writes the earlier form meanwhile, also to an endpoint that is done.
+    # Meanwhile, a server of this release still writes the earlier form, also to an upgraded endpoint.
     connection.execute(
         sa.update(table).where(table.c.seq == 2).values(secret=as_0_1_1_encrypts("late", b"\0" * 15 + b"\1"))
     )
@@ -148,7 +148,7 @@ def test_a_value_that_cannot_be_decrypted_stops_the_upgrade(connection: sa.Conne
 
 
 def test_a_new_key_finishes_the_upgrade(connection: sa.Connection) -> None:
-    """Also after a rotation by the earlier release that changed some values and was then interrupted."""
+    """Also after the earlier release started a rotation that was interrupted."""
     endpoint(connection, 1)
     endpoint(connection, 2, NEW_KEY)
     old, new = (Cipher(key, accepts_unbound=True) for key in (KEY, NEW_KEY))

@@ -12,7 +12,7 @@ URLS = ("https://a.example.com/Hooks", "https://b.example.com/100%_done", "https
 
 @pytest.fixture
 def account_seq(connection: sa.Connection) -> int:
-    """An account with an endpoint for each of URLS, the last one described, and one that was deleted."""
+    """Create an account with an endpoint for each of URLS, the last with a description, and a deleted endpoint."""
     seq = accounts.create(connection, account_id=b"a" * 16, name="a", contact_emails=(), now=1).seq
     for number, url in enumerate((*URLS, "https://gone.example.com/")):
         endpoints.create(
@@ -31,7 +31,7 @@ def account_seq(connection: sa.Connection) -> int:
 
 
 def numbers(connection: sa.Connection, account_seq: int | None, wanted: EndpointFilter) -> list[int]:
-    """The indexes of matching URLS, page by page."""
+    """Return the indexes of matching URLS, page by page."""
     found: list[int] = []
     before: tuple[int, ...] | None = None
     while True:

@@ -35,11 +35,11 @@ def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa
     assert not waits(endpoint_seq=3)
     assert not waits(kind=NotificationKind.ENDPOINT_DISABLED)
     settle(1, sent_at=12)
-    assert waits(since=30)  # that one told of another failing
+    assert waits(since=30)  # this email was about an earlier failure
     settle(2)
     assert waits(since=30)
     settle(3)
-    assert not waits(since=30)  # given up, all of them
+    assert not waits(since=30)  # all of them failed
 
 
 def test_server_values_are_replaced_by_prefix(connection: sa.Connection) -> None:

@@ -60,7 +60,7 @@ class Walk:
         self.rows: dict[Key, Row] = {}
         self.expires_at: dict[Key, int | None] = {}
         self.leases: list[tuple[LeasedDelivery, Row]] = []
-        """Each with its row as it was leased. A lease stays here for some time after its end."""
+        """Each lease with its row at that time. A lease stays here for some time after its end."""
         self.taken: set[Transition] = set()
         self.steps: list[Callable[[], Awaitable[object]]] = [
             *[self.accept] * 3, *[self.lease] * 3, *[self.settle] * 8, self.return_lease, self.expire_leases,
@@ -79,7 +79,7 @@ class Walk:
         assert {(row.event_seq, row.endpoint_seq): row_of(row) for row in stored} == self.rows
 
     def expect(self, key: Key, event: Event, facts: set[Fact], call: Call) -> Transition | None:
-        """Change the model as the table says; return the row of the table."""
+        """Change the model like the table. Return the transition."""
         row = self.rows.get(key, Row())
         step = transition(row.state, event, facts)
         if step is not None:
@@ -102,7 +102,7 @@ class Walk:
         return Call(self.now, owner, self.now + LEASE_MS, trigger=trigger, replay_seq=replay_seq)
 
     def note(self, leased: LeasedDelivery) -> None:
-        """Remember a lease, which must be the model's row."""
+        """Record a lease, which must match the model's row."""
         row = self.rows[leased.event_seq, leased.endpoint_seq]
         assert (leased.fence, leased.lease_until, leased.trigger) == (row.fence, row.due_at, row.trigger)
         assert (leased.attempts_made, leased.scheduled_attempts) == (row.attempts_made, row.scheduled_attempts)
@@ -114,7 +114,7 @@ class Walk:
         return min([self.now, *(row.due_at for row in self.rows.values() if row.due_at is not None)])
 
     async def adopt_due(self, keys: list[Key], earliest: int) -> None:
-        """Take over the due time of returned leases, which depends on their order within the statement."""
+        """Copy the due time of returned leases, which depends on their order within the statement."""
         for stored in await self.bench.rows(deliveries):
             key = (stored.event_seq, stored.endpoint_seq)
             if key in keys:
@@ -122,13 +122,13 @@ class Walk:
                 self.rows[key] = replace(self.rows[key], due_at=stored.due_at)
 
     async def adopt_replays(self) -> None:
-        """Take over which ended deliveries a replay still has in hand: its own rules decide that."""
+        """Copy which ended deliveries a replay still has. Its own rules decide that."""
         for stored in await self.bench.rows(deliveries):
             if stored.status in ENDED:
                 key = (stored.event_seq, stored.endpoint_seq)
                 self.rows[key] = replace(self.rows[key], replay_seq=stored.replay_seq)
 
-    # ---- from the outside
+    # ---- operations of users
 
     async def accept(self) -> None:
         endpoint = self.random.choice((1, 2, GONE, GONE))
@@ -245,7 +245,7 @@ class Walk:
             self.note(leased)
 
     def a_command(self) -> tuple[Key, int, set[Fact]]:
-        """Any delivery, and a fence that may be wrong."""
+        """Return any delivery, and a fence that may be wrong."""
         state = self.random.choice((State.WAITING, State.LEASED, State.HELD, State.CANCELLED, State.FAILED))
         key = self.random.choice(self.in_state(state) or sorted(self.rows))
         fence = self.rows[key].fence - self.random.choice((0, 0, 0, 1))
@@ -273,7 +273,7 @@ class Walk:
             self.note(each)
 
     async def settle(self) -> None:
-        """Settle some leases in one batch. Some are stale by now, and some are settled again later."""
+        """Settle some leases in one batch. Some have expired, and some are settled again later."""
         if self.random.random() < 0.3:
             self.random.shuffle(self.leases)
         batch: dict[Key, Settlement] = {}
@@ -297,12 +297,12 @@ class Walk:
         assert await self.bench.database.settle(list(batch.values())) == lost
 
     def outcome(self, leased: LeasedDelivery, row: Row) -> tuple[Event, set[Fact], Call, NextState]:
-        """What a process makes of a lease, by the rules."""
+        """Return the outcome that a process writes for a lease, by the rules."""
         event = self.random.choice((Event.SUCCEED, Event.FAIL, Event.FAIL, Event.FAIL, Event.SKIP, Event.SKIP))
         before = previous(leased.resume_status, leased.resume_due_at or leased.lease_until)
         off, deleted = self.random.random() < 0.4, self.random.random() < 0.2
         facts = row.remembering() | ({Fact.OFF} if off else set()) | ({Fact.DELETED} if deleted else set())
-        # What a process remembers of a pending delivery without a due time is due at the end of the lease.
+        # Without a due time, a returned pending delivery is due at the end of the lease.
         remembered = replace(row, resume_due_at=None if before is None else before.due_at)
         if event is Event.SKIP:
             verdict = after_skip(before=before, deleted=deleted, off=off, expires_at=leased.expires_at, now_ms=self.now)
@@ -343,7 +343,7 @@ class Walk:
         await self.end_process()
 
     async def end_process(self) -> None:
-        """A process ends and its leases with it. It may still settle them, as if it had only been slow."""
+        """End a process with its leases. It may still settle them, like a slow process."""
         owner = self.random.choice(OWNERS)
         await self.reclaim([key for key in self.in_state(State.LEASED) if self.rows[key].lease_owner == owner], owner)
 
@@ -410,7 +410,7 @@ def row_of(stored: sa.Row[tuple[object, ...]]) -> Row:
 
 
 def settlement(leased: LeasedDelivery, event: Event, verdict: NextState, now: int) -> Settlement:
-    """What a process writes."""
+    """Return the settlement that a process writes."""
     completed_at = now if verdict.status in ENDED else None
     written = settled(leased, Status.DELIVERED if event is Event.SUCCEED else Status.FAILED)
     written = written._replace(

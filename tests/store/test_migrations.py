@@ -23,7 +23,7 @@ NOW = 1_764_000_000_000
 
 
 def described(path: Path) -> dict[str, dict[str, object]]:
-    """SQLite's description of every table, index and trigger."""
+    """Return SQLite's description of every table, index and trigger."""
     with closing(sqlite3.connect(path)) as raw:
         named = dict(raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'").fetchall())
 
@@ -47,7 +47,7 @@ def described(path: Path) -> dict[str, dict[str, object]]:
 
 
 def make(path: Path, revision: str) -> None:
-    """A file with this revision."""
+    """Create a file with this revision."""
     with closing(connect(path, read_only=False, create=True)) as raw, bound(raw) as connection:
         raw.execute("BEGIN")
         schema_version.run(connection, revision)
@@ -55,7 +55,7 @@ def make(path: Path, revision: str) -> None:
 
 
 def copies(folder: Path) -> list[str]:
-    """The copies of upgrades."""
+    """Return the copies of upgrades."""
     return [file.name for file in folder.iterdir() if "before" in file.name]
 
 
@@ -79,7 +79,7 @@ def test_the_revision_of_the_release_is_the_newest() -> None:
 
 
 def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
-    """Asking neither creates a file nor changes one; upgrading twice does nothing the second time."""
+    """Reading it neither creates nor changes a file. A second upgrade does nothing."""
     path = tmp_path / "uplift.db"
     assert current(path) is None
     assert not path.exists()

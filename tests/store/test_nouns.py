@@ -36,12 +36,12 @@ BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"da
 
 
 def new_account(connection: sa.Connection, number: int) -> Any:
-    """An account."""
+    """Create an account."""
     return accounts.create(connection, account_id=bytes([number]) * 16, name="a", contact_emails=("x@y",), now=number)
 
 
 def new_key(connection: sa.Connection, account_seq: int | None, number: int) -> Any:
-    """A key."""
+    """Create a key."""
     return keys.create(
         connection,
         key_id=bytes([number]) * 16,
@@ -55,7 +55,7 @@ def new_key(connection: sa.Connection, account_seq: int | None, number: int) -> 
 
 
 def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> Any:
-    """An endpoint."""
+    """Create an endpoint."""
     return endpoints.create(
         connection,
         endpoint_id=bytes([number]) * 16,
@@ -71,7 +71,7 @@ def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> An
 
 
 def add_notice(connection: sa.Connection, number: int, *, now: int) -> None:
-    """An unsent email about endpoint 1."""
+    """Add an unsent email about endpoint 1."""
     outbox.add(
         connection,
         NotificationKind.ENDPOINT_WARNED,
@@ -84,13 +84,13 @@ def add_notice(connection: sa.Connection, number: int, *, now: int) -> None:
 
 
 def new_event(connection: sa.Connection, seq: int, account_seq: int, created_at: int, type_seq: int = 1) -> None:
-    """An event row."""
+    """Create an event row."""
     row = {"seq": seq, "id": seq.to_bytes(16, "big"), "account_seq": account_seq, "type_seq": type_seq}
     connection.execute(sa.insert(tables.events).values(**row, created_at=created_at, body=BODY))
 
 
 def new_type(connection: sa.Connection, name: str = "t") -> Any:
-    """An event type."""
+    """Create an event type."""
     return event_types.put(
         connection,
         name=name,
@@ -105,7 +105,7 @@ def new_type(connection: sa.Connection, name: str = "t") -> Any:
 
 
 def test_pages_follow_each_other_to_the_end(connection: sa.Connection) -> None:
-    """Newest first; the last page says that it is the last, also when it is full."""
+    """Newest first. The last page is marked as the last, even if it is full."""
     made = [new_account(connection, number) for number in range(1, 7)]
     seen = []
     before = None
@@ -262,9 +262,9 @@ def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Conne
 def test_lists_with_few_matches_end_their_pages_early(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
-    """However rare what is looked for is, a page costs a bounded amount, and the walk still finds all of it.
+    """A page has a bounded cost with rare matches, and all pages together find every match.
 
-    Also where numbers are as far apart as those of two partitions.
+    Also with gaps between numbers like those between two partitions.
     """
     monkeypatch.setattr(events, "WINDOW_EVENTS", 40)
     monkeypatch.setattr(deliveries, "WINDOW_ROWS", 40)
@@ -391,7 +391,7 @@ def test_the_database_state_is_read(connection: sa.Connection) -> None:
     for number, at in ((1, 40), (2, 50), (3, 60)):
         add_notice(connection, number, now=at)
     outbox.settle(connection, [EmailResult(1, 1, sent_at=9)])
-    # Of an account and of an endpoint, and of all: these alone count.
+    # For an account, an endpoint, and all. Only these rows count.
     counts = dict.fromkeys(COUNT_FIELDS, 0) | {
         "deliveries": 100,
         "delivered": 40,

@@ -41,7 +41,7 @@ def test_emails_are_due_until_they_are_sent_or_given_up(connection: sa.Connectio
         EmailResult(2, 1, due_at=50, last_error="busy"),
         EmailResult(3, 4, last_error="unknown"),
     ]
-    for _ in range(2):  # once more does no harm
+    for _ in range(2):  # a repeated call is harmless
         outbox.settle(connection, results)
         assert due(49) == []
         assert [(each.seq, each.attempts_made) for each in outbox.due(connection, now=50, limit=9)] == [(2, 1)]
@@ -145,7 +145,7 @@ def test_a_late_result_does_not_revive_a_failed_email(connection: sa.Connection)
 
 
 def owe(connection: sa.Connection) -> None:
-    """A due email."""
+    """Add a due email."""
     outbox.add(
         connection,
         NotificationKind.ENDPOINT_WARNED,
@@ -158,7 +158,7 @@ def owe(connection: sa.Connection) -> None:
 
 
 def stored(connection: sa.Connection) -> tuple[int, int | None, int | None, str | None]:
-    """The attempts, sent time, due time and error of an email."""
+    """Return the attempts, sent time, due time and error of an email."""
     columns = table.c.attempts_made, table.c.sent_at, table.c.due_at, table.c.last_error
     (row,) = connection.execute(sa.select(*columns))
     return tuple(row)

@@ -164,7 +164,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
     schema_version.upgrade(path, now_ms=0)
     body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as raw:
-        # All is counted that could be removed.
+        # All deletable rows are counted.
         marks = [(statistics.EVENTS_COUNTED, 99), (statistics.ATTEMPTS_COUNTED, 99)]
         raw.executemany("INSERT INTO marks VALUES (?, ?)", marks)
         raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
@@ -239,7 +239,7 @@ def test_a_replay_batch_is_read_in_order_without_a_sort(raw: sqlite3.Connection)
 
 
 GONE = 99
-"""A deleted endpoint."""
+"""Return a deleted endpoint."""
 
 UPKEEP: dict[str, list[Verb]] = {
     "deliveries_held": [
@@ -319,7 +319,7 @@ def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, 
         raw.execute("ROLLBACK")
         sa.event.remove(connection, "before_cursor_execute", explain)
     scans = {" ".join(plan.split()[:2]) for plan in plans if plan.startswith("SCAN") and "CONSTANT ROW" not in plan}
-    # From the first of all events on, and every account's events of a type that is to go, which is seldom.
+    # From the first of all events, or from every account's events of a deleted type, which is rare.
     assert scans == {"events": {"SCAN events"}, "event_types": {"SCAN accounts"}}.get(kept.name, set()), plans
     assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
 
@@ -333,6 +333,6 @@ def check(statement: str, plan: list[str]) -> None:
     for step in scans:
         ends = re.search(r"\bLIMIT\b", statement) and re.search(r"ORDER BY \S+(seq|at)( DESC)?", statement)
         assert step.startswith(pages) or "CONSTANT ROW" in step or (ends and not sorts), text
-    # Those that are sorted are a page's rows, found by their keys.
+    # Only the rows of a page are sorted, found by their keys.
     is_page = any(step.startswith(pages) for step in plan) or " IN (" in statement
     assert not sorts or is_page, text

@@ -132,7 +132,7 @@ async def test_a_broken_connection_is_replaced(database: PostgresDatabase, postg
 
 
 async def test_a_connection_to_a_standby_is_replaced(other: PostgresDatabase) -> None:
-    """As after a failover that made the old server a standby."""
+    """Like after a failover that made the old server a standby."""
     await other.write(lambda c: c.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
     with pytest.raises(Unavailable, match="read-only"):
         await other.write(one_more)
@@ -225,7 +225,7 @@ async def test_priority_reads_do_not_wait_for_other_reads(database: PostgresData
 
 
 async def test_a_process_with_a_fast_clock_reclaims_no_lease(database: PostgresDatabase) -> None:
-    """As after a failover to a machine with another time."""
+    """Like after a failover to a machine with another time."""
     bench = Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
     await bench.append(bench.event(due(1)))
     ours = int(await database.read(processes.database_now))

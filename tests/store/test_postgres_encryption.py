@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL over the network: who is believed, who is let in, and what is said of what cannot be.
+"""Network connections to PostgreSQL: trusted certificates, accepted users, and error texts.
 
-The wheel's PostgreSQL has no TLS. PgBouncer has, and speaks it as PostgreSQL does.
+The PostgreSQL of the wheel does not support TLS. PgBouncer does, with PostgreSQL's protocol.
 """
 
 import os
@@ -33,7 +33,7 @@ NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 
 Address = Callable[..., str]
-"""The URL of a database, from parameters, and user and host where they are to be others."""
+"""Returns the URL of a database from parameters and, if given, a user and host."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def authority() -> trustme.CA:
 def encrypted(
     server: PostgresServer, authority: trustme.CA, *, wants: str, certificate: trustme.LeafCert | None = None
 ) -> Iterator[Address]:
-    """A database at `localhost` that requires encryption. `wants`: what clients have to present."""
+    """A database at `localhost` that requires TLS. `wants` is the required client authentication."""
     certificate = certificate or authority.issue_cert("localhost")
     pooler = Pooler(
         server.directory,
@@ -116,7 +116,7 @@ async def test_a_private_authority_is_trusted(
 async def test_system_authorities_require_verify_full(
     address: Address, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody can get a certificate of one of them for some host."""
+    """Anyone can get a certificate from one of them for some host."""
     assert not home.joinpath(".postgresql").exists()
     with pytest.raises(Misaddressed, match=r"root certificate file .* does not exist.*; .* or set sslmode=verify-full"):
         await reach(address("sslmode=verify-ca"))
@@ -146,7 +146,7 @@ async def test_a_revoked_certificate_is_rejected(
 
 
 def revocations(authority: trustme.CA, *revoked: trustme.LeafCert) -> bytes:
-    """The revocation list of an authority."""
+    """Return the revocation list of an authority."""
     issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
     key = load_pem_private_key(authority.private_key_pem.bytes(), None)
     made = x509.CertificateRevocationListBuilder(issuer.subject, NOW - DAY, NOW + DAY)
@@ -185,7 +185,7 @@ async def test_a_certificate_for_another_host_is_rejected(address: Address, trus
 async def test_an_expired_or_future_certificate_is_a_temporary_error(
     postgres_server: PostgresServer, authority: trustme.CA
 ) -> None:
-    """The URL is right: the certificate has to be renewed, or a clock corrected."""
+    """The URL is right: the certificate must be renewed, or a clock corrected."""
     for begins, ends, remedy in ((-2, -1, "renew the certificate"), (1, 2, "correct the clock of this machine")):
         certificate = authority.issue_cert("localhost", not_before=NOW + begins * DAY, not_after=NOW + ends * DAY)
         with encrypted(postgres_server, authority, wants="require", certificate=certificate) as address:

@@ -30,13 +30,13 @@ SOON_S = 1.0
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port that accepts connections and never responds, like a machine with a dead disk."""
+    """A port that accepts connections and never responds, like a machine with a failed disk."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def url_with_hosts(url: str, *ports: int | None, last: str = "") -> str:
-    """A URL whose first hosts have these ports; the real host comes last."""
+    """Return a URL whose first hosts have these ports. The real host comes last."""
     parts = urlsplit(url)
     user, _, real = parts.netloc.rpartition("@")
     hosts = ",".join([*(f"127.0.0.1:{port}" for port in ports), real])
@@ -89,7 +89,7 @@ async def test_a_host_that_closes_connections_is_skipped(network: Between, mode:
         if mode != "require":
             assert await opening < SOON_S
             return
-        # The second host offers no encryption.
+        # The second host does not offer TLS.
         with pytest.raises(ConnectionError, match="rejected SSL upgrade"):
             await opening
 
@@ -150,7 +150,7 @@ async def test_wrong_configuration_is_reported_first_and_standbys_last(standby: 
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as none:
         await Opener(url_with_hosts(standby.url, urlsplit(standby.url).port)).raw()
     assert "none of its hosts accepts writes; promote a standby" in str(store_error(none.value))
-    # The second offers no encryption, which is permanent. The error of the first is temporary.
+    # The second host does not offer TLS, which is permanent. The error of the first host is temporary.
     with pytest.raises(ConnectionError, match="rejected SSL upgrade"):
         await Opener(url_with_hosts(standby.url, free_port(), last="sslmode=require")).raw()
 

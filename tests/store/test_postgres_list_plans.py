@@ -17,9 +17,9 @@ from .postgres_connection import connected
 from .test_plans import LIST_VERBS, OLD_BY, UPKEEP, Verb
 
 ROWS_SORTED_MAX = 1200
-"""A page and what is read for it."""
+"""Rows of a page, and the rows that are read for it."""
 LOOKED_AT_MAX = 1000
-"""By a look at a bite of old rows, in each table."""
+"""Rows that one search for a batch of expired rows reads in each table."""
 ROWS = 60_000
 # Enough rows to make a scan of the table more expensive than its indexes.
 FILL = f"""
@@ -64,7 +64,7 @@ INSERT INTO links (id, role, expires_at) SELECT decode(md5(n::text), 'hex'), 0, 
 INSERT INTO invitations (id, account_seq, email, role, invited_by, proves, created_at, expires_at)
 SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 'x', 0, 'x', false, n, n FROM generate_series(1, 5000) n;
 """
-# As autovacuum does, which does not analyze partitioned tables.
+# Like autovacuum, which does not analyze partitioned tables.
 ANALYZE = """
 DO $$ DECLARE name text; BEGIN
 FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
@@ -95,7 +95,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
 def explained(
     connection: sa.Connection, verb: Verb, *, analyze: bool = False
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The statements of a function with their plans; with `analyze`, also with row counts."""
+    """Return the statements of a function with their plans; with `analyze`, also with row counts."""
     how = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
     found: list[tuple[str, list[dict[str, Any]]]] = []
 
@@ -116,7 +116,7 @@ def explained(
 
 
 def steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The steps of a plan, last first."""
+    """Return the steps of a plan, last first."""
     yield plan
     for step in plan.get("Plans", ()):
         yield from steps(step)
@@ -132,7 +132,7 @@ def check(statement: str, plan: list[dict[str, Any]]) -> None:
     assert not scanned + sorted_, (statement, steps_seen)
 
 
-# Keys are searched by account, or all keys are read, whichever is cheaper.
+# The planner searches keys by account or reads all keys, whichever is cheaper.
 @pytest.mark.parametrize("name", sorted(LIST_VERBS.keys() - {"events of all under a key"}))
 def test_every_query_uses_an_index(connection: sa.Connection, name: str) -> None:
     found = explained(connection, LIST_VERBS[name])

@@ -81,7 +81,7 @@ async def test_an_exclusive_write_of_an_earlier_release_is_alone(databases: Data
 
 
 def new_replay(connection: sa.Connection, number: int) -> replays.Replay:
-    """A replay of an endpoint of account 1."""
+    """Create a replay of an endpoint of account 1."""
     selection = ReplaySelection(number, (), (), None, None, NOW)
     return replays.create(connection, NewReplay(bytes([number]) * 16, 1, selection, (), 1, 0, 0, 1, 0))
 

@@ -31,15 +31,15 @@ from .parted import PARTITIONS, index_of_all, last_number, parted
 
 ROWS = 100_000
 PAGES_MAX = 800
-"""Of 8 KiB, that one verb may look at, which is about ten rows; the tables and their indexes have thousands."""
+"""Pages of 8 KiB that one operation may read, about ten rows. The tables and indexes have thousands."""
 UNCOUNTED = 500
 ROWS_MAX = 10_000
-"""That a verb may look at which is about some hundreds."""
+"""Pages that an operation on a few hundred rows may read."""
 EXPLAIN = """
 LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
 SET auto_explain.log_buffers = on; SET auto_explain.log_format = json; SET client_min_messages = log
 """
-# Waiting, leased, held, failed and delivered ones, mixed as after an outage.
+# Waiting, leased, held, failed and delivered deliveries, mixed like after an outage.
 FILL = f"""
 ALTER TABLE events_0_1 SET (autovacuum_enabled = false);
 ALTER TABLE deliveries SET (autovacuum_enabled = false);
@@ -66,8 +66,11 @@ VALUES (1, 'replay', 1, 3, '[2]', '[]', '[]', 50, 0, 9, 9, 1, {LAST}, {NOW}, {NO
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
-    """Databases: an empty one, one with much that was never analyzed, one with much that was, one with much that was
-    while each table had a row, and one in many partitions."""
+    """Databases: an empty one, and large ones.
+
+    Of these, one was never analyzed, one was analyzed, one was analyzed when each table had one row, and one has many
+    partitions.
+    """
     empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(3))
     postgres_server.execute(REPLAY_ROW, name_of(empty))
     postgres_server.execute(parted(ROWS, 1) + FILL + REPLAY_ROW, name_of(filled))
@@ -90,7 +93,7 @@ class Plans:
     plans: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, _raw: object, message: Any) -> None:
-        """Take what the server tells of one."""
+        """Record the plan from a notice of the server."""
         if " plan:\n" in message.message:
             logged = json.loads(message.message.partition(" plan:\n")[2])
             # The driver queries types.
@@ -98,7 +101,7 @@ class Plans:
                 self.plans.append(logged["Plan"])
 
     def nodes(self) -> Iterator[dict[str, Any]]:
-        """All their parts."""
+        """Return all nodes of the plans."""
         todo = list(self.plans)
         while todo:
             node = todo.pop()
@@ -106,18 +109,18 @@ class Plans:
             todo += node.get("Plans", [])
 
     def indexes(self) -> set[str]:
-        """By which they went."""
+        """Return the used indexes."""
         return {str(index_of_all(node["Index Name"])) for node in self.nodes() if "Index Name" in node}
 
     def rows(self) -> int:
-        """How many the greediest of them looked at."""
+        """Return the largest number of rows that a node read."""
         return max(
             round(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
             for node in self.nodes()
         )
 
     def pages(self) -> int:
-        """How many they looked at."""
+        """Return the number of pages that were read."""
         return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
 
 
@@ -239,7 +242,7 @@ async def test_chosen_ids_are_searched_in_one_partition(raw: Raw, event_id: byte
 
 @pytest.mark.parametrize("name", VERBS)
 async def test_every_row_is_found_by_an_index(raw: Raw, name: str, request: pytest.FixtureRequest) -> None:
-    """Also with plans from when the tables were empty, and all indexes looked alike."""
+    """Also with plans from the time when the tables were empty and all indexes seemed equal."""
     verb, indexes = VERBS[name]
     plans = Plans()
     raw.add_log_listener(plans.note)

@@ -127,7 +127,7 @@ async def test_nothing_is_leased_twice(benches: tuple[Bench, Bench]) -> None:
         ):
             leased.extend(found)
 
-    # Deliveries that others are just leasing are skipped, so a process may get nothing and asks again.
+    # Deliveries that other processes are leasing are skipped, so a process may get none and tries again.
     while len(leased) < 300:
         await asyncio.gather(*(take(bench, owner) for owner, bench in enumerate(benches * 3, 1)))
     assert len({(each.event_seq, each.endpoint_seq) for each in leased}) == len(leased) == 300
@@ -211,7 +211,7 @@ class Process:
         self._mine += leased
 
     def _some(self) -> list[LeasedDelivery]:
-        """Some of its leases, current or expired, at most one per delivery."""
+        """Return some of its leases, current or expired, at most one per delivery."""
         self._draw.shuffle(self._mine)
         some = list({(each.event_seq, each.endpoint_seq): each for each in self._mine[:9]}.values())
         self._mine = [each for each in self._mine if each not in some]
@@ -347,7 +347,7 @@ async def test_a_concurrent_release_releases_nothing(benches: tuple[Bench, Bench
     """It waits for the first release, and then finds deliveries of the endpoint that are due."""
     one, two = benches
     await one.append(*(one.event(held(1)) for _ in range(12)))
-    # Both begin before either ends.
+    # Both start before either one ends.
     blocked = raw.transaction()
     await blocked.start()
     await raw.execute("SELECT FROM deliveries WHERE event_seq = 1 FOR UPDATE")

@@ -1,4 +1,4 @@
-"""Processes, duties and noted changes, as every process on a database sees them."""
+"""Processes, singleton jobs and the change log, which all processes on a database share."""
 
 import pytest
 import sqlalchemy as sa
@@ -114,7 +114,7 @@ def test_changes_are_pruned_in_batches(connection: sa.Connection) -> None:
 
 
 def test_changes_from_another_database_server_are_ignored(connection: sa.Connection) -> None:
-    """There transactions had other numbers, for long greater ones. A copy of a file brings them along."""
+    """Transaction numbers of the other server were different, often greater. A copy of the database includes them."""
     is_file = connection.dialect.name == "sqlite"
     change = Change("accounts", 7, change_log.oldest_active_xid(connection) + 1_000_000)
     connection.execute(sa.insert(changes_table).values(change._asdict()))

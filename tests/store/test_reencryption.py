@@ -1,4 +1,4 @@
-"""Another key for everything that is sealed: whole or not at all, and as often as one likes."""
+"""Encryption of all values with a new key: atomic and repeatable."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 
 
 def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> Any:
-    """An endpoint with a secret; every third has a previous one, every fifth headers of its own."""
+    """Store an endpoint with a secret. Every third has a previous secret, every fifth has custom headers."""
     endpoint_id = number.to_bytes(16, "big")
     made = endpoints.create(
         connection,
@@ -48,13 +48,13 @@ def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> An
 
 
 def sealed(connection: sa.Connection) -> list[tuple[bytes, bytes, Column]]:
-    """Every encrypted value, with its endpoint's ID and its column."""
+    """Return every encrypted value, with the endpoint's ID and the column."""
     rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in COLUMNS)).order_by(table.c.seq))
     return [(value, row[0], column) for row in rows for column, value in zip(COLUMNS, row[1:], strict=True) if value]
 
 
 def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
-    """What every sealed value says."""
+    """Return the plain text of every encrypted value."""
     return [cipher.decrypt(*each) for each in sealed(connection)]
 
 
@@ -63,7 +63,7 @@ def test_values_are_decrypted_with_the_new_key_only(connection: sa.Connection, m
     count = 20
     for number in range(count):
         endpoint(connection, number)
-    # All that it has is erased with it.
+    # Its values are erased with it.
     endpoints.delete(connection, None, (15).to_bytes(16, "big"), now=3)
     before = opened(connection, OLD)
     assert len(before) == count + len(range(0, count, 3)) + len(range(0, count, 5)) - 3
@@ -72,7 +72,7 @@ def test_values_are_decrypted_with_the_new_key_only(connection: sa.Connection, m
     for each in sealed(connection):
         with pytest.raises(WrongSecretKey):
             OLD.decrypt(*each)
-    # Nothing else was touched.
+    # Nothing else has changed.
     found = endpoints.get(connection, 1, bytes(16))
     assert found is not None
     assert (found.url, found.updated_at, found.previous_expires_at) == ("https://example.com/", 2, 1002)
@@ -100,11 +100,11 @@ def test_an_empty_database_has_nothing_to_encrypt(connection: sa.Connection) -> 
 
 
 def test_every_encrypted_column_is_included() -> None:
-    """What the schema calls sealed is what is sealed anew."""
+    """Every column that the schema describes as encrypted is encrypted again."""
     found = {
         (each.name, column.name)
         for each in metadata.tables.values()
         for column in each.columns
-        if (column.comment or "").startswith("sealed")
+        if (column.comment or "").startswith("encrypted")
     }
     assert found == {("endpoints", name) for name in COLUMNS} == {("endpoints", name) for name in ERASED}

@@ -1,4 +1,4 @@
-"""Upgrades of the schema while servers of the earlier release run on it: in order, or not at all."""
+"""Schema upgrades while servers of the earlier release run: in order, or not at all."""
 
 import ast
 import asyncio
@@ -26,14 +26,14 @@ FIRST_WITH_RULES = "0008"
 
 @pytest.fixture
 async def url(postgres_server: PostgresServer) -> str:
-    """A database as this release has it."""
+    """A database with the schema of this release."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     await prepare(url)
     return url
 
 
 async def serve(url: str, version: str, *, seen_ms_ago: int = 0) -> None:
-    """Let a server of some release be one that was heard of."""
+    """Register a server of a release with a recent heartbeat."""
     pair = await Opener(url).pair()
     now = time.time_ns() // 1_000_000 - seen_ms_ago
     try:
@@ -73,7 +73,7 @@ async def test_breaking_migrations_wait_for_earlier_servers(
 async def test_a_suspended_server_stops_after_a_breaking_migration(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It counted as dead, and learns that it was forgotten before it sends anything."""
+    """It was evicted, and learns this before it sends anything."""
     await serve(url, "7.1.9", seen_ms_ago=HEARTBEAT_EXPIRES_MS + 1000)
     later_releases.come(monkeypatch, tmp_path, TAKES)
     assert await upgrade(url) == HEAD
@@ -132,7 +132,7 @@ async def test_a_server_that_waits_too_long_for_an_upgrade_fails(url: str, monke
 async def test_a_server_starts_only_on_its_own_schema(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A new one before the upgrade and an old one after it are told what comes first."""
+    """A new server before the upgrade, and an old server after it, fail with the next step."""
     await prepare(url)
     with monkeypatch.context() as later:
         later_releases.come(later, tmp_path, ADDS)
@@ -163,7 +163,7 @@ async def test_a_locked_table_stops_the_upgrade_without_blocking_others(
 
 
 def takes_away(source: str) -> bool:
-    """Whether a migration may take something from servers that run: anything but adding is looked at by a person."""
+    """Whether a migration may break running servers. A person must review everything except additions."""
     calls = {
         node.func.attr
         for node in ast.walk(ast.parse(source))

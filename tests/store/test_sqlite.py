@@ -1,4 +1,4 @@
-"""The SQLite engine against the conformance suite, and what only it promises."""
+"""The SQLite engine: the conformance suite, and its own promises."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 class sqlite_bench:
-    """An open, empty SQLite database of some class, and how to open it again."""
+    """An open, empty SQLite database of a class that can be opened again."""
 
     def __init__(self, folder: Path, make: Callable[[Path], SqliteDatabase]) -> None:
         self._path = folder / "uplift.db"
@@ -70,7 +70,7 @@ async def test_a_second_process_gets_the_holder_of_the_file(bench: Bench, tmp_pa
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_lock_created_by_root_belongs_to_the_database_owner(tmp_path: Path, is_there: bool) -> None:
-    """A server that does not run as root could not start any more."""
+    """Otherwise, a server that does not run as root could no longer start."""
     path = tmp_path / "own" / "uplift.db"
     path.parent.mkdir()
     if is_there:
@@ -84,7 +84,7 @@ def test_a_lock_created_by_root_belongs_to_the_database_owner(tmp_path: Path, is
 
 
 def test_a_link_instead_of_the_lock_is_not_followed(tmp_path: Path) -> None:
-    """Whoever may write the directory could let root write, and give away, whatever file there is."""
+    """Otherwise, a user who can write to the directory could make root overwrite or give away any file."""
     precious = tmp_path / "precious"
     precious.write_text("kept")
     lock = FileLock(tmp_path / "uplift.db")
@@ -96,7 +96,7 @@ def test_a_link_instead_of_the_lock_is_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
-    """It may be another name of any file."""
+    """It may be a hard link to any file."""
     precious = tmp_path / "precious"
     precious.write_text("kept")
     path = tmp_path / "own" / "uplift.db"
@@ -110,13 +110,13 @@ def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
         lock.acquire()
     assert precious.read_text() == "kept"
     lock.path.unlink()
-    # As the server itself makes it; a copy by links gives it another name.
+    # Like the lock of the server itself. A copy with hard links adds a name.
     lock.path.touch()
     os.chown(lock.path, 4321, 4322)
     (tmp_path / "copied").hardlink_to(lock.path)
     lock.acquire()
     lock.release()
-    # Of its own it writes to no other name, but for what is a lock by what stands in it.
+    # Of its own files, root only accepts a second name if the content is that of a lock.
     lock.path.unlink()
     root_s = tmp_path / "root_s"
     root_s.write_text("127.0.0.1 localhost\n")
@@ -132,7 +132,7 @@ def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
     lock.acquire()
     lock.release()
     os.chown(path.parent, 4321, 4322)
-    # Root serves what is in another's directory: the first lock was made before the database.
+    # Root serves a database in another user's directory: the first lock was created before the database.
     os.chown(path, 0, 0)
     lock.acquire()
     lock.release()
@@ -157,7 +157,7 @@ async def test_an_event_that_contradicts_a_row_fails_alone(bench: Bench) -> None
     (known,) = await bench.append(bench.event())
     twin = bench.event()._replace(id=known.id)
     failed, commits = bench.database.measures.failed, sum(bench.database.measures.commits.counts)
-    # A job that takes a while, so that the others are committed together.
+    # A slow job, so that the others are committed together.
     slow = asyncio.ensure_future(bench.database.write(lambda _: time.sleep(0.2)))
     await asyncio.sleep(0.05)
     events_ = [bench.event() for _ in range(64)]
@@ -173,7 +173,7 @@ async def test_an_event_that_contradicts_a_row_fails_alone(bench: Bench) -> None
 
 
 async def limited(bench: Bench, tmp_path: Path, pages: int) -> None:
-    """Let the database grow by so many pages at most: the next commits find the disk full."""
+    """Limit the size of the database to this many pages, so that the next commits find a full disk."""
     await bench.database.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
 
 
@@ -223,12 +223,12 @@ async def test_a_cancelled_waiter_does_not_stop_the_writer(bench: Bench) -> None
 async def test_a_busy_process_makes_larger_commits(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: float, at_once: bool
 ) -> None:
-    """One event comes after the other; each has a commit of its own while there is time for that."""
+    """Events arrive one after the other. Without load, each one has its own commit."""
     busy = SimpleNamespace(process_time=lambda: cores * time.monotonic())
     for name in ("monotonic", "monotonic_ns", "sleep"):
         setattr(busy, name, getattr(time, name))
     monkeypatch.setattr(writer, "time", busy)
-    # Longer than any hiccup of a machine that tests are run on.
+    # Longer than any pause of a test machine.
     monkeypatch.setattr(writer, "commit_interval_ms", lambda cores: 100 * commit_interval_ms(cores))
 
     async def commits(events: int) -> int:
@@ -240,7 +240,7 @@ async def test_a_busy_process_makes_larger_commits(
         await asyncio.gather(*waiting)
         return sum(bench.database.measures.commits.counts) - before
 
-    # Until it was looked twice how busy it is.
+    # Until the load was sampled twice.
     until = time.monotonic() + 3 * writer.CPU_SAMPLE_SECONDS
     while time.monotonic() < until:
         await commits(1)

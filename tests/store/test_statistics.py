@@ -1,4 +1,4 @@
-"""Statistics are exact after whatever was done to deliveries, however it was counted in between."""
+"""Statistics are exact after any operations on deliveries and any interleaving of counts."""
 
 import random
 import sqlite3
@@ -35,7 +35,7 @@ from .test_sqlite import sqlite_bench
 
 ACCOUNT_OF = {1: 1, 2: 1, 3: 2}
 GONE = 3
-"""This endpoint is deleted: what waits for it can be cancelled."""
+"""This endpoint is deleted, so its waiting deliveries can be cancelled."""
 Tally = Counter[tuple[str, int, int, int, object]]
 (EVENTS,) = (kept for kept in cleanup.RETENTION_RULES if kept.table is events)
 
@@ -47,7 +47,7 @@ async def bench(any_bench: Bench) -> Bench:
 
 
 def _furnish(connection: sa.Connection) -> None:
-    """Accounts and endpoints for replays to refer to."""
+    """Create accounts and endpoints for replays."""
     times = {"created_at": NOW, "updated_at": NOW}
     for seq in (1, 2):
         values = {"seq": seq, "id": bytes([seq]) * 16, "name": "a", "contact_emails": "[]", **times}
@@ -63,7 +63,7 @@ def _furnish(connection: sa.Connection) -> None:
 
 
 async def count_all(bench: Bench, *, rows: int = 10_000, notes: int = 10_000) -> int:
-    """Count until nothing is left; in how many bites."""
+    """Count until nothing is left. Return the number of batches."""
     bites = 0
     while (found := await bite(bench, rows=rows, notes=notes)) is not None:
         assert await bench.database.write(lambda c: statistics.save(c, found))
@@ -74,13 +74,13 @@ async def count_all(bench: Bench, *, rows: int = 10_000, notes: int = 10_000) ->
 
 
 async def bite(bench: Bench, *, rows: int, notes: int) -> statistics.Counted | None:
-    """What is to be counted next."""
+    """Read the next batch."""
     stream_position = await bench.database.stream_position()
     return await bench.database.read(lambda c: statistics.count(c, stream_position, rows=rows, changes=notes))
 
 
 async def tables(bench: Bench) -> Tally:
-    """What the tables themselves say, counted row by row."""
+    """Count the tables row by row."""
     tally: Tally = Counter()
     created = {row.seq: row.created_at for row in await bench.rows(events)}
     account_of = {}
@@ -102,7 +102,7 @@ async def tables(bench: Bench) -> Tally:
 
 
 async def counted(bench: Bench) -> Tally:
-    """What the numbers of the endpoints say; those of accounts and of all are their sums."""
+    """Return the statistics of endpoints. Those of accounts and of all are their sums."""
     scopes = [Scope(account, endpoint) for endpoint, account in ACCOUNT_OF.items()]
     sums = [Scope(1, 0), Scope(2, 0), ALL_ACCOUNTS]
     found = await bench.database.read(lambda c: statistics.by_hour(c, [*scopes, *sums], since=0))
@@ -125,7 +125,7 @@ async def counted(bench: Bench) -> Tally:
 
 
 def with_sums(tally: Tally) -> Tally:
-    """The same with the sums of accounts and of all."""
+    """Return the same with the sums of accounts and of all."""
     sums: Tally = Counter(tally)
     for (name, account, _, hour, what), count in tally.items():
         sums[name, account, 0, hour, what] += count
@@ -134,7 +134,7 @@ def with_sums(tally: Tally) -> Tally:
 
 
 class Machine:
-    """Does what the engine and people do, in any order, with whatever there is."""
+    """Runs operations of the engine and of users in any order."""
 
     def __init__(self, bench: Bench, seed: int) -> None:
         self.bench = bench
@@ -142,9 +142,9 @@ class Machine:
         self.random = random.Random(seed)
         self.now = NOW
         self.leased: list[LeasedDelivery] = []
-        """Those whose attempt has not been settled, however stale the lease is by now."""
+        """Leases whose attempt has not been settled, even if they have expired."""
         self.removed: Tally = Counter()
-        """What retention took away after it was counted."""
+        """Counted rows that retention has deleted."""
         self.steps: list[Callable[[], Awaitable[object]]] = [
             self.accept, self.accept, self.lease, self.lease, self.settle, self.settle, self.settle, self.settle,
             self.release, self.reclaim, self.hold, self.drop, self.let_go, self.cancel_deleted, self.cancel,
@@ -156,7 +156,7 @@ class Machine:
         self.now += self.random.choice((0, 1, 1000, 60_000, 20 * 60_000))
         await self.random.choice(self.steps)()
 
-    # ---- what is done
+    # ---- operations
 
     async def accept(self) -> None:
         owed = []
@@ -182,7 +182,7 @@ class Machine:
         self.leased += await self.bench.lease(endpoint, 3, now=self.now, until=self.now + 30_000)
 
     async def settle(self) -> None:
-        """Some end, in one batch, and a few twice or too late."""
+        """Settle some leases in one batch, and a few twice or too late."""
         self.random.shuffle(self.leased)
         batch = {}
         for leased in self.leased[: self.random.randint(1, 4)]:
@@ -301,7 +301,7 @@ class Machine:
         self.leased.append(begun)
 
     async def count_meanwhile(self) -> None:
-        """One bite, of any size, while something else happens; at times what was read is never written."""
+        """Count one batch of any size during another operation. Sometimes, the batch is never written."""
         rows, notes = self.random.choice((1, 2, 5, 1000)), self.random.choice((1, 3, 1000))
         found = await bite(self.bench, rows=rows, notes=notes)
         for _ in range(self.random.randint(0, 2)):
@@ -317,7 +317,7 @@ class Machine:
         await self.database.write(lambda c: cleanup.delete_expired(c, EVENTS, seen.keys, before=before))
         self.removed += stood - await tables(self.bench)
 
-    # ---- with what there is
+    # ---- choices
 
     async def any_delivery(self) -> sa.Row[tuple[object, ...]] | None:
         rows = await self.bench.rows(deliveries)
@@ -341,13 +341,13 @@ async def test_statistics_match_the_tables(bench: Bench, seed: int) -> None:
         assert await bench.rows(delivery_changes) == []
         exact = await tables(bench) + machine.removed
         assert await counted(bench) == with_sums(exact)
-    # It did what it is for.
+    # The simulation contains enough of every operation.
     assert machine.removed
     assert {what for name, *_, what in exact if name == "status"} == {status.text for status in Status}
 
 
 async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
-    """What becomes of earlier deliveries is left out, but later attempts are counted, whosever they are."""
+    """Earlier deliveries are not counted, but all later attempts are."""
     path = tmp_path / "uplift.db"
     make(path, "0004")
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
@@ -378,7 +378,7 @@ async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
 
 
 async def test_a_change_after_the_deletion_of_its_hour_creates_no_row(bench: Bench) -> None:
-    """Or there would be fewer than none in it."""
+    """Otherwise, its counts would be negative."""
     await bench.append(bench.event(NewDelivery(1, Status.HELD, None)))
     await count_all(bench)
     await bench.database.write(lambda c: c.execute(sa.delete(rollups)))
@@ -388,7 +388,7 @@ async def test_a_change_after_the_deletion_of_its_hour_creates_no_row(bench: Ben
 
 
 async def test_durations_are_counted_in_the_class_between_its_bounds(bench: Bench) -> None:
-    """Where the statement that counts them and the rule that reads them must agree."""
+    """The statement that counts them and the rule that reads them must agree."""
     durations = [0, 999, 1000, *DURATION_BOUNDS_US[1:], *(bound - 1 for bound in DURATION_BOUNDS_US), 10**9]
     await bench.append(*(bench.event(stored_leased(1)) for _ in durations))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
@@ -412,7 +412,7 @@ async def test_a_batch_is_written_once(bench: Bench) -> None:
 
 
 async def test_only_rare_status_changes_are_recorded(bench: Bench) -> None:
-    """What is accepted, fails for now and is delivered in the end leaves none: nothing is added to what events cost."""
+    """Accepted, retried and delivered events record none, so events cost nothing more."""
     await bench.append(bench.event(due(1)), bench.event(due(1)), bench.event(stored_leased(2)))
     first = await bench.lease(1)
     await bench.database.settle([settled(first[0]), settled(first[1], Status.PENDING, NOW)])
@@ -421,6 +421,6 @@ async def test_only_rare_status_changes_are_recorded(bench: Bench) -> None:
 
 
 async def fleet(bench: Bench) -> Statistics:
-    """The numbers of all together."""
+    """Return the statistics of all accounts."""
     found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
     return total(each for _, each in found[ALL_ACCOUNTS])

@@ -43,7 +43,7 @@ async def bench(postgres_url: str) -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterator[int]:
-    """Another process that stores an event, and commits it late; its number."""
+    """Let another process store an event and commit it late. Return its number."""
     raw = await Opener(url).raw()
     try:
         async with raw.transaction():
@@ -55,7 +55,7 @@ async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterato
 
 
 async def forward(bench: Bench, after: int, stream_position: StreamPosition | None = None) -> tuple[list[int], int]:
-    """Which events a list that is followed gives next, and where it goes on."""
+    """Return the next events of a followed list, and the position to continue at."""
     stream_position = stream_position or await bench.database.stream_position()
     found = await bench.database.read(
         lambda c: event_store.page_forward(c, None, EventFilter(), stream_position, limit=99, after=(after,))
@@ -82,7 +82,7 @@ async def test_a_followed_list_skips_nothing(bench: Bench, postgres_url: str) ->
         (early,) = await bench.append(bench.event())
         assert early.seq > late
         assert await forward(bench, first.seq) == ([], first.seq)
-        # Without the stream position the late one would be passed over for good.
+        # Without the stream position, the late event would be skipped.
         assert await forward(bench, first.seq, STREAM_POSITION_MAX) == ([early.seq], early.seq)
     assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
 
@@ -96,7 +96,7 @@ async def test_a_rolled_back_transaction_does_not_delay_the_position(bench: Benc
 
 
 async def test_an_unrelated_open_transaction_does_not_delay_the_position(bench: Bench, postgres_url: str) -> None:
-    """A write that is none of events, attempts and notes, as one of another program on the same server would be."""
+    """A write to other tables than events, attempts and status changes, like that of another program on the server."""
     raw = await Opener(postgres_url).raw()
     async with raw.transaction():
         await raw.execute("INSERT INTO marks VALUES ('other', 1)")
@@ -146,14 +146,14 @@ async def fleet(bench: Bench) -> Statistics:
 
 
 async def count(bench: Bench, stream_position: StreamPosition | None = None) -> bool:
-    """Count one bite; whether there was any."""
+    """Count one batch. Return whether there was one."""
     stream_position = stream_position or await bench.database.stream_position()
     found = await bench.database.read(lambda c: statistics.count(c, stream_position, rows=1000, changes=1000))
     return found is not None and await bench.database.write(lambda c: statistics.save(c, found))
 
 
 async def test_an_attempt_beyond_the_stream_position_is_counted_once(bench: Bench, postgres_url: str) -> None:
-    """It is in the status of its delivery already when the delivery is counted."""
+    """It is already part of the delivery's status when the delivery is counted."""
     await bench.append(*(bench.event(stored_leased(1)) for _ in range(3)))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
     await bench.database.settle([settled(replace(leased, event_seq=1), Status.FAILED)])
@@ -191,7 +191,7 @@ async def test_late_commits_are_counted(bench: Bench, postgres_url: str) -> None
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_statistics_are_exact_with_overlapping_writes(bench: Bench, postgres_url: str, seed: int) -> None:
-    """Two processes store, lease, settle and change deliveries at once, while a third counts."""
+    """Two processes store, lease, settle and change deliveries while a third one counts."""
     random_ = random.Random(seed)
     other = PostgresDatabase(postgres_url)
 
@@ -240,7 +240,7 @@ async def test_statistics_are_exact_with_overlapping_writes(bench: Bench, postgr
 async def test_a_late_reading_is_noted_before_the_next_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It tells of no lock that was taken since: whoever holds one would be passed over."""
+    """It does not show later locks, so rows of their holders would be skipped."""
     await furnish(bench)
     (first,) = await bench.append(bench.event())
     looked, let_go = asyncio.Event(), asyncio.Event()
@@ -265,7 +265,7 @@ async def test_a_late_reading_is_noted_before_the_next_one(
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
         next_look = asyncio.ensure_future(bench.database.stream_position())
-        # Time enough for one that does not wait for its turn.
+        # Enough time for a reading that does not wait.
         await asyncio.wait([next_look], timeout=0.3)
         let_go.set()
         await late_look
@@ -276,7 +276,7 @@ async def test_a_late_reading_is_noted_before_the_next_one(
 
 
 async def test_the_position_goes_back_if_sequences_do(bench: Bench, postgres_url: str) -> None:
-    """After a failover, numbers that the lost server had given are given again."""
+    """After a failover, numbers of the lost server are used again."""
     await furnish(bench)
     *_, last = await bench.append(*(bench.event() for _ in range(3)))
     raw = await Opener(postgres_url).raw()
@@ -294,7 +294,7 @@ async def test_the_position_goes_back_if_sequences_do(bench: Bench, postgres_url
 async def test_a_process_without_a_position_waits_for_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By none, counting would begin with the first event again, and a listen session with all there is."""
+    """Without a position, counting would start with the first event again, and a listen session with all events."""
     await furnish(bench)
     monkeypatch.setattr("uplift_server.store.postgres.database.FIRST_POSITION_EVERY_MS", 5)
     (first,) = await bench.append(bench.event())

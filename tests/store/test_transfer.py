@@ -1,4 +1,4 @@
-"""Moving from a SQLite file to PostgreSQL: everything arrives, however often it is cut off, and nothing else does."""
+"""Transfer from a SQLite file to PostgreSQL: complete despite interruptions, and without anything else."""
 
 import asyncio
 import os
@@ -30,12 +30,12 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def target(postgres_server: PostgresServer) -> str:
-    """A PostgreSQL database without anything."""
+    """An empty PostgreSQL database."""
     return postgres_server.new_database(empty=True)
 
 
 async def moved(source: Path, target: str, told: Callable[[Progress], None] = lambda _: None) -> list[Transferred]:
-    """All of it."""
+    """Transfer everything."""
     return await transfer(source, target, told)
 
 
@@ -62,7 +62,7 @@ async def test_new_rows_are_numbered_after_transferred_rows(source: Path, target
 
 
 async def test_transferred_rows_keep_their_age(source: Path, target: str) -> None:
-    """Else it would be kept twice as long."""
+    """Otherwise, it would be kept twice as long."""
     await moved(source, target)
     connection = await asyncpg.connect(target)
     first = await connection.fetchval("SELECT created_at FROM events ORDER BY seq LIMIT 1")
@@ -80,7 +80,7 @@ async def test_an_empty_database_is_transferred(tmp_path: Path, target: str) -> 
 
 
 def killed(source: Path, target: str, *, amid: bool) -> int:
-    """Move in a process that is killed amid its second bite, or after its third; how it ended."""
+    """Transfer in a process that is killed during its second batch or after its third. Return how it ended."""
     child = os.fork()
     if child == 0:
         steps = iter((1, 2, 3))
@@ -122,7 +122,7 @@ def test_a_killed_transfer_continues_without_duplicates(
 
 
 async def cut_off(source: Path, target: str) -> None:
-    """Begin, and come as far as the first bite."""
+    """Start a transfer that stops after the first batch."""
 
     class Enough(Exception):
         pass
@@ -165,7 +165,7 @@ async def test_a_target_with_rows_is_rejected_unchanged(source: Path, postgres_u
 
 
 async def test_a_target_of_another_release_is_rejected_unchanged(source: Path, postgres_url: str) -> None:
-    """To upgrade it would take it from the servers that run on it."""
+    """An upgrade would break the servers that run on it."""
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("UPDATE alembic_version SET version_num = '0007'")
     with pytest.raises(CannotTransfer, match="is not empty: it has the schema 0007 of another release"):
@@ -178,7 +178,7 @@ async def test_a_target_of_another_release_is_rejected_unchanged(source: Path, p
 async def test_a_transfer_interrupted_in_the_last_step_continues(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is known of so much takes minutes to find out."""
+    """The comparison of large tables takes minutes."""
     execute = asyncpg.Connection.execute
 
     async def cut_off_at_last(self: asyncpg.Connection, query: str, *arguments: object) -> str:
@@ -194,7 +194,7 @@ async def test_a_transfer_interrupted_in_the_last_step_continues(
 
 
 async def test_no_server_starts_on_an_unfinished_target(source: Path, target: str) -> None:
-    """Not even one that has looked at the schema before."""
+    """Not even one that has checked the schema before."""
     await cut_off(source, target)
     pair = await Opener(target).pair()
     with pytest.raises(UnknownSchema, match="transfer from a SQLite file"):
@@ -219,7 +219,7 @@ async def test_a_file_of_another_revision_is_rejected(source: Path, target: str)
 
 
 async def test_the_second_concurrent_transfer_fails(source: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On two machines, with a copy of the file each, no lock keeps them apart."""
+    """On two machines, with a copy of the file each, no file lock prevents it."""
     monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
     first = True
 
@@ -234,7 +234,7 @@ async def test_the_second_concurrent_transfer_fails(source: Path, target: str, m
 
 
 def postgres(url: str, statement: str) -> None:
-    """Run a statement on a connection of its own, from within a running loop."""
+    """Run a statement on a separate connection, from within a running event loop."""
 
     async def run() -> None:
         connection = await asyncpg.connect(url)

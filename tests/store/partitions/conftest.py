@@ -1,4 +1,4 @@
-"""A database of its own for each test: other tests would get its partitions."""
+"""A separate database for each test, because partitions would affect other tests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from uplift_server.store.postgres.connection import Opener
 
 @pytest.fixture
 async def bench(postgres_server: PostgresServer) -> AsyncIterator[Bench]:
-    """An open, empty database of its own, whose partitions no other test gets, begun at NOW."""
+    """An open, empty database whose partitions no other test gets. It starts at NOW."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     await schema_version.prepare(url)
     raw = await Opener(url).raw()

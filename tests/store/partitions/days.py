@@ -1,4 +1,4 @@
-"""Days of a database: partitions begun, filled, counted and gone by at instants that a test chooses."""
+"""Partitions that start, fill, are counted and expire at times that a test chooses."""
 
 import asyncio
 from collections import Counter
@@ -39,7 +39,7 @@ async def begin(bench: Bench, now: int) -> bool:
 
 
 async def delivered(bench: Bench, count: int = 1, *, at: int = NOW, status: Status = Status.DELIVERED) -> list[int]:
-    """Events with a delivery to endpoint 1 each, attempted once; their numbers."""
+    """Store events with a delivery to endpoint 1 each, attempted once. Return their numbers."""
     appended = await bench.append(*(bench.event(due(1), created_at=at) for _ in range(count)))
     leased = await bench.lease(1, limit=count)
     await bench.database.settle([settled(each, status) for each in leased])
@@ -47,12 +47,12 @@ async def delivered(bench: Bench, count: int = 1, *, at: int = NOW, status: Stat
 
 
 async def rows(bench: Bench, column: sa.Column[int]) -> list[int]:
-    """The values of a column."""
+    """Return the values of a column."""
     return await bench.database.read(lambda c: sorted(c.scalars(sa.select(column))))
 
 
 async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
-    """Every partition: the first and the last of its thousands of millions of numbers, and whether it is a rest."""
+    """Return every partition: the first and last number in units of NUMBERS, and whether it is a remainder."""
     query = sa.select(event_partitions.c.first_seq, event_partitions.c.end_seq, event_partitions.c.goes_by_row)
     found = await bench.database.read(lambda c: c.execute(query.order_by("first_seq")).all())
     names = await bench.database.read(
@@ -75,7 +75,7 @@ async def count_all(bench: Bench) -> None:
 
 
 async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
-    """The only partition of which all is old two days after NOW, once everything is counted."""
+    """Return the only partition that has fully expired two days after NOW, when everything is counted."""
     await count_all(bench)
     assert bench.database.partitions is not None
     [partition] = await bench.database.partitions.list_droppable(before=NOW + 2 * DAY)
@@ -83,7 +83,7 @@ async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
 
 
 async def retained(bench: Bench, now: int) -> Counter[str]:
-    """A pass of retention at an instant, everything being counted before."""
+    """Run a pass of retention at a time, after everything is counted."""
     await count_all(bench)
     database = bench.database
     clock = Clock(database)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Partitions of events: how the next one is begun, how an old one goes, and what of it stays."""
+"""Partitions of events: how the next one starts, how an old one is dropped, and which events stay."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ async def test_the_next_partition_starts_when_the_current_one_is_old_enough(benc
 async def test_an_interrupted_start_of_a_partition_is_completed(bench: Bench, step: str, stranger: Any) -> None:
     await delivered(bench)
     assert await begin(bench, NOW + DAY)
-    # As it stands after a crash: the partition is there, numbers may have jumped, and nobody noted it.
+    # The state after a crash: the partition exists and numbers may have jumped, but its start is not recorded.
     await stranger.execute("UPDATE event_partitions SET begun_at = NULL WHERE first_seq > 0")
     await stranger.execute("UPDATE event_partitions SET ended_at = NULL")
     if step == "made":
@@ -63,7 +63,7 @@ async def test_an_interrupted_start_of_a_partition_is_completed(bench: Bench, st
 )
 async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen: list[bytes]) -> None:
     first = await bench.append(bench.event(due(1), chosen_id=chosen[0]))
-    # As one that was stored before there were partitions.
+    # Like an event from before partitioning.
     await bench.database.write(lambda c: c.execute(sa.delete(chosen_event_ids)))
     assert await begin(bench, NOW + DAY)
     second = await bench.append(bench.event(due(1), chosen_id=chosen[1]))
@@ -77,7 +77,7 @@ async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen:
 
 
 async def test_generated_ids_that_a_caller_chooses_are_recognized_in_all_partitions(bench: Bench) -> None:
-    """Two events with one id would be one that nobody can name."""
+    """Two events with one ID could not be distinguished."""
     made = []
     for day in range(1, 4):
         made += await bench.append(bench.event(due(1)))
@@ -96,7 +96,7 @@ async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench)
     await begin(bench, NOW + 2 * DAY)
     await delivered(bench, at=NOW + 2 * DAY)
 
-    # All events of the first are old before, and yet not all that it might have had.
+    # All events of the first partition have expired, but it could still get others.
     assert not (await retained(bench, NOW + KEEP_MS + DAY))["events"]
     assert len(await rows(bench, events.c.seq)) == 703
     assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 701
@@ -107,7 +107,7 @@ async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench)
 
 
 async def test_needed_events_are_kept_until_they_are_not_needed(bench: Bench) -> None:
-    """What is open of old partitions is put together, found as before, delivered as ever, and goes row by row."""
+    """Events with open deliveries are moved together, found and delivered as before, and deleted row by row."""
     open_ones = []
     for day in range(3):
         await delivered(bench, 5, at=NOW + day * DAY)
@@ -142,7 +142,7 @@ async def test_a_partition_with_many_needed_events_is_deleted_row_by_row(bench: 
 
 
 async def test_old_or_long_partitions_are_deleted_row_by_row(bench: Bench, stranger: Any) -> None:
-    """And on time, although what it is in is in use yet, or has only just ended."""
+    """Also on time, although their partition is in use or has just ended."""
     late = NOW + KEEP_MS + 2 * DAY + 1
     await delivered(bench, 3)
     await delivered(bench, 3, at=NOW + 20 * DAY)
@@ -205,7 +205,7 @@ async def test_used_numbers_of_a_partition_are_counted(bench: Bench) -> None:
 
 
 async def test_a_late_attempt_is_counted(bench: Bench) -> None:
-    """Also where its partition was about to go."""
+    """Also if its partition is about to be dropped."""
     await bench.append(bench.event(due(2)))
     await begin(bench, NOW + DAY)
     await delivered(bench, at=NOW + DAY)
@@ -256,7 +256,7 @@ async def test_the_id_of_a_deleted_event_can_be_used_again(bench: Bench) -> None
 
 
 async def test_servers_of_earlier_releases_cannot_run_with_partitions(postgres_server: PostgresServer) -> None:
-    """It would note no id that its caller chose."""
+    """It would not store chosen IDs."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     pair = await Opener(url).pair()
     async with pair.raw.transaction():

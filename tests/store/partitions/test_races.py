@@ -1,4 +1,4 @@
-"""Partitions that are begun and go beside traffic, and beside somebody else who does the same."""
+"""Partitions that start and are dropped under traffic, and beside another process that does the same."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, retain
 
 
 async def test_a_partition_starts_under_traffic(bench: Bench) -> None:
-    """Every event finds its partition, whatever comes in between; numbers grow."""
+    """Every event finds its partition at any time, and numbers increase."""
     await delivered(bench)
     stopping = asyncio.Event()
 
@@ -44,7 +44,7 @@ async def test_a_partition_starts_under_traffic(bench: Bench) -> None:
 
 
 async def test_a_locked_table_does_not_block_other_statements(bench: Bench, stranger: Any) -> None:
-    """What would have to wait for him gives up, and is done when it is tried again."""
+    """The operation that would wait for the lock gives up, and succeeds later."""
     await delivered(bench)
     async with stranger.transaction():
         await stranger.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
@@ -75,7 +75,7 @@ async def test_concurrent_events_with_one_chosen_id_are_stored_once(bench: Bench
 
 
 async def test_a_delivery_leased_during_a_drop_keeps_its_event(bench: Bench) -> None:
-    """Beside everything that goes on, until all has gone that may."""
+    """Concurrently with other operations, until retention has deleted everything possible."""
     await delivered(bench, 50)
     await bench.append(*(bench.event(due(2)) for _ in range(50)))
     await begin(bench, NOW + DAY)
@@ -88,7 +88,7 @@ async def test_a_delivery_leased_during_a_drop_keeps_its_event(bench: Bench) -> 
             assert all(each.body for each in leased)
             assert not await bench.database.settle([settled(each, Status.DELIVERED) for each in leased])
             count += len(leased)
-        # The last attempt that is counted keeps its event.
+        # The last counted attempt keeps its event.
         await delivered(bench, at=NOW + DAY)
         return count
 
@@ -116,7 +116,7 @@ async def test_the_second_concurrent_drop_does_nothing(bench: Bench) -> None:
 
 
 async def one_beside_a_rest(bench: Bench) -> tuple[PostgresPartitions, Partition]:
-    """A partition of which all can go but one event; of an earlier one as much is left."""
+    """Return a partition in which all but one event can be deleted. An earlier one has the same remainder."""
     for day in range(2):
         await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
         await delivered(bench, at=NOW + day * DAY)
@@ -133,7 +133,7 @@ async def one_beside_a_rest(bench: Bench) -> tuple[PostgresPartitions, Partition
 
 
 def before(own: PostgresPartitions, name: str, act: Callable[[], Awaitable[None]], patch: pytest.MonkeyPatch) -> None:
-    """Let something happen just before a method of it does what it was called for, once."""
+    """Run a callback once, directly before a method."""
     method = getattr(own, name)
 
     async def late(body: Any) -> Any:
@@ -145,7 +145,7 @@ def before(own: PostgresPartitions, name: str, act: Callable[[], Awaitable[None]
 
 
 async def test_a_partition_dropped_before_the_copy_is_skipped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has been merged into the rest by then: what is read of it is nowhere by its name."""
+    """It was merged into the remainder, so its name no longer exists."""
     own, partition = await one_beside_a_rest(bench)
 
     async def another_drops_it() -> None:
@@ -165,7 +165,7 @@ async def test_a_partition_that_another_process_is_copying_stays(bench: Bench, s
 
 
 async def test_a_partition_with_another_copy_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left of the earlier one is not in it."""
+    """The copy lacks the remainder of the earlier partition."""
     own, partition = await one_beside_a_rest(bench)
 
     async def another_puts_less_aside() -> None:
