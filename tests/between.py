@@ -1,4 +1,4 @@
-"""A network between a process and its PostgreSQL, which can go away: bytes are late, or lost."""
+"""A network between a process and its PostgreSQL server that can delay or lose bytes."""
 
 import contextlib
 import socket
@@ -11,25 +11,25 @@ CHUNK_BYTES = 65_536
 
 
 class Link:
-    """A connection through the network: the process's end, and the database's."""
+    """A connection through the network, with the sockets of the process and of the database."""
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near = near
         self.far = far
         self.lost = False
-        """Whether it leads nowhere any more: what goes in does not come out."""
+        """Whether bytes are lost."""
 
     def reset(self) -> None:
-        """Break it, so that both ends know."""
+        """Reset the connection at both ends."""
         for end in (self.near, self.far):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                # Wakes whoever reads it; the socket itself is closed by them.
+                # Wakes the readers, which close the sockets.
                 end.shutdown(socket.SHUT_RDWR)
 
 
 class Between:
-    """Forwards TCP on 127.0.0.1 to the socket of a PostgreSQL. `url` is the database's through it."""
+    """Forwards TCP connections on 127.0.0.1 to the socket of a PostgreSQL server. `url` leads through it."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -45,17 +45,17 @@ class Between:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def hold(self) -> None:
-        """From now on nothing gets through; it is late, and not lost."""
+        """Delay all bytes from now on."""
         self._flows.clear()
 
     def lose(self) -> None:
-        """From now on nothing gets through, now or later."""
+        """Lose all bytes from now on."""
         self._losing = True
         for link in list(self._links):
             link.lost = True
 
     def mend(self, *, tell: bool = True) -> None:
-        """The network is back; `tell` those whose connections were lost, who otherwise wait on."""
+        """Restore the network. `tell` resets the lost connections, which would otherwise wait."""
         self._losing = False
         self._flows.set()
         for link in list(self._links):
@@ -63,7 +63,7 @@ class Between:
                 link.reset()
 
     def close(self) -> None:
-        """Break everything."""
+        """Close all connections."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -97,7 +97,7 @@ class Between:
                 self._flows.wait()
                 if not link.lost:
                     target.sendall(data)
-        # The end of one direction is the end of both: PostgreSQL knows no other.
+        # The end of one direction ends both, because PostgreSQL does not support half-closed connections.
         self._flows.wait()
         if not link.lost:
             link.reset()

@@ -6,7 +6,7 @@ from uplift_server.store.encryption import Cipher
 
 
 class Limits:
-    """Remembers the endpoints whose limits were applied."""
+    """Records the endpoints whose limits were applied."""
 
     def __init__(self) -> None:
         self.adjusted: list[LiveEndpoint] = []
@@ -17,5 +17,5 @@ class Limits:
 
 
 def endpoint_cache(cipher: Cipher, user_agent: str = "Uplift-Webhooks/test") -> EndpointCache:
-    """An empty cache."""
+    """Return an empty cache."""
     return EndpointCache(cipher, user_agent, LocalShards(), Limits())

@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures and options of all tests."""
 
 import logging
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 FIRST = ("e2e", "dashboard", "delivery", "store")
-"""Directories whose modules take longest: several processes begin with them."""
+"""Directories with the slowest modules. Parallel runs start with them."""
 WITH_SERVERS = ("e2e", "dashboard")
-"""Directories whose tests start servers in folders of their own."""
+"""Directories whose tests start servers in their own directories."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--engine`."""
+    """Add `--engine`."""
     parser.addoption(
         "--engine",
         choices=sorted(engines.ENGINES),
@@ -41,13 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """End what was started for it."""
+    """Stop the servers of the engine."""
     engines.chosen().close()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Behind everything that used them, empty the databases of a test."""
+    """After the other fixtures, empty the databases of a test."""
     yield
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     if folder is not None:
@@ -56,7 +56,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and leave out what another engine makes no difference to."""
+    """Run slow modules first, and skip tests for which the engine makes no difference."""
     if engines.chosen().name != "sqlite":
         config.hook.pytest_deselected(items=[item for item in items if not _has_a_database(item)])
         items[:] = filter(_has_a_database, items)
@@ -69,9 +69,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_a_database(item: pytest.Item) -> bool:
-    """Whether a test asks for a database of the engine that was chosen, or has servers in its folder.
+    """Whether a test needs a database of the chosen engine, or has servers in its directory.
 
-    Those that ask for a server of PostgreSQL have one on either engine, and run with the others.
+    Tests that need a PostgreSQL server have one on each engine, and run with the others.
     """
     asked = set(getattr(item, "fixturenames", ()))
     in_folder = item.path.parent.name in WITH_SERVERS and "tmp_path" in asked
@@ -80,7 +80,7 @@ def _has_a_database(item: pytest.Item) -> bool:
 
 @pytest.fixture(autouse=True)
 def _logs_restored() -> Iterator[None]:
-    """Commands run in this process send its log lines to a stream that ends with their test."""
+    """Restore the logs: commands in this process send log lines to a stream that ends with their test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -90,13 +90,13 @@ def _logs_restored() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    """The engine that tests run on."""
+    """The engine of the tests."""
     return engines.chosen()
 
 
 @pytest.fixture
 def place(engine: Engine, tmp_path: Path) -> Place:
-    """An empty database of it."""
+    """An empty database of the engine."""
     return engine.place(tmp_path)
 
 
@@ -110,7 +110,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def pooler(postgres_server: PostgresServer) -> Iterator[Pooler]:
-    """A pooler before it."""
+    """A pooler in front of it."""
     pooler = Pooler(postgres_server.directory)
     yield pooler
     pooler.close()
@@ -118,7 +118,7 @@ def pooler(postgres_server: PostgresServer) -> Iterator[Pooler]:
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A PostgreSQL database with the program's tables and nothing in them."""
+    """The URL of a PostgreSQL database with empty tables."""
     url = postgres_server.new_database()
     yield url
     postgres_server.give_back(url)
@@ -126,7 +126,7 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture(params=["direct", "pooled"])
 def reached_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
-    """The same, and the same through a pooler."""
+    """The URL of such a database, directly and through a pooler."""
     if request.param == "direct":
         return postgres_url
     pooler: Pooler = request.getfixturevalue("pooler")
@@ -135,7 +135,7 @@ def reached_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def network(postgres_url: str) -> Iterator[Between]:
-    """A network to it that can be lost."""
+    """A network to the database that can fail."""
     between = Between(postgres_url)
     yield between
     between.close()

@@ -1,7 +1,7 @@
-"""On which engine the tests run, and where a test's database lives there.
+"""The engine of the tests, and the location of each test's database.
 
-`pytest --engine postgresql` runs those that have a database on PostgreSQL, `--engine pgbouncer` on PostgreSQL behind a
-pooler; by default it is SQLite.
+`pytest --engine postgresql` runs the tests with a database on PostgreSQL, `--engine pgbouncer` on PostgreSQL behind a
+pooler. The default is SQLite.
 """
 
 import base64
@@ -29,43 +29,43 @@ SECRET_KEY: Final = base64.b64encode(b"k" * 32).decode()
 
 
 class Place(Protocol):
-    """Where a test's database is."""
+    """The location of a test's database."""
 
     url: str
     environ: Mapping[str, str]
-    """What a server is told that uses it."""
+    """The settings of a server on it."""
     file: Path | None
-    """What it is in, where that is a file."""
+    """The SQLite file, if any."""
 
     def prepare(self, *, now_ms: int = 0) -> None:
-        """Make the tables, where they are not there yet."""
+        """Create the tables if they do not exist."""
 
     def database(self, *faults: type) -> Database:
-        """The engine on it, to be opened; `faults` are laid over its class, the first one on top."""
+        """Return an engine to open. `faults` are mixed into its class, the first one on top."""
 
     def run(self, body: Callable[[sa.Connection], R]) -> R:
-        """Run a verb in a transaction, beside whoever uses the database."""
+        """Run a function in a transaction, beside other users of the database."""
 
     def look(self, query: str) -> list[tuple[Any, ...]]:
-        """The rows that a query finds; nothing is changed by it, were it only a log that waits for a server's start."""
+        """Return the rows of a query. Changes nothing, not even a write-ahead log."""
 
     def contents(self) -> bytes:
-        """Every byte that it keeps, in no order."""
+        """Return all bytes of the database, in any order."""
 
 
 class Engine(Protocol):
-    """What the tests of a process run on."""
+    """The engine of the tests in a process."""
 
     name: str
 
     def place(self, folder: Path) -> Place:
-        """A database that belongs to a folder: always the same, empty at first."""
+        """Return the database of a directory: always the same one, empty at first."""
 
     def clear(self, folder: Path) -> None:
-        """The folder is used no more, nor is anything within."""
+        """Clean up after a directory is no longer used."""
 
     def close(self) -> None:
-        """Nothing is used any more."""
+        """Stop all servers."""
 
 
 def _made(kind: type, faults: tuple[type, ...], argument: object) -> Any:
@@ -73,7 +73,7 @@ def _made(kind: type, faults: tuple[type, ...], argument: object) -> Any:
 
 
 class SqlitePlace:
-    """A file."""
+    """A SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self.file = path
@@ -85,7 +85,7 @@ class SqlitePlace:
         schema_version.upgrade(self.file, now_ms=now_ms)
 
     def database(self, *faults: type) -> Database:
-        """See Place. As in a server, nobody else opens the file from here on."""
+        """See Place. Like in a server, no other process opens the file from here on."""
         database: SqliteDatabase = _made(SqliteDatabase, faults, self.file)
         database.lock()
         return database
@@ -108,7 +108,7 @@ class SqlitePlace:
 
 
 class Sqlite:
-    """A file in each folder."""
+    """A file in each directory."""
 
     name = "sqlite"
 
@@ -117,7 +117,7 @@ class Sqlite:
         return SqlitePlace(folder / "uplift.db")
 
     def clear(self, folder: Path) -> None:
-        """See Engine. Pytest removes it."""
+        """See Engine. pytest deletes the file."""
 
     def close(self) -> None:
         """See Engine."""
@@ -131,11 +131,11 @@ class PostgresPlace:
     def __init__(self, url: str, direct_url: str) -> None:
         self.url = url
         self.direct_url = direct_url
-        """The same without a pooler between."""
+        """The URL without the pooler."""
         self.environ = {"UPLIFT_DATABASE_URL": url, "UPLIFT_SECRET_KEY": SECRET_KEY}
 
     def prepare(self, *, now_ms: int = 0) -> None:
-        """See Place. It has come with its tables."""
+        """See Place. The tables already exist."""
 
     def database(self, *faults: type) -> Database:
         """See Place."""
@@ -170,7 +170,7 @@ class PostgresPlace:
 
 
 class Postgres:
-    """A database for each folder, of one server."""
+    """A database of one server for each directory."""
 
     name = "postgresql"
 
@@ -179,12 +179,12 @@ class Postgres:
         self._places: dict[Path, PostgresPlace] = {}
 
     def reached(self, url: str) -> str:
-        """Where a server of ours reaches a database."""
+        """Return the URL by which a server reaches a database."""
         return url
 
     @property
     def server(self) -> PostgresServer:
-        """The server, started by whoever asks first."""
+        """The server, started on first use."""
         if self._server is None:
             self._server = PostgresServer()
         return self._server
@@ -209,7 +209,7 @@ class Postgres:
 
 
 class Pooled(Postgres):
-    """The same through a pooler that gives every transaction another connection."""
+    """PostgreSQL behind a pooler that gives every transaction another connection."""
 
     name = "pgbouncer"
 
@@ -236,10 +236,10 @@ _chosen: list[Engine] = [Sqlite()]
 
 
 def choose(name: str) -> None:
-    """Let the tests of this process run on an engine."""
+    """Choose the engine of the tests in this process."""
     _chosen[:] = [ENGINES[name]()]
 
 
 def chosen() -> Engine:
-    """What the tests of this process run on."""
+    """Return the engine of the tests in this process."""
     return _chosen[0]

@@ -1,4 +1,4 @@
-"""Public npm packages that tests need: pinned by a lock file, installed once a checkout."""
+"""Public npm packages for tests: pinned by a lock file, and installed once per checkout."""
 
 import fcntl
 import hashlib
@@ -15,12 +15,12 @@ _NO_NETWORK = re.compile(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMED
 
 @cache
 def installed(lock_file: Path) -> Path | str:
-    """The `node_modules` directory of a `package-lock.json`; or why there is none."""
+    """Return the `node_modules` directory of a `package-lock.json`, or the reason why there is none."""
     if shutil.which("npm") is None:
         return "npm is not on this machine"
     home = INSTALLED / f"node-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12]}"
     home.parent.mkdir(exist_ok=True)
-    # Test processes that run beside each other want it at the same time.
+    # Parallel test processes may install it at the same time.
     with (home.parent / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return home / "node_modules" if home.exists() else _install(lock_file, home)

@@ -1,4 +1,4 @@
-"""Programs that some tests need beside Python. `scripts/test` installs most of them on Debian."""
+"""Programs that some tests need. `scripts/test` installs most of them on Debian."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 import pytest
 
 BESIDE: Final = Path(__file__).parents[1] / ".tools"
-"""Where `scripts/test` puts a program that it does not install for the whole machine."""
+"""The directory for programs that `scripts/test` does not install system-wide."""
 NOT_IN_DEBIAN: Final = frozenset({"dotnet"})
 
 

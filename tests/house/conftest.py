@@ -1,4 +1,4 @@
-"""The repository as the house's tests read it."""
+"""The repository, as the house tests read it."""
 
 import ast
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LINES_ADVISED = 400
 
 @dataclass(frozen=True)
 class Module:
-    """One Python module of the two distributions."""
+    """A Python module of the two distributions."""
 
     name: str
     path: Path
@@ -32,7 +32,7 @@ class Module:
         return self.text.count("\n")
 
     def imports(self) -> list[tuple[int, str]]:
-        """Line and absolute name of every module this one imports, inside functions too."""
+        """Return the line and absolute name of every imported module, including imports in functions."""
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
         found = []
         for node in ast.walk(self.tree):
@@ -48,7 +48,7 @@ def _modules() -> list[Module]:
     found = []
     for source in SOURCES:
         for path in sorted(source.rglob("*.py")):
-            if "versions" in path.parts:  # migrations follow Alembic's form, not ours
+            if "versions" in path.parts:  # Migrations have the form that Alembic prescribes.
                 continue
             parts = path.relative_to(source).with_suffix("").parts
             found.append(Module(".".join(parts).removesuffix(".__init__"), path))
@@ -60,7 +60,7 @@ MODULES = _modules()
 
 @pytest.fixture
 def modules() -> list[Module]:
-    """Every module of the two distributions, migrations aside."""
+    """Every module of the two distributions, except migrations."""
     return MODULES
 
 
@@ -78,12 +78,12 @@ def library_modules() -> list[Module]:
 
 @pytest.fixture
 def root() -> Path:
-    """The checkout."""
+    """The root of the repository."""
     return ROOT
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the modules that have grown beyond what the house aims at; well beyond, a test fails."""
+    """List the modules that exceed the recommended size. Much larger ones fail a test."""
     for module in MODULES:
         if module.lines > LINES_ADVISED:
             terminalreporter.write_line(f"{module.name} has {module.lines} lines; aim below {LINES_ADVISED}")

@@ -13,7 +13,7 @@ BEGIN: Final = "<!-- generated from core/lifecycle.py: run `.venv/bin/python -m 
 END: Final = "<!-- end of the generated part -->\n"
 _HEAD: Final = "| state | event | condition | next state | due | also |\n|---|---|---|---|---|---|\n"
 _LATE: Final = (Event.SUCCEED, Event.FAIL, Event.SKIP)
-"""Events whose effect on a delivery without a lease is left out of the diagram."""
+"""Events whose effect on a delivery without a lease is omitted from the diagram."""
 
 
 def block() -> str:
@@ -23,7 +23,7 @@ def block() -> str:
 
 
 def replaced(text: str) -> str:
-    """Return the document with its generated part as it should be."""
+    """Return the document with the current generated part."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     assert after, f"ARCHITECTURE.md has no part between {BEGIN!r} and {END!r}"

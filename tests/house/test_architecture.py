@@ -1,4 +1,4 @@
-"""Every path and every test that ARCHITECTURE.md names exists, and every package is described."""
+"""Every path and test that ARCHITECTURE.md names exists, and every package is described."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,12 @@ DOCUMENT = Path(__file__).parents[2] / "ARCHITECTURE.md"
 SERVER = Path("server/src/uplift_server")
 ROOMS = sorted(path.name for path in (DOCUMENT.parent / SERVER).iterdir() if (path / "__init__.py").exists())
 BEGINNINGS = "|".join([*ROOMS, "bench", "docs", "receiver", "scripts", "server", "tests"])
-# Not within a longer path, nor a route such as /v1/events.
+# Not part of a longer path, and not a route such as /v1/events.
 PATH = re.compile(rf"(?<![\w./-])(?:{BEGINNINGS})/[\w./-]*\w/?|(?<![\w./-])(?:{BEGINNINGS})/(?!\w)")
 
 
 def named_paths() -> list[str]:
-    """Every path in the text, tables and diagrams."""
+    """Return every path in the text, tables and diagrams."""
     return sorted(set(PATH.findall(DOCUMENT.read_text(encoding="utf-8"))))
 
 

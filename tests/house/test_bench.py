@@ -1,4 +1,4 @@
-"""The benchmarks by name. That each of them runs is seen by `scripts/test bench`."""
+"""Names of benchmarks. `scripts/test bench` runs them."""
 
 import os
 import re
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[str]:
-    # Measured processes are not to be slowed down by coverage.
+    # Coverage must not slow down measured processes.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_"))}
     return subprocess.run(
         [str(part) for part in command],

@@ -1,4 +1,4 @@
-"""Comments promise nothing for later, and switch off no check without naming it."""
+"""Comments contain no plans, and exceptions name the check that they disable."""
 
 import re
 import tokenize

@@ -31,5 +31,5 @@ def test_images_have_exact_versions() -> None:
     for image in images:
         version = re.search(r":v?(\d+(?:\.\d+)+)", image)
         assert version, image
-        # PostgreSQL's versions have two parts.
+        # PostgreSQL versions have two parts.
         assert version[1].count(".") == (1 if "postgres" in image else 2), image

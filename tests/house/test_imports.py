@@ -1,11 +1,11 @@
-"""Imports go one way, and each library lives in its rooms."""
+"""Imports go one way, and libraries stay in their packages."""
 
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-# What makes a function's result depend on anything but its arguments.
+# Modules that make the result of a function depend on more than its arguments.
 IMPURE = {"time", "random", "asyncio", "socket", "os", "logging", "threading", "secrets"}
 
 ROOMS_OF = {
@@ -60,7 +60,7 @@ def test_each_library_stays_in_its_packages(modules: Any) -> None:
     assert not wrong
 
 
-# What integrators bring along, or install as an extra.
+# Packages that integrators provide, or install as an extra.
 EXTRAS = {
     "uplift_webhooks.frameworks.fastapi": {"fastapi"},
     "uplift_webhooks.frameworks.flask": {"flask"},
@@ -97,5 +97,5 @@ def test_the_receiver_library_does_not_need_its_command(library_modules: Any) ->
 
 
 def _of_the_command(name: str) -> bool:
-    """Whether a module is the command `uplift`, whose packages are an extra."""
+    """Whether a module belongs to the command `uplift`, whose packages are an extra."""
     return name == "uplift_webhooks.cli" or name.startswith("uplift_webhooks.cli.")

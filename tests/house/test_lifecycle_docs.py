@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md shows the table of transitions that the code has."""
+"""ARCHITECTURE.md contains the current table of transitions."""
 
 from .lifecycle_docs import DOCUMENT, replaced
 

@@ -1,4 +1,4 @@
-"""Modules are small, named after what they are about, and say what they are."""
+"""Modules are small, have specific names, and have docstrings."""
 
 import ast
 import importlib
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-# Names that say nothing about what is inside, and so end up holding everything.
+# Names without a meaning, whose modules collect unrelated code.
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "base", "misc"}
 LINES_MAX = 500
 
@@ -23,7 +23,7 @@ def test_modules_are_small(modules: Any) -> None:
 
 
 def _public(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """The public functions and classes of a module, and the public methods of those classes."""
+    """Return the public functions and classes of a module, and the public methods of these classes."""
 
     def public(name: str) -> bool:
         return not name.startswith("_")
@@ -38,7 +38,7 @@ def _public(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.Function
 
 
 def _explained_elsewhere(module: Any, name: str) -> bool:
-    """Whether a method overrides one that has the docstring, perhaps in another library."""
+    """Whether a method overrides one with a docstring, possibly in another library."""
     owner, _, method = name.partition(".")
     return bool(method and inspect.getdoc(getattr(getattr(importlib.import_module(module.name), owner), method)))
 

@@ -1,4 +1,4 @@
-"""What is shipped for Prometheus and Grafana speaks of metrics that there are, and of nothing else."""
+"""The alerts and the Grafana dashboard use existing metrics only."""
 
 import itertools
 import json
@@ -42,11 +42,11 @@ VALUES = {
 }
 OF_PROMETHEUS = {"job", "instance", "le"}
 EXPRESSION = r"^ +expr: (?:>-\n)?((?:.+\n)+?)(?= +(?:for|labels):)"
-"""Of an alert, on its line or on those below."""
+"""The expression of an alert, on one line or several."""
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every query, with where it stands."""
+    """Yield every query with its location."""
     for expression in re.findall(EXPRESSION, ALERTS.read_text(), re.MULTILINE):
         yield ALERTS.name, " ".join(expression.split())
     for path in DASHBOARDS:
@@ -82,7 +82,7 @@ def test_every_metric_is_on_a_dashboard() -> None:
     shown += json.dumps([board["templating"] for board in boards()])
 
     missing = [metric.name for metric in METRICS if not re.search(rf"\b{metric.name}(_bucket|_count)?\b", shown)]
-    # Of these, what a graph would show stands in others.
+    # Other panels show the content of these metrics.
     assert missing == ["uplift_accounts", "uplift_store_reading_age_seconds"]
 
 

@@ -1,4 +1,4 @@
-"""Private parts of libraries: one module uses each of them, and an incompatible release of the library fails here."""
+"""Private parts of libraries: one module uses each of them, and an incompatible release fails here."""
 
 import ast
 import inspect
@@ -32,7 +32,7 @@ ONLY_IN = {
     r"fastapi\.openapi\..*": "uplift_server.api.openapi",
     r"fastapi\.dependencies(\..*)?": "none",
 }
-"""The module that alone may import the modules of a pattern."""
+"""The only module that may import the modules of a pattern."""
 ATTRIBUTES_ONLY_IN = {
     r"\.dependant\b": "uplift_server.api.openapi",
     r"\bprocess_redirect\b": "uplift_webhooks.cli.listening.stream",
@@ -48,7 +48,7 @@ EXTENDED = [
     (program._Program, TyperGroup),
     (stream._Connect, connect),
 ]
-"""Our classes, and those of libraries that they extend."""
+"""Our classes, and the library classes that they extend."""
 
 
 @pytest.mark.parametrize("pattern", ONLY_IN)
@@ -72,7 +72,7 @@ def tree(of: type) -> ast.AST:
 
 
 def attributes(of: type, owner: str) -> set[str]:
-    """The attributes of a variable, or of `super()`, that the source of a class uses."""
+    """Return the attributes of a variable, or of `super()`, that the source of a class uses."""
     return {
         node.attr for node in ast.walk(tree(of)) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == owner
     }

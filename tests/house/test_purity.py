@@ -1,9 +1,9 @@
-"""The core asks nobody for the time, for chance or for anything outside its arguments."""
+"""The core uses no clock, no randomness, and nothing outside its arguments."""
 
 import ast
 from typing import Any
 
-# Calls that reach past the arguments through modules that are otherwise pure, and built-in input and output.
+# Impure calls of otherwise pure modules, and built-in input and output.
 CLOCKS_AND_CHANCE = {"now", "utcnow", "today", "uuid1", "uuid4"}
 INPUT_AND_OUTPUT = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 

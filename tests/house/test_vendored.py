@@ -1,4 +1,4 @@
-"""Scripts of others that the dashboard serves: exactly what their authors published, with its licence."""
+"""Vendored scripts of the dashboard: unchanged files, with their licenses."""
 
 import hashlib
 import re

@@ -99,7 +99,7 @@ def test_times_become_ages_in_seconds() -> None:
 
     assert found["uplift_oldest_due_age_seconds server"] == 1.5
     assert found["uplift_oldest_due_age_seconds endpoint"] == 0
-    # Due just after what is now: the two clocks were read one after the other.
+    # Due directly after `at`, because the two clocks were read one after the other.
     assert found["uplift_oldest_due_age_seconds probe"] == 0
     assert found["uplift_oldest_mail_age_seconds"] == 60
     assert found["uplift_store_reading_age_seconds"] == 0.5

@@ -1,4 +1,4 @@
-"""What the sender's tests share: every test runs on both event loops the sender must work on."""
+"""Fixtures of the sender tests. Every test runs on both supported event loops."""
 
 import asyncio
 import ssl
@@ -15,7 +15,7 @@ from .scripted import Client, Clock, Connect, Listen, NameServer, Receiver, Scri
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test runs on both event loops the sender must work on."""
+    """Run every test on both supported event loops."""
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
@@ -41,7 +41,7 @@ async def listen() -> AsyncIterator[Listen]:
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Start a sender: `await connect(attempt_timeout_ms=50)`; private networks are allowed unless `private=False`."""
+    """Start a sender: `await connect(attempt_timeout_ms=50)`. Private networks are allowed unless `private=False`."""
     clients = []
 
     async def start(
@@ -79,7 +79,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def names() -> AsyncIterator[NameServer]:
-    """A name server on loopback; senders use it with `nameservers=[names.address]`."""
+    """A name server on loopback. Senders use it with `nameservers=[names.address]`."""
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
     yield server

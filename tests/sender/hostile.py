@@ -1,7 +1,7 @@
-"""The tricks by which somebody might lead us where nobody should go.
+"""Tricks to make the server connect to forbidden addresses.
 
-`CASES` is the bench: each case is one trick, played at registration and again at a connect. `GOOD` stands for a public
-address, since the tests must not leave this machine; every other address is judged by the real policy.
+Each of `CASES` is one trick, tried at registration and at a connection. `GOOD` represents a public address, because the
+tests must not leave this machine. The real policy checks every other address.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from .hostile_names import BROKEN, NO_SUCH_NAME, SILENCE, Families, Record, Repl
 from .scripted import AAAA
 
 GOOD: Final = "127.77.0.1"
-"""An address of this machine that the bench's policy takes for a public one."""
+"""A local address that the test policy treats as public."""
 INSIDE: Final = ("127.0.0.1", "127.0.0.2", "127.255.255.254", "::1")
-"""Addresses of this machine at which the bench listens for connections that must never come."""
+"""Local addresses with sockets that must never get a connection."""
 
 
 class BenchPolicy(AddressPolicy):
-    """The real rule, but for GOOD."""
+    """The real policy, except for GOOD."""
 
     __slots__ = ()
 
@@ -30,32 +30,32 @@ class BenchPolicy(AddressPolicy):
 
 BLOCKED: Final = "blocked"
 LOST: Final = "lost"
-"""No connection, for whatever reason: there is nobody to connect to."""
+"""No connection is made, for any reason."""
 REACHED: Final = "reached"
-"""GOOD is reached, and nobody else."""
+"""Only GOOD is reached."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One trick: what registration says of it, and what becomes of an attempt if the endpoint exists all the same."""
+    """A trick: the result of the registration, and the result of an attempt if the endpoint exists."""
 
     name: str
     url: str
     """With `{port}` for the receiver's port."""
     registered: str | None
-    """The code of the refusal, if there is one."""
+    """The code of the rejection, if any."""
     sent: str
     zone: Zone = field(default_factory=dict)
     private: bool = False
     """Whether private networks are allowed."""
 
     def url_at(self, port: int) -> str:
-        """The URL."""
+        """Return the URL."""
         return self.url.replace("{port}", str(port))
 
     @property
     def dns_timeout_ms(self) -> int:
-        """Short where no fitting answer comes, long enough for a busy machine elsewhere."""
+        """Short if there is no valid response, otherwise long enough for a busy machine."""
         replies = [reply for replies in self.zone.values() for reply in replies if isinstance(reply, Reply)]
         return 400 if any(reply.silent or reply.raw or reply.question for reply in replies) else 5000
 
@@ -66,7 +66,7 @@ def _literals(reason: str, code: str, hosts: Mapping[str, str], *, private: bool
 
 
 _NOTATIONS: Final = {
-    # Of loopback, and of where clouds serve credentials.
+    # Of loopback, and of the metadata services of clouds.
     "dotted": ("127.0.0.1", "169.254.169.254"),
     "trailing-dot": ("127.0.0.1.", "169.254.169.254."),
     "three-parts": ("127.0.1", "169.254.43518"),
@@ -207,7 +207,7 @@ _PRIVATE_NETWORKS: Final = {
     "rfc1918-nat64": "[64:ff9b::192.168.0.1]",
 }
 
-# What one reader takes for a public host and another for something else. Nothing of it is read twice.
+# Texts that parsers interpret differently, as a public host or as something else. The server parses each of them once.
 _CONFUSIONS: Final = {
     "userinfo-host": ("https://good.example@127.0.0.1/", "url_userinfo"),
     "userinfo-password": ("https://good.example:443@127.0.0.1/", "url_userinfo"),
@@ -296,7 +296,7 @@ _HERE: Final = "https://hooks.example:{port}/"
 
 
 def _named(name: str, registered: str | None, sent: str, *replies: Reply | Families, url: str = _HERE) -> Case:
-    """A trick of the name server that everything in `url` leads to."""
+    """Return a trick of the name server that `url` leads to."""
     host = url.split("/")[2].split(":", maxsplit=1)[0].rstrip(".").lower()
     return Case(f"dns-{name}", url, registered, sent, {host: replies})
 

@@ -1,4 +1,4 @@
-"""A name server that lies in every way it can."""
+"""A name server that sends false and invalid responses."""
 
 import asyncio
 import struct
@@ -13,7 +13,7 @@ CNAME: Final = 5
 
 
 class Record(NamedTuple):
-    """A record of an answer: an address, a name or raw bytes, of the name asked for unless there is an owner."""
+    """A record of a response: an address, a name or raw bytes. Its owner is the queried name by default."""
 
     value: str | bytes
     owner: str = ""
@@ -22,7 +22,7 @@ class Record(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What is sent for one question."""
+    """The response to one query."""
 
     records: tuple[Record, ...] = ()
     code: int = 0
@@ -37,23 +37,23 @@ class Reply(NamedTuple):
 
 
 class Families(NamedTuple):
-    """Different replies for the two families."""
+    """Different replies for the two address families."""
 
     a: Reply
     aaaa: Reply
 
 
 Zone = Mapping[str, Sequence[Reply | Families]]
-"""A name's reply at registration, at the attempt after it, and so on; the last one stays."""
+"""The replies to a name at registration, at the next attempt, and so on. The last one is repeated."""
 
 
 def found(*addresses: str) -> Reply:
-    """Records of these addresses, in this order."""
+    """Return records of these addresses, in this order."""
     return Reply(tuple(Record(address) for address in addresses))
 
 
 def chain(*names: str, ends: Sequence[str] = ()) -> Reply:
-    """A CNAME from the name asked for to each next one, and addresses at the end."""
+    """Return a CNAME chain from the queried name, with addresses at the end."""
     owners = ("", *names[:-1])
     links = [Record(name, owner, CNAME) for owner, name in zip(owners, names, strict=True)]
     return Reply((*links, *(Record(address, names[-1]) for address in ends)))
@@ -65,12 +65,12 @@ BROKEN: Final = Reply(code=2)
 
 
 class HostileNameServer(asyncio.DatagramProtocol):
-    """Answers as `zone` says; names it does not know do not exist."""
+    """Responds according to `zone`. Other names do not exist."""
 
     def __init__(self) -> None:
         self.zone: Zone = {}
         self.turn: int | None = 0
-        """Which of a name's replies is given; None: another one for every question."""
+        """The index of the reply to a name. None: the next one for each query."""
         self.asked: Counter[tuple[str, int]] = Counter()
         self.address = ""
         self.transport: asyncio.DatagramTransport
@@ -104,7 +104,7 @@ def _message(reply: Reply, query: bytes, kind: int) -> bytes:
 
 
 def _record(record: Record, asked: int) -> bytes:
-    """A record on the wire; nothing for an address of the other family."""
+    """Encode a record. Return nothing for an address of the other family."""
     owner = _name(record.owner) if record.owner else b"\xc0\x0c"
     kind = record.kind
     if isinstance(record.value, bytes):

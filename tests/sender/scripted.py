@@ -1,4 +1,4 @@
-"""Receivers, name servers and proxies of the tests: real sockets on loopback, scripted byte by byte."""
+"""Scripted receivers, name servers and proxies on real loopback sockets."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Peer:
-    """The receiver's end of one connection."""
+    """The receiver's end of a connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -23,7 +23,7 @@ class Peer:
         self.gone = False
 
     async def request(self) -> bytes:
-        """One whole request with a content-length; IncompleteReadError at the end of the connection."""
+        """Read a complete request with a content-length. Raises IncompleteReadError at the end of the connection."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = next(
             (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
@@ -31,7 +31,7 @@ class Peer:
         return head + await self.reader.readexactly(length)
 
     async def send(self, *pieces: bytes) -> None:
-        """Send each piece as a segment of its own, as far as the kernel lets us."""
+        """Send each piece as a separate segment, as far as the kernel allows."""
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
@@ -44,7 +44,7 @@ class Peer:
         return request
 
     def reset(self) -> None:
-        """End the connection with RST, whatever was sent or not."""
+        """Reset the connection."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -53,7 +53,7 @@ class Peer:
         self.writer.close()
 
     async def ended(self) -> None:
-        """Wait until the other side has ended the connection."""
+        """Wait until the other side closes the connection."""
         with suppress(ConnectionError):
             while await self.reader.read(65536):
                 pass
@@ -63,7 +63,7 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 class Receiver:
-    """A server that plays `script` on each connection and closes it afterwards."""
+    """A server that runs `script` on each connection, then closes it."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -100,7 +100,7 @@ class Receiver:
         for task in list(self._tasks):
             task.cancel()
         for peer in self.peers:
-            # Python 3.11.2 aborts no TLS connection that has gone already.
+            # Python 3.11.2 does not abort a TLS connection that is already closed.
             with suppress(AttributeError):
                 peer.writer.transport.abort()
         for _ in range(3):
@@ -121,7 +121,7 @@ def request_to(target: Target, body: bytes = b"body") -> Request:
 
 
 class Client:
-    """A sender, and the count of calls each Done got."""
+    """A sender that counts the calls of each `done`."""
 
     def __init__(self, sender: Sender, resolver: Resolver) -> None:
         self.sender = sender
@@ -129,7 +129,7 @@ class Client:
         self.calls: list[list[Exchange]] = []
 
     def send(self, target: Target, body: bytes = b"body") -> asyncio.Future[Exchange]:
-        """Send now, wait later."""
+        """Send without a wait for the response."""
         future: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         calls: list[Exchange] = []
         self.calls.append(calls)
@@ -161,7 +161,7 @@ Connect = Callable[..., Awaitable[Client]]
 
 
 class Clock:
-    """Monotonic seconds that move only when told."""
+    """A monotonic clock (s) that only tests advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -174,7 +174,7 @@ A, AAAA = 1, 28
 
 
 def asked_for(query: bytes) -> tuple[str, int, int]:
-    """The name that a query asks for, the kind of record, and where the question ends."""
+    """Return the queried name, the record type, and the end of the question."""
     labels, at = [], 12
     while query[at]:
         labels.append(query[at + 1 : at + 1 + query[at]].decode())
@@ -183,7 +183,7 @@ def asked_for(query: bytes) -> tuple[str, int, int]:
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers A and AAAA questions from `zone`: name -> addresses, an RCODE, or None for silence."""
+    """Responds to A and AAAA queries from `zone`: name -> addresses, an RCODE, or None for silence."""
 
     def __init__(self) -> None:
         self.zone: dict[str, list[str] | int | None] = {}
@@ -216,7 +216,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 async def until(condition: Callable[[], bool], seconds: float = 2.0) -> None:
-    """Wait until something the loop brings about is true."""
+    """Wait until the condition becomes true in the event loop."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Only allowed addresses are ever connected, whatever names, literals and changing answers try."""
+"""The sender connects only to allowed addresses, despite hostile names, literals and changing DNS responses."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from .scripted import Connect, Listen, NameServer, Peer, serve_ok
 
 
 class Only(AddressPolicy):
-    """Allows the addresses named, nothing else; notes every question."""
+    """Allows only the given addresses. Records every check."""
 
     __slots__ = ("allowed", "asked")
 
@@ -96,7 +96,7 @@ async def test_only_allowed_addresses_of_a_mixed_response_are_used(
 
 
 async def test_dns_rebinding_is_blocked(listen: Listen, connect: Connect, names: NameServer) -> None:
-    """A name that was allowed and then points inwards: open connections keep their address, new ones are judged."""
+    """A name changes to an internal address: open connections keep their address, and new ones are checked."""
     inside = await listen(serve_ok, "127.0.0.2")
 
     async def script(peer: Peer) -> None:
@@ -118,7 +118,7 @@ async def test_dns_rebinding_is_blocked(listen: Listen, connect: Connect, names:
 
 
 async def test_each_connection_resolves_the_name_once(listen: Listen, connect: Connect, names: NameServer) -> None:
-    """The answer flips with every question; what is connected is what was judged."""
+    """The DNS response changes with every query. The sender connects to the checked address."""
     inside = await listen(serve_ok, "127.0.0.2")
     outside = await listen(serve_ok, "127.0.0.1", port=inside.port)
     policy = Only("127.0.0.1")
@@ -200,7 +200,7 @@ async def test_localhost_reaches_either_family(listen: Listen, connect: Connect)
         assert (await client.post(receiver.target("localhost"))).failure is None
 
 
-# The address to send from
+# ---- egress addresses
 
 
 async def test_receivers_see_the_egress_address(listen: Listen, connect: Connect) -> None:
@@ -239,7 +239,7 @@ async def test_a_family_without_an_egress_address_is_blocked(connect: Connect) -
 async def test_the_family_with_an_egress_address_is_used(
     listen: Listen, connect: Connect, names: NameServer, source: str
 ) -> None:
-    """What the receiver does at the address we can try decides, in whatever order the name server gave them."""
+    """The response of the reachable address decides, in any order of the DNS response."""
     mine, other = ("127.0.0.1", "::1") if "." in source else ("::1", "127.0.0.1")
     receiver = await listen(serve_ok, mine)
     away = await listen(serve_ok, other, port=receiver.port)

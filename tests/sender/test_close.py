@@ -1,4 +1,4 @@
-"""Closing the sender ends everything, and tells everyone."""
+"""Closing the sender ends all requests, and reports their failure."""
 
 import asyncio
 

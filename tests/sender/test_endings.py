@@ -1,4 +1,4 @@
-"""A connection may end at any byte: always one exchange, one retry at most, and never after a byte of a response."""
+"""A connection may end at any byte: there is always one exchange, at most one retry, and none after a response byte."""
 
 import asyncio
 import socket
@@ -69,7 +69,7 @@ async def test_a_stale_connection_is_retried_once_on_a_new_one(listen: Listen, c
     assert exchange.connect_ms is not None
     assert bodies == [b"one", b"two"]
     assert receiver.accepted == 2
-    # The receiver may have read both.
+    # The receiver may have read both requests.
     assert exchange.repeated
     assert exchange.error
 
@@ -210,7 +210,7 @@ async def test_a_refused_connection_fails(client: Client, listen: Listen) -> Non
 
 
 async def test_a_receiver_that_does_not_accept_times_out(listen: Listen, connect: Connect) -> None:
-    # A full queue of connections: the kernel drops further SYNs.
+    # The accept queue is full, so the kernel drops further SYNs.
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(0)

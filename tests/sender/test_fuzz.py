@@ -1,4 +1,4 @@
-"""Arbitrary bytes in arbitrary pieces: nothing raises, and every attempt ends exactly once."""
+"""Arbitrary response bytes in arbitrary pieces: no exception is raised, and every attempt ends exactly once."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ TARGET = Target("127.0.0.1", 80, False)
 
 
 class Transport(asyncio.Transport):
-    """Takes everything and remembers its end."""
+    """A transport that accepts all writes, and records its close."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Transport(asyncio.Transport):
 
 
 class Watcher(ConnectionOwner):
-    """Counts what a connection tells."""
+    """Counts the callbacks of a connection."""
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
@@ -150,7 +150,7 @@ def test_a_chunked_body_is_decoded(body: bytes, sizes: list[int], data: st.DataO
     watcher = Watcher()
     connection = Connection(watcher, TARGET, Opening(), time.monotonic() + 60, time.monotonic)
     connection.connection_made(Transport())
-    # Twice over one connection: the parser is kept.
+    # Twice over one connection, because it keeps its parser.
     for _ in range(2):
         connection.start(attempt(), reused=True)
         for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):

@@ -1,6 +1,6 @@
-"""No forbidden address ever receives a SYN from us, whatever URLs, names, redirects and proxies try.
+"""No URL, name, redirect or proxy makes the server send a SYN to a forbidden address.
 
-Proved at the socket: an audit hook sees every `connect` of this process, and sockets listen where nobody may come.
+An audit hook sees every `connect` of this process, and sockets listen at forbidden addresses.
 """
 
 import asyncio
@@ -34,13 +34,13 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _connects.append(arguments[1])
 
 
-# A hook stays for the life of the process; it notes nothing outside these tests.
+# A hook cannot be removed. It records nothing outside these tests.
 sys.addaudithook(_audit)
 
 
 @pytest.fixture
 def connects() -> Iterator[list[Any]]:
-    """The address of every connect, in order."""
+    """The addresses of all `connect` calls, in order."""
     global _connects  # noqa: PLW0603 - a hook knows no test
     _connects = noted = []
     yield noted
@@ -49,7 +49,7 @@ def connects() -> Iterator[list[Any]]:
 
 @pytest.fixture
 async def hostile() -> AsyncIterator[HostileNameServer]:
-    """A name server that lies."""
+    """A hostile name server."""
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(HostileNameServer, local_addr=("127.0.0.1", 0))
     yield server
@@ -58,7 +58,7 @@ async def hostile() -> AsyncIterator[HostileNameServer]:
 
 
 class Bench:
-    """A receiver at GOOD, sockets at the same port of every address nobody may come to, and a sender."""
+    """A receiver at GOOD, sockets at the same port of every forbidden address, and a sender."""
 
     def __init__(
         self, good: Receiver, inside: list[Receiver], names: HostileNameServer, authority: str, connect: Connect
@@ -70,22 +70,22 @@ class Bench:
         self._connect = connect
 
     async def client(self, policy: AddressPolicy | None = None, **settings: Any) -> Client:
-        """A sender that asks the lying name server and keeps no answer longer than it must."""
+        """Create a sender that queries the hostile name server and caches as briefly as possible."""
         settings = {"dns_ttl_ms_min": 0, "dns_negative_ttl_ms": 0} | settings
-        # Loading the system's authorities takes longer than the rest of a case.
+        # Loading the system's certificate authorities takes longer than the rest of a case.
         settings["ca_file"] = self.authority
         chosen = policy or BenchPolicy(False)
         return await self._connect(policy=chosen, nameservers=[self.names.address], **settings)
 
     async def change_minds(self, client: Client) -> None:
-        """From now on the name server gives its next replies, and what the client's library remembers is gone."""
+        """Let the name server send its next replies, and clear the caches of the client."""
         self.names.turn = 1
         channel, client.resolver._channel = client.resolver._channel, None
         if channel is not None:
             await channel.close()
 
     def trespassers(self) -> int:
-        """How many connections came where none may come."""
+        """Return the number of connections to forbidden addresses."""
         return sum(receiver.accepted for receiver in self.inside)
 
 
@@ -95,7 +95,7 @@ MakeBench = Callable[..., Awaitable[Bench]]
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file with one authority that nobody has a certificate of."""
+    """A file with one certificate authority that has issued no certificate."""
     path = tmp_path_factory.mktemp("authority") / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(path))
     return str(path)
@@ -103,12 +103,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 async def bench(listen: Listen, connect: Connect, hostile: HostileNameServer, authority: str) -> MakeBench:
-    """Make a bench whose receiver plays a script."""
+    """Create a bench whose receiver runs a script."""
 
     async def make(script: Script = serve_ok) -> Bench:
         while True:
             good = await listen(script, GOOD)
-            # The port may be taken at one of the other addresses.
+            # The port may be in use at one of the other addresses.
             with suppress(OSError):
                 inside = [await listen(serve_ok, address, port=good.port) for address in INSIDE]
                 return Bench(good, inside, hostile, authority, connect)
@@ -117,7 +117,7 @@ async def bench(listen: Listen, connect: Connect, hostile: HostileNameServer, au
 
 
 class Careless(BenchPolicy):
-    """Lets everything pass."""
+    """A policy that allows everything."""
 
     __slots__ = ()
 
@@ -126,7 +126,7 @@ class Careless(BenchPolicy):
 
 
 def target_of(case: Case, port: int) -> Target:
-    """Where a careless client would go: to the host as we read it, or else as the standard library does."""
+    """Return the target of a client without checks: the host as the server or the standard library parses it."""
     text = case.url_at(port)
     url = parse_endpoint_url(text, Careless(True), to_ascii=to_ascii)
     if not isinstance(url, Problem):
@@ -135,12 +135,12 @@ def target_of(case: Case, port: int) -> Target:
         host = urlsplit(text).hostname
     except ValueError:
         host = None
-    # Even an endpoint that never passed registration must lead nowhere.
+    # Even an endpoint that bypassed registration must not lead to a forbidden address.
     return Target(host or text.partition("://")[2].split("/")[0], port, True)
 
 
 def check(case: Case, exchange: Exchange) -> None:
-    """Whether an attempt ended as the case says."""
+    """Check whether an attempt ended as the case describes."""
     if case.sent == REACHED:
         assert exchange.failure is None, exchange.error
     elif case.sent == BLOCKED:
@@ -167,7 +167,7 @@ async def test_registration_and_connection_reject_hostile_addresses(
     problem = await registrar.check(case.url_at(stage.good.port))
     assert (problem and problem.code) == case.registered
     if problem is not None:
-        # A cause and a remedy, each a sentence.
+        # A cause and a fix, each a sentence.
         assert problem.field == "url"
         assert len(problem.message.removesuffix(".").split(". ")) >= 2
     assert connects == []
@@ -183,7 +183,7 @@ async def test_registration_and_connection_reject_hostile_addresses(
 async def test_a_proxy_is_never_asked_for_hostile_addresses(
     bench: MakeBench, listen: Listen, connects: list[Any], case: Case
 ) -> None:
-    """The proxy is asked for addresses that passed, never for a name and never for another address."""
+    """The proxy gets only checked addresses, never a name."""
     heads = []
 
     async def tunnel(peer: Peer) -> None:
@@ -199,7 +199,7 @@ async def test_a_proxy_is_never_asked_for_hostile_addresses(
         dns_timeout_ms=case.dns_timeout_ms,
         egress_proxy=f"http://user:pw@127.0.0.1:{proxy.port}",
     )
-    # The answer at registration, after which the name server may change its mind.
+    # The DNS response at registration, which may change afterwards.
     await UrlChecker(BenchPolicy(case.private), client.resolver.resolve).check(case.url_at(stage.good.port))
     await stage.change_minds(client)
     exchange = await client.post(target_of(case, stage.good.port))
@@ -231,11 +231,11 @@ def test_there_are_many_cases_with_unique_names() -> None:
     }
 
 
-# What a receiver answers
+# ---- responses of the receiver
 
 
 def _answers() -> dict[str, bytes]:
-    """Answers that ask a client to go somewhere else, by name."""
+    """Return responses that point a client to another address, by name."""
     places = {
         "metadata": "http://169.254.169.254/latest/meta-data/",
         "loopback": "http://127.0.0.2:{port}/",
@@ -287,7 +287,7 @@ async def test_no_response_redirects_the_sender(bench: MakeBench, connects: list
     stage = await bench(script)
     stage.names.zone = {"hooks.example": [found(GOOD)]}
     client = await stage.client()
-    # The second one would show what was remembered of the first.
+    # The second request would show a remembered response of the first.
     for _ in range(2):
         exchange = await client.post(stage.good.target("hooks.example"))
         assert exchange.failure is None
@@ -295,7 +295,7 @@ async def test_no_response_redirects_the_sender(bench: MakeBench, connects: list
     assert stage.trespassers() == 0
 
 
-# Connections that are kept while their name changes its mind
+# ---- kept connections while the DNS response changes
 
 
 async def test_an_open_connection_keeps_its_checked_address(bench: MakeBench, connects: list[Any]) -> None:
@@ -330,7 +330,7 @@ async def test_each_new_connection_is_checked(bench: MakeBench, connects: list[A
 
 
 async def test_a_stale_connection_is_replaced_by_a_checked_one(bench: MakeBench, connects: list[Any]) -> None:
-    """The receiver ends a kept connection at the moment of its next request, after its name has moved inside."""
+    """The receiver closes a kept connection at its next request, after its name has changed to an internal address."""
 
     async def script(peer: Peer) -> None:
         await peer.answer()
@@ -375,7 +375,7 @@ async def test_an_old_connection_is_not_used_again(bench: MakeBench, connects: l
 
 
 async def test_connections_are_shared_by_name_and_port(bench: MakeBench, connects: list[Any]) -> None:
-    """A name inside gains nothing from a connection that is open to the same address under another name."""
+    """An internal name does not reuse an open connection to the same address under another name."""
     stage = await bench()
     stage.names.zone = {"hooks.example": [found(GOOD)], "inside.example": [found("127.0.0.2")]}
     client = await stage.client()
@@ -404,7 +404,7 @@ async def test_a_name_with_changing_addresses_never_reaches_a_forbidden_one(
 
 
 async def test_the_cases_detect_a_missing_check(bench: MakeBench, connects: list[Any]) -> None:
-    """With a policy that lets everything pass, the same trick reaches the inside, and both proofs see it."""
+    """With a policy that allows everything, the same trick reaches a forbidden address, and both checks detect it."""
 
     stage = await bench()
     stage.names.zone = {"hooks.example": [found("127.0.0.2")]}

@@ -1,4 +1,4 @@
-"""Connections are used again, within bounds of number, idleness and age."""
+"""Connections are reused within limits of number, idle time and age."""
 
 import asyncio
 
@@ -55,7 +55,7 @@ async def test_an_old_connection_is_not_reused(listen: Listen, connect: Connect,
     client = await connect(connection_age_ms_max=60_000, monotonic=clock)
     for step, reused in [(0, False), (30, True), (31, False), (59, True)]:
         clock.now += step
-        # A whole minute in one step is also the end of the keep-alive time; this is about age alone.
+        # A step of one minute would also end the keep-alive time. This test is about the age alone.
         client.sender._pool._keep_alive = 1e9
         assert (await client.post(receiver.target())).reused is reused
     assert receiver.accepted == 2

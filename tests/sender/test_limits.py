@@ -1,4 +1,4 @@
-"""A slow, huge or hostile receiver costs one request, a bounded time and bounded memory."""
+"""A slow, huge or hostile receiver affects one request, for a bounded time and with bounded memory."""
 
 import asyncio
 import errno
@@ -15,12 +15,12 @@ from .scripted import OK, Connect, Listen, Peer, request_to, serve_ok
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-# A sweep is at most a tenth of these tests' time-outs; the rest is for a busy machine.
+# A sweep takes at most a tenth of these timeouts. The rest is for a busy machine.
 LATE_SECONDS = 0.25
 
 
 async def pour(peer: Peer, head: bytes, piece: bytes) -> None:
-    """Answer with `head` and then `piece` for as long as anyone takes it."""
+    """Send `head`, then `piece` until the client closes the connection."""
     await peer.request()
     await peer.send(head)
     while not peer.writer.is_closing():

@@ -1,4 +1,4 @@
-"""Behind an egress proxy every connection is a tunnel to an address that was vetted here."""
+"""With an egress proxy, every connection is a tunnel to a checked address."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ from .scripted import OK, Connect, Listen, NameServer, Peer, Receiver, serve_ok,
 
 
 class Tunnels:
-    """A working CONNECT proxy's script; notes the heads it got."""
+    """The script of a working CONNECT proxy. Records the request headers."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
@@ -56,7 +56,7 @@ async def test_every_connection_is_a_tunnel(listen: Listen, connect: Connect, na
     assert first.remote_address == f"127.0.0.3:{receiver.port}"
     assert second.reused
     assert proxy.accepted == 1
-    # The vetted address, not the name: the proxy must not resolve anything.
+    # The checked address, not the name: the proxy must not resolve anything.
     credentials = base64.b64encode(b"me:p@ss").decode()
     assert tunnels.heads == [
         (

@@ -1,4 +1,4 @@
-"""Names: bounded caching, shared look-ups, and trouble that stays with the name that has it."""
+"""The resolver: bounded caching, shared lookups, and failures that affect only their name."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ async def test_results_are_cached_for_their_ttl_within_limits(
     clock.now += kept - 0.001
     assert await subject.resolve("kept.example") == ("127.0.0.5",)
     clock.now += 0.001
-    # c-ares has a clock of its own, which has not moved: only a channel that never saw the answer asks again.
+    # c-ares uses its own clock, which has not advanced. Only a new channel queries again.
     subject._channel = None
     assert await subject.resolve("kept.example") == ("127.0.0.6",)
     await subject.close()

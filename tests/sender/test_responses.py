@@ -1,4 +1,4 @@
-"""Every shape of response HTTP/1.1 allows is read as what it is, and nothing else passes for one."""
+"""Every valid form of an HTTP/1.1 response is read correctly, and everything else is rejected."""
 
 import asyncio
 

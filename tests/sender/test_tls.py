@@ -1,4 +1,4 @@
-"""TLS: verified by name whatever address was connected, and every refusal in words."""
+"""TLS: certificates are verified by host name at every address, and every failure has a text."""
 
 import asyncio
 import datetime
@@ -243,18 +243,18 @@ async def test_old_tls_versions_are_rejected(listen: Listen, tls_client: Client,
 
 
 async def test_a_receiver_that_requires_a_client_certificate_fails(tls_client: Client, authority: trustme.CA) -> None:
-    """With TLS 1.3 the refusal comes after the handshake, in place of the response."""
+    """In TLS 1.3, the rejection arrives after the handshake, instead of the response."""
     context = serving(authority.issue_cert(HOST))
     authority.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
 
-    # The event loop's own TLS closes without sending the alert; a blocking socket sends it.
+    # The TLS of the event loop closes without an alert. A blocking socket sends it.
     def refuse(server: socket.socket) -> None:
         sock, _ = server.accept()
         with context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) as encrypted:
             with pytest.raises(ssl.SSLError):
                 encrypted.do_handshake()
-            # To close with the request unread would send RST, which may overtake the alert.
+            # A close with an unread request would send RST, which may overtake the alert.
             while socket.socket.recv(encrypted, 65536):
                 pass
 
@@ -281,7 +281,7 @@ async def test_sessions_are_resumed_for_a_limited_time(
     for seconds in (0, 1, 598, 1, 1):
         clock.now += seconds
         assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
-    # Ten minutes after the certificate was verified it is verified again.
+    # Ten minutes after the certificate check, it is repeated.
     assert resumed == [False, True, True, False, True]
 
 
@@ -337,7 +337,7 @@ async def test_close_does_not_wait_for_a_tls_shutdown(
 
     async def script(peer: Peer) -> None:
         await peer.answer()
-        # From here on nothing is read, the client's close_notify neither.
+        # From here on, nothing is read, not even the client's close_notify.
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.sleep(60)
 
