@@ -36,7 +36,7 @@ _ATTEMPTS: Final = (
 def write_history(database: Path, events: int) -> None:
     """Add events with one delivery each, spread over all endpoints and a month, with two attempts each.
 
-    The server must have created the tables, and must not be running.
+    The server must have created the tables, and must be stopped.
     """
     connection = sqlite3.connect(database, isolation_level=None)
     for pragma in ("journal_mode = WAL", "synchronous = OFF", "cache_size = -262144"):

@@ -58,7 +58,7 @@ _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 def write_history(url: str, events: int) -> None:
     """Add events with one delivery each, spread over all endpoints and a month, with two attempts each.
 
-    The server must have created the tables, and must not be running.
+    The server must have created the tables, and must be stopped.
     """
     with bar("writing a month of events", events) as step:
         asyncio.run(_write(url, events, step))

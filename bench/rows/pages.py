@@ -140,7 +140,7 @@ def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
 
 
 def long_reads(server: Server, since: int) -> list[dict[str, Any]]:
-    """Return the log lines of long reads after a position, without the statistics' own."""
+    """Return the log lines of long reads after a position, except for those of the statistics updater."""
     return [read for read in log_lines(server, since, "slow read") if not read["read"].startswith("delivery.")]
 
 

@@ -80,7 +80,7 @@ def test_a_text_line_shows_the_next_attempt_without_control_characters() -> None
     first, second, third = text.splitlines()
     assert "delivered" in first
     assert first.endswith("attempt 1 (schedule)")
-    assert second.endswith("refused?[2J, twice  again at 2025-11-24T16:00:05.000Z")
+    assert second.endswith("refused?[2J, twice  next attempt at 2025-11-24T16:00:05.000Z")
     assert third.endswith("now failed")
     assert "\x1b" not in text
     assert "\x1b[32mdelivered" in readable_lines([line()], colors=True).decode()
@@ -240,7 +240,7 @@ def test_warnings_about_requests_are_written_once_a_minute(monkeypatch: pytest.M
     assert told(1001, "Invalid HTTP request received.") == told(1059, "Invalid HTTP request received.") == []
     assert told(1002, "another") == ["another"]
     assert told(1060, "Invalid HTTP request received.") == [
-        "Invalid HTTP request received. (2 more since the last such line)"
+        "Invalid HTTP request received. (2 similar lines suppressed)"
     ]
     assert told(1121, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
     # Errors are ours, and each of them matters; and what is remembered has a bound.

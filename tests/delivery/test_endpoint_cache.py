@@ -233,7 +233,7 @@ def test_an_invalid_stored_url_affects_only_its_endpoint(cache: EndpointCache) -
     with capture_logs() as logs:
         cache.put_endpoint(endpoint(1, url="no url"))
     assert cache.endpoints[1].parts.target.host.endswith(".invalid")
-    assert [each["event"] for each in logs] == ["stored endpoint url is invalid"]
+    assert [each["event"] for each in logs] == ["stored endpoint URL invalid"]
 
 
 # ---- event types

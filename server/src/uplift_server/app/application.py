@@ -227,7 +227,7 @@ class Application:
             change = await database.change()
         except OSError as error:
             if not self._is_unwatched:
-                self._log.error("database file cannot be examined", cause=str(error))
+                self._log.error("database file check failed", cause=str(error))
             self._is_unwatched = True
             return None
         self._is_unwatched = False

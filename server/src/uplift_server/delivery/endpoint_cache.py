@@ -72,7 +72,7 @@ class LiveEventType:
     def problems(self, data: bytes) -> list[Problem]:
         """Return the problems of data (JSON) with the type's schema, at most SCHEMA_PROBLEMS_MAX.
 
-        Data that takes longer than SCHEMA_CHECK_NS_MAX to check is a problem, too.
+        Data that takes longer than SCHEMA_CHECK_NS_MAX to check is also a problem.
         """
         if self._validator is None:
             return []
@@ -377,7 +377,7 @@ class EndpointCache:
         url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
         if isinstance(url, Problem):
             endpoint = prefixed(ENDPOINT, record.id)
-            _log.error("stored endpoint url is invalid", endpoint=endpoint, cause=url.message)
+            _log.error("stored endpoint URL invalid", endpoint=endpoint, cause=url.message)
             url = _UNREACHABLE
         head = request_headers_template(
             path=url.path,

@@ -203,9 +203,9 @@ class Engine:
         self.tasks.append(task)
 
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
-        """Accept nothing more, settle the attempts in flight, and release the rest.
+        """Reject new events, settle the attempts in flight, and release the other deliveries.
 
-        Attempts that take longer than `within_ms` are cut off, and their deliveries released.
+        Attempts that take longer than `within_ms` are aborted, and their deliveries released.
         """
         deadline = self._clock.now_ms() + within_ms
         self.ending = True

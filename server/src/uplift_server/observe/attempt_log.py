@@ -91,7 +91,7 @@ def _readable(line: AttemptLine, colors: bool) -> str:
         # The error may contain text from the receiver, which must not control the terminal.
         text += "  " + printable(line.error)
     if line.next_attempt_at is not None:
-        text += f"  again at {format_timestamp(line.next_attempt_at)}"
+        text += f"  next attempt at {format_timestamp(line.next_attempt_at)}"
     elif line.delivery_status != "delivered":
         text += f"  now {line.delivery_status}"
     return text + "\n"

@@ -106,7 +106,7 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
             held.clear()
         held[text] = record.created, 0
         if count:
-            record.msg = f"{text} ({count} more since the last such line)"
+            record.msg = f"{text} ({count} similar lines suppressed)"
         return True
 
     return passes

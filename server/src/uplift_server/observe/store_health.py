@@ -65,7 +65,7 @@ class StoreHealth:
             _log.warning("database read recovered", read=name)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
-        """Note a failed read. Without `trouble`, the fault is the read's, not the database's."""
+        """Note a failed read. Without `trouble`, the read is at fault, not the database."""
         if trouble is not None:
             self._reads[name] = (time.monotonic(), trouble)
         if self._should_log(name):

@@ -26,8 +26,8 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 def admit(connection: Connection, release: str) -> None:
     """Allow a process of a release to start or to rejoin.
 
-    The schema may have been upgraded since the process checked it. Raises UnknownSchema if the release no longer fits
-    the schema, and Unavailable while the schema changes.
+    The schema may have been upgraded since the process checked it. Raises UnknownSchema if the release no longer works
+    with the schema, and Unavailable while the schema changes.
     """
     if connection.dialect.name == "sqlite":
         return  # The file lock has kept other processes out since before the check of the schema.

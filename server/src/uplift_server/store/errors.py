@@ -6,7 +6,7 @@ class StoreError(Exception):
 
 
 class Conflict(StoreError):
-    """The write contradicts what is stored: a name is taken, or a delivery is not in a state that allows it."""
+    """The write contradicts stored data: a name is taken, or the state of a delivery does not allow it."""
 
 
 class InFlight(Conflict):

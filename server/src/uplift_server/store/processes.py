@@ -72,7 +72,7 @@ def database_now(connection: Connection) -> float:
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
     """Add a process. Return its process ID. It owns no endpoints before its first heartbeat.
 
-    Raises UnknownSchema if this version does not fit the schema, and Unavailable while the schema changes.
+    Raises UnknownSchema if this version does not work with the schema, and Unavailable while the schema changes.
     """
     admission.admit(connection, version)
     query = sa.insert(processes).values(

@@ -1,4 +1,4 @@
-"""Statistics: rows per hour in `rollups`, counted from what was added to the tables since the last count.
+"""Statistics: rows per hour in `rollups`, counted from the rows that were added since the last count.
 
 A count reads three tables in batches, each in the order it was written and up to the stream position: deliveries,
 attempts, and the changes of status in `delivery_changes`. Deliveries are counted with their current status, and only

@@ -26,7 +26,7 @@ from uplift_server.store.records import Account, ApiKey, Endpoint, EventType
 from uplift_server.store.replays import Replay
 
 SYNC_EVERY_MS: Final = 500
-"""The interval between reads of the change log. A notification only makes them earlier."""
+"""The interval between reads of the change log. A notification triggers an earlier read."""
 REREAD_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
 """The maximum number of rows per read."""
@@ -197,7 +197,7 @@ class CacheSync:
         self._put(read.of(unchanged), deleted_subjects=unchanged - names.keys())
 
     def _put(self, read: _Read, deleted_subjects: Collection[Subject]) -> None:
-        # Accounts before what belongs to them, types before what subscribes to them.
+        # Accounts before their endpoints and keys, event types before the endpoints that subscribe to them.
         for account in read.accounts:
             self._cache.put_account(account)
         for kind, seq in deleted_subjects:

@@ -1,6 +1,6 @@
 """Commands about endpoints of other processes: rows that the owner executes at a wake-up or at its next poll.
 
-A delivery that no process has leased is changed at once in the database. If a cancel or resend is not executed in
+A delivery that no process has leased is changed immediately in the database. If a cancel or resend is not executed in
 time, its caller gets no result, and the command stays until an owner executes it.
 """
 

@@ -93,7 +93,7 @@ class Membership:
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
         self._unconfirmed: set[int] = set()
-        """Processes whose eviction got no response from the database."""
+        """Processes whose eviction has an unknown result, because the response of the database was lost."""
         self._eviction = asyncio.Event()
         self._heartbeat_lock = asyncio.Lock()
 
@@ -134,7 +134,7 @@ class Membership:
     async def end_leases(self, stopping: asyncio.Event) -> None:
         """End the leases of evicted processes until stopped or cancelled.
 
-        This runs beside the heartbeats: with many leases it takes longer than a heartbeat may be late.
+        This runs beside the heartbeats, because ending many leases takes longer than the allowed delay of a heartbeat.
         """
         while not stopping.is_set():
             self._eviction.clear()

@@ -18,7 +18,7 @@ class ClusterState:
         self.delivers = False
         """Whether this process may own endpoints: only between its start and its stop."""
         self.view = 0
-        """The `membership_hash` of the workers by which this process decides what it owns."""
+        """The `membership_hash` of the workers from which this process computes its own endpoints."""
         self.trusted_until = 0
         """The time until which no other process evicts this one."""
         self.heartbeat_at = 0
@@ -39,16 +39,16 @@ class ClusterState:
         self.members = members
 
     def deliver(self, *, delivers: bool) -> None:
-        """Let the next heartbeat tell whether this process may own endpoints."""
+        """Set whether this process may own endpoints, for the next heartbeat."""
         self.delivers = delivers
 
     def publish_view(self, view: int) -> None:
-        """Send a new view with the next heartbeat, at once."""
+        """Send a new view with an immediate heartbeat."""
         self.view = view
         self.request_heartbeat()
 
     def request_heartbeat(self) -> None:
-        """Send the next heartbeat at once."""
+        """Send the next heartbeat immediately."""
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:

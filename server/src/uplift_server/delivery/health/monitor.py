@@ -17,7 +17,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 
 BEGIN_AFTER_MS: Final = 2_000
-"""Due deliveries are attempted first after a start: endpoints may have recovered meanwhile."""
+"""Wait after a start, so that due deliveries are attempted first: endpoints may have recovered."""
 CHECK_EVERY_MS_MIN: Final = 1_000
 """The minimum time between two checks of the failing endpoints."""
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
@@ -38,7 +38,7 @@ class HealthSettings:
 
     rule: HealthRule
     gone_disables: bool = False
-    """Whether a 410 response disables the endpoint at once."""
+    """Whether a 410 response disables the endpoint immediately."""
     sends_email: bool = False
     """Whether notifications are sent by email."""
     operator_email: str | None = None

@@ -213,7 +213,7 @@ class Relay:
                 raise
             except Exception as error:
                 # A row that the store rejects must not block the other streams.
-                _log.error("progress of listen sessions not saved", count=len(batch), exc_info=error)
+                _log.error("listen session progress not saved", count=len(batch), exc_info=error)
                 batches += _split(batch)
 
     async def _delete_unused(self, stopping: asyncio.Event) -> None:

@@ -109,7 +109,7 @@ class Retention:
         if abs(now - self._rechecked_at) >= RECHECK_EVERY_MS:
             self._rechecked_at = now
             self._positions.clear()
-        # First, because deletion may take long.
+        # Create the next partition first, because deletion can take a long time.
         if self._partitions is not None and self._partition_lasts_ms is not None:
             await self._begin_partition(self._partitions, now, self._partition_lasts_ms)
         deleted: Counter[str] = Counter()

@@ -209,7 +209,7 @@ class ReplayJobs:
             else:
                 self.put(cancelled)
         except Conflict:
-            # The replay completed meanwhile.
+            # The replay has completed in the meantime.
             self._jobs.pop(replay.seq, None)
 
     async def _settle_stopped(self, job: _Job, now: int) -> None:
@@ -281,7 +281,7 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Keep the result of a write, unless the replay changed meanwhile."""
+        """Keep the result of a write, unless the replay has changed since."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 

@@ -122,7 +122,7 @@ def _host_options(url: str) -> list[HostOptions]:
         ports *= len(hosts)
     found = [_HOST.fullmatch(host) for host in hosts]
     if len(hosts) == 1 or len(ports) != len(hosts) or not all(found):
-        return [{}]  # The driver reports what is wrong.
+        return [{}]  # The driver reports the error.
     # Otherwise, after a short outage of the primary, connections would stay with a read-only standby.
     wanted = parameters.get("target_session_attrs")
     more = {} if wanted in _WRITES else {"target_session_attrs": "primary"}

@@ -1,4 +1,4 @@
-"""Lease due deliveries on PostgreSQL, release and reclaim leases, and look up what is due."""
+"""Lease due deliveries on PostgreSQL, release and reclaim leases, and find due times."""
 
 from collections.abc import Sequence
 

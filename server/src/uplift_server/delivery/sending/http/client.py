@@ -174,7 +174,7 @@ class Sender(ConnectionOwner):
             return
         except Exception as error:
             # A defect must not leave an attempt without `done`, nor count against the receiver.
-            self._report_defect("could not open a connection", error)
+            self._report_defect("connection not opened", error)
             self._fail(attempt, Failure.EGRESS, f"internal error: {type(error).__name__}")
             return
         attempt.task = None
@@ -260,7 +260,7 @@ class Sender(ConnectionOwner):
         try:
             attempt.done(attempt.request, exchange)
         except Exception as error:
-            self._report_defect("a request's Done failed", error)
+            self._report_defect("request callback failed", error)
 
     def _report_defect(self, message: str, error: Exception) -> None:
         assert self._loop is not None
