@@ -310,7 +310,7 @@ async def blocked(raw: Raw, number: int = 1) -> list[int | None]:
 async def test_a_transaction_gets_its_id_before_a_sequence_number(
     benches: tuple[Bench, Bench], raw: Raw, table: str
 ) -> None:
-    """So when all transactions of a snapshot have ended, all rows up to an earlier number are visible."""
+    """When all transactions of a snapshot have ended, all rows up to an earlier number are visible."""
     bench, _ = benches
     await bench.append(bench.event(due(1)))
     (leased,) = await bench.lease(1)

@@ -50,7 +50,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_build_info", "info", "Versions of the server and Python, and the revision of the database schema",
            lambda s: {"version": s.version, "python": s.python, "revision": s.revision}, across_processes="each"),
     # ---- ingest
-    Metric("uplift_events_accepted_total", "counter", "Accepted events, stored before the response 202",
+    Metric("uplift_events_accepted_total", "counter", "Events stored and accepted with 202",
            lambda s: s.engine.accepted),
     Metric("uplift_events_repeated_total", "counter",
            "Repeated events, recognized by idempotency key or ID", lambda s: s.engine.duplicates),

@@ -42,7 +42,7 @@ class NotificationReceiver:
         self._announcer = announcer
 
     def receive(self, text: str) -> None:
-        """Handle a text. Ignore texts of other programs and later releases."""
+        """Handle the text of a notification. Ignore texts of other programs and later releases."""
         if text == CHANGED:
             self._cache_sync.wake()
             return
