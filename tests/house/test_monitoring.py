@@ -122,7 +122,7 @@ def test_every_alert_is_tested_and_documented() -> None:
     assert len(alerts) > 10
     for alert in alerts:
         assert f"- name: {alert} fires\n" in tests
-        assert f"- name: {alert} leaves the rest alone\n" in tests
+        assert f"- name: {alert} does not fire otherwise\n" in tests
     assert re.findall(r"^\| `(Uplift\w+)` \|", page, re.MULTILINE) == alerts
 
 

@@ -88,7 +88,7 @@ class PostgresMessageBus:
             raise Unavailable("other transactions blocked the operation")
 
     async def _run_in_time(self, work: Callable[[Pair], Awaitable[R]]) -> R:
-        """Raises TimeoutError if the database does not respond in time."""
+        """Run work on the connection. Raises TimeoutError if the database does not respond in time."""
         if self._pair is None or self._pair.raw.is_closed():
             await self._drop()
             async with asyncio.timeout(OPERATION_SECONDS_MAX):

@@ -91,7 +91,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
 
 
 async def _reject_undeclared_pooler(pair: Pair) -> None:
-    """Raises Misaddressed if the settings of the connection are missing, as through a pooler."""
+    """Raise Misaddressed if the connection lacks its settings, as through a pooler."""
     made = "SELECT current_setting('jit') = 'off' AND current_setting('synchronous_commit') = 'on'"
     if not pair.settings and not await pair.raw.fetchval(made):
         raise Misaddressed(UNDECLARED_POOLER)

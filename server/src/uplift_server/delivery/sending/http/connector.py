@@ -48,7 +48,7 @@ class Connector:
         create_connection: ConnectionFactory,
         monotonic: Callable[[], float],
     ) -> None:
-        """Raises ValueError if a proxy or source address is not valid, OSError if `ca_file` cannot be read."""
+        """Check the settings. Raises ValueError for a wrong proxy or address, OSError for an unreadable `ca_file`."""
         self._settings = settings
         self._policy = policy
         self._resolver = resolver
