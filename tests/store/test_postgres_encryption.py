@@ -122,7 +122,7 @@ async def test_system_authorities_require_verify_full(
         await reach(address("sslmode=verify-ca"))
     monkeypatch.setenv("PGSSLROOTCERT", "system")
     for parameters in ("sslmode=verify-ca", "sslmode=require", "sslmode=prefer", ""):
-        with pytest.raises(Misaddressed, match="without sslmode=verify-full"):
+        with pytest.raises(Misaddressed, match="requires sslmode=verify-full"):
             await reach(address(parameters))
 
 
@@ -268,7 +268,7 @@ async def test_an_unknown_host_is_a_temporary_error() -> None:
 
 
 async def test_an_outage_of_an_authentication_service_is_a_temporary_error(plain: Address) -> None:
-    with pytest.raises(Unavailable, match=r"RADIUS authentication failed .*; see whether") as raised:
+    with pytest.raises(Unavailable, match=r"RADIUS authentication failed .*; check that this service") as raised:
         await reach(plain("sslmode=disable", user="asked:x"))
     assert not isinstance(raised.value, Misaddressed)
 

@@ -63,7 +63,7 @@ async def test_conforms(check: Check, bench: Bench) -> None:
 
 
 async def test_a_second_process_gets_the_holder_of_the_file(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=rf"another server \(process {os.getpid()}\) uses .*UPLIFT_DATABASE_URL"):
+    with pytest.raises(Unavailable, match=rf"another server \(process {os.getpid()}\) is using .*UPLIFT_DATABASE_URL"):
         SqliteDatabase(tmp_path / "uplift.db").lock()
 
 
