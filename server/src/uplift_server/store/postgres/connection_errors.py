@@ -9,7 +9,7 @@ import asyncpg
 from uplift_server.store.errors import Misaddressed, Unavailable
 
 UNDECLARED_POOLER: Final = (
-    "the database is behind a pooler in transaction mode; add the parameter pooler=transaction to UPLIFT_DATABASE_URL"
+    "the database is behind a pooler in transaction mode; add pooler=transaction to UPLIFT_DATABASE_URL"
 )
 # Errors through a pooler: of prepared statements, and of settings at the start of a connection (PgBouncer).
 _STRANGE_STATEMENT: Final = ("26000", "42P05")
