@@ -1,1 +1,1 @@
-"""The operators' command line, `uplift-server`."""
+"""The command line for operators, `uplift-server`."""

@@ -15,20 +15,27 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 account_app: Final = typer.Typer(
-    cls=Group, help="Create and delete accounts; `uplift-server accounts` lists them.", no_args_is_help=True
+    cls=Group, help="Create and delete accounts. To list them, use `uplift-server accounts`.", no_args_is_help=True
 )
 key_app: Final = typer.Typer(
     cls=Group,
-    help="Create and revoke the keys programs call the API with; `uplift-server keys` lists them.",
+    help="Create and revoke API keys. To list them, use `uplift-server keys`.",
     no_args_is_help=True,
 )
 
-Account = Annotated[str, typer.Option("--account", metavar="ACCOUNT", help="Id, unique beginning of it, or name.")]
+Account = Annotated[
+    str, typer.Option("--account", metavar="ACCOUNT", help="ID of the account, a unique ID prefix, or its name.")
+]
 AnyAccount = Annotated[
-    str | None, typer.Option("--account", metavar="ACCOUNT", help="Id, unique beginning of it, or name. All if absent.")
+    str | None,
+    typer.Option(
+        "--account",
+        metavar="ACCOUNT",
+        help="ID of the account, a unique ID prefix, or its name.  [default: all accounts]",
+    ),
 ]
 Wide = Annotated[
-    bool, typer.Option("--wide", "--full", help="Show ids and times in full, even if the table does not fit.")
+    bool, typer.Option("--wide", "--full", help="Show full IDs and timestamps, even if the table does not fit.")
 ]
 
 
@@ -41,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 
 def accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
-    """List the accounts."""
+    """List accounts, newest first."""
     with reach(session.config()) as client:
         session.output.rows(
             client.items("/v1/accounts", limit=limit),
@@ -59,10 +66,19 @@ def accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
 @command(account_app, "create", examples=("uplift-server account create 'Rapids Academy' --email data@rapids.example",))
 def create_account(
     session: Session,
-    name: Annotated[str, typer.Argument(help="What people call it.")],
-    email: Annotated[list[str], typer.Option("--email", help="Whom to write to about its endpoints; repeatable.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the account.")],
+    email: Annotated[
+        list[str],
+        typer.Option(
+            "--email", metavar="ADDRESS", help="Contact who receives emails about the account's endpoints. Repeatable."
+        ),
+    ],
 ) -> None:
-    """Create an account."""
+    """Create an account.
+
+    An account owns endpoints and receives events. If the SQLite file does not exist, or the PostgreSQL database is
+    empty, this command creates it.
+    """
     with reach(session.config(), create=True) as client, options(name="the name", contact_emails="--email"):
         session.output.fields(client.post("/v1/accounts", {"name": name, "contact_emails": email}))
 
@@ -70,16 +86,21 @@ def create_account(
 @command(account_app, "delete", examples=("uplift-server account delete acc_0197f0c2 --yes",))
 def delete_account(
     session: Session,
-    account: Annotated[str, typer.Argument(help="Id, unique beginning of it, or name.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Really delete it.")] = False,
+    account: Annotated[
+        str, typer.Argument(metavar="ACCOUNT", help="ID of the account, a unique ID prefix, or its name.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm the deletion.")] = False,
 ) -> None:
-    """Delete an account with its endpoints and keys; nothing is sent for it any more."""
+    """Delete an account with its endpoints, keys and members.
+
+    The server sends no more deliveries for the account. You cannot undo this.
+    """
     with reach(session.config()) as client:
         found = lookup.account(client, account)
         if not yes:
             raise CliError(
-                f"{found['id']} ({found['name']}) would be deleted with all it has",
-                "repeat the command with --yes",
+                f"this would delete {found['id']} ({found['name']}) with its endpoints, keys and members",
+                "to confirm, repeat the command with --yes",
                 ExitCode.USAGE,
             )
         client.delete(f"/v1/accounts/{segment(found['id'])}")
@@ -87,7 +108,10 @@ def delete_account(
 
 
 def keys(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
-    """List an account's keys."""
+    """List an account's API keys.
+
+    The list shows only the last characters of each key.
+    """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
         session.output.rows(
@@ -117,21 +141,34 @@ def create_key(
     session: Session,
     account: Annotated[
         str | None,
-        typer.Option("--account", metavar="ACCOUNT", help="Whose key; without it, a key for operators is made up."),
+        typer.Option(
+            "--account",
+            metavar="ACCOUNT",
+            help="ID of the account, a unique ID prefix, or its name. Without it, the command generates an operator"
+            " key.",
+        ),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="What the key is for.")] = "command line",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = "command line",
     scopes: Annotated[
-        list[str] | None, typer.Option("--scopes", help="Permissions, between commas; all but two if absent.")
+        list[str] | None,
+        typer.Option(
+            "--scopes",
+            metavar="SCOPES",
+            help="Scopes, separated by commas.  [default: all except events:write and secrets:read]",
+        ),
     ] = None,
 ) -> None:
-    """Create a key, and print it once: it cannot be shown again.
+    """Create an API key and print it once.
 
-    An account's key works at once. An operator's is not stored: it is the one the server is started with.
+    An account key works immediately. The server does not store a generated operator key: set UPLIFT_OPERATOR_KEY to it
+    and restart the server.
     """
     if account is None:
         if scopes:
-            raise CliError("an operator's key has no scopes", "name an account, or no scopes", ExitCode.USAGE)
-        session.output.fields({"key": new_operator_key(), "use": "start the server with it as UPLIFT_OPERATOR_KEY"})
+            raise CliError("operator keys have no scopes", "add --account, or omit --scopes", ExitCode.USAGE)
+        session.output.fields(
+            {"key": new_operator_key(), "use": "set UPLIFT_OPERATOR_KEY to it and restart the server"}
+        )
         return
     body: dict[str, object] = {"name": name}
     if scopes:
@@ -139,14 +176,19 @@ def create_key(
     with reach(session.config()) as client, options(name="--name", scopes="--scopes"):
         path = lookup.account_path(client, account)
         session.output.fields(client.post(f"{path}/keys", body))
-    session.output.note("Keep the key now: it is not shown again.")
+    session.output.note("Store the key now. You cannot show it again.")
 
 
 @command(key_app, "revoke", examples=("uplift-server key revoke key_0197f0c2 --account acc_0197f0c2",))
 def revoke_key(
-    session: Session, key: Annotated[str, typer.Argument(help="Id or unique beginning of it.")], account: Account
+    session: Session,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="ID of the key, or a unique ID prefix.")],
+    account: Account,
 ) -> None:
-    """Revoke a key; what calls with it is refused from now on."""
+    """Revoke an API key.
+
+    The server rejects the next call with this key.
+    """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
         found = lookup.key(client, key, path)

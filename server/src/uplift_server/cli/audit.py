@@ -17,12 +17,12 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 _COLUMNS: Final = [
-    Column("at", "WHEN", "instant"),
-    Column("who", "WHO", gives=True),
-    Column("action", "DID"),
-    Column("subject", "TO", gives=True),
+    Column("at", "TIME", "instant"),
+    Column("who", "ACTOR", gives=True),
+    Column("action", "ACTION"),
+    Column("subject", "SUBJECT", gives=True),
     Column("details_text", "DETAILS", folds=True, dropped=2),
-    Column("address", "FROM", dropped=1),
+    Column("address", "ADDRESS", dropped=1),
 ]
 
 _NAMES: Final = {
@@ -50,25 +50,31 @@ def audit_log(
     session: Session,
     account: AnyAccount = None,
     actor: Annotated[
-        str | None, typer.Option("--actor", help="An id, or one of system, operator, key, member.")
+        str | None,
+        typer.Option("--actor", metavar="ACTOR", help="ID of a key or member, or system, operator, key or member."),
     ] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Such as endpoint.changed.")] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="ACTION", help="Action, such as endpoint.changed.")
+    ] = None,
     subject: Annotated[
-        str | None, typer.Option("--subject", help="Only what was done to this: an id, or an event type.")
+        str | None, typer.Option("--subject", metavar="SUBJECT", help="ID of the changed object, or an event type.")
     ] = None,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="INSTANT", help="Only what was done after it.")
+        str | None, typer.Option("--after", metavar="TIMESTAMP", help="Only entries after this timestamp (ISO 8601).")
     ] = None,
     before: Annotated[
-        str | None, typer.Option("--before", metavar="INSTANT", help="Only what was done before it.")
+        str | None, typer.Option("--before", metavar="TIMESTAMP", help="Only entries before this timestamp (ISO 8601).")
     ] = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """Show who did what, when and from where."""
+    """Show the audit log, newest first.
+
+    Each entry has the time, the actor, the action, the changed object and the client's IP address.
+    """
     if action is not None and action not in ACTIONS:
         known = ", ".join(ACTIONS)
-        raise CliError(f"{action!r} is no action of the audit log", f"choose one of {known}", ExitCode.USAGE)
+        raise CliError(f"the audit log has no action {action!r}", f"use one of: {known}", ExitCode.USAGE)
     filters = {"actor": actor, "action": action, "subject": subject, "created_after": after, "created_before": before}
     with reach(session.config()) as client, options(**_NAMES):
         owner = lookup.owner(client, account)
@@ -76,7 +82,7 @@ def audit_log(
         session.output.rows(
             found if session.output.as_json else _terminal_rows(found),
             _COLUMNS,
-            empty="Nothing like that was done.",
+            empty="No matching entries.",
             wide=wide,
         )
 

@@ -16,37 +16,40 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(
-    session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="Where nothing is yet.")]
+    session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="New file for the backup.")]
 ) -> None:
-    """Copy the SQLite database as it is now, also while the server runs. The sealing key is not in it.
+    """Back up the SQLite database to a file.
 
-    A copy restored elsewhere delivers what was pending when it was made.
+    You can run this command while the server runs. The backup is a consistent snapshot. It does not include the
+    encryption key: back up that key separately.
+
+    A server that you start on the backup sends the deliveries that were pending at the time of the backup.
     """
     from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
     from uplift_server.store.sqlite.copying import copy  # noqa: PLC0415
 
     config = session.config()
     if config.on_postgresql:
-        remedy = "use PostgreSQL's own: pg_dump --format=custom, or continuous archiving; see docs/deployment.md"
-        raise CliError("this copies SQLite files, and the database is PostgreSQL", remedy, ExitCode.USAGE)
+        remedy = "use pg_dump --format=custom or continuous archiving; see /docs/backup on your server"
+        raise CliError("this command backs up only SQLite, and the database is PostgreSQL", remedy, ExitCode.USAGE)
     path = config.database_path
     revision = schema_version.current(path)
     if revision is None:
         raise CliError(
             f"there is no database at {path.absolute()}",
-            "name it with UPLIFT_DATABASE_URL or --config",
+            "set its location with UPLIFT_DATABASE_URL or --config",
             ExitCode.NOT_FOUND,
         )
     directory = file.absolute().parent
     if not directory.is_dir():
-        raise CliError(f"there is no directory {directory}", "make it first", ExitCode.USAGE)
+        raise CliError(f"the directory {directory} does not exist", "create it first", ExitCode.USAGE)
     if not os.access(directory, os.W_OK | os.X_OK):
-        remedy = "let this user write there, or name another place for the copy"
-        raise CliError(f"this user cannot write in {directory}", remedy, ExitCode.USAGE)
+        remedy = "give this user write access, or use another directory"
+        raise CliError(f"this user cannot write to {directory}", remedy, ExitCode.USAGE)
     try:
         copied = copy(path, file)
     except FileExistsError as error:
-        raise CliError(f"{file} is there already", "name a file that is not", ExitCode.USAGE) from error
+        raise CliError(f"{file} already exists", "use the name of a new file", ExitCode.USAGE) from error
     session.output.fields(
         {
             "database": str(path),
@@ -57,4 +60,6 @@ def backup(
         }
     )
     where = "in UPLIFT_SECRET_KEY" if config.secret_key is not None else str(config.secret_key_path.absolute())
-    session.output.note(f"Its secrets open with the sealing key ({where}) alone: have a copy of that, too, elsewhere.")
+    session.output.note(
+        f"Back up the encryption key ({where}) separately. The backup's secrets are unreadable without it."
+    )

@@ -22,18 +22,18 @@ def register(app: typer.Typer) -> None:
 
 def event_types(
     session: Session,
-    name: Annotated[str | None, typer.Argument(help="Show this one, with its schema and an example.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[TYPE]", help="Event type to show.")] = None,
     limit: Limit = SEARCHED_MAX,
     wide: Wide = False,
 ) -> None:
-    """List the types of events there are, which `send` and `--type` take, or show one."""
+    """List the event types of the catalog, or show one with its schema and example."""
     with reach(session.config()) as client:
         if name is not None:
             _show(session, event_type(client, name))
             return
         session.output.rows(
             client.items("/v1/event-types", limit=limit),
-            [Column("name", "TYPE"), Column("description", "MEANS", folds=True)],
+            [Column("name", "TYPE"), Column("description", "DESCRIPTION", folds=True)],
             empty="The catalog is empty.",
             wide=wide,
         )

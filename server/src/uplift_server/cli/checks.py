@@ -1,4 +1,4 @@
-"""The checks of `uplift-server doctor`. They change nothing."""
+"""The read-only checks of `uplift-server doctor`."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ def examine(session: Session) -> Iterator[Finding]:
             yield Finding("settings", "fail", f"{problem.name} {problem.reason}", problem.remedy)
         return
     yield Finding(
-        "settings", "ok", f"{len(config.given)} given, the rest by default, as found here; a running server has its own"
+        "settings", "ok", f"{len(config.given)} set, the others have defaults; a running server may use other settings"
     )
     if config.on_postgresql:
         yield _server(config) if server_runs(config) else _port(config)
@@ -75,10 +75,10 @@ def _traces(config: Config) -> Iterator[Finding]:
     try:
         import_module("uplift_server.observe.tracing")
     except ImportError as error:
-        text = f"{config.traces_by} wants packages that are not installed ({error})"
+        text = f"{config.traces_by} requires packages that are not installed ({error})"
         yield Finding("traces", "fail", text, REMEDY_WITHOUT_PACKAGES)
     else:
-        yield Finding("traces", "ok", f"are made, by {config.traces_by}; whether anybody takes them is not tried")
+        yield Finding("traces", "ok", f"enabled by {config.traces_by}; the connection to the collector was not tested")
 
 
 def _server(config: Config) -> Finding:
@@ -94,7 +94,7 @@ def _server(config: Config) -> Finding:
     if found and expected and found != expected:
         remedy = "correct UPLIFT_HOST and UPLIFT_PORT, or UPLIFT_DATABASE_URL"
         return Finding("server", "fail", f"the server on {url} uses another database than this configuration", remedy)
-    more = "" if config.on_postgresql else "; its database is looked at when it is stopped"
+    more = "" if config.on_postgresql else "; to check its database file, stop it first"
     return Finding("server", "ok", f"running and ready on {url}{more}")
 
 
@@ -124,8 +124,8 @@ def _sqlite(config: Config) -> Iterator[Finding]:
     directory = nearest_existing(path.absolute().parent)
     writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
     if not writable:
-        remedy = "let the server's user write there, or set UPLIFT_DATABASE_URL"
-        yield Finding("database", "fail", f"{path} cannot be written", remedy)
+        remedy = "give the server's user write access, or change UPLIFT_DATABASE_URL"
+        yield Finding("database", "fail", f"{path} is not writable", remedy)
         return
     try:
         check_database(config)
@@ -134,20 +134,20 @@ def _sqlite(config: Config) -> Iterator[Finding]:
         yield Finding("database", "fail", f"{problem.name} {problem.reason}", problem.remedy)
         return
     if not path.exists():
-        yield Finding("database", "ok", f"{path} is made by the first start")
+        yield Finding("database", "ok", f"{path} does not exist yet; the first start creates it")
         return
     lock = FileLock(path)
     try:
         lock.acquire()
     except Unavailable as error:
         cause, _, remedy = str(error).partition("; ")
-        yield Finding("database", "fail", cause, remedy or f"let the server's user read and write {lock.path}")
+        yield Finding("database", "fail", cause, remedy or f"give the server's user access to {lock.path}")
         return
     try:
         yield from _contents(config, path)
     except (Unavailable, schema_version.UnknownSchema) as error:
         cause, _, remedy = str(error).partition("; ")
-        yield Finding("database", "fail", cause, remedy or "restore it from a copy")
+        yield Finding("database", "fail", cause, remedy or "restore it from a backup")
     finally:
         lock.release()
 
@@ -168,37 +168,37 @@ def _postgresql(config: Config) -> Iterator[Finding]:
     try:
         # Without tables, nothing is encrypted or held.
         if asyncio.run(current(config.database_url)) is not None:
-            remedy = "put the key of the other servers into UPLIFT_SECRET_KEY"
+            remedy = "set UPLIFT_SECRET_KEY to the key of the other servers"
             unbound = asyncio.run(accepts_unbound(config.database_url))
             yield _opening(config, asyncio.run(encrypted_values(config.database_url)), remedy, unbound=unbound)
             yield from held_findings(config)
     except Unavailable as error:
-        remedy = "see in pg_stat_activity who holds its tables locked, or what else it is busy with"
+        remedy = "check pg_stat_activity for locks and long queries"
         yield Finding("database", "fail", str(error), remedy)
 
 
 def _schema(revision: str | None) -> Finding:
     if revision is None:
-        return Finding("schema", "ok", "none yet; it is made by the first start")
+        return Finding("schema", "ok", "none yet; the first start creates it")
     if revision == schema_version.HEAD:
-        return Finding("schema", "ok", f"{revision}, this version's")
+        return Finding("schema", "ok", f"{revision}, the schema of this version")
     if revision > schema_version.HEAD:
-        text = f"{revision}, which is newer than this version's ({schema_version.HEAD})"
+        text = f"{revision} is newer than the schema of this version ({schema_version.HEAD})"
         return Finding("schema", "fail", text, schema_version.REMEDY_NEWER)
-    return Finding("schema", "warn", f"{revision}, where this version has {schema_version.HEAD}",
-                   "run `uplift-server migrate`, or start the server, which does the same")  # fmt: skip
+    text = f"{revision} is older than the schema of this version ({schema_version.HEAD})"
+    return Finding("schema", "warn", text, "run `uplift-server migrate`, or start the server to upgrade it")
 
 
 def _contents(config: Config, path: Path) -> Iterator[Finding]:
     damages = inspection.find_damage(path, seconds=INTEGRITY_SECONDS)
     if damages:
-        yield Finding("database", "fail", f"{path} is damaged: {damages[0]}", "stop using it; restore it from a copy")
+        yield Finding("database", "fail", f"{path} is damaged: {damages[0]}", "restore it from a backup")
         return
     if damages is None:
         text = f"{path} is too large to check within {INTEGRITY_SECONDS:.0f} s"
-        yield Finding("database", "warn", text, "check it with: sqlite3 FILE 'PRAGMA quick_check'")
+        yield Finding("database", "warn", text, f"run: sqlite3 {path} 'PRAGMA quick_check'")
     else:
-        yield Finding("database", "ok", f"{path} is whole")
+        yield Finding("database", "ok", f"{path} passed the integrity check")
     revision = schema_version.current(path)
     yield _schema(revision)
     if revision != schema_version.HEAD:
@@ -208,14 +208,14 @@ def _contents(config: Config, path: Path) -> Iterator[Finding]:
 
 
 def _key(config: Config, path: Path) -> Finding:
-    remedy = f"put the key it was started with back, into UPLIFT_SECRET_KEY or {config.secret_key_path}"
+    remedy = f"restore the database's key to UPLIFT_SECRET_KEY or {config.secret_key_path}"
     if config.secret_key is None and not config.secret_key_path.exists():
-        return Finding("secret key", "fail", "the database exists and its key is missing", remedy)
+        return Finding("secret key", "fail", "the database exists, but its key is missing", remedy)
     unbound = inspection.accepts_unbound(path)
     found = _opening(config, inspection.encrypted_values(path), remedy, unbound=unbound)
     mode = config.secret_key_path.stat().st_mode & 0o077 if config.secret_key is None else 0
     if found.result == "ok" and mode:
-        text = f"others may read {config.secret_key_path}"
+        text = f"other users can read {config.secret_key_path}"
         return Finding("secret key", "warn", text, f"run: chmod 600 {config.secret_key_path}")
     return found
 
@@ -229,9 +229,9 @@ def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, u
         return Finding("secret key", "fail", f"{problem.name} {problem.reason}", problem.remedy)
     opened = Counter(_opens(cipher, each) for each in values)
     if opened[False]:
-        text = f"it does not open {opened[False]} of {opened.total()} sealed secrets and headers"
+        text = f"cannot decrypt {opened[False]} of {opened.total()} encrypted secrets and headers"
         return Finding("secret key", "fail", text, remedy)
-    text = f"opens all {opened.total()} sealed secrets and headers" if opened else "nothing is sealed with it yet"
+    text = f"decrypts all {opened.total()} encrypted secrets and headers" if opened else "no encrypted values yet"
     return Finding("secret key", "ok", text)
 
 

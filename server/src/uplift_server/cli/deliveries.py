@@ -41,22 +41,22 @@ _TERMINAL_COLUMNS: Final = [
     Column("endpoint", "ENDPOINT", "id"),
     Column("type", "TYPE", gives=True),
     Column("state", "STATUS"),
-    Column("attempts_made", "TRIES", dropped=1),
+    Column("attempts_made", "ATTEMPTS", dropped=1),
     Column("created_at", "CREATED", "instant", dropped=2),
 ]
 _EXPLANATION_COLUMNS: Final = [
     Column("endpoint", "ENDPOINT", "id"),
-    Column("reason", "WHY"),
-    Column("text", "WHAT HAPPENED", folds=True),
-    Column("hint", "WHAT TO DO", folds=True),
+    Column("reason", "REASON"),
+    Column("text", "EXPLANATION", folds=True),
+    Column("hint", "HOW TO FIX", folds=True),
 ]
 delivery_app: Final = typer.Typer(
     cls=Group,
-    help="Resend and cancel deliveries; `uplift-server deliveries` lists and shows them.",
+    help="Resend and cancel deliveries. To list them, use `uplift-server deliveries`.",
     no_args_is_help=True,
 )
 
-Delivery = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
+Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the delivery, or a unique ID prefix.")]
 _ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
@@ -65,7 +65,7 @@ _ATTEMPT_COLUMNS: Final = [
     Column("status_code", "CODE"),
     Column("duration_ms", "MS"),
     Column("trigger", "TRIGGER", dropped=1),
-    Column("hint", "WHY, AND WHAT TO DO", folds=True),
+    Column("hint", "CAUSE AND HOW TO FIX", folds=True),
 ]
 
 
@@ -102,14 +102,22 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     session: Session,
-    event: Annotated[str, typer.Argument(help="The event: id or unique beginning of it.")],
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="ID of the event, or a unique ID prefix.")],
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", help="Only this one: id or unique beginning of it. All if absent.")
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="ENDPOINT",
+            help="ID of an endpoint, or a unique ID prefix.  [default: all endpoints of the account]",
+        ),
     ] = None,
     account: AnyAccount = None,
     wide: Wide = False,
 ) -> None:
-    """Say why an event did or did not reach each endpoint of its account, and what to do."""
+    """Explain why an event did or did not reach each endpoint of its account.
+
+    Each problem includes how to fix it. A deleted endpoint needs its full ID.
+    """
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.event(client, event, owner)
@@ -131,14 +139,21 @@ def send(
     account: Account,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FILE", help="The event's data as JSON; - reads standard input. If absent, the"
-                     " catalog's example is sent."),
+        typer.Option("--data", metavar="FILE", help="JSON file with the event's data, or - for standard input."
+                     "  [default: the example from the catalog]"),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option("--idempotency-key", help="Makes it safe to repeat this very command.")
+        str | None,
+        typer.Option(
+            "--idempotency-key", metavar="KEY", help="Identifies this event, so you can repeat the command safely."
+        ),
     ] = None,
 ) -> None:  # fmt: skip
-    """Send an event to the account's endpoints."""
+    """Send an event to the subscribed endpoints of an account.
+
+    When the command exits with 0, the event and its deliveries are stored. If no server runs, the next server sends
+    them.
+    """
     content = None if data is None else _read_json(data)
     with reach(session.config()) as client:
         owner = lookup.account(client, account)["id"]
@@ -150,18 +165,18 @@ def send(
             options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
         ):
             sent = client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key)
-        owed = _deliveries_owed(client, sent["id"], owner)
-        session.output.fields(sent if owed is None else {**sent, "deliveries": owed})
-        if owed == 0:
+        created = _delivery_count(client, sent["id"], owner)
+        session.output.fields(sent if created is None else {**sent, "deliveries": created})
+        if created == 0:
             session.output.note(
-                f"It is stored, and nothing will be sent: no endpoint of the account wants {event_type}. See why:"
+                f"The event is stored without deliveries: no subscription of the account matches it. For details, run:"
                 f" uplift-server explain {sent['id']}"
             )
         elif not client.sends:
-            session.output.note(f"It is stored; it is sent {when_sent(session.config())}")
+            session.output.note(f"The event is stored. {when_sent(session.config())}")
 
 
-def _deliveries_owed(client: Calls, event_id: str, owner: str) -> int | None:
+def _delivery_count(client: Calls, event_id: str, owner: str) -> int | None:
     """Return the number of deliveries of a stored event; None if that request fails."""
     try:
         counts: dict[str, int] = client.get(f"/v1/events/{segment(event_id)}", account=owner)["deliveries"]
@@ -173,38 +188,52 @@ def _deliveries_owed(client: Calls, event_id: str, owner: str) -> int | None:
 def _example(client: Calls, event_type: str) -> object:
     example = find_type(client, event_type).get("example")
     if example is None:
-        raise CliError(f"the catalog has no example of {event_type}", "give the data with --data FILE", ExitCode.USAGE)
+        raise CliError(f"the catalog has no example of {event_type}", "pass the data with --data", ExitCode.USAGE)
     found: object = example
     return found
 
 
 def _read_json(source: str) -> object:
     """Read JSON from a file or standard input. Raises CliError."""
-    raw = read_input(source, EVENT_DATA_BYTES_MAX * 2, "name a file with JSON")
+    raw = read_input(source, EVENT_DATA_BYTES_MAX * 2, "use a readable JSON file")
     try:
         content: object = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise CliError(f"{input_name(source)} is not JSON: {error}", "correct it", ExitCode.USAGE) from error
+        raise CliError(
+            f"{input_name(source)} is not valid JSON: {error}", "correct the JSON", ExitCode.USAGE
+        ) from error
     return content
 
 
 def deliveries(
     session: Session,
-    delivery: Annotated[str | None, typer.Argument(help="Show this one with its attempts: id or beginning.")] = None,
+    delivery: Annotated[
+        str | None,
+        typer.Argument(metavar="[DELIVERY]", help="ID of the delivery to show, or a unique ID prefix."),
+    ] = None,
     account: AnyAccount = None,
     status: Annotated[
-        str | None, typer.Option("--status", help=f"One of {', '.join(each.text for each in Status)}.")
+        str | None,
+        typer.Option("--status", metavar="|".join(each.text for each in Status), help="Only this status."),
     ] = None,
-    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Id or unique beginning of it.")] = None,
-    event: Annotated[str | None, typer.Option("--event", help="An event: id or unique beginning of it.")] = None,
-    event_type: Annotated[str | None, typer.Option("--type", help="An event type.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID or a unique ID prefix."),
+    ] = None,
+    event: Annotated[
+        str | None, typer.Option("--event", metavar="EVENT", help="Only this event: its ID or a unique ID prefix.")
+    ] = None,
+    event_type: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this event type.")] = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """List deliveries, or show one with its attempts."""
+    """List deliveries, newest first, or show one with its attempts.
+
+    For each failed attempt, the output shows the cause and how to fix it.
+    """
     if status is not None and status not in {each.text for each in Status}:
         known = ", ".join(each.text for each in Status)
-        raise CliError(f"{status!r} is no status of a delivery", f"choose one of {known}", ExitCode.USAGE)
+        raise CliError(f"there is no delivery status {status!r}", f"use one of: {known}", ExitCode.USAGE)
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         if delivery is not None:
@@ -224,22 +253,29 @@ def deliveries(
             session.output.rows(
                 map(_for_people, found) if for_people else found,
                 _TERMINAL_COLUMNS if for_people else _COLUMNS,
-                empty="No deliveries like that. Send an event: uplift-server send TYPE --account ACCOUNT",
+                empty="No matching deliveries. To send an event: uplift-server send TYPE --account ACCOUNT",
                 wide=wide,
             )
 
 
 @command(delivery_app, "resend", examples=("uplift-server delivery resend dlv_0197f0c2",))
 def resend_delivery(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
-    """Attempt a delivery once more, now, whatever its status."""
+    """Resend a delivery immediately.
+
+    The command starts a new attempt in any status of the delivery, except while an attempt is in flight or the
+    endpoint is not enabled. Success completes the delivery. Failure does not change its retry schedule.
+    """
     sends = _change(session, delivery, account, "resend")
     if not sends:
-        session.output.note(f"It is stored; it is sent {when_sent(session.config())}")
+        session.output.note(f"The delivery is stored. {when_sent(session.config())}")
 
 
 @command(delivery_app, "cancel", examples=("uplift-server delivery cancel dlv_0197f0c2",))
 def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
-    """End a delivery that is pending or held: it is not attempted any more."""
+    """Cancel a pending or held delivery.
+
+    The server makes no further attempts. You cannot cancel a delivery while an attempt is in flight.
+    """
     _change(session, delivery, account, "cancel")
 
 
@@ -264,7 +300,7 @@ def stands(delivery: dict[str, Any]) -> str:
         waiting_for, due = delivery.get("waiting_for"), distance(delivery.get("next_attempt_at") or "now")
         is_past = due == "now" or due.endswith("ago")
         if waiting_for == WaitingFor.PROBE:
-            return f"endpoint failing, {'probed now' if is_past else f'probe {due}'}"
+            return f"circuit open, {'probe due' if is_past else f'probe {due}'}"
         # A due delivery waits for a moment, or until a server runs.
         if waiting_for == WaitingFor.WORKER:
             return "due or in flight"

@@ -20,9 +20,11 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(session: Session) -> None:
-    """Check what the server needs: settings, database, keys, disk, network and clock.
+    """Check settings, database, keys, disk, network, mail and clock.
 
-    Changes nothing. Exits with 1 if something is bound to fail.
+    The command shows how to fix each problem. It changes nothing and sends no email. On PostgreSQL, it also checks the
+    connection's encryption, the database's clock and durability settings, free connections, dead rows, and running
+    API servers and workers. If a check fails, the exit code is 1.
     """
     # Imported here because the checks load the store, which slows down `--help`.
     from uplift_server.cli.checks import examine  # noqa: PLC0415
@@ -34,7 +36,9 @@ def doctor(session: Session) -> None:
     failed = sum(each.result == "fail" for each in findings)
     warned = sum(each.result == "warn" for each in findings)
     if failed:
-        raise CliError(f"{failed} of {len(findings)} checks failed", "do what stands beside each, then run this again")
+        raise CliError(
+            f"{failed} of {len(findings)} checks failed", "fix each as shown, then run `uplift-server doctor` again"
+        )
     session.output.note(f"{len(findings)} checks, {warned or 'no'} warning{'s' * (warned != 1)}.")
 
 

@@ -19,11 +19,11 @@ from uplift_webhooks.cli.kit.views import endpoint_row, show_endpoint, show_test
 
 endpoint_app: Final = typer.Typer(
     cls=Group,
-    help="Create, test, pause, enable and delete endpoints; `uplift-server endpoints` lists and shows them.",
+    help="Create, test, pause, enable and delete endpoints. To list them, use `uplift-server endpoints`.",
     no_args_is_help=True,
 )
 
-Endpoint = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint, or a unique ID prefix.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,21 +42,23 @@ def register(app: typer.Typer) -> None:
 
 def endpoints(
     session: Session,
-    endpoint: Annotated[str | None, typer.Argument(help="Show this one: id or unique beginning of it.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Argument(metavar="[ENDPOINT]", help="ID of the endpoint to show, or a unique ID prefix.")
+    ] = None,
     state: State = None,
     text: Text = None,
     account: AnyAccount = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """List endpoints, or show one."""
+    """List endpoints, newest first, or show one with its health."""
     with reach(session.config()) as client, options(state="--state", text="--text"):
         owner = lookup.owner(client, account)
         if endpoint is not None:
             show_endpoint(session.output, lookup.endpoint(client, endpoint, owner))
             return
         found = client.items("/v1/endpoints", limit=limit, account=owner, state=state, text=text)
-        filtered = "No endpoints like that. All there are: uplift-server endpoints"
+        filtered = "No matching endpoints. To list all: uplift-server endpoints"
         session.output.rows(
             found if session.output.as_json else map(endpoint_row, found),
             [
@@ -68,7 +70,7 @@ def endpoints(
             ],
             empty=filtered
             if state or text
-            else "No endpoints yet. Create one: uplift-server endpoint create URL --account ACCOUNT",
+            else "No endpoints yet. To create one: uplift-server endpoint create URL --account ACCOUNT",
             wide=wide,
         )
 
@@ -84,15 +86,25 @@ def endpoints(
 @with_setting_options
 def create_endpoint(
     session: Session,
-    url: Annotated[str, typer.Argument(help="Where to send: https, or http on a private network that is allowed.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="URL of the endpoint: HTTPS, or HTTP in an allowed private network.")
+    ],
     account: Account,
     event_types: Annotated[
-        list[str] | None, typer.Option("--type", help="Event type or pattern such as movement.*; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Event type, or a pattern such as movement.*. Repeatable.  [default: all event types]",
+        ),
     ] = None,
     description: Description = "",
     **settings: int | None,
 ) -> None:
-    """Create an endpoint, and print its secret once."""
+    """Create an endpoint and print its secret.
+
+    The server sends the endpoint a registration event (webhook.created) immediately.
+    """
     body = endpoint_body(url, event_types, description, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (
@@ -101,12 +113,15 @@ def create_endpoint(
     ):
         owner = lookup.account(client, account)["id"]
         show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))
-    session.output.note("Give the secret to the receiver; `uplift-server endpoint secret show` shows it again.")
+    session.output.note("The receiver needs the secret. To show it again: uplift-server endpoint secret show ENDPOINT")
 
 
 @command(endpoint_app, "pause", examples=("uplift-server endpoint pause ep_0197f0c2",))
 def pause_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """Send nothing more to an endpoint; what is pending and what comes is held."""
+    """Pause an endpoint.
+
+    The server holds its pending and new deliveries until you enable the endpoint.
+    """
     _change(session, endpoint, account, "pause")
 
 
@@ -121,13 +136,20 @@ def enable_endpoint(
     held: Held = "send",
     account: AnyAccount = None,
 ) -> None:
-    """Let an endpoint get deliveries again, and say what becomes of what it holds."""
+    """Enable a paused or disabled endpoint.
+
+    Enabling resets the endpoint's health and handles its held deliveries as --held says. If the endpoint is already
+    enabled, the command handles only the deliveries that you kept before.
+    """
     _change(session, endpoint, account, "enable", {"held": held})
 
 
 @command(endpoint_app, "disable", examples=("uplift-server endpoint disable ep_0197f0c2",))
 def disable_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """Switch an endpoint off as its operator; what is pending and what comes is held."""
+    """Disable an endpoint as an operator.
+
+    The server holds its pending and new deliveries. The owner sees that an operator disabled the endpoint.
+    """
     _change(session, endpoint, account, "disable")
 
 
@@ -143,15 +165,22 @@ def send_test(
     session: Session,
     endpoint: Endpoint,
     event_type: Annotated[
-        str | None, typer.Option("--type", help="An event type; if absent, one that the endpoint wants.")
+        str | None,
+        typer.Option(
+            "--type", metavar="TYPE", help="Event type.  [default: a type that the endpoint is subscribed to]"
+        ),
     ] = None,
     account: AnyAccount = None,
 ) -> None:
-    """Send one event to an endpoint, now, whatever its state, and show what comes of it."""
+    """Send a test event to an endpoint and show the attempt.
+
+    A test works in every state of the endpoint and never counts for its health. The exit code is 0 if the endpoint
+    accepts the event, and 1 otherwise. A server must run.
+    """
     config = session.config()
     with reach(config) as client:
         if not client.sends:
-            raise CliError("nothing is sent by this command itself", remedy_to_send(config), ExitCode.TRY_LATER)
+            raise CliError("a test needs a running server", remedy_to_send(config), ExitCode.TRY_LATER)
         path, owner = place(client, endpoint, account)
         with options(type="--type (`uplift-server event-types` lists them)"):
             answer = client.post(f"{path}/test", {} if event_type is None else {"type": event_type}, account=owner)
@@ -177,7 +206,7 @@ def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str |
 
 @command(endpoint_app, "delete", examples=("uplift-server endpoint delete ep_0197f0c2",))
 def delete_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """Delete an endpoint; its pending deliveries are cancelled."""
+    """Delete an endpoint and cancel its pending deliveries."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.endpoint(client, endpoint, owner)

@@ -17,26 +17,26 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return ConfigProblem(
             "UPLIFT_HOST",
-            f"is {config.host}, which is no address of this machine ({reason})",
-            "set it to one, such as 127.0.0.1, or to 0.0.0.0 for all of them",
+            f"is {config.host}, which is not an address of this machine ({reason})",
+            "set it to an address of this machine, such as 127.0.0.1, or to 0.0.0.0 for all addresses",
         )
     if error.errno == errno.EACCES and config.port < _UNPRIVILEGED:
         return ConfigProblem(
             "UPLIFT_PORT",
-            f"is {config.port}, which this user may not listen on ({reason})",
-            f"set it to {_UNPRIVILEGED} or more",
+            f"is {config.port}, which this user is not allowed to use ({reason})",
+            f"set it to {_UNPRIVILEGED} or higher",
         )
     return ConfigProblem(
         "UPLIFT_HOST and UPLIFT_PORT",
-        f"cannot be listened on: {config.host}:{config.port} ({reason})",
-        "stop what uses the port, or choose another",
+        f"are {config.host}:{config.port}, where the server cannot listen ({reason})",
+        "stop the program that uses the port, or use another port",
     )
 
 
 def more_exactly(config: Config, error: ConfigError) -> ConfigError | CliError:
-    """Return a clear error if the server could not listen, or the given error.
+    """Return a clear error if the server could not listen; otherwise, return the given error.
 
-    A supervisor should retry some of them: a booting machine does not have all its addresses yet.
+    Some of these errors are temporary: a booting machine does not have all its addresses yet.
     """
     cause = error.__cause__
     if not isinstance(cause, OSError) or not any("UPLIFT_PORT" in each.name for each in error.problems):

@@ -7,8 +7,8 @@ from uplift_webhooks.cli.kit.lookup import find
 
 
 def account(calls: Calls, text: str) -> dict[str, Any]:
-    """Find an account by its ID, the beginning of its ID, or its exact name."""
-    how = "give its id, a unique beginning of it, or its exact name"
+    """Find an account by its ID, a unique ID prefix, or its exact name."""
+    how = "use its ID, a unique ID prefix, or its exact name"
     return find(
         calls, "/v1/accounts", "account", "acc_", text, also=lambda each: bool(each.get("name") == text), how=how
     )
@@ -20,45 +20,45 @@ def owner(calls: Calls, account_text: str | None) -> str | None:
 
 
 def account_path(calls: Calls, text: str) -> str:
-    """Return the API path of an account by its ID, the beginning of its ID, or its exact name."""
+    """Return the API path of an account, found by its ID, a unique ID prefix, or its exact name."""
     return f"/v1/accounts/{segment(account(calls, text)['id'])}"
 
 
 def key(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:
-    """Find an account's API key by its ID or the beginning of its ID."""
+    """Find an account's API key by its ID or a unique ID prefix."""
     return find(calls, f"{owner_path}/keys", "key", "key_", text)
 
 
 def member(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:
-    """Find an account's member by ID, the beginning of the ID, or email address."""
+    """Find an account's member by ID, unique ID prefix, or email address."""
     return _person(calls, f"{owner_path}/members", "member", "mem_", text)
 
 
 def invitation(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:
-    """Find an account's open invitation by ID, the beginning of the ID, or email address."""
+    """Find an account's pending invitation by ID, unique ID prefix, or email address."""
     return _person(calls, f"{owner_path}/invitations", "invitation", "inv_", text)
 
 
 def _person(calls: Calls, path: str, noun: str, prefix: str, text: str) -> dict[str, Any]:
-    how = "give its id, a unique beginning of it, or the whole email address"
+    how = "use its ID, a unique ID prefix, or the full email address"
     return find(calls, path, noun, prefix, text, also=lambda each: bool(each["email"] == text.lower()), how=how)
 
 
 def endpoint(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
-    """Find an endpoint by its ID or the beginning of its ID."""
+    """Find an endpoint by its ID or a unique ID prefix."""
     return find(calls, "/v1/endpoints", "endpoint", "ep_", text, account_id)
 
 
 def delivery(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
-    """Find a delivery by its ID or the beginning of its ID."""
+    """Find a delivery by its ID or a unique ID prefix."""
     return find(calls, "/v1/deliveries", "delivery", "dlv_", text, account_id)
 
 
 def replay(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
-    """Find a replay by its ID or the beginning of its ID."""
+    """Find a replay by its ID or a unique ID prefix."""
     return find(calls, "/v1/replays", "replay", "rpl_", text, account_id)
 
 
 def event(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
-    """Find an event by its ID or the beginning of its ID."""
+    """Find an event by its ID or a unique ID prefix."""
     return find(calls, "/v1/events", "event", "", text, account_id)

@@ -1,4 +1,4 @@
-"""The command that tests the mail server."""
+"""The command that sends a test email."""
 
 import asyncio
 import time
@@ -15,7 +15,9 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.program import Group
 
 mail_app: Final = typer.Typer(
-    cls=Group, help="Try the mail server; `uplift-server doctor` checks it without sending.", no_args_is_help=True
+    cls=Group,
+    help="Test the mail server. To check it without sending an email, use `uplift-server doctor`.",
+    no_args_is_help=True,
 )
 
 
@@ -25,27 +27,30 @@ def register(app: typer.Typer) -> None:
 
 
 @command(mail_app, "test", examples=("uplift-server mail test you@example.com",))
-def send_trial(
-    session: Session, address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Whom to send it to.")]
+def send_test_email(
+    session: Session, address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Email address of the recipient.")]
 ) -> None:
-    """Send a mail at once, to see that notices would arrive.
+    """Send a test email.
 
-    It goes to the mail server of this shell's settings, whether or not a server runs.
+    The command uses the mail settings of this shell. Uplift does not need to run. If the mail server rejects the
+    email, the command shows its response and exits with 1.
     """
     config = session.config()
     problem = check_email(address)
     if problem is not None:
-        raise CliError(f"{address} is no mail address", "write it like coach@example.com", ExitCode.USAGE)
+        raise CliError(f"{address} is not an email address", "use an address such as coach@example.com", ExitCode.USAGE)
     if not config.sends_mail:
-        raise CliError("no mail is sent: UPLIFT_SMTP_URL is not set", "set it, and UPLIFT_MAIL_FROM", ExitCode.USAGE)
-    relay = asyncio.run(_send_trial(config, address))
+        raise CliError(
+            "email is not configured: UPLIFT_SMTP_URL is not set", "set it and UPLIFT_MAIL_FROM", ExitCode.USAGE
+        )
+    relay = asyncio.run(_send_test_email(config, address))
     if session.output.as_json:
         session.output.json({"recipient": address, "mail_server": relay})
     else:
-        session.output.line(f"{relay} took the mail for {address}. Look into the mailbox, spam too.")
+        session.output.line(f"{relay} accepted the email for {address}. Check the inbox and the spam folder.")
 
 
-async def _send_trial(config: Config, address: str) -> str:
+async def _send_test_email(config: Config, address: str) -> str:
     """Send an email; return the mail server. Raises CliError."""
     # Imported here so that other commands start faster.
     from uplift_server.mail.emails import compose_test_email  # noqa: PLC0415

@@ -30,7 +30,16 @@ from uplift_webhooks.cli.kit.program import program, require_standard_output
 app: Final[typer.Typer] = program(
     "uplift-server",
     __version__,
-    "Uplift Webhooks: accepts events, signs them and delivers them to every subscribed endpoint.",
+    "Run and operate Uplift Webhooks, the server that delivers signed events to subscribed endpoints.",
+    epilog=(
+        "Shared options: every command has --json (one JSON object per line), --config FILE and --debug.",
+        "IDs: commands accept a full ID or a unique ID prefix, and accounts also by name.",
+        "Output: results go to standard output, everything else to standard error. Lists are tables on a terminal and"
+        " tab-separated in a pipe. NO_COLOR turns colors off.",
+        "Server: commands call the running server at UPLIFT_HOST and UPLIFT_PORT with UPLIFT_OPERATOR_KEY, or with the"
+        " operator.key file next to the SQLite database. If no server runs, they open the database themselves and send"
+        " no deliveries.",
+    ),
 )
 # In the order of `--help`: run the server, set it up, use it.
 for _each in (

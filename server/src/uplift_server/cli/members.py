@@ -19,18 +19,20 @@ from uplift_webhooks.cli.kit.tables import Column
 
 member_app: Final = typer.Typer(
     cls=Group,
-    help="Invite, change and remove the members of accounts; `uplift-server members` lists them.",
+    help="Invite, update and remove members of accounts. To list them, use `uplift-server members`.",
     no_args_is_help=True,
 )
 
-Member = Annotated[str, typer.Argument(help="Id, unique beginning of it, or mail address.")]
-Role = Annotated[str, typer.Option("--role", metavar="ROLE", help="member, manager, admin or owner.")]
+Member = Annotated[
+    str, typer.Argument(metavar="MEMBER", help="ID of the member, a unique ID prefix, or the email address.")
+]
+Role = Annotated[str, typer.Option("--role", metavar="member|manager|admin|owner", help="Role of the member.")]
 _INVITATIONS: Final = [
     Column("id", "INVITATION", "id"),
     Column("email", "EMAIL", gives=True),
     Column("role", "ROLE"),
     Column("invited_by", "INVITED BY", gives=True),
-    Column("expires_at", "ENDS", "instant"),
+    Column("expires_at", "EXPIRES", "instant"),
 ]
 
 
@@ -61,7 +63,7 @@ def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = 
                 Column("role", "ROLE"),
                 Column("created_at", "SINCE", "instant"),
             ],
-            empty="No members yet. Invite one: uplift-server member invite EMAIL --role owner --account ACCOUNT",
+            empty="No members yet. To invite one: uplift-server member invite EMAIL --role owner --account ACCOUNT",
             wide=wide,
         )
 
@@ -73,28 +75,31 @@ def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = 
 )
 def invite(
     session: Session,
-    email: Annotated[str, typer.Argument(help="Where the invitation goes.")],
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Email address of the new member.")],
     role: Role,
     account: Account,
 ) -> None:
-    """Invite somebody by mail; where the server sends none, print the link to hand over."""
-    with reach(session.config()) as client, options(email="the mail address", role="--role"):
+    """Invite a member to an account by email.
+
+    The invitation is valid for 7 days. If the server cannot send email, the command prints the link once.
+    """
+    with reach(session.config()) as client, options(email="the email address", role="--role"):
         path = lookup.account_path(client, account)
         made = client.post(f"{path}/members", {"email": email, "role": role})
         session.output.fields(made)
     if "url" in made:
-        session.output.note("Hand the link over: whoever has it can join. It is not shown again.")
+        session.output.note("Send the link to the new member only: anyone with it can join. It is not shown again.")
 
 
 @command(member_app, "invitations", examples=("uplift-server member invitations --account 'Rapids Academy'",))
 def invitations(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
-    """List an account's open invitations."""
+    """List an account's pending invitations."""
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
         session.output.rows(
             client.items(f"{path}/invitations", limit=limit),
             _INVITATIONS,
-            empty="No open invitations.",
+            empty="No pending invitations.",
             wide=wide,
         )
 
@@ -102,10 +107,16 @@ def invitations(session: Session, account: Account, limit: Limit = 50, wide: Wid
 @command(member_app, "withdraw", examples=("uplift-server member withdraw inv_0197f0c2 --account acc_0197f0c2",))
 def withdraw(
     session: Session,
-    invitation: Annotated[str, typer.Argument(help="Id, unique beginning of it, or mail address.")],
+    invitation: Annotated[
+        str,
+        typer.Argument(metavar="INVITATION", help="ID of the invitation, a unique ID prefix, or the email address."),
+    ],
     account: Account,
 ) -> None:
-    """Withdraw an invitation; its link leads nowhere from now on."""
+    """Withdraw a pending invitation.
+
+    Its link stops working immediately.
+    """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
         found = lookup.invitation(client, invitation, path)
@@ -117,7 +128,10 @@ def withdraw(
     member_app, "role", examples=("uplift-server member role coach@rapids.example --role admin --account acc_0197f0c2",)
 )
 def change_role(session: Session, member: Member, role: Role, account: Account) -> None:
-    """Give a member another role."""
+    """Change a member's role.
+
+    The new role applies immediately, also to open sessions. The last owner keeps the role.
+    """
     with reach(session.config()) as client, options(role="--role"):
         path = lookup.account_path(client, account)
         found = lookup.member(client, member, path)
@@ -126,7 +140,10 @@ def change_role(session: Session, member: Member, role: Role, account: Account) 
 
 @command(member_app, "remove", examples=("uplift-server member remove coach@rapids.example --account acc_0197f0c2",))
 def remove(session: Session, member: Member, account: Account) -> None:
-    """Remove a member; what they have open in the dashboard ends with it."""
+    """Remove a member from an account.
+
+    The member's dashboard sessions end immediately. You cannot remove the last owner.
+    """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
         found = lookup.member(client, member, path)
@@ -140,12 +157,15 @@ def remove(session: Session, member: Member, account: Account) -> None:
     examples=("uplift-server member reset-password coach@rapids.example --account acc_0197f0c2",),
 )
 def reset_password(session: Session, member: Member, account: Account) -> None:
-    """Print a link with which a member replaces a forgotten password."""
+    """Print a link that resets a member's password.
+
+    The link works once, within 1 hour. If email is configured, members can request a link on the sign-in page.
+    """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
         found = lookup.member(client, member, path)
         session.output.fields(client.post(f"{path}/members/{segment(found['id'])}/password-reset", {}))
-    session.output.note("Hand the link over: whoever has it can set the password. It works once, for an hour.")
+    session.output.note("Send the link to the member only: anyone with it can set the password. It works for 1 hour.")
 
 
 def sign_in_link(
@@ -153,21 +173,32 @@ def sign_in_link(
     account: Annotated[
         str | None,
         typer.Option(
-            "--account", metavar="ACCOUNT", help="Id, unique beginning of it, or name; without it, an operator's link."
+            "--account",
+            metavar="ACCOUNT",
+            help="ID of the account, a unique ID prefix, or its name. Without it, the link signs in an operator.",
         ),
     ] = None,
     email: Annotated[
         str | None,
-        typer.Option("--email", help="Whom it lets in, as a member; a guest if absent."),
+        typer.Option("--email", metavar="ADDRESS", help="Email address of the member. Without it, a guest signs in."),
     ] = None,
     role: Annotated[
-        str | None, typer.Option("--role", metavar="ROLE", help="Of whom is no member yet; member if absent.")
+        str | None,
+        typer.Option(
+            "--role",
+            metavar="member|manager|admin|owner",
+            help="Role of a guest or a new member.  [default: member]",
+        ),
     ] = None,
 ) -> None:
-    """Print a link that signs somebody in to the dashboard, once and within five minutes."""
+    """Print a link that signs in to the dashboard.
+
+    The link works once, within 5 minutes. Without options, it signs in an operator. With --account and --email, it
+    signs in a member and adds the member if needed. A server must run.
+    """
     config = session.config()
     if account is None and (email or role):
-        raise CliError("an operator's link has no mail address and no role", "name an account, too", ExitCode.USAGE)
+        raise CliError("--email and --role require --account", "add --account, or omit them", ExitCode.USAGE)
     _check_server(config, for_operator=account is None)
     with reach(config) as client, options(email="--email", role="--role"):
         if account is None:
@@ -176,16 +207,14 @@ def sign_in_link(
             path = f"{lookup.account_path(client, account)}/portal-links"
             body = {name: value for name, value in (("email", email), ("role", role)) if value is not None}
         session.output.fields(client.post(path, body))
-    session.output.note("Open it in a browser: it works once, within five minutes.")
+    session.output.note("Open the link in a browser. It works once, within 5 minutes.")
 
 
 def _check_server(config: Config, *, for_operator: bool) -> None:
     """Check that a server runs for a link, and for an operator's link that its operator key is configured."""
     if not server_runs(config):
-        raise CliError(
-            "no server runs that the link would lead to", "start it with `uplift-server serve`, then repeat this"
-        )
+        raise CliError("a sign-in link needs a running server", "run `uplift-server serve`, then repeat this command")
     if not serves_api(config):
-        raise CliError("the server that runs here has no dashboard for the link", remedy_beside_worker(config))
+        raise CliError("the server at this address is a worker and has no dashboard", remedy_beside_worker(config))
     if for_operator and config.on_postgresql and config.operator_key is None:
-        raise CliError("an operator's link is made with the operator key", REMEDY_WITHOUT_KEY, ExitCode.NOT_ALLOWED)
+        raise CliError("an operator link requires the operator key", REMEDY_WITHOUT_KEY, ExitCode.NOT_ALLOWED)
