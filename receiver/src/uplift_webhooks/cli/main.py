@@ -1,4 +1,4 @@
-"""The program `uplift`: all commands, and its start."""
+"""The program `uplift` with all its commands."""
 
 from typing import Final
 
@@ -11,8 +11,18 @@ from uplift_webhooks.cli.kit.program import program, require_standard_output
 app: Final[typer.Typer] = program(
     "uplift",
     __version__,
-    "Develop, test and operate receivers of Uplift's webhooks.",
-    epilog="Server and key: --api-url and --api-key, UPLIFT_API_URL and UPLIFT_API_KEY, or a profile.",
+    "Develop, test and operate receivers of Uplift webhooks.",
+    epilog=(
+        (
+            "Server and key: set UPLIFT_API_URL and UPLIFT_API_KEY, use --api-url and --api-key, or choose a profile of"
+            " ~/.config/uplift/config.toml with --profile or UPLIFT_PROFILE."
+        ),
+        "IDs: commands accept a full ID or a unique ID prefix.",
+        (
+            "Output: results go to standard output, everything else to standard error. On a terminal, lists are tables;"
+            " in a pipe, columns are separated by tabs. NO_COLOR turns colors off."
+        ),
+    ),
 )
 # In the order of the help: develop, inspect, change.
 for _each in (listen, trigger, verification, events, deliveries, endpoints, ips):
@@ -20,6 +30,6 @@ for _each in (listen, trigger, verification, events, deliveries, endpoints, ips)
 
 
 def start() -> None:
-    """Run the command that the arguments name."""
+    """Run the program."""
     require_standard_output()
     app()

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def trigger(
     session: Session,
     event_type: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="An event type; if absent, one that is wanted there.")
+        str | None, typer.Argument(metavar="TYPE", help="An event type; if absent, one that is wanted there.")
     ] = None,
     endpoint: Annotated[
         str | None, typer.Option("--endpoint", help="Send it to this endpoint: id or unique beginning of it.")

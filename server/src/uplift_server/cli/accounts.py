@@ -31,7 +31,7 @@ AnyAccount = Annotated[
     typer.Option(
         "--account",
         metavar="ACCOUNT",
-        help="ID of the account, a unique ID prefix, or its name.  [default: all accounts]",
+        help="ID of the account, a unique ID prefix, or its name. Default: all accounts.",
     ),
 ]
 Wide = Annotated[
@@ -154,7 +154,7 @@ def create_key(
         typer.Option(
             "--scopes",
             metavar="SCOPES",
-            help="Scopes, separated by commas.  [default: all except events:write and secrets:read]",
+            help="Scopes, separated by commas. Default: all except events:write and secrets:read.",
         ),
     ] = None,
 ) -> None:

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def event_types(
     session: Session,
-    name: Annotated[str | None, typer.Argument(metavar="[TYPE]", help="Event type to show.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="TYPE", help="Event type to show.")] = None,
     limit: Limit = SEARCHED_MAX,
     wide: Wide = False,
 ) -> None:

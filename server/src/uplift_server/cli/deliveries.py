@@ -108,7 +108,7 @@ def explain(
         typer.Option(
             "--endpoint",
             metavar="ENDPOINT",
-            help="ID of an endpoint, or a unique ID prefix.  [default: all endpoints of the account]",
+            help="ID of an endpoint, or a unique ID prefix. Default: all endpoints of the account.",
         ),
     ] = None,
     account: AnyAccount = None,
@@ -140,7 +140,7 @@ def send(
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="FILE", help="JSON file with the event's data, or - for standard input."
-                     "  [default: the example from the catalog]"),
+                     " Default: the example from the catalog."),
     ] = None,
     idempotency_key: Annotated[
         str | None,
@@ -209,7 +209,7 @@ def deliveries(
     session: Session,
     delivery: Annotated[
         str | None,
-        typer.Argument(metavar="[DELIVERY]", help="ID of the delivery to show, or a unique ID prefix."),
+        typer.Argument(metavar="DELIVERY", help="ID of the delivery to show, or a unique ID prefix."),
     ] = None,
     account: AnyAccount = None,
     status: Annotated[

@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def endpoints(
     session: Session,
     endpoint: Annotated[
-        str | None, typer.Argument(metavar="[ENDPOINT]", help="ID of the endpoint to show, or a unique ID prefix.")
+        str | None, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint to show, or a unique ID prefix.")
     ] = None,
     state: State = None,
     text: Text = None,
@@ -95,7 +95,7 @@ def create_endpoint(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help="Event type, or a pattern such as movement.*. Repeatable.  [default: all event types]",
+            help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types.",
         ),
     ] = None,
     description: Description = "",
@@ -166,9 +166,7 @@ def send_test(
     endpoint: Endpoint,
     event_type: Annotated[
         str | None,
-        typer.Option(
-            "--type", metavar="TYPE", help="Event type.  [default: a type that the endpoint is subscribed to]"
-        ),
+        typer.Option("--type", metavar="TYPE", help="Event type. Default: a type that the endpoint is subscribed to."),
     ] = None,
     account: AnyAccount = None,
 ) -> None:

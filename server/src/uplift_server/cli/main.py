@@ -34,11 +34,15 @@ app: Final[typer.Typer] = program(
     epilog=(
         "Shared options: every command has --json (one JSON object per line), --config FILE and --debug.",
         "IDs: commands accept a full ID or a unique ID prefix, and accounts also by name.",
-        "Output: results go to standard output, everything else to standard error. Lists are tables on a terminal and"
-        " tab-separated in a pipe. NO_COLOR turns colors off.",
-        "Server: commands call the running server at UPLIFT_HOST and UPLIFT_PORT with UPLIFT_OPERATOR_KEY, or with the"
-        " operator.key file next to the SQLite database. If no server runs, they open the database themselves and send"
-        " no deliveries.",
+        (
+            "Output: results go to standard output, everything else to standard error. On a terminal, lists are tables;"
+            " in a pipe, columns are separated by tabs. NO_COLOR turns colors off."
+        ),
+        (
+            "Server: commands call the running server at UPLIFT_HOST and UPLIFT_PORT. The key is UPLIFT_OPERATOR_KEY or"
+            " the file operator.key next to the SQLite database. If no server runs, commands use the database directly"
+            " and send no deliveries."
+        ),
     ),
 )
 # In the order of `--help`: run the server, set it up, use it.

@@ -187,7 +187,7 @@ def sign_in_link(
         typer.Option(
             "--role",
             metavar="member|manager|admin|owner",
-            help="Role of a guest or a new member.  [default: member]",
+            help="Role of a guest or a new member. Default: member.",
         ),
     ] = None,
 ) -> None:

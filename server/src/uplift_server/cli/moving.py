@@ -1,4 +1,4 @@
-"""The move from SQLite to PostgreSQL: `uplift-server migrate --from … --to …`."""
+"""Migration from SQLite to PostgreSQL: `uplift-server migrate --from … --to …`."""
 
 import asyncio
 import stat
@@ -23,14 +23,14 @@ _COLUMNS: Final = [Column("table", "TABLE"), Column("rows", "ROWS"), Column("che
 
 
 def run(session: Session, source: str, target: str | None) -> None:
-    """Move all data and report progress. The default target is the configured database."""
+    """Copy all data and report progress. The default target is the configured database."""
     config = session.config()
     path, url = _source(source), _target(target or config.database_url)
     lock = FileLock(path)
     try:
         lock.acquire()
     except InUse as error:
-        remedy = "stop it and run this again; start servers on the target alone then, when all has been moved"
+        remedy = "stop that server, then repeat this command; after the migration, start servers only on the target"
         raise CliError(str(error).partition("; ")[0], remedy, ExitCode.TRY_LATER) from error
     try:
         _check_key(config, path)
@@ -49,14 +49,14 @@ def run(session: Session, source: str, target: str | None) -> None:
 
 def _source(text: str) -> Path:
     if not text.startswith(SQLITE):
-        remedy = "name the SQLite file as sqlite:////var/lib/uplift/uplift.db"
-        raise CliError("--from is no SQLite URL, and only from there can data be moved", remedy, ExitCode.USAGE)
+        remedy = "use a URL such as sqlite:////var/lib/uplift/uplift.db"
+        raise CliError("--from must be the URL of a SQLite file", remedy, ExitCode.USAGE)
     path = Path(text.removeprefix(SQLITE))
     try:
         is_there = stat.S_ISREG(path.stat().st_mode)
     except PermissionError as error:
-        remedy = "run this as the user whose server had it"
-        raise CliError(f"this user cannot look at {path.absolute()}", remedy, ExitCode.USAGE) from error
+        remedy = "run this command as the user of the server"
+        raise CliError(f"this user cannot read {path.absolute()}", remedy, ExitCode.USAGE) from error
     except OSError:
         is_there = False
     if not is_there:
@@ -66,8 +66,8 @@ def _source(text: str) -> Path:
 
 def _target(text: str) -> str:
     if not text.startswith(POSTGRESQL):
-        remedy = "name it with --to, as postgresql://user:password@host:5432/database, or with UPLIFT_DATABASE_URL"
-        raise CliError("the target is no PostgreSQL URL", remedy, ExitCode.USAGE)
+        remedy = "set --to or UPLIFT_DATABASE_URL to postgresql://user:password@host:5432/database"
+        raise CliError("the target must be a PostgreSQL URL", remedy, ExitCode.USAGE)
     try:
         return direct_database_url(text)
     except InvalidValue as wrong:
@@ -81,11 +81,11 @@ def _check_key(config: Config, path: Path) -> None:
 
     kept = path.with_name("secret.key")
     if path.with_name("secret.key.new").exists() and config.secret_key is None:
-        reason = "is being replaced, and that is not finished"
+        reason = "has an unfinished rotation"
         raise ConfigError(ConfigProblem(NAME, reason, "finish it with `uplift-server secret-key rotate`"))
     if config.secret_key is None and not kept.exists():
         reason = f"is not set, and {kept} is missing"
-        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key the file is sealed with"))
+        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key that encrypts this file's secrets"))
     key = parse_key(config.secret_key or read_key(kept))
     cipher = Cipher(key, accepts_unbound=inspection.accepts_unbound(path))
     opens: Counter[bool] = Counter()
@@ -98,8 +98,8 @@ def _check_key(config: Config, path: Path) -> None:
             opens[True] += 1
     if opens[False]:
         where = f"(in {kept}) " if config.secret_key is None else ""
-        reason = f"{where}does not open {opens[False]} of {opens.total()} sealed secrets and headers in {path}"
-        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key the file is sealed with"))
+        reason = f"{where}cannot decrypt {opens[False]} of {opens.total()} encrypted secrets and headers in {path}"
+        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key that encrypts this file's secrets"))
 
 
 class _ProgressReporter:
@@ -135,13 +135,13 @@ def _show_moved(output: Output, config: Config, path: Path, moved: list[Transfer
     )  # fmt: skip
     replaced = sum(each.characters_replaced for each in moved)
     if replaced:
-        output.note(f"{replaced:,} NUL characters in texts, which PostgreSQL cannot hold, became U+FFFD.")
-    output.note("All of it is in PostgreSQL, and the same on both sides. From now on, for every server:")
-    output.note("  UPLIFT_DATABASE_URL, the database that was filled")
+        output.note(f"Replaced {replaced:,} NUL characters, which PostgreSQL cannot store, with U+FFFD.")
+    output.note("All data is in PostgreSQL, and the checksums match. Set these variables for every server:")
+    output.note("  UPLIFT_DATABASE_URL: the URL of the PostgreSQL database")
     if config.secret_key is None:
-        output.note(f"  UPLIFT_SECRET_KEY, what {path.with_name('secret.key')} holds")
+        output.note(f"  UPLIFT_SECRET_KEY: the content of {path.with_name('secret.key')}")
     else:
-        output.note("  UPLIFT_SECRET_KEY, as it is set here")
+        output.note("  UPLIFT_SECRET_KEY: the current value")
     if path.with_name("operator.key").exists() and config.operator_key is None:
-        output.note(f"  UPLIFT_OPERATOR_KEY for commands, what {path.with_name('operator.key')} holds")
-    output.note(f"Start none on {path} any more: both would deliver what is pending.")
+        output.note(f"  UPLIFT_OPERATOR_KEY (for commands): the content of {path.with_name('operator.key')}")
+    output.note(f"Do not start a server on {path} again: it would send the pending deliveries a second time.")

@@ -68,20 +68,20 @@ def remedy_to_send(config: Config) -> str:
         return "start the server: uplift-server serve"
     if not serves_api(config):
         return remedy_beside_worker(config)
-    return "set UPLIFT_OPERATOR_KEY, so that the server here is uses_running"
+    return "set UPLIFT_OPERATOR_KEY, so that the command uses the running server"
 
 
 def remedy_beside_worker(config: Config) -> str:
     """Return how to reach an API server if the local server is a worker."""
-    more = "" if config.operator_key else ", and UPLIFT_OPERATOR_KEY"
-    return f"this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api or all{more}"
+    more = "" if config.operator_key else ", and set UPLIFT_OPERATOR_KEY"
+    return f"set UPLIFT_HOST and UPLIFT_PORT to a server with the role api or all{more}"
 
 
 def when_sent(config: Config) -> str:
-    """Return when a delivery that a temporary server stored is sent."""
+    """Return a sentence that says when the work of a temporary server is processed."""
     if config.on_postgresql and server_runs(config):
-        return "by the servers that deliver, at once if one runs"
-    return "as soon as a server runs: uplift-server serve"
+        return "Running workers process it immediately."
+    return "To process it, start the server: uplift-server serve"
 
 
 def database_exists(config: Config) -> bool:
@@ -101,30 +101,30 @@ def _exists(path: Path) -> bool:
         raise ConfigError(
             ConfigProblem(
                 "UPLIFT_DATABASE_URL",
-                f"names {path}, which cannot be looked at ({error.strerror})",
-                "let this user in, or correct it",
+                f"is {path}, which this user cannot read ({error.strerror})",
+                "give this user access to the directory, or correct the path",
             )
         ) from error
 
 
 def no_database(config: Config) -> CliError:
-    """Return the error for a missing database. For SQLite, it says whether another server uses the address."""
+    """Return the error for a missing database. For SQLite, it says whether a server with another database runs."""
     if config.on_postgresql:
         return CliError(
-            f"no server has used the database {config.shown_database}: it is empty",
-            "start one with `uplift-server serve`, which makes its tables, or correct UPLIFT_DATABASE_URL",
+            f"the database {config.shown_database} is empty",
+            "run `uplift-server serve` to create the tables, or correct UPLIFT_DATABASE_URL",
             ExitCode.NOT_FOUND,
         )
     url = local_url(config)
     if _responds(config):
-        found = f"the server at {url} uses another"
-        remedy = "run the command in the directory where that server was started"
+        found = f"the server at {url} uses another one"
+        remedy = "run the command in the directory where you started that server"
     else:
-        found = f"no server at {url}"
-        remedy = "start one with `uplift-server serve`, which makes it, or go to the directory where it is"
+        found = f"no server runs at {url}"
+        remedy = "run `uplift-server serve` to create it, or change to its directory"
     return CliError(
         f"there is no database at {config.database_path.absolute()}, and {found}",
-        f"{remedy}; UPLIFT_DATABASE_URL and --config name one elsewhere",
+        f"{remedy}; to use a database elsewhere, set UPLIFT_DATABASE_URL or --config",
         ExitCode.NOT_FOUND,
     )
 
@@ -144,7 +144,7 @@ def _running_client(config: Config) -> Calls:
     key = config.operator_key or stored_operator_key(config)
     if key is None:
         raise CliError(
-            "a server runs, and this command has no operator key for it",
+            "the running server requires an operator key",
             REMEDY_WITHOUT_KEY,
             ExitCode.NOT_ALLOWED,
         )
@@ -158,7 +158,7 @@ def local_url(config: Config) -> str:
 
 
 def server_runs(config: Config) -> bool:
-    """Whether another process has the SQLite file.
+    """Whether another process has locked the SQLite file.
 
     On PostgreSQL, or if the lock is not readable: whether a server responds at the configured address.
     """
@@ -198,7 +198,7 @@ def check_ready(config: Config, seconds: float) -> str | None:
     except ApiFailure as error:
         raise call_failure(error, url, ADVICE) from error
     if response.content != _READY:
-        raise misaddressed(url, "its /readyz is another", ADVICE)
+        raise misaddressed(url, "its /readyz response is not valid", ADVICE)
     return response.headers.get("uplift-database")
 
 
@@ -295,7 +295,7 @@ class _TemporaryServer:
             self._thread.join(STOP_SECONDS)
             raise self._error
         if self._address is None:
-            raise Unavailable(f"the database was not ready within {START_SECONDS:.0f} s")
+            raise Unavailable(f"the database was not ready within {START_SECONDS:.0f} seconds")
         return self._address
 
     def stop(self) -> None:

@@ -24,19 +24,19 @@ LOOK_SECONDS: Final = 0.5
 _RUNNING: Final = frozenset({ReplayState.RUNNING.text})
 _REASONS: Final = {
     "counting": "counting deliveries",
-    "endpoint_paused": "waiting: its endpoint is paused",
-    "endpoint_disabled": "waiting: its endpoint is disabled",
-    "endpoint_failing": "waiting: the circuit breaker of its endpoint is open",
+    "endpoint_paused": "waiting: the endpoint is paused",
+    "endpoint_disabled": "waiting: the endpoint is disabled",
+    "endpoint_failing": "waiting: the endpoint's circuit breaker is open",
 }
 
 replay_app: Final = typer.Typer(
     cls=Group,
-    help="Send many deliveries of an endpoint again, as a job that can be watched, paused and cancelled.",
+    help="Replay completed deliveries of an endpoint.",
     no_args_is_help=True,
 )
 
-Chosen = Annotated[str, typer.Argument(metavar="REPLAY", help="Id or unique beginning of it.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Stay until it has ended, and show how far it is.")]
+Chosen = Annotated[str, typer.Argument(metavar="REPLAY", help="ID of the replay, or a unique ID prefix.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the replay ends, and show progress on a terminal.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,22 +55,43 @@ def register(app: typer.Typer) -> None:
 )
 def create_replay(
     session: Session,
-    endpoint: Annotated[str, typer.Argument(help="Whose deliveries: id or unique beginning of it.")],
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint, or a unique ID prefix.")],
     account: AnyAccount = None,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", help="How they ended: failed (if absent), cancelled, delivered; repeatable."),
+        typer.Option(
+            "--status",
+            metavar="failed|cancelled|delivered",
+            help="Status of the deliveries to replay. Repeatable. Default: failed.",
+        ),
     ] = None,
     types: Annotated[
-        list[str] | None, typer.Option("--type", help="An event type or group.*; repeatable. All if absent.")
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types.",
+        ),
     ] = None,
-    after: Annotated[str | None, typer.Option("--after", help="Only of events accepted after this instant.")] = None,
-    before: Annotated[str | None, typer.Option("--before", help="Only of events accepted before this instant.")] = None,
-    rate: Annotated[int | None, typer.Option("--rate", help="How many a second at most; 50 if absent.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="TIMESTAMP", help="Only events accepted after this timestamp (ISO 8601)."),
+    ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option("--before", metavar="TIMESTAMP", help="Only events accepted before this timestamp (ISO 8601)."),
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option("--rate", metavar="N", help="Maximum deliveries per second. Default: 50.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")] = False,
     wait: Wait = False,
 ) -> None:
-    """Send an endpoint's failed deliveries again, or those that ended otherwise; each once, the oldest first."""
+    """Replay an endpoint's failed deliveries, oldest first.
+
+    The server sends each matching delivery once. The replay continues after the command exits and after a restart of
+    the server. For every delivery that never succeeded, use --status failed --status cancelled.
+    """
     names = {
         "endpoint": "ENDPOINT",
         "status": "--status",
@@ -94,13 +115,13 @@ def create_replay(
         with options(**names):
             made = client.post("/v1/replays", body, account=owner)
         if not client.sends and not dry_run:
-            session.output.note(f"It is stored; it begins {when_sent(session.config())}")
+            session.output.note(f"The replay is stored. {when_sent(session.config())}")
         _show(session, client, made, owner, wait=wait and not dry_run)
 
 
 @command(replay_app, "list", examples=("uplift-server replay list", "uplift-server replay list --account acc_0197f0c2"))
 def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50, wide: Wide = False) -> None:
-    """List replays, the newest first."""
+    """List replays, newest first."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         session.output.rows(
@@ -115,14 +136,14 @@ def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50
                 Column("skipped", "SKIPPED", dropped=2),
                 Column("created_at", "CREATED", "instant", dropped=1),
             ],
-            empty="No replays yet. Start one: uplift-server replay create ENDPOINT",
+            empty="No replays yet. To start one: uplift-server replay create ENDPOINT",
             wide=wide,
         )
 
 
 @command(replay_app, "show", examples=("uplift-server replay show rpl_0197f0c2 --wait",))
 def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wait: Wait = False) -> None:
-    """Show how far a replay is."""
+    """Show a replay and its progress."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         _show(session, client, lookup.replay(client, replay, owner), owner, wait=wait)
@@ -130,19 +151,25 @@ def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wa
 
 @command(replay_app, "pause", examples=("uplift-server replay pause rpl_0197f0c2",))
 def pause_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
-    """Pause a replay: what is in flight finishes, the rest waits."""
+    """Pause a running replay.
+
+    Attempts in flight finish. To continue, use `uplift-server replay resume`.
+    """
     _change(session, replay, account, "pause")
 
 
 @command(replay_app, "resume", examples=("uplift-server replay resume rpl_0197f0c2",))
 def resume_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
-    """Let a paused replay go on."""
+    """Resume a paused replay."""
     _change(session, replay, account, "resume")
 
 
 @command(replay_app, "cancel", examples=("uplift-server replay cancel rpl_0197f0c2",))
 def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
-    """End a replay: what is in flight finishes, nothing more is sent."""
+    """Cancel a replay.
+
+    Attempts in flight finish. The server sends no other deliveries of the replay.
+    """
     _change(session, replay, account, "cancel")
 
 
@@ -157,7 +184,7 @@ def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | 
     """Show a replay now, or when it no longer runs."""
     if wait and not client.sends:
         remedy = remedy_to_send(session.config())
-        raise CliError("nothing is sent by this command itself", remedy, ExitCode.TRY_LATER)
+        raise CliError("--wait needs a running server", remedy, ExitCode.TRY_LATER)
     if wait:
         with _Bar(session.output) as bar:
             while replay["state"] in _RUNNING:
@@ -198,7 +225,7 @@ class _Bar:
         now, sent = time.monotonic(), int(replay["sent"])
         rate = ""
         if self._before is not None:
-            rate = f"{max(0, sent - self._before[1]) / max(now - self._before[0], 0.001):.0f} a second"
+            rate = f"{max(0, sent - self._before[1]) / max(now - self._before[0], 0.001):.0f} per second"
         self._before = (now, sent)
         self._progress.update(
             self._task,

@@ -18,9 +18,10 @@ def register(app: typer.Typer) -> None:
 
 @command(retention_app, "resume", examples=("uplift-server retention resume",))
 def resume(session: Session) -> None:
-    """Resume retention after the clock jumped forward.
+    """Resume retention after a clock jump.
 
-    Retention stops if the clock jumps forward by more than half of UPLIFT_RETENTION. Check the clock first.
+    If the clock jumps forward by more than half of UPLIFT_RETENTION, the server stops deleting old events. Check the
+    clock before you run this command.
     """
     with reach(session.config()) as client:
         found = client.post("/v1/retention/resume")

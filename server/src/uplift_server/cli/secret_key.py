@@ -1,4 +1,4 @@
-"""Rotation of the key that encrypts endpoint secrets at rest, while no server runs."""
+"""Rotation of the encryption key while no server runs."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uplift_server.store.reencryption import Reencrypted
 
 key_app: Final = typer.Typer(
-    cls=Group, help="Replace the key that seals endpoint secrets at rest.", no_args_is_help=True
+    cls=Group, help="Rotate the key that encrypts endpoint secrets at rest.", no_args_is_help=True
 )
 
 
@@ -30,27 +30,35 @@ def register(app: typer.Typer) -> None:
 @command(
     key_app,
     "rotate",
-    examples=("uplift-server secret-key rotate", "uplift-server secret-key rotate --new-key-file /run/keys/sealing"),
+    examples=("uplift-server secret-key rotate", "uplift-server secret-key rotate --new-key-file /run/keys/new.key"),
 )
 def rotate(
     session: Session,
     new_key_file: Annotated[
         Path | None,
         typer.Option(
-            "--new-key-file", metavar="FILE", help="Base64 of 32 bytes. Needed only where UPLIFT_SECRET_KEY is set."
+            "--new-key-file",
+            metavar="FILE",
+            help="File with the new key: base64 of 32 bytes. Required if UPLIFT_SECRET_KEY is set.",
         ),
     ] = None,
 ) -> None:
-    """Seal all secrets with a new key. The server must be stopped; if this is cut off, run it again."""
+    """Replace the encryption key and encrypt all secrets with the new key.
+
+    Stop all servers first. If the command is interrupted, run it again: servers do not start until it completes.
+    Rotation invalidates pending invitations and sign-in links, but sessions stay valid.
+    """
     config = session.config()
     if database_is_used(config):
-        raise CliError("a server uses the database", "stop it, run this, and start it again", ExitCode.TRY_LATER)
+        raise CliError(
+            "a server uses the database", "stop it, repeat this command, then start it again", ExitCode.TRY_LATER
+        )
     if not database_exists(config):
         if config.on_postgresql:
             raise no_database(config)
         raise CliError(
             f"there is no database at {config.shown_database}",
-            "name it with UPLIFT_DATABASE_URL or --config; a new one gets a key of its own at its first start",
+            "set its location with UPLIFT_DATABASE_URL or --config; a new database gets its key at the first start",
             ExitCode.NOT_FOUND,
         )
     resealed, kept = asyncio.run(_rotate(config, new_key_file))
@@ -65,15 +73,15 @@ def rotate(
     )
     if not ours:
         source = config.given["UPLIFT_SECRET_KEY"][0]
-        session.output.note(f"Before the next start, set UPLIFT_SECRET_KEY ({source}) to what {new_key_file} holds.")
-    if kept is not None:
         session.output.note(
-            "Back up the new key. The old one opens older copies of the database: keep it as long as those."
+            f"Before the next start, set UPLIFT_SECRET_KEY ({source}) to the content of {new_key_file}."
         )
+    if kept is not None:
+        session.output.note("Back up the new key. Keep the old key as long as you keep older backups: they need it.")
 
 
 async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypted, Path | None]":
-    """Encrypt all values with the new key; return their count and the file of the old key."""
+    """Encrypt all values with the new key; return the counts and the file of the old key."""
     from uplift_server.store.encryption import Cipher, parse_key  # noqa: PLC0415
     from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - takes long to load

@@ -1,4 +1,4 @@
-"""Commands for endpoint secrets. A secret is never an argument, which other users of the machine can see."""
+"""Commands for endpoint secrets. A secret is never an argument, because other users can see arguments."""
 
 from typing import Annotated, Final
 
@@ -22,7 +22,7 @@ _OPTIONS: Final[dict[str, Name]] = {
     "uplift_header": "--uplift-header",
 }
 
-secret_app: Final = typer.Typer(cls=Group, help="Show and replace endpoints' secrets.", no_args_is_help=True)
+secret_app: Final = typer.Typer(cls=Group, help="Show and rotate endpoint secrets.", no_args_is_help=True)
 
 
 def register(_app: typer.Typer) -> None:
@@ -32,7 +32,10 @@ def register(_app: typer.Typer) -> None:
 
 @command(secret_app, "show", examples=("uplift-server endpoint secret show ep_0197f0c2",))
 def show_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """Show an endpoint's secret. The audit log tells who saw it."""
+    """Show an endpoint's secret.
+
+    The output includes the format for Standard Webhooks libraries. The audit log records this command.
+    """
     with reach(session.config()) as client:
         path, owner = _place(client, endpoint, account)
         session.output.fields(client.get(path, account=owner))
@@ -51,21 +54,33 @@ def rotate_secret(
     endpoint: Endpoint,
     secret_file: Annotated[
         str | None,
-        typer.Option("--secret-file", metavar="FILE", help="Holds your own new secret; - is standard input."),
+        typer.Option(
+            "--secret-file",
+            metavar="FILE",
+            help="File with your own new secret, or - for standard input. Default: a generated secret.",
+        ),
     ] = None,
     overlap: Annotated[
         str | None,
-        typer.Option("--overlap", metavar="DURATION", help="How long the old one stays live, 0 to 7d.  [default: 24h]"),
+        typer.Option(
+            "--overlap", metavar="DURATION", help="Time that the old secret stays active, 0 to 7d. Default: 24h."
+        ),
     ] = None,
     uplift_header: Annotated[
         str | None,
         typer.Option(
-            "--uplift-header", metavar="old|new", help="What x-uplift-signature-256 follows meanwhile.  [default: old]"
+            "--uplift-header",
+            metavar="old|new",
+            help="Secret that signs x-uplift-signature-256 during the overlap. Default: old.",
         ),
     ] = None,
     account: AnyAccount = None,
 ) -> None:
-    """Replace an endpoint's secret, and print the new one. The old one stays live beside it for a while."""
+    """Rotate an endpoint's secret and print the new one.
+
+    The old secret stays active during the overlap. Until it ends, webhook-signature contains a signature for each
+    secret.
+    """
     body = {
         "secret": None if secret_file is None else _read(secret_file),
         "overlap_seconds": None if overlap is None else _seconds(overlap),
@@ -77,12 +92,15 @@ def rotate_secret(
     ):
         path, owner = _place(client, endpoint, account)
         session.output.fields(client.post(f"{path}/rotate", body, account=owner))
-    session.output.note("Give it to the receiver before the old one ends.")
+    session.output.note("Update the receiver before the old secret expires.")
 
 
 @command(secret_app, "expire-old", examples=("uplift-server endpoint secret expire-old ep_0197f0c2",))
 def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """End an endpoint's previous secret now: only the current one signs from then on."""
+    """Expire an endpoint's previous secret immediately.
+
+    The server then signs only with the current secret.
+    """
     with reach(session.config()) as client:
         path, owner = _place(client, endpoint, account)
         session.output.fields(client.post(f"{path}/expire-old", account=owner))
@@ -96,11 +114,11 @@ def _place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str 
 
 def _read(source: str) -> str:
     """Read a secret from the first line of a file or standard input. Raises CliError."""
-    remedy = "name a file with the secret"
+    remedy = "use a text file with the secret in its first line"
     try:
         return read_input(source, SECRET_CHARACTERS_MAX + 2, remedy).decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise CliError(f"{input_name(source)} holds no text", remedy, ExitCode.USAGE) from error
+        raise CliError(f"{input_name(source)} is not UTF-8 text", remedy, ExitCode.USAGE) from error
 
 
 def _seconds(text: str) -> int:
@@ -109,8 +127,8 @@ def _seconds(text: str) -> int:
         milliseconds = parse_duration(text)
     except ValueError as error:
         raise CliError(
-            f"--overlap: {error}", "write it like 24h or 3d; 0 ends the old secret", ExitCode.USAGE
+            f"--overlap: {error}", "use a duration such as 24h or 3d, or 0 to expire the old secret", ExitCode.USAGE
         ) from error
     if milliseconds % 1000:
-        raise CliError(f"--overlap {text} is no number of seconds", "choose whole seconds", ExitCode.USAGE)
+        raise CliError(f"--overlap {text} is not a whole number of seconds", "use whole seconds", ExitCode.USAGE)
     return milliseconds // 1000

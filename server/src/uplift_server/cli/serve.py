@@ -50,23 +50,30 @@ def register(app: typer.Typer) -> None:
 
 Role = Annotated[
     ProcessRole,
-    typer.Option("--role", help="What this process does, where several share a PostgreSQL database: everything (all);"
-                 " take requests (api); deliver (worker)."),
+    typer.Option("--role", help="Role of this process in a PostgreSQL cluster: api serves requests, worker sends"
+                 " deliveries, all does both."),
 ]  # fmt: skip
 
 NewDatabase = Annotated[
     bool,
     typer.Option(
-        "--new-database", help="Start with an empty SQLite database although secret.key of an earlier one exists."
+        "--new-database", help="Create an empty SQLite database even if secret.key of an earlier database exists."
     ),
 ]
 
 
 def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatabase = False) -> None:
-    """Run the server until it is told to stop.
+    """Run the server.
 
-    SIGTERM, SIGHUP or Ctrl-C stop it cleanly: no new work, and up to 16 s for the attempts in flight. A second SIGTERM
-    or Ctrl-C stops it at once; the next start then repeats the attempts in flight.
+    The first start creates the database, the encryption key and an operator key, which it prints once. On SQLite, the
+    server upgrades an older database after a backup. On PostgreSQL, run `uplift-server migrate` first.
+
+    When the server is ready, it prints a line with "ready". With --json, the line has kind, url, version and
+    operator_key.
+
+    SIGTERM, SIGHUP and Ctrl-C stop the server: it accepts no new requests and waits up to 16 seconds for attempts in
+    flight. A second SIGTERM or Ctrl-C stops it immediately. No accepted event is lost: the next start repeats
+    unfinished attempts.
     """
     config = session.config()
     log_writer = _queue_streams()
@@ -109,10 +116,10 @@ async def _serve(
 ) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
 
-    # Beside a database that several machines use there is no place to keep it.
+    # On PostgreSQL, no directory is shared by all processes.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
     application = Application(config, keep_key=keep_key, role=role, new_database=new_database, log_writer=log_writer)
-    # Before the start, which may take long: a signal must never meet a half-started server unprepared.
+    # Before the start, which can take long: signals must work during it.
     stopper = Stopper(application, output, stop_limit)
     stopper.install()
     try:
@@ -129,7 +136,7 @@ async def _serve(
     if application.barred is not None:
         raise application.barred
     if application.failed:
-        raise CliError("a defect stopped the server", "look at the log for what it was, report it, and start it again")
+        raise CliError("an internal error stopped the server", "report the error in the log, then start the server")
     output.note("Stopped.")
 
 
@@ -142,8 +149,8 @@ def _announce(application: "Application", config: Config, output: Output) -> Non
         return
     output.line(f"Uplift Webhooks {__version__} ready on {url}")
     if key is not None:
-        kept = "" if config.on_postgresql else f" (kept in {operator_key_path(config)})"
-        output.line(f"Operator key, shown this once{kept}: {key}")
+        kept = "" if config.on_postgresql else f" (stored in {operator_key_path(config)})"
+        output.line(f"Operator key, shown only once{kept}: {key}")
 
 
 def _notify() -> None:
@@ -211,9 +218,10 @@ class Stopper:
 
     def _signalled(self) -> None:
         if self._is_stopping:
-            # Accepted events are on the disk, so an end at any moment is safe. An exception would wait for tasks first.
+            # Accepted events are on disk, so the process can exit now. An exception would wait for tasks first.
             os._exit(SECOND_SIGNAL)
         self._is_stopping = True
         self._stop_limit.start(STOP_SECONDS_MAX + self._application.rescue_seconds_max)
-        self._output.note(f"Stopping; attempts in flight have {format_duration(DRAIN_MS_MAX)}. Again to stop at once.")
+        limit = format_duration(DRAIN_MS_MAX)
+        self._output.note(f"Stopping: waiting up to {limit} for attempts in flight. Repeat the signal to stop now.")
         self._application.request_stop()

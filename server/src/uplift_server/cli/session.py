@@ -33,7 +33,7 @@ class Session(kit.Session):
             return [CliError(f"{each.name} {each.reason}", each.remedy, ExitCode.USAGE) for each in error.problems]
         cause, _, remedy = str(error).partition("; ")
         if isinstance(error, Unavailable):
-            remedy = remedy or "try again in a moment; `uplift-server doctor` tells more"
+            remedy = remedy or "try again in a moment; for details, run `uplift-server doctor`"
             return [_permanent_failure(error) or CliError(cause, remedy, ExitCode.TRY_LATER)]
         # Imported only for an error, because the store takes long to load.
         from uplift_server.store.encryption import WrongSecretKey  # noqa: PLC0415
@@ -42,7 +42,7 @@ class Session(kit.Session):
 
         if isinstance(error, UnknownSchema | DatabaseLost | Conflict | WrongSecretKey):
             code = ExitCode.USAGE if isinstance(error, WrongSecretKey) else ExitCode.FAILED
-            return [CliError(cause, remedy or "see `uplift-server doctor`", code)]
+            return [CliError(cause, remedy or "for details, run `uplift-server doctor`", code)]
         return super().failures(error)
 
 
@@ -56,13 +56,13 @@ def _permanent_failure(error: Unavailable) -> CliError | None:
         code = str(getattr(cause, "sqlite_errorname", ""))
         if code.startswith(_DAMAGED):
             return CliError(
-                f"the database file is damaged, or is none: {cause}",
-                "restore it from a copy; `uplift-server doctor` tells more",
+                f"the database file is damaged or is not a database: {cause}",
+                "restore it from a backup; for details, run `uplift-server doctor`",
             )
         if code.startswith(_NOT_OURS_TO_WRITE) or _is_of_the_file(cause):
             return CliError(
-                f"the place of the database cannot be written: {cause}",
-                "let this user write the directory and the files in it, or name another place with UPLIFT_DATABASE_URL",
+                f"the directory of the database is not writable: {cause}",
+                "give this user write access to it and its files, or change UPLIFT_DATABASE_URL",
                 ExitCode.USAGE,
             )
         cause = getattr(cause, "orig", None) or getattr(cause, "__cause__", None)
@@ -81,9 +81,7 @@ _NO_ACCESS: Final = frozenset(
 )
 _OPTIONS: Final[kit.Options] = {
     "config_file": (
-        Annotated[
-            Path | None, typer.Option("--config", metavar="FILE", help="Settings file, in place of ./uplift.toml.")
-        ],
+        Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file. Default: ./uplift.toml.")],
         None,
     ),
 }

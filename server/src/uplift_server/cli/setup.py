@@ -20,7 +20,7 @@ from uplift_server.config import (
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.tables import Column
 
-_COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True), Column("source", "FROM", folds=True)]
+_COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True), Column("source", "SOURCE", folds=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,11 @@ def register(app: typer.Typer) -> None:
 
 
 def config(session: Session) -> None:
-    """Show every setting with its value and where that comes from. Secrets are masked."""
+    """Show every setting with its value and source.
+
+    The output masks secrets. It shows the settings of this shell and directory: a running server keeps the settings
+    that it started with.
+    """
     session.output.rows(
         (
             {"name": each.setting.name, "value": each.value, "source": each.source, "help": each.setting.help}
@@ -47,27 +51,30 @@ def config(session: Session) -> None:
         empty="",
     )
     if session.output.results.is_terminal:
-        session.output.note(
-            "They are what this command finds here; a server that runs keeps those it was started with."
-        )
+        session.output.note("A running server keeps the settings that it started with.")
 
 
 def migrate(
     session: Session,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="URL", help="Move everything from this SQLite file instead.")
+        str | None,
+        typer.Option("--from", metavar="URL", help="SQLite file to copy from, such as sqlite:////path/uplift.db."),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            "--to", metavar="URL", help="Into this empty PostgreSQL database, in place of the configured one."
-        ),
+        typer.Option("--to", metavar="URL", help="Empty PostgreSQL database to copy to. Default: UPLIFT_DATABASE_URL."),
     ] = None,
 ) -> None:
-    """Create the database, or bring it to this version's schema; an older SQLite file is copied aside first.
+    """Create or upgrade the database schema, or copy SQLite to PostgreSQL.
 
-    `serve` does the same when it starts. Repeating it is safe. With --from, everything is moved from SQLite to
-    PostgreSQL, while no server runs; cut off at any moment, the same command goes on.
+    Without options, the command creates the schema or upgrades it to this version. It backs up an older SQLite file
+    first. On SQLite, `serve` does the same when it starts. On PostgreSQL, `serve` creates the tables of an empty
+    database but does not upgrade older ones: run this command before you start a new version. You can repeat it.
+
+    With --from, the command copies all data from a SQLite file to an empty PostgreSQL database and compares checksums.
+    Stop all servers first. If the copy is interrupted, run the same command again to resume it. UPLIFT_SECRET_KEY must
+    be the key of the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a password in the URL, because other users
+    can see arguments. Connect to the database directly, not through a pooler.
     """
     if source is not None:
         from uplift_server.cli import moving  # noqa: PLC0415 - takes long to load
@@ -75,7 +82,7 @@ def migrate(
         moving.run(session, source, target)
         return
     if target is not None:
-        raise CliError("--to says where to, but not from where", "give --from sqlite:///… as well", ExitCode.USAGE)
+        raise CliError("--to requires --from", "add --from sqlite:///…", ExitCode.USAGE)
     from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
@@ -86,15 +93,17 @@ def migrate(
     if server_runs(found):
         raise CliError(
             "a server uses the database",
-            "stop it; it brings the database up to date when it starts",
+            "stop it, then repeat this command; the server also upgrades the database when it starts",
             ExitCode.TRY_LATER,
         )
     path = found.database_path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = f"names a directory that cannot be made ({error.strerror})"
-        raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, "choose another, or make it by hand")) from error
+        reason = f"is in a directory that this user cannot create ({error.strerror})"
+        raise ConfigError(
+            ConfigProblem("UPLIFT_DATABASE_URL", reason, "create the directory, or use another")
+        ) from error
     lock = FileLock(path)
     lock.acquire()
     try:
@@ -127,4 +136,4 @@ def _migrate_postgresql(session: Session, config: Config) -> None:
     before = asyncio.run(upgraded())
     session.output.fields({"database": config.shown_database, "before": before or "none", "now": HEAD, "copy": "none"})
     if before not in (None, HEAD):
-        session.output.note("Nothing was copied aside: a backup of PostgreSQL has what was there before.")
+        session.output.note("This command does not back up PostgreSQL. To go back, restore your own backup.")

@@ -75,12 +75,12 @@ class _Program(Group):
         return sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 
-def program(name: str, version: str, about: str, *, epilog: str = "") -> typer.Typer:
-    """A program without commands, with `--version` and the completion of shells."""
+def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) -> typer.Typer:
+    """A program without commands, with `--version` and shell completion. `epilog` has the paragraphs after its help."""
     app = typer.Typer(
         name=name,
         help=about,
-        epilog="\n\n".join(filter(None, (epilog, _EXIT_CODES))),
+        epilog="\n\n".join((*epilog, _EXIT_CODES)),
         cls=_Program,
         no_args_is_help=True,
         # Its own traceback rendering would show local variables, and with them keys and secrets.

@@ -99,7 +99,13 @@ def command(
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         run.__name__ = body.__name__
-        run.__doc__ = body.__doc__
+        run.__doc__ = _paragraphs(body.__doc__)
         app.command(name, epilog="\n\n".join(("Examples:", *examples)), no_args_is_help=False, cls=Command)(run)
 
     return register
+
+
+def _paragraphs(docstring: str | None) -> str:
+    """Join the lines of each paragraph: typer keeps line breaks after the first one."""
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs)
