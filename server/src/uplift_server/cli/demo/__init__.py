@@ -1,1 +1,1 @@
-"""The demonstration: the whole product on one machine, with two receivers, one of which is in trouble at first."""
+"""The demo: a server and two receivers on one machine. One receiver fails at first."""

@@ -28,22 +28,32 @@ def register(app: typer.Typer) -> None:
 def demo(
     session: Session,
     events: Annotated[
-        int | None, typer.Option("--events", min=1, max=100_000, help="Send this many, then end; else until Ctrl-C.")
+        int | None,
+        typer.Option(
+            "--events", metavar="N", min=1, max=100_000, help="Number of events. Default: events until Ctrl-C."
+        ),
     ] = None,
-    rate: Annotated[float, typer.Option("--rate", min=0.1, max=500, help="Events a second.")] = RATE_PER_SECOND,
+    rate: Annotated[
+        float, typer.Option("--rate", metavar="N", min=0.1, max=500, help="Events per second, 0.1 to 500.")
+    ] = RATE_PER_SECOND,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="The server's port; a free one if it is taken.")
+        int,
+        typer.Option(
+            "--port", metavar="PORT", min=0, max=65535, help="Port of the server. If it is in use, a free port."
+        ),
     ] = PORT,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Keep the data here, in place of a temporary directory.")
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Directory for the data. Default: a temporary directory."),
     ] = None,
 ) -> None:
-    """Show the whole product at work: captures flow to two receivers, one of which fails at first and recovers.
+    """Run a demo: a server, an account and two local receivers.
 
-    Both receivers run in this process and verify every request. With --events, the exit code is 0 only if every event
-    arrived and was verified at both. Settings of the environment are not used.
+    The server sends sample events. Both receivers verify every signature. One of them fails at first, so you see
+    retries. The demo prints one-time links to the dashboard and ignores UPLIFT_… variables. With --events, the exit
+    code is 0 only if both receivers verified every event.
     """
-    # The server and all it needs are imported here, so that the help of other commands is quick.
+    # Imported here so that other commands start faster.
     from uplift_server.cli.demo.run import Demo, Plan, free_port  # noqa: PLC0415
     from uplift_server.cli.demo.screen import Screen  # noqa: PLC0415
 
@@ -63,8 +73,8 @@ def demo(
     if not summary.complete:
         raise CliError(
             "not every event arrived and was verified",
-            "look at the lines above; with --data-dir the database is kept for a closer look",
+            "check the lines above; to keep the database, repeat the demo with --data-dir",
             ExitCode.FAILED,
         )
     if events is not None:
-        session.output.note("Without --events it goes on until Ctrl-C, and you can look at the API meanwhile.")
+        session.output.note("Without --events, the demo runs until Ctrl-C, so that you can try the dashboard and API.")

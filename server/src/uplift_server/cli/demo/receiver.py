@@ -1,6 +1,6 @@
-"""Two receivers as customers would build them, on one local port: one that is well, and one that fails at first.
+"""Two receivers on one local port: one is healthy, and one fails at first.
 
-Both verify every request with the library integrators use, by each of the two signatures alone, whatever they answer.
+Both verify every request with the receiver library, once with each of the two signatures.
 """
 
 import asyncio
@@ -19,32 +19,32 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 FIRST_FAILURES: Final = 8
-"""How many events the shaky receiver fails once before it recovers: fewer in a row than open the breaker."""
+"""Number of events that the shaky receiver fails once at first: too few to open the circuit breaker."""
 SECOND_FAILURES: Final = 2
-"""How many of those it fails a second time."""
+"""Number of these events that it fails twice."""
 RELAPSE_EVERY: Final = 60
-"""Later, every so many events, it fails one more."""
+"""After that, one event in this many fails."""
 
 _REASONS: Final = {204: "No Content", 302: "Found", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request as it came in."""
+    """A received request."""
 
     receiver: str
     at: float
-    """Seconds of `time.perf_counter`, taken when the request was complete."""
+    """Seconds of `time.perf_counter` when the request was complete."""
     event: str
     type: str
     attempt: int
     status: int
     problem: str | None
-    """Why it could not be verified; None where both signatures fit."""
+    """Why verification failed; None if both signatures match."""
 
 
 class ShakyRule:
-    """What the shaky receiver answers: failures that depend on nothing but the order of what it gets."""
+    """The shaky receiver's responses. Failures depend only on the order of the requests."""
 
     def __init__(self) -> None:
         self._firsts = 0
@@ -52,12 +52,12 @@ class ShakyRule:
         self._seconds = 0
 
     def status(self, event: str, attempt: int) -> int:
-        """The status to answer with."""
+        """Return the status code of the response."""
         if attempt == 1:
             self._firsts += 1
             if self._firsts <= FIRST_FAILURES or self._firsts % RELAPSE_EVERY == 0:
                 self._failed.add(event)
-                # A crashed program, then a login page: what happens to real receivers.
+                # Typical failures: a crashed program, and a redirect to a login page.
                 return 302 if self._firsts % 3 == 0 else 500
         if event in self._failed and attempt == 2:
             self._failed.discard(event)
@@ -79,11 +79,11 @@ class Receivers:
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen on a free port of this machine."""
+        """Listen on a free loopback port."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
 
     async def stop(self) -> None:
-        """Stop listening and close what is open."""
+        """Stop listening and close all connections."""
         if self._server is not None:
             self._server.close()
             for writer in list(self._connections):
@@ -91,7 +91,7 @@ class Receivers:
             await self._server.wait_closed()
 
     def url(self, receiver: str) -> str:
-        """Where a receiver gets its events."""
+        """Return the URL of a receiver."""
         assert self._server is not None, "not started"
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/{receiver}"
 
@@ -101,7 +101,7 @@ class Receivers:
             while await self._exchange(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
-            pass  # the other side went away, or speaks something else
+            pass  # the client disconnected or did not send HTTP
         finally:
             self._connections.discard(writer)
             writer.close()
@@ -109,7 +109,7 @@ class Receivers:
                 await writer.wait_closed()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer; whether the connection stays."""
+        """Handle one request. Return whether to keep the connection."""
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {}
         for line in lines[1:]:
@@ -120,13 +120,13 @@ class Receivers:
         if not 0 <= length <= BODY_BYTES_MAX:
             return False
         body = await reader.readexactly(length)
-        status = self._answer(lines[0].split(" ")[1].strip("/"), headers, body)
+        status = self._respond(lines[0].split(" ")[1].strip("/"), headers, body)
         location = "location: /login\r\n" if status == 302 else ""
         writer.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{location}content-length: 0\r\n\r\n".encode())
         await writer.drain()
         return headers.get("connection", "").lower() != "close"
 
-    def _answer(self, receiver: str, headers: dict[str, str], body: bytes) -> int:
+    def _respond(self, receiver: str, headers: dict[str, str], body: bytes) -> int:
         at = time.perf_counter()
         if receiver not in self._standard:
             return 404

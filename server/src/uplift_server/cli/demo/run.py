@@ -1,4 +1,4 @@
-"""The demonstration's course: start a server and two receivers, send captures, and wait until all have arrived."""
+"""The demo: start a server and two receivers, send events, and wait until all are verified."""
 
 import asyncio
 import os
@@ -29,13 +29,13 @@ from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.calls import Calls
 
 RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
-"""Days in seconds: what a receiver in trouble sees over three days, fast enough to watch."""
-PATIENCE_SECONDS: Final = 30.0
-"""How long after the last event the last delivery may take."""
-ENDING_SECONDS: Final = 8.0
+"""A short schedule, so that retries are visible within seconds."""
+TIMEOUT_SECONDS: Final = 30.0
+"""Time limit for the last delivery after the last event."""
+STOP_TIMEOUT_SECONDS: Final = 8.0
 """The same after Ctrl-C."""
 SETTLING_SECONDS: Final = 5.0
-# Mostly what Uplift is about, and some of what else happens.
+# Mostly captures, with some other events.
 EVENT_TYPES: Final = (
     "movement.analytics.created",
     "movement.analytics.created",
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked for. `events` None runs until it is told to stop."""
+    """Options of a run. If `events` is None, it runs until Ctrl-C."""
 
     directory: Path
     events: int | None
@@ -62,21 +62,21 @@ class Plan:
 
 
 def demo_config(plan: Plan) -> Config:
-    """The settings of the demonstration's server. Those of the environment are for real ones."""
+    """Return the settings of the demo server. It ignores the environment, which is for real servers."""
     return load(
         {
             "UPLIFT_DATABASE_URL": f"sqlite:///{plan.directory.absolute()}/uplift.db",
             "UPLIFT_PORT": str(plan.port),
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
             "UPLIFT_RETRY_SCHEDULE": RETRY_SCHEDULE,
-            # The receivers' lines tell the same, from the other side.
+            # The demo prints the same attempts as the receivers see them.
             "UPLIFT_LOG_FORMAT": "none",
         }
     )
 
 
 def free_port(wanted: int) -> int:
-    """The wanted port if it is free, else 0 for any."""
+    """Return the requested port if it is free; otherwise 0, for any port."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -87,7 +87,7 @@ def free_port(wanted: int) -> int:
 
 
 class Demo:
-    """One run."""
+    """One run of the demo."""
 
     def __init__(self, plan: Plan, screen: Screen) -> None:
         self._plan = plan
@@ -95,11 +95,11 @@ class Demo:
         self._tally = Tally()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
-        # The API's client is a blocking one; its single thread keeps the order of events.
+        # The API client blocks. A single thread keeps the order of events.
         self._pool = ThreadPoolExecutor(1, "demo-client")
 
     async def run(self) -> Summary:
-        """The whole course. Raises what a start of the server raises."""
+        """Run the demo. Raises the errors of the server's start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted)
@@ -135,15 +135,15 @@ class Demo:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _prepare(self, client: Calls, receivers: Receivers, tokens: dict[str, str]) -> str:
-        """An account with two endpoints, as its owner would make them. Gives the account's id."""
+        """Create an account with two endpoints. Return the account's ID."""
         body = {"name": "Rapids Academy", "contact_emails": ["data@rapids.example"]}
         account = str(client.post("/v1/accounts", body)["id"])
         key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
-        # All of this before there is an endpoint: its greeting arrives at once.
-        self._screen.say(f"A server runs on {client.api_url}, with its data in {self._plan.directory}", "bold")
+        # Print this before the endpoints exist: their registration events arrive immediately.
+        self._screen.say(f"The server runs at {client.api_url} with its data in {self._plan.directory}", "bold")
         self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
         owner = {"email": "data@rapids.example", "role": "owner"}
-        self._screen.say("The dashboard, signed in; each link works once, within five minutes:")
+        self._screen.say("Open the dashboard. Each link works once, within 5 minutes:")
         self._screen.say(
             f"  as the account's owner  {client.post(f'/v1/accounts/{account}/portal-links', owner)['url']}"
         )
@@ -152,22 +152,22 @@ class Demo:
             self._screen.say(
                 f"  later                   {client.api_url}/sign-in/operator with the key {client.api_key}"
             )
-            self._screen.say("Look at it from another terminal, and stop with Ctrl-C:")
+            self._screen.say("Call the API from another terminal. To stop the demo, press Ctrl-C:")
             for path in ("deliveries?limit=5", "deliveries?status=pending", "endpoints", "event-types"):
                 self._screen.say(f"  curl -H 'Authorization: Bearer {key}' '{client.api_url}/v1/{path}'")
         self._screen.say("")
         self._screen.heading()
-        for name, description in ((STEADY, "Answers at once"), (SHAKY, "In trouble at first")):
+        for name, description in ((STEADY, "Responds immediately"), (SHAKY, "Fails at first")):
             endpoint = {"url": receivers.url(name), "description": description, "secret": tokens[name]}
             client.post("/v1/endpoints", endpoint, account=account)
         return account
 
     async def _flow(self, client: Calls, account: str) -> Summary:
-        """Send, wait for what is still on its way, and count."""
+        """Send events, wait for the last deliveries, and summarize."""
         began = time.perf_counter()
         await self._send(client, account)
-        patience = ENDING_SECONDS if self._stop.is_set() else PATIENCE_SECONDS
-        await self._settled(time.perf_counter() + patience)
+        timeout = STOP_TIMEOUT_SECONDS if self._stop.is_set() else TIMEOUT_SECONDS
+        await self._settled(time.perf_counter() + timeout)
         seconds = time.perf_counter() - began
         unfinished = await self._unfinished(client, account)
         return self._tally.summary(unfinished=unfinished, seconds=seconds)
@@ -181,7 +181,7 @@ class Demo:
                 return
             name = next(types)
             now_ms = time.time_ns() // 1_000_000
-            # With an id of our own an arrival is recognised even when it comes before the answer to the event.
+            # An event can arrive before the API responds, so the ID is set here.
             event = uuid_text(uuid7(now_ms, secrets.token_bytes(RANDOM_BYTES)))
             data = sample_data(name, now_ms, secrets.token_bytes(RANDOM_BYTES))
             self._tally.handed_over(event, time.perf_counter())
@@ -189,7 +189,7 @@ class Demo:
             await self._call(partial(client.post, "/v1/events", body, account=account))
 
     async def _pause(self, until: float) -> None:
-        """Wait for an instant, or until told to stop."""
+        """Wait until a time, or until the demo stops."""
         wait = until - time.perf_counter()
         if wait > 0:
             try:
@@ -197,9 +197,9 @@ class Demo:
             except TimeoutError:
                 return
 
-    async def _settled(self, deadline: float) -> None:
-        """Wait until everything has arrived, or the deadline has come."""
-        while self._tally.outstanding() and (left := deadline - time.perf_counter()) > 0:
+    async def _settled(self, until: float) -> None:
+        """Wait until every event arrived, or until a time."""
+        while self._tally.outstanding() and (left := until - time.perf_counter()) > 0:
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
@@ -207,11 +207,11 @@ class Demo:
                 return
 
     async def _unfinished(self, client: Calls, account: str) -> int:
-        """How many deliveries the server does not call delivered; the last ones need a moment to be written."""
-        deadline = time.perf_counter() + SETTLING_SECONDS
+        """Count the deliveries without the status delivered. The server stores the last ones after a moment."""
+        until = time.perf_counter() + SETTLING_SECONDS
         while True:
             unfinished = await self._call(lambda: _not_delivered(client, account))
-            if not unfinished or self._tally.outstanding() or time.perf_counter() > deadline:
+            if not unfinished or self._tally.outstanding() or time.perf_counter() > until:
                 return unfinished
             await asyncio.sleep(0.05)
 

@@ -1,4 +1,4 @@
-"""What the demonstration shows: a stream with a progress bar on a terminal, plain lines or JSON elsewhere."""
+"""Output of the demo: attempts with a progress bar on a terminal; otherwise, lines or JSON."""
 
 from types import TracebackType
 from typing import Final, Self
@@ -10,11 +10,11 @@ from uplift_server.cli.demo.receiver import Arrival
 from uplift_server.cli.demo.tally import Summary
 from uplift_webhooks.cli.kit.output import Output, printable
 
-_MEANINGS: Final = {204: "accepted", 302: "sent to a login page", 400: "refused", 500: "crashed"}
+_MEANINGS: Final = {204: "accepted", 302: "redirect to login", 400: "rejected", 500: "crashed"}
 
 
 class Screen:
-    """Shows the run while it goes on. To be used as a context manager."""
+    """Shows a run. Use it as a context manager."""
 
     def __init__(self, output: Output, events: int | None) -> None:
         self._output = output
@@ -31,7 +31,7 @@ class Screen:
             self._task = self._progress.add_task("delivered and verified", total=None if events is None else 2 * events)
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start the progress bar."""
         if self._progress is not None:
             self._progress.start()
         return self
@@ -39,30 +39,28 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the progress bar away; what was printed stays."""
+        """Remove the progress bar."""
         if self._progress is not None:
             self._progress.stop()
 
     def say(self, text: str, style: str = "") -> None:
-        """A line about what goes on."""
+        """Print a line of text."""
         if not self._output.as_json:
             self._output.line((text, style))
 
     def delivered(self, count: int) -> None:
-        """How many deliveries are through."""
+        """Update the number of verified deliveries."""
         if self._progress is not None:
             self._progress.update(self._task, completed=count)
 
     def heading(self) -> None:
-        """What stands in the lines of the arrivals."""
+        """Print the headings of the columns."""
         if not self._output.as_json:
-            columns = (
-                f"    {'RECEIVER':<9}{'ANSWER':<24}{'SINCE HAND-OVER':>17}  {'TYPE':<28}ATTEMPT    SIGNATURE  EVENT"
-            )
+            columns = f"    {'RECEIVER':<9}{'RESPONSE':<24}{'LATENCY':>17}  {'TYPE':<28}ATTEMPT    SIGNATURE  EVENT"
             self._row(Text(columns, style="dim"))
 
     def arrival(self, arrival: Arrival, latency_ms: float | None) -> None:
-        """One request, as its receiver saw it."""
+        """Print a received request."""
         good = arrival.problem is None and 200 <= arrival.status < 300
         if self._output.as_json:
             self._output.json(
@@ -92,29 +90,27 @@ class Screen:
         self._row(line)
 
     def _row(self, line: Text) -> None:
-        # In a file nothing is cut off; on a terminal a line stays a line.
+        # Cut lines only on a terminal.
         live = self._progress is not None
         self._output.print(line, no_wrap=True, overflow="ellipsis" if live else "ignore", crop=live)
 
     def summary(self, summary: Summary) -> None:
-        """How it went."""
+        """Print the summary."""
         if self._output.as_json:
             self._output.json(summary.as_json())
             return
         say = self.say
         say("")
         say(
-            f"{summary.steady_verified} of {summary.sent} events delivered and verified at the steady receiver, "
-            f"{summary.shaky_verified} of {summary.sent} at the shaky one",
+            f"Delivered and verified: {summary.steady_verified} of {summary.sent} events at the steady receiver, "
+            f"{summary.shaky_verified} of {summary.sent} at the shaky receiver",
             "bold green" if summary.complete else "bold red",
         )
         say(
-            f"{summary.failed_attempts} failed attempts, {summary.retried_events} events retried, "
-            f"{summary.duplicates} duplicates, {summary.unverified} requests that did not verify"
+            f"Failed attempts: {summary.failed_attempts}, retried events: {summary.retried_events}, "
+            f"duplicates: {summary.duplicates}, invalid signatures: {summary.unverified}"
         )
         if summary.unfinished:
-            say(f"{summary.unfinished} deliveries that the server does not call delivered", "red")
+            say(f"Deliveries that are not delivered yet: {summary.unfinished}", "red")
         if summary.p50_ms is not None:
-            say(
-                f"handed over -> received: p50 {summary.p50_ms} ms, p99 {summary.p99_ms} ms; all in {summary.seconds} s"
-            )
+            say(f"Latency: p50 {summary.p50_ms} ms, p99 {summary.p99_ms} ms. Duration: {summary.seconds} s")

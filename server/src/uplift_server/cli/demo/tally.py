@@ -1,4 +1,4 @@
-"""The demonstration's bookkeeping: what was sent, what arrived and what is missing."""
+"""Counts of the demo's sent and received events."""
 
 from collections import OrderedDict, deque
 from dataclasses import asdict, dataclass
@@ -7,14 +7,14 @@ from typing import Any, Final
 from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 
 REMEMBERED_MAX: Final = 10_000
-"""How many of the last finished events are remembered, to know repeats of them."""
+"""Number of finished events that are kept to recognize duplicates."""
 LATENCIES_MAX: Final = 100_000
-"""How many of the last latencies the percentiles are of: all, in a run that has an end."""
+"""Number of latencies for the percentiles. A run with `--events` keeps all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How it went. Latencies are from handing an event over to its arrival at the steady receiver."""
+    """Result of a run. Latencies are from sending an event to its arrival at the steady receiver."""
 
     sent: int
     steady_verified: int
@@ -24,30 +24,30 @@ class Summary:
     duplicates: int
     unverified: int
     unfinished: int
-    """Deliveries the server itself does not call delivered."""
+    """Deliveries without the status delivered."""
     p50_ms: float | None
     p99_ms: float | None
     seconds: float
 
     @property
     def complete(self) -> bool:
-        """Whether every event arrived and was verified at both receivers, and the server knows it."""
+        """Whether both receivers verified every event, and the server marked all as delivered."""
         everywhere = self.steady_verified == self.shaky_verified == self.sent
         return everywhere and not self.unverified and not self.unfinished
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the summary as a JSON object."""
         return {"kind": "summary", "complete": self.complete, **asdict(self)}
 
 
 class Tally:
-    """Counts by event, for those this run sent: a kept database may still deliver earlier ones.
+    """Counts the events of this run: with `--data-dir`, the server may also deliver earlier events.
 
-    It remembers what is in flight and a number of what came last, so that a run without end needs no more and more.
+    It keeps the events in flight and a limited number of finished ones, so that an endless run uses constant memory.
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[str, float] = {}
+        self._in_flight: dict[str, float] = {}
         self._finished: OrderedDict[str, float] = OrderedDict()
         self._accepted: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
@@ -60,25 +60,25 @@ class Tally:
         self.unverified = 0
 
     def delivered(self, receiver: str) -> int:
-        """How many events of this run a receiver verified and answered with success."""
+        """Return the number of this run's events that a receiver verified and accepted."""
         return self._delivered[receiver]
 
     def outstanding(self) -> int:
-        """How many deliveries have not arrived yet."""
+        """Return the number of deliveries that have not arrived yet."""
         return sum(self.sent - count for count in self._delivered.values())
 
     def handed_over(self, event: str, at: float) -> None:
-        """Note an event that the server is asked to accept now, at `at`."""
+        """Record an event that is sent at `at`."""
         self.sent += 1
-        self._under_way[event] = at
+        self._in_flight[event] = at
 
     def arrived(self, arrival: Arrival) -> None:
-        """Note a request."""
+        """Record a received request."""
         if arrival.problem is not None:
             self.unverified += 1
         elif not 200 <= arrival.status < 300:
             self.failed_attempts += 1
-            if arrival.event in self._under_way and arrival.event not in self._retried:
+            if arrival.event in self._in_flight and arrival.event not in self._retried:
                 self._retried.add(arrival.event)
                 self.retried_events += 1
         elif (arrival.receiver, arrival.event) in self._accepted:
@@ -89,27 +89,27 @@ class Tally:
     def _accept(self, arrival: Arrival) -> None:
         event = arrival.event
         self._accepted[arrival.receiver, event] = None
-        if len(self._accepted) > len(self._delivered) * (REMEMBERED_MAX + len(self._under_way)):
+        if len(self._accepted) > len(self._delivered) * (REMEMBERED_MAX + len(self._in_flight)):
             self._accepted.popitem(last=False)
-        at = self._under_way.get(event)
+        at = self._in_flight.get(event)
         if at is None:
             return
         self._delivered[arrival.receiver] += 1
         if arrival.receiver == STEADY:
             self._latencies.append((arrival.at - at) * 1000)
         if all((receiver, event) in self._accepted for receiver in self._delivered):
-            self._finished[event] = self._under_way.pop(event)
+            self._finished[event] = self._in_flight.pop(event)
             self._retried.discard(event)
             if len(self._finished) > REMEMBERED_MAX:
                 self._finished.popitem(last=False)
 
     def latency_ms(self, arrival: Arrival) -> float | None:
-        """From handing over to this arrival; None for an event this run did not send, or long ago."""
-        at = self._under_way.get(arrival.event, self._finished.get(arrival.event))
+        """Return the time from sending to this arrival; None for an unknown or old event."""
+        at = self._in_flight.get(arrival.event, self._finished.get(arrival.event))
         return None if at is None else round((arrival.at - at) * 1000, 2)
 
     def summary(self, *, unfinished: int, seconds: float) -> Summary:
-        """How it went, as far as it went."""
+        """Return the summary so far."""
         latencies = sorted(self._latencies)
         return Summary(
             sent=self.sent,
@@ -127,7 +127,7 @@ class Tally:
 
 
 def _percentile(ordered: list[float], percent: int) -> float | None:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     if not ordered:
         return None
     return round(ordered[max(0, -(-len(ordered) * percent // 100) - 1)], 2)
