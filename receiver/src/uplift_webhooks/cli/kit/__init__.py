@@ -1,1 +1,1 @@
-"""Shared parts of the commands `uplift` and `uplift-server`: help, options, errors, output, and API calls."""
+"""Shared parts of `uplift` and `uplift-server`: help, options, errors, output and API calls."""

@@ -1,4 +1,4 @@
-"""Calls of the API whose failures are those of a command."""
+"""API calls that raise the errors of a command."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,22 +26,22 @@ _CODES: Final = {
 
 @dataclass(frozen=True)
 class Advice:
-    """How to fix failed calls, in the words of one program."""
+    """How to fix failed calls with one program."""
 
     address: str
-    """Where the server's address is set."""
+    """The source of the server's address."""
     key: str
-    """Where the key is set."""
+    """The source of the key."""
     unreachable: str
-    """What to do if no server responds."""
+    """How to fix a missing response."""
     server_error: str
-    """What to do about an internal error of the server."""
+    """How to fix an internal error of the server."""
     remedies: Mapping[int | str, str]
-    """What to do about a rejected call, by status or problem code."""
+    """How to fix a rejected call, by status code or problem code."""
     lists: Mapping[str, str] = field(default_factory=dict)
     """The commands that list objects, by noun."""
     rewrite: Callable[[str], str] = str
-    """Replaces calls of the API in its sentences by commands."""
+    """Replaces API calls in messages with commands."""
 
 
 class CallRejected(CliError):
@@ -79,7 +79,7 @@ class Calls:
         use_proxy: bool = True,
         sends: bool = True,
     ) -> None:
-        """`sends`: whether the server sends deliveries. Raises CliError for an address or a key that cannot be used."""
+        """`sends`: whether the server sends deliveries. Raises CliError for an invalid address or key."""
         self.api_url = api_url.rstrip("/")
         self.api_key = api_key
         self.advice = advice
@@ -99,7 +99,7 @@ class Calls:
         self._client.close()
 
     def get(self, path: str, *, account: str | None = None, **query: object) -> Any:
-        """Read an object or a page of a list. Query parameters that are None are omitted."""
+        """Read an object or a page of a list. Parameters that are None are omitted."""
         return self._call("GET", path, account, query=query)
 
     def content(self, path: str) -> bytes:
@@ -115,7 +115,7 @@ class Calls:
         account: str | None = None,
         idempotency_key: str | None = None,
     ) -> Any:
-        """Create an object, or start an action; with an idempotency key, only once."""
+        """Create an object or start an action. With an idempotency key, repeats do nothing."""
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
         return self._call("POST", path, account, body=dict(body or {}), headers=headers)
 
@@ -144,7 +144,7 @@ class Calls:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Failures of the client as those of a command."""
+        """Raise the client's failures as CliError."""
         try:
             yield
         except ApiFailure as error:
@@ -156,20 +156,20 @@ def _headers(account: str | None) -> dict[str, str]:
 
 
 def misaddressed(api_url: str, reason: str, advice: Advice) -> CliError:
-    """The error for an address where another server responds."""
-    cause = f"what answers at {api_url} is no Uplift Webhooks server: {reason}"
+    """Return the error for an address of another kind of server."""
+    cause = f"the server at {api_url} is not an Uplift Webhooks server: {reason}"
     return CliError(cause, f"correct {advice.address}", ExitCode.USAGE)
 
 
 def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
-    """The error of a command whose call failed."""
+    """Return a command's error for a failed call."""
     if isinstance(error, ApiMisaddressed):
         return CliError(_clause(str(error)), f"correct {advice.address}", ExitCode.USAGE)
     if not isinstance(error, ApiError):
         return CliError(_clause(str(error)), advice.unreachable, ExitCode.TRY_LATER)
     # All errors of the server have a code. Proxies have their own 429 and 5xx, but not 501.
     if not error.code and (error.status < 500 or error.status == 501) and error.status != 429:
-        return misaddressed(api_url, f"it answered {error.status}", advice)
+        return misaddressed(api_url, f"it responded with {error.status}", advice)
     problems = [(each.field, advice.rewrite(each.message)) for each in error.errors]
     fields = {each.field: each.code for each in error.errors}
     cause = "; ".join(f"{field}: {message}" for field, message in problems) or advice.rewrite(error.detail)
@@ -179,18 +179,18 @@ def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
         or (f"correct {' and '.join(fields) or 'the command'}" if error.status < 500 else advice.server_error)
     )
     if error.retry_after_seconds is not None:
-        remedy = f"try again in {error.retry_after_seconds:g} s"
+        remedy = f"try again in {error.retry_after_seconds:g} seconds"
     code = _CODES.get(error.status, ExitCode.USAGE if error.status < 500 else ExitCode.FAILED)
     return CallRejected(cause, remedy, code, error.status, fields, problems)
 
 
 def segment(text: str) -> str:
-    """A part of a path. Raises CliError for text that cannot be one."""
+    """Return a text as part of a path. Raises CliError if that is not possible."""
     try:
         return paging.segment(text)
     except ValueError as error:
-        remedy = "give an id, a unique beginning of one, or a name"
-        raise CliError(f"{text!r} is no id or name", remedy, ExitCode.USAGE) from error
+        remedy = "use an ID, a unique ID prefix, or a name"
+        raise CliError(f"{text!r} is not an ID or name", remedy, ExitCode.USAGE) from error
 
 
 def _clause(text: str) -> str:

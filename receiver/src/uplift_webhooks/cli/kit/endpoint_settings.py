@@ -1,4 +1,4 @@
-"""Options for the endpoint settings that the API client knows."""
+"""Command options for the endpoint settings of the API client."""
 
 import inspect
 from collections.abc import Callable
@@ -18,14 +18,14 @@ SETTING_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in SETTIN
 
 
 def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting, in place of its `**settings`. An omitted option is None."""
+    """Replace a command's `**settings` with an option for each setting. An omitted option is None."""
     *own, _ = inspect.signature(body, eval_str=True).parameters.values()
     options = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[int | None, typer.Option(option, help=SETTINGS[name])],
+            annotation=Annotated[int | None, typer.Option(option, metavar="N", help=SETTINGS[name])],
         )
         for name, option in SETTING_OPTIONS.items()
     ]
@@ -36,7 +36,7 @@ def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
 def endpoint_body(
     url: str, event_types: list[str] | None, description: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """The body of a request that creates an endpoint, without omitted options."""
+    """Return the body of a request that creates an endpoint. It has no omitted options."""
     given = {"description": description or None, **settings}
     return {
         "url": url,

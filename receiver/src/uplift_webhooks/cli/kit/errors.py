@@ -1,4 +1,4 @@
-"""How a command fails: a cause, a remedy, and an exit code that scripts can rely on."""
+"""Errors of commands: a cause, how to fix it, and a stable exit code."""
 
 from enum import IntEnum
 
@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
 
 
 class CliError(Exception):
-    """A command failed. `cause` and `remedy` are for people and hold no secret."""
+    """A command failed. `cause` and `remedy` (how to fix it) are for people and contain no secrets."""
 
     def __init__(self, cause: str, remedy: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(cause)

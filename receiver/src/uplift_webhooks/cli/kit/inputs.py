@@ -1,4 +1,4 @@
-"""Arguments and files that commands of both programs read."""
+"""Arguments and input files of both programs."""
 
 import sys
 from pathlib import Path
@@ -8,21 +8,27 @@ import typer
 
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest first.")]
+Limit = Annotated[
+    int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="Maximum number of items, 1 to 10000.")
+]
 State = Annotated[
     str | None,
     typer.Option(
         "--state",
         metavar="enabled|paused|disabled|failing",
-        help="Only those in this state; failing: enabled ones whose last attempt failed.",
+        help="Only this state. failing: enabled endpoints whose last attempt failed.",
     ),
 ]
-Text = Annotated[str | None, typer.Option("--text", help="Only those with this in URL or description.")]
-Description = Annotated[str, typer.Option("--description", help="What people should know about it.")]
+Text = Annotated[
+    str | None, typer.Option("--text", metavar="TEXT", help="Only endpoints with this text in URL or description.")
+]
+Description = Annotated[
+    str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint for people.")
+]
 Held = Annotated[
     str,
     typer.Option(
-        "--held", metavar="send|drop|keep", help="Its held deliveries: send them in order, cancel them, or keep them."
+        "--held", metavar="send|drop|keep", help="Held deliveries: send them in order, cancel them, or keep them held."
     ),
 ]
 
@@ -35,9 +41,9 @@ def read_input(source: str, bytes_max: int, remedy: str) -> bytes:
         with Path(source).open("rb") as file:
             return file.read(bytes_max)
     except OSError as error:
-        raise CliError(f"{input_name(source)} cannot be read: {error.strerror}", remedy, ExitCode.USAGE) from error
+        raise CliError(f"cannot read {input_name(source)}: {error.strerror}", remedy, ExitCode.USAGE) from error
 
 
 def input_name(source: str) -> str:
-    """The name of an input for people."""
+    """Return the name of an input for people."""
     return "standard input" if source == "-" else source

@@ -1,4 +1,4 @@
-"""Find objects by an ID, a unique prefix of one, or a name."""
+"""Find objects by ID, unique ID prefix, or name."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -24,11 +24,11 @@ def find(
     account: str | None = None,
     *,
     also: Callable[[dict[str, Any]], bool] = lambda _: False,
-    how: str = "give its id, or a unique beginning of it",
+    how: str = "use its ID or a unique ID prefix",
 ) -> dict[str, Any]:
-    """The item of a list with this id, beginning of an id or short form of one, or that `also` matches.
+    """Return the item of a list by its ID, a unique ID prefix or its short form, or by `also`.
 
-    Raises CliError; `how` names the accepted forms.
+    Raises CliError. `how` names the accepted forms.
     """
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
@@ -47,7 +47,7 @@ def find(
     ]
     if not matches:
         listing = calls.advice.lists.get(noun, f"GET {path}")
-        raise CliError(f"there is no {noun} {text!r}", f"{how}; {listing} lists them", ExitCode.NOT_FOUND)
+        raise CliError(f"there is no {noun} {text!r}", f"{how}; to list them: {listing}", ExitCode.NOT_FOUND)
     if len(matches) > 1:
         raise _ambiguous(noun, text, matches, named=all(map(also, matches)))
     return matches[0]
@@ -59,13 +59,14 @@ def _ambiguous(noun: str, text: str, matches: list[dict[str, Any]], *, named: bo
     if more > 0:
         ids += f" and {more} more"
     if named:
-        return CliError(f"{len(matches)} {noun}s have the name {text!r}", f"give the id of one: {ids}", ExitCode.USAGE)
-    match = "stands for" if BETWEEN in text else "is the beginning of"
-    return CliError(f"{text!r} {match} {len(matches)} ids", f"give more of one: {ids}", ExitCode.USAGE)
+        return CliError(
+            f"{len(matches)} {noun}s have the name {text!r}", f"use one of these IDs: {ids}", ExitCode.USAGE
+        )
+    return CliError(f"{text!r} matches {len(matches)} IDs", f"use one of these IDs: {ids}", ExitCode.USAGE)
 
 
 def event_type(calls: Calls, name: str) -> dict[str, Any]:
-    """The event type with this name. Raises CliError, with the nearest name if there is none."""
+    """Return the event type with this name. Raises CliError with the most similar name if there is none."""
     try:
         found: dict[str, Any] = calls.get(f"/v1/event-types/{segment(name)}")
     except CliError as error:
@@ -77,7 +78,7 @@ def event_type(calls: Calls, name: str) -> dict[str, Any]:
 
 @contextmanager
 def known_type(calls: Calls, name: str | None) -> Iterator[None]:
-    """Name the nearest event type if a call is rejected because the catalog does not have this one."""
+    """Suggest the most similar event type if a call is rejected because of an unknown one."""
     try:
         yield
     except CallRejected as error:
@@ -87,15 +88,15 @@ def known_type(calls: Calls, name: str | None) -> Iterator[None]:
 
 
 def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
-    """The error for an event type that does not exist; `groups_too`: a group is accepted too."""
+    """Return the error for an unknown event type. `groups_too`: a group is accepted too."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
     listing = calls.advice.lists.get("event type", "" if nearest else "GET /v1/event-types")
-    parts = (f"did you mean {nearest}?" if nearest else "", f"{listing} lists them all" if listing else "")
+    parts = (f"did you mean {nearest}?" if nearest else "", f"to list them: {listing}" if listing else "")
     return CliError(f"there is no event type {name}", " ".join(filter(None, parts)), ExitCode.NOT_FOUND)
 
 
 def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
-    """The most similar event type that can be sent, or group if accepted; else empty."""
+    """Return the most similar event type that is not archived, or group if accepted; otherwise, empty."""
     types = calls.items("/v1/event-types", limit=SEARCHED_MAX)
     names = [str(each["name"]) for each in types if not each.get("archived")]
     if groups_too:
@@ -103,7 +104,7 @@ def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
             {f"{each.rsplit('.', count)[0]}.*" for each in names for count in range(1, each.count(".") + 1)}
         )
     elif name.endswith(".*"):
-        # A group means one of its types here.
+        # Only a type is accepted here, so suggest one of the group.
         inside = [each for each in names if each.startswith(name[:-1])]
         if inside:
             return inside[0]

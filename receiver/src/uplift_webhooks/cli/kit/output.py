@@ -1,4 +1,4 @@
-"""Output of commands: results on standard output, everything else on standard error, as text or JSON."""
+"""Output of commands: results on standard output, everything else on standard error, as text or as JSON."""
 
 import json
 import os
@@ -31,7 +31,7 @@ _UNLIMITED: Final = 1 << 20
 
 
 def printable(value: object) -> str:
-    """A value as text without control characters."""
+    """Return a value as text without control characters."""
     return "" if value is None else "".join(c if c.isprintable() or c == "\n" else "?" for c in str(value))
 
 
@@ -56,37 +56,37 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        # What NO_COLOR asks for is text without any escapes; rich would still write bold.
+        # With NO_COLOR, rich would still write bold.
         colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
         self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colors)
         self.notes: Console = _Console(stderr=True, highlight=False, soft_wrap=True, color_system=colors)
         self.streams = False
-        """Whether the reader may close the pipe early. False for results that are shown only once, such as a secret."""
+        """Whether the reader may close the pipe early. False for results that appear only once, such as a secret."""
 
     @property
     def is_seen_only(self) -> bool:
-        """Whether only a person at a terminal sees notes. CI keeps what its terminals show."""
+        """Whether only a person at a terminal sees notes. CI systems store terminal output."""
         return self.notes.is_terminal and not os.environ.get("CI")
 
     def json(self, value: Any) -> None:
-        """One JSON value in one line."""
+        """Print a JSON value in one line."""
         with self._printing():
             print(json.dumps(value, ensure_ascii=False), flush=True)
 
     def print(self, *values: Any, **options: Any) -> None:
-        """Print anything that rich can draw as a result."""
+        """Print objects that rich can render, as a result."""
         with self._printing():
             self.results.print(*values, **options)
             sys.stdout.flush()
 
     def line(self, *parts: str | tuple[str, str]) -> None:
-        """One line of a result; a part may be a text and its style."""
+        """Print a line of a result. A part is a text, or a text and its style."""
         texts = [(printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts]
-        # Wrapped by the terminal alone, a long line can still be copied.
+        # The terminal wraps long lines, so that they can be copied.
         self.print(Text.assemble(*texts), soft_wrap=True)
 
     def exactly(self, content: bytes) -> None:
-        """Unchanged bytes as a result."""
+        """Write unchanged bytes as a result."""
         with self._printing():
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
@@ -105,29 +105,29 @@ class Output:
             raise OutputLost(error, seen_enough=self.streams and isinstance(error, BrokenPipeError)) from error
 
     def note(self, text: str) -> None:
-        """A line of progress or advice. JSON output omits it."""
+        """Print a line of progress or advice. JSON output omits it."""
         if not self.as_json:
             self.state(text)
 
     def state(self, text: str, style: str = "") -> None:
-        """A line on standard error about the state of the command, with JSON output too."""
+        """Print the state of the command on standard error, also with JSON output."""
         self.notes.print(Text(printable(text), style=style))
 
     def failure(self, cause: str, remedy: str, code: int) -> None:
-        """The two lines of an error."""
+        """Print the two lines of an error."""
         if self.as_json:
             print(failure_json(cause, remedy, code), file=sys.stderr, flush=True)
             return
         self.notes.print(Text.assemble(("Error: ", "bold red"), printable(cause)))
         if remedy:
-            self.notes.print(Text.assemble(("Remedy: ", "bold"), printable(remedy)))
+            self.notes.print(Text.assemble(("How to fix: ", "bold"), printable(remedy)))
 
     def rows(
         self, items: Iterable[Mapping[str, Any]], columns: Sequence[Column], *, empty: str, wide: bool = False
     ) -> None:
-        """A list: one JSON object a line, a table on a terminal, or else columns separated by tabs.
+        """Print a list: one JSON object per line, a table on a terminal, or columns separated by tabs.
 
-        `wide` shows everything in full, even if the table does not fit the terminal.
+        `wide` shows full values, even if the table does not fit the terminal.
         """
         self.streams = True
         found = list(items)
@@ -153,12 +153,12 @@ class Output:
             for number, item in enumerate(items)
         ]
         table, width = draw(rows, columns, _UNLIMITED if wide else self.results.width)
-        # The terminal alone wraps what is wider, so that it can still be copied.
+        # The terminal wraps wider rows, so that they can be copied.
         self.results.width = max(self.results.width, width)
         self.print(table)
 
     def fields(self, item: Mapping[str, Any], *, indent: str = "") -> None:
-        """One object: as JSON, or a line for each field that has a value, with nested objects indented."""
+        """Print an object: as JSON, or one line for each field with a value. Nested objects are indented."""
         if self.as_json:
             self.json(item)
             return
@@ -173,12 +173,12 @@ class Output:
 
 
 def failure_json(cause: str, remedy: str, code: int) -> str:
-    """An error as one line of JSON."""
+    """Return an error as one line of JSON."""
     return json.dumps({"error": {"cause": cause, "remedy": remedy, "exit_code": code}}, ensure_ascii=False)
 
 
 def cell(value: object) -> str:
-    """A value as one text."""
+    """Return a value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Programs built on typer. Everything that depends on typer's private parts is here."""
+"""Programs built on typer. Only this module uses typer's private parts."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from uplift_webhooks.cli.kit.errors import ExitCode
 from uplift_webhooks.cli.kit.output import failure_json
 
 _EXIT_CODES: Final = (
-    "Exit codes: 0 ok, 1 failed, 2 usage, 3 not allowed, 4 not found, 75 try again later, 130 stopped by Ctrl-C."
+    "Exit codes: 0 success, 1 failure, 2 invalid usage or configuration, 3 not allowed, 4 not found,"
+    " 75 temporary failure (try again later), 130 stopped by Ctrl-C."
 )
 _SHELLS: Final = frozenset({"bash", "zsh", "fish", "powershell", "pwsh"})
 _HELP: Final = frozenset({"-h", "--help"})
@@ -36,10 +37,10 @@ class Group(TyperGroup):
 
 
 class Noun(Group):
-    """A group that runs `list` without arguments, and `show` if the first argument is not a command."""
+    """A group that runs `list` without arguments, and `show` if the first argument is not a subcommand."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert the command that was left out."""
+        """Insert the omitted subcommand."""
         if not args or (args[0].startswith("-") and args[0] not in _HELP):
             args = ["list", *args]
         elif args[0] not in self.commands and args[0] not in _HELP:
@@ -48,7 +49,7 @@ class Noun(Group):
 
 
 class _Program(Group):
-    """The outermost group, which also reports wrong usage as JSON."""
+    """The root group. With `--json`, it reports usage errors as JSON."""
 
     def main(
         self,
@@ -83,7 +84,7 @@ def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) 
         epilog="\n\n".join((*epilog, _EXIT_CODES)),
         cls=_Program,
         no_args_is_help=True,
-        # Its own traceback rendering would show local variables, and with them keys and secrets.
+        # Tracebacks of rich show local variables, such as keys and secrets.
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -107,14 +108,14 @@ def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) 
 def require_standard_output() -> None:
     """Exit with an error if standard output is closed."""
     if sys.stdout is None:
-        print("Error: standard output is closed\nRemedy: send it to a file, or to /dev/null", file=sys.stderr)
+        print("Error: standard output is closed\nHow to fix: redirect it to a file or to /dev/null", file=sys.stderr)
         sys.exit(ExitCode.FAILED)
 
 
 def _complete(arguments: Sequence[str], program_name: str) -> None:
-    """Print or install the completion of the named shell and exit. Returns if the arguments ask for neither.
+    """Print or install the completion for the named shell and exit. Return if the arguments have no shell.
 
-    Typer's own options detect the shell that they run in, and do not accept its name.
+    Typer's own options detect the current shell and do not accept a name.
     """
     if len(arguments) != 2 or arguments[1] not in _SHELLS:
         return
@@ -125,12 +126,12 @@ def _complete(arguments: Sequence[str], program_name: str) -> None:
         sys.exit(0)
     if option == "--install-completion":
         _, path = install(shell=shell, prog_name=program_name)
-        print(f"Completion for {shell} is installed in {path}. Start a new shell to use it.")
+        print(f"Installed completion for {shell} in {path}. To use it, start a new shell.")
         sys.exit(0)
 
 
 def _untyped(params: list[Any]) -> list[Any]:
-    """Parameters whose flags show no `<bool>`."""
+    """Return the parameters. Help shows no `<bool>` for flags."""
     for each in params:
         if getattr(each, "is_flag", False) and each.metavar is None:
             each.metavar = ""

@@ -1,4 +1,4 @@
-"""Errors of rejected calls, with the command's own arguments and options, and their units."""
+"""Errors of rejected calls, with the names and units of the command's arguments and options."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,22 +15,22 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?![\w.]*\w)")
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """An option whose unit differs from the API field's. `write` converts a number of the API."""
+    """An option with another unit than the API field. `write` formats a number of the API."""
 
     name: str
     write: Callable[[int], str]
 
 
 Name = str | Converted
-"""What a command calls a field of the API: an option, an argument, or where its value comes from.
+"""The command's name for an API field: an option, an argument, or the source of its value.
 
-Only the remedy shows the text in brackets at its end.
+A text in parentheses at its end appears only in how to fix the error.
 """
 
 
 @contextmanager
 def options(**names: Name) -> Iterator[None]:
-    """Name the arguments and options of a rejected call, by the fields of its body or query."""
+    """Replace the fields in the error of a rejected call with arguments and options."""
     try:
         yield
     except CallRejected as error:
@@ -48,13 +48,13 @@ def _name(field: str, names: dict[str, Name]) -> str:
 
 
 def _place(field: str, names: dict[str, Name]) -> str:
-    """The option with the error, and the part of its value if that has named parts."""
+    """Return the option with the error, and the path in its value if there is one."""
     top, _, rest = field.partition(".")
     return f"{_name(top, names).partition(' (')[0]}{f' at {rest}' if rest and not rest.isdigit() else ''}"
 
 
 def _words(message: str, field: str, names: dict[str, Name]) -> str:
-    """A message of the API with the names of options instead of fields."""
+    """Return an API message with the names of options instead of fields."""
 
     def assigned(found: re.Match[str]) -> str:
         return f"{_name(found[1], names)} {found[2]}" if found[1] in names else found[0]

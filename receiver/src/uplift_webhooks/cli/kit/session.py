@@ -1,4 +1,4 @@
-"""A run of a command: its options, its output, and its failures."""
+"""A run of a command: options, output and failures."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ from uplift_webhooks.cli.kit.program import Command
 Options = Mapping[str, tuple[Any, Any]]
 """Annotation and default of each option, by the session's attribute."""
 _SHARED: Final[Options] = {
-    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")], False),
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")], False),
     "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
 }
 
@@ -33,19 +33,19 @@ class Session:
     """Closed when the command ends."""
 
     def failures(self, error: Exception) -> list[CliError]:
-        """The failures to report for an error; the last one has the exit code."""
+        """Return the failures to report for an error. The last one has the exit code."""
         if isinstance(error, CliError):
             return [error]
         return [
             CliError(
-                f"this should not happen: {type(error).__name__}: {error}",
-                "run the command again with --debug, and report what it shows",
+                f"internal error: {type(error).__name__}: {error}",
+                "repeat the command with --debug, and report the traceback",
             )
         ]
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Report every error as a cause, a remedy and an exit code; `--debug` adds the traceback."""
+        """Report every error with its cause, how to fix it, and an exit code. `--debug` adds the traceback."""
         try:
             yield
             self.output.flush()
@@ -55,12 +55,12 @@ class Session:
             self.output.note("Stopped.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except OutputLost as lost:
-            # Keep the interpreter from flushing into it once more.
+            # At exit, the interpreter flushes standard output again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if lost.seen_enough:
                 raise typer.Exit(ExitCode.OK) from None
-            remedy = "check the state before you repeat the command: it may have done its work"
-            self.output.failure(f"the output cannot be written: {lost}", remedy, ExitCode.FAILED)
+            remedy = "check the state before you repeat the command: it may have succeeded"
+            self.output.failure(f"cannot write the output: {lost}", remedy, ExitCode.FAILED)
             raise typer.Exit(ExitCode.FAILED) from None
         except Exception as error:
             if self.debug:
@@ -76,9 +76,9 @@ class Session:
 def command(
     app: typer.Typer, name: str, session: type[Session], options: Options, *, examples: tuple[str, ...]
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a function as a command: it receives a session, then its own arguments and options.
+    """Register a function as a command. It receives a session, and its arguments and options.
 
-    The command also has `options`, which become attributes of the session, `--json` and `--debug`.
+    The command also has `--json`, `--debug`, and `options`, which become attributes of the session.
     """
 
     def register(body: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""Tables for terminals: short forms of ids and timestamps, and columns that share the width."""
+"""Tables for terminals: short IDs and timestamps, and columns that share the width."""
 
 import re
 import time
@@ -14,10 +14,10 @@ from rich.text import Text
 BEGINNING: Final = 12
 """Minimum number of shown characters of an ID, without its prefix. They encode its millisecond."""
 BETWEEN: Final = ".."
-"""Separates the beginning and the end of an id that both are needed to identify."""
+"""Separates the start and the end of a shortened ID."""
 DROPPED_EARLY: Final = 4
 _DELIVERY_EVENT: Final = 32
-"""A delivery's id begins with the id of its event, which all its deliveries share."""
+"""Length of the event ID at the start of a delivery ID. All deliveries of the event share it."""
 _ENDING: Final = 4
 _GAP: Final = 2
 _CUT_LEAST: Final = 12
@@ -28,31 +28,31 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a list. `name` is the field it shows."""
+    """One column of a list. `name` is the field."""
 
     name: str
     heading: str
     kind: Literal["text", "id", "instant"] = "text"
     """`id` and `instant` have a short form on terminals."""
     gives: bool = False
-    """Whether its text may be cut if the table does not fit."""
+    """Whether the text may be truncated if the table does not fit."""
     folds: bool = False
-    """Whether its text may continue on the next line."""
+    """Whether the text may continue on the next line."""
     dropped: int = 0
-    """Columns above 0 are left out, the highest first, if the table does not fit even with texts cut.
+    """Columns above 0 are omitted, highest first, if the table does not fit with truncated texts.
 
-    Those with `DROPPED_EARLY` and more are left out before any text is cut.
+    Columns from `DROPPED_EARLY` are omitted before any text is truncated.
     """
 
     @property
     def least(self) -> int | None:
-        """Characters that it may be cut or folded to. None: it is never cut."""
+        """Minimum width in characters. None: the text is never truncated."""
         if self.folds:
             return _FOLDED_LEAST
         return _CUT_LEAST if self.gives else None
 
     def shorten(self, texts: list[str]) -> list[str]:
-        """The short forms of its texts."""
+        """Return the short forms of the texts."""
         if self.kind == "instant":
             return [text and distance(text) for text in texts]
         if self.kind == "id":
@@ -62,7 +62,7 @@ class Column:
 
 
 def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: int) -> tuple[Table, int]:
-    """A table of texts by column name, and its width: more than `width` only if an uncut column needs it."""
+    """Return a table of texts by column name, and its width. It exceeds `width` only if a column needs it."""
     widest = {each.name: max(cell_len(each.heading), *(row[each.name].cell_len for row in rows)) for each in columns}
     rooms = {each.name: min(widest[each.name], each.least or widest[each.name]) for each in columns}
     kept = list(columns)
@@ -71,7 +71,7 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
     while _whole(kept, rooms) > width and (droppable := [each for each in kept if each.dropped]):
         kept.remove(max(droppable, key=lambda each: each.dropped))
     left = max(0, width - _whole(kept, rooms))
-    # Columns that need least come first, so that the others share the rest.
+    # Columns that need the least come first, so that the others share the rest.
     wanting = sorted(kept, key=lambda each: widest[each.name] - rooms[each.name])
     for number, each in enumerate(wanting):
         more = min(widest[each.name] - rooms[each.name], left // (len(wanting) - number))
@@ -87,12 +87,12 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
 
 
 def _whole(columns: Sequence[Column], widths: Mapping[str, int]) -> int:
-    """The width of a table of these columns."""
+    """Return the width of a table of these columns."""
     return sum(widths[each.name] for each in columns) + _GAP * (len(columns) - 1)
 
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:
-    """A short form of each id that no other of them has, without the prefix. `find` accepts them."""
+    """Return a unique short form of each ID, without the prefix. `find` accepts them."""
     bare = {each: _PREFIX.sub("", each) for each in ids}
     return {each: _short(text, [other for other in bare.values() if other != text]) for each, text in bare.items()}
 
@@ -101,7 +101,7 @@ def _short(text: str, others: Sequence[str]) -> str:
     shared = max((_shared(text, other) for other in others), default=0)
     if shared < _DELIVERY_EVENT:
         return text[: max(BEGINNING, shared + 1)]
-    # Deliveries of one event differ only in the end, which is the endpoint's id.
+    # Deliveries of one event differ only at the end, in the endpoint's ID.
     siblings = [other for other in others if other[:_DELIVERY_EVENT] == text[:_DELIVERY_EVENT]]
     strangers = [other for other in others if other[:_DELIVERY_EVENT] != text[:_DELIVERY_EVENT]]
     ending = max(_ENDING, 1 + max(_shared(text[::-1], other[::-1]) for other in siblings))
@@ -110,14 +110,14 @@ def _short(text: str, others: Sequence[str]) -> str:
 
 
 def _shared(one: str, other: str) -> int:
-    """The length of the common beginning of two texts."""
+    """Return the length of the common prefix of two texts."""
     return next(
         (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
 
 
 def distance(timestamp: str, now_ms: int | None = None) -> str:
-    """How far a timestamp is from now: `in 4 min`, `3 h ago`, `now`."""
+    """Return a timestamp relative to now: `in 4 min`, `3 h ago`, `now`."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     try:
         # Python 3.10 does not read the Z.

@@ -1,4 +1,4 @@
-"""Endpoints, deliveries and tests as both programs show them."""
+"""Output of endpoints, deliveries and tests in both programs."""
 
 import time
 from collections.abc import Sequence
@@ -10,27 +10,27 @@ from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
-"""The interval between two looks at a test that has not ended."""
+"""The interval to check a test that has not ended."""
 TEST_SECONDS_MAX: Final = 60.0
 """The time limit of a test: four times the default timeout of an attempt."""
 _WAITS: Final = {
     "schedule": "its scheduled time",
     "probe": "the next probe of its endpoint, whose circuit breaker is open",
     "turn": "earlier deliveries in the queue",
-    "worker": "its worker, which does not report whether an attempt is in flight",
+    "worker": "its worker; whether an attempt is in flight is unknown",
     None: "nothing: an attempt is in flight",
 }
 
 
 def endpoint_row(endpoint: dict[str, Any]) -> dict[str, Any]:
-    """An endpoint as a row of a table."""
+    """Return an endpoint as a row of a table."""
     health = endpoint.get("health")
     status = health.get("status") if isinstance(health, dict) else None
     return {**endpoint, "health": status, "event_types": endpoint.get("event_types") or "all"}
 
 
 def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
-    """One endpoint in full. The text output ends with a block for its health."""
+    """Print an endpoint. The text output ends with its health."""
     if output.as_json:
         output.json(endpoint)
         return
@@ -40,16 +40,16 @@ def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
 
 
 def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, account: str | None = None) -> None:
-    """Show the attempt of a test, as soon as it has ended. Raises CliError if it failed."""
+    """Print the attempt of a test when it ends. Raises CliError if it failed."""
     attempt = _attempt(calls, test, program, account)
     output.fields(attempt)
     if attempt["outcome"] != "delivered":
-        hint = attempt.get("hint") or "look at the endpoint's deliveries"
-        raise CliError(f"the endpoint did not take it: {attempt['outcome']}", hint)
+        hint = attempt.get("hint") or f"for details, run `{program} deliveries --endpoint`"
+        raise CliError(f"the test attempt failed: {attempt['outcome']}", hint)
 
 
 def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
-    """The attempt of a test, which may take longer than the API waits for it."""
+    """Return the attempt of a test. It can take longer than the API waits."""
     if "outcome" in test:
         return test
     path = f"/v1/deliveries/{segment(test['id'])}"
@@ -58,11 +58,11 @@ def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | No
         time.sleep(LOOK_SECONDS)
     for attempt in calls.items(f"{path}/attempts", limit=1, account=account):
         return attempt
-    raise CliError("the attempt has not ended, or was cut off", f"look later: {program} deliveries {test['id']}")
+    raise CliError("the attempt has no result yet", f"check it later: {program} deliveries {test['id']}")
 
 
 def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
-    """A delivery with the reason why it is pending in words."""
+    """Return a delivery with a sentence for `waiting_for`."""
     if delivery["status"] != "pending":
         return delivery
     waiting_for = delivery.get("waiting_for")
@@ -72,7 +72,7 @@ def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
 def show_delivery(
     output: Output, calls: Calls, delivery: dict[str, Any], columns: Sequence[Column], account: str | None = None
 ) -> None:
-    """One delivery in full, with its attempts."""
+    """Print a delivery with its attempts."""
     attempts = list(calls.items(f"/v1/deliveries/{segment(delivery['id'])}/attempts", limit=1000, account=account))
     if output.as_json:
         output.json({**delivery, "attempts": attempts})
