@@ -1,6 +1,6 @@
-"""The command `uplift` for integrators: `pip install './receiver[cli]'` in a checkout.
+"""The command `uplift` for integrators. The extra `cli` installs its dependencies.
 
-It uses only the server's HTTP API, and needs packages that the library does not.
+It uses only the server's HTTP API.
 """
 
 import sys
@@ -9,7 +9,7 @@ _NEEDED = frozenset({"typer", "rich", "websockets", "tomli"})
 
 
 def run() -> None:
-    """The entry point. Ctrl-C ends it quietly, even during imports, which take most of a short run."""
+    """Run the program. Ctrl-C exits without a traceback, even during imports."""
     try:
         _run()
     except KeyboardInterrupt:
@@ -18,15 +18,12 @@ def run() -> None:
 
 def _run() -> None:
     try:
-        from uplift_webhooks.cli.main import start  # noqa: PLC0415 - what it needs may be missing
+        from uplift_webhooks.cli.main import start  # noqa: PLC0415 - the extra may not be installed
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _NEEDED:
             raise
-        print(f"Error: the command uplift needs the package {missing}, which is not installed", file=sys.stderr)
-        print(
-            "Remedy: install uplift-webhooks with its extra cli, in a checkout: pip install './receiver[cli]'",
-            file=sys.stderr,
-        )
+        print(f"Error: the command uplift requires the package {missing}, which is not installed", file=sys.stderr)
+        print("How to fix: install the extra: pip install 'uplift-webhooks[cli]'", file=sys.stderr)
         sys.exit(1)
     start()

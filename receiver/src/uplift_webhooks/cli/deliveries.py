@@ -31,16 +31,16 @@ _ATTEMPT_COLUMNS: Final = [
     Column("outcome", "OUTCOME"),
     Column("status_code", "CODE"),
     Column("duration_ms", "MS", dropped=2),
-    Column("hint", "WHY, AND WHAT TO DO", folds=True),
+    Column("hint", "CAUSE AND HOW TO FIX", folds=True),
 ]
 _PATH: Final = "/v1/deliveries"
 
-Delivery = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
+Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the delivery, or a unique ID prefix.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "deliveries", "What was sent to endpoints, and what came of it.")
+    group = noun(app, "deliveries", "List, show and resend deliveries.")
     command(
         group,
         "list",
@@ -53,15 +53,17 @@ def register(app: typer.Typer) -> None:
 def list_deliveries(
     session: Session,
     status: Annotated[
-        str | None, typer.Option("--status", help="Only pending, delivered, failed, held or cancelled ones.")
+        str | None,
+        typer.Option("--status", metavar="pending|delivered|failed|held|cancelled", help="Only this status."),
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", help="Only to this one: id or unique beginning of it.")
+        str | None,
+        typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID or a unique ID prefix."),
     ] = None,
     event_type: EventType = None,
     limit: Limit = 50,
 ) -> None:
-    """List deliveries."""
+    """List deliveries, newest first."""
     calls = session.calls()
     chosen = None if endpoint is None else find(calls, "/v1/endpoints", "endpoint", "ep_", endpoint)["id"]
     with options(status="--status", endpoint="--endpoint", type="--type"):
@@ -69,11 +71,16 @@ def list_deliveries(
             find_type(calls, event_type)
         found = calls.items(_PATH, limit=limit, status=status, endpoint=chosen, type=event_type)
         shown = found if session.output.as_json else map(explain_wait, found)
-        session.output.rows(shown, _COLUMNS, empty="No deliveries like that. Send an event: uplift trigger --endpoint")
+        session.output.rows(
+            shown, _COLUMNS, empty="No matching deliveries. To send an event: uplift trigger --endpoint ENDPOINT"
+        )
 
 
 def show(session: Session, delivery: Delivery) -> None:
-    """Show a delivery with its attempts: what was answered, why it failed and what to do."""
+    """Show a delivery with its attempts.
+
+    For each failed attempt, the output shows the cause and how to fix it.
+    """
     calls = session.calls()
     found = find(calls, _PATH, "delivery", "dlv_", delivery)
     session.output.streams = True
@@ -81,8 +88,12 @@ def show(session: Session, delivery: Delivery) -> None:
 
 
 def resend(session: Session, delivery: Delivery) -> None:
-    """Attempt a delivery once more, now, whatever its status."""
+    """Resend a delivery immediately.
+
+    The command starts a new attempt in any status of the delivery, except while an attempt is in flight or the
+    endpoint is not enabled. Success completes the delivery. Failure does not change its retry schedule.
+    """
     calls = session.calls()
     found = find(calls, _PATH, "delivery", "dlv_", delivery)
     session.output.fields(calls.post(f"{_PATH}/{segment(found['id'])}/resend"))
-    session.output.note(f"See what comes of it: uplift deliveries {found['id']}")
+    session.output.note(f"To see the result: uplift deliveries {found['id']}")

@@ -23,13 +23,16 @@ _COLUMNS: Final = [
     Column("event_types", "TYPES", gives=True, dropped=3),
 ]
 
-Endpoint = Annotated[str, typer.Argument(help="Id or unique beginning of it.")]
-TriedType = Annotated[str | None, typer.Option("--type", help="An event type; if absent, one that the endpoint wants.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint, or a unique ID prefix.")]
+TestType = Annotated[
+    str | None,
+    typer.Option("--type", metavar="TYPE", help="Event type. Default: a type that the endpoint is subscribed to."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "endpoints", "Where events go, and how that fares.")
+    group = noun(app, "endpoints", "List, show, create, test, pause and enable endpoints.")
     command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --text rapids"))(
         list_endpoints
     )
@@ -45,7 +48,7 @@ def register(app: typer.Typer) -> None:
         "enable",
         examples=("uplift endpoints enable ep_0197f0c2", "uplift endpoints enable ep_0197f0c2 --held drop"),
     )(enable)
-    command(group, "test", examples=("uplift endpoints test ep_0197f0c2 --type athlete.created",))(try_out)
+    command(group, "test", examples=("uplift endpoints test ep_0197f0c2 --type athlete.created",))(run_test)
 
 
 def list_endpoints(
@@ -54,43 +57,56 @@ def list_endpoints(
     text: Text = None,
     limit: Limit = 50,
 ) -> None:
-    """List endpoints."""
+    """List endpoints, newest first."""
     with options(state="--state", text="--text"):
         found = session.calls().items(_PATH, limit=limit, state=state, text=text)
         session.output.rows(
             found if session.output.as_json else map(endpoint_row, found),
             _COLUMNS,
-            empty="No endpoints like that. All there are: uplift endpoints"
+            empty="No matching endpoints. To list all: uplift endpoints"
             if state or text
-            else "No endpoints yet. Create one: uplift endpoints create URL",
+            else "No endpoints yet. To create one: uplift endpoints create URL",
         )
 
 
 def show(session: Session, endpoint: Endpoint) -> None:
-    """Show an endpoint and its health."""
+    """Show an endpoint with its health."""
     session.output.streams = True
     show_endpoint(session.output, find(session.calls(), _PATH, "endpoint", "ep_", endpoint))
 
 
 def create(
     session: Session,
-    url: Annotated[str, typer.Argument(help="Where to send: https, unless the server allows private networks.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="URL of the endpoint: HTTPS, or HTTP in an allowed private network.")
+    ],
     event_types: Annotated[
-        list[str] | None, typer.Option("--type", help="Event type or group.*; repeatable. Without it, all.")
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types.",
+        ),
     ] = None,
     description: Description = "",
     **settings: int | None,
 ) -> None:
-    """Create an endpoint, and print its secret once."""
+    """Create an endpoint and print its secret.
+
+    The server sends the endpoint a registration event (webhook.created).
+    """
     calls = session.calls()
     body = endpoint_body(url, event_types, description, settings)
     with options(url="the URL", event_types="--type", description="--description", **SETTING_OPTIONS):
         show_endpoint(session.output, calls.post(_PATH, body))
-    session.output.note("Give the secret to your server, as UPLIFT_WEBHOOK_SECRET; it is not shown again here.")
+    session.output.note("Set UPLIFT_WEBHOOK_SECRET on your server to the secret. The dashboard can show it again.")
 
 
 def pause(session: Session, endpoint: Endpoint) -> None:
-    """Send nothing more to an endpoint; what is pending and what comes is held."""
+    """Pause an endpoint.
+
+    The server holds its pending and new deliveries until you enable the endpoint.
+    """
     calls = session.calls()
     # The error for a paused endpoint says how to enable it.
     with options(held="--held"):
@@ -102,14 +118,22 @@ def enable(
     endpoint: Endpoint,
     held: Held = "send",
 ) -> None:
-    """Let an endpoint get deliveries again, and say what becomes of what it holds."""
+    """Enable a paused or disabled endpoint.
+
+    Enabling resets the endpoint's health and handles its held deliveries as --held says. If the endpoint is already
+    enabled, the command handles only the deliveries that you kept before.
+    """
     calls = session.calls()
     with options(held="--held"):
         show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/enable", {"held": held}))
 
 
-def try_out(session: Session, endpoint: Endpoint, event_type: TriedType = None) -> None:
-    """Send one event to an endpoint, now, whatever its state, and show what comes of it."""
+def run_test(session: Session, endpoint: Endpoint, event_type: TestType = None) -> None:
+    """Send a test event to an endpoint and show the attempt.
+
+    A test works in every state of the endpoint and never counts for its health. The exit code is 0 if the endpoint
+    accepts the event, and 1 otherwise.
+    """
     send_test(session, session.calls(), endpoint, event_type)
 
 

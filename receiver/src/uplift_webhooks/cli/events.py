@@ -24,15 +24,15 @@ _COLUMNS: Final = [
 ]
 _REASONS: Final = [
     Column("endpoint", "ENDPOINT"),
-    Column("reason", "WHY", dropped=1),
-    Column("text", "WHAT HAPPENED", folds=True),
-    Column("hint", "WHAT TO DO", folds=True),
+    Column("reason", "REASON", dropped=1),
+    Column("text", "EXPLANATION", folds=True),
+    Column("hint", "HOW TO FIX", folds=True),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "events", "What happened, and which endpoints it reached.")
+    group = noun(app, "events", "List and show events.")
     command(
         group, "list", examples=("uplift events", "uplift events list --type movement.analytics.created --limit 10")
     )(list_events)
@@ -44,29 +44,35 @@ def register(app: typer.Typer) -> None:
 
 
 def list_events(session: Session, event_type: EventType = None, limit: Limit = 50) -> None:
-    """List events, also those that no endpoint wanted."""
+    """List events, newest first.
+
+    The list includes events without deliveries.
+    """
     calls = session.calls()
     with options(type="--type"):
         if event_type is not None:
             find_type(calls, event_type)
         found = calls.items("/v1/events", limit=limit, type=event_type)
         shown = found if session.output.as_json else map(_for_people, found)
-        session.output.rows(shown, _COLUMNS, empty="No events yet. Try one: uplift trigger")
+        session.output.rows(shown, _COLUMNS, empty="No events yet. To send a test event: uplift trigger")
 
 
 def show(
     session: Session,
-    event: Annotated[str, typer.Argument(help="Id or unique beginning of it.")],
-    body_alone: Annotated[
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="ID of the event, or a unique ID prefix.")],
+    body_only: Annotated[
         bool,
-        typer.Option("--body", help="Write its body and nothing else: exactly the bytes that are signed and sent."),
+        typer.Option("--body", help="Write only the request body: exactly the bytes that the server signs and sends."),
     ] = False,
 ) -> None:
-    """Show an event: what is in its body, and why it did or did not reach each endpoint."""
+    """Show an event with its body.
+
+    The output also explains why the event did or did not reach each endpoint.
+    """
     calls = session.calls()
     found = find(calls, "/v1/events", "event", "", event)
     session.output.streams = True
-    if body_alone:
+    if body_only:
         session.output.exactly(_member(calls.content(f"/v1/events/{segment(found['id'])}"), "body"))
         return
     if "body" not in found:
@@ -77,11 +83,11 @@ def show(
         return
     session.output.fields(found)
     session.output.line("")
-    session.output.rows(reasons, _REASONS, empty="There is no endpoint.")
+    session.output.rows(reasons, _REASONS, empty="The account has no endpoints.")
 
 
 def _member(content: bytes, name: str) -> bytes:
-    """Return a member of a JSON object as it is written. Raises ValueError if it is missing."""
+    """Return the unchanged text of a member of a JSON object. Raises ValueError if it is missing."""
     text, decoder = content.decode(), json.JSONDecoder()
     position = text.index("{") + 1
     while True:
@@ -95,10 +101,10 @@ def _member(content: bytes, name: str) -> bytes:
 def _after(text: str, position: int) -> int:
     """Return the position of the next value."""
     found = _BETWEEN.match(text, position)
-    assert found is not None, "it matches nothing, too"
+    assert found is not None, "it also matches the empty text"
     return found.end()
 
 
 def _for_people(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event with the delivery statuses that occur."""
+    """Return an event with its delivery counts above zero."""
     return {**event, "deliveries": {status: count for status, count in event["deliveries"].items() if count} or "none"}

@@ -12,12 +12,16 @@ def register(app: typer.Typer) -> None:
 
 
 def ips(session: Session) -> None:
-    """List the addresses that requests come from, for firewalls: those in use, and those that are announced."""
+    """List the egress IPs of the server.
+
+    Allow these addresses in your firewall. The list includes announced addresses with their start time. The command
+    needs no API key.
+    """
     found = session.calls(keyless=True).get("/v1/source-ips")
     rows = [{"address": each, "from": None} for each in found["current"]]
     rows += [{"address": each["address"], "from": each["from"]} for each in found["upcoming"]]
     session.output.rows(
         rows if session.output.as_json else [{**each, "from": each["from"] or "now"} for each in rows],
         [Column("address", "ADDRESS"), Column("from", "IN USE FROM")],
-        empty="This server does not say which addresses it uses.",
+        empty="This server does not publish its egress IPs.",
     )

@@ -54,49 +54,68 @@ def listen(
         typer.Option(
             "--forward-to",
             metavar="URL",
-            help="Your server: a URL, 5000, 5000/webhook, or /webhook. Without it, events are only printed.",
+            help="Local server: a URL, a port (5000), 5000/webhook, or /webhook (port 80). Default: only print events.",
         ),
     ] = None,
     events: Annotated[
         list[str] | None,
         typer.Option(
-            "--events", metavar="TYPES", help="Event types and group.*, with commas between. Without it, all."
+            "--events",
+            metavar="TYPES",
+            help="Event types and patterns such as movement.*, separated by commas. Default: all event types.",
         ),
     ] = None,
     since_when: Annotated[
         str | None,
-        typer.Option("--since", metavar="WHEN", help="Begin 15m ago, at an instant, or behind an event (its id)."),
+        typer.Option(
+            "--since",
+            metavar="WHEN",
+            help="Start in the past: a duration such as 15m, a timestamp (ISO 8601), or an event ID.",
+        ),
     ] = None,
     print_secret: Annotated[
-        bool, typer.Option("--print-secret", help="Print the secret that events are signed with here, and end.")
+        bool, typer.Option("--print-secret", help="Print the secret of your listen sessions and exit.")
     ] = False,
     show_secret: Annotated[
-        bool, typer.Option("--show-secret", help="Tell the secret also where what is told may be kept: logs, --json.")
+        bool,
+        typer.Option("--show-secret", help="Show the secret in pipes, CI and --json. Default: only on a terminal."),
     ] = False,
     exit_on_disconnect: Annotated[
         str | None,
-        typer.Option("--exit-on-disconnect", metavar="DURATION", help="End with 75 after so long without connection."),
+        typer.Option(
+            "--exit-on-disconnect",
+            metavar="DURATION",
+            help="Exit with 75 after this time without a connection, such as 2m. Default: reconnect forever.",
+        ),
     ] = None,
-    duplicate: Annotated[bool, typer.Option("--duplicate", help="Hand every event over twice.")] = False,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Change the order of events that wait.")] = False,
+    duplicate: Annotated[bool, typer.Option("--duplicate", help="Forward every event twice.")] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Change the order of waiting events.")] = False,
     fail: Annotated[
-        str, typer.Option("--fail", metavar="SHARE", help="Take 20% of events for failed, and retry them a bit later.")
+        str,
+        typer.Option(
+            "--fail", metavar="SHARE", help="Treat this share of events as failed, such as 20%, and forward them again."
+        ),
     ] = "0%",
 ) -> None:
-    """Get events on this machine, without a public URL, as endpoints get them: exact bytes, signed, in order.
+    """Forward events to a local server, without a public URL.
 
-    Events that come while the connection is lost are handed over when it is back. Ctrl-C ends it.
+    The local server receives the same bytes and headers as an endpoint, signed with the secret of your API key, one
+    event at a time and in order. After a lost connection, the command reconnects and continues with the next event.
+    An event that it forwards again has the header x-uplift-redelivered: true.
+
+    The API key needs the scope `listen`. Your endpoints and other sessions are not affected. To test idempotency, use
+    --duplicate, --shuffle and --fail. Ctrl-C stops the command with exit code 0.
     """
     target = _option("--forward-to", read_target, forward_to)
     timing = Timing(give_up_seconds=_option("--exit-on-disconnect", duration_seconds, exit_on_disconnect))
     mischief = Mischief(duplicate, shuffle, _option("--fail", share, fail) or 0.0)
     if target is None and (duplicate or shuffle or mischief.fail):
-        cause = "--duplicate, --shuffle and --fail are about a server of yours, and none is named"
-        raise CliError(cause, "name it with --forward-to", ExitCode.USAGE)
+        cause = "--duplicate, --shuffle and --fail require --forward-to"
+        raise CliError(cause, "add --forward-to with the URL of your local server", ExitCode.USAGE)
     types = [name.strip() for each in events or () for name in each.split(",") if name.strip()]
     with _stopped_by_signals():
         calls = session.calls()
-        # Read once: without progress, a replacing session starts where this one did.
+        # Evaluated once: without progress, the next session starts at the same time.
         start = None if since_when is None else since(since_when, datetime.now(timezone.utc))
         made = _session(calls, types, start)
         try:
@@ -109,7 +128,7 @@ def listen(
             narration = Narration(session.output, made, target, show_secret=show_secret)
             begun: Mapping[str, int] = {}
             while expired := asyncio.run(_listen(calls, made, target, narration, timing, mischief, begun)):
-                session.output.state("The session has expired: another one goes on where it was")
+                session.output.state("The session expired. A new session continues with the next event.")
                 begun = expired.begun
                 made = _session(calls, types, expired.behind or start or made["created_at"])
                 narration = Narration(session.output, made, target, show_secret=show_secret)
@@ -199,7 +218,7 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
         if error.fields.get("event_types") == "event_type_unknown":
             raise unknown_type(calls, _written(types, error), groups_too=True) from error
         if "since" in error.fields:
-            error.remedy = "give --since a duration such as 15m, an instant, or the id of an event"
+            error.remedy = "set --since to a duration such as 15m, a timestamp, or an event ID"
         raise
     return made
 
@@ -235,4 +254,4 @@ def _option(name: str, read: Any, text: str | None) -> Any:
     try:
         return read(text)
     except ValueError as error:
-        raise CliError(f"{name} cannot be used: {error}", f"correct {name}", ExitCode.USAGE) from error
+        raise CliError(f"{name} is not valid: {error}", f"correct {name}", ExitCode.USAGE) from error

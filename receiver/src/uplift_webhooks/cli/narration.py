@@ -9,9 +9,9 @@ from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
 from uplift_webhooks.cli.listening.target import Target
 
 SECRET_DOUBTED: Final = frozenset({400, 401})
-"""Status codes of a local server that may have another secret."""
+"""Status codes of a local server that may use another secret."""
 DOUBT_HINT: Final = (
-    "does it verify with the secret that `uplift listen --print-secret` prints? It differs from those of endpoints."
+    "set UPLIFT_WEBHOOK_SECRET to the output of `uplift listen --print-secret`; endpoints have other secrets"
 )
 
 
@@ -29,16 +29,16 @@ class Narration:
         self._target = target
         self._was_ready = False
         self._hinted = False
-        output.state(f"Connecting: the session {self._session} is made")
+        output.state(f"Connecting: created the session {self._session}")
 
     def ready(self) -> None:
         """The stream has started."""
         self._was_ready = True
         what = ", ".join(self._types) or "all event types"
-        where = f"handed over to {self._target.url}" if self._target else "printed, and handed over to nobody"
+        where = f"forwarded to {self._target.url}" if self._target else "only printed"
         self._output.state(f"Ready: {what}, {where}", "bold green")
         self._output.state(
-            f"They are signed with a secret of your key's, not with an endpoint's:"
+            f"Events are signed with the secret of your API key, not of an endpoint:"
             f"\n  export UPLIFT_WEBHOOK_SECRET={self._export}"
         )
         if self._output.as_json:
@@ -55,26 +55,26 @@ class Narration:
     def reconnecting(self, why: str, wait_seconds: float) -> None:
         """The connection was lost."""
         state = "Reconnecting" if self._was_ready else "Not connected yet"
-        self._output.state(f"{state}: {why}; next try in {wait_seconds:.1f} s", "yellow")
+        self._output.state(f"{state}: {why}; next attempt in {wait_seconds:.1f} s", "yellow")
 
     def reconnected(self) -> None:
         """The connection is back."""
-        self._output.state("Reconnected: goes on where it was", "green")
+        self._output.state("Reconnected: continuing with the next event", "green")
         if self._output.as_json:
             self._output.json({"kind": "reconnected", "session": self._session})
 
     def local_away(self, reason: str) -> None:
         """The local server is unreachable."""
-        assert self._target is not None, "events are handed over to it"
-        text = f"{self._target.origin} cannot be reached: {reason}"
+        assert self._target is not None, "events are forwarded to it"
+        text = f"Cannot connect to {self._target.origin}: {reason}"
         if reason == "connection refused":
-            text = f"Nothing listens on {self._target.origin}: start your server; events wait for it"
+            text = f"No server listens on {self._target.origin}. Start your server: events wait up to 30 seconds."
         self._output.state(text, "yellow")
 
     def local_back(self) -> None:
         """The local server is reachable again."""
-        assert self._target is not None, "events are handed over to it"
-        self._output.state(f"{self._target.origin} listens", "green")
+        assert self._target is not None, "events are forwarded to it"
+        self._output.state(f"Connected to {self._target.origin}", "green")
 
     def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
         """An event was delivered or is shown."""
@@ -87,8 +87,8 @@ class Narration:
             status = str(answer.status_code or "---")
             remarks = [
                 *(["test"] if event.test else []),
-                *(["handed over again"] if again else []),
-                *(["comes again"] if comes_again else []),
+                *(["forwarded again"] if again else []),
+                *(["will be forwarded again"] if comes_again else []),
                 *([answer.error] if answer.error else []),
             ]
             remark = f"  ({'; '.join(remarks)})" if remarks else ""
@@ -97,12 +97,12 @@ class Narration:
         if answer.status_code in SECRET_DOUBTED and not self._hinted:
             self._hinted = True
             self._output.state(
-                f"Your server answered {answer.status_code}: {DOUBT_HINT}",
+                f"Your server responded with {answer.status_code}: {DOUBT_HINT}",
                 "yellow",
             )
 
     def _object(self, event: EventFrame, answer: LocalResponse, *, again: bool) -> dict[str, Any]:
-        told = {
+        shown = {
             "kind": "delivery",
             "event": event.event,
             "type": event.type,
@@ -115,9 +115,9 @@ class Narration:
             "test": event.test,
         }
         if self._target is None:
-            told["error"] = None
-            told["body"] = json.loads(event.body)
-        return told
+            shown["error"] = None
+            shown["body"] = json.loads(event.body)
+        return shown
 
 
 def _now() -> str:

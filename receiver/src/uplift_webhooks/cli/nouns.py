@@ -1,4 +1,4 @@
-"""Commands named by a noun: `uplift deliveries` lists, `uplift deliveries dlv_…` shows, and verbs follow the noun."""
+"""Commands of a noun: `uplift deliveries` lists, `uplift deliveries dlv_…` shows, and subcommands follow the noun."""
 
 from typing import Annotated
 
@@ -6,11 +6,11 @@ import typer
 
 from uplift_webhooks.cli.kit.program import Noun
 
-EventType = Annotated[str | None, typer.Option("--type", help="Only those of this event type.")]
+EventType = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this event type.")]
 
 
 def noun(app: typer.Typer, name: str, about: str) -> typer.Typer:
     """Return a group of commands for one noun, with `list` and `show`."""
-    group = typer.Typer(cls=Noun, help=f"{about} Without a verb: list them, or show the one that is named.")
+    group = typer.Typer(cls=Noun, help=f"{about} Without a subcommand: list them, or show the one with the given ID.")
     app.add_typer(group, name=name)
     return group

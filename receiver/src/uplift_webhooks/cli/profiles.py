@@ -1,4 +1,4 @@
-"""The server and the key of a command: from options, the environment, or a profile in the user's file."""
+"""Server and key of a command: from options, the environment, or a profile of the user."""
 
 import os
 import stat
@@ -51,15 +51,15 @@ def config_file(environ: Mapping[str, str]) -> Path:
 
 
 def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyless: bool = False) -> Access:
-    """Return the server and the key from the options, `--profile`, the environment, or its profile, in this order.
+    """Return the server and the key: from the options, `--profile`, the environment, or its profile, in this order.
 
-    `keyless`: a key is not required. Raises CliError. No message quotes a key.
+    `keyless`: a key is not required. Raises CliError. Messages never contain a key.
     """
     file = config_file(environ)
     set_there = {"api_url": environ.get(URL_VARIABLE, "").strip(), "api_key": environ.get(KEY_VARIABLE, "").strip()}
     named = asked.profile or environ.get(PROFILE_VARIABLE, "").strip()
     given = {"api_url": asked.api_url or "", "api_key": asked.api_key or ""}
-    # Read the file only if it is needed, so that a mistake in it does not disturb.
+    # Read the file only if it is needed: it may have an error.
     enough = all(given[name] or (set_there[name] and not asked.profile) for name in _NAMES)
     profile = {} if enough else _profile(file, named)
     layers = [given, profile, set_there] if asked.profile else [given, set_there, profile]
@@ -72,22 +72,22 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
         return variable if layer is set_there else option
 
     if not url:
-        remedy = f"set {URL_VARIABLE} to its address, give --api-url, or write a profile into {file}"
-        raise CliError("no server is named", remedy, ExitCode.USAGE)
+        remedy = f"set {URL_VARIABLE} to the server's URL, use --api-url, or add a profile to {file}"
+        raise CliError("the server's URL is not set", remedy, ExitCode.USAGE)
     address, url_origin = without_version(url["api_url"]), origin(url, "api_url", "--api-url", URL_VARIABLE)
     if not key:
         if keyless:
             return Access(address, "", url_origin=url_origin)
         raise CliError(
-            "there is no key for the server",
-            f"set {KEY_VARIABLE} to a key of your account (sk_…), give --api-key, or write one into {file}",
+            "the API key is not set",
+            f"set {KEY_VARIABLE} to a key of your account (sk_…), use --api-key, or add it to {file}",
             ExitCode.NOT_ALLOWED,
         )
     if key is profile and profile.get("api_url") and without_version(profile["api_url"]) != address:
         # Never send a key to a server that did not create it.
         raise CliError(
             f"the key of the profile {named or DEFAULT_PROFILE!r} is for {profile['api_url']}, not {url['api_url']}",
-            f"give the key with --api-key or {KEY_VARIABLE}",
+            f"set the key with --api-key or {KEY_VARIABLE}",
             ExitCode.USAGE,
         )
     warning = _warning(file) if key is profile else ""
@@ -95,35 +95,35 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
 
 
 def _profile(file: Path, name: str) -> dict[str, str]:
-    """Return a profile of the file; without a name, the default one, which may be missing."""
+    """Return a profile of the file. Without a name, it is the default profile, which may be missing."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         if name:
-            raise CliError(f"there is no profile {name!r}", f"write it into {file}", ExitCode.USAGE) from None
+            raise CliError(f"there is no profile {name!r}", f"add it to {file}", ExitCode.USAGE) from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        cause = f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        raise CliError(cause, "let this user read it, or write it anew", ExitCode.USAGE) from error
+        cause = f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        raise CliError(cause, "give this user access, or create the file again", ExitCode.USAGE) from error
     try:
         profiles: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise CliError(f"{file} is no TOML: {error}", "correct it", ExitCode.USAGE) from error
+        raise CliError(f"{file} is not valid TOML: {error}", "correct the file", ExitCode.USAGE) from error
     found = profiles.get(name or DEFAULT_PROFILE)
     if found is None and not name:
         return {}
     if not isinstance(found, dict):
         there = ", ".join(key for key, value in profiles.items() if isinstance(value, dict))
-        remedy = f"there are: {there}" if there else f"write it into {file}"
+        remedy = f"use one of: {there}" if there else f"add it to {file}"
         raise CliError(f"there is no profile {name or DEFAULT_PROFILE!r}", remedy, ExitCode.USAGE)
     wrong = sorted(set(found) - set(_NAMES)) or sorted(key for key in found if not isinstance(found[key], str))
     if wrong:
-        cause = f"{wrong[0]} in the profile {name or DEFAULT_PROFILE!r} of {file} is no setting, or no text"
-        raise CliError(cause, 'a profile has api_url = "…" and api_key = "…"', ExitCode.USAGE)
+        cause = f"{wrong[0]} in the profile {name or DEFAULT_PROFILE!r} of {file} is not a setting or not a string"
+        raise CliError(cause, 'use only api_url = "…" and api_key = "…"', ExitCode.USAGE)
     return {key: value.strip() for key, value in found.items()}
 
 
 def _warning(file: Path) -> str:
     if os.name != "posix" or not file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return ""
-    return f"{file} holds a key and can be read by others: chmod 600 {file}"
+    return f"other users can read the API key in {file}. Run: chmod 600 {file}"

@@ -1,4 +1,4 @@
-"""Durations, timestamps and shares, as users write them."""
+"""Parsers of durations, timestamps and shares."""
 
 import re
 from datetime import datetime, timedelta, timezone
@@ -12,20 +12,20 @@ def duration_seconds(text: str) -> float:
     """Parse `15s`, `5m`, `1.5h` or `3d`. Raises ValueError with a message for users."""
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
-        raise ValueError(f"{text!r} is no duration; write it with a unit, such as 30s, 15m, 2h or 1d")
+        raise ValueError(f"{text!r} is not a duration with a unit, such as 30s, 15m, 2h or 1d")
     return float(found[1]) * _UNITS[found[2]]
 
 
 def since(text: str, now: datetime) -> str:
-    """Return a start time for the API: a duration ago, or the unchanged text."""
+    """Convert a duration to the timestamp that long ago. Return other texts unchanged."""
     try:
         seconds = duration_seconds(text)
     except ValueError:
         return text.strip()
-    return instant(now - timedelta(seconds=seconds))
+    return format_timestamp(now - timedelta(seconds=seconds))
 
 
-def instant(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """Format a timestamp: ISO 8601, UTC, milliseconds."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -38,5 +38,5 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError(f"{text!r} is no share; write 20%, or 0.2")
+        raise ValueError(f"{text!r} is not a share from 0% to 100%, such as 20% or 0.2")
     return value

@@ -22,7 +22,7 @@ class Session(kit.Session):
     profile: str | None = None
 
     def calls(self, *, keyless: bool = False) -> Calls:
-        """Return the API of the selected server; `keyless`: without a key. Raises CliError."""
+        """Return the API client of the selected server. `keyless`: a key is not required. Raises CliError."""
         access = find_access(Asked(self.api_url, self.api_key, self.profile), keyless=keyless)
         if access.warning:
             self.output.note(f"Warning: {access.warning}")
@@ -31,7 +31,7 @@ class Session(kit.Session):
         return calls
 
     def failures(self, error: Exception) -> list[CliError]:
-        """The failures of all programs, and invalid secrets."""
+        """Return the failures to report, including invalid secrets."""
         if isinstance(error, WebhookVerificationError) and error.reason in {"secret_missing", "secret_invalid"}:
             return [CliError(error.cause, error.hint, ExitCode.USAGE)]
         return super().failures(error)
@@ -41,14 +41,14 @@ def _advice(access: Access) -> Advice:
     return Advice(
         address=access.url_origin,
         key=access.key_origin,
-        unreachable=f"check {access.url_origin}, and that the server runs",
-        server_error="try again, or tell its operators",
+        unreachable=f"check {access.url_origin}, and check that the server runs",
+        server_error="try again later, or contact the operator of the server",
         remedies={
-            "account_required": "use a key of one account (sk_…)",
+            "account_required": "use an account key (sk_…)",
             401: "check the key: --api-key, UPLIFT_API_KEY or the profile",
-            403: "use a key with the named scope",
-            404: "list the existing ones with `uplift endpoints`, `uplift events` or `uplift deliveries`",
-            409: "check its current state, then decide",
+            403: "create an API key with the required scope in the dashboard",
+            404: "list the existing objects with `uplift endpoints`, `uplift events` or `uplift deliveries`",
+            409: "check the current state, then try again",
             429: "try again in a moment",
             503: "try again in a moment",
         },
@@ -58,7 +58,9 @@ def _advice(access: Access) -> Advice:
 
 _SERVER: Final[kit.Options] = {
     "api_url": (
-        Annotated[str | None, typer.Option("--api-url", metavar="URL", help="The server, in place of UPLIFT_API_URL.")],
+        Annotated[
+            str | None, typer.Option("--api-url", metavar="URL", help="URL of the server. Default: UPLIFT_API_URL.")
+        ],
         None,
     ),
     "api_key": (
@@ -67,7 +69,7 @@ _SERVER: Final[kit.Options] = {
             typer.Option(
                 "--api-key",
                 metavar="KEY",
-                help="The key, in place of UPLIFT_API_KEY, which other users of the machine cannot see.",
+                help="API key. Default: UPLIFT_API_KEY. Other users of the machine can see options, but not variables.",
             ),
         ],
         None,
@@ -75,7 +77,9 @@ _SERVER: Final[kit.Options] = {
     "profile": (
         Annotated[
             str | None,
-            typer.Option("--profile", metavar="NAME", help="Server and key, from ~/.config/uplift/config.toml."),
+            typer.Option(
+                "--profile", metavar="NAME", help="Profile of ~/.config/uplift/config.toml. Default: UPLIFT_PROFILE."
+            ),
         ],
         None,
     ),
@@ -85,5 +89,5 @@ _SERVER: Final[kit.Options] = {
 def command(
     app: typer.Typer, name: str, *, examples: tuple[str, ...], server: bool = True
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a command; `server`: it calls a server, and has the options to select it."""
+    """Register a command. `server`: it calls a server and has the options to select it."""
     return kit.command(app, name, Session, _SERVER if server else {}, examples=examples)

@@ -37,22 +37,26 @@ def register(app: typer.Typer) -> None:
 def trigger(
     session: Session,
     event_type: Annotated[
-        str | None, typer.Argument(metavar="TYPE", help="An event type; if absent, one that is wanted there.")
+        str | None,
+        typer.Argument(metavar="TYPE", help="Event type. Default: a type that the receiver is subscribed to."),
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", help="Send it to this endpoint: id or unique beginning of it.")
+        str | None,
+        typer.Option("--endpoint", metavar="ENDPOINT", help="Send to this endpoint: its ID or a unique ID prefix."),
     ] = None,
     listen_session: Annotated[
         str | None,
-        typer.Option("--session", help="Send it to this listen session: id or unique beginning of it."),
+        typer.Option("--session", metavar="SESSION", help="Send to this listen session: its ID or a unique ID prefix."),
     ] = None,
 ) -> None:
-    """Send the catalog's example of an event type, and say what came of it.
+    """Send a test event and show the response.
 
-    It goes to the `uplift listen` that was started last, on this machine if there is one, and to nobody else.
+    The event is the example of its type in the catalog. By default, it goes to the newest connected `uplift listen`,
+    preferably on this machine. The server does not store events for listen sessions. The command waits up to 60
+    seconds. The exit code is 0 if the receiver accepts the event, and 1 otherwise.
     """
     if endpoint is not None and listen_session is not None:
-        raise CliError("--endpoint and --session name two receivers", "give one of them", ExitCode.USAGE)
+        raise CliError("--endpoint and --session exclude each other", "use only one of them", ExitCode.USAGE)
     calls = session.calls()
     if endpoint is not None:
         send_test(session, calls, endpoint, event_type)
@@ -62,7 +66,7 @@ def trigger(
         path = f"{_PATH}/{segment(chosen['id'])}/test"
         tested = calls.post(path, {} if event_type is None else {"type": event_type})
     if tested.get("answer") is None:
-        session.output.note(f"No answer yet: waiting for up to {TEST_SECONDS_MAX:.0f} s")
+        session.output.note(f"No response yet: waiting up to {TEST_SECONDS_MAX:.0f} seconds")
         tested = {**tested, "answer": _answer(calls, chosen["id"], tested["event"])}
     session.output.streams = True
     session.output.fields({"session": chosen["id"], **tested})
@@ -75,7 +79,7 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
         return find(calls, _PATH, "listen session", "lsn_", text)
     found = [each for each in calls.items(_PATH, limit=_SESSIONS_SEARCHED) if each.get("connected")]
     if not found:
-        remedy = "start `uplift listen`, or name an endpoint with --endpoint"
+        remedy = "run `uplift listen` in another terminal, or use --endpoint"
         raise CliError("no listen session is connected", remedy, ExitCode.NOT_FOUND)
     return next((each for each in found if each.get("description") == machine_name()), found[0])
 
@@ -97,14 +101,14 @@ def _judge(tested: dict[str, Any]) -> None:
     answer = tested.get("answer")
     if answer is None:
         raise CliError(
-            f"there was no answer within {TEST_SECONDS_MAX:.0f} s",
-            "look at what `uplift listen` says, and at your server",
+            f"there was no response within {TEST_SECONDS_MAX:.0f} seconds",
+            "check the output of `uplift listen` and of your server",
         )
     status = answer.get("status_code")
     # A session without a local server reports that.
     if status is None and answer.get("error") != ONLY_PRINTED:
-        raise CliError(str(answer.get("error") or "your server gave no answer"), "start or mend your server")
+        raise CliError(str(answer.get("error") or "your server did not respond"), "start or fix your server")
     if status is not None and not 200 <= status <= 299:
         if status in SECRET_DOUBTED:
-            raise CliError(f"your server answered {status}", DOUBT_HINT)
-        raise CliError(f"your server answered {status}", "mend your server: only 200 to 299 are success")
+            raise CliError(f"your server responded with {status}", DOUBT_HINT)
+        raise CliError(f"your server responded with {status}", "return a status code from 200 to 299")

@@ -16,12 +16,18 @@ from uplift_webhooks.cli.session import Session, command
 from uplift_webhooks.webhook import TOLERANCE_SECONDS
 
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
-_REMEDY: Final = "name a file that can"
+_REMEDY: Final = "use a readable file"
 
-Body = Annotated[str, typer.Argument(metavar="BODY", help="The file with the body's exact bytes; - is standard input.")]
+Body = Annotated[
+    str, typer.Argument(metavar="BODY", help="File with the exact bytes of the body, or - for standard input.")
+]
 Secret = Annotated[
     list[str] | None,
-    typer.Option("--secret", metavar="SECRET", help=f"In place of {SECRET_VARIABLE} (which nobody else sees)."),
+    typer.Option(
+        "--secret",
+        metavar="SECRET",
+        help=f"Secret. Repeatable. Default: {SECRET_VARIABLE}. Other users of the machine can see options.",
+    ),
 ]
 
 
@@ -51,28 +57,34 @@ def verify(
     session: Session,
     body: Body,
     header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; repeatable.")
+        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Request header. Repeatable.")
     ] = None,
     headers: Annotated[
         str | None,
-        typer.Option("--headers", metavar="FILE", help="A file of headers: lines of NAME: VALUE, or a JSON object."),
+        typer.Option("--headers", metavar="FILE", help="File with headers: lines of NAME: VALUE, or a JSON object."),
     ] = None,
     secret: Secret = None,
-    any_age: Annotated[bool, typer.Option("--any-age", help="Accept a request that was signed long ago.")] = False,
+    any_age: Annotated[bool, typer.Option("--any-age", help="Accept any timestamp.")] = False,
     allow_uplift_signature: Annotated[
-        bool, typer.Option("--allow-uplift-signature", help="Accept x-uplift-signature-256 alone.")
+        bool,
+        typer.Option(
+            "--allow-uplift-signature",
+            help="Accept x-uplift-signature-256 if the request has no Standard Webhooks headers.",
+        ),
     ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Try what usually goes wrong, and say what it probably is.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="If verification fails, find the likely cause.")] = False,
 ) -> None:
-    """Verify a request as the library does, and say why it fails."""
+    """Verify the signature of a saved request.
+
+    The command works like Webhook.verify of the library and needs no server. If verification fails, it shows the cause
+    and how to fix it.
+    """
     content = read_input(body, BODY_BYTES_MAX, _REMEDY)
     found = [_pair(each) for each in header or ()] + (
         [] if headers is None else _pairs(read_input(headers, BODY_BYTES_MAX, _REMEDY))
     )
     if not found:
-        raise CliError("there are no headers", "give them with -H or --headers", ExitCode.USAGE)
+        raise CliError("the request has no headers", "pass them with -H or --headers", ExitCode.USAGE)
     webhook = Webhook(
         secret or None,
         allow_uplift_signature=allow_uplift_signature,
@@ -88,7 +100,7 @@ def verify(
     if session.output.as_json:
         session.output.json({"verified": True})
     else:
-        session.output.line(("Verified", "green"), f": {len(content)} bytes, signed with this secret")
+        session.output.line(("Verified", "green"), f": {len(content)} bytes")
 
 
 def sign(
@@ -96,13 +108,20 @@ def sign(
     body: Body,
     secret: Secret = None,
     message_id: Annotated[
-        str | None, typer.Option("--id", help="What webhook-id says; if absent, the body's own id, or a new one.")
+        str | None,
+        typer.Option("--id", metavar="ID", help="Value of webhook-id. Default: the ID in the body, or a new ID."),
     ] = None,
     timestamp: Annotated[
-        int | None, typer.Option("--timestamp", min=0, help="When it is signed, in Unix seconds; if absent, now.")
+        int | None,
+        typer.Option(
+            "--timestamp", metavar="SECONDS", min=0, help="Value of webhook-timestamp, in Unix seconds. Default: now."
+        ),
     ] = None,
 ) -> None:
-    """Print the headers with which Uplift would send a body."""
+    """Print the signed headers for a request body.
+
+    Use them to send a test request with curl. The command needs no server.
+    """
     content = read_input(body, BODY_BYTES_MAX, _REMEDY)
     signed_at = int(time.time()) if timestamp is None else timestamp
     made = signing.sign(content, _secrets(secret), message_id=message_id, timestamp=signed_at)
@@ -117,18 +136,18 @@ def _secrets(given: list[str] | None) -> list[str]:
     """Return the secrets of the option or of the environment. Raises CliError."""
     found = given or os.environ.get(SECRET_VARIABLE, "").split()
     if not found:
-        raise CliError("there is no secret", f"set {SECRET_VARIABLE}, or give --secret", ExitCode.USAGE)
+        raise CliError("the secret is not set", f"set {SECRET_VARIABLE}, or use --secret", ExitCode.USAGE)
     return found
 
 
 def _pairs(content: bytes) -> list[tuple[str, str]]:
-    """Parse the headers in a file: a JSON object, or lines, optionally after a request line."""
+    """Parse a file with headers: a JSON object, or lines, optionally after a request line."""
     text = content.decode("latin-1")
     if text.lstrip().startswith("{"):
         try:
             value: Any = json.loads(content)
         except ValueError as error:
-            raise CliError(f"the headers are no JSON: {error}", "correct the file", ExitCode.USAGE) from error
+            raise CliError(f"the headers are not valid JSON: {error}", "correct the file", ExitCode.USAGE) from error
         return [(name, str(each)) for name, each in value.items()]
     lines = [line.strip("\r") for line in text.split("\n") if line.strip()]
     return [_pair(line) for number, line in enumerate(lines) if number or ":" in line.partition(" ")[0]]
@@ -137,7 +156,7 @@ def _pairs(content: bytes) -> list[tuple[str, str]]:
 def _pair(text: str) -> tuple[str, str]:
     name, separator, value = text.partition(":")
     if not separator or not name.strip():
-        raise CliError(f"{text!r} is no header", "write it as NAME: VALUE", ExitCode.USAGE)
+        raise CliError(f"{text!r} is not a header", "use the form NAME: VALUE", ExitCode.USAGE)
     return name.strip(), value.strip()
 
 

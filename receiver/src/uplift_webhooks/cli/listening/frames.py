@@ -17,15 +17,15 @@ class EventFrame:
     """A received event."""
 
     place: str
-    """Its opaque position in the stream."""
+    """Opaque position in the stream."""
     event: str
-    """Its ID, the same for all receivers."""
+    """Event ID, the same for all receivers."""
     type: str
     created_at: str
     delivery: str
-    """The same for all repeats in this session."""
+    """Delivery ID, the same for all repeats in this session."""
     test: bool
-    """Whether it is a test for this session only. Tests have no position to continue from."""
+    """Whether it is a test for this session only. A stream cannot continue after a test."""
     body: bytes
     """The envelope, byte for byte."""
 
@@ -44,7 +44,7 @@ class LocalResponse:
 
     @property
     def delivered(self) -> bool:
-        """Whether Uplift would count it as success."""
+        """Whether Uplift counts it as success."""
         return self.status_code is not None and 200 <= self.status_code <= 299
 
 
@@ -54,11 +54,11 @@ def read_event(frame: bytes) -> EventFrame:
     header = _object(line)
     texts = [header.get(name) for name in ("place", "event", "type", "created_at", "delivery")]
     if not separator or header.get("kind") != "event" or not all(isinstance(each, str) for each in texts):
-        raise NotAFrame("a binary frame that is no event")
+        raise NotAFrame("a binary frame that is not an event")
     place, event, type_name, created_at, delivery = map(str, texts)
     if not all(each.isascii() and each.isprintable() for each in (event, type_name, delivery)):
         # They become request headers.
-        raise NotAFrame("an event whose id or type cannot be a header")
+        raise NotAFrame("an event with an ID or type that is not valid in a header")
     return EventFrame(place, event, type_name, created_at, delivery, header.get("test") is True, body)
 
 
@@ -88,5 +88,5 @@ def _object(text: str | bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise NotAFrame("a frame that begins with no JSON object")
+        raise NotAFrame("a frame that does not start with a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""Requests for the events of the stream, as Uplift sends them, repeated until there is a response."""
+"""Requests to the local server, with the headers that Uplift sends. Each is repeated until there is a response."""
 
 import asyncio
 import time
@@ -20,10 +20,10 @@ class LocalWatcher(Protocol):
     """Receives the state of the local server."""
 
     def local_away(self, reason: str) -> None:
-        """It is unreachable, and attempts continue. Called once until it is reachable again."""
+        """The local server is unreachable, and attempts continue. Called once until it is reachable again."""
 
     def local_back(self) -> None:
-        """It is reachable again."""
+        """The local server is reachable again."""
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class Handover:
             self._note_away("connection refused")
 
     async def take(self, handing: Handing) -> LocalResponse:
-        """Deliver an event, with retries. Returns an LocalResponse with an error after a timeout."""
+        """Forward an event, with retries. After a timeout, return a response with an error."""
         began = time.monotonic()
         wait = _FIRST_WAIT_SECONDS
         cut_off = 0
@@ -78,12 +78,12 @@ class Handover:
                 reason = str(error)
                 self._note_away(reason)
                 if time.monotonic() - began + wait > self._unreachable_seconds:
-                    return self._given_up(began, f"cannot be connected to: {reason}")
+                    return self._given_up(began, f"is unreachable: {reason}")
             except ConnectionLost as error:
                 self._note_back()
                 cut_off += 1
                 if cut_off == LOST_MAX:
-                    return self._given_up(began, f"ended the connection without an answer: {error}")
+                    return self._given_up(began, f"closed the connection without a response: {error}")
             else:
                 self._note_back()
                 return answer
@@ -122,14 +122,14 @@ class Handover:
 
 
 ONLY_PRINTED: Final = "it was only printed"
-"""The reported error of an event without a local server."""
+"""The reported error of an event if there is no local server. `uplift trigger` compares it."""
 
 
 class Printed:
-    """Replaces a local server: events are only shown."""
+    """Prints events without a local server."""
 
     async def take(self, _handing: Handing) -> LocalResponse:
-        """Return an LocalResponse without a request."""
+        """Return a response with an error, without a request."""
         return LocalResponse(None, 0, error=ONLY_PRINTED)
 
     def close(self) -> None:

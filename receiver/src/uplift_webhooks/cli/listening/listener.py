@@ -1,7 +1,7 @@
-"""The listener: stays connected and delivers events one at a time, in order, each once.
+"""The listener: stays connected and forwards events one at a time, in order, each once.
 
-Received events are kept while the connection is replaced. Repeats are recognized by their positions. A new connection
-continues after the last event that was answered together with all before it.
+It keeps received events while it reconnects, and recognizes repeats by their positions. A new connection continues
+after the last event that has a response, as all events before it have.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from uplift_webhooks.cli.listening.stream import (
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
-"""The server sends at most 64 events ahead. More come from another kind of server."""
+"""Limit of received events without a response. A valid server sends at most 64."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Expired(Exception):
     """The session was deleted during a disconnection. A new session can continue."""
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind`: the ID of the last event that was delivered together with all before it.
+        """`behind`: the ID of the last event that was forwarded after all earlier events.
 
-        `begun`: the number of started requests for later events, by ID, because they come again.
+        `begun`: the number of started requests for later events, by ID. The next session receives them again.
         """
         super().__init__("the session has expired")
         self.behind = behind
@@ -88,7 +88,7 @@ class Watcher(Protocol):
         """The connection is back."""
 
     def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
-        """An event was delivered or shown; `again`: repeatedly."""
+        """An event was forwarded or printed. `again`: for the second time or later."""
 
 
 @dataclass(eq=False)
@@ -177,12 +177,12 @@ class Listener:
             self._open = None
             pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, guards nothing
             if self._slept:
-                why, pause = "this machine was asleep, or its clock was set", 0.0
+                why, pause = "this machine was asleep, or its clock changed", 0.0
             if timing.give_up_seconds is not None:
                 left = lost_at + timing.give_up_seconds - time.monotonic()
                 if left <= 0:
-                    cause = f"not connected for {timing.give_up_seconds:g} s: {why}"
-                    raise Ended(cause, "start again when the server can be reached", ExitCode.TRY_LATER)
+                    cause = f"not connected for {timing.give_up_seconds:g} seconds: {why}"
+                    raise Ended(cause, "repeat the command when the server is reachable", ExitCode.TRY_LATER)
                 pause = min(pause, left)
             self._watcher.reconnecting(why, pause)
             self._slept = False
@@ -196,7 +196,7 @@ class Listener:
         try:
             socket = await within(within_seconds, self._opened())
         except asyncio.TimeoutError as error:
-            raise Lost("the server does not say that it is ready") from error
+            raise Lost("the server did not become ready in time") from error
         self._open = socket
         self._connections += 1
         self._answered.clear()
@@ -226,7 +226,7 @@ class Listener:
         except ConnectionClosed as error:
             raise end_of(error) from error
         except NotAFrame as error:
-            raise Lost(f"what answers there is no server of this kind: it sent {error}") from error
+            raise Lost(f"the server is not an Uplift Webhooks server: it sent {error}") from error
         except asyncio.CancelledError:
             abort(socket)
             raise
@@ -246,8 +246,8 @@ class Listener:
             self._came.set()
             return
         known = self._waiting.get(event.place)
-        # The stream is ordered. Earlier events that did not come over this connection have expired or were answered in
-        # time, so they do not come again.
+        # The stream is ordered. Earlier events that did not come over this connection have expired, or the server has
+        # their responses. They do not come again.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break
@@ -259,7 +259,7 @@ class Listener:
                 self._say(known)
             return
         if len(self._waiting) >= WAITING_EVENTS_MAX:
-            raise NotAFrame(f"more than {WAITING_EVENTS_MAX} events ahead of their answers")
+            raise NotAFrame(f"more than {WAITING_EVENTS_MAX} events without a response")
         waiting = self._waiting[event.place] = _Waiting(event, self._begun.pop(event.event, 0), connection=number)
         self._todo.append(waiting)
         self._came.set()
@@ -269,7 +269,7 @@ class Listener:
         self._to_answer.set()
 
     async def _answer(self, socket: ClientConnection) -> None:
-        """Send responses to the server. Unsent ones are sent when the event comes again."""
+        """Send responses to the server. It sends an event again if the response is missing."""
         while True:
             self._to_answer.clear()
             while self._answered:
@@ -294,13 +294,13 @@ class Listener:
             self._place = place
 
     def _expired(self) -> Expired:
-        """Return where a new session continues, whether or not the server has the responses."""
+        """Return the position of the next session. The server may not have all responses."""
         behind = self._behind
         later = [*self._waiting.values()]
         while later and later[0].answer is not None:
             behind = later.pop(0).event.event
         begun = {**self._begun, **{waiting.event.event: waiting.times for waiting in later if waiting.times}}
-        # The server has dropped the ones that did not come again.
+        # The server has deleted the events that did not come again.
         return Expired(behind, dict([*begun.items()][-WAITING_EVENTS_MAX:]))
 
     async def _hand_over(self) -> None:
@@ -322,7 +322,7 @@ class Listener:
             self._watcher.delivery(waiting.event, answer, again=waiting.times > 1, comes_again=comes_again)
 
     async def _next(self) -> _Waiting:
-        """Return the next event to deliver, and wait for one."""
+        """Wait for the next event to forward, and return it."""
         if self._mischief.shuffle and not self._later and len(self._todo) < 2:
             await self._something(None)
             await asyncio.sleep(mischief_of.SHUFFLED_SECONDS)

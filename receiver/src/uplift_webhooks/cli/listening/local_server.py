@@ -1,4 +1,4 @@
-"""HTTP client for the developer's local server: one connection, one request at a time, one timeout."""
+"""HTTP client for the local server: one connection, one request at a time."""
 
 import asyncio
 import socket
@@ -13,16 +13,16 @@ from uplift_webhooks.cli.listening.waits import within
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""If a response is longer, the connection is closed instead of reading the rest."""
+"""Limit of a response. The client closes the connection instead of reading more."""
 CONNECT_SECONDS: Final = 5.0
 
 
 class NothingListens(Exception):
-    """No connection, so nothing was sent. The text says why."""
+    """The connection failed, and nothing was sent. The text says why."""
 
 
 class ConnectionLost(Exception):
-    """The connection ended before a response, so the event may have arrived. The text says how."""
+    """The connection ended without a response, and the event may have arrived. The text says why."""
 
 
 class _NoHttp(Exception):
@@ -30,7 +30,7 @@ class _NoHttp(Exception):
 
 
 class LocalServer:
-    """Sends requests. Not for concurrent tasks."""
+    """Sends requests from one task."""
 
     def __init__(self, target: Target, *, timeout_seconds: float) -> None:
         self.target = target
@@ -47,9 +47,9 @@ class LocalServer:
         return True
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> LocalResponse:
-        """Send a request. Timeouts and invalid responses return an LocalResponse with an error.
+        """Send a request. After a timeout or an invalid response, return a response with an error.
 
-        Raises NothingListens, and ConnectionLost if the request may be repeated.
+        Raises NothingListens. Raises ConnectionLost if the request may be repeated.
         """
         began = time.monotonic()
         await self.connect()
@@ -61,7 +61,7 @@ class LocalServer:
             if cut:
                 # It may be the rest of an earlier response that was longer than its Content-Length.
                 raise ConnectionLost(str(error)) from error
-            late = f"no answer within {self._timeout_seconds:g} s"
+            late = f"no response within {self._timeout_seconds:g} seconds"
             return LocalResponse(None, _since(began), str(error) if isinstance(error, _NoHttp) else late)
         except (OSError, EOFError) as error:
             self.close()
@@ -82,7 +82,7 @@ class LocalServer:
         try:
             await within(CONNECT_SECONDS, self._open())
         except asyncio.TimeoutError as error:
-            raise NothingListens(f"no connection within {CONNECT_SECONDS:g} s") from error
+            raise NothingListens(f"no connection within {CONNECT_SECONDS:g} seconds") from error
         except OSError as error:
             raise NothingListens(_reason(error)) from error
 
@@ -101,7 +101,7 @@ class LocalServer:
 
     async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[LocalResponse, bool]:
         """Return the response, and whether the connection can be reused."""
-        assert self._stream is not None, "it was connected to"
+        assert self._stream is not None, "connect was called before"
         reader, writer = self._stream
         lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -112,7 +112,7 @@ class LocalServer:
         while status < 200:
             version, status, fields = await _head(reader)
             if status == 101:
-                raise _NoHttp("it answered 101, a change of protocol")
+                raise _NoHttp("it responded with 101, which changes the protocol")
         content, ended = await _body(reader, status, fields)
         tokens = fields.get("connection", "" if version == "HTTP/1.1" else "close").lower()
         text = content[:RESPONSE_BODY_BYTES_MAX].decode("utf-8", "replace")
@@ -123,11 +123,11 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
-        raise _NoHttp(f"its head is longer than {HEAD_BYTES_MAX} bytes") from None
+        raise _NoHttp(f"its response headers are longer than {HEAD_BYTES_MAX} bytes") from None
     except asyncio.IncompleteReadError as error:
         if not error.partial:
             raise
-        raise _NoHttp("it ended amid its head, or is no HTTP") from error
+        raise _NoHttp("the response ended within its headers, or is not HTTP") from error
     first, *rest = head.decode("latin-1").split("\r\n")
     version, _, remainder = first.partition(" ")
     code = remainder.partition(" ")[0]
@@ -151,13 +151,13 @@ async def _body(reader: asyncio.StreamReader, status: int, fields: Mapping[str, 
         if length is None:
             return await _to_the_end(reader)
         if not length.isdecimal():
-            raise _NoHttp("its content-length is no number")
+            raise _NoHttp("its content-length is not a number")
         size = min(int(length), BODY_BYTES_MAX)
         return await reader.readexactly(size), size == int(length)
     except asyncio.IncompleteReadError as error:
-        raise _NoHttp("it ended amid its body") from error
+        raise _NoHttp("the response ended within its body") from error
     except asyncio.LimitOverrunError as error:
-        raise _NoHttp("a line of its body is too long") from error
+        raise _NoHttp("a line of the response body is too long") from error
 
 
 async def _to_the_end(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
@@ -173,13 +173,13 @@ async def _chunks(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
         try:
             size = int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16)
         except ValueError:
-            raise _NoHttp("one of its chunks has no size") from None
+            raise _NoHttp("a chunk of the response has no size") from None
         if size == 0:
             while await reader.readuntil(b"\r\n") != b"\r\n":
                 pass
             return found, True
         if size < 0:
-            raise _NoHttp("one of its chunks has no size")
+            raise _NoHttp("a chunk of the response has no size")
         found += await reader.readexactly(min(size, BODY_BYTES_MAX))
         if size > BODY_BYTES_MAX or await reader.readexactly(2) != b"\r\n":
             break

@@ -1,4 +1,4 @@
-"""This machine's name, which identifies its sessions for `uplift listen` and `uplift trigger`."""
+"""The machine's name. It identifies the machine's sessions for `uplift listen` and `uplift trigger`."""
 
 import platform
 from typing import Final

@@ -1,4 +1,4 @@
-"""Deliberate disturbances to test a receiver's idempotency."""
+"""Deliberate disturbances that test a receiver's idempotency."""
 
 import random
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from typing import Final
 SHUFFLED_SECONDS: Final = 0.5
 """How long an event may wait to be reordered."""
 RETRY_SECONDS: Final = (0.5, 2.0)
-"""When a deliberately failed event comes again: after others, like a retry."""
+"""The range of the delay before a deliberately failed event comes again."""
 
 
 @dataclass(frozen=True)
 class Mischief:
-    """The default is none."""
+    """The disturbances of a session. By default, there are none."""
 
     duplicate: bool = False
-    """Deliver every event twice."""
+    """Forward every event twice."""
     shuffle: bool = False
     """Change the order of waiting events."""
     fail: float = 0.0
@@ -23,15 +23,15 @@ class Mischief:
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:
-        """Whether this event fails."""
+        """Decide whether the next event fails."""
         return self.chance.random() < self.fail
 
     def retry_seconds(self) -> float:
-        """The wait before it comes again."""
+        """Choose the delay before an event comes again."""
         return self.chance.uniform(*RETRY_SECONDS)
 
     def chosen(self, count: int) -> int:
-        """The index of the next of these waiting events."""
+        """Choose the index of the next of `count` waiting events."""
         return self.chance.randrange(count) if self.shuffle else 0
 
 

@@ -1,4 +1,4 @@
-"""One connection of a listen session: opening, reading, and the reason of its end."""
+"""One connection of a listen session: how it opens, and why it ends."""
 
 import json
 from collections.abc import Mapping
@@ -19,17 +19,21 @@ FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 _RESTARTING: Final = 1012
 _GONE: Final = 4004
 _ENDS: Final = {
-    _GONE: ("the session was ended", "start again", ExitCode.NOT_FOUND),
-    4009: ("somebody else has connected to this session", "start again for one of your own", ExitCode.FAILED),
+    _GONE: ("the session was deleted", "repeat the command", ExitCode.NOT_FOUND),
+    4009: (
+        "another client connected to this session",
+        "repeat the command to create your own session",
+        ExitCode.FAILED,
+    ),
     4000: (
-        "the server does not understand this version's answers",
-        "install the version of uplift-webhooks that belongs to the server",
+        "the server rejected a response of this version of uplift-webhooks",
+        "install the version of uplift-webhooks that matches the server",
         ExitCode.FAILED,
     ),
 }
-"""Close codes after which the listener does not reconnect: cause, remedy and exit code."""
+"""Close codes after which the listener does not reconnect: cause, how to fix it, and exit code."""
 _PASSING: Final = frozenset({408, 425, 429})
-"""Temporary status codes, besides all from 500 on."""
+"""Temporary status codes, in addition to 500 and above."""
 
 
 _REDIRECTS: Final = range(300, 400)
@@ -37,7 +41,7 @@ _HOST_CHARACTERS_MAX: Final = 200
 
 
 class _Connect(connect):
-    """A connection without redirects, which could choose the source of events."""
+    """A connection that does not follow redirects: they could lead to another source of events."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
@@ -102,14 +106,14 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
         status = error.response.status_code
         if status in _REDIRECTS:
             raise _redirected(status, error.response.headers.get("location", "")) from error
-        raise _refused(status, _detail(error.response.body) or f"the server answered {status}") from error
+        raise _rejected(status, _detail(error.response.body) or f"the server responded with {status}") from error
     except InvalidURI as error:
-        raise Ended(f"the API's URL cannot be used: {error}", "correct --api-url", ExitCode.USAGE) from error
+        raise Ended(f"the URL of the server is not valid: {error}", "correct --api-url", ExitCode.USAGE) from error
     except InvalidProxy as error:
-        remedy = "correct HTTPS_PROXY, or except the server with NO_PROXY"
-        raise Ended(f"the proxy of this environment cannot be used: {error}", remedy, ExitCode.USAGE) from error
+        remedy = "correct HTTPS_PROXY, or add the server to NO_PROXY"
+        raise Ended(f"the proxy setting is not valid: {error}", remedy, ExitCode.USAGE) from error
     except TimeoutError as error:
-        raise Lost(f"no answer within {OPEN_SECONDS:g} s") from error
+        raise Lost(f"no response within {OPEN_SECONDS:g} seconds") from error
     except (OSError, InvalidHandshake, EOFError) as error:
         raise Lost(reason(error)) from error
 
@@ -123,39 +127,39 @@ def end_of(error: ConnectionClosed) -> Lost | Ended:
     """Return the meaning of a connection's end."""
     if error.rcvd is None:
         heard = error.sent is None or "keepalive" not in error.sent.reason
-        return Lost("the connection was cut" if heard else "nothing is heard of the server")
+        return Lost("the connection was lost" if heard else "the server stopped responding")
     code = error.rcvd.code
     if code in _ENDS:
         cause, remedy, exit_code = _ENDS[code]
         return Ended(cause, remedy, exit_code, unknown=code == _GONE)
     if code == _RESTARTING:
-        return Lost("the server restarts")
+        return Lost("the server is restarting")
     return Lost(f"the server closed the connection ({code}{f', {error.rcvd.reason}' if error.rcvd.reason else ''})")
 
 
 def reason(error: BaseException) -> str:
     """Return why there is no connection, in a few words."""
     if isinstance(error, ConnectionRefusedError) or "Multiple exceptions" in str(error):
-        return "no server answers there (connection refused)"
+        return "no server responds at this address (connection refused)"
     if isinstance(error, EOFError):
-        return "the connection was cut"
+        return "the connection was lost"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _refused(status: int, detail: str) -> Lost | Ended:
+def _rejected(status: int, detail: str) -> Lost | Ended:
     if status in _PASSING or status >= 500:
         return Lost(detail)
     if status in {401, 403}:
         return Ended(detail, "check the key: --api-key, UPLIFT_API_KEY or the profile", ExitCode.NOT_ALLOWED)
     if status == 404:
-        return Ended(detail, "start again: the session was ended, or nobody used it for a day", ExitCode.NOT_FOUND)
-    return Ended(detail, "start again", ExitCode.FAILED)
+        return Ended(detail, "repeat the command: the server deletes unused sessions after a day", ExitCode.NOT_FOUND)
+    return Ended(detail, "repeat the command", ExitCode.FAILED)
 
 
 def _redirected(status: int, location: str) -> Ended:
     where = _origin(location)
-    cause = f"the server answered {status}, a redirect{where and f' to {where}'}, which is not followed"
-    remedy = "set the server's own address: --api-url, UPLIFT_API_URL or the profile"
+    cause = f"the server responded with a redirect ({status}){where and f' to {where}'}"
+    remedy = "set --api-url, UPLIFT_API_URL or the profile to the final URL of the server"
     return Ended(cause, remedy, ExitCode.USAGE)
 
 

@@ -1,4 +1,4 @@
-"""Parser of `--forward-to`, the local server's address."""
+"""Parser of `--forward-to`, the URL of the local server."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class Target:
-    """A local server's address, and the webhook path."""
+    """URL of a local server."""
 
     scheme: str
     host: str
@@ -18,23 +18,23 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """The host and port, as in a Host header."""
+        """Host and port, as in a Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        """Without the path."""
+        """The URL without its path."""
         return f"{self.scheme}://{self.authority}"
 
     @property
     def url(self) -> str:
-        """The whole URL."""
+        """The full URL."""
         return self.origin + self.path
 
     @property
     def local(self) -> bool:
-        """Whether it is certainly this machine."""
+        """Whether the host is always this machine."""
         return self.host in LOCAL_HOSTS
 
 
@@ -51,23 +51,23 @@ def read_target(text: str) -> Target:
     if "://" not in written:
         written = f"http://{written}"
     if not all("!" <= character <= "~" for character in written):
-        raise ValueError("it contains a space, or a character that a URL cannot contain")
+        raise ValueError("it contains a space or another character that is not allowed in a URL")
     try:
         parts = urlsplit(written)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"it is no URL: {error}") from error
+        raise ValueError(f"it is not a URL: {error}") from error
     if parts.scheme not in _PORTS:
-        raise ValueError(f"it begins with {parts.scheme}://, but only http:// and https:// are possible")
+        raise ValueError(f"it starts with {parts.scheme}://, but only http:// and https:// are allowed")
     if not parts.hostname:
-        raise ValueError("it names no host")
+        raise ValueError("it has no host")
     if "@" in parts.netloc:
         raise ValueError("it contains a user name or password")
     try:
-        # As the connection will do.
+        # The connection encodes it in the same way.
         parts.hostname.encode("idna")
     except UnicodeError:
-        raise ValueError("a part of its host, between two dots, is empty or longer than 63 characters") from None
+        raise ValueError("a label of its host is empty or longer than 63 characters") from None
     if port == 0:
         raise ValueError("its port is 0")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

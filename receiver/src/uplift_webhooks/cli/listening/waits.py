@@ -1,4 +1,4 @@
-"""Wait with a timeout."""
+"""Awaiting with a timeout."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,16 +8,16 @@ R = TypeVar("R")
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
-    """Return the result of an awaitable; None waits forever. Raises asyncio.TimeoutError and its errors.
+    """Return the result of a coroutine. None waits forever. Raises asyncio.TimeoutError and the coroutine's errors.
 
-    Before Python 3.12, asyncio.wait_for loses a cancellation that arrives together with the result, so Ctrl-C at that
-    moment would not end the command.
+    Before Python 3.12, asyncio.wait_for loses a cancellation that arrives together with the result: Ctrl-C would not
+    stop the command.
     """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
-            # If the process was suspended, the result may have arrived but is not processed yet.
+            # After a suspension of the process, a result may have arrived that is not processed yet.
             await asyncio.wait([task], timeout=0)
     finally:
         if not task.done():
