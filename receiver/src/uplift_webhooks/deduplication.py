@@ -5,11 +5,11 @@
 ...     if first:
 ...         handle(event)
 
-An event is remembered when the block ends without an error. Until then it is claimed: other handlers of the same event
-get EventInProgress and ask the sender to retry, because a 2xx response would lose the event if the first handler fails.
-An error in the block releases the claim, and a crash lets it expire, so that the next attempt counts as the first
-again. Every event is handled at least once, and twice only after a crash between the end of the handler and the end of
-the block.
+The deduplicator remembers an event when the block ends without an error. Until then, the event is claimed: other
+handlers of it get EventInProgress and make the sender retry. A 2xx response would lose the event if the first handler
+fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next attempt is
+the first again. Every event is handled at least once, and twice only after a crash between the end of your work and the
+end of the block.
 """
 
 import hashlib
@@ -30,14 +30,13 @@ from uplift_webhooks.event import Event
 
 T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
-"""Retries last three days, deliveries of a disabled endpoint may be much later, and events can be replayed for the 30
-days of the default retention."""
+"""Longer than retries (3 days) and replays, which are possible for the 30 days of the default retention."""
 CLAIM_SECONDS: Final = 60.0
-"""Longer than the sender's timeout of 15 s, and short enough for the retry after a crash."""
+"""Longer than the sender's timeout of 15 seconds, and short enough for the retry after a crash."""
 ENTRIES_MAX: Final = 1_000_000
-"""Limit of a MemoryDeduplicator, with about 300 bytes for each entry. The oldest are removed first."""
+"""Limit of a MemoryDeduplicator, with about 300 bytes per entry. The oldest entries are removed first."""
 BUSY_SECONDS: Final = 10.0
-"""How long a process waits for other writers of the same file."""
+"""Time limit of the wait for other writers of the same file."""
 _FORGOTTEN_AT_A_TIME: Final = 10
 _KEY_CHARACTERS_MAX: Final = 256
 _INTEGER_MAX: Final = 2**63 - 1
@@ -53,8 +52,8 @@ CREATE INDEX IF NOT EXISTS uplift_seen_until ON uplift_seen (until);
 class EventInProgress(Exception):
     """Another thread or process is handling this event, or an event about the same object.
 
-    Respond with 409, so that the sender retries this event. With 503 or 429 and `Retry-After`, it would delay all other
-    events, too. The other claim expires after at most `retry_after_seconds`.
+    Respond with 409, so that the sender retries this event. A `Retry-After` header with 503 or 429 would also delay all
+    other events. The other claim expires after at most `retry_after_seconds`.
     """
 
     def __init__(self, retry_after_seconds: float) -> None:
@@ -62,8 +61,8 @@ class EventInProgress(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
-        """The message."""
-        return f"The event is being handled already; ask again within {self.retry_after_seconds:.0f} s."
+        """Return the message."""
+        return f"Another handler is processing this event. Retry after {self.retry_after_seconds:.0f} seconds."
 
 
 def _bounded(text: str) -> str:
@@ -105,11 +104,11 @@ class Claim:
 
     def __bool__(self) -> NoReturn:
         """Reject `if seen.first_time(…):`, which would always be true."""
-        raise TypeError("Use it in a with statement: `with seen.first_time(event.id) as first:`, then `if first:`.")
+        raise TypeError("Use a with statement: `with seen.first_time(event.id) as first:`, then `if first:`.")
 
     def __enter__(self) -> bool:
         """Claim the event. Return False if it was handled before."""
-        self._claimed = self._deduplicator._begin(self._key, self._version, self._token)  # noqa: SLF001 - its own part
+        self._claimed = self._deduplicator._begin(self._key, self._version, self._token)  # noqa: SLF001 - same module
         return self._claimed
 
     def __exit__(
@@ -118,16 +117,16 @@ class Claim:
         """Remember the event, or release the claim after an error."""
         if self._claimed:
             self._claimed = False
-            self._deduplicator._end(self._key, self._version, self._token, done=kind is None)  # noqa: SLF001 - its own part
+            self._deduplicator._end(self._key, self._version, self._token, done=kind is None)  # noqa: SLF001 - same module
 
 
 class Deduplicator(ABC):
-    """Base class. Thread-safe, and usable with asyncio: a block may await."""
+    """Base class of deduplicators. Thread-safe, also with asyncio: a block may await."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
         """Raises ValueError unless both are positive."""
         if not (remember_seconds > 0 and claim_seconds > 0):
-            raise ValueError("remember_seconds and claim_seconds must be more than 0.")
+            raise ValueError("remember_seconds and claim_seconds must be greater than 0.")
         self._remember_seconds: Final = remember_seconds
         self._claim_seconds: Final = claim_seconds
 
@@ -138,11 +137,9 @@ class Deduplicator(ABC):
     def newest(self, event: Event, key: str | None = None) -> Claim:
         """Return a block for an event's object: `with seen.newest(event) as newest:`.
 
-        False for repeats and stale events.
-
-        Events about the same object are ordered by `created`, then by ID. After one was handled, older ones are
-        skipped. The object is identified by `key`, or by the ID in the event's data, such as that of the session or
-        athlete. Two events about one object are never handled at the same time.
+        `newest` is False for a repeat, and for an event that is older than a handled one about the same object. The
+        order is `created`, then the ID. `key` identifies the object. The default is the ID in the event's data, such as
+        the session's ID. Two events about one object are never handled at the same time.
         """
         if key is None:
             subject = event.data.get("object") if isinstance(event.data, dict) else None
@@ -174,7 +171,7 @@ class Deduplicator(ABC):
                 return entry, False
             ends = now + self._claim_seconds
             if entry.claim is not None and entry.claimed_until > now:
-                # A later end comes from a clock that was ahead, maybe of a process that has crashed.
+                # A later end comes from a fast clock, maybe of a process that has crashed.
                 ends = min(entry.claimed_until, ends)
                 return replace(entry, claimed_until=ends), ends - now
             return _Entry(entry.handled, max(entry.until, ends), token, ends), True
@@ -188,7 +185,7 @@ class Deduplicator(ABC):
         until = time.time() + self._remember_seconds
 
         def change(entry: _Entry | None) -> tuple[_Entry | None, None]:
-            # Another handler may have the expired claim now. The event was handled nevertheless.
+            # Another handler may have claimed it after the claim expired. The event was still handled.
             entry = entry or _Entry(None, 0, None, 0)
             if entry.claim == token:
                 entry = replace(entry, claim=None)
@@ -200,7 +197,7 @@ class Deduplicator(ABC):
 
 
 class MemoryDeduplicator(Deduplicator):
-    """Remembers events in this process only: for a single process with rare restarts, and for tests."""
+    """Remembers events in this process only. Use it for tests, or for one process that rarely restarts."""
 
     def __init__(
         self,
@@ -212,7 +209,7 @@ class MemoryDeduplicator(Deduplicator):
         """Raises ValueError unless the numbers are positive."""
         super().__init__(remember_seconds, claim_seconds)
         if entries_max <= 0:
-            raise ValueError("entries_max must be more than 0.")
+            raise ValueError("entries_max must be greater than 0.")
         self._entries_max: Final = entries_max
         self._entries: Final[dict[str, _Entry]] = {}
         self._lock: Final = threading.Lock()
@@ -244,11 +241,10 @@ def _first(entries: dict[str, _Entry], count: int) -> list[str]:
 
 
 class SqliteDeduplicator(Deduplicator):
-    """Remembers events in a file that the processes of one machine share, in the table `uplift_seen`.
+    """Remembers events in a SQLite file that the processes of one machine share.
 
-    Processes may crash at any time and may fork. Claiming and remembering take about 100 µs together. The file is in
-    WAL mode with `synchronous=NORMAL`: after a crash of the machine (not the process), the last events may be handled
-    again.
+    Processes may crash and fork at any time. One event takes about 100 µs. After a crash of the machine, the last
+    events may be handled again, because the file uses `synchronous=NORMAL`.
     """
 
     def __init__(
@@ -262,7 +258,7 @@ class SqliteDeduplicator(Deduplicator):
 
         Raises:
             ValueError: a number is not positive.
-            sqlite3.Error: the file cannot be used. Later calls may raise it, too.
+            sqlite3.Error: the file cannot be used. Later calls may also raise it.
         """
         super().__init__(remember_seconds, claim_seconds)
         self._path: Final = Path(path).absolute()
@@ -293,7 +289,7 @@ class SqliteDeduplicator(Deduplicator):
         return self._connection
 
     def _forked(self) -> None:
-        """Drop the connection in a forked process. SQLite forbids to use or even close a parent's connection."""
+        """Drop the connection in a forked process. SQLite does not allow a child to use or close it."""
         if self._connection is not None:
             _INHERITED.append(self._connection)
         self._connection = None
@@ -335,26 +331,26 @@ def _entry(created: int | None, event: str, until: float, claim: str | None, cla
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
     """Set the modes of a connection. SQLite fails without waiting if several processes open a new file at once."""
-    deadline = time.monotonic() + BUSY_SECONDS
+    ends_at = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             break
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            if "locked" not in str(error) or time.monotonic() > ends_at:
                 raise
         time.sleep(0.01)
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
 _INHERITED: Final[list[object]] = []
-"""Connections of a parent process, protected from the garbage collector, which would close them."""
+"""Connections of a parent process. The garbage collector must not close them."""
 _FORKING: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for deduplicator in _FORKING:
-        deduplicator._forked()  # noqa: SLF001 - its own part
+        deduplicator._forked()  # noqa: SLF001 - same module
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no forks

@@ -1,4 +1,4 @@
-"""Possible earlier forms of a body that something changed on its way through a receiver."""
+"""Possible original forms of a body that a program changed on its way through a receiver."""
 
 import base64
 import binascii
@@ -13,19 +13,18 @@ EarlierForm = tuple[str, Literal["body_recoded", "body_reserialised"], bytes]
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
 _Separators = tuple[str, str]
 _JAVASCRIPT: Final[_Separators] = (",", ":")
-"""Also Uplift's."""
+"""Uplift uses them, too."""
 _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
 """JavaScript and Python."""
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""Larger bodies, or more deeply nested ones, get no other forms: anyone can send them, and each form costs the time to
-serialize and sign the body."""
+"""Larger or deeper bodies get no JSON forms, because anyone can send them, and each form takes time to sign."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Cost limit of all forms of one body: its values with some of their bytes, and its values times their depths. Each
-takes about 5 ms in the worst case. Events of a few KiB are tried in every form."""
-_BYTES_AS_DEAR_AS_A_VALUE: Final = 16
+"""Cost limits of all forms of one body, about 5 ms each. Events of a few KiB are tried in every form."""
+_BYTES_PER_VALUE: Final = 16
+"""Number of bytes that cost as much as one value."""
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
@@ -33,17 +32,17 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
     for ending in (b"\n", b"\r\n", b" "):
         if body.endswith(ending):
             yield "a line break or space was added to the body", "body_recoded", body[: -len(ending)]
-        yield "a line break or space was cut off the body", "body_recoded", body + ending
+        yield "a line break or space was removed from the body", "body_recoded", body + ending
     yield "the line breaks of the body were changed", "body_recoded", body.replace(b"\n", b"\r\n")
     yield "the line breaks of the body were changed", "body_recoded", body.replace(b"\r\n", b"\n")
-    yield "a byte order mark was put before the body", "body_recoded", body.removeprefix(b"\xef\xbb\xbf")
+    yield "a byte order mark was added to the body", "body_recoded", body.removeprefix(b"\xef\xbb\xbf")
     with suppress(UnicodeError):
         yield "the body was decoded as Latin-1 and encoded as UTF-8", "body_recoded", body.decode().encode("latin-1")
     with suppress(UnicodeError):
         yield "the body was decoded and encoded as Latin-1", "body_recoded", body.decode("latin-1").encode()
     with suppress(binascii.Error, ValueError):
         decoded = base64.b64decode(body, validate=True)
-        yield "the body is still encoded as base64, as AWS API gateways pass it", "body_recoded", decoded
+        yield "the body is still base64, as AWS API Gateway passes it", "body_recoded", decoded
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -56,16 +55,16 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
 
 
 def _written_again(value: object, size: int) -> Iterator[EarlierForm]:
-    """Yield a value in the usual forms of JSON, as many as its size allows, the likely ones first."""
+    """Yield common JSON forms of a value, likely ones first, as many as its size allows."""
     depths = _depths(value)
     if depths is None:
         return
     count = sum(depths)
-    compact_max = _COMPACT_COST_MAX // (count + size // _BYTES_AS_DEAR_AS_A_VALUE + 1)
+    compact_max = _COMPACT_COST_MAX // (count + size // _BYTES_PER_VALUE + 1)
     indented_max = _INDENTED_COST_MAX // sum(depth * values for depth, values in enumerate(depths, 1))
     compact, indented = _arranged(value, _compact), _arranged(value, _indented)
     for written in (*islice(compact, compact_max), *islice(indented, indented_max)):
-        yield "the body was parsed and written again as JSON", "body_reserialised", written
+        yield "the body was parsed and serialized again as JSON", "body_reserialised", written
 
 
 def _depths(value: object) -> list[int] | None:
@@ -83,15 +82,15 @@ def _depths(value: object) -> list[int] | None:
 
 
 def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iterator[bytes]:
-    """Yield forms of a value; an event also in Uplift's member order and with Uplift's envelope."""
+    """Yield forms of a value. Events also get forms with Uplift's member order and envelope."""
     yield from forms(value)
     if not isinstance(value, dict):
         return
-    # If they were sorted.
+    # A program may have sorted the members.
     ordered = {name: value[name] for name in (*_MEMBERS, *value) if name in value}
     if [*ordered] != [*value]:
         yield from forms(ordered)
-    # Uplift's envelope has no spaces. The data inside is as the event's sender wrote it.
+    # Uplift's envelope has no spaces. The data has the form that the event's sender chose.
     data = ordered.pop("data", None)
     envelope = json.dumps(ordered, ensure_ascii=False, separators=_JAVASCRIPT).encode("utf-8", "surrogatepass")
     for written in forms(data):

@@ -19,10 +19,10 @@ Reason = Literal[
 
 
 class WebhookVerificationError(ValueError):
-    """A request that must not be trusted, or an invalid secret.
+    """A request that is not authentic or not valid, or an invalid secret.
 
-    Respond with 400 or 401. The text and the attributes contain no secret, no computed signature and no part of the
-    body, so they can be logged.
+    Respond with 400 or 401. You can log the error: it contains no secret, no computed signature and no part of the
+    body.
     """
 
     reason: Reason
@@ -40,5 +40,5 @@ class WebhookVerificationError(ValueError):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Cause, hint and code in one line."""
+        """Return cause, hint and code in one line."""
         return f"{self.cause} {self.hint} [{self.reason}]"

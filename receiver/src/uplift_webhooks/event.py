@@ -8,7 +8,7 @@ from uplift_webhooks.errors import WebhookVerificationError
 
 
 class Data(dict[str, Any]):
-    """An event's `data`: a dictionary whose usual member can be read as `data.object`."""
+    """An event's `data`: a dictionary with the attribute `object`."""
 
     @property
     def object(self) -> Any:
@@ -20,29 +20,29 @@ class Data(dict[str, Any]):
 class Event:
     """An event with the fields of its envelope.
 
-    An event may arrive more than once, with the same `id`: remember the IDs of handled events. `repr` omits the data,
-    because it names athletes.
+    An event can arrive more than once with the same `id`: store the IDs of handled events. `repr` omits the data,
+    because it contains personal data.
     """
 
     id: str
     """A UUID, the same on every attempt and resend."""
     type: str
-    """A dotted name such as `movement.analytics.created`."""
+    """Event type, such as `movement.analytics.created`."""
     api_version: str
-    """Such as `01/01/2022`; empty if the body has none."""
+    """Version, such as `01/01/2022`. Empty if the body has none."""
     created: int
-    """Unix time in ms; 0 if the body has none."""
+    """Unix time in milliseconds. 0 if the body has none."""
     data: Any = field(hash=False, repr=False)
-    """A `Data` for JSON objects, otherwise the value itself."""
+    """A `Data` for JSON objects; otherwise, the value itself."""
     raw: dict[str, Any] = field(hash=False, repr=False)
-    """The whole envelope, including members that this version of the library does not know."""
+    """The complete envelope, including fields that this version of the library does not know."""
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER: Final = json.JSONDecoder(parse_constant=_reject_constant)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WebhookVerificationError(
             "body_not_json_object",
-            "The body is signed, but it is no JSON object in UTF-8.",
-            "Look for another sender that uses the same secret; Uplift sends JSON objects only.",
+            "The body is signed, but it is not a JSON object in UTF-8.",
+            "Uplift sends only JSON objects: check whether another sender uses the same secret.",
         )
     return value

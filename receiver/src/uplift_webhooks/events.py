@@ -1,10 +1,10 @@
-"""Classes of the event types in the catalog, and their creation from an envelope.
+"""Classes of the event types in the catalog.
 
 >>> match webhook.unwrap(body, headers):                        # doctest: +SKIP
 ...     case MovementAnalyticsCreated() as event:
 ...         download(event.object.data.url)
 ...     case UnknownEvent() as event:
-...         log.info("not for us: %s", event.type)
+...         log.info("ignored: %s", event.type)
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class MovementAnalyticsCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class WebhookCreated(Event):
-    """`webhook.created`: this endpoint was created. Sent to it once, whatever its subscription."""
+    """`webhook.created`: the registration event. A new endpoint receives it once, regardless of its subscription."""
 
     @property
     def object(self) -> RegisteredEndpoint:
@@ -40,7 +40,7 @@ class WebhookCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class CaptureProcessingFailed(Event):
-    """`capture.processing.failed`: a capture will have no data."""
+    """`capture.processing.failed`: a capture could not be processed and has no data."""
 
     @property
     def object(self) -> FailedCapture:
@@ -80,7 +80,7 @@ class ExportCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
-    """Any other type: one of the operator's own, or one that is newer than this version of the library."""
+    """Any other type: a type of your operator, or a type that this version of the library does not know."""
 
 
 AnyEvent = (
@@ -108,13 +108,12 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
     """Return the event in an envelope.
 
-    Tolerant, because a receiver that rejects unknown data ends up disabled: the signed `webhook-id` (`message_id`)
-    replaces a missing `id`. A missing `api_version` or `created`, which other senders of Standard Webhooks do not have,
-    gets a neutral value.
+    The signed `webhook-id` (`message_id`) replaces a missing `id`. Other senders of Standard Webhooks have no
+    `api_version` and `created`: they get an empty or zero value.
 
     Raises:
-        WebhookVerificationError: `body_not_event` for a member of the wrong type, a missing `type` or `data`, or no ID
-            at all, because an empty ID would make all such events look like repeats.
+        WebhookVerificationError: `body_not_event` if a member has the wrong type, or if `type`, `data` or both IDs are
+            missing.
     """
     member = envelope.get
     event_id = _text(member("id"), "id") or message_id
@@ -151,5 +150,5 @@ def _no_event(name: str) -> WebhookVerificationError:
     return WebhookVerificationError(
         "body_not_event",
         f"The body is signed, but its member {name!r} is missing or of the wrong type.",
-        "Look for another sender that uses the same secret; use verify() for bodies that are no Uplift events.",
+        "Check whether another sender uses the same secret. For bodies that are not Uplift events, use verify().",
     )

@@ -1,4 +1,4 @@
-"""Headers in the forms of different frameworks."""
+"""Request headers in the forms of different frameworks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, cast
@@ -15,7 +15,7 @@ class Items(Protocol):
     """A framework's header object that is not a mapping, such as Werkzeug's and `http.client`'s."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
-        """Name and value of every header."""
+        """Return name and value of every header."""
         ...  # pragma: no cover
 
 
@@ -51,8 +51,8 @@ def read_headers(headers: object) -> dict[str, str]:
     except Exception as error:
         raise WebhookVerificationError(
             "headers_unreadable",
-            f"The headers could not be read from an object of type {type(headers).__name__}.",
-            "Pass the request's headers: a mapping, a list of pairs, or the WSGI environ.",
+            f"An object of type {type(headers).__name__} has no headers.",
+            "Pass the headers of the request: a mapping, a list of pairs, or the WSGI environ.",
         ) from error
     result = {}
     for name, values in found.items():
@@ -62,8 +62,8 @@ def read_headers(headers: object) -> dict[str, str]:
         ):
             raise WebhookVerificationError(
                 "malformed_header",
-                f"The header {name} comes more than once, or is not printable ASCII.",
-                "Pass the headers as they arrived; look for a proxy that rewrites or merges them.",
+                f"The request has more than one {name} header, or its value is not printable ASCII.",
+                "Pass the unchanged headers, and check for a proxy that rewrites or merges them.",
             )
         result[name] = value
     return result

@@ -1,8 +1,8 @@
-"""The objects in the data of events, as the catalog describes them.
+"""The objects in the data of events, as the event catalog describes them.
 
-A field is None (or empty, if it holds several values) if the event does not have it, or has null or another type. `raw`
-is the whole JSON object, including fields that this version of the library does not know. `repr` omits personal data,
-and links that anyone could follow.
+A field is None (or empty, if it has several values) if the event does not have it, or has null or a value of another
+type. `raw` is the complete JSON object, including fields that this version of the library does not know. `repr` omits
+personal data and links.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ _READER: Final = "reader"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """Base class."""
+    """Base class of the objects."""
 
     raw: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
@@ -80,12 +80,12 @@ def _nested(kind: type[Resource]) -> dict[str, Reader]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link(Resource):
-    """A link to data outside of the event."""
+    """A link to data outside the event."""
 
     url: str | None = _text(shown=False)
-    """Signed link to a CSV file with one row per frame. Anyone with the link can read the data."""
+    """Signed URL of a CSV file with one row per frame. Anyone with the URL can read the data."""
     expires: int | None = _integer()
-    """Expiry of the link, in Unix ms."""
+    """Expiry of the link, in Unix milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Organization(Resource):
 
     id: Owner | None = field(default=None, metadata=_nested(Owner))
     user: str | None = _text()
-    """The same user ID again."""
+    """The same user ID as in `id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +126,9 @@ class Session(Resource):
     id: str | None = _text()
     """The session's UUID, an underscore and the number of the repetition."""
     activity: str | None = _text()
-    """Such as baseball."""
+    """Activity, such as baseball."""
     movement: str | None = _text()
-    """The movement of the activity, such as pitching."""
+    """Movement of the activity, such as pitching."""
     data: Link | None = field(default=None, metadata=_nested(Link))
     organization: Organization | None = field(default=None, metadata=_nested(Organization))
     athlete: Athlete | None = field(default=None, metadata=_nested(Athlete))
@@ -142,7 +142,7 @@ class RegisteredEndpoint(Resource):
     user_id: str | None = _text("userId")
     account_id: str | None = _text("accountId")
     event_type_ids: tuple[str, ...] = _texts("eventTypeIds")
-    """Its event types."""
+    """Subscribed event types."""
     hook_url: str | None = _text("hookUrl", shown=False)
     description: str | None = _text()
 
@@ -157,7 +157,7 @@ class FailedCaptureAthlete(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedCapture(Resource):
-    """A capture that could not be processed or did not pass quality assurance."""
+    """A capture that was not processed or did not pass quality assurance."""
 
     id: str | None = _text()
     """The session's UUID, an underscore and the number of the repetition."""
@@ -166,7 +166,7 @@ class FailedCapture(Resource):
     status: str | None = _text()
     """`error`."""
     error: str | None = _text()
-    """The problem, for users."""
+    """Description of the problem for users."""
     capture_time: str | None = _text()
     """Time of the recording, ISO 8601."""
     athlete: FailedCaptureAthlete | None = field(default=None, metadata=_nested(FailedCaptureAthlete))

@@ -8,14 +8,14 @@ from typing import Final
 from uplift_webhooks.errors import WebhookVerificationError
 
 PREFIX: Final = "whsec_"
-"""Prefix of a secret in the form of Standard Webhooks, before the base64 of the key."""
+"""Prefix of a Standard Webhooks secret, before the base64 of the key."""
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 256
 # Generated keys have 32 bytes. Custom tokens are also shown as `whsec_…`, for other libraries.
 KEY_BYTES_MIN: Final = TOKEN_CHARACTERS_MIN
 KEY_BYTES_MAX: Final = TOKEN_CHARACTERS_MAX
 
-_COPY = "Copy the whole secret as it was shown when the endpoint was registered, or as you chose it."
+_COPY = "Copy the complete secret of the endpoint. The dashboard shows it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +25,20 @@ class Secret:
     standard_key: bytes = field(repr=False)
     """Signs `webhook-signature`."""
     uplift_key: bytes = field(repr=False)
-    """Signs `x-uplift-signature-256`: the secret's text, whatever its form."""
+    """Signs `x-uplift-signature-256`: the complete text of the secret."""
 
 
 def parse_secret(text: object) -> Secret:
     """Return the keys of a secret: a generated one (`whsec_…`), or a custom token.
 
-    Surrounding white space from files and pasting is removed; no secret contains it.
+    White space around the secret is removed.
 
     Raises:
         WebhookVerificationError: `secret_invalid`. The error does not quote the secret.
     """
     if not isinstance(text, str):
         raise WebhookVerificationError(
-            "secret_invalid", f"The secret is of type {type(text).__name__}, not str.", f"Pass its text. {_COPY}"
+            "secret_invalid", f"The secret has the type {type(text).__name__}, not str.", f"Pass a str. {_COPY}"
         )
     token = text.strip()
     if not token.startswith(PREFIX):
@@ -49,13 +49,13 @@ def parse_secret(text: object) -> Secret:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):  # ValueError: non-ASCII characters
         raise WebhookVerificationError(
-            "secret_invalid", f"What follows {PREFIX!r} in the secret is not base64.", _COPY
+            "secret_invalid", f"The part of the secret after {PREFIX!r} is not base64.", _COPY
         ) from None
     if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
         raise WebhookVerificationError(
             "secret_invalid",
             f"The secret decodes to {len(key)} bytes; {KEY_BYTES_MIN} to {KEY_BYTES_MAX} are allowed.",
-            f"It may have been cut. {_COPY}",
+            f"The secret may be incomplete. {_COPY}",
         )
     return Secret(standard_key=key, uplift_key=token.encode("ascii"))
 

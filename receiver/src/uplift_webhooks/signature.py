@@ -5,7 +5,7 @@ import hmac
 
 
 def standard_signature(key: bytes, message_id: bytes, timestamp: bytes, body: bytes) -> bytes:
-    """Return the text after `v1,` in `webhook-signature`: base64 of HMAC-SHA256 over `<id>.<timestamp>.<body>`.
+    """Return the signature after `v1,` in `webhook-signature`: base64 of HMAC-SHA256 of `<id>.<timestamp>.<body>`.
 
     Source: Standard Webhooks, "Signature scheme".
     """
@@ -14,7 +14,7 @@ def standard_signature(key: bytes, message_id: bytes, timestamp: bytes, body: by
 
 
 def uplift_signature(key: bytes, body: bytes) -> bytes:
-    """Return `x-uplift-signature-256`: `sha256=` and lowercase hexadecimal HMAC-SHA256 of the body.
+    """Return the value of `x-uplift-signature-256`: `sha256=` and the lowercase hex HMAC-SHA256 of the body.
 
     Source: Uplift's help center, "Webhook secrets".
     """

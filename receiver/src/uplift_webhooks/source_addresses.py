@@ -1,4 +1,4 @@
-"""Check the source of a request against Uplift's published egress IPs, in addition to the signature.
+"""Check of a request's source address against Uplift's published egress IPs, in addition to the signature.
 
 >>> sources = SourceAddresses(Client())                # doctest: +SKIP
 >>> sources.allows(request.remote_addr)                # doctest: +SKIP
@@ -24,10 +24,10 @@ _Published = tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, float], 
 
 
 class Source(Protocol):
-    """A client of the API: `uplift_webhooks.api.Client`."""
+    """An API client: `uplift_webhooks.api.Client`."""
 
     def source_ips(self) -> dict[str, Any]:
-        """The response of `GET /v1/source-ips`. Raises ApiFailure."""
+        """Return the response of `GET /v1/source-ips`. Raises ApiFailure."""
         ...  # pragma: no cover
 
 
@@ -37,18 +37,18 @@ class SourceAddresses:
     def __init__(
         self, source: Source | Mapping[str, Any] | Iterable[str], *, refresh_seconds: float = REFRESH_SECONDS
     ) -> None:
-        """Take a client, which is called at the first use and every `refresh_seconds`, or addresses (or networks).
+        """Take a client, a list of addresses or networks, or the response of `source_ips`.
 
-        Also accepts the response of the API: `{"current": […], "upcoming": [{"address": …, "from": …}]}`.
+        A client is called at the first use and every `refresh_seconds`.
 
         Raises:
-            ValueError: an address is not valid, `refresh_seconds` is not positive, or the client is an AsyncClient (or
-                not a client).
+            ValueError: an address is not valid, `refresh_seconds` is not positive, or the source is an AsyncClient or
+                has another type.
         """
         if not refresh_seconds > 0:
-            raise ValueError("refresh_seconds must be more than 0.")
+            raise ValueError("refresh_seconds must be greater than 0.")
         if isinstance(source, str):
-            raise ValueError("Pass a list of addresses, or a client.")
+            raise ValueError("Pass a list of addresses, or a Client.")
         self._refresh_seconds: Final = refresh_seconds
         self._source: Source | None = None
         self._published: _Published | None = None
@@ -60,8 +60,8 @@ class SourceAddresses:
             self._published = _published({"current": [*source]})
         elif not callable(ask := getattr(source, "source_ips", None)) or inspect.iscoroutinefunction(ask):
             raise ValueError(
-                "Pass a Client, a list of addresses, or what `await AsyncClient.source_ips()` gives: `allows` awaits "
-                "nothing, so it cannot ask an AsyncClient."
+                "Pass a Client, a list of addresses, or the result of `await AsyncClient.source_ips()`. `allows` is "
+                "not a coroutine and cannot use an AsyncClient."
             )
         else:
             self._source = source
@@ -69,14 +69,14 @@ class SourceAddresses:
         self._refreshing: Final = threading.Lock()
 
     def allows(self, address: str) -> bool:
-        """Whether Uplift sends requests from this address now; False for an invalid address.
+        """Return whether Uplift sends requests from this address now. An invalid address is False.
 
-        Pass the address of the connection, or the one that your own proxy reports. Other headers can be forged. An
-        IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
+        Pass the address of the connection, or the address that your own proxy reports. Clients can forge other headers.
+        An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
 
         Raises:
-            ApiFailure: no addresses were received yet. The next try is after one minute at the earliest. Received
-                addresses stay valid until there are newer ones.
+            ApiFailure: no addresses were received yet. The client tries again after 1 minute. Received addresses stay
+                valid until newer ones arrive.
         """
         try:
             asked = _plain(ipaddress.ip_address(address))
@@ -102,7 +102,7 @@ class SourceAddresses:
 
     def _known(self) -> _Published:
         if self._published is None and self._failure is not None:
-            # Otherwise, the traceback would grow each time it is raised.
+            # Without this, the traceback grows each time.
             raise self._failure.with_traceback(None)
         return self._published or ()
 
@@ -112,7 +112,7 @@ class SourceAddresses:
             try:
                 self._published = _published(answer)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise ApiUnreachable("What answered for the source addresses is no Uplift Webhooks server.") from error
+                raise ApiUnreachable("The response is not from an Uplift Webhooks server.") from error
             self._refresh_at = time.monotonic() + self._refresh_seconds
         except ApiFailure as failure:
             # Requests must not wait one by one for a server that does not respond.

@@ -1,4 +1,4 @@
-"""Verification of requests: sent by Uplift, unchanged and fresh."""
+"""Verification that a request comes from Uplift, is unchanged and is recent."""
 
 import hmac
 import math
@@ -17,22 +17,22 @@ from uplift_webhooks.secret import Secret, parse_secret
 from uplift_webhooks.signature import standard_signature, uplift_signature
 
 SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
-"""Read if no secret is passed. It may hold several, separated by white space."""
+"""The default of `secret`. White space separates several secrets."""
 TOLERANCE_SECONDS: Final = 300
 """Maximum difference between a request's timestamp and the clock, in both directions."""
 SIGNATURES_MAX: Final = 16
-"""Limit of tokens in a `webhook-signature` header: two valid secrets, and a reserve for future schemes."""
+"""Limit of tokens in a `webhook-signature` header: two active secrets, and a reserve for future schemes."""
 _TIMESTAMP_DIGITS_MAX: Final = 15
 
 _RAW_BODY = (
-    "Check that the secret is this endpoint's, and pass the body's bytes as they arrived (Flask request.get_data(), "
-    "Django request.body, FastAPI await request.body()): parsing and writing JSON again changes them."
+    "Use the secret of this endpoint, and pass the raw bytes of the body before you parse it: Flask "
+    "request.get_data(), Django request.body, FastAPI await request.body()."
 )
-_PASSED_ON = "Pass all headers of the request; look for a proxy that drops or rewrites them."
+_PASSED_ON = "Pass all headers of the request, and check for a proxy that removes or rewrites them."
 
 
 class Webhook:
-    """Verifies requests with an endpoint's secret. Create it once at startup. Thread-safe."""
+    """Verifies requests with an endpoint's secret. Thread-safe: create it once at startup."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class Webhook:
         tolerance_seconds: float = TOLERANCE_SECONDS,
         debug: bool = False,
     ) -> None:
-        """Take the endpoint's secret, several of them during a rotation, or None to read the environment.
+        """Take the endpoint's secret, a list of secrets during a rotation, or None to read UPLIFT_WEBHOOK_SECRET.
 
-        `allow_uplift_signature` also accepts requests with only `x-uplift-signature-256`. That signature covers no
-        timestamp, so such a request can be replayed forever. `debug` adds the result of `explain` to errors. It does
-        not change which requests are accepted, but it costs time and tells attackers more.
+        `allow_uplift_signature` also accepts requests that have only `x-uplift-signature-256`. This signature has no
+        timestamp, so anyone who records such a request can replay it. `debug` adds the result of `explain` to errors.
+        Do not use it in production: it takes time and gives attackers details.
 
         Raises:
             WebhookVerificationError: `secret_missing` or `secret_invalid`.
@@ -60,9 +60,9 @@ class Webhook:
         self._debug: Final = debug
 
     def verify(self, body: bytes | bytearray, headers: Headers) -> None:
-        """Return if the request was sent by Uplift, unchanged, fresh and a JSON object.
+        """Return if the request comes from Uplift, is unchanged and recent, and has a JSON object as its body.
 
-        `body` has the request's bytes as they arrived. `headers` has any of the usual forms.
+        `body` is the raw bytes of the request. `headers` is a mapping, a list of pairs, or a WSGI environ.
 
         Raises:
             WebhookVerificationError: in all other cases.
@@ -78,10 +78,10 @@ class Webhook:
         return read_event(*self._open(body, headers))
 
     def explain(self, body: bytes | bytearray, headers: Headers) -> Explanation:
-        """Return whether the request verifies and, if not, the likely cause.
+        """Return whether the request is verified and, if not, the likely cause.
 
-        For debugging: it tries common mistakes, such as a body that was parsed and serialized again. It never raises,
-        accepts nothing, and quotes neither the secret nor a computed signature.
+        For debugging: it tries common mistakes, such as a body that was parsed and serialized again. It never raises.
+        The result contains neither the secret nor a computed signature.
         """
         try:
             read_event(*self._verified(body, headers))
@@ -90,7 +90,7 @@ class Webhook:
         return VERIFIED
 
     def _open(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """Same as `_verified`, with more detail in errors if `debug` is set."""
+        """Do the same as `_verified`, with more detail in errors if `debug` is set."""
         try:
             return self._verified(body, headers)
         except WebhookVerificationError as error:
@@ -117,7 +117,7 @@ class Webhook:
             raise WebhookVerificationError(
                 "missing_header",
                 f"The request has no {' and no '.join(missing)} header.",
-                "It carries x-uplift-signature-256: allow_uplift_signature=True accepts that alone."
+                "The request has x-uplift-signature-256: to accept it, set allow_uplift_signature=True."
                 if names.UPLIFT_SIGNATURE in found and len(missing) == 3
                 else _PASSED_ON,
             )
@@ -128,7 +128,7 @@ class Webhook:
         if not received or len(tokens) > SIGNATURES_MAX:
             raise WebhookVerificationError(
                 "malformed_header",
-                f"The {names.SIGNATURE} header has no v1 signature, or more than {SIGNATURES_MAX} tokens.",
+                f"The {names.SIGNATURE} header has no v1 signature or more than {SIGNATURES_MAX} tokens.",
                 _PASSED_ON,
             )
         expected = [
@@ -139,7 +139,7 @@ class Webhook:
         return message_id
 
     def _check_timestamp(self, text: str) -> None:
-        """Reject timestamps that are too old or in the future, because they may be replays."""
+        """Reject timestamps that are too old or in the future: the request may be a replay."""
         if not text.isdigit() or len(text) > _TIMESTAMP_DIGITS_MAX:
             raise WebhookVerificationError(
                 "malformed_header", f"The {names.TIMESTAMP} header is not a number of Unix seconds.", _PASSED_ON
@@ -149,21 +149,21 @@ class Webhook:
         if age > self._tolerance_seconds:
             raise WebhookVerificationError(
                 "timestamp_too_old",
-                f"The request was signed {age} s ago, where {self._tolerance_seconds} s are tolerated.",
-                "Check this machine's clock; if it is right, the request was held back or is a replay.",
+                f"The signature is {age} seconds old. The limit is {self._tolerance_seconds} seconds.",
+                "Check the clock of this machine. If it is right, the request was delayed or replayed.",
             )
         if -age > self._tolerance_seconds:
             raise WebhookVerificationError(
                 "timestamp_too_new",
-                f"The request was signed {-age} s in the future, where {self._tolerance_seconds} s are tolerated.",
-                "Check this machine's clock.",
+                f"The signature is {-age} seconds in the future. The limit is {self._tolerance_seconds} seconds.",
+                "Check the clock of this machine.",
             )
 
     def _verify_uplift(self, body: bytes, found: dict[str, str]) -> None:
-        """Verify the signature that Uplift documents, which covers only the body."""
+        """Verify `x-uplift-signature-256`, which covers only the body."""
         received = found.get(names.UPLIFT_SIGNATURE)
         if not received:
-            raise WebhookVerificationError("missing_header", "The request carries no signature.", _PASSED_ON)
+            raise WebhookVerificationError("missing_header", "The request has no signature.", _PASSED_ON)
         expected = [uplift_signature(secret.uplift_key, body) for secret in self._secrets]
         _check_match(expected, [received.encode("ascii")])
 
@@ -176,29 +176,29 @@ def _check_match(expected: list[bytes], received: list[bytes]) -> None:
             matches += hmac.compare_digest(signature, candidate)
     if not matches:
         raise WebhookVerificationError(
-            "no_matching_signature", "No signature of the request fits its body and the secret.", _RAW_BODY
+            "no_matching_signature", "No signature of the request matches its body and the secret.", _RAW_BODY
         )
 
 
 def _bytes(body: object) -> bytes:
-    """Return the body if its type can be verified."""
+    """Return the body as bytes."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, bytearray):
         return bytes(body)
     raise WebhookVerificationError(
         "body_not_bytes",
-        f"The body is of type {type(body).__name__}, but what was signed is the exact bytes that were sent.",
-        "Pass the raw body, before anything parses it: Flask request.get_data(), Django request.body, "
-        "FastAPI await request.body().",
+        f"The body has the type {type(body).__name__}, but the signature covers the raw bytes.",
+        "Pass the raw bytes of the body before you parse it: Flask request.get_data(), Django request.body, FastAPI "
+        "await request.body().",
     )
 
 
 def _read_secrets(secret: object) -> tuple[Secret, ...]:
-    """Return the given secrets, or those of the environment."""
+    """Return the given secrets, or the secrets of the environment."""
     if secret is None:
         texts: list[object] = list(os.environ.get(SECRET_VARIABLE, "").split())
-        origin = f"The environment variable {SECRET_VARIABLE} is not set or empty."
+        origin = f"The environment variable {SECRET_VARIABLE} is not set."
     elif isinstance(secret, Iterable) and not isinstance(secret, str | bytes):
         texts = list(secret)
         origin = "The list of secrets is empty."
@@ -207,6 +207,6 @@ def _read_secrets(secret: object) -> tuple[Secret, ...]:
         origin = ""
     if not texts:
         raise WebhookVerificationError(
-            "secret_missing", origin, f"Pass the endpoint's secret to Webhook(), or set {SECRET_VARIABLE}."
+            "secret_missing", origin, f"Set {SECRET_VARIABLE} to the endpoint's secret, or pass it to Webhook()."
         )
     return tuple(parse_secret(text) for text in texts)
