@@ -1,4 +1,4 @@
-"""Client of the HTTP API for integrators.
+"""Client of the HTTP API.
 
 >>> from uplift_webhooks.api import Client
 >>> client = Client("https://webhooks.example.com", "sk_…")   # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Calls for administration: accounts, keys, members, links, the event catalog and the audit log."""
+"""Administrative calls: accounts, keys, members, links, retention, the event catalog and the audit log."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -15,32 +15,32 @@ class Accounts(Noun[Way]):
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page, newest first."""
+        """Return one page, newest first."""
         return get_page(_ACCOUNTS, limit=limit, cursor=cursor)
 
     iterate = every(list)
 
     @verb
     def get(self, account: str) -> Call[JsonObject]:
-        """One account by its ID."""
+        """Return an account by its ID."""
         return get(_account(account))
 
     @verb
     def create(
         self, name: str, *, contact_emails: Iterable[str] | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """Create an account. Its contacts are notified when an endpoint fails."""
+        """Create an account. The server emails its contacts when an endpoint fails."""
         body = given(name=name, contact_emails=texts(contact_emails))
         return post(_ACCOUNTS, body, idempotency_key=idempotency_key)
 
     @verb
     def update(self, account: str, /, **changes: Any) -> Call[JsonObject]:
-        """Update its `name` or `contact_emails`. Omitted fields stay."""
+        """Update the `name` or `contact_emails` of an account. Omitted fields do not change."""
         return change("PATCH", _account(account), changes)
 
     @verb
     def delete(self, account: str) -> Call[None]:
-        """Delete an account: its keys are revoked, its endpoints deleted, and its pending deliveries cancelled."""
+        """Delete an account with its keys and endpoints, and cancel its pending deliveries."""
         return delete(_account(account))
 
 
@@ -49,7 +49,7 @@ class Keys(Noun[Way]):
 
     @verb
     def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of an account's active keys, newest first."""
+        """Return one page of an account's active keys, newest first."""
         return get_page(f"{_account(account)}/keys", limit=limit, cursor=cursor)
 
     iterate = every(list)
@@ -58,7 +58,7 @@ class Keys(Noun[Way]):
     def create(
         self, account: str, name: str, *, scopes: Iterable[str] | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """Create a key. Only this response contains its text, `key`."""
+        """Create a key. Only this response contains the key itself, in `key`."""
         body = given(name=name, scopes=texts(scopes))
         return post(f"{_account(account)}/keys", body, idempotency_key=idempotency_key)
 
@@ -69,18 +69,18 @@ class Keys(Noun[Way]):
 
 
 class Members(Noun[Way]):
-    """`/v1/accounts/{account}/members`, for operators: people who sign in to an account's dashboard."""
+    """`/v1/accounts/{account}/members`, for operators: the people with access to an account's dashboard."""
 
     @verb
     def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of an account's members, newest first."""
+        """Return one page of an account's members, newest first."""
         return get_page(f"{_account(account)}/members", limit=limit, cursor=cursor)
 
     iterate = every(list)
 
     @verb
     def invite(self, account: str, email: str, role: str, *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Invite a person by email. If the server sends no emails, the response has the `url` to pass on."""
+        """Invite a member by email. If email is not configured, the response contains the link in `url`."""
         body = given(email=email, role=role)
         return post(f"{_account(account)}/members", body, idempotency_key=idempotency_key)
 
@@ -91,21 +91,21 @@ class Members(Noun[Way]):
 
     @verb
     def remove(self, account: str, member: str) -> Call[None]:
-        """Remove a member and end its sessions."""
+        """Remove a member and end the member's sessions."""
         return delete(f"{_account(account)}/members/{segment(member)}")
 
     @verb
     def reset_password(self, account: str, member: str) -> Call[JsonObject]:
-        """Create a `url` with which a member sets a new password, once and until `expires_at`."""
+        """Create a one-time `url` to set a member's new password. It is valid until `expires_at`."""
         return post(f"{_account(account)}/members/{segment(member)}/password-reset", {})
 
 
 class Invitations(Noun[Way]):
-    """`/v1/accounts/{account}/invitations`, for operators: open invitations."""
+    """`/v1/accounts/{account}/invitations`, for operators: pending invitations."""
 
     @verb
     def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of an account's open invitations, newest first."""
+        """Return one page of an account's pending invitations, newest first."""
         return get_page(f"{_account(account)}/invitations", limit=limit, cursor=cursor)
 
     iterate = every(list)
@@ -117,19 +117,19 @@ class Invitations(Noun[Way]):
 
 
 class Links(Noun[Way]):
-    """One-time links into the dashboard, for operators."""
+    """One-time sign-in links for the dashboard, for operators."""
 
     @verb
     def portal(
         self, account: str, *, email: str | None = None, role: str | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """Create a `url` that opens an account's dashboard once, until `expires_at`; without `email`, as a guest."""
+        """Create a one-time `url` to an account's dashboard, valid until `expires_at`. Without `email`, for a guest."""
         body = given(email=email, role=role)
         return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
 
     @verb
     def operator(self, *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Create a `url` that signs an operator in once, until `expires_at`."""
+        """Create a one-time `url` that signs in an operator. It is valid until `expires_at`."""
         return post("/v1/sign-in-links", {}, idempotency_key=idempotency_key)
 
 
@@ -138,23 +138,23 @@ class Retention(Noun[Way]):
 
     @verb
     def resume(self) -> Call[JsonObject]:
-        """Confirm that the server's clock is right, so that retention continues: `resumed_at`."""
+        """Resume retention after a clock jump. The response has `resumed_at`."""
         return post("/v1/retention/resume", {})
 
 
 class EventTypes(Noun[Way]):
-    """`/v1/event-types`: the event catalog. Everyone reads it, operators change it."""
+    """`/v1/event-types`: the event catalog. Only operators can change it."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page."""
+        """Return one page."""
         return get_page(_EVENT_TYPES, limit=limit, cursor=cursor)
 
     iterate = every(list)
 
     @verb
     def get(self, name: str) -> Call[JsonObject]:
-        """One event type by its name, with the `schema` and an `example` of its data."""
+        """Return an event type by its name, with the `schema` and an `example` of its data."""
         return get(f"{_EVENT_TYPES}/{segment(name)}")
 
     @verb
@@ -169,7 +169,7 @@ class EventTypes(Noun[Way]):
         api_version: str | None = None,
         archived: bool | None = None,
     ) -> Call[JsonObject]:
-        """Create or replace an event type. Omitted fields get their defaults."""
+        """Create or replace an event type. Omitted fields have their defaults."""
         body = given(
             description=description,
             group=group,
@@ -182,12 +182,12 @@ class EventTypes(Noun[Way]):
 
     @verb
     def delete(self, name: str) -> Call[None]:
-        """Delete an event type. Its events stay."""
+        """Delete an event type. Its events remain."""
         return delete(f"{_EVENT_TYPES}/{segment(name)}")
 
 
 class AuditLog(Noun[Way]):
-    """`/v1/audit-log`: who did what, when and from where."""
+    """`/v1/audit-log`: actor, action, time and IP address of every change."""
 
     @verb
     def list(
@@ -201,7 +201,7 @@ class AuditLog(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest first. Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`."""
+        """Return one page, newest first. Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`."""
         return get_page(
             "/v1/audit-log",
             actor=actor,

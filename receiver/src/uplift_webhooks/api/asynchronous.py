@@ -20,25 +20,24 @@ class AsyncReconciliation:
 
     @property
     def cursor(self) -> str | None:
-        """Store it after the last event was handled, and once at the end."""
+        """Position to continue from. Store it after you handled an event, and once at the end."""
         return self._run.cursor
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
         """Yield the events after `cursor`. Raises ApiFailure."""
         run, has_more = self._run, True
         while has_more:
-            # The thread continues after its caller is cancelled, so it must not move the cursor. It moves here,
-            # together with the event.
-            page = await asyncio.to_thread(run._page)  # noqa: SLF001 - a part of it
-            for event in run._events_of(page):  # noqa: SLF001 - a part of it
+            # If the caller is cancelled, the thread continues. Only this loop moves the cursor, with each event.
+            page = await asyncio.to_thread(run._page)  # noqa: SLF001 - same package
+            for event in run._events_of(page):  # noqa: SLF001 - same package
                 yield event
             has_more = page.has_more
 
 
 class AsyncClient(Everything[Awaited]):
-    """An awaitable Client: every call runs `Client` in a thread of asyncio's pool.
+    """Async version of Client. Every call runs in a thread of asyncio's pool.
 
-    A cancelled call still ends in its thread, after `timeout_seconds` at the latest for each try.
+    A cancelled call still ends in its thread, after at most `timeout_seconds` per attempt.
     """
 
     def __init__(
@@ -50,20 +49,20 @@ class AsyncClient(Everything[Awaited]):
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
     ) -> None:
-        """Same as `Client`."""
+        """Take the arguments of `Client`."""
         self._client: Final = Client(
             api_url, api_key, account=account, timeout_seconds=timeout_seconds, retries=retries
         )
         super().__init__(self._client.request, Awaited)
 
     async def __aenter__(self) -> "AsyncClient":
-        """Return the client, which is closed at the end of the block."""
+        """Return the client. The end of the block closes it."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the client."""
         await self.close()
 
     async def close(self) -> None:
@@ -79,11 +78,11 @@ class AsyncClient(Everything[Awaited]):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Same as `Client.request`."""
+        """Make a call, as `Client.request` does."""
         return await asyncio.to_thread(self._client.request, method, path, query=query, body=body, headers=headers)
 
     async def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """Same as `Client.content`."""
+        """Return the body of a response, as `Client.content` does."""
         return await asyncio.to_thread(self._client.content, path, query=query)
 
     def reconcile(
@@ -93,5 +92,5 @@ class AsyncClient(Everything[Awaited]):
         *,
         created_after: Instant | None = None,
     ) -> AsyncReconciliation:
-        """Same as `Client.reconcile`."""
+        """Return every event of the account, as `Client.reconcile` does."""
         return AsyncReconciliation(self._client.reconcile(cursor, types, created_after=created_after))

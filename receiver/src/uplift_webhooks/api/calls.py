@@ -1,7 +1,7 @@
 """API calls as values.
 
-Each call is described once by a method that returns a Call. The decorator `verb` turns it into the method that makes
-the call: a `Noun[Blocking]` returns the result, a `Noun[Awaited]` a coroutine.
+A method that returns a Call describes each call once. The decorator `verb` turns it into the method that makes the
+call: a `Noun[Blocking]` returns the result, a `Noun[Awaited]` a coroutine.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Call(Generic[R_co]):
     method: str
     path: str
     read: Callable[[str, object], R_co]
-    """Convert the path and the JSON response to the result. Raises ApiMisaddressed."""
+    """Converts the path and the JSON response to the result. Raises ApiMisaddressed."""
     query: Mapping[str, object] = field(default_factory=dict)
     """Parameters that are None are omitted."""
     body: JsonObject | None = None
@@ -43,7 +43,7 @@ class Call(Generic[R_co]):
 
     def make(self, request: Request) -> R_co:
         """Make the call. Raises ApiFailure."""
-        # `Client.request` generates the key unless the caller passes one.
+        # Without a key, `Client.request` generates one.
         headers = None if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
         return self.read(self.path, request(self.method, self.path, query=self.query, body=self.body, headers=headers))
 
@@ -52,13 +52,13 @@ class Noun(Generic[Way]):
     """A resource of the API and its calls."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """Take the function that makes requests, and whether calls are awaited."""
+        """Take the function that makes requests, and the kind of calls."""
         self._request: Final = request
         self._awaited: Final = way is Awaited
 
 
 class verb(Generic[P, R]):  # noqa: N801 - a decorator
-    """A method made from the description of its call."""
+    """A method that makes the described call."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[R]]) -> None:
         """Take a function that returns the call. Its docstring and parameters become the method's."""
@@ -81,12 +81,12 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
             return self
 
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            return self.describe(noun, *args, **kwargs).make(noun._request)  # noqa: SLF001 - a part of it
+            return self.describe(noun, *args, **kwargs).make(noun._request)  # noqa: SLF001 - same module
 
         async def run_in_thread(*args: P.args, **kwargs: P.kwargs) -> R:
             return await asyncio.to_thread(run, *args, **kwargs)
 
-        method = run_in_thread if noun._awaited else run  # noqa: SLF001 - a part of it
+        method = run_in_thread if noun._awaited else run  # noqa: SLF001 - same module
         return _as_method(method, self.describe.__name__, self.__doc__, self._signature)
 
 
@@ -96,7 +96,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
     def __init__(self, page: verb[P, Page]) -> None:
         """Take the method that returns one page. Its parameters become this method's."""
         self._describe: Final = page.describe
-        self.__doc__ = "Everything that `list` gives page by page: `limit` (200) at a time, from `cursor` on."
+        self.__doc__ = "Iterate over all items of `list`, from `cursor`. `limit` is the page size (default 200)."
         self._signature: Final = _of_methods(page.describe).replace(return_annotation=Iterator[JsonObject])
 
     @overload
@@ -115,7 +115,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
         def found(*args: P.args, **kwargs: P.kwargs) -> Iterator[Page]:
             call = self._describe(noun, *args, **kwargs)
-            return pages(noun._request, call.path, call.query)  # noqa: SLF001 - a part of it
+            return pages(noun._request, call.path, call.query)  # noqa: SLF001 - same module
 
         def run(*args: P.args, **kwargs: P.kwargs) -> Iterator[JsonObject]:
             return items(found(*args, **kwargs))
@@ -126,7 +126,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
                 for item in page.data:
                     yield item
 
-        method = run_in_threads if noun._awaited else run  # noqa: SLF001 - a part of it
+        method = run_in_threads if noun._awaited else run  # noqa: SLF001 - same module
         return _as_method(method, "iterate", self.__doc__, self._signature)
 
 
@@ -167,7 +167,7 @@ def change(method: str, path: str, body: JsonObject) -> Call[JsonObject]:
 
 
 def delete(path: str) -> Call[None]:
-    """Delete something."""
+    """Delete an object."""
     return Call("DELETE", path, lambda _path, _answer: None)
 
 
@@ -184,4 +184,4 @@ def texts(listed: Iterable[str] | None) -> list[str] | None:
 def _object(path: str, answer: object) -> JsonObject:
     if isinstance(answer, dict):
         return cast("JsonObject", answer)
-    raise ApiMisaddressed(f"What answered for {path} is no Uplift Webhooks server: it gave no object.")
+    raise ApiMisaddressed(f"The response for {path} is not from an Uplift Webhooks server: it has no JSON object.")

@@ -1,4 +1,4 @@
-"""The client of one server with one key."""
+"""The API client."""
 
 import json
 import math
@@ -25,15 +25,15 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""Longer waits that a server requests are not waited for."""
+"""Limit of a `Retry-After` that the client waits for."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
 class Client(Everything[Blocking]):
     """API client with one key. It reuses connections and is thread-safe.
 
-    Objects are dictionaries with the fields of docs/api.md. Calls raise ApiError if the server rejects them and
-    ApiUnreachable if there is no response; both are ApiFailure.
+    Objects are dictionaries with the fields of the API reference (`/docs/api` on your server). A call raises ApiError
+    if the server rejects it, and ApiUnreachable if there is no response. Both are subclasses of ApiFailure.
     """
 
     def __init__(
@@ -46,26 +46,26 @@ class Client(Everything[Blocking]):
         retries: int = RETRIES,
         use_proxy: bool = True,
     ) -> None:
-        """Take the server's URL and the key; None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
+        """Take the server's URL and the API key. None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
 
-        A `/v1` at the end of the URL is ignored.
+        The client removes a `/v1` at the end of the URL.
 
-        `account` is the ID of the account for an operator's key. `timeout_seconds` limits each wait for the server and
-        the reading of its response. `retries` is the maximum number of retries: of reads without a response, and of all
-        calls with a 429 or 503 response and a `Retry-After` of at most 30 s. Every POST carries an `Idempotency-Key`,
-        so that retries create nothing twice.
+        `account` selects the account for an operator key. `timeout_seconds` limits each request, including its
+        response. `retries` is the maximum number of retries. The client retries reads without a response, and every
+        call with a 429 or 503 response and a `Retry-After` of at most 30 seconds. Every POST has an `Idempotency-Key`,
+        so that a retry creates nothing twice.
 
-        Unless `use_proxy` is false, connections use the proxy of the environment (`HTTPS_PROXY`, `NO_PROXY`).
-        Certificates are verified with the system's authorities (or `SSL_CERT_FILE`).
+        With `use_proxy`, the client uses the proxy of the environment (`HTTPS_PROXY`, `NO_PROXY`). It verifies
+        certificates with the certificate authorities of the system or of `SSL_CERT_FILE`.
 
         Raises:
             ValueError: an argument or an environment variable is not valid. The message never contains the key.
         """
         url = os.environ.get(URL_VARIABLE, "").strip() if api_url is None else api_url
         if not url:
-            raise ValueError(f"The API's address is missing: pass api_url, or set {URL_VARIABLE}.")
+            raise ValueError(f"The API URL is not set: pass api_url, or set {URL_VARIABLE}.")
         if not 0 < timeout_seconds < math.inf or retries < 0:
-            raise ValueError("timeout_seconds must be more than 0, and retries 0 or more.")
+            raise ValueError("timeout_seconds must be greater than 0, and retries must be 0 or greater.")
         key = os.environ.get(KEY_VARIABLE, "").strip() if api_key is None else api_key
         self._headers: Final = {"accept": "application/json", "user-agent": f"uplift-webhooks/{__version__}"}
         if key:
@@ -78,19 +78,19 @@ class Client(Everything[Blocking]):
         self._connections: Final = Connections(
             url,
             timeout_seconds,
-            called=URL_VARIABLE if api_url is None else "The API's address",
+            called=URL_VARIABLE if api_url is None else "api_url",
             use_proxy=use_proxy,
         )
         super().__init__(self.request, Blocking)
 
     def __enter__(self) -> "Client":
-        """Return the client, which is closed at the end of the block."""
+        """Return the client. The end of the block closes it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the client."""
         self.close()
 
     def close(self) -> None:
@@ -106,20 +106,20 @@ class Client(Everything[Blocking]):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make a call without a method of its own. Send `body` as JSON and return the JSON response, None if empty.
+        """Make any call. Send `body` as JSON and return the JSON response, or None if the response is empty.
 
-        `path` begins with `/`. Parameters in `query` that are None are omitted. Datetimes are accepted in the query and
-        the body.
+        `path` starts with `/`. Parameters of `query` that are None are omitted. `query` and `body` may contain
+        datetimes.
 
         Raises:
             ApiError: the server rejected the call.
-            ApiUnreachable: there was no usable response.
-            ValueError: an argument cannot be sent.
+            ApiUnreachable: there was no valid response.
+            ValueError: an argument is not valid.
         """
         return self._answered(method, path, query, body, headers)[1]
 
     def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """Return the body of a GET response, byte for byte, without parsing JSON.
+        """Return the unchanged bytes of the response to a GET.
 
         Raises:
             ApiFailure, ValueError: as `request`.
@@ -133,11 +133,11 @@ class Client(Everything[Blocking]):
         *,
         created_after: Instant | None = None,
     ) -> Reconciliation:
-        """Return every event of the account in the order of acceptance, delivered or not.
+        """Return every event of the account, oldest first, whether or not it was delivered.
 
-        `cursor` continues an earlier reconciliation. Without it, the first event is the oldest one, or the first one
-        after `created_after`. `types` are names and `group.*` patterns; none means all. The iteration ends at the
-        newest event. See Reconciliation for how to store the cursor.
+        `cursor` continues an earlier reconciliation. Without it, the first event is the oldest event, or the first
+        event after `created_after`. `types` has names and patterns such as `movement.*`; the default is all types. The
+        iteration ends after the newest event. Reconciliation shows how to store the cursor.
         """
         return Reconciliation(self.request, cursor, types, created_after)
 
@@ -151,7 +151,7 @@ class Client(Everything[Blocking]):
     ) -> tuple[bytes, Any]:
         """Return the response as bytes and as JSON. Raises the errors of `request`."""
         if not path.startswith("/"):
-            raise ValueError("path must begin with '/', such as '/v1/endpoints'.")
+            raise ValueError("path must start with '/', such as '/v1/endpoints'.")
         asked = {name: _for_query(value) for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(asked)}" if asked else path
         sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
@@ -180,7 +180,7 @@ class Client(Everything[Blocking]):
             return json.loads(answer.content) if answer.content else None
         except (ValueError, RecursionError):
             raise ApiMisaddressed(
-                f"What answers at {self._connections.url} is no Uplift Webhooks server: it does not speak JSON."
+                f"The server at {self._connections.url} is not an Uplift Webhooks server: its response is not JSON."
             ) from None
 
 
@@ -194,8 +194,8 @@ def api_error(answer: ApiResponse) -> ApiError:
         problem = {}
     detail = problem.get("detail") or problem.get("title")
     if not detail:
-        detail = f"The server answered {answer.status}"
-        detail += ": correct api_url, redirects are not followed." if 300 <= answer.status < 400 else "."
+        detail = f"The server responded with {answer.status}"
+        detail += ", a redirect. Set api_url to the final URL." if 300 <= answer.status < 400 else "."
     listed = problem.get("errors")
     errors = [
         FieldError(str(each.get("field", "")), str(each.get("code", "")), str(each.get("message", "")))
@@ -208,20 +208,20 @@ def api_error(answer: ApiResponse) -> ApiError:
 
 
 def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None:
-    """Return the wait before retry `number` (0 = first), or None to give up."""
+    """Return the delay before retry `number` (0 is the first), or None to stop."""
     reading = method == "GET"
     if isinstance(failure, ApiError):
         if failure.status not in {429, 503}:
             return None
         if failure.retry_after_seconds is not None:
             return failure.retry_after_seconds if failure.retry_after_seconds <= RETRY_AFTER_SECONDS_MAX else None
-    # Jitter: clients that failed together must not retry together.
+    # Jitter spreads the retries of clients that failed at the same time.
     return _BACKOFF_SECONDS * 2**number * (0.5 + random.random()) if reading else None  # noqa: S311 - no secret
 
 
 def _for_header(value: object, name: str) -> str:
     if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
-        raise ValueError(f"{name} must be a text of printable ASCII without spaces.")
+        raise ValueError(f"{name} must be printable ASCII without spaces.")
     return value
 
 
@@ -235,10 +235,10 @@ def _for_json(value: object) -> str:
     """Convert values that JSON does not support."""
     if isinstance(value, datetime):
         return _written(value)
-    raise ValueError(f"JSON has no form for a {type(value).__name__}: pass texts, numbers, lists and dictionaries.")
+    raise ValueError(f"A {type(value).__name__} is not valid in JSON: use strings, numbers, lists and dictionaries.")
 
 
 def _written(instant: datetime) -> str:
     if instant.tzinfo is None:
-        raise ValueError("An instant needs its time zone: datetime.now(timezone.utc).")
+        raise ValueError("A datetime must have a time zone, such as datetime.now(timezone.utc).")
     return instant.isoformat()

@@ -1,4 +1,4 @@
-"""HTTP connections to one server: keep-alive, TLS, and the proxy of the environment."""
+"""HTTP connections to one server, with keep-alive, TLS and the proxy of the environment."""
 
 import base64
 import http.client
@@ -32,7 +32,7 @@ _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTT
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A response."""
+    """A response of the API."""
 
     status: int
     headers: Message
@@ -43,40 +43,40 @@ class Connections:
     """Connections to one server. Thread-safe: each connection serves one exchange at a time."""
 
     def __init__(
-        self, url: str, timeout_seconds: float, *, called: str = "The API's address", use_proxy: bool = True
+        self, url: str, timeout_seconds: float, *, called: str = "The API URL", use_proxy: bool = True
     ) -> None:
         """Parse the server's URL and find the proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
 
-        `called` is the URL's name in errors. Without `use_proxy`, connections are direct.
+        `called` is the name of the URL in errors. Without `use_proxy`, connections are direct.
 
         Raises:
-            ValueError: `url` is not an http or https URL, or the proxy's is not an http URL. The message quotes
-                neither, because they may contain a password.
+            ValueError: `url` is not an HTTP or HTTPS URL, or the proxy's URL is not HTTP. The message does not contain
+                the URLs, because they may contain a password.
         """
         url = without_version(url)
         parts = _split(url, called)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{called} must begin with https:// or http:// and name a host.")
+            raise ValueError(f"{called} must be a URL with https:// or http:// and a host.")
         if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError(f"{called} may have neither a password, nor a query, nor a fragment.")
+            raise ValueError(f"{called} must not have a password, a query or a fragment.")
         self.url: Final = url
         self._host: Final = parts.hostname
         self._port: Final = parts.port or (443 if parts.scheme == "https" else 80)
         self._timeout_seconds: Final = timeout_seconds
         self._tls: Final = ssl.create_default_context() if parts.scheme == "https" else None
         self._proxy: Final = proxy_to(parts) if use_proxy else None
-        # A proxy gets absolute URLs, except in a tunnel.
+        # A proxy needs absolute URLs, except in a tunnel.
         self._prefix: Final = self.url if self._proxy and self._tls is None else parts.path.rstrip("/")
         self._idle: Final[list[http.client.HTTPConnection]] = []
         self._lock: Final = threading.Lock()
 
     def exchange(self, method: str, target: str, content: bytes | None, headers: dict[str, str]) -> ApiResponse:
-        """Send one request and return the whole response, within one time limit.
+        """Send one request and return the complete response, within one time limit.
 
-        If an idle connection turns out to be closed, a new one replaces it, once.
+        If the server has closed an idle connection, a new connection replaces it.
 
         Raises:
-            ApiUnreachable: there was no complete response; ApiMisaddressed if the server does not use TLS.
+            ApiUnreachable: there was no complete response. ApiMisaddressed if the server does not use TLS.
         """
         ends_at = time.monotonic() + self._timeout_seconds
         while True:
@@ -89,9 +89,9 @@ class Connections:
                 if reused and isinstance(error, _LOST):
                     continue
                 if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
-                    raise ApiMisaddressed(f"{self.url} is https on an http port: no TLS is spoken there.") from error
+                    raise ApiMisaddressed(f"{self.url} does not use TLS. Use http:// for this port.") from error
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                raise ApiUnreachable(f"{self.url} does not answer: {reason}.") from error
+                raise ApiUnreachable(f"{self.url} does not respond: {reason}.") from error
             except BaseException:
                 connection.close()
                 raise
@@ -99,7 +99,7 @@ class Connections:
             return answer
 
     def close(self) -> None:
-        """Close the idle connections. Connections in use close, or become idle, when their exchange ends."""
+        """Close the idle connections. Connections in use close or become idle after their exchange."""
         with self._lock:
             idle, self._idle[:] = self._idle[:], []
         for connection in idle:
@@ -129,7 +129,7 @@ class Connections:
                 pieces.append(piece)
                 left -= len(piece)
                 if left < 0:
-                    raise OSError(f"its answer is larger than {RESPONSE_BYTES_MAX} bytes")
+                    raise OSError(f"its response is larger than {RESPONSE_BYTES_MAX} bytes")
             # Partial reads do not report a closed connection.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
@@ -164,7 +164,7 @@ class Connections:
 
 
 class _Response(http.client.HTTPResponse):
-    """A response with a time limit for the whole: status, headers, body and trailers."""
+    """A response with one time limit for status, headers, body and trailers."""
 
     def __init__(self, ends_at: float, sock: socket.socket, *, method: str | None = None) -> None:
         super().__init__(sock, method=method)
@@ -188,7 +188,7 @@ class _Hurried(io.RawIOBase):
             self._socket.settimeout(_left(self._ends_at))
             count = self._raw.readinto(buffer)
         except TimeoutError as error:
-            raise TimeoutError("its answer took too long" if self._came else "timed out") from error
+            raise TimeoutError("its response took too long" if self._came else "timed out") from error
         self._came = True
         return count
 
@@ -218,7 +218,7 @@ class Proxy:
 
 
 def proxy_to(server: SplitResult) -> Proxy | None:
-    """Return the proxy of the environment for a server. Never used for this machine. Raises ValueError."""
+    """Return the proxy of the environment for a server, or None for this machine. Raises ValueError."""
     host = server.hostname or ""
     proxies = urllib.request.getproxies()
     address = proxies.get(server.scheme) or proxies.get("all")
@@ -229,9 +229,9 @@ def proxy_to(server: SplitResult) -> Proxy | None:
     ):
         return None
     url = address if "://" in address else f"http://{address}"
-    parts = _split(url, "The proxy's address")
+    parts = _split(url, "The proxy URL")
     if parts.scheme != "http" or not parts.hostname:
-        raise ValueError("The proxy's address in the environment must begin with http:// and name a host.")
+        raise ValueError("The proxy URL in the environment must have http:// and a host.")
     headers = {}
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -240,7 +240,7 @@ def proxy_to(server: SplitResult) -> Proxy | None:
 
 
 def without_version(url: str) -> str:
-    """Return a URL without a `/v1` at its end, which all paths begin with."""
+    """Return a URL without a `/v1` at its end: all paths start with it."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -249,9 +249,9 @@ def _split(url: str, what: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise ValueError(f"{what} is not an address that can be read.") from None
+        raise ValueError(f"{what} is not a valid URL.") from None
     if not (url.isascii() and url.isprintable()) or " " in url:
-        raise ValueError(f"{what} may hold printable ASCII only.")
+        raise ValueError(f"{what} must be printable ASCII without spaces.")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""All nouns of the API, for the clients."""
+"""All resources of the API, for both clients."""
 
 from uplift_webhooks.api.administration import (
     Accounts,
@@ -16,10 +16,10 @@ from uplift_webhooks.api.pages import JsonObject, Request
 
 
 class Everything(Noun[Way]):
-    """The nouns of a client."""
+    """The resources of a client."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """Same as `Noun`."""
+        """Take the arguments of `Noun`."""
         super().__init__(request, way)
         self.endpoints = Endpoints(request, way)
         self.events = Events(request, way)
@@ -37,13 +37,13 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """The egress IPs: `current`, and `upcoming` with `from`, the start of their use.
+        """Return the egress IPs: `current`, and `upcoming` with `from`, the start of their use.
 
-        Needs no key. `SourceAddresses` checks addresses against them.
+        This call needs no key. To check addresses, use `SourceAddresses`.
         """
         return get("/v1/source-ips")
 
     @verb
     def stats(self, period: Period | None = None) -> Call[JsonObject]:
-        """The statistics of a period (24h), of the account or, for an operator's key without one, of all accounts."""
+        """Return the account's statistics of a period (default 24h). Operator keys can read those of all accounts."""
         return get("/v1/stats", period=period)

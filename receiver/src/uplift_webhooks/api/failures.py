@@ -11,9 +11,9 @@ class FieldError:
     field: str
     """A field of the body or a query parameter, such as `url` or `events.3.data`."""
     code: str
-    """A stable code, such as `https_required`; docs/api.md lists them."""
+    """Stable code, such as `https_required`. `/docs/errors` on your server lists them."""
     message: str
-    """For users."""
+    """Message for users."""
 
 
 class ApiFailure(Exception):
@@ -24,15 +24,15 @@ class ApiError(ApiFailure):
     """The server rejected a call."""
 
     status: int
-    """HTTP status of the response."""
+    """Status code of the response."""
     code: str
-    """A stable code, such as `not_found` or `validation_failed`; empty if the response has none."""
+    """Stable code, such as `not_found` or `validation_failed`. Empty if the response has none."""
     detail: str
     """One sentence for users."""
     errors: tuple[FieldError, ...]
     """The problems of the request, if any."""
     retry_after_seconds: float | None
-    """The wait that the server requests, if any."""
+    """Delay that the server requests, if any."""
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class ApiError(ApiFailure):
         self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
-        """Problem, fields and code in one line."""
+        """Return the problem, the fields and the code in one line."""
         fields = " ".join(f"{error.field}: {error.message}" for error in self.errors)
         return f"{self.detail} {fields}".rstrip() + f" [{self.status} {self.code}]".replace(" ]", "]")
 
 
 class ApiUnreachable(ApiFailure):
-    """No usable response: no server, a timeout, a TLS or proxy failure, or another kind of server.
+    """There was no valid response: no server, a timeout, a TLS or proxy error, or another kind of server.
 
-    The server may have executed the call. Reads can be repeated, and so can a POST with the same `idempotency_key`.
+    The server may have executed the call. You can repeat a read, or a POST with the same `idempotency_key`.
     """
 
 

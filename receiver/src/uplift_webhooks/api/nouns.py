@@ -1,4 +1,4 @@
-"""Calls for integrators, one class for each noun."""
+"""Calls for integrators, one class per resource."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
@@ -32,14 +32,14 @@ class Endpoints(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest first. Filter by `state`, or by a `text` in the URL or description."""
+        """Return one page, newest first. Filter by `state`, or by `text` in the URL or description."""
         return get_page(_ENDPOINTS, state=state, text=text, limit=limit, cursor=cursor)
 
     iterate = every(list)
 
     @verb
     def get(self, endpoint: str) -> Call[JsonObject]:
-        """One endpoint by its ID."""
+        """Return an endpoint by its ID."""
         return get(_path(_ENDPOINTS, endpoint))
 
     @verb
@@ -55,7 +55,7 @@ class Endpoints(Noun[Way]):
         max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create an endpoint. Only this response contains its `secret`."""
+        """Create an endpoint. The response contains its `secret`, and so does a later call of `secret`."""
         body = given(
             url=url,
             description=description,
@@ -69,12 +69,12 @@ class Endpoints(Noun[Way]):
 
     @verb
     def update(self, endpoint: str, /, **changes: Any) -> Call[JsonObject]:
-        """Update fields of an endpoint. Omitted fields stay, None means the default."""
+        """Update fields of an endpoint. Omitted fields do not change. None sets the default."""
         return change("PATCH", _path(_ENDPOINTS, endpoint), changes)
 
     @verb
     def delete(self, endpoint: str) -> Call[None]:
-        """Delete an endpoint. Its pending deliveries are cancelled."""
+        """Delete an endpoint and cancel its pending deliveries."""
         return delete(_path(_ENDPOINTS, endpoint))
 
     @verb
@@ -89,7 +89,7 @@ class Endpoints(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page of an endpoint's deliveries, newest events first."""
+        """Return one page of an endpoint's deliveries, newest events first."""
         return get_page(
             _path(_ENDPOINTS, endpoint, "deliveries"),
             status=status,
@@ -102,22 +102,22 @@ class Endpoints(Noun[Way]):
 
     @verb
     def stats(self, endpoint: str, period: Period | None = None) -> Call[JsonObject]:
-        """Its statistics of a period (24h): `totals`, `buckets` that begin `at`, and `failures`."""
+        """Return an endpoint's statistics of a period (default 24h): `totals`, `buckets` and `failures`."""
         return get(_path(_ENDPOINTS, endpoint, "stats"), period=period)
 
     @verb
     def pause(self, endpoint: str) -> Call[JsonObject]:
-        """Pause an endpoint. Its deliveries are held."""
+        """Pause an endpoint. The server holds its deliveries."""
         return post(_path(_ENDPOINTS, endpoint, "pause"))
 
     @verb
     def enable(self, endpoint: str, held: Held = "send") -> Call[JsonObject]:
-        """Enable an endpoint, and choose what happens to its held deliveries."""
+        """Enable an endpoint. `held` says whether to send, drop or keep its held deliveries."""
         return post(_path(_ENDPOINTS, endpoint, "enable"), {"held": held})
 
     @verb
     def disable(self, endpoint: str) -> Call[JsonObject]:
-        """Disable an endpoint, with an operator's key. Its owner can enable it."""
+        """Disable an endpoint, with an operator key. The account can enable it again."""
         return post(_path(_ENDPOINTS, endpoint, "disable"))
 
     @verb
@@ -128,12 +128,12 @@ class Endpoints(Noun[Way]):
         *,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Send a test event now. Returns the attempt, or the delivery if the attempt takes too long."""
+        """Send a test event immediately. Return the attempt, or the delivery if the attempt takes too long."""
         return post(_path(_ENDPOINTS, endpoint, "test"), given(type=type), idempotency_key=idempotency_key)
 
     @verb
     def secret(self, endpoint: str) -> Call[JsonObject]:
-        """Its `secret`, and whether a previous one is still valid."""
+        """Return an endpoint's `secret`, and `previous_expires_at` during a rotation."""
         return get(_path(_ENDPOINTS, endpoint, "secret"))
 
     @verb
@@ -146,13 +146,13 @@ class Endpoints(Noun[Way]):
         uplift_header: Literal["old", "new"] | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Replace its secret. The old one stays valid for a day, or for `overlap_seconds`."""
+        """Rotate an endpoint's secret. The old secret stays active for `overlap_seconds` (default 24 hours)."""
         body = given(secret=secret, overlap_seconds=overlap_seconds, uplift_header=uplift_header)
         return post(_path(_ENDPOINTS, endpoint, "secret", "rotate"), body, idempotency_key=idempotency_key)
 
     @verb
     def expire_old_secret(self, endpoint: str) -> Call[JsonObject]:
-        """Expire the old secret now."""
+        """Expire an endpoint's old secret immediately."""
         return post(_path(_ENDPOINTS, endpoint, "secret", "expire-old"))
 
 
@@ -170,7 +170,7 @@ class Events(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest first. With `order` `asc`, oldest first, and `next_cursor` is always set."""
+        """Return one page, newest first. With `order="asc"`, it is oldest first, and `next_cursor` is never None."""
         return get_page(
             _EVENTS,
             type=type,
@@ -185,12 +185,12 @@ class Events(Noun[Way]):
 
     @verb
     def get(self, event: str) -> Call[JsonObject]:
-        """One event by its ID, with its `body`, the envelope as it is sent."""
+        """Return an event by its ID. `body` is the envelope that the server sends."""
         return get(_path(_EVENTS, event))
 
     @verb
     def fetch(self, event: str) -> Call[AnyEvent]:
-        """One event in the form of `Webhook.unwrap`. TLS authenticates the server; no signature is checked."""
+        """Return an event as `Webhook.unwrap` does. The response has no signature: TLS authenticates the server."""
         return Call("GET", _path(_EVENTS, event), _as_sent)
 
     @verb
@@ -203,26 +203,26 @@ class Events(Noun[Way]):
         idempotency_key: str | None = None,
         expires_at: Instant | None = None,
     ) -> Call[JsonObject]:
-        """Send an event: its `id`, `created_at`, and whether it is a `duplicate`. Needs the scope `events:write`."""
+        """Send an event. Return its `id`, `created_at` and `duplicate`. The key needs the scope `events:write`."""
         body = given(type=type, data=data, id=id, expires_at=expires_at)
         return post(_EVENTS, body, idempotency_key=idempotency_key)
 
     @verb
     def send_batch(self, events: Sequence[JsonObject], *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Send up to 1000 events, all or none. `data` has the result of `send` for each. Needs an operator's key.
+        """Send up to 1000 events, all or none, with an operator key. `data` has the result of `send` for each event.
 
-        An event has `type` and `data`, and may have `id`, `idempotency_key`, `expires_at` and `account`.
+        An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `expires_at` and `account`.
         """
         return post(f"{_EVENTS}/batch", {"events": [*events]}, idempotency_key=idempotency_key)
 
     @verb
     def deliveries(self, event: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of an event's deliveries."""
+        """Return one page of an event's deliveries."""
         return get_page(_path(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor)
 
     @verb
     def explain(self, event: str, *, endpoint: str | None = None) -> Call[Page]:
-        """Why it reached or did not reach each endpoint, or one: `reason`, `text` and `hint`."""
+        """Explain why an event did or did not reach each endpoint: `reason`, `text` and `hint`."""
         return get_page(_path(_EVENTS, event, "explain"), endpoint=endpoint)
 
 
@@ -241,7 +241,7 @@ class Deliveries(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """One page, newest events first."""
+        """Return one page, newest events first."""
         return get_page(
             _DELIVERIES,
             status=status,
@@ -257,17 +257,17 @@ class Deliveries(Noun[Way]):
 
     @verb
     def get(self, delivery: str) -> Call[JsonObject]:
-        """One delivery by its ID."""
+        """Return a delivery by its ID."""
         return get(_path(_DELIVERIES, delivery))
 
     @verb
     def attempts(self, delivery: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of its attempts, newest first: request, response and `hint`."""
+        """Return one page of a delivery's attempts, newest first: request, response and `hint`."""
         return get_page(_path(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor)
 
     @verb
     def resend(self, delivery: str) -> Call[JsonObject]:
-        """Make one more attempt now, in any status."""
+        """Resend a delivery immediately, in any status."""
         return post(_path(_DELIVERIES, delivery, "resend"))
 
     @verb
@@ -277,18 +277,18 @@ class Deliveries(Noun[Way]):
 
 
 class Replays(Noun[Way]):
-    """`/v1/replays`: jobs that resend an endpoint's ended deliveries, each once, in the order of events."""
+    """`/v1/replays`: jobs that resend an endpoint's completed deliveries, oldest first."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page, newest first."""
+        """Return one page, newest first."""
         return get_page(_REPLAYS, limit=limit, cursor=cursor)
 
     iterate = every(list)
 
     @verb
     def get(self, replay: str) -> Call[JsonObject]:
-        """One replay by its ID, with its progress."""
+        """Return a replay by its ID, with its progress."""
         return get(_path(_REPLAYS, replay))
 
     @verb
@@ -304,7 +304,7 @@ class Replays(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Replay an endpoint's failed deliveries, or those of each `status`. `dry_run` only counts them."""
+        """Replay an endpoint's deliveries with a `status` (default failed). `dry_run` only counts them."""
         body = given(
             endpoint=endpoint,
             status=texts(status),
@@ -328,7 +328,7 @@ class Replays(Noun[Way]):
 
     @verb
     def cancel(self, replay: str) -> Call[JsonObject]:
-        """Cancel a replay. Attempts in flight finish, and the other deliveries stay as they were."""
+        """Cancel a replay. Attempts in flight finish. The other deliveries do not change."""
         return post(_path(_REPLAYS, replay, "cancel"))
 
 
@@ -350,29 +350,29 @@ class ListenSessions(Noun[Way]):
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page, newest first."""
+        """Return one page, newest first."""
         return get_page(_LISTEN_SESSIONS, limit=limit, cursor=cursor)
 
     iterate = every(list)
 
     @verb
     def get(self, session: str) -> Call[JsonObject]:
-        """One session by its ID."""
+        """Return a session by its ID."""
         return get(_path(_LISTEN_SESSIONS, session))
 
     @verb
     def answers(self, session: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """One page of the responses of the developer's server, newest first."""
+        """Return one page of the local server's responses, newest first."""
         return get_page(_path(_LISTEN_SESSIONS, session, "answers"), limit=limit, cursor=cursor)
 
     @verb
     def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
-        """Send an example to this session only: its `event`, and the `answer` if it came in time."""
+        """Send a test event to this session only. Return its `event`, and the response in `answer` if it is in time."""
         return post(_path(_LISTEN_SESSIONS, session, "test"), given(type=type))
 
     @verb
     def delete(self, session: str) -> Call[None]:
-        """End a session. Connected developers are notified."""
+        """Delete a session and close its connection."""
         return delete(_path(_LISTEN_SESSIONS, session))
 
 
@@ -384,8 +384,8 @@ def _path(noun: str, name: str, *more: str) -> str:
 def _as_sent(path: str, answer: object) -> AnyEvent:
     body = answer.get("body") if isinstance(answer, dict) else None
     if not isinstance(body, dict):
-        raise ApiUnreachable(f"The answer for {path} has no body.")
+        raise ApiUnreachable(f"The response for {path} has no body.")
     try:
         return read_event(body, None)
     except WebhookVerificationError as error:
-        raise ApiUnreachable(f"What answered for {path} is no event: {error.cause}") from error
+        raise ApiUnreachable(f"The response for {path} is not an event: {error.cause}") from error

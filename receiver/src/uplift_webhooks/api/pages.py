@@ -9,9 +9,9 @@ from urllib.parse import quote
 from uplift_webhooks.api.failures import ApiMisaddressed
 
 JsonObject = dict[str, Any]
-"""An object of the API, with the fields of docs/api.md."""
+"""An object of the API, with the fields of the API reference."""
 Instant = str | datetime
-"""ISO 8601, or a datetime with a time zone."""
+"""A timestamp: ISO 8601, or a datetime with a time zone."""
 PAGE_ITEMS: Final = 200
 """Page size when all items are requested."""
 
@@ -28,7 +28,7 @@ class Request(Protocol):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Raises ApiFailure."""
+        """Make the call. Raises ApiFailure."""
         ...  # pragma: no cover
 
 
@@ -38,7 +38,7 @@ class Page:
 
     data: list[JsonObject]
     next_cursor: str | None
-    """The `cursor` of the next page. None at the end."""
+    """The `cursor` of the next page, or None at the end."""
     has_more: bool
     """Whether the next page has items now."""
 
@@ -46,7 +46,7 @@ class Page:
 def page_of(path: str, answer: object) -> Page:
     """Return the page in a response. Raises ApiMisaddressed."""
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
-        raise ApiMisaddressed(f"What answered GET {path} is no Uplift Webhooks server: it gave no list.")
+        raise ApiMisaddressed(f"The response to GET {path} is not from an Uplift Webhooks server: it has no list.")
     cursor = answer.get("next_cursor")
     return Page(answer["data"], cursor, bool(answer.get("has_more", cursor is not None)))
 
@@ -57,7 +57,7 @@ def get_page(request: Request, path: str, query: Mapping[str, object]) -> Page:
 
 
 def pages(request: Request, path: str, query: Mapping[str, object]) -> Iterator[Page]:
-    """Yield every page of a list, each requested when it is needed."""
+    """Yield every page of a list. Each page is requested when it is needed."""
     asked = {"limit": PAGE_ITEMS, **{name: value for name, value in query.items() if value is not None}}
     while True:
         page = get_page(request, path, asked)
@@ -68,7 +68,7 @@ def pages(request: Request, path: str, query: Mapping[str, object]) -> Iterator[
 
 
 def items(found: Iterator[Page]) -> Iterator[JsonObject]:
-    """Yield the items of all pages. A page may be empty although more follow."""
+    """Yield the items of all pages. A page may be empty even if more pages follow."""
     for page in found:
         yield from page.data
 
@@ -76,5 +76,5 @@ def items(found: Iterator[Page]) -> Iterator[JsonObject]:
 def segment(text: str) -> str:
     """Return an ID as a path segment. Raises ValueError for a text that would change the path."""
     if text in {"", ".", ".."}:
-        raise ValueError("An id such as 'ep_…' is not empty.")
+        raise ValueError("An ID, such as 'ep_…', must not be empty.")
     return quote(text, safe="")

@@ -1,4 +1,4 @@
-"""Reconciliation: all events in order, from the last complete position, to find missed ones."""
+"""Reconciliation: all events in order after a stored cursor, to find missed events."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -7,7 +7,7 @@ from uplift_webhooks.api.pages import PAGE_ITEMS, Instant, JsonObject, Page, Req
 
 
 class Reconciliation:
-    """The events after a cursor, oldest first, each once, and the cursor to continue from.
+    """The events after a cursor, oldest first, and the cursor to continue from.
 
     >>> run = client.reconcile(stored_cursor)       # doctest: +SKIP
     >>> for event in run:                           # doctest: +SKIP
@@ -15,9 +15,9 @@ class Reconciliation:
     ...     store(run.cursor)
     >>> store(run.cursor)                           # doctest: +SKIP
 
-    An event has the fields of the list (`id`, `type`, `created_at`, `deliveries`); `client.events.fetch(id)` returns
-    it as it was sent. After an interruption, continue from the stored cursor: no event is lost, and at most one page
-    repeats.
+    An event has the fields of the list (`id`, `type`, `created_at`, `deliveries`). For its data, call
+    `client.events.fetch(id)`. After an interruption, continue from the stored cursor: no event is missed, and at most
+    one page repeats.
     """
 
     def __init__(
@@ -27,10 +27,10 @@ class Reconciliation:
         self._types: Final = None if types is None else _wanted(types) or None
         self._created_after: Final = created_after
         self.cursor = cursor
-        """Store it after the last event was handled, and once at the end. None: the beginning."""
+        """Position to continue from. Store it after you handled an event, and once at the end. None is the start."""
 
     def __iter__(self) -> Iterator[JsonObject]:
-        """Yield the events after `cursor`, and stop when there are no more. Raises ApiFailure."""
+        """Yield the events after `cursor` until there are no more. Raises ApiFailure."""
         has_more = True
         while has_more:
             page = self._page()
@@ -38,7 +38,7 @@ class Reconciliation:
             has_more = page.has_more
 
     def _page(self) -> Page:
-        """Return the page after `cursor`, which does not move. Raises ApiFailure."""
+        """Return the page after `cursor`. Does not move the cursor. Raises ApiFailure."""
         query = {"order": "asc", "limit": PAGE_ITEMS, "created_after": self._created_after, "type": self._only_type()}
         return get_page(self._request, "/v1/events", {**query, "cursor": self.cursor})
 
@@ -46,12 +46,12 @@ class Reconciliation:
         """Yield the events of a page, and move the cursor with the last one."""
         chosen = [event for event in page.data if self._wants(str(event.get("type")))]
         yield from chosen[:-1]
-        # Move the cursor before the last event, so that storing it afterwards completes the page.
+        # Move the cursor before the last event: the caller stores it after this event, and the page is complete.
         self.cursor = page.next_cursor
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the type if there is exactly one, which the server can filter by and validate."""
+        """Return the type if there is exactly one: the server can then filter by it and validate it."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 
@@ -64,5 +64,5 @@ class Reconciliation:
 
 def _wanted(types: Iterable[str]) -> list[str]:
     if isinstance(types, str):
-        raise ValueError("types is a list of names and patterns, such as ['movement.*'].")
+        raise ValueError("types must be a list of names and patterns, such as ['movement.*'].")
     return list(types)

@@ -1,14 +1,14 @@
-"""Receivers for web frameworks, one module each. Only that module imports the framework.
+"""Adapters for web frameworks, one module each: `fastapi`, `flask`, `django`, `asgi` (also Starlette) and `wsgi`.
 
-`fastapi` (and Starlette), `flask`, `django`; `asgi` and `wsgi` need no package. All of them send the same responses:
+Only that module imports the framework. All adapters send the same responses:
 
 | request | response |
 |---|---|
 | verified and handled | 2xx |
 | missing, wrong or expired signature | 401 |
 | other invalid requests | 400 |
-| another method than POST | 405 |
-| a body of more than 1 MiB | 413 |
-| the event is being handled (EventInProgress) | 409 |
-| the handler raises | the framework's error response; the sender retries |
+| method other than POST | 405 |
+| body larger than 1 MiB | 413 |
+| another handler is processing the event (EventInProgress) | 409 |
+| the handler raises an error | the framework's error response; the sender retries |
 """

@@ -1,4 +1,4 @@
-"""A receiver as an ASGI application, for any ASGI server or framework.
+"""ASGI: a receiver application for any ASGI server or framework.
 
 >>> app = WebhookApplication(Webhook(), handle)                              # doctest: +SKIP
 >>> routes = [Route("/webhook", WebhookApplication(Webhook(), handle))]      # doctest: +SKIP
@@ -32,10 +32,10 @@ Handler = Callable[[AnyEvent], Awaitable[None] | None]
 
 
 class WebhookApplication:
-    """Verifies posted requests at any path, passes each event to a handler, and responds with 204."""
+    """Verifies POST requests at any path, passes each event to a handler, and responds with 204."""
 
     def __init__(self, webhook: Webhook, handler: Handler, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
-        """Take the handler: a coroutine function, or a function that runs in another thread."""
+        """Take the handler: a coroutine function, or a function, which runs in another thread."""
         self._webhook: Final = webhook
         self._handler: Final = handler
         self._body_bytes_max: Final = body_bytes_max
@@ -73,7 +73,7 @@ class WebhookApplication:
 
 
 async def _body(receive: Receive, body_bytes_max: int) -> bytes:
-    """Return the body, or the received part if the client disconnects. Raises Rejected."""
+    """Return the body, or the received part of it after a disconnect. Raises Rejected."""
     body = bytearray()
     more = True
     while more:

@@ -35,9 +35,9 @@ View = Callable[..., Any]
 
 
 def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Callable[[View], View]:
-    """Decorate views, sync or async, that take the request, the event, then the parameters of the URL pattern.
+    """Decorate a view, sync or async, that takes the request, the event, and the parameters of the URL pattern.
 
-    The result None means 204. Django's own `DATA_UPLOAD_MAX_MEMORY_SIZE` also applies.
+    If the view returns None, the response is 204. Django's `DATA_UPLOAD_MAX_MEMORY_SIZE` also applies.
     """
 
     def decorate(view: View) -> View:
@@ -83,7 +83,7 @@ def _event(request: HttpRequest, webhook: Webhook, body_bytes_max: int) -> AnyEv
     except RequestDataTooBig:
         raise Rejected(too_large(body_bytes_max)) from None
     except UnreadablePostError:
-        raise Rejected(Rejection(400, "The body ended before its time.")) from None
+        raise Rejected(Rejection(400, "The body is incomplete.")) from None
     if len(body) > body_bytes_max:
         raise Rejected(too_large(body_bytes_max))
     try:

@@ -4,7 +4,7 @@
 >>> @app.post("/webhook", status_code=204)                                   # doctest: +SKIP
 ... async def receive(event: Verified) -> None: ...
 
-With Starlette alone, route to the ASGI application of `uplift_webhooks.frameworks.asgi`.
+With Starlette alone, use the application of `uplift_webhooks.frameworks.asgi`.
 """
 
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ from uplift_webhooks.webhook import Webhook
 
 
 class VerifiedEvent:
-    """A dependency: the event in the request. Requests that do not verify are rejected before the route runs."""
+    """A dependency that returns the event of the request. It rejects other requests before the route runs."""
 
     def __init__(self, webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
         self._webhook: Final = webhook

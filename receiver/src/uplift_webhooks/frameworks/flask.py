@@ -32,7 +32,7 @@ P = ParamSpec("P")
 def verified(
     webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX
 ) -> Callable[[Callable[Concatenate[AnyEvent, P], ResponseReturnValue | None]], Callable[P, ResponseReturnValue]]:
-    """Decorate views that take an event, then the parameters of the route. The result None means 204."""
+    """Decorate a view that takes the event and the parameters of the route. If it returns None, the response is 204."""
 
     def decorate(view: Callable[Concatenate[AnyEvent, P], ResponseReturnValue | None]) -> Callable[P, Any]:
         @functools.wraps(view)
@@ -60,7 +60,7 @@ def verified(
 def _body(sent: Request, body_bytes_max: int) -> bytes | None:
     """Return the body, or None if it is too large."""
     if sent.content_length is None:
-        # Without a length, the server marks the end. Otherwise, Werkzeug returns an empty body.
+        # Without a length, `get_data` returns an empty body. The server marks the end of the stream.
         body = sent.stream.read(body_bytes_max + 1)
         return body if len(body) <= body_bytes_max else None
     return sent.get_data() if sent.content_length <= body_bytes_max else None

@@ -1,4 +1,4 @@
-"""Responses to requests that the adapters reject."""
+"""Responses to rejected requests, for all adapters."""
 
 import logging
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import Reason, WebhookVerificationError
 
 BODY_BYTES_MAX: Final = 1024 * 1024
-"""Uplift sends at most about 260 KiB: 256 KiB of data in an envelope."""
+"""Default limit of a body. Uplift sends at most about 260 KiB: 256 KiB of data in an envelope."""
 CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 _UNAUTHORIZED: Final[frozenset[Reason]] = frozenset(
     {"missing_header", "timestamp_too_old", "timestamp_too_new", "no_matching_signature"}
@@ -38,28 +38,28 @@ class Rejected(Exception):
         self.rejection = rejection
 
 
-WRONG_METHOD: Final = Rejection(405, "Webhooks come by POST.", {"Allow": "POST"})
+WRONG_METHOD: Final = Rejection(405, "Use POST for webhooks.", {"Allow": "POST"})
 WRONG_LENGTH: Final = Rejection(400, "The content-length header is not a number.")
 
 
 def too_large(body_bytes_max: int) -> Rejection:
-    """The response to a body that is too large."""
+    """Return the response to a body that is too large."""
     return Rejection(413, f"The body is larger than {body_bytes_max} bytes.")
 
 
 def unverified(error: WebhookVerificationError) -> Rejection:
-    """The response to a request that does not verify; also logs it.
+    """Log a request that failed verification, and return its response.
 
-    The sender shows the text to the endpoint's owner.
+    Uplift stores the text with the attempt and shows it to the account.
     """
     status = 401 if error.reason in _UNAUTHORIZED else 400
-    _LOGGER.warning("refused a webhook with %d: %s", status, error)
+    _LOGGER.warning("webhook rejected with %d: %s", status, error)
     return Rejection(status, str(error))
 
 
 def in_progress(error: EventInProgress) -> Rejection:
-    """The response for an event that another handler is processing.
+    """Return the response for an event that another handler is processing.
 
-    Without `Retry-After`, because it would make the sender delay all other events, too.
+    It has no `Retry-After`, which would also delay all other events.
     """
     return Rejection(409, str(error))

@@ -1,4 +1,4 @@
-"""A receiver as a WSGI application, for any WSGI server or framework.
+"""WSGI: a receiver application for any WSGI server or framework.
 
 >>> app = WebhookApplication(Webhook(), handle)        # doctest: +SKIP
 """
@@ -35,7 +35,7 @@ _REASONS: Final = {
 
 
 class WebhookApplication:
-    """Verifies posted requests at any path, passes each event to a handler, and responds with 204."""
+    """Verifies POST requests at any path, passes each event to a handler, and responds with 204."""
 
     def __init__(
         self, webhook: Webhook, handler: Callable[[AnyEvent], None], *, body_bytes_max: int = BODY_BYTES_MAX
@@ -75,11 +75,11 @@ class WebhookApplication:
 
 
 def _body(environ: Environ, body_bytes_max: int) -> bytes:
-    """Return the body, by its Content-Length or to the end that the server marks. Raises Rejected."""
+    """Return the body, up to its Content-Length or the end that the server marks. Raises Rejected."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
         raise Rejected(WRONG_LENGTH)
-    # A number with more digits is an attack.
+    # Longer numbers are attacks: `int` is slow for them.
     if len(length) > 18 or int(length or 0) > body_bytes_max:
         raise Rejected(too_large(body_bytes_max))
     if not length and not environ.get("wsgi.input_terminated"):

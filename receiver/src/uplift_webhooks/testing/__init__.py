@@ -1,6 +1,6 @@
-"""Test tools for receivers: events, signatures, and a sender with Uplift's good and bad behavior.
+"""Test kit for receivers: sample events, signatures, and a sender.
 
-With pytest, the fixture `uplift` is available after the installation; see `uplift_webhooks.testing.plugin`.
+With pytest, the fixture `uplift` is available automatically. `uplift_webhooks.testing.plugin` shows how to use it.
 """
 
 from uplift_webhooks.testing.events import make_event

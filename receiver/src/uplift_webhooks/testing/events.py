@@ -1,4 +1,4 @@
-"""Events as Uplift sends them, byte for byte, with examples from the catalog."""
+"""Sample events from the catalog, in the exact format that Uplift sends."""
 
 import json
 import os
@@ -21,21 +21,21 @@ def make_event(
 ) -> bytes:
     """Return the body of a new event with a new ID.
 
-    The data is the catalog's example with `changes` to its `object`, or `data`, which types outside the catalog need.
-    `created` is in Unix ms.
+    Its data is the example from the catalog with `changes` to its `object`, or `data`. Types outside the catalog need
+    `data`. `created` is in Unix milliseconds.
 
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
 
     Raises:
-        ValueError: the type is not in the catalog and there is no `data`, or there are both `data` and changes.
+        ValueError: the type is not in the catalog and `data` is missing, or both `data` and changes are given.
     """
     if data is None:
         example = _examples().get(type)
         if example is None:
-            raise ValueError(f"{type!r} is not in the catalog, so there is no example of it: pass data={{…}}.")
+            raise ValueError(f"{type!r} is not in the catalog and has no example: pass data={{…}}.")
         data = {**example, "object": {**example["object"], **changes}}
     elif changes:
-        raise ValueError(f"Put {', '.join(changes)} into data, which replaces the example.")
+        raise ValueError(f"Add {', '.join(changes)} to data: data replaces the example.")
     now_ms = time.time_ns() // 1_000_000
     envelope = {
         "id": _new_id(now_ms) if id is None else id,
@@ -56,7 +56,7 @@ def _examples() -> dict[str, Any]:
 
 
 def _new_id(now_ms: int) -> str:
-    """Return a UUID version 7 (RFC 9562), like event IDs, which sort by time."""
+    """Return a UUID version 7 (RFC 9562), as event IDs are."""
     number = (now_ms << 80) | int.from_bytes(os.urandom(10), "big")
     number = number & ~(0xF << 76) | 0x7 << 76
     return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))

@@ -1,4 +1,4 @@
-"""Pytest fixtures, which pytest finds automatically.
+"""Fixtures for pytest, which finds them automatically.
 
 >>> @pytest.fixture                                             # doctest: +SKIP
 ... def uplift_receiver():
@@ -22,26 +22,26 @@ SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 
 
 @pytest.fixture
 def uplift_secret() -> str:
-    """The secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or a default. Override it with yours."""
+    """Secret that signs events. Default: `UPLIFT_WEBHOOK_SECRET`, or `SECRET`. Override it to use your own."""
     return next(iter(os.environ.get(SECRET_VARIABLE, "").split()), SECRET)
 
 
 @pytest.fixture
 def uplift_path() -> str:
-    """The receiver's path. Override it unless it is `/webhook`."""
+    """Path of the receiver. Override it if it is not `/webhook`."""
     return PATH
 
 
 @pytest.fixture
 def uplift_receiver() -> Any:
-    """Your application or test client. Override it."""
+    """Override this fixture: return your application or test client."""
     raise pytest.UsageError(
-        "Define a fixture named uplift_receiver that returns your WSGI or ASGI application, or your framework's test "
-        "client."
+        "Define a fixture uplift_receiver that returns your WSGI or ASGI application, or the test client of your "
+        "framework."
     )
 
 
 @pytest.fixture
 def uplift(uplift_receiver: Any, uplift_secret: str, uplift_path: str) -> Sender:
-    """A sender for your receiver: `post`, `post_twice`, `post_out_of_order`, `post_with_bad_signature`."""
+    """Sender for your receiver: `post`, `post_twice`, `post_out_of_order`, `post_with_bad_signature`."""
     return Sender(uplift_receiver, uplift_secret, uplift_path)

@@ -1,4 +1,4 @@
-"""Send events to a receiver in memory: once, twice, out of order, or with a wrong signature."""
+"""Sender of events to a receiver in memory: once, twice, out of order, or with an invalid signature."""
 
 import asyncio
 import inspect
@@ -24,12 +24,12 @@ class Answer:
 
     status: int
     headers: dict[str, str]
-    """By lowercase name."""
+    """Headers by lowercase name."""
     body: bytes
 
     @property
     def accepted(self) -> bool:
-        """Whether Uplift would count the event as delivered."""
+        """Whether the status code is 200 to 299."""
         return 200 <= self.status < 300
 
 
@@ -37,10 +37,10 @@ Exchange = Callable[[str, bytes, dict[str, str]], Answer]
 
 
 class Sender:
-    """Sends to one path of a receiver, signed with its secret.
+    """Sends events to one path of a receiver, signed with a secret.
 
-    The receiver is a WSGI or ASGI application (including Flask, FastAPI, Starlette and Django), or a test client of
-    these frameworks. Errors of the receiver propagate to the caller if the receiver or its client lets them.
+    The receiver is a WSGI or ASGI application (such as Flask, FastAPI, Starlette or Django), or a test client of these
+    frameworks. If the receiver or its client raises an error, the call raises it, too.
     """
 
     def __init__(self, receiver: Any, secret: str, path: str = PATH) -> None:
@@ -49,17 +49,17 @@ class Sender:
         self._path: Final = path
 
     def post(self, event: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a signed event (default: a new `movement.analytics.created`). `headers` replace existing ones."""
+        """Send a signed event. Default: a new `movement.analytics.created`. `headers` replaces headers of the event."""
         body = make_event() if event is None else event
         return self._send(body, sign(body, self._secret), headers)
 
     def post_twice(self, event: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the same event twice, as after a lost response: same ID, new timestamp and signature."""
+        """Send the same event twice, as after a lost response. The second has a new timestamp and signature."""
         body = make_event() if event is None else event
         return self.post(body), self.post(body, headers={"x-uplift-attempt": "2"})
 
     def post_out_of_order(self, older: bytes | None = None, newer: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the newer event, then the older. The defaults are two events of one session, a minute apart."""
+        """Send the newer event, then the older event. Default: two events of one session, 1 minute apart."""
         if newer is None:
             newer = make_event()
         if older is None:
@@ -68,7 +68,7 @@ class Sender:
         return self.post(newer), self.post(older)
 
     def post_with_bad_signature(self, event: bytes | None = None) -> Answer:
-        """Send an event with a wrong signature. A receiver must reject it with 401 or 400."""
+        """Send an event with an invalid signature. A receiver must reject it with 401 or 400."""
         body = make_event() if event is None else event
         return self._send(body, sign(body, _OTHER_SECRET), None)
 
@@ -79,7 +79,7 @@ class Sender:
 
 
 def _exchange_with(receiver: Any) -> Exchange:
-    """Return a function that sends requests to a receiver, by the receiver's interface."""
+    """Return a function that sends requests through the receiver's interface."""
     if hasattr(receiver, "build_request"):  # httpx: the clients of Starlette and FastAPI
         return lambda path, body, headers: _from_httpx(receiver.post(path, content=body, headers=headers))
     if hasattr(receiver, "generic"):  # Django
@@ -91,7 +91,7 @@ def _exchange_with(receiver: Any) -> Exchange:
     if callable(receiver):
         return lambda path, body, headers: _post_to_wsgi(receiver, path, body, headers)
     raise TypeError(
-        f"A receiver is a WSGI or ASGI application, or a test client of a framework, not a {type(receiver).__name__}."
+        f"A {type(receiver).__name__} is not a receiver: pass a WSGI or ASGI application, or a framework's test client."
     )
 
 
@@ -152,7 +152,7 @@ def _post_to_wsgi(application: Any, path: str, body: bytes, headers: dict[str, s
     try:
         written.extend(content)
     finally:
-        # PEP 3333: the server closes the content if it has `close`.
+        # PEP 3333 requires the server to call `close` if there is one.
         getattr(content, "close", list)()
     status, fields = started[-1]
     return _answer(int(status.split()[0]), fields, b"".join(written))

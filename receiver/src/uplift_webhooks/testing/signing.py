@@ -1,4 +1,4 @@
-"""Headers of Uplift's requests."""
+"""Signed headers of Uplift's requests."""
 
 import json
 import time
@@ -17,11 +17,11 @@ def sign(
     message_id: str | None = None,
     timestamp: int | None = None,
 ) -> dict[str, str]:
-    """Return the headers with which Uplift would send a body.
+    """Return the signed headers for a body.
 
-    The default `message_id` is the body's `id`, or a new UUID without one. The default `timestamp` (Unix seconds) is
-    now. With several secrets, newest first, the headers are those of a rotation: `webhook-signature` has one token for
-    each, and `x-uplift-signature-256`, which can hold only one, uses the oldest.
+    The default `message_id` is the `id` in the body, or a new UUID. The default `timestamp` (Unix seconds) is now.
+    Several secrets, newest first, give the headers of a rotation: `webhook-signature` has one signature per secret, and
+    `x-uplift-signature-256` has the signature of the oldest secret.
 
     Raises:
         WebhookVerificationError: `secret_invalid`.
@@ -42,7 +42,7 @@ def sign(
 
 
 def _id_in(body: bytes) -> str:
-    """Return the envelope's ID, or a new one if it has none that is valid in a header."""
+    """Return the ID in the envelope, or a new ID if it is missing or not valid in a header."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
