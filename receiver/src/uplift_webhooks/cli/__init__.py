@@ -24,6 +24,9 @@ def _run() -> None:
         if missing not in _NEEDED:
             raise
         print(f"Error: the command uplift requires the package {missing}, which is not installed", file=sys.stderr)
-        print("How to fix: install the extra: pip install 'uplift-webhooks[cli]'", file=sys.stderr)
+        print(
+            "How to fix: pip install --extra-index-url https://SERVER/packages/simple/ 'uplift-webhooks[cli]'",
+            file=sys.stderr,
+        )
         sys.exit(1)
     start()
