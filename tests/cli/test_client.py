@@ -62,8 +62,8 @@ def test_a_call_carries_the_key_the_account_and_on_a_post_an_idempotency_key(api
             ExitCode.USAGE,
             "url: m; secret: n",
         ),
-        (500, b"<html>", ExitCode.FAILED, "The server answered 500."),
-        (503, [], ExitCode.TRY_LATER, "The server answered 503."),
+        (500, b"<html>", ExitCode.FAILED, "The server responded with 500."),
+        (503, [], ExitCode.TRY_LATER, "The server responded with 503."),
     ],
 )
 def test_an_error_response_has_one_cause_one_fix_and_an_exit_code(
@@ -95,14 +95,14 @@ def test_errors_distinguish_no_response_from_another_server(api: FakeApi, client
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         unreachable = Calls(f"http://127.0.0.1:{taken.getsockname()[1]}", "", ADVICE, timeout_seconds=5)
-        with pytest.raises(CliError, match="does not answer") as caught:
+        with pytest.raises(CliError, match="does not respond") as caught:
             unreachable.get("/v1/x")
     assert caught.value.code == ExitCode.TRY_LATER
     api.answers = {"GET /prefix/v1/x": (200, b"<html>", {}), "GET /prefix/v1/y": "hang up"}
-    with pytest.raises(CliError, match="no Uplift Webhooks server"):
+    with pytest.raises(CliError, match="not an Uplift Webhooks server"):
         client.get("/v1/x")
     other = Calls(f"{api.url}/prefix", "", ADVICE, timeout_seconds=5)
-    with pytest.raises(CliError, match="does not answer"):
+    with pytest.raises(CliError, match="does not respond"):
         other.get("/v1/y")
 
 
@@ -142,14 +142,14 @@ def test_an_object_is_found_by_id_prefix_or_name(api: FakeApi, client: Calls) ->
     assert lookup.account(client, "acc_0a2") == data[1]
     assert lookup.account(client, "0b") == data[2]
     assert lookup.account(client, "Rapids") == data[0]
-    with pytest.raises(CliError, match="beginning of 2 ids") as caught:
+    with pytest.raises(CliError, match="matches 2 IDs") as caught:
         lookup.account(client, "acc_0a")
     assert caught.value.code == ExitCode.USAGE
     assert "acc_0a11, acc_0a22" in caught.value.remedy
     data += [{"id": f"acc_0c{number}", "name": "Twin"} for number in range(7)]
     with pytest.raises(CliError, match="7 accounts have the name 'Twin'") as caught:
         lookup.account(client, "Twin")
-    assert caught.value.remedy == "give the id of one: acc_0c0, acc_0c1, acc_0c2, acc_0c3, acc_0c4 and 2 more"
+    assert caught.value.remedy == "use one of these IDs: acc_0c0, acc_0c1, acc_0c2, acc_0c3, acc_0c4 and 2 more"
     with pytest.raises(CliError, match=r"there is no account '../x'") as caught:
         lookup.account(client, "../x")
     assert caught.value.code == ExitCode.NOT_FOUND

@@ -22,7 +22,7 @@ def test_accounts(api: FakeApi) -> None:
 def test_deleting_needs_a_confirmation(api: FakeApi) -> None:
     result = run("account", "delete", "Rapids")
     assert result.exit_code == 2
-    assert result.stderr.endswith("Remedy: repeat the command with --yes\n")
+    assert result.stderr.endswith("How to fix: to confirm, repeat the command with --yes\n")
     assert all(asked.method == "GET" for asked in api.asked)
     assert output("account", "delete", "Rapids", "--yes") == {"id": "acc_0a11", "deleted": True}
 
@@ -63,10 +63,10 @@ def test_send_notes_an_event_without_endpoints(api: FakeApi) -> None:
     api.answers["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}
     assert output(*send)["deliveries"] == 0
     assert run(*send).stderr == (
-        "It is stored, and nothing will be sent: no endpoint of the account wants athlete.created. See why:"
+        "The event is stored without deliveries: no subscription of the account matches it. For details, run:"
         " uplift-server explain e1\n"
     )
-    # The event is stored, whatever becomes of a question about it.
+    # The event is stored even if the next request fails.
     api.answers["GET /v1/events/e1"] = (503, {}, {})
     assert output(*send) == {"id": "e1", "duplicate": False}
 
@@ -110,7 +110,7 @@ def test_an_unknown_event_type_suggests_the_nearest(api: FakeApi) -> None:
     wanted = (
         4,
         "there is no event type athlete.create",
-        "did you mean athlete.created? `uplift-server event-types` lists them all",
+        "did you mean athlete.created? to list them: `uplift-server event-types`",
     )
     assert refused("send", "athlete.create", "--account", "Rapids") == wanted
     unknown = invalid(("type", "event_type_unknown", "No such type."))
@@ -118,11 +118,11 @@ def test_an_unknown_event_type_suggests_the_nearest(api: FakeApi) -> None:
     assert refused("send", "athlete.create", "--account", "Rapids", "--data", "-", stdin="{}") == wanted
     assert refused("deliveries", "--type", "athlete.create") == wanted
     assert refused("event-types", "athlete.create") == wanted
-    assert refused("event-types", "zzz")[2] == "`uplift-server event-types` lists them all"
+    assert refused("event-types", "zzz")[2] == "to list them: `uplift-server event-types`"
 
 
 def test_event_types(api: FakeApi) -> None:
-    assert run("event-types").stdout == "TYPE\tMEANS\nathlete.created\tAdded.\nown.type\t-\n"
+    assert run("event-types").stdout == "TYPE\tDESCRIPTION\nathlete.created\tAdded.\nown.type\t-\n"
     assert output("event-types", "athlete.created") == {"example": {"object": {"id": "a"}}}
     assert '"id": "a"' in run("event-types", "athlete.created").stdout
 
@@ -147,7 +147,7 @@ def test_a_reused_idempotency_key_is_rejected(api: FakeApi) -> None:
     code, _, remedy = refused("send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
     assert (code, remedy) == (
         1,
-        "use another --idempotency-key, or send exactly the same event as before",
+        "use a new --idempotency-key, or send the same event as before",
     )
 
 
@@ -162,7 +162,7 @@ def test_the_audit_log_lists_entries(api: FakeApi) -> None:
     api.answers["GET /v1/audit-log"] = listed(by_us, by_key)
     result = run("audit-log", "--account", "acc_0a11", "--actor", "key", "--after", "2025-01-01T00:00:00Z")
     assert [line.split("\t") for line in result.stdout.splitlines()] == [
-        ["WHEN", "WHO", "DID", "TO", "DETAILS", "FROM"],
+        ["TIME", "ACTOR", "ACTION", "SUBJECT", "DETAILS", "ADDRESS"],
         [by_us["at"], "Uplift Webhooks", "endpoint.disabled", "ep_0e11", "reason: failing", "-"],
         [by_key["at"], "key n", "endpoint.changed", "ep_0e11",
          'changed: ["url"], to: {"url": "https://ü.example/"}', "192.0.2.1"],

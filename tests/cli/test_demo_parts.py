@@ -194,9 +194,9 @@ def test_an_incomplete_run_exits_with_1_and_lists_missing_events(monkeypatch: py
     monkeypatch.setattr(Demo, "run", course)
     result = CliRunner().invoke(app, ["demo", "--events", "1"])
     assert result.exit_code == 1
-    assert "0 of 1 events delivered and verified at the steady receiver" in result.stdout
-    assert "2 deliveries that the server does not call delivered" in result.stdout
-    assert result.stderr.startswith("Error: not every event arrived and was verified\nRemedy: ")
+    assert "Delivered and verified: 0 of 1 events at the steady receiver" in result.stdout
+    assert "Deliveries that are not delivered yet: 2" in result.stdout
+    assert result.stderr.startswith("Error: not every event arrived and was verified\nHow to fix: ")
 
 
 def test_a_port_in_use_is_replaced_by_another() -> None:

@@ -70,12 +70,12 @@ def test_a_healthy_database_passes() -> None:
     code, found = examine()
     assert code == 0
     assert {found[name][0] for name in ("database", "schema", "secret key")} == {"ok"}
-    assert found["secret key"][1] == "opens all 1 sealed secrets and headers"
+    assert found["secret key"][1] == "decrypts all 1 encrypted secrets and headers"
 
 
 def test_a_wrong_encryption_key_is_found() -> None:
     database(sealed_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
-    assert examine()[1]["secret key"] == ("fail", "it does not open 1 of 1 sealed secrets and headers")
+    assert examine()[1]["secret key"] == ("fail", "cannot decrypt 1 of 1 encrypted secrets and headers")
 
 
 def hold(path: Path, endpoint_seq: int, event_seq: int, created_at: int) -> None:
@@ -130,7 +130,7 @@ def test_every_encrypted_value_is_checked() -> None:
             " created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
             (b"n" * 16, Cipher(key).encrypt("a newer one", b"n" * 16, "secret")),
         )
-    assert examine()[1]["secret key"] == ("fail", "it does not open 2 of 4 sealed secrets and headers")
+    assert examine()[1]["secret key"] == ("fail", "cannot decrypt 2 of 4 encrypted secrets and headers")
 
 
 def test_an_interrupted_key_rotation_is_found() -> None:
@@ -149,7 +149,7 @@ def test_a_missing_and_a_readable_key_are_found() -> None:
     path.with_name("secret.key").unlink()
     code, found = examine()
     assert code == 1
-    assert found["secret key"] == ("fail", "the database exists and its key is missing")
+    assert found["secret key"] == ("fail", "the database exists, but its key is missing")
     assert not path.with_name("secret.key").exists()
 
 
@@ -330,7 +330,7 @@ def test_a_postgresql_database_is_checked(postgres_url: str) -> None:
     assert {name: found[name][0] for name in ("database", "database clock", "connections", "vacuum", "schema")} == {
         "database": "ok", "database clock": "ok", "connections": "ok", "vacuum": "ok", "schema": "ok",
     }  # fmt: skip
-    assert found["secret key"] == ("ok", "nothing is sealed with it yet")
+    assert found["secret key"] == ("ok", "no encrypted values yet")
     assert found["held"] == ("ok", "no deliveries are held")
 
 

@@ -90,7 +90,7 @@ def test_an_endpoint_is_tested(api: FakeApi) -> None:
     result = run("endpoint", "test", "ep_0e", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (1, failed)
     assert json.loads(result.stderr)["error"] == {
-        "cause": "the endpoint did not take it: timeout",
+        "cause": "the test attempt failed: timeout",
         "remedy": "Answer at once.",
         "exit_code": 1,
     }

@@ -218,7 +218,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
             environ = os.environ | {"UPLIFT_PORT": "0"}
             started = subprocess.run(serve, env=environ, capture_output=True, text=True, timeout=100, check=False)
             assert started.returncode == 2
-            assert started.stderr.endswith("Remedy: finish it with `uplift-server secret-key rotate`\n")
+            assert started.stderr.endswith("How to fix: finish it with `uplift-server secret-key rotate`\n")
         result = rotate("--json")
         assert result.exit_code == 0, (steps[number - 1], result.stderr)
         new = secret_key(config)
@@ -274,7 +274,10 @@ def test_a_rotation_needs_exclusive_access(config: Config) -> None:
     finally:
         lock.release()
     assert result.exit_code == 75
-    assert result.stderr == ("Error: a server uses the database\nRemedy: stop it, run this, and start it again\n")
+    assert (
+        result.stderr
+        == "Error: a server uses the database\nHow to fix: stop it, repeat this command, then start it again\n"
+    )
     assert config.secret_key_path.read_text() == before
     assert not config.next_secret_key_path.exists()
 

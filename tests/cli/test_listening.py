@@ -20,7 +20,10 @@ def why(error: OSError) -> ConfigError | CliError:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(errno.EADDRINUSE, "Address already in use"), "UPLIFT_HOST and UPLIFT_PORT cannot be listened on"),
+        (
+            OSError(errno.EADDRINUSE, "Address already in use"),
+            "UPLIFT_HOST and UPLIFT_PORT are hooks.example:80, where the server cannot listen",
+        ),
         (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "UPLIFT_HOST is hooks.example"),
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "UPLIFT_HOST is hooks.example"),
     ],

@@ -60,7 +60,7 @@ def test_an_error_shows_its_fix(smtp_server: SmtpStub) -> None:
     refused = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
     assert refused.exit_code == 1
     assert "550 unknown user" in refused.stderr
-    assert "Remedy:" in refused.stderr
+    assert "How to fix:" in refused.stderr
     assert run("mail", "test", "coach", port=smtp_server.port).exit_code == 2
     unset = run("mail", "test", "coach@rapids.example")
     assert unset.exit_code == 2

@@ -15,11 +15,11 @@ def test_members_are_listed_and_invited(api: FakeApi) -> None:
     arguments = ["member", "invite", "bob@b.example", "--role", "member", "--account", "Rapids"]
     assert output(*arguments) == INVITATION
     assert api.asked[-1].body == {"email": "bob@b.example", "role": "member"}
-    assert "Hand the link over" not in run(*arguments).stderr
+    assert "Send the link to the new member only" not in run(*arguments).stderr
     api.answers["POST /v1/accounts/acc_0a11/members"] = (201, {**INVITATION, "url": "https://x/invitations/abc"}, {})
     result = run(*arguments)
     assert "https://x/invitations/abc" in result.stdout
-    assert "Hand the link over" in result.stderr
+    assert "Send the link to the new member only" in result.stderr
 
 
 def test_a_member_is_named_by_id_beginning_or_address(api: FakeApi) -> None:
@@ -30,7 +30,7 @@ def test_a_member_is_named_by_id_beginning_or_address(api: FakeApi) -> None:
         assert output("member", "reset-password", name, "--account", "acc_0a11") == LINK
     result = run("member", "remove", "eve@b.example", "--account", "acc_0a11")
     assert result.exit_code == 4
-    assert "or the whole email address; `uplift-server members --account ACCOUNT` lists them" in result.stderr
+    assert "or the full email address; to list them: `uplift-server members --account ACCOUNT`" in result.stderr
 
 
 def test_invitations_are_listed_and_withdrawn(api: FakeApi) -> None:
@@ -46,15 +46,15 @@ def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
     assert (api.asked[-1].path, api.asked[-1].body) == ("/v1/accounts/acc_0a11/portal-links", {})
     assert output("sign-in-link", "--account", "Rapids", "--email", "a@b.example", "--role", "owner") == LINK
     assert api.asked[-1].body == {"email": "a@b.example", "role": "owner"}
-    assert "works once, within five minutes" in run("sign-in-link").stderr
+    assert "works once, within 5 minutes" in run("sign-in-link").stderr
     result = run("sign-in-link", "--email", "a@b.example")
     assert result.exit_code == 2
-    assert "name an account, too" in result.stderr
+    assert "add --account" in result.stderr
 
 
 def test_a_link_needs_a_running_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "server_runs", lambda _config: False)
     result = run("sign-in-link")
     assert result.exit_code == 1
-    assert "start it with `uplift-server serve`" in result.stderr
+    assert "run `uplift-server serve`" in result.stderr
     assert api.asked == []

@@ -56,11 +56,11 @@ def test_a_move_reports_rows_and_next_steps(source: Path, target: str) -> None:
     assert result.exit_code == 0, result.output
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["TABLE", *(each.name for each in TABLES)]
     told = " ".join(result.stderr.split())
-    assert f"UPLIFT_SECRET_KEY, what {source.with_name('secret.key')} holds" in told
-    assert f"UPLIFT_OPERATOR_KEY for commands, what {source.with_name('operator.key')} holds" in told
+    assert f"UPLIFT_SECRET_KEY: the content of {source.with_name('secret.key')}" in told
+    assert f"UPLIFT_OPERATOR_KEY (for commands): the content of {source.with_name('operator.key')}" in told
     assert KEY not in result.output
     assert "op_whatever" not in result.output
-    assert "NUL characters in texts" in told
+    assert "NUL characters" in told
     assert asyncio.run(in_postgres(target)) == in_sqlite(source)
 
 
@@ -83,7 +83,7 @@ def test_a_second_move_is_rejected(source: Path, target: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "code", "told"),
     [
-        ({"UPLIFT_SECRET_KEY": OTHER}, 2, "does not open 23 of 23 sealed secrets and headers"),
+        ({"UPLIFT_SECRET_KEY": OTHER}, 2, "cannot decrypt 23 of 23 encrypted secrets and headers"),
         ({"UPLIFT_SECRET_KEY": "short"}, 2, "is not base64"),
     ],
 )
@@ -125,7 +125,7 @@ def test_an_unreadable_file_is_not_reported_as_missing(
     result = migrate(source, target)
     monkeypatch.undo()
     assert result.exit_code == 2
-    assert "this user cannot look at" in result.stderr
+    assert "this user cannot read" in result.stderr
 
 
 def test_nothing_is_moved_while_a_server_has_the_file(source: Path, target: str) -> None:
@@ -135,7 +135,7 @@ def test_nothing_is_moved_while_a_server_has_the_file(source: Path, target: str)
     lock.release()
     assert result.exit_code == 75
     assert "another server" in result.stderr
-    assert "stop it and run this again" in " ".join(result.stderr.split())
+    assert "stop that server, then repeat this command" in " ".join(result.stderr.split())
     assert asyncio.run(postgres_version.current(target)) is None
 
 
@@ -153,13 +153,17 @@ def test_a_link_to_a_file_in_use_is_rejected(source: Path, target: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--from", "postgresql://here/a", "--to", "postgresql://there/b"], 2, "--from is no SQLite URL"),
+        (
+            ["--from", "postgresql://here/a", "--to", "postgresql://there/b"],
+            2,
+            "--from must be the URL of a SQLite file",
+        ),
         (["--from", "sqlite:///nowhere.db", "--to", "postgresql://there/b"], 4, "there is no database at"),
-        (["--from", "sqlite:///uplift.db", "--to", "sqlite:///other.db"], 2, "the target is no PostgreSQL URL"),
-        (["--from", "sqlite:///uplift.db"], 2, "the target is no PostgreSQL URL"),
+        (["--from", "sqlite:///uplift.db", "--to", "sqlite:///other.db"], 2, "the target must be a PostgreSQL URL"),
+        (["--from", "sqlite:///uplift.db"], 2, "the target must be a PostgreSQL URL"),
         (["--from", "sqlite:///uplift.db", "--to", "postgresql://a/b?pooler=transaction"], 2, "parameter pooler"),
         (["--from", "sqlite:///uplift.db", "--to", "postgresql://[x/b"], 2, "invalid IPv6 address"),
-        (["--to", "postgresql://there/b"], 2, "not from where"),
+        (["--to", "postgresql://there/b"], 2, "--to requires --from"),
     ],
 )
 def test_other_moves_are_wrong_usage(source: Path, arguments: list[str], code: int, told: str) -> None:

@@ -123,8 +123,15 @@ def test_the_stream_of_a_terminal(events: int | None) -> None:
             screen.delivered(1)
     screen.summary(tally.summary(unfinished=1, seconds=1))
     text = shown.getvalue()
-    shown_words = ("accepted", "sent to a login page", "refused", "10.0 ms", "bad", "0 of 1 at the shaky one")
-    assert all(words in text for words in (*shown_words, "1 requests that did not verify", "1 deliveries that"))
+    shown_words = (
+        "accepted",
+        "redirect to login",
+        "rejected",
+        "10.0 ms",
+        "bad",
+        "0 of 1 events at the steady receiver",
+    )
+    assert all(words in text for words in (*shown_words, "invalid signatures: 1", "not delivered yet: 1"))
 
 
 def test_a_demonstration_without_a_terminal_has_no_progress_bar(

@@ -83,13 +83,13 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
     assert result.stdout == ""
     assert result.stderr == (
         "Error: UPLIFT_PROT is no setting of this version\n"
-        "Remedy: the nearest known one is UPLIFT_PORT; correct or remove it\n"
+        "How to fix: the nearest known one is UPLIFT_PORT; correct or remove it\n"
     )
 
 
 def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
     assert run("config", UPLIFT_FOO="1").stderr.endswith(
-        "Remedy: remove it; `uplift-server config` then lists all there are\n"
+        "How to fix: remove it; `uplift-server config` then lists all there are\n"
     )
 
 
@@ -133,17 +133,17 @@ def because(cause: Exception) -> Unavailable:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (Unavailable("another server has it; stop it"), 75, "Remedy: stop it"),
-        (Unavailable("disk full"), 75, "Remedy: try again in a moment"),
-        (because(OSError(errno.ENOSPC, "full")), 75, "Remedy: try again in a moment"),
+        (Unavailable("another server has it; stop it"), 75, "How to fix: stop it"),
+        (Unavailable("disk full"), 75, "How to fix: try again in a moment"),
+        (because(OSError(errno.ENOSPC, "full")), 75, "How to fix: try again in a moment"),
         (because(PermissionError(errno.EACCES, "denied", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
         (because(OSError(errno.EROFS, "read-only", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
         # As asyncio tells of the socket of a PostgreSQL that is stopped.
-        (because(FileNotFoundError(errno.ENOENT, "no such file")), 75, "Remedy: try again in a moment"),
-        (UnknownSchema("it is newer; start a later version"), 1, "Remedy: start a later version"),
+        (because(FileNotFoundError(errno.ENOENT, "no such file")), 75, "How to fix: try again in a moment"),
+        (UnknownSchema("it is newer; start a later version"), 1, "How to fix: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),
-        (WrongSecretKey("it does not open; use the right one"), 2, "Remedy: use the right one"),
-        (RuntimeError("bug"), 1, "Error: this should not happen: RuntimeError: bug"),
+        (WrongSecretKey("it does not open; use the right one"), 2, "How to fix: use the right one"),
+        (RuntimeError("bug"), 1, "Error: internal error: RuntimeError: bug"),
         (KeyboardInterrupt(), 130, "Stopped."),
     ],
 )
@@ -165,7 +165,7 @@ def test_only_debug_shows_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in run("config").stderr
     result = run("config", "--debug")
     assert "Traceback" in result.stderr
-    assert "Remedy: " in result.stderr
+    assert "How to fix: " in result.stderr
 
 
 def test_settings_come_from_the_file_that_is_named_or_that_is_there(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_settings_come_from_the_file_that_is_named_or_that_is_there(tmp_path: Pa
 
 def test_a_list_in_a_pipe_is_separated_by_tabs() -> None:
     lines = run("config").stdout.splitlines()
-    assert lines[0] == "NAME\tVALUE\tFROM"
+    assert lines[0] == "NAME\tVALUE\tSOURCE"
     assert "UPLIFT_PORT\t8420\tdefault" in lines
 
 
@@ -214,7 +214,7 @@ def test_a_full_disk_is_an_ordinary_error(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         result = program(*arguments, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
-    assert "the output cannot be written: No space left on device" in result.stderr
+    assert "cannot write the output: No space left on device" in result.stderr
     assert len(result.stderr.splitlines()) == (1 if "--json" in arguments else 2)
 
 
@@ -225,7 +225,7 @@ def test_a_result_into_a_closed_pipe_is_an_error(arguments: list[str]) -> None:
     result = program(*arguments, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert result.returncode == 1
-    assert "the output cannot be written: Broken pipe" in result.stderr
+    assert "cannot write the output: Broken pipe" in result.stderr
     assert len(result.stderr.splitlines()) == (1 if "--json" in arguments else 2)
 
 
@@ -258,8 +258,8 @@ def test_a_damaged_database_is_a_permanent_error(tmp_path: Path, command: str) -
     damaged(tmp_path)
     code, errors = ended(command, UPLIFT_PORT="0")
     assert code == 1
-    assert "is damaged, or is none" in errors
-    assert "Remedy: restore it from a copy; `uplift-server doctor`" in errors
+    assert "is damaged or is not a database" in errors
+    assert "How to fix: restore it from a backup; for details, run `uplift-server doctor`" in errors
 
 
 @pytest.mark.parametrize("command", ["migrate", "serve"])
@@ -275,8 +275,8 @@ def test_an_address_of_another_machine_differs_from_a_port_in_use() -> None:
     examined = run("doctor", UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
     assert (code, examined.exit_code) == (75, 1)
     for said in (errors, examined.output):
-        assert "UPLIFT_HOST is 192.0.2.1, which is no address of this machine" in " ".join(said.split())
-    assert "set it to one, such as 127.0.0.1" in errors
+        assert "UPLIFT_HOST is 192.0.2.1, which is not an address of this machine" in " ".join(said.split())
+    assert "set it to an address of this machine, such as 127.0.0.1" in errors
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,9 @@ def test_an_address_of_another_machine_differs_from_a_port_in_use() -> None:
 )
 def test_a_listen_error_names_the_setting(error: OSError, name: str) -> None:
     assert cannot_listen(load({"UPLIFT_PORT": "80"}), error).name == name
-    assert not isinstance(error, socket.gaierror) or "no address of this machine" in str(cannot_listen(load({}), error))
+    assert not isinstance(error, socket.gaierror) or "not an address of this machine" in str(
+        cannot_listen(load({}), error)
+    )
 
 
 def test_migrate_creates_the_database_and_its_key_and_can_be_repeated(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_secret_is_replaced_by_a_new_one(api: FakeApi) -> None:
     result = run("rotate", "ep_0e11")
     assert result.exit_code == 0
     assert "whsec_c2VjcmV0" in result.stdout
-    assert result.stderr == "Give it to the receiver before the old one ends.\n"
+    assert result.stderr == "Update the receiver before the old secret expires.\n"
     assert sent(api) == {"secret": None, "overlap_seconds": None, "uplift_header": None}
     assert api.asked[-1].headers["idempotency-key"]
 
@@ -64,10 +64,10 @@ def test_a_given_secret_comes_from_a_file_or_standard_input(api: FakeApi, ending
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (["--secret-file", "missing"], "missing cannot be read: No such file or directory"),
-        (["--secret-file", "-"], "standard input holds no text"),
+        (["--secret-file", "missing"], "cannot read missing: No such file or directory"),
+        (["--secret-file", "-"], "standard input is not UTF-8 text"),
         (["--overlap", "long"], "--overlap: 'long' is no duration"),
-        (["--overlap", "1500ms"], "--overlap 1500ms is no number of seconds"),
+        (["--overlap", "1500ms"], "--overlap 1500ms is not a whole number of seconds"),
     ],
 )
 def test_an_unreadable_secret_is_reported_before_a_request(api: FakeApi, arguments: list[str], cause: str) -> None:
@@ -83,7 +83,7 @@ def test_errors_name_the_option(api: FakeApi) -> None:
     api.answers["POST /v1/endpoints/ep_0e11/secret/rotate"] = (422, problem, {})
     result = run("rotate", "ep_0e11", "--overlap", "8d")
     assert result.exit_code == 2
-    assert "Remedy: correct the secret in --secret-file and --overlap\n" in result.stderr
+    assert "How to fix: correct the secret in --secret-file and --overlap\n" in result.stderr
 
 
 def test_the_previous_secret_is_ended(api: FakeApi) -> None:

@@ -88,7 +88,7 @@ def test_a_port_in_use_is_reported_before_the_database_exists(place: Place) -> N
         taken.listen()
         result = run(place, "serve")
     assert result.returncode == 75
-    assert "cannot be listened on" in result.stderr
+    assert "where the server cannot listen" in result.stderr
     # The lock comes first: a second server on the same data is told of the data, not of the port.
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
 
@@ -128,12 +128,12 @@ def test_the_ready_line_shows_the_url_and_a_signal_stops_the_server(place: Place
         assert line.endswith(f" ready on http://127.0.0.1:{place[1]['UPLIFT_PORT']}\n")
         assert process.stdout is not None
         assert process.stdout.readline().startswith(
-            "Operator key, shown this once (kept in uplift-data/operator.key): op_"
+            "Operator key, shown only once (stored in uplift-data/operator.key): op_"
         )
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0
-        assert "Stopping;" in errors
+        assert "Stopping:" in errors
         assert "Stopped." in errors
 
 
@@ -152,7 +152,7 @@ def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> N
         with connection:
             process.send_signal(signal.SIGTERM)
             assert process.stderr is not None
-            assert any("Stopping;" in line for line in process.stderr)
+            assert any("Stopping:" in line for line in process.stderr)
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 130
@@ -164,10 +164,13 @@ def test_a_command_works_without_a_server(place: Place) -> None:
     assert output(place, "accounts")["id"] == created["id"]
     sent = output(place, "send", "athlete.created", "--account", "Rapids")
     assert (sent["duplicate"], sent["deliveries"]) == (False, 0)
-    assert "no endpoint of the account wants" in run(place, "send", "athlete.created", "--account", "Rapids").stderr
+    assert (
+        "no subscription of the account matches it"
+        in run(place, "send", "athlete.created", "--account", "Rapids").stderr
+    )
     output(place, "endpoint", "create", "https://203.0.114.1/", "--account", "Rapids")
     sent = run(place, "send", "athlete.created", "--account", "Rapids")
-    assert "It is stored; it is sent as soon as a server runs" in sent.stderr
+    assert "The event is stored. To process it, start the server" in sent.stderr
     refused = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
     assert refused.returncode == 2
     assert refused.stderr.startswith("Error: the URL: ")
@@ -240,7 +243,7 @@ def test_an_unwritable_directory_ends_the_server_with_2(place: Place, database: 
 
     closed.chmod(0o755)
     assert ended.returncode == 2, ended.stderr
-    assert "cannot be written" in ended.stderr
+    assert "is not writable" in ended.stderr
 
 
 def test_a_defect_ends_the_server_with_a_failure(place: Place) -> None:
@@ -255,5 +258,5 @@ def test_a_defect_ends_the_server_with_a_failure(place: Place) -> None:
     command = [sys.executable, "-c", program, "serve"]
     ended = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert "Error: a defect stopped the server\nRemedy: look at the log" in ended.stderr
+    assert "Error: an internal error stopped the server\nHow to fix: " in ended.stderr
     assert "Stopped." not in ended.stderr

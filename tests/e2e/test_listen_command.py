@@ -183,7 +183,7 @@ def test_exit_codes_and_messages_at_the_end(
 
     assert refused("--forward-to", "ftp://x")[0] == 2
     assert refused("--events", "test.numberd") == (
-        4, "Error: there is no event type test.numberd\nRemedy: did you mean test.numbered?\n",
+        4, "Error: there is no event type test.numberd\nHow to fix: did you mean test.numbered?\n",
     )  # fmt: skip
     assert refused("--since", "yesterday")[0] == 2
     assert refused("--duplicate")[0] == 2
@@ -206,7 +206,7 @@ def test_exit_codes_and_messages_at_the_end(
         server.api().ok("DELETE", f"/v1/accounts/{account}/keys/{key['id']}")
     assert listening.ended() == 3
     assert listening.err[-2].startswith("Error: ")
-    assert listening.err[-1].startswith("Remedy: ")
+    assert listening.err[-1].startswith("How to fix: ")
     # The server stays away for longer than the command waits.
     _, environ = developer(server, account)
     listening = start(environ, "--forward-to", url, "--exit-on-disconnect", "1s").ready()

@@ -82,7 +82,7 @@ def test_an_expired_session_is_replaced(server: Server, receiver: Receiver, star
         network.mend()
         receiver.wait(PATH, 2 * count)
     assert numbers(receiver) == [2, 3, 4, 5]
-    assert listening.count("The session has expired") == 2
+    assert listening.count("The session expired") == 2
     assert len({each["session"] for each in listening.told("ready")}) == 3
     assert listening.stop() == 0
     assert api.ok("GET", "/v1/listen-sessions")["data"] == []
@@ -122,14 +122,14 @@ def test_events_wait_for_an_unavailable_local_server(
     _, environ = developer(server, account)
     port = free_port()
     listening = start(environ, "--forward-to", str(port)).ready()
-    assert f"http://localhost:{port}" in listening.until("Nothing listens on")
+    assert f"http://localhost:{port}" in listening.until("No server listens on")
     batch(server, account, range(5))
     time.sleep(0.5)  # The test cannot observe the waiting events.
     found: list[int] = []
     with _flask(port, found):
         wait_for(lambda: found == list(range(5)), f"all come: {found}")
     operator.send(5)
-    wait_for(lambda: listening.count("Nothing listens on") == 2, "it is told once more, after it was there")
+    wait_for(lambda: listening.count("No server listens on") == 2, "it is told once more, after it was there")
     with _flask(port, found):
         wait_for(lambda: found == list(range(6)), f"all come: {found}")
     assert listening.stop() == 0
@@ -223,6 +223,6 @@ def test_a_slow_or_failing_local_server_is_reported(
     wait_for(lambda: len(listening.told("delivery")) == 5, "all are told")
     assert [each["status_code"] for each in listening.told("delivery")] == [None, 401, 500, 302, 200]
     assert "HTTP" in listening.told("delivery")[0]["error"]
-    assert listening.count("Your server answered 401") == 1
+    assert listening.count("Your server responded with 401") == 1
     assert numbers(receiver) == list(range(5))
     assert listening.stop() == 0

@@ -274,7 +274,7 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         tested = said("endpoint", "test", endpoint)
         assert tested.returncode == 75, tested
         told = " ".join(tested.stderr.split())
-        assert "this one only delivers: set UPLIFT_HOST and UPLIFT_PORT to those of one with --role api" in told
+        assert "set UPLIFT_HOST and UPLIFT_PORT to a server with the role api" in told
 
 
 def test_a_resend_without_a_worker_does_not_wait_for_a_lease(
@@ -309,7 +309,7 @@ def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> No
     with Fleet(tmp_path, postgres_url) as fleet:
         said = link(fleet.add("worker"))
         assert said.returncode == 1, said
-        assert "this one only delivers: set UPLIFT_HOST and UPLIFT_PORT" in said.stderr
+        assert "set UPLIFT_HOST and UPLIFT_PORT" in said.stderr
         api = fleet.add("api")
         account, _ = api.account()
         # The command would use its own key, which nobody knows when the link is opened.

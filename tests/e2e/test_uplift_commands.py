@@ -53,9 +53,9 @@ def test_trigger_sends_to_the_listener_and_shows_the_response(
     assert tested["answer"]["status_code"] == 200
     receiver.url("/local", answer(500))
     code, _, err = integrator("trigger", "--session", tested["session"][:16])
-    assert (code, err.splitlines()[0]) == (1, "Error: your server answered 500")
+    assert (code, err.splitlines()[0]) == (1, "Error: your server responded with 500")
     assert integrator("trigger", "export.complete") == (
-        4, "", "Error: there is no event type export.complete\nRemedy: did you mean export.completed?\n",
+        4, "", "Error: there is no event type export.complete\nHow to fix: did you mean export.completed?\n",
     )  # fmt: skip
     assert integrator("trigger", "--session", "lsn_0", "--endpoint", "ep_0")[0] == 2
     assert listening.stop() == 0
@@ -80,7 +80,7 @@ def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator,
     assert (code, "whsec_" in out, "UPLIFT_WEBHOOK_SECRET" in err) == (0, True, True)
     assert integrator("endpoints", "create", "ftp://x")[0] == 2
     code, _, err = integrator("endpoints", "create", url, "--type", "test.numberd")
-    assert (code, err.splitlines()[1]) == (2, "Remedy: correct --type")
+    assert (code, err.splitlines()[1]) == (2, "How to fix: correct --type")
     assert {each["url"] for each in integrator.json("endpoints")} == {url, receiver.url("/y")}
     heading, *lines = integrator("endpoints")[1].splitlines()
     assert heading.split("\t") == ["ENDPOINT", "URL", "STATE", "HEALTH", "TYPES"]
@@ -91,9 +91,9 @@ def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator,
     assert tested["outcome"] == "delivered"
     receiver.url("/x", answer(404))
     code, out, err = integrator("endpoints", "test", made["id"])
-    assert (code, err.splitlines()[0]) == (1, "Error: the endpoint did not take it: client_error")
+    assert (code, err.splitlines()[0]) == (1, "Error: the test attempt failed: client_error")
     code, _, err = integrator("endpoints", "test", made["id"], "--type", "test.numberd")
-    assert (code, err.splitlines()[1]) == (4, "Remedy: did you mean test.numbered?")
+    assert (code, err.splitlines()[1]) == (4, "How to fix: did you mean test.numbered?")
     [paused] = integrator.json("endpoints", "pause", made["id"])
     assert paused["state"] == "paused"
     assert integrator("endpoints", "enable", made["id"], "--held", "nonsense")[0] == 2

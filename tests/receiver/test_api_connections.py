@@ -61,7 +61,7 @@ def test_after_a_half_answer_nothing_is_repeated_by_itself(api: ScriptedApi) -> 
     with _never_again(api) as client:
         client.request("GET", "/v1/a")
 
-        with pytest.raises(ApiUnreachable, match="does not answer: IncompleteRead"):
+        with pytest.raises(ApiUnreachable, match="does not respond: IncompleteRead"):
             client.request("POST", "/v1/b")
 
     assert len(api.asked) == 2
@@ -99,7 +99,7 @@ def test_nobody_there() -> None:
         with Client(url, retries=0) as client, pytest.raises(ApiUnreachable) as caught:
             client.request("GET", "/v1/x")
 
-    assert str(caught.value) == f"{url} does not answer: Connection refused."
+    assert str(caught.value) == f"{url} does not respond: Connection refused."
 
 
 def test_a_silent_server_is_given_up(api: ScriptedApi) -> None:
@@ -289,7 +289,7 @@ def test_this_machine_itself_is_not_behind_a_proxy(
 def test_a_name_can_be_excepted(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", api.url)
     monkeypatch.setenv("NO_PROXY", "invalid")
-    with Client("http://api.invalid", retries=0) as client, pytest.raises(ApiUnreachable, match="does not answer"):
+    with Client("http://api.invalid", retries=0) as client, pytest.raises(ApiUnreachable, match="does not respond"):
         client.request("GET", "/v1/x")
     assert api.asked == []
 
@@ -298,7 +298,7 @@ def test_a_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.Mon
     monkeypatch.setenv("HTTP_PROXY", api.url)
     with (
         Client("http://api.invalid", retries=0, use_proxy=False) as client,
-        pytest.raises(ApiUnreachable, match="does not answer"),
+        pytest.raises(ApiUnreachable, match="does not respond"),
     ):
         client.request("GET", "/v1/x")
     assert api.asked == []
@@ -307,7 +307,7 @@ def test_a_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("proxy", ["socks5://user:hidden@proxy.example", "https://proxy.example", "http://[::1:hidden"])
 def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(ValueError, match="proxy's address") as caught:
+    with pytest.raises(ValueError, match="proxy URL") as caught:
         Client("https://api.example")
     assert "hidden" not in str(caught.value)
 
@@ -315,7 +315,7 @@ def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch,
 def test_an_address_from_the_environment_is_called_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_API_URL", "nonsense")
     monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")
-    with pytest.raises(ValueError, match="UPLIFT_API_URL must begin with"):
+    with pytest.raises(ValueError, match="UPLIFT_API_URL must be a URL"):
         Client()
     monkeypatch.setenv("UPLIFT_API_KEY", "sk 1")
     with pytest.raises(ValueError, match="UPLIFT_API_KEY must be"):
@@ -334,4 +334,4 @@ def test_tls_to_a_port_without_it_is_called_so() -> None:
         url = plain.url.replace("http:", "https:")
         with Client(url, "sk_1", retries=0) as client, pytest.raises(ApiUnreachable) as caught:
             client.request("GET", "/v1/x")
-    assert str(caught.value) == f"{url} is https on an http port: no TLS is spoken there."
+    assert str(caught.value) == f"{url} does not use TLS. Use http:// for this port."

@@ -106,7 +106,7 @@ def test_methods_show_themselves_to_people() -> None:
         assert str(inspect.signature(one.endpoints.get)) == "(endpoint: str) -> dict[str, typing.Any]"
         assert (one.endpoints.get.__name__, one.deliveries.iterate.__name__) == ("get", "iterate")
         assert "status" in inspect.signature(one.deliveries.iterate).parameters
-        assert "page by page" in (one.deliveries.iterate.__doc__ or "")
+        assert "page size" in (one.deliveries.iterate.__doc__ or "")
     assert asyncio.iscoroutinefunction(asynchronous.endpoints.get)
     for noun in (Everything, *(type(each) for each in vars(client).values() if isinstance(each, Noun))):
         for name, attribute in vars(noun).items():

@@ -164,11 +164,11 @@ def test_it_refuses_to_be_asked_without_a_block(seen: Deduplicator) -> None:
 
 @pytest.mark.parametrize("arguments", [{"remember_seconds": 0}, {"claim_seconds": -1}, {"claim_seconds": float("nan")}])
 def test_times_that_make_no_sense_are_refused(arguments: dict[str, float], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="more than 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         MemoryDeduplicator(**arguments)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="more than 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         SqliteDeduplicator(tmp_path / "seen.db", **arguments)
-    with pytest.raises(ValueError, match="more than 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         MemoryDeduplicator(entries_max=0)
 
 

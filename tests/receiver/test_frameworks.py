@@ -80,7 +80,7 @@ def test_what_cannot_be_trusted_is_refused_by_the_table(
     assert answer.headers["content-type"].startswith(("text/plain", "application/json"))
     [logged] = [record for record in caplog.records if record.name == "uplift_webhooks"]
     assert logged.levelno == logging.WARNING
-    assert f"refused a webhook with {status}" in logged.getMessage()
+    assert f"webhook rejected with {status}" in logged.getMessage()
 
 
 def test_a_bad_signature_is_refused(sender: Sender, handled: Handled) -> None:
@@ -128,7 +128,7 @@ def test_an_event_in_progress_is_to_come_again_and_holds_no_other_back(make: Cal
     answer = Sender(make(handle), SECRET).post()
 
     assert (answer.status, answer.headers.get("retry-after")) == (409, None)
-    assert "being handled already" in answer.body.decode()
+    assert "Another handler is processing this event" in answer.body.decode()
 
 
 @pytest.mark.parametrize("name", [name for name in APPLICATIONS if not name.startswith("django")])

@@ -200,15 +200,15 @@ def test_the_explaining_snippet_says_why() -> None:
     why = _run("def why")["why"]
     body = make_event()
 
-    assert why(Webhook(SECRET), body, sign(body, SECRET)) == "It verifies."
+    assert why(Webhook(SECRET), body, sign(body, SECRET)) == "The request is verified."
     assert why(Webhook(SECRET), json.dumps(json.loads(body)).encode(), sign(body, SECRET)).startswith(
-        "body_reserialised: The secret is right, but the body was parsed and written again as JSON. Pass the body's"
+        "body_reserialised: The secret is right, but the body was parsed and serialized again as JSON. Pass the raw"
     )
 
 
 def test_every_cause_is_named() -> None:
     _, causes = map(get_args, get_args(Cause))
-    section = README.partition("## When it does not verify")[2]
+    section = README.partition("### Find the cause")[2]
     assert not [cause for cause in causes if not re.search(rf"^\|[^|]*`{cause}`", section, re.MULTILINE)]
 
 

@@ -161,7 +161,7 @@ def test_without_a_receiver_pytest_says_what_to_write(tmp_path: Path) -> None:
     )
     run = _pytest(tmp_path)
     assert "1 passed, 1 error" in run.stdout
-    assert "Define a fixture named uplift_receiver" in run.stdout
+    assert "Define a fixture uplift_receiver" in run.stdout
 
 
 def test_the_secret_is_that_of_the_environment(tmp_path: Path) -> None:

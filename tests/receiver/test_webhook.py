@@ -203,7 +203,7 @@ class TestSignatures:
         error = _refused(Webhook(SECRET), change(BODY), sign(BODY, SECRET))
 
         assert error.reason == "no_matching_signature"
-        assert "as they arrived" in error.hint
+        assert "raw bytes" in error.hint
 
     def test_a_changed_id_does_not_match(self) -> None:
         assert (

@@ -51,7 +51,7 @@ def read_headers(headers: object) -> dict[str, str]:
     except Exception as error:
         raise WebhookVerificationError(
             "headers_unreadable",
-            f"An object of type {type(headers).__name__} has no headers.",
+            f"The library cannot read headers from an object of type {type(headers).__name__}.",
             "Pass the headers of the request: a mapping, a list of pairs, or the WSGI environ.",
         ) from error
     result = {}

@@ -53,14 +53,14 @@ def test_what_is_no_target(written: str) -> None:
 def test_durations() -> None:
     assert [duration_seconds(each) for each in ("250ms", "15s", "15m", "1.5h", "2d")] == [0.25, 15, 900, 5400, 172_800]
     for wrong in ("", "15", "m", "-1s", "15 minutes", "1e3s"):
-        with pytest.raises(ValueError, match="no duration"):
+        with pytest.raises(ValueError, match="not a duration"):
             duration_seconds(wrong)
 
 
 def test_shares() -> None:
     assert [share(each) for each in ("20%", "0.2", "0", "100%", "1")] == [0.2, 0.2, 0, 1, 1]
     for wrong in ("", "%", "20", "-1%", "101%", "nan"):
-        with pytest.raises(ValueError, match="no share"):
+        with pytest.raises(ValueError, match="not a share"):
             share(wrong)
 
 

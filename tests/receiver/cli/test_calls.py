@@ -26,15 +26,15 @@ def test_what_would_name_another_path_is_refused_before_anybody_is_asked(
 ) -> None:
     result = run(*command, text)
     assert (result.exit_code, api.asked) == (2, [])
-    assert result.stderr.startswith(f"Error: {text!r} is no id or name\n")
-    assert "Remedy: give an id, a unique beginning of one, or a name" in result.stderr
+    assert result.stderr.startswith(f"Error: {text!r} is not an ID or name\n")
+    assert "How to fix: use an ID, a unique ID prefix, or a name" in result.stderr
 
 
 def test_endpoints_are_asked_for_by_state_and_text(api: FakeApi) -> None:
     api.answers["GET /v1/endpoints"] = {"data": [], "next_cursor": None}
     result = run("endpoints", "--state", "failing", "--text", "rapids")
     assert api.asked[-1].query == {"limit": "50", "state": "failing", "text": "rapids"}
-    assert "No endpoints like that." in result.stdout + result.stderr
+    assert "No matching endpoints." in result.stdout + result.stderr
 
 
 def test_a_list_ends_where_the_server_says_so(api: FakeApi) -> None:
@@ -58,7 +58,7 @@ def test_what_is_no_list_is_told_in_two_lines(api: FakeApi) -> None:
     api.answers["GET /v1/endpoints"] = {"hello": 1}
     result = run("endpoints", "list")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 2)
-    assert "no Uplift Webhooks server" in result.stderr
+    assert "not an Uplift Webhooks server" in result.stderr
 
 
 def test_trigger_knows_the_session_that_listen_made_here(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

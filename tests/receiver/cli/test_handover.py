@@ -165,16 +165,19 @@ async def test_a_body_without_end_is_read_no_further_than_it_may() -> None:
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        (b"220 smtp.example ESMTP\r\n\r\n", "it does not begin as HTTP does"),
-        (b"HTTP/1.1 abc OK\r\n\r\n", "it does not begin as HTTP does"),
-        (b"HTTP/1.1 101 Switching\r\n\r\n", "it answered 101, a change of protocol"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "its content-length is no number"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "one of its chunks has no size"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "one of its chunks has no size"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000, "a line of its body is too long"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "it ended amid its body"),
-        (b"HTTP/1.1 200 OK\r\nContent-", "it ended amid its head, or is no HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "its head is longer than 65536 bytes"),
+        (b"220 smtp.example ESMTP\r\n\r\n", "the response is not HTTP/1.0 or HTTP/1.1"),
+        (b"HTTP/1.1 abc OK\r\n\r\n", "the response is not HTTP/1.0 or HTTP/1.1"),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", "it responded with 101, which changes the protocol"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "its content-length is not a number"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "a chunk of the response has no size"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "a chunk of the response has no size"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000,
+            "a line of the response body is too long",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the response ended within its body"),
+        (b"HTTP/1.1 200 OK\r\nContent-", "the response ended within its headers, or is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "its response headers are longer than 65536 bytes"),
     ],
 )
 async def test_what_is_no_http_is_an_answer_that_says_so(said: bytes, error: str) -> None:
@@ -188,7 +191,7 @@ async def test_no_answer_in_time_is_an_answer_that_says_so() -> None:
     async with Local([b"HTTP/1.1 200 OK\r\n"]).serving() as local:
         server = server_of(local, seconds=0.1)
         answer = await server.post({}, b"{}")
-        assert (answer.status_code, answer.error) == (None, "no answer within 0.1 s")
+        assert (answer.status_code, answer.error) == (None, "no response within 0.1 seconds")
         assert answer.duration_ms >= 99
         # What comes late is not taken for the next answer.
         assert (await server.post({}, b"{}")).status_code == 200
@@ -235,7 +238,7 @@ async def test_a_server_that_cuts_off_gets_it_a_few_times_more() -> None:
             LOST_MAX,
             LOST_MAX,
         )
-        assert answer.error == "the local server ended the connection without an answer: the connection was closed"
+        assert answer.error == "the local server closed the connection without a response: the connection was closed"
 
 
 async def test_what_is_cancelled_counts_once_it_was_begun() -> None:
@@ -282,7 +285,7 @@ async def test_a_server_that_stays_away_is_waited_for_no_longer_than_that() -> N
         handing = Handing(EVENT)
         answer = await hand.take(handing)
         assert (answer.status_code, handing.times) == (None, 0)
-        assert answer.error == "the local server cannot be connected to: connection refused"
+        assert answer.error == "the local server is unreachable: connection refused"
         assert answer.duration_ms < 3000
     assert told.lines == ["away: connection refused"]
 

@@ -51,7 +51,7 @@ async def test_it_goes_on_behind_what_was_answered_and_hands_over_nothing_twice(
         # All are answered, also those that were handed over while there was no connection.
         await until(lambda: {each["place"] for each in relay.answers} == {f"p{n:04}" for n in range(12)})
         assert told.lines.count("ready") == told.lines.count("reconnected") == 1
-        assert told.reasons == ["the connection was cut"]
+        assert told.reasons == ["the connection was lost"]
 
 
 async def test_what_the_server_sends_no_more_is_not_waited_for() -> None:
@@ -142,7 +142,7 @@ async def test_a_connection_that_falls_silent_is_noticed_by_its_pings() -> None:
 
     async with Relay([1], [deaf]).serving() as relay, listening(relay, ping_seconds=0.3) as (_, told, _task):
         await until(lambda: relay.answers)
-        assert told.reasons == ["nothing is heard of the server"]
+        assert told.reasons == ["the server stopped responding"]
 
 
 async def test_a_slow_local_server_does_not_make_the_connection_look_dead() -> None:

@@ -41,7 +41,7 @@ async def test_close_codes_after_which_it_ends(code: int, exit_code: ExitCode, u
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(1012, "the server restarts"), (1011, "the server closed the connection (1011, why)")]
+    ("code", "reason"), [(1012, "the server is restarting"), (1011, "the server closed the connection (1011, why)")]
 )
 async def test_close_codes_after_which_it_connects_again(code: int, reason: str) -> None:
     async def close(relay: Relay, socket: ServerConnection) -> None:
@@ -90,7 +90,7 @@ async def test_redirects_are_not_followed(location: str, where: str) -> None:
             with pytest.raises(Ended) as ended:
                 await asyncio.wait_for(task, WITHIN_SECONDS)
     where = where.format(port=other.port)
-    assert ended.value.cause == f"the server answered 302, a redirect{where}, which is not followed"
+    assert ended.value.cause == f"the server responded with a redirect (302){where}"
     assert (ended.value.code, "--api-url" in ended.value.remedy) == (ExitCode.USAGE, True)
     assert other.asked == []
 
@@ -232,7 +232,7 @@ async def test_a_server_that_never_says_it_is_ready_is_not_waited_for_as_long_as
 
     async with Relay([1], [silent]).serving() as relay, listening(relay, give_up_seconds=3600) as (taken, told, _):
         await until(lambda: taken.numbers == [1])
-        assert told.reasons == ["the server does not say that it is ready"]
+        assert told.reasons == ["the server did not become ready in time"]
 
 
 async def test_waits_grow_and_begin_anew_after_a_good_connection() -> None:

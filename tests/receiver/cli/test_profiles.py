@@ -66,7 +66,9 @@ def test_a_file_that_others_can_read_is_warned_about(home: dict[str, str]) -> No
     file = Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml"
     for mode in (0o640, 0o604):
         file.chmod(mode)
-        assert find_access(Asked(), home).warning == f"{file} holds a key and can be read by others: chmod 600 {file}"
+        assert (
+            find_access(Asked(), home).warning == f"other users can read the API key in {file}. Run: chmod 600 {file}"
+        )
         assert find_access(Asked(), {**home, **ENVIRONMENT}).warning == ""
 
 
@@ -74,7 +76,7 @@ def test_nothing_said(tmp_path: Path) -> None:
     nowhere = {"XDG_CONFIG_HOME": str(tmp_path)}
     with pytest.raises(CliError) as refused:
         find_access(Asked(), nowhere)
-    assert (refused.value.code, refused.value.cause) == (ExitCode.USAGE, "no server is named")
+    assert (refused.value.code, refused.value.cause) == (ExitCode.USAGE, "the server's URL is not set")
     with pytest.raises(CliError) as refused:
         find_access(Asked(api_url="https://x.example"), nowhere)
     assert refused.value.code is ExitCode.NOT_ALLOWED
@@ -87,7 +89,7 @@ def test_nothing_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("[default", "is no TOML"),
+        ("[default", "is not valid TOML"),
         ("[default]\napi_kye = 'x'", "api_kye in the profile 'default'"),
         ("[default]\napi_key = 5", "api_key in the profile 'default'"),
         ("default = 5", "there is no profile 'default'"),

@@ -75,10 +75,10 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
     result = run("events", UPLIFT_API_KEY="sk_1")
     assert (result.exit_code, result.stdout) == (2, "")
     cause, remedy = result.stderr.splitlines()
-    assert cause == "Error: no server is named"
-    assert remedy.startswith("Remedy: set UPLIFT_API_URL to its address, give --api-url, or write a profile into ")
+    assert cause == "Error: the server's URL is not set"
+    assert remedy.startswith("How to fix: set UPLIFT_API_URL to the server's URL, use --api-url, or add a profile to ")
     error = json.loads(run("events", "--json", UPLIFT_API_KEY="sk_1").stderr)["error"]
-    assert (error["cause"], error["exit_code"]) == ("no server is named", 2)
+    assert (error["cause"], error["exit_code"]) == ("the server's URL is not set", 2)
     assert run("events", UPLIFT_API_URL="http://127.0.0.1:9", UPLIFT_API_KEY="").exit_code == 3
     assert run("events", UPLIFT_API_URL="nonsense", UPLIFT_API_KEY="sk_1").exit_code == 2
     assert run("ips", UPLIFT_API_URL="http://127.0.0.1:9").exit_code == 75
@@ -92,8 +92,8 @@ def test_only_debug_shows_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("ips")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "Error: this should not happen: RuntimeError: oh",
-        "Remedy: run the command again with --debug, and report what it shows",
+        "Error: internal error: RuntimeError: oh",
+        "How to fix: repeat the command with --debug, and report the traceback",
     ]
     assert "Traceback" in run("ips", "--debug").stderr
 
@@ -112,7 +112,7 @@ def test_without_its_packages_it_says_how_to_get_them(
     with pytest.raises(SystemExit) as ended:
         cli.run()
     assert ended.value.code == 1
-    assert "pip install './receiver[cli]'" in capsys.readouterr().err
+    assert "'uplift-webhooks[cli]'" in capsys.readouterr().err
 
 
 def test_sign_and_verify_agree(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_sign_and_verify_agree(tmp_path: Path) -> None:
     assert "webhook-id: e1\n" in signed.stdout
     (tmp_path / "headers.txt").write_text(signed.stdout)
     verified = run("verify", "body.json", "--headers", "headers.txt", UPLIFT_WEBHOOK_SECRET=SECRET)
-    assert (verified.exit_code, verified.stdout) == (0, "Verified: 13 bytes, signed with this secret\n")
+    assert (verified.exit_code, verified.stdout) == (0, "Verified: 13 bytes\n")
     (tmp_path / "headers.json").write_text(run("sign", "body.json", "--secret", SECRET, "--json").stdout)
     again = run("verify", "body.json", "--headers", "headers.json", "--secret", SECRET, "--json")
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"verified": True})
@@ -200,7 +200,7 @@ def test_without_a_secret_nothing_is_signed(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_used_is_named_with_its_variable(url: str, key: str, fault: str) -> None:
     result = run("events", UPLIFT_API_URL=url, UPLIFT_API_KEY=key)
-    assert (result.exit_code, result.stderr.splitlines()[1]) == (2, f"Remedy: correct {fault}")
+    assert (result.exit_code, result.stderr.splitlines()[1]) == (2, f"How to fix: correct {fault}")
 
 
 def test_a_proxy_that_cannot_be_used_is_named_too() -> None:
@@ -223,8 +223,8 @@ def test_another_server_is_told_from_a_refusal(answer: Any) -> None:
         result = run("events", "--api-url", api.url, UPLIFT_API_KEY="sk_1")
     assert result.exit_code == 2
     cause, remedy = result.stderr.splitlines()
-    assert f"what answers at {api.url} is no Uplift Webhooks server" in cause
-    assert remedy == "Remedy: correct --api-url"
+    assert f"the server at {api.url} is not an Uplift Webhooks server" in cause
+    assert remedy == "How to fix: correct --api-url"
 
 
 def test_an_empty_response_is_told_from_a_session() -> None:
@@ -233,13 +233,13 @@ def test_an_empty_response_is_told_from_a_session() -> None:
         api.answers["POST /v1/listen-sessions"] = (200, b"", {})
         result = run("listen", "--api-url", api.url, UPLIFT_API_KEY="sk_1")
     assert result.exit_code == 2
-    assert f"what answers at {api.url} is no Uplift Webhooks server" in result.stderr
+    assert f"the server at {api.url} is not an Uplift Webhooks server" in result.stderr
 
 
 def test_https_on_an_http_port_is_called_so() -> None:
     with fake_api() as api:
         result = run("events", UPLIFT_API_URL=api.url.replace("http:", "https:"), UPLIFT_API_KEY="sk_1")
-    assert (result.exit_code, "is https on an http port" in result.stderr) == (2, True)
+    assert (result.exit_code, "does not use TLS" in result.stderr) == (2, True)
     assert "correct UPLIFT_API_URL" in result.stderr
 
 
@@ -312,4 +312,4 @@ def test_a_reader_who_has_seen_enough_is_no_failure(arguments: list[str]) -> Non
 
 def test_a_secret_that_nobody_reads_is_lost() -> None:
     done = _unread("endpoints", "create", "https://x.example")
-    assert (done.returncode, "the output cannot be written" in done.stderr) == (1, True)
+    assert (done.returncode, "cannot write the output" in done.stderr) == (1, True)

@@ -50,7 +50,7 @@ def test_it_is_not_waited_for_without_end(api: FakeApi, monkeypatch: pytest.Monk
 
     result = run("trigger")
     assert result.exit_code == 1
-    assert "Error: there was no answer within" in result.stderr
+    assert "Error: there was no response within" in result.stderr
 
 
 @pytest.mark.parametrize("status", [400, 401])
@@ -58,7 +58,7 @@ def test_a_server_that_refuses_may_have_another_secret(api: FakeApi, status: int
     api.answers["POST /v1/listen-sessions/lsn_1/test"] = _tested(_answer(status))
 
     result = run("trigger")
-    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, f"Error: your server answered {status}")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, f"Error: your server responded with {status}")
     assert "`uplift listen --print-secret`" in result.stderr
 
 
@@ -68,7 +68,10 @@ def test_a_group_is_no_type_and_one_of_its_types_is_meant(api: FakeApi) -> None:
     api.answers["POST /v1/listen-sessions/lsn_1/test"] = refused
 
     result = run("trigger", "movement.*")
-    assert (result.exit_code, result.stderr.splitlines()[1]) == (4, "Remedy: did you mean movement.analytics.created?")
+    assert (result.exit_code, result.stderr.splitlines()[1]) == (
+        4,
+        "How to fix: did you mean movement.analytics.created?",
+    )
 
 
 def test_a_session_that_is_not_there_is_found_by_what_exists(api: FakeApi) -> None:

@@ -132,7 +132,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]
     version, _, remainder = first.partition(" ")
     code = remainder.partition(" ")[0]
     if version not in {"HTTP/1.1", "HTTP/1.0"} or len(code) != 3 or not code.isdecimal() or code < "100":
-        raise _NoHttp("it does not begin as HTTP does")
+        raise _NoHttp("the response is not HTTP/1.0 or HTTP/1.1")
     fields: dict[str, str] = {}
     for line in filter(None, rest):
         name, _, value = line.partition(":")
