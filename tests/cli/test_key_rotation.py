@@ -171,12 +171,12 @@ def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: C
     assert result.stderr == f"Before the next start, set UPLIFT_SECRET_KEY (environment) to what {file} holds.\n"
     assert new not in result.stdout + result.stderr
     assert opened(config, new) == ALL
-    # Again, before and after the setting was changed.
+    # Repeat it before and after the setting changes.
     for given in (old, new):
         again = rotate("--new-key-file", str(file), "--json", UPLIFT_SECRET_KEY=given)
         assert json.loads(again.stdout)["sealed_anew"] == 0
     assert not list(config.database_path.parent.glob("secret.key*"))
-    # And whoever forgets the setting is told what to do.
+    # Without the new setting, the error says how to fix it.
     started = CliRunner().invoke(app, ["endpoints", "--json"], env={"UPLIFT_SECRET_KEY": old})
     assert started.exit_code == 2
     error = json.loads(started.stderr)["error"]
@@ -199,7 +199,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
     assert ran.returncode == 0, ran.stderr
     *steps, done = ran.stdout.splitlines()
     assert json.loads(done)["sealed_anew"] == 5
-    # Before the new key is whole, before the commit, between it and the exchange of the keys, and after that.
+    # Before the new key is complete, before the commit, before the exchange of the keys, and after it.
     assert {"before the commit", "after the commit", "before link", "before fsync"} <= set(steps)
     assert len(steps) >= 10
     next_key = config.next_secret_key_path

@@ -243,7 +243,7 @@ def test_warnings_about_requests_are_written_once_a_minute(monkeypatch: pytest.M
         "Invalid HTTP request received. (2 similar lines suppressed)"
     ]
     assert told(1121, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
-    # Errors are ours, and each of them matters; and what is remembered has a bound.
+    # Errors are never merged, and the memory has a limit.
     assert told(1122, "broken", logging.ERROR) == told(1122, "broken", logging.ERROR) == ["broken"]
     assert all(told(1123, f"warning {number}") for number in range(5))
     assert told(1124, "another") == ["another"]

@@ -138,7 +138,7 @@ def because(cause: Exception) -> Unavailable:
         (because(OSError(errno.ENOSPC, "full")), 75, "How to fix: try again in a moment"),
         (because(PermissionError(errno.EACCES, "denied", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
         (because(OSError(errno.EROFS, "read-only", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
-        # As asyncio tells of the socket of a PostgreSQL that is stopped.
+        # The error of asyncio for the socket of a stopped PostgreSQL.
         (because(FileNotFoundError(errno.ENOENT, "no such file")), 75, "How to fix: try again in a moment"),
         (UnknownSchema("it is newer; start a later version"), 1, "How to fix: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),

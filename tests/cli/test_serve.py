@@ -89,7 +89,7 @@ def test_a_port_in_use_is_reported_before_the_database_exists(place: Place) -> N
         result = run(place, "serve")
     assert result.returncode == 75
     assert "where the server cannot listen" in result.stderr
-    # The lock comes first: a second server on the same data is told of the data, not of the port.
+    # The lock comes first: a second server with the same data reports the data, not the port.
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
 
 
@@ -146,7 +146,7 @@ def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> N
         output(allowed, "account", "create", "Rapids", "--email", "a@b.example")
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         output(allowed, "endpoint", "create", url, "--account", "Rapids")
-        # Its greeting is under way once somebody connects; nobody answers.
+        # After the connection, the registration event is in flight without a response.
         silent.settimeout(20)
         connection, _ = silent.accept()
         with connection:

@@ -1,10 +1,9 @@
-"""A receiver as Uplift's help centre teaches to write one, with no code of ours: Flask, and the HMAC of the body.
+"""A receiver from Uplift's help center article, without our code: Flask and the HMAC of the body.
 
-Rewritten from what the articles "Setting up webhooks" and "Webhook secrets" describe: a POST route that compares
-`x-uplift-signature-256` with the HMAC-SHA256 of the body under the secret's text, answers 401 where they differ, and
-200 where they agree.
+Source: the articles "Setting up webhooks" and "Webhook secrets". A POST route compares `x-uplift-signature-256` with
+the HMAC-SHA256 of the body, with the secret's text as the key. It responds with 200 if they match, and 401 otherwise.
 
-Run it with PORT and SECRET (or `--port`, `--secret`); GET /received answers what came, as JSON.
+Run it with PORT and SECRET (or `--port`, `--secret`). GET /received returns the received requests as JSON.
 """
 
 import argparse
@@ -17,7 +16,7 @@ from flask import Flask, Response, jsonify, request
 
 
 def create_app(secret: str) -> Flask:
-    """The receiver's WSGI application, for one secret."""
+    """Return the receiver's WSGI application for one secret."""
     app = Flask(__name__)
     counting = threading.Lock()
     received = {"verified": 0, "rejected": 0}
@@ -51,7 +50,7 @@ def create_app(secret: str) -> Flask:
 
 
 def main() -> None:
-    """Serve on 127.0.0.1 until killed; prints `listening on <port>` once the port accepts connections."""
+    """Serve on 127.0.0.1 until killed. Print `listening on <port>` when the port accepts connections."""
     from werkzeug.serving import make_server
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

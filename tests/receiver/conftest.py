@@ -1,4 +1,4 @@
-"""What tests of the library share."""
+"""Fixtures of the library's tests."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ NO_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "UPL
 
 @pytest.fixture(autouse=True)
 def _nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run the same behind a proxy."""
+    """Ignore the proxy of the environment."""
     for name in NO_PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -22,7 +22,7 @@ def _nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the client would have waited, each time; it does not."""
+    """Record the client's delays instead of sleeping."""
     waits: list[float] = []
     monkeypatch.setattr("uplift_webhooks.api.client.time.sleep", waits.append)
     return waits
@@ -30,28 +30,28 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def api() -> Iterator[ScriptedApi]:
-    """A server that answers what a test puts into its script."""
+    """A server with scripted responses."""
     with scripted() as server:
         yield server
 
 
 @pytest.fixture
 def client(api: ScriptedApi) -> Iterator[Client]:
-    """A client of that server."""
+    """A client of the scripted server."""
     with Client(api.url, "sk_secret_of_the_test", timeout_seconds=5) as client:
         yield client
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
-    """The library's clock, standing still until it is moved."""
+    """The library's clock, which tests advance."""
     clock = Clock()
     monkeypatch.setattr(time, "time", lambda: clock.now)
     return clock
 
 
 class Clock:
-    """Unix seconds."""
+    """Return the time in Unix seconds."""
 
     def __init__(self) -> None:
         self.now = 1_764_000_000.0

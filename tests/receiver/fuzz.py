@@ -1,6 +1,7 @@
-"""Malformed requests by the million: `python tests/receiver/fuzz.py [COUNT] [SEED]` tells how many ended how.
+"""Fuzzer of malformed requests: `python tests/receiver/fuzz.py [COUNT] [SEED]` counts the results.
 
-Exits 1 at the first one that ends with anything but an event or WebhookVerificationError, and shows how to repeat it.
+The exit code is 1 at the first request with another result than an event or WebhookVerificationError. The output shows
+how to repeat it.
 """
 
 import base64
@@ -38,7 +39,7 @@ WEBHOOKS: Final = (
 
 
 def case(number: int, seed: int) -> tuple[Webhook, Any, Any]:
-    """The `number`-th request of a seed: who verifies it, its body and its headers."""
+    """Return request `number` of a seed: its verifier, body and headers."""
     chance = random.Random(number * 1_000_003 + seed)
     body = _body(chance)
     signed: dict[Any, Any] = dict(_SIGNED)
@@ -115,7 +116,7 @@ _SIGNED: Final = sign(_BODY, SECRET)
 
 
 def run(count: int, seed: int) -> Counter[str]:
-    """How many requests ended how. Raises AssertionError over one that ended otherwise."""
+    """Count the results. Raises AssertionError for an unexpected one."""
     ends: Counter[str] = Counter()
     for number in range(count):
         webhook, body, headers = case(number, seed)
@@ -129,7 +130,7 @@ def run(count: int, seed: int) -> Counter[str]:
 
 
 def main() -> int:
-    """Run as many as asked for."""
+    """Run the fuzzer with the arguments of the command line."""
     count, seed = [*map(int, sys.argv[1:]), *(COUNT, 0)[len(sys.argv) - 1 :]]
     began = time.monotonic()
     try:

@@ -1,4 +1,4 @@
-"""One receiver for each adapter, all of the same behaviour, for the tests that all of them must pass."""
+"""One receiver per adapter, with the same behavior, for shared tests."""
 
 import asyncio
 import io
@@ -30,7 +30,7 @@ Handle = Callable[[AnyEvent], None]
 
 
 def asgi_application(handle: Handle) -> Any:
-    """With a coroutine function."""
+    """ASGI with a coroutine function."""
 
     async def handler(event: AnyEvent) -> None:
         await asyncio.sleep(0)
@@ -40,12 +40,12 @@ def asgi_application(handle: Handle) -> Any:
 
 
 def asgi_application_with_a_function(handle: Handle) -> Any:
-    """With a function, in a thread."""
+    """ASGI with a function that runs in a thread."""
     return asgi.WebhookApplication(Webhook(SECRET), handle, body_bytes_max=BODY_BYTES_MAX)
 
 
 def starlette_route(handle: Handle) -> Any:
-    """The ASGI application in a route."""
+    """The ASGI application in a Starlette route."""
     return Starlette(routes=[Route("/webhook", asgi_application(handle))])
 
 
@@ -55,7 +55,7 @@ def wsgi_application(handle: Handle) -> Any:
 
 
 def flask_application(handle: Handle) -> Any:
-    """A view, and one whose rule names something."""
+    """Flask with a view, and a view with a parameter."""
     app = flask.Flask("receiver")
     app.testing = True
 
@@ -73,7 +73,7 @@ def flask_application(handle: Handle) -> Any:
 
 
 def fastapi_application(handle: Handle) -> Any:
-    """A route with the dependency, and one that answers something."""
+    """FastAPI with a route, and a route that returns content."""
     app = FastAPI()
     verified = VerifiedEvent(Webhook(SECRET), body_bytes_max=BODY_BYTES_MAX)
     Verified = Annotated[AnyEvent, Depends(verified)]
@@ -134,7 +134,7 @@ def _django(handle: Handle) -> None:
 
 
 def as_django(urlpatterns: list[Any]) -> Any:
-    """A Django of these URLs alone."""
+    """Django with only these URLs."""
     _django(print)
     application = get_wsgi_application()
 
@@ -146,13 +146,13 @@ def as_django(urlpatterns: list[Any]) -> Any:
 
 
 def django_wsgi(handle: Handle) -> Any:
-    """A view behind the CSRF middleware."""
+    """A Django view behind the CSRF middleware."""
     _django(handle)
     return get_wsgi_application()
 
 
 def django_asgi(handle: Handle) -> Any:
-    """An async view."""
+    """An async Django view."""
     _django(handle)
     application = get_asgi_application()
 
@@ -175,17 +175,17 @@ APPLICATIONS: dict[str, Callable[[Handle], Any]] = {
 
 
 def flask_client(handle: Handle) -> Any:
-    """Flask's own test client."""
+    """Flask's test client."""
     return flask_application(handle).test_client()
 
 
 def fastapi_client(handle: Handle) -> Any:
-    """FastAPI's own test client."""
+    """FastAPI's test client."""
     return TestClient(fastapi_application(handle))
 
 
 def django_client(handle: Handle) -> Any:
-    """Django's own test client, which checks CSRF when it is told to."""
+    """Django's test client with CSRF checks."""
     _django(handle)
     return DjangoClient(enforce_csrf_checks=True)
 
@@ -198,14 +198,14 @@ CLIENTS: dict[str, Callable[[Handle], Any]] = {
 
 
 class Stream(io.BytesIO):
-    """A body whose reads are limited, as servers' are, and counted."""
+    """A body stream that limits and counts reads, as servers do."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
         self.largest = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """Some of it."""
+        """Read a part of the body."""
         data = super().read(size)
         self.largest = max(self.largest, len(data))
         return data

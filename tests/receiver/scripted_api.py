@@ -1,4 +1,4 @@
-"""A server on a real socket that answers what it was told to, and remembers what it was asked."""
+"""A server on a real socket with scripted responses. It records its requests."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Asked:
-    """One request."""
+    """A received request."""
 
     connection: int
-    """On which of the connections, counted from 0."""
+    """Index of the connection, from 0."""
     method: str
     target: str
     headers: dict[str, str]
@@ -23,16 +23,16 @@ class Asked:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """Return the body as JSON."""
         return json.loads(self.body)
 
 
 Answering = bytes | Callable[[socket.socket], None]
-"""Bytes to send, after which the connection is kept; or whatever is to be done with it before it is closed."""
+"""Bytes to send on a kept connection, or a function that handles the connection before it is closed."""
 
 
 def answer(value: Any = None, status: int = 200, **headers: str) -> bytes:
-    """A proper answer with JSON in it."""
+    """Return a valid response with JSON."""
     content = b"" if value is None else json.dumps(value).encode()
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {each}" for name, each in headers.items()]
@@ -40,21 +40,21 @@ def answer(value: Any = None, status: int = 200, **headers: str) -> bytes:
 
 
 def refusal(status: int, code: str, detail: str = "No.", **more: Any) -> bytes:
-    """A problem of RFC 9457."""
+    """Return an RFC 9457 problem."""
     retry_after = more.pop("retry_after", None)
     headers = {} if retry_after is None else {"retry_after": retry_after}
     return answer({"status": status, "code": code, "detail": detail, **more}, status, **headers)
 
 
 def hang_up(_: socket.socket) -> None:
-    """Close without an answer."""
+    """Close the connection without a response."""
 
 
 class ScriptedApi:
-    """Answers requests in the order in which they come with `script`, whatever they are."""
+    """Responds to requests with `script`, in order."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        """With `tls`, it is a proxy, too: what it is asked to connect to is itself, behind TLS."""
+        """With `tls`, it is also a proxy to itself behind TLS."""
         self.asked: list[Asked] = []
         self.script: list[Answering] = []
         self._tls = tls
@@ -66,13 +66,13 @@ class ScriptedApi:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def drop(self) -> None:
-        """Close every connection from this side, as a server does whose patience is over."""
+        """Close every connection, as a server does after its idle timeout."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Stop; the connections of the test's client are expected to be closed, or are dropped."""
+        """Stop and drop the open connections."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -109,7 +109,7 @@ class ScriptedApi:
 
 
 def _read(connection: socket.socket, number: int) -> Asked | None:
-    """One request, or None where the client has closed."""
+    """Return one request, or None if the client closed the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65_536)
@@ -127,7 +127,7 @@ def _read(connection: socket.socket, number: int) -> Asked | None:
 
 @contextlib.contextmanager
 def scripted(*script: Answering, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedApi]:
-    """A server that ends with the block."""
+    """Run a server until the end of the block."""
     server = ScriptedApi(tls)
     server.script = list(script)
     try:

@@ -1,6 +1,6 @@
-"""A receiver as an integrator with the public Standard Webhooks library writes one, with no code of ours.
+"""A receiver with the public Standard Webhooks library, without our code.
 
-Run it with PORT and SECRET (or `--port`, `--secret`); GET /received answers what came, as JSON.
+Run it with PORT and SECRET (or `--port`, `--secret`). GET /received returns the received requests as JSON.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 
 def create_app(secret: str) -> Flask:
-    """The receiver's WSGI application, for one `whsec_…` secret."""
+    """Return the receiver's WSGI application for one `whsec_…` secret."""
     app = Flask(__name__)
     webhook = Webhook(secret)
     counting = threading.Lock()
@@ -41,7 +41,7 @@ def create_app(secret: str) -> Flask:
 
 
 def main() -> None:
-    """Serve on 127.0.0.1 until killed; prints `listening on <port>` once the port accepts connections."""
+    """Serve on 127.0.0.1 until killed. Print `listening on <port>` when the port accepts connections."""
     from werkzeug.serving import make_server
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

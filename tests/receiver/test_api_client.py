@@ -1,4 +1,4 @@
-"""The client of the API: what it sends, what it makes of answers, when it asks again."""
+"""API client: requests, responses and retries."""
 
 import pickle
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Connections to the API: kept, replaced, bounded, over TLS and through proxies."""
+"""Connections to the API: reuse, replacement, limits, TLS and proxies."""
 
 import base64
 import socket
@@ -44,7 +44,7 @@ def test_one_that_the_server_has_closed_is_replaced(api: ScriptedApi, client: Cl
 def test_one_that_is_closed_while_it_is_used_again_is_replaced_once(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's end comes in the moment between our look at the connection and its answer."""
+    """The server closes the connection between the check and the response."""
     api.script = [answer({}), lambda connection: None, answer({"id": "x"}), lambda connection: None]
     with _never_again(api) as client:
         client.request("GET", "/v1/a")
@@ -131,7 +131,7 @@ def test_an_answer_in_drops_is_given_up(api: ScriptedApi, first: bytes, drop: by
 
     def drip(connection: socket.socket) -> None:
         connection.sendall(first)
-        # What is long comes without a pause.
+        # The long response has no pauses.
         while not over.wait(0.02 if len(drop) < 100 else 0):
             connection.sendall(drop)
 
@@ -201,7 +201,7 @@ def test_a_broken_call_gives_its_connection_up(api: ScriptedApi, client: Client)
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """What the system trusts."""
+    """The certificate authorities of the system."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))

@@ -1,4 +1,4 @@
-"""The client has a method for every operation of the API, with everything the operation takes."""
+"""The client has a method for every API operation, with all its parameters."""
 
 import asyncio
 import inspect
@@ -21,12 +21,12 @@ from uplift_webhooks.cli.kit.endpoint_settings import SETTINGS
 
 DOCUMENT = document()
 BODIES: dict[str, Any] = {"headers": {}, "data": {}, "events": []}
-"""What stands for arguments that no text can be."""
+"""Values of arguments that are not strings."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method of the client: the call it makes when it is given everything, and what it may be given."""
+    """One method of the client: its call with all arguments, and its parameters."""
 
     name: str
     call: Call[Any]
@@ -81,12 +81,12 @@ def test_every_operation_has_a_method_that_takes_what_it_takes(operation: tuple[
         assert set(method.call.query) == taken["query"]
         assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in taken["header"])
         if not method.takes_any_field:
-            # What is a header, too, is sent as one.
+            # A parameter that is also a header is sent as a header.
             assert set(method.call.body or ()) == _fields(described) - {"idempotency_key"}
 
 
 def _fields(described: dict[str, Any]) -> set[str]:
-    """The fields of an operation's body."""
+    """Return the fields of an operation's body."""
     if "requestBody" not in described:
         return set()
     schema = described["requestBody"]["content"]["application/json"]["schema"]

@@ -1,4 +1,4 @@
-"""Reconciling: every event in order, from a stored cursor, by the sync and the async client."""
+"""Reconciliation with both clients: every event in order, from a stored cursor."""
 
 import asyncio
 import json
@@ -88,7 +88,7 @@ async def test_a_cancelled_wait_for_a_page_loses_none_of_its_events(api: Scripte
         assert cancelled.wait(10)
         connection.sendall(_page(2, 1, more=False))
 
-    # One thread: what it does next, it does when it is through with what was cancelled.
+    # One thread: its next work starts after the cancelled work ends.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     async with AsyncClient(api.url, "sk_secret_of_the_test", timeout_seconds=5) as asynchronous:
         api.script = [_page(1, 1, more=True), late, _page(2, 1, more=False)]

@@ -1,4 +1,4 @@
-"""Every event once, whatever comes twice, together, late, or amid crashes."""
+"""Deduplication: repeats, concurrency, order and crashes."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ from .conftest import Clock
 
 @pytest.fixture(params=["memory", "sqlite"])
 def seen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deduplicator]:
-    """Each kind, empty."""
+    """An empty deduplicator of each class."""
     seen = MemoryDeduplicator() if request.param == "memory" else SqliteDeduplicator(tmp_path / "seen.db")
     yield seen
     seen.close()
@@ -312,7 +312,7 @@ def test_a_process_that_is_killed_over_an_event_leaves_it_to_the_next(tmp_path: 
 
 
 def _claimed_at(path: Path) -> float:
-    """When the process that was killed had claimed its event, by its own clock."""
+    """Return when the killed process claimed its event, by its own clock."""
     file = sqlite3.connect(path)
     [(until,)] = file.execute("SELECT claimed_until FROM uplift_seen WHERE claim IS NOT NULL")
     file.close()
@@ -325,7 +325,7 @@ from uplift_webhooks.deduplication import SqliteDeduplicator
 seen = SqliteDeduplicator(sys.argv[1])
 with seen.first_time("parent"):
     pass
-seen._lock.acquire()  # as a thread of the parent may hold it at that moment
+seen._lock.acquire()  # a thread of the parent may hold it
 child = os.fork()
 if child == 0:
     with seen.first_time("parent") as repeated, seen.first_time("child") as first:
@@ -344,7 +344,7 @@ def test_a_forked_process_goes_on_with_it(tmp_path: Path) -> None:
 
 
 def test_after_a_fork_what_the_parent_opened_is_neither_used_nor_closed(tmp_path: Path) -> None:
-    """What happens in the child, whose coverage is not measured when it ends at once."""
+    """The work of the child process. Coverage does not measure it."""
     seen = SqliteDeduplicator(tmp_path / "seen.db")
     opened = seen._connection
     assert opened is not None
@@ -373,7 +373,7 @@ def test_a_statement_that_fails_leaves_nothing_begun(tmp_path: Path) -> None:
         other.execute("ALTER TABLE uplift_seen RENAME TO elsewhere")
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             _first(seen)
-        # It would be locked otherwise.
+        # Otherwise, it is locked.
         other.execute("ALTER TABLE elsewhere RENAME TO uplift_seen")
     assert _first(seen)
     seen.close()
@@ -401,7 +401,7 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_disk_is_told_as_it_is(tmp_path: Path) -> None:
-    """After some errors SQLite has rolled back by itself."""
+    """SQLite has already rolled back after some errors."""
     seen = SqliteDeduplicator(tmp_path / "seen.db")
 
     def fail(_: object) -> Any:
@@ -417,14 +417,14 @@ def test_an_error_of_the_disk_is_told_as_it_is(tmp_path: Path) -> None:
 
 def test_a_file_that_is_being_opened_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Busy:
-        """A connection whose first attempts fail as SQLite's do in that moment."""
+        """A connection that is locked at first, as a new file is."""
 
         def __init__(self, failures: int) -> None:
             self.failures = failures
             self.done: list[str] = []
 
         def execute(self, statement: str) -> None:
-            """Fail, or note it."""
+            """Fail, or record the statement."""
             if self.failures:
                 self.failures -= 1
                 raise sqlite3.OperationalError("database is locked")

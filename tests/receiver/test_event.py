@@ -1,4 +1,4 @@
-"""From a verified body to an event."""
+"""Parsing of a verified body."""
 
 import dataclasses
 import pickle
@@ -56,7 +56,7 @@ def test_data_without_an_object_has_none() -> None:
 
 @pytest.mark.parametrize("others", [{}, {"id": None, "api_version": None, "created": None}])
 def test_absent_members_are_neutral_and_the_signed_message_id_is_the_id(others: dict[str, Any]) -> None:
-    """So are events of other senders of Standard Webhooks read: their id is in the header."""
+    """Other senders of Standard Webhooks have the ID in the header."""
     event = read_event({"type": "t.u", "data": {}, **others}, "msg_1")
 
     assert (event.id, event.type, event.api_version, event.created, event.data) == ("msg_1", "t.u", "", 0, {})

@@ -1,4 +1,4 @@
-"""Typed events: the classes say what the catalog says, and no event breaks them."""
+"""Typed events: classes match the catalog, and no event breaks them."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def _class_of(type_name: str) -> type[Resource]:
 
 
 def _described(schema: Any) -> Any:
-    """What a schema says of a property, as the classes would say it."""
+    """Return the type of a property in a schema, as the classes declare it."""
     if "enum" in schema or "const" in schema:
         return str | None
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]

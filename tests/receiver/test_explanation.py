@@ -1,4 +1,4 @@
-"""Mistakes explained: each by its name, without accepting anything or telling a secret."""
+"""Explanations: every common mistake has its cause, and no secret leaks."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ STANDARD, UPLIFT = "webhook-signature", "x-uplift-signature-256"
 
 @pytest.fixture(scope="module", autouse=True)
 def _signed_now() -> Iterator[None]:
-    """What was signed when the tests were collected is fresh however late they run."""
+    """Stop the clock at the time of collection, so that signatures stay valid."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: NOW)
         yield
@@ -58,7 +58,7 @@ def _announced(length: int) -> dict[str, str]:
 
 
 def _around(data: bytes) -> bytes:
-    """Uplift's envelope, which has no spaces, around data as an operator wrote it."""
+    """Return Uplift's envelope without spaces around the sender's data."""
     return BODY[: BODY.index(b',"data":')] + b',"data":' + data + b"}"
 
 
@@ -234,7 +234,7 @@ def _numbers(count: int, depth: int = 1) -> bytes:
     [_numbers(8000), _numbers(8000, 25), _numbers(7500, 480), b'{"id":"a","data":[' + b'{"":1},' * 2300 + b"0]}"],
 )
 def test_what_strangers_send_costs_little(body: bytes) -> None:
-    """Each form of such a body costs some milliseconds, those that are indented its depth times as much."""
+    """Each form of such a body takes milliseconds, and an indented form takes more."""
     assert len(body) < 16.5 * 1024
     webhook = Webhook([SECRET, OTHER])
 
@@ -243,7 +243,7 @@ def test_what_strangers_send_costs_little(body: bytes) -> None:
         assert not webhook.explain(body, SIGNED).verified
         return time.process_time() - began
 
-    assert min(cost_seconds() for _ in range(3)) < 0.1  # some 15 ms, where nobody else uses the machine
+    assert min(cost_seconds() for _ in range(3)) < 0.1  # about 15 ms on an idle machine
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every adapter: the verified event to the handler, and the right answer to everything else."""
+"""Adapters: a verified event reaches the handler, and other requests get the documented response."""
 
 import asyncio
 import functools
@@ -24,19 +24,19 @@ Handled = list[AnyEvent]
 
 @pytest.fixture
 def handled() -> Handled:
-    """What reached the handler."""
+    """The handled events."""
     return []
 
 
 @pytest.fixture(params=APPLICATIONS)
 def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Makes a receiver around a handler, by each adapter."""
+    """Create a receiver with a handler, for each adapter."""
     return APPLICATIONS[request.param]
 
 
 @pytest.fixture
 def sender(make: Callable[..., Any], handled: Handled) -> Sender:
-    """Posts to the receiver."""
+    """Send events to the receiver."""
     return Sender(make(handled.append), SECRET)
 
 
@@ -90,7 +90,7 @@ def test_a_bad_signature_is_refused(sender: Sender, handled: Handled) -> None:
 
 
 def _asked(make: Callable[..., Any], handled: Handled, method: str, body: bytes, **headers: str) -> Answer:
-    """One request of any method."""
+    """Send one request with any method."""
     application = make(handled.append)
     sent = {**sign(body, SECRET), **{name.replace("_", "-"): value for name, value in headers.items()}}
     if asyncio.iscoroutinefunction(application) or asyncio.iscoroutinefunction(type(application).__call__):
@@ -169,7 +169,7 @@ def test_no_request_is_answered_500(name: str, body: bytes, replaced: dict[str, 
     headers = replaced if signed else {"webhook-signature": "v1,x", **replaced}
     latin = {key: value.encode("latin-1").decode("latin-1") for key, value in headers.items()}
     if name not in {"flask", "django", "wsgi"}:
-        # ASGI's headers are bytes, and the kit encodes them as UTF-8.
+        # ASGI headers are bytes, which the kit encodes as UTF-8.
         latin = {key: value.encode("ascii", "ignore").decode() for key, value in latin.items()}
 
     answer = Sender(APPLICATIONS[name](lambda event: None), SECRET).post(body, headers=latin)
@@ -230,7 +230,7 @@ def test_django_limits_of_its_own_hold_too(handled: Handled, settings_restored: 
 
 @pytest.fixture
 def settings_restored() -> Any:
-    """Django's settings, as they were afterwards."""
+    """Restore Django's settings."""
     from django.conf import settings
     from django.test.utils import override_settings
 
@@ -288,7 +288,7 @@ async def test_asgi_bodies_come_in_pieces_and_clients_go_away(handled: Handled) 
 
 
 class Handler:
-    """A handler that is an object; and a function that returns what is to be awaited."""
+    """The handler is an object with a coroutine, or a function that returns an awaitable."""
 
     def __init__(self) -> None:
         self.handled: list[str] = []

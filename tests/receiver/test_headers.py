@@ -1,4 +1,4 @@
-"""Headers in every form a framework hands over."""
+"""Headers in the forms of different frameworks."""
 
 import email.message
 from types import MappingProxyType

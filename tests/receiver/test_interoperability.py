@@ -1,4 +1,4 @@
-"""Requests signed by us verify with what others wrote, and theirs with us."""
+"""Interoperability with public libraries: they verify our requests, and we verify theirs."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ PUBLIC_LIBRARIES: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
-# The form in which the server shows a secret to users of such libraries; a generated one is of that form already.
+# The server's format for Standard Webhooks libraries. Generated secrets already have it.
 @pytest.mark.parametrize("shown", [SECRET, standard_form(CHOSEN)])
 def test_public_libraries_verify_ours(library: str, shown: str) -> None:
     headers = sign(BODY, [SECRET, CHOSEN])
@@ -81,14 +81,14 @@ def test_what_the_server_signs_verifies_by_either_signature(secret: str, body: b
 
 @pytest.fixture
 def http() -> Iterator[urllib3.PoolManager]:
-    """A client that keeps its connections until the test ends."""
+    """A client that keeps its connections until the end of the test."""
     with urllib3.PoolManager(timeout=10, retries=False) as pool:
         yield pool
 
 
 @pytest.fixture
 def receiver(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The base URL of a receiver process; the parameter is its script and secret."""
+    """The base URL of a receiver process. The parameter is its script and secret."""
     script, secret = request.param
     process = subprocess.Popen(
         [sys.executable, HERE / script],

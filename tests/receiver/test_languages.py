@@ -1,4 +1,4 @@
-"""Verifiers in other languages, the public ones and those of the guide and the article, agree with ours."""
+"""Verifiers in other languages, public and documented, give the same results as the library."""
 
 import json
 import time
@@ -27,13 +27,13 @@ PACKAGES = ("standardwebhooks", "svix")
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Program]:
-    """From a language to its program, which is built once."""
+    """The program of each language, built once."""
     return cache(lambda language: program(language, tmp_path_factory.mktemp(language.replace(" ", "-"))))
 
 
 @pytest.fixture
 def guides(request: pytest.FixtureRequest, programs: Callable[[str], Program]) -> Program:
-    """The program of a language that has a snippet in the guide."""
+    """The program of a documented language."""
     return programs(request.param)
 
 
@@ -72,7 +72,7 @@ def test_npm_packages_take_and_refuse_the_vectors(package: str, programs: Callab
     answers = _of_all_vectors(programs("node with packages"), package, standard_form)
 
     assert {answers.pop(each["name"]) for each in VECTORS["verified"]} == {"true"}
-    # They throw: for a reason of their own, not for want of themselves.
+    # They throw a verification error, not because the library is missing.
     reasons = {"No matching signature found", "Missing required headers", "Message timestamp too old"}
     reasons |= {"Message timestamp too new", "Invalid Signature Headers"}
     assert {answer.removeprefix("error: ") for answer in answers.values()} <= reasons
@@ -121,6 +121,6 @@ def test_the_articles_functions_verify_ours(language: str, programs: Callable[[s
     answers = _answers(programs(language), right + wrong)
 
     assert answers[: len(right)] == ["true"] * len(right)
-    # What it cannot compare, it throws about.
+    # It throws if it cannot compare the signatures.
     assert all(answer == "false" or answer.startswith("error: ") for answer in answers[len(right) :])
     assert answers[len(right) :][:2] == ["false", "false"]

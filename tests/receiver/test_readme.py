@@ -1,4 +1,4 @@
-"""The library's README works as printed and leaves no reason out."""
+"""The README of the library is complete, and its examples work."""
 
 import json
 import os
@@ -33,7 +33,7 @@ EVENT = {
 
 
 def _run(containing: str) -> dict[str, Any]:
-    """Run the one snippet that contains a text; what it defined."""
+    """Run the snippet that contains a text; return its definitions."""
     [snippet] = [each for each in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if containing in each]
     namespace: dict[str, Any] = {"__name__": "snippet"}
     exec(compile(snippet, "README.md", "exec"), namespace)

@@ -1,4 +1,4 @@
-"""Secrets in every form the contract allows, and none it does not."""
+"""Secrets in every allowed format, and rejected ones."""
 
 import base64
 
@@ -10,7 +10,7 @@ from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.secret import parse_secret
 
 
-# Shortest and longest: what the form of a chosen token for Standard Webhooks libraries decodes to.
+# The limits are those of a custom token in the format for Standard Webhooks libraries.
 @pytest.mark.parametrize("length", [16, 24, 25, 26, 32, 64, 256])
 def test_a_generated_secret_signs_with_its_decoded_bytes_and_with_its_whole_text(length: int) -> None:
     key = bytes(range(length))

@@ -1,4 +1,4 @@
-"""Known vectors: numbers that others published."""
+"""Published test vectors of other projects."""
 
 import base64
 

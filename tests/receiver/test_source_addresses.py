@@ -1,4 +1,4 @@
-"""Which addresses requests may come from: published, announced, cached."""
+"""Source addresses: published, announced and cached."""
 
 import threading
 from collections.abc import Callable
@@ -17,7 +17,7 @@ UPLIFT = "54.245.28.22"
 
 @pytest.fixture
 def advance(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Moves the clock that refreshing goes by."""
+    """Advance the clock of the refresh."""
     now = [1000.0]
     monkeypatch.setattr("uplift_webhooks.source_addresses.time.monotonic", lambda: now[0])
 
@@ -126,7 +126,7 @@ def test_a_failure_holds_for_a_minute_in_which_nobody_asks_anew(
     with pytest.raises(ApiError, match="first") as again:
         sources.allows(UPLIFT)
     assert len(api.asked) == 1
-    # It is the same failure: what it went through does not pile up.
+    # It is the same failure, and its traceback does not grow.
     assert len(again.traceback) == len(caught.traceback)
 
 
@@ -135,10 +135,10 @@ def test_while_one_thread_asks_the_others_go_on(advance: Callable[[float], None]
     asked: list[int] = []
 
     class Slow:
-        """The first answer at once, the second when it is told to."""
+        """A source with an immediate first response and a delayed second one."""
 
         def source_ips(self) -> dict[str, Any]:
-            """As the client's."""
+            """Return the addresses, as the client does."""
             asked.append(1)
             if len(asked) == 2:
                 asking.set()
@@ -163,24 +163,24 @@ def test_a_thread_that_needs_the_first_answer_waits_for_that_of_another(advance:
     asked: list[int] = []
 
     class Slow:
-        """Answers when the other thread waits."""
+        """A source that responds when the other thread waits."""
 
         def source_ips(self) -> dict[str, Any]:
-            """As the client's."""
+            """Return the addresses, as the client does."""
             asked.append(1)
             asking.set()
             assert waiting.wait(10)
             return {"current": [UPLIFT]}
 
     class Lock:
-        """Tells that somebody comes second."""
+        """A lock that reports a second thread."""
 
         def __init__(self) -> None:
             self.lock = threading.Lock()
             self.release = self.lock.release
 
         def acquire(self, *, blocking: bool) -> bool:
-            """As a lock's."""
+            """Acquire, as a lock does."""
             if asking.is_set():
                 waiting.set()
             return self.lock.acquire(blocking=blocking)

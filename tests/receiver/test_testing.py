@@ -1,4 +1,4 @@
-"""The signing helper for integrators' tests."""
+"""Signed headers of the testing kit."""
 
 import json
 import time

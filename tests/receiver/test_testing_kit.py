@@ -1,4 +1,4 @@
-"""The kit for integrators' tests: events, a sender for every kind of receiver, and pytest's fixtures."""
+"""Testing kit: events, a sender for every kind of receiver, and fixtures of pytest."""
 
 import json
 import os
@@ -24,7 +24,7 @@ EXAMPLES = Path(testing.__file__).with_name("examples.json")
 
 
 def test_the_examples_are_the_catalogs() -> None:
-    """If they are not: write the catalog's examples into the file, by name, with an indent of 2."""
+    """To fix it, write the catalog's examples to the file, by name, with an indent of 2."""
     examples = json.loads(json.dumps({each.name: each.example for each in EVENT_TYPES}))
     assert json.loads(EXAMPLES.read_text(encoding="utf-8")) == examples
 
@@ -125,14 +125,14 @@ def test_what_is_no_receiver_is_told() -> None:
 
 @pytest.fixture
 def uplift_receiver() -> Any:
-    """As integrators write it."""
+    """Override the fixture, as integrators do."""
     handled: list[AnyEvent] = []
     return APPLICATIONS["flask"](handled.append)
 
 
 @pytest.fixture
 def uplift_secret() -> str:
-    """That of the receiver above."""
+    """Return the secret of the receiver."""
     return SECRET
 
 

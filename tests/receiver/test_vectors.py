@@ -1,4 +1,4 @@
-"""The published vectors are what the server signs, and every verifier takes and refuses them as they say."""
+"""Published test vectors: the server signs them, and every verifier gives their results."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from uplift_webhooks.testing import sign
 Vector = dict[str, Any]
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/vectors.json").read_text(encoding="utf-8"))
 NOW: int = VECTORS["now"]
-# Standard Webhooks libraries know neither tokens nor secrets without padding; the server shows them this form.
+# Standard Webhooks libraries accept neither tokens nor secrets without padding. The server shows this format.
 OTHERS: dict[str, Callable[[str], Any]] = {
     "standardwebhooks": lambda secret: standardwebhooks.Webhook(standard_form(secret)),
     "svix": lambda secret: svix.webhooks.Webhook(standard_form(secret)),
@@ -32,7 +32,7 @@ refused = pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda vecto
 
 
 class _StoppedClock(datetime):
-    """What the public libraries take for the time."""
+    """The clock of the public libraries."""
 
     seconds = 0.0
 
@@ -43,7 +43,7 @@ class _StoppedClock(datetime):
 
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Stop the clocks of every verifier at an instant in Unix seconds."""
+    """Stop the clock of every verifier at a time in Unix seconds."""
 
     def stop(seconds: int) -> None:
         monkeypatch.setattr(time, "time", lambda: float(seconds))
@@ -73,7 +73,7 @@ def test_the_server_signs_the_vectors(vector: Vector) -> None:
 
 @verified
 def test_the_librarys_signer_for_tests_signs_the_vectors(vector: Vector) -> None:
-    # It takes the newest first, and gives their signatures in that order; there is none to rely on.
+    # The newest secret is first, and so is its signature. Receivers must not rely on the order.
     signed = sign(_bytes(vector), vector["signing_secrets"][::-1], timestamp=NOW)
 
     assert sorted(signed["webhook-signature"].split()) == sorted(vector["headers"]["webhook-signature"].split())
@@ -127,7 +127,7 @@ def test_our_library_refuses_the_others(vector: Vector, set_clock: Callable[[int
 def test_public_libraries_refuse_the_others(vector: Vector, library: str, set_clock: Callable[[int], None]) -> None:
     set_clock(vector["now"])
 
-    # Where a header makes no sense, they let the error of taking it apart pass.
+    # For an invalid header, they raise the error of their parser.
     with pytest.raises((standardwebhooks.WebhookVerificationError, ValueError)):
         OTHERS[library](vector["secret"]).verify(_bytes(vector), dict(vector["headers"]))
 

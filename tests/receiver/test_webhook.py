@@ -1,4 +1,4 @@
-"""Verification as integrators call it."""
+"""Verification of requests."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ BODY = json.dumps(
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The instant the library sees, to be changed in place."""
+    """The library's clock, which tests change."""
     now = [NOW + 0.9]
     monkeypatch.setattr(time, "time", lambda: now[0])
     return now
@@ -78,7 +78,7 @@ def test_a_body_that_is_not_bytes_is_told_why(body: object, kind: str) -> None:
 
 
 class TestSecrets:
-    """Which secrets are tried."""
+    """The secrets of a verifier."""
 
     @pytest.mark.parametrize(
         "secrets", [[SECRET, OTHER], (OTHER, SECRET), {SECRET: 1, OTHER: 2}, iter([OTHER, SECRET])]
@@ -139,7 +139,7 @@ class TestSecrets:
 
 
 class TestTimestamp:
-    """Freshness, both ways."""
+    """Limits of the timestamp."""
 
     @pytest.mark.parametrize("offset", [-300, -299, 0, 299, 300])
     def test_within_the_tolerance(self, offset: int) -> None:
@@ -180,7 +180,7 @@ class TestTimestamp:
 
 
 class TestSignatures:
-    """The header's tokens."""
+    """The tokens of `webhook-signature`."""
 
     @pytest.mark.parametrize(
         "surroundings",
@@ -230,7 +230,7 @@ class TestSignatures:
 
 
 class TestUpliftSignature:
-    """The documented header alone, when the caller allows it."""
+    """`x-uplift-signature-256` alone."""
 
     @staticmethod
     def _headers(secret: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Verifiers in other languages: programs that answer a line for each line they are given, so that one run does all.
+"""Verifiers in other languages: programs that respond to each input line with one line.
 
-A line asks whether a request verifies (or for its signature), with its fields in base64 and tabs between them: whose
-verifier, the secret, the time in Unix seconds, the body, the three `webhook-` headers, `x-uplift-signature-256`; `-` is
-one that is absent. The answer is `true`, `false`, the signature, or `error:` and why.
+An input line requests the verification of a request, or its signature. Its fields are base64, separated by tabs: the
+verifier, the secret, the time in Unix seconds, the body, the three `webhook-` headers, and `x-uplift-signature-256`. A
+missing field is `-`. The output is `true`, `false`, the signature, or `error:` and the reason.
 """
 
 import base64
@@ -25,7 +25,7 @@ RUN_SECONDS = 100
 
 @dataclass(frozen=True)
 class Question:
-    """One line for a program."""
+    """An input line of a program."""
 
     verifier: str
     secret: str
@@ -34,7 +34,7 @@ class Question:
     headers: dict[str, str] = field(default_factory=dict)
 
     def line(self) -> str:
-        """As programs read it."""
+        """Return the line."""
         names = ("webhook-id", "webhook-timestamp", "webhook-signature", "x-uplift-signature-256")
         texts = (self.verifier, self.secret, str(self.now), self.body, *map(self.headers.get, names))
         return "\t".join("-" if each is None else _base64(each) for each in texts)
@@ -48,7 +48,7 @@ def _base64(value: str | bytes) -> str:
 
 
 def program(language: str, directory: Path) -> Program:
-    """A language's program, built in a directory; skips the test where the machine cannot run it."""
+    """Build a language's program in a directory. Skip the test if this machine cannot run it."""
     command, environ = _BUILDERS[language](directory)
 
     def ask(questions: Sequence[Question]) -> list[str]:
@@ -59,7 +59,7 @@ def program(language: str, directory: Path) -> Program:
 
 
 def node_packages() -> Path:
-    """The directory of the public npm packages; skips the test where they cannot be had."""
+    """Return the directory of the public npm packages. Skip the test if they are not available."""
     found = installed(PROGRAMS / "node/package-lock.json")
     if isinstance(found, str):
         missing(found)
@@ -85,7 +85,7 @@ Built = tuple[list[str | Path], dict[str, str]]
 
 
 def _snippet(language: str, path: Path, ending: str = "") -> Path:
-    """The guide's one snippet in a language, as a file."""
+    """Write the documented snippet of a language to a file."""
     [text] = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + ending, encoding="utf-8")

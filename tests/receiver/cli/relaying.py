@@ -1,4 +1,4 @@
-"""A scripted stream, a scripted local server, and a listener between them whose waits are short."""
+"""A scripted stream, a scripted local server, and a listener with short waits."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ WITHIN_SECONDS = 15.0
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until it holds."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + WITHIN_SECONDS
     while not condition():
         assert time.monotonic() < deadline
@@ -34,7 +34,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def frame(number: int, *, test: bool = False) -> bytes:
-    """An event, as the server sends it."""
+    """Return the frame of an event."""
     header = {
         "kind": "event",
         "place": f"test-{number}" if test else f"p{number:04}",
@@ -49,19 +49,19 @@ def frame(number: int, *, test: bool = False) -> bytes:
 
 @dataclass
 class Relay:
-    """The server's side: sends what stands behind the place it is asked for, and notes what is answered."""
+    """The server's side: sends the events after the requested position, and records responses."""
 
     events: list[int]
     scripts: list[Script] = field(default_factory=list)
-    """What each connection does, in turn; afterwards, all behave."""
+    """The behavior of each connection, in order. Later connections are normal."""
     asked: list[str | None] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     status: int | None = None
-    """Refuses the handshake."""
+    """The status code that rejects the handshake."""
     url: str = ""
     port: int = 0
     behind: int = -1
-    """The number of the last event whose answer it knows."""
+    """The number of the last event with a response."""
 
     async def answer(self, socket: ServerConnection) -> dict[str, Any]:
         said: dict[str, Any] = json.loads(await socket.recv())
@@ -107,12 +107,12 @@ class Relay:
 
 @dataclass
 class Taken:
-    """A local server that takes everything, as slowly as it is told to."""
+    """A local server that accepts every event after a delay."""
 
     numbers: list[int] = field(default_factory=list)
     seconds: float = 0.0
     opened: asyncio.Event = field(default_factory=asyncio.Event)
-    """It takes nothing before."""
+    """It accepts nothing before this event is set."""
     closed: bool = False
 
     async def take(self, handing: Handing) -> LocalResponse:
@@ -128,7 +128,7 @@ class Taken:
 
 @dataclass
 class Told:
-    """What was told, in order."""
+    """Records progress, in order."""
 
     lines: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ class Told:
 async def listening(
     relay: Relay, *, seconds: float = 0.0, opened: bool = True, **timing: Any
 ) -> AsyncIterator[tuple[Taken, Told, "asyncio.Task[None]"]]:
-    """A listener that runs within the block."""
+    """Run a listener until the end of the block."""
     quick = {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.05, "clock_look_seconds": 0.02}
     taken, told = Taken(seconds=seconds), Told()
     if opened:

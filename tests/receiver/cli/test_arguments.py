@@ -1,4 +1,4 @@
-"""What people write, read strictly: targets, durations, shares."""
+"""Parsers of targets, durations and shares."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What commands ask the server: ids as parts of paths, lists, and sessions of this machine."""
+"""API calls of commands: IDs in paths, lists, and sessions of this machine."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from tests.receiver.cli.test_program import run
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    """A server that has nothing until a test says otherwise."""
+    """A server without scripted responses."""
     with fake_api() as api:
         monkeypatch.setenv("UPLIFT_API_URL", api.url)
         monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")

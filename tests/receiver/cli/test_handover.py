@@ -1,4 +1,4 @@
-"""Handing over to local servers of every kind, over real sockets."""
+"""Forwarding to local servers over real sockets."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ EVENT = EventFrame("p1", "e1", "test.numbered", "2026-01-01T00:00:00.000Z", "dlv
 
 @dataclass
 class Local:
-    """A server that answers its requests, in turn, with given bytes, and closes where they are None."""
+    """A server that responds with the given bytes, in order. None closes the connection."""
 
     answers: list[bytes | None]
     port: int = 0
@@ -105,7 +105,7 @@ async def test_the_request_is_one_of_uplifts_signed_now() -> None:
         assert headers["user-agent"].endswith("(+https://api.example/docs)")
         assert "x-uplift-redelivered" not in headers
         assert local.bodies[0] == BODY
-        # Once more is marked, and over the same connection.
+        # A repeat has the header and uses the same connection.
         await hand.take(handing)
         assert (local.header("x-uplift-redelivered"), local.header("x-uplift-attempt")) == ("true", "2")
         assert local.connections == 1
@@ -193,7 +193,7 @@ async def test_no_answer_in_time_is_an_answer_that_says_so() -> None:
         answer = await server.post({}, b"{}")
         assert (answer.status_code, answer.error) == (None, "no response within 0.1 seconds")
         assert answer.duration_ms >= 99
-        # What comes late is not taken for the next answer.
+        # A late response is not the response to the next request.
         assert (await server.post({}, b"{}")).status_code == 200
         assert local.connections == 2
         server.close()
@@ -214,7 +214,7 @@ async def test_a_kept_connection_that_was_closed_is_replaced_unnoticed() -> None
     async with Local([OK], then_close=True).serving() as local:
         hand = handover(local, told)
         await hand.take(Handing(EVENT))
-        await asyncio.sleep(0.05)  # until the end of the connection has come
+        await asyncio.sleep(0.05)  # until the connection is closed
         handing = Handing(EVENT)
         answer = await hand.take(handing)
         assert (answer.status_code, handing.times, local.connections) == (200, 1, 2)
@@ -252,7 +252,7 @@ async def test_what_is_cancelled_counts_once_it_was_begun() -> None:
         assert handing.times == 1
     gone, handing = handover(local, Told()), Handing(EVENT)
     taking = asyncio.ensure_future(gone.take(handing))
-    await asyncio.sleep(0.2)  # a few tries to connect
+    await asyncio.sleep(0.2)  # some connection attempts
     taking.cancel()
     await asyncio.gather(taking, return_exceptions=True)
     assert handing.times == 0
@@ -266,7 +266,7 @@ async def test_a_server_that_is_away_is_waited_for_and_told_of_once() -> None:
     await hand.probe()
     handing = Handing(EVENT)
     taking = asyncio.ensure_future(hand.take(handing))
-    await asyncio.sleep(0.3)  # a few tries
+    await asyncio.sleep(0.3)  # some connection attempts
     assert not taking.done()
     async with local.serving(local.port):
         answer = await taking

@@ -1,4 +1,4 @@
-"""The listener between a scripted stream and a scripted local server: in order, once, over cuts and sleep."""
+"""The listener with a scripted stream: in order, once, also after lost connections and sleep."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ async def test_it_is_ready_only_when_the_server_has_said_so() -> None:
 
     async with Relay([1], [silent]).serving() as relay, listening(relay) as (_, told, _task):
         await until(lambda: relay.asked)
-        await asyncio.sleep(0.1)  # that nothing happens takes a while to see
+        await asyncio.sleep(0.1)  # enough time for an unexpected event
         assert told.lines == []
 
 
@@ -48,7 +48,7 @@ async def test_it_goes_on_behind_what_was_answered_and_hands_over_nothing_twice(
         assert taken.numbers == [*range(12)]
         assert relay.asked[0] is None
         assert relay.asked[1] in {"p0003", "p0004"}
-        # All are answered, also those that were handed over while there was no connection.
+        # All have a response, also the events that were forwarded during the disconnection.
         await until(lambda: {each["place"] for each in relay.answers} == {f"p{n:04}" for n in range(12)})
         assert told.lines.count("ready") == told.lines.count("reconnected") == 1
         assert told.reasons == ["the connection was lost"]
@@ -65,7 +65,7 @@ async def test_what_the_server_sends_no_more_is_not_waited_for() -> None:
         socket.transport.abort()
 
     async def only_later_ones(relay: Relay, socket: ServerConnection) -> None:
-        # The first three have expired meanwhile.
+        # The first three have expired.
         await socket.send('{"kind": "ready"}')
         await socket.send(frame(3))
         await (await socket.ping())
@@ -107,11 +107,11 @@ async def test_a_clock_that_jumps_replaces_the_connection_at_once() -> None:
     waits = {"first_wait_seconds": 30, "longest_wait_seconds": 30}
     async with Relay([1]).serving() as relay, listening(relay, wall_seconds=now, **waits) as (_, told, _task):
         await until(lambda: relay.answers)
-        wall[0] += 600  # a lid was closed for ten minutes
+        wall[0] += 600  # the machine was asleep for 10 minutes
         await until(lambda: "reconnected" in told.lines)
         assert "asleep" in told.reasons[0]
         assert relay.asked == [None, "p0001"]
-        # One that is set back, or a little ahead, is nothing.
+        # A clock that moves back or a little ahead has no effect.
         wall[0] -= 3600
         await asyncio.sleep(0.1)
         wall[0] += 1
@@ -136,7 +136,7 @@ async def test_after_sleep_a_long_wait_for_the_next_try_ends_too() -> None:
 async def test_a_connection_that_falls_silent_is_noticed_by_its_pings() -> None:
     async def deaf(relay: Relay, socket: ServerConnection) -> None:
         await socket.send('{"kind": "ready"}')
-        # As a machine that is gone: it takes what comes, and answers nothing.
+        # Like a lost machine, it receives data and never responds.
         socket.transport.pause_reading()
         await socket.wait_closed()
 
@@ -150,7 +150,7 @@ async def test_a_slow_local_server_does_not_make_the_connection_look_dead() -> N
         await socket.send('{"kind": "ready"}')
         for number in range(64):
             await socket.send(frame(number))
-        # Pings of both sides are answered for longer than the listener would stand silence.
+        # Both sides respond to pings for longer than the listener's timeout.
         for _ in range(30):
             await asyncio.wait_for(await socket.ping(), WITHIN_SECONDS)
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What the server says after which the listener ends, and after which it tries again."""
+"""Close codes and responses after which the listener ends or reconnects."""
 
 import asyncio
 import json
@@ -107,7 +107,7 @@ async def test_a_session_that_is_gone_after_a_cut_has_expired() -> None:
     async with Relay([], [die]).serving() as relay, listening(relay) as (taken, _, task):
         with pytest.raises(Expired) as expired:
             await asyncio.wait_for(task, WITHIN_SECONDS)
-        # What was handed over without the server's knowledge is not handed over again, either.
+        # An event that was forwarded during the disconnection is not forwarded again.
         assert expired.value.behind == f"e{taken.numbers[-1]}"
         assert expired.value.begun == {}
 
@@ -118,7 +118,7 @@ async def test_what_an_expired_session_was_handing_over_is_marked_by_the_next() 
         for number in range(4):
             await socket.send(frame(number))
         await relay.answer(socket)
-        # The next one is being handed over, and the third has waited.
+        # The next event is in flight, and the third is waiting.
         await until(lambda: taken.began == [0, 1])
         relay.status = 404
         socket.transport.abort()
@@ -141,7 +141,7 @@ async def test_what_an_expired_session_was_handing_over_is_marked_by_the_next() 
         listener = Listener(address, taken, Told(), timing=timing, begun=carried)
         with pytest.raises(Expired) as expired:
             await asyncio.wait_for(listener.run(), WITHIN_SECONDS)
-    # Its own, what it was told of and had not come to, and what had not even come.
+    # The event in flight, an event from the earlier session, and an event that did not arrive.
     assert (expired.value.behind, expired.value.begun) == ("e0", {"e1": 5, "e3": 2, "e9": 1})
 
 
@@ -264,7 +264,7 @@ async def test_waits_grow_and_begin_anew_after_a_good_connection() -> None:
 
 
 class Drawn(random.Random):
-    """Chance that comes out as it is told to, and lets nothing wait."""
+    """Fixed random draws, without delays."""
 
     def __init__(self, *draws: float) -> None:
         super().__init__()
@@ -296,6 +296,6 @@ async def test_what_is_doubled_may_fail_too(duplicate: bool, handed_over: list[i
         await asyncio.gather(task, return_exceptions=True)
     assert sorted(taken.numbers) == handed_over
     assert mischief.chance.draws == []  # type: ignore[attr-defined]
-    # Whatever comes again is told so, and the last time is the one that is answered.
+    # Each repeat is reported, and the last one is the response.
     assert [again for name, again, _ in told if name == "e0"] == [False, *[True] * (handed_over.count(0) - 1)]
     assert [comes for name, _, comes in told if name == "e0"] == [*[True] * (handed_over.count(0) - 1), False]

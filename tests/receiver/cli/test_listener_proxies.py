@@ -1,4 +1,4 @@
-"""The listener behind a proxy, one that refuses too."""
+"""The listener behind a proxy, including one that rejects connections."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ from .relaying import Relay, listening, until
 
 @asynccontextmanager
 async def tunnelling(port: int, refusal: bytes = b"") -> AsyncIterator[tuple[int, list[str]]]:
-    """A proxy to a port of this machine, whatever host is asked for: its own port, and what it was asked."""
+    """Run a proxy that connects every host to a local port. Yield its port and requests."""
     asked: list[str] = []
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Which server and key a command takes: options, environment, profiles, and what is wrong with them."""
+"""Server and key of a command: options, environment, profiles, and their errors."""
 
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def test_mistakes_in_the_file(text: str, cause: str, home: dict[str, str]) -> No
         find_access(Asked(), home)
     assert cause in refused.value.cause
     assert refused.value.code is ExitCode.USAGE
-    # Where the file is not needed, it is not in the way.
+    # Errors of the file do not matter if it is not needed.
     assert find_access(Asked(), {**home, **ENVIRONMENT}).api_key == "sk_environment"
 
 

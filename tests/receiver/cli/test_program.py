@@ -1,4 +1,4 @@
-"""The manners of `uplift`: help with examples, two lines for an error, exit codes, JSON, and no traceback unasked."""
+"""Conventions of `uplift`: help with examples, two-line errors, exit codes, JSON, and no tracebacks."""
 
 import builtins
 import json
@@ -127,7 +127,7 @@ def test_sign_and_verify_agree(tmp_path: Path) -> None:
     (tmp_path / "headers.json").write_text(run("sign", "body.json", "--secret", SECRET, "--json").stdout)
     again = run("verify", "body.json", "--headers", "headers.json", "--secret", SECRET, "--json")
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"verified": True})
-    # A file as a tool saved it, with the request's first line.
+    # A file that a tool saved, with the request line.
     (tmp_path / "head.txt").write_bytes(b"POST /webhook HTTP/1.1\r\n" + signed.stdout.replace("\n", "\r\n").encode())
     assert run("verify", "body.json", "--headers", "head.txt", "--secret", SECRET).exit_code == 0
 
@@ -228,7 +228,7 @@ def test_another_server_is_told_from_a_refusal(answer: Any) -> None:
 
 
 def test_an_empty_response_is_told_from_a_session() -> None:
-    """A receiver of webhooks responds so to every POST."""
+    """Receivers of webhooks often respond in this way to every POST."""
     with fake_api() as api:
         api.answers["POST /v1/listen-sessions"] = (200, b"", {})
         result = run("listen", "--api-url", api.url, UPLIFT_API_KEY="sk_1")
@@ -287,7 +287,7 @@ def test_ctrl_c_while_it_loads_ends_it_quietly(
 
 
 def _unread(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A command whose reader has gone away."""
+    """Run a command with a closed standard output."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-c", "from uplift_webhooks.cli import run; run()", *arguments]

@@ -1,4 +1,4 @@
-"""What the API refuses is told in the words of the command that was typed."""
+"""API errors name the options of the command."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ FIELDLESS = {
     ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "show"), ("endpoints", "pause"),
     ("ips",),
 }  # fmt: skip
-"""Commands that send no fields: only names of what they are about."""
+"""Commands whose requests have no fields."""
 REFUSABLE = {
     ("listen",): ["--events", "movement.*", "--since", "x", "--forward-to", "5000"],
     ("trigger",): ["athlete.created", "--session", "lsn_1"],
@@ -31,7 +31,7 @@ def test_every_command_is_walked() -> None:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
-    """A server that refuses every call that has fields for all of them; those of each call."""
+    """Reject every request for all of its fields; return the fields of each request."""
     sent: list[set[str]] = []
 
     def answer(asked: Asked) -> Any:
@@ -57,7 +57,7 @@ def test_a_refusal_names_the_commands_own_options(path: tuple[str, ...], refused
     cause = next(line for line in result.stderr.splitlines() if line.startswith("Error:"))
     own = {option for parameter in COMMANDS[path].params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", cause)) <= own
-    # What `listen` calls its session by is no option of it.
+    # The description of the session is not an option of `listen`.
     for field in fields - ({"description"} if path == ("listen",) else set()):
         assert f"`{field}`" not in cause
         assert not re.search(rf"(?:Error:|;) {field}\b", cause)

@@ -1,4 +1,4 @@
-"""Lists on a terminal: an id stands whole in one line, at any width."""
+"""Lists on a terminal: IDs are never truncated, at any width."""
 
 import io
 from typing import Any
@@ -39,7 +39,7 @@ REASON = {
 
 
 def drawn(item: dict[str, Any], columns: list[Column], width: int) -> list[str]:
-    """The lines of a table with one row, as a terminal of that width gets them."""
+    """Return the lines of a table with one row, for a terminal width."""
     row = {each.name: Text(str(item.get(each.name, ""))) for each in columns}
     table, needed = draw([row, row], columns, width)
     terminal = Console(file=io.StringIO(), width=max(width, needed), force_terminal=True, color_system=None)
@@ -77,7 +77,7 @@ def test_at_80_columns_what_matters_is_there() -> None:
     heading, first, _ = drawn(ENDPOINT, endpoints._COLUMNS, 80)
     assert heading.split() == ["ENDPOINT", "URL", "STATE", "HEALTH"]
     assert "https://" in first
-    # Sentences go on in the next line, between words.
+    # Sentences continue in the next line, between words.
     told = drawn(REASON, events._REASONS, 80)
     assert "WHY" not in told[0]
     assert {word for line in told for word in line.split()} >= set(REASON["hint"].split())

@@ -1,4 +1,4 @@
-"""`uplift trigger` to a listen session: it waits for what comes of it, and says what to do about that."""
+"""`uplift trigger` to a listen session: it waits for the response, and says how to fix failures."""
 
 import json
 from collections.abc import Iterator

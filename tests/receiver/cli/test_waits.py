@@ -1,4 +1,4 @@
-"""A wait with an end: it gives what came, gives up in time, and can be cancelled at any moment."""
+"""Waits with a timeout: result, timeout and cancellation."""
 
 import asyncio
 import selectors
@@ -35,7 +35,7 @@ async def test_it_gives_up_and_cancels_the_work() -> None:
 
 
 class _Stopped(selectors.DefaultSelector):
-    """That of a process that SIGSTOP interrupts: a wait ends late, without a look at what came."""
+    """The loop of a process after SIGSTOP: a wait ends late, and the result is not processed yet."""
 
     stop_seconds = 0.0
 
