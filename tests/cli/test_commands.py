@@ -110,7 +110,7 @@ def test_an_unknown_event_type_suggests_the_nearest(api: FakeApi) -> None:
     wanted = (
         4,
         "there is no event type athlete.create",
-        "did you mean athlete.created? to list them: `uplift-server event-types`",
+        "did you mean athlete.created? To list all: `uplift-server event-types`",
     )
     assert refused("send", "athlete.create", "--account", "Rapids") == wanted
     unknown = invalid(("type", "event_type_unknown", "No such type."))
@@ -118,7 +118,7 @@ def test_an_unknown_event_type_suggests_the_nearest(api: FakeApi) -> None:
     assert refused("send", "athlete.create", "--account", "Rapids", "--data", "-", stdin="{}") == wanted
     assert refused("deliveries", "--type", "athlete.create") == wanted
     assert refused("event-types", "athlete.create") == wanted
-    assert refused("event-types", "zzz")[2] == "to list them: `uplift-server event-types`"
+    assert refused("event-types", "zzz")[2] == "to list all: `uplift-server event-types`"
 
 
 def test_event_types(api: FakeApi) -> None:

@@ -172,7 +172,7 @@ def delete(path: str) -> Call[None]:
 
 
 def given(**fields: object) -> JsonObject:
-    """Return the arguments without omitted ones."""
+    """Return the arguments that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

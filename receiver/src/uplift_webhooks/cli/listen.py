@@ -78,7 +78,9 @@ def listen(
     ] = False,
     show_secret: Annotated[
         bool,
-        typer.Option("--show-secret", help="Show the secret in pipes, CI and --json. Default: only on a terminal."),
+        typer.Option(
+            "--show-secret", help="Show the secret also in pipes, in CI and with --json. Default: only on a terminal."
+        ),
     ] = False,
     exit_on_disconnect: Annotated[
         str | None,

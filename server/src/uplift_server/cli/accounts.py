@@ -58,7 +58,7 @@ def accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
                 Column("contact_emails", "CONTACTS", gives=True),
                 Column("created_at", "CREATED", "instant"),
             ],
-            empty="No accounts yet. Create one: uplift-server account create NAME --email ADDRESS",
+            empty="No accounts yet. To create one: uplift-server account create NAME --email ADDRESS",
             wide=wide,
         )
 
@@ -123,7 +123,7 @@ def keys(session: Session, account: Account, limit: Limit = 50, wide: Wide = Fal
                 Column("scopes", "SCOPES", folds=True),
                 Column("created_at", "CREATED", "instant"),
             ],
-            empty="No keys yet. Create one: uplift-server key create --account ACCOUNT",
+            empty="No keys yet. To create one: uplift-server key create --account ACCOUNT",
             wide=wide,
         )
 

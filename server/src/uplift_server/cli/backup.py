@@ -23,7 +23,7 @@ def backup(
     You can run this command while the server runs. The backup is a consistent snapshot. It does not include the
     encryption key: back up that key separately.
 
-    A server that you start on the backup sends the deliveries that were pending at the time of the backup.
+    A server that you start with the backup sends the deliveries that were pending at the time of the backup.
     """
     from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
     from uplift_server.store.sqlite.copying import copy  # noqa: PLC0415

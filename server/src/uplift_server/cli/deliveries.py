@@ -135,7 +135,7 @@ def explain(
 
 def send(
     session: Session,
-    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event type, such as athlete.created.")],
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="Event type, such as athlete.created.")],
     account: Account,
     data: Annotated[
         str | None,

@@ -50,8 +50,8 @@ def register(app: typer.Typer) -> None:
 
 Role = Annotated[
     ProcessRole,
-    typer.Option("--role", help="Role of this process in a PostgreSQL cluster: api serves requests, worker sends"
-                 " deliveries, all does both."),
+    typer.Option("--role", help="Role of this process if several share a PostgreSQL database: api serves requests,"
+                 " worker sends deliveries, all does both."),
 ]  # fmt: skip
 
 NewDatabase = Annotated[
@@ -65,8 +65,9 @@ NewDatabase = Annotated[
 def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatabase = False) -> None:
     """Run the server.
 
-    The first start creates the database, the encryption key and an operator key, which it prints once. On SQLite, the
-    server upgrades an older database after a backup. On PostgreSQL, run `uplift-server migrate` first.
+    The first start creates the database, the encryption key and an operator key, which it prints once. With
+    SQLite, the server backs up and upgrades an older database. With PostgreSQL, run `uplift-server migrate` before you
+    start a new version.
 
     When the server is ready, it prints a line with "ready". With --json, the line has kind, url, version and
     operator_key.

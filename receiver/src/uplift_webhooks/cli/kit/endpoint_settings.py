@@ -36,7 +36,7 @@ def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
 def endpoint_body(
     url: str, event_types: list[str] | None, description: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the body of a request that creates an endpoint. It has no omitted options."""
+    """Return the body of a request that creates an endpoint, without omitted options."""
     given = {"description": description or None, **settings}
     return {
         "url": url,

@@ -91,7 +91,10 @@ def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliErr
     """Return the error for an unknown event type. `groups_too`: a group is accepted too."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
     listing = calls.advice.lists.get("event type", "" if nearest else "GET /v1/event-types")
-    parts = (f"did you mean {nearest}?" if nearest else "", f"to list them: {listing}" if listing else "")
+    parts = (
+        f"did you mean {nearest}?" if nearest else "",
+        f"{'To' if nearest else 'to'} list all: {listing}" if listing else "",
+    )
     return CliError(f"there is no event type {name}", " ".join(filter(None, parts)), ExitCode.NOT_FOUND)
 
 
