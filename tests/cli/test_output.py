@@ -43,7 +43,7 @@ COLUMNS = [
     Column("type", "TYPE", gives=True),
     Column("status", "STATUS"),
     Column("attempts", "TRIES", dropped=1),
-    Column("created_at", "CREATED", "instant", dropped=2),
+    Column("created_at", "CREATED", "timestamp", dropped=2),
 ]
 ITEM = {"id": "dlv_" + "0123456789abcdef" * 3, "type": "movement.analytics.created", "status": "failed", "attempts": 3,
         "created_at": "2020-01-01T00:00:00.000Z"}  # fmt: skip

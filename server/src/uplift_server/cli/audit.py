@@ -17,7 +17,7 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 _COLUMNS: Final = [
-    Column("at", "TIME", "instant"),
+    Column("at", "TIME", "timestamp"),
     Column("who", "ACTOR", gives=True),
     Column("action", "ACTION"),
     Column("subject", "SUBJECT", gives=True),

@@ -42,7 +42,7 @@ _TERMINAL_COLUMNS: Final = [
     Column("type", "TYPE", gives=True),
     Column("state", "STATUS"),
     Column("attempts_made", "ATTEMPTS", dropped=1),
-    Column("created_at", "CREATED", "instant", dropped=2),
+    Column("created_at", "CREATED", "timestamp", dropped=2),
 ]
 _EXPLANATION_COLUMNS: Final = [
     Column("endpoint", "ENDPOINT", "id"),
@@ -60,7 +60,7 @@ Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the del
 _ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
-    Column("started_at", "STARTED", "instant"),
+    Column("started_at", "STARTED", "timestamp"),
     Column("outcome", "OUTCOME"),
     Column("status_code", "CODE"),
     Column("duration_ms", "MS"),

@@ -32,7 +32,7 @@ _INVITATIONS: Final = [
     Column("email", "EMAIL", gives=True),
     Column("role", "ROLE"),
     Column("invited_by", "INVITED BY", gives=True),
-    Column("expires_at", "EXPIRES", "instant"),
+    Column("expires_at", "EXPIRES", "timestamp"),
 ]
 
 
@@ -61,7 +61,7 @@ def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = 
                 Column("email", "EMAIL", gives=True),
                 Column("name", "NAME", gives=True),
                 Column("role", "ROLE"),
-                Column("created_at", "SINCE", "instant"),
+                Column("created_at", "SINCE", "timestamp"),
             ],
             empty="No members yet. To invite one: uplift-server member invite EMAIL --role owner --account ACCOUNT",
             wide=wide,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
-"""The time limit of a stop. Then the process exits at once."""
+"""The time limit of a stop. Then the process exits immediately."""
 OUTPUT_SECONDS: Final = 0.5
 """The time that the start waits for each line on standard output."""
 _log = structlog.get_logger()

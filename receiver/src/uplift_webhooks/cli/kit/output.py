@@ -27,7 +27,7 @@ _STYLES: Final = {
 }
 _STYLED: Final = frozenset({"status", "state", "outcome", "last_outcome", "health", "result"})
 _UNLIMITED: Final = 1 << 20
-"""Columns of a table that need not fit the terminal."""
+"""Width of a table that may exceed the terminal."""
 
 
 def printable(value: object) -> str:

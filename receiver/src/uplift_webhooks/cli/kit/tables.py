@@ -32,8 +32,8 @@ class Column:
 
     name: str
     heading: str
-    kind: Literal["text", "id", "instant"] = "text"
-    """`id` and `instant` have a short form on terminals."""
+    kind: Literal["text", "id", "timestamp"] = "text"
+    """`id` and `timestamp` have a short form on terminals."""
     gives: bool = False
     """Whether the text may be truncated if the table does not fit."""
     folds: bool = False
@@ -53,7 +53,7 @@ class Column:
 
     def shorten(self, texts: list[str]) -> list[str]:
         """Return the short forms of the texts."""
-        if self.kind == "instant":
+        if self.kind == "timestamp":
             return [text and distance(text) for text in texts]
         if self.kind == "id":
             short = short_ids([text for text in dict.fromkeys(texts) if text])

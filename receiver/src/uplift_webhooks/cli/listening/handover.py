@@ -36,7 +36,7 @@ class Handing:
 
 
 class Taker(Protocol):
-    """The destination of events."""
+    """Receives events from the listener."""
 
     async def take(self, handing: Handing) -> LocalResponse:
         """Deliver an event, and count the started requests."""
