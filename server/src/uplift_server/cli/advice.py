@@ -1,4 +1,4 @@
-"""How to fix failed calls of the API, in the words of `uplift-server`."""
+"""How to fix failed API calls of `uplift-server`."""
 
 import re
 from typing import Final

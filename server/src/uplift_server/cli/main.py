@@ -76,7 +76,7 @@ def run() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Exit if standard output is closed. Open the other streams, or the database file would get their numbers."""
+    """Exit if standard output is closed. Open the other streams: the database file must not get their numbers."""
     for number in range(3):
         try:
             os.fstat(number)

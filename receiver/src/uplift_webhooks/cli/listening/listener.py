@@ -1,7 +1,7 @@
 """The listener: stays connected and forwards events one at a time, in order, each once.
 
 It keeps received events while it reconnects, and recognizes repeats by their positions. A new connection continues
-after the last event that has a response, as all events before it have.
+with the first event that has no response.
 """
 
 import asyncio
