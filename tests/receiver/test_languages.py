@@ -1,4 +1,4 @@
-"""Verifiers in other languages, public and documented, give the same results as the library."""
+"""Verifiers in other languages, the public ones and those of the guide and the article, agree with ours."""
 
 import json
 import time
@@ -33,7 +33,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Progra
 
 @pytest.fixture
 def guides(request: pytest.FixtureRequest, programs: Callable[[str], Program]) -> Program:
-    """The program of a documented language."""
+    """The program of a language that has a snippet in the guide."""
     return programs(request.param)
 
 

@@ -85,7 +85,7 @@ Built = tuple[list[str | Path], dict[str, str]]
 
 
 def _snippet(language: str, path: Path, ending: str = "") -> Path:
-    """Write the documented snippet of a language to a file."""
+    """The guide's one snippet in a language, as a file."""
     [text] = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + ending, encoding="utf-8")

@@ -75,7 +75,7 @@ def _traces(config: Config) -> Iterator[Finding]:
     try:
         import_module("uplift_server.observe.tracing")
     except ImportError as error:
-        text = f"{config.traces_by} requires packages that are not installed ({error})"
+        text = f"{config.traces_by} needs packages that are not installed ({error})"
         yield Finding("traces", "fail", text, REMEDY_WITHOUT_PACKAGES)
     else:
         yield Finding("traces", "ok", f"enabled by {config.traces_by}; the connection to the collector was not tested")

@@ -145,7 +145,7 @@ def send(
     idempotency_key: Annotated[
         str | None,
         typer.Option(
-            "--idempotency-key", metavar="KEY", help="Identifies this event, so you can repeat the command safely."
+            "--idempotency-key", metavar="KEY", help="Idempotency key. If you repeat the command with the same key, the event is sent once."
         ),
     ] = None,
 ) -> None:  # fmt: skip
