@@ -145,7 +145,9 @@ def send(
     idempotency_key: Annotated[
         str | None,
         typer.Option(
-            "--idempotency-key", metavar="KEY", help="Idempotency key. If you repeat the command with the same key, the event is sent once."
+            "--idempotency-key",
+            metavar="KEY",
+            help="Idempotency key: a repeated command with the same key sends the event once.",
         ),
     ] = None,
 ) -> None:  # fmt: skip
