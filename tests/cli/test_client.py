@@ -80,7 +80,7 @@ def test_the_retry_after_of_a_server_is_shown(api: FakeApi, client: Calls) -> No
     api.answers = {"GET /prefix/v1/x": (503, {}, {"retry-after": "7"})}
     with pytest.raises(CallRejected) as caught:
         client.get("/v1/x")
-    assert caught.value.remedy == "try again in 7 s"
+    assert caught.value.remedy == "try again in 7 seconds"
 
 
 def test_a_closed_connection_is_opened_again_once(api: FakeApi, client: Calls) -> None:

@@ -32,7 +32,7 @@ def test_keys(api: FakeApi) -> None:
     arguments = ["key", "create", "--account", "acc_0a11", "--scopes", "events:read,listen", "--scopes", "events:write"]
     assert output(*arguments)["key"] == "sk_shown_once"
     assert api.asked[-1].body == {"name": "command line", "scopes": ["events:read", "listen", "events:write"]}
-    assert "not shown again" in run("key", "create", "--account", "acc_0a11").stderr
+    assert "cannot show it again" in run("key", "create", "--account", "acc_0a11").stderr
     assert api.asked[-1].body == {"name": "command line"}
     assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
 
@@ -75,7 +75,7 @@ def test_send_notes_an_event_without_endpoints(api: FakeApi) -> None:
 def test_invalid_data_is_rejected_before_a_request(api: FakeApi, content: str) -> None:
     result = run("send", "athlete.created", "--account", "Rapids", "--data", "-", stdin=content)
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: standard input is not JSON")
+    assert result.stderr.startswith("Error: standard input is not valid JSON")
     assert run("send", "athlete.created", "--account", "Rapids", "--data", "missing").exit_code == 2
     assert run("send", "own.type", "--account", "Rapids").exit_code == 2
     assert all(asked.method == "GET" for asked in api.asked)

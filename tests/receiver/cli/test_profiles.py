@@ -108,7 +108,7 @@ def test_mistakes_in_the_file(text: str, cause: str, home: dict[str, str]) -> No
 def test_a_profile_that_does_not_exist_is_told_with_those_that_do(home: dict[str, str]) -> None:
     with pytest.raises(CliError) as refused:
         find_access(Asked(profile="prod"), home)
-    assert refused.value.remedy == "there are: default, staging"
+    assert refused.value.remedy == "use one of: default, staging"
 
 
 def test_a_file_that_cannot_be_read(home: dict[str, str]) -> None:

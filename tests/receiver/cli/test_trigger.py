@@ -78,4 +78,4 @@ def test_a_session_that_is_not_there_is_found_by_what_exists(api: FakeApi) -> No
     result = run("trigger", "--session", "lsn_none")
 
     assert result.exit_code == 4
-    assert result.stderr.splitlines()[1].endswith("GET /v1/listen-sessions lists them")
+    assert result.stderr.splitlines()[1].endswith("to list them: GET /v1/listen-sessions")
