@@ -1,1 +1,1 @@
-"""The dashboard: pages for the members of accounts, and the operators' console."""
+"""The dashboard: pages for members of accounts and for operators."""

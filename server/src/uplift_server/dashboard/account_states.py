@@ -1,4 +1,4 @@
-"""How an account fares, in one sentence."""
+"""The health of an account in one sentence."""
 
 from uplift_server.core.operations.statistics import Statistics
 from uplift_server.dashboard import words
@@ -6,36 +6,37 @@ from uplift_server.service.endpoint_problems import EndpointProblems
 
 
 def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
-    """How an account fares: a class for its colour, and one sentence.
+    """Return the health of an account: a CSS class and a sentence.
 
-    `numbers` are of the time that `span` names, such as `the last 24 hours`.
+    `numbers` are the statistics of the period `span`, such as `last 24 hours`.
     """
     if not troubles.endpoints:
-        return "unknown", "Nobody is told of anything yet: this account has no endpoint."
+        return "unknown", "No endpoints yet. Create an endpoint to receive events."
     wrong = []
     if troubles.disabled:
-        wrong.append(f"{_of(troubles.disabled, troubles.endpoints)} disabled and get{_s(troubles.disabled)} nothing")
+        wrong.append(f"{_of(troubles.disabled, troubles.endpoints)} disabled")
     if troubles.failing:
         wrong.append(f"{_of(troubles.failing, troubles.endpoints)} failing")
     if wrong:
         kind = "disabled" if troubles.disabled else "failing"
-        return kind, f"Something needs you: {', and '.join(wrong)}."
+        return kind, f"Action required: {' and '.join(wrong)}."
     if troubles.paused == troubles.endpoints:
-        return "paused", "Every endpoint is paused: what comes is held until one is enabled."
-    return _of_what_works(troubles, numbers, span)
+        return "paused", "All endpoints are paused. The server holds their deliveries until you enable them."
+    return _without_problems(troubles, numbers, span)
 
 
-def _of_what_works(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
-    """Of an account whose endpoints answer."""
+def _without_problems(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
+    """Return the health of an account without failing or disabled endpoints."""
     if troubles.shown:
         count = len(troubles.shown)
-        return "paused", f"No endpoint fails, but {count} hold{_s(count)} deliveries until somebody decides about them."
+        counted = "1 endpoint has" if count == 1 else f"{words.count(count)} endpoints have"
+        return "paused", f"Action required: {counted} held deliveries. Release or drop them."
     if numbers.failed:
         what = "1 delivery" if numbers.failed == 1 else f"{words.count(numbers.failed)} deliveries"
-        return "warned", f"No endpoint fails now, but {what} of {span} came to nothing for good."
+        return "warned", f"No endpoint is failing now, but {what} failed in the {span}."
     if numbers.delivered:
-        return "healthy", f"All is well: whatever was to be delivered in {span} was, or is on its way."
-    return "healthy", f"All is well: no endpoint fails. Nothing was delivered in {span}."
+        return "healthy", f"All endpoints are healthy. No delivery failed in the {span}."
+    return "healthy", f"No endpoint is failing. No deliveries in the {span}."
 
 
 def _of(count: int, whole: int) -> str:
@@ -43,7 +44,3 @@ def _of(count: int, whole: int) -> str:
     if whole == 1:
         return f"the endpoint {verb}"
     return f"{words.count(count)} of {words.count(whole)} endpoints {verb}"
-
-
-def _s(count: int) -> str:
-    return "s" if count == 1 else ""

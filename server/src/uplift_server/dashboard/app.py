@@ -68,15 +68,15 @@ PAGES: Final[Sequence[Page]] = tuple(
         )
     )
 )
-"""Every page and every form."""
+"""All pages and forms."""
 ASSET_CACHE: Final = "public, max-age=31536000, immutable"
 
 
 class DashboardApp:
-    """The application. Whoever runs it begins and ends what is behind the services."""
+    """The ASGI application. The caller starts and stops the services."""
 
     def __init__(self, dashboard: Dashboard, api: App) -> None:
-        """`api` answers programs that ask for what is not there."""
+        """`api` responds to requests for unknown paths that do not accept HTML."""
         self._dashboard = dashboard
         self._api = api
         routes = [Route(f"{PATH}/{{name:path}}", self._serve_asset), *(route(page, dashboard) for page in PAGES)]
@@ -85,17 +85,17 @@ class DashboardApp:
         self._pages.router.default = self._not_found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Handle a request."""
         await self._pages(scope, receive, send)
 
     def close(self) -> None:
-        """End what visitors watch."""
+        """Close all live streams."""
         self._dashboard.live.close()
 
     async def _serve_asset(self, request: Request) -> Response:
         found = asset(request.path_params["name"])
         if found is None:
-            return PlainTextResponse("There is no such file.", 404)
+            return PlainTextResponse("File not found.", 404)
         response = Response(found.body, media_type=found.media_type, headers={"cache-control": ASSET_CACHE})
         self._dashboard.safety.protect(response, cached=True)
         return response
@@ -115,11 +115,11 @@ class DashboardApp:
         return response
 
     async def _refusal(self, request: Request) -> Response:
-        """That there is no such page, with the menu of whoever is signed in."""
+        """Return the page for an unknown path, with the menu of the visitor."""
         visit = Visit(request, self._dashboard)
         with suppress(StoreError):
             visit.visitor = await self._dashboard.services.sessions.visitor(visit.cookie(SESSION_COOKIE))
-        return await written(refused(visit, NotFound("There is no such page. The link may be old, or cut.")))
+        return await written(refused(visit, NotFound("This page does not exist. Check the URL.")))
 
 
 def create_dashboard(
@@ -134,9 +134,7 @@ def create_dashboard(
     allows_private_networks: bool,
     api: App,
 ) -> DashboardApp:
-    """The dashboard over the services. `key` signs what visitors are given to bring back. Takes a moment: templates are
-    read.
-    """
+    """Return the dashboard. `key` signs form tokens and cookies. Reads templates, so call it outside the event loop."""
     rendering.prepare()
     safety = Safety(key, public_url, frame_ancestors)
     dashboard = Dashboard(

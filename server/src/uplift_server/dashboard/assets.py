@@ -1,4 +1,4 @@
-"""The files that pages refer to: vendored scripts, our own, and the style. Their URLs change with their content."""
+"""Static files: scripts and styles. The URL of a file contains a digest of its content."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ PATH: Final = "/assets"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is sent."""
+    """A file with its media type."""
 
     body: bytes
     media_type: str
     url: str
-    """With a digest of its content, so that it may be kept for good."""
+    """Contains a digest of the content, so that browsers can cache the file without expiry."""
 
 
 @cache
 def asset(name: str) -> Asset | None:
-    """One of FILES; None for any other name."""
+    """Return one of FILES, or None for any other name."""
     if name not in FILES:
         return None
     body = resources.files(__package__).joinpath("static", *name.split("/")).read_bytes()
@@ -36,7 +36,7 @@ def asset(name: str) -> Asset | None:
 
 
 def url_of(name: str) -> str:
-    """The URL of one of FILES, for a page."""
+    """Return the URL of one of FILES."""
     found = asset(name)
-    assert found is not None, f"there is no asset {name}"
+    assert found is not None, f"unknown asset: {name}"
     return found.url

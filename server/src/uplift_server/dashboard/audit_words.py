@@ -1,14 +1,14 @@
-"""What the audit log tells of a change, in words."""
+"""Details of audit log entries as text."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-_NOTHING: Final = "nothing"
+_NOTHING: Final = "none"
 _TEXT_CHARACTERS_MAX: Final = 300
 
 
 def details_words(details: Mapping[str, object]) -> list[tuple[str, str]]:
-    """The details of an entry as labels and texts; of a change, what each field held before and holds now."""
+    """Return the details of an entry as labels and texts. For an update, the texts are the old and new values."""
     before, after = details.get("from"), details.get("to")
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         changed = details.get("changed")
@@ -16,7 +16,7 @@ def details_words(details: Mapping[str, object]) -> list[tuple[str, str]]:
         return [
             (
                 _label(name),
-                f"{_value(name, before[name])} → {_value(name, after[name])}" if name in after else "changed",
+                f"{_value(name, before[name])} → {_value(name, after[name])}" if name in after else "updated",
             )
             for name in names
         ]
@@ -32,7 +32,7 @@ def _value(name: str, value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """A value as people read it, cut where it is long."""
+    """Return a value as text, truncated."""
     if value is None or value in ("", [], {}):
         return _NOTHING
     if isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""Charts as SVG, drawn by the server. Colours come from classes, so that they follow light and dark.
+"""Charts as SVG. Colors come from CSS classes, so charts follow the light and dark themes.
 
-Each has its numbers in words beside it: a label for screen readers, and a title on every column.
+Each chart has a label for screen readers, and a title with the values of each column.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ SPARK_WIDTH: Final = 120
 SPARK_HEIGHT: Final = 28
 BAR_HEIGHT: Final = 8
 _GAP: Final = 0.2
-"""Of a column's width."""
+"""Fraction of a column's width."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a column: what it counts, and the class that colours it."""
+    """A part of a column. `kind` is the CSS class of its color."""
 
     name: str
     kind: str
@@ -32,26 +32,26 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What happened in one stretch of time."""
+    """One time bucket of a chart."""
 
     label: str
     parts: tuple[Part, ...]
 
     @property
     def total(self) -> float:
-        """All parts together."""
+        """The sum of all parts."""
         return sum(part.value for part in self.parts)
 
     @property
     def title(self) -> str:
-        """In words."""
+        """The values as text."""
         told = ", ".join(f"{count(part.value)} {part.name}" for part in self.parts if part.value)
-        return f"{self.label}: {told or 'nothing'}"
+        return f"{self.label}: {told or 'none'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A series of values over the same stretches; None where there is none."""
+    """A series with one value per time bucket, or None for a bucket without a value."""
 
     name: str
     kind: str
@@ -59,7 +59,7 @@ class Line:
 
 
 def columns(given: Sequence[Column], label: str) -> Markup:
-    """Stacked columns, the first part at the bottom."""
+    """Return stacked columns, the first part at the bottom."""
     top = ceiling(max((column.total for column in given), default=0))
     each = WIDTH / max(len(given), 1)
     drawn = []
@@ -76,7 +76,7 @@ def columns(given: Sequence[Column], label: str) -> Markup:
 
 
 def lines(labels: Sequence[str], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
-    """Lines of ms over the same stretches; `limit` is drawn across where it is in sight, or raises the chart to it."""
+    """Return lines of values in ms. The chart shows `limit` as a line if the values reach a third of it."""
     highest = max((value for line in given for value in line.values if value is not None), default=0)
     top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)
     each = WIDTH / max(len(labels), 1)
@@ -84,18 +84,18 @@ def lines(labels: Sequence[str], given: Sequence[Line], label: str, *, limit: fl
     if limit is not None and limit <= top:
         drawn.append(f'<line class="limit" x1="0" x2="{WIDTH}" y1="{_y(limit, top)}" y2="{_y(limit, top)}"/>')
     for line in given:
-        drawn.extend(_stretches(line, each, top))
+        drawn.extend(_paths(line, each, top))
     for number, name in enumerate(labels):
         told = ", ".join(
             f"{line.name} {line.values[number]:.0f} ms" for line in given if line.values[number] is not None
         )
-        title = f"{name}: {told or 'nothing'}"
+        title = f"{name}: {told or 'no attempts'}"
         drawn.append(f"<g><title>{escape(title)}</title>{_target(number * each, each)}</g>")
     return _chart("".join(drawn), label, f"{count(top)} ms")
 
 
 def sparkline(given: Sequence[Column], label: str) -> Markup:
-    """Small stacked columns for a row of a table."""
+    """Return small stacked columns for a table row."""
     top = max((column.total for column in given), default=0) or 1
     each = SPARK_WIDTH / max(len(given), 1)
     drawn = []
@@ -106,7 +106,7 @@ def sparkline(given: Sequence[Column], label: str) -> Markup:
                 height = max(1.0, part.value / top * (SPARK_HEIGHT - 1))
                 y -= height
                 drawn.append(_rect(number * each, y, each * 0.8, height, part.kind))
-    return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
+    return Markup(  # noqa: S704 - contains only numbers, constant names and escaped text
         f'<svg class="spark" role="img" aria-label="{escape(label)}" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}"'
         f' width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}"><path class="axis" d="M0 {SPARK_HEIGHT - 0.5}H{SPARK_WIDTH}"/>'
         f"{''.join(drawn)}</svg>"
@@ -114,7 +114,7 @@ def sparkline(given: Sequence[Column], label: str) -> Markup:
 
 
 def bar(given: Sequence[Part], label: str) -> Markup:
-    """The parts of one whole beside each other, each as wide as its share of it."""
+    """Return a horizontal bar. The width of each part is its share of the total."""
     whole = sum(part.value for part in given) or 1
     x, drawn = 0.0, []
     for part in given:
@@ -124,22 +124,22 @@ def bar(given: Sequence[Part], label: str) -> Markup:
             f"<title>{escape(part.name)}: {count(part.value)}</title></rect>"
         )
         x += width
-    return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
+    return Markup(  # noqa: S704 - contains only numbers, constant names and escaped text
         f'<svg class="bar" role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {BAR_HEIGHT}"'
         f' preserveAspectRatio="none">{"".join(drawn)}</svg>'
     )
 
 
 def ceiling(value: float) -> float:
-    """A round number not below a value, for the top of an axis."""
+    """Return a round number of at least `value`, for the top of an axis."""
     if value <= 1:
         return 1.0
     size = 10.0 ** (len(str(int(value))) - 1)
     return next(size * step for step in _STEPS if size * step >= value)
 
 
-def _stretches(line: Line, each: float, top: float) -> list[str]:
-    """A line as paths, broken where there are no values; a value alone is a dot."""
+def _paths(line: Line, each: float, top: float) -> list[str]:
+    """Return a line as paths. Missing values break the line; a single value is a dot."""
     found: list[str] = []
     points: list[str] = []
     for number, value in enumerate([*line.values, None]):
@@ -161,13 +161,13 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
 
 
 def _target(x: float, width: float) -> str:
-    """What the pointer meets anywhere above a column."""
+    """Return the invisible area that shows the title of a column on hover."""
     return f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'
 
 
 def _chart(drawn: str, label: str, top: str) -> Markup:
     rules = "".join(f'<path class="rule" d="M0 {HEIGHT * part:.1f}H{WIDTH}"/>' for part in (0.0, 0.5))
-    return Markup(  # noqa: S704 - its parts are numbers, our own names, and escaped text
+    return Markup(  # noqa: S704 - contains only numbers, constant names and escaped text
         f'<div class="chart"><span class="top" aria-hidden="true">{top}</span>'
         f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">'
         f'{rules}<path class="axis" d="M0 {HEIGHT}H{WIDTH}"/>{drawn}</svg></div>'

@@ -1,4 +1,4 @@
-"""The form of an endpoint: what it shows, and what is read of it."""
+"""The form that creates or edits an endpoint."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 
 _NAMED_MAX: Final = 40
-"""How much of a line is repeated in what is said about it."""
+"""Maximum number of characters of the input in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An entry of a subscription that can be ticked."""
+    """A checkbox for an event type or a group."""
 
     pattern: str
     text: str
@@ -30,7 +30,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The event types below one first word, and the pattern that means all of them, also those to come."""
+    """Event types with the same first word, and the pattern for all of them, including future ones."""
 
     title: str
     whole: Choice | None
@@ -38,18 +38,18 @@ class Group:
 
     @property
     def size(self) -> int:
-        """How many types it has."""
+        """The number of event types."""
         return len(self.types)
 
     @property
     def is_open(self) -> bool:
-        """Whether something of it is chosen."""
+        """Whether at least one checkbox is selected."""
         return any(each.chosen for each in (*((self.whole,) if self.whole else ()), *self.types))
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What stands in the form's fields."""
+    """The values of the form's fields."""
 
     url: str = ""
     description: str = ""
@@ -65,7 +65,7 @@ class Filled:
 
 
 def filled_with(shown: ShownEndpoint) -> Filled:
-    """The stored endpoint, with the values of its headers masked."""
+    """Return the values of a stored endpoint, with masked header values."""
     endpoint = shown.endpoint
     return Filled(
         url=endpoint.url,
@@ -77,7 +77,7 @@ def filled_with(shown: ShownEndpoint) -> Filled:
 
 
 def as_sent(form: Form) -> Filled:
-    """What was sent, to fill the form in again."""
+    """Return the submitted values, to show the form again."""
     return Filled(
         url=form.text("url"),
         description=form.text("description"),
@@ -89,20 +89,20 @@ def as_sent(form: Form) -> Filled:
 
 
 def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointDraft, list[Problem]]:
-    """What is said of an endpoint, a new one or the stored one, and what is wrong with how it was sent."""
+    """Return the draft of a new or stored endpoint, and the problems of the form."""
     problems: list[Problem] = []
     url, description = form.text("url"), form.raw("description").strip()
     if len(description) > DESCRIPTION_CHARACTERS_MAX or "\0" in description:
-        text = f"A description has at most {DESCRIPTION_CHARACTERS_MAX} characters. Shorten it."
+        text = f"Enter at most {DESCRIPTION_CHARACTERS_MAX:,} characters."
         problems.append(Problem("description", "too_long", text))
     chosen = _without_covered(form.texts("event_types"))
     headers, wrong = _headers(form.lines("headers"), {} if stored is None else stored.headers)
     problems.extend(wrong)
     draft = EndpointDraft(
-        # Where it stays, it is not judged anew: a change of the description must not fail for it.
+        # Do not validate an unchanged URL again: it must not block changes of other fields.
         url=UNSET if stored is not None and url == stored.endpoint.url else url,
         description=description,
-        # Boxes know no order: the one it was given stays.
+        # Checkboxes have no order, so keep the stored order if the selection is the same.
         event_types=UNSET if stored is not None and set(chosen) == set(stored.endpoint.event_types) else chosen,
         secret=UNSET if stored is not None else form.optional("secret"),
         headers=headers,
@@ -112,7 +112,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Problems of single headers say which one, since all headers are one field of the form."""
+    """Add the header's name to problems of single headers, because the form has one field for all headers."""
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")
         if each.field.startswith("headers.")
@@ -122,23 +122,23 @@ def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
-    """The catalog to choose from, by the first words of the names; what else was chosen comes last."""
+    """Return the event types by their first word. Chosen patterns outside the catalog come last."""
     wanted = set(chosen)
     by_word: dict[str, list[EventType]] = {}
     for each in types:
-        # The greeting comes to whoever is new, whatever it subscribes to.
+        # Every new endpoint receives the registration event, regardless of its subscription.
         if each.name in wanted or (each.archived_at is None and each.name != WEBHOOK_CREATED):
             by_word.setdefault(each.name.partition(".")[0], []).append(each)
     found = [_group(word, members, wanted) for word, members in sorted(by_word.items())]
     shown = {choice.pattern for group in found for choice in (group.whole, *group.types) if choice is not None}
     others = tuple(Choice(pattern, "", chosen=True) for pattern in chosen if pattern not in shown)
-    return [*found, Group("Others", None, others)] if others else found
+    return [*found, Group("Other patterns", None, others)] if others else found
 
 
 def _group(word: str, members: Sequence[EventType], wanted: set[str]) -> Group:
     pattern = word + GROUP_SUFFIX
     dotted = any("." in each.name for each in members)
-    whole = Choice(pattern, "All of this group, also those that are added later", pattern in wanted) if dotted else None
+    whole = Choice(pattern, "All event types of this group, also future ones", pattern in wanted) if dotted else None
     types = sorted(members, key=lambda each: each.name)
     return Group(
         word,
@@ -153,7 +153,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """The patterns without those names that a chosen group includes anyway."""
+    """Return the patterns without names that a chosen group includes."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))
@@ -161,17 +161,17 @@ def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """The headers that lines of `Name: value` tell; a value that is masked, as the form showed it, stays as it is."""
+    """Parse lines of `Name: value`. A masked value stands for the stored value."""
     headers: dict[str, str] = {}
     problems: list[Problem] = []
     for number, line in enumerate(lines[: CUSTOM_HEADERS_MAX + 1], start=1):
         name, colon, value = line.partition(":")
         name, value = name.strip(), value.strip()
         if not colon or not name:
-            text = f"Line {number} is no header. Write it as Name: value."
+            text = f"Line {number} is not a header. Enter it as Name: value."
             problems.append(Problem("headers", "header_invalid", text))
         elif name in headers:
-            text = f"{name[:_NAMED_MAX]} stands here twice. Keep one."
+            text = f"The header {name[:_NAMED_MAX]} occurs twice. Remove one of them."
             problems.append(Problem("headers", "header_duplicate", text))
         else:
             headers[name] = stored.get(name, value) if value == MASKED else value

@@ -1,4 +1,4 @@
-"""How an endpoint stands, in words: what is wrong, since when, what to do, and what happens next."""
+"""The state of an endpoint as text: the problem, its start, how to fix it, and what happens next."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,15 +11,15 @@ from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 
 REASON_TEXTS: Final = {
-    DisabledReason.FAILING: "It failed for too long.",
-    DisabledReason.GONE: "It answered 410 Gone.",
-    DisabledReason.OPERATOR: "An operator did it.",
+    DisabledReason.FAILING: "Failing for too long.",
+    DisabledReason.GONE: "Responded with 410 Gone.",
+    DisabledReason.OPERATOR: "Disabled by an operator.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing to know: a text, an instant (Unix ms), or both."""
+    """One row of a card: a text, a timestamp (Unix ms), or both."""
 
     label: str
     text: str = ""
@@ -28,12 +28,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StateCard:
-    """What stands at the top of an endpoint's page."""
+    """The state card of an endpoint's page."""
 
     kind: str
     """`healthy`, `failing`, `warned`, `unknown`, `paused` or `disabled`."""
     word: str
-    """The kind for people."""
+    """The state in one or two words."""
     title: str
     sentence: str
     rows: tuple[Row, ...]
@@ -41,18 +41,18 @@ class StateCard:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How an endpoint stands, for a line of a list."""
+    """The state of an endpoint in a list."""
 
     kind: str
-    """As that of its card."""
+    """The same as in StateCard."""
     text: str
     reason: str | None
-    """Why it is disabled, or fails."""
+    """Why the endpoint is disabled or failing."""
     held: str
 
 
 def summary(shown: ShownEndpoint) -> Summary:
-    """An endpoint's state for a line of a list."""
+    """Return the state of an endpoint for a list."""
     endpoint, held = shown.endpoint, held_text(shown)
     if endpoint.state is EndpointState.DISABLED:
         reason = endpoint.disabled_reason
@@ -60,12 +60,12 @@ def summary(shown: ShownEndpoint) -> Summary:
     if endpoint.state is EndpointState.PAUSED:
         return Summary("paused", "paused", None, held)
     found, status = explanation_of(shown), endpoint.health.status
-    text = {"unknown": "not tried yet", "warned": "failing, contacts told"}.get(status, status)
+    text = {"unknown": "no attempts"}.get(status, status)
     return Summary(status, text, None if found is None else found.cause, held)
 
 
 def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: bool) -> StateCard:
-    """The card of an endpoint; `contacts` is how many people are told by mail, if the server sends any."""
+    """Return the state card of an endpoint. `contacts` is the number of contacts who receive emails."""
     if shown.endpoint.state is EndpointState.PAUSED:
         return _paused(shown)
     if shown.endpoint.state is EndpointState.DISABLED:
@@ -76,7 +76,7 @@ def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: boo
 
 
 def explanation_of(shown: ShownEndpoint) -> Explanation | None:
-    """Why the endpoint fails, where it does."""
+    """Return the cause of the last failure, or None."""
     last = shown.last_failure
     if last is None:
         return None
@@ -84,7 +84,7 @@ def explanation_of(shown: ShownEndpoint) -> Explanation | None:
 
 
 def held_text(shown: ShownEndpoint) -> str:
-    """How many deliveries are held."""
+    """Return the number of held deliveries as text."""
     held = shown.held_deliveries
     if held >= HELD_COUNTED_MAX:
         return f"{count(HELD_COUNTED_MAX)} deliveries or more"
@@ -94,25 +94,25 @@ def held_text(shown: ShownEndpoint) -> str:
 def _working(shown: ShownEndpoint) -> StateCard:
     endpoint = shown.endpoint
     if endpoint.last_success_at is None:
-        # Enabling forgets how it answered before.
+        # Enabling an endpoint resets its health.
         since = endpoint.created_at if endpoint.state_since is None else endpoint.state_since
-        when = "yet" if endpoint.state_since is None else "since it was enabled"
+        title = "No attempts yet" if endpoint.state_since is None else "No attempts since the endpoint was enabled"
         return StateCard(
             "unknown",
-            "not tried yet",
-            f"Nothing that counts was sent to it {when}",
-            "It is enabled, and gets the next event it wants. Its greeting and tests do not count.",
+            "no attempts",
+            title,
+            "The endpoint receives the next matching event. The registration event and test events do not count.",
             (
                 Row("Enabled since", at=since),
-                Row("What to do", "Send a test to see whether it answers with 2xx."),
+                Row("How to check", "Send a test event. The endpoint must respond with 2xx."),
                 *_held(shown),
             ),
         )
-    rows = [Row("Last 2xx", at=endpoint.last_success_at)]
+    rows = [Row("Last 2xx response", at=endpoint.last_success_at)]
     if endpoint.last_failure_at is not None:
         rows.append(Row("Last failure", at=endpoint.last_failure_at))
     return StateCard(
-        "healthy", "healthy", "It works", "The last attempt was answered with 2xx.", (*rows, *_held(shown))
+        "healthy", "healthy", "Healthy", "The endpoint responded to the last attempt with 2xx.", (*rows, *_held(shown))
     )
 
 
@@ -124,60 +124,64 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
         rows.append(
             Row(
                 "What happens next",
-                "Many endpoints fail at once, which is seldom the fault of their owners: until that ends, nobody is"
-                " warned and no endpoint is disabled. Attempts go on.",
+                "Many endpoints are failing at once (mass failure). The server continues with retries. It does not warn"
+                " about or disable endpoints until the mass failure ends.",
             )
         )
     else:
-        rows.append(Row("What happens next", "Every delivery is tried again as its schedule says; nothing is lost."))
+        rows.append(Row("What happens next", "The server retries each delivery according to its retry schedule."))
         if shown.warn_at is not None:
             rows.append(_warning(shown.warn_at, failures, now, contacts, sends_mail=sends_mail))
         elif endpoint.health.warned:
-            rows.append(Row("Contacts were told", at=endpoint.warned_at))
-        rows.append(Row("Will be disabled", "unless an attempt succeeds before", at=shown.disable_at))
+            rows.append(Row("Contacts warned", at=endpoint.warned_at))
+        rows.append(Row("Scheduled disable", "unless an attempt succeeds first", at=shown.disable_at))
     if shown.next_probe_at is not None:
         text = (
-            "one delivery is tried; meanwhile the others wait, and spend no attempts."
-            " Once your server works, resend one: if it is taken, the others follow at once"
+            "the server attempts one delivery. The other deliveries wait and do not use up attempts."
+            " To continue immediately, fix your server and resend one delivery"
         )
         rows.append(Row("Next probe", text, at=max(now, shown.next_probe_at)))
-    rows.append(Row("Last 2xx", "never" if endpoint.last_success_at is None else "", at=endpoint.last_success_at))
+    rows.append(
+        Row("Last 2xx response", "never" if endpoint.last_success_at is None else "", at=endpoint.last_success_at)
+    )
     tries = "The last attempt failed." if failures == 1 else f"The last {count(failures)} attempts failed."
     kind = "warned" if endpoint.health.warned else "failing"
-    return StateCard(kind, "failing", "It fails", tries, (*rows, *_held(shown)))
+    return StateCard(kind, kind, "Failing", tries, (*rows, *_held(shown)))
 
 
 def _warning(warn_at: int, failures: int, now: int, contacts: int, *, sends_mail: bool) -> Row:
     if not sends_mail:
-        told = "here and in the audit log: this server sends no mail"
+        recipients = "in the dashboard and the audit log, because email is not configured on this server"
     elif contacts == 0:
-        told = "nobody: the account has no contacts, see Settings"
+        recipients = (
+            "only in the dashboard and the audit log, because the account has no contacts. Add them in Settings"
+        )
     else:
-        told = f"{contacts} contact{'' if contacts == 1 else 's'} by mail"
+        recipients = f"email to {contacts} contact{'' if contacts == 1 else 's'}"
     if warn_at <= now and failures < FAILURES_MIN:
-        return Row("Contacts are told", f"{told}; with the failed attempt number {FAILURES_MIN}")
-    return Row("Contacts are told", told, at=warn_at)
+        return Row("Warning", f"after {FAILURES_MIN} failed attempts, {recipients}")
+    return Row("Warning", recipients, at=warn_at)
 
 
 def _paused(shown: ShownEndpoint) -> StateCard:
     return StateCard(
         "paused",
         "paused",
-        "It is paused",
-        "Nothing is sent to it. What is due to it is held, and nothing is lost.",
+        "Paused",
+        "The server holds the deliveries of this endpoint.",
         (
             Row("Paused since", at=shown.endpoint.state_since),
-            Row("What to do", "Enable it, and choose what becomes of what it holds."),
+            Row("How to resume", "Enable the endpoint and choose whether to send, keep or drop held deliveries."),
             *_held(shown),
         ),
     )
 
 
 _DISABLED: Final = {
-    DisabledReason.FAILING: "It failed for so long that we switched it off.",
-    DisabledReason.GONE: "Your server answered 410 Gone, which says that this address will not come back.",
-    DisabledReason.OPERATOR: "An operator of this service switched it off.",
-    None: "It was switched off.",
+    DisabledReason.FAILING: "The server disabled the endpoint because it was failing for too long.",
+    DisabledReason.GONE: "The server disabled the endpoint because your server responded with 410 Gone.",
+    DisabledReason.OPERATOR: "An operator of this service disabled the endpoint.",
+    None: "The endpoint was disabled.",
 }
 
 
@@ -185,24 +189,24 @@ def _disabled(shown: ShownEndpoint) -> StateCard:
     endpoint = shown.endpoint
     rows = [Row("Disabled since", at=endpoint.state_since)]
     if endpoint.failing_since is not None:
-        rows.append(Row("Had failed since", at=endpoint.failing_since))
+        rows.append(Row("Failing since", at=endpoint.failing_since))
     rows.extend(_why(shown))
     if endpoint.disabled_reason is DisabledReason.OPERATOR:
-        rows.append(Row("What to do", "Ask the operator why, and whether you may enable it."))
+        rows.append(Row("Disabled by", "an operator. Ask the operator before you enable the endpoint."))
     rows.append(
         Row(
             "What happens next",
-            "Nothing is sent; what is due to it is held, and nothing is lost. Send a test, which works in this state"
-            " too, then enable it.",
+            "The server holds the deliveries of this endpoint. Send a test event to a disabled endpoint to check your"
+            " server, and then enable the endpoint.",
         )
     )
     sentence = _DISABLED[endpoint.disabled_reason]
-    return StateCard("disabled", "disabled", "It is disabled", sentence, (*rows, *_held(shown)))
+    return StateCard("disabled", "disabled", "Disabled", sentence, (*rows, *_held(shown)))
 
 
 def _why(shown: ShownEndpoint) -> list[Row]:
     found = explanation_of(shown)
-    return [] if found is None else [Row("What is wrong", found.cause), Row("What to do", found.remedy)]
+    return [] if found is None else [Row("Cause", found.cause), Row("How to fix", found.remedy)]
 
 
 def _held(shown: ShownEndpoint) -> list[Row]:
@@ -210,8 +214,8 @@ def _held(shown: ShownEndpoint) -> list[Row]:
         return []
     if shown.endpoint.state is not EndpointState.ENABLED:
         return [Row("Held", held_text(shown))]
-    becomes = {
-        HeldAction.KEEP: "kept until you enable it again, with another choice",
+    progress = {
+        HeldAction.KEEP: "kept until you release or drop them",
         HeldAction.DROP: "being dropped",
-    }.get(shown.endpoint.held_action or HeldAction.SEND, "being sent, in the order of acceptance")
-    return [Row("Held", f"{held_text(shown)}, {becomes}")]
+    }.get(shown.endpoint.held_action or HeldAction.SEND, "being sent, the oldest first")
+    return [Row("Held", f"{held_text(shown)}, {progress}")]

@@ -1,4 +1,4 @@
-"""Attempts as people read them: what was sent, what came back, what took how long, and the same as a command."""
+"""Attempts for pages: request, response, timings, and the equivalent curl command."""
 
 import shlex
 from dataclasses import dataclass
@@ -13,46 +13,46 @@ from uplift_server.dashboard.rendering import span_ms
 from uplift_server.store.records import Attempt
 
 ARGUMENT_BYTES_MAX: Final = 100_000
-"""Linux takes arguments of up to 128 KiB."""
+"""Linux limits an argument to 128 KiB."""
 _NOT_REPEATED: Final = frozenset({"host", "content-length"})
-"""Headers that curl writes itself."""
+"""Headers that curl adds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One attempt for a page."""
+    """An attempt for a page."""
 
     attempt: Attempt
     explanation: Explanation | None
     phases: tuple[Part, ...]
-    """How long each took, in ms, one after the other."""
+    """The phases of the attempt with their durations in ms."""
 
     @property
     def status(self) -> str:
-        """`delivered` or `failed`, which have signs and colours."""
+        """`delivered` or `failed`, for the symbol and the color."""
         return "delivered" if self.attempt.outcome is Outcome.DELIVERED else "failed"
 
     @property
     def outcome(self) -> str:
-        """The outcome in a word or two, with the status code where there is one."""
+        """The outcome, with the status code if there was a response."""
         code = self.attempt.status_code
         return words.OUTCOMES[self.attempt.outcome] + ("" if code is None else f", {code}")
 
     @property
     def reused(self) -> bool:
-        """Whether it went over a connection that was open already."""
+        """Whether the attempt reused an open connection."""
         attempt = self.attempt
         opened = (attempt.dns_ms, attempt.connect_ms, attempt.tls_ms) != (None, None, None)
         return not opened and attempt.status_code is not None
 
     @property
     def trigger(self) -> str:
-        """Why it was made."""
+        """The trigger of the attempt."""
         return words.TRIGGERS[self.attempt.trigger]
 
     @property
     def duration_ms(self) -> float:
-        """The whole of it."""
+        """The total duration in ms."""
         return self.attempt.duration_us / 1000
 
     @property
@@ -67,22 +67,22 @@ class Told:
 
     @property
     def response_head(self) -> str:
-        """The status line and the headers as received."""
+        """The status line and the response headers."""
         return _head(self.attempt.response_head)
 
     @property
     def response_body(self) -> str:
-        """What was kept of the body."""
+        """The stored part of the response body."""
         return printable(self.attempt.response_body.decode("utf-8", "replace"), lines=True)
 
     @property
     def masks(self) -> bool:
-        """Whether a header's value is not shown."""
+        """Whether at least one header value is masked."""
         return MASKED in self.request_head
 
 
 def told(attempt: Attempt) -> Told:
-    """An attempt for a page."""
+    """Return an attempt for a page."""
     explanation = explain(
         attempt.outcome, status_code=attempt.status_code, error=attempt.error, location=attempt.location
     )
@@ -90,9 +90,9 @@ def told(attempt: Attempt) -> Told:
 
 
 def curl(attempt: Attempt, url: str, body: bytes) -> str:
-    """A command that posts the same body with the same headers to a URL, for a POSIX shell.
+    """Return a POSIX shell command that sends the same request to a URL.
 
-    A body that is too large for an argument is piped.
+    If the body is too large for an argument, the command pipes it.
     """
     headers = [
         f"-H {shlex.quote(line)}"
@@ -112,8 +112,8 @@ def _head(head: bytes) -> str:
 
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
-    """From resolving the name to the last byte, in whole milliseconds. What did not come to pass is left out."""
-    # As the others are: what is left of a millisecond would look like time that the answer took.
+    """Return the phases from DNS to the last byte, without phases that did not happen."""
+    # Round down like the other values: a fraction of 1 ms would look like response time.
     whole = attempt.duration_us // 1000
     opening = [
         Part(name, kind, float(value))
@@ -126,10 +126,10 @@ def _phases(attempt: Attempt) -> tuple[Part, ...]:
     ]
     opened = sum(part.value for part in opening)
     if attempt.first_byte_ms is None:
-        return (*opening, Part("without an answer", "wait", max(0.0, whole - opened)))
+        return (*opening, Part("no response", "wait", max(0.0, whole - opened)))
     first_byte = max(0.0, attempt.first_byte_ms - opened)
     return (
         *opening,
         Part("first byte", "wait", first_byte),
-        Part("rest of the answer", "read", max(0.0, whole - max(opened, attempt.first_byte_ms))),
+        Part("rest of response", "read", max(0.0, whole - max(opened, attempt.first_byte_ms))),
     )

@@ -1,4 +1,4 @@
-"""From what was counted to charts and words: deliveries by what became of them, attempts by how they ended."""
+"""Statistics as charts and text: deliveries by status, attempts by outcome."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -10,7 +10,7 @@ from uplift_server.dashboard.charts import Column, Line, Part
 from uplift_server.dashboard.words import OUTCOMES
 
 STATUSES: Final = ("delivered", "pending", "held", "cancelled", "failed")
-"""The parts of a column, from the bottom up; their names are their classes, too."""
+"""The parts of a column, from bottom to top. The names are also CSS classes."""
 PERIODS: Final = {
     Period.LAST_24_HOURS: "24 hours",
     Period.LAST_7_DAYS: "7 days",
@@ -19,12 +19,12 @@ PERIODS: Final = {
 
 
 def period_of(text: str) -> Period:
-    """The period a URL names; the last day where it names none."""
+    """Return the period in a URL, by default the last 24 hours."""
     return next((period for period in Period if period.value == text), Period.LAST_24_HOURS)
 
 
 def status_columns(series: Series) -> list[Column]:
-    """The deliveries of each bucket by their status."""
+    """Return the deliveries of each bucket by status."""
     return [
         Column(stretch(bucket, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
         for bucket in series.buckets
@@ -32,7 +32,7 @@ def status_columns(series: Series) -> list[Column]:
 
 
 def attempt_columns(series: Series) -> list[Column]:
-    """The attempts of each bucket by whether they succeeded."""
+    """Return the succeeded and failed attempts of each bucket."""
     return [
         Column(
             stretch(bucket, series.bucket_ms),
@@ -46,7 +46,7 @@ def attempt_columns(series: Series) -> list[Column]:
 
 
 def latency_lines(series: Series) -> tuple[list[str], list[Line]]:
-    """How long the attempts of each bucket took, and what the buckets are called."""
+    """Return the labels of the buckets, and the lines of p50 and p95 latency."""
     numbers = [bucket.statistics for bucket in series.buckets]
     return [stretch(bucket, series.bucket_ms) for bucket in series.buckets], [
         Line("p50", "p50", tuple(each.p50_ms for each in numbers)),
@@ -55,41 +55,45 @@ def latency_lines(series: Series) -> tuple[list[str], list[Line]]:
 
 
 def failure_counts(numbers: Statistics) -> list[tuple[str, int, tuple[Part, Part]]]:
-    """The classes of failed attempts, how many there were, and their share as a bar; the most frequent first."""
+    """Return the outcomes of failed attempts with their counts and shares, the most frequent first."""
     counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
     whole = sum(count for _, count in counts)
     return [
-        (OUTCOMES[outcome], count, (Part(OUTCOMES[outcome], "failed", count), Part("others", "target", whole - count)))
+        (
+            OUTCOMES[outcome],
+            count,
+            (Part(OUTCOMES[outcome], "failed", count), Part("others", "target", whole - count)),
+        )
         for outcome, count in counts
     ]
 
 
 def succeeded(numbers: Statistics) -> int:
-    """How many attempts succeeded."""
+    """Return the number of succeeded attempts."""
     return numbers.outcomes.get(Outcome.DELIVERED, 0)
 
 
 def attempt_words(numbers: Statistics) -> str:
-    """How attempts ended, in words: `12 attempts succeeded, 1 failed`."""
+    """Return the results of attempts as text: `12 attempts succeeded, 1 failed`."""
     good = succeeded(numbers)
     failed = sum(numbers.failures.values())
     return f"{words.count(good)} attempt{'' if good == 1 else 's'} succeeded, {words.count(failed)} failed"
 
 
 def success_share(numbers: Statistics) -> float | None:
-    """Which share of the attempts succeeded, 0 to 1; None where there was none."""
+    """Return the share of succeeded attempts, 0 to 1, or None without attempts."""
     return succeeded(numbers) / numbers.attempts if numbers.attempts else None
 
 
 def status_words(numbers: Statistics) -> str:
-    """What became of deliveries, in words: `12 delivered, 1 failed`."""
+    """Return the deliveries by status as text: `12 delivered, 1 failed`."""
     counts = {name: getattr(numbers, name) for name in STATUSES}
     told = [f"{words.count(count)} {name}" for name, count in counts.items() if count]
-    return ", ".join(told) or "nothing to deliver"
+    return ", ".join(told) or "no deliveries"
 
 
 def stretch(bucket: Bucket, length_ms: int) -> str:
-    """When a bucket was, in UTC."""
+    """Return the time range of a bucket, in UTC."""
     start = datetime.fromtimestamp(bucket.at / 1000, UTC)
     if length_ms >= 24 * HOUR_MS:
         return start.strftime("%d %b")

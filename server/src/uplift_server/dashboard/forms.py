@@ -1,4 +1,4 @@
-"""What forms send: read within bounds, and asked for by name."""
+"""Form data: bounded reading, and access by field name."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from uplift_server.service.unfinished_bodies import Reservation
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
-"""Of somebody who is not signed in: reading a large form takes some 50 ms."""
+"""Limit for visitors who are not signed in, because reading a large form takes about 50 ms."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -27,7 +27,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Form:
-    """The fields of a form, or of a URL's query, as texts."""
+    """The fields of a form or a URL query, as text."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._values: dict[str, list[str]] = {}
@@ -35,41 +35,41 @@ class Form:
             self._values.setdefault(name, []).append(value)
 
     def text(self, name: str) -> str:
-        """A field without the white space around it; empty where it was not sent."""
+        """Return a field without surrounding white space, or an empty string."""
         return self.raw(name).strip()
 
     def raw(self, name: str) -> str:
-        """A field exactly as sent, its line breaks as \\n."""
+        """Return a field as sent, with line breaks as \\n."""
         return self._values.get(name, [""])[-1].replace("\r\n", "\n")
 
     def optional(self, name: str) -> str | None:
-        """The same; None where it is empty."""
+        """Return a field without surrounding white space, or None if it is empty."""
         return self.text(name) or None
 
     def texts(self, name: str) -> list[str]:
-        """Every value of a field that may be sent several times, the empty ones left out."""
+        """Return the non-empty values of a repeated field."""
         return [value for sent in self._values.get(name, []) if (value := sent.strip())]
 
     def lines(self, name: str) -> list[str]:
-        """A text area's lines, the empty ones left out."""
+        """Return the non-empty lines of a text area."""
         return [line for each in self.raw(name).split("\n") if (line := each.strip())]
 
     def flag(self, name: str) -> bool:
-        """Whether a box is ticked."""
+        """Whether the form has this field, for example a selected checkbox."""
         return name in self._values
 
     def number(self, name: str, problems: list[Problem]) -> int | None:
-        """A whole number, None where the field is empty. What is no number becomes a problem."""
+        """Return a whole number, or None if the field is empty. Add a problem for any other text."""
         text = self.text(name)
         if not text:
             return None
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            problems.append(Problem(name, "wrong_type", "Write a whole number, or leave it empty."))
+            problems.append(Problem(name, "wrong_type", "Enter a whole number, or leave the field empty."))
             return None
         return int(text)
 
     def instant(self, name: str, problems: list[Problem]) -> int | None:
-        """An instant as Unix ms, None where the field is empty; without an offset it is in UTC."""
+        """Return a timestamp (Unix ms), or None if the field is empty. Without an offset, the time is in UTC."""
         text = self.text(name)
         if not text:
             return None
@@ -79,26 +79,26 @@ class Form:
         try:
             return parse_timestamp(zoned)
         except ValueError:
-            problems.append(Problem(name, "instant_invalid", "Write an instant in UTC, such as 2026-01-31T12:00."))
+            problems.append(Problem(name, "instant_invalid", "Enter a UTC timestamp, such as 2026-01-31T12:00."))
             return None
 
     def as_sent(self) -> Mapping[str, Sequence[str]]:
-        """Everything, to fill the form in again."""
+        """Return all fields."""
         return self._values
 
 
 async def read_form(request: Request, reservation: Reservation, *, bytes_max: int = FORM_BYTES_MAX) -> Form:
-    """The form of a request. Raises PayloadTooLarge, Malformed, RateLimited and Busy."""
+    """Read the form of a request. Raises PayloadTooLarge, Malformed, RateLimited and Busy."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {"application/x-www-form-urlencoded", ""}:
-        raise Malformed("Forms are sent as application/x-www-form-urlencoded.")
+        raise Malformed("The form has the wrong content type. Send application/x-www-form-urlencoded.")
     body = bytearray()
     try:
         with reservation:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > bytes_max:
-                    raise PayloadTooLarge(f"A form may have {bytes_max // 1024} KiB.")
+                    raise PayloadTooLarge(f"The form is larger than {bytes_max // 1024} KiB. Shorten your input.")
                 reservation.grow_to(len(body))
     except ClientDisconnect:
         # The client does not read the response, and the log needs no line.
@@ -106,11 +106,11 @@ async def read_form(request: Request, reservation: Reservation, *, bytes_max: in
     try:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX))
     except ValueError:
-        raise Malformed(f"This is no form: send UTF-8 and at most {FORM_FIELDS_MAX} fields.") from None
+        raise Malformed(f"The form is invalid. Send UTF-8 and at most {FORM_FIELDS_MAX} fields.") from None
 
 
 def key_of(form: Form) -> IdempotencyKey | None:
-    """How a form that creates something is recognised when it comes again, as browsers send it on a reload."""
+    """Return the idempotency key of a form, so that a page reload does not create a second object."""
     key = form.text(ONCE_FIELD)
     if not key:
         return None
@@ -119,7 +119,7 @@ def key_of(form: Form) -> IdempotencyKey | None:
 
 
 def by_field(problems: Sequence[Problem]) -> dict[str, str]:
-    """What is wrong at each field, as one text; `secret.0` and the like stand at their first part."""
+    """Return the messages by field. `secret.0` belongs to the field `secret`."""
     found: dict[str, list[str]] = {}
     for problem in problems:
         found.setdefault(problem.field.partition(".")[0], []).append(problem.message)

@@ -1,6 +1,6 @@
-"""Programs to the API, people to the dashboard.
+"""Routes requests to the API or the dashboard.
 
-A server whose pages nobody looks at should not carry them in memory: the first visit loads them, in a thread.
+The first visit loads the dashboard in a thread, so that a server without visitors uses less memory.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-API: Final = frozenset({"v1", "docs", "healthz", "readyz", "metrics", "openapi.json"})
-"""How the paths begin that are the API's."""
+API: Final = frozenset({"v1", "docs", "packages", "healthz", "readyz", "metrics", "openapi.json"})
+"""First segments of the API's paths."""
 
 
 class Pages(Protocol):
-    """The dashboard, loaded."""
+    """The loaded dashboard."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Handle a request."""
 
     def close(self) -> None:
-        """End what visitors watch."""
+        """Close all live streams."""
 
 
 class Gate:
-    """Sends every request where it belongs."""
+    """Routes each request to the API or the dashboard."""
 
     def __init__(self, api: App, load: Callable[[], Pages]) -> None:
         self._api = api
@@ -37,8 +37,8 @@ class Gate:
         self._loading = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
-        # Without a slash is the path of `OPTIONS *`, which is none.
+        """Handle a request."""
+        # `OPTIONS *` has a path without a slash.
         if scope["type"] != "http" or scope["path"].removeprefix("/").partition("/")[0] in API:
             await self._api(scope, receive, send)
             return
@@ -49,6 +49,6 @@ class Gate:
         await self._pages(scope, receive, send)
 
     def close(self) -> None:
-        """Let the open pages go, so that the server can stop."""
+        """Close all live streams, so that the server can stop."""
         if self._pages is not None:
             self._pages.close()

@@ -1,6 +1,6 @@
-"""Pages that stay up to date: a stream tells a page that something has changed, and the page is fetched again.
+"""Live pages: a stream notifies a page of changes, and the page reloads its live region.
 
-All pages of an account share one watch, which looks while somebody looks.
+All pages of an account share one watch, which polls only while streams are open.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
-"""While the process is busy with events, pages wait rather than events."""
+"""The poll interval while the process is busy, so that pages do not delay events."""
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
-"""How far apart open pages load at most while the process has time for them."""
+"""The maximum delay between reloads of two pages while the process is not busy."""
 STREAM_SECONDS_MAX: Final = 600.0
-"""Then the browser asks anew, and is looked at anew."""
+"""The stream ends after this time. The browser reconnects, and the server checks the session again."""
 COMMENT_SECONDS: Final = 15.0
-"""How long a stream may be silent: proxies end what seems dead."""
+"""The interval of comments, because proxies close silent streams."""
 RETRY_MS: Final = 3000
 
 _COMMENT: Final = b":\n\n"
@@ -35,7 +35,7 @@ _CHANGE: Final = b"event: change\ndata:\n\n"
 
 
 class _Watch:
-    """What one account's, or the operators', streams wait for."""
+    """The streams of one account, or of all operators."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
@@ -49,7 +49,7 @@ class _Watch:
 
 
 class _Counted(StreamingResponse):
-    """A stream that is counted until it ends, even if it ends before its first line."""
+    """A stream that calls `end` when it ends, even before its first line."""
 
     def __init__(self, lines: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         super().__init__(lines, media_type="text/event-stream")
@@ -63,7 +63,7 @@ class _Counted(StreamingResponse):
 
 
 class Live:
-    """Every stream of the dashboard."""
+    """All streams of the dashboard."""
 
     def __init__(self) -> None:
         self._watches: dict[int | None, _Watch] = {}
@@ -71,18 +71,18 @@ class Live:
         self._closed = asyncio.Event()
         self._load = _Load()
         self._next_turn = 0.0
-        """When the next page may be told to load, in the loop's time."""
+        """The earliest time of the next reload (event loop time)."""
 
     def close(self) -> None:
-        """End all streams."""
+        """Close all streams."""
         self._closed.set()
         for watch in self._watches.values():
             watch.tell()
 
     def stream(self, visit: Visit) -> Response:
-        """A stream for the caller of a page. Raises RateLimited and Busy if there are too many.
+        """Return a stream for the visitor. Raises RateLimited and Busy if too many streams are open.
 
-        The operators together have the share of one account.
+        All operators together have the limit of one account.
         """
         account_seq = visit.caller.account_seq
         watch = self._watches.get(account_seq) or _Watch()
@@ -122,17 +122,16 @@ class Live:
             else:
                 await self._turn()
                 told = _CHANGE
-            # Events from here on are another change.
+            # Later events belong to the next change.
             changed = watch.changed
             if self._closed.is_set() or not await _may_listen(visit):
                 return
             yield told
 
     async def _turn(self) -> None:
-        """Open pages load one after the other; while the process is busy, over all the time until the next look.
+        """Wait for the next reload slot, because reloading all open pages at once would stall the event loop.
 
-        Loaded all at once they are a stall, which takes the longer to make up for the less time events leave. And that
-        events have just begun to come shows only later.
+        While the process is busy, the slots spread over the whole poll interval.
         """
         now = asyncio.get_running_loop().time()
         turn = max(now, self._next_turn)
@@ -143,12 +142,12 @@ class Live:
                 await self._closed.wait()
 
     async def _look(self, visit: Visit, caller: Caller, watch: _Watch) -> None:
-        """Look for changes for as long as somebody waits for them."""
+        """Poll for changes while streams are open."""
         before: Hashable = None
         while True:
             self._load.look(visit)
             with suppress(Unavailable):
-                # The operators' pages show everything, which always changes.
+                # The operators' pages show all accounts, so they always change.
                 stamp = object() if caller.account_seq is None else await visit.services.accounts.version(caller)
                 if before is not None and stamp != before:
                     watch.tell()
@@ -157,7 +156,7 @@ class Live:
 
 
 async def _may_listen(visit: Visit) -> bool:
-    """Whether the session of a stream goes on, and still lets its visitor in here: whatever ended it, and wherever."""
+    """Whether the session is still valid and still allows this page."""
     try:
         return await visit.is_still_let_in()
     except Unavailable:
@@ -165,15 +164,15 @@ async def _may_listen(visit: Visit) -> bool:
 
 
 class _Load:
-    """How busy the process is."""
+    """The CPU load of the process."""
 
     def __init__(self) -> None:
         self._before = (0.0, 0.0)
         self.busy = False
-        """Whether it used more than CORES_BUSY between the last two looks that were a while apart."""
+        """Whether the process used more than CORES_BUSY cores between the last two measurements."""
 
     def look(self, visit: Visit) -> None:
-        """See how much it has used."""
+        """Measure the CPU time, at most twice per poll interval."""
         loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.context.clock.processor_s()
         elapsed_s = loop_s - self._before[0]
         if elapsed_s >= LOOK_SECONDS / 2:
@@ -182,7 +181,7 @@ class _Load:
 
 
 async def account_stream(visit: Visit) -> Response:
-    """Tells an account's pages of changes."""
+    """Serve the stream of changes for an account or the operators."""
     return visit.dashboard.live.stream(visit)
 
 

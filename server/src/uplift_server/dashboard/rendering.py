@@ -1,4 +1,4 @@
-"""From templates and values to HTML. Everything is escaped; no template sees anything but what its page gives it."""
+"""Renders templates to escaped HTML, and defines their filters."""
 
 import asyncio
 import re
@@ -30,22 +30,19 @@ ID_CHARACTERS_SHOWN: Final = 13
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
-"""How long a page is written without a pause."""
+"""The maximum time to render without yielding to the event loop."""
 OTHERS_SECONDS: Final = 0.0002
-"""Who waits longer than this for his next turn is not alone."""
+"""A longer wait for the event loop means that other tasks are busy."""
 PAUSE_SECONDS: Final = 0.002
-"""How long a page rests between two turns then: an event needs several, and would wait for one of a page each time."""
+"""The pause between two slices while other tasks are busy, because one event needs several loop iterations."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
-"""The same number stands in dashboard.js."""
+"""Keep in sync with dashboard.js."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:
-    """A template of this room with its values.
-
-    In pieces, between which everything else has its turn: a page takes up to 20 ms, and events would wait as long.
-    """
+    """Render a template in slices that yield to the event loop, because a page takes up to 20 ms."""
     pieces = []
     turn_ends = 0.0
     for piece in _template(template).generate(context):
@@ -59,7 +56,7 @@ async def render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def prepare() -> None:
-    """Read what every page is made of, which takes as long as some pages: not while one is waited for."""
+    """Load the base templates before the first visit needs them."""
     _template("layout.html")
 
 
@@ -93,6 +90,8 @@ def _environment() -> Environment:
         "percent": percent,
         "pretty": pretty,
         "argument": shlex.quote,
+        "sentence_case": sentence_case,
+        "lower_first": lower_first,
         "printable": lambda text: printable(text, lines=True),
         "without_query": without_query,
         "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),
@@ -110,28 +109,28 @@ def _environment() -> Environment:
 
 
 def instant(ms: int) -> str:
-    """An instant for machines."""
+    """Format a timestamp (Unix ms) as ISO 8601."""
     return format_timestamp(ms)
 
 
 def clock(ms: int) -> str:
-    """An instant for people, in UTC."""
+    """Format a timestamp (Unix ms) for people, in UTC."""
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %Y, %H:%M:%S")
 
 
 def breakable(name: str) -> Markup:
-    """A dotted name that may break at its dots."""
+    """Return a dotted name with line break opportunities after the dots."""
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=\.)", name))
 
 
 def with_times(text: str) -> Markup:
-    """A sentence of ours, its instants as pages show them, in the visitor's time."""
+    """Return a text with its ISO timestamps as local times."""
     parts = _INSTANT.split(printable(text, lines=True))
     return Markup("").join(_time(part) if number % 2 else part for number, part in enumerate(parts))
 
 
 def with_code(text: str) -> Markup:
-    """A text of ours, what stands between backticks as code. An odd backtick is one."""
+    """Return a text with parts between backticks as code. An unpaired backtick stays as it is."""
     parts = printable(text, lines=True).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))
@@ -143,32 +142,43 @@ def _time(text: str) -> Markup | str:
     try:
         at = parse_timestamp(text)
     except ValueError:
-        # A receiver's text may look like an instant, too.
+        # A receiver's text can look like a timestamp.
         return text
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(text, clock(at), short_clock(at))
 
 
 def moment(ms: int | None) -> str:
-    """An instant as fields of forms take it, in UTC; empty where there is none."""
+    """Format a timestamp (Unix ms) for a form field, in UTC, or return an empty string."""
     return "" if ms is None else datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def short_clock(ms: int, now_ms: float | None = None) -> str:
-    """The same without the year where that goes without saying. Scripts put the visitor's own time in its place, in as
-    many characters.
+    """Format a timestamp like `clock`, without the year if it is recent.
+
+    dashboard.js replaces it with local time of the same length.
     """
     now_ms = time.time() * 1000 if now_ms is None else now_ms
     near = abs(now_ms - ms) < YEAR_SHOWN_AFTER_MS
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %H:%M:%S" if near else "%d %b %Y %H:%M")
 
 
+def sentence_case(text: str) -> str:
+    """Return a text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
+def lower_first(text: str) -> str:
+    """Return a text with its first letter in lower case."""
+    return text[:1].lower() + text[1:]
+
+
 def shortened(text: str) -> str:
-    """A long id's beginning, enough to tell it from its neighbours, and its end."""
+    """Return the first and last characters of a long ID."""
     return text if len(text) <= ID_CHARACTERS_SHOWN + 5 else f"{text[:ID_CHARACTERS_SHOWN]}…{text[-4:]}"
 
 
 def span(seconds: float) -> str:
-    """A duration in its largest unit or two: `3 d 4 h`, `12 min`, `5 s`."""
+    """Format a duration in at most two units: `3 d 4 h`, `12 min`, `5 s`."""
     left = max(0, int(seconds))
     parts = []
     for size, unit in _SPANS:
@@ -181,14 +191,14 @@ def span(seconds: float) -> str:
 
 
 def span_ms(ms: float) -> str:
-    """A short duration: `12 ms`, `1.2 s`, `3 min 4 s`."""
+    """Format a short duration: `12 ms`, `1.2 s`, `3 min 4 s`."""
     if ms < 1000:
         return f"{ms:.0f} ms" if ms >= 10 or ms == int(ms) else f"{ms:.1f} ms"
     return f"{ms / 1000:.1f} s" if ms < 60_000 else span(ms / 1000)
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 as `99.2 %`; never 100 % of less, nor 0 % of more. A dash where there is none."""
+    """Format a share of 1 as `99.2 %`. Only 0 and 1 are shown as 0 % and 100 %. None is a dash."""
     if share is None:
         return "\u2013"
     if 0 < share < 1:
@@ -197,12 +207,10 @@ def percent(share: float | None) -> str:
 
 
 def pretty(text: str | bytes) -> str:
-    """JSON of up to PRETTY_LINES_MAX lines, indented, every number as it was written; anything else as it is. All of it
-    made printable.
-    """
+    """Return printable text. JSON of at most PRETTY_LINES_MAX lines is indented, with numbers as written."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    # Counted too high, never too low. Of 256 KiB of brackets and commas indenting makes 17 MiB, and takes 200 ms.
+    # An upper bound: indenting 256 KiB of brackets and commas would produce 17 MiB and take 200 ms.
     lines = text.count(",") + 2 * (text.count("[") + text.count("{"))
     with suppress(ValueError, RecursionError):
         if lines <= PRETTY_LINES_MAX:

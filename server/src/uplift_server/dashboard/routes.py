@@ -1,4 +1,4 @@
-"""What a page needs before it is served, as data: who may come in, and by which method."""
+"""Routes of pages: method, path, and who can access them."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ Serve = Callable[[Visit], Awaitable[Response]]
 
 
 class Door(Enum):
-    """Who may come in."""
+    """Who can access a page."""
 
     ANYBODY = "anybody"
     VISITOR = "visitor"
-    """Whoever is signed in."""
+    """Anyone who is signed in."""
     ACCOUNT = "account"
-    """A member of the account the path names, or an operator."""
+    """A member of the account in the path, or an operator."""
     OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One route. What is not GET changes something, and wants the token of a form."""
+    """One route. Methods other than GET require a form token."""
 
     method: str
     path: str
@@ -42,44 +42,44 @@ class Page:
     door: Door
 
 
-NOT_SIGNED_IN: Final = "You are not signed in any more. Sign in, and repeat it."
+NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
 _ACCOUNT: Final = "/accounts/{account}"
 _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.NotFound: (404, "Not found"),
     errors.Forbidden: (403, "Not allowed"),
     errors.Unauthorized: (403, "Not allowed"),
-    errors.Conflict: (409, "Not possible now"),
-    errors.RateLimited: (429, "Too many attempts"),
-    errors.Busy: (503, "Busy for a moment"),
-    errors.PayloadTooLarge: (413, "Too large"),
-    errors.Malformed: (400, "Cannot be read"),
-    errors.Invalid: (422, "Not accepted"),
+    errors.Conflict: (409, "Conflict"),
+    errors.RateLimited: (429, "Too many requests"),
+    errors.Busy: (503, "Server busy"),
+    errors.PayloadTooLarge: (413, "Request too large"),
+    errors.Malformed: (400, "Invalid request"),
+    errors.Invalid: (422, "Invalid input"),
     errors.AccountRequired: (404, "Not found"),
 }
 
 
 def account_page(path: str, serve: Serve) -> Page:
-    """A page of an account; `path` goes on after /accounts/{account}."""
+    """Return a page of an account. `path` follows /accounts/{account}."""
     return Page("GET", _ACCOUNT + path, serve, Door.ACCOUNT)
 
 
 def account_form(path: str, serve: Serve) -> Page:
-    """A form of an account's page, which changes something."""
+    """Return the target of a form on an account page."""
     return Page("POST", _ACCOUNT + path, serve, Door.ACCOUNT)
 
 
 def operator_page(path: str, serve: Serve) -> Page:
-    """A page of the operators' console; `path` goes on after /operator."""
+    """Return a page for operators. `path` follows /operator."""
     return Page("GET", f"/operator{path}", serve, Door.OPERATOR)
 
 
 def operator_form(path: str, serve: Serve) -> Page:
-    """A form of the operators' console."""
+    """Return the target of a form for operators."""
     return Page("POST", f"/operator{path}", serve, Door.OPERATOR)
 
 
 def route(page: Page, dashboard: Dashboard) -> Route:
-    """A page as the framework serves it."""
+    """Return the Starlette route of a page."""
 
     async def served(request: Request) -> Response:
         visit = Visit(request, dashboard)
@@ -105,22 +105,27 @@ async def _serve(page: Page, visit: Visit) -> Response:
 
 
 def _to_sign_in(page: Page, visit: Visit) -> Response:
-    """To the form, and from there to where the visitor wanted to go."""
+    """Redirect to the sign-in page, which then returns to this page."""
     if page.method != "GET":
         raise errors.Forbidden(NOT_SIGNED_IN)
     return visit.leave(f"/sign-in?next={quote(visit.here, safe='')}")
 
 
 def refused(visit: Visit, error: Exception, page: Page | None = None) -> Response:
-    """The page that says why there is no other."""
+    """Return the error page for an exception."""
     if isinstance(error, StoreError):
-        return _told(visit, 503, "Not available now", "The database cannot answer now. Try again in a moment.")
+        return _told(visit, 503, "Temporarily unavailable", "The database is not available. Try again in a moment.")
     if isinstance(error, errors.ServiceError):
         status, title = next(told for kind, told in _STATUS.items() if isinstance(error, kind))
         return _told(visit, status, title, error.detail)
-    # Not the path itself: the tokens of links are parts of some.
-    _log.error("a page failed", page=None if page is None else page.path, exc_info=error)
-    return _told(visit, 500, "This page failed", "This is a defect of ours, and the log tells of it. Nothing is lost.")
+    # Log the route, not the path, because some paths contain tokens.
+    _log.error("page failed", page=None if page is None else page.path, exc_info=error)
+    return _told(
+        visit,
+        500,
+        "Internal error",
+        "The server could not show this page. Try again, or ask the operator to check the server log.",
+    )
 
 
 def _told(visit: Visit, status: int, title: str, text: str) -> Response:

@@ -1,4 +1,4 @@
-"""A JSON Schema as a tree that people can read. Schemas are the operators', so everything is bounded."""
+"""A JSON Schema as a readable tree of limited size, because operators can upload any schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final
 NODES_MAX: Final = 400
 DEPTH_MAX: Final = 12
 VALUES_MAX: Final = 20
-"""Of an enumeration."""
+"""Limit of the values of an enumeration."""
 TEXT_CHARACTERS_MAX: Final = 500
 
 _ALTERNATIVES: Final = {"anyOf": "any of", "oneOf": "one of", "allOf": "all of"}
@@ -18,20 +18,20 @@ _BOUNDS: Final = {
     "maximum": "at most",
     "exclusiveMaximum": "less than",
     "multipleOf": "a multiple of",
-    "minLength": "characters at least",
-    "maxLength": "characters at most",
-    "minItems": "items at least",
-    "maxItems": "items at most",
+    "minLength": "minimum length",
+    "maxLength": "maximum length",
+    "minItems": "minimum items",
+    "maxItems": "maximum items",
     "pattern": "matches",
     "format": "format",
-    "const": "always",
-    "default": "if absent",
+    "const": "constant",
+    "default": "default",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A place in a schema."""
+    """A node of the tree."""
 
     name: str
     kind: str
@@ -39,12 +39,12 @@ class Node:
     required: bool
     description: str
     notes: tuple[str, ...]
-    """What else is said of its values."""
+    """Constraints on the values."""
     children: tuple["Node", ...]
 
 
 def tree(schema: str) -> Node:
-    """The tree of a schema (JSON text) of an event's `data`."""
+    """Return the tree of a schema (JSON text) of an event's `data`."""
     return _Reader(json.loads(schema)).node("data", None, required=True, depth=0)
 
 
@@ -54,7 +54,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """A place, and what is below it as far as there is room; None stands for the root."""
+        """Return a node with its children within the limits. None stands for the root."""
         self._left -= 1
         schema = self._resolved(self._root if schema is None else schema)
         if not isinstance(schema, Mapping):
@@ -73,7 +73,7 @@ class _Reader:
         required = _listed(schema, "required")
         for name, each, needed in self._parts(schema, required):
             if self._left <= 0:
-                yield Node("…", "more than is shown here", False, "", (), ())
+                yield Node("…", "more fields not shown", False, "", (), ())
                 return
             yield self.node(name, each, required=needed, depth=depth)
 
@@ -81,7 +81,7 @@ class _Reader:
         for name, each in _mapping(schema, "properties").items():
             yield str(name), each, name in required
         for name, each in _mapping(schema, "patternProperties").items():
-            yield f"names that match {name}", each, False
+            yield f"names matching {name}", each, False
         if isinstance(schema.get("additionalProperties"), Mapping):
             yield "any other name", schema["additionalProperties"], False
         for number, each in enumerate(_listed(schema, "prefixItems")):
@@ -94,7 +94,7 @@ class _Reader:
                 yield f"{told}, {number + 1}", each, False
 
     def _resolved(self, schema: Any) -> Any:
-        """What a reference within the schema leads to; others are left as they are."""
+        """Resolve a reference within the schema. Other references stay unresolved."""
         for _ in range(DEPTH_MAX):
             reference = schema.get("$ref") if isinstance(schema, Mapping) else None
             if not isinstance(reference, str) or not reference.startswith("#"):

@@ -1,4 +1,4 @@
-"""What keeps the dashboard's visitors safe: the headers of every answer, cookies, and the tokens of forms."""
+"""Security headers, cookies, and form tokens."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 SESSION_COOKIE: Final = "uplift_session"
 FORM_COOKIE: Final = "uplift_form"
-"""Stands for a session where there is none yet: what a form must repeat, sealed, so that no other site can send it."""
+"""Replaces the session cookie before sign-in. Form tokens derive from it, so that other sites cannot submit forms."""
 NOTICE_COOKIE: Final = "uplift_notice"
 HOST_PREFIX: Final = "__Host-"
 """Prefix of cookie names over HTTPS. Browsers accept such a cookie only from this host, with `Secure` and `Path=/`."""
@@ -30,20 +30,20 @@ _MAC_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """How this server's dashboard is reached and framed, and the key of what it signs."""
+    """The URL, the framing policy, and the signing key of the dashboard."""
 
     key: bytes
     public_url: str
     frame_ancestors: str | None = None
-    """Which pages may frame it, as a source list of Content-Security-Policy; None: none may."""
+    """Sites that can frame the dashboard, as a source list of Content-Security-Policy. None allows no site."""
 
     @property
     def secure(self) -> bool:
-        """Whether cookies travel over TLS only."""
+        """Whether cookies require HTTPS."""
         return urlsplit(self.public_url).scheme == "https"
 
     def protect(self, response: Response, *, cached: bool = False) -> None:
-        """Set the headers that every answer has."""
+        """Set the security headers of a response."""
         ancestors = self.frame_ancestors or "'none'"
         headers = response.headers
         headers["content-security-policy"] = (
@@ -75,16 +75,16 @@ class Safety:
         return HOST_PREFIX + name if self.secure else name
 
     def form_token(self, cookie: str) -> str:
-        """What a form without a session must send, for its cookie."""
+        """Return the form token for a visitor without a session, from the form cookie."""
         return self._mac(b"form", cookie.encode()).hex()
 
     def notice_text(self, text: str) -> str:
-        """A notice as a cookie's value, which nobody else can make."""
+        """Return a notice as a signed cookie value."""
         content = text[:NOTICE_CHARACTERS_MAX].encode()
         return base64.urlsafe_b64encode(self._mac(b"notice", content) + content).decode()
 
     def read_notice(self, value: str) -> str | None:
-        """The notice in a cookie; None for anything we did not write."""
+        """Return the notice in a cookie, or None if the signature is invalid."""
         try:
             sent = base64.urlsafe_b64decode(value.encode("ascii", "replace"))
         except (binascii.Error, ValueError):
@@ -97,24 +97,24 @@ class Safety:
 
 
 def new_form_cookie() -> str:
-    """A random value for FORM_COOKIE."""
+    """Return a random value for FORM_COOKIE."""
     return secrets.token_hex(FORM_COOKIE_BYTES)
 
 
 def same(given: str, expected: str) -> bool:
-    """Whether two tokens are the same, in a time that tells nothing of where they differ."""
+    """Compare two tokens in constant time."""
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
 def is_foreign(request: Request, public_url: str) -> bool:
-    """Whether a browser says that a request was made by another site's page.
+    """Whether the browser reports that a page of another site sent the request.
 
-    A proxy in front may have put its own name for us into `Host`: then ours is that of the public URL.
+    A reverse proxy can change `Host`, so the host of the public URL is also accepted.
     """
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True
     origin = request.headers.get("origin")
     if origin is None or origin == "null":
         return False
-    # Not read as a URL, which it need not be.
+    # An origin is not necessarily a URL.
     return origin.partition("://")[2] not in {request.headers.get("host"), urlsplit(public_url).netloc}

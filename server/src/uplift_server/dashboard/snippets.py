@@ -1,4 +1,4 @@
-"""The code of receivers that pages show: the guide's, which its tests run."""
+"""Code samples of receivers. They are identical to the samples in the documentation, which the tests run."""
 
 import shlex
 from dataclasses import dataclass
@@ -8,48 +8,48 @@ from typing import Final
 
 FRAMEWORKS: Final = {"flask": "Flask", "fastapi": "FastAPI", "django": "Django", "python": "Plain Python"}
 _RUNS: Final = {
-    "flask": ("Save it as app.py, and run it where UPLIFT_WEBHOOK_SECRET is set:", "flask --app app run --port 5000"),
+    "flask": ("Save the code as app.py and run it with UPLIFT_WEBHOOK_SECRET set:", "flask --app app run --port 5000"),
     "fastapi": (
-        "Save it as app.py, and run it where UPLIFT_WEBHOOK_SECRET is set and the package uvicorn is installed:",
+        "Save the code as app.py, install uvicorn, and run the code with UPLIFT_WEBHOOK_SECRET set:",
         "uvicorn app:app --port 5000",
     ),
     "django": (
-        "Put it into your project's urls.py, and run that where UPLIFT_WEBHOOK_SECRET is set:",
+        "Add the code to urls.py of your project and run the project with UPLIFT_WEBHOOK_SECRET set:",
         "python manage.py runserver 5000",
     ),
-    "python": ("Call it from whatever serves your requests, and answer with the status that it returns.", None),
+    "python": ("Call this function from your web server, and respond with the status code that it returns.", None),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """A receiver as pages show it."""
+    """A code sample."""
 
     title: str
     code: str
     use: str
-    """Where the code goes, and what to do then."""
+    """How to use the code."""
     command: str | None
-    """Runs it on one's own machine; None where the framework of the visitor does."""
+    """The command that runs the code, or None if the reader's own web server runs it."""
 
 
 @cache
 def snippet(framework: str) -> str:
-    """The code of a receiver in one of FRAMEWORKS. It reads the secret from UPLIFT_WEBHOOK_SECRET."""
+    """Return the code for one of FRAMEWORKS. The code reads the secret from UPLIFT_WEBHOOK_SECRET."""
     folder = resources.files(__package__).joinpath("templates", "get_started", "snippets")
     return folder.joinpath(f"{framework}.txt").read_text(encoding="utf-8")
 
 
 def receiver(framework: str) -> Receiver:
-    """A receiver in one of FRAMEWORKS, and how to run it."""
+    """Return the code sample for one of FRAMEWORKS."""
     return Receiver(FRAMEWORKS[framework], snippet(framework), *_RUNS[framework])
 
 
 def all_receivers() -> list[Receiver]:
-    """One in each."""
+    """Return the code samples for all frameworks."""
     return [receiver(name) for name in FRAMEWORKS]
 
 
 def variable_line(secret: str | None) -> str:
-    """The line of a shell that tells a receiver the secret of an endpoint; without one, a place for it."""
+    """Return the shell command that sets the secret, or a placeholder, in the environment."""
     return f"export UPLIFT_WEBHOOK_SECRET={'whsec_…' if secret is None else shlex.quote(secret)}"

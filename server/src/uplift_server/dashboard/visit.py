@@ -1,4 +1,4 @@
-"""One request to the dashboard: who visits, for which account, and what is answered."""
+"""One request to the dashboard, with its visitor, account and response."""
 
 import asyncio
 import re
@@ -42,13 +42,15 @@ if TYPE_CHECKING:
 
 PAGE_ITEMS: Final = 25
 PART: Final = "part"
-"""In a URL: only what changes by itself is wanted, without what is large beside it."""
+"""Query parameter that requests only the live region of a page."""
+OPERATOR: Final = "operator"
+"""The value of `needs` for calls that only operators can make."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """What every page works with."""
+    """The dependencies of all pages."""
 
     services: Services
     safety: Safety
@@ -56,27 +58,27 @@ class Dashboard:
     system: System
     sends_mail: bool
     attempt_timeout_ms: int
-    """The deadline of an attempt."""
+    """The timeout of an attempt."""
     allows_private_networks: bool
-    """Whether endpoints may be on private networks, and there without TLS."""
+    """Whether endpoints can be on private networks, without TLS."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Pages are written one at a time: however many visitors there are, events wait for a piece of one page."""
+    """Only one page renders at a time, so that many visitors do not delay events."""
 
     @property
     def public_url(self) -> str:
-        """Where people and programs reach this server, without a final slash."""
+        """The URL of this server, without a trailing slash."""
         return self.safety.public_url.rstrip("/")
 
 
 @dataclass(slots=True)
 class Visit:
-    """A request, with what is known of who sent it."""
+    """A request with its visitor."""
 
     request: Request
     dashboard: Dashboard
     visitor: Visitor | None = None
     account: Account | None = None
-    """Whose pages these are; None where they are nobody's."""
+    """The account of the page, or None for pages without an account."""
     _caller: Caller | None = None
     _form: Form | None = None
     _form_cookie: str | None = None
@@ -84,54 +86,63 @@ class Visit:
 
     @property
     def services(self) -> Services:
-        """What may be asked for."""
+        """The services of the server."""
         return self.dashboard.services
 
     @property
     def query(self) -> Form:
-        """What the URL asks for."""
+        """The query of the URL."""
         return Form(self.request.query_params.multi_items())
 
     @property
     def here(self) -> str:
-        """The path and the query of this request."""
+        """The path and query of this request."""
         url = self.request.url
         return f"{url.path}?{url.query}" if url.query else url.path
 
     @property
     def address(self) -> str | None:
-        """Where the request came from."""
+        """The IP address of the client."""
         return self.request.client.host if self.request.client is not None else None
 
     @property
     def caller(self) -> Caller:
-        """The visitor, acting for the account of this page, or as the operator."""
-        assert self._caller is not None, "only pages behind a sign-in ask"
+        """The visitor as a caller of the services."""
+        assert self._caller is not None, "the page requires a signed-in visitor"
         return self._caller
 
     @property
     def mass_failure(self) -> Outage | None:
-        """The mass failure that goes on, as operators are told on every page."""
+        """The current mass failure, which all pages show to operators."""
         is_operator = self.visitor is not None and self.visitor.person is None
         return self.services.context.engine.status.outage if is_operator else None
 
+    def can_call(self, needs: str | None) -> bool:
+        """Whether an API key with the visitor's permissions can make a call. `needs` is a scope or OPERATOR."""
+        principal = self.caller.principal
+        return principal.is_operator or needs is None or needs in principal.scopes
+
+    def can_run(self, command: str) -> bool:
+        """Whether the visitor can run a command: `uplift-server` is only for operators."""
+        return self.caller.principal.is_operator or not command.startswith("uplift-server ")
+
     def enter(self, account: str) -> None:
-        """Act for an account from here on. Raises NotFound where the visitor is none of its members."""
+        """Act for an account. Raises NotFound if the visitor is not a member."""
         assert self.visitor is not None
         self._caller = self.visitor.caller(account, self.address)
         self.account = self.services.context.cache.accounts[self._caller.require_account()]
 
     def enter_as_operator(self) -> None:
-        """Act as the operator from here on. Raises NotFound for anybody else."""
+        """Act as an operator. Raises NotFound for other visitors."""
         assert self.visitor is not None
         self._caller = self.visitor.operator(self.address)
 
     def cookie(self, name: str) -> str | None:
-        """Return the value of one of our cookies."""
+        """Return the value of a dashboard cookie."""
         return self.dashboard.safety.cookie(self.request, name)
 
     async def is_still_let_in(self) -> bool:
-        """Whether a visitor who was let in for this request would be again, now. Raises Unavailable."""
+        """Whether the visitor still has access to this page. Raises Unavailable."""
         visitor = await self.services.sessions.visitor(self.cookie(SESSION_COOKIE))
         if visitor is None:
             return False
@@ -145,22 +156,22 @@ class Visit:
         return True
 
     def path(self, *parts: str) -> str:
-        """The URL of a page of this account."""
+        """Return the URL of a page of this account."""
         assert self.account is not None
         start = f"/accounts/{ids.prefixed(ids.ACCOUNT, self.account.id)}"
         return "/".join([start, *(quote(part, safe="") for part in parts)])
 
     def parameter(self, name: str) -> str:
-        """A part of the path."""
+        """Return a parameter of the path."""
         value: str = self.request.path_params[name]
         return value
 
     def listing(self) -> Listing:
-        """Which stretch of a list the URL asks for."""
+        """Return the list position that the URL requests."""
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
-        """The URL of the next stretch, with the same filters; None where nothing follows."""
+        """Return the URL of the next page with the same filters, or None on the last page."""
         if key is None:
             return None
         asked = self.request.query_params.multi_items()
@@ -169,7 +180,7 @@ class Visit:
         return f"{self.request.url.path}?{urlencode(kept)}"
 
     async def form(self) -> Form:
-        """What the form sent. Raises PayloadTooLarge and Malformed."""
+        """Return the submitted form. Raises PayloadTooLarge and Malformed."""
         if self._form is None:
             bytes_max = STRANGERS_FORM_BYTES_MAX if self.visitor is None else FORM_BYTES_MAX
             sender = ANONYMOUS if self._caller is None else self._caller.principal.account_seq
@@ -179,7 +190,7 @@ class Visit:
 
     @property
     def csrf_token(self) -> str:
-        """What forms of this page must send with them."""
+        """The form token of this page."""
         if self.visitor is not None:
             return self.visitor.csrf_token
         if self._form_cookie is None:
@@ -187,28 +198,28 @@ class Visit:
         return self.dashboard.safety.form_token(self._form_cookie)
 
     async def check_token(self) -> None:
-        """Raise Forbidden unless the form is one of our own pages', made for this very session."""
+        """Raise Forbidden unless a page of this session sent the form."""
         given = self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD)
         known = self.visitor is not None or self.cookie(FORM_COOKIE) is not None
         if is_foreign(self.request, self.dashboard.public_url) or not known or not same(given, self.csrf_token):
             raise Forbidden(
-                "This form is not from a page of your present session. Go back, load the page again, and repeat it."
+                "This form does not belong to your current session. Reload the page and submit the form again."
             )
 
     def sign_in(self, cookie: str) -> None:
-        """Begin a session with the answer."""
+        """Set the session cookie in the response."""
         self._cookies.append((SESSION_COOKIE, cookie, SESSION_SECONDS))
 
     def sign_out(self) -> None:
-        """End it with the answer."""
+        """Delete the session cookie in the response."""
         self._cookies.append((SESSION_COOKIE, "", 0))
 
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
-        """A page. Its template sees `visit` and what is given here."""
+        """Return a page. The template gets `visit` and `context`."""
         return _Unwritten(self, template, status, context)
 
     async def write(self, template: str, context: Mapping[str, Any], status: int) -> Response:
-        """The same, once its template is filled."""
+        """Render a template and return the finished response."""
         notice = self.cookie(NOTICE_COOKIE)
         told = None if notice is None else self.dashboard.safety.read_notice(notice)
         given = {"visit": self, "notice": told, "problems": {}, "refusal": None, **context}
@@ -219,17 +230,17 @@ class Visit:
         return self.finish(HTMLResponse(body, status))
 
     def refuse(self, template: str, problems: Sequence[Problem], **context: Any) -> Response:
-        """A form again, with what is wrong at each of its fields."""
+        """Return a form with the problems at its fields."""
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None) -> Response:
-        """Go on at another page of ours, which tells what was done."""
+        """Redirect to another page, which shows the notice."""
         if notice is not None:
             self._cookies.append((NOTICE_COOKIE, self.dashboard.safety.notice_text(notice), NOTICE_SECONDS))
         return self.finish(RedirectResponse(path, 303))
 
     def finish(self, response: Response) -> Response:
-        """An answer with what all answers carry."""
+        """Set the cookies and security headers of a response."""
         if self._form_cookie is not None and self.cookie(FORM_COOKIE) != self._form_cookie:
             self._cookies.append((FORM_COOKIE, self._form_cookie, SESSION_SECONDS))
         for name, value, seconds in self._cookies:
@@ -239,7 +250,7 @@ class Visit:
 
 
 class _Unwritten(Response):
-    """A page whose template is yet to be filled: that takes a while, and is done in pieces."""
+    """A page whose template is not rendered yet."""
 
     def __init__(self, visit: Visit, template: str, status: int, context: Mapping[str, Any]) -> None:
         super().__init__(status_code=status)
@@ -248,23 +259,23 @@ class _Unwritten(Response):
         self._context = context
 
     async def written(self) -> Response:
-        """The page."""
+        """Render the page."""
         return await self._visit.write(self._template, self._context, self.status_code)
 
 
 async def written(response: Response) -> Response:
-    """An answer as it is sent: a page, with its template filled."""
+    """Return a response, after rendering its template if needed."""
     return await response.written() if isinstance(response, _Unwritten) else response
 
 
 def link(path: str, **query: str | None) -> str:
-    """A URL with those parameters that are not None."""
+    """Return a URL with the query parameters that are not None."""
     kept: Mapping[str, str] = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(kept)}" if kept else path
 
 
 def own_path(text: str) -> str:
-    """Where a visitor wants to go on, if that is a page of ours; else the beginning."""
-    # Browsers leave out white space within a URL, and take \\ for /: "/\t/elsewhere" leads away.
+    """Return the path if it is on this server, or the home page."""
+    # Browsers ignore white space in URLs and treat \\ as /, so "/\t/elsewhere" leads to another site.
     ours = text.startswith("/") and not text.startswith("//") and _PLAIN_PATH.fullmatch(text)
     return text if ours else "/"

@@ -1,4 +1,4 @@
-"""What pages call the things that the store knows by number."""
+"""Labels of outcomes, triggers, reasons and waits."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -17,16 +17,16 @@ OUTCOMES: Final[Mapping[Outcome, str]] = {
     Outcome.THROTTLED: "Throttled",
     Outcome.TIMEOUT: "Timeout",
     Outcome.DNS_ERROR: "DNS error",
-    Outcome.CONNECT_ERROR: "Connect error",
+    Outcome.CONNECT_ERROR: "Connection error",
     Outcome.TLS_ERROR: "TLS error",
     Outcome.PROTOCOL_ERROR: "Protocol error",
     Outcome.BLOCKED: "Blocked",
 }
 TRIGGERS: Final[Mapping[Trigger, str]] = {
-    Trigger.SCHEDULE: "by the schedule",
-    Trigger.RESEND: "resent",
-    Trigger.REPLAY: "by a replay",
-    Trigger.TEST: "a test",
+    Trigger.SCHEDULE: "Scheduled",
+    Trigger.RESEND: "Resend",
+    Trigger.REPLAY: "Replay",
+    Trigger.TEST: "Test event",
 }
 REASONS: Final[Mapping[Reason, str]] = {
     Reason.PENDING: "Pending",
@@ -36,25 +36,25 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.CANCELLED: "Cancelled",
     Reason.EXPIRED: "Expired",
     Reason.NOT_SUBSCRIBED: "Not subscribed",
-    Reason.ENDPOINT_NEWER: "Registered later",
+    Reason.ENDPOINT_NEWER: "Endpoint created later",
     Reason.ENDPOINT_DELETED: "Endpoint deleted",
     Reason.DEVELOPMENT_ENDPOINT: "Listen session",
 }
 WAITS: Final[Mapping[WaitingFor, str]] = {
-    WaitingFor.SCHEDULE: "its instant in the schedule",
-    WaitingFor.PROBE: "the next probe of its endpoint, which fails so often that it is only probed",
-    WaitingFor.TURN: "its turn",
-    WaitingFor.WORKER: "the worker that has it in hand, which does not say whether an attempt is in flight",
+    WaitingFor.SCHEDULE: "Waits for its scheduled time",
+    WaitingFor.PROBE: "Waits for the next probe, because the circuit of the endpoint is open",
+    WaitingFor.TURN: "Waits for earlier deliveries",
+    WaitingFor.WORKER: "Waits for its worker. The attempt may be in flight",
 }
 REPLAY_WAITS: Final[Mapping[Wait, str]] = {
-    "counting": "It is counting what there is to send.",
-    "endpoint_paused": "It waits: its endpoint is paused. It goes on once the endpoint is enabled.",
-    "endpoint_disabled": "It waits: its endpoint is disabled. It goes on once the endpoint is enabled.",
-    "endpoint_failing": "It waits: its endpoint fails so often that it is only probed. A probe ends that.",
+    "counting": "The server is counting the deliveries.",
+    "endpoint_paused": "Waiting: the endpoint is paused. The replay continues when you enable the endpoint.",
+    "endpoint_disabled": "Waiting: the endpoint is disabled. The replay continues when you enable the endpoint.",
+    "endpoint_failing": "Waiting: the circuit of the endpoint is open. The replay continues after a successful probe.",
 }
 
 
 def count(number: float) -> str:
-    """A number with its thousands apart, the same wherever one is shown."""
+    """Format a number with thousands separators."""
     whole = number == int(number)
     return (f"{number:,.0f}" if whole else f"{number:,g}").replace(",", "\u202f")

@@ -118,12 +118,12 @@ class EmailValues:
     @property
     def endpoint_link(self) -> tuple[str, str]:
         """The endpoint's page."""
-        return "Open the endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"
+        return "View endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"
 
     @property
     def home_link(self) -> tuple[str, str]:
         """The dashboard."""
-        return "Open Uplift Webhooks", self._public_url
+        return "Open dashboard", self._public_url
 
     @property
     def invitation_url(self) -> str:
@@ -146,7 +146,7 @@ class EmailValues:
     @property
     def contact_closing(self) -> str:
         """Why a contact of an account gets the email."""
-        return f"You get this mail because you are a contact of {self.text('account') or 'the account'}."
+        return f"You received this email because you are a contact of {self.text('account') or 'the account'}."
 
     def _raw(self, name: str) -> str:
         value = self._values.get(name)

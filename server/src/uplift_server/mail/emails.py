@@ -1,4 +1,4 @@
-"""The words of each notification, for both forms of its email.
+"""The text of each notification, for the plain and the HTML version of its email.
 
 No email contains the body of a request or response. Links with tokens are only in the emails about them.
 """
@@ -13,7 +13,7 @@ from uplift_server.mail.email_values import EmailValues, counted
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """The words of an email. Every text is one printable line without HTML."""
+    """The text of an email. Each value is one printable line without HTML."""
 
     subject: str
     title: str
@@ -30,7 +30,7 @@ class Email:
 
 
 def compose_email(notification: Notification, public_url: str, link_key: bytes) -> Email:
-    """Return the words of a notification. `public_url` is the URL of this server, without trailing slash.
+    """Return the email for a notification. `public_url` is the URL of this server, without trailing slash.
 
     `link_key` derives the secret parts of links.
     """
@@ -40,50 +40,47 @@ def compose_email(notification: Notification, public_url: str, link_key: bytes) 
 def compose_test_email(public_url: str) -> Email:
     """Return a test email for the mail server."""
     return Email(
-        subject="Mail from Uplift Webhooks arrives",
-        title="Mail from Uplift Webhooks arrives",
-        opening=("An operator asked the server for this mail, to see whether its notices reach people. They do.",),
+        subject="Test email from Uplift Webhooks",
+        title="Email works",
+        opening=("An operator sent this email to test the email configuration of the server.",),
         details=(("Server", public_url),),
-        steps=("Nothing is asked of you.",),
-        link=("Open Uplift Webhooks", public_url),
-        closing="You get this mail because an operator of Uplift Webhooks sent it to try the mail server.",
+        steps=("You do not need to do anything.",),
+        link=("Open dashboard", public_url),
+        closing="You received this email because an operator of Uplift Webhooks sent a test email to your address.",
     )
 
 
-_OPERATOR_CLOSING: Final = "You get this mail because UPLIFT_OPERATOR_EMAIL of this server is your address."
+_OPERATOR_CLOSING: Final = "You received this email because UPLIFT_OPERATOR_EMAIL of this server contains your address."
 
 
 def _warned(values: EmailValues) -> Email:
     disabled_at = values.time("disable_at")
     since = values.time("failing_since")
     subject = f"Webhooks to {values.name} are failing"
-    consequence = "If nothing changes, the endpoint will be disabled."
+    consequence = "The server will disable the endpoint unless a delivery succeeds."
     if disabled_at:
-        subject += f" and will be switched off on {disabled_at.partition(',')[0]}"
-        consequence = f"Unless an event gets through before {disabled_at}, the endpoint will be disabled then."
+        subject += f" and will be disabled on {disabled_at.partition(',')[0]}"
+        consequence = f"The server will disable the endpoint on {disabled_at} unless a delivery succeeds before then."
     return Email(
         subject=subject,
-        title=f"{values.name} does not accept our webhooks",
+        title=f"{values.name} is failing",
         opening=(
             (
-                f"Your endpoint has failed since {since or 'some days ago'}: "
-                f"{counted(values.number('failed_attempts'), 'attempt')} failed and none succeeded."
+                f"Your endpoint has been failing {_since(since)}: "
+                f"{counted(values.number('failed_attempts'), 'attempt')} failed, and none succeeded."
             ),
             *_last_error(values),
-            (
-                f"{consequence} Nothing more is sent to a disabled endpoint; its events are held, not lost, until "
-                "you enable it again."
-            ),
+            (f"{consequence} The server holds the deliveries of a disabled endpoint until you enable it."),
         ),
         details=values.endpoint_details(
             ("Failing since", since),
             ("Failed attempts", f"{values.number('failed_attempts'):,}"),
-            ("Will be disabled", disabled_at),
+            ("Scheduled disable", disabled_at),
         ),
         steps=(
             *_remedy(values),
-            "Send a test from the endpoint's page to see whether it works. Tests do not count.",
-            "The first event that your server accepts ends the warning, and we write to you then.",
+            "Send a test event from the endpoint's page to check your server. Test events do not end the warning.",
+            "The first successful delivery ends the warning. You then receive another email.",
         ),
         link=values.endpoint_link,
         closing=values.contact_closing,
@@ -94,19 +91,19 @@ def _disabled(values: EmailValues) -> Email:
     since = values.time("failing_since")
     failed = values.number("failed_attempts")
     by_reason = {
-        "failing": f"It has failed since {since or 'some days ago'}: {counted(failed, 'attempt')} failed and none "
-        "succeeded. We disabled it.",
-        "gone": "Your server answered 410 Gone: this address will not come back. We disabled it.",
-        "operator": "The operator of Uplift Webhooks disabled it.",
+        "failing": f"The server disabled your endpoint. It had been failing {_since(since)}: "
+        f"{counted(failed, 'attempt')} failed, and none succeeded.",
+        "gone": "The server disabled your endpoint because your server responded with 410 Gone.",
+        "operator": "An operator of Uplift Webhooks disabled your endpoint.",
     }
     reason = values.text("reason")
     return Email(
-        subject=f"Webhooks to {values.name} have been switched off",
-        title=f"Nothing more is sent to {values.name}",
+        subject=f"Webhooks to {values.name} are disabled",
+        title=f"{values.name} is disabled",
         opening=(
-            f"Your endpoint is disabled. {by_reason.get(reason, '')}".strip(),
+            by_reason.get(reason, "Your endpoint is disabled."),
             *_last_error(values),
-            "Its events are held from now on, and so is what was still to be sent: nothing of that is lost.",
+            "The server holds pending and new deliveries until you enable the endpoint.",
         ),
         details=values.endpoint_details(
             ("Failing since", since),
@@ -114,11 +111,11 @@ def _disabled(values: EmailValues) -> Email:
         ),
         steps=(
             *_remedy(values),
-            *(("Ask the operator why, and whether you may enable it.",) if reason == "operator" else ()),
-            "Send a test from the endpoint's page: that works while it is disabled.",
+            *(("Ask the operator before you enable the endpoint.",) if reason == "operator" else ()),
+            "Send a test event from the endpoint's page. This works while the endpoint is disabled.",
             (
-                "Enable it, and choose whether what was held is sent, kept or dropped; or delete it, if you want no "
-                "more of its events."
+                "Enable the endpoint, and choose whether to send, keep or drop the held deliveries. If you no longer "
+                "need the endpoint, delete it."
             ),
         ),
         link=values.endpoint_link,
@@ -129,20 +126,22 @@ def _disabled(values: EmailValues) -> Email:
 def _recovered(values: EmailValues) -> Email:
     since, at = values.time("failed_since"), values.time("recovered_at")
     return Email(
-        subject=f"Webhooks to {values.name} arrive again",
-        title=f"{values.name} accepts our webhooks again",
+        subject=f"Webhooks to {values.name} have recovered",
+        title=f"{values.name} has recovered",
         opening=(
-            f"Your endpoint accepted an event{f' on {at}' if at else ''}. "
-            + (f"It had failed since {since}." if since else "It had failed for days."),
             (
-                "The warning has ended, and the endpoint will not be disabled. What is still pending is sent as its "
-                "schedule says."
+                f"A delivery to your endpoint succeeded{_after(' on ', at)}. "
+                f"The endpoint had been failing {_since(since)}."
+            ),
+            (
+                "The warning has ended, and the server will not disable the endpoint. Pending deliveries follow their "
+                "retry schedule."
             ),
         ),
-        details=values.endpoint_details(("Failed since", since), ("Works again since", at)),
+        details=values.endpoint_details(("Failing since", since), ("Recovered on", at)),
         steps=(
-            "Nothing has to be done.",
-            "Deliveries whose attempts were all spent are marked failed: send those again from the endpoint's page.",
+            "You do not need to do anything.",
+            "Deliveries that used up all retries are marked failed. Replay them from the endpoint's page.",
         ),
         link=values.endpoint_link,
         closing=values.contact_closing,
@@ -152,31 +151,28 @@ def _recovered(values: EmailValues) -> Email:
 def _mass_failure_began(values: EmailValues) -> Email:
     failing, attempted = values.number("endpoints"), values.number("attempted")
     return Email(
-        subject=f"{failing:,} of {attempted:,} endpoints began to fail at once",
-        title="Many endpoints fail at once",
+        subject=f"Mass failure: {failing:,} of {attempted:,} endpoints began to fail",
+        title="Many endpoints are failing at once",
         opening=(
             (
-                f"{counted(failing, 'endpoint')} began to fail within the same hour, of {attempted:,} that were sent "
-                "something in the last 24 hours. So many together are seldom the fault of their owners."
+                f"{failing:,} of {counted(attempted, 'endpoint')} with attempts in the last 24 hours began to fail within "
+                "the same hour. The cause is probably in the network or configuration of this server."
             ),
             (
-                "Until this ends nobody is warned and no endpoint is disabled, and the time counts against nobody. "
-                "Attempts go on as scheduled. You will be told when it has ended."
+                "The server does not warn about or disable endpoints until the mass failure ends, and this time does "
+                "not count. Retries continue. You receive another email when the mass failure ends."
             ),
         ),
         details=(
             *_rows(("Since", values.time("since"))),
             ("Began to fail", counted(failing, "endpoint")),
-            ("Attempted in 24 hours", counted(attempted, "endpoint")),
+            ("With attempts in 24 hours", counted(attempted, "endpoint")),
             *values.causes,
         ),
         steps=(
-            "Run uplift-server doctor on the server: it tries DNS, the way out and the certificates it trusts.",
-            (
-                "Look at the firewall, the egress proxy and the provider of the network, in so far as the causes below "
-                "point there."
-            ),
-            "Look at single attempts with uplift-server deliveries: each has its error.",
+            "Run uplift-server doctor on the server. It checks DNS, outbound connections and trusted certificates.",
+            ("Check the firewall, the egress proxy and the network provider if the causes below suggest it."),
+            "Run uplift-server deliveries to see the errors of single deliveries.",
         ),
         link=values.home_link,
         closing=_OPERATOR_CLOSING,
@@ -187,25 +183,26 @@ def _mass_failure_ended(values: EmailValues) -> Email:
     still = values.number("still_failing")
     since, ended_at = values.time("since"), values.time("ended_at")
     return Email(
-        subject="The mass failure of endpoints has ended",
-        title="Enough endpoints answer again",
+        subject="The mass failure has ended",
+        title="The mass failure has ended",
         opening=(
             (
-                f"The failing of {counted(values.number('endpoints'), 'endpoint')}{_after(' since ', since)} has ended"
-                f"{_after(' on ', ended_at)}. {counted(still, 'endpoint')} still {'fails' if still == 1 else 'fail'}."
+                f"The mass failure of {counted(values.number('endpoints'), 'endpoint')}{_after(' since ', since)} ended"
+                f"{_after(' on ', ended_at)}. {counted(still, 'endpoint')} {'is' if still == 1 else 'are'} still "
+                "failing."
             ),
             (
-                "From now on time counts again: owners whose endpoints go on failing are warned, and their endpoints "
-                "disabled, later by as long as this took."
+                "The server again warns about and disables failing endpoints. It delays their warning and disabling "
+                "by the duration of the mass failure."
             ),
         ),
         details=_rows(
             ("Began", since),
             ("Ended", ended_at),
-            ("Had failed", counted(values.number("endpoints"), "endpoint")),
+            ("Affected", counted(values.number("endpoints"), "endpoint")),
             ("Still failing", counted(still, "endpoint")),
         ),
-        steps=("Nothing has to be done. If the cause was not found, look at the attempts of that time.",),
+        steps=("If you do not know the cause yet, check the attempts of that time.",),
         link=values.home_link,
         closing=_OPERATOR_CLOSING,
     )
@@ -214,18 +211,18 @@ def _mass_failure_ended(values: EmailValues) -> Email:
 def _member_invited(values: EmailValues) -> Email:
     account, until = values.text("account"), values.time("expires_at")
     return Email(
-        subject=f"You are invited to {account} on Uplift Webhooks",
+        subject=f"Invitation to {account} on Uplift Webhooks",
         title=f"Join {account}",
         opening=(
-            f"{values.text('invited_by')} invites you to the account {account}, as {values.text('role')}.",
-            "There you see which webhooks it gets, what was delivered and what was not, and why.",
+            f"{values.text('invited_by')} invited you to the account {account} with the role {values.text('role')}.",
+            "The dashboard shows the endpoints of the account, their deliveries and the cause of each failure.",
         ),
-        details=_rows(("Account", account), ("Role", values.text("role")), ("Accept before", until)),
+        details=_rows(("Account", account), ("Role", values.text("role")), ("Expires", until)),
         steps=(
-            "Open the link, and choose a password; if you sign in there already, give the one you have.",
-            "The link is for you alone: whoever has it can join in your place. It works once.",
+            "Open the link and choose a password. If you already have a password, enter it.",
+            "Do not forward this link. It works once, and anyone who has it can accept the invitation.",
         ),
-        link=("Accept the invitation", values.invitation_url),
+        link=("Accept invitation", values.invitation_url),
         closing=f"You received this email because someone entered your address at {values.server}. If you did not "
         "expect it, ignore it.",
     )
@@ -234,19 +231,19 @@ def _member_invited(values: EmailValues) -> Email:
 def _password_reset(values: EmailValues) -> Email:
     until = values.time("expires_at")
     return Email(
-        subject="A new password for Uplift Webhooks",
-        title="Choose a new password",
+        subject="Reset your Uplift Webhooks password",
+        title="Reset your password",
         opening=(
-            "Somebody, probably you, asked for a new password of yours.",
-            "Until you choose one, the one you have goes on working.",
+            "Someone requested a password reset for your email address.",
+            "Your current password works until you set a new one.",
         ),
-        details=_rows(("Server", values.server), ("Works until", until)),
+        details=_rows(("Server", values.server), ("Link expires", until)),
         steps=(
-            "Open the link, and choose a password. All your sessions end then, wherever they are.",
-            "The link is for you alone, and works once. If you did not ask for it, nothing has to be done.",
+            "Open the link and set a new password. This signs you out of all sessions.",
+            "Do not forward this link. It works once. If you did not request a reset, ignore this email.",
         ),
-        link=("Choose a new password", values.reset_url),
-        closing=f"You get this mail because your address was given at {values.server} as that of a forgotten password.",
+        link=("Reset password", values.reset_url),
+        closing=f"You received this email because someone entered your address at {values.server}.",
     )
 
 
@@ -263,7 +260,7 @@ _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
 
 def _last_error(values: EmailValues) -> tuple[str, ...]:
     cause = values.sentence("cause")
-    return (f"The last error: {cause}",) if cause else ()
+    return (f"Latest error: {cause}",) if cause else ()
 
 
 def _remedy(values: EmailValues) -> tuple[str, ...]:
@@ -273,6 +270,10 @@ def _remedy(values: EmailValues) -> tuple[str, ...]:
 
 def _rows(*rows: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(row for row in rows if row[1])
+
+
+def _since(time: str) -> str:
+    return f"since {time}" if time else "for several days"
 
 
 def _after(word: str, text: str) -> str:

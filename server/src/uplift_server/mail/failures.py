@@ -1,4 +1,4 @@
-"""Why an email could not be sent, in words for the operator."""
+"""Causes of unsent emails, as text for the operator."""
 
 import os
 import socket
@@ -15,14 +15,14 @@ _AUTHENTICATION_REQUIRED: Final = 530
 
 Step = Literal["sender", "recipient", "message"]
 _REMEDIES: Final[dict[Step, str]] = {
-    "sender": "correct UPLIFT_MAIL_FROM, or let the mail server send for this address and this login",
-    "recipient": "correct the mail address; if it is right, see the mail server's log",
-    "message": "see the mail server's log for what it has against the message",
+    "sender": "correct UPLIFT_MAIL_FROM, or allow this address and login on the mail server",
+    "recipient": "correct the email address; if it is correct, check the log of the mail server",
+    "message": "check the log of the mail server",
 }
 
 
 class MailNotSent(Exception):
-    """Why an email could not be sent. Both sentences are for the operator and contain no secret."""
+    """An email could not be sent. `cause` and `remedy` are for the operator and contain no secret."""
 
     def __init__(self, cause: str, remedy: str, *, permanent: bool = False, disconnected: bool = True) -> None:
         """`permanent`: retries are useless. `disconnected`: the connection cannot send more."""
@@ -37,7 +37,7 @@ def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) 
     """Return the failure of a rejected message, by its last response."""
     # A problem with the sender or the login affects all emails until the operator fixes it.
     permanent = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
-    cause = f"the mail server does not take the {step}: {response_text(error)}"
+    cause = f"the mail server rejected the {step}: {response_text(error)}"
     return MailNotSent(cause, _REMEDIES[step], permanent=permanent, disconnected=disconnected)
 
 
@@ -48,37 +48,37 @@ def unreachable(server: str, error: Exception) -> MailNotSent:
 
     cause = _root_cause(error)
     if isinstance(error, TimeoutError):
-        return MailNotSent(f"{server} did not answer in time", "see whether it runs and is reachable")
+        return MailNotSent(f"{server} did not respond in time", "check that the mail server runs and is reachable")
     if isinstance(error, SMTPResponseException):
         return _connection_rejected(server, error)
     if isinstance(cause, ssl.SSLError):
         return _no_tls(server, cause)
     if isinstance(cause, socket.gaierror):
-        return MailNotSent(f"the host of {server} does not resolve", "correct UPLIFT_SMTP_URL, or DNS")
+        return MailNotSent(f"the host of {server} does not resolve", "correct UPLIFT_SMTP_URL or DNS")
     if isinstance(cause, OSError) and cause.errno:
         # Event loops add addresses and lists of errors to the text. The system's message is enough.
         return MailNotSent(
             f"{server} cannot be reached: {os.strerror(cause.errno).lower()}",
-            "start it, or correct host and port in UPLIFT_SMTP_URL",
+            "start the mail server, or correct the host and port in UPLIFT_SMTP_URL",
         )
-    return MailNotSent(f"{server} ended the connection", "see the mail server's log")
+    return MailNotSent(f"{server} closed the connection", "check the log of the mail server")
 
 
 def _connection_rejected(server: str, error: "SMTPResponseException") -> MailNotSent:
     if error.code < 0:  # the library's code for an invalid response
-        return MailNotSent(f"what answers at {server} does not speak SMTP", "correct host and port in UPLIFT_SMTP_URL")
-    return MailNotSent(f"{server} does not want us now: {response_text(error)}", "see the mail server's log")
+        return MailNotSent(f"{server} is not an SMTP server", "correct the host and port in UPLIFT_SMTP_URL")
+    return MailNotSent(f"{server} rejected the connection: {response_text(error)}", "check the log of the mail server")
 
 
 def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
     if isinstance(error, ssl.SSLCertVerificationError):
         return MailNotSent(
             f"the certificate of {server} is not trusted: {error.verify_message}",
-            "give it a certificate for the host in UPLIFT_SMTP_URL, or add its authority to UPLIFT_EGRESS_CA_FILE",
+            "install a certificate for the host in UPLIFT_SMTP_URL, or add its authority to UPLIFT_EGRESS_CA_FILE",
         )
     return MailNotSent(
-        f"no TLS connection with {server} comes about: {(error.reason or str(error)).replace('_', ' ').lower()}",
-        "use smtps:// only for a port that has TLS from the start (465), smtp:// for all others",
+        f"the TLS handshake with {server} failed: {(error.reason or str(error)).replace('_', ' ').lower()}",
+        "use smtps:// only for a port with implicit TLS, such as 465, and smtp:// for other ports",
     )
 
 

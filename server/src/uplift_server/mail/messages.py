@@ -57,7 +57,7 @@ def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, c
 def plain(email: Email) -> str:
     """Return the plain text of an email."""
     parts = [_wrapped(email.title), *map(_wrapped, email.opening)]
-    parts.append("What to do now:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in email.steps))
+    parts.append("Next steps:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in email.steps))
     # Do not wrap URLs.
     parts.append(f"{email.link[0]}:\n{email.link[1]}")
     parts.append("\n".join(_wrapped(f"{label}: {value}", "", "    ") for label, value in email.details))

@@ -40,10 +40,10 @@ class Clock(Protocol):
 
 
 class SingletonJobs(Protocol):
-    """The jobs that one process does for all."""
+    """The singleton jobs of the cluster."""
 
     def holds(self, job: SingletonJob) -> bool:
-        """Whether this process does a job now."""
+        """Whether this process holds the lease of a job."""
 
 
 class Outbox:
@@ -154,8 +154,8 @@ class Outbox:
         except Exception as defect:
             # Later emails must not wait for it.
             _log.exception("email rendering failed", notification=notification.id.hex(), kind=notification.kind.text)
-            cause = f"a defect: it cannot be put into words ({type(defect).__name__})"
-            raise MailNotSent(cause, "report the log", permanent=True, disconnected=False) from defect
+            cause = f"internal error: the email could not be rendered ({type(defect).__name__})"
+            raise MailNotSent(cause, "report the log to the developers", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
         """Schedule the next attempt, unless it is useless."""

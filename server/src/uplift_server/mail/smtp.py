@@ -109,7 +109,7 @@ class SmtpServer:
                 # Loading the authorities would block the event loop for too long.
                 self._tls = await asyncio.to_thread(self._make_tls)
             except OSError as error:
-                cause = f"the file of certificate authorities cannot be read: {error}"
+                cause = f"the CA file cannot be read: {error}"
                 raise MailNotSent(cause, "correct UPLIFT_EGRESS_CA_FILE") from error
         client = SMTP(
             hostname=server.host,
@@ -148,9 +148,9 @@ class SmtpServer:
                 await client.ehlo()
             elif server.protected:
                 raise MailNotSent(
-                    f"{self} does not offer STARTTLS, so it is not told the password",
-                    "let it offer STARTTLS, use smtps:// with a port that has TLS from the start, or remove user and "
-                    "password from UPLIFT_SMTP_URL if it needs none",
+                    f"{self} does not offer STARTTLS, which a password requires",
+                    "enable STARTTLS, use smtps:// with a port with implicit TLS, or remove the user and password from "
+                    "UPLIFT_SMTP_URL if the mail server does not require them",
                 )
         if server.user is None or server.password is None:
             return
@@ -158,15 +158,16 @@ class SmtpServer:
             await client.login(server.user, server.password)
         except SMTPAuthenticationError as error:
             raise MailNotSent(
-                f"{self} refuses the login: {response_text(error)}",
-                "correct user and password in UPLIFT_SMTP_URL; characters such as @ / : % # must be percent-encoded",
+                f"{self} rejected the login: {response_text(error)}",
+                "correct the user and password in UPLIFT_SMTP_URL; percent-encode characters such as @ / : % #",
             ) from error
         except SMTPException as error:
             if not client.is_connected:
                 raise
             raise MailNotSent(
-                f"{self} offers no way to log in that we know",
-                "remove user and password from UPLIFT_SMTP_URL if it needs none, or let it offer AUTH PLAIN",
+                f"{self} offers no supported authentication method",
+                "enable AUTH PLAIN, or remove the user and password from UPLIFT_SMTP_URL if the mail server does not "
+                "require them",
             ) from error
 
     def shorten_timeout(self, seconds: float) -> None:

@@ -1,1 +1,1 @@
-"""The pages, one module a noun, each with the routes it serves."""
+"""The pages: one module per noun, with its routes."""

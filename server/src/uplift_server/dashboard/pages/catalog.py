@@ -1,4 +1,4 @@
-"""The catalog: event types by group, and one with its schema, an example, and who wants it."""
+"""Event catalog: the list of event types, and one type with its schema, example and subscribed endpoints."""
 
 from itertools import groupby
 from typing import Final
@@ -22,7 +22,7 @@ _STATUSES: Final = {Conflict: 409, RateLimited: 429, Busy: 503}
 
 
 async def listed(visit: Visit) -> Response:
-    """Every type, by group; with `q`, those whose name or description has that text."""
+    """Show event types by group. `q` filters by name and description."""
     wanted = visit.query.text("q")
     found = [
         each
@@ -34,18 +34,18 @@ async def listed(visit: Visit) -> Response:
 
 
 async def shown(visit: Visit) -> Response:
-    """One type."""
+    """Show one event type."""
     return _page(visit, chosen=visit.query.text("endpoint"))
 
 
 async def send_test(visit: Visit) -> Response:
-    """Send a test of the type to an endpoint, and go to what came of it."""
+    """Send a test event of this type to an endpoint, and redirect to its delivery."""
     type_name, endpoint = visit.parameter("type"), (await visit.form()).text("endpoint")
     visit.services.event_types.get(type_name)
     try:
         trial = await visit.services.endpoint_tests.send(visit.caller, endpoint, type_name)
     except NotFound:
-        problem = Problem("endpoint", "endpoint_unknown", "Choose one of the endpoints.")
+        problem = Problem("endpoint", "endpoint_unknown", "Select an endpoint of this account.")
         return _page(visit, 422, chosen=endpoint, problems=by_field([problem]))
     except Invalid as error:
         return _page(visit, 422, chosen=endpoint, problems=by_field(error.problems))
@@ -58,9 +58,9 @@ async def send_test(visit: Visit) -> Response:
 
 def _told(trial: EndpointTest) -> str:
     if trial.attempt is None:
-        return "The test is on its way: it has not been answered yet."
+        return "Test event in flight. The endpoint has not responded yet."
     outcome = words.OUTCOMES[trial.attempt.outcome]
-    return f"The test was sent. Outcome: {outcome}."
+    return f"Test event sent. Outcome: {outcome}."
 
 
 def _page(

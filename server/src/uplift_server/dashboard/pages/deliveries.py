@@ -1,4 +1,4 @@
-"""One delivery: its attempts, what it waits for, and what can be done with it."""
+"""Delivery: its attempts, its status, and the actions resend and cancel."""
 
 from typing import Final
 
@@ -17,22 +17,22 @@ from uplift_server.store.records import Endpoint, EndpointState
 
 
 async def shown(visit: Visit) -> Response:
-    """The delivery."""
+    """Show a delivery."""
     return await _page(visit)
 
 
 async def resend(visit: Visit) -> Response:
-    """Attempt it once more, now."""
+    """Resend a delivery."""
     delivery = visit.parameter("delivery")
     try:
         await visit.services.deliveries.resend(visit.caller, delivery)
     except Conflict as error:
         return await _page(visit, 409, refusal=error.detail)
-    return visit.leave(visit.path("deliveries", delivery), "It is being sent again.")
+    return visit.leave(visit.path("deliveries", delivery), "Resend started.")
 
 
 async def cancel(visit: Visit) -> Response:
-    """End it."""
+    """Cancel a delivery."""
     delivery = visit.parameter("delivery")
     try:
         _, is_cancelled = await visit.services.deliveries.cancel(visit.caller, delivery)
@@ -81,18 +81,18 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
-    """Why it cannot be resent now; the service has the last word."""
+    """Return why the delivery cannot be resent now, or None. The service makes the final decision."""
     delivery = found.delivery
     if endpoint is None:
-        return "Its endpoint was deleted: nothing can be sent to it."
+        return "You cannot resend this delivery, because its endpoint was deleted."
     if last is not None and last.attempt.trigger is Trigger.TEST:
-        return "This was a test, which is made once. Send another one from the endpoint's page."
+        return "You cannot resend a test event. Send another test event from the endpoint's page."
     if delivery.expires_at is not None and delivery.expires_at <= now:
-        return "The event has expired: nothing is sent after that."
+        return "You cannot resend this delivery, because the event has expired."
     if endpoint.state is not EndpointState.ENABLED:
-        return f"Its endpoint is {endpoint.state.text}. Once that is enabled, this can be resent."
+        return f"The endpoint is {endpoint.state.text}. Enable the endpoint to resend this delivery."
     if delivery.status is Status.PENDING and found.waiting is None:
-        return "An attempt is in flight. Wait for its outcome."
+        return "An attempt is in flight. Wait for its outcome before you resend the delivery."
     return None
 
 

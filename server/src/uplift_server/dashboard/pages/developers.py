@@ -1,4 +1,4 @@
-"""For developers: API keys, the addresses requests come from, and who listens on a machine of their own."""
+"""Developers: API keys, source IP addresses, listen sessions, and documentation links."""
 
 from collections.abc import Collection
 from typing import Any, Final
@@ -20,43 +20,45 @@ from uplift_server.store.records import ApiKey
 
 ANSWERS_SHOWN: Final = 50
 SCOPE_WORDS: Final = {
-    Scope.EVENTS_READ: "read events, with what is in them",
-    Scope.EVENTS_WRITE: "send events: say what happened",
-    Scope.ENDPOINTS_READ: "read endpoints, their health and the audit log",
-    Scope.ENDPOINTS_WRITE: "register, change, test, pause and delete endpoints",
-    Scope.DELIVERIES_READ: "read deliveries, attempts and replays",
-    Scope.DELIVERIES_WRITE: "resend, cancel and replay deliveries",
-    Scope.SECRETS_READ: "see the secrets of endpoints",
-    Scope.SECRETS_WRITE: "replace the secrets of endpoints",
-    Scope.LISTEN: "listen on one's own machine (uplift listen)",
+    Scope.EVENTS_READ: "Read events and their data",
+    Scope.EVENTS_WRITE: "Send events",
+    Scope.ENDPOINTS_READ: "Read endpoints, their health and the audit log",
+    Scope.ENDPOINTS_WRITE: "Create, update, test, pause, enable and delete endpoints",
+    Scope.DELIVERIES_READ: "Read deliveries, attempts, replays and statistics",
+    Scope.DELIVERIES_WRITE: "Resend, cancel and replay deliveries",
+    Scope.SECRETS_READ: "Reveal the secrets of endpoints",
+    Scope.SECRETS_WRITE: "Rotate and expire the secrets of endpoints",
+    Scope.LISTEN: "Use listen sessions (uplift listen)",
 }
-"""What a key may do with a scope."""
+"""The permissions of each scope."""
 DOCUMENTS: Final = (
-    ("/docs", "The guide", "from nothing to a receiver that misses nothing, in Python and six other languages"),
+    ("/docs", "Quickstart", "Create an endpoint, verify requests and go live"),
     (
-        "/docs/library",
-        "Python library",
-        "verifies and reads what comes, for Flask, FastAPI, Django and plain Python",
+        "/docs/receiving",
+        "Receiving webhooks",
+        "Headers, verification, responses, idempotency and ordering",
     ),
-    ("/docs/uplift", "The command uplift", "events on your own machine; endpoints, events and deliveries from a shell"),
-    ("/docs/api", "HTTP API", "every call, with an example"),
-    ("/docs/api-reference", "API reference", "every field, from the OpenAPI document"),
-    ("/openapi.json", "OpenAPI", "for generating clients"),
-    ("/docs/errors", "Error codes", "what each means, and what to do"),
-    ("/docs/vectors.json", "Test vectors", "for verifiers of your own"),
+    ("/docs/retries", "Retries and endpoint lifecycle", "Retry schedule, failed deliveries, warnings and disabling"),
+    ("/docs/library", "Python library", "Verification for Flask, FastAPI, Django and plain Python"),
+    ("/docs/uplift", "uplift command", "Listen sessions, endpoints, events and deliveries in the terminal"),
+    ("/docs/api", "API reference", "All calls with their fields and examples"),
+    ("/openapi.json", "OpenAPI document", "Input for client generators"),
+    ("/docs/errors", "Error codes", "Cause and fix of each error"),
+    ("/docs/outcomes", "Outcomes of attempts", "Cause and fix of each failed attempt"),
+    ("/docs/vectors.json", "Test vectors", "Signed sample requests for your own verification code"),
 )
-"""What there is to read, and where."""
+"""Documentation links."""
 _PAGE: Final = "developers/page.html"
 _PATH: Final = "developers"
 
 
 async def page(visit: Visit) -> Response:
-    """Everything developers need of an account."""
+    """Show the page."""
     return await _page(visit)
 
 
 async def make_key(visit: Visit) -> Response:
-    """Make an API key; the answer shows it once."""
+    """Create an API key. The response shows the key only once."""
     sent = await visit.form()
     name, chosen = sent.text("name"), sent.texts("scopes")
     draft = KeyDraft(name=name, scopes=chosen)
@@ -74,11 +76,11 @@ async def make_key(visit: Visit) -> Response:
 async def revoke_key(visit: Visit) -> Response:
     """Revoke an API key."""
     await visit.services.keys.revoke(visit.caller, _account(visit), visit.parameter("key"))
-    return visit.leave(visit.path(_PATH), "The key is revoked: it is refused from now on.")
+    return visit.leave(visit.path(_PATH), "API key revoked.")
 
 
 async def session(visit: Visit) -> Response:
-    """What a developer's machine answered."""
+    """Show a listen session with the responses of the developer's server."""
     name = visit.parameter("session")
     shown = await visit.services.listening.get(visit.caller, name)
     answers = await visit.services.listening.responses(
@@ -96,7 +98,7 @@ async def session(visit: Visit) -> Response:
 async def end_session(visit: Visit) -> Response:
     """End a listen session."""
     await visit.services.listening.delete(visit.caller, visit.parameter("session"))
-    return visit.leave(visit.path(_PATH), "The listen session is ended.")
+    return visit.leave(visit.path(_PATH), "Listen session ended.")
 
 
 async def _page(

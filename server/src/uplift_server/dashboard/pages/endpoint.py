@@ -1,4 +1,4 @@
-"""The page of one endpoint: how it stands, what can be done about it, its deliveries, subscription and history."""
+"""Endpoint: state card, actions, and the tabs Deliveries, Subscription and Activity."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,17 +39,17 @@ _HELD: Final = {action.text: action for action in HeldAction}
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A part of the page, with a URL of its own."""
+    """A tab of the page, with its own URL."""
 
     name: str
-    """Ends the URL; empty: the first one."""
+    """The last part of the URL. Empty for the first tab."""
     title: str
 
 
 async def tab(
     visit: Visit, name: str, *, shown: ShownEndpoint | None = None, status: int = 200, **context: Any
 ) -> Response:
-    """A tab below the state card. Raises NotFound."""
+    """Render a tab below the state card. Raises NotFound."""
     endpoint = visit.parameter("endpoint")
     if shown is None:
         shown = await visit.services.endpoints.get(visit.caller, endpoint)
@@ -81,7 +81,7 @@ async def tab(
 
 
 def _tabs(visit: Visit) -> list[Tab]:
-    """Those that the visitor may see."""
+    """Return the tabs that the visitor can access."""
     principal = visit.caller.principal
     tabs = [Tab("", "Deliveries"), Tab("subscription", "Subscription")]
     if principal.allows(Scope.SECRETS_READ) or principal.allows(Scope.SECRETS_WRITE):
@@ -94,7 +94,7 @@ def _tabs(visit: Visit) -> list[Tab]:
 
 
 async def deliveries(visit: Visit) -> Response:
-    """What was owed to it, the newest first."""
+    """Show the deliveries to the endpoint, the newest first."""
     return await _deliveries(visit)
 
 
@@ -125,7 +125,7 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
         refusal=refusal,
         problems=problems,
         rows=page.items,
-        # After a form that was refused the page stands at the form's own path.
+        # After a rejected form, the path is that of the form.
         next=visit.cursor(page.next_key) if visit.request.method == "GET" else None,
         statuses=[("", "All"), *((name, name) for name in _STATUSES)],
         types=[("", "All"), *((name, name) for name in type_names(visit, type_name))],
@@ -140,13 +140,13 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
 
 
 def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
-    """The event types to choose from, and the one that is chosen, whether there is such a one or not."""
+    """Return the event types to choose from, including the chosen one even if it does not exist."""
     live = visit.services.context.cache.event_types.values()
     return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 
 
 async def _numbers(visit: Visit, endpoint: str) -> dict[str, Any]:
-    """What was counted of it in the period that the URL names, for charts. Raises NotFound."""
+    """Return the statistics and charts of the period in the URL. Raises NotFound."""
     period = period_of(visit.query.text("period"))
     series = await visit.services.statistics.of_endpoint(visit.caller, endpoint, period)
     labels, latencies = latency_lines(series)
@@ -166,7 +166,7 @@ async def _numbers(visit: Visit, endpoint: str) -> dict[str, Any]:
 
 
 async def subscription(visit: Visit) -> Response:
-    """What it gets and how, and the ways to change and to delete it."""
+    """Show the subscription and settings of the endpoint."""
     shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
     wanted = Subscription(shown.endpoint.event_types)
     live = visit.services.context.cache.event_types.values()
@@ -180,7 +180,7 @@ async def subscription(visit: Visit) -> Response:
 
 
 async def activity(visit: Visit) -> Response:
-    """What was done to it, by whom, the newest first."""
+    """Show the audit log of the endpoint, the newest entry first."""
     page = await visit.services.audit_log.page(
         visit.caller, AuditFilter(subject=visit.parameter("endpoint")), visit.listing()
     )
@@ -189,31 +189,31 @@ async def activity(visit: Visit) -> Response:
 
 
 async def pause(visit: Visit) -> Response:
-    """Send nothing more to it."""
+    """Pause the endpoint."""
     endpoint = visit.parameter("endpoint")
     try:
         await visit.services.endpoint_states.pause(visit.caller, endpoint)
     except Conflict as error:
         return await _deliveries(visit, status=409, refusal=error.detail)
-    return visit.leave(visit.path("endpoints", endpoint), "The endpoint is paused: what comes for it is held.")
+    return visit.leave(visit.path("endpoints", endpoint), "Endpoint paused. The server holds its deliveries.")
 
 
 _DONE: Final = {
-    HeldAction.SEND: "what it held is sent, in the order of acceptance",
-    HeldAction.DROP: "what it held is dropped",
-    HeldAction.KEEP: "what it held stays held until you enable it again",
+    HeldAction.SEND: "The server sends the held deliveries, the oldest first.",
+    HeldAction.DROP: "The server cancels the held deliveries.",
+    HeldAction.KEEP: "The held deliveries stay held until you release or drop them.",
 }
 
 
 async def enable(visit: Visit) -> Response:
-    """Send again, and say what becomes of what is held."""
+    """Enable the endpoint, and send, drop or keep its held deliveries."""
     endpoint = visit.parameter("endpoint")
     held = _HELD.get((await visit.form()).text("held"), HeldAction.SEND)
     try:
         await visit.services.endpoint_states.enable(visit.caller, endpoint, held)
     except (Conflict, Busy) as error:
         return await _deliveries(visit, status=409, refusal=error.detail)
-    return visit.leave(visit.path("endpoints", endpoint), f"The endpoint is enabled: {_DONE[held]}.")
+    return visit.leave(visit.path("endpoints", endpoint), f"Endpoint enabled. {_DONE[held]}")
 
 
 PAGES: Final = (

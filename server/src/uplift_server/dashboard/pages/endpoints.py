@@ -1,4 +1,4 @@
-"""The endpoints of an account: the list, and registering, changing and deleting them."""
+"""Endpoints of an account: list, create, edit and delete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,15 +52,15 @@ class Row:
     shown: ShownEndpoint
     state: Summary
     success: float | None
-    """Which share of its attempts of the last day succeeded."""
+    """The share of succeeded attempts in the last 24 hours."""
     told: str
-    """The same in words."""
+    """The succeeded and failed attempts as text."""
     columns: Sequence[Column]
-    """Those attempts, hour by hour."""
+    """The attempts per hour."""
 
 
 async def listed(visit: Visit) -> Response:
-    """All endpoints, or those a filter of the URL lets through."""
+    """List the endpoints that match the filters in the URL."""
     state = visit.query.text("state") if visit.query.text("state") in dict(STATES) else ""
     text = visit.query.text("text").replace("\0", "")[:ENDPOINT_TEXT_CHARACTERS_MAX]
     page = await visit.services.endpoints.page(visit.caller, visit.listing(), EndpointFilter.named(state, text or None))
@@ -84,13 +84,13 @@ def _row(name: str, shown: ShownEndpoint, day: Series) -> Row:
 
 
 async def new(visit: Visit) -> Response:
-    """The form of a new endpoint."""
+    """Show the form that creates an endpoint."""
     visit.caller.require(Scope.ENDPOINTS_WRITE)
     return await _form(visit, _NEW, Filled())
 
 
 async def create(visit: Visit) -> Response:
-    """Register it, and show its secret, once."""
+    """Create an endpoint and show its secret."""
     form = await visit.form()
     draft, problems = draft_of(form)
     try:
@@ -112,14 +112,14 @@ async def create(visit: Visit) -> Response:
 
 
 async def edit(visit: Visit) -> Response:
-    """The form with an endpoint as it is."""
+    """Show the form that edits an endpoint."""
     visit.caller.require(Scope.ENDPOINTS_WRITE)
     shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
     return await _form(visit, _EDIT, filled_with(shown), shown=shown)
 
 
 async def update(visit: Visit) -> Response:
-    """Change it."""
+    """Update an endpoint."""
     form = await visit.form()
     endpoint = visit.parameter("endpoint")
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
@@ -129,26 +129,26 @@ async def update(visit: Visit) -> Response:
     except Invalid as error:
         return await _form(visit, _EDIT, as_sent(form), error.problems, shown=shown)
     return visit.leave(
-        visit.path("endpoints", endpoint, "subscription"), "The endpoint is changed, from its next attempt on."
+        visit.path("endpoints", endpoint, "subscription"), "Endpoint updated. The changes apply from the next attempt."
     )
 
 
 async def delete(visit: Visit) -> Response:
-    """Remove it."""
+    """Delete an endpoint."""
     await visit.services.endpoints.delete(visit.caller, visit.parameter("endpoint"))
-    return visit.leave(visit.path("endpoints"), "The endpoint is deleted, and what was pending for it is cancelled.")
+    return visit.leave(visit.path("endpoints"), "Endpoint deleted. Pending and held deliveries are cancelled.")
 
 
 async def permalink(visit: Visit) -> Response:
-    """From the address that mails tell to the page in its account, for those who may see it."""
+    """Redirect from the URL in emails to the page of the endpoint."""
     endpoint = visit.parameter("endpoint")
     account = _account_of(visit, endpoint)
     return visit.leave(f"/accounts/{account}/endpoints/{endpoint}")
 
 
 def _account_of(visit: Visit, endpoint: str) -> str:
-    """The account of an endpoint, among those the visitor may see. Raises NotFound."""
-    assert visit.visitor is not None, "only those who are signed in come here"
+    """Return the account of an endpoint, if the visitor has access to it. Raises NotFound."""
+    assert visit.visitor is not None, "the page requires a signed-in visitor"
     services = visit.services
     if visit.visitor.person is None:
         record = services.endpoints.find_cached(visit.visitor.operator(visit.address), endpoint)
@@ -161,12 +161,12 @@ def _account_of(visit: Visit, endpoint: str) -> str:
             continue
         return account
     raise NotFound(
-        "There is no such endpoint in your accounts. It may be deleted, or belong to an account of another sign-in."
+        "Your accounts have no endpoint with this ID. It was deleted, or you are signed in as another person."
     )
 
 
 async def catalog(visit: Visit) -> Sequence[EventType]:
-    """The event types there are, as far as they are offered for a choice."""
+    """Return the event types that the form offers."""
     return (await visit.services.event_types.page(Listing(_TYPES_MAX))).items
 
 

@@ -1,4 +1,4 @@
-"""Events: the list of all, and one with its body, its deliveries, and why it has no others."""
+"""Events: the list, and one event with its body, deliveries and explanations."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,12 +16,12 @@ from uplift_server.store.records import Event, Page
 
 _LIST: Final = "events/list.html"
 _PAGES: Final = {ids.DELIVERY: "deliveries", ids.ENDPOINT: "endpoints", ids.REPLAY: "replays"}
-"""Where a whole id of something else leads that somebody looks for among the events."""
+"""Pages of other objects, for their IDs in the search field."""
 _NONE: Final[Page[Event]] = Page([], None)
 
 
 async def listed(visit: Visit) -> Response:
-    """The account's events, newest first, or what begins with the id that is looked for."""
+    """List the events of the account, the newest first, or search by ID."""
     problems: list[Problem] = []
     wanted = EventQuery(
         visit.query.optional("type"),
@@ -39,14 +39,14 @@ async def listed(visit: Visit) -> Response:
 
 
 async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
-    """To the one event whose id begins so, or those among which one more character decides."""
+    """Redirect to the only event with this ID prefix, or list all events with it."""
     prefix = beginning.partition("_")[0]
     if prefix in _PAGES:
         return visit.leave(visit.path(_PAGES[prefix], beginning))
     if ids.uuid_range(beginning) is None:
         text = (
-            f"Event ids consist of hexadecimal digits. Give the first {ids.UUID_BEGINNING_CHARACTERS_MIN} or more,"
-            " or the whole id of a delivery."
+            f"Enter at least the first {ids.UUID_BEGINNING_CHARACTERS_MIN} hexadecimal digits of an event ID,"
+            " or the complete ID of a delivery, endpoint or replay."
         )
         return _list(visit, wanted, _NONE, problems=[Problem("id", "id_invalid", text)])
     found = await visit.services.events.starting_with(visit.caller, beginning, limit=PAGE_ITEMS)
@@ -58,7 +58,7 @@ async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Respo
 def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
     types = [each.name for each in visit.services.event_types.all()]
     if wanted.type is not None and wanted.type not in types:
-        # One that was deleted may still be asked for.
+        # The filter can name a deleted event type.
         types.append(wanted.type)
     context: dict[str, Any] = {
         "events": page.items,
@@ -73,7 +73,7 @@ def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequ
 
 
 async def shown(visit: Visit) -> Response:
-    """One event."""
+    """Show one event."""
     overview = await visit.services.explanations.overview(visit.caller, visit.parameter("event"), visit.listing())
     endpoints = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
     path = visit.path("events", visit.parameter("event"))

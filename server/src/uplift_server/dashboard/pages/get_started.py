@@ -1,4 +1,4 @@
-"""Get started: from nothing to the first event that a server took, as far as an account has come."""
+"""Get started: the checklist from the first endpoint to the first 2xx response."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,32 +27,32 @@ _PATH: Final = "get-started"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an account has come with one of its endpoints."""
+    """The progress with one endpoint."""
 
     endpoint: str
-    """Its id."""
+    """The ID of the endpoint."""
     shown: ShownEndpoint
     last: ShownDelivery | None
-    """The newest delivery to it, be it of a test."""
+    """The latest delivery, including test deliveries."""
     attempt: Attempt | None
-    """The last attempt of that."""
+    """The latest attempt of that delivery."""
     answered: bool
-    """Whether it ever took one."""
+    """Whether the endpoint ever responded with 2xx."""
 
     @property
     def last_id(self) -> str:
-        """The id of that delivery."""
+        """The ID of the latest delivery."""
         assert self.last is not None
         return ids.delivery_id(self.last.delivery.event_id, self.last.delivery.endpoint_id)
 
     @property
     def tried(self) -> bool:
-        """Whether anything was ever sent to it."""
+        """Whether the server made at least one attempt."""
         return self.answered or self.attempt is not None
 
     @property
     def hint(self) -> Explanation | None:
-        """Why the last attempt failed, and what to do."""
+        """The cause of the latest failure and how to fix it, or None."""
         found = self.attempt
         if found is None or found.outcome is Outcome.DELIVERED:
             return None
@@ -60,12 +60,12 @@ class Progress:
 
 
 async def page(visit: Visit) -> Response:
-    """The checklist."""
+    """Show the checklist."""
     return await _page(visit, visit.query.text("endpoint"), visit.query.text("framework"))
 
 
 async def register(visit: Visit) -> Response:
-    """Register the first endpoint, by its URL alone; the answer shows its secret."""
+    """Create an endpoint with this URL and show its secret."""
     sent = await visit.form()
     framework, url = sent.text("framework"), sent.text("url")
     try:
@@ -78,7 +78,7 @@ async def register(visit: Visit) -> Response:
 
 
 async def show_secret(visit: Visit) -> Response:
-    """Show an endpoint's secret where it is needed."""
+    """Reveal the secret of an endpoint on this page."""
     sent = await visit.form()
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:
@@ -89,7 +89,7 @@ async def show_secret(visit: Visit) -> Response:
 
 
 async def test(visit: Visit) -> Response:
-    """Send a test, and tell what came of it."""
+    """Send a test event and show its outcome."""
     sent = await visit.form()
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:
@@ -103,10 +103,10 @@ async def test(visit: Visit) -> Response:
 
 def _told(attempt: Attempt | None) -> str:
     if attempt is None:
-        return "The test is on its way; its outcome shows here."
+        return "Test event in flight. Its outcome appears here."
     if attempt.outcome is Outcome.DELIVERED:
-        return f"Delivered: your server answered {attempt.status_code} to the test."
-    return "The test was sent, and not delivered. See below why."
+        return f"Test event delivered. Your server responded with {attempt.status_code}."
+    return "Test event failed. See the cause below."
 
 
 async def _page(
@@ -162,7 +162,7 @@ async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
 
 
 async def _listening(visit: Visit) -> int | None:
-    """How many developers of the account listen now; None where the visitor may not know."""
+    """Return the number of connected listen sessions, or None if the visitor cannot view them."""
     if not visit.caller.principal.allows(Scope.LISTEN):
         return None
     found = await visit.services.listening.page(visit.caller, Listing(ENDPOINTS_OFFERED))

@@ -1,4 +1,4 @@
-"""Invitations: what somebody is invited to, and how they become a member."""
+"""Invitations: show and accept."""
 
 from typing import Any, Final
 
@@ -15,12 +15,12 @@ _PATH: Final = "/invitations/{token}"
 
 
 async def form(visit: Visit) -> Response:
-    """What somebody is invited to, and what it takes."""
+    """Show an invitation."""
     return visit.render(_FORM, **_words(await _invitation(visit)))
 
 
 async def accept(visit: Visit) -> Response:
-    """Become a member."""
+    """Accept an invitation."""
     found = await _invitation(visit)
     sent = await visit.form()
     words = _words(found, sent.text("name"))
@@ -39,19 +39,19 @@ async def accept(visit: Visit) -> Response:
 async def _invitation(visit: Visit) -> OpenInvitation:
     found = await visit.services.sessions.invitation(visit.parameter("token"))
     if found is None:
-        raise NotFound("This invitation was accepted or withdrawn, or its time is over. Ask for a new one.")
+        raise NotFound("This invitation was accepted or withdrawn, or it has expired. Ask for a new invitation.")
     return found
 
 
 def _words(found: OpenInvitation, name: str = "") -> dict[str, Any]:
-    text = f"{found.invited_by} invites you, {found.email}, to be {found.role.text} of this account."
+    text = f"{found.invited_by} invited you ({found.email}) to this account with the role {found.role.text}."
     if found.has_password:
-        text += " Enter the password that you have here."
+        text += " Enter your password."
     elif found.has_password is None:
-        text += " If you already have a password here, enter it. Otherwise, choose one."
+        text += " If you already have a password, enter it. Otherwise, choose one."
     return {
         "title": f"Join {found.account_name}",
-        "button": "Join",
+        "button": "Accept invitation",
         "text": text,
         "asks_name": not found.has_password,
         "minimum": PASSWORD_CHARACTERS_MIN,

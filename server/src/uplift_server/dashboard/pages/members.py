@@ -1,4 +1,4 @@
-"""The members of an account, and who is invited."""
+"""Members and invitations of an account."""
 
 from typing import Any, Final
 
@@ -16,25 +16,33 @@ from uplift_server.service.members import InvitationDraft, ShownInvitation
 from uplift_server.store.records import Member
 
 ROLE_WORDS: Final = {
-    Role.MEMBER: "sees everything but secrets, and sends tests",
-    Role.MANAGER: "also changes endpoints and their secrets, resends, replays and listens",
-    Role.ADMIN: "also manages API keys, contacts, and members other than owners, and reads the audit log",
-    Role.OWNER: "also makes and removes owners",
+    Role.MEMBER: (
+        "Views endpoints, events, deliveries, replays, contacts and the event catalog. Sends test events. Cannot view"
+        " secrets, listen sessions, API keys, the member list or the audit log."
+    ),
+    Role.MANAGER: (
+        "Also creates, edits, pauses, enables and deletes endpoints, reveals and rotates secrets, resends, cancels and"
+        " replays deliveries, and uses listen sessions."
+    ),
+    Role.ADMIN: (
+        "Also manages API keys, contacts and members, except owners. Views the member list and the audit log."
+    ),
+    Role.OWNER: "Also adds, changes and removes owners.",
 }
-"""What each role may do beyond the one before."""
+"""The permissions of each role. Each role includes those of the previous one."""
 _PAGE: Final = "settings/members.html"
 _PATH: Final = "settings"
 
 
 async def page(visit: Visit) -> Response:
-    """Who they are; whoever may not know sees the other settings."""
+    """List the members. Redirect visitors without access to the contacts."""
     if not visit.caller.principal.has_right(Right.MEMBERS_MANAGE):
         return visit.leave(visit.path(_PATH, "contacts"))
     return await _page(visit)
 
 
 async def invite(visit: Visit) -> Response:
-    """Invite somebody: by mail, or by a link that is shown."""
+    """Invite a person by email, or show the invitation link if email is not configured."""
     sent = await visit.form()
     email, role = sent.text("email"), sent.text("role")
     draft = InvitationDraft(email, role)
@@ -46,12 +54,12 @@ async def invite(visit: Visit) -> Response:
         status = 429 if isinstance(error, RateLimited) else 409
         return await _page(visit, status=status, refusal=error.detail, email=email, role=role)
     if made.url is None:
-        return visit.leave(visit.path(_PATH), f"The invitation to {email} is on its way.")
+        return visit.leave(visit.path(_PATH), f"Invitation to {email} queued.")
     return await _page(visit, made=made)
 
 
 async def change_role(visit: Visit) -> Response:
-    """Give a member another role."""
+    """Change the role of a member."""
     sent = await visit.form()
     members, member = visit.services.members, visit.parameter("member")
     try:
@@ -60,7 +68,7 @@ async def change_role(visit: Visit) -> Response:
         return await _page(visit, status=422, refusal=error.problems[0].message)
     except Conflict as error:
         return await _page(visit, status=409, refusal=error.detail)
-    return visit.leave(visit.path(_PATH), f"{changed.person.title} is {changed.role.text} now.")
+    return visit.leave(visit.path(_PATH), f"Role of {changed.person.title} changed to {changed.role.text}.")
 
 
 async def remove(visit: Visit) -> Response:
@@ -69,13 +77,13 @@ async def remove(visit: Visit) -> Response:
         await visit.services.members.remove(visit.caller, _account(visit), visit.parameter("member"))
     except Conflict as error:
         return await _page(visit, status=409, refusal=error.detail)
-    return visit.leave(visit.path(_PATH), "The member is removed, and sees nothing of this account any more.")
+    return visit.leave(visit.path(_PATH), "Member removed.")
 
 
 async def reset_password(visit: Visit) -> Response:
-    """Make the link with which a member sets another password; for operators. Raises NotFound for others."""
+    """Create a password reset link, as an operator. Raises NotFound for other visitors."""
     if not visit.caller.principal.is_operator:
-        raise NotFound("There is no such page.")
+        raise NotFound("This page does not exist.")
     try:
         link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
     except Conflict as error:
@@ -86,7 +94,7 @@ async def reset_password(visit: Visit) -> Response:
 async def withdraw(visit: Visit) -> Response:
     """Withdraw an invitation."""
     await visit.services.members.withdraw(visit.caller, _account(visit), visit.parameter("invitation"))
-    return visit.leave(visit.path(_PATH), "The invitation is withdrawn: its link leads nowhere any more.")
+    return visit.leave(visit.path(_PATH), "Invitation withdrawn. Its link no longer works.")
 
 
 async def _page(
@@ -126,7 +134,7 @@ async def _page(
 
 
 def _roles_for(own: Role, member: Member) -> list[Role]:
-    """The roles that somebody with one of their own may give a member; none to whoever is above."""
+    """Return the roles that a visitor can assign to a member. Empty if the member has a higher role."""
     if not can_grant(own, member.role):
         return []
     most = GUEST_ROLE_MAX if member.person.email is None else Role.OWNER

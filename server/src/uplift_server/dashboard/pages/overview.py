@@ -1,4 +1,4 @@
-"""The overview: how an account fares, what is wrong, and what went out last."""
+"""Overview: health, open problems, statistics and latest deliveries of an account."""
 
 from typing import Final
 
@@ -17,14 +17,14 @@ from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 3
-"""So many of the endpoints that need somebody are told of in full; the others in a line each."""
+"""The number of endpoints with problems that get a full card. The others are table rows."""
 LAST_SHOWN: Final = 10
-SPANS: Final = {Period.LAST_24_HOURS: "the last 24 hours", Period.LAST_7_DAYS: "the last 7 days"}
-"""What may be looked at, in words."""
+SPANS: Final = {Period.LAST_24_HOURS: "last 24 hours", Period.LAST_7_DAYS: "last 7 days"}
+"""The periods to choose from."""
 
 
 async def overview(visit: Visit) -> Response:
-    """The page."""
+    """Show the page."""
     services, caller = visit.services, visit.caller
     period = next((each for each in SPANS if each.value == visit.query.text("period")), Period.LAST_24_HOURS)
     series = await services.statistics.of_account(caller, period)
@@ -62,7 +62,7 @@ def _id(shown: ShownEndpoint) -> str:
 
 
 def _delivered_share(numbers: Statistics) -> float | None:
-    """Which share of the deliveries that are over was delivered, 0 to 1; None where none is over."""
+    """Return the share of completed deliveries that were delivered, 0 to 1, or None without completed ones."""
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None
 

@@ -1,4 +1,4 @@
-"""ProcessEvicted passwords: asking for a link by mail, and choosing another password with it."""
+"""Password reset: request a link by email, and set a new password."""
 
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ _ASK: Final = "sign_in/forgotten.html"
 _PATH: Final = "/passwords/{token}"
 _WORDS: Final[dict[str, Any]] = {
     "title": "New password",
-    "button": "Set the password",
-    "text": "Whoever is signed in with the old one is signed out.",
+    "button": "Set password",
+    "text": "The new password signs you out of all sessions.",
     "asks_name": False,
     "minimum": PASSWORD_CHARACTERS_MIN,
     "sets": True,
@@ -25,27 +25,27 @@ _WORDS: Final[dict[str, Any]] = {
 
 
 async def ask_form(visit: Visit) -> Response:
-    """Where a link is asked for."""
+    """Show the form that requests a link."""
     return visit.render(_ASK)
 
 
 async def ask(visit: Visit) -> Response:
-    """Mail the link. The answer is the same whether there is such a person or not."""
+    """Email the link. The response does not reveal whether the person exists."""
     sent = await visit.form()
     try:
         await visit.services.sessions.request_reset(sent.text("email"), address=visit.address)
     except RateLimited as error:
         return visit.render(_ASK, 429, refusal=error.detail)
-    return visit.leave("/sign-in", "If somebody signs in here with this address, the mail is on its way.")
+    return visit.leave("/sign-in", "If an account with this address exists, the server emails a password reset link.")
 
 
 async def form(visit: Visit) -> Response:
-    """Where the new password is chosen. Whether the link is good shows when it is used, as nothing of it is kept."""
+    """Show the form that sets a password. The server validates the link only when the form is submitted."""
     return visit.render(_FORM, **_WORDS)
 
 
 async def choose(visit: Visit) -> Response:
-    """Set it, and begin a session."""
+    """Set the password and sign in."""
     sent = await visit.form()
     try:
         cookie = await visit.services.sessions.reset(
@@ -54,7 +54,7 @@ async def choose(visit: Visit) -> Response:
     except Invalid as error:
         return visit.refuse(_FORM, error.problems, **_WORDS)
     visit.sign_in(cookie)
-    return visit.leave("/", "The password is changed, and all other sessions are ended.")
+    return visit.leave("/", "Password changed. All other sessions are signed out.")
 
 
 PAGES: Final = (

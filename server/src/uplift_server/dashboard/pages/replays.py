@@ -1,4 +1,4 @@
-"""Replays: the list, a new one from plan to start, and one under way."""
+"""Replays: list, preview, start and control."""
 
 import json
 import re
@@ -25,27 +25,27 @@ from uplift_server.service.replays import Preview, ReplayDraft, ShownReplay
 _NEW: Final = "replays/new.html"
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 _DONE: Final = {
-    ReplayState.PAUSED: "The replay is paused. What is in flight finishes.",
-    ReplayState.RUNNING: "The replay goes on where it was.",
-    ReplayState.CANCELLED: "The replay is cancelled. What is in flight finishes, nothing more is sent.",
+    ReplayState.PAUSED: "Replay paused. Attempts in flight finish.",
+    ReplayState.RUNNING: "Replay resumed.",
+    ReplayState.CANCELLED: "Replay cancelled. Attempts in flight finish.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a replay is, and how long it may take. Rates are per second."""
+    """The progress of a replay. Rates are per second."""
 
     sent: int
     left: int | None
-    """None: they are still being counted."""
+    """None while the server counts the deliveries."""
     rate: float
-    """On the average, since it was made."""
+    """The average since the replay was created."""
     seconds_left: float | None
-    """None where that cannot be told, because nothing is being sent now."""
+    """None while the replay sends nothing."""
 
 
 async def listed(visit: Visit) -> Response:
-    """The account's replays, newest first."""
+    """List the replays of the account, the newest first."""
     page = await visit.services.replays.page(visit.caller, visit.listing())
     return visit.render(
         "replays/list.html",
@@ -57,7 +57,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """The form; with `plan`, also what the replay would send."""
+    """Show the form, and the preview if the query has `plan`."""
     visit.caller.require(Scope.DELIVERIES_WRITE)
     if not visit.query.flag("plan"):
         draft, problems = _read(visit.query, status_default=True)
@@ -71,7 +71,7 @@ async def new(visit: Visit) -> Response:
 
 
 async def start(visit: Visit) -> Response:
-    """Begin what was planned."""
+    """Start a replay."""
     sent = await visit.form()
     draft, problems = _read(sent)
     try:
@@ -82,26 +82,26 @@ async def start(visit: Visit) -> Response:
         return _form(visit, draft, error.problems)
     except Conflict as error:
         return visit.render(_NEW, 409, refusal=error.detail, **_context(visit, draft))
-    return visit.leave(visit.path("replays", ids.prefixed(ids.REPLAY, shown.replay.id)), "The replay has begun.")
+    return visit.leave(visit.path("replays", ids.prefixed(ids.REPLAY, shown.replay.id)), "Replay started.")
 
 
 async def shown(visit: Visit) -> Response:
-    """One replay."""
+    """Show one replay."""
     return await _page(visit)
 
 
 async def pause(visit: Visit) -> Response:
-    """Let it rest."""
+    """Pause a replay."""
     return await _put_into(visit, ReplayState.PAUSED)
 
 
 async def resume(visit: Visit) -> Response:
-    """Let it go on."""
+    """Resume a replay."""
     return await _put_into(visit, ReplayState.RUNNING)
 
 
 async def cancel(visit: Visit) -> Response:
-    """End it."""
+    """Cancel a replay."""
     return await _put_into(visit, ReplayState.CANCELLED)
 
 
@@ -138,17 +138,17 @@ def _progress(visit: Visit, shown: ShownReplay) -> Progress:
     sends = replay.state is ReplayState.RUNNING and shown.reason is None
     if left is None or not sends:
         return Progress(sent, left, rate, None)
-    # At its start the average says nothing yet.
+    # The average is not meaningful at the start.
     expected = min(rate, replay.rate_per_second) if sent >= replay.rate_per_second else replay.rate_per_second
     return Progress(sent, left, rate, left / expected)
 
 
 def _read(sent: Form, *, status_default: bool = False) -> tuple[ReplayDraft, list[Problem]]:
-    """What is asked for, and what can be seen to be wrong with it."""
+    """Return the draft and the problems of the form."""
     problems: list[Problem] = []
     rate = sent.number("rate_per_second", problems)
     if rate is not None and not 1 <= rate <= REPLAY_RATE_PER_SECOND_MAX:
-        text = f"From 1 to {REPLAY_RATE_PER_SECOND_MAX} a second."
+        text = f"Enter a rate from 1 to {REPLAY_RATE_PER_SECOND_MAX} per second."
         problems.append(Problem("rate_per_second", "out_of_range", text))
     statuses = sent.texts("status")
     if status_default and not statuses:
@@ -190,7 +190,7 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 
 
 def _body(draft: ReplayDraft) -> dict[str, object]:
-    """The same for the API; what is at its default is left out."""
+    """Return the request body of the equivalent API call, without empty fields."""
     given = {
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),
@@ -203,7 +203,7 @@ def _body(draft: ReplayDraft) -> dict[str, object]:
 
 
 def _command(draft: ReplayDraft) -> str:
-    """The same for the operators' program."""
+    """Return the equivalent `uplift-server` command."""
     told: Mapping[str, Sequence[object]] = {
         "--status": list(draft.status or ()),
         "--type": list(draft.types or ()),

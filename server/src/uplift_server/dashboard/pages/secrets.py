@@ -1,4 +1,4 @@
-"""The secrets of an endpoint: showing the current one, replacing it, ending the one before."""
+"""Security tab of an endpoint: reveal, rotate and expire secrets."""
 
 from typing import Any, Final
 
@@ -19,26 +19,26 @@ from uplift_server.service.secrets import RotationDraft
 
 _HOUR_S: Final = 3600
 OVERLAPS: Final = (
-    ("0", "none: the old secret ends at once"),
+    ("0", "None: the old secret expires immediately"),
     (str(_HOUR_S), "1 hour"),
     (str(SECRET_OVERLAP_SECONDS_DEFAULT), "24 hours"),
     (str(3 * SECRET_OVERLAP_SECONDS_DEFAULT), "3 days"),
     (str(SECRET_OVERLAP_SECONDS_MAX), "7 days"),
 )
-"""How long both secrets may be live, in seconds."""
+"""How long both secrets stay active, in seconds."""
 HEADERS: Final = (
-    ("old", "the old secret, until the overlap ends"),
-    ("new", "the new secret, at once"),
+    ("old", "Use the old secret until the overlap ends"),
+    ("new", "Use the new secret immediately"),
 )
 
 
 async def security(visit: Visit) -> Response:
-    """Since when the current secret is, and what else is live."""
+    """Show the age of the current secret, and the old secret if it is active."""
     return await _security(visit)
 
 
 async def reveal(visit: Visit) -> Response:
-    """Show the current secret, to whoever gave the password just now."""
+    """Reveal the current secret to a visitor who recently confirmed the password."""
     form = await visit.form()
     try:
         if form.text("password"):
@@ -47,13 +47,13 @@ async def reveal(visit: Visit) -> Response:
     except (Unauthorized, RateLimited) as error:
         return await _security(visit, status=422, problems={"password": error.detail})
     except ConfirmationRequired:
-        text = "Give your password: a secret is shown only for ten minutes after it."
+        text = "Enter your password to reveal the secret."
         return await _security(visit, status=422, problems={"password": text})
     return await _security(visit, secret=shown.secret)
 
 
 async def rotate(visit: Visit) -> Response:
-    """Replace it, and show the new one, once."""
+    """Rotate the secret and show the new one."""
     form = await visit.form()
     draft, problems = _rotation(form)
     try:
@@ -67,24 +67,25 @@ async def rotate(visit: Visit) -> Response:
     except Invalid as error:
         return await _security(visit, status=422, problems=by_field(error.problems), sent=form)
     if shown.repeated:
-        text = "This form was sent before, and replaced the secret then. The new one was shown in that answer."
+        text = "You already submitted this form, and it rotated the secret. Reveal the current secret to see it again."
         return await _security(visit, status=409, refusal=text)
     return await _security(visit, secret=shown.secret, is_new=True)
 
 
 async def expire_old(visit: Visit) -> Response:
-    """End the one before it now."""
+    """Expire the old secret immediately."""
     endpoint = visit.parameter("endpoint")
     await visit.services.secrets.expire_old(visit.caller, endpoint)
     return visit.leave(
-        visit.path("endpoints", endpoint, "security"), "The old secret has ended: only the current one signs."
+        visit.path("endpoints", endpoint, "security"),
+        "Old secret expired. Only the current secret is active.",
     )
 
 
 async def _confirm(visit: Visit, password: str) -> None:
-    """Remember that the visitor gave the password now. Raises Unauthorized, RateLimited and Forbidden."""
+    """Confirm the visitor's password. Raises Unauthorized, RateLimited and Forbidden."""
     sessions = visit.services.sessions
-    assert visit.visitor is not None, "only those who are signed in come here"
+    assert visit.visitor is not None, "the page requires a signed-in visitor"
     await sessions.confirm(visit.visitor, password, address=visit.address)
     visit.visitor = await sessions.visitor(visit.cookie(SESSION_COOKIE))
     if visit.visitor is None:
@@ -93,11 +94,11 @@ async def _confirm(visit: Visit, password: str) -> None:
 
 
 def _rotation(form: Form) -> tuple[RotationDraft, list[Problem]]:
-    """What is said of a new secret, and what is wrong with how it was sent."""
+    """Return the rotation and the problems of the form."""
     problems: list[Problem] = []
     overlap_s = form.number("overlap_seconds", problems)
     if overlap_s is not None and overlap_s > SECRET_OVERLAP_SECONDS_MAX:
-        problems.append(Problem("overlap_seconds", "out_of_range", "The old secret stays for 7 days at most."))
+        problems.append(Problem("overlap_seconds", "out_of_range", "Choose an overlap of at most 7 days."))
     header = form.optional("uplift_header")
     if header is not None and header not in dict(HEADERS):
         problems.append(Problem("uplift_header", "wrong_value", "Choose the old secret or the new one."))
@@ -116,7 +117,7 @@ async def _security(
 ) -> Response:
     shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
     now, principal = visit.services.context.now(), visit.caller.principal
-    assert visit.visitor is not None, "only those who are signed in come here"
+    assert visit.visitor is not None, "the page requires a signed-in visitor"
     sent = Form() if sent is None else sent
     context: dict[str, Any] = {
         "pair": shown.endpoint.secrets.at(now),

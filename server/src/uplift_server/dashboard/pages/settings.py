@@ -1,4 +1,4 @@
-"""An account's settings: who is told of trouble, and what was done."""
+"""Settings of an account: contacts and audit log."""
 
 from typing import Any, Final
 
@@ -19,22 +19,22 @@ from uplift_server.store.audit import AuditFilter
 _CONTACTS: Final = "settings/contacts.html"
 _AUDIT_LOG: Final = "settings/audit_log.html"
 _KIND_WORDS: Final = {
-    "": "anybody",
-    ActorKind.MEMBER.text: "members",
+    "": "All",
+    ActorKind.MEMBER.text: "Members",
     ActorKind.KEY.text: "API keys",
-    ActorKind.OPERATOR.text: "operators",
-    ActorKind.SYSTEM.text: "the server itself",
+    ActorKind.OPERATOR.text: "Operators",
+    ActorKind.SYSTEM.text: "Server",
 }
 
 
 async def contacts(visit: Visit) -> Response:
-    """Who is told when an endpoint fails."""
+    """Show the contacts for endpoint failures."""
     assert visit.account is not None
     return visit.render(_CONTACTS, **_of_contacts(visit, "\n".join(visit.account.contact_emails)))
 
 
 async def change_contacts(visit: Visit) -> Response:
-    """Change them."""
+    """Update the contacts."""
     assert visit.account is not None
     sent = await visit.form()
     emails = sent.lines("contact_emails")
@@ -43,7 +43,7 @@ async def change_contacts(visit: Visit) -> Response:
         await visit.services.accounts.update(visit.caller, account, AccountDraft(contact_emails=emails))
     except Invalid as error:
         return visit.refuse(_CONTACTS, error.problems, **_of_contacts(visit, sent.raw("contact_emails")))
-    return visit.leave(visit.path("settings", "contacts"), "The contacts are saved.")
+    return visit.leave(visit.path("settings", "contacts"), "Contacts saved.")
 
 
 def _of_contacts(visit: Visit, emails: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _of_contacts(visit: Visit, emails: str) -> dict[str, Any]:
 
 
 async def audit_log(visit: Visit) -> Response:
-    """What was done in the account."""
+    """Show the audit log of the account."""
     asked = visit.query
     problems: list[Problem] = []
     wanted = AuditFilter(
@@ -68,7 +68,7 @@ async def audit_log(visit: Visit) -> Response:
         "before": wanted.created_before,
         "filtered": wanted != AuditFilter(),
         "actors": _actors(wanted.actor),
-        "actions": [("", "anything"), *((name, name) for name in ACTIONS)],
+        "actions": [("", "All"), *((name, name) for name in ACTIONS)],
         "words": ACTIONS,
     }
     try:
@@ -80,7 +80,7 @@ async def audit_log(visit: Visit) -> Response:
 
 
 def _actors(chosen: str | None) -> list[tuple[str, str]]:
-    """Kinds of actors to choose from, and the one that was asked for by its id."""
+    """Return the kinds of actors, and the actor ID of the filter."""
     found = list(_KIND_WORDS.items())
     if chosen is not None and chosen not in _KIND_WORDS:
         found.append((chosen, chosen))
@@ -88,7 +88,7 @@ def _actors(chosen: str | None) -> list[tuple[str, str]]:
 
 
 def _href(visit: Visit, entry: AuditEntry) -> str | None:
-    """Where what it was done to is shown; None where it is not, or not any more."""
+    """Return the page of the entry's subject, or None if there is none."""
     kind = entry.subject.partition("_")[0]
     if kind == ids.ENDPOINT and entry.action != "endpoint.deleted":
         return visit.path("endpoints", entry.subject)

@@ -1,4 +1,4 @@
-"""The ways in and out: signing in, links that sign in once, and signing out."""
+"""Sign-in by password, operator key or one-time link, and sign-out."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _OPERATOR: Final = "sign_in/operator.html"
 
 
 async def home(visit: Visit) -> Response:
-    """To where the visitor belongs."""
+    """Redirect to the home page of the visitor."""
     return visit.leave("/sign-in" if visit.visitor is None else _home(visit))
 
 
@@ -28,14 +28,14 @@ def _home(visit: Visit) -> str:
 
 
 async def form(visit: Visit) -> Response:
-    """The form of members."""
+    """Show the sign-in form for members."""
     if visit.visitor is not None:
         return visit.leave(own_path(visit.query.text("next")))
     return visit.render(_FORM, next=visit.query.text("next"), email="")
 
 
 async def sign_in(visit: Visit) -> Response:
-    """Begin a member's session."""
+    """Sign in a member."""
     sent = await visit.form()
     email = sent.text("email")
     try:
@@ -48,12 +48,12 @@ async def sign_in(visit: Visit) -> Response:
 
 
 async def operator_form(visit: Visit) -> Response:
-    """The form of operators."""
+    """Show the sign-in form for operators."""
     return visit.render(_OPERATOR, next=visit.query.text("next"))
 
 
 async def sign_in_operator(visit: Visit) -> Response:
-    """Begin an operator's session."""
+    """Sign in an operator."""
     sent = await visit.form()
     try:
         cookie = await visit.services.sessions.sign_in_operator(sent.text("key"), address=visit.address)
@@ -65,21 +65,21 @@ async def sign_in_operator(visit: Visit) -> Response:
 
 
 async def enter_form(visit: Visit) -> Response:
-    """A link that signs in once asks before it is spent: programs that look at links must not spend it."""
+    """Show a confirmation for a one-time link, so that link scanners do not consume it."""
     if not await visit.services.sessions.can_open_link(visit.parameter("token")):
-        raise NotFound("This link was opened before, or its time is over. Ask for a new one.")
+        raise NotFound("This link was already used, or it has expired. Ask for a new link.")
     return visit.render("sign_in/enter.html")
 
 
 async def enter(visit: Visit) -> Response:
-    """Spend the link."""
+    """Consume the link and sign in."""
     cookie = await visit.services.sessions.open_link(visit.parameter("token"), address=visit.address)
     visit.sign_in(cookie)
     return visit.leave("/")
 
 
 async def sign_out(visit: Visit) -> Response:
-    """End this session."""
+    """Sign out."""
     if visit.visitor is not None:
         await visit.services.sessions.sign_out(visit.visitor)
     visit.sign_out()

@@ -1,4 +1,4 @@
-"""Tests of an endpoint: any event type of the catalog, sent now, and what came of it."""
+"""Test tab of an endpoint: send a test event and show its result."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,29 +19,29 @@ from uplift_server.store.records import Delivery
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A test, as far as it has come."""
+    """The result of a test event."""
 
     delivery: Delivery
     told: Told | None
-    """The attempt; None while it is in flight, and where it was never made."""
+    """The attempt, or None while it is in flight or if it was never made."""
     body: bytes
-    """What was sent."""
+    """The body of the request."""
 
     @property
     def kind(self) -> str:
-        """How the page marks it."""
+        """The status for the symbol and the color."""
         if self.told is None:
             return "pending" if self.delivery.leased else "failed"
         return self.told.status
 
 
 async def trial(visit: Visit) -> Response:
-    """The form, and the result of the test that the URL names."""
+    """Show the form, and the result of the test delivery in the URL."""
     return await _trial(visit, type_name=visit.query.text("type"), delivery=visit.query.optional("delivery"))
 
 
 async def send(visit: Visit) -> Response:
-    """Send a test, and go to its result."""
+    """Send a test event and redirect to its result."""
     form = await visit.form()
     endpoint, type_name = visit.parameter("endpoint"), form.optional("type")
     try:
@@ -65,7 +65,7 @@ async def _trial(
 ) -> Response:
     context: dict[str, Any] = {
         "result": None if delivery is None else await _result(visit, delivery),
-        "types": [("", "One that the endpoint wants"), *((name, name) for name in type_names(visit))],
+        "types": [("", "Any subscribed event type"), *((name, name) for name in type_names(visit))],
         "type_name": type_name,
         "problems": by_field(problems),
         "refusal": refusal,
@@ -74,11 +74,11 @@ async def _trial(
 
 
 async def _result(visit: Visit, delivery: str) -> Result:
-    """The test with this delivery. Raises NotFound, also for a delivery to another endpoint."""
+    """Return the result of a test delivery. Raises NotFound, also for a delivery to another endpoint."""
     services, caller = visit.services, visit.caller
     found, page = await services.deliveries.attempts(caller, delivery, Listing(1))
     if found.endpoint_id != ids.parse_prefixed(ids.ENDPOINT, visit.parameter("endpoint")):
-        raise NotFound(f"There is no test {delivery[:100]} of this endpoint.")
+        raise NotFound(f"This endpoint has no test delivery {delivery[:100]}.")
     event = await services.events.get(caller, ids.uuid_text(found.event_id))
     return Result(found, told(page.items[0]) if page.items else None, event.body or b"")
 

@@ -1,4 +1,4 @@
-"""Your sign-in: name, password, sessions and accounts; and the question for the password before secrets are shown."""
+"""Your profile: name, password, sessions and accounts. Also confirms the password before secrets are revealed."""
 
 from typing import Any, Final
 
@@ -25,22 +25,22 @@ _CONFIRM: Final = "you/confirm.html"
 
 
 async def page(visit: Visit) -> Response:
-    """What concerns a person, not an account."""
+    """Show the profile."""
     return _page(visit)
 
 
 async def rename(visit: Visit) -> Response:
-    """Change your name."""
+    """Change the name."""
     visitor, sent = _visitor(visit), await visit.form()
     try:
         await visit.services.sessions.rename(visitor, sent.text("name"), address=visit.address)
     except Invalid as error:
         return _page(visit, error, name=sent.text("name"))
-    return visit.leave(_PATH, "Your name is changed.")
+    return visit.leave(_PATH, "Name changed.")
 
 
 async def change_password(visit: Visit) -> Response:
-    """Change your password, or set one; other sessions end."""
+    """Change or set the password, and end all other sessions."""
     visitor, sent = _visitor(visit), await visit.form()
     sessions, present, password = visit.services.sessions, sent.raw("present"), sent.raw("password")
     try:
@@ -50,11 +50,11 @@ async def change_password(visit: Visit) -> Response:
     except Invalid as error:
         return _page(visit, error)
     except Unauthorized:
-        problem = Problem("present", "password_wrong", "This is not your present password.")
+        problem = Problem("present", "password_wrong", "The current password is wrong.")
         return _page(visit, Invalid([problem]))
     except (RateLimited, Conflict) as error:
         return _page(visit, status=429 if isinstance(error, RateLimited) else 409, refusal=error.detail)
-    return visit.leave(_PATH, "Your password is changed, and your other sessions are signed out.")
+    return visit.leave(_PATH, "Password changed. Your other sessions are signed out.")
 
 
 async def leave(visit: Visit) -> Response:
@@ -66,11 +66,11 @@ async def leave(visit: Visit) -> Response:
         await visit.services.members.remove(caller, account, caller.actor.id or "")
     except Conflict as error:
         return _page(visit, status=409, refusal=error.detail)
-    return visit.leave("/", "You are no member of it any more.")
+    return visit.leave("/", "You left the account.")
 
 
 async def sign_out_everywhere(visit: Visit) -> Response:
-    """End every session, this one too."""
+    """End all sessions, including this one."""
     assert visit.visitor is not None
     await visit.services.sessions.sign_out_everywhere(visit.visitor)
     visit.sign_out()
@@ -78,12 +78,12 @@ async def sign_out_everywhere(visit: Visit) -> Response:
 
 
 async def confirm_form(visit: Visit) -> Response:
-    """Ask for the password again."""
+    """Show the form that confirms the password."""
     return _confirm(visit, visit.query.text("next"))
 
 
 async def confirm(visit: Visit) -> Response:
-    """Take the password, and go on."""
+    """Confirm the password and return to the page."""
     sent = await visit.form()
     assert visit.visitor is not None
     wanted = sent.text("next")
@@ -93,7 +93,7 @@ async def confirm(visit: Visit) -> Response:
         return _confirm(visit, wanted, 401, error.detail)
     except RateLimited as error:
         return _confirm(visit, wanted, 429, error.detail)
-    return visit.leave(own_path(wanted), "Confirmed: for ten minutes secrets are shown without asking again.")
+    return visit.leave(own_path(wanted), "Identity confirmed for 10 minutes.")
 
 
 def _confirm(visit: Visit, wanted: str, status: int = 200, refusal: str | None = None) -> Response:
@@ -123,10 +123,10 @@ def _page(
 
 
 def _visitor(visit: Visit) -> Visitor:
-    """The visitor, who is a person. Raises NotFound for operators."""
+    """Return the visitor. Raises NotFound for operators."""
     assert visit.visitor is not None
     if visit.visitor.person is None:
-        raise NotFound("Operators have no sign-in of their own here: their key is in the server's configuration.")
+        raise NotFound("Operators have no profile. They sign in with the operator key.")
     return visit.visitor
 
 

@@ -1,4 +1,4 @@
-"""The operators' console: one module a noun."""
+"""Pages for operators: one module per noun."""
 
 from itertools import chain
 from typing import Final
@@ -9,4 +9,4 @@ from uplift_server.dashboard.routes import Page
 PAGES: Final[tuple[Page, ...]] = tuple(
     chain.from_iterable(module.PAGES for module in (fleet, accounts, endpoints, traces, event_types, outbox, system))
 )
-"""All of them."""
+"""All pages and forms for operators."""

@@ -1,4 +1,4 @@
-"""Accounts of everybody: the list, and making, changing, opening and deleting one."""
+"""Accounts: list, create, edit and delete, and portal links."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -23,7 +23,7 @@ ROLES: Final = tuple((role.text, role.text.capitalize()) for role in Role)
 
 
 async def listed(visit: Visit) -> Response:
-    """All accounts, or those a search finds."""
+    """List the accounts that match the search."""
     search = visit.query.text("search")[:_SEARCH_CHARACTERS_MAX]
     page = visit.services.operator_lists.accounts(visit.caller, search, visit.listing())
     shown = [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in page.items]
@@ -37,37 +37,37 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """The form of a new account."""
+    """Show the form that creates an account."""
     return visit.render(_NEW, name="", contact_emails="")
 
 
 async def create(visit: Visit) -> Response:
-    """Make it."""
+    """Create an account."""
     form = await visit.form()
     try:
         account, _ = await visit.services.accounts.create(visit.caller, _draft(form), idempotency_key=key_of(form))
     except Invalid as error:
         return visit.refuse(_NEW, error.problems, **_sent(form))
-    return visit.leave(_path(account.id), f"The account {account.name} is made.")
+    return visit.leave(_path(account.id), f"Account {account.name} created.")
 
 
 async def one(visit: Visit) -> Response:
-    """One account: its particulars, and what can be done with it."""
+    """Show one account."""
     return await _one(visit)
 
 
 async def update(visit: Visit) -> Response:
-    """Change its name and its contacts."""
+    """Update the name and contacts of an account."""
     form = await visit.form()
     try:
         account = await visit.services.accounts.update(visit.caller, visit.parameter("account"), _draft(form))
     except Invalid as error:
         return await _one(visit, 422, error.problems, form=_sent(form))
-    return visit.leave(_path(account.id), "The account is changed.")
+    return visit.leave(_path(account.id), "Account updated.")
 
 
 async def create_link(visit: Visit) -> Response:
-    """Make a link that lets somebody in."""
+    """Create a portal link."""
     form = await visit.form()
     draft = LinkDraft(form.optional("email"), form.text("role"))
     try:
@@ -80,10 +80,10 @@ async def create_link(visit: Visit) -> Response:
 
 
 async def delete(visit: Visit) -> Response:
-    """Delete it, with its keys and endpoints."""
+    """Delete an account with its keys and endpoints."""
     account = await visit.services.accounts.get(visit.caller, visit.parameter("account"))
     await visit.services.accounts.delete(visit.caller, visit.parameter("account"))
-    return visit.leave("/operator/accounts", f"The account {account.name} is deleted.")
+    return visit.leave("/operator/accounts", f"Account {account.name} deleted.")
 
 
 async def _one(

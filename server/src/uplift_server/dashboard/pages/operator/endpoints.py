@@ -1,4 +1,4 @@
-"""Endpoints of everybody: found by how they stand, and switched off and on by operators."""
+"""Endpoints in all accounts: search by state, disable and enable."""
 
 from typing import Final
 
@@ -20,18 +20,18 @@ TITLES: Final = {
     EndpointStatus.WARNED: "Warned",
     EndpointStatus.DISABLED: "Disabled",
     EndpointStatus.PAUSED: "Paused",
-    EndpointStatus.HELD: "Holding deliveries",
+    EndpointStatus.HELD: "With held deliveries",
 }
 HELD: Final = (
-    ("send", "Send what is held"),
-    ("drop", "Drop what is held"),
-    ("keep", "Keep it held"),
+    ("send", "Send held deliveries"),
+    ("drop", "Drop held deliveries"),
+    ("keep", "Keep held deliveries"),
 )
-_REASONS: Final = {"failing": "failed for too long", "gone": "answered 410", "operator": "by an operator"}
+_REASONS: Final = {"failing": "failing for too long", "gone": "responded with 410", "operator": "by an operator"}
 
 
 async def listed(visit: Visit) -> Response:
-    """Those behind a filter and a search of the URL."""
+    """List the endpoints that match the filter and the search in the URL."""
     asked = visit.query.text("filter")
     wanted = next((each for each in EndpointStatus if each == asked), None)
     search = visit.query.text("search")[:_SEARCH_CHARACTERS_MAX]
@@ -57,33 +57,33 @@ async def listed(visit: Visit) -> Response:
 
 
 async def switch_off(visit: Visit) -> Response:
-    """Disable an endpoint as the operator; only operators, or its owner, enable it again."""
+    """Disable an endpoint. Operators and the account's members can enable it again."""
     endpoint = visit.parameter("endpoint")
     await visit.services.endpoint_states.disable(visit.caller, endpoint)
     return visit.leave(
-        link("/operator/endpoints", search=endpoint), "The endpoint is disabled, and what comes for it is held."
+        link("/operator/endpoints", search=endpoint), "Endpoint disabled. The server holds its deliveries."
     )
 
 
 async def switch_on(visit: Visit) -> Response:
-    """Enable it, and say what becomes of what it holds."""
+    """Enable an endpoint, and send, drop or keep its held deliveries."""
     endpoint = visit.parameter("endpoint")
     asked = (await visit.form()).text("held")
     held = next((each for each in HeldAction if each.text == asked), HeldAction.KEEP)
     await visit.services.endpoint_states.enable(visit.caller, endpoint, held)
-    return visit.leave(link("/operator/endpoints", search=endpoint), "The endpoint is enabled.")
+    return visit.leave(link("/operator/endpoints", search=endpoint), "Endpoint enabled.")
 
 
 def _state(listed: EndpointSummary) -> tuple[str, str | None]:
-    """How it stands, in one word, and why or since when that is."""
+    """Return the state of an endpoint and its reason."""
     record, health = listed.endpoint, listed.health
     if record.state is EndpointState.DISABLED:
         reason = None if record.disabled_reason is None else _REASONS[record.disabled_reason.text]
         return "disabled", reason
     if record.state is EndpointState.PAUSED:
-        return "paused", "by its owner"
+        return "paused", "by the account"
     if health.failing_since is not None:
-        return health.status, f"{words.count(health.consecutive_failures)} in a row"
+        return health.status, f"consecutive failures: {words.count(health.consecutive_failures)}"
     return health.status, None
 
 

@@ -1,4 +1,4 @@
-"""The catalog as operators write it: publishing event types, changing, archiving and deleting them."""
+"""Event types: list, create, edit, archive and delete."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,11 @@ FIRST: Final[Mapping[str, Any]] = {
     ),
     "example": json.dumps({"object": {}}, indent=2),
 }
-"""What stands in the form of a new type."""
+"""Initial values of the form."""
 
 
 async def listed(visit: Visit) -> Response:
-    """All types by group, archived ones too, or those a search finds."""
+    """List the event types that match the search, by group, including archived types."""
     search = visit.query.text("search")
     types = [live.record for live in visit.services.context.cache.event_types.values()]
     found = [each for each in types if search.casefold() in f"{each.name} {each.description}".casefold()]
@@ -45,12 +45,12 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """The form of a new type."""
+    """Show the form that creates an event type."""
     return visit.render(_NEW, **FIRST)
 
 
 async def publish(visit: Visit) -> Response:
-    """Add it to the catalog."""
+    """Create an event type."""
     form = await visit.form()
     name = form.text("name")
     draft, problems = _draft(form)
@@ -58,17 +58,17 @@ async def publish(visit: Visit) -> Response:
         await visit.services.event_types.put(visit.caller, name, draft, expected=Expected.NONE, problems=problems)
     except Invalid as error:
         return visit.refuse(_NEW, _at_fields(error.problems), **_sent(form))
-    return visit.leave(f"/operator/event-types/{name}", f"{name} is published: events of it are accepted from now on.")
+    return visit.leave(f"/operator/event-types/{name}", f"Event type {name} created.")
 
 
 async def one(visit: Visit) -> Response:
-    """The form with a type as it is."""
+    """Show the form that edits an event type."""
     record = visit.services.event_types.get(visit.parameter("name"))
     return visit.render(_ONE, **_about(visit, record), **_filled(record))
 
 
 async def update(visit: Visit) -> Response:
-    """Change what is said of a type."""
+    """Update an event type."""
     form = await visit.form()
     record = visit.services.event_types.get(visit.parameter("name"))
     draft, problems = _draft(form)
@@ -78,26 +78,26 @@ async def update(visit: Visit) -> Response:
         return visit.refuse(
             _ONE, _at_fields(error.problems), **_about(visit, record), **{**_sent(form), "name": record.name}
         )
-    return visit.leave(_path(record.name), f"{record.name} is changed.")
+    return visit.leave(_path(record.name), f"Event type {record.name} updated.")
 
 
 async def archive(visit: Visit) -> Response:
-    """Refuse new events of a type, or accept them again."""
+    """Archive or restore an event type."""
     archived = (await visit.form()).flag("archived")
     record = await visit.services.event_types.archive(visit.caller, visit.parameter("name"), archived=archived)
-    notice = "is archived: new events of it are refused." if archived else "is published again."
-    return visit.leave(_path(record.name), f"{record.name} {notice}")
+    notice = "archived. The server rejects new events of this type." if archived else "restored."
+    return visit.leave(_path(record.name), f"Event type {record.name} {notice}")
 
 
 async def delete(visit: Visit) -> Response:
-    """Take a type out of the catalog."""
+    """Delete an event type."""
     name = visit.parameter("name")
     await visit.services.event_types.delete(visit.caller, name)
-    return visit.leave("/operator/event-types", f"{name} is deleted; its events stay.")
+    return visit.leave("/operator/event-types", f"Event type {name} deleted.")
 
 
 def _draft(form: Form) -> tuple[EventTypeDraft, list[Problem]]:
-    """What the form says, and what of it is no JSON."""
+    """Return the draft and the JSON errors of the form."""
     problems: list[Problem] = []
     draft = EventTypeDraft(
         description=form.raw("description").strip(),
@@ -115,15 +115,15 @@ def _json(form: Form, name: str, problems: list[Problem]) -> Any:
         return UNSET
     try:
         found = json.loads(text, parse_constant=_no_number)
-        # Fails at half of a pair of surrogates, which is no text.
+        # Fails for an unpaired surrogate, which is not valid text.
         json.dumps(found, ensure_ascii=False).encode()
         return found
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        problems.append(Problem(name, "malformed_json", f"This is no JSON: {error.msg} at {where}."))
+        problems.append(Problem(name, "malformed_json", f"Invalid JSON: {error.msg} at {where}."))
     except (ValueError, RecursionError):
-        why = "This is no JSON: it is nested too deeply, has a number that JSON does not know, or half of a character."
-        problems.append(Problem(name, "malformed_json", why))
+        text = "Invalid JSON: it is nested too deeply, or contains NaN, Infinity or an unpaired surrogate."
+        problems.append(Problem(name, "malformed_json", text))
     return UNSET
 
 
@@ -132,7 +132,7 @@ def _no_number(text: str) -> Any:
 
 
 def _at_fields(problems: Sequence[Problem]) -> list[Problem]:
-    """Problems of parts of an example, at the example, with the place in it."""
+    """Move problems inside a field to the field, with their path in the message."""
     found = []
     for problem in problems:
         field, _, place = problem.field.partition(".")
@@ -164,7 +164,7 @@ def _path(name: str) -> str:
     return f"/operator/event-types/{name}"
 
 
-# No type can be called `new-type`: names have no hyphen.
+# Names contain no hyphen, so `new-type` cannot be an event type.
 PAGES: Final = (
     operator_page("/event-types", listed),
     operator_page("/event-types/new-type", new),

@@ -1,4 +1,4 @@
-"""The fleet: what there is to do, how fast it is done, and what is out of the ordinary."""
+"""Fleet: backlog, throughput, latency and problems of the whole server."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -25,16 +25,16 @@ from uplift_server.store.processes import Process
 
 STATES: Final = ("healthy", "failing", "warned", "unknown", "paused", "disabled")
 _NO_WORKER: Final = {
-    False: "Nothing is sent now: no worker runs. Start a process with --role worker or all.",
-    True: "Nothing is sent now: whoever delivers has just started, or is about to stop.",
+    False: "No deliveries: no worker is running. Start a process with --role worker or --role all.",
+    True: "No deliveries: all workers are starting or stopping.",
 }
-"""By whether there is any process that is to deliver."""
+"""By whether a process has a role that delivers."""
 LATE_MS: Final = 60_000
-"""What is due for longer for an endpoint that answers is late."""
+"""A delivery that is due for longer is late."""
 
 
 async def fleet(visit: Visit) -> Response:
-    """The page."""
+    """Show the page."""
     period = period_of(visit.query.text("period"))
     services, caller = visit.services, visit.caller
     state = await services.operator_overview.state(caller)
@@ -64,40 +64,43 @@ async def fleet(visit: Visit) -> Response:
 
 
 def _verdict(state: OverviewState, late_ms: int) -> tuple[str, str]:
-    """How the fleet fares: a class for its colour, and one sentence."""
+    """Return the health of the fleet: a CSS class and a sentence."""
     if (stopped := _stopped(state)) is not None:
         return stopped
     if state.mass_failure is not None:
-        return "failing", "Many endpoints fail at once: it is hardly their fault."
+        return "failing", "Mass failure: many endpoints began to fail at once. Check the network of this server."
     if late_ms > LATE_MS:
-        return "failing", "Deliveries that are due wait: the server cannot keep up, or one endpoint is at its limit."
+        return "failing", "Deliveries are late. The server is overloaded, or an endpoint reached its limit."
     failing = state.endpoints.get("failing", 0) + state.endpoints.get("warned", 0)
     if failing:
-        those = "endpoint fails, and is" if failing == 1 else "endpoints fail, and are"
-        return "healthy", f"The server keeps up. {words.count(failing)} {those} tried again by the schedule."
-    return "healthy", "The server keeps up, and no endpoint fails."
+        those = "endpoint is" if failing == 1 else "endpoints are"
+        return "healthy", f"Deliveries are on time. {words.count(failing)} {those} failing."
+    return "healthy", "Deliveries are on time. No endpoint is failing."
 
 
 def _stopped(state: OverviewState) -> tuple[str, str] | None:
-    """The same where nothing is sent, or nobody here knows whether."""
+    """Return the health if the server sends nothing, or if this process cannot know it."""
     if state.heartbeat_overdue_ms is not None:
         since = words.count(state.heartbeat_overdue_ms // 1000)
-        return "failing", f"The database has not heard of this process for {since} s: of the others it knows nothing."
+        return (
+            "failing",
+            f"The heartbeat of this process is {since} s old. This page may be outdated. Check the database.",
+        )
     if state.processes and not any(each.delivers for each in state.processes):
         return "disabled", _NO_WORKER[any(each.role.delivers for each in state.processes)]
     if state.load.stopped:
-        return "disabled", "Nothing is sent now: what attempts decided cannot be written. Look at disk and log."
+        return "disabled", "No deliveries: the server cannot store the results of attempts. Check the disk and the log."
     return None
 
 
 def _pace(series: Series) -> str:
-    """How many attempts were made in a time, over all of it."""
+    """Return the average rate of attempts."""
     hours = len(series.buckets) * series.bucket_ms / HOUR_MS
-    for unit, share in (("a second", 3600), ("a minute", 60)):
+    for unit, share in (("per second", 3600), ("per minute", 60)):
         rate = series.totals.attempts / hours / share
         if rate >= 1:
             return f"{rate:,.0f} {unit}"
-    return f"{series.totals.attempts / hours:,.1f} an hour"
+    return f"{series.totals.attempts / hours:,.1f} per hour"
 
 
 def _replay(visit: Visit, shown: ShownReplay) -> Mapping[str, object]:
@@ -120,7 +123,7 @@ def _replay(visit: Visit, shown: ShownReplay) -> Mapping[str, object]:
 def _process(process: Process) -> Mapping[str, object]:
     delivers = process.role.delivers
     return {
-        # Beyond its name a machine is told from others by what nobody need read.
+        # The host name has a suffix after # that only identifies the machine.
         "place": f"{process.host.partition('#')[0]}, process {process.pid}",
         "role": process.role,
         "version": process.version,

@@ -1,4 +1,4 @@
-"""The outbox of mails: who was told what, what waits, and what went wrong."""
+"""Email outbox: emails with their state and last error."""
 
 from typing import Final
 
@@ -12,17 +12,17 @@ TITLES: Final = {
     None: "All",
     NotificationState.WAITING: "Waiting",
     NotificationState.SENT: "Sent",
-    NotificationState.GIVEN_UP: "Given up",
+    NotificationState.GIVEN_UP: "Failed",
 }
 SHOWN_AS: Final = {
     NotificationState.WAITING: ("pending", "waiting"),
     NotificationState.SENT: ("delivered", "sent"),
-    NotificationState.GIVEN_UP: ("failed", "given up"),
+    NotificationState.GIVEN_UP: ("failed", "failed"),
 }
 
 
 async def outbox(visit: Visit) -> Response:
-    """The list."""
+    """List the emails."""
     asked = visit.query.text("state")
     wanted = next((each for each in NotificationState if each == asked), None)
     page = await visit.services.operator_lists.emails(visit.caller, wanted, visit.listing())

@@ -1,4 +1,4 @@
-"""The server: its version, its database, its configuration, and what it can find out of its machine."""
+"""System: version, database, configuration and checks of the server."""
 
 from typing import Final
 
@@ -8,16 +8,16 @@ from uplift_server.core.operations.findings import Finding
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit
 
-SHOWN_AS: Final = {"ok": ("healthy", "ok"), "warn": ("pending", "warning"), "fail": ("failed", "fails")}
+SHOWN_AS: Final = {"ok": ("healthy", "ok"), "warn": ("pending", "warning"), "fail": ("failed", "failed")}
 
 
 async def system(visit: Visit) -> Response:
-    """The page, at once: the checks come when they are asked for."""
+    """Show the page without running the checks."""
     return _page(visit, None)
 
 
 async def examined(visit: Visit) -> Response:
-    """The page with what the checks found, which may take some seconds."""
+    """Run the checks and show the page. Takes several seconds."""
     return _page(visit, await visit.dashboard.system.run_checks(visit.caller))
 
 

@@ -1,4 +1,4 @@
-"""One field for any id: from it to what became of it, whosever it is."""
+"""Trace: search any object by ID, in all accounts."""
 
 from collections import Counter
 from typing import Final
@@ -13,11 +13,11 @@ from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
 OTHERS_SHOWN: Final = 20
-"""Of the endpoints that an event was not for."""
+"""Limit of the endpoints without a delivery."""
 
 
 async def trace(visit: Visit) -> Response:
-    """The field, and what was found."""
+    """Show the search form and its result."""
     text = visit.query.text("id")[:_ID_CHARACTERS_MAX]
     found = await visit.services.traces.find(visit.caller, text) if text else Trace()
     return visit.render(
@@ -36,7 +36,7 @@ async def trace(visit: Visit) -> Response:
 
 
 def _why_not(traced: TracedEvent) -> list[tuple[str, int]]:
-    """For which reasons an event was not for how many endpoints."""
+    """Count the endpoints without a delivery by reason."""
     return Counter(REASONS[each.why.reason].lower() for each in traced.others).most_common()
 
 

@@ -1,4 +1,4 @@
-"""How much went to an account or an endpoint, as a row of a list shows it."""
+"""Delivery statistics of an account or an endpoint for a table row."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,17 +9,17 @@ from uplift_server.dashboard.figures import status_columns, status_words, succes
 
 
 class Volume(NamedTuple):
-    """The numbers of a stretch of time."""
+    """The statistics of a period."""
 
     totals: Statistics
     error_share: float | None
-    """Of the attempts; None where there was none."""
+    """The share of failed attempts, or None without attempts."""
     columns: Sequence[Column]
     words: str
 
 
 def volume(series: Series) -> Volume:
-    """What a row shows of a series."""
+    """Return the statistics of a series for a table row."""
     succeeded = success_share(series.totals)
     errors = None if succeeded is None else 1 - succeeded
     return Volume(series.totals, errors, status_columns(series), status_words(series.totals))
