@@ -44,7 +44,7 @@ def test_a_test_email_arrives(smtp_server: SmtpStub) -> None:
     assert "coach@rapids.example" in result.stdout
     (received,) = smtp_server.received
     assert (received.sender, received.recipient) == ("a@uplift.example", "coach@rapids.example")
-    assert "arrives" in received.message["Subject"]
+    assert "Test email" in received.message["Subject"]
     assert list(Path().iterdir()) == []
 
 

@@ -47,7 +47,7 @@ def test_every_column_tells_its_numbers_and_nobodys_markup() -> None:
     svg = charts.columns([Column("<b>", (Part("delivered", "delivered", 3),)), Column("1:00", ())], "<script>")
     ElementTree.fromstring(svg)
     assert "<title>&lt;b&gt;: 3 delivered</title>" in svg
-    assert "<title>1:00: nothing</title>" in svg
+    assert "<title>1:00: none</title>" in svg
     assert "<script>" not in svg
 
 
@@ -64,7 +64,7 @@ def test_a_line_is_broken_where_nothing_was_measured() -> None:
     paths = re.findall(r'<path class="line p95" d="(.+?)"', svg)
     assert len(paths) == 2
     assert paths[0].endswith("h0.1")
-    assert "<title>b: nothing</title>" in svg
+    assert "<title>b: no attempts</title>" in svg
     assert "<title>c: p95 20 ms</title>" in svg
     assert ">50 ms</span>" in svg
 

@@ -1,8 +1,9 @@
-"""Commands that pages show can be given as they stand: the programs know each of them, with its options."""
+"""Commands and API calls on pages: they are valid, and the visitor may use them."""
 
 import re
 import shlex
 from html import unescape
+from urllib.parse import urlsplit
 
 import pytest
 import typer.main
@@ -13,6 +14,8 @@ from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver
 
 from uplift_server.cli.main import app as operators_program
+from uplift_server.core.security.rights import SCOPES_OF_ROLE, Role
+from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door
 from uplift_webhooks.cli.main import app as integrators_program
@@ -22,10 +25,15 @@ PROGRAMS = {
     "uplift": typer.main.get_command(integrators_program),
 }
 _CODE = re.compile(r"<pre[^>]*><code>([^<]*)</code>")
+SHOWN = [
+    page
+    for page in PAGES
+    if page.method == "GET" and page.door in {Door.ACCOUNT, Door.OPERATOR} and not page.path.endswith("/live")
+]
 
 
 def parse(line: str) -> None:
-    """Let the program read a command, and do nothing. Raises what it says of one it does not know."""
+    """Parse a command without running it. Raises the error of an unknown command."""
     name, *rest = shlex.split(line, comments=True)
     command = PROGRAMS[name]
     context = typer.Context(command, info_name=name)
@@ -37,7 +45,7 @@ def parse(line: str) -> None:
 
 
 def commands(html: str) -> set[str]:
-    """The lines to copy that begin with one of the programs, or curl."""
+    """Return the lines of code blocks that start with one of the programs or curl."""
     lines = [line for code in _CODE.findall(html) for line in unescape(code).splitlines()]
     return {line for line in lines if line.partition(" ")[0] in {*PROGRAMS, "curl"} and " " in line}
 
@@ -52,9 +60,8 @@ def test_every_command_on_a_page_is_known(server: Server, shared_receiver: Recei
     owned = Owned(server, shared_receiver.url("/commanded"))
     owner, operator = owned.member(), visitors.operator(server)
     shown: set[str] = set()
-    for page in PAGES:
-        if page.method == "GET" and page.door in {Door.ACCOUNT, Door.OPERATOR} and not page.path.endswith("/live"):
-            guest = operator if page.door is Door.OPERATOR else owner
+    for page in SHOWN:
+        for guest in (operator,) if page.door is Door.OPERATOR else (owner, operator):
             shown |= commands(guest.get(filled(page, owned.ids)).html)
 
     called = {line for line in shown if line.startswith("curl ")}
@@ -70,3 +77,36 @@ def test_every_command_on_a_page_is_known(server: Server, shared_receiver: Recei
         except Exception as error:
             wrong.append(f"{line}: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def api_call(line: str) -> tuple[str, str]:
+    """Return the method and the path of a curl command."""
+    words = shlex.split(line.removesuffix("\\"))
+    method = words[words.index("-X") + 1] if "-X" in words else "GET"
+    url = urlsplit(words[-1])
+    return method, url.path + (f"?{url.query}" if url.query else "")
+
+
+@pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
+def test_members_see_only_calls_and_commands_of_their_role(
+    role: Role, server: Server, shared_receiver: Receiver
+) -> None:
+    mine, theirs = Owned(server, shared_receiver.url("/mine")), Owned(server, shared_receiver.url("/theirs"))
+    scopes = sorted(SCOPES_OF_ROLE[role])
+    key = server.api().ok("POST", f"/v1/accounts/{mine.id}/keys", {"name": role.text, "scopes": scopes})["key"]
+    guest, api = mine.member(role.text), server.api(key)
+    pages = [guest.get(filled(page, mine.ids)).html for page in SHOWN if page.door is Door.ACCOUNT]
+    shown = {line for html in pages for line in commands(html)}
+    calls = {api_call(line) for line in shown if line.startswith("curl ")}
+
+    assert ("POST", "/v1/endpoints") in calls or Scope.ENDPOINTS_WRITE not in scopes
+    forbidden = []
+    for method, path in sorted(calls):
+        # Objects of another account: an allowed change is not found, and a forbidden one is rejected first.
+        for name in () if method == "GET" else ("endpoint", "delivery", "replay", "session"):
+            path = path.replace(mine.ids[name], theirs.ids[name]).replace("ep_\u2026", theirs.ids["endpoint"])  # noqa: PLW2901
+        if api(method, path, None if method == "GET" else {}).status in {401, 403}:
+            forbidden.append(f"{method} {path}")
+    assert not forbidden
+    assert not [line for line in shown if line.startswith("uplift-server ")]
+    assert any(line.startswith("uplift listen") for line in shown) == (Scope.LISTEN in scopes)

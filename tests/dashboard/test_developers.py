@@ -49,10 +49,10 @@ def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> Non
     page.get_by_label("Name").fill("reports")
     for scope in ALL_BUT_EVENTS_WRITE - {"events:read", "listen"}:
         page.get_by_role("checkbox", name=scope).set_checked(False)
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Create API key").click()
 
-    expect(page.get_by_text("It is shown this once")).to_be_visible()
-    page.get_by_role("button", name="Copy the key").click()
+    expect(page.get_by_text("Copy it now")).to_be_visible()
+    page.get_by_role("button", name="Copy API key").click()
     key = page.evaluate("navigator.clipboard.readText()")
     assert server.api(key).ok("GET", "/v1/events")["data"] == []
     [made] = keys_of(server, account)
@@ -62,9 +62,9 @@ def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> Non
     expect(page.get_by_text(f"sk_…{key[-4:]}")).to_be_visible()
     assert key not in page.content()
 
-    page.get_by_text("Revoke…").click()
+    page.get_by_text("Revoke API key…").click()
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("The key is revoked")).to_be_visible()
+    expect(page.get_by_text("API key revoked")).to_be_visible()
     assert server.api(key)("GET", "/v1/events").status == 401
     entries = server.api().ok("GET", "/v1/audit-log?actor=member")["data"]
     assert {("key.created", "ada@t2-developers.example"), ("key.revoked", "ada@t2-developers.example")} <= {
@@ -122,7 +122,7 @@ def test_a_form_sent_again_makes_one_key(server: Server) -> None:
     ]
 
     assert [bool(re.search(r"sk_[0-9a-f]{20}", each)) for each in answers] == [True, False]
-    assert "was made before" in answers[1]
+    assert "You already submitted this form" in answers[1]
     assert len(keys_of(server, account)) == 1
 
 
@@ -143,7 +143,7 @@ def test_listen_sessions_are_shown_and_ended_by_whoever_may_listen(server: Serve
     assert someone.get(f"{path}/listen-sessions/{made}").status == 403
     manager = member(server, account, "manager")
     assert "Ada&#39;s &lt;laptop&gt;" in manager.get(path).html
-    assert "No answers yet" in manager.get(f"{path}/listen-sessions/{made}").html
+    assert "No responses yet" in manager.get(f"{path}/listen-sessions/{made}").html
     assert manager.post(f"{path}/listen-sessions/{made}/end", page="/you", follow=False).status == 303
     assert manager.get(f"{path}/listen-sessions/{made}").status == 404
 
@@ -153,24 +153,24 @@ def test_who_listens_and_what_was_answered_shows_by_itself(server: Server, page:
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
     bring(page, member(server, account, "manager"))
     page.goto(f"/accounts/{account}/developers")
-    expect(page.get_by_text("Nobody listens")).to_be_visible()
+    expect(page.get_by_text("No listen sessions")).to_be_visible()
     with closing(Receiver()) as receiver:
         url = receiver.url("/here", answer(201, b"<b>taken</b>"))
         listens = Listening(environment(server, key), "--forward-to", url)
         try:
             listens.ready()
             page.reload()
-            expect(page.get_by_role("region", name="Listen sessions")).to_contain_text("connected")
+            expect(page.get_by_role("region", name="Listen sessions")).to_contain_text("Connected")
             page.get_by_role("region", name="Listen sessions").get_by_role("link").click()
-            expect(page.get_by_text("No answers yet")).to_be_visible()
+            expect(page.get_by_text("No responses yet")).to_be_visible()
 
             api.send(1)
 
-            expect(page.get_by_role("region", name="Answers")).to_contain_text("201")
+            expect(page.get_by_role("region", name="Responses")).to_contain_text("201")
             page.get_by_text("Body").click()
             expect(page.get_by_text("<b>taken</b>")).to_be_visible()
         finally:
             listens.process.kill()
             listens.ended()
         page.get_by_text("Body").click()
-        expect(page.get_by_role("main")).to_contain_text("away")
+        expect(page.get_by_role("main")).to_contain_text("Disconnected")

@@ -25,7 +25,7 @@ def enter(page: Page, server: Server, account: str) -> None:
     wanted = {"role": "owner", "email": f"owner@{account.removeprefix('acc_')}.example"}
     link = server.api().ok("POST", f"/v1/accounts/{account}/portal-links", wanted)["url"]
     page.goto(urlsplit(link).path)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(re.compile(account))
 
 
@@ -37,41 +37,41 @@ def test_somebody_registers_an_endpoint_and_sees_a_test_arrive(
     page = open_page(look)
     enter(page, server, account)
     page.goto(f"/accounts/{account}/endpoints")
-    page.get_by_role("link", name="New endpoint").first.click()
+    page.get_by_role("link", name="Create endpoint").first.click()
     page.get_by_label("URL").fill("ftp://example.com")
-    page.get_by_role("button", name="Register").click()
+    page.get_by_role("button", name="Create endpoint").click()
     expect(page.locator("#url-problem")).to_contain_text("http")
     page.get_by_label("URL").fill(receiver.url("/hook"))
     page.get_by_label("athlete.created").check()
-    page.get_by_role("button", name="Register").click()
+    page.get_by_role("button", name="Create endpoint").click()
 
-    expect(page.get_by_role("heading", name="Its secret")).to_be_visible()
+    expect(page.get_by_role("heading", name="Secret")).to_be_visible()
     secret = page.locator("#secret-text").inner_text()
     assert secret.startswith("whsec_")
     if look.scripts:
-        page.get_by_role("button", name="Copy the secret", exact=True).click()
+        page.get_by_role("button", name="Copy secret", exact=True).click()
         assert page.evaluate("navigator.clipboard.readText()") == secret
 
-    page.get_by_role("link", name="Send a test").click()
-    page.get_by_role("button", name="Send a test").click()
-    expect(page.get_by_text("Your server answered 200.")).to_be_visible()
+    page.get_by_role("link", name="Send test event").click()
+    page.get_by_role("button", name="Send test event").click()
+    expect(page.get_by_text("Your server responded with 200.")).to_be_visible()
     if look.scripts:
         judge(page)
     page.get_by_role("link", name="Security").click()
-    page.get_by_role("button", name="Show the secret").click()
+    page.get_by_role("button", name="Reveal secret").click()
     expect(page.locator(".secret").first).to_have_text(secret)
 
     page.get_by_role("link", name="Deliveries").click()
     page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("heading", name="It is paused")).to_be_visible()
-    page.get_by_text("Enable…").click()
-    page.get_by_label("Drop them for good").check()
+    expect(page.get_by_role("heading", name="Paused")).to_be_visible()
+    page.get_by_text("Enable endpoint…").click()
+    page.get_by_label("Drop: cancel them").check()
     page.get_by_role("button", name="Enable").click()
-    expect(page.get_by_text("what it held is dropped")).to_be_visible()
+    expect(page.get_by_text("The server cancels the held deliveries")).to_be_visible()
 
     page.get_by_role("link", name="Subscription").click()
-    page.get_by_text("Delete the endpoint…").click()
-    page.get_by_role("button", name="Delete the endpoint").click()
+    page.get_by_text("Delete endpoint…").click()
+    page.get_by_role("button", name="Delete endpoint").click()
     expect(page.get_by_text("No endpoints yet")).to_be_visible()
 
 
@@ -80,9 +80,9 @@ def test_the_page_follows_what_happens(server: Server, receiver: Receiver, page:
     made = api.endpoint(receiver.url("/live", answer(500)))
     enter(page, server, account)
     page.goto(f"/accounts/{account}/endpoints/{made['id']}")
-    expect(page.get_by_role("heading", name="Nothing that counts was sent to it yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="No attempts yet")).to_be_visible()
     api.send(1)
-    expect(page.get_by_role("heading", name="It fails")).to_be_visible()
-    expect(page.get_by_text("Your server responded with 500: it failed to handle the request.").first).to_be_visible()
+    expect(page.get_by_role("heading", name="Failing")).to_be_visible()
+    expect(page.get_by_text("500: it failed").first).to_be_visible()
     # The numbers are counted a little later than it happens.
     expect(page.locator(".figure").first).to_contain_text("2 failed")

@@ -62,11 +62,11 @@ def failing(
 
 
 def test_who_is_told_and_when() -> None:
-    assert rows(failing())["Contacts are told"] == ("2 contacts by mail", NOW + DAY)
-    assert rows(failing(), contacts=1)["Contacts are told"] == ("1 contact by mail", NOW + DAY)
-    assert "no contacts" in rows(failing(), contacts=0)["Contacts are told"][0]
-    assert "sends no mail" in rows(failing(), sends_mail=False)["Contacts are told"][0]
-    assert rows(failing())["Will be disabled"][1] == NOW + 3 * DAY
+    assert rows(failing())["Warning"] == ("email to 2 contacts", NOW + DAY)
+    assert rows(failing(), contacts=1)["Warning"] == ("email to 1 contact", NOW + DAY)
+    assert "no contacts" in rows(failing(), contacts=0)["Warning"][0]
+    assert "email is not configured" in rows(failing(), sends_mail=False)["Warning"][0]
+    assert rows(failing())["Scheduled disable"][1] == NOW + 3 * DAY
 
 
 def test_one_that_was_enabled_is_not_said_to_have_got_nothing_ever() -> None:
@@ -83,7 +83,7 @@ def test_one_that_is_only_probed_says_how_to_end_that() -> None:
 
 def test_nobody_is_told_of_few_failures_however_long_ago_they_began() -> None:
     few = failing(replace(FAILING, consecutive_failures=2), warn_at=NOW - 1)
-    assert rows(few)["Contacts are told"] == ("2 contacts by mail; with the failed attempt number 5", None)
+    assert rows(few)["Warning"] == ("after 5 failed attempts, email to 2 contacts", None)
     assert card(few).sentence == "The last 2 attempts failed."
     assert card(failing(replace(FAILING, consecutive_failures=1))).sentence == "The last attempt failed."
 
@@ -91,14 +91,14 @@ def test_nobody_is_told_of_few_failures_however_long_ago_they_began() -> None:
 def test_after_the_warning_the_card_says_since_when() -> None:
     warned = failing(replace(FAILING, warned_at=NOW - 5), warn_at=None)
     assert card(warned).kind == "warned"
-    assert rows(warned)["Contacts were told"] == ("", NOW - 5)
-    assert "Contacts are told" not in rows(warned)
+    assert rows(warned)["Contacts warned"] == ("", NOW - 5)
+    assert "Warning" not in rows(warned)
 
 
 def test_a_mass_failure_counts_for_nobody() -> None:
     found = rows(failing(warn_at=None, disable_at=None))
-    assert "Many endpoints fail at once" in found["What happens next"][0]
-    assert not {"Contacts are told", "Will be disabled"} & found.keys()
+    assert "mass failure" in found["What happens next"][0]
+    assert not {"Warning", "Scheduled disable"} & found.keys()
 
 
 def test_a_probe_is_never_in_the_past() -> None:
@@ -109,7 +109,7 @@ def test_a_probe_is_never_in_the_past() -> None:
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        (DisabledReason.FAILING, "It failed for so long"),
+        (DisabledReason.FAILING, "failing for too long"),
         (DisabledReason.GONE, "410 Gone"),
         (DisabledReason.OPERATOR, "An operator"),
     ],
@@ -120,8 +120,8 @@ def test_a_disabled_one_says_why(reason: DisabledReason, words: str) -> None:
     )
     assert words in card(shown).sentence
     assert rows(shown)["Disabled since"] == ("", NOW - 1)
-    assert rows(shown)["Had failed since"] == ("", NOW - DAY)
-    assert ("Ask the operator" in rows(shown).get("What to do", ("", None))[0]) == (reason is DisabledReason.OPERATOR)
+    assert rows(shown)["Failing since"] == ("", NOW - DAY)
+    assert ("Ask the operator" in rows(shown).get("Disabled by", ("", None))[0]) == (reason is DisabledReason.OPERATOR)
     assert summary(shown).kind == "disabled"
     assert summary(shown).reason
 
@@ -155,7 +155,7 @@ def event_type(name: str, *, archived: bool = False) -> EventType:
 def test_the_catalog_is_offered_by_first_words_and_what_else_was_chosen_is_kept() -> None:
     types = [event_type("b.two"), event_type("b.one"), event_type("a"), event_type("b.old", archived=True)]
     found = groups(types, ["b.one", "b.*", "gone.*", "b.one.deep.*"])
-    assert [group.title for group in found] == ["a", "b", "Others"]
+    assert [group.title for group in found] == ["a", "b", "Other patterns"]
     assert found[0].whole is None
     assert [(each.pattern, each.chosen) for each in found[1].types] == [("b.one", True), ("b.two", False)]
     assert found[1].whole is not None

@@ -11,7 +11,7 @@ from tests.e2e.harness import OPERATOR_KEY, Server
 def enter(page: Page, link: str) -> None:
     """Open a link, and spend it."""
     page.goto(link)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(lambda url: link not in url)
 
 
@@ -25,8 +25,8 @@ def test_a_portal_link_lets_somebody_in_once(server: Server, page: Page, open_pa
 
     second = open_page()
     second.goto(link)
-    expect(second.get_by_text("This link was opened before")).to_be_visible()
-    expect(second.get_by_role("button", name="Go on")).to_have_count(0)
+    expect(second.get_by_text("This link was already used")).to_be_visible()
+    expect(second.get_by_role("button", name="Sign in")).to_have_count(0)
 
 
 def test_an_operator_signs_in_with_a_key(server: Server, page: Page) -> None:

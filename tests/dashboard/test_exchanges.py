@@ -39,7 +39,7 @@ def test_phases_follow_each_other_to_the_whole_duration() -> None:
     assert phases(ATTEMPT) == [("dns", 10), ("connect", 20), ("tls", 30), ("wait", 30), ("read", 10)]
     reused = replace(ATTEMPT, dns_ms=None, connect_ms=None, tls_ms=None)
     assert phases(reused) == [("wait", 90), ("read", 10)]
-    assert told(reused).timings == "first byte 90 ms, rest of the answer 10 ms"
+    assert told(reused).timings == "first byte 90 ms, rest of response 10 ms"
 
 
 @pytest.mark.parametrize("duration_us", [100_500, 1_000])

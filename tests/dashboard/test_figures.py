@@ -24,7 +24,7 @@ def test_a_period_is_named_by_the_url_or_is_the_last_day() -> None:
 
 def test_columns_tell_when_and_what() -> None:
     first, second = figures.status_columns(HOURLY)
-    assert first.title == "01 Jan, 00:00 to 01:00 UTC: nothing"
+    assert first.title == "01 Jan, 00:00 to 01:00 UTC: none"
     assert second.title == "01 Jan, 23:00 to 00:00 UTC: 6 delivered, 2 pending, 1 held, 1 failed"
     assert [(part.kind, part.value) for part in figures.attempt_columns(HOURLY)[1].parts] == [
         ("delivered", 6),
@@ -55,4 +55,4 @@ def test_shares_and_words() -> None:
     assert figures.attempt_words(Statistics(outcomes={Outcome.DELIVERED: 1})) == "1 attempt succeeded, 0 failed"
     assert figures.status_words(BUSY) == "6 delivered, 2 pending, 1 held, 1 failed"
     assert figures.status_words(Statistics(deliveries=12_000, delivered=12_000)) == "12\u202f000 delivered"
-    assert figures.status_words(Statistics()) == "nothing to deliver"
+    assert figures.status_words(Statistics()) == "no deliveries"

@@ -17,23 +17,23 @@ def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Se
         url = receiver.url("/webhook", answer(503))
         bring(page, member(server, account, "manager", "ada@t2-get-started.example"))
         page.get_by_role("link", name="Get started").first.click()
-        expect(page.get_by_text("Register an endpoint first.")).to_be_visible()
+        expect(page.get_by_text("Create an endpoint first.")).to_be_visible()
 
         page.get_by_label("URL").fill(url)
-        page.get_by_role("button", name="Register").click()
+        page.get_by_role("button", name="Create endpoint").click()
         [endpoint] = api.ok("GET", "/v1/endpoints")["data"]
         secret = api.ok("GET", f"/v1/endpoints/{endpoint['id']}/secret")["secret"]
         expect(page.get_by_text(variable_line(secret))).to_be_visible()
-        page.get_by_role("button", name="Copy the secret alone").click()
+        page.get_by_role("button", name="Copy secret").click()
         assert page.evaluate("navigator.clipboard.readText()") == secret
-        expect(page.locator("#live")).to_contain_text("Your server responded with 503")
-        expect(page.locator("#live")).not_to_contain_text("It works")
+        expect(page.locator("#live")).to_contain_text("503: ")
+        expect(page.locator("#live")).not_to_contain_text("Your server received an event.")
 
         receiver.url("/webhook", answer(204))
-        page.get_by_role("button", name="Send a test").click()
+        page.get_by_role("button", name="Send test event").click()
 
-        expect(page.locator("#live")).to_contain_text("It works: your server took an event.")
-        expect(page.get_by_role("status").filter(has_text="answered 204 to the test")).to_be_visible()
+        expect(page.locator("#live")).to_contain_text("Your server received an event.")
+        expect(page.get_by_role("status").filter(has_text="Your server responded with 204")).to_be_visible()
 
 
 def test_it_works_without_scripts(server: Server, open_page: OpenPage) -> None:
@@ -43,13 +43,13 @@ def test_it_works_without_scripts(server: Server, open_page: OpenPage) -> None:
         bring(page, member(server, account, "manager"))
         page.goto(f"/accounts/{account}/get-started?framework=django")
         page.get_by_label("URL").fill(receiver.url("/plain", answer(200)))
-        page.get_by_role("button", name="Register").click()
+        page.get_by_role("button", name="Create endpoint").click()
         expect(page.get_by_text("export UPLIFT_WEBHOOK_SECRET=whsec_")).to_be_visible()
         expect(page.get_by_text("def receive_with_django")).to_be_visible()
 
-        page.get_by_role("button", name="Send a test").click()
+        page.get_by_role("button", name="Send test event").click()
 
-        expect(page.get_by_text("It works: your server took an event.")).to_be_visible()
+        expect(page.get_by_text("Your server received an event.")).to_be_visible()
         expect(page.get_by_text("def receive_with_django")).to_be_visible()
         page.get_by_role("link", name="FastAPI").click()
         expect(page.get_by_text("async def receive_with_fastapi")).to_be_visible()
@@ -61,12 +61,12 @@ def test_it_turns_green_by_itself(server: Server, page: Page) -> None:
         api.endpoint(receiver.url("/later", answer(500)))
         bring(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
-        expect(page.locator("#live")).to_contain_text("It turns green by itself")
+        expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
         receiver.url("/later", answer(200))
         api.send(1)
 
-        expect(page.locator("#live")).to_contain_text("It works", timeout=15_000)
+        expect(page.locator("#live")).to_contain_text("Your server received an event.", timeout=15_000)
 
 
 def test_a_test_that_takes_its_time_shows_its_outcome_by_itself(server: Server, page: Page) -> None:
@@ -76,13 +76,13 @@ def test_a_test_that_takes_its_time_shows_its_outcome_by_itself(server: Server, 
         api.endpoint(url)
         bring(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
-        expect(page.locator("#live")).to_contain_text("It turns green by itself")
+        expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
         receiver.url("/slow", answer(204, after=5))
-        page.get_by_role("button", name="Send a test").click()
-        expect(page.get_by_role("status").filter(has_text="The test is on its way")).to_be_visible()
+        page.get_by_role("button", name="Send test event").click()
+        expect(page.get_by_role("status").filter(has_text="Test event in flight")).to_be_visible()
 
-        expect(page.locator("#live")).to_contain_text("It works")
+        expect(page.locator("#live")).to_contain_text("Your server received an event.")
 
 
 def test_sent_again_the_form_registers_nothing_more_and_tells_the_secret_no_more(server: Server) -> None:
@@ -128,16 +128,16 @@ def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(serv
     account, api = server.account()
     path = f"/accounts/{account}/get-started"
     visitor = member(server, account, "member")
-    assert "Your role may not register endpoints" in visitor.get(path).text
+    assert "Your role cannot create endpoints" in visitor.get(path).text
     assert visitor.post(f"{path}/endpoint", page="/you", follow=False, url="http://127.0.0.1:9/x").status == 403
     endpoint = api.endpoint("http://127.0.0.1:9/x")["id"]
-    assert "Your role may not see the secret" in visitor.get(path).text
+    assert "Your role cannot reveal secrets" in visitor.get(path).text
     assert visitor.post(f"{path}/secret", page="/you", follow=False, endpoint=endpoint).status == 403
     tested = visitor.post(f"{path}/test", page="/you", follow=False, endpoint=endpoint)
     assert tested.status == 303
     told = visitor.get(tested.headers["location"]).text
-    assert "The test was sent, and not delivered" in told
-    assert "no program listens on this address and port" in told
+    assert "Test event failed" in told
+    assert "nothing listens at this address and port" in told
 
 
 def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:

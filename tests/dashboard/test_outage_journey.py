@@ -22,18 +22,18 @@ def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, pag
     # It failed, and the overview leads there.
     page.get_by_role("link", name="Endpoints", exact=True).click()
     page.get_by_role("link", name="/hook").first.click()
-    expect(page.get_by_role("heading", name="It fails")).to_be_visible()
+    expect(page.get_by_role("heading", name="Failing")).to_be_visible()
 
     # Whoever works at the receiver pauses it: what comes meanwhile is held.
     page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("heading", name="It is paused")).to_be_visible()
+    expect(page.get_by_role("heading", name="Paused")).to_be_visible()
     held = [api.send(number).json["id"] for number in (2, 3)]
     expect(page.locator("tbody .status.held")).to_have_count(2)
 
     # It works again, and gets what was held, in order, while the page says so by itself.
     receiver.url("/hook", answer(200))
-    page.get_by_text("Enable…").click()
-    expect(page.get_by_text("It holds 2")).to_be_visible()
+    page.get_by_text("Enable endpoint…").click()
+    expect(page.get_by_text("Held: 2")).to_be_visible()
     page.get_by_role("button", name="Enable").click()
     for event in held:
         [each] = deliveries_of(api, event)
@@ -42,14 +42,14 @@ def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, pag
 
     # What had failed is sent again by hand.
     page.goto(f"/accounts/{account}/deliveries/{delivery['id']}")
-    page.get_by_role("button", name="Resend now").click()
+    page.get_by_role("button", name="Resend delivery").click()
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
 
     # And the secret is replaced: both are live, until all receivers have the new one.
     page.goto(f"/accounts/{account}/endpoints/{made['id']}/security")
-    page.get_by_role("button", name="Replace the secret").click()
-    expect(page.get_by_role("heading", name="The new secret")).to_be_visible()
-    page.get_by_role("button", name="Copy the secret", exact=True).click()
+    page.get_by_role("button", name="Rotate secret").click()
+    expect(page.get_by_role("heading", name="New secret")).to_be_visible()
+    page.get_by_role("button", name="Copy secret", exact=True).click()
     new = page.evaluate("navigator.clipboard.readText()")
     before = len(receiver.on("/hook"))
     api.send(4)

@@ -48,7 +48,7 @@ def test_the_outbox_tells_what_became_of_each_mail(tmp_path: Path) -> None:
         owe(server, "sent@a.example", "given-up@a.example", "waiting@a.example")
         guest = operator(server)
         page = guest.get("/operator/mail")
-        assert "No mail server is configured" in page.text
+        assert "Email is not configured" in page.text
         for told in ("sent@a.example", "given-up@a.example", "waiting@a.example", "the mailbox <b>is</b> unknown"):
             assert told in page.text
         assert "Rapids <b>Academy</b>" in page.text

@@ -12,7 +12,7 @@ def sentence(server: Server, account: str) -> str:
     """What the overview says at its top, and of each problem."""
     page = member(server, account, "member").get(f"/accounts/{account}/overview")
     assert page.status == 200, page.html
-    return page.text.partition("Last deliveries")[0]
+    return page.text.partition("Latest deliveries")[0]
 
 
 def failing(api: Api, endpoint: str) -> bool:
@@ -22,34 +22,34 @@ def failing(api: Api, endpoint: str) -> bool:
 
 def test_every_condition_has_its_sentence(server: Server) -> None:
     account, api = server.account()
-    assert "Nobody is told of anything yet: this account has no endpoint." in sentence(server, account)
+    assert "No endpoints yet." in sentence(server, account)
     with closing(Receiver()) as receiver:
         good, bad = (api.endpoint(receiver.url(path, answer(code))) for path, code in (("/good", 204), ("/bad", 404)))
-        assert "All is well: " in sentence(server, account)
+        assert "All endpoints are healthy." in sentence(server, account)
 
         api.send(1)
         wait_for(lambda: failing(api, bad["id"]), "the endpoint fails")
         told = sentence(server, account)
-        assert "Something needs you: 1 of 2 endpoints is failing." in told
-        assert "Your server responded with 404: it has no route at this path." in told
+        assert "Action required: 1 of 2 endpoints is failing." in told
+        assert "404: " in told
         # Where endpoints of other tests fail on the same server, it may be a mass failure.
-        assert "Will be disabled" in told or "Many endpoints fail at once" in told
+        assert "Scheduled disable" in told or "mass failure" in told
 
         api.ok("POST", f"/v1/endpoints/{bad['id']}/disable")
         told = sentence(server, account)
-        assert "Something needs you: 1 of 2 endpoints is disabled and gets nothing." in told
-        assert "An operator of this service switched it off." in told
+        assert "Action required: 1 of 2 endpoints is disabled." in told
+        assert "An operator of this service disabled the endpoint." in told
 
         api.ok("DELETE", f"/v1/endpoints/{bad['id']}")
         api.ok("POST", f"/v1/endpoints/{good['id']}/pause")
-        assert "Every endpoint is paused" in sentence(server, account)
+        assert "All endpoints are paused" in sentence(server, account)
         api.send(2)
         wait_for(lambda: "Held 1 delivery" in sentence(server, account), "the delivery is held")
 
         api.ok("POST", f"/v1/endpoints/{good['id']}/enable", {"held": "keep"})
         told = sentence(server, account)
-        assert "No endpoint fails, but 1 holds deliveries until somebody decides about them." in told
-        assert "Held 1 delivery, kept until you enable it again, with another choice" in told
+        assert "Action required: 1 endpoint has held deliveries." in told
+        assert "Held 1 delivery, kept until you release or drop them" in told
 
 
 def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server) -> None:
@@ -65,13 +65,13 @@ def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server)
         overview = f"/accounts/{account}/overview"
         wait_for(lambda: "4 delivered" in someone.get(overview).text, "three events and a greeting are counted")
 
-        for period, words in (("24h", "The last 24 hours"), ("7d", "The last 7 days")):
+        for period, words in (("24h", "Last 24 hours"), ("7d", "Last 7 days")):
             page = someone.get(f"{overview}?period={period}")
             assert words in page.text
-            assert 'aria-label="Deliveries of the last ' in page.html
+            assert 'aria-label="Deliveries by status in the last ' in page.html
             assert "/v1/stats?period=" + period in page.text
-        assert "First-try success 80.0" in page.text
-        assert "Delivered 4 100 % of those that are over" in page.text.replace("\u202f", " ")
+        assert "First-attempt success rate 80.0" in page.text
+        assert "Delivered 4 100 % of completed deliveries" in page.text.replace("\u202f", " ")
         assert good["id"] in page.html
 
 
@@ -107,14 +107,14 @@ def test_what_happens_shows_without_loading_the_page_again(server: Server, page:
         api.endpoint(receiver.url("/good", answer(204)))
         bring(page, member(server, account, "member"))
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-        before = page.get_by_role("region", name="Last deliveries").get_by_role("row")
+        before = page.get_by_role("region", name="Latest deliveries").get_by_role("row")
         expect(before).to_have_count(2)
 
         api.send(1)
 
         row = before.filter(has_text="test.numbered")
         expect(row).to_have_count(1)
-        expect(row).to_contain_text("delivered")
+        expect(row).to_contain_text("Delivered")
 
 
 def test_of_many_problems_the_worst_are_told_in_full_and_others_in_a_line(server: Server) -> None:
@@ -132,7 +132,7 @@ def test_of_many_problems_the_worst_are_told_in_full_and_others_in_a_line(server
     assert page.html.count('<article class="card state') == 3
     assert page.text.index("It is disabled.") < page.text.index("It is paused.")
     assert all(f"/endpoints/{endpoint}" in page.html for endpoint in made)
-    assert "1 of 5 endpoints is disabled and gets nothing" in page.text
+    assert "1 of 5 endpoints is disabled" in page.text
 
 
 def test_texts_of_others_are_shown_as_texts(server: Server) -> None:

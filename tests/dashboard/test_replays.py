@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 from playwright.sync_api import Page, expect
 from tests.dashboard.judging import judge
 from tests.dashboard.routes import forms
-from tests.dashboard.visitors import Guest, Seen, bring, member
+from tests.dashboard.visitors import Guest, Seen, bring, member, operator
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver
 
@@ -39,12 +39,17 @@ def test_a_plan_counts_and_its_start_sends(server: Server, receiver: Receiver) -
     guest = member(server, account, "manager")
     plan = planned(guest, account, endpoint=endpoint, status="delivered", types=TYPE, rate_per_second="100")
     assert plan.status == 200
-    assert "5 deliveries of" in plan.text
-    assert "At 100 a second" in plan.text
-    assert f"uplift-server replay create {endpoint} --status delivered --type {TYPE} --rate 100" in plan.text
+    assert "5 deliveries to" in plan.text
+    assert "At 100 per second" in plan.text
+    assert '"rate_per_second": 100' in plan.text
+    assert "uplift-server" not in plan.text
+    console = planned(
+        operator(server), account, endpoint=endpoint, status="delivered", types=TYPE, rate_per_second="100"
+    )
+    assert f"uplift-server replay create {endpoint} --status delivered --type {TYPE} --rate 100" in console.text
     assert len(receiver.on("/hook")) == 5
     page = start(guest, account, plan)
-    assert "The replay has begun." in page.text
+    assert "Replay started." in page.text
     assert page.path.startswith(f"/accounts/{account}/replays/rpl_")
     receiver.wait("/hook", 10)
     replay = page.path.rpartition("/")[2]
@@ -58,7 +63,7 @@ def test_a_plan_counts_and_its_start_sends(server: Server, receiver: Receiver) -
     assert len(receiver.on("/hook")) == 10
     listed = guest.get(f"/accounts/{account}/replays")
     assert replay in listed.html
-    assert "completed" in listed.text
+    assert "Completed" in listed.text
 
 
 def test_the_form_is_reached_with_its_choices_made(server: Server, receiver: Receiver) -> None:
@@ -83,7 +88,7 @@ def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, recei
     assert page.status == 422
     for told in ("The endpoint does not exist.", "The list is empty.", "type matches no.such", "From 1 to 1000"):
         assert told in page.text
-    assert "Write an instant in UTC" in page.text
+    assert "Enter a UTC timestamp" in page.text
     refused = guest.post(f"/accounts/{account}/replays", page=f"/accounts/{account}/replays/new", status="failed")
     assert refused.status == 422
     assert "The field is required." in refused.text
@@ -93,8 +98,8 @@ def test_a_plan_of_nothing_offers_no_start(server: Server, receiver: Receiver) -
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"))["id"]
     page = planned(member(server, account), account, endpoint=endpoint, status="failed")
-    assert "Nothing fits." in page.text
-    assert "Start the replay" not in page.text
+    assert "No matching deliveries." in page.text
+    assert "Start replay" not in page.text
 
 
 def test_a_replay_is_paused_resumed_and_cancelled(server: Server, receiver: Receiver) -> None:
@@ -103,21 +108,21 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Server, receiver: Rece
     guest = member(server, account)
     page = start(guest, account, planned(guest, account, endpoint=endpoint, status="delivered", rate_per_second="1"))
     path = page.path
-    assert "to go" in page.text
+    assert "remaining" in page.text
     busy = planned(guest, account, endpoint=endpoint, status="delivered")
     second = start(guest, account, busy)
     assert second.status == 409
     assert "has an unfinished replay already" in second.text
     paused = guest.post(f"{path}/pause", page=path)
-    assert "The replay is paused." in paused.text
+    assert "Replay paused." in paused.text
     assert "Resume" in paused.text
     resumed = guest.post(f"{path}/resume", page=path)
-    assert "The replay goes on where it was." in resumed.text
+    assert "Replay resumed." in resumed.text
     api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
-    assert "It waits: its endpoint is paused." in guest.get(path).text
+    assert "Waiting: the endpoint is paused." in guest.get(path).text
     cancelled = guest.post(f"{path}/cancel", page=path)
-    assert "The replay is cancelled." in cancelled.text
-    assert "Cancel the replay" not in cancelled.text
+    assert "Replay cancelled." in cancelled.text
+    assert "Cancel replay" not in cancelled.text
     assert guest.post(f"{path}/resume", page=path).status == 409
 
 
@@ -129,7 +134,7 @@ def test_members_see_replays_and_begin_none(server: Server, receiver: Receiver) 
     guest = member(server, account, "member")
     listed = guest.get(f"/accounts/{account}/replays")
     assert page.path in listed.html
-    assert "New replay" not in listed.text
+    assert "Create replay" not in listed.text
     assert guest.get(page.path).status == 200
     assert guest.get(f"/accounts/{account}/replays/new").status == 403
     assert guest.post(f"{page.path}/cancel", page=page.path).status == 403
@@ -161,15 +166,15 @@ def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
     page.goto(f"/accounts/{account}/replays/new?endpoint={endpoint}&created_after=2026-01-31T12:00")
     # In Berlin an hour later than in UTC.
     expect(page.get_by_label("Accepted after (your time)")).to_have_value("2026-01-31T13:00")
-    page.get_by_label("delivered: the endpoint gets them a second time").check()
+    page.get_by_label("Delivered (the endpoint receives them again)").check()
     page.get_by_label("failed", exact=True).uncheck()
     page.get_by_label("Event types").fill(TYPE)
-    page.get_by_label("At most so many a second").fill("1")
-    page.get_by_role("button", name="Plan it").click()
+    page.get_by_label("Maximum rate (per second)").fill("1")
+    page.get_by_role("button", name="Preview replay").click()
     expect(page.get_by_text("3 deliveries of")).to_be_visible()
     assert "created_after=2026-01-31T12%3A00%3A00" in page.url
     judge(page)
-    page.get_by_role("button", name="Start the replay").click()
+    page.get_by_role("button", name="Start replay").click()
     expect(page.get_by_text("3 of 3")).to_be_visible()
     expect(page.locator("#live .status.completed")).to_be_visible()
     judge(page)

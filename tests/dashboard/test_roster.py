@@ -25,7 +25,7 @@ def test_an_account_is_made_changed_opened_and_deleted(server: Server) -> None:
     page = guest.post(f"{ACCOUNTS}/new", name=name, contact_emails="a@a.example\r\n\r\nb@a.example")
     account = page.path.rpartition("/")[2]
     assert page.path == f"{ACCOUNTS}/{account}"
-    assert f"The account {name} is made." in page.text
+    assert f"Account {name} created." in page.text
     assert "<b>" not in page.html
     found = server.api().ok("GET", f"/v1/accounts/{account}")
     assert (found["name"], found["contact_emails"]) == (name, ["a@a.example", "b@a.example"])
@@ -33,12 +33,12 @@ def test_an_account_is_made_changed_opened_and_deleted(server: Server) -> None:
     assert guest.get(f"/accounts/{account}/overview").status == 200
 
     page = guest.post(page.path, name="Another <i>name</i>", contact_emails="")
-    assert "The account is changed." in page.text
+    assert "Account updated." in page.text
     found = server.api().ok("GET", f"/v1/accounts/{account}")
     assert (found["name"], found["contact_emails"]) == ("Another <i>name</i>", [])
 
     page = guest.post(f"{page.path}/delete", page=page.path)
-    assert (page.path, "The account Another <i>name</i> is deleted." in page.text) == (ACCOUNTS, True)
+    assert (page.path, "Account Another <i>name</i> deleted." in page.text) == (ACCOUNTS, True)
     assert guest.get(f"{ACCOUNTS}/{account}").status == 404
     assert server.api()("GET", f"/v1/accounts/{account}").status == 404
 
@@ -89,7 +89,7 @@ def test_accounts_are_found_by_name_contact_and_id(server: Server) -> None:
         page = guest.get(f"{ACCOUNTS}?search={search}")
         assert page.html.count(f'href="{ACCOUNTS}/{account}"') == 1
         assert "no endpoint" in page.text
-    assert "No account fits" in guest.get(f"{ACCOUNTS}?search={word}x").text
+    assert "No matching accounts" in guest.get(f"{ACCOUNTS}?search={word}x").text
 
 
 def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
@@ -102,7 +102,7 @@ def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
     for tag in ("<b>", "<i>", "<u>"):
         assert tag not in page.html
     page = guest.post(f"{ENDPOINTS}/{endpoint}/disable", page=here)
-    assert "The endpoint is disabled" in page.text
+    assert "Endpoint disabled" in page.text
     assert "by an operator" in page.text
     found = acting.ok("GET", f"/v1/endpoints/{endpoint}")
     assert (found["state"], found["disabled_reason"]) == ("disabled", "operator")
@@ -112,9 +112,9 @@ def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
     for name in ("disabled", "held"):
         assert endpoint in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").html
     for name in ("failing", "warned", "paused"):
-        assert "No endpoint fits" in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").text
+        assert "No matching endpoints" in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").text
     page = guest.post(f"{ENDPOINTS}/{endpoint}/enable", page=here, held="drop")
-    assert "The endpoint is enabled." in page.text
+    assert "Endpoint enabled." in page.text
     assert acting.ok("GET", f"/v1/endpoints/{endpoint}")["state"] == "enabled"
     told = [each["action"] for each in acting.ok("GET", "/v1/audit-log")["data"]]
     assert told[:2] == ["endpoint.enabled", "endpoint.disabled"]
@@ -152,18 +152,18 @@ def test_an_account_that_is_not_there_is_not_found(server: Server, path: str) ->
 def test_a_person_makes_an_account_and_switches_its_endpoint_off(server: Server, page: Page) -> None:
     name = f"Journey {uuid4().hex[:8]}"
     come_in(page).goto(ACCOUNTS)
-    page.get_by_role("link", name="New account").first.click()
+    page.get_by_role("link", name="Create account").first.click()
     page.get_by_label("Name").fill(name)
-    page.get_by_role("button", name="Make the account").click()
-    page.get_by_text(f"The account {name} is made.").wait_for()
+    page.get_by_role("button", name="Create account").click()
+    page.get_by_text(f"Account {name} created.").wait_for()
     judge(page)
     account = page.url.rpartition("/")[2]
     server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")
     page.goto(f"{ENDPOINTS}?search={account}")
     page.get_by_text("Disable…").click()
     page.get_by_role("button", name="Disable").click()
-    page.get_by_text("The endpoint is disabled").wait_for()
+    page.get_by_text("Endpoint disabled").wait_for()
     page.goto(f"{ACCOUNTS}/{account}")
     page.get_by_text("Delete the account…").click()
-    page.get_by_role("button", name="Delete the account").click()
-    page.get_by_text(f"The account {name} is deleted.").wait_for()
+    page.get_by_role("button", name="Delete account").click()
+    page.get_by_text(f"Account {name} deleted.").wait_for()

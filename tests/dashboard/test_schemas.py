@@ -38,17 +38,17 @@ def test_objects_lists_and_alternatives_are_told() -> None:
     }
     assert lines(read(schema)) == [
         "data: object required",
-        "  a: string or null required; one of x, 1, null; characters at most 5",
+        "  a: string or null required; one of x, 1, null; maximum length 5",
         "  b: array of object",
         "    each item: object",
         "      c: number; at least 0",
-        "  d: array of integer; items at least 1",
+        "  d: array of integer; minimum items 1",
         "  e: anything",
         "    any of, 1: boolean",
-        "    any of, 2: anything; always 3",
+        "    any of, 2: anything; constant 3",
         "  f: array",
         "    item 1: string; format date",
-        "  names that match ^x-: anything",
+        "  names matching ^x-: anything",
         "  any other name: string",
     ]
     assert read(schema).children[0].description == "First."

@@ -107,9 +107,9 @@ def test_accounts_are_not_told_where_operators_sit(server: Server) -> None:
     api.endpoint("http://127.0.0.1:9/x")
     path = f"/accounts/{account}/settings/audit-log?action=endpoint.created"
     admin = member(server, account, "admin")
-    assert '<td data-label="From">127.0.0.1</td>' not in admin.get(path).html
+    assert '<td data-label="IP address">127.0.0.1</td>' not in admin.get(path).html
     console = operator(server)
-    assert '<td data-label="From">127.0.0.1</td>' in console.get(path).html
+    assert '<td data-label="IP address">127.0.0.1</td>' in console.get(path).html
 
 
 @pytest.mark.parametrize("role", ["member", "manager"])

@@ -45,11 +45,11 @@ def test_every_id_of_a_delivery_leads_through_all_its_steps(server: Server) -> N
         assert f"{TYPE} for Rapids <b>Academy</b>" in page.text
         assert "<b>Academy" not in page.html
         assert "<script>alert" not in page.html
-        assert "1 delivery was owed. Not to 1 (not subscribed)." in page.text
+        assert "1 delivery created. Endpoints without a delivery: 1 (not subscribed)." in page.text
         assert page.text.count("with attempt") == 5
         assert f'href="/accounts/{account}/deliveries/{delivery["id"]}"' in page.html
         assert f'href="/accounts/{account}/events/{delivery["event"]}"' in page.html
-        assert ("the one you asked for" in page.text) == (text != delivery["event"])
+        assert ("matches your search" in page.text) == (text != delivery["event"])
 
 
 def test_instants_in_sentences_are_told_as_everywhere(server: Server, shared_receiver: Receiver) -> None:
@@ -60,7 +60,7 @@ def test_instants_in_sentences_are_told_as_everywhere(server: Server, shared_rec
     [delivery] = deliveries_of(acting, event)
     settled(acting, delivery["id"])
     page = traced(server, event)
-    assert 'It was delivered at <time datetime="' in page.html
+    assert 'was delivered at <time datetime="' in page.html
     assert not re.search(r"\d\.\d{3}Z", page.text)
 
 
@@ -83,7 +83,7 @@ def test_an_id_that_two_accounts_have_shows_both(server: Server) -> None:
         acting = server.api(OPERATOR_KEY, account)
         acting.ok("POST", "/v1/events", {"id": event_id, "type": TYPE, "data": {"object": {}}})
     page = traced(server, event_id)
-    assert "2 accounts have an event with this id or key." in page.text
+    assert "2 accounts have an event with this ID or idempotency key." in page.text
     assert f"{TYPE} for Twin one" in page.text
     assert f"{TYPE} for Twin two" in page.text
 
@@ -92,10 +92,10 @@ def test_endpoints_accounts_and_replays_are_found(server: Server) -> None:
     account, acting, delivery = failed(server)
     replay = acting.ok("POST", "/v1/replays", {"endpoint": delivery["endpoint"], "rate_per_second": 1})
     page = traced(server, delivery["endpoint"])
-    assert "Its latest deliveries" in page.text
+    assert "Latest deliveries" in page.text
     assert f'href="/operator/trace?id={delivery["id"]}"' in page.html
     page = traced(server, account)
-    assert "Its latest events" in page.text
+    assert "Latest events" in page.text
     assert f'href="/operator/trace?id={delivery["event"]}"' in page.html
     page = traced(server, replay["id"])
     assert f'href="/accounts/{account}/replays/{replay["id"]}"' in page.html
@@ -121,7 +121,7 @@ def test_what_was_deleted_is_traced_and_nothing_leads_to_its_pages(server: Serve
 def test_what_is_nothing_is_said_to_be_nothing(server: Server, text: str) -> None:
     page = traced(server, text)
     assert page.status == 404
-    assert "Nothing has this id" in page.text
+    assert "No matching objects" in page.text
 
 
 def test_only_operators_may_trace(server: Server) -> None:
@@ -134,11 +134,11 @@ def test_only_operators_may_trace(server: Server) -> None:
 def test_a_person_finds_a_delivery_and_goes_on_to_its_account(server: Server, page: Page) -> None:
     _, _, delivery = failed(server)
     come_in(page).goto("/operator/trace")
-    page.get_by_label("Id of an event").fill(delivery["id"])
-    page.get_by_role("button", name="Find it").click()
+    page.get_by_label("ID of an event").fill(delivery["id"])
+    page.get_by_role("button", name="Search").click()
     page.get_by_role("heading", name="Accepted").wait_for()
     judge(page)
-    page.get_by_text("Why not").click()
+    page.get_by_text("Endpoints without a delivery").click()
     page.get_by_role("link", name="http://127.0.0.1:1/other").click()
     page.wait_for_url("**/accounts/*/endpoints/*")
-    page.get_by_text("You see this account as an operator.").wait_for()
+    page.get_by_text("You are viewing this account as an operator.").wait_for()

@@ -337,9 +337,9 @@ def test_operators_see_which_processes_run(tmp_path: Path, postgres_url: str) ->
         page = guest.get("/operator").text
         for server in (api, worker):
             assert f"{socket.gethostname()}, process {server.pid}" in page
-        assert "no worker runs" not in page
+        assert "no worker is running" not in page
         worker.stop()
-        wait_for(lambda: told("Nothing is sent now: no worker runs."), "the page tells that none runs")
+        wait_for(lambda: told("No deliveries: no worker is running."), "the page tells that none runs")
         metrics = api.api()("GET", "/metrics").body.decode()
         assert 'uplift_processes{role="worker"} 0.0' in metrics
         assert 'uplift_processes{role="api"} 1.0' in metrics

@@ -18,9 +18,9 @@ _ENDPOINT = {
     "account": "Rapids Academy",
 }
 _ERROR = {
-    "cause": "Your server responded with 302, a redirect to https://u:pw@login.example/in?next=geheim, which Uplift "
-    "Webhooks does not follow.",
-    "remedy": "Use that URL in the endpoint if it is yours, or respond with 2xx at this URL.",
+    "cause": "Your server responded with 302, a redirect to https://u:pw@login.example/in?next=geheim, and "
+    "redirects are not followed.",
+    "remedy": "Change the endpoint's URL to that address if it is yours, or respond with 2xx.",
 }
 _EXAMPLES: dict[NotificationKind, dict[str, object]] = {
     NotificationKind.ENDPOINT_WARNED: _ENDPOINT

@@ -44,7 +44,7 @@ def test_emails_name_the_endpoint_and_link_to_it(kind: NotificationKind) -> None
             "Captures of the U17 squad",
             "Rapids Academy",
             f"https://hooks.uplift.example/endpoints/{ENDPOINT_ID}",
-            "What to do now",
+            "Next steps",
         ):
             assert told in body
 
@@ -57,9 +57,9 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
             "21 November 2025, 16:00 UTC",
             "1,234 attempts",
             "Your server responded with 302, a redirect to https://login.example/in",
-            "Use that URL in the endpoint if it is yours",
+            "URL to that address if it is yours",
             "before 26 November 2025, 16:00 UTC, the endpoint will be disabled",
-            "held, not lost",
+            "holds the deliveries of a disabled endpoint",
         ):
             assert told in body
 
@@ -67,10 +67,10 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
 def test_a_warning_without_end_and_cause() -> None:
     written = words(NotificationKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
     text = line(plain(written))
-    assert "switched off" not in written.subject
-    assert "If nothing changes, the endpoint will be disabled" in text
+    assert "disabled" not in written.subject
+    assert "The server will disable the endpoint unless a delivery succeeds" in text
     assert "last error" not in text
-    assert "Will be disabled" not in text
+    assert "Scheduled disable" not in text
     assert not any(not step for step in written.steps)
     assert all(value for _, value in written.details)
 
@@ -80,16 +80,16 @@ def test_a_disabled_endpoint_has_a_reason_and_steps() -> None:
         for told in (
             "since 19 November 2025, 16:00 UTC",
             "99 attempts",
-            "does not follow",
-            "Use that URL in the endpoint if it is yours",
-            "nothing of that is lost",
-            "Enable it, and choose whether what was held is sent, kept or dropped",
+            "redirects are never followed",
+            "URL to that address if it is yours",
+            "holds pending and new deliveries",
+            "Enable the endpoint, and choose whether to send, keep or drop the held deliveries",
         ):
             assert told in body
     assert "410 Gone" in plain(words(NotificationKind.ENDPOINT_DISABLED, reason="gone"))
     by_hand = line(plain(words(NotificationKind.ENDPOINT_DISABLED, reason="operator", cause="", remedy="")))
-    assert "The operator of Uplift Webhooks disabled it" in by_hand
-    assert "Ask the operator why" in by_hand
+    assert "An operator of Uplift Webhooks disabled your endpoint" in by_hand
+    assert "Ask the operator before" in by_hand
 
 
 def test_a_recovery_has_both_times_and_no_steps() -> None:
@@ -97,8 +97,8 @@ def test_a_recovery_has_both_times_and_no_steps() -> None:
         for told in (
             "on 24 November 2025, 16:00 UTC",
             "since 20 November 2025, 16:00 UTC",
-            "will not be disabled",
-            "Nothing has to be done",
+            "will not disable the endpoint",
+            "You do not need to do anything",
         ):
             assert told in body
     assert "Your endpoint accepted an event." in plain(
@@ -110,7 +110,12 @@ def test_a_mass_failure_has_counts_and_causes() -> None:
     written = words(NotificationKind.MASS_FAILURE_BEGAN)
     assert "412 of 500 endpoints" in written.subject
     for body in bodies(written):
-        for told in ("412 endpoints", "24 November 2025, 16:00 UTC", "nobody is warned", "uplift-server doctor"):
+        for told in (
+            "412 endpoints",
+            "24 November 2025, 16:00 UTC",
+            "does not warn about or disable endpoints",
+            "uplift-server doctor",
+        ):
             assert told in body
         # The most frequent cause comes first.
         assert body.index("Connect error") < body.index("Timeout")
@@ -191,7 +196,7 @@ def test_endpoints_of_one_host_have_different_subjects(kind: NotificationKind) -
 )
 def test_the_path_in_a_subject_is_short_and_has_no_tokens(path: str, shown: str) -> None:
     subject = words(NotificationKind.ENDPOINT_DISABLED, url=f"https://a.example{path}", description=None).subject
-    found = subject.removeprefix("Webhooks to a.example").removesuffix(" have been switched off")
+    found = subject.removeprefix("Webhooks to a.example").removesuffix(" are disabled")
     assert found == shown
     assert len(found) <= 40
 
@@ -228,7 +233,7 @@ def test_a_reset_links_to_the_form_and_says_that_nothing_changed() -> None:
     assert is_valid_reset_token(LINK_KEY, made, "ab" * 32)
     assert parse_reset_token(made) == (bytes(range(16)), AT + 3_600_000)
     for body in bodies(written):
-        for told in ("24 November 2025, 17:00 UTC", "goes on working", "works once", made):
+        for told in ("24 November 2025, 17:00 UTC", "works until you set a new one", "works once", made):
             assert told in body
 
 
@@ -259,7 +264,7 @@ def test_the_html_has_no_external_resources(kind: NotificationKind) -> None:
 
 
 def test_a_test_email_says_so() -> None:
-    assert "An operator asked the server for this mail" in line(plain(compose_test_email(PUBLIC_URL)))
+    assert "An operator sent this email" in line(plain(compose_test_email(PUBLIC_URL)))
 
 
 def test_times_are_calendar_dates() -> None:

@@ -114,7 +114,7 @@ async def test_a_wrong_password_has_a_remedy(smtp_server: SmtpStub, authority: A
 async def test_a_server_without_logins_has_its_own_error(smtp_server: SmtpStub, authority: Authority) -> None:
     smtp_server.open(starttls=authority.server("127.0.0.1"))
     failure = await failing(relay(f"smtp://{LOGIN}127.0.0.1", smtp_server.port, authority.file))
-    assert "no way to log in" in failure.cause
+    assert "no supported authentication method" in failure.cause
 
 
 async def test_tls_to_a_port_without_it_has_its_own_error(smtp_server: SmtpStub) -> None:
@@ -258,10 +258,10 @@ def test_without_emails_the_library_is_not_imported() -> None:
     ("said", "cause"),
     [
         ([b"554 go away\r\n"], "does not want us now: 554 go away"),
-        ([], "ended the connection"),
-        ([b"220 hello\r\n"], "ended the connection"),
-        ([b"220 hello\r\n", b"250 SMTP\r\n", b""], "ended the connection"),
-        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "does not speak SMTP"),
+        ([], "closed the connection"),
+        ([b"220 hello\r\n"], "closed the connection"),
+        ([b"220 hello\r\n", b"250 SMTP\r\n", b""], "closed the connection"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "is not an SMTP server"),
     ],
 )
 async def test_a_rejected_connection_shows_the_response(said: list[bytes], cause: str) -> None:

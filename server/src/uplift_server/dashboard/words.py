@@ -17,7 +17,7 @@ OUTCOMES: Final[Mapping[Outcome, str]] = {
     Outcome.THROTTLED: "Throttled",
     Outcome.TIMEOUT: "Timeout",
     Outcome.DNS_ERROR: "DNS error",
-    Outcome.CONNECT_ERROR: "Connection error",
+    Outcome.CONNECT_ERROR: "Connect error",
     Outcome.TLS_ERROR: "TLS error",
     Outcome.PROTOCOL_ERROR: "Protocol error",
     Outcome.BLOCKED: "Blocked",
