@@ -35,7 +35,7 @@ class Result:
         return self.told.status
 
 
-async def trial(visit: Visit) -> Response:
+async def show(visit: Visit) -> Response:
     """Show the form, and the result of the test delivery in the URL."""
     return await _trial(visit, type_name=visit.query.text("type"), delivery=visit.query.optional("delivery"))
 
@@ -84,6 +84,6 @@ async def _result(visit: Visit, delivery: str) -> Result:
 
 
 PAGES: Final = (
-    account_page("/endpoints/{endpoint}/test", trial),
+    account_page("/endpoints/{endpoint}/test", show),
     account_form("/endpoints/{endpoint}/test", send),
 )

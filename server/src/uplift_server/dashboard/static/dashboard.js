@@ -1,4 +1,4 @@
-// What pages cannot do without scripts: copy, the visitor's own time, and being fetched anew in peace.
+// Copy buttons, local times, and live regions.
 "use strict";
 
 (() => {
@@ -10,7 +10,7 @@
     }
   };
 
-  // As many characters as the server wrote, so that nothing moves: "05 Nov 07:08:09", and of long ago "05 Nov 2025 07:08".
+  // The same length as the text from the server, so that the layout does not shift: "05 Nov 07:08:09" or "05 Nov 2025 07:08".
   const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
   const two = (number) => String(number).padStart(2, "0");
   const local = (at) => {
@@ -20,7 +20,7 @@
     return near ? `${day} ${minute}:${two(at.getSeconds())}` : `${day} ${at.getFullYear()} ${minute}`;
   };
 
-  // An instant as fields take it, so many minutes ahead of UTC.
+  // Format a time for a form field, with an offset from UTC in minutes.
   const field = (at, ahead) => new Date(at.valueOf() + ahead * 60000).toISOString().slice(0, 19);
 
   const prepare = (root) => {
@@ -31,7 +31,7 @@
     for (const each of root.querySelectorAll("input[data-utc]")) {
       const at = new Date(`${each.value}Z`);
       if (!Number.isNaN(at.valueOf())) each.value = field(at, -at.getTimezoneOffset());
-      each.parentNode.querySelector("[data-zone]").textContent = "your time";
+      each.parentNode.querySelector("[data-zone]").textContent = "local time";
       each.removeAttribute("data-utc");
       each.dataset.local = "";
     }
@@ -41,7 +41,7 @@
     }
   };
 
-  // Where there is room the menu has no summary to open it by.
+  // On a wide screen, the menu has no summary and stays open.
   const wide = matchMedia("(min-width: 60rem)");
   wide.addEventListener("change", () => {
     for (const each of document.querySelectorAll("details.menu")) each.open = wide.matches;
@@ -52,7 +52,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Without TLS browsers offer no clipboard.
+      // Browsers provide the clipboard API only over HTTPS.
       const area = document.createElement("textarea");
       area.value = text;
       area.className = "skip";
@@ -72,7 +72,7 @@
     if (button) copy(button);
   });
 
-  // Fields show the visitor's own time, and pages take UTC.
+  // Form fields show local time, and the server expects UTC.
   document.addEventListener("formdata", (event) => {
     for (const each of event.target.querySelectorAll("input[data-local]")) {
       const at = new Date(each.value);
@@ -81,18 +81,18 @@
   });
 
   document.addEventListener("submit", (event) => {
-    // A second press must not do it twice.
+    // Prevent a double submit.
     for (const each of event.target.querySelectorAll("button:not([type])")) setTimeout(() => { each.disabled = true; });
   });
 
-  // Pages that come out of the browser's memory have their buttons back.
+  // Enable the buttons again when the browser restores a page from its cache.
   addEventListener("pageshow", () => {
     for (const each of document.querySelectorAll("button:disabled:not([type])")) each.disabled = false;
   });
 
   document.addEventListener("DOMContentLoaded", () => prepare(document));
 
-  // What the keyboard is at has it again when its region has come anew: a link, or a button that copies.
+  // Restore the keyboard focus on a link or copy button after its region reloads.
   const MARKS = ["href", "data-copy"];
   let held = null;
   document.addEventListener("htmx:beforeSwap", (event) => {
@@ -109,7 +109,7 @@
     [...place.querySelectorAll(`[${mark}]`)].find((each) => each.getAttribute(mark) === value)?.focus({ preventScroll: true });
   });
 
-  // What somebody has opened, chosen or is typing in stays as it is: then the page waits until that is over.
+  // Do not reload a region while the visitor types, selects text or has opened details in it.
   let missed = false;
   document.addEventListener("htmx:beforeRequest", (event) => {
     const region = event.target;
