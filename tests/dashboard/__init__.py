@@ -1,1 +1,1 @@
-"""The dashboard as people use it, in a real browser. A package, so that one browser serves exactly these tests."""
+"""Tests of the dashboard. A package, so that its tests share one browser."""

@@ -1,4 +1,4 @@
-"""Barriers to people on a page, as axe-core finds them."""
+"""Accessibility checks with axe-core."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
 OF_LOOKS = ("color-contrast", "target-size", "scrollable-region-focusable")
 GRAVE = {"serious", "critical"}
 SHOWN = 5
-"""So many places of one barrier are named."""
+"""Maximum number of places in the message about one violation."""
 
 
 @cache
@@ -24,7 +24,7 @@ def _axe() -> str:
 
 
 def check_accessibility(page: Page, *, of_looks: bool = False) -> None:
-    """Fail if people meet a serious barrier on a page as it is shown now (WCAG 2.2, A and AA).
+    """Fail if a page has a serious accessibility violation now (WCAG 2.2, A and AA).
 
     The script is evaluated through the debugger's protocol, so that the page's Content-Security-Policy stays as it is.
     It needs a browser that runs scripts. With `of_looks` only what depends on colours and sizes is looked at.

@@ -1,4 +1,4 @@
-"""A browser as a person has it: the system's Chromium, watched for whatever none of our pages may do."""
+"""The system's Chromium, which records errors and forbidden requests of pages."""
 
 import os
 import re
@@ -17,9 +17,9 @@ WAIT_MS = 15_000
 HEIGHT = 800
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SCREENSHOTS = "DASHBOARD_SCREENSHOTS"
-"""The variable that names a directory: every page that a test judges or leaves open is drawn there, in every look."""
+"""Environment variable with a directory for screenshots of all judged pages."""
 
-# What a violation of the Content-Security-Policy was about, more exactly than the browser's own line says it.
+# Log the details of Content-Security-Policy violations, which the browser's own message omits.
 TELL_VIOLATIONS = """document.addEventListener('securitypolicyviolation', (event) => console.error(
     `Content-Security-Policy: ${event.effectiveDirective} forbids ${event.blockedURI || 'inline'}`
     + ` at ${event.sourceFile}:${event.lineNumber} ${event.sample}`))"""
@@ -30,7 +30,7 @@ OF_A_RESPONSE = re.compile(r"^Failed to load resource: the server responded with
 
 @dataclass(frozen=True)
 class Look:
-    """How a person's screen is set."""
+    """Settings of a screen."""
 
     name: str
     width: int
@@ -43,30 +43,30 @@ NIGHT = Look("night", 1280, "dark")
 PHONE = Look("phone", 360, "dark")
 WITHOUT_SCRIPTS = Look("without-scripts", 1280, "light", scripts=False)
 LOOKS = (DESK, PHONE)
-"""Between them both widths and both sets of colours."""
+"""Two screens that cover both widths and both themes."""
 DRAWN = (PHONE, NIGHT, DESK)
-"""How pages are drawn for people to look at; the last is how they are left."""
+"""Screens of the screenshots. The last one stays active."""
 
 
 def launch(playwright: Playwright) -> Browser:
-    """The system's Chromium. Fails where there is none."""
+    """Launch the system's Chromium. Fail if it is missing."""
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         pytest.fail("Chromium is not on this machine. Install it (Debian: apt-get install -y chromium)", pytrace=False)
-    # Pages of a busy server look for news every 5 s only.
+    # Live pages of a busy server poll every 5 s only.
     expect.set_options(timeout=WAIT_MS)
     return playwright.chromium.launch(executable_path=found)
 
 
 @dataclass
 class Watch:
-    """What pages of one origin did that they may not."""
+    """Errors and forbidden requests of pages of one origin."""
 
     origin: str
     problems: list[str] = field(default_factory=list)
 
     def over(self, context: BrowserContext) -> None:
-        """Look at everything a context does from now on."""
+        """Watch a browser context."""
         context.add_init_script(TELL_VIOLATIONS)
         context.on("console", self._console)
         context.on("weberror", lambda error: self.problems.append(f"error of a script: {error.error}"))
@@ -83,14 +83,14 @@ class Watch:
             self.problems.append(f"a request to another origin: {request.url}")
 
     def _response(self, response: Response) -> None:
-        # A page that says 404 or 422 is for its test to judge; what a page brings along is there.
+        # The test checks the page's own status. Its assets must exist.
         judged = response.request.is_navigation_request() and response.status < 500
         if response.status >= 400 and not judged:
             self.problems.append(f"{response.status} for {response.request.method} {response.url}")
 
 
 class Desk:
-    """Where a test sits: it opens browsers of different people, one context each, and all of them are watched."""
+    """Opens watched browser contexts, one for each person."""
 
     def __init__(self, browser: Browser, origin: str, name: str) -> None:
         self._browser = browser
@@ -101,7 +101,7 @@ class Desk:
         self.watch = Watch(origin)
 
     def open(self, look: Look = DESK) -> Page:
-        """A page in a context of its own, nothing loaded; paths are within the server."""
+        """Open an empty page in its own context. Paths are relative to the server."""
         context = self._browser.new_context(
             base_url=self._origin,
             viewport={"width": look.width, "height": HEIGHT},
@@ -119,7 +119,7 @@ class Desk:
         return page
 
     def leave(self) -> list[str]:
-        """Close everything; what was wrong on the way."""
+        """Close all contexts and return the problems."""
         for page in self._pages:
             screenshot(page, self._name)
         self._stack.close()
@@ -133,7 +133,7 @@ def put_on(page: Page, look: Look) -> None:
 
 
 def screenshot(page: Page, name: str) -> None:
-    """Draw a whole page in every look into the directory that the environment names, if it names one."""
+    """Save screenshots of a page on all screens, if the environment names a directory."""
     directory = os.environ.get(SCREENSHOTS)
     if directory is None or page.is_closed():
         return
@@ -146,7 +146,7 @@ def screenshot(page: Page, name: str) -> None:
 
 
 def sideways(page: Page) -> int:
-    """How far a page can be scrolled sideways, in pixels; 0 where all of it is within its window."""
+    """Return how far a page scrolls sideways, in pixels."""
     found: float = page.evaluate(
         """() => {
             scrollTo({left: 100_000, behavior: 'instant'});
@@ -159,4 +159,4 @@ def sideways(page: Page) -> int:
 
 
 OpenPage = Callable[..., Page]
-"""`Desk.open`, as tests get it."""
+"""The type of `Desk.open`."""

@@ -1,4 +1,4 @@
-"""One server and one browser for all tests of the dashboard; every test has contexts of its own."""
+"""One server and one browser for all tests of the dashboard. Each test has its own contexts."""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,10 @@ from tests.e2e.receiving import Receiver
 from tests.engines import Engine
 
 
-# Not for the session: while it is there, no other event loop runs in this thread, and tests of other rooms have theirs.
+# Package scope, because Playwright blocks other event loops in this thread, and other tests need them.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium, one process for all."""
+    """One Chromium process for all tests."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
@@ -22,14 +22,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a short schedule, shared: every test has accounts and people of its own."""
+    """A shared server with a short retry schedule. Each test creates its own accounts."""
     with serving(tmp_path_factory.mktemp("dashboard") / "data") as server:
         yield server
 
 
 @pytest.fixture(scope="package")
 def shared_receiver() -> Iterator[Receiver]:
-    """A receiver for what a module's tests share."""
+    """A receiver for shared objects."""
     receiver = Receiver()
     yield receiver
     receiver.close()
@@ -45,13 +45,13 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def origin(server: Server) -> str:
-    """Where the pages are; requests that go anywhere else fail the test."""
+    """The only origin that pages can request."""
     return server.url
 
 
 @pytest.fixture
 def desk(browser: Browser, origin: str, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    """Where the test opens pages. What pages may not do fails the test at its end."""
+    """A desk that fails the test if a page did something forbidden."""
     desk = Desk(browser, origin, request.node.name)
     yield desk
     problems = desk.leave()
@@ -60,11 +60,11 @@ def desk(browser: Browser, origin: str, request: pytest.FixtureRequest) -> Itera
 
 @pytest.fixture
 def open_page(desk: Desk) -> OpenPage:
-    """Opens a page in a context of its own, for a look."""
+    """Opens a page in its own context."""
     return desk.open
 
 
 @pytest.fixture
 def page(open_page: OpenPage) -> Page:
-    """A page at a desk."""
+    """A page on a desktop screen."""
     return open_page()

@@ -1,4 +1,4 @@
-"""Whether people can use a page as it is shown now: at a desk by day, and by night on a phone."""
+"""Checks of a page on a desktop screen in light theme, and on a phone in dark theme."""
 
 import re
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ _ID = re.compile(r"\b[a-z]+_\w{20,}|/(enter|invitations|passwords)/\S+")
 
 
 def judge(page: Page, name: str | None = None) -> None:
-    """Fail if anybody meets a barrier or has to scroll a page sideways; and draw it, where pages are to be drawn.
+    """Fail if a page has an accessibility violation or scrolls sideways. Save screenshots if requested.
 
     It is drawn under a name, by default that of its path. It begins and ends at the desk. In the other look only what
     depends on colours and sizes is judged: what the page holds is the same.

@@ -1,4 +1,4 @@
-"""An account with one of everything that pages show, and what can be seen of it from outside."""
+"""An account with one object of each kind."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ SEEN = (
 
 
 class Owned:
-    """One account, whose deliveries are over: nothing of it changes but by what somebody does."""
+    """An account whose deliveries are completed, so that only tests change it."""
 
     def __init__(self, server: Server, url: str, name: str = "Rapids Academy") -> None:
         self.server = server
@@ -47,12 +47,12 @@ class Owned:
             "type": TYPE,
             "name": TYPE,
         }
-        """By the names of the parameters in the paths of pages."""
+        """By the names of path parameters."""
 
     def member(self, role: str = "owner") -> Guest:
-        """Somebody of the account who is signed in."""
+        """Return a signed-in member of the account."""
         return member(self.server, self.id, role)
 
     def seen(self) -> dict[str, Any]:
-        """All that can be changed, as the API shows it."""
+        """Return everything that forms can change."""
         return {path: self.api.ok("GET", f"{path.format(**self.ids)}?limit=500") for path in SEEN}

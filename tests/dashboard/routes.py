@@ -1,4 +1,4 @@
-"""Every page and every form of the dashboard, filled with ids: a test that walks them forgets none that is added."""
+"""Paths, forms and links of pages, for tests that visit all of them."""
 
 import re
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
 def parameters(page: Page) -> tuple[str, ...]:
-    """The names in braces of its path, in their order."""
+    """Return the parameters of the path, in order."""
     return tuple(_PARAMETER.findall(page.path))
 
 
 def filled(page: Page, ids: Mapping[str, str]) -> str:
-    """The path with ids put in. Fails where none is given: whoever adds a parameter adds it to the walks."""
+    """Return the path with IDs. Fail if an ID is missing."""
     missing = [name for name in parameters(page) if name not in ids]
     assert not missing, f"{page.method} {page.path}: the walks know no id for {', '.join(missing)}"
     return _PARAMETER.sub(lambda found: ids[found[1]], page.path)
@@ -24,7 +24,7 @@ def filled(page: Page, ids: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """A form as it stands in a page: where it goes, and the fields it would send untouched."""
+    """A form of a page, with the values that an unchanged form sends."""
 
     method: str
     action: str
@@ -53,7 +53,7 @@ class _Reader(HTMLParser):
                 self._inside.fields[given["name"]] = given.get("value", "")
             self._select, self._is_first = given["name"] if tag == "select" else None, True
         elif tag == "option" and self._inside and self._select:
-            # A browser sends the one that is selected, or else the first.
+            # A browser sends the selected option, or the first one.
             if "selected" in given or self._is_first:
                 self._inside.fields[self._select] = given.get("value", "")
             self._is_first = False
@@ -64,14 +64,14 @@ class _Reader(HTMLParser):
 
 
 def forms(html: str) -> list[Form]:
-    """The forms of a page."""
+    """Return the forms of a page."""
     reader = _Reader()
     reader.feed(html)
     return reader.forms
 
 
 def links(html: str) -> list[str]:
-    """Where the links of a page lead."""
+    """Return the targets of the links of a page."""
     reader = _Reader()
     reader.feed(html)
     return reader.links

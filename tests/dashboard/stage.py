@@ -1,4 +1,4 @@
-"""Pages of a test's own on a server of its own, under a Content-Security-Policy as strict as the dashboard's."""
+"""A server for test pages with the Content-Security-Policy of the dashboard."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src '
 
 @dataclass
 class Stage:
-    """HTML by path, and `/live`, a stream of server-sent events: it tells one `change` once `said` is set."""
+    """Serves HTML by path, and a stream at `/live` that sends one `change` when `said` is set."""
 
     pages: dict[str, str] = field(default_factory=dict)
     url: str = ""
@@ -22,7 +22,7 @@ class Stage:
     over: threading.Event = field(default_factory=threading.Event)
 
     def show(self, body: str, head: str = "", path: str = "/") -> None:
-        """Answer a whole page."""
+        """Set a page."""
         self.pages[path] = (
             f"<!doctype html><html lang=en><head><title>A page</title><link rel=icon href=/vendor/icon>{head}</head>"
             f"<body><main><h1>A page</h1>{body}</main></body></html>"
@@ -68,12 +68,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._stage.over.wait(20)
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @contextmanager
 def staged() -> Iterator[Stage]:
-    """A stage that is served until the block ends."""
+    """Serve a stage until the block ends."""
     stage = Stage()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, stage))
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The browser that the tests drive sees what a page does wrong, and the scripts of others do nothing wrong."""
+"""The watched browser reports violations, and the vendored scripts cause none."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The pages of the catalog: what there is, what is in it, who wants it, and a test of it."""
+"""The event catalog: list, schema, subscribed endpoints, and test events."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ UNSAFE = "<b onclick=alert(1)>bold</b>"
 
 
 def publish(server: Server, name: str, **fields: Any) -> None:
-    """Put a type into the catalog."""
+    """Create an event type."""
     server.api().ok("PUT", f"/v1/event-types/{name}", {"description": "Something happened.", **fields})
 
 

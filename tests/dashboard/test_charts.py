@@ -1,4 +1,4 @@
-"""Charts: what is drawn where, and what is told of it in words."""
+"""Charts: shapes and labels."""
 
 import re
 from xml.etree import ElementTree

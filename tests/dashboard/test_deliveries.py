@@ -1,4 +1,4 @@
-"""The page of a delivery: every attempt in words, what it waits for, and what can be done with it."""
+"""The page of a delivery: attempts, status and actions."""
 
 import subprocess
 from html import unescape
@@ -15,7 +15,7 @@ UNSAFE = "<img src=x onerror=alert(1)>"
 
 
 def delivery_of(api: Api, url: str, **fields: object) -> str:
-    """The id of a delivery of a new event to a new endpoint."""
+    """Return the ID of a delivery of a new event to a new endpoint."""
     api.endpoint(url, event_types=[TYPE], **fields)
     event = api.send(1).json["id"]
     [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
@@ -23,7 +23,7 @@ def delivery_of(api: Api, url: str, **fields: object) -> str:
 
 
 def shown(guest: Guest, account: str, delivery: str) -> Seen:
-    """The delivery's page."""
+    """Return the page of a delivery."""
     page = guest.get(f"/accounts/{account}/deliveries/{delivery}")
     assert page.status == 200
     return page
@@ -71,7 +71,7 @@ def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: 
     url = receiver.url("/busy")
     api.endpoint(url)
     wait_for(lambda: receiver.count("/busy") == 1, "the registration event")
-    # From now on it asks to be left alone for an hour.
+    # From now on, it responds with Retry-After: 1 hour.
     receiver.url("/busy", receiving.answer(503, Retry_After="3600"))
     event = api.send(1).json["id"]
     [sent] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]

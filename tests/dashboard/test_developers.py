@@ -1,4 +1,4 @@
-"""API keys, source addresses and listen sessions, as developers find them."""
+"""The Developers page: API keys, source IP addresses and listen sessions."""
 
 import re
 from contextlib import closing
@@ -17,13 +17,13 @@ ALL_BUT_EVENTS_WRITE = {
 
 
 def keys_of(server: Server, account: str) -> list[dict[str, object]]:
-    """An account's keys."""
+    """Return the keys of an account."""
     found: list[dict[str, object]] = server.api().ok("GET", f"/v1/accounts/{account}/keys")["data"]
     return found
 
 
 def offered(text: str) -> set[str]:
-    """The scopes a page offers."""
+    """Return the scopes that a page offers."""
     return set(re.findall(r'name="scopes" value="([a-z:]+)"', text))
 
 

@@ -1,4 +1,4 @@
-"""One endpoint's page: its state card, deliveries, subscription and history; pausing and enabling."""
+"""The page of an endpoint: state card, deliveries, subscription and activity; pause and enable."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Owned:
-    """An account with one endpoint, and an owner who looks at its page."""
+    """An account with one endpoint and an owner."""
 
     def __init__(self, server: Server, url: str, **fields: Any) -> None:
         self.account, self.api = server.account()
@@ -29,21 +29,21 @@ class Owned:
         wait_for(lambda: self.deliveries()[0]["status"] != "pending", "the greeting is over")
 
     def deliveries(self) -> list[Any]:
-        """What it was owed, the newest first."""
+        """Return the deliveries, the newest first."""
         found: list[Any] = self.api.ok("GET", f"/v1/endpoints/{self.endpoint}/deliveries")["data"]
         return found
 
     def send(self, number: int) -> str:
-        """Send an event; the id of its delivery."""
+        """Send an event and return the ID of its delivery."""
         event = self.api.send(number).json["id"]
         return str(self.api.ok("GET", f"/v1/events/{event}/deliveries")["data"][0]["id"])
 
     def get(self, tab: str = "", guest: Guest | None = None) -> Seen:
-        """Look at a tab."""
+        """Get a tab."""
         return (guest or self.guest).get(f"{self.page}/{tab}" if tab else self.page)
 
     def post(self, action: str, **fields: str) -> Seen:
-        """Send a form of the page."""
+        """Submit a form of the page."""
         return self.guest.post(f"{self.page}/{action}", page=self.page, **fields)
 
 
@@ -67,7 +67,7 @@ def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server
     assert "Correct the endpoint's URL, or deploy the route" in seen.text
     assert f'<time datetime="{health["failing_since"]}"' in seen.html
     if health["disable_at"] is None:
-        # Other tests make endpoints of the same server fail: many together are nobody's fault.
+        # Failing endpoints of other tests can cause a mass failure on the shared server.
         assert "mass failure" in seen.text
     else:
         assert f'<time datetime="{health["disable_at"]}"' in seen.html

@@ -1,4 +1,4 @@
-"""Endpoints in a browser: from registering one to seeing a test arrive, as a person does it; barriers on the way."""
+"""Endpoints in a browser: create, test, pause, enable and delete."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def enter(page: Page, server: Server, account: str) -> None:
-    """Come through a portal link, as the owner."""
+    """Sign in as the owner with a portal link."""
     wanted = {"role": "owner", "email": f"owner@{account.removeprefix('acc_')}.example"}
     link = server.api().ok("POST", f"/v1/accounts/{account}/portal-links", wanted)["url"]
     page.goto(urlsplit(link).path)
@@ -84,5 +84,5 @@ def test_the_page_follows_what_happens(server: Server, receiver: Receiver, page:
     api.send(1)
     expect(page.get_by_role("heading", name="Failing")).to_be_visible()
     expect(page.get_by_text("500: it failed").first).to_be_visible()
-    # The numbers are counted a little later than it happens.
+    # Statistics follow with a short delay.
     expect(page.locator(".figure").first).to_contain_text("2 failed")

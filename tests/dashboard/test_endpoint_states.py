@@ -1,4 +1,4 @@
-"""The words of state cards, of the form and of the audit log, without a server."""
+"""Texts of state cards, the form and the audit log, without a server."""
 
 from dataclasses import replace
 
@@ -45,19 +45,19 @@ FAILING = replace(
 
 
 def card(shown: ShownEndpoint, *, contacts: int = 2, sends_mail: bool = True) -> StateCard:
-    """Its card now."""
+    """Return the state card."""
     return state_card(shown, now=NOW, contacts=contacts, sends_mail=sends_mail)
 
 
 def rows(shown: ShownEndpoint, *, contacts: int = 2, sends_mail: bool = True) -> dict[str, tuple[str, int | None]]:
-    """The rows of its card by their labels."""
+    """Return the rows of the state card by label."""
     return {row.label: (row.text, row.at) for row in card(shown, contacts=contacts, sends_mail=sends_mail).rows}
 
 
 def failing(
     endpoint: Endpoint = FAILING, *, warn_at: int | None = NOW + DAY, disable_at: int | None = NOW + 3 * DAY
 ) -> ShownEndpoint:
-    """An endpoint that fails."""
+    """Return a failing endpoint."""
     return ShownEndpoint(endpoint, {}, None, warn_at=warn_at, disable_at=disable_at)
 
 
@@ -148,7 +148,7 @@ def test_what_is_held_is_counted_up_to_a_limit() -> None:
 
 
 def event_type(name: str, *, archived: bool = False) -> EventType:
-    """An entry of the catalog."""
+    """Return an event type."""
     return EventType(1, name, "g", "First. Second.", None, None, "v", False, 1, 1, 5 if archived else None)
 
 

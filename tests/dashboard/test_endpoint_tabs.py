@@ -1,4 +1,4 @@
-"""Secrets and tests of an endpoint, as its page shows them."""
+"""The Security and Test tabs of an endpoint."""
 
 import re
 from collections.abc import Iterator
@@ -32,18 +32,18 @@ class Owned:
         self.guest = member(server, self.account, "manager")
 
     def post(self, action: str, guest: Guest | None = None, **fields: str) -> Seen:
-        """Send a form of a tab."""
+        """Submit a form of a tab."""
         guest = guest or self.guest
         return guest.post(f"{self.page}/{action}", page=f"{self.page}/{action.partition('/')[0]}", **fields)
 
     def actions(self, action: str) -> list[Any]:
-        """What the audit log has of one action on it."""
+        """Return the audit log entries with this action."""
         found: list[Any] = self.api.ok("GET", f"/v1/audit-log?subject={self.endpoint}&action={action}")["data"]
         return found
 
 
 def shown(seen: Seen) -> str | None:
-    """The secret on a page."""
+    """Return the secret on a page."""
     found = _SECRET.search(seen.html)
     return None if found is None else found[1]
 
@@ -60,7 +60,7 @@ def test_a_secret_is_shown_after_a_sign_in_and_the_audit_log_says_so(server: Ser
 
 
 def test_after_a_while_the_password_is_asked_for(server: Server) -> None:
-    """An operator gives the key."""
+    """Confirm the identity of an operator."""
     owned = Owned(server)
     guest = operator(server)
     forget_confirmations(server)

@@ -1,4 +1,4 @@
-"""An account's endpoints: the list, registering, changing and deleting them, and where mails lead."""
+"""Endpoints of an account: list, create, edit and delete, and the links in emails."""
 
 import re
 from typing import Any
@@ -13,22 +13,22 @@ _SECRET = re.compile(r'class="secret"[^>]*>([^<]+)<')
 
 @pytest.fixture
 def account(server: Server) -> tuple[str, Api]:
-    """An account of the test's own, and the operator acting for it."""
+    """A new account, and an operator who acts for it."""
     return server.account()
 
 
 def pages(account: str, *parts: str) -> str:
-    """A path within an account's endpoints."""
+    """Return a path below the endpoints of an account."""
     return "/".join([f"/accounts/{account}/endpoints", *parts])
 
 
 def registered(guest: Guest, account: str, **fields: str | list[str]) -> Seen:
-    """Register an endpoint by the form."""
+    """Create an endpoint with the form."""
     return guest.post(pages(account, "new"), **{"url": URL, "once": "once", **fields})
 
 
 def newest(api: Api) -> Any:
-    """The endpoint that was registered last."""
+    """Return the newest endpoint."""
     return api.ok("GET", "/v1/endpoints")["data"][0]
 
 

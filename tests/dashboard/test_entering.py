@@ -1,4 +1,4 @@
-"""The ways in and out, as people go them in a browser."""
+"""Sign-in and sign-out in a browser."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.e2e.harness import OPERATOR_KEY, Server
 
 
 def enter(page: Page, link: str) -> None:
-    """Open a link, and spend it."""
+    """Open a one-time link and use it."""
     page.goto(link)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(lambda url: link not in url)

@@ -1,4 +1,4 @@
-"""The pages of events: found by id, type and time; what became of each, and why it has no other deliveries."""
+"""The pages of events: filters, deliveries and explanations."""
 
 import json
 from uuid import UUID
@@ -18,7 +18,7 @@ UNSAFE = "<script>alert(1)</script>"
 
 
 def sent(api: Api, **fields: object) -> str:
-    """The id of an event that was accepted just now."""
+    """Return the ID of a new event."""
     return str(api.send(1, **fields).json["id"])
 
 
@@ -96,7 +96,7 @@ def test_an_event_is_found_by_the_beginning_of_its_id(server: Server) -> None:
     several = guest.get(f"{path}?id=aaaaaa")
     assert [each in several.html for each in chosen] == [True, True]
     assert "No matching events" in guest.get(f"{path}?id=bbbbbb").text
-    # The id of somebody else's event leads nowhere.
+    # The ID of another account's event is not found.
     stranger, _ = server.account("Another")
     assert "No matching events" in member(server, stranger).get(f"/accounts/{stranger}/events?id={chosen[0]}").text
 
@@ -127,7 +127,7 @@ def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
 def test_what_is_known_of_removed_deliveries_is_told_apart_from_what_never_was(
     server: Server, receiver: Receiver
 ) -> None:
-    """Of an event that is older than what is kept the deliveries go first."""
+    """Retention deletes the deliveries of an event first."""
     account, api = server.account()
     got = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
     api.endpoint(receiver.url("/b"), event_types=["export.*"])
@@ -206,7 +206,7 @@ def test_events_come_to_the_list_by_themselves_and_lead_to_their_page(
     bring(page, member(server, account))
     page.goto(f"/accounts/{account}/events")
     expect(page.get_by_role("cell", name="webhook.created").first).to_be_visible()
-    # Of 256 KiB, and with what HTML would take for its own.
+    # 256 KiB with HTML characters.
     text = "<i>" * 80_000
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"text": text}})["id"]
     link = page.locator(f'#live a[href$="/events/{event}"]')
@@ -218,7 +218,7 @@ def test_events_come_to_the_list_by_themselves_and_lead_to_their_page(
     page.get_by_role("button", name="Copy indented body").click()
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert copied["data"] == {"text": text}
-    # What changes meanwhile is shown, and the body stays.
+    # The live region changes, and the body stays.
     api.endpoint(receiver.url("/c"), event_types=["export.*"])
     expect(page.get_by_text("Registered later.")).to_be_visible()
     expect(page.get_by_role("heading", name="Body")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Attempts as pages tell them."""
+"""Attempts for pages."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ ATTEMPT = Attempt(
 
 
 def phases(attempt: Attempt) -> list[tuple[str, float]]:
-    """How long each took."""
+    """Return the durations of the phases."""
     return [(part.kind, part.value) for part in told(attempt).phases]
 
 

@@ -1,4 +1,4 @@
-"""From what was counted to charts and words."""
+"""Statistics as charts and text."""
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Period, Series, Statistics

@@ -1,4 +1,4 @@
-"""The fleet: what there is to do, what is out of the ordinary, and that the page keeps itself up to date."""
+"""The Fleet page: backlog, problems and live updates."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ NOWHERE = "http://127.0.0.1:1/<i>hook</i>"
 
 
 def failing(server: Server) -> tuple[str, Api, dict[str, Any]]:
-    """An account with an endpoint that fails: its id, a client of it, the endpoint."""
+    """Return an account with a failing endpoint: its ID, a client, and the endpoint."""
     account, _ = server.account("Rapids <b>Academy</b>")
     acting = server.api(OPERATOR_KEY, account)
     endpoint: dict[str, Any] = acting.endpoint(NOWHERE)
@@ -88,7 +88,7 @@ def test_members_do_not_see_the_fleet(server: Server) -> None:
 def test_a_person_watches_the_fleet(server: Server, page: Page) -> None:
     come_in(page)
     account, acting, endpoint = failing(server)
-    # It comes by itself.
+    # The live page updates.
     link = page.locator(f'a[href="/accounts/{account}/endpoints/{endpoint["id"]}"]')
     expect(link).to_be_visible(timeout=20_000)
     judge(page)
@@ -111,7 +111,7 @@ def test_a_mass_failure_is_told_while_it_goes_on(tmp_path: Path) -> None:
         assert page is not None
         assert "Mass failure: many endpoints began to fail at once." in page.text
         assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html
-        # And on every other page, but not to those of the account.
+        # All pages show it to operators, but not to members.
         banner = "10 endpoints began to fail at once"
         for path in ("/operator/mail", f"/accounts/{account}/overview"):
             assert banner in guest.get(path).text

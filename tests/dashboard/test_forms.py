@@ -1,4 +1,4 @@
-"""Forms: what is read of them, and within which bounds."""
+"""Forms: reading and limits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ def request(*chunks: bytes, content_type: str = "application/x-www-form-urlencod
 
 
 def read(given: Request) -> Form:
-    """The form; in a thread of its own, since the browser's event loop runs in this one."""
+    """Read a form in another thread, because the browser's event loop runs in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: asyncio.run(read_form(given, UnfinishedBodies().reservation(None)))).result()
 

@@ -1,4 +1,4 @@
-"""From nothing to the first event that a server took."""
+"""The Get started page."""
 
 from contextlib import closing
 

@@ -18,7 +18,7 @@ from tests.e2e.harness import OPERATOR_KEY, Server
 
 @contextmanager
 def terminating_tls(upstream_port: Callable[[], int]) -> Iterator[int]:
-    """Forward TLS connections to a plain port of 127.0.0.1; the value is the port that listens."""
+    """Forward TLS connections to a plain port of 127.0.0.1. Yield the TLS port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(context)
     port: Future[int] = Future()
@@ -52,7 +52,7 @@ def terminating_tls(upstream_port: Callable[[], int]) -> Iterator[int]:
 
 @pytest.fixture
 def secure(tmp_path: Path) -> Iterator[tuple[Server, str]]:
-    """A server, and its public URL, which is HTTPS."""
+    """A server with an HTTPS public URL."""
     servers: list[Server] = []
     with terminating_tls(lambda: servers[0].port) as port:
         url = f"https://localhost:{port}"
@@ -68,7 +68,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[Server, str]]:
 
 def test_cookies_over_https_belong_to_the_host(secure: tuple[Server, str], page: Page) -> None:
     server, url = secure
-    # As a proxy on this machine sends it.
+    # The headers of a reverse proxy on this machine.
     guest = Guest(server.url)
     guest.post("/sign-in/operator", key=OPERATOR_KEY, follow=False)
     assert set(guest.cookies) == {"__Host-uplift_session", "__Host-uplift_form"}

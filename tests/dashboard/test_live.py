@@ -1,4 +1,4 @@
-"""Streams that tell pages of changes: what they tell, whom, and how many there may be."""
+"""Streams of live pages: events, permissions and limits."""
 
 import socket
 import statistics
@@ -20,13 +20,13 @@ PAGES: Final = 8
 
 
 def connected(server: Server) -> socket.socket:
-    """A connection."""
+    """Open a connection."""
     parts = urlsplit(server.url)
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20)
 
 
 def ask(connection: socket.socket, guest: Guest, path: str) -> None:
-    """Ask for a stream."""
+    """Request a stream."""
     cookie = f"uplift_session={guest.cookies['uplift_session']}"
     connection.sendall(
         f"GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\ncookie: {cookie}\r\n\r\n".encode()
@@ -34,7 +34,7 @@ def ask(connection: socket.socket, guest: Guest, path: str) -> None:
 
 
 def opened(server: Server, guest: Guest, path: str) -> socket.socket:
-    """A stream after its response headers."""
+    """Open a stream and read its response headers."""
     connection = connected(server)
     ask(connection, guest, path)
     told = b""
@@ -48,7 +48,7 @@ def opened(server: Server, guest: Guest, path: str) -> socket.socket:
 
 
 def changes(connection: socket.socket, seconds: float) -> bool:
-    """Whether a change is told within a time."""
+    """Whether the stream reports a change in time."""
     connection.settimeout(seconds)
     told = b""
     try:
@@ -60,13 +60,13 @@ def changes(connection: socket.socket, seconds: float) -> bool:
 
 
 def change_at(connection: socket.socket) -> float:
-    """When a change is told."""
+    """Return when the stream reports a change."""
     assert changes(connection, 20)
     return time.monotonic()
 
 
 def ends(connection: socket.socket, seconds: float) -> bool:
-    """Whether the stream ends within a time."""
+    """Whether the stream ends in time."""
     connection.settimeout(seconds)
     told = b""
     try:
@@ -107,7 +107,7 @@ def test_open_pages_load_one_after_the_other(server: Server) -> None:
             told_at = sorted(people.map(change_at, streams))
 
     apart = [later - earlier for earlier, later in pairwise(told_at)]
-    # The process may have been busy with something else for one of them.
+    # The process may have been busy during one of them.
     assert statistics.median(apart) >= 0.8 * TURN_SECONDS_MAX
     assert told_at[-1] - told_at[0] >= 0.8 * TURN_SECONDS_MAX * (PAGES - 1)
 
@@ -155,7 +155,7 @@ def test_an_account_has_its_share_and_others_still_get_theirs(server: Server) ->
             len(asked_at_once(stack, server, guest, f"/accounts/{account}/live", 2 * STREAMS_PER_ACCOUNT_MAX))
             for guest, account in zip(guests, greedy, strict=True)
         ]
-        # The first six accounts take three quarters of the streams, and the others a few of the last quarter.
+        # The first six accounts use three quarters of the streams, and the others share the last quarter.
         assert opened_by == [STREAMS_PER_ACCOUNT_MAX] * 6 + [STREAMS_PER_ACCOUNT_CROWDED_MAX] * 2
         assert guests[0].get(f"/accounts/{greedy[0]}/live").status == 429
         stack.enter_context(closing(opened(server, member(server, other), f"/accounts/{other}/live")))
@@ -164,7 +164,7 @@ def test_an_account_has_its_share_and_others_still_get_theirs(server: Server) ->
 
 
 def asked_at_once(stack: ExitStack, server: Server, guest: Guest, path: str, count: int) -> list[socket.socket]:
-    """The connections that were given a stream, of `count` that ask at the same time."""
+    """Request `count` streams at once, and return the accepted connections."""
     connections = [stack.enter_context(closing(connected(server))) for _ in range(count)]
     for connection in connections:
         ask(connection, guest, path)
@@ -178,6 +178,6 @@ def asked_at_once(stack: ExitStack, server: Server, guest: Guest, path: str, cou
 
 
 def all_free(server: Server, guest: Guest, path: str) -> bool:
-    """Whether an account can open its whole share."""
+    """Whether an account can open all of its streams."""
     with ExitStack() as stack:
         return len(asked_at_once(stack, server, guest, path, STREAMS_PER_ACCOUNT_MAX)) == STREAMS_PER_ACCOUNT_MAX

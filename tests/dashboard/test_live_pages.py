@@ -1,4 +1,4 @@
-"""Pages that change while somebody is at them: they keep up, and take nothing away from whoever reads."""
+"""Live pages: they update, and keep focus, selection and open details."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.engines import Engine
 
 
 def heard(page: Page) -> int:
-    """How many changes a page has heard of since this was asked first."""
+    """Return the number of changes that a page received since the first call."""
     page.evaluate(
         """window.heard ?? (
             window.heard = 0, document.addEventListener("sse:change", () => { window.heard += 1 })
@@ -74,7 +74,7 @@ def test_a_page_whose_scripts_load_slowly_shows_what_changed_meanwhile(
     endpoint = api.endpoint(receiver.url("/hook"))["id"]
     page = open_page()
     bring(page, member(server, account))
-    # Statistics of the registration event, which follow by a second or two, would hide a missed change.
+    # The delayed statistics of the registration event would hide a missed change.
     wait_for(lambda: api.ok("GET", "/v1/stats")["totals"]["deliveries"], "the registration event is counted")
 
     def continue_late(route: Route) -> None:
@@ -89,13 +89,13 @@ def test_a_page_whose_scripts_load_slowly_shows_what_changed_meanwhile(
 
 @pytest.fixture
 def own_server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
-    """One that may be ended."""
+    """A server that the test can stop."""
     with serving(tmp_path / "data") as server:
         yield server
 
 
 def test_what_happened_while_the_server_was_away_is_there_when_it_is_back(own_server: Server, browser: Browser) -> None:
-    """The stream begins with what is there then, and nothing would change after it in a quiet account."""
+    """A new stream reports only later changes, so the page must reload after a reconnect."""
     account, _ = own_server.account()
     desk = Desk(browser, own_server.url, "away")
     page = desk.open()
@@ -104,7 +104,7 @@ def test_what_happened_while_the_server_was_away_is_there_when_it_is_back(own_se
         page.goto(f"/accounts/{account}/events")
     own_server.kill()
     own_server.start()
-    # Sooner than the browser asks for the stream anew.
+    # Before the browser reconnects.
     missed = own_server.api(account=account).send(2).json["id"]
     expect(page.locator(f'#live a[href$="/events/{missed}"]')).to_be_visible(timeout=15_000)
     desk.leave()

@@ -1,4 +1,4 @@
-"""The members of an account in the dashboard: who they are, who is invited, what they may become."""
+"""The Members page: members, invitations and roles."""
 
 import re
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ PASSWORD = "seven quiet otters swim"
 
 
 def members_of(server: Server, account: str) -> dict[str, str]:
-    """The roles of an account's members, by their mail addresses, as its page shows them to the operator."""
+    """Return the roles of members by email address."""
     page = operator(server).get(f"/accounts/{account}/settings").html
     rows = re.findall(
         r'<td data-label="Name"><div class="email">([^<]*?)<.*?<option value="(\w+)" selected>', page, re.DOTALL
@@ -22,7 +22,7 @@ def members_of(server: Server, account: str) -> dict[str, str]:
 
 
 def member_id(server: Server, account: str, name: str) -> str:
-    """The id of a member."""
+    """Return the ID of a member."""
     page = operator(server).get(f"/accounts/{account}/settings").html
     found = re.search(rf">{re.escape(name)}<.*?/settings/members/(mem_\w+)/role", page, re.DOTALL)
     assert found is not None, page
@@ -30,7 +30,7 @@ def member_id(server: Server, account: str, name: str) -> str:
 
 
 def joined(server: Server, account: str, role: str, email: str) -> Guest:
-    """A member with a password, who came by an invitation of the operator."""
+    """Return a member with a password, who accepted an invitation."""
     invited = operator(server).post(
         f"/accounts/{account}/settings/invitations", page=f"/accounts/{account}/settings", email=email, role=role
     )

@@ -1,4 +1,4 @@
-"""An outage in a browser, from the first failure to the last delivery: what an owner sees, does, and gets."""
+"""An outage in a browser: failure, pause, enable, resend and rotation."""
 
 from playwright.sync_api import Page, expect
 from tests.dashboard.visitors import bring, member
@@ -19,18 +19,18 @@ def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, pag
     settled(api, delivery["id"])
     bring(page, member(server, account))
 
-    # It failed, and the overview leads there.
+    # The overview links to the failing endpoint.
     page.get_by_role("link", name="Endpoints", exact=True).click()
     page.get_by_role("link", name="/hook").first.click()
     expect(page.get_by_role("heading", name="Failing")).to_be_visible()
 
-    # Whoever works at the receiver pauses it: what comes meanwhile is held.
+    # Pause the endpoint. The server holds its deliveries.
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("heading", name="Paused")).to_be_visible()
     held = [api.send(number).json["id"] for number in (2, 3)]
     expect(page.locator("tbody .status.held")).to_have_count(2)
 
-    # It works again, and gets what was held, in order, while the page says so by itself.
+    # The receiver works again and receives the held deliveries in order, and the page updates.
     receiver.url("/hook", answer(200))
     page.get_by_text("Enable endpoint…").click()
     expect(page.get_by_text("Held: 2")).to_be_visible()
@@ -40,12 +40,12 @@ def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, pag
         assert settled(api, each["id"])["status"] == "delivered"
     expect(page.locator("tbody .status.delivered")).to_have_count(3)
 
-    # What had failed is sent again by hand.
+    # Resend the failed delivery.
     page.goto(f"/accounts/{account}/deliveries/{delivery['id']}")
     page.get_by_role("button", name="Resend delivery").click()
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
 
-    # And the secret is replaced: both are live, until all receivers have the new one.
+    # Rotate the secret. Both secrets are active during the overlap.
     page.goto(f"/accounts/{account}/endpoints/{made['id']}/security")
     page.get_by_role("button", name="Rotate secret").click()
     expect(page.get_by_role("heading", name="New secret")).to_be_visible()

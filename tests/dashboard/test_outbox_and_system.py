@@ -1,4 +1,4 @@
-"""What operators see of the server itself: what it mailed, how it is configured, what it can find out."""
+"""The Email outbox and System pages for operators."""
 
 import time
 from pathlib import Path
@@ -18,12 +18,12 @@ from uplift_server.store import outbox, schema_version
 from uplift_server.store.outbox import EmailResult
 
 NOW_MS = time.time_ns() // 1_000_000
-ON_A_DISK, ON_POSTGRESQL = "free on the database's disk", "dead rows and"
-"""What a check of the database says, of either kind."""
+ON_A_DISK, ON_POSTGRESQL = "free beside the database", "dead rows beside"
+"""The results of the database check on each engine."""
 
 
 def owe(server: Server, *recipients: str) -> None:
-    """Owe mails as a transition does; of the first three one is sent, one given up, one put off."""
+    """Add emails to the outbox: the first is sent, the second has failed, the third waits for a retry."""
 
     def owe_and_settle(connection: sa.Connection) -> None:
         for number, recipient in enumerate(recipients):
@@ -91,6 +91,6 @@ def test_members_see_nothing_of_it(server: Server) -> None:
 
 def test_a_person_looks_after_the_server(server: Server, page: Page) -> None:
     come_in(page).goto("/operator/system")
-    # The checks come by themselves.
+    # The page loads the checks.
     page.get_by_text(ON_A_DISK if server.place.file else ON_POSTGRESQL).wait_for()
     judge(page)

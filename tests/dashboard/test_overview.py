@@ -1,4 +1,4 @@
-"""How an account fares, in words and at a glance."""
+"""The Overview page."""
 
 from contextlib import closing
 
@@ -9,14 +9,14 @@ from tests.e2e.receiving import Receiver, answer
 
 
 def sentence(server: Server, account: str) -> str:
-    """What the overview says at its top, and of each problem."""
+    """Return the text of the health card and the open problems."""
     page = member(server, account, "member").get(f"/accounts/{account}/overview")
     assert page.status == 200, page.html
     return page.text.partition("Latest deliveries")[0]
 
 
 def failing(api: Api, endpoint: str) -> bool:
-    """Whether an endpoint fails by now."""
+    """Whether an endpoint is failing."""
     return bool(api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["status"] == "failing")
 
 
@@ -32,7 +32,7 @@ def test_every_condition_has_its_sentence(server: Server) -> None:
         told = sentence(server, account)
         assert "Action required: 1 of 2 endpoints is failing." in told
         assert "404: " in told
-        # Where endpoints of other tests fail on the same server, it may be a mass failure.
+        # Failing endpoints of other tests can cause a mass failure on the shared server.
         assert "Scheduled disable" in told or "mass failure" in told
 
         api.ok("POST", f"/v1/endpoints/{bad['id']}/disable")
@@ -55,7 +55,7 @@ def test_every_condition_has_its_sentence(server: Server) -> None:
 def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        # What fails is tried again much later: it is not over before the page is looked at.
+        # Retries are due much later, so the failing deliveries stay pending.
         ways = (("/good", answer(204)), ("/bad", answer(503, retry_after="600")))
         good, bad = (api.endpoint(receiver.url(path, way)) for path, way in ways)
         api.ok("PATCH", f"/v1/endpoints/{bad['id']}", {"event_types": ["export.completed"]})
@@ -78,7 +78,7 @@ def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server)
 def test_what_failed_for_good_is_told_until_the_time_is_over(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        # Five failures in a row: ten would open its breaker, and the last of them wait.
+        # Five consecutive failures: ten would open the circuit breaker.
         endpoint = api.endpoint(receiver.url("/x", answer(204)))
         wait_for(lambda: receiver.count("/x"), "the greeting")
         receiver.url("/x", answer(500))

@@ -1,4 +1,4 @@
-"""Every page, in a browser: without barriers, without errors, and no wider than the window."""
+"""All pages in a browser: accessible, without errors, and no wider than the window."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ LONG = "a-long-text-without-any-place-to-break" * 6
 
 @dataclass(frozen=True)
 class Window:
-    """Where somebody goes from page to page, and what pages did there that they may not."""
+    """A browser window of one person."""
 
     page: BrowserPage
     watch: Watch
@@ -44,7 +44,7 @@ class Window:
 
 @pytest.fixture(scope="module")
 def owned(server: Server, shared_receiver: Receiver) -> Owned:
-    """What the pages are about: long texts of others, and an endpoint that fails."""
+    """An account with long texts and a failing endpoint."""
     path = f"/{LONG}"
     owned = Owned(server, shared_receiver.url(path))
     endpoint = f"/v1/endpoints/{owned.ids['endpoint']}"
@@ -63,13 +63,13 @@ def owned(server: Server, shared_receiver: Receiver) -> Owned:
 
 @pytest.fixture(scope="module")
 def empty(server: Server) -> str:
-    """An account that has nothing yet."""
+    """An empty account."""
     return server.account("Otters")[0]
 
 
 @pytest.fixture(scope="module")
 def owner(server: Server, owned: Owned, empty: str) -> Guest:
-    """The owner of both, who has a password."""
+    """The owner of both accounts, who has a password."""
     email = f"owner@{owned.id[4:]}.example"
     visitors.member(server, empty, "owner", email)
     owned.member("owner").post("/you/password", page="/you", password=PASSWORD)
@@ -80,7 +80,7 @@ def owner(server: Server, owned: Owned, empty: str) -> Guest:
 
 @pytest.fixture(scope="module")
 def links(server: Server, owned: Owned, owner: Guest) -> Mapping[str, str]:
-    """Where those pages are that only a link leads to, by their paths."""
+    """The one-time links by path."""
     people, settings = f"/v1/accounts/{owned.id}/members", f"/accounts/{owned.id}/settings"
     [forgetful] = [each["id"] for each in server.api().ok("GET", people)["data"] if each["role"] == "owner"]
     told = visitors.operator(server).post(f"{settings}/members/{forgetful}/password-link", page=settings)
@@ -96,7 +96,7 @@ def links(server: Server, owned: Owned, owner: Guest) -> Mapping[str, str]:
 
 @pytest.fixture(scope="module")
 def windows(browser: Browser, server: Server, owner: Guest) -> Iterator[Mapping[Door, Window]]:
-    """One of an operator, one of the owner and one of nobody: a window for every page would take longer than it."""
+    """One window each for an operator, the owner and a visitor, because a window per page would be slow."""
     desk = Desk(browser, server.url, "pages")
     operators, owners, strangers = (Window(desk.open(), desk.watch) for _ in range(3))
     visitors.operator(server).lend(operators.page)

@@ -1,4 +1,4 @@
-"""People in a browser: invited, signed in, kept out, signed out everywhere; members as their owner sees them."""
+"""People in a browser: invitation, sign-in, password reset, sign-out and member management."""
 
 import re
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ PASSWORD = "seven quiet otters swim"
 
 
 def invitation(server: Server, account: str, email: str, role: str = "owner") -> str:
-    """The path of an invitation's link."""
+    """Return the path of an invitation link."""
     made = server.api().ok("POST", f"/v1/accounts/{account}/members", {"email": email, "role": role})
     return urlsplit(made["url"]).path
 
@@ -31,7 +31,7 @@ def join(page: Page, link: str, name: str = "Ana Otter") -> None:
 
 
 def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:
-    """Fill in the form."""
+    """Sign in with the form."""
     page.goto("/sign-in")
     page.get_by_label("Email").fill(email)
     page.get_by_label("Password").fill(password)
@@ -39,7 +39,7 @@ def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:
 
 
 def email_of(account: str, name: str = "ana") -> str:
-    """An address that no other test uses."""
+    """Return a unique email address."""
     return f"{name}@{account.removeprefix('acc_')}.example"
 
 
@@ -126,7 +126,7 @@ def test_guessing_ends_after_a_few_tries_and_says_for_how_long(server: Server, p
 
     assert stranger.status == 429
     assert re.search(r"\d+ (min|s)", stranger.text)
-    # Whoever is signed in already is not put out by it.
+    # A visitor who is already signed in stays signed in.
     page.reload()
     expect(page).to_have_url(re.compile("/overview$"))
 

@@ -1,4 +1,4 @@
-"""Operators publish event types: what is wrong stands at its field, and what is right acts at once."""
+"""Event types for operators: create, edit, archive and delete."""
 
 import json
 from typing import Any
@@ -16,12 +16,12 @@ LIST = "/operator/event-types"
 
 
 def named() -> str:
-    """A type of this test's own."""
+    """Return a unique name."""
     return f"console.t{uuid4().hex}.happened"
 
 
 def publish(guest: Guest, name: str, **fields: Any) -> Seen:
-    """Send the form."""
+    """Submit the form."""
     sent = {"description": "It happened.", "schema": json.dumps(SCHEMA), "example": '{"object": {"n": 1}}', **fields}
     return guest.post(f"{LIST}/new-type", name=name, **sent)
 

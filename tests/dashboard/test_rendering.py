@@ -1,4 +1,4 @@
-"""Values as pages show them."""
+"""Template filters."""
 
 import asyncio
 import json
@@ -122,7 +122,7 @@ def test_a_page_that_is_long_lets_everything_else_have_its_turns(monkeypatch: py
             await asyncio.sleep(0)
         assert (await page).endswith("199998,199999,")
 
-    # The browser of these tests has a loop of its own in this thread.
+    # The browser's event loop runs in this thread.
     thread = threading.Thread(target=asyncio.run, args=(beside(),))
     thread.start()
     thread.join()

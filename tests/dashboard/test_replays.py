@@ -1,4 +1,4 @@
-"""The pages of replays: from a plan to its start, and one under way."""
+"""The pages of replays: preview, start and control."""
 
 from urllib.parse import urlencode
 
@@ -11,7 +11,7 @@ from tests.e2e.receiving import Receiver
 
 
 def delivered(api: Api, receiver: Receiver, count: int, path: str = "/hook") -> str:
-    """The id of an endpoint that got so many numbered events, none of which failed."""
+    """Return the ID of an endpoint with `count` delivered events."""
     endpoint: str = api.endpoint(receiver.url(path), event_types=[TYPE], description="Main")["id"]
     events = [{"type": TYPE, "data": {"number": number}} for number in range(count)]
     api.ok("POST", "/v1/events/batch", {"events": events})
@@ -22,12 +22,12 @@ def delivered(api: Api, receiver: Receiver, count: int, path: str = "/hook") -> 
 
 
 def planned(guest: Guest, account: str, **asked: str | list[str]) -> Seen:
-    """The page with a plan."""
+    """Return the page with a preview."""
     return guest.get(f"/accounts/{account}/replays/new?{urlencode({'plan': '1', **asked}, doseq=True)}")
 
 
 def start(guest: Guest, account: str, plan: Seen) -> Seen:
-    """Press the button of a plan."""
+    """Start the previewed replay."""
     [form] = [form for form in forms(plan.html) if form.action == f"/accounts/{account}/replays"]
     fields: dict[str, str | list[str]] = {name: value for name, value in form.fields.items() if name != "csrf"}
     return guest.post(form.action, token=plan.token, **fields)
@@ -57,7 +57,7 @@ def test_a_plan_counts_and_its_start_sends(server: Server, receiver: Receiver) -
     page = guest.get(page.path)
     assert "5 of 5" in page.text
     assert "Delivered 5" in page.text
-    # The same button pressed again begins no second one.
+    # A second submit of the same form does not start a second replay.
     again = start(guest, account, plan)
     assert again.path == page.path
     assert len(receiver.on("/hook")) == 10
@@ -164,7 +164,7 @@ def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
     endpoint = delivered(api, receiver, 3)
     bring(page, member(server, account))
     page.goto(f"/accounts/{account}/replays/new?endpoint={endpoint}&created_after=2026-01-31T12:00")
-    # In Berlin an hour later than in UTC.
+    # The time in Berlin is UTC plus 1 hour.
     expect(page.get_by_label("Accepted after (your time)")).to_have_value("2026-01-31T13:00")
     page.get_by_label("Delivered (the endpoint receives them again)").check()
     page.get_by_label("failed", exact=True).uncheck()

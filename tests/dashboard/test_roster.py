@@ -1,4 +1,4 @@
-"""Accounts and endpoints of everybody, as operators find, make, change and switch them."""
+"""The Accounts and Endpoints pages for operators."""
 
 import re
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ ACCOUNTS, ENDPOINTS = "/operator/accounts", "/operator/endpoints"
 
 
 def problem(page: Seen, field: str) -> str:
-    """What is said to be wrong at a field."""
+    """Return the error message at a field."""
     assert page.status == 422
     return page.html.split(f'id="{field}-problem">')[1].split("</p>")[0]
 

@@ -1,4 +1,4 @@
-"""What the walks walk over: every page with its ids, every form as it would be sent."""
+"""The helpers that fill paths and read forms."""
 
 import pytest
 from starlette.responses import Response

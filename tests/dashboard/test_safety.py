@@ -1,4 +1,4 @@
-"""What keeps visitors safe: headers, cookies, tokens, and what is told once."""
+"""Security headers, cookies, form tokens and notices."""
 
 import pytest
 from starlette.requests import Request

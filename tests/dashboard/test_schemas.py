@@ -1,4 +1,4 @@
-"""Schemas as trees: everything that can be said in a few words, and an end to everything."""
+"""Schemas as trees: nodes, constraints and limits."""
 
 import json
 from typing import Any
@@ -12,12 +12,12 @@ from uplift_server.dashboard.schemas import DEPTH_MAX, NODES_MAX, Node, tree
 
 
 def read(schema: Any) -> Node:
-    """The tree of a schema."""
+    """Return the tree of a schema."""
     return tree(json.dumps(schema))
 
 
 def lines(node: Node, depth: int = 0) -> list[str]:
-    """A tree as text."""
+    """Return a tree as text."""
     own = f"{'  ' * depth}{node.name}: {node.kind}{' required' if node.required else ''}"
     own += "".join(f"; {note}" for note in node.notes)
     return [own, *(line for child in node.children for line in lines(child, depth + 1))]

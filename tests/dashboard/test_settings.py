@@ -1,4 +1,4 @@
-"""An account's contacts and its audit log."""
+"""Contacts and audit log of an account."""
 
 import re
 
@@ -8,13 +8,13 @@ from tests.e2e.harness import Server
 
 
 def contacts_of(server: Server, account: str) -> list[str]:
-    """Who is told when an endpoint of the account fails."""
+    """Return the contacts of an account."""
     found: list[str] = server.api().ok("GET", f"/v1/accounts/{account}")["contact_emails"]
     return found
 
 
 def entries(text: str) -> list[str]:
-    """The actions a page of the audit log shows."""
+    """Return the actions on a page of the audit log."""
     return re.findall(r'data-label="What"><div><code>([a-z_.]+)</code>', text)
 
 
@@ -81,7 +81,7 @@ def test_the_audit_log_is_filtered_by_actor_action_and_time(server: Server) -> N
     assert set(entries(admin.get(f"{path}?actor=member").html)) == {"member.joined", "member.signed_in"}
     assert entries(admin.get(f"{path}?created_after=2999-01-01T00:00").html) == []
     assert entries(admin.get(f"{path}?created_before=2999-01-01T00:00").html) == everything
-    # In UTC, which scripts show as the visitor's own time: entries are shown in it, too.
+    # The value is UTC. Scripts convert it to local time.
     assert 'value="2999-01-01T00:00:00" data-utc' in admin.get(f"{path}?created_after=2999-01-01T00:00").html
     one = admin.get(f"{path}?action=endpoint.created").html
     assert f"/accounts/{account}/endpoints/{endpoint}" in one

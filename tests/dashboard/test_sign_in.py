@@ -1,4 +1,4 @@
-"""Coming in and going out, and who may come in where."""
+"""Sign-in, sign-out and access to accounts."""
 
 import socket
 from typing import cast
@@ -135,7 +135,7 @@ def test_files_are_kept_for_good_and_named_by_their_content(server: Server) -> N
 
 
 def _token(guest: Guest) -> str:
-    """What the forms of a session send. The menu of every page has one, even of the page that says there is none."""
+    """Return the form token of a session. All pages contain it, including error pages."""
     token = guest.get("/accounts/acc_none/overview").token
     assert token
     return token

@@ -1,4 +1,4 @@
-"""Whatever anybody stored or sent is shown as text: nowhere does it become an element of a page."""
+"""Stored and submitted values appear as text on all pages, and never as HTML elements."""
 
 from html.parser import HTMLParser
 from urllib.parse import quote, urlsplit
@@ -19,12 +19,12 @@ TYPE = "marked.type"
 
 
 def mark(field: str) -> str:
-    """A text that would make an element in whatever place of a page it is not escaped for."""
+    """Return a text that creates an element wherever a page does not escape it."""
     return f"""'"></textarea></script><i data-mark="{field}">"""
 
 
 class _Marks(HTMLParser):
-    """The marks that became elements, those that stayed texts, and the handlers that any element has."""
+    """Collects marks that became elements, marks that stayed text, and event handlers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Marks(HTMLParser):
 
 @pytest.fixture(scope="module")
 def owned(server: Server, shared_receiver: Receiver) -> Owned:
-    """An account whose every field is marked."""
+    """An account with a mark in every field."""
     owned = Owned(server, shared_receiver.url("/first"), mark("account name")[:100])
     operator, api = server.api(), owned.api
     operator.ok(
@@ -88,7 +88,7 @@ def owned(server: Server, shared_receiver: Receiver) -> Owned:
 
 @pytest.fixture(scope="module")
 def shown(server: Server, owned: Owned) -> list[tuple[Page, str, str]]:
-    """All pages as the account's owner and an operator get them: which, where, and its HTML."""
+    """All pages for the owner and an operator: page, path and HTML."""
     owner, operator, stranger = owned.member(), visitors.operator(server), Guest(server.url)
     found = []
     for page in SHOWN:
@@ -103,7 +103,7 @@ def shown(server: Server, owned: Owned) -> list[tuple[Page, str, str]]:
 
 @pytest.fixture(scope="module")
 def texts(shown: list[tuple[Page, str, str]]) -> str:
-    """What they read. Fails where a mark became an element."""
+    """The text of all pages. Fails if a mark became an element."""
     read, wrong = "", []
     for _, asked, html in shown:
         marks = _Marks()

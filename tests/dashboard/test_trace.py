@@ -1,4 +1,4 @@
-"""From any id to what became of it, for operators alone."""
+"""The Trace page for operators."""
 
 import re
 from typing import Any
@@ -17,12 +17,12 @@ NOWHERE = "http://127.0.0.1:1/hook?x=<script>alert(1)</script>"
 
 
 def traced(server: Server, text: str) -> Seen:
-    """What the operator finds."""
+    """Return the trace of an ID."""
     return operator(server).get(f"/operator/trace?id={text}")
 
 
 def failed(server: Server) -> tuple[str, Api, dict[str, Any]]:
-    """An account with a delivery that was tried until it failed: its id, a client of it, the delivery."""
+    """Return an account with a failed delivery: its ID, a client, and the delivery."""
     account, _ = server.account("Rapids <b>Academy</b>")
     acting = server.api(OPERATOR_KEY, account)
     acting.endpoint(NOWHERE)

@@ -1,4 +1,4 @@
-"""Walks over all pages and forms: nobody gets at what is another account's, beyond a role, or through another site."""
+"""All pages and forms: isolation of accounts, permissions of roles, and protection against other sites."""
 
 import re
 import shlex
@@ -51,7 +51,7 @@ NEEDS: Mapping[str, Scope | Right | None] = {
     "/settings/contacts": None,
     "/settings/audit-log": Right.AUDIT_READ,
 }
-"""What each page of an account takes to be seen; None: to be a member."""
+"""The permission that each page requires. None: any member."""
 DOES: Mapping[str, Scope | Right | None] = {
     "/get-started/endpoint": Scope.ENDPOINTS_WRITE,
     "/get-started/secret": Scope.SECRETS_READ,
@@ -81,14 +81,14 @@ DOES: Mapping[str, Scope | Right | None] = {
     "/settings/members/{member}/remove": Right.MEMBERS_MANAGE,
     "/settings/contacts": Right.ACCOUNT_MANAGE,
 }
-"""What each form of an account takes to be sent."""
+"""The permission that each form requires."""
 OPERATORS = {"/settings/members/{member}/password-link"}
-"""Forms of accounts' pages that are there for operators alone."""
+"""Forms of account pages that only operators can submit."""
 
 
 _CODE = re.compile(r"<pre[^>]*><code>(.*?)</code></pre>", re.DOTALL)
 SHARED = {"type", "name"}
-"""Parameters that mean the same for all accounts."""
+"""Parameters that all accounts share."""
 
 
 def _name(page: Page) -> str:
@@ -97,23 +97,23 @@ def _name(page: Page) -> str:
 
 @pytest.fixture(scope="module")
 def mine(server: Server, shared_receiver: Receiver) -> Owned:
-    """The account of whoever walks."""
+    """The account of the member."""
     return Owned(server, shared_receiver.url("/mine"))
 
 
 @pytest.fixture(scope="module")
 def theirs(server: Server, shared_receiver: Receiver) -> Owned:
-    """Another one."""
+    """Another account."""
     return Owned(server, shared_receiver.url("/theirs"), "Otters")
 
 
 @dataclass(frozen=True)
 class Walker:
-    """Somebody who is signed in, and follows no redirect."""
+    """A signed-in visitor who follows no redirects."""
 
     guest: Guest
     token: str
-    """What every form of the session carries; the menu of every page has one."""
+    """The form token of the session."""
 
     @classmethod
     def of(cls, guest: Guest) -> "Walker":
@@ -128,7 +128,7 @@ class Walker:
 
 @pytest.fixture(scope="module")
 def owner(mine: Owned) -> Walker:
-    """Somebody who may do everything in one account, and nothing in the other."""
+    """The owner of one account, without access to the other."""
     return Walker.of(mine.member())
 
 
@@ -140,7 +140,7 @@ def operator(server: Server) -> Walker:
 
 @pytest.fixture(scope="module")
 def written(owner: Walker, mine: Owned) -> Mapping[str, dict[str, str]]:
-    """What the forms of the account's pages would send, by where they send it."""
+    """The fields of all forms of the account's pages, by path."""
     found = {}
     for page in SHOWN:
         for form in forms(owner.get(filled(page, mine.ids)).html):
@@ -187,7 +187,7 @@ def test_no_link_of_the_operators_console_leads_nowhere(server: Server, mine: Ow
 def test_nothing_of_another_account_is_found(
     page: Page, owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
 ) -> None:
-    """With another account in the path, and with the own one and anything else of another's, one id at a time."""
+    """Replace the account, and then each other ID, with those of the other account."""
     before = theirs.seen()
     fields = written.get(filled(page, mine.ids), {})
     ways = [theirs.ids, {**mine.ids, "account": theirs.id}]
@@ -197,7 +197,7 @@ def test_nothing_of_another_account_is_found(
         answer = owner.get(path) if page.method == "GET" else owner.post(path, {**fields, CSRF_FIELD: owner.token})
 
         assert answer.status == 404, (path, answer.status, answer.headers.get("location"))
-        # The path itself may be repeated, as links are.
+        # The page may repeat the path.
         assert "/theirs" not in answer.html
     assert theirs.seen() == before
 
@@ -278,7 +278,7 @@ def test_each_role_sees_the_pages_it_may_see(role: Role, mine: Owned) -> None:
 
 @pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
 def test_no_role_does_more_than_it_may(role: Role, mine: Owned, written: Mapping[str, dict[str, str]]) -> None:
-    """With the owner's form and a good token: what is not offered is refused, too."""
+    """Submit the owner's forms with a valid token: forms that a role does not see are rejected."""
     granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
     walker = Walker.of(mine.member(role.text))
     before = mine.seen()

@@ -1,4 +1,4 @@
-"""What concerns a person, not an account; and the question for the password before secrets are shown."""
+"""The profile page, and the confirmation of the password."""
 
 from urllib.parse import quote
 

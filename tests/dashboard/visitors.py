@@ -1,4 +1,4 @@
-"""A visitor without a browser: keeps cookies, follows redirects, and fills in the token of a form."""
+"""A visitor without a browser, who keeps cookies, follows redirects and sends form tokens."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 @dataclass
 class Seen:
-    """A page as it came."""
+    """A response."""
 
     status: int
     path: str
@@ -29,26 +29,26 @@ class Seen:
 
     @property
     def text(self) -> str:
-        """What people read, its white space made single spaces."""
+        """The visible text with single spaces."""
         return " ".join(unescape(_TAG.sub(" ", self.html)).split())
 
     @property
     def token(self) -> str:
-        """What its forms must send."""
+        """The form token of the page."""
         found = _TOKEN.search(self.html)
         return "" if found is None else found[1]
 
 
 @dataclass
 class Guest:
-    """Somebody with a cookie jar of their own."""
+    """A visitor with their own cookies."""
 
     url: str
     cookies: dict[str, str] = field(default_factory=dict)
     _http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=20))
 
     def get(self, path: str, *, follow: bool = True, **headers: str) -> Seen:
-        """Look at a page."""
+        """Get a page."""
         return self._ask("GET", path, None, follow=follow, headers=headers)
 
     def post(
@@ -60,17 +60,17 @@ class Guest:
         token: str | None = None,
         **fields: str | list[str],
     ) -> Seen:
-        """Send a form; its token is that of `page`, by default of the path itself."""
+        """Submit a form with the token of `page`, by default of the path itself."""
         sent = self.get(page or path).token if token is None else token
         body = urlencode({CSRF_FIELD: sent, **fields}, doseq=True)
         return self._ask("POST", path, body, follow=follow, headers={})
 
     def send(self, path: str, fields: Mapping[str, str], **headers: str) -> Seen:
-        """Send exactly these fields, from no page at all; follows nothing."""
+        """Submit exactly these fields without following redirects."""
         return self._ask("POST", path, urlencode(fields), follow=False, headers=headers)
 
     def lend(self, page: Page) -> Page:
-        """Let a browser go on with this session."""
+        """Use this session in a browser."""
         value = self.cookies[SESSION_COOKIE]
         page.context.add_cookies([{"name": SESSION_COOKIE, "value": value, "url": self.url}])
         return page
@@ -94,7 +94,7 @@ class Guest:
 
 
 def operator(server: Server) -> Guest:
-    """An operator who is signed in."""
+    """Return a signed-in operator."""
     guest = Guest(server.url)
     guest.post("/sign-in/operator", key=OPERATOR_KEY, follow=False)
     assert "uplift_session" in guest.cookies
@@ -102,17 +102,17 @@ def operator(server: Server) -> Guest:
 
 
 def portal_link(server: Server, account: str, **wanted: str) -> str:
-    """The path of a link that lets somebody in once: with this `email`, in this `role` where they are no member yet."""
+    """Return the path of a portal link with this `email` and `role`."""
     return urlsplit(server.api().ok("POST", f"/v1/accounts/{account}/portal-links", wanted)["url"]).path
 
 
 def operator_link(server: Server) -> str:
-    """The path of a link that lets an operator in once."""
+    """Return the path of a one-time sign-in link for operators."""
     return urlsplit(server.api().ok("POST", "/v1/sign-in-links")["url"]).path
 
 
 def member(server: Server, account: str, role: str = "owner", email: str | None = None) -> Guest:
-    """A member of an account, who came through a portal link."""
+    """Return a member of an account, signed in with a portal link."""
     guest = Guest(server.url)
     address = email or f"{role}@{account.removeprefix('acc_')}.example"
     guest.post(portal_link(server, account, role=role, email=address), follow=False)
@@ -121,10 +121,10 @@ def member(server: Server, account: str, role: str = "owner", email: str | None 
 
 
 def bring(page: Page, guest: Guest) -> None:
-    """Let a guest go on in a browser, at the overview of their first account."""
+    """Use a guest's session in a browser, and open the overview of the first account."""
     guest.lend(page).goto("/")
 
 
 def forget_confirmations(server: Server) -> None:
-    """Let it be long ago that anybody gave a password."""
+    """Expire all password confirmations."""
     server.place.run(lambda connection: connection.execute(sa.update(sessions).values(confirmed_at=0)).rowcount)
