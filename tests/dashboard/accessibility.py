@@ -26,8 +26,8 @@ def _axe() -> str:
 def check_accessibility(page: Page, *, of_looks: bool = False) -> None:
     """Fail if a page has a serious accessibility violation now (WCAG 2.2, A and AA).
 
-    The script is evaluated through the debugger's protocol, so that the page's Content-Security-Policy stays as it is.
-    It needs a browser that runs scripts. With `of_looks` only what depends on colours and sizes is looked at.
+    The script runs through the debugger protocol, so the page's Content-Security-Policy does not block it. With
+    `of_looks`, only rules about colors and sizes run.
     """
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe())

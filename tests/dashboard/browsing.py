@@ -23,8 +23,7 @@ SCREENSHOTS = "DASHBOARD_SCREENSHOTS"
 TELL_VIOLATIONS = """document.addEventListener('securitypolicyviolation', (event) => console.error(
     `Content-Security-Policy: ${event.effectiveDirective} forbids ${event.blockedURI || 'inline'}`
     + ` at ${event.sourceFile}:${event.lineNumber} ${event.sample}`))"""
-# Responses are looked at themselves: the first only repeats their status. With the second htmx says of a live stream
-# that it was ended, as it is when somebody is signed out.
+# Messages to ignore: the browser repeats the status of a response, and htmx reports the end of a live stream.
 OF_A_RESPONSE = re.compile(r"^Failed to load resource: the server responded with a status of \d+|^\[object Event\]$")
 
 

@@ -13,8 +13,8 @@ _ID = re.compile(r"\b[a-z]+_\w{20,}|/(enter|invitations|passwords)/\S+")
 def judge(page: Page, name: str | None = None) -> None:
     """Fail if a page has an accessibility violation or scrolls sideways. Save screenshots if requested.
 
-    It is drawn under a name, by default that of its path. It begins and ends at the desk. In the other look only what
-    depends on colours and sizes is judged: what the page holds is the same.
+    `name` is the name of the screenshots, by default the path. The page starts and ends on the desktop screen. On the
+    phone, only the rules about colors and sizes run, because the content is the same.
     """
     put_on(page, DESK)
     assert sideways(page) == 0, page.url
