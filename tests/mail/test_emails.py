@@ -59,7 +59,7 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
             "Your server responded with 302, a redirect to https://login.example/in",
             "URL to that address if it is yours",
             "before 26 November 2025, 16:00 UTC, the endpoint will be disabled",
-            "holds the deliveries of a disabled endpoint",
+            "Deliveries to a disabled endpoint are held",
         ):
             assert told in body
 
@@ -68,7 +68,7 @@ def test_a_warning_without_end_and_cause() -> None:
     written = words(NotificationKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
     text = line(plain(written))
     assert "disabled" not in written.subject
-    assert "The server will disable the endpoint unless a delivery succeeds" in text
+    assert "Uplift Webhooks will disable the endpoint unless a delivery succeeds" in text
     assert "last error" not in text
     assert "Scheduled disable" not in text
     assert not any(not step for step in written.steps)
@@ -97,7 +97,7 @@ def test_a_recovery_has_both_times_and_no_steps() -> None:
         for told in (
             "on 24 November 2025, 16:00 UTC",
             "since 20 November 2025, 16:00 UTC",
-            "will not disable the endpoint",
+            "will not be disabled",
             "You do not need to do anything",
         ):
             assert told in body

@@ -178,8 +178,8 @@ def _paused(shown: ShownEndpoint) -> StateCard:
 
 
 _DISABLED: Final = {
-    DisabledReason.FAILING: "The server disabled the endpoint because it was failing for too long.",
-    DisabledReason.GONE: "The server disabled the endpoint because your server responded with 410 Gone.",
+    DisabledReason.FAILING: "Uplift Webhooks disabled the endpoint because it was failing for too long.",
+    DisabledReason.GONE: "Uplift Webhooks disabled the endpoint because your server responded with 410 Gone.",
     DisabledReason.OPERATOR: "An operator of this service disabled the endpoint.",
     None: "The endpoint was disabled.",
 }

@@ -57,10 +57,10 @@ def _warned(values: EmailValues) -> Email:
     disabled_at = values.time("disable_at")
     since = values.time("failing_since")
     subject = f"Webhooks to {values.name} are failing"
-    consequence = "The server will disable the endpoint unless a delivery succeeds."
+    consequence = "Uplift Webhooks will disable the endpoint unless a delivery succeeds."
     if disabled_at:
         subject += f" and will be disabled on {disabled_at.partition(',')[0]}"
-        consequence = f"The server will disable the endpoint on {disabled_at} unless a delivery succeeds before then."
+        consequence = f"Uplift Webhooks will disable the endpoint on {disabled_at} unless a delivery succeeds before."
     return Email(
         subject=subject,
         title=f"{values.name} is failing",
@@ -70,7 +70,7 @@ def _warned(values: EmailValues) -> Email:
                 f"{counted(values.number('failed_attempts'), 'attempt')} failed, and none succeeded."
             ),
             *_last_error(values),
-            (f"{consequence} The server holds the deliveries of a disabled endpoint until you enable it."),
+            (f"{consequence} Deliveries to a disabled endpoint are held until you enable it."),
         ),
         details=values.endpoint_details(
             ("Failing since", since),
@@ -91,9 +91,9 @@ def _disabled(values: EmailValues) -> Email:
     since = values.time("failing_since")
     failed = values.number("failed_attempts")
     by_reason = {
-        "failing": f"The server disabled your endpoint. It had been failing {_since(since)}: "
+        "failing": f"Uplift Webhooks disabled your endpoint. It had been failing {_since(since)}: "
         f"{counted(failed, 'attempt')} failed, and none succeeded.",
-        "gone": "The server disabled your endpoint because your server responded with 410 Gone.",
+        "gone": "Uplift Webhooks disabled your endpoint because your server responded with 410 Gone.",
         "operator": "An operator of Uplift Webhooks disabled your endpoint.",
     }
     reason = values.text("reason")
@@ -103,7 +103,7 @@ def _disabled(values: EmailValues) -> Email:
         opening=(
             by_reason.get(reason, "Your endpoint is disabled."),
             *_last_error(values),
-            "The server holds pending and new deliveries until you enable the endpoint.",
+            "Uplift Webhooks holds pending and new deliveries until you enable the endpoint.",
         ),
         details=values.endpoint_details(
             ("Failing since", since),
@@ -134,7 +134,7 @@ def _recovered(values: EmailValues) -> Email:
                 f"The endpoint had been failing {_since(since)}."
             ),
             (
-                "The warning has ended, and the server will not disable the endpoint. Pending deliveries follow their "
+                "The warning has ended. The endpoint will not be disabled. Pending deliveries follow their "
                 "retry schedule."
             ),
         ),
@@ -155,8 +155,8 @@ def _mass_failure_began(values: EmailValues) -> Email:
         title="Many endpoints are failing at once",
         opening=(
             (
-                f"{failing:,} of {counted(attempted, 'endpoint')} with attempts in the last 24 hours began to fail within "
-                "the same hour. The cause is probably in the network or configuration of this server."
+                f"{failing:,} of {counted(attempted, 'endpoint')} with attempts in the last 24 hours began to fail "
+                "within the same hour. The cause is probably in the network or configuration of this server."
             ),
             (
                 "The server does not warn about or disable endpoints until the mass failure ends, and this time does "

@@ -42,7 +42,7 @@ DOCUMENTS: Final = (
     ("/docs/library", "Python library", "Verification for Flask, FastAPI, Django and plain Python"),
     ("/docs/uplift", "uplift command", "Listen sessions, endpoints, events and deliveries in the terminal"),
     ("/docs/api", "API reference", "All calls with their fields and examples"),
-    ("/openapi.json", "OpenAPI document", "Input for client generators"),
+    ("/openapi.json", "OpenAPI document", "Source for generated API clients"),
     ("/docs/errors", "Error codes", "Cause and fix of each error"),
     ("/docs/outcomes", "Outcomes of attempts", "Cause and fix of each failed attempt"),
     ("/docs/vectors.json", "Test vectors", "Signed sample requests for your own verification code"),

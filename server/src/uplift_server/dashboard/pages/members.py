@@ -54,7 +54,7 @@ async def invite(visit: Visit) -> Response:
         status = 429 if isinstance(error, RateLimited) else 409
         return await _page(visit, status=status, refusal=error.detail, email=email, role=role)
     if made.url is None:
-        return visit.leave(visit.path(_PATH), f"Invitation to {email} queued.")
+        return visit.leave(visit.path(_PATH), f"Invitation created. The server emails it to {email}.")
     return await _page(visit, made=made)
 
 
