@@ -60,7 +60,7 @@ def _warned(values: EmailValues) -> Email:
     consequence = "Uplift Webhooks will disable the endpoint unless a delivery succeeds."
     if disabled_at:
         subject += f" and will be disabled on {disabled_at.partition(',')[0]}"
-        consequence = f"Uplift Webhooks will disable the endpoint on {disabled_at} unless a delivery succeeds before."
+        consequence = f"On {disabled_at}, Uplift Webhooks will disable the endpoint unless a delivery succeeds."
     return Email(
         subject=subject,
         title=f"{values.name} is failing",
@@ -192,8 +192,8 @@ def _mass_failure_ended(values: EmailValues) -> Email:
                 "failing."
             ),
             (
-                "The server again warns about and disables failing endpoints. It delays their warning and disabling "
-                "by the duration of the mass failure."
+                "The server warns about and disables failing endpoints again. The duration of the mass failure does not "
+                "count toward their timers."
             ),
         ),
         details=_rows(
