@@ -72,7 +72,7 @@ def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server
     else:
         assert f'<time datetime="{health["disable_at"]}"' in seen.html
         assert "Warning" in seen.text
-    assert "Last 2xx response never" in seen.text
+    assert "Last 2xx response Never" in seen.text
     in_list = owned.guest.get(f"/accounts/{owned.account}/endpoints")
     assert "404: " in in_list.text
 

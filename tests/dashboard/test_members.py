@@ -125,7 +125,7 @@ def test_an_invitation_is_seen_and_withdrawn(server: Server) -> None:
     link = re.search(r"/invitations/[\w-]+", made.text)
     assert link is not None
     shown = admin.get(settings)
-    assert "Pending invitations Email Role Invited by Expires Actions ben@t8-members.example member" in shown.text
+    assert "Pending invitations Email Role Invited by Expires Actions ben@t8-members.example Member" in shown.text
     withdraw = re.search(rf"{settings}/invitations/inv_\w+/withdraw", shown.html)
     assert withdraw is not None
     assert "Invitation withdrawn" in admin.post(withdraw[0], page=settings).text

@@ -86,7 +86,7 @@ def test_somebody_leaves_an_account(server: Server) -> None:
     ivy.post("/you/password", page="/you", password="seven quiet otters")
     ivy = Guest(server.url)
     ivy.post("/sign-in", email="ivy@t12-you.example", password="seven quiet otters")
-    assert all(name in ivy.get("/you").text for name in ("First member", "Second manager"))
+    assert all(name in ivy.get("/you").text for name in ("First Member", "Second Manager"))
 
     assert ivy.post("/you/leave", page="/you", account=second).path.startswith(f"/accounts/{first}/")
 

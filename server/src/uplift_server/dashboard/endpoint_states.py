@@ -142,7 +142,7 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
         )
         rows.append(Row("Next probe", text, at=max(now, shown.next_probe_at)))
     rows.append(
-        Row("Last 2xx response", "never" if endpoint.last_success_at is None else "", at=endpoint.last_success_at)
+        Row("Last 2xx response", "Never" if endpoint.last_success_at is None else "", at=endpoint.last_success_at)
     )
     tries = "The last attempt failed." if failures == 1 else f"The last {count(failures)} attempts failed."
     kind = "warned" if endpoint.health.warned else "failing"

@@ -192,8 +192,8 @@ def _mass_failure_ended(values: EmailValues) -> Email:
                 "failing."
             ),
             (
-                "The server warns about and disables failing endpoints again. The duration of the mass failure does not "
-                "count toward their timers."
+                "The server warns about and disables failing endpoints again. The duration of the mass failure does "
+                "not count toward their timers."
             ),
         ),
         details=_rows(

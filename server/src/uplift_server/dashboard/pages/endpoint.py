@@ -127,7 +127,7 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
         rows=page.items,
         # After a rejected form, the path is that of the form.
         next=visit.cursor(page.next_key) if visit.request.method == "GET" else None,
-        statuses=[("", "All"), *((name, name) for name in _STATUSES)],
+        statuses=[("", "All"), *((name, name.capitalize()) for name in _STATUSES)],
         types=[("", "All"), *((name, name) for name in type_names(visit, type_name))],
         wanted=wanted,
         type_name=type_name or "",

@@ -120,7 +120,7 @@ async def _page(
         "invitations": [
             (ids.prefixed(ids.INVITATION, each.id), each, can_grant(own, each.role)) for each in invited.items
         ],
-        "roles": [(each.text, each.text) for each in Role if can_grant(own, each)],
+        "roles": [(each.text, each.text.capitalize()) for each in Role if can_grant(own, each)],
         "words": ROLE_WORDS,
         "made": made,
         "reset": reset,
