@@ -162,7 +162,7 @@ def test_an_owner_invites_raises_and_removes_a_member(server: Server, open_page:
     owner.goto(f"/accounts/{account}/settings")
     owner.get_by_label("Role of Ben Beaver", exact=True).select_option("member")
     owner.get_by_role("button", name="Change the role of Ben Beaver").click()
-    expect(owner.get_by_role("status").filter(has_text="is member now")).to_be_visible()
+    expect(owner.get_by_role("status").filter(has_text="changed to member")).to_be_visible()
     answer = ben.reload()
     assert answer is not None
     assert answer.status == 403
