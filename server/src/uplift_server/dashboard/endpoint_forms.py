@@ -138,7 +138,7 @@ def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
 def _group(word: str, members: Sequence[EventType], wanted: set[str]) -> Group:
     pattern = word + GROUP_SUFFIX
     dotted = any("." in each.name for each in members)
-    whole = Choice(pattern, "All event types of this group, also future ones", pattern in wanted) if dotted else None
+    whole = Choice(pattern, "All types of this group, including future ones", pattern in wanted) if dotted else None
     types = sorted(members, key=lambda each: each.name)
     return Group(
         word,

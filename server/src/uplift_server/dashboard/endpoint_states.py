@@ -124,7 +124,7 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
         rows.append(
             Row(
                 "What happens next",
-                "Many endpoints are failing at once (mass failure). The server continues with retries. It does not warn"
+                "Many endpoints are failing at once (mass failure). Retries continue. The server does not warn"
                 " about or disable endpoints until the mass failure ends.",
             )
         )
@@ -137,7 +137,7 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
         rows.append(Row("Scheduled disable", "unless an attempt succeeds first", at=shown.disable_at))
     if shown.next_probe_at is not None:
         text = (
-            "the server attempts one delivery. The other deliveries wait and do not use up attempts."
+            "with one delivery. Other deliveries wait and do not use up attempts."
             " To continue immediately, fix your server and resend one delivery"
         )
         rows.append(Row("Next probe", text, at=max(now, shown.next_probe_at)))
@@ -192,7 +192,7 @@ def _disabled(shown: ShownEndpoint) -> StateCard:
         rows.append(Row("Failing since", at=endpoint.failing_since))
     rows.extend(_why(shown))
     if endpoint.disabled_reason is DisabledReason.OPERATOR:
-        rows.append(Row("Disabled by", "an operator. Ask the operator before you enable the endpoint."))
+        rows.append(Row("Disabled by", "An operator. Ask the operator before you enable the endpoint."))
     rows.append(
         Row(
             "What happens next",

@@ -36,7 +36,7 @@ async def ask(visit: Visit) -> Response:
         await visit.services.sessions.request_reset(sent.text("email"), address=visit.address)
     except RateLimited as error:
         return visit.render(_ASK, 429, refusal=error.detail)
-    return visit.leave("/sign-in", "If an account with this address exists, the server emails a password reset link.")
+    return visit.leave("/sign-in", "If a member with this address exists, the server emails a password reset link.")
 
 
 async def form(visit: Visit) -> Response:
