@@ -70,9 +70,9 @@ def test_who_is_told_and_when() -> None:
 
 
 def test_one_that_was_enabled_is_not_said_to_have_got_nothing_ever() -> None:
-    assert card(ShownEndpoint(ENDPOINT, {}, None)).title == "Nothing that counts was sent to it yet"
+    assert card(ShownEndpoint(ENDPOINT, {}, None)).title == "No attempts yet"
     enabled = ShownEndpoint(replace(ENDPOINT, state_since=NOW), {}, None)
-    assert card(enabled).title == "Nothing that counts was sent to it since it was enabled"
+    assert card(enabled).title == "No attempts since the endpoint was enabled"
 
 
 def test_one_that_is_only_probed_says_how_to_end_that() -> None:
@@ -174,7 +174,7 @@ def test_names_that_a_chosen_group_includes_are_not_said_twice() -> None:
 
 def test_details_of_the_audit_log_are_told_in_words() -> None:
     changed = {"changed": ["url", "headers"], "from": {"url": "https://a/"}, "to": {"url": "https://b/"}}
-    assert details_words(changed) == [("url", "https://a/ → https://b/"), ("headers", "changed")]
+    assert details_words(changed) == [("url", "https://a/ → https://b/"), ("headers", "updated")]
     assert details_words({"changed": ["headers"]}) == [("changed", "headers")]
     assert details_words(
         {"event_types": [], "chosen": False, "seconds": 0, "by": None, "at": {"held_by": ["a", "b"]}}
@@ -182,7 +182,7 @@ def test_details_of_the_audit_log_are_told_in_words() -> None:
         ("event types", "all"),
         ("chosen", "no"),
         ("seconds", "0"),
-        ("by", "nothing"),
+        ("by", "none"),
         ("at", "held by: a, b"),
     ]
     [(_, text)] = details_words({"name": "x" * 1000})

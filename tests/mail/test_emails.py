@@ -58,7 +58,7 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
             "1,234 attempts",
             "Your server responded with 302, a redirect to https://login.example/in",
             "URL to that address if it is yours",
-            "before 26 November 2025, 16:00 UTC, the endpoint will be disabled",
+            "On 26 November 2025, 16:00 UTC, Uplift Webhooks will disable the endpoint",
             "Deliveries to a disabled endpoint are held",
         ):
             assert told in body
@@ -69,7 +69,7 @@ def test_a_warning_without_end_and_cause() -> None:
     text = line(plain(written))
     assert "disabled" not in written.subject
     assert "Uplift Webhooks will disable the endpoint unless a delivery succeeds" in text
-    assert "last error" not in text
+    assert "Latest error" not in text
     assert "Scheduled disable" not in text
     assert not any(not step for step in written.steps)
     assert all(value for _, value in written.details)
@@ -80,7 +80,7 @@ def test_a_disabled_endpoint_has_a_reason_and_steps() -> None:
         for told in (
             "since 19 November 2025, 16:00 UTC",
             "99 attempts",
-            "redirects are never followed",
+            "redirects are not followed",
             "URL to that address if it is yours",
             "holds pending and new deliveries",
             "Enable the endpoint, and choose whether to send, keep or drop the held deliveries",
@@ -101,7 +101,7 @@ def test_a_recovery_has_both_times_and_no_steps() -> None:
             "You do not need to do anything",
         ):
             assert told in body
-    assert "Your endpoint accepted an event." in plain(
+    assert "A delivery to your endpoint succeeded." in plain(
         words(NotificationKind.ENDPOINT_RECOVERED, failed_since=None, recovered_at=None)
     )
 
@@ -124,7 +124,7 @@ def test_a_mass_failure_has_counts_and_causes() -> None:
 
 def test_the_end_of_a_mass_failure_has_times_and_counts() -> None:
     for body in bodies(words(NotificationKind.MASS_FAILURE_ENDED)):
-        for told in ("24 November 2025, 16:00 UTC", "24 November 2025, 18:00 UTC", "1 endpoint still fails"):
+        for told in ("24 November 2025, 16:00 UTC", "24 November 2025, 18:00 UTC", "1 endpoint is still failing"):
             assert told in body
 
 
@@ -219,7 +219,7 @@ def test_an_invitation_has_sender_account_expiry_and_link() -> None:
     for body in bodies(written):
         for told in (
             "ann@rapids.example",
-            "Rapids Academy, as manager",
+            "Rapids Academy with the role manager",
             "1 December 2025, 16:00 UTC",
             f"/invitations/{invitation}",
             PUBLIC_URL,
