@@ -220,5 +220,5 @@ def test_events_come_to_the_list_by_themselves_and_lead_to_their_page(
     assert copied["data"] == {"text": text}
     # The live region changes, and the body stays.
     api.endpoint(receiver.url("/c"), event_types=["export.*"])
-    expect(page.get_by_text("Registered later.")).to_be_visible()
+    expect(page.get_by_text("Endpoint created later.")).to_be_visible()
     expect(page.get_by_role("heading", name="Body")).to_be_visible()

@@ -119,6 +119,6 @@ def test_a_person_publishes_a_type(server: Server, page: Page) -> None:
     page.get_by_role("button", name="Create event type").click()
     page.get_by_text(f"{name} created").wait_for()
     judge(page)
-    page.get_by_text("Delete the type…").click()
+    page.get_by_text("Delete event type…").click()
     page.get_by_role("button", name="Delete event type").click()
     page.get_by_text(f"{name} deleted").wait_for()

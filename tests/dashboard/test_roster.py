@@ -164,6 +164,6 @@ def test_a_person_makes_an_account_and_switches_its_endpoint_off(server: Server,
     page.get_by_role("button", name="Disable").click()
     page.get_by_text("Endpoint disabled").wait_for()
     page.goto(f"{ACCOUNTS}/{account}")
-    page.get_by_text("Delete the account…").click()
+    page.get_by_text("Delete account…").click()
     page.get_by_role("button", name="Delete account").click()
     page.get_by_text(f"Account {name} deleted.").wait_for()
