@@ -112,7 +112,7 @@ def test_a_mass_failure_is_told_while_it_goes_on(tmp_path: Path) -> None:
         assert "Mass failure: many endpoints began to fail at once." in page.text
         assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html
         # All pages show it to operators, but not to members.
-        banner = "10 endpoints began to fail at once"
+        banner = "Mass failure: 10 endpoints have been failing since"
         for path in ("/operator/mail", f"/accounts/{account}/overview"):
             assert banner in guest.get(path).text
             assert banner not in member(server, account).get(path).text

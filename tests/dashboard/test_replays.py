@@ -167,7 +167,7 @@ def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
     # The time in Berlin is UTC plus 1 hour.
     expect(page.get_by_label("Accepted after (local time)")).to_have_value("2026-01-31T13:00")
     page.get_by_label("Delivered (the endpoint receives them again)").check()
-    page.get_by_label("failed", exact=True).uncheck()
+    page.get_by_label("Failed", exact=True).uncheck()
     page.get_by_label("Event types").fill(TYPE)
     page.get_by_label("Maximum rate (per second)").fill("1")
     page.get_by_role("button", name="Preview replay").click()
