@@ -196,8 +196,8 @@ def _disabled(shown: ShownEndpoint) -> StateCard:
     rows.append(
         Row(
             "What happens next",
-            "The server holds the deliveries of this endpoint. Send a test event to a disabled endpoint to check your"
-            " server, and then enable the endpoint.",
+            "The server holds the deliveries of this endpoint. Send a test event, and enable the endpoint when your"
+            " server responds with 2xx.",
         )
     )
     sentence = _DISABLED[endpoint.disabled_reason]
