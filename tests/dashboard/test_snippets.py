@@ -6,19 +6,18 @@ import pytest
 
 from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, snippet, variable_line
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs"
-
-
-def documents(code: str) -> list[str]:
-    """Return the pages of the documentation that contain a code block."""
-    pages = (page.read_text(encoding="utf-8") for page in DOCUMENTATION.glob("*.md"))
-    return [text for text in pages if f"```python\n{code}```" in text]
+PAGE = Path(__file__).parents[2] / "docs/receiving.md"
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_the_documentation_has_the_same_code(framework: str) -> None:
-    assert documents(snippet(framework))
+def test_they_are_the_tested_snippets_of_the_documentation(framework: str) -> None:
+    assert f"```python\n{snippet(framework)}```" in PAGE.read_text(encoding="utf-8")
 
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_they_run_with_the_documented_command(framework: str) -> None:
+    shown = receiver(framework)
+    section = PAGE.read_text(encoding="utf-8").partition(shown.code)[2].partition("\n#")[0]
 
 @pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "python"])
 def test_the_documentation_has_the_same_command(framework: str) -> None:

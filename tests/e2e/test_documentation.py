@@ -25,7 +25,7 @@ def test_user_agent_and_problem_type_link_to_the_documentation(server: Server, r
     assert guide is not None
     assert guide[1] == f"{server.url}/docs"
     assert "<h1" in shown(guide[1])
-    assert 'id="verify-every-request"' in shown(guide[1])
+    assert 'id="before-you-go-live"' in shown(guide[1])
 
     refused = api("POST", "/v1/endpoints", {"url": "https://example.com", "urll": 1}).json
     page, _, anchor = urljoin(f"{server.url}/v1/endpoints", refused["type"]).partition("#")

@@ -1,4 +1,4 @@
-"""Verifiers in other languages, the public ones and those of the guide and the article, agree with ours."""
+"""Verifiers in other languages agree with the library: public packages, docs/receiving.md and Uplift's article."""
 
 import json
 import time
@@ -13,14 +13,14 @@ from uplift_server.core.security.signing import standard_form
 from uplift_webhooks import Webhook
 from uplift_webhooks.testing import sign
 
-from .toolchains import GUIDE, Program, Question, program
+from .toolchains import PAGE, Program, Question, program
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/vectors.json").read_text(encoding="utf-8"))
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 CHOSEN = "e4a1" * 10
 BODY = '{"id":"0197f0c2-0000-7000-8000-000000000001","type":"t.u","data":{"object":{"name":"Zoë 🏀","v":1.0}}}'.encode()
 
-OF_THE_GUIDE = ("node", "go", "java", "ruby", "php", "dotnet")
+OF_THE_PAGE = ("node", "go", "java", "ruby", "php", "dotnet")
 OF_THE_ARTICLE = ("node", "ruby")
 PACKAGES = ("standardwebhooks", "svix")
 
@@ -32,8 +32,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Progra
 
 
 @pytest.fixture
-def guides(request: pytest.FixtureRequest, programs: Callable[[str], Program]) -> Program:
-    """The program of a language that has a snippet in the guide."""
+def documented(request: pytest.FixtureRequest, programs: Callable[[str], Program]) -> Program:
+    """The program of a language that has a snippet in docs/receiving.md."""
     return programs(request.param)
 
 
@@ -53,18 +53,18 @@ def _of_all_vectors(asked: Program, verifier: str, as_shown: Callable[[str], str
     return dict(zip((each["name"] for each in vectors), _answers(asked, questions), strict=True))
 
 
-@pytest.mark.parametrize("guides", OF_THE_GUIDE, indirect=True)
-def test_the_guides_verifiers_take_and_refuse_the_vectors(guides: Program) -> None:
-    answers = _of_all_vectors(guides, "guide", str)
+@pytest.mark.parametrize("documented", OF_THE_PAGE, indirect=True)
+def test_the_pages_verifiers_accept_and_reject_the_vectors(documented: Program) -> None:
+    answers = _of_all_vectors(documented, "guide", str)
 
     taken = {each["name"]: "true" for each in VECTORS["verified"]}
     assert answers == taken | {each["name"]: "false" for each in VECTORS["refused"]}
 
 
-def test_no_snippet_of_the_guide_is_left_out() -> None:
-    fences = {line[3:].strip() for line in GUIDE.splitlines() if line.startswith("```") and line != "```"}
+def test_every_language_of_the_page_is_tested() -> None:
+    fences = {line[3:].strip() for line in PAGE.splitlines() if line.startswith("```") and line != "```"}
 
-    assert fences - {"python", "sh", "json", "console"} == {"js", "go", "java", "ruby", "php", "csharp"}
+    assert fences - {"python", "sh", "http"} == {"js", "go", "java", "ruby", "php", "csharp"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

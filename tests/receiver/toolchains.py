@@ -19,7 +19,7 @@ from tests.tools import missing, tool
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "languages"
-GUIDE = (CHECKOUT / "docs/guide.md").read_text(encoding="utf-8")
+PAGE = (CHECKOUT / "docs/receiving.md").read_text(encoding="utf-8")
 RUN_SECONDS = 100
 
 
@@ -85,8 +85,8 @@ Built = tuple[list[str | Path], dict[str, str]]
 
 
 def _snippet(language: str, path: Path, ending: str = "") -> Path:
-    """The guide's one snippet in a language, as a file."""
-    [text] = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+    """Write the snippet of docs/receiving.md in a language to a file."""
+    [text] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + ending, encoding="utf-8")
     return path
