@@ -127,7 +127,7 @@ class Account:
             "acc_…": self.id,
             **placeholders,
         }
-        lines = ["trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
+        lines = ["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
         for line in "\n".join(_blocks(page, "sh")).splitlines():
             command = line
             for placeholder, value in values.items():
