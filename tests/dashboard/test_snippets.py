@@ -6,18 +6,18 @@ import pytest
 
 from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, snippet, variable_line
 
-PAGE = Path(__file__).parents[2] / "docs/receiving.md"
+GUIDE = Path(__file__).parents[2] / "docs/guide.md"
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_they_are_the_tested_snippets_of_the_documentation(framework: str) -> None:
-    assert f"```python\n{snippet(framework)}```" in PAGE.read_text(encoding="utf-8")
+def test_they_are_the_guides_which_its_tests_run(framework: str) -> None:
+    assert f"```python\n{snippet(framework)}```" in GUIDE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_they_run_with_the_documented_command(framework: str) -> None:
+def test_they_are_run_as_the_guide_says(framework: str) -> None:
     shown = receiver(framework)
-    section = PAGE.read_text(encoding="utf-8").partition(shown.code)[2].partition("\n#")[0]
+    section = GUIDE.read_text(encoding="utf-8").partition(shown.code)[2].partition("\n#")[0]
 
 @pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "python"])
 def test_the_documentation_has_the_same_command(framework: str) -> None:

@@ -1,4 +1,4 @@
-"""A server accepts every documented request body and event."""
+"""A server accepts every documented request body, event and schema."""
 
 import json
 import re

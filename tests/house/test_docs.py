@@ -3,6 +3,7 @@
 import ast
 import base64
 import importlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -15,11 +16,10 @@ import uplift_webhooks
 from uplift_server.config import OTHER_TOOLS, SETTINGS
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
+from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.core.http.address_ranges import BLOCKS, Reach
 from uplift_server.core.people.audit import ACTIONS
 from uplift_server.observe.metrics import METRICS, PREFIX
-
-INDEX = re.compile(r"--extra-index-url \S+/packages/simple/ ")
 
 
 def _document(root: Path, name: str) -> str:
@@ -111,6 +111,34 @@ def test_the_outcomes_page_says_what_the_product_says(root: Path) -> None:
     assert not [part for part in parts if part.strip() not in text]
 
 
+def test_the_guide_has_a_remedy_for_every_outcome_that_is_a_failure(root: Path) -> None:
+    text = _document(root, "guide.md")
+
+    failures = {outcome.text for outcome in Outcome} - {"delivered"}
+    assert set(re.findall(r"^\| \[`(\w+)`\]\(outcomes\.md#\1\) \| \S", text, re.MULTILINE)) == failures
+
+
+def test_the_guide_shows_the_catalog(root: Path) -> None:
+    shown = re.findall(
+        r"\n### `([a-z._]+)`\n\n([^\n]+)\n\n```json\n(.*?)```\n.*?```json\n(.*?)```",
+        _document(root, "guide.md").partition("## The catalog")[2],
+        re.DOTALL,
+    )
+
+    assert [
+        (name, description, json.loads(example), json.loads(schema)) for name, description, example, schema in shown
+    ] == [(each.name, each.description, each.example, each.schema) for each in EVENT_TYPES]
+
+
+def test_the_guides_contents_lead_to_its_sections(root: Path) -> None:
+    text = _document(root, "guide.md")
+    written = re.findall(r"^##+ ([\w' #]+)$", text, re.MULTILINE)
+    headings = {heading.lower().replace("#", "").replace(" ", "-") for heading in written}
+
+    assert len(headings) > 12
+    assert not set(re.findall(r"\]\(#([^)]+)\)", text)) - headings
+
+
 def test_every_block_of_addresses_is_in_the_addresses_page(root: Path) -> None:
     reached = {
         Reach.PUBLIC: "allowed, over https",
@@ -158,14 +186,14 @@ def test_every_command_is_in_its_page(program: str, main: str, page: str, root: 
 
 
 def test_what_readers_are_told_to_install_is_there(root: Path) -> None:
-    """From the server's index, a directory of the checkout, or a wheel."""
+    """No index has the packages yet: what is installed is a directory of the checkout, or a wheel made of one."""
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     sources = (root / "receiver/src").rglob("*.py")
     told = [
         (path.name, argument)
         for path in (*pages, *sources)
         for arguments in re.findall(r"pip install ([^#`\n]*)", path.read_text(encoding="utf-8"))
-        for argument in re.findall(r"[^\s'\"]+", INDEX.sub("", arguments))[: 2 if "./server" in arguments else 1]
+        for argument in re.findall(r"[^\s'\"]+", arguments)[: 2 if "./server" in arguments else 1]
     ]
     projects = {
         name: tomllib.loads((root / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -176,9 +204,9 @@ def test_what_readers_are_told_to_install_is_there(root: Path) -> None:
     assert uplift_server.__version__ == uplift_webhooks.__version__
     assert len(told) > 5
     for page, argument in told:
-        found = re.fullmatch(r"(\./[\w./-]+?|uplift-webhooks)(?:\[([a-z,]+)\])?", argument)
+        found = re.fullmatch(r"(\./[\w./-]+?)(?:\[([a-z,]+)\])?", argument)
         assert found, (page, argument)
-        project = projects["receiver" if found[1] in {wheel, "uplift-webhooks"} else found[1].removeprefix("./")]
+        project = projects["receiver" if found[1] == wheel else found[1].removeprefix("./")]
         assert {*(found[2] or "").split(",")} - {""} <= {*project.get("optional-dependencies", {})}, (page, argument)
 
 
@@ -197,7 +225,7 @@ def test_links_lead_somewhere(root: Path) -> None:
         (page, target)
         for page in pages
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
-        if not re.match(r"[a-z]+:|#|/docs/", target)
+        if not re.match(r"[a-z]+:|#", target)
     ]
     assert links
     assert not [(page.name, target) for page, target in links if not (page.parent / target.partition("#")[0]).exists()]
