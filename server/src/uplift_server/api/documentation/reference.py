@@ -1,128 +1,305 @@
-"""The API reference, made from the OpenAPI document."""
+"""The page of the API reference, from the OpenAPI document, hand-written notes and tables of the code."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from html import escape
+from importlib import resources
 from typing import Any, Final
 
-from uplift_server.api.documentation.markdown import Article, Heading, anchor, code, inline
-
-_VERBS: Final = ("get", "post", "put", "patch", "delete")
-_LIST: Final = re.compile(r"Listed_(\w+)_")
-_JSON: Final = "application/json"
-_WORDS: Final = {"date-time": "instant", "uuid": "UUID"}
-_BESIDE: Final = (
-    '<p>With examples: <a href="/docs/api">HTTP API</a>. What is refused: <a href="/docs/errors">error codes</a>. '
-    'For programs: <a href="/openapi.json">/openapi.json</a>.</p>'
+from uplift_server.api.documentation import reference_tables as tables
+from uplift_server.api.documentation.documents import served
+from uplift_server.api.documentation.markdown import Article, Heading, article
+from uplift_server.api.documentation.reference_samples import (
+    JSON,
+    LANGUAGES,
+    Schema,
+    model,
+    sample_request,
+    sample_response,
+    written,
 )
+from uplift_server.api.problems import TITLES
 
-Schema = Mapping[str, Any]
+VERBS: Final = ("get", "post", "put", "patch", "delete")
+NOUNS: Final = (
+    ("Endpoints", r"/v1/endpoints(?!/{endpoint}/stats)"),
+    ("Events", "/v1/events"),
+    ("Deliveries", "/v1/deliveries"),
+    ("Replays", "/v1/replays"),
+    ("Statistics", "/v1/stats|/v1/endpoints/{endpoint}/stats"),
+    ("Event types", "/v1/event-types"),
+    ("Listen sessions", "/v1/listen-sessions"),
+    ("Audit log", "/v1/audit-log"),
+    ("Accounts", "/v1/accounts(/{account})?$"),
+    ("Keys", "/v1/accounts/{account}/keys"),
+    ("Members", "/v1/accounts/{account}/(members|invitations)"),
+    ("Sign-in links", "/v1/accounts/{account}/portal-links|/v1/sign-in-links"),
+    ("Server", ""),
+)
+"""Title of each section of calls, and the pattern of their paths. The first match decides."""
+_BEFORE: Final = ("Authentication", "Conventions", "Errors")
+_STREAM: Final = {"Listen sessions": "Listen stream"}
+"""Sections that follow a noun."""
+_JSON: Final = "application/json"
+_SOURCE: Final = "docs/api.md"
+"""Links in descriptions are relative to `docs/`."""
+_GENERIC_HEADER: Final = "Uplift-Account"
+"""A parameter of every call. The page describes it once."""
+_NULL: Final = {"type": "null"}
+_PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
 def reference(document: Schema) -> Article:
-    """Every call by its noun, with its query, body and answer; then every object that goes in or out."""
-    info = document["info"]
-    headings: list[Heading] = []
-    parts = [
-        f'<h1 id="reference">API reference</h1><p>{inline(info["description"])}</p>',
-        _BESIDE,
-        *_calls(document, headings),
-        *_objects(document, headings),
-    ]
-    return Article("API reference", "\n".join(parts), tuple(headings))
-
-
-def _calls(document: Schema, headings: list[Heading]) -> Iterator[str]:
-    by_noun: dict[str, list[tuple[str, str, Schema]]] = {}
-    for path, operations in document["paths"].items():
-        for verb in _VERBS:
-            if verb in operations:
-                by_noun.setdefault(operations[verb]["tags"][0], []).append((verb.upper(), path, operations[verb]))
-    taken: set[str] = set()
-    for noun, calls in by_noun.items():
-        yield _heading("h2", noun, anchor(noun, taken), headings)
+    """Return the page."""
+    page = _Page()
+    notes = _notes()
+    page.html('<h1 id="api-reference">API reference</h1>')
+    page.markdown(document["info"]["description"])
+    page.markdown(notes["Introduction"])
+    for title in _BEFORE:
+        page.section(title, notes)
+    schemas = document["components"]["schemas"]
+    for noun, calls in _by_noun(document).items():
+        page.section(noun, notes)
         for verb, path, operation in calls:
-            yield _heading("h3", operation["summary"], anchor(f"{verb} {path.replace('/', ' ')}", taken), headings)
-            yield f'<p><span class="verb">{verb}</span> <code>{escape(path)}</code></p>'
-            if operation.get("description"):
-                yield f"<p>{inline(operation['description'])}</p>"
-            yield from _query(operation)
-            yield _exchange(operation)
+            _call(page, verb, path, operation, schemas, notes.get(f"{verb} {path}", ""))
+        if noun in _STREAM:
+            page.section(_STREAM[noun], notes)
+    _objects(page, document)
+    return page.article()
 
 
-def _query(operation: Schema) -> Iterator[str]:
-    queries = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
-    if queries:
-        rows = [(each["name"], each["schema"], each.get("description", ""), False) for each in queries]
-        yield _table("query", rows)
+def call_anchor(verb: str, path: str) -> str:
+    """Return the anchor of a call, such as `post-v1-endpoints-endpoint-pause`."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{verb} {path}".lower()).strip("-")
 
 
-def _exchange(operation: Schema) -> str:
-    """What goes in and what comes back, in a line."""
-    parts = []
-    headers = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "header"]
-    body = operation.get("requestBody", {}).get("content", {}).get(_JSON, {}).get("schema")
-    if body is not None:
-        parts.append(f"Body: {_type(body)}")
-    for status, answer in operation["responses"].items():
-        schema = answer.get("content", {}).get(_JSON, {}).get("schema")
-        if status.isdigit():
-            parts.append(f"Answer: {status}" + (f", {_type(schema)}" if schema else ""))
-    if headers:
-        parts.append(f"Headers: {', '.join(f'<code>{escape(each)}</code>' for each in headers)}")
-    return f"<p>{'<br>'.join(parts)}</p>"
+class _Page:
+    """The parts of the page and its headings."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._headings: list[Heading] = []
+
+    def html(self, text: str) -> None:
+        """Add HTML."""
+        self._parts.append(text)
+
+    def markdown(self, text: str) -> None:
+        """Add Markdown, with its headings."""
+        if text.strip():
+            shown = article(_filled(text), partial(served, source=_SOURCE))
+            self._parts.append(shown.html)
+            self._headings += shown.headings
+
+    def heading(self, level: str, text: str, anchor: str) -> None:
+        """Add a heading with an anchor of its own."""
+        self._headings.append(Heading(level, text, anchor))
+        self._parts.append(f'<{level} id="{anchor}"><a href="#{anchor}">{escape(text)}</a></{level}>')
+
+    def section(self, title: str, notes: Mapping[str, str]) -> None:
+        """Add a section with its notes."""
+        self.markdown(f"## {title}\n\n{notes.get(title, '')}")
+
+    def article(self) -> Article:
+        """Return the finished page."""
+        return Article("API reference", "\n".join(self._parts), tuple(self._headings))
 
 
-def _objects(document: Schema, headings: list[Heading]) -> Iterator[str]:
-    yield _heading("h2", "Objects", "objects", headings)
-    for name, schema in document["components"]["schemas"].items():
-        if _LIST.fullmatch(name):
+def _notes() -> dict[str, str]:
+    """Return the hand-written notes by title."""
+    text = resources.files(__package__).joinpath("reference_notes.md").read_text(encoding="utf-8")
+    _, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    return {title: body for title, _, body in (each.partition("\n") for each in sections)}
+
+
+def _filled(text: str) -> str:
+    """Replace the placeholders of a note."""
+    generated = {
+        "scopes": tables.scopes,
+        "roles": tables.roles,
+        "ids": tables.ids,
+        "settings": tables.endpoint_settings,
+        "actions": tables.audit_actions,
+        "validation_failed": lambda: TITLES["validation_failed"],
+    }
+    return _PLACEHOLDER.sub(lambda found: generated[found[1]](), text)
+
+
+def _by_noun(document: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
+    """Return verb, path and operation of every call, by the title of its section."""
+    found: dict[str, list[tuple[str, str, Schema]]] = {noun: [] for noun, _ in NOUNS}
+    for path, operations in document["paths"].items():
+        noun = next(noun for noun, pattern in NOUNS if re.match(pattern, path))
+        found[noun] += [(verb.upper(), path, operations[verb]) for verb in VERBS if verb in operations]
+    return found
+
+
+def _call(page: _Page, verb: str, path: str, operation: Schema, schemas: Schema, note: str) -> None:
+    page.heading("h3", operation["summary"], call_anchor(verb, path))
+    page.html(f'<p class="call"><span class="verb">{verb}</span> <code>{escape(path)}</code></p>')
+    page.markdown(operation.get("description", ""))
+    page.markdown(_parameters(operation))
+    page.markdown(_body(operation, schemas))
+    page.markdown(note)
+    request = sample_request(verb, path, operation)
+    samples = [
+        f"<details{' open' if not index else ''}><summary>{title}</summary>{_block(write(request), language)}</details>"
+        for index, (title, language, write) in enumerate(LANGUAGES)
+    ]
+    page.html(f'<div class="samples">{"".join(samples)}</div>')
+    _responses(page, verb, path, operation, schemas)
+
+
+def _parameters(operation: Schema) -> str:
+    rows = []
+    for each in operation.get("parameters", ()):
+        if each["name"] == _GENERIC_HEADER:
             continue
-        yield f'<h3 id="{name}">{_named(name)}</h3>'
-        yield f"<p>{inline(schema.get('description', ''))}</p>"
-        fields = schema.get("properties")
-        if fields:
-            # What comes back has all its fields; what goes in may leave some out, and may have no others.
-            required = schema.get("required", ()) if schema.get("additionalProperties") is False else ()
-            yield _table(
-                "field", [(key, each, each.get("description", ""), key in required) for key, each in fields.items()]
-            )
-        elif "enum" in schema:
-            yield f"<p>{_type(schema)}</p>"
+        place = each["in"]
+        schema = each["schema"]
+        description = each.get("description") or tables.PATH_PARAMETERS.get(each["name"], "")
+        name = f"`{each['name']}`" + (f" ({place})" if place != "query" else "")
+        kinds = {**schema, "anyOf": [one for one in schema["anyOf"] if one != _NULL]} if "anyOf" in schema else schema
+        rows.append((name, _type(kinds, required=place == "path"), description))
+    return _table(("Parameter", "Type", "Description"), rows)
 
 
-def _table(kind: str, rows: list[tuple[str, Schema, str, bool]]) -> str:
-    cells = "".join(
-        f"<tr><td>{code(name)}</td><td>{_type(schema)}{', required' if required else ''}</td>"
-        f"<td>{inline(description)}</td></tr>"
-        for name, schema, description, required in rows
-    )
-    return (
-        f'<div class="table"><table><thead><tr><th>{kind}</th><th>type</th><th>meaning</th></tr></thead>'
-        f"<tbody>{cells}</tbody></table></div>"
-    )
+def _body(operation: Schema, schemas: Schema) -> str:
+    schema = operation.get("requestBody", {}).get("content", {}).get(_JSON, {}).get("schema")
+    if schema is None:
+        return ""
+    return _table(("Body field", "Type", "Description"), list(_fields(schemas[model(schema)], are_requests=True)))
 
 
-def _type(schema: Schema) -> str:
-    """A type in a few words, as HTML."""
+def _responses(page: _Page, verb: str, path: str, operation: Schema, schemas: Schema) -> None:
+    shown: list[Any] = []
+    for status, response in operation["responses"].items():
+        if not status.isdigit():
+            continue
+        [(media_type, content)] = response.get("content", {"": {}}).items()
+        schema = content.get("schema")
+        if media_type != _JSON or schema is None:
+            page.markdown(f"**Response {status}**" + (f": `{media_type}`" if media_type else ": no body"))
+            continue
+        # A call with several statuses describes all of its objects in the first one.
+        alternatives = [each for each in schema.get("anyOf", [schema]) if each not in shown][:1]
+        if not alternatives:
+            page.markdown(f"**Response {status}**: {_type(schema)}, as above")
+            continue
+        shown += alternatives
+        page.markdown(f"**Response {status}**: {_type(alternatives[0])}")
+        value = sample_response(verb, path, alternatives[0], schemas)
+        page.html(_block(written(value, JSON), "json"))
+
+
+def _objects(page: _Page, document: Schema) -> None:
+    """Add every object that responses contain, with its fields."""
+    schemas = document["components"]["schemas"]
+    page.section("Objects", {})
+    for name in sorted(_in_responses(document), key=tables.title):
+        schema = schemas[name]
+        if "properties" not in schema:
+            continue
+        title = tables.title(name)
+        page.html(f'<h3 id="{_object_anchor(name)}">{escape(title)}</h3>')
+        page.markdown(schema.get("description", ""))
+        page.markdown(_table(("Field", "Type", "Description"), list(_fields(schema))))
+
+
+def _in_responses(document: Schema) -> set[str]:
+    """Return the names of the schemas that responses contain, without lists."""
+    found: set[str] = set()
+    waiting = [
+        response
+        for item in document["paths"].values()
+        for each in item.values()
+        for response in each["responses"].values()
+    ]
+    while waiting:
+        names = {each for each in _references(waiting.pop()) if each not in found}
+        found |= names
+        waiting += [document["components"]["schemas"][each] for each in names]
+    return {each for each in found if not each.startswith("Listed_")}
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Yield the name of every schema that a part of the document refers to."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"].rpartition("/")[2]
+        for each in value.values():
+            yield from _references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _references(each)
+
+
+def _fields(schema: Schema, prefix: str = "", *, are_requests: bool = False) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each field. Objects without a name of their own follow, as `errors[].code`."""
+    for name, each in schema.get("properties", {}).items():
+        # Responses have all of their fields, so only requests mark required ones.
+        required = are_requests and name in schema.get("required", ())
+        yield f"`{prefix}{name}`", _type(each, required=required), each.get("description", "")
+        items = each.get("items", {})
+        if "properties" in items:
+            yield from _fields(items, f"{prefix}{name}[].", are_requests=are_requests)
+
+
+def _type(schema: Schema, *, required: bool = False) -> str:
+    """Return a type with its limits, as Markdown."""
+    words = [_kind(schema)]
+    for each in (schema, *schema.get("anyOf", ())):
+        if "minimum" in each and "maximum" in each:
+            words.append(f"{each['minimum']:,} to {each['maximum']:,}")
+        if "maxLength" in each:
+            words.append(f"at most {each['maxLength']:,} characters")
+        if "maxItems" in each:
+            words.append(f"{each.get('minItems', 0):,} to {each['maxItems']:,} items")
+    if required:
+        words.append("**required**")
+    elif schema.get("default"):
+        words.append(f"default `{schema['default']}`")
+    return ", ".join(words)
+
+
+def _kind(schema: Schema) -> str:
     if "$ref" in schema:
-        return _named(schema["$ref"].rpartition("/")[2])
+        return _named(schema)
     if "anyOf" in schema:
-        return " or ".join(_type(each) for each in schema["anyOf"])
+        return tables.choice(kind for each in schema["anyOf"] for kind in _kinds(each))
     if "enum" in schema:
-        return " or ".join(f"<code>{escape(str(each))}</code>" for each in schema["enum"])
+        return tables.choice(_kinds(schema))
     if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"
-    return _WORDS.get(schema.get("format", ""), str(schema.get("type", "any")))
+        return f"array of {_kind(schema.get('items', {}))}"
+    formats = {"date-time": "timestamp", "uuid": "UUID"}
+    return formats.get(schema.get("format", ""), str(schema.get("type", "any JSON")))
 
 
-def _named(name: str) -> str:
-    listed = _LIST.fullmatch(name)
-    if listed is not None:
-        return f"a list of {_named(listed[1])}"
-    return f'<a href="#{name}"><code>{name}</code></a>'
+def _kinds(schema: Schema) -> list[str]:
+    """Return the values of an enumeration, or else the type."""
+    values = schema.get("enum") or tables.ENUMS.get(model(schema))
+    return [f"`{each}`" for each in values] if values else [_kind(schema)]
 
 
-def _heading(level: str, text: str, found: str, headings: list[Heading]) -> str:
-    headings.append(Heading(level, text, found))
-    return f'<{level} id="{found}"><a href="#{found}">{escape(text)}</a></{level}>'
+def _named(schema: Schema) -> str:
+    name = model(schema)
+    if name in tables.ENUMS:
+        return tables.choice(_kinds(schema))
+    link = f"[{tables.title(name)}](#{_object_anchor(name)})"
+    return f"list of {link}" if "Listed_" in schema["$ref"] else link
+
+
+def _object_anchor(name: str) -> str:
+    return f"object-{tables.title(name).lower().replace(' ', '-')}"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    rows = list(rows)
+    return tables.table(head, rows) if rows else ""
+
+
+def _block(text: str, language: str) -> str:
+    """Return a code block in the form that all pages have."""
+    return article(f"```{language}\n{text}\n```\n", lambda _: None).html

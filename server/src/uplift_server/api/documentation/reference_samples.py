@@ -1,0 +1,281 @@
+"""Sample requests and responses of the API reference, from `reference_samples.json` and the schemas."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+from urllib.parse import urlencode
+
+Schema = Mapping[str, Any]
+
+_REF: Final = "#/components/schemas/"
+_LINE_CHARACTERS: Final = 72
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
+_KEY: Final = "UPLIFT_API_KEY"
+_URL: Final = "UPLIFT_API_URL"
+_ACCOUNT: Final = "Uplift-Account"
+_IDEMPOTENCY: Final = "Idempotency-Key"
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """The notation of values in a language."""
+
+    true: str = "true"
+    false: str = "false"
+    null: str = "null"
+    trailing_comma: str = ""
+    bare_keys: bool = False
+    indent: int = 2
+
+
+JSON: Final = Notation()
+_PYTHON: Final = Notation("True", "False", "None", ",", indent=4)
+_TYPESCRIPT: Final = Notation(trailing_comma=",", bare_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """A call with values."""
+
+    method: str
+    path: str
+    """With the values of its parameters."""
+    path_values: tuple[str, ...] = ()
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    is_public: bool = False
+    method_name: str | None = None
+    """The method of the Python client, such as `endpoints.create`; None: it has none."""
+    result: str | None = None
+    """The name of the response's variable, such as `listen_session`; None: there is no JSON."""
+
+    @property
+    def target(self) -> str:
+        """The path with the query."""
+        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+
+
+@cache
+def _samples() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("reference_samples.json").read_text(encoding="utf-8")
+    samples: dict[str, Any] = json.loads(text)
+    return samples
+
+
+def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
+    """Return the sample request of a call."""
+    given = _samples()["calls"].get(f"{method} {path}", {})
+    names = re.findall(r"{(\w+)}", path)
+    values = tuple(str(_samples()["fields"].get(name, name)) for name in names)
+    for name, value in zip(names, values, strict=True):
+        path = path.replace(f"{{{name}}}", value)
+    return SampleRequest(
+        method,
+        path,
+        values,
+        given.get("query", {}),
+        given.get("headers", {}),
+        given.get("body"),
+        operation.get("security") == [],
+        given.get("python"),
+        _result(operation),
+    )
+
+
+def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> Any:
+    """Return a value of a response's schema, with the fields that this call returns."""
+    call = _samples()["calls"].get(f"{method} {path}", {})
+    value = _value(schema, schemas, frozenset(call.get("shows", ())))
+    found = value["data"][0] if isinstance(value.get("data"), list) else value
+    found.update({name: each for name, each in call.get("response", {}).items() if name in found})
+    return value
+
+
+def model(schema: Schema) -> str:
+    """Return the name of the schema behind a reference, without its wrapping list; empty if there is none."""
+    name = str(schema.get("$ref", "")).removeprefix(_REF)
+    listed = re.fullmatch(r"Listed_(\w+)_", name)
+    return listed[1] if listed else name
+
+
+def written(value: Any, notation: Notation, indent: int = 0, taken: int = 0) -> str:
+    """Write a value in a language. It starts after `taken` characters of a line that is indented by `indent`."""
+    if isinstance(value, bool):
+        return notation.true if value else notation.false
+    if value is None:
+        return notation.null
+    if not isinstance(value, Mapping | list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        inner = [(f"{_key(name, notation)}: ", each) for name, each in value.items()]
+    else:
+        inner = [("", each) for each in value]
+    opening, closing = "{}" if isinstance(value, Mapping) else "[]"
+    flat = ", ".join(f"{name}{written(each, notation)}" for name, each in inner)
+    if opening == "{" and notation.bare_keys and flat:
+        flat = f" {flat} "
+    if "\n" not in flat and max(indent, taken) + len(flat) + 2 <= _LINE_CHARACTERS:
+        return f"{opening}{flat}{closing}"
+    deeper = indent + notation.indent
+    space = " " * deeper
+    lines = [f"{space}{name}{written(each, notation, deeper, deeper + 1 + len(name))}" for name, each in inner]
+    return "\n".join([opening, ",\n".join(lines) + notation.trailing_comma, " " * indent + closing])
+
+
+def curl(request: SampleRequest) -> str:
+    """Return the request as a shell command."""
+    has_implied_method = request.method == "GET" or (request.method == "POST" and request.body is not None)
+    verb = "" if has_implied_method else f"-X {request.method} "
+    parts = [f'curl {verb}"${_URL}{request.target}"']
+    if not request.is_public:
+        parts.append(f'-H "Authorization: Bearer ${_KEY}"')
+    parts += [f'-H "{name}: {value}"' for name, value in request.headers.items()]
+    if request.body is not None:
+        parts.append('-H "Content-Type: application/json"')
+        parts.append(f"-d '{written(request.body, JSON)}'")
+    return " \\\n  ".join(parts)
+
+
+def python(request: SampleRequest) -> str:
+    """Return the request with the library's client, or with urllib if the client has no such call."""
+    if request.method_name is None:
+        return _urllib(request)
+    account = request.headers.get(_ACCOUNT)
+    arguments = [written(each, _PYTHON) for each in request.path_values]
+    keywords = {**request.query, **(request.body or {})}
+    if _IDEMPOTENCY in request.headers:
+        keywords["idempotency_key"] = request.headers[_IDEMPOTENCY]
+    call = f"client.{request.method_name}"
+    assigned = f"{request.result} = {call}" if request.result else call
+    arguments += [f"{name}={written(each, _PYTHON, 0, len(name) + 1)}" for name, each in keywords.items()]
+    line = f"{assigned}({', '.join(arguments)})"
+    if "\n" in line or len(line) > _LINE_CHARACTERS:
+        line = "\n".join([f"{assigned}(", *(f"{_indented(each)}," for each in arguments), ")"])
+    client = f'Client(account="{account}")' if account else "Client()"
+    return f"from uplift_webhooks.api import Client\n\nclient = {client}\n{line}"
+
+
+def typescript(request: SampleRequest) -> str:
+    """Return the request with fetch."""
+    headers: dict[str, str] = {}
+    if not request.is_public:
+        headers["Authorization"] = f"`Bearer ${{process.env.{_KEY}}}`"
+    headers |= {name: json.dumps(value) for name, value in request.headers.items()}
+    if request.body is not None:
+        headers["Content-Type"] = '"application/json"'
+    options = [] if request.method == "GET" else [f'  method: "{request.method}",\n']
+    if headers:
+        shown = [f"{_key(name, _TYPESCRIPT)}: {value}" for name, value in headers.items()]
+        options.append(f"  headers: {_braced(shown, 2)},\n")
+    if request.body is not None:
+        body = written(request.body, _TYPESCRIPT, 2, len("  body: JSON.stringify("))
+        options.append(f"  body: JSON.stringify({body}),\n")
+    url = f"`${{process.env.{_URL}}}{request.target}`"
+    sent = "".join([f"fetch({url}, {{\n", *options, "})"]) if options else f"fetch({url})"
+    lines = [
+        f"const response = await {sent};",
+        "if (!response.ok) throw new Error(await response.text());",
+    ]
+    if request.result:
+        lines.append(f"const {_camel(request.result)} = await response.json();")
+    elif request.method == "GET":
+        lines.append("const text = await response.text();")
+    return "\n".join(lines)
+
+
+LANGUAGES: Final[tuple[tuple[str, str, Callable[[SampleRequest], str]], ...]] = (
+    ("curl", "sh", curl),
+    ("Python", "python", python),
+    ("TypeScript", "typescript", typescript),
+)
+"""Title, language of the code block, and function, in the order of the page."""
+
+
+def _urllib(request: SampleRequest) -> str:
+    url = f'os.environ["{_URL}"] + "{request.target}"'
+    key = f'headers={{"Authorization": "Bearer " + os.environ["{_KEY}"]}}'
+    arguments = f"{url}" if request.is_public else f"\n    {url},\n    {key},\n"
+    return (
+        "import os\nimport urllib.request\n\n"
+        f"request = urllib.request.Request({arguments})\n"
+        "with urllib.request.urlopen(request) as response:\n"
+        "    print(response.read().decode())"
+    )
+
+
+def _value(schema: Schema, schemas: Schema, shown: frozenset[str] = frozenset(), name: str = "") -> Any:
+    """Return a sample of a schema; `name` is its field's."""
+    fields = _samples()["fields"]
+    if "$ref" in schema:
+        reference = schema["$ref"].removeprefix(_REF)
+        return _object(reference, schemas, shown, name)
+    if name in fields:
+        return fields[name]
+    alternatives: Sequence[Schema] = schema.get("anyOf", ())
+    if alternatives:
+        return _value(alternatives[0], schemas, shown)
+    if schema.get("type") == "array":
+        return [_value(schema.get("items", {}), schemas, shown)]
+    if "enum" in schema:
+        return schema["enum"][0]
+    empty: dict[str, Any] = {"string": "…", "integer": 0, "number": 0.0, "boolean": False, "object": {}}
+    return empty.get(schema.get("type", ""))
+
+
+def _object(reference: str, schemas: Schema, shown: frozenset[str], name: str) -> Any:
+    schema = schemas[reference]
+    if "properties" not in schema:
+        return _value(schema, schemas, shown, name)
+    own = _samples()["objects"].get(reference, {})
+    listed = reference.startswith("Listed_")
+    value: dict[str, Any] = {}
+    for field_name, each in schema["properties"].items():
+        if field_name not in schema.get("required", ()) and field_name not in shown:
+            continue
+        if field_name in own:
+            value[field_name] = own[field_name]
+        elif listed and field_name == "next_cursor":
+            value[field_name] = None
+        else:
+            value[field_name] = _value(each, schemas, frozenset(), field_name)
+    return value
+
+
+def _result(operation: Schema) -> str | None:
+    """Return a variable's name for the response of a call."""
+    for status, response in operation["responses"].items():
+        schema = response.get("content", {}).get("application/json", {}).get("schema")
+        if not status.isdigit() or schema is None:
+            continue
+        schema = schema.get("anyOf", [schema])[0]
+        if "Listed_" in schema["$ref"] or schema["$ref"].endswith("ExplanationsView"):
+            return "page"
+        words = re.sub(r"(View|Accepted)$", "", model(schema)).removeprefix("One")
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", words).lower()
+    return None
+
+
+def _key(name: str, notation: Notation) -> str:
+    return name if notation.bare_keys and _IDENTIFIER.fullmatch(name) else json.dumps(name)
+
+
+def _braced(parts: Sequence[str], indent: int) -> str:
+    flat = f"{{ {', '.join(parts)} }}"
+    if len(flat) + indent + len("headers: ") <= _LINE_CHARACTERS:
+        return flat
+    space = " " * indent
+    return "\n".join(["{", *(f"{space}  {each}," for each in parts), f"{space}}}"])
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.split("\n"))
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(each.capitalize() for each in rest)

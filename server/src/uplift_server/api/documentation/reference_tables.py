@@ -1,0 +1,128 @@
+"""Tables of the API reference, as Markdown, from the definitions in the code."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from uplift_server.core import ids as prefixes
+from uplift_server.core.deliveries.explanations import Reason
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
+from uplift_server.core.people.audit import ACTIONS
+from uplift_server.core.scheduling.waiting import WaitingFor
+from uplift_server.core.security.rights import RIGHTS_OF_ROLE, SCOPES_OF_ROLE, Right, Role, can_grant
+from uplift_server.core.security.scopes import Scope
+
+PATH_PARAMETERS: Final = {
+    "account": "Account ID.",
+    "delivery": "Delivery ID.",
+    "document": "Name of a page.",
+    "endpoint": "Endpoint ID.",
+    "event": "Event ID.",
+    "invitation": "Invitation ID.",
+    "key": "Key ID.",
+    "member": "Member ID.",
+    "name": "Name of the event type.",
+    "replay": "Replay ID.",
+    "session": "Listen session ID.",
+}
+"""Descriptions of the parameters in paths."""
+ENUMS: Final[Mapping[str, Sequence[str]]] = {"Reason": [*Reason], "WaitingFor": [*WaitingFor]}
+"""The values of schemas that are not objects."""
+_TITLES: Final = {
+    "OneEventView": "Event with body",
+    "NumbersView": "Totals",
+    "Problem": "Error",
+    "SourceIpsView": "Source IPs",
+}
+_SCOPES: Final = {
+    Scope.EVENTS_READ: "Read events",
+    Scope.EVENTS_WRITE: "Send events",
+    Scope.ENDPOINTS_READ: "Read endpoints and the audit log",
+    Scope.ENDPOINTS_WRITE: "Create, update, test, pause, enable and delete endpoints",
+    Scope.DELIVERIES_READ: "Read deliveries, attempts, replays and statistics",
+    Scope.DELIVERIES_WRITE: "Resend and cancel deliveries; create, pause, resume and cancel replays",
+    Scope.SECRETS_READ: "Read the secrets of endpoints",
+    Scope.SECRETS_WRITE: "Rotate secrets and expire old ones",
+    Scope.LISTEN: "Read and use listen sessions",
+}
+_OF_ROLES: Final[Mapping[Scope | Right, str]] = {
+    **_SCOPES,
+    Scope.ENDPOINTS_READ: "Read endpoints",
+    Scope.ENDPOINTS_WRITE: "Create, update, pause, enable and delete endpoints",
+    Scope.LISTEN: "Read and end listen sessions",
+    Right.ENDPOINTS_TEST: "Send test events to endpoints",
+    Right.KEYS_MANAGE: "List, create and revoke account keys",
+    Right.MEMBERS_MANAGE: "List, invite, change and remove members, except owners",
+    Right.ACCOUNT_MANAGE: "Update the contacts of the account",
+    Right.AUDIT_READ: "Read the audit log",
+}
+_IDS: Final = (
+    ("Account", prefixes.ACCOUNT),
+    ("Endpoint", prefixes.ENDPOINT),
+    ("Delivery", prefixes.DELIVERY),
+    ("Attempt", prefixes.ATTEMPT),
+    ("Replay", prefixes.REPLAY),
+    ("Listen session", prefixes.LISTEN_SESSION),
+    ("Key", prefixes.KEY),
+    ("Member", prefixes.MEMBER),
+    ("Invitation", prefixes.INVITATION),
+)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(_cell, cells))} |\n" for cells in lines)
+
+
+def choice(values: Iterable[str]) -> str:
+    """Return values separated by commas and "or"."""
+    *first, last = values
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def title(name: str) -> str:
+    """Return the title of a schema, such as "Listen session" for `ListenSessionView`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removesuffix("View"))
+    return _TITLES.get(name, words.capitalize())
+
+
+def scopes() -> str:
+    """Return the table of scopes."""
+    return table(("Scope", "Allows"), [(f"`{each}`", _SCOPES[each]) for each in Scope])
+
+
+def roles() -> str:
+    """Return the table of permissions by role."""
+    rows = [
+        (text, *(_yes(permission in SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]) for role in Role))
+        for permission, text in _OF_ROLES.items()
+        if permission is not Scope.EVENTS_WRITE
+    ]
+    owners = [can_grant(role, Role.OWNER) and Right.MEMBERS_MANAGE in RIGHTS_OF_ROLE[role] for role in Role]
+    rows.append(("Invite, change and remove owners", *map(_yes, owners)))
+    return table(("Permission", *(f"`{role.text}`" for role in Role)), rows)
+
+
+def ids() -> str:
+    """Return the table of ID prefixes."""
+    return table(("Object", "ID"), [(name, f"`{prefix}_…`") for name, prefix in _IDS])
+
+
+def endpoint_settings() -> str:
+    """Return the table of endpoint settings."""
+    rows = [(f"`{each.name}`", each.bounds, each.default, each.help) for each in ENDPOINT_SETTINGS]
+    return table(("Setting", "Values", "Default", "Description"), rows)
+
+
+def audit_actions() -> str:
+    """Return the table of audit actions."""
+    return table(("Action", "Description"), [(f"`{name}`", text) for name, text in ACTIONS.items()])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _yes(is_allowed: bool) -> str:
+    return "Yes" if is_allowed else "No"

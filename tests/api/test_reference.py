@@ -1,0 +1,274 @@
+"""The API reference shows every call, and its samples work."""
+
+import base64
+import html
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import jsonschema_rs
+import pytest
+from tests.tools import tool
+
+from uplift_server.api.documentation import reference as page_of_reference
+from uplift_server.api.documentation.documents import REFERENCE
+from uplift_server.api.documentation.reference_samples import (
+    SampleRequest,
+    curl,
+    python,
+    sample_request,
+    sample_response,
+    typescript,
+)
+from uplift_server.core.lifecycle import Status
+from uplift_webhooks.api import Client
+
+from .test_members import join
+
+BYTES_MAX = 1_000_000
+SENTENCES_MAX = 3
+URL = "https://webhooks.example.com"
+KEY = "sk_test"
+
+
+@pytest.fixture(scope="module")
+def document(server: Any) -> Any:
+    """The OpenAPI document as it is served."""
+    return server.client(None).get("/openapi.json").json
+
+
+@pytest.fixture(scope="module")
+def page(server: Any) -> str:
+    """The page as it is served."""
+    return str(server.client(None).get(REFERENCE).body.decode())
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    """Every operation with its method and path."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def requests(document: Any) -> dict[str, SampleRequest]:
+    """The sample request of every call."""
+    return {f"{method} {path}": sample_request(method, path, each) for method, path, each in operations(document)}
+
+
+def test_the_page_has_every_call_parameter_and_field(document: Any, page: str) -> None:
+    shown = page.replace("<wbr>", "")
+    schemas = document["components"]["schemas"]
+    for method, path, operation in operations(document):
+        anchor = page_of_reference.call_anchor(method, path)
+        section = shown.partition(f'<h3 id="{anchor}">')[2].partition("<h3 ")[0]
+        assert f'<span class="verb">{method}</span> <code>{path}</code>' in section
+        assert html.escape(operation["summary"]) in section
+        for each in operation.get("parameters", ()):
+            assert each["name"] == "Uplift-Account" or f"<code>{each['name']}</code>" in section, (path, each)
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+        for field in schemas[body["$ref"].rpartition("/")[2]].get("properties", ()) if body else ():
+            assert f"<td><code>{field}</code></td>" in section, (path, field)
+        assert section.count("<summary>") == 3, path
+    for name in ("EndpointView", "AttemptView", "ReplayView"):
+        for field in schemas[name]["properties"]:
+            assert f"<td><code>{field}</code></td>" in shown.partition('<h2 id="objects">')[2], (name, field)
+
+
+def test_the_page_is_small(page: str) -> None:
+    assert len(page.encode()) < BYTES_MAX
+
+
+def test_every_note_is_on_the_page(document: Any, page: str) -> None:
+    calls = {f"{method} {path}" for method, path, _ in operations(document)}
+    sections = {noun for noun, _ in page_of_reference.NOUNS}
+    sections |= {"Introduction", "Authentication", "Conventions", "Errors", "Listen stream"}
+
+    assert not page_of_reference._notes().keys() - calls - sections
+    assert "{{" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
+
+
+def test_a_call_has_at_most_three_sentences(document: Any) -> None:
+    """Tables, lists and the permission at the beginning do not count."""
+    notes = page_of_reference._notes()
+    long = {}
+    for method, path, operation in operations(document):
+        call = f"{method} {path}"
+        text = f"{operation.get('description', '')}\n\n{notes.get(call, '')}"
+        prose = [line for line in text.splitlines() if not re.match(r"[|*]|\d\.|Field codes:", line)]
+        plain = re.sub(r"`[^`]*`", "x", " ".join(prose))
+        plain = re.sub(r"^(Scope|Public|For (operators|every key)|Operators only|Requires|Needs)\b[^.]*\.", "", plain)
+        sentences = len(re.findall(r"[.!?](?= |$)", plain))
+        if sentences > SENTENCES_MAX:
+            long[call] = sentences
+    assert not long
+
+
+def test_sample_responses_match_their_schemas(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    closed = {
+        name: {**each, "additionalProperties": each.get("additionalProperties", False)}
+        for name, each in schemas.items()
+        if "properties" in each
+    }
+    checked = 0
+    for method, path, operation in operations(document):
+        for response in operation["responses"].values():
+            schema = response.get("content", {}).get("application/json", {}).get("schema")
+            for each in (schema or {}).get("anyOf", [schema] if schema else []):
+                whole = {**each, "components": {"schemas": schemas | closed}}
+                sample = sample_response(method, path, each, schemas)
+                jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(sample)
+                assert "…" not in json.dumps(sample, ensure_ascii=False).replace("9Xb2…", ""), (path, sample)
+                checked += 1
+    assert checked > 50
+
+
+def test_the_client_has_a_method_for_every_json_call(document: Any) -> None:
+    missing = {call for call, each in requests(document).items() if each.method_name is None}
+    assert not {call for call in missing if " /v1/" in call}
+
+
+def test_shell_samples_make_their_requests(document: Any) -> None:
+    for call, request in requests(document).items():
+        text = curl(request).replace("$UPLIFT_API_URL", URL).replace("$UPLIFT_API_KEY", KEY)
+        program, *words = shlex.split(text.replace("\\\n", " "))
+        assert program == "curl"
+        given: dict[str, list[str]] = {}
+        while words:
+            word = words.pop(0)
+            given.setdefault(word if word.startswith("-") else "url", []).append(
+                words.pop(0) if word.startswith("-") else word
+            )
+        headers = dict(each.split(": ", 1) for each in given.get("-H", []))
+        method = given.get("-X", ["POST" if "-d" in given else "GET"])[0]
+        body = json.loads(given["-d"][0]) if "-d" in given else None
+        _check(call, request, method, given["url"][0], headers, body)
+
+
+def test_python_samples_make_their_requests(document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLIFT_API_URL", URL)
+    monkeypatch.setenv("UPLIFT_API_KEY", KEY)
+    made: list[Any] = []
+
+    def answered(client: Any, *call: Any) -> tuple[bytes, Any]:
+        made.append((client, *call))
+        return b"", {"data": [], "next_cursor": None}
+
+    monkeypatch.setattr(Client, "_answered", answered)
+    for call, request in requests(document).items():
+        if request.method_name is None:
+            compile(python(request), call, "exec")
+            continue
+        exec(python(request), {})
+        client, method, path, query, body, headers = made.pop()
+        assert (method, path) == (request.method, request.path), call
+        assert {key: each for key, each in (query or {}).items() if each is not None} == dict(request.query), call
+        assert (body or {}) == (request.body or {}), call
+        assert client._headers.get("uplift-account") == request.headers.get("Uplift-Account")
+        key = request.headers.get("Idempotency-Key")
+        assert (headers or {}) == ({"idempotency-key": key} if key else {}), call
+
+
+def test_typescript_samples_make_their_requests(document: Any) -> None:
+    """They have no type annotations, so that they are JavaScript, too."""
+    samples = requests(document)
+    functions = ",\n".join(
+        f"{json.dumps(call)}: async () => {{ {typescript(request)} }}" for call, request in samples.items()
+    )
+    program = f"""
+        const made = {{}};
+        let current;
+        globalThis.fetch = async (url, options = {{}}) => {{
+          made[current] = {{url, ...options}};
+          return {{ok: true, json: async () => ({{}}), text: async () => ""}};
+        }};
+        const calls = {{{functions}}};
+        (async () => {{
+          for (const [call, run] of Object.entries(calls)) {{ current = call; await run(); }}
+          console.log(JSON.stringify(made));
+        }})();
+    """
+    done = subprocess.run(
+        [tool("node"), "-e", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={"UPLIFT_API_URL": URL, "UPLIFT_API_KEY": KEY},
+    )
+    made = json.loads(done.stdout)
+    assert made.keys() == samples.keys()
+    for call, request in samples.items():
+        sent = made[call]
+        body = json.loads(sent["body"]) if "body" in sent else None
+        _check(call, request, sent.get("method", "GET"), sent["url"], sent.get("headers", {}), body)
+
+
+def _check(call: str, request: SampleRequest, method: str, url: str, headers: dict[str, str], body: Any) -> None:
+    """Compare what a sample sends with the request that it shows."""
+    assert method == request.method, call
+    parts = urlsplit(url)
+    assert (f"{parts.scheme}://{parts.netloc}", parts.path) == (URL, request.path), call
+    assert dict(parse_qsl(parts.query)) == {key: str(each) for key, each in request.query.items()}, call
+    expected = {**request.headers}
+    if not request.is_public:
+        expected["Authorization"] = f"Bearer {KEY}"
+    if request.body is not None:
+        expected["Content-Type"] = "application/json"
+    assert headers == expected, call
+    assert body == request.body, call
+
+
+def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> None:
+    """With the IDs of objects that exist. The states of some do not allow a call: 409."""
+    account = server.account()
+    operator = server.operator
+    endpoint = operator.call("POST", "/v1/endpoints", {"url": "https://example.com/a"}, uplift_account=account).json[
+        "id"
+    ]
+    event = server.event(account, {endpoint: Status.PENDING})
+    names = {"account": account, "endpoint": endpoint, "event": event, "name": "pitch.tracked", "document": "errors"}
+    owner = server.owner(account, None)
+    names["delivery"] = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
+    names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint}).json["id"]
+    names["session"] = owner.post("/v1/listen-sessions").json["id"]
+    names["key"] = operator.post(f"/v1/accounts/{account}/keys", {"name": "spare"}).json["id"]
+    names["member"] = join(server, account, "ana@example.com")
+    invitation = {"email": "bob@example.com", "role": "member"}
+    names["invitation"] = operator.post(f"/v1/accounts/{account}/members", invitation).json["id"]
+    account_client = server.client(server.operator_key, account)
+    samples = requests(document)
+    rank = ("PUT", "GET", "POST", "PATCH", "DELETE")
+    # An account is deleted after everything in it.
+    order = sorted(samples, key=lambda call: (rank.index(call.split()[0]), -len(call)))
+    for call in order:
+        method, path = call.split()
+        request = samples[call]
+        own = {f"{{{name}}}": value for name, value in names.items()}
+        given = dict(zip(re.findall(r"{\w+}", path), request.path_values, strict=True))
+        text = json.dumps([request.target, request.body])
+        real = {value: own[name] for name, value in given.items()}
+        real |= {_sample(name): value for name, value in names.items() if name in {"account", "endpoint"}}
+        for sample, value in real.items():
+            text = text.replace(sample, value)
+        target, body = json.loads(text)
+        headers = {name: each for name, each in request.headers.items() if name != "Uplift-Account"}
+        answer = account_client.call(method, target, body, **headers)
+        assert 200 <= answer.status < 300 or answer.status in {409, 503}, (call, answer.status, answer.body)
+        if answer.status == 503:
+            assert "test" in path, (call, answer.body)
+
+
+def _sample(name: str) -> str:
+    return sample_request("GET", f"/{{{name}}}", {"responses": {}}).path_values[0]
+
+
+def test_the_handshake_is_one_that_servers_accept(page: str) -> None:
+    """RFC 6455, section 4.1: the key is 16 bytes in base64."""
+    [key] = re.findall(r"Sec-WebSocket-Key: ([\w=+/]+)", html.unescape(re.sub(r"<[^>]+>", "", page)))
+
+    assert len(base64.b64decode(key, validate=True)) == 16
