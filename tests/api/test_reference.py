@@ -78,6 +78,10 @@ def test_the_page_has_every_call_parameter_and_field(document: Any, page: str) -
             assert f"<td><code>{field}</code></td>" in shown.partition('<h2 id="objects">')[2], (name, field)
 
 
+def test_every_field_has_a_description(page: str) -> None:
+    assert "<td></td>" not in page
+
+
 def test_the_page_is_small(page: str) -> None:
     assert len(page.encode()) < BYTES_MAX
 

@@ -15,6 +15,7 @@ from uplift_server.api.documentation.reference_samples import (
     LANGUAGES,
     Schema,
     model,
+    reference_data,
     sample_request,
     sample_response,
     written,
@@ -170,7 +171,8 @@ def _body(operation: Schema, schemas: Schema) -> str:
     schema = operation.get("requestBody", {}).get("content", {}).get(_JSON, {}).get("schema")
     if schema is None:
         return ""
-    return _table(("Body field", "Type", "Description"), list(_fields(schemas[model(schema)], are_requests=True)))
+    name = model(schema)
+    return _table(("Body field", "Type", "Description"), _fields(name, schemas[name], are_requests=True))
 
 
 def _responses(page: _Page, verb: str, path: str, operation: Schema, schemas: Schema) -> None:
@@ -205,7 +207,7 @@ def _objects(page: _Page, document: Schema) -> None:
         title = tables.title(name)
         page.html(f'<h3 id="{_object_anchor(name)}">{escape(title)}</h3>')
         page.markdown(schema.get("description", ""))
-        page.markdown(_table(("Field", "Type", "Description"), list(_fields(schema))))
+        page.markdown(_table(("Field", "Type", "Description"), _fields(name, schema)))
 
 
 def _in_responses(document: Schema) -> set[str]:
@@ -236,15 +238,19 @@ def _references(value: Any) -> Iterator[str]:
             yield from _references(each)
 
 
-def _fields(schema: Schema, prefix: str = "", *, are_requests: bool = False) -> Iterator[tuple[str, str, str]]:
+def _fields(
+    model_name: str, schema: Schema, prefix: str = "", *, are_requests: bool = False
+) -> Iterator[tuple[str, str, str]]:
     """Yield a row for each field. Objects without a name of their own follow, as `errors[].code`."""
+    described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():
         # Responses have all of their fields, so only requests mark required ones.
         required = are_requests and name in schema.get("required", ())
-        yield f"`{prefix}{name}`", _type(each, required=required), each.get("description", "")
+        known = described.get(f"{model_name}.{name}") or described.get(f"{prefix}{name}") or described.get(name)
+        yield f"`{prefix}{name}`", _type(each, required=required), each.get("description") or known or ""
         items = each.get("items", {})
         if "properties" in items:
-            yield from _fields(items, f"{prefix}{name}[].", are_requests=are_requests)
+            yield from _fields("", items, f"{prefix}{name}[].", are_requests=are_requests)
 
 
 def _type(schema: Schema, *, required: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Sample requests and responses of the API reference, from `reference_samples.json` and the schemas."""
+"""Sample requests and responses of the API reference, from `reference_data.json` and the schemas."""
 
 import json
 import re
@@ -61,17 +61,18 @@ class SampleRequest:
 
 
 @cache
-def _samples() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("reference_samples.json").read_text(encoding="utf-8")
-    samples: dict[str, Any] = json.loads(text)
-    return samples
+def reference_data() -> dict[str, Any]:
+    """Return sample values, and descriptions of the fields that the schemas do not describe."""
+    text = resources.files(__package__).joinpath("reference_data.json").read_text(encoding="utf-8")
+    data: dict[str, Any] = json.loads(text)
+    return data
 
 
 def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
     """Return the sample request of a call."""
-    given = _samples()["calls"].get(f"{method} {path}", {})
+    given = reference_data()["calls"].get(f"{method} {path}", {})
     names = re.findall(r"{(\w+)}", path)
-    values = tuple(str(_samples()["fields"].get(name, name)) for name in names)
+    values = tuple(str(reference_data()["fields"].get(name, name)) for name in names)
     for name, value in zip(names, values, strict=True):
         path = path.replace(f"{{{name}}}", value)
     return SampleRequest(
@@ -89,7 +90,7 @@ def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
 
 def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> Any:
     """Return a value of a response's schema, with the fields that this call returns."""
-    call = _samples()["calls"].get(f"{method} {path}", {})
+    call = reference_data()["calls"].get(f"{method} {path}", {})
     value = _value(schema, schemas, frozenset(call.get("shows", ())))
     found = value["data"][0] if isinstance(value.get("data"), list) else value
     found.update({name: each for name, each in call.get("response", {}).items() if name in found})
@@ -210,7 +211,7 @@ def _urllib(request: SampleRequest) -> str:
 
 def _value(schema: Schema, schemas: Schema, shown: frozenset[str] = frozenset(), name: str = "") -> Any:
     """Return a sample of a schema; `name` is its field's."""
-    fields = _samples()["fields"]
+    fields = reference_data()["fields"]
     if "$ref" in schema:
         reference = schema["$ref"].removeprefix(_REF)
         return _object(reference, schemas, shown, name)
@@ -231,7 +232,7 @@ def _object(reference: str, schemas: Schema, shown: frozenset[str], name: str) -
     schema = schemas[reference]
     if "properties" not in schema:
         return _value(schema, schemas, shown, name)
-    own = _samples()["objects"].get(reference, {})
+    own = reference_data()["objects"].get(reference, {})
     listed = reference.startswith("Listed_")
     value: dict[str, Any] = {}
     for field_name, each in schema["properties"].items():
