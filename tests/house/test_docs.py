@@ -1,25 +1,37 @@
-"""What a reader can set, call or meet is documented; these tests name what is not."""
+"""The documentation follows the code: generated regions are current, and what it names exists."""
 
 import ast
-import base64
 import importlib
-import json
 import re
+import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pytest
+from typing import Any, Final
 
 import uplift_server
 import uplift_webhooks
-from uplift_server.config import OTHER_TOOLS, SETTINGS
+from uplift_server.api.documentation.documents import ADDRESSES
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
-from uplift_server.core.events.catalog import EVENT_TYPES
-from uplift_server.core.http.address_ranges import BLOCKS, Reach
-from uplift_server.core.people.audit import ACTIONS
-from uplift_server.observe.metrics import METRICS, PREFIX
+
+OF_THE_DASHBOARD: Final = {"password_easy", "password_long", "password_short", "taken"}
+"""Field codes that the API never returns."""
+_STALE: Final = """
+import shutil, sys
+from pathlib import Path
+scripts, root, copy = sys.argv[1:]
+sys.path.insert(0, scripts)
+from docs_regions import stale_regions
+shutil.copytree(Path(root, "docs"), Path(copy, "docs"))
+shutil.copy(Path(root, "ARCHITECTURE.md"), copy)
+page = Path(copy, "docs/outcomes.md")
+before, found, after = page.read_text().partition("<!-- generated: timeout -->\\n")
+page.write_text(before + found + "old" + after)
+print(stale_regions(Path(copy), write=False))
+print(stale_regions(Path(copy), write=True))
+print(stale_regions(Path(copy), write=False))
+"""
 
 
 def _document(root: Path, name: str) -> str:
@@ -28,128 +40,58 @@ def _document(root: Path, name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_every_setting_is_in_the_configuration_page(root: Path) -> None:
-    text = _document(root, "configuration.md")
+def test_generated_regions_are_current(root: Path) -> None:
+    done = subprocess.run([root / "scripts/docs", "--check"], capture_output=True, text=True, timeout=60, check=False)
 
-    assert not [setting.name for setting in SETTINGS if f"`{setting.name}`" not in text]
-
-
-def test_the_configuration_page_names_no_setting_that_does_not_exist(root: Path) -> None:
-    known = {setting.name for setting in SETTINGS} | set(OTHER_TOOLS)
-
-    assert not set(re.findall(r"`(UPLIFT_[A-Z_]+)`", _document(root, "configuration.md"))) - known
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_every_route_is_in_the_api_page(root: Path) -> None:
-    document: dict[str, Any] = importlib.import_module("uplift_server.api").openapi_document()
-    text = _document(root, "api.md")
-    methods = {"get", "post", "put", "patch", "delete"}
+def test_a_stale_region_is_named(root: Path, tmp_path: Path) -> None:
+    """And updated by `scripts/docs`."""
+    program = [sys.executable, "-c", _STALE, root / "scripts", root, tmp_path]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
 
-    routes = [f"{method.upper()} {path}" for path, item in document["paths"].items() for method in methods & set(item)]
-    assert routes
-    # The page may name a path's parameters as it likes.
-    documented = re.sub(r"\{[^}]*\}", "{}", text)
-    assert not sorted(route for route in routes if re.sub(r"\{[^}]*\}", "{}", route) not in documented)
+    assert done.stdout.split("\n") == ["[('docs/outcomes.md', 'timeout')]"] * 2 + ["[]", ""]
 
 
-def test_the_handshake_of_the_api_page_is_one_that_servers_take(root: Path) -> None:
-    """RFC 6455, section 4.1: the key is 16 bytes in base64."""
-    [key] = re.findall(r"Sec-WebSocket-Key: ([^']*)'", _document(root, "api.md"))
-
-    assert len(base64.b64decode(key, validate=True)) == 16
-
-
-def test_every_action_of_the_audit_log_is_in_the_api_page_with_its_sentence(root: Path) -> None:
-    text = _document(root, "api.md")
-
-    assert not [name for name, sentence in ACTIONS.items() if f"| `{name}` | {sentence} |" not in text]
-
-
-def test_the_table_of_endpoint_settings_in_the_api_page_matches_the_definitions(root: Path) -> None:
-    rows = [f"| `{each.name}` | {each.bounds} | {each.default} | {each.help} |" for each in ENDPOINT_SETTINGS]
-    section = _document(root, "api.md").partition("#### Endpoint settings\n")[2].partition("\n#")[0]
-
-    assert [line for line in section.splitlines() if line.startswith("| `")] == rows
-
-
-def test_the_metrics_of_the_monitoring_page_are_those_there_are(root: Path) -> None:
-    rows = [
-        f"| `{metric.name}` | {metric.kind} | {f'`{metric.label}`' if metric.label else ''} |"
-        f" {metric.across_processes} | {metric.help} |"
-        for metric in METRICS
+def test_every_region_is_generated(root: Path) -> None:
+    """A page without its region fails the check."""
+    generated = (root / "scripts/docs_regions.py").read_text(encoding="utf-8")
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
+    found = [
+        name for page in pages for name in re.findall(r"^<!-- generated: (.+) -->$", page.read_text(), re.MULTILINE)
     ]
-    text = _document(root, "monitoring.md")
 
-    assert [line for line in text.splitlines() if line.startswith(f"| `{PREFIX}")] == rows
+    outcomes = {outcome.text for outcome in Outcome}
+    assert len(found) > 10
+    assert not [name for name in found if name not in outcomes and f'"{name}"' not in generated]
 
 
-def test_every_outcome_is_in_the_outcomes_page(root: Path) -> None:
+def test_every_field_code_is_described(root: Path) -> None:
+    described = set(re.findall(r'^    "(\w+)":', (root / "scripts/docs_field_codes.py").read_text(), re.MULTILINE))
+    used = set[str]()
+    for package in ("core", "service", "api"):
+        for path in (root / "server/src/uplift_server" / package).rglob("*.py"):
+            used |= set(_field_codes(ast.parse(path.read_text(encoding="utf-8"))))
+
+    assert used - described == OF_THE_DASHBOARD
+    sources = (root / "server/src/uplift_server").rglob("*.py")
+    assert not described - set(re.findall(r'"(\w+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
+
+
+def _field_codes(tree: ast.Module) -> Iterator[str]:
+    """The codes of problems: the second argument of `Problem`, also in a condition."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
+            for constant in ast.walk(node.args[1]) if len(node.args) == 3 else ():
+                if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                    yield constant.value
+
+
+def test_every_outcome_has_a_section(root: Path) -> None:
     text = _document(root, "outcomes.md")
 
     assert not [outcome.text for outcome in Outcome if f"\n## `{outcome.text}`\n" not in text]
-
-
-def test_the_outcomes_page_says_what_the_product_says(root: Path) -> None:
-    text = " ".join(_document(root, "outcomes.md").split())
-    source = (root / "server/src/uplift_server/core/deliveries/outcomes.py").read_text(encoding="utf-8")
-    calls = [
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Explanation"
-    ]
-    # Whatever is put into a sentence later, in braces or an f-string, stands between parts that do not change.
-    parts = [
-        part
-        for call in calls
-        for argument in call.args
-        for constant in ast.walk(argument)
-        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
-        for part in re.split(r"\{[a-z_]+\}", constant.value)
-    ]
-
-    assert len(parts) > len(Outcome)
-    assert not [part for part in parts if part.strip() not in text]
-
-
-def test_the_guide_has_a_remedy_for_every_outcome_that_is_a_failure(root: Path) -> None:
-    text = _document(root, "guide.md")
-
-    failures = {outcome.text for outcome in Outcome} - {"delivered"}
-    assert set(re.findall(r"^\| \[`(\w+)`\]\(outcomes\.md#\1\) \| \S", text, re.MULTILINE)) == failures
-
-
-def test_the_guide_shows_the_catalog(root: Path) -> None:
-    shown = re.findall(
-        r"\n### `([a-z._]+)`\n\n([^\n]+)\n\n```json\n(.*?)```\n.*?```json\n(.*?)```",
-        _document(root, "guide.md").partition("## The catalog")[2],
-        re.DOTALL,
-    )
-
-    assert [
-        (name, description, json.loads(example), json.loads(schema)) for name, description, example, schema in shown
-    ] == [(each.name, each.description, each.example, each.schema) for each in EVENT_TYPES]
-
-
-def test_the_guides_contents_lead_to_its_sections(root: Path) -> None:
-    text = _document(root, "guide.md")
-    written = re.findall(r"^##+ ([\w' #]+)$", text, re.MULTILINE)
-    headings = {heading.lower().replace("#", "").replace(" ", "-") for heading in written}
-
-    assert len(headings) > 12
-    assert not set(re.findall(r"\]\(#([^)]+)\)", text)) - headings
-
-
-def test_every_block_of_addresses_is_in_the_addresses_page(root: Path) -> None:
-    reached = {
-        Reach.PUBLIC: "allowed, over https",
-        Reach.PRIVATE: "where private networks are allowed",
-        Reach.FORBIDDEN: "never",
-        Reach.EMBEDDED: "as the IPv4 addresses inside it",
-    }
-    rows = {f"| `{each.network}` | {each.name} | {each.source} | {reached[each.reach]} |" for each in BLOCKS}
-    text = _document(root, "addresses.md")
-
-    assert {line for line in text.splitlines() if re.match(r"\| `[0-9a-f:.]+/", line)} == rows
 
 
 def test_every_refusal_of_a_url_is_in_the_addresses_page(root: Path) -> None:
@@ -161,18 +103,11 @@ def test_every_refusal_of_a_url_is_in_the_addresses_page(root: Path) -> None:
     assert {code for code in codes if f"\n| `{code}` |" in text} == codes
 
 
-@pytest.mark.parametrize(
-    ("program", "main", "page"),
-    [
-        ("uplift-server", "uplift_server.cli.main", "cli.md"),
-        ("uplift", "uplift_webhooks.cli.main", "uplift.md"),
-    ],
-)
-def test_every_command_is_in_its_page(program: str, main: str, page: str, root: Path) -> None:
+def test_every_command_of_integrators_is_in_its_page(root: Path) -> None:
     import typer
 
-    text = _document(root, page)
-    command = typer.main.get_command(importlib.import_module(main).app)
+    text = _document(root, "uplift.md")
+    command = typer.main.get_command(importlib.import_module("uplift_webhooks.cli.main").app)
 
     def names(group: Any, path: str) -> list[str]:
         inner = getattr(group, "commands", None)
@@ -180,34 +115,30 @@ def test_every_command_is_in_its_page(program: str, main: str, page: str, root: 
             return [path]
         return [name for key, each in inner.items() if not each.hidden for name in names(each, f"{path} {key}")]
 
-    found = names(command, program)
+    found = names(command, "uplift")
     assert found
     assert not [name for name in found if not re.search(rf"{re.escape(name)}\b", text)]
 
 
-def test_what_readers_are_told_to_install_is_there(root: Path) -> None:
-    """No index has the packages yet: what is installed is a directory of the checkout, or a wheel made of one."""
+def test_pages_install_extras_that_exist(root: Path) -> None:
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
-    sources = (root / "receiver/src").rglob("*.py")
-    told = [
-        (path.name, argument)
-        for path in (*pages, *sources)
-        for arguments in re.findall(r"pip install ([^#`\n]*)", path.read_text(encoding="utf-8"))
-        for argument in re.findall(r"[^\s'\"]+", arguments)[: 2 if "./server" in arguments else 1]
+    installs = [
+        (page.name, found)
+        for page in pages
+        for found in re.findall(
+            r"(receiver|server|uplift-webhooks|uplift-webhooks-server)\[([a-z,]+)\]", page.read_text()
+        )
     ]
-    projects = {
-        name: tomllib.loads((root / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for name in ("receiver", "server")
-    }
-    wheel = f"./dist/uplift_webhooks-{uplift_webhooks.__version__}-py3-none-any.whl"
+    extras = {}
+    for name in ("receiver", "server"):
+        project = tomllib.loads((root / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        extras[name] = extras[project["name"]] = set(project.get("optional-dependencies", {}))
 
     assert uplift_server.__version__ == uplift_webhooks.__version__
-    assert len(told) > 5
-    for page, argument in told:
-        found = re.fullmatch(r"(\./[\w./-]+?)(?:\[([a-z,]+)\])?", argument)
-        assert found, (page, argument)
-        project = projects["receiver" if found[1] == wheel else found[1].removeprefix("./")]
-        assert {*(found[2] or "").split(",")} - {""} <= {*project.get("optional-dependencies", {})}, (page, argument)
+    assert installs
+    assert not [
+        (page, project, used) for page, (project, used) in installs if not {*used.split(",")} <= extras[project]
+    ]
 
 
 def test_the_changelog_has_the_version_of_the_code_as_its_latest_release(root: Path) -> None:
@@ -220,12 +151,18 @@ def test_the_changelog_has_the_version_of_the_code_as_its_latest_release(root: P
 
 
 def test_links_lead_somewhere(root: Path) -> None:
+    """To a file, or to an address that the server serves."""
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     links = [
-        (page, target)
+        (page, target.partition("#")[0])
         for page in pages
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
         if not re.match(r"[a-z]+:|#", target)
     ]
     assert links
-    assert not [(page.name, target) for page, target in links if not (page.parent / target.partition("#")[0]).exists()]
+    served = {*ADDRESSES, "/openapi.json"}
+    assert not [
+        (page.name, target)
+        for page, target in links
+        if (target not in served if target.startswith("/") else not (page.parent / target).exists())
+    ]

@@ -71,8 +71,8 @@ _IDS: Final = (
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(_cell, cells))} |\n" for cells in lines)
+    first, *others = [f"| {' | '.join(map(_cell, cells))} |\n" for cells in (head, *rows)]
+    return "".join([first, "|", "---|" * len(head), "\n", *others])
 
 
 def choice(values: Iterable[str]) -> str:

@@ -1,33 +1,18 @@
-"""The table and the state diagram of deliveries in ARCHITECTURE.md, generated from `core/lifecycle.py`.
+"""The table and the state diagram of deliveries, from `core/lifecycle.py`."""
 
-Write them with `.venv/bin/python -m tests.house.lifecycle_docs`.
-"""
-
-from pathlib import Path
 from typing import Final
 
 from uplift_server.core.lifecycle import TRANSITIONS, Event, State, Transition
 
-DOCUMENT: Final = Path(__file__).parents[2] / "ARCHITECTURE.md"
-BEGIN: Final = "<!-- generated from core/lifecycle.py: run `.venv/bin/python -m tests.house.lifecycle_docs` -->\n"
-END: Final = "<!-- end of the generated part -->\n"
 _HEAD: Final = "| state | event | condition | next state | due | also |\n|---|---|---|---|---|---|\n"
 _LATE: Final = (Event.SUCCEED, Event.FAIL, Event.SKIP)
-"""Events whose effect on a delivery without a lease is omitted from the diagram."""
+"""Events whose effect on a delivery without a lease is left out of the diagram."""
 
 
-def block() -> str:
-    """Return the generated part with its marks."""
+def lifecycle() -> str:
+    """Return the table of transitions and the diagram of states."""
     rows = "".join(f"| {' | '.join(_cells(row))} |\n" for row in TRANSITIONS)
-    return f"{BEGIN}\n{_HEAD}{rows}\n```mermaid\nstateDiagram-v2\n{_diagram()}```\n\n{END}"
-
-
-def replaced(text: str) -> str:
-    """Return the document with the current generated part."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    assert after, f"ARCHITECTURE.md has no part between {BEGIN!r} and {END!r}"
-    return before + block() + after
+    return f"{_HEAD}{rows}\n```mermaid\nstateDiagram-v2\n{_diagram()}```\n"
 
 
 def _cells(row: Transition) -> tuple[str, ...]:
@@ -53,7 +38,3 @@ def _diagram() -> str:
                 arrow = ("[*]" if state is State.NEW else _name(state), _name(row.after))
                 labels.setdefault(arrow, {})[row.event.value] = None
     return "".join(f"    {a} --> {b}: {' / '.join(events)}\n" for (a, b), events in labels.items())
-
-
-if __name__ == "__main__":
-    DOCUMENT.write_text(replaced(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,106 @@
+"""The commands of a program as Markdown, from their `--help`."""
+
+import importlib
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import typer
+
+from uplift_server.api.documentation.reference_tables import table
+
+_MODULES: Final = {"uplift-server": "uplift_server.cli.main", "uplift": "uplift_webhooks.cli.main"}
+GROUPS: Final = {
+    "uplift-server": (
+        ("Run the server", "serve|demo|config|doctor|migrate|backup|secret-key|retention|mail"),
+        ("Accounts and keys", "accounts?|keys?"),
+        ("Members and sign-in", "members?|sign-in-link"),
+        ("Endpoints", "endpoints?"),
+        ("Events and deliveries", "send|event-types|deliveries|delivery|explain|replay"),
+        ("Audit log", "audit-log"),
+    ),
+}
+"""Headings, and the pattern of the first word of their commands."""
+_COMMON: Final = frozenset({"--config", "--json", "--debug", "--help"})
+"""Options of every command, which the page describes once."""
+
+
+def commands(program: str) -> str:
+    """Return every command with its usage, options and examples, below the headings of its group."""
+    root = typer.main.get_command(importlib.import_module(_MODULES[program]).app)
+    found = dict(_leaves(root, ()))
+    groups = {title: re.compile(pattern) for title, pattern in GROUPS[program]}
+    lost = [" ".join(path) for path in found if not any(each.fullmatch(path[0]) for each in groups.values())]
+    if lost:
+        raise SystemExit(f"scripts/docs_commands.py lists no group for: {', '.join(lost)}")
+    parts = []
+    for heading, pattern in groups.items():
+        parts.append(f"## {heading}\n")
+        parts += [
+            _command(f"{program} {' '.join(path)}", each) for path, each in found.items() if pattern.fullmatch(path[0])
+        ]
+    return "\n".join(parts)
+
+
+def _leaves(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path of each command that is not a group."""
+    for name, each in group.commands.items():
+        if each.hidden:
+            continue
+        if hasattr(each, "commands"):
+            yield from _leaves(each, (*path, name))
+        else:
+            yield (*path, name), each
+
+
+def _command(name: str, command: Any) -> str:
+    shown = [each for each in command.params if not each.hidden and not _COMMON & {*each.opts}]
+    arguments = [each for each in shown if each.param_type_name == "argument"]
+    options = [each for each in shown if each.param_type_name == "option"]
+    required = [_option(each) for each in options if each.required]
+    usage = [name, *map(_argument, arguments), *required, "[OPTIONS]"]
+    rows = [(f"`{_value(each)}`", _about(each)) for each in arguments]
+    rows += [(f"`{_option(each)}`", _about(each)) for each in sorted(options, key=lambda each: not each.required)]
+    parts = [f"### `{name}`\n", f"{_paragraphs(command.help)}\n", f"```text\n{' '.join(usage)}\n```\n"]
+    if rows:
+        parts.append(table(("Argument or option", "Description"), rows))
+    examples = [line for line in (command.epilog or "").removeprefix("Examples:").split("\n") if line.strip()]
+    if examples:
+        parts.append("```console\n" + "".join(f"$ {each.strip()}\n" for each in examples) + "```\n")
+    return "\n".join(parts)
+
+
+def _argument(argument: Any) -> str:
+    value = _value(argument)
+    return value if argument.required else f"[{value}]"
+
+
+def _option(option: Any) -> str:
+    name = option.opts[0]
+    return name if option.is_flag else f"{name} {_value(option)}"
+
+
+def _value(parameter: Any) -> str:
+    if parameter.metavar:
+        return str(parameter.metavar)
+    if parameter.type_descriptor.annotation in {int, float}:
+        return "N"
+    name = parameter.name if parameter.param_type_name == "argument" else parameter.opts[0].lstrip("-")
+    return str(name).upper().replace("-", "_")
+
+
+def _about(parameter: Any) -> str:
+    """Return the help of a parameter with its default."""
+    words = [" ".join((parameter.help or "").split())]
+    if parameter.required and parameter.param_type_name == "option":
+        words.append("Required.")
+    if parameter.multiple:
+        words.append("Repeatable.")
+    default = parameter.default
+    if default not in (None, False, "", ()) and parameter.show_default:
+        words.append(f"Default: `{getattr(default, 'value', default)}`.")
+    return " ".join(words)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(each.split()) for each in re.split(r"\n\s*\n", text.strip()))
