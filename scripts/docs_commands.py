@@ -21,6 +21,9 @@ GROUPS: Final = {
     ),
 }
 """Headings, and the pattern of the first word of their commands."""
+_NAMES: Final = re.compile(
+    r"(?<![\w/.-])(--[a-z][a-z-]*|UPLIFT_[A-Z_]*[A-Z…]|(?:x-uplift|webhook)-[a-z0-9-]+|(?:secret|operator)\.key)(?![\w-])"
+)
 _COMMON: Final = frozenset({"--config", "--json", "--debug", "--help"})
 """Options of every command, which the page describes once."""
 
@@ -61,7 +64,7 @@ def _command(name: str, command: Any) -> str:
     usage = [name, *map(_argument, arguments), *required, "[OPTIONS]"]
     rows = [(f"`{_value(each)}`", _about(each)) for each in arguments]
     rows += [(f"`{_option(each)}`", _about(each)) for each in sorted(options, key=lambda each: not each.required)]
-    parts = [f"### `{name}`\n", f"{_paragraphs(command.help)}\n", f"```text\n{' '.join(usage)}\n```\n"]
+    parts = [f"### `{name}`\n", f"{_paragraphs(command.help or '')}\n", f"```text\n{' '.join(usage)}\n```\n"]
     if rows:
         parts.append(table(("Argument or option", "Description"), rows))
     examples = [line for line in (command.epilog or "").removeprefix("Examples:").split("\n") if line.strip()]
@@ -90,17 +93,23 @@ def _value(parameter: Any) -> str:
 
 
 def _about(parameter: Any) -> str:
-    """Return the help of a parameter with its default."""
-    words = [" ".join((parameter.help or "").split())]
-    if parameter.required and parameter.param_type_name == "option":
-        words.append("Required.")
-    if parameter.multiple:
-        words.append("Repeatable.")
+    """Return the help of a parameter, with facts that it does not mention."""
+    about = _marked(" ".join((parameter.help or "").split()))
     default = parameter.default
-    if default not in (None, False, "", ()) and parameter.show_default:
-        words.append(f"Default: `{getattr(default, 'value', default)}`.")
-    return " ".join(words)
+    if parameter.required and parameter.param_type_name == "option":
+        about += " Required."
+    if parameter.multiple and "Repeatable" not in about:
+        about += " Repeatable."
+    if default not in (None, False, "", ()) and parameter.show_default and "Default" not in about:
+        about += f" Default: `{getattr(default, 'value', default)}`."
+    return about
 
 
 def _paragraphs(text: str) -> str:
-    return "\n\n".join(" ".join(each.split()) for each in re.split(r"\n\s*\n", text.strip()))
+    return "\n\n".join(_marked(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip()))
+
+
+def _marked(text: str) -> str:
+    """Mark the names of options, settings and headers as code, unless they are marked."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(each if each.startswith("`") else _NAMES.sub(r"`\1`", each) for each in parts)
