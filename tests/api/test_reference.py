@@ -102,7 +102,7 @@ def test_a_call_has_at_most_three_sentences(document: Any) -> None:
     for method, path, operation in operations(document):
         call = f"{method} {path}"
         text = f"{operation.get('description', '')}\n\n{notes.get(call, '')}"
-        prose = [line for line in text.splitlines() if not re.match(r"[|*]|\d\.|Field codes:", line)]
+        prose = [block for block in re.split(r"\n\s*\n", text) if not re.match(r"[|*]|\d\.|Field codes:", block)]
         plain = re.sub(r"`[^`]*`", "x", " ".join(prose))
         plain = re.sub(r"^(Scope|Public|For (operators|every key)|Operators only|Requires|Needs)\b[^.]*\.", "", plain)
         sentences = len(re.findall(r"[.!?](?= |$)", plain))
