@@ -6,7 +6,7 @@ from uplift_server.core.lifecycle import TRANSITIONS, Event, State, Transition
 
 _HEAD: Final = "| state | event | condition | next state | due | also |\n|---|---|---|---|---|---|\n"
 _LATE: Final = (Event.SUCCEED, Event.FAIL, Event.SKIP)
-"""Events whose effect on a delivery without a lease is left out of the diagram."""
+"""Events whose effect on a delivery without a lease is omitted from the diagram."""
 
 
 def lifecycle() -> str:
