@@ -1,7 +1,7 @@
 """The page of the API reference, from the OpenAPI document, hand-written notes and tables of the code."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from html import escape
 from importlib import resources
@@ -48,6 +48,15 @@ _SOURCE: Final = "docs/api.md"
 _GENERIC_HEADER: Final = "Uplift-Account"
 """A parameter of every call. The page describes it once."""
 _NULL: Final = {"type": "null"}
+_GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    "scopes": tables.scopes,
+    "roles": tables.roles,
+    "ids": tables.ids,
+    "settings": tables.endpoint_settings,
+    "actions": tables.audit_actions,
+    "validation_failed": lambda: TITLES["validation_failed"],
+}
+"""The texts of placeholders."""
 _PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
@@ -117,15 +126,7 @@ def _notes() -> dict[str, str]:
 
 def _filled(text: str) -> str:
     """Replace the placeholders of a note."""
-    generated = {
-        "scopes": tables.scopes,
-        "roles": tables.roles,
-        "ids": tables.ids,
-        "settings": tables.endpoint_settings,
-        "actions": tables.audit_actions,
-        "validation_failed": lambda: TITLES["validation_failed"],
-    }
-    return _PLACEHOLDER.sub(lambda found: generated[found[1]](), text)
+    return _PLACEHOLDER.sub(lambda found: _GENERATED[found[1]](), text)
 
 
 def _by_noun(document: Schema) -> dict[str, list[tuple[str, str, Schema]]]:

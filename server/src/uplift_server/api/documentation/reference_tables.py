@@ -34,7 +34,7 @@ _TITLES: Final = {
     "Problem": "Error",
     "SourceIpsView": "Source IPs",
 }
-_SCOPES: Final = {
+_SCOPES: Final[Mapping[Scope | Right, str]] = {
     Scope.EVENTS_READ: "Read events",
     Scope.EVENTS_WRITE: "Send events",
     Scope.ENDPOINTS_READ: "Read endpoints and the audit log",
