@@ -26,6 +26,7 @@ from uplift_server.api.routes import (
     listening,
     members,
     metrics,
+    packages,
     replays,
     secrets,
     statistics,
@@ -53,6 +54,7 @@ _ROUTERS: Final = (
     system.router,
     metrics.router,
     documentation.router,
+    packages.router,
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
