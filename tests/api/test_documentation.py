@@ -1,4 +1,4 @@
-"""The documentation as browsers get it from a server: whole, connected, and in need of nothing from elsewhere."""
+"""The documentation at /docs: complete, connected, searchable, and without requests to other hosts."""
 
 import json
 import re
@@ -8,27 +8,28 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import urldefrag
+from urllib.parse import quote, urldefrag
 
 import pytest
 
-from uplift_server.api.documentation.documents import ADDRESSES, FILES, SHELVES
-from uplift_server.api.documentation.markdown import article
+from uplift_server.api.documentation.documents import ADDRESSES, FILES, NAVIGATION, PAGES, is_image, served
+from uplift_server.api.documentation.markdown import article, code_block
+from uplift_server.api.documentation.search import QUERY_CHARACTERS_MAX, RESULTS_MAX, Section, find, sections
 from uplift_server.api.problems import STATUS
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {"www.standardwebhooks.com", "www.npmjs.com", "github.com"}
-"""Hosts that documents may name in links; nothing is loaded from them."""
-VOID = {"meta", "link", "br", "wbr"}
+VOID = {"meta", "link", "br", "wbr", "input", "img"}
+IN_NAVIGATION = {document.address for group in NAVIGATION for document in group.documents}
 
 
 class Html(HTMLParser):
-    """A page's links, anchors, tags and text; fails on tags that do not match."""
+    """The links, anchors, tags and text of a page. Fails on tags that do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
         self.anchors: list[str] = []
+        self.sources: list[tuple[str, str]] = []
         self.tags: list[str] = []
         self.attributes: set[str] = set()
         self.words: list[str] = []
@@ -38,28 +39,35 @@ class Html(HTMLParser):
         assert not self._open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An opening tag."""
+        """Note an opening tag."""
         self.tags.append(tag)
         for name, value in attrs:
             self.attributes.add(name)
             if name == "href":
                 self.links.append(value or "")
+            elif name == "src":
+                self.sources.append((tag, value or ""))
             elif name == "id":
                 self.anchors.append(value or "")
         if tag not in VOID:
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """A closing tag."""
+        """Match a closing tag."""
         assert self._open.pop() == tag, self.getpos()
 
     def handle_data(self, data: str) -> None:
-        """Text."""
+        """Note text."""
         self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """All text."""
+        return "".join(self.words)
 
 
 def fetched(server: Any, address: str) -> Html:
-    """A page without a key."""
+    """Fetch a page without a key."""
     answer = server.client(None).get(address)
     assert answer.status == 200, address
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -68,112 +76,114 @@ def fetched(server: Any, address: str) -> Html:
 
 @pytest.fixture(scope="module")
 def site(server: Any) -> dict[str, Html]:
-    """Every page that can be reached from /docs by links, by address."""
+    """Every page that links reach from /docs, by address."""
     found: dict[str, Html] = {}
     waiting = ["/docs"]
     while waiting:
         address = waiting.pop()
         found[address] = fetched(server, address)
-        reached = {urldefrag(link).url for link in found[address].links if link.startswith("/docs")}
+        reached = {urldefrag(link).url for link in found[address].links if re.match("/docs\\b", link)}
         pages = {each for each in reached if "." not in each}
         waiting += sorted(pages - found.keys() - set(waiting))
     return found
 
 
 def links(site: dict[str, Html]) -> Iterator[tuple[str, str, str]]:
-    """Every link: the page it stands on, where it leads, and the anchor there."""
+    """Every link: its page, its target, and the anchor there."""
     for address, page in site.items():
         for link in page.links:
             target, anchor = urldefrag(link)
             yield address, target or address, anchor
 
 
-def test_every_document_is_reached_from_the_guide(site: dict[str, Html]) -> None:
-    assert set(site) == {each for each in ADDRESSES if "." not in each}
+def test_links_reach_every_document(site: dict[str, Html]) -> None:
+    assert set(site) == {each.address for each in PAGES}
     assert {target for _, target, _ in links(site)} >= {"/docs/vectors.json", "/openapi.json"}
 
 
-def test_every_link_leads_somewhere(site: dict[str, Html], server: Any) -> None:
-    """To a page that is there, and an anchor on it; or, with https, to one of a few hosts."""
-    answers: dict[str, int] = {}
+def test_every_link_of_this_server_has_a_target(site: dict[str, Html], server: Any) -> None:
+    """A page that exists, and an anchor on it. Other hosts are reached with https."""
+    statuses: dict[str, int] = {"/": 200}
     dead = []
     for page, target, anchor in links(site):
         if re.match(r"[a-z]+:", target):
-            host = re.match(r"https://([^/]+)", target)
-            if host is None or host[1] not in ELSEWHERE:
+            if not target.startswith(("https://", "mailto:")):
                 dead.append((page, target))
         elif target in site:
             if anchor and anchor not in site[target].anchors:
                 dead.append((page, f"{target}#{anchor}"))
-        elif answers.setdefault(target, server.client(None).get(target).status) != 200:
+        elif statuses.setdefault(target, server.client(None).get(target).status) != 200:
             dead.append((page, target))
     assert not dead
 
 
-def test_an_anchor_is_one_place(site: dict[str, Html]) -> None:
+def test_anchors_are_unique_on_a_page(site: dict[str, Html]) -> None:
     for address, page in site.items():
         assert len(page.anchors) == len(set(page.anchors)), address
 
 
-def test_pages_need_nothing_from_elsewhere_and_run_nothing(site: dict[str, Html], server: Any) -> None:
-    """And the policy they come with would not allow it."""
+def test_pages_load_files_of_this_server_only_and_have_no_inline_scripts(site: dict[str, Html], server: Any) -> None:
+    client = server.client(None)
     for address, page in site.items():
-        assert not {"script", "img", "iframe", "style", "form"} & set(page.tags), address
-        assert not {each for each in page.attributes if each in {"src", "style"} or each.startswith("on")}, address
-        assert page.tags.count("link") == 1
-        policy = server.client(None).get(address).headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'; style-src 'self';")
+        scripts = [source for tag, source in page.sources if tag == "script"]
+        assert [urldefrag(each).url.partition("?")[0] for each in scripts] == ["/docs/script.js"], address
+        assert page.tags.count("script") == page.tags.count("link") == 1
+        assert not {"iframe", "style"} & set(page.tags), address
+        assert not {each for each in page.attributes if each == "style" or each.startswith("on")}, address
+        assert all(source.startswith("/docs/") for _, source in page.sources), address
+        policy = client.get(address).headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
         assert "unsafe" not in policy
-    style = server.client(None).get(next(each for each in site["/docs"].links if "style.css" in each))
+    style = client.get(next(each for each in site["/docs"].links if "style.css" in each))
     assert style.headers["content-type"] == "text/css; charset=utf-8"
     assert not re.search(rb"@import|url\(", style.body)
+    script = client.get(site["/docs"].sources[0][1])
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
 
 
-def test_the_entry_is_the_guide_as_it_stands_in_the_repository(site: dict[str, Html]) -> None:
-    """Every heading, every line of code and, folded away, every schema."""
-    text = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
-    page = site["/docs"]
-    shown = "".join(page.words)
-
-    for block in re.findall(r"^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        assert block in shown
-    for heading in re.findall(r"^##+ (.+)$", text, re.MULTILINE):
-        assert heading.replace("`", "") in shown
-    assert page.tags.count("summary") == text.count("<details>") + 1
-    assert "<details>" not in shown
-    assert "[ ]" not in shown
-    assert "```" not in shown
+def test_pages_show_the_headings_and_code_of_their_files(site: dict[str, Html]) -> None:
+    for address, source in FILES.items():
+        if not source.endswith(".md"):
+            continue
+        text = (ROOT / source).read_text(encoding="utf-8")
+        shown = site[address].text
+        for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            assert block in shown, address
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        for heading in re.findall(r"^##+ (.+)$", prose, re.MULTILINE):
+            assert re.sub(r"`|\[|\]\([^)]*\)", "", heading) in shown, address
+        assert not re.search(r"<details>|<!--|\[ \]|```", shown), address
 
 
-def test_every_page_lists_its_sections_and_the_other_documents(site: dict[str, Html]) -> None:
-    navigation = {document.address for shelf in SHELVES for document in shelf.documents}
+def test_every_page_has_the_navigation_and_its_contents(site: dict[str, Html]) -> None:
     for address, page in site.items():
-        assert navigation <= set(page.links), address
+        assert set(page.links) >= IN_NAVIGATION, address
         sections = [tag for tag in page.tags if tag == "h3"]
         assert len([link for link in page.links if link.startswith("#")]) >= len(sections)
 
 
-def test_every_page_of_the_repositorys_documentation_is_served() -> None:
-    """Whoever writes one names it in SHELVES."""
-    pages = {f"docs/{path.name}" for path in (ROOT / "docs").iterdir() if path.suffix in {".md", ".json"}}
+def test_next_links_lead_through_all_pages(server: Any) -> None:
+    address, visited = "/docs", ["/docs"]
+    while found := re.search(r'<a rel="next" href="([^"]+)"', server.client(None).get(address).body.decode()):
+        before, address = address, found[1]
+        visited.append(address)
+        assert f'<a rel="prev" href="{before}"' in server.client(None).get(address).body.decode()
+    assert visited == [each.address for each in PAGES]
 
-    assert pages <= set(FILES.values())
+
+def test_every_file_of_the_documentation_is_in_the_navigation() -> None:
+    files = {f"docs/{path.name}" for path in (ROOT / "docs").iterdir() if path.suffix in {".md", ".json"}}
+
+    assert files <= set(FILES.values())
 
 
-def test_every_refusal_leads_to_what_it_means(site: dict[str, Html], server: Any) -> None:
-    page = site["/docs/errors"]
-    assert set(STATUS) <= set(page.anchors)
+def test_the_type_of_an_error_is_the_address_of_its_description(site: dict[str, Html], server: Any) -> None:
+    assert set(STATUS) <= set(site["/docs/errors"].anchors)
     refused = server.client(None).get("/v1/endpoints").json
-    target, anchor = urldefrag(refused["type"])
-    assert (target, anchor) == ("/docs/errors", "unauthorized")
-    text = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
-    sections = re.findall(r"^## `(\w+)`\n\nStatus (\d{3})\. ", text, re.MULTILINE)
-    assert {code: int(status) for code, status in sections} == STATUS
-    listed = re.findall(r"^\| (\d{3}) \| \[`(\w+)`\]\(#\2\) \| \w", text, re.MULTILINE)
-    assert {code: int(status) for status, code in listed} == STATUS
+    assert urldefrag(refused["type"]) == ("/docs/errors", "unauthorized")
 
 
-def test_the_vectors_are_the_repositorys(server: Any) -> None:
+def test_the_test_vectors_are_those_of_the_repository(server: Any) -> None:
     answer = server.client(None).get("/docs/vectors.json")
     assert answer.headers["content-type"] == "application/json"
     assert answer.body == (ROOT / "docs/vectors.json").read_bytes()
@@ -181,52 +191,141 @@ def test_the_vectors_are_the_repositorys(server: Any) -> None:
 
 
 @pytest.mark.parametrize("address", sorted(ADDRESSES))
-def test_what_a_client_has_is_not_sent_again(server: Any, address: str) -> None:
-    """And HEAD tells of it what GET would."""
-    nobody = server.client(None)
-    first = nobody.get(address)
+def test_clients_can_cache_every_document(server: Any, address: str) -> None:
+    client = server.client(None)
+    first = client.get(address)
     tag = first.headers["etag"]
     assert "max-age=" in first.headers["cache-control"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        again = nobody.get(address, if_none_match=known)
+        again = client.get(address, if_none_match=known)
         assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
-    assert nobody.get(address, if_none_match='"other"').body == first.body
-    head = nobody.call("HEAD", address)
+    assert client.get(address, if_none_match='"other"').body == first.body
+    head = client.call("HEAD", address)
     assert (head.status, head.body) == (200, b"")
     assert {**head.headers, "date": ""} == {**first.headers, "date": ""}
 
 
-@pytest.mark.parametrize("path", ["/docs/nope", "/docs/guide.md", "/docs/a/b", "/docs/api/x", "/docs/%3Cscript%3E"])
-def test_where_there_is_no_page_one_says_which_there_are(server: Any, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/docs/nope",
+        "/docs/guide.md",
+        "/docs/a/b",
+        "/docs/api/x",
+        "/docs/%3Cscript%3E",
+        "/docs/nope.svg",
+        "/docs/x/../y",
+    ],
+)
+def test_unknown_addresses_get_a_page_with_the_navigation(server: Any, path: str) -> None:
     answer = server.client(None).get(path)
     assert (answer.status, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     page = Html(answer.body.decode())
-    assert {document.address for shelf in SHELVES for document in shelf.documents} <= set(page.links)
-    assert "nope" not in answer.body.decode()
-    assert "script" not in answer.body.decode()
+    assert set(page.links) >= IN_NAVIGATION
+    assert "nope" not in page.text
+    assert page.tags.count("script") == 1
 
 
 @pytest.mark.parametrize(
-    ("path", "meant"),
+    ("path", "target"),
     [
         ("/docs/", "/docs"),
         ("/docs/api/", "/docs/api"),
         ("/docs/guide", "/docs"),
         ("/docs/guide/", "/docs"),
+        ("/docs/quickstart", "/docs"),
+        ("/docs/api-reference", "/docs/api"),
     ],
 )
-def test_what_is_meant_by_another_name_or_a_slash_too_many_is_found(server: Any, path: str, meant: str) -> None:
+def test_old_addresses_redirect(server: Any, path: str, target: str) -> None:
     answer = server.client(None).get(path)
-    assert (answer.status, answer.headers["location"]) == (308, meant)
+    assert (answer.status, answer.headers["location"]) == (308, target)
 
 
-def test_documents_are_only_read(server: Any) -> None:
+def test_documents_are_read_only(server: Any) -> None:
     answer = server.client(None).post("/docs/api", {})
     assert (answer.code, answer.headers["allow"]) == ("method_not_allowed", "GET, HEAD")
 
 
-def test_no_html_comes_through_but_what_is_folded() -> None:
+def test_the_search_index_has_every_heading_of_every_page(site: dict[str, Html], server: Any) -> None:
+    index = server.client(None).get("/docs/search.json").json
+    found = {(index["pages"][page][0], anchor) for page, anchor, _, _ in index["sections"]}
+
+    assert [address for address, _ in index["pages"]] == [each.address for each in PAGES]
+    assert all(
+        title and heading for (_, title), (_, _, heading, _) in zip(index["pages"], index["sections"], strict=False)
+    )
+    for address, page in site.items():
+        assert {anchor for each, anchor in found if each == address} <= set(page.anchors)
+        contents = {link[1:] for link in page.links if link.startswith("#")} - {"text"}
+        assert {(address, each) for each in contents & set(page.anchors)} - found == set(), address
+
+
+@pytest.mark.parametrize(
+    ("query", "address"),
+    [
+        ("validation_failed", "/docs/errors#validation_failed"),
+        ("VALIDATION_failed  ", "/docs/errors#validation_failed"),
+    ],
+)
+def test_the_search_page_works_without_scripts(server: Any, query: str, address: str) -> None:
+    page = fetched(server, f"/docs/search?q={quote(query)}")
+    results = [link for link in page.links if "#" in link and link.startswith("/docs")]
+
+    assert results[0] == address
+    assert "<mark>" in server.client(None).get(f"/docs/search?q={quote(query)}").body.decode()
+
+
+@pytest.mark.parametrize("query", ["whsec_", "Retry-After", "54.245.28.22"])
+def test_the_search_finds_names_with_punctuation(server: Any, query: str) -> None:
+    body = server.client(None).get(f"/docs/search?q={quote(query)}").body.decode()
+
+    assert f"<mark>{query.lower()}</mark>" in body.lower()
+
+
+@pytest.mark.parametrize(
+    "query", ["", "   ", "no such words", "<script>alert(1)</script>", "x" * 5000, "%00", "a " * 200]
+)
+def test_the_search_page_accepts_any_query(server: Any, query: str) -> None:
+    answer = server.client(None).get(f"/docs/search?q={quote(query)}")
+    page = Html(answer.body.decode())
+
+    assert answer.status == 200
+    assert page.tags.count("script") == 1
+    assert len(answer.body) < 100_000
+    assert "x" * (QUERY_CHARACTERS_MAX + 1) not in page.text
+
+
+def test_the_search_ranks_headings_before_text() -> None:
+    html = (
+        '<h1 id="a">Webhooks</h1><p>Rotate a <b>secret</b>.</p><table><tr><td>one</td><td>two</td></tr></table>'
+        '<h2 id="b"><a href="#b">Rotate the <code>whsec_<wbr>secret</code></a></h2><p>Text &lt;x&gt; &amp; more</p>'
+    )
+    index = sections("/docs/x", "Webhooks", html)
+
+    assert [(each.link, each.heading, each.text) for each in index] == [
+        ("/docs/x#a", "Webhooks", "Rotate a secret . one two"),
+        ("/docs/x#b", "Rotate the whsec_secret", "Text <x> & more"),
+    ]
+    assert [each.section.anchor for each in find(index, "ROTATE secret")] == ["b", "a"]
+    assert [each.snippet for each in find(index, "<x>")] == ["Text <mark>&lt;x&gt;</mark> &amp; more"]
+    assert not find(index, "rotate missing")
+
+
+def test_the_search_limits_results_and_snippets() -> None:
+    index = [
+        Section("/docs/x", "Page", str(number), "Heading", f"{'word ' * 100}needle {'word ' * 100}")
+        for number in range(99)
+    ]
+    results = find(index, "needle")
+
+    assert len(results) == RESULTS_MAX
+    assert re.fullmatch(r"… (word )+<mark>needle</mark>( w[ord]*)+ ?…", results[0].snippet.replace("word …", "word…"))
+    assert len(results[0].snippet) < 250
+
+
+def test_html_of_a_file_is_text_except_details() -> None:
     text = (
         "# A & B\n\n<script>alert(1)</script>\n\n<b onclick=x>bold</b> [x](javascript:alert) ![a picture](x.png)\n\n"
         "<details><summary>More <code>a<b</code> <i>c</i></summary>\n\n* inside\n\n</details>\n"
@@ -237,25 +336,54 @@ def test_no_html_comes_through_but_what_is_folded() -> None:
     assert made.title == "A & B"
     assert page.tags == ["h1", "p", "p", "details", "summary", "code", "ul", "li"]
     assert page.attributes == {"id"}
-    assert "<script>alert(1)</script>" in "".join(page.words)
-    assert "a picture" in "".join(page.words)
+    assert "<script>alert(1)</script>" in page.text
+    assert "a picture" in page.text
 
 
-def test_links_to_what_is_not_served_are_words() -> None:
+def test_comments_around_generated_parts_are_dropped() -> None:
+    text = (
+        "<!-- generated: x -->\n| a |\n|---|\n| 1 |\n<!-- end generated -->\nText\n"
+        "<!-- generated: y -->\n* b\n<!-- end generated -->\n"
+    )
+    page = Html(article(text, lambda target: target).html)
+
+    assert page.text.split() == ["a", "1", "Text", "b"]
+    assert page.tags == ["div", "table", "thead", "tr", "th", "tbody", "tr", "td", "p", "ul", "li"]
+
+
+def test_code_is_highlighted_and_escaped() -> None:
+    assert '<span class="kc">true</span>' in code_block('{"a": true}', "json")
+    assert Html(code_block("a <b> & 'c'\n", "python")).text == "a <b> & 'c'\n\n"
+    assert Html(code_block("\n  a <b>\n", "no-such-language")).text == "\n  a <b>\n\n"
+    assert "<pre><code>a &lt;b&gt;\n</code></pre>" in article("```\na <b>\n```", lambda target: target).html
+
+
+def test_links_to_files_that_are_not_served_become_text() -> None:
     made = article("## [Gone `code`](x.md)\n\n[gone](../bench/x.md) and [there](y.md#z)", {"y.md#z": "/docs/y#z"}.get)
 
     assert '<p>gone and <a href="/docs/y#z">there</a></p>' in made.html
     assert made.html.startswith('<h2 id="gone-code">')
 
 
-def test_headings_that_are_the_same_have_anchors_of_their_own() -> None:
+def test_images_of_the_documentation_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = article(
+        "![A chart](charts/a.svg) ![Other](https://example.com/x.png)", {"charts/a.svg": "/docs/charts/a.svg"}.get
+    )
+
+    assert '<a href="/docs/charts/a.svg"><img src="/docs/charts/a.svg" alt="A chart" /></a> Other' in made.html
+    assert served("charts/a.svg", "docs/benchmarks.md") is None
+    for address in ("/docs/../docs/x.svg", "/docs/vectors.json", "/docs/a/b/c.svg", "/etc/x.svg"):
+        assert not is_image(address)
+
+
+def test_equal_headings_get_different_anchors() -> None:
     made = article("# One\n\n## `a_b.c`, it's\n\n## Two\n\n### Two\n\n#### Two\n", lambda target: target)
 
     assert [each.anchor for each in made.headings] == ["a_bc-its", "two", "two-1"]
     assert 'id="two-2"' in made.html
 
 
-def test_long_names_may_be_broken_at_their_joints_only() -> None:
+def test_long_names_break_at_their_separators_only() -> None:
     inline = "`UPLIFT_MAX_IN_FLIGHT`, `no_<b>_that_is_longer` and `not_found`, on `127.0.0.1`"
     text = f"{inline}\n\n```sh\na_long_name_in_a_block\n```"
     made = article(text, lambda target: target)
@@ -266,7 +394,7 @@ def test_long_names_may_be_broken_at_their_joints_only() -> None:
     assert "a_long_name_in_a_block" in made.html
 
 
-def test_a_server_whose_documentation_nobody_reads_does_not_load_what_makes_it() -> None:
+def test_a_server_loads_the_renderer_at_the_first_request_only() -> None:
     program = "import sys, json, uplift_server.app; print(json.dumps([*sys.modules]))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
 

@@ -1,1 +1,1 @@
-"""The documentation that the server serves at `/docs`: the pages of docs/ and the API reference, as HTML."""
+"""The documentation at `/docs`: the pages of docs/ and the API reference as HTML, with a search."""

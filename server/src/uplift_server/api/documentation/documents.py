@@ -1,6 +1,7 @@
-"""Which documents are served, where, and where their text comes from."""
+"""The navigation of the documentation, the addresses of its pages, and the files behind them."""
 
 import posixpath
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -8,89 +9,117 @@ from typing import Final
 import uplift_server
 
 HOME: Final = "/docs"
+REFERENCE: Final = "/docs/api"
+SEARCH: Final = "/docs/search"
+INDEX: Final = "/docs/search.json"
 STYLE: Final = "/docs/style.css"
-REFERENCE: Final = "/docs/api-reference"
+SCRIPT: Final = "/docs/script.js"
 
 _PACKAGED: Final = Path(uplift_server.__file__).parent / "documents"
-"""In an installation: the files under their paths in the repository, put there by `server/hatch_build.py`."""
+"""The files of an installed server, under their paths in the repository. `server/hatch_build.py` puts them there."""
 _CHECKOUT: Final = Path(uplift_server.__file__).parents[3]
+_IMAGE: Final = re.compile(r"/docs/(?:[a-z0-9-]+/)?[a-z0-9-]+\.(?:svg|png)")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One entry of the navigation."""
+    """An entry of the navigation."""
 
     address: str
     title: str
     source: str | None = None
-    """Its file, as a path in the repository; None: made from something else, or a part of another document."""
+    """The path of the file in the repository; None for the generated API reference."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """Documents for the same people."""
+class Group:
+    """A titled part of the navigation."""
 
     title: str
     documents: tuple[Document, ...]
 
 
-SHELVES: Final = (
-    Shelf(
-        "For integrators",
+NAVIGATION: Final = (
+    Group(
+        "Integrators",
         (
-            Document(HOME, "The guide", "docs/guide.md"),
-            Document("/docs#the-catalog", "Catalog of events"),
+            Document(HOME, "Quickstart", "docs/quickstart.md"),
+            Document("/docs/receiving", "Receiving webhooks", "docs/receiving.md"),
+            Document("/docs/retries", "Retries and endpoint lifecycle", "docs/retries.md"),
+            Document("/docs/catalog", "Event catalog", "docs/catalog.md"),
             Document("/docs/library", "Python library", "receiver/README.md"),
-            Document("/docs/uplift", "The command uplift", "docs/uplift.md"),
-            Document("/docs/api", "HTTP API", "docs/api.md"),
+            Document("/docs/uplift", "`uplift` command", "docs/uplift.md"),
+            Document("/docs/concepts", "Concepts", "docs/concepts.md"),
+            Document("/docs/troubleshooting", "Troubleshooting", "docs/troubleshooting.md"),
+            Document("/docs/faq", "FAQ", "docs/faq.md"),
+        ),
+    ),
+    Group("Emitters", (Document("/docs/sending", "Sending events", "docs/sending.md"),)),
+    Group(
+        "Reference",
+        (
             Document(REFERENCE, "API reference"),
             Document("/docs/errors", "Error codes", "docs/errors.md"),
             Document("/docs/outcomes", "Outcomes of attempts", "docs/outcomes.md"),
-            Document("/docs/addresses", "Addresses of endpoints", "docs/addresses.md"),
-            Document("/docs/vectors.json", "Test vectors", "docs/vectors.json"),
+            Document("/docs/addresses", "Endpoint URLs and addresses", "docs/addresses.md"),
+            Document("/docs/vectors.json", "Test vectors (JSON)", "docs/vectors.json"),
         ),
     ),
-    Shelf(
-        "For operators",
+    Group(
+        "Operators",
         (
-            Document("/docs/cli", "The command line", "docs/cli.md"),
-            Document("/docs/configuration", "Configuration", "docs/configuration.md"),
             Document("/docs/deployment", "Deployment", "docs/deployment.md"),
-            Document("/docs/monitoring", "Monitoring", "docs/monitoring.md"),
+            Document("/docs/postgresql", "PostgreSQL", "docs/postgresql.md"),
+            Document("/docs/backup", "Backup and restore", "docs/backup.md"),
+            Document("/docs/upgrade", "Upgrade", "docs/upgrade.md"),
+            Document("/docs/configuration", "Configuration", "docs/configuration.md"),
+            Document("/docs/monitoring", "Monitoring and alerts", "docs/monitoring.md"),
+            Document("/docs/runbook", "Runbook", "docs/runbook.md"),
+            Document("/docs/cli", "`uplift-server` command", "docs/cli.md"),
+            Document("/docs/security", "Security", "docs/security.md"),
             Document("/docs/benchmarks", "Benchmarks", "docs/benchmarks.md"),
         ),
     ),
 )
 
-
+PAGES: Final = tuple(
+    document for group in NAVIGATION for document in group.documents if not document.address.endswith(".json")
+)
+"""The documents that are HTML pages, in the order of the navigation."""
 FILES: Final = {
     document.address: document.source
-    for shelf in SHELVES
-    for document in shelf.documents
+    for group in NAVIGATION
+    for document in group.documents
     if document.source is not None
 }
-"""What is served as it is in a file, by address."""
-ADDRESSES: Final = frozenset({*FILES, REFERENCE, STYLE})
-"""Wherever there is a page."""
-OTHER_NAMES: Final = {f"{HOME}/guide": HOME}
-"""Where else people look for a page, and where it is."""
+"""The files of documents by address."""
+ADDRESSES: Final = frozenset({*FILES, REFERENCE, INDEX, STYLE, SCRIPT})
+"""Every address with fixed content, except images."""
+MOVED: Final = {f"{HOME}/guide": HOME, f"{HOME}/quickstart": HOME, f"{HOME}/api-reference": REFERENCE}
+"""Old and alternative addresses, with their targets."""
 _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}
 
 
-def text_of(source: str) -> str:
-    """The text of a file, given as a path in the repository: from the installation or, in a checkout, from there."""
-    root = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-    return (root / source).read_text(encoding="utf-8")
+def file_of(source: str) -> Path:
+    """Locate a file by its path in the repository: in the installed package or in the checkout."""
+    return (_PACKAGED if _PACKAGED.is_dir() else _CHECKOUT) / source
+
+
+def is_image(address: str) -> bool:
+    """Whether the address is that of an image in `docs/` or in a folder of it."""
+    return _IMAGE.fullmatch(address) is not None and file_of(address[1:]).is_file()
 
 
 def served(target: str, source: str) -> str | None:
-    """Where a link in a file leads when it is served; None: to a file of the repository that is not.
+    """Resolve a link of a file to an address on this server, or to None if the server does not serve the target.
 
-    `target` is as it is written there: relative to the file, or a whole URL.
+    `target` is the link as written in `source`: relative to the file, or a complete URL.
     """
     if target.startswith(("https://", "http://", "mailto:", "#", "/")):
         return target
     path, mark, anchor = target.partition("#")
     wanted = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+    if is_image(f"/{wanted}"):
+        return f"/{wanted}"
     address = _ADDRESSES_OF.get(wanted)
     return None if address is None else f"{address}{mark}{anchor}"

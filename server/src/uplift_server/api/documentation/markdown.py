@@ -1,4 +1,4 @@
-"""From Markdown, as GitHub shows it, to HTML: with an address for every heading, and no HTML but ours."""
+"""Markdown to HTML, as GitHub renders it: headings with anchors, highlighted code, and no HTML from the source."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,16 +13,23 @@ from markdown_it.renderer import RendererProtocol
 from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
+from pygments import highlight
+from pygments.formatters.html import HtmlFormatter
+from pygments.lexer import Lexer
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
 
 CONTENTS_LEVELS: Final = ("h2", "h3")
-"""Headings that a table of contents lists."""
+"""The levels of headings in a table of contents."""
 
-_FOLD: Final = re.compile(r"<details><summary>(.+)</summary>")
-_FOLD_END: Final = "</details>"
+_DETAILS: Final = re.compile(r"<details><summary>(.+)</summary>")
+_DETAILS_END: Final = "</details>"
+_COMMENT: Final = re.compile(r"<!--.*-->")
 _TASK: Final = re.compile(r"\[[ x]\] ")
 _JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
-_NARROW_CHARACTERS: Final = 14
-"""A name that is no longer than this fits wherever it stands."""
+_SHORT_CHARACTERS: Final = 14
+"""Names up to this length are not broken."""
+_FORMATTER: Final = HtmlFormatter(nowrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """A text as HTML, with what a page says about it."""
+    """The content of a page: HTML with its title and headings."""
 
     title: str
     html: str
@@ -44,7 +51,10 @@ class Article:
 
 
 def article(text: str, served: Callable[[str], str | None]) -> Article:
-    """The whole text. `served` gives a link's target its address, or None where the link's words are to stand alone."""
+    """Convert a Markdown text.
+
+    `served` resolves the target of a link or image to an address. If it returns None, only the words remain.
+    """
     parser = _parser()
     tokens = parser.parse(text)
     headings = list(_anchored(tokens))
@@ -57,12 +67,12 @@ def article(text: str, served: Callable[[str], str | None]) -> Article:
 
 
 def inline(text: str) -> str:
-    """A sentence or two without blocks, as HTML."""
+    """Convert text without blocks, such as one or two sentences."""
     return str(_parser().renderInline(text))
 
 
 def anchor(text: str, taken: set[str]) -> str:
-    """What GitHub makes of a heading's text, and adds to those that are taken."""
+    """Derive the anchor of a heading as GitHub does, and add it to the taken ones."""
     slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
     found, number = slug, 0
     while found in taken:
@@ -73,35 +83,52 @@ def anchor(text: str, taken: set[str]) -> str:
 
 
 def code(text: str) -> str:
-    """A name or an expression, as HTML. A long one may be broken at its joints, so that tables fit narrow screens."""
-    parts = _JOINT.split(text) if len(text) > _NARROW_CHARACTERS else [text]
+    """Render inline code. Browsers can break a long name at its separators, so that tables fit narrow screens."""
+    parts = _JOINT.split(text) if len(text) > _SHORT_CHARACTERS else [text]
     return f"<code>{'<wbr>'.join(map(escape, parts))}</code>"
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Render a code block, highlighted if Pygments knows the language (`sh`, `python`, `json` …)."""
+    lexer = _lexer(language)
+    html = escape(text) if lexer is None else highlight(text, lexer, _FORMATTER)
+    return f'<div class="code"><pre><code>{html}</code></pre></div>\n'
+
+
+@cache
+def _lexer(language: str) -> Lexer | None:
+    try:
+        return get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
 
 
 @cache
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("code_inline", _code_inline)
-    parser.block.ruler.before("paragraph", "fold", _fold, {"alt": ["paragraph"]})
+    parser.add_render_rule("fence", _fence)
+    parser.block.ruler.before("paragraph", "details", _details, {"alt": ["paragraph", "blockquote", "list"]})
     return parser
 
 
-def _fold(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
-    """What is folded away until it is wanted: the only HTML that our documents use, each tag on a line of its own."""
+def _details(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
+    """Parse `<details>`, the only HTML of our documents, and drop comments. Each tag is on a line of its own."""
     line = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
-    begins = _FOLD.fullmatch(line)
-    if begins is None and line != _FOLD_END:
+    begins = _DETAILS.fullmatch(line)
+    is_comment = _COMMENT.fullmatch(line) is not None
+    if begins is None and line != _DETAILS_END and not is_comment:
         return False
     if silent:
         return True
-    if begins is None:
-        state.push("fold_close", "details", -1)
-    else:
-        state.push("fold_open", "details", 1)
+    if begins is not None:
+        state.push("details_open", "details", 1)
         state.push("summary_open", "summary", 1)
         words = state.push("inline", "", 0)
         words.content, words.map, words.children = re.sub("</?code>", "`", begins[1]), [start, start + 1], []
         state.push("summary_close", "summary", -1)
+    elif not is_comment:
+        state.push("details_close", "details", -1)
     state.line = start + 1
     return True
 
@@ -112,8 +139,14 @@ def _code_inline(
     return code(tokens[index].content)
 
 
+def _fence(
+    _renderer: RendererProtocol, tokens: Sequence[Token], index: int, _options: OptionsDict, _env: EnvType
+) -> str:
+    return code_block(tokens[index].content, tokens[index].info.strip())
+
+
 def _anchored(tokens: list[Token]) -> Iterator[Heading]:
-    """Give every heading its anchor and, below the title, a link to itself."""
+    """Give each heading its anchor and, below the title, a link to itself."""
     taken: set[str] = set()
     for opening, words in pairwise(tokens):
         if opening.type == "heading_open":
@@ -127,11 +160,11 @@ def _anchored(tokens: list[Token]) -> Iterator[Heading]:
 
 
 def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterator[Token]:
-    """The same with links that lead to where their targets are served, or are only their words; so are pictures."""
+    """Replace the targets of links and images. If a target is not served, only the words remain."""
     kept = True
     for token in tokens:
         if token.type == "image":
-            yield Token("text", "", 0, content=token.content)
+            yield from _pictured(token, served(str(token.attrs["src"])))
             continue
         if token.type == "link_open":
             address = served(str(token.attrs["href"]))
@@ -141,14 +174,25 @@ def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterato
             yield token
 
 
+def _pictured(image: Token, address: str | None) -> Iterator[Token]:
+    """An image of this server, linked to itself so that a reader can enlarge it; or its alternative text."""
+    if address is None or not address.startswith("/"):
+        yield Token("text", "", 0, content=image.content)
+        return
+    yield Token("link_open", "a", 1, attrs={"href": address})
+    image.attrs["src"] = address
+    yield image
+    yield Token("link_close", "a", -1)
+
+
 def _framed(tokens: list[Token]) -> Iterator[Token]:
-    """The same with tables in a frame that scrolls, and boxes in front of what is to be ticked off."""
+    """Put tables into boxes that scroll, and mark the items of task lists."""
     item = None
     for token in tokens:
         if token.type == "table_open":
             yield Token("frame_open", "div", 1, attrs={"class": "table"}, block=True)
         if token.type in {"th_open", "td_open"}:
-            # Alignment comes as a style, which the pages' policy would not apply.
+            # Alignment is a style attribute, which the Content-Security-Policy blocks.
             token.attrs.pop("style", None)
         if token.type == "list_item_open":
             item = token

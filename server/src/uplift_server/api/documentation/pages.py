@@ -1,6 +1,7 @@
-"""The pages as they are sent. Each is made when it is first asked for, and kept: none changes while a server runs."""
+"""The responses of the documentation. Each is rendered at the first request and kept until the server stops."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -9,73 +10,129 @@ from threading import Lock
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from uplift_server import __version__
-from uplift_server.api.documentation.documents import FILES, REFERENCE, SHELVES, STYLE, served, text_of
-from uplift_server.api.documentation.markdown import Article, article
+from uplift_server.api.documentation.documents import (
+    FILES,
+    INDEX,
+    NAVIGATION,
+    PAGES,
+    REFERENCE,
+    SCRIPT,
+    STYLE,
+    file_of,
+    is_image,
+    served,
+)
+from uplift_server.api.documentation.markdown import Article, article, inline
 from uplift_server.api.documentation.reference import reference
+from uplift_server.api.documentation.search import QUERY_CHARACTERS_MAX, Section, find, sections
 
 HTML: Final = "text/html; charset=utf-8"
 
 OpenApi = Callable[[], dict[str, Any]]
 
+_ASSETS: Final = {
+    STYLE: ("style.css", "text/css; charset=utf-8"),
+    SCRIPT: ("script.js", "text/javascript; charset=utf-8"),
+}
+_TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "image/png"}
+"""Media types of files that are served unchanged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is sent, and the entity tag by which a client knows it again."""
+    """A response body with its media type and ETag."""
 
     body: bytes
     media_type: str
     etag: str
 
 
-_making: Final = Lock()
+_rendering: Final = Lock()
 
 
 def page(address: str, openapi: OpenApi) -> Page:
-    """The page at one of ADDRESSES. Takes a moment the first time."""
-    with _making:
+    """Return the response for one of ADDRESSES or an image. The first call for an address renders it."""
+    with _rendering:
         return _page(address, openapi)
+
+
+def search_page(query: str, openapi: OpenApi) -> Page:
+    """Render the results of a search, for browsers without JavaScript."""
+    query = query[:QUERY_CHARACTERS_MAX].strip()
+    with _rendering:
+        index = _index(openapi)
+    return _sent(_framed(Article("Search", "", ()), None, "search.html", query=query, results=find(index, query)), HTML)
 
 
 @cache
 def missing_page() -> bytes:
-    """What is shown where there is no page."""
-    return _framed(Article("No such page", "", ()), None, "missing.html")
+    """Render the page for addresses without a document."""
+    return _framed(Article("Page not found", "", ()), None, "missing.html")
 
 
 @cache
 def _page(address: str, openapi: OpenApi) -> Page:
-    if address == STYLE:
-        return _sent(_style(), "text/css; charset=utf-8")
+    if address in _ASSETS:
+        name, media_type = _ASSETS[address]
+        return _sent(_asset(name), media_type)
+    if address == INDEX:
+        return _sent(_index_json(_index(openapi)), _TYPES["json"])
+    media_type = _TYPES.get(address.rpartition(".")[2], "")
+    if media_type:
+        return _sent(file_of(address[1:] if is_image(address) else FILES[address]).read_bytes(), media_type)
+    return _sent(_framed(_article(address, openapi), address), HTML)
+
+
+@cache
+def _article(address: str, openapi: OpenApi) -> Article:
     if address == REFERENCE:
-        return _sent(_framed(reference(openapi()), address), HTML)
+        return reference(openapi())
     source = FILES[address]
-    text = text_of(source)
-    if source.endswith(".json"):
-        return _sent(text.encode(), "application/json")
-    return _sent(_framed(article(text, partial(served, source=source)), address), HTML)
+    return article(file_of(source).read_text(encoding="utf-8"), partial(served, source=source))
+
+
+@cache
+def _index(openapi: OpenApi) -> tuple[Section, ...]:
+    """All sections of all pages."""
+    articles = [(each.address, _article(each.address, openapi)) for each in PAGES]
+    return tuple(section for address, each in articles for section in sections(address, each.title, each.html))
+
+
+def _index_json(index: tuple[Section, ...]) -> bytes:
+    """Encode the index for `script.js`: the pages, and the sections, which name their page by its position."""
+    pages = list(dict.fromkeys((each.address, each.page) for each in index))
+    numbers = {address: number for number, (address, _) in enumerate(pages)}
+    rows = [(numbers[each.address], each.anchor, each.heading, each.text) for each in index]
+    return json.dumps({"pages": pages, "sections": rows}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _sent(body: bytes, media_type: str) -> Page:
     return Page(body, media_type, f'"{_digest(body)}"')
 
 
-def _framed(shown: Article, address: str | None, template: str = "page.html") -> bytes:
-    """An article among the documents; `address` is its own."""
+def _framed(shown: Article, address: str | None, template: str = "page.html", **values: object) -> bytes:
+    """Render an article with the navigation; `address` is its own."""
+    number = next((number for number, each in enumerate(PAGES) if each.address == address), None)
     html = _template(template).render(
         article=shown,
         address=address,
-        shelves=SHELVES,
-        # A new version's pages never meet an old one's style in a cache.
-        style=f"{STYLE}?{_digest(_style())}",
+        navigation=NAVIGATION,
+        previous=PAGES[number - 1] if number else None,
+        following=PAGES[number + 1] if number is not None and number + 1 < len(PAGES) else None,
+        # Pages of a new version must not use cached files of an old one.
+        style=f"{STYLE}?{_digest(_asset('style.css'))}",
+        script=f"{SCRIPT}?{_digest(_asset('script.js'))}",
         version=__version__,
+        **values,
     )
     return html.encode()
 
 
-def _style() -> bytes:
-    return resources.files(__package__).joinpath("style.css").read_bytes()
+def _asset(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()
 
 
 def _digest(body: bytes) -> str:
@@ -91,4 +148,5 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["inline"] = lambda text: Markup(inline(text))  # noqa: S704 - `inline` escapes HTML
     return environment.get_template(name)

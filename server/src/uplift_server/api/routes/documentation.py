@@ -10,38 +10,51 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from uplift_server.api.documentation.documents import ADDRESSES, HOME, OTHER_NAMES
+from uplift_server.api.caching import cached_response
+from uplift_server.api.documentation.documents import ADDRESSES, HOME, MOVED, SEARCH, is_image
 
 if TYPE_CHECKING:
     from uplift_server.api.documentation.pages import Page
 
 router = APIRouter(tags=["Server"])
-PAGE_POLICY: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-"""The Content-Security-Policy of every page, which allows only the server's own stylesheet."""
 
-_HEADERS: Final = {"content-security-policy": PAGE_POLICY, "x-content-type-options": "nosniff"}
+_PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " frame-ancestors 'none'; base-uri 'none'"
+)
+_IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+"""For an image opened by itself. An SVG file has its style inside."""
 _CACHE: Final = "public, max-age=300"
-"""How long clients use a copy without revalidation, and see old pages after an upgrade."""
+"""After an upgrade, readers see old pages for at most 5 minutes."""
 
 
 @router.head("/docs", include_in_schema=False)
-@router.get("/docs", summary="Read the documentation", response_class=HTMLResponse)
-async def get_guide(request: Request) -> Response:
-    """Public. Returns the quickstart, with links to all other pages."""
+@router.get("/docs", summary="Read the quickstart", response_class=HTMLResponse)
+async def get_quickstart(request: Request) -> Response:
+    """Public. The first page of the documentation."""
     return await _answer(request, HOME)
 
 
+@router.head(SEARCH, include_in_schema=False)
+@router.get(SEARCH, include_in_schema=False)
+async def search_documents(request: Request) -> Response:
+    """Search the documentation without JavaScript."""
+    query = request.query_params.get("q", "")
+    page = await asyncio.to_thread(_search_page, query, request.app.openapi)
+    return _sent(request, page)
+
+
 @router.head("/docs/{document}", include_in_schema=False)
-@router.get("/docs/{document}", summary="Read a page of the documentation", response_class=HTMLResponse)
+@router.get("/docs/{document}", summary="Read another page of the documentation", response_class=HTMLResponse)
 async def get_document(request: Request, document: str) -> Response:
-    """Public. Returns a page such as `/docs/errors`, or the test vectors at `/docs/vectors.json`."""
+    """Public. Examples: `/docs/errors`, `/docs/api` and, as JSON, `/docs/vectors.json`."""
     return await _answer(request, f"{HOME}/{document}")
 
 
 @router.head("/docs/{rest:path}", include_in_schema=False)
 @router.get("/docs/{rest:path}", include_in_schema=False)
-async def get_no_document(request: Request, rest: str) -> Response:
-    """Handle other addresses below /docs/."""
+async def get_other_document(request: Request, rest: str) -> Response:
+    """Serve images of folders, and redirect addresses that end with a slash."""
     return await _answer(request, f"{HOME}/{rest}")
 
 
@@ -49,49 +62,51 @@ async def get_no_document(request: Request, rest: str) -> Response:
 async def get_openapi(request: Request) -> Response:
     """Public. Returns the OpenAPI document."""
     body, etag = await asyncio.to_thread(_openapi, request.app.openapi)
-    return _cached(request, body, etag, "application/json")
+    return cached_response(request, body, etag, "application/json", _headers(_PAGE_POLICY), _CACHE)
 
 
 async def _answer(request: Request, path: str) -> Response:
-    if path not in ADDRESSES:
-        meant = path.rstrip("/")
-        meant = OTHER_NAMES.get(meant, meant)
-        if meant in ADDRESSES:
-            return RedirectResponse(meant, 308)
-        return HTMLResponse(await asyncio.to_thread(_missing_page), 404, headers=_HEADERS)
-    # In a thread, because this takes up to half a second, which would delay events.
+    if path not in ADDRESSES and not is_image(path):
+        target = path.rstrip("/")
+        target = MOVED.get(target, target)
+        if target in ADDRESSES:
+            return RedirectResponse(target, 308)
+        return HTMLResponse(await asyncio.to_thread(_missing_page), 404, headers=_headers(_PAGE_POLICY))
+    # The first request imports the renderer, which takes up to half a second: the event loop must not wait for it.
     page = await asyncio.to_thread(_page, path, request.app.openapi)
-    return _cached(request, page.body, page.etag, page.media_type)
+    return _sent(request, page)
 
 
-def _cached(request: Request, body: bytes, etag: str, media_type: str) -> Response:
-    """Return a document that does not change while the process runs, or 304 for a client that has it."""
-    headers = {**_HEADERS, "cache-control": _CACHE, "etag": etag}
-    if _known(request.headers.get("if-none-match", ""), etag):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=media_type)
+def _sent(request: Request, page: "Page") -> Response:
+    policy = _IMAGE_POLICY if page.media_type.startswith("image/") else _PAGE_POLICY
+    return cached_response(request, page.body, page.etag, page.media_type, _headers(policy), _CACHE)
+
+
+def _headers(policy: str) -> dict[str, str]:
+    return {"content-security-policy": policy, "x-content-type-options": "nosniff"}
 
 
 @cache
 def _openapi(openapi: Callable[[], dict[str, Any]]) -> tuple[bytes, str]:
-    """Return the OpenAPI document as JSON, and its ETag."""
+    """Encode the OpenAPI document, and return it with its ETag."""
     body = json.dumps(openapi(), ensure_ascii=False, separators=(",", ":")).encode()
     return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
 
 def _page(path: str, openapi: Callable[[], dict[str, Any]]) -> "Page":
-    # Imported on demand, to save memory in servers without documentation readers.
+    # Imported at the first request, to save memory on servers whose documentation is not read.
     from uplift_server.api.documentation.pages import page  # noqa: PLC0415
 
     return page(path, openapi)
+
+
+def _search_page(query: str, openapi: Callable[[], dict[str, Any]]) -> "Page":
+    from uplift_server.api.documentation.pages import search_page  # noqa: PLC0415 - see `_page`
+
+    return search_page(query, openapi)
 
 
 def _missing_page() -> bytes:
     from uplift_server.api.documentation.pages import missing_page  # noqa: PLC0415 - see `_page`
 
     return missing_page()
-
-
-def _known(tags: str, etag: str) -> bool:
-    """Whether an If-None-Match header matches the tag, by weak comparison (RFC 9110, section 13.1.2)."""
-    return any(each.strip().removeprefix("W/") in {etag, "*"} for each in tags.split(","))

@@ -1,0 +1,107 @@
+"""The documentation in a browser: search, copy buttons, and pages that fit narrow screens."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.dashboard.accessibility import check_accessibility
+from tests.dashboard.browsing import DESK, LOOKS, PHONE, WITHOUT_SCRIPTS, OpenPage, put_on, screenshot, sideways
+
+from uplift_server.api.documentation.documents import PAGES
+
+
+def test_pages_fit_the_window_and_are_accessible(page: Page) -> None:
+    for document in PAGES:
+        page.goto(document.address)
+        for look in LOOKS:
+            put_on(page, look)
+            assert sideways(page) == 0, (document.address, look.name)
+            check_accessibility(page, of_looks=look is not LOOKS[0])
+        screenshot(page, f"documentation {document.title}")
+
+
+def test_the_search_finds_a_section_with_the_keyboard(page: Page) -> None:
+    page.goto("/docs/retries")
+    page.keyboard.press("/")
+    page.keyboard.type("validation_failed")
+    options = page.get_by_role("option")
+    expect(options.first).to_contain_text("validation_failed")
+    expect(options.first.locator("mark").first).to_be_visible()
+    check_accessibility(page)
+    page.keyboard.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/docs/errors#validation_failed$"))
+
+
+@pytest.mark.parametrize("query", ["whsec_", "Retry-After", "54.245.28.22"])
+def test_the_search_finds_names_with_punctuation(page: Page, query: str) -> None:
+    page.goto("/docs/errors")
+    search = page.get_by_role("combobox")
+    search.fill(query)
+    expect(page.get_by_role("option").locator("mark").first).to_have_text(re.compile(re.escape(query), re.IGNORECASE))
+    search.press("Escape")
+    expect(page.get_by_role("listbox")).to_be_hidden()
+
+
+def test_the_search_shows_when_nothing_matches(page: Page) -> None:
+    page.goto("/docs")
+    page.get_by_role("combobox").fill("no such words")
+    expect(page.get_by_role("status")).to_have_text("No results")
+
+
+def test_the_script_and_the_search_page_rank_alike(page: Page) -> None:
+    page.goto("/docs")
+    for query in ("retry", "rotate secret", "whsec_"):
+        page.get_by_role("combobox").fill(query)
+        expect(page.get_by_role("option").locator("mark").first).to_have_text(
+            re.compile(query.split()[0], re.IGNORECASE)
+        )
+        found = (
+            page.get_by_role("option")
+            .locator("a")
+            .evaluate_all("links => links.map(link => link.getAttribute('href'))")
+        )
+        page.get_by_role("combobox").press("Enter")
+        expect(page).to_have_url(re.compile(r"/docs/search\?q="))
+        listed = page.locator(".results a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+        assert found
+        assert listed[: len(found)] == found
+
+
+def test_the_search_works_without_scripts(open_page: OpenPage) -> None:
+    page = open_page(WITHOUT_SCRIPTS)
+    page.goto("/docs")
+    search = page.get_by_role("searchbox")
+    search.fill("validation_failed")
+    search.press("Enter")
+    page.locator(".results a").first.click()
+    expect(page).to_have_url(re.compile(r"/docs/errors#validation_failed$"))
+
+
+def test_code_blocks_have_copy_buttons(page: Page) -> None:
+    page.goto("/docs")
+    block = page.locator("main .code").first
+    block.hover()
+    block.get_by_role("button", name="Copy").click()
+    expect(block.get_by_role("button")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == block.locator("code").inner_text().rstrip()
+
+
+def test_the_contents_lead_to_sections_on_wide_and_narrow_screens(open_page: OpenPage) -> None:
+    for look in (DESK, PHONE):
+        page = open_page(look)
+        page.goto("/docs/errors")
+        contents = page.get_by_role("navigation", name="On this page")
+        if look is PHONE:
+            expect(contents).to_be_hidden()
+            page.get_by_text("On this page").first.click()
+        contents.get_by_role("link", name="validation_failed").click()
+        expect(page).to_have_url(re.compile(r"#validation_failed$"))
+        expect(page.locator("#validation_failed")).to_be_in_viewport()
+
+
+def test_an_anchor_that_moved_leads_to_its_new_page(page: Page) -> None:
+    page.goto("/docs#validation_failed")
+    expect(page).to_have_url(re.compile(r"/docs/errors#validation_failed$"))
