@@ -24,6 +24,7 @@ ROOMS_OF = {
     "aiosmtplib": ("uplift_server.mail",),
     "jinja2": ("uplift_server.mail", "uplift_server.dashboard", "uplift_server.api.documentation"),
     "markdown_it": ("uplift_server.api.documentation",),
+    "pygments": ("uplift_server.api.documentation",),
 }
 
 
