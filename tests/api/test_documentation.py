@@ -205,6 +205,18 @@ def test_clients_can_cache_every_document(server: Any, address: str) -> None:
     assert {**head.headers, "date": ""} == {**first.headers, "date": ""}
 
 
+def test_pages_are_compressed_for_clients_that_accept_it(server: Any) -> None:
+    client = server.client(None)
+    plain, compressed = client.get("/docs/api"), client.get("/docs/api", accept_encoding="br, gzip")
+
+    assert (compressed.headers["content-encoding"], compressed.headers["vary"]) == ("gzip", "accept-encoding")
+    assert "content-encoding" not in plain.headers
+    assert int(compressed.headers["content-length"]) < len(plain.body) / 4
+    assert compressed.body == plain.body  # The client decompresses it.
+    assert compressed.headers["etag"] != plain.headers["etag"]
+    assert client.get("/docs/api", accept_encoding="gzip", if_none_match=compressed.headers["etag"]).status == 304
+
+
 @pytest.mark.parametrize(
     "path",
     [

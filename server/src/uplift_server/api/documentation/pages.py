@@ -1,5 +1,6 @@
 """The responses of the documentation. Each is rendered at the first request and kept until the server stops."""
 
+import gzip
 import hashlib
 import json
 from collections.abc import Callable
@@ -43,9 +44,10 @@ _TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "ima
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A response body with its media type and ETag."""
+    """A response body, the same compressed with gzip, its media type and its ETag."""
 
     body: bytes
+    compressed: bytes
     media_type: str
     etag: str
 
@@ -110,7 +112,7 @@ def _index_json(index: tuple[Section, ...]) -> bytes:
 
 
 def _sent(body: bytes, media_type: str) -> Page:
-    return Page(body, media_type, f'"{_digest(body)}"')
+    return Page(body, gzip.compress(body, 6, mtime=0), media_type, f'"{_digest(body)}"')
 
 
 def _framed(shown: Article, address: str | None, template: str = "page.html", **values: object) -> bytes:

@@ -79,7 +79,12 @@ async def _answer(request: Request, path: str) -> Response:
 
 def _sent(request: Request, page: "Page") -> Response:
     policy = _IMAGE_POLICY if page.media_type.startswith("image/") else _PAGE_POLICY
-    return cached_response(request, page.body, page.etag, page.media_type, _headers(policy), _CACHE)
+    headers = {**_headers(policy), "vary": "accept-encoding"}
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return cached_response(request, page.body, page.etag, page.media_type, headers, _CACHE)
+    etag = f'{page.etag[:-1]}-gzip"'
+    headers["content-encoding"] = "gzip"
+    return cached_response(request, page.compressed, etag, page.media_type, headers, _CACHE)
 
 
 def _headers(policy: str) -> dict[str, str]:
