@@ -18,7 +18,7 @@ from uplift_server.api.documentation.search import QUERY_CHARACTERS_MAX, RESULTS
 from uplift_server.api.problems import STATUS
 
 ROOT = Path(__file__).parents[2]
-VOID = {"meta", "link", "br", "wbr", "input", "img"}
+VOID = {"meta", "link", "br", "wbr", "input", "img", "hr"}
 IN_NAVIGATION = {document.address for group in NAVIGATION for document in group.documents}
 
 
@@ -51,6 +51,11 @@ class Html(HTMLParser):
                 self.anchors.append(value or "")
         if tag not in VOID:
             self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag without content."""
+        assert tag in VOID
+        self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
         """Match a closing tag."""
@@ -364,7 +369,7 @@ def test_comments_around_generated_parts_are_dropped() -> None:
 
 
 def test_code_is_highlighted_and_escaped() -> None:
-    assert '<span class="kc">true</span>' in code_block('{"a": true}', "json")
+    assert '<span class="keyword">true</span>' in code_block('{"a": true}', "json")
     assert Html(code_block("a <b> & 'c'\n", "python")).text == "a <b> & 'c'\n\n"
     assert Html(code_block("\n  a <b>\n", "no-such-language")).text == "\n  a <b>\n\n"
     assert "<pre><code>a &lt;b&gt;\n</code></pre>" in article("```\na <b>\n```", lambda target: target).html

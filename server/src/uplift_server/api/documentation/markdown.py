@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Final
 
 from markdown_it import MarkdownIt
@@ -13,8 +13,7 @@ from markdown_it.renderer import RendererProtocol
 from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
-from pygments import highlight
-from pygments.formatters.html import HtmlFormatter
+from pygments import token as kinds
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
@@ -29,7 +28,23 @@ _TASK: Final = re.compile(r"\[[ x]\] ")
 _JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
 _SHORT_CHARACTERS: Final = 14
 """Names up to this length are not broken."""
-_FORMATTER: Final = HtmlFormatter(nowrap=True)
+_CLASSES: Final = {
+    kinds.Keyword: "keyword",
+    kinds.Operator.Word: "keyword",
+    kinds.String: "string",
+    kinds.Number: "number",
+    kinds.Name.Function: "name",
+    kinds.Name.Class: "name",
+    kinds.Name.Decorator: "name",
+    kinds.Name.Builtin: "name",
+    kinds.Name.Variable: "name",
+    kinds.Name.Tag: "tag",
+    kinds.Name.Attribute: "tag",
+    kinds.Comment: "comment",
+    kinds.Generic.Prompt: "prompt",
+    kinds.Generic.Output: "output",
+}
+"""The classes of `style.css` for kinds of tokens, which include their subtypes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +106,19 @@ def code(text: str) -> str:
 def code_block(text: str, language: str = "") -> str:
     """Render a code block, highlighted if Pygments knows the language (`sh`, `python`, `json` …)."""
     lexer = _lexer(language)
-    html = escape(text) if lexer is None else highlight(text, lexer, _FORMATTER)
+    html = escape(text) if lexer is None else "".join(_highlighted(text, lexer))
     return f'<div class="code"><pre><code>{html}</code></pre></div>\n'
+
+
+def _highlighted(text: str, lexer: Lexer) -> Iterator[str]:
+    for name, tokens in groupby(lexer.get_tokens(text), key=lambda each: _class(each[0])):
+        words = escape("".join(word for _, word in tokens))
+        yield f'<span class="{name}">{words}</span>' if name else words
+
+
+@cache
+def _class(kind: object) -> str:
+    return next((name for each, name in _CLASSES.items() if kind in each), "")
 
 
 @cache

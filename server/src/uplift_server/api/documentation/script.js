@@ -137,7 +137,7 @@ document.addEventListener("keydown", (event) => {
 
 const copy = async (pre, button) => {
   const clone = pre.cloneNode(true);
-  for (const each of clone.querySelectorAll(".gp, .go")) each.remove();
+  for (const each of clone.querySelectorAll(".prompt, .output")) each.remove();
   const text = clone.textContent.trimEnd();
   try {
     await navigator.clipboard.writeText(text);
