@@ -29,9 +29,9 @@ _CACHE: Final = "public, max-age=300"
 
 
 @router.head("/docs", include_in_schema=False)
-@router.get("/docs", summary="Read the quickstart", response_class=HTMLResponse)
+@router.get("/docs", summary="Read the documentation", response_class=HTMLResponse)
 async def get_quickstart(request: Request) -> Response:
-    """Public. The first page of the documentation."""
+    """Public. Returns the quickstart, with links to all other pages."""
     return await _answer(request, HOME)
 
 
@@ -45,9 +45,9 @@ async def search_documents(request: Request) -> Response:
 
 
 @router.head("/docs/{document}", include_in_schema=False)
-@router.get("/docs/{document}", summary="Read another page of the documentation", response_class=HTMLResponse)
+@router.get("/docs/{document}", summary="Read a page of the documentation", response_class=HTMLResponse)
 async def get_document(request: Request, document: str) -> Response:
-    """Public. Examples: `/docs/errors`, `/docs/api` and, as JSON, `/docs/vectors.json`."""
+    """Public. Returns a page such as `/docs/errors`, or the test vectors at `/docs/vectors.json`."""
     return await _answer(request, f"{HOME}/{document}")
 
 
