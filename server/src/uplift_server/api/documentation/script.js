@@ -39,7 +39,7 @@ const score = ({ heading, page, text }, terms) => {
 
 const snippet = ({ text, lower }, terms) => {
   const at = [terms.join(" "), ...terms].map((each) => lower.text.indexOf(each)).find((each) => each >= 0) ?? 0;
-  const start = at > BEFORE_CHARACTERS ? text.lastIndexOf(" ", at - BEFORE_CHARACTERS) + 1 : 0;
+  const start = at > BEFORE_CHARACTERS ? text.lastIndexOf(" ", at - BEFORE_CHARACTERS - 1) + 1 : 0;
   const part = text.slice(start, start + SNIPPET_CHARACTERS);
   const escaped = terms.map((each) => each.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).sort((a, b) => b.length - a.length);
   const parts = part.split(new RegExp(`(${escaped.join("|")})`, "i"))
