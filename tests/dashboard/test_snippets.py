@@ -19,6 +19,7 @@ def test_they_are_run_as_the_guide_says(framework: str) -> None:
     shown = receiver(framework)
     section = GUIDE.read_text(encoding="utf-8").partition(shown.code)[2].partition("\n#")[0]
 
+
 @pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "python"])
 def test_the_documentation_has_the_same_command(framework: str) -> None:
     command = receiver(framework).command

@@ -46,7 +46,7 @@ class EmailValues:
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """Return a cause or remedy, which may contain a URL, such as the target of a redirect."""
+        """Return a cause or a fix, which may contain a URL, such as the target of a redirect."""
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
     def time(self, name: str) -> str:

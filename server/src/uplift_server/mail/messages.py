@@ -1,6 +1,6 @@
 """Rendering of an email as a message: headers, text and HTML.
 
-The message depends only on the notification, so a message that is sent again after a crash is identical.
+The message depends only on the notification, so a message resent after a crash is identical.
 """
 
 import textwrap

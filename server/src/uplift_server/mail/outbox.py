@@ -1,7 +1,7 @@
 """The outbox: sends notifications to the mail server and retries for three days.
 
 After the mail server accepts a message, one transaction marks it as sent. After a crash between the two, or if the
-server's response is lost, the same message is sent again with the same Message-ID.
+server's response is lost, the same message is resent with the same Message-ID.
 """
 
 import asyncio

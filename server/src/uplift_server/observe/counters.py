@@ -110,7 +110,7 @@ class EngineCounters:
         self.own_failures = 0
         """Attempts that failed through no fault of the receiver."""
         self.requests_repeated = 0
-        """Requests that were sent again within their attempt."""
+        """Requests that were repeated within their attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """From acceptance to the start of the first attempt."""

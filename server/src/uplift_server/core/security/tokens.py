@@ -1,7 +1,7 @@
 """Tokens in links, derived from a key. They are never stored.
 
 A token is an ID (or other data) with a keyed hash of it. Read access to the database does not give access to tokens,
-and an email that is sent again after a crash contains the same token.
+and an email resent after a crash contains the same token.
 """
 
 import hmac
