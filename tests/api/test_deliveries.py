@@ -259,7 +259,7 @@ def test_a_resend_is_rejected_in_other_states(server: Any, owner: Owner) -> None
         assert client.post(f"/v1/endpoints/{owner.endpoint}/{verb}").status == 200
         off = owner.client.post(f"/v1/deliveries/{failed}/resend")
         assert (off.status, off.code) == (409, "conflict")
-        assert f"The endpoint is {verb}d. Enable it first." == off.json["detail"]
+        assert f"The endpoint is {verb}d. Enable the endpoint, then try again." == off.json["detail"]
     assert owner.client.delete(f"/v1/endpoints/{owner.endpoint}").status == 204
     gone = owner.client.post(f"/v1/deliveries/{expired}/resend")
     assert (gone.status, gone.code) == (409, "conflict")

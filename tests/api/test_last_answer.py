@@ -34,7 +34,7 @@ async def test_a_pending_request_gets_503() -> None:
     assert sent[0]["status"] == 503
     assert {(b"retry-after", b"1"), (b"connection", b"close")} <= set(sent[0]["headers"])
     assert b'"code": "unavailable"' in sent[1]["body"]
-    assert b"The server stops" in sent[1]["body"]
+    assert b"The server is stopping" in sent[1]["body"]
 
 
 async def test_a_pending_websocket_handshake_gets_503() -> None:

@@ -81,7 +81,7 @@ def test_a_process_without_a_heartbeat_is_not_ready(server: Any, monkeypatch: py
     monkeypatch.setattr(server.services.context.engine.status, "heartbeat_age", 7_300)
     answer = server.client(None).get("/readyz")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
-    assert answer.json["detail"].startswith("The last heartbeat of this process in the database is 7 s old")
+    assert answer.json["detail"].startswith("The last heartbeat of this process is 7 s old")
     assert server.client(None).get("/healthz").status == 200
 
 
@@ -230,7 +230,7 @@ def test_the_number_of_reported_problems_is_limited(server: Any) -> None:
         assert "More than 100" in answer.json["detail"]
     exactly = {f"f{n}": n for n in range(100)}
     answer = owner.post("/v1/endpoints", {"url": "https://example.com/a", **exactly}).json
-    assert (len(answer["errors"]), answer["detail"]) == (100, "100 fields are wrong.")
+    assert (len(answer["errors"]), answer["detail"]) == (100, "100 fields are not valid.")
 
 
 def test_the_number_of_endpoints_of_an_account_is_limited(server: Any) -> None:

@@ -82,7 +82,7 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "Error: UPLIFT_PROT is no setting of this version\n"
+        "Error: UPLIFT_PROT is not a setting of this version\n"
         "How to fix: the nearest known one is UPLIFT_PORT; correct or remove it\n"
     )
 

@@ -66,7 +66,7 @@ def test_a_given_secret_comes_from_a_file_or_standard_input(api: FakeApi, ending
     [
         (["--secret-file", "missing"], "cannot read missing: No such file or directory"),
         (["--secret-file", "-"], "standard input is not UTF-8 text"),
-        (["--overlap", "long"], "--overlap: 'long' is no duration"),
+        (["--overlap", "long"], "--overlap: 'long' is not a duration"),
         (["--overlap", "1500ms"], "--overlap 1500ms is not a whole number of seconds"),
     ],
 )

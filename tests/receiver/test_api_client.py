@@ -134,7 +134,7 @@ def test_a_refusal_says_everything_that_is_wrong(api: ScriptedApi, client: Clien
     assert (error.status, error.code, error.detail) == (422, "validation_failed", "1 field is not valid.")
     assert error.errors == (FieldError("url", "https_required", "Use https."),)
     assert error.retry_after_seconds is None
-    assert str(error) == "1 field is wrong. url: Use https. [422 validation_failed]"
+    assert str(error) == "1 field is not valid. url: Use https. [422 validation_failed]"
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.errors, copy.retry_after_seconds) == (str(error), error.errors, None)
 

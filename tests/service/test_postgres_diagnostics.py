@@ -89,19 +89,19 @@ def test_a_real_database_reports_version_clock_settings_and_schema(postgres_url:
         "schema": "ok", "processes": "warn",
     }  # fmt: skip
     assert found["durability"].text.startswith("fsync and full_page_writes are off")
-    assert found["schema"].text.endswith("this version's")
+    assert found["schema"].text.endswith("as this version requires")
 
 
 @pytest.mark.parametrize(
     ("changes", "check", "result", "text"),
     [
-        ({"version": 14}, "database", "fail", "is PostgreSQL 14, and 15 or newer is needed"),
+        ({"version": 14}, "database", "fail", "is PostgreSQL 14, but 15 or newer is required"),
         ({"is_standby": True}, "database", "fail", "is a read-only standby"),
         ({"encoding": "SQL_ASCII"}, "database", "fail", "has the encoding SQL_ASCII"),
         ({"is_encrypted": False}, "database", "warn", "anyone on the network path can read all events"),
         ({"fsync": False}, "durability", "warn", "fsync is off"),
         ({"connections_used": 95}, "connections", "warn", "95 of 97 in use"),
-        ({"dead_rows": 300_000, "live_rows": 200_000}, "vacuum", "warn", "300,000 dead rows beside 200,000"),
+        ({"dead_rows": 300_000, "live_rows": 200_000}, "vacuum", "warn", "300,000 dead rows and 200,000"),
         ({"clock": ClockReading(0, -10_000, 0)}, "database clock", "warn", "this machine's clock is 10.0 s ahead of"),
         ({"clock": ClockReading(0, 400_000, 0)}, "database clock", "fail", "this machine's clock is 400.0 s behind"),
     ],
@@ -189,11 +189,11 @@ def test_an_unreachable_or_rejecting_database_is_reported(postgres_server: Postg
 @pytest.mark.parametrize(
     ("statement", "result", "text", "remedy"),
     [
-        ("UPDATE alembic_version SET version_num = '0006'", "fail", "0006, where this version has", "migrate"),
+        ("UPDATE alembic_version SET version_num = '0006'", "fail", "0006, but this version requires", "migrate"),
         ("UPDATE alembic_version SET version_num = '9999'", "fail", "newer than this version's", "later one"),
         ("CREATE TABLE unfinished_move ()", "fail", "transfer from a SQLite file", "complete it"),
         ("DROP TABLE deliveries", "fail", "tables of another program", "UPLIFT_DATABASE_URL"),
-        ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "ok", "none yet", ""),
+        ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "ok", "the first start creates the schema", ""),
     ],
 )
 def test_the_schema_revision_is_checked(
@@ -211,10 +211,10 @@ def test_the_schema_revision_is_checked(
 @pytest.mark.parametrize(
     ("living", "result", "text"),
     [
-        ([("api", False), ("worker", True)], "ok", "2 live, 1 of which deliver"),
-        ([("all", True)], "ok", "1 live, 1 of which deliver"),
-        ([("api", False)], "fail", "1 live, none of which delivers"),
-        ([("worker", True)], "fail", "1 live, none of which takes requests"),
+        ([("api", False), ("worker", True)], "ok", "2 running, 1 of them workers"),
+        ([("all", True)], "ok", "1 running, 1 of them workers"),
+        ([("api", False)], "fail", "1 running, but no worker"),
+        ([("worker", True)], "fail", "1 running, but no API server"),
         ([], "warn", "no server is running"),
     ],
 )
