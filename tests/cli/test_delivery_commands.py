@@ -62,7 +62,7 @@ def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch:
     whole = {**DELIVERY, "id": f"dlv_{'01' * 22}", "endpoint": f"ep_{'02' * 16}", "type": "movement.analytics.created"}
     api.answers["GET /v1/deliveries"] = listed(whole)
     heading, line = run("deliveries").stdout.splitlines()
-    assert heading.split() == ["DELIVERY", "ENDPOINT", "TYPE", "STATUS", "TRIES", "CREATED"]
+    assert heading.split() == ["DELIVERY", "ENDPOINT", "TYPE", "STATUS", "ATTEMPTS", "CREATED"]
     assert line.split()[:2] == ["010101010101", "020202020202"]
     assert len(line) <= 80
     assert f"dlv_{'01' * 22}  ep_{'02' * 16}  movement" in run("deliveries", "--wide").stdout

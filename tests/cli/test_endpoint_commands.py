@@ -114,4 +114,4 @@ def test_a_slow_test_is_polled_until_its_end(api: FakeApi, monkeypatch: pytest.M
     assert "uplift-server deliveries dlv_0f11" in cut_off.stderr
     monkeypatch.setattr(views, "TEST_SECONDS_MAX", 0.0)
     api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
-    assert "has not ended" in run("endpoint", "test", "ep_0e").stderr
+    assert "has no result yet" in run("endpoint", "test", "ep_0e").stderr

@@ -129,7 +129,7 @@ def test_the_stream_of_a_terminal(events: int | None) -> None:
         "rejected",
         "10.0 ms",
         "bad",
-        "0 of 1 events at the steady receiver",
+        "0 of 1 at the shaky receiver",
     )
     assert all(words in text for words in (*shown_words, "invalid signatures: 1", "not delivered yet: 1"))
 

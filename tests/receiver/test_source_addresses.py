@@ -51,7 +51,7 @@ def test_addresses_given(address: str, allowed: bool) -> None:
     assert SourceAddresses([UPLIFT, "2001:db8::1", "192.0.2.0/24"]).allows(address) is allowed
 
 
-@pytest.mark.parametrize("timestamp", ["2025-11-24T16:00:00.000Z", "2025-11-24T17:00:00+01:00", "2025-11-24T16:00:00"])
+@pytest.mark.parametrize("instant", ["2025-11-24T16:00:00.000Z", "2025-11-24T17:00:00+01:00", "2025-11-24T16:00:00"])
 def test_one_that_is_announced_is_allowed_from_its_instant(clock: Clock, instant: str) -> None:
     sources = SourceAddresses({"current": [UPLIFT], "upcoming": [{"address": "198.51.100.7", "from": instant}]})
 
