@@ -98,12 +98,12 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
     hold(path, 7, 12, now)
-    text = f"1 delivery is held, for 1 endpoint, the oldest of an event of {format_timestamp(now)}"
+    text = f"1 held delivery of 1 endpoint, the oldest from {format_timestamp(now)}"
     assert examine()[1]["held"] == ("ok", text)
     old = now - 31 * 86_400_000
     hold(path, 7, 11, now)
     hold(path, 9, 10, old)
-    text = f"3 deliveries are held, for 2 endpoints, the oldest of an event of {format_timestamp(old)}"
+    text = f"3 held deliveries of 2 endpoints, the oldest from {format_timestamp(old)}"
     warned = ("warn", f"{text}, older than UPLIFT_RETENTION, which does not delete held deliveries")
     assert examine()[1]["held"] == warned
     assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)
@@ -271,12 +271,14 @@ def test_egress_that_cannot_work_is_found(tmp_path: Path) -> None:
     _, found = examine(UPLIFT_EGRESS_ADDRESS="192.0.2.1", UPLIFT_EGRESS_CA_FILE=str(certificates))
     assert (found["egress"][0], found["source ips"][0], found["trust"][0]) == ("fail", "warn", "fail")
     _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1", UPLIFT_SOURCE_IPS="127.0.0.1")
-    assert found["egress"] == ("ok", "requests leave from 127.0.0.1")
+    assert found["egress"] == ("ok", "outbound connections use 127.0.0.1")
     assert "source ips" not in found
     _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1,2001:db8::1", UPLIFT_SOURCE_IPS="127.0.0.1")
     assert found["egress"][0] == "fail"
     assert found["source ips"][0] == "warn"
-    assert found["source ips"][1].startswith("requests leave from 2001:db8::1, not among those published")
+    assert found["source ips"][1].startswith(
+        "outbound connections use 2001:db8::1, which UPLIFT_SOURCE_IPS does not list"
+    )
 
 
 def test_an_address_that_is_only_announced_is_not_yet_published() -> None:
@@ -317,7 +319,7 @@ def test_a_terminal_shows_lines_with_fixes() -> None:
     result = CliRunner().invoke(app, ["doctor"], env={"UPLIFT_EGRESS_ADDRESS": "192.0.2.1"})
     assert result.exit_code == 1
     assert "fail egress" in result.stdout
-    assert "-> add it to an interface" in result.stdout
+    assert "-> add the address to an interface" in result.stdout
     assert "1 of 11 checks failed" in result.stderr
 
 

@@ -208,7 +208,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
     for number in range(1, len(steps) + 1):
         monkeypatch.chdir(tmp_path / f"killed-{number}")
         if number in unfinished:
-            with pytest.raises(ConfigError, match="finish it with `uplift-server secret-key rotate`"):
+            with pytest.raises(ConfigError, match="finish the rotation with `uplift-server secret-key rotate`"):
                 secret_key(config)
         else:
             assert opened(config, secret_key(config)) == ALL

@@ -108,10 +108,13 @@ def test_errors_show_durations_with_units() -> None:
     overlap = Converted("--overlap", lambda number: format_duration(number * 1000))
     found = told(
         "overlap_seconds",
-        "The most is 604800.",
+        "The number is too large. The maximum is 604800.",
         overlap_seconds=overlap,
     )
-    assert (found.cause, found.remedy) == ("--overlap: The most is 7d.", "correct --overlap")
+    assert (found.cause, found.remedy) == (
+        "--overlap: The number is too large. The maximum is 7d.",
+        "correct --overlap",
+    )
 
 
 def test_an_error_names_nested_fields_and_options_of_lists() -> None:

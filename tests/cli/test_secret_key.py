@@ -37,7 +37,7 @@ def test_no_new_key_is_created_for_an_encrypted_database(tmp_path: Path) -> None
     config.database_path.write_bytes(b"SQLite format 3\0")
     publish_key(config)
     config.secret_key_path.unlink()
-    with pytest.raises(ConfigError, match=r"secret\.key is missing, but .* exists; put the key back"):
+    with pytest.raises(ConfigError, match=r"secret\.key is missing, but .* exists; restore the key"):
         secret_key(config)
     assert not config.secret_key_path.exists()
 
@@ -53,7 +53,7 @@ def test_a_damaged_key_file_stops_the_start(tmp_path: Path, content: bytes) -> N
 
 def test_an_uncreatable_directory_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the directory should be")
-    with pytest.raises(ConfigError, match="make the directory writable, or set UPLIFT_SECRET_KEY"):
+    with pytest.raises(ConfigError, match="write access to the directory, or set UPLIFT_SECRET_KEY"):
         secret_key(config_in(tmp_path))
 
 

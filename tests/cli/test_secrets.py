@@ -79,7 +79,7 @@ def test_an_unreadable_secret_is_reported_before_a_request(api: FakeApi, argumen
 
 def test_errors_name_the_option(api: FakeApi) -> None:
     errors = [{"field": field, "code": "x", "message": "Wrong."} for field in ("secret", "overlap_seconds")]
-    problem = {"code": "validation_failed", "detail": "2 fields are wrong.", "errors": errors}
+    problem = {"code": "validation_failed", "detail": "2 fields are not valid.", "errors": errors}
     api.answers["POST /v1/endpoints/ep_0e11/secret/rotate"] = (422, problem, {})
     result = run("rotate", "ep_0e11", "--overlap", "8d")
     assert result.exit_code == 2

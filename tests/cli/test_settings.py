@@ -204,8 +204,8 @@ def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     file = toml(tmp_path, 'lease = "x"\nprot = 1\nretention = 1.5\n[table]\n')
     found = problems({"UPLIFT_PORT": "x", "UPLIFT_HOTS": "x", "UPLIFT_LOG_FORMAT": "x"}, file)
     assert len(found) == 7
-    assert found["UPLIFT_HOTS"].endswith("the nearest known one is UPLIFT_HOST; correct or remove it")
-    assert found[f"`prot` in {file}"].endswith("the nearest known one is port; correct or remove it")
+    assert found["UPLIFT_HOTS"].endswith("did you mean UPLIFT_HOST? Correct or remove it")
+    assert found[f"`prot` in {file}"].endswith("did you mean port? Correct or remove it")
     assert f"UPLIFT_LEASE (in {file})" in found
     assert f"UPLIFT_RETENTION (in {file})" in found
 
@@ -253,7 +253,7 @@ def test_derived_defaults_are_described() -> None:
     assert shown["connect_timeout"] == "4s"
     assert shown["lease"] == "19s"
     assert shown["public_url"] == "http://127.0.0.1:8420"
-    assert shown["operator_key"].startswith("none (made and printed once")
+    assert shown["operator_key"].startswith("none (generated and printed once")
     assert shown["egress_address"] == "none"
 
 

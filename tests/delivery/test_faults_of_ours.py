@@ -50,7 +50,7 @@ async def test_a_blocked_attempt_uses_the_schedule_but_not_the_health(place: Pla
         assert endpoint.health.consecutive_failures == 0
         explanation = explain(Outcome.BLOCKED, status_code=None, error=error, location=None)
         assert explanation is not None
-        assert ("with https" in explanation.remedy) is ("use https" in error)
+        assert ("to https" in explanation.remedy) is ("use https" in error)
 
 
 async def test_a_corrected_host_name_is_delivered_with_a_delay(place: Place) -> None:

@@ -227,7 +227,7 @@ async def test_a_test_of_a_deleted_endpoint_is_not_sent(place: Place, when: str)
         endpoint = await world.endpoint(HOST)
         setattr(world.database, when, lambda: world.delete_endpoint(endpoint.seq))
         if when != "after":
-            with pytest.raises(errors.Conflict, match="has been deleted"):
+            with pytest.raises(errors.Conflict, match="was deleted"):
                 # With an idempotency key, the server looks up its use first.
                 await Owner(world).test(endpoint.seq, key="k")
             assert await world.deliveries() == []
