@@ -40,11 +40,13 @@ const score = ({ heading, page, text }, terms) => {
 const snippet = ({ text, lower }, terms) => {
   const at = [terms.join(" "), ...terms].map((each) => lower.text.indexOf(each)).find((each) => each >= 0) ?? 0;
   const start = at > BEFORE_CHARACTERS ? text.lastIndexOf(" ", at - BEFORE_CHARACTERS - 1) + 1 : 0;
-  const part = text.slice(start, start + SNIPPET_CHARACTERS);
+  let end = Math.min(start + SNIPPET_CHARACTERS, text.length);
+  if (end < text.length && text.slice(start, end).includes(" ")) end = text.lastIndexOf(" ", end - 1);
+  const part = text.slice(start, end);
   const escaped = terms.map((each) => each.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).sort((a, b) => b.length - a.length);
   const parts = part.split(new RegExp(`(${escaped.join("|")})`, "i"))
     .map((each, number) => (number % 2 ? element("mark", {}, each) : each));
-  return [start > 0 ? "… " : "", ...parts, start + part.length < text.length ? " …" : ""];
+  return [start > 0 ? "… " : "", ...parts, end < text.length ? " …" : ""];
 };
 
 const search = (index, query) => {
@@ -204,6 +206,18 @@ for (const group of samples) {
 }
 try { choose(localStorage.getItem("language")); } catch { /* Storage is blocked. */ }
 
+// On wide screens, the menu and the table of contents are always open.
+
+const openIfWide = (details, width) => {
+  const wide = matchMedia(`(min-width: ${width})`);
+  const update = () => { details.open = wide.matches; };
+  wide.addEventListener("change", update);
+  update();
+};
+const contents = document.querySelector("details.contents");
+openIfWide(document.querySelector("details.menu"), "60rem");
+if (contents) openIfWide(contents, "76rem");
+
 // The entry of the current section in the table of contents.
 
 const entries = new Map([...document.querySelectorAll(".contents a")].map((each) => [each.hash.slice(1), each]));
@@ -225,10 +239,10 @@ if (headings.length) {
   addEventListener("scroll", mark, { passive: true });
   mark();
 }
-for (const each of document.querySelectorAll("details.contents a")) {
-  each.addEventListener("click", () => { if (!wide.matches) each.closest("details").open = false; });
-}
-const wide = matchMedia("(min-width: 76rem)");
+// On a narrow screen, the table of contents would cover the section.
+contents?.addEventListener("click", (event) => {
+  if (event.target.closest("a") && getComputedStyle(contents).position !== "sticky") contents.open = false;
+});
 
 // An anchor that moved to another page.
 

@@ -83,13 +83,15 @@ def _snippet(text: str, terms: Sequence[str]) -> str:
     lower = text.lower()
     at = next((found for each in (" ".join(terms), *terms) if (found := lower.find(each)) >= 0), 0)
     start = lower.rfind(" ", 0, at - _BEFORE_CHARACTERS) + 1 if at > _BEFORE_CHARACTERS else 0
-    part = text[start : start + _SNIPPET_CHARACTERS]
+    end = start + _SNIPPET_CHARACTERS
+    end = len(text) if end >= len(text) else text.rfind(" ", start, end) if " " in text[start:end] else end
+    part = text[start:end]
     pattern = "|".join(sorted(map(re.escape, terms), key=len, reverse=True))
     marked = "".join(
         f"<mark>{escape(each)}</mark>" if number % 2 else escape(each)
         for number, each in enumerate(re.split(f"({pattern})", part, flags=re.IGNORECASE))
     )
-    return f"{'… ' * (start > 0)}{marked}{' …' * (start + len(part) < len(text))}"
+    return f"{'… ' * (start > 0)}{marked}{' …' * (end < len(text))}"
 
 
 class _Reader(HTMLParser):
