@@ -112,7 +112,7 @@ def test_every_link_of_this_server_has_a_target(site: dict[str, Html], server: A
     dead = []
     for page, target, anchor in links(site):
         if re.match(r"[a-z]+:", target):
-            if not target.startswith(("https://", "mailto:")):
+            if not target.startswith(("https://", "mailto:", "data:,")):
                 dead.append((page, target))
         elif target in site:
             if anchor and anchor not in site[target].anchors:
@@ -132,7 +132,9 @@ def test_pages_load_files_of_this_server_only_and_have_no_inline_scripts(site: d
     for address, page in site.items():
         scripts = [source for tag, source in page.sources if tag == "script"]
         assert [urldefrag(each).url.partition("?")[0] for each in scripts] == ["/docs/script.js"], address
-        assert page.tags.count("script") == page.tags.count("link") == 1
+        assert page.tags.count("script") == 1
+        assert [each.partition("?")[0] for each in page.links[:2]] == ["data:,", "/docs/style.css"]
+        assert page.tags.count("link") == 2
         assert not {"iframe", "style"} & set(page.tags), address
         assert not {each for each in page.attributes if each == "style" or each.startswith("on")}, address
         assert all(source.startswith("/docs/") for _, source in page.sources), address
