@@ -218,7 +218,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
             environ = os.environ | {"UPLIFT_PORT": "0"}
             started = subprocess.run(serve, env=environ, capture_output=True, text=True, timeout=100, check=False)
             assert started.returncode == 2
-            assert started.stderr.endswith("How to fix: finish it with `uplift-server secret-key rotate`\n")
+            assert started.stderr.endswith("How to fix: finish the rotation with `uplift-server secret-key rotate`\n")
         result = rotate("--json")
         assert result.exit_code == 0, (steps[number - 1], result.stderr)
         new = secret_key(config)
