@@ -57,7 +57,7 @@ OTHERS = {
     "catalog": {"json"},
     "concepts": {"text"},
 }
-"""Languages of other blocks. `test_languages.py` and `test_documented_requests.py` run those without a test here."""
+"""Languages of other blocks. `test_languages.py` and `test_catalog_examples.py` run those without a test here."""
 
 
 def _text(page: str) -> str:
