@@ -111,7 +111,7 @@ async def _respond_to_route_error(request: Request, error: Exception) -> Respons
                 headers=[(b"allow", allowed.encode())],
             )
         )
-    return _response(problem("not_found", f"There is no {path}. The routes are listed at /docs/api-reference."))
+    return _response(problem("not_found", f"The path {path} does not exist. See the API reference at /docs/api."))
 
 
 def _methods(request: Request) -> set[str]:
