@@ -112,7 +112,7 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
     assert examine()[1]["held"] == warned
     lock.release()
     monkeypatch.setattr(diagnostics, "HELD_COUNTED_MAX", 2)
-    assert examine()[1]["held"][1].startswith("at least 2 deliveries are held, for 2 endpoints")
+    assert examine()[1]["held"][1].startswith("at least 2 held deliveries of 2 endpoints")
 
 
 def test_every_encrypted_value_is_checked() -> None:
