@@ -56,7 +56,7 @@ def test_an_events_data_can_be_changed_or_given() -> None:
     assert json.loads(make_event("pitch.tracked", data={"speed": 41.5}))["data"] == {"speed": 41.5}
     with pytest.raises(ValueError, match=r"'pitch.tracked' is not in the catalog"):
         make_event("pitch.tracked")
-    with pytest.raises(ValueError, match="Put speed into data"):
+    with pytest.raises(ValueError, match="Add speed to data"):
         make_event("pitch.tracked", data={}, speed=5)
 
 
@@ -119,7 +119,7 @@ def test_a_wsgi_receiver_is_closed_and_may_write() -> None:
 
 
 def test_what_is_no_receiver_is_told() -> None:
-    with pytest.raises(TypeError, match="not a str"):
+    with pytest.raises(TypeError, match="A str is not a receiver"):
         Sender("http://localhost:5000", SECRET)
 
 

@@ -58,7 +58,7 @@ def test_what_is_no_list_is_told_in_two_lines(api: FakeApi) -> None:
     api.answers["GET /v1/endpoints"] = {"hello": 1}
     result = run("endpoints", "list")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 2)
-    assert "not an Uplift Webhooks server" in result.stderr
+    assert "Uplift Webhooks server" in result.stderr
 
 
 def test_trigger_knows_the_session_that_listen_made_here(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,5 +76,5 @@ def items(found: Iterator[Page]) -> Iterator[JsonObject]:
 def segment(text: str) -> str:
     """Return an ID as a path segment. Raises ValueError for a text that would change the path."""
     if text in {"", ".", ".."}:
-        raise ValueError("An ID, such as 'ep_…', must not be empty.")
+        raise ValueError("An ID must not be empty, '.' or '..'.")
     return quote(text, safe="")
