@@ -32,7 +32,7 @@ def test_a_killed_server_loses_and_repeats_nothing(
     assert {each["status_code"] for each in listening.told("delivery")} == {200}
     # An announced stop is another way to end.
     server.stop()
-    wait_for(lambda: any("restarts" in line for line in listening.err), "it knows why")
+    wait_for(lambda: any("restarting" in line for line in listening.err), "it knows why")
     server.start()
     batch(server, account, range(500, 510))
     receiver.wait(PATH, 510)
