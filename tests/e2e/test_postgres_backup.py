@@ -74,7 +74,7 @@ def test_a_dump_made_under_traffic_delivers_pending_events(
         tmp_path / "second", **SETTINGS, UPLIFT_DATABASE_URL=postgres_server.url(RESTORED), UPLIFT_RETENTION="30d"
     )
     examined = run(restored, "doctor")
-    assert "opens" in examined.stdout + examined.stderr
+    assert "decrypts" in examined.stdout + examined.stderr
     restored.start()
     try:
         api = restored.api(account=account)
