@@ -195,7 +195,7 @@ def test_traces_without_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> N
     code, found = examine(**asked)
     assert code == 1
     assert found["traces"][0] == "fail"
-    assert found["traces"][1].startswith("OTEL_EXPORTER_OTLP_ENDPOINT wants packages that are not installed")
+    assert found["traces"][1].startswith("OTEL_EXPORTER_OTLP_ENDPOINT needs packages that are not installed")
 
 
 def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

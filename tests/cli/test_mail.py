@@ -69,7 +69,7 @@ def test_an_error_shows_its_fix(smtp_server: SmtpStub) -> None:
 
 def test_the_doctor_connects_and_sends_nothing(smtp_server: SmtpStub) -> None:
     result = run("doctor", "--json", port=smtp_server.port, UPLIFT_OPERATOR_EMAIL="operations@uplift.example")
-    assert findings(result)["mail"] == ("ok", f"127.0.0.1:{smtp_server.port} answers (not encrypted)")
+    assert findings(result)["mail"] == ("ok", f"127.0.0.1:{smtp_server.port} responds (not encrypted)")
     assert "operator mail" not in findings(result)
     assert smtp_server.said == ["EHLO", "QUIT"]
     assert smtp_server.received == []

@@ -82,13 +82,13 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "Error: UPLIFT_PROT is not a setting of this version\nRemedy: did you mean UPLIFT_PORT? Correct or remove it\n"
+        "Error: UPLIFT_PROT is not a setting of this version\nHow to fix: did you mean UPLIFT_PORT? Correct or remove it\n"
     )
 
 
 def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
     assert run("config", UPLIFT_FOO="1").stderr.endswith(
-        "Remedy: remove it; `uplift-server config` lists all settings\n"
+        "How to fix: remove it; `uplift-server config` lists all settings\n"
     )
 
 

@@ -243,7 +243,7 @@ async def test_a_failed_rendering_does_not_affect_others(office: Office, monkeyp
     with capture_logs() as logs:
         await office.outbox().send_due()
     assert office.arrived == [DATA]
-    assert "defect" in (await office.rows())[0].last_error
+    assert "internal error" in (await office.rows())[0].last_error
     assert logs[0]["exc_info"]
 
 

@@ -107,7 +107,7 @@ async def test_a_certificate_is_verified_with_smtps_also_without_login(
 async def test_a_wrong_password_has_a_remedy(smtp_server: SmtpStub, authority: Authority) -> None:
     smtp_server.open(starttls=authority.server("127.0.0.1"), login=True)
     failure = await failing(relay("smtp://uplift:wrong@127.0.0.1", smtp_server.port, authority.file))
-    assert "refuses the login: 535" in failure.cause
+    assert "rejected the login: 535" in failure.cause
     assert not failure.permanent
 
 
@@ -257,7 +257,7 @@ def test_without_emails_the_library_is_not_imported() -> None:
 @pytest.mark.parametrize(
     ("said", "cause"),
     [
-        ([b"554 go away\r\n"], "does not want us now: 554 go away"),
+        ([b"554 go away\r\n"], "rejected the connection: 554 go away"),
         ([], "closed the connection"),
         ([b"220 hello\r\n"], "closed the connection"),
         ([b"220 hello\r\n", b"250 SMTP\r\n", b""], "closed the connection"),
