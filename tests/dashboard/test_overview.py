@@ -130,7 +130,7 @@ def test_of_many_problems_the_worst_are_told_in_full_and_others_in_a_line(server
 
     page = someone.get(path)
     assert page.html.count('<article class="card state') == 3
-    assert page.text.index("It is disabled.") < page.text.index("It is paused.")
+    assert page.text.index("Disabled since") < page.text.index("Paused since")
     assert all(f"/endpoints/{endpoint}" in page.html for endpoint in made)
     assert "1 of 5 endpoints is disabled" in page.text
 

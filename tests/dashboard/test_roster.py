@@ -88,7 +88,7 @@ def test_accounts_are_found_by_name_contact_and_id(server: Server) -> None:
     for search in (word.upper(), f"coach@{word[:10]}", account):
         page = guest.get(f"{ACCOUNTS}?search={search}")
         assert page.html.count(f'href="{ACCOUNTS}/{account}"') == 1
-        assert "no endpoint" in page.text
+        assert "No endpoints" in page.text
     assert "No matching accounts" in guest.get(f"{ACCOUNTS}?search={word}x").text
 
 

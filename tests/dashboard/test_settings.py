@@ -15,7 +15,7 @@ def contacts_of(server: Server, account: str) -> list[str]:
 
 def entries(text: str) -> list[str]:
     """Return the actions on a page of the audit log."""
-    return re.findall(r'data-label="What"><div><code>([a-z_.]+)</code>', text)
+    return re.findall(r'data-label="Action"><div><code>([a-z_.]+)</code>', text)
 
 
 def test_an_admin_changes_the_contacts(server: Server) -> None:
