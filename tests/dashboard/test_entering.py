@@ -31,7 +31,7 @@ def test_a_portal_link_lets_somebody_in_once(server: Server, page: Page, open_pa
 
 def test_an_operator_signs_in_with_a_key(server: Server, page: Page) -> None:
     page.goto("/")
-    page.get_by_role("link", name="Operators").click()
+    page.get_by_role("link", name="Sign in as operator").click()
     page.get_by_label("Operator key").fill("op_not_this_one")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_contain_text("operator key (op_…) is unknown")

@@ -69,9 +69,9 @@ def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
     ("query", "told"),
     [
         ("created_after=yesterday", "Enter a UTC timestamp"),
-        ("type=no.such", "There is no event type no.such"),
+        ("type=no.such", "The event type no.such does not exist"),
         ("id=zz", "hexadecimal"),
-        ("id=0197", "Give the first 6"),
+        ("id=0197", "Enter at least the first 6"),
         ("cursor=nonsense", "The cursor does not belong to this list"),
         (f"type={UNSAFE}&created_before={UNSAFE}&id={UNSAFE}", "hexadecimal"),
     ],

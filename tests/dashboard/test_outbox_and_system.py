@@ -18,7 +18,7 @@ from uplift_server.store import outbox, schema_version
 from uplift_server.store.outbox import EmailResult
 
 NOW_MS = time.time_ns() // 1_000_000
-ON_A_DISK, ON_POSTGRESQL = "free beside the database", "dead rows beside"
+ON_A_DISK, ON_POSTGRESQL = "free on the database", "dead rows and"
 """The results of the database check on each engine."""
 
 

@@ -161,14 +161,14 @@ def test_an_owner_invites_raises_and_removes_a_member(server: Server, open_page:
 
     owner.goto(f"/accounts/{account}/settings")
     owner.get_by_label("Role of Ben Beaver", exact=True).select_option("member")
-    owner.get_by_role("button", name="Change the role of Ben Beaver").click()
+    owner.get_by_role("button", name="Change role of Ben Beaver").click()
     expect(owner.get_by_role("status").filter(has_text="changed to member")).to_be_visible()
     answer = ben.reload()
     assert answer is not None
     assert answer.status == 403
 
     row = owner.get_by_role("row").filter(has_text="Ben Beaver")
-    row.get_by_text("Remove…").click()
+    row.get_by_text("Remove member…").click()
     row.get_by_role("button", name="Remove").click()
     expect(owner.get_by_text("Member removed")).to_be_visible()
     ben.goto(f"/accounts/{account}/overview")

@@ -160,7 +160,7 @@ def test_a_person_makes_an_account_and_switches_its_endpoint_off(server: Server,
     account = page.url.rpartition("/")[2]
     server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")
     page.goto(f"{ENDPOINTS}?search={account}")
-    page.get_by_text("Disable…").click()
+    page.get_by_text("Disable endpoint…").click()
     page.get_by_role("button", name="Disable").click()
     page.get_by_text("Endpoint disabled").wait_for()
     page.goto(f"{ACCOUNTS}/{account}")
