@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from uplift_server.api.documentation.documents import ADDRESSES, FILES, NAVIGATI
 from uplift_server.api.documentation.markdown import article, code_block
 from uplift_server.api.documentation.search import QUERY_CHARACTERS_MAX, RESULTS_MAX, Section, find, sections
 from uplift_server.api.problems import STATUS
+from uplift_server.core.limits import SEARCHES_WAITING_MAX
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br", "wbr", "input", "img", "hr"}
@@ -419,3 +421,13 @@ def test_a_server_loads_the_renderer_at_the_first_request_only() -> None:
 
     assert "uplift_server.api.routes.documentation" in loaded
     assert not {"markdown_it", "jinja2", "uplift_server.api.documentation.pages"} & set(loaded)
+
+
+def test_many_searches_at_the_same_time_are_limited(server: Any) -> None:
+    fetched(server, "/docs/search?q=secret")
+    clients = 4 * SEARCHES_WAITING_MAX
+    with ThreadPoolExecutor(clients) as threads:
+        answers = list(threads.map(lambda _: server.client(None).get("/docs/search?q=a+b+c+d+e+f"), range(4 * clients)))
+    assert {answer.status for answer in answers} == {200, 503}
+    assert {answer.headers["retry-after"] for answer in answers if answer.status == 503} == {"1"}
+    assert server.client(None).get("/docs/search?q=secret").status == 200

@@ -82,7 +82,8 @@ def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "Error: UPLIFT_PROT is not a setting of this version\nHow to fix: did you mean UPLIFT_PORT? Correct or remove it\n"
+        "Error: UPLIFT_PROT is not a setting of this version\n"
+        "How to fix: did you mean UPLIFT_PORT? Correct or remove it\n"
     )
 
 

@@ -86,7 +86,12 @@ def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, recei
     guest = member(server, account)
     page = planned(guest, account, endpoint="ep_1", types="no.such", rate_per_second="0", created_after="<b>")
     assert page.status == 422
-    for told in ("The endpoint does not exist.", "The list is empty.", "type matches no.such", "Enter a rate from 1 to 1000"):
+    for told in (
+        "The endpoint does not exist.",
+        "The list is empty.",
+        "type matches no.such",
+        "Enter a rate from 1 to 1000",
+    ):
         assert told in page.text
     assert "Enter a UTC timestamp" in page.text
     refused = guest.post(f"/accounts/{account}/replays", page=f"/accounts/{account}/replays/new", status="failed")

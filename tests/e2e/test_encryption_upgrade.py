@@ -148,7 +148,8 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
             check_delivery(api, receiver, "/hook", [made["secret"], rotated])
             assert secret_of(api, later["id"]) == later["secret"]
         newest = apis[0].endpoint(receiver.url("/newest"), headers={"X-Jwt": "hush"})
-        wait_for(lambda: apis[1]("GET", f"/v1/endpoints/{newest['id']}").status == 200, "both know the endpoint")
+        path = f"/v1/endpoints/{newest['id']}/secret"
+        wait_for(lambda: apis[1]("GET", path).status == 200, "both know the endpoint")
         assert secret_of(apis[1], newest["id"]) == newest["secret"]
         assert versions(first.place) == {2}
         # The earlier release cannot start again, and its values are rejected.

@@ -197,7 +197,7 @@ def test_warning_and_disable_emails_survive_kills(mailing: Server, postbox: Smtp
     wait_for(lambda: len(sent(mailing.place)) == 4, "all mails are marked as sent")
     time.sleep(LOOKS_S)
     assert messages(postbox) == [COACH, COACH, DATA, DATA]
-    assert postbox.received[-1].message["Subject"] == f"Webhooks to {host}/broken have been switched off"
+    assert postbox.received[-1].message["Subject"] == f"Webhooks to {host}/broken are disabled"
     (delivery,) = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     assert delivery["status"] == "held"
     done = [entry["action"] for entry in api.everything("/v1/audit-log") if entry["actor"]["kind"] == "system"]
@@ -220,7 +220,7 @@ def test_a_recovered_endpoint_sends_one_recovery_email(mailing: Server, postbox:
     assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["disable_at"] is not None
     receiver.url("/broken", answer(204))
     wait_for(lambda: len(postbox.received) == 2, "the recovery is told")
-    assert postbox.received[-1].message["Subject"] == f"Webhooks to 127.0.0.1:{receiver.port}/broken arrive again"
+    assert postbox.received[-1].message["Subject"] == f"Webhooks to 127.0.0.1:{receiver.port}/broken have recovered"
     health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
     assert (health["status"], health["warned_at"], health["disable_at"]) == ("healthy", None, None)
 

@@ -183,7 +183,7 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Between
         stream.settimeout(5)
         refused = _all_of(stream)
         assert refused.startswith(b"HTTP/1.1 503"), refused
-        assert b"The server stops" in refused
+        assert b"The server is stopping" in refused
     for thread in threads:
         thread.join()
     assert [(each.status, each.json["code"]) for each in answers] == [(503, "unavailable")] * 2

@@ -156,3 +156,5 @@ PARKED_MAX = 10_000
 LEASE_LEFT_MS_MIN = 1_000
 # Other writes that wait for the writer.
 WRITES_WAITING_MAX = 1_000
+# Searches of the documentation that wait or run. Each takes a few milliseconds of one thread.
+SEARCHES_WAITING_MAX = 20

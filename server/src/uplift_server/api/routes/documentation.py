@@ -4,14 +4,16 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from uplift_server.api.caching import cached_response
 from uplift_server.api.documentation.documents import ADDRESSES, HOME, MOVED, SEARCH, is_image
+from uplift_server.core.limits import SEARCHES_WAITING_MAX
 
 if TYPE_CHECKING:
     from uplift_server.api.documentation.pages import Page
@@ -26,6 +28,23 @@ _IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-anc
 """For an image opened by itself. An SVG file has its style inside."""
 _CACHE: Final = "public, max-age=300"
 """After an upgrade, readers see old pages for at most 5 minutes."""
+_T = TypeVar("_T")
+
+
+class _Renderer:
+    """Renders one page at a time in a thread of its own, so that readers do not delay events and other calls."""
+
+    def __init__(self) -> None:
+        self.searches = 0
+        """Searches that wait or run."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="documentation")
+
+    async def run(self, render: Callable[[], _T]) -> _T:
+        """Run a function in the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, render)
+
+
+_renderer: Final = _Renderer()
 
 
 @router.head("/docs", include_in_schema=False)
@@ -39,8 +58,15 @@ async def get_quickstart(request: Request) -> Response:
 @router.get(SEARCH, include_in_schema=False)
 async def search_documents(request: Request) -> Response:
     """Search the documentation without JavaScript."""
+    if _renderer.searches >= SEARCHES_WAITING_MAX:
+        headers = {**_headers(_PAGE_POLICY), "retry-after": "1"}
+        return PlainTextResponse("Too many searches at the moment. Try again in a second.\n", 503, headers=headers)
     query = request.query_params.get("q", "")
-    page = await asyncio.to_thread(_search_page, query, request.app.openapi)
+    _renderer.searches += 1
+    try:
+        page = await _renderer.run(partial(_search_page, query, request.app.openapi))
+    finally:
+        _renderer.searches -= 1
     return _sent(request, page)
 
 
@@ -61,7 +87,7 @@ async def get_other_document(request: Request, rest: str) -> Response:
 @router.get("/openapi.json", include_in_schema=False)
 async def get_openapi(request: Request) -> Response:
     """Public. Returns the OpenAPI document."""
-    body, etag = await asyncio.to_thread(_openapi, request.app.openapi)
+    body, etag = await _renderer.run(partial(_openapi, request.app.openapi))
     return cached_response(request, body, etag, "application/json", _headers(_PAGE_POLICY), _CACHE)
 
 
@@ -71,9 +97,9 @@ async def _answer(request: Request, path: str) -> Response:
         target = MOVED.get(target, target)
         if target in ADDRESSES:
             return RedirectResponse(target, 308)
-        return HTMLResponse(await asyncio.to_thread(_missing_page), 404, headers=_headers(_PAGE_POLICY))
+        return HTMLResponse(await _renderer.run(_missing_page), 404, headers=_headers(_PAGE_POLICY))
     # The first request imports the renderer, which takes up to half a second: the event loop must not wait for it.
-    page = await asyncio.to_thread(_page, path, request.app.openapi)
+    page = await _renderer.run(partial(_page, path, request.app.openapi))
     return _sent(request, page)
 
 

@@ -81,7 +81,7 @@ async def get_project(request: Request, project: str) -> Response:
     if project != PROJECT:
         return RedirectResponse(f"../{PROJECT}/", 308)
     try:
-        wheel = await asyncio.to_thread(library_wheel)
+        wheel = await _wheel()
     except FileNotFoundError:
         return _not_found(_NO_WHEEL)
     address = f"../../{wheel.address}"
@@ -102,12 +102,17 @@ async def get_project(request: Request, project: str) -> Response:
 async def get_file(request: Request, digest: str, name: str) -> Response:
     """Send the wheel."""
     try:
-        wheel = await asyncio.to_thread(library_wheel)
+        wheel = await _wheel()
     except FileNotFoundError:
         return _not_found(_NO_WHEEL)
     if f"files/{digest}/{name}" != wheel.address:
         return _not_found(f"There is no such file. The files are listed at /packages/simple/{PROJECT}/.\n")
     return cached_response(request, wheel.body, f'"{wheel.sha256}"', "application/zip", _HEADERS, _FILE_CACHE)
+
+
+async def _wheel() -> Wheel:
+    is_cached = library_wheel.cache_info().currsize
+    return library_wheel() if is_cached else await asyncio.to_thread(library_wheel)
 
 
 @cache
