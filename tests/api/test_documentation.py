@@ -376,7 +376,9 @@ def test_code_is_highlighted_and_escaped() -> None:
     assert '<span class="keyword">true</span>' in code_block('{"a": true}', "json")
     assert Html(code_block("a <b> & 'c'\n", "python")).text == "a <b> & 'c'\n\n"
     assert Html(code_block("\n  a <b>\n", "no-such-language")).text == "\n  a <b>\n\n"
-    assert "<pre><code>a &lt;b&gt;\n</code></pre>" in article("```\na <b>\n```", lambda target: target).html
+    assert (
+        '<pre tabindex="0"><code>a &lt;b&gt;\n</code></pre>' in article("```\na <b>\n```", lambda target: target).html
+    )
 
 
 def test_links_to_files_that_are_not_served_become_text() -> None:

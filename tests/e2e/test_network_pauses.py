@@ -187,7 +187,7 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Between
     for thread in threads:
         thread.join()
     assert [(each.status, each.json["code"]) for each in answers] == [(503, "unavailable")] * 2
-    assert {each.json["detail"].partition(",")[0] for each in answers} == {"The server stops"}
+    assert {each.json["detail"].partition(",")[0] for each in answers} == {"The server is stopping"}
     assert not any("Traceback" in line for line in far.log), far.log
 
 

@@ -141,7 +141,7 @@ def _recovered(values: EmailValues) -> Email:
         details=values.endpoint_details(("Failing since", since), ("Recovered on", at)),
         steps=(
             "You do not need to do anything.",
-            "Deliveries that used up all retries are marked failed. Replay them from the endpoint's page.",
+            "Deliveries whose retries are exhausted are marked failed. Replay them from the endpoint's page.",
         ),
         link=values.endpoint_link,
         closing=values.contact_closing,

@@ -107,7 +107,7 @@ def code_block(text: str, language: str = "") -> str:
     """Render a code block, highlighted if Pygments knows the language (`sh`, `python`, `json` …)."""
     lexer = _lexer(language)
     html = escape(text) if lexer is None else "".join(_highlighted(text, lexer))
-    return f'<div class="code"><pre><code>{html}</code></pre></div>\n'
+    return f'<div class="code"><pre tabindex="0"><code>{html}</code></pre></div>\n'
 
 
 def _highlighted(text: str, lexer: Lexer) -> Iterator[str]:
@@ -216,7 +216,7 @@ def _framed(tokens: list[Token]) -> Iterator[Token]:
     item = None
     for token in tokens:
         if token.type == "table_open":
-            yield Token("frame_open", "div", 1, attrs={"class": "table"}, block=True)
+            yield Token("frame_open", "div", 1, attrs={"class": "table", "tabindex": "0"}, block=True)
         if token.type in {"th_open", "td_open"}:
             # Alignment is a style attribute, which the Content-Security-Policy blocks.
             token.attrs.pop("style", None)

@@ -171,16 +171,6 @@ for (const pre of document.querySelectorAll("main pre")) {
   box.append(button);
 }
 
-// Boxes that scroll can be reached with the keyboard.
-
-const boxes = new ResizeObserver((entries) => {
-  for (const { target } of entries) {
-    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
-    else target.removeAttribute("tabindex");
-  }
-});
-for (const each of document.querySelectorAll("main pre, main .table")) boxes.observe(each);
-
 // Samples: one language at a time, and the same one on every page.
 
 const samples = [...document.querySelectorAll(".samples")];
