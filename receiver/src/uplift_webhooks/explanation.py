@@ -221,7 +221,7 @@ def _about_what_is_missing(secrets: Sequence[Secret], request: _Request) -> Iter
 
 
 def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Secrets that are almost right."""
+    """Find mistakes in copied secrets: a missing prefix, or extra characters."""
     for secret in secrets:
         text = secret.uplift_key.decode("ascii")
         if any(request.matches(variant) for variant in _secrets([f"{PREFIX}{text}"])):

@@ -299,7 +299,7 @@ class _TemporaryServer:
         return self._address
 
     def stop(self) -> None:
-        """Stop the application and wait for its end."""
+        """Stop the application, and wait until it has stopped."""
         if self._loop is not None and self._application is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._application.request_stop)

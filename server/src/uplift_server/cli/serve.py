@@ -170,7 +170,7 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Ends the process if a stop takes too long. A thread in a call to a hung disk would keep it forever."""
+    """Ends the process if a stop takes too long. A thread that a hung disk blocks would keep it alive."""
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer

@@ -154,7 +154,7 @@ DUE_STEP_MS = 20
 PARKED_MAX = 10_000
 # The minimum rest of a lease after the attempt timeout. With less, the attempt does not start.
 LEASE_LEFT_MS_MIN = 1_000
-# Other writes that wait for the writer.
+# Other writes in the writer's queue.
 WRITES_WAITING_MAX = 1_000
 # Searches of the documentation that wait or run. Each takes a few milliseconds of one thread.
 SEARCHES_WAITING_MAX = 20

@@ -145,7 +145,7 @@ class EmailValues:
 
     @property
     def contact_closing(self) -> str:
-        """Why a contact of an account gets the email."""
+        """Return the closing line: why this contact receives the email."""
         return f"You received this email because you are a contact of {self.text('account') or 'the account'}."
 
     def _raw(self, name: str) -> str:

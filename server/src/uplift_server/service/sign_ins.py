@@ -34,7 +34,7 @@ class SignInAttempt:
     """Of networks, and in total."""
 
     def succeed(self) -> None:
-        """Reset the count of the email or session, and do not count this attempt elsewhere."""
+        """Reset the count of the email or session, and remove this attempt from the other counts."""
         for counts, key in self.own:
             counts.forget(key)
         for counts, key in self.shared:

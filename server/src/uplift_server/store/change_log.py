@@ -87,7 +87,7 @@ def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> li
 
 
 def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
-    """Match changes that a dump brought from another database server: their transaction IDs are not used here yet."""
+    """Match changes from another database server's dump: their transaction IDs are ahead of this server's."""
     if connection.dialect.name == "sqlite":
         return sa.false()
     return directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint")

@@ -56,7 +56,7 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record a success (Unix ms) of a failing endpoint by the process that owned it before, unless it failed later."""
+    """Record a success (Unix ms) that an endpoint's previous owner reports, unless the endpoint failed later."""
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,
         endpoints.c.deleted_at.is_(None),

@@ -85,7 +85,7 @@ def create(
     """Store a session that starts at the newest event, after the timestamp `since` (Unix ms), or after an event.
 
     The newest event is limited by the stream position. Raises UnknownEvent, and Conflict if the account was deleted or
-    has the maximum of sessions.
+    has the maximum number of sessions.
     """
     accounts.require(connection, account_seq)
     require_capacity(connection, account_seq)
@@ -107,7 +107,7 @@ def create(
 
 
 def require_capacity(connection: Connection, account_seq: int) -> None:
-    """Raise Conflict if the account has the maximum of sessions."""
+    """Raise Conflict if the account has the maximum number of sessions."""
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
     if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
         raise Conflict(

@@ -108,7 +108,7 @@ def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Conne
 
 
 def list_all(connection: Connection) -> list[Process]:
-    """List all processes by number, dead ones included."""
+    """List all processes by number, including evicted ones."""
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
 
 

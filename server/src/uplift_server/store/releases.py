@@ -42,7 +42,7 @@ def count(connection: Connection, choice: ReplaySelection, *, first: int, last: 
 
 
 def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *, first: int, now: int) -> Replay:
-    """Add a count that starts at the event `first` to a replay."""
+    """Add the count of a window, which starts at the event `first`, to a replay."""
     connection.execute(
         sa.update(replays)
         .where(replays.c.seq == replay_seq, replays.c.counted_through == first - 1)

@@ -153,7 +153,7 @@ class Listener:
                 raise self._expired() from ended
             raise
         finally:
-            # It may have opened during a cancellation.
+            # A connection may have opened while the task was cancelled.
             if self._newest is not None:
                 abort(self._newest)
             self._taker.close()

@@ -116,7 +116,7 @@ def _sent(body: bytes, media_type: str) -> Page:
 
 
 def _framed(shown: Article, address: str | None, template: str = "page.html", **values: object) -> bytes:
-    """Render an article with the navigation; `address` is its own."""
+    """Render an article with the navigation. `address` is the article's own address."""
     number = next((number for number, each in enumerate(PAGES) if each.address == address), None)
     html = _template(template).render(
         article=shown,

@@ -61,7 +61,7 @@ _PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
 def reference(document: Schema) -> Article:
-    """Return the page."""
+    """Render the API reference page from the OpenAPI document."""
     page = _Page()
     notes = _notes()
     page.html('<h1 id="api-reference">API reference</h1>')

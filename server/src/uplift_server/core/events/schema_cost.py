@@ -216,7 +216,7 @@ class SchemaCost:
         return True
 
     def _fill_all(self, left: list[_Unfilled]) -> bool:
-        """Fill the places in `left` and those below; False if there are too many."""
+        """Fill the places in `left` and all nested places. Return False if there are too many."""
         while left:
             place, bases, kinds = left.pop()
             if len(self._places) > SCHEMA_STATES_MAX or self._steps > SCHEMA_STEPS_MAX:

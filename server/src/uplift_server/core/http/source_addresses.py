@@ -12,7 +12,7 @@ _SEPARATOR: Final = "@"
 
 @dataclass(frozen=True, slots=True)
 class SourceAddress:
-    """An egress IP and the start of its use (Unix ms); None: in use."""
+    """An egress IP. The number is when its use starts (Unix ms), or None if it is in use."""
 
     address: str
     since: int | None = None

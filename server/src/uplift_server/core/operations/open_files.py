@@ -27,7 +27,7 @@ def files_needed(in_flight: int, idle: int) -> int:
 
 
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
-    """The shares under a limit of at least FILES_MIN. Callers keep a quarter, so that the API stays reachable."""
+    """Divide a limit of at least FILES_MIN. Callers keep a quarter, so that the API stays reachable."""
     free = limit - OWN_FILES
     callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))
     receivers = min(free - callers, in_flight + idle)

@@ -178,7 +178,7 @@ class Lanes(Generic[T]):
                 if lane.host_share.parked:
                     # A parked lane can use the slot that this lane did not take.
                     self._unpark_host(lane.host_share)
-                # The account stays first, for its next lane.
+                # The account stays first: its next lane may still start.
                 if not account.lanes:
                     self._rotate_accounts(account)
                 continue

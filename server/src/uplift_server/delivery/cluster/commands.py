@@ -180,7 +180,7 @@ class ClusteredCommands:
             raise
         except InFlight as error:
             if self._clock.now_ms() >= waiting.created_at + RESULT_WITHIN_MS:
-                # The caller already got the response that the command runs after the attempt.
+                # The caller already received a response: the command runs after the attempt.
                 return
             result = _result_of(error)
         except Exception as error:

@@ -227,7 +227,7 @@ class Stream:
 
 
 class Streaming(Protocol):
-    """The relay of a stream."""
+    """The relay, as a stream uses it."""
 
     database: Database
     cache: EndpointCache

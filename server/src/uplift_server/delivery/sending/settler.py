@@ -222,7 +222,7 @@ class Settler:
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
-        """Halve a rejected batch until the rejected row is alone, and set it aside: log2(n) more writes per row.
+        """Bisect a rejected batch to isolate the rejected row, and set it aside: log2(n) more writes per row.
 
         If a rejected outcome cannot be written without its attempt either, park its delivery.
         """

@@ -24,7 +24,10 @@ async def append_events(
     groups: Sequence[Sequence[NewEvent]],
     statement_scope: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> Results:
-    """See the contract. `statement_scope` opens a transaction if the connection needs one around each statement."""
+    """Store events with their deliveries.
+
+    `statement_scope` opens a transaction if the connection needs one around each statement.
+    """
     for _ in range(RETRIES_MAX):
         try:
             async with statement_scope():

@@ -161,7 +161,7 @@ class Opener:
         return await self._connect()
 
     async def pair(self) -> Pair:
-        """Open a connection. Raises DRIVER_ERRORS."""
+        """Open a SQLAlchemy connection. Raises DRIVER_ERRORS."""
         sql = await self._engine.connect()
         raw = (await sql.get_raw_connection()).driver_connection
         assert isinstance(raw, asyncpg.Connection)

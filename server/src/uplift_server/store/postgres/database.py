@@ -101,25 +101,22 @@ class PostgresDatabase:
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
         """The latest settlement, which `release_replay` waits for."""
         self.measures = StoreCounters()
-        """See the contract."""
         self.health = StoreHealth()
-        """See the contract."""
         self.partitions: Partitions | None = PostgresPartitions(
             self._run_write, self._run_beside_writes, self._run_reads
         )
-        """See the contract."""
 
     @property
     def writes_waiting(self) -> int:
-        """See the contract."""
+        """Operations of this process that wait for their transaction to begin."""
         return self._group_commit.waiting + self._hot_connections.waiting + self._writers.waiting
 
     async def open(self) -> None:
-        """See the contract."""
+        """Connect. The schema must exist. Raises Unavailable."""
         await self.read(lambda c: c.exec_driver_sql("SELECT 1").scalar())
 
     async def close(self) -> None:
-        """See the contract."""
+        """Finish pending operations and disconnect."""
         await self._group_commit.finish()
         while self._running:
             await asyncio.wait(self._running)
@@ -127,13 +124,13 @@ class PostgresDatabase:
             await pool.close()
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """See the contract."""
+        """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
         return self._group_commit.append(groups)
 
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """See the contract."""
+        """Lease due deliveries, for each endpoint in the order of their due times."""
         return self._hot(
             lambda pair: lease_due(
                 pair.raw,
@@ -148,26 +145,26 @@ class PostgresDatabase:
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> Awaitable[frozenset[tuple[int, int]]]:
-        """See the contract."""
+        """Write the outcomes of attempts and the health of their endpoints."""
         self._settling = self._hot(lambda pair: settle(pair.raw, settlements, health, process_id=process_id))
         return self._settling
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """See the contract."""
+        """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
         return self._hot(lambda pair: release(pair.raw, leases, now=now))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """See the contract."""
+        """Release expired leases, or all leases of one process. Return how many."""
         return self._hot(lambda pair: reclaim(pair.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """See the contract."""
+        """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order."""
         return self._hot(lambda pair: release_held(pair.raw, requests, now=now))
 
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """See the contract. Waits for earlier settlements, as SQLite does, because they free capacity."""
+        """Lease deliveries of a replay, after earlier settlements, because they free capacity."""
         release = self._measured(_as_statement(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 
@@ -181,7 +178,7 @@ class PostgresDatabase:
     async def read_replay_batch(
         self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
     ) -> ReplayBatch:
-        """See the contract."""
+        """Read the next deliveries of a replay."""
         return await self._hot(
             lambda pair: read_replay_batch(
                 pair.raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
@@ -190,18 +187,18 @@ class PostgresDatabase:
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """See the contract."""
+        """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
         return await self._hot(
             lambda pair: due_endpoints(pair.raw, after=after, limit=limit),
             is_read=True,
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """See the contract."""
+        """Return the earliest due time of each of these endpoints that has a waiting delivery."""
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def stream_position(self) -> StreamPosition:
-        """See the contract. Waits a moment for running transactions, and longer for the first known position."""
+        """Return the position. Waits a moment for running transactions, and longer for the first known position."""
         began = time.monotonic()
         target = await self._read_position()
         reads = 0
@@ -242,11 +239,11 @@ class PostgresDatabase:
             return self._position_finder.given
 
     async def read(self, body: Callable[[Connection], R]) -> R:
-        """See the contract."""
+        """Run a function that only reads, on one consistent snapshot."""
         return await self._read(self._readers, body)
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """See the contract."""
+        """Run a read that does not wait for the reads of API callers."""
         return await self._read(self._priority_readers, body)
 
     async def _read(self, pool: ConnectionPool, body: Callable[[Connection], R]) -> R:
@@ -280,11 +277,11 @@ class PostgresDatabase:
             raise
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """See the contract."""
+        """Run a function in a transaction. Its exception rolls back its changes, and is raised here."""
         return await self._run_write(lambda pair: pair.sql.run_sync(body))
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
-        """See the contract."""
+        """Run a function that returns events, and store them in its transaction."""
 
         async def write(pair: Pair) -> R:
             result, events = await pair.sql.run_sync(body)
@@ -294,7 +291,7 @@ class PostgresDatabase:
         return await self._run_write(write)
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
-        """See the contract."""
+        """Store an event without an idempotency key, and run a function with its number, in one transaction."""
 
         async def append(pair: Pair) -> R:
             ((appended,),) = await append_events(pair.raw, [[event]])  # type: ignore[misc]

@@ -11,7 +11,7 @@ _INT_MAX: Final = 0x7FFFFFFF
 
 
 async def release_held(raw: Raw, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:
-    """See the contract."""
+    """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order."""
     if not requests:
         return []
     async with raw.transaction():

@@ -11,7 +11,7 @@ from uplift_server.store.postgres.connection import Raw
 async def lease_due(
     raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
 ) -> list[LeasedDelivery]:
-    """See the contract."""
+    """Lease due deliveries, for each endpoint in the order of their due times."""
     endpoints, limits = [request.endpoint_seq for request in requests], [request.limit for request in requests]
     rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, process_id, lease_until, body_bytes_max)
     return [
@@ -37,13 +37,13 @@ async def lease_due(
 
 
 async def release(raw: Raw, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
-    """See the contract."""
+    """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
     if leases:
         await raw.execute(statements.RELEASE, *zip(*sorted(leases), strict=True), now)
 
 
 async def reclaim(raw: Raw, *, now: int, process_id: int | None, limit: int) -> int:
-    """See the contract."""
+    """Release expired leases, or all leases of one process. Return how many."""
     if process_id is None:
         count: int = await raw.fetchval(statements.RECLAIM_EXPIRED, now, limit)
     else:
@@ -52,10 +52,10 @@ async def reclaim(raw: Raw, *, now: int, process_id: int | None, limit: int) -> 
 
 
 async def due_endpoints(raw: Raw, *, after: int, limit: int) -> list[DueEndpoint]:
-    """See the contract."""
+    """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
     return [DueEndpoint(*row) for row in await raw.fetch(statements.DUE_ENDPOINTS, after, limit)]
 
 
 async def next_due(raw: Raw, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
-    """See the contract."""
+    """Return the earliest due time of each of these endpoints that has a waiting delivery."""
     return [DueEndpoint(*row) for row in await raw.fetch(statements.NEXT_DUE, endpoint_seqs)]

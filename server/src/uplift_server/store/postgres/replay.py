@@ -15,7 +15,7 @@ from uplift_server.store.replays import Replay, ReplaySelection
 async def read_replay_batch(
     raw: Raw, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """See the contract."""
+    """Read a replay's next deliveries from an event on: at most `limit` of the endpoint's next `rows` deliveries."""
     ahead = await _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
         # Most of the next deliveries do not match. Only then scan many, which is expensive.
@@ -36,7 +36,7 @@ async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, bo
 async def release_replay(
     raw: Raw, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """See the contract."""
+    """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each."""
     async with raw.transaction():
         await raw.execute(statements.LOCK_REPLAY, replay_seq)
         return await _release(raw, replay_seq, choice, ahead, lease)

@@ -18,7 +18,7 @@ _ATTEMPT_TEXTS: Final = ("error", "location", "remote_address")
 async def settle(
     raw: Raw, settlements: Sequence[Settlement], health: Sequence[HealthRow], *, process_id: int = 0
 ) -> frozenset[tuple[int, int]]:
-    """See the contract.
+    """Write the outcomes of attempts and the health of their endpoints.
 
     The commit waits for the disk, as in `append`: otherwise a crash would repeat attempts that were made. Batches grow
     during the wait, so it costs little.

@@ -54,15 +54,12 @@ class SqliteDatabase:
         self._watch: FileWatch
         self._is_rescued = False
         self.measures = StoreCounters()
-        """See the contract."""
         self.health = StoreHealth()
-        """See the contract."""
         self.partitions: Partitions | None = None
-        """See the contract."""
 
     @property
     def writes_waiting(self) -> int:
-        """See the contract."""
+        """Operations of this process that wait for their transaction to begin."""
         return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:
@@ -70,7 +67,7 @@ class SqliteDatabase:
         self._lock.acquire()
 
     async def open(self) -> None:
-        """See the contract."""
+        """Connect. The schema must exist. Raises Unavailable."""
         self._lock.hold_database()
         # Connections that are opened after the loss of the file cannot read it.
         self._spare = connect(self._path, read_only=True)
@@ -80,7 +77,7 @@ class SqliteDatabase:
         self._readers_ = Readers(self._path, self._watch, self.health)
 
     async def close(self) -> None:
-        """See the contract."""
+        """Finish pending operations and disconnect."""
         loop = asyncio.get_running_loop()
         if self._readers_ is not None:
             await loop.run_in_executor(None, self._readers_.close)
@@ -122,14 +119,14 @@ class SqliteDatabase:
         return self._readers_
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """See the contract."""
+        """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
         rows = sum(1 + len(event.deliveries) for group in groups for event in group)
         return self._writer.submit(lambda w: w.appender.append(groups), weight=rows, divisible=True)
 
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """See the contract."""
+        """Lease due deliveries, for each endpoint in the order of their due times."""
         return self._writer.submit(
             lambda w: lease_due(
                 w.raw, requests, now=now, lease_until=lease_until, process_id=process_id, body_bytes_max=body_bytes_max
@@ -144,21 +141,21 @@ class SqliteDatabase:
         *,
         process_id: int = 0,
     ) -> Awaitable[frozenset[tuple[int, int]]]:
-        """See the contract."""
+        """Write the outcomes of attempts and the health of their endpoints."""
         return self._writer.submit(
             lambda w: settle(w.raw, settlements, health, process_id=process_id), weight=len(settlements), divisible=True
         )
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """See the contract."""
+        """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
         return self._writer.submit(lambda w: release(w.raw, leases, now=now), weight=len(leases))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """See the contract."""
+        """Release expired leases, or all leases of one process. Return how many."""
         return self._writer.submit(lambda w: reclaim(w.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """See the contract."""
+        """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order."""
         return self._writer.submit(
             lambda w: release_held(w.raw, requests, now=now), weight=sum(request.limit for request in requests)
         )
@@ -166,7 +163,7 @@ class SqliteDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """See the contract."""
+        """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each."""
         return self._writer.submit(
             lambda w: release_replay(w.raw, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
         )
@@ -174,7 +171,7 @@ class SqliteDatabase:
     async def read_replay_batch(
         self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
     ) -> ReplayBatch:
-        """See the contract."""
+        """Read the next deliveries of a replay."""
         return await self._readers.read(
             lambda raw, _: read_replay_batch(
                 raw, replay, first=first, rows=rows, limit=limit, body_bytes_max=body_bytes_max
@@ -183,34 +180,34 @@ class SqliteDatabase:
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """See the contract."""
+        """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
         return await self._readers.read(
             lambda raw, _: due_endpoints(raw, after=after, limit=limit), name_of(due_endpoints)
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """See the contract. It runs on the writer, because retries must not wait for the reads of callers."""
+        """Return the earliest due times. Runs on the writer, because retries must not wait for the reads of callers."""
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 
     async def stream_position(self) -> StreamPosition:
-        """See the contract."""
+        """Return the position up to which reads that begin later see all rows. Raises Unavailable."""
         return STREAM_POSITION_MAX
 
     async def read(self, body: Callable[[Connection], R]) -> R:
-        """See the contract."""
+        """Run a function that only reads, on one consistent snapshot."""
         return await self._readers.read(lambda _, sql: body(sql), name_of(body))
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """See the contract. A single process needs no priority."""
+        """Run a read that does not wait for the reads of API callers. A single process needs no priority."""
         return await self.read(body)
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """See the contract."""
+        """Run a function in a transaction. Its exception rolls back its changes, and is raised here."""
         result: R = await self._writer.submit(lambda w: body(w.sql), guarded=True)
         return result
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
-        """See the contract."""
+        """Run a function that returns events, and store them in its transaction."""
 
         def write(writing: WriterConnection) -> R:
             result, events = body(writing.sql)
@@ -221,7 +218,7 @@ class SqliteDatabase:
         return written
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
-        """See the contract."""
+        """Store an event without an idempotency key, and run a function with its number, in one transaction."""
 
         def append(writing: WriterConnection) -> R:
             seq = writing.appender.next_seq

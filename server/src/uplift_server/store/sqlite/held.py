@@ -9,7 +9,7 @@ from uplift_server.store.sqlite import statements
 
 
 def release_held(connection: sqlite3.Connection, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:
-    """See the contract."""
+    """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order."""
     results = []
     for endpoint, after, limit in requests:
         of_endpoint = {"endpoint_seq": endpoint, "now": now}

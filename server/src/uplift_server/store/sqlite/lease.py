@@ -19,7 +19,7 @@ def lease_due(
     process_id: int,
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
-    """See the contract."""
+    """Lease due deliveries, for each endpoint in the order of their due times."""
     due = _due(connection, requests, now)
     taken, body_bytes = 0, 0
     while taken < len(due) and body_bytes <= body_bytes_max:
@@ -84,26 +84,26 @@ def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict
 
 
 def release(connection: sqlite3.Connection, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:
-    """See the contract."""
+    """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`."""
     rows = [ReleasedRow(now, event, endpoint, fence) for event, endpoint, fence in leases]
     statements.RELEASE.run(connection, rows)
 
 
 def reclaim(connection: sqlite3.Connection, *, now: int, process_id: int | None, limit: int) -> int:
-    """See the contract."""
+    """Release expired leases, or all leases of one process. Return how many."""
     if process_id is None:
         return connection.execute(statements.RECLAIM_EXPIRED, {"now": now, "limit": limit}).rowcount
     return connection.execute(statements.RECLAIM_OWNED, {"now": now, "process_id": process_id, "limit": limit}).rowcount
 
 
 def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:
-    """See the contract."""
+    """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
     (text,) = connection.execute(statements.DUE_ENDPOINTS, {"after": after, "limit": limit}).fetchone()
     return [DueEndpoint(*row) for row in json.loads(text)]
 
 
 def next_due(connection: sqlite3.Connection, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
-    """See the contract."""
+    """Return the earliest due time of each of these endpoints that has a waiting delivery."""
     parameters = {"endpoint_seqs": json.dumps(list(endpoint_seqs))}
     (text,) = connection.execute(statements.NEXT_DUE, parameters).fetchone()
     return [DueEndpoint(endpoint, due_at) for endpoint, due_at in json.loads(text) if due_at is not None]

@@ -21,7 +21,7 @@ from uplift_server.store.sqlite.replay_statements import DeliveryKey, ReplayedRo
 def read_replay_batch(
     raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """See the contract."""
+    """Read a replay's next deliveries from an event on: at most `limit` of the endpoint's next `rows` deliveries."""
     batch = _read_batch(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(batch.candidates) < limit and batch.through < replay.last_event_seq and rows > limit:
         # Most of the next deliveries do not match. Only then scan many, which is expensive.
@@ -45,7 +45,7 @@ def _read_batch(
 def release_replay(
     raw: sqlite3.Connection, replay_seq: int, choice: ReplaySelection, batch: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """See the contract."""
+    """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each."""
     of_replay = {"replay_seq": replay_seq}
     (returned,) = raw.execute(statements.RETURNED, of_replay).fetchone()
     row = raw.execute(statements.REPLAY_PROGRESS, of_replay).fetchone()

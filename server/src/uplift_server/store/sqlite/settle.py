@@ -18,7 +18,7 @@ def settle(
     *,
     process_id: int = 0,
 ) -> frozenset[tuple[int, int]]:
-    """See the contract."""
+    """Write the outcomes of attempts and the health of their endpoints."""
     rows = [
         SettledRow(
             s.status, s.due_at, s.attempts_made, s.scheduled_attempts, s.last_outcome, s.failed_reason, s.completed_at,

@@ -200,7 +200,7 @@ class EndpointHealthRow(NamedTuple):
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery stays a test delivery.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now. A
-#   repeated settlement finds another number of attempts.
+#   repeated settlement finds a different number of attempts.
 SETTLE: Final = ManyRows(
     f"""\
 UPDATE deliveries

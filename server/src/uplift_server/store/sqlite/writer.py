@@ -291,7 +291,7 @@ class Writer:
             return
         job.error = Rejected(f"the database rejected the operation: {error}") if job.divisible else unavailable(error)
         if self._writing is not None:
-            # A leftover row may have the number of a new event. The gap keeps later events from the same conflict.
+            # A leftover row may have the next event number. Skip these numbers, so that later events do not conflict.
             self._writing.appender.next_seq += job.weight
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
