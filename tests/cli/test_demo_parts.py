@@ -195,7 +195,7 @@ def test_an_incomplete_run_exits_with_1_and_lists_missing_events(monkeypatch: py
     result = CliRunner().invoke(app, ["demo", "--events", "1"])
     assert result.exit_code == 1
     assert "Delivered and verified: 0 of 1 events at the steady receiver" in result.stdout
-    assert "Deliveries that are not delivered yet: 2" in result.stdout
+    assert "Unfinished deliveries: 2" in result.stdout
     assert result.stderr.startswith("Error: not every event arrived and was verified\nHow to fix: ")
 
 

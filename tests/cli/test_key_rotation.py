@@ -168,7 +168,9 @@ def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: C
     file.write_text(new)
     result = rotate("--new-key-file", str(file), UPLIFT_SECRET_KEY=old)
     assert result.exit_code == 0
-    assert result.stderr == f"Before the next start, set UPLIFT_SECRET_KEY (environment) to the content of {file}.\n"
+    assert result.stderr == (
+        f"Before you start the server again, set UPLIFT_SECRET_KEY (environment) to the contents of {file}.\n"
+    )
     assert new not in result.stdout + result.stderr
     assert opened(config, new) == ALL
     # Repeat it before and after the setting changes.

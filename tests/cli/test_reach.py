@@ -101,7 +101,7 @@ def test_an_unreadable_lock_is_no_server(tmp_path: Path, unused_tcp_port: int, m
 
 def test_reading_commands_create_no_database(tmp_path: Path, unused_tcp_port: int) -> None:
     config = replace(config_in(tmp_path), port=unused_tcp_port)
-    with pytest.raises(CliError, match=rf"no database at {tmp_path}/uplift.db, and no server runs at http") as caught:
+    with pytest.raises(CliError, match=rf"no database at {tmp_path}/uplift.db, and no server is running at") as caught:
         reach.reach(config).__enter__()
     assert caught.value.code == ExitCode.NOT_FOUND
     assert "uplift-server serve" in caught.value.remedy

@@ -62,7 +62,7 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             ENDPOINT,
             replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW)),
-            "Attempt 1 is due, and waits in the queue",
+            "Attempt 1 is due and is waiting in the queue",
         ),
         (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due, and waits in the"),
         (
@@ -158,7 +158,7 @@ def test_a_held_delivery_names_the_state_of_its_endpoint(state: str) -> None:
 def test_a_kept_delivery_is_released_by_enabling_again() -> None:
     found = answer(delivery=replace(DELIVERY, status=Status.HELD))
 
-    assert (found.reason, found.text) == (Reason.HELD, "The delivery stayed held when its endpoint was enabled.")
+    assert (found.reason, found.text) == (Reason.HELD, "The endpoint was enabled, but this delivery was kept on hold.")
     assert found.hint is not None
 
 

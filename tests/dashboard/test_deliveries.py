@@ -79,7 +79,7 @@ def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: 
     wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}")["waiting_for"] == "schedule", "it waits")
     guest = member(server, account)
     page = shown(guest, account, delivery)
-    assert "Waits for its scheduled time" in page.text
+    assert "Waiting for its scheduled time" in page.text
     path = f"/accounts/{account}/deliveries/{delivery}"
     page = guest.post(f"{path}/cancel", page=path)
     assert "Delivery cancelled" in page.text

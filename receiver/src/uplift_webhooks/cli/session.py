@@ -41,7 +41,7 @@ def _advice(access: Access) -> Advice:
     return Advice(
         address=access.url_origin,
         key=access.key_origin,
-        unreachable=f"check {access.url_origin}, and check that the server runs",
+        unreachable=f"check {access.url_origin}, and check that the server is running",
         server_error="try again later, or contact the operator of the server",
         remedies={
             "account_required": "use an account key (sk_…)",

@@ -219,7 +219,7 @@ class ListenSessionNew(Body):
         description="Start of the stream: a timestamp, or the ID of the last event to skip. Default: now.",
     )
     description: str | None = Field(
-        default=None, description="Your description, such as the machine's name.", examples=["ana-laptop"]
+        default=None, description="Description of the session, such as your computer's name.", examples=["ana-laptop"]
     )
 
 

@@ -62,8 +62,8 @@ class Guard:
         """Return the response to a request whose body did not arrive in time. It closes the connection."""
         return problem(
             "request_timeout",
-            f"The request body did not arrive within {self._seconds_max:g} s, and the server did nothing. Send a"
-            " smaller body, or use a faster connection.",
+            f"The request body did not arrive within {self._seconds_max:g} seconds, so the server did not process"
+            " the request. Send a smaller body or use a faster connection.",
             headers=[(b"connection", b"close")],
         )
 

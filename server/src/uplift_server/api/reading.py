@@ -231,8 +231,11 @@ _TEXTS: Final[dict[str, tuple[str, str]]] = {
 }
 _FORMS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     "greater_than_equal": ("out_of_range", lambda ctx: f"The number is too small. The minimum is {ctx['ge']}."),
-    "less_than_equal": ("out_of_range", lambda ctx: f"The number is too large. The maximum is {ctx['le']}."),
-    "int_parsing_size": ("out_of_range", lambda _: "The number is too large."),
+    "less_than_equal": (
+        "out_of_range",
+        lambda ctx: f"The number is too large. The maximum is {ctx['le']}.",
+    ),
+    "int_parsing_size": ("out_of_range", lambda _: "The number is too large. Use a smaller whole number."),
     "string_too_long": ("too_long", lambda ctx: f"The text is too long. Use at most {ctx['max_length']} characters."),
     "string_too_short": (
         "too_short",

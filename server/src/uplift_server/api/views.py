@@ -302,7 +302,7 @@ class ListenSessionView(BaseModel):
     id: str = Field(description="Listen session ID (`lsn_…`).")
     account: str | None = Field(default=None, description=_ACCOUNT)
     key: str = Field(description="ID of the API key that created the session. Only this key can stream it.")
-    description: str = Field(description="Your description, such as the machine's name.")
+    description: str = Field(description="Description of the session, such as your computer's name.")
     event_types: list[str] = Field(description=_PATTERNS)
     connected: bool = Field(description="Whether a client is connected.")
     created_at: CreatedAt
@@ -387,10 +387,12 @@ class NumbersView(BaseModel):
     cancelled: int = Field(description="Cancelled deliveries.")
     attempts: int = Field(description="All attempts.")
     first_try_rate: float | None = Field(
-        description="Share of successful first attempts, 0 to 1. Null without attempts."
+        description="Share of successful first attempts, 0 to 1. Null if there were no attempts."
     )
-    p50_ms: float | None = Field(description="Median duration of attempts. Null without attempts.")
-    p95_ms: float | None = Field(description="95th percentile of the duration of attempts. Null without attempts.")
+    p50_ms: float | None = Field(description="Median duration of attempts. Null if there were no attempts.")
+    p95_ms: float | None = Field(
+        description="95th percentile of the duration of attempts. Null if there were no attempts."
+    )
 
 
 class _Stretch(BaseModel):

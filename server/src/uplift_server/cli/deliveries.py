@@ -153,8 +153,8 @@ def send(
 ) -> None:  # fmt: skip
     """Send an event to the subscribed endpoints of an account.
 
-    When the command exits with 0, the event and its deliveries are stored. If no server runs, the next server sends
-    them.
+    When the command exits with 0, the event and its deliveries are stored. If no server is running, the next server
+    sends them.
     """
     content = None if data is None else _read_json(data)
     with reach(session.config()) as client:

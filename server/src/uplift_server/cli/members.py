@@ -165,7 +165,9 @@ def reset_password(session: Session, member: Member, account: Account) -> None:
         path = lookup.account_path(client, account)
         found = lookup.member(client, member, path)
         session.output.fields(client.post(f"{path}/members/{segment(found['id'])}/password-reset", {}))
-    session.output.note("Send the link to the member only: anyone with it can set the password. It works for 1 hour.")
+    session.output.note(
+        "Send the link to the member only: anyone with it can set the password. It works once and expires in 1 hour."
+    )
 
 
 def sign_in_link(

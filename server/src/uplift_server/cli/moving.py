@@ -139,9 +139,9 @@ def _show_moved(output: Output, config: Config, path: Path, moved: list[Transfer
     output.note("All data is in PostgreSQL, and the checksums match. Set these variables for every server:")
     output.note("  UPLIFT_DATABASE_URL: the URL of the PostgreSQL database")
     if config.secret_key is None:
-        output.note(f"  UPLIFT_SECRET_KEY: the content of {path.with_name('secret.key')}")
+        output.note(f"  UPLIFT_SECRET_KEY: the contents of {path.with_name('secret.key')}")
     else:
         output.note("  UPLIFT_SECRET_KEY: the current value")
     if path.with_name("operator.key").exists() and config.operator_key is None:
-        output.note(f"  UPLIFT_OPERATOR_KEY (for commands): the content of {path.with_name('operator.key')}")
+        output.note(f"  UPLIFT_OPERATOR_KEY (for commands): the contents of {path.with_name('operator.key')}")
     output.note(f"Do not start a server on {path} again: it would send the pending deliveries a second time.")

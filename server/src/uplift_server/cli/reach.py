@@ -68,7 +68,7 @@ def remedy_to_send(config: Config) -> str:
         return "start the server: uplift-server serve"
     if not serves_api(config):
         return remedy_beside_worker(config)
-    return "set UPLIFT_OPERATOR_KEY, so that the command uses the running server"
+    return "set UPLIFT_OPERATOR_KEY so the command uses the running server"
 
 
 def remedy_beside_worker(config: Config) -> str:
@@ -120,7 +120,7 @@ def no_database(config: Config) -> CliError:
         found = f"the server at {url} uses another one"
         remedy = "run the command in the directory where you started that server"
     else:
-        found = f"no server runs at {url}"
+        found = f"no server is running at {url}"
         remedy = "run `uplift-server serve` to create it, or change to its directory"
     return CliError(
         f"there is no database at {config.database_path.absolute()}, and {found}",

@@ -74,7 +74,7 @@ def rotate(
     if not ours:
         source = config.given["UPLIFT_SECRET_KEY"][0]
         session.output.note(
-            f"Before the next start, set UPLIFT_SECRET_KEY ({source}) to the content of {new_key_file}."
+            f"Before you start the server again, set UPLIFT_SECRET_KEY ({source}) to the contents of {new_key_file}."
         )
     if kept is not None:
         session.output.note("Back up the new key. Keep the old key as long as you keep older backups: they need it.")

@@ -41,10 +41,10 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.DEVELOPMENT_ENDPOINT: "Listen session",
 }
 WAITS: Final[Mapping[WaitingFor, str]] = {
-    WaitingFor.SCHEDULE: "Waits for its scheduled time",
+    WaitingFor.SCHEDULE: "Waiting for its scheduled time",
     WaitingFor.PROBE: "Waits for the next probe, because the endpoint's circuit breaker is open",
     WaitingFor.TURN: "Waits for earlier deliveries",
-    WaitingFor.WORKER: "Waits for its worker. The attempt may be in flight",
+    WaitingFor.WORKER: "Waiting for its worker. The attempt may be in flight",
 }
 REPLAY_WAITS: Final[Mapping[Wait, str]] = {
     "counting": "The server is counting the deliveries.",

@@ -166,13 +166,13 @@ def _mass_failure_began(values: EmailValues) -> Email:
         details=(
             *_rows(("Since", values.time("since"))),
             ("Began to fail", counted(failing, "endpoint")),
-            ("With attempts in 24 hours", counted(attempted, "endpoint")),
+            ("Active in the last 24 hours", counted(attempted, "endpoint")),
             *values.causes,
         ),
         steps=(
             "Run uplift-server doctor on the server. It checks DNS, outbound connections and trusted certificates.",
             ("Check the firewall, the egress proxy and the network provider if the causes below suggest it."),
-            "Run uplift-server deliveries to see the errors of single deliveries.",
+            "Run uplift-server deliveries to see the errors of individual deliveries.",
         ),
         link=values.home_link,
         closing=_OPERATOR_CLOSING,
@@ -192,8 +192,8 @@ def _mass_failure_ended(values: EmailValues) -> Email:
                 "failing."
             ),
             (
-                "The server warns about and disables failing endpoints again. The duration of the mass failure does "
-                "not count toward their timers."
+                "The server has resumed warning about and disabling failing endpoints. The duration of the mass "
+                "failure does not count toward their timers."
             ),
         ),
         details=_rows(
@@ -202,7 +202,7 @@ def _mass_failure_ended(values: EmailValues) -> Email:
             ("Affected", counted(values.number("endpoints"), "endpoint")),
             ("Still failing", counted(still, "endpoint")),
         ),
-        steps=("If you do not know the cause yet, check the attempts of that time.",),
+        steps=("If you do not know the cause yet, check the attempts from that period.",),
         link=values.home_link,
         closing=_OPERATOR_CLOSING,
     )

@@ -48,7 +48,7 @@ def unreachable(server: str, error: Exception) -> MailNotSent:
 
     cause = _root_cause(error)
     if isinstance(error, TimeoutError):
-        return MailNotSent(f"{server} did not respond in time", "check that the mail server runs and is reachable")
+        return MailNotSent(f"{server} did not respond in time", "check that the mail server is running and reachable")
     if isinstance(error, SMTPResponseException):
         return _connection_rejected(server, error)
     if isinstance(cause, ssl.SSLError):
@@ -74,7 +74,7 @@ def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
     if isinstance(error, ssl.SSLCertVerificationError):
         return MailNotSent(
             f"the certificate of {server} is not trusted: {error.verify_message}",
-            "install a certificate for the host in UPLIFT_SMTP_URL, or add its authority to UPLIFT_EGRESS_CA_FILE",
+            "install a certificate for the host in UPLIFT_SMTP_URL, or add its CA certificate to UPLIFT_EGRESS_CA_FILE",
         )
     return MailNotSent(
         f"the TLS handshake with {server} failed: {(error.reason or str(error)).replace('_', ' ').lower()}",

@@ -155,7 +155,7 @@ class Outbox:
             # Later emails must not wait for it.
             _log.exception("email rendering failed", notification=notification.id.hex(), kind=notification.kind.text)
             cause = f"internal error: the email could not be rendered ({type(defect).__name__})"
-            raise MailNotSent(cause, "report the log to the developers", permanent=True, disconnected=False) from defect
+            raise MailNotSent(cause, "send the log to the developers", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
         """Schedule the next attempt, unless it is useless."""

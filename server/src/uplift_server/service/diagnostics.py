@@ -181,7 +181,7 @@ def mail_findings(config: Config) -> Iterator[Finding]:
         return
     yield asyncio.run(_mail_server(config))
     if config.operator_email is None:
-        text = "the operator gets no email about mass failures of endpoints"
+        text = "operators do not receive emails about mass failures"
         yield Finding("operator mail", "warn", text, "set UPLIFT_OPERATOR_EMAIL")
 
 

@@ -22,7 +22,8 @@ HOLD_WAIT_SHORT_MS: Final = 200
 """How long a request to pause or disable waits for it. Mostly, few deliveries are pending."""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
-    "The server is still holding the endpoint's pending deliveries, so its state is unchanged. Try again in a moment."
+    "The server has not finished holding the endpoint's pending deliveries, so the endpoint's state is unchanged."
+    " Try again in a moment."
 )
 
 

@@ -39,7 +39,11 @@ def demo(
     port: Annotated[
         int,
         typer.Option(
-            "--port", metavar="PORT", min=0, max=65535, help="Port of the server. If it is in use, a free port."
+            "--port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port of the server. If the port is in use, the demo uses a free one.",
         ),
     ] = PORT,
     data_dir: Annotated[

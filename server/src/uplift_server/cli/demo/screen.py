@@ -111,6 +111,6 @@ class Screen:
             f"duplicates: {summary.duplicates}, invalid signatures: {summary.unverified}"
         )
         if summary.unfinished:
-            say(f"Deliveries that are not delivered yet: {summary.unfinished}", "red")
+            say(f"Unfinished deliveries: {summary.unfinished}", "red")
         if summary.p50_ms is not None:
             say(f"Latency: p50 {summary.p50_ms} ms, p99 {summary.p99_ms} ms. Duration: {summary.seconds} s")

@@ -189,7 +189,7 @@ def _held(endpoint: EndpointFacts) -> DeliveryExplanation:
     if endpoint.state == "enabled":
         return DeliveryExplanation(
             Reason.HELD,
-            "The delivery stayed held when its endpoint was enabled.",
+            "The endpoint was enabled, but this delivery was kept on hold.",
             "Enable the endpoint again, and choose to send or drop its held deliveries.",
         )
     return DeliveryExplanation(
@@ -215,7 +215,7 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, c
             text += " or later, because the endpoint's circuit breaker is open"
         text += f".{_probe(endpoint.next_probe_at, now_ms)}"
     elif can_send:
-        text = f"Attempt {number} is due, and waits in the queue."
+        text = f"Attempt {number} is due and is waiting in the queue."
     else:
         text, then = f"Attempt {number} is due, but the server does not send deliveries now.", _NO_WORKER_HINT
     return DeliveryExplanation(Reason.PENDING, text + _progress(delivery), _hint(delivery, then))

@@ -281,7 +281,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "no egress address",
             Explanation(
-                "Your server has no address of the IP version that Uplift Webhooks sends from.",
+                "Your server's host has no address for the IP version (IPv4 or IPv6) that Uplift Webhooks uses.",
                 "Add the missing DNS record for your server: A for IPv4, AAAA for IPv6.",
             ),
         ),
