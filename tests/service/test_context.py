@@ -37,7 +37,7 @@ async def test_the_failure_of_an_abandoned_change_is_logged(
         await world.context.finish()
     [line] = logs
     assert expected.items() <= line.items()
-    assert line["event"] == "background change failed"
+    assert line["event"] == "background task failed"
     assert ("exc_info" in line) == (expected["log_level"] == "error")
 
 

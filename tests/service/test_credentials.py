@@ -317,7 +317,7 @@ async def test_a_reset_request_does_not_wait_for_its_write(world: World, monkeyp
         patched.setattr(world.database, "write", fails)
         assert await world.services.sessions.request_reset(ANN) is None
         await world.context.finish()
-    assert [each["event"] for each in logs] == ["background change failed"]
+    assert [each["event"] for each in logs] == ["background task failed"]
 
 
 async def test_reset_emails_are_rate_limited(world: World) -> None:

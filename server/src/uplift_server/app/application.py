@@ -249,9 +249,9 @@ class Application:
             async with asyncio.timeout(RESCUE_SECONDS_MAX):
                 saved = await self._database.rescue(self._clock.now_ms())
         except (TimeoutError, Unavailable) as error:
-            self._log.critical("lost database not saved", cause=str(error) or "timeout")
+            self._log.critical("database rescue failed", cause=str(error) or "timeout")
             return
-        self._log.critical("lost database saved", file=str(saved))
+        self._log.critical("database rescued", file=str(saved))
         self.barred = DatabaseLost(
             f"{self._lost.text} while the server used it; the server saved all data in {saved}: rename that file to"
             " the database's name, then start the server"

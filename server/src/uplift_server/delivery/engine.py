@@ -237,7 +237,7 @@ class Engine:
             async with asyncio.timeout(STORE_WITHIN_S):
                 await work
         except (StoreError, Rejected, TimeoutError) as error:
-            _log.error("outcomes or leases not written before the stop", cause=str(error) or "timeout")
+            _log.error("outcomes or leases not written at shutdown", cause=str(error) or "timeout")
 
     async def _until(self, done: Callable[[], bool], deadline_ms: int) -> None:
         while not done() and self._clock.now_ms() < deadline_ms:

@@ -172,7 +172,7 @@ class Outbox:
         self._unsettled.append(EmailResult(notification.seq, attempts, due_at=due_at, last_error=failure.cause))
         if due_at is None:
             _log.error(
-                "email given up",
+                "email failed permanently",
                 notification=notification.id.hex(),
                 kind=notification.kind.text,
                 attempts=attempts,

@@ -125,9 +125,9 @@ class ServiceContext:
         self._changes.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, StoreError | errors.ServiceError):
-            _log.warning("background change failed", cause=str(error))
+            _log.warning("background task failed", cause=str(error))
         elif error is not None:
-            _log.error("background change failed", exc_info=error)
+            _log.error("background task failed", exc_info=error)
 
     async def finish(self) -> None:
         """Wait for all running changes."""

@@ -99,7 +99,7 @@ class SignInLimits:
         """Log that the total is reached, at most once in 15 minutes."""
         if abs(now_ms - self._logged_at_ms) >= WITHIN_MS:
             self._logged_at_ms = now_ms
-            _log.warning("sign-ins limited: too many failures in total")
+            _log.warning("sign-ins throttled: total failure limit reached")
 
     def _networks(self, address: str | None) -> _Counts:
         """The counts of the networks that contain an address; none for an address that many callers share."""

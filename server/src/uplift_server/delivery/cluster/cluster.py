@@ -117,4 +117,4 @@ class Cluster:
             async with asyncio.timeout(STEP_WITHIN_S):
                 await step
         except (StoreError, Rejected, UnknownSchema, TimeoutError) as error:
-            _log.warning("other processes not notified of the stop", cause=str(error) or "timeout")
+            _log.warning("shutdown notification failed", cause=str(error) or "timeout")
