@@ -31,3 +31,10 @@ def test_user_agent_and_problem_type_link_to_the_documentation(server: Server, r
     page, _, anchor = urljoin(f"{server.url}/v1/endpoints", refused["type"]).partition("#")
     assert anchor == refused["code"] == "validation_failed"
     assert f'<h2 id="{anchor}">' in shown(page)
+
+
+def test_examples_have_the_address_of_the_server(server: Server) -> None:
+    text = server.api("")("GET", "/docs").body.decode()
+    assert f"{server.url}/packages/simple/" in text
+    assert "webhooks.example" not in text
+    assert server.api("")("GET", "/openapi.json").json["servers"] == [{"url": server.url}]

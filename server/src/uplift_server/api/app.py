@@ -61,9 +61,14 @@ _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
 """Paths whose POST `IngestRoutes` serves."""
 
 
-def create_api(services: Services, *, answer_seconds_max: float = ANSWER_SECONDS_MAX) -> FastAPI:
-    """Return the application. The caller starts and stops the services."""
-    api = _framework()
+def create_api(
+    services: Services, *, public_url: str | None = None, answer_seconds_max: float = ANSWER_SECONDS_MAX
+) -> FastAPI:
+    """Return the application. The caller starts and stops the services.
+
+    The OpenAPI document and the examples of the documentation use `public_url` as the address of the server.
+    """
+    api = _framework(public_url)
     api.state.services = services
     api.add_middleware(Guard, seconds_max=answer_seconds_max)
     api.add_exception_handler(ServiceError, _respond_to_error)
@@ -77,7 +82,7 @@ def document() -> dict[str, Any]:
     return _framework().openapi()
 
 
-def _framework() -> FastAPI:
+def _framework(public_url: str | None = None) -> FastAPI:
     # Redirects would make clients send their key twice. FastAPI's documentation pages load third-party scripts, and its
     # OpenAPI route encodes the document for each request.
     api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, openapi_url=None)
@@ -88,6 +93,8 @@ def _framework() -> FastAPI:
     def openapi() -> dict[str, Any]:
         if not known:
             known.update(openapi_document(api.routes, _ROUTES, __version__))
+            if public_url is not None:
+                known["servers"] = [{"url": public_url}]
         return known
 
     api.openapi = openapi  # type: ignore[method-assign]

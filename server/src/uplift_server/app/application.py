@@ -399,7 +399,7 @@ class Application:
         ingest = Ingest(cache, event_ingest, self._clock)
         if self._traces is not None:
             ingest = TracedIngest(cache, event_ingest, self._clock, self._traces.note_event)
-        api = create_api(services)
+        api = create_api(services, public_url=self._public_url())
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         routes = IngestRoutes(
             SingleHeaders(self._behind_proxies(self._gate)), services.authenticator, ingest, services.unfinished_bodies

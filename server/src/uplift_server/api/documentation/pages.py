@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from html import escape
 from importlib import resources
 from threading import Lock
 from typing import Any, Final
@@ -52,6 +53,8 @@ class Page:
     etag: str
 
 
+_EXAMPLE_URL: Final = b"https://webhooks.example"
+"""The address of the server in the examples. Pages show the address of this server instead."""
 _rendering: Final = Lock()
 
 
@@ -85,7 +88,8 @@ def _page(address: str, openapi: OpenApi) -> Page:
     media_type = _TYPES.get(address.rpartition(".")[2], "")
     if media_type:
         return _sent(file_of(address[1:] if is_image(address) else FILES[address]).read_bytes(), media_type)
-    return _sent(_framed(_article(address, openapi), address), HTML)
+    html = _framed(_article(address, openapi), address)
+    return _sent(html.replace(_EXAMPLE_URL, _server_url(openapi)), HTML)
 
 
 @cache
@@ -101,6 +105,11 @@ def _index(openapi: OpenApi) -> tuple[Section, ...]:
     """All sections of all pages."""
     articles = [(each.address, _article(each.address, openapi)) for each in PAGES]
     return tuple(section for address, each in articles for section in sections(address, each.title, each.html))
+
+
+def _server_url(openapi: OpenApi) -> bytes:
+    servers = openapi().get("servers")
+    return escape(servers[0]["url"]).encode() if servers else _EXAMPLE_URL
 
 
 def _index_json(index: tuple[Section, ...]) -> bytes:
