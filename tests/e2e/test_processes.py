@@ -246,7 +246,7 @@ def test_a_database_command_detects_a_running_worker(tmp_path: Path, postgres_ur
         said = subprocess.run(
             command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
         )
-        assert "A worker has the delivery" in told["text"]
+        assert "waiting in the queue" in told["text"]
         assert "A worker has the delivery" in said.stdout
         assert "sends nothing" not in said.stdout
 
