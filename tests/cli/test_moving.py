@@ -56,8 +56,8 @@ def test_a_move_reports_rows_and_next_steps(source: Path, target: str) -> None:
     assert result.exit_code == 0, result.output
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["TABLE", *(each.name for each in TABLES)]
     told = " ".join(result.stderr.split())
-    assert f"UPLIFT_SECRET_KEY: the content of {source.with_name('secret.key')}" in told
-    assert f"UPLIFT_OPERATOR_KEY (for commands): the content of {source.with_name('operator.key')}" in told
+    assert f"UPLIFT_SECRET_KEY: the contents of {source.with_name('secret.key')}" in told
+    assert f"UPLIFT_OPERATOR_KEY (for commands): the contents of {source.with_name('operator.key')}" in told
     assert KEY not in result.output
     assert "op_whatever" not in result.output
     assert "NUL characters" in told

@@ -131,7 +131,7 @@ def test_the_stream_of_a_terminal(events: int | None) -> None:
         "bad",
         "0 of 1 at the shaky receiver",
     )
-    assert all(words in text for words in (*shown_words, "invalid signatures: 1", "not delivered yet: 1"))
+    assert all(words in text for words in (*shown_words, "invalid signatures: 1", "Unfinished deliveries: 1"))
 
 
 def test_a_demonstration_without_a_terminal_has_no_progress_bar(

@@ -64,7 +64,7 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
             replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW)),
             "Attempt 1 is due and is waiting in the queue",
         ),
-        (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due, and waits in the"),
+        (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due and is waiting in the"),
         (
             ENDPOINT,
             replace(TRIED, waiting=Waiting(WaitingFor.WORKER, None)),

@@ -141,7 +141,7 @@ def test_a_hostile_location_is_truncated_and_printable() -> None:
         (Outcome.CONNECT_ERROR, "192.0.2.1:443 closed the connection at once: broken pipe", "closed the"),
         (Outcome.CONNECT_ERROR, "the egress proxy refused a tunnel to a.example:443 (status 500)", "outbound"),
         (Outcome.BLOCKED, "the egress proxy does not allow a tunnel to a.example:22 (status 403)", "The egress proxy"),
-        (Outcome.BLOCKED, "there is no egress address for IPv6", "Your server has no address"),
+        (Outcome.BLOCKED, "there is no egress address for IPv6", "Your server's host has no address"),
         (Outcome.CONNECT_ERROR, "could not send from the egress address 192.0.2.9: not there", "outbound"),
         (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: too many open files", "outbound"),
         (Outcome.CONNECT_ERROR, "the egress proxy could not reach a.example:443 (status 502)", "could not connect"),
