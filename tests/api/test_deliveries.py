@@ -122,7 +122,7 @@ def test_a_delivery_of_another_process_is_not_shown_as_in_flight(server: Any, ow
 def test_attempts_have_all_fields(server: Any, owner: Owner) -> None:
     """Newest first, in pages, with a hint, and with the response if there was one.
 
-    Custom header values are masked, even those that releases up to 0.1.1 stored as plain text.
+    Custom header values are masked, even if a release up to 0.1.1 stored them as plain text.
     """
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)

@@ -61,7 +61,7 @@ def test_the_document_is_complete(document: Any) -> None:
 
 
 def test_the_document_says_which_calls_may_be_repeated(document: Any) -> None:
-    """Exactly those that answer the second time what they answered the first."""
+    """Exactly the operations that repeat their first response."""
     repeatable = {
         path
         for method, path, operation in operations(document)

@@ -224,7 +224,7 @@ async def test_probes_do_not_count_as_scheduled_attempts(place: Place) -> None:
         assert probe_at > world.clock.now
         load = world.parts.status.load()
         assert (load.in_flight, load.waiting, load.probes) == (0, len(leased), {endpoint.seq: probe_at})
-        # All slots, and those that the first nine failures freed before the breaker opened. Then, probes at growing
+        # All slots, and the slots that the first nine failures freed before the breaker opened. Then, probes at growing
         # intervals.
         assert sent <= 16 + 9 + 6
         untouched = [row for row in await world.deliveries() if row.attempts_made == 0]

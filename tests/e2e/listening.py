@@ -222,7 +222,7 @@ def batch(server: Server, account: str, numbers: range) -> None:
 
 
 def numbers(receiver: Receiver, *, again: bool = False) -> list[int]:
-    """Return the numbers of received events in order: those that were forwarded again, or the others."""
+    """Return the numbers of received events in order: the forwarded duplicates, or the others."""
     return [
         request.json["data"]["number"]
         for request in receiver.on(PATH)

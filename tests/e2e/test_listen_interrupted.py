@@ -129,7 +129,7 @@ def test_events_wait_for_an_unavailable_local_server(
     with _flask(port, found):
         wait_for(lambda: found == list(range(5)), f"all come: {found}")
     operator.send(5)
-    wait_for(lambda: listening.count("No server listens on") == 2, "it is told once more, after it was there")
+    wait_for(lambda: listening.count("No server listens on") == 2, "the missing server is reported again")
     with _flask(port, found):
         wait_for(lambda: found == list(range(6)), f"all come: {found}")
     assert listening.stop() == 0

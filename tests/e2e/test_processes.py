@@ -312,7 +312,7 @@ def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> No
         assert "set UPLIFT_HOST and UPLIFT_PORT" in said.stderr
         api = fleet.add("api")
         account, _ = api.account()
-        # The command would use its own key, which nobody knows when the link is opened.
+        # The command would use its own key, which the server that opens the link does not have.
         said = link(api, UPLIFT_OPERATOR_KEY="")
         assert said.returncode == 3, said
         assert "set UPLIFT_OPERATOR_KEY" in said.stderr

@@ -20,7 +20,7 @@ INSIDE: Final = ("127.0.0.1", "127.0.0.2", "127.255.255.254", "::1")
 
 
 class BenchPolicy(AddressPolicy):
-    """The real policy, except for GOOD."""
+    """The address policy of the server, which also allows GOOD."""
 
     __slots__ = ()
 

@@ -25,7 +25,7 @@ from uplift_server.store.schema import accounts, deliveries, endpoints, replays
 
 @dataclass(frozen=True, slots=True)
 class ReplaySelection:
-    """The deliveries that a replay resends: those that had ended by `selected_at`. Timestamps are Unix ms."""
+    """The deliveries that a replay resends. They had ended by `selected_at`. Timestamps are Unix ms."""
 
     endpoint_seq: int
     statuses: tuple[Status, ...]
@@ -179,7 +179,7 @@ def change_state(
 ) -> tuple[Replay, bool] | None:
     """Pause, resume or cancel a replay. Return it and whether it changed, or None if there is none.
 
-    Waiting deliveries return to their earlier status, except those that a process has leased. Raises Conflict if the
+    Waiting deliveries return to their earlier status, except leased ones. Raises Conflict if the
     replay has ended.
     """
     found = get(connection, account_seq, replay_id)
