@@ -25,16 +25,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the performance of Uplift Webhooks. Each row of the results is one benchmark.",
         epilog="Benchmarks use the loopback interface and a temporary directory, which they remove at the end.",
     )
-    parser.add_argument("row", nargs="*", help="rows to measure, or `all`", metavar="ROW")
+    parser.add_argument("row", nargs="*", help="rows to measure, or all", metavar="ROW")
     parser.add_argument("--list", action="store_true", help="list the rows with their durations")
-    parser.add_argument(
-        "--smoke", action="store_true", help="run the rows (default: all) with tiny sizes, only to check that they work"
-    )
+    parser.add_argument("--smoke", action="store_true", help="check that the rows (default: all) work, with tiny sizes")
     parser.add_argument(
         "--secs", type=float, help="duration of each measurement in seconds (default: depends on the row)"
     )
     parser.add_argument(
-        "--rate", type=float, help="load of the half-load rows in events/s (default: half of the measured maximum)"
+        "--rate", type=float, help="load of rows at half load in events/s (default: half of the measured maximum)"
     )
     parser.add_argument("--connections", type=int, default=64, help="connections at full load (default: 64)")
     parser.add_argument("--endpoints", type=int, default=20, help="endpoints in most rows (default: 20)")
@@ -47,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dir", type=Path, default=_DIRECTORY, help=f"directory on the disk to measure (default: {_DIRECTORY})"
     )
     parser.add_argument("--server", type=Path, help="path of another uplift-server to measure, such as an older build")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append the JSON line of each row to this file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append one line of JSON for each row to this file")
     return parser
 
 
@@ -66,7 +64,7 @@ def main() -> int:
     if unknown or not arguments.row:
         parser.error((f"unknown row {unknown[0]}. " if unknown else "") + f"Choose from: {', '.join(names)}, all")
     if filesystem(arguments.dir.resolve()) == "tmpfs":
-        parser.error(f"{arguments.dir} is in memory, so commits would cost nothing. Choose a disk with --dir")
+        parser.error(f"{arguments.dir} is in memory, so commits reach no disk. Choose a directory on a disk with --dir")
     options = Options(
         directory=arguments.dir.resolve(),
         secs=arguments.secs,
@@ -90,7 +88,7 @@ def main() -> int:
             console.print(f"{row.name} failed: {error}", style="red", markup=False, highlight=False)
             failed.append(row.name)
         except KeyboardInterrupt:
-            console.print("Interrupted. All processes are stopped and all files removed.")
+            console.print("Interrupted. All processes have been stopped and all files removed.")
             return 130
     return 1 if failed else 0
 

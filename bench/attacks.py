@@ -1,9 +1,9 @@
-"""Simultaneous attacks of several accounts on the server, in a separate process.
+"""Simultaneous attacks by several accounts on the server, in a separate process.
 
     python -m bench.attacks PLAN.json       prints a line when the attacks are prepared, starts when it reads a line,
     exits on SIGTERM and prints one line of JSON: responses by attack and status
 
-Everything goes to 127.0.0.1, over a bounded number of connections.
+All attacks go to 127.0.0.1, over a bounded number of connections.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _LISTENERS: Final = 250
 _PAUSE_S: Final = 0.005
 _UNFINISHED_PAUSE_S: Final = 10.0
 _TYPE: Final = "movement.analytics.created"
-# Two schemas whose validation is fast, and whose error details explode.
+# Two schemas with fast validation and very large error details.
 _SCHEMAS: Final[dict[str, Any]] = {
     "attack.recursive": {
         "$ref": "#/$defs/node",
@@ -56,11 +56,11 @@ class Plan:
     """An operator key, to create the attackers' accounts."""
     receiver_port: int
     scale: float = 1.0
-    """Factor for the number of connections and endpoints."""
+    """Factor for the numbers of connections and endpoints."""
 
 
 class Peer:
-    """One kept connection and its requests, one after the other."""
+    """A keep-alive connection with sequential requests."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -69,7 +69,7 @@ class Peer:
     async def call(
         self, method: str, path: str, value: object = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of a response. Raises OSError or EOFError if the connection ends."""
+        """Return status, headers and body of a response. Raises OSError or EOFError if the connection ends."""
         if isinstance(value, str):
             body, kind = value.encode(), "application/x-www-form-urlencoded"
         else:
@@ -217,7 +217,7 @@ class Attacks:
             await asyncio.sleep(_UNFINISHED_PAUSE_S)
 
     async def _sign_in(self) -> None:
-        """Guess passwords of unknown emails."""
+        """Guess passwords for unknown email addresses."""
         peer = Peer(self._plan.port)
         cookie, token = "", ""
         while True:
@@ -231,7 +231,7 @@ class Attacks:
                 counts[str(status)] += 1
 
     async def _listen(self, key: str) -> None:
-        """Open a listen stream, and keep it."""
+        """Open a listen stream, and keep it open."""
         authorization = f"Bearer {key}"
         while True:
             async with self._noting("listen streams") as counts:
@@ -271,7 +271,7 @@ async def _main(plan: Plan) -> dict[str, dict[str, int]]:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     running = [asyncio.ensure_future(attack()) for attack in prepared]
     waiting = asyncio.ensure_future(stop.wait())
-    # An attack ends only if it has a defect, which `result` raises.
+    # An attack ends only with an unexpected exception. `result` raises it.
     done, _ = await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
     for task in running:
         task.cancel()

@@ -14,7 +14,7 @@ RESULTS: Final = ROOT / "docs" / "benchmarks.jsonl"
 _WIDTH: Final = 860
 _TICKS: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99")
 # Rows in the latency chart. At full load, a closed loop measures only its own queue.
-_CURVES: Final = ("accepted → received at 300", "accepted → received at half", "half load, 20 % hang", "half load, ")
+_CURVES: Final = ("accepted → received at 300", "accepted → received at half", "half load, 20% hang", "half load, ")
 
 
 def read(file: Path, *, smoke: bool) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ _SMOKE_RATE: Final = 200.0
 
 
 def half_rate(scene: Scene, options: Options) -> tuple[float, str]:
-    """Return half of the maximum throughput of the scene, in events/s, and the source of that number."""
+    """Return half of the maximum throughput of the scene, in events/s, and its description."""
     if options.rate:
         return options.rate, f"{options.rate:,.0f} events/s (given)"
     if options.smoke:

@@ -1,4 +1,4 @@
-"""Exact latencies: every value is kept, in eight bytes each."""
+"""Exact latencies. Each value is stored in eight bytes."""
 
 from array import array
 from typing import Final
@@ -16,7 +16,7 @@ class Latencies:
         self.values = array("q")
 
     def add(self, nanoseconds: int) -> None:
-        """Keep a duration, if there is space."""
+        """Store a duration, unless VALUES_MAX is reached."""
         if len(self.values) < VALUES_MAX:
             self.values.append(nanoseconds)
 

@@ -25,7 +25,7 @@ from bench.latency import Latencies
 from bench.pace import Pace
 
 FIRST_SEQ: Final = 1_000_000_000
-"""All numbers have ten digits, so that all requests have the same length."""
+"""All sequence numbers have ten digits, so that all requests have the same length."""
 TYPE: Final = "movement.analytics.created"
 _REFUSED_PAUSE_S: Final = 0.02
 _RECONNECT_S: Final = 0.02
@@ -68,13 +68,13 @@ class Result:
     """Responses by status; 0: the connection was lost."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     late_ms: dict[str, float] = field(default_factory=dict)
-    """Open loop: delay of requests after their scheduled time, caused by the generator."""
+    """Open loop: the time by which the generator sent requests late."""
     refusal: str = ""
     """The body of one response other than 202."""
 
 
 class Writer:
-    """Renders requests. Everything except number, timestamp and account is rendered once."""
+    """Renderer of requests. It renders everything except number, timestamp and account once."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -106,14 +106,14 @@ class Writer:
         lines += ["content-type: application/json", f"content-length: {length}", "", ""]
         return "\r\n".join(lines).encode()
 
-    def request(self, seq: int, instant: int) -> bytes:
-        """Return the request of an event, or of a batch that begins with it."""
+    def request(self, seq: int, sent_at: int) -> bytes:
+        """Return the request with an event, or with a batch that begins with it."""
         count = len(self._accounts)
         if self._plan.batch == 1:
             index = seq % count
-            return b'%b%b%d,"t":%d%b' % (self._heads[index], self._starts[index], seq, instant, self._end)
+            return b'%b%b%d,"t":%d%b' % (self._heads[index], self._starts[index], seq, sent_at, self._end)
         events = [
-            b'%b%d,"t":%d%b' % (self._starts[number % count], number, instant, self._end)
+            b'%b%d,"t":%d%b' % (self._starts[number % count], number, sent_at, self._end)
             for number in range(seq, seq + self._plan.batch)
         ]
         return b'%b{"events":[%b]}' % (self._heads[0], b",".join(events))
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
         self._load.answered(self, code, self._body)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
-        """Report the loss, so that the load reconnects."""
+        """Report the lost connection, so that the load reconnects."""
         self._load.lost(self)
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    """Drives the connections: closed loop (each sends as soon as possible) or open loop (at a fixed rate)."""
+    """A closed loop (each connection sends as soon as possible) or an open loop (at a fixed rate)."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -247,7 +247,7 @@ class Load:
             asyncio.get_running_loop().call_later(_REFUSED_PAUSE_S, self._free, connection)
 
     def lost(self, connection: Connection) -> None:
-        """Handle a lost connection, whose request may have been accepted."""
+        """Handle a lost connection. Its request may have been accepted."""
         self._open.discard(connection)
         if connection.seq:
             self._ended(0)
@@ -287,7 +287,7 @@ class Load:
         """Send the next event of the open loop."""
         idle = self._idle
         while idle:
-            # Reuse the last one, so that extra connections of a slow period become idle.
+            # Reuse the most recent connection, so that extra connections become idle after a slow period.
             connection = idle.pop()
             if connection in self._open:
                 self._late.add(time.monotonic_ns() - intended)

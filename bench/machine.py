@@ -14,7 +14,7 @@ from bench.processes import ROOT
 
 @cache
 def machine() -> dict[str, str]:
-    """Processor, memory, kernel."""
+    """Return the processor, memory and kernel."""
     info = Path("/proc/cpuinfo").read_text()
     names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -60,7 +60,7 @@ def revision() -> str:
 
 
 def now() -> str:
-    """Return the current time for the result."""
+    """Return the current UTC time as ISO 8601, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -28,7 +28,7 @@ def tree(root: int) -> set[int]:
 
 
 def cpu_s(root: int) -> float:
-    """Return user and system time of the tree, including ended children."""
+    """Return the user and system time of the tree in seconds, including ended children."""
     ticks = 0
     for process in tree(root):
         # utime, stime, cutime, cstime: the time of an ended child moves to its parent and counts once.
@@ -46,7 +46,7 @@ class Others:
         self._busy = self._busy_s()
 
     def cores(self) -> float:
-        """Return the cores that others have used since the start, including time stolen by the hypervisor."""
+        """Return the cores that others have used since the start, including the hypervisor's steal time."""
         return max(0.0, (self._busy_s() - self._busy) / (time.monotonic() - self._began))
 
     def _busy_s(self) -> float:
@@ -62,7 +62,7 @@ def _busy_s() -> float:
 
 
 def memory_mib(root: int) -> float:
-    """Return the proportional set size of the tree. Shared pages count once."""
+    """Return the proportional set size of the tree in MiB. Shared pages count once."""
     total = 0
     for process in tree(root):
         try:
@@ -74,7 +74,7 @@ def memory_mib(root: int) -> float:
 
 
 class MemoryWatch:
-    """Samples the memory of trees regularly and keeps the maximum."""
+    """Sampler of the memory of process trees, with the maximum."""
 
     def __init__(self, roots: Sequence[int], every_s: float = 1.0) -> None:
         self._roots = roots

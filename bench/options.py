@@ -15,9 +15,9 @@ class Options:
     """Directory for databases, on the disk to measure."""
     secs: float | None = None
     smoke: bool = False
-    """Only check that everything runs, with tiny sizes."""
+    """Whether to only check that the rows work, with tiny sizes."""
     rate: float | None = None
-    """Events per second of the half-load rows, instead of half of the measured maximum."""
+    """Events per second of rows at half load, instead of half of the measured maximum."""
     connections: int = 64
     endpoints: int = 20
     waiting: int = 1_000_000

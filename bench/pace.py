@@ -12,16 +12,16 @@ _CLOCK_MONOTONIC: Final = 1
 _ABSOLUTE: Final = 1
 
 
-class _Instant(ctypes.Structure):
+class _Timespec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
 class _Timer(ctypes.Structure):
-    _fields_ = (("interval", _Instant), ("first", _Instant))
+    _fields_ = (("interval", _Timespec), ("first", _Timespec))
 
 
 class Pace:
-    """Calls `tick(intended)` at a fixed rate, and makes up for late calls.
+    """Timer that calls `tick(intended)` at a fixed rate, and catches up after a delay.
 
     `intended` is the scheduled time of the call on the monotonic clock, in ns. Measure latencies from it, so that they
     include the delays caused by a stall.
@@ -34,7 +34,7 @@ class Pace:
         self._handle: int = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         if self._handle < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
-        timer = _Timer(_instant(self._gap), _instant(self._next))
+        timer = _Timer(_timespec(self._gap), _timespec(self._next))
         if _libc.timerfd_settime(self._handle, _ABSOLUTE, ctypes.byref(timer), None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
         asyncio.get_running_loop().add_reader(self._handle, self._due)
@@ -54,5 +54,5 @@ class Pace:
         os.close(self._handle)
 
 
-def _instant(nanoseconds: int) -> _Instant:
-    return _Instant(*divmod(nanoseconds, 1_000_000_000))
+def _timespec(nanoseconds: int) -> _Timespec:
+    return _Timespec(*divmod(nanoseconds, 1_000_000_000))

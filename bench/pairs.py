@@ -1,9 +1,9 @@
-"""Paired runs, with and without the measured effect, so that changes of the machine cancel out."""
+"""Pairs of runs with and without the measured effect. Changes in machine speed cancel out within a pair."""
 
 from bench.scene import Measurement
 
 
 def p99_times(pair: tuple[Measurement, Measurement]) -> float:
-    """Return the ratio of the second to the first run at the 99th percentile."""
+    """Return the p99 of the second run, divided by the p99 of the first."""
     alone, beside = (run.received_ms.get("p99", 0.0) for run in pair)
     return beside / max(alone, 1e-9)

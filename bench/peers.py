@@ -1,13 +1,13 @@
 """Charts that compare the server with other webhook services: `python -m bench.peers` writes SVG files into docs/.
 
-The figures were measured on one machine (docs/benchmarks.md, "Comparison"). A range is drawn as its middle.
+The figures were measured on one machine (docs/benchmarks.md, "Comparison"). The bar of a range ends at its middle.
 """
 
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.processes import ROOT
-from bench.svg import COLOURS, Drawing
+from bench.svg import COLORS, Drawing
 
 _WIDTH: Final = 860
 
@@ -56,7 +56,7 @@ def draw(bars: tuple[Bar, ...], title: str, file: Path) -> None:
         y = top + 34 * index
         length = bar.middle / longest * (_WIDTH - left - right)
         drawing.text(left - 12, y + 16, bar.name, anchor="end")
-        drawing.box(left, y, length, 22, COLOURS[0] if index == 0 else COLOURS[4])
+        drawing.box(left, y, length, 22, COLORS[0] if index == 0 else COLORS[4])
         drawing.text(left + length + 8, y + 16, bar.label, kind="strong")
     drawing.write(file)
 

@@ -18,7 +18,7 @@ _FAILED_EVERY: Final = 50
 """One of this many deliveries has failed, and one is held. All others were delivered."""
 _HELD_EVERY: Final = 1000
 _WAITING_EVERY: Final = 10
-"""One of this many deliveries of the last days waits for its next attempt."""
+"""One of this many deliveries of the last days is pending."""
 _WAITING_IN: Final = 3
 _DUE_IN_MS: Final = 12 * 3_600_000
 _MINE: Final = (
@@ -86,7 +86,7 @@ async def _write(url: str, events: int, step: Step) -> None:
         done = count * (number + 1)
         step(done, f"{done / (time.monotonic() - began):,.0f} per second")
     await connection.execute("SELECT setval('events_seq_seq', (SELECT max(seq) FROM events))")
-    # Autovacuum has long processed old partitions. Otherwise, it would run for minutes now.
+    # In production, autovacuum has already processed old partitions. Here, it would run for minutes.
     await connection.execute("VACUUM ANALYZE")
     await connection.execute("CHECKPOINT")
     await connection.close()

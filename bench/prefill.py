@@ -24,24 +24,25 @@ _HEAD: Final = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"x-filler: " + b"x" 
 _ANSWER: Final = b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n"
 
 
-def prefill(database: Path, count: int, body_bytes: int, *, failed_for_good: bool = False) -> None:
+def prefill(database: Path, count: int, body_bytes: int, *, exhausted: bool = False) -> None:
     """Add `count` deliveries, each failed once, spread over all endpoints and due in twelve hours.
 
-    All failed deliveries belong to the first endpoint. The server must have created the tables, and must be stopped.
+    With `exhausted`, all deliveries have failed and belong to the first endpoint. The server must have created the
+    tables, and must be stopped.
     """
     connection = sqlite3.connect(database)
     endpoints = connection.execute("SELECT seq, account_seq FROM endpoints ORDER BY seq").fetchall()
     (type_seq,) = connection.execute("SELECT seq FROM event_types WHERE name = ?", (TYPE,)).fetchone()
     connection.close()
-    chosen = endpoints[:1] if failed_for_good else endpoints
+    chosen = endpoints[:1] if exhausted else endpoints
     kinds = list(_events(chosen, type_seq, body_bytes))
-    asyncio.run(_fill(database, kinds, count, failed_for_good=failed_for_good))
+    asyncio.run(_fill(database, kinds, count, exhausted=exhausted))
     # Recent writes must be on disk before the measurement.
     os.sync()
 
 
 def _events(endpoints: list[tuple[int, int]], type_seq: int, body_bytes: int) -> Iterator[tuple[int, int, int, bytes]]:
-    """Yield the parts of an event for each endpoint."""
+    """Yield endpoint, account, event type and body of an event for each endpoint."""
     data = {"object": {"pad": ""}}
     data["object"]["pad"] = "x" * (body_bytes - len(json.dumps(data)))
     body = json.dumps(data).encode()
@@ -49,7 +50,7 @@ def _events(endpoints: list[tuple[int, int]], type_seq: int, body_bytes: int) ->
         yield endpoint_seq, account_seq, type_seq, body
 
 
-async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int, *, failed_for_good: bool) -> None:
+async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int, *, exhausted: bool) -> None:
     database = SqliteDatabase(path)
     database.lock()
     await database.open()
@@ -69,7 +70,7 @@ async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int
                 assert isinstance(stored, list)
                 await database.settle(
                     [
-                        _failed(event, kind[0], now, for_good=failed_for_good)
+                        _failed(event, kind[0], now, exhausted=exhausted)
                         for event, kind in zip(stored, chosen, strict=True)
                     ]
                 )
@@ -78,7 +79,7 @@ async def _fill(path: Path, kinds: list[tuple[int, int, int, bytes]], count: int
         await database.close()
 
 
-def _failed(event: Appended, endpoint_seq: int, now: int, *, for_good: bool) -> Settlement:
+def _failed(event: Appended, endpoint_seq: int, now: int, *, exhausted: bool) -> Settlement:
     """Return the outcome of the first attempt; the second is due much later, or never."""
     attempt = AttemptRow(
         event_seq=event.seq,
@@ -105,12 +106,12 @@ def _failed(event: Appended, endpoint_seq: int, now: int, *, for_good: bool) -> 
         event_seq=event.seq,
         endpoint_seq=endpoint_seq,
         fence=1,
-        status=Status.FAILED if for_good else Status.PENDING,
-        due_at=None if for_good else now + _DUE_IN_MS,
+        status=Status.FAILED if exhausted else Status.PENDING,
+        due_at=None if exhausted else now + _DUE_IN_MS,
         attempts_made=1,
         scheduled_attempts=1,
         last_outcome=Outcome.SERVER_ERROR,
-        failed_reason=FailedReason.EXHAUSTED if for_good else None,
-        completed_at=now if for_good else None,
+        failed_reason=FailedReason.EXHAUSTED if exhausted else None,
+        completed_at=now if exhausted else None,
         attempt=attempt,
     )

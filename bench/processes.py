@@ -12,8 +12,8 @@ from typing import IO, Any, Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 BIN: Final = Path(sys.executable).parent
 _STOP_S: Final = 5.0
-# A program that ends a process with its parent, even after kill -9, if it is installed.
-_GUARD: Final = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+# If setpriv is installed, it ends a process with its parent, even after kill -9.
+_END_WITH_PARENT: Final = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def environment() -> dict[str, str]:
@@ -32,10 +32,10 @@ def start(
     stderr: int | IO[bytes] | None = None,
     niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """Start a process in its own session, so that Ctrl-C reaches only this process, which ends it."""
+    """Start a process in its own session, so that Ctrl-C reaches only this process, which then stops the other one."""
     nice = ["nice", "-n", str(niceness)] if niceness else []
     return subprocess.Popen(
-        [*_GUARD, *nice, *(str(part) for part in command)],
+        [*_END_WITH_PARENT, *nice, *(str(part) for part in command)],
         env=environment() | dict(env or {}),
         cwd=cwd or ROOT,
         stdin=stdin,
@@ -45,13 +45,13 @@ def start(
     )
 
 
-def stop(process: subprocess.Popen[Any], patience_s: float = _STOP_S) -> None:
+def stop(process: subprocess.Popen[Any], timeout_s: float = _STOP_S) -> None:
     """Terminate a process, then kill it."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            process.wait(patience_s)
+            process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

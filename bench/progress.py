@@ -12,14 +12,14 @@ console = Console(stderr=True)
 
 
 class Step(Protocol):
-    """Moves a bar: the progress, and a short text such as a rate."""
+    """Callback that moves a bar: the progress, and a short text such as a rate."""
 
     def __call__(self, done: float, note: str = "") -> None: ...
 
 
 @contextmanager
 def bar(label: str, total: float) -> Iterator[Step]:
-    """A bar for one step of a row."""
+    """Show a bar for one step of a row."""
     progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<34}"),

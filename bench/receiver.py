@@ -1,11 +1,12 @@
 """The receiver: a separate process that accepts and counts deliveries.
 
-Paths: `/ok/N` responds immediately, `/slow/MS/N` after MS milliseconds, `/hang/N` never, `/fail/CODE/N` with CODE.
-`"seq"` in the body identifies an event. Latencies start at `"t"` (Unix ns), the scheduled time of the event.
+Paths: `/ok/N` responds immediately, `/slow/MS/N` after MS milliseconds, `/hang/N` never, and `/fail/CODE/N` with the
+status CODE. `"seq"` in the body identifies an event. Latencies start at `"t"`, the scheduled time of the
+event in Unix ns.
 
     python -m bench.receiver       prints its two ports, exits when standard input closes
 
-Control port: `GET /counts` (cheap), `/statistics`, `/seen` (the numbers of the events, eight bytes each), `/reset`.
+Control port: `GET /counts` (cheap), `/statistics`, `/seen` (sequence numbers, eight bytes each), `/reset`.
 """
 
 import asyncio
@@ -92,7 +93,7 @@ class Tally:
             latencies.add(now - int(instant[1]))
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Requests, unique events and duplicates, by class of path."""
+        """Return requests, unique events and duplicates by kind of path."""
         counts: dict[str, dict[str, int]] = {}
         for route in self.routes.values():
             kind = counts.setdefault(route.kind, {"requests": 0, "unique": 0, "duplicates": 0})
@@ -102,7 +103,7 @@ class Tally:
         return counts
 
     def statistics(self) -> dict[str, object]:
-        """The counts, latencies, and first and last time."""
+        """Return the counts, the latencies, and the times of the first and last delivery."""
         return {
             "counts": self.counts(),
             "latency_ms": {kind: found.summary() for kind, found in self.latencies.items()},
@@ -111,7 +112,7 @@ class Tally:
         }
 
     def seen(self) -> bytes:
-        """The numbers received on paths that respond."""
+        """Return the sequence numbers received on paths that respond."""
         numbers = array("q")
         for route in self.routes.values():
             if route.answers:
@@ -141,17 +142,17 @@ class Delivery(asyncio.Protocol):
             self._transport.close()
 
     def on_url(self, url: bytes) -> None:
-        """Request lines over loopback arrive in one piece."""
+        """Find the route. Over loopback, a request line arrives in one piece."""
         self._route = self._tally.route(url)
 
     def on_body(self, body: bytes) -> None:
-        """Usually the whole body."""
+        """Append a part of the body, usually all of it."""
         self._body = self._body + body if self._body else body
         if len(self._body) > REQUEST_BYTES_MAX:
             self._transport.close()
 
     def on_message_complete(self) -> None:
-        """Count the request and respond as the path says."""
+        """Count the request and send the response of its path."""
         body, self._body = self._body, b""
         route = self._route
         self._tally.take(route, body)
@@ -166,7 +167,7 @@ class Delivery(asyncio.Protocol):
 
 
 class Control(asyncio.Protocol):
-    """A connection that requests the counts."""
+    """A connection to the control port."""
 
     def __init__(self, tally: Tally) -> None:
         self._answers: dict[bytes, Callable[[], bytes]] = {
@@ -207,6 +208,6 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    # This process creates no cycles, and the collector would scan millions of numbers repeatedly.
+    # This process creates no reference cycles. The collector would scan millions of numbers repeatedly.
     gc.disable()
     uvloop.run(_main())

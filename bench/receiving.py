@@ -1,4 +1,4 @@
-"""Control of the receiver's process."""
+"""Control of the receiver process."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ from bench.processes import start, stop
 
 
 class Receiver(AbstractContextManager["Receiver"]):
-    """Runs the receiver during the block."""
+    """Context manager that runs the receiver."""
 
     def __init__(self, niceness: int = 0) -> None:
         self._niceness = niceness
@@ -35,17 +35,17 @@ class Receiver(AbstractContextManager["Receiver"]):
         self._ask("/reset")
 
     def unique(self) -> int:
-        """Return the number of unique events on paths that respond, for each path."""
+        """Return the number of unique events, summed over the paths that respond."""
         counts = json.loads(self._ask("/counts"))
         return sum(found["unique"] for kind, found in counts.items() if kind != "hang")
 
     def statistics(self) -> dict[str, Any]:
-        """Return counts by class of path, latencies, first and last time."""
+        """Return the counts by kind of path, the latencies, and the times of the first and last delivery."""
         found: dict[str, Any] = json.loads(self._ask("/statistics"))
         return found
 
     def seen(self) -> set[int]:
-        """Return the numbers of the events on paths that respond."""
+        """Return the sequence numbers of the events on paths that respond."""
         numbers = array("q")
         numbers.frombytes(self._ask("/seen"))
         return set(numbers)

@@ -105,12 +105,12 @@ def client(
 
 
 def pinned(command: list[str], core: int | None) -> list[str]:
-    """Return the command on one core, if the system supports it."""
+    """Return the command, limited to one core if the system supports it."""
     if core is None or shutil.which("taskset") is None:
         return command
     return ["taskset", "-c", str(core), *command]
 
 
 def cores() -> list[int]:
-    """Return the available cores."""
+    """Return the numbers of the available cores."""
     return sorted(os.sched_getaffinity(0))

@@ -32,12 +32,12 @@ class Figure:
 
 
 def at_least(name: str, value: float, unit: str, target: float, aim: str = "") -> Figure:
-    """A figure with a minimum."""
+    """Return a figure with a minimum."""
     return Figure(name, value, unit, f"≥ {target:,g}{aim}", value >= target)
 
 
 def at_most(name: str, value: float, unit: str, target: float, aim: str = "") -> Figure:
-    """A figure with a maximum."""
+    """Return a figure with a maximum."""
     return Figure(name, value, unit, f"≤ {target:,g}{aim}", value <= target)
 
 
@@ -58,7 +58,7 @@ class Report:
     """Remarks for readers."""
 
     def record(self, options: Options) -> dict[str, Any]:
-        """All values for the JSON line."""
+        """Return all values for the JSON line."""
         return {
             "row": self.row,
             "title": self.title,
@@ -96,7 +96,7 @@ def show(report: Report, options: Options, file: Path | None) -> None:
     console.print(table)
     if options.smoke:
         console.print(
-            "\n[yellow]This was a smoke run. It shows that the row works. Its numbers are meaningless.[/yellow]"
+            "\n[yellow]This was a smoke run. It only checks that the row works. Its figures are meaningless.[/yellow]"
         )
     for note in report.notes:
         console.print(f"\n{note}", markup=False)

@@ -9,7 +9,7 @@ from bench.report import Report
 
 @dataclass(frozen=True)
 class Row:
-    """One or more figures that are measured together."""
+    """A benchmark: one or more figures that are measured together."""
 
     name: str
     title: str

@@ -38,20 +38,20 @@ class Measurement:
     accepted: int
     delivered: int
     lost: int
-    """Accepted for an endpoint that responds, and not delivered in time."""
+    """Accepted events of responding endpoints that were not delivered in time."""
     duplicates: int
     per_s: float
     """Delivered events per second, from the first request to the last delivery."""
     drain_s: float
     cpu_us: float
-    """Of the server's processes, for each delivered event."""
+    """CPU time of the server's processes per delivered event."""
     cores: float
     memory_mib: float
     others_cores: float
-    """Used by other processes in the meantime."""
+    """CPU cores that other processes used during the run."""
     accept_ms: dict[str, float] = field(default_factory=dict)
     received_ms: dict[str, float] = field(default_factory=dict)
-    """From the scheduled time of an event to its arrival."""
+    """Time from the schedule of an event to its arrival."""
 
     @property
     def trouble(self) -> list[str]:
@@ -90,8 +90,8 @@ class Scene(AbstractContextManager["Scene"]):
         self.accounts: list[str] = []
         self.silent: set[int] = set()
         """Indexes of accounts whose endpoint never responds."""
-        self.fellows: list[Server] = []
-        """Further processes of the same server on its database."""
+        self.extra_servers: list[Server] = []
+        """Additional server processes on the same database."""
         self.others: tuple[int, ...] = ()
         """Processes of the run that are not descendants of this one."""
 
@@ -100,7 +100,7 @@ class Scene(AbstractContextManager["Scene"]):
             self.directory = self._given or workspace(self.options, stack)
             self.receiver = stack.enter_context(Receiver())
             self.server = Server(self.directory, self.options.server, self._settings, self._role)
-            # Its database is removed, so it can be killed.
+            # The database is temporary, so the server needs no clean stop.
             stack.callback(self.server.kill)
             self._stack = stack.pop_all()
         return self
@@ -111,7 +111,7 @@ class Scene(AbstractContextManager["Scene"]):
     @property
     def servers(self) -> list[Server]:
         """All processes of the server."""
-        return [self.server, *self.fellows]
+        return [self.server, *self.extra_servers]
 
     def trouble(self) -> list[str]:
         """The warnings of the server, as sentences."""
@@ -138,7 +138,7 @@ class Scene(AbstractContextManager["Scene"]):
         batch: int = 1,
         drain_s: float = DRAIN_S,
     ) -> Measurement:
-        """Run the load for `secs`, wait for all deliveries, and count."""
+        """Run the load for `secs`, wait for all deliveries, and return the counts."""
         load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch)
         self.receiver.reset()
         roots = [server.pid for server in self.servers]
@@ -181,7 +181,7 @@ class Scene(AbstractContextManager["Scene"]):
     def begin(
         self, *, secs: float, connections: int | None = None, rate: float = 0.0, batch: int = 1
     ) -> subprocess.Popen[bytes]:
-        """Start the generator, which connects first."""
+        """Start the generator. It connects before it sends."""
         plan = Plan(
             ports=[server.port for server in self.servers if server.role != "worker"],
             key=KEY,
@@ -221,7 +221,7 @@ class Scene(AbstractContextManager["Scene"]):
                 step(unique)
                 time.sleep(_LOOK_S / 5)
         missing = wanted - self.receiver.seen()
-        # An event with a lost response may have replaced a missing one in the count.
+        # The count can include an event whose 202 was lost, instead of a missing event.
         while missing and time.monotonic() < until:
             time.sleep(_LOOK_S)
             missing = wanted - self.receiver.seen()

@@ -23,14 +23,14 @@ class ServerFailed(Exception):
 
 
 class Server:
-    """`uplift-server serve` on a SQLite file in `directory`, which survives restarts."""
+    """`uplift-server serve` with a SQLite file in `directory`. The file survives restarts."""
 
     def __init__(
         self, directory: Path, command: Path | None = None, settings: dict[str, str] | None = None, role: str = "all"
     ) -> None:
         self.directory = directory
         self.role = role
-        """Role of the process."""
+        """The role of the process."""
         self.port = free_port()
         self.database = directory / "uplift.db"
         self.log = directory / "server.log"
@@ -61,7 +61,7 @@ class Server:
         return self._process.pid
 
     def start(self) -> float:
-        """Start it, wait until it is ready, and return the seconds."""
+        """Start the server, wait until it is ready, and return the seconds."""
         began = time.monotonic()
         with self.log.open("ab") as log:
             self._process = start(self._serve, env=self.settings, cwd=self.directory, stdout=log, stderr=log)
@@ -90,7 +90,7 @@ class Server:
             self._process = None
 
     def kill(self) -> None:
-        """Kill all its processes."""
+        """Kill all processes of the server."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -99,12 +99,12 @@ class Server:
         self._process = None
 
     def last_lines(self, count: int = 12) -> str:
-        """The end of its log."""
+        """Return the end of the log."""
         lines = self.log.read_bytes()[-8192:].decode("utf-8", "replace").splitlines()
         return "\n".join(lines[-count:])
 
     def warnings(self) -> list[str]:
-        """Log lines above `info`. A clean run has none."""
+        """Return the log lines above `info`. A run without problems has none."""
         return [
             line
             for line in self.log.read_text("utf-8", "replace").splitlines()
@@ -125,7 +125,7 @@ class Server:
         return accounts
 
     def text(self, path: str) -> str:
-        """Return the response to a GET by the operator, which must succeed."""
+        """Return the response to a GET request of the operator. Raises ServerFailed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path, headers={"authorization": f"Bearer {KEY}"})
@@ -138,7 +138,7 @@ class Server:
         return body
 
     def call(self, method: str, path: str, value: object = None, account: str = "") -> dict[str, Any]:
-        """Make an API call, which must succeed, optionally for an account."""
+        """Return the response to an API call, optionally for an account. Raises ServerFailed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
         if account:

@@ -14,7 +14,7 @@ _STYLE: Final = (
 
 
 class Drawing:
-    """Collects shapes and writes them as one file."""
+    """Shapes of one SVG file."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self._width = width

@@ -12,7 +12,7 @@ _TOKEN: Final = re.compile(r'name="csrf" value="([^"]*)"')
 
 
 class Visitor:
-    """One kept connection and its cookies."""
+    """A keep-alive connection with cookies."""
 
     def __init__(self, server: Server) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -29,7 +29,7 @@ class Visitor:
         return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
 
     def load(self, path: str) -> tuple[float, str]:
-        """Return the milliseconds to a page's first byte, and the page."""
+        """Return the time to a page's first byte in ms, and the page."""
         return self._ask("GET", path, None)
 
     def close(self) -> None:

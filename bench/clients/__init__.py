@@ -1,1 +1,1 @@
-"""Clients to compare, each a process that posts to one receiver as fast as possible."""
+"""Clients to compare. Each is a process that posts to one receiver as fast as possible."""

@@ -1,4 +1,4 @@
-"""A client without a parser or a pool: the upper limit of Python. The reference if `wrk` is not installed.
+"""A client without a parser or a pool: the upper limit for Python, and the reference if `wrk` is not installed.
 
 python -m bench.clients.bare PORT PATH CONNECTIONS SECS       prints one JSON line
 """
@@ -16,7 +16,7 @@ from bench.clients.request import raw
 
 
 class Connection(asyncio.Protocol):
-    """Posts again after each response."""
+    """A connection that sends the next request after each response."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -28,7 +28,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002
-        """Small responses over loopback arrive in one piece."""
+        """Send the next request. Small responses over loopback arrive in one piece."""
         self.answers += 1
         self.transport.write(self._request)
 

@@ -21,7 +21,7 @@ _ANSWER: Final = (
 
 
 class Connection(asyncio.Protocol):
-    """Sends responses."""
+    """A connection that responds to each request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Prepare the response."""

@@ -12,7 +12,7 @@ BODY_BYTES: Final = 1024
 
 
 def body() -> bytes:
-    """1 KiB of JSON."""
+    """Return 1 KiB of JSON."""
     return BODY + b"x" * (BODY_BYTES - len(BODY) - len(END)) + END
 
 

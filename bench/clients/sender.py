@@ -1,4 +1,4 @@
-"""The product's sender alone: no engine, no store.
+"""The product's sender without the engine and the store.
 
     python -m bench.clients.sender PORT PATH CONNECTIONS SECS [--signed]       prints one JSON line
 
@@ -26,7 +26,7 @@ _WARM_UP_S = 0.5
 
 
 class Posting:
-    """Keeps several requests in flight."""
+    """Requests of the sender, with several in flight."""
 
     def __init__(self, sender: Sender, make: Callable[[], Request]) -> None:
         self._sender = sender

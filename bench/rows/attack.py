@@ -1,4 +1,4 @@
-"""The latency of other accounts while some accounts attack the server."""
+"""Latency of other accounts while some accounts attack the server."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ _BEGIN_S: Final = 5.0
 """Duration of the attacks before the measurement."""
 _SMOKE_SCALE: Final = 0.02
 _NICENESS: Final = 10
-"""Niceness of the attackers and their receiver. They represent other machines, so they yield the CPU to the server."""
+"""Niceness of the attackers and their receiver. In production, they would not use the server's CPU."""
 
 
 def _measure(row: Row, options: Options) -> Report:

@@ -10,7 +10,7 @@ from bench.scene import Scene, conditions
 
 _USUAL_S: Final = 20.0
 _CONNECTIONS: Final = 8
-# Batches are accepted faster than events are delivered, so the backlog takes a while.
+# The server accepts batches faster than it delivers events, so it needs time for the backlog.
 _DRAIN_S: Final = 180.0
 
 

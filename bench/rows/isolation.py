@@ -1,4 +1,4 @@
-"""Effect of endpoints that hang on others."""
+"""Effect of hanging endpoints on healthy ones."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ def _measure(row: Row, options: Options) -> Report:
     with Scene(options) as scene:
         scene.server.start()
         scene.add([f"{'hang' if number % _EVERY_NTH_HANGS == 0 else 'ok'}/{number}" for number in range(count)])
-        found = _run(scene, options, secs, rate, "20 % hang")
+        found = _run(scene, options, secs, rate, "20% hang")
         notes = found.trouble + scene.trouble()
     p99, p99_without = found.received_ms.get("p99", 0), without.received_ms.get("p99", 0)
     return Report(
@@ -45,7 +45,7 @@ def _measure(row: Row, options: Options) -> Report:
         conditions(options, load=f"{words}, open loop, {secs:g} s each")
         | {"endpoints": f"{count}, of which {count // _EVERY_NTH_HANGS} never respond (timeout 15 s)"},
         {},
-        {"half load, none hang": without.received_ms, "half load, 20 % hang": found.received_ms},
+        {"half load, none hang": without.received_ms, "half load, 20% hang": found.received_ms},
         notes,
     )
 
@@ -55,4 +55,4 @@ def _run(scene: Scene, options: Options, secs: float, rate: float, label: str) -
     return scene.run(label, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
 
 
-ROW: Final = Row("isolation", "latency of healthy endpoints while 20 % of 500 endpoints hang", _measure, 180)
+ROW: Final = Row("isolation", "latency of healthy endpoints while 20% of 500 endpoints hang", _measure, 180)

@@ -17,14 +17,14 @@ from bench.server import READY_WITHIN_S
 
 _UPTIME_S: Final = (0.2, 2.0)
 _SMOKE_KILLS: Final = 1
-# An interrupted delivery is attempted again when its lease ends.
+# The server repeats an interrupted attempt when its lease expires.
 _DRAIN_S: Final = 120.0
 _SEQ: Final = re.compile(rb'"seq":\s*(\d+)')
 
 
 def _measure(row: Row, options: Options) -> Report:
     kills = _SMOKE_KILLS if options.smoke else options.kills
-    dice = random.Random(options.seed)
+    rng = random.Random(options.seed)
     settings = {"UPLIFT_LEASE": "6s", "UPLIFT_ATTEMPT_TIMEOUT": "1s"} if options.smoke else {}
     leased = cut_off = 0
     restarts: list[float] = []
@@ -35,7 +35,7 @@ def _measure(row: Row, options: Options) -> Report:
         load = scene.begin(secs=0)
         with bar("kill -9", kills) as step:
             for kill in range(kills):
-                time.sleep(dice.uniform(*_UPTIME_S))
+                time.sleep(rng.uniform(*_UPTIME_S))
                 scene.server.kill()
                 # The receiver counts a request only after it has read it from the socket.
                 time.sleep(0.1)
@@ -44,7 +44,7 @@ def _measure(row: Row, options: Options) -> Report:
                 cut_off += len(at_kill & scene.receiver.seen())
                 restarts.append(scene.server.start())
                 step(kill + 1, f"{leased:,} leased at kills")
-        time.sleep(dice.uniform(*_UPTIME_S))
+        time.sleep(rng.uniform(*_UPTIME_S))
         load.terminate()
         result, accepted = scene.finish(load)
         began = time.monotonic()

@@ -36,7 +36,7 @@ _TWICE: Final = "SELECT count(*) FROM (SELECT FROM attempts GROUP BY event_seq, 
 
 def _measure(row: Row, options: Options) -> Report:
     kills = _SMOKE_KILLS if options.smoke else options.kills
-    dice = random.Random(options.seed)
+    rng = random.Random(options.seed)
     killed = [0] * (len(_ROLES) + 1)
     cut_off: set[int] = set()
     with ExitStack() as stack:
@@ -47,8 +47,8 @@ def _measure(row: Row, options: Options) -> Report:
         with bar("kill -9", kills) as step:
             load = scene.begin(secs=0)
             for kill in range(kills):
-                time.sleep(dice.uniform(*_UPTIME_S))
-                victim = dice.randrange(len(_ROLES) + 1)
+                time.sleep(rng.uniform(*_UPTIME_S))
+                victim = rng.randrange(len(_ROLES) + 1)
                 killed[victim] += 1
                 leased = _kill(scene.servers, postgres, url, victim)
                 # The receiver counts a request only after it has read it from the socket.
@@ -59,7 +59,7 @@ def _measure(row: Row, options: Options) -> Report:
                 else:
                     scene.servers[victim].start()
                 step(kill + 1, f"{len(cut_off):,} sent but not settled")
-            time.sleep(dice.uniform(*_UPTIME_S))
+            time.sleep(rng.uniform(*_UPTIME_S))
             load.terminate()
             result, accepted = scene.finish(load)
         began = time.monotonic()
@@ -76,7 +76,7 @@ def _measure(row: Row, options: Options) -> Report:
             at_most("duplicates", counts["duplicates"], "events", len(cut_off)),
             Figure("sent but not settled at the kills", len(cut_off), "deliveries"),
             at_most("deliveries with two recorded attempts", twice, "", 0),
-            Figure("kills of an API process", killed[0] + killed[1]),
+            Figure("kills of an API server", killed[0] + killed[1]),
             Figure("kills of a worker", killed[2] + killed[3]),
             Figure("crashes of PostgreSQL", killed[_POSTGRES]),
             Figure("accepted with 202", len(accepted), "events"),
@@ -86,8 +86,8 @@ def _measure(row: Row, options: Options) -> Report:
         ],
         conditions(
             options,
-            load=f"{options.connections} connections to two API processes, closed loop",
-            kills=f"{kills}, {_UPTIME_S[0]} to {_UPTIME_S[1]} s apart, of two API processes, two workers or PostgreSQL",
+            load=f"{options.connections} connections to two API servers, closed loop",
+            kills=f"{kills}, {_UPTIME_S[0]} to {_UPTIME_S[1]} s apart, of two API servers, two workers or PostgreSQL",
             durability="PostgreSQL, synchronous_commit=on, response 202 after the commit",
         ),
         notes=notes,
@@ -102,10 +102,10 @@ def _scene(options: Options, stack: ExitStack, url: str) -> Scene:
     for number, role in enumerate(_ROLES[1:], 1):
         folder = scene.directory / str(number)
         folder.mkdir()
-        fellow = Server(folder, options.server, settings, role=role)
-        stack.callback(fellow.kill)
-        fellow.start()
-        scene.fellows.append(fellow)
+        extra = Server(folder, options.server, settings, role=role)
+        stack.callback(extra.kill)
+        extra.start()
+        scene.extra_servers.append(extra)
     scene.add([f"ok/{number}" for number in range(options.endpoints)])
     scene.receiver.reset()
     return scene
@@ -114,7 +114,7 @@ def _scene(options: Options, stack: ExitStack, url: str) -> Scene:
 def _kill(servers: Sequence[Server], postgres: PostgresServer, url: str, victim: int) -> set[int]:
     """Kill a process. Return the numbers of the events that were leased.
 
-    The workers are suspended while PostgreSQL is queried, so they send nothing before the kill.
+    The workers are suspended during the query, so that they send nothing before the kill.
     """
     workers = {number: servers[number].pid for number, role in enumerate(_ROLES) if role == "worker"}
     for pid in workers.values():
@@ -143,7 +143,7 @@ async def _ask(url: str, statement: str) -> list[asyncpg.Record]:
 
 ROW: Final = Row(
     "kill-fleet",
-    "kill -9 of API processes, workers and PostgreSQL under load: no accepted event is lost",
+    "kill -9 of API servers, workers and PostgreSQL under load: no accepted event is lost",
     _measure,
     240,
 )

@@ -24,7 +24,7 @@ _VISITS: Final = 5
 _COUNTED_WITHIN_S: Final = 900.0
 _LOOK_S: Final = 0.2
 _NOT_AT_ONCE: Final = ("/live", "/checks")
-"""Parts that a page loads later: streams, and checks of other machines."""
+"""Parts that a page loads later: live streams and checks of other machines."""
 _DOORS: Final = frozenset({Door.ACCOUNT, Door.OPERATOR})
 """Dashboards that an operator can see."""
 
@@ -81,7 +81,7 @@ def _account(server: Server, url: str, endpoints: int) -> str:
 
 
 def wait_counted(server: Server, events: int) -> float:
-    """Wait until the statistics contain this many deliveries. Return the seconds."""
+    """Wait until the statistics contain this many deliveries. Return the elapsed seconds."""
     began = time.monotonic()
     with bar("waiting for statistics", events) as step:
         while time.monotonic() < began + _COUNTED_WITHIN_S:
@@ -114,7 +114,7 @@ def ids_of(server: Server, account: str) -> dict[str, str]:
 
 
 def page_paths(ids: dict[str, str]) -> list[str]:
-    """Return every page, with the longest periods if there are several."""
+    """Return the path of every page. A page with periods also has a path with the longest one."""
     found = []
     for page in PAGES:
         if page.method == "GET" and page.door in _DOORS and not page.path.endswith(_NOT_AT_ONCE):
@@ -132,7 +132,7 @@ def page_paths(ids: dict[str, str]) -> list[str]:
 
 
 def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
-    """Return the milliseconds to the first byte of each page."""
+    """Return the time to the first byte of each page in ms."""
     for path in paths:
         # The first page compiles the templates.
         visitor.load(path)
@@ -140,7 +140,7 @@ def visit(visitor: Visitor, paths: list[str]) -> dict[str, float]:
 
 
 def long_reads(server: Server, since: int) -> list[dict[str, Any]]:
-    """Return the log lines of long reads after a position, except for those of the statistics updater."""
+    """Return the log lines of slow reads after a position, without reads of the statistics job."""
     return [read for read in log_lines(server, since, "slow read") if not read["read"].startswith("delivery.")]
 
 

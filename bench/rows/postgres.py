@@ -17,7 +17,7 @@ from bench.server import Server
 _USUAL_S: Final = 20.0
 _PROCESSES: Final = (1, 2, 4)
 _PROMISED: Final = 2
-"""The number of processes with targets."""
+"""The number of processes that has targets."""
 # Default durability, and settings that every tuning guide recommends.
 DURABLE: Final = "-c shared_buffers=512MB -c max_wal_size=4GB -c max_connections=100"
 SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -39,7 +39,7 @@ def _measured(row: Row, options: Options, counts: Sequence[int], *, pooled: bool
         with _scene(options, count, pooled=pooled) as (scene, postgres):
             scene.warm_up()
             before = cpu_s(postgres.pid)
-            found = scene.run(f"{count} processes", secs=secs)
+            found = scene.run(_processes(count), secs=secs)
             database_us = (cpu_s(postgres.pid) - before) / max(1, found.delivered) * 1e6
             figures += _figures(count, found, database_us, promised=count == _PROMISED and not pooled)
             notes += found.trouble + scene.trouble()
@@ -61,7 +61,7 @@ def _measured(row: Row, options: Options, counts: Sequence[int], *, pooled: bool
 
 @contextmanager
 def _scene(options: Options, count: int, *, pooled: bool) -> Iterator[tuple[Scene, PostgresServer]]:
-    """Processes on an empty database, with endpoints."""
+    """Start processes on an empty database, and create the endpoints."""
     with ExitStack() as stack:
         postgres = PostgresServer(DURABLE, parent=options.directory)
         stack.callback(postgres.close)
@@ -81,16 +81,16 @@ def _scene(options: Options, count: int, *, pooled: bool) -> Iterator[tuple[Scen
         for number in range(1, count):
             folder = scene.directory / str(number)
             folder.mkdir()
-            fellow = Server(folder, options.server, settings)
-            stack.callback(fellow.kill)
-            fellow.start()
-            scene.fellows.append(fellow)
+            extra = Server(folder, options.server, settings)
+            stack.callback(extra.kill)
+            extra.start()
+            scene.extra_servers.append(extra)
         scene.add([f"ok/{number}" for number in range(options.endpoints)])
         yield scene, postgres
 
 
 def _figures(count: int, found: Measurement, database_us: float, *, promised: bool) -> list[Figure]:
-    by = f"{count} process" + ("es" if count > 1 else "")
+    by = _processes(count)
     together_us = found.cpu_us + database_us
     return [
         at_least(f"delivered by {by}", found.per_s, "events/s", 5000)
@@ -106,6 +106,10 @@ def _figures(count: int, found: Measurement, database_us: float, *, promised: bo
         Figure(f"duplicates, {by}", found.duplicates, "events"),
         at_most(f"lost, {by}", found.lost, "events", 0),
     ]
+
+
+def _processes(count: int) -> str:
+    return f"{count} process" + ("es" if count > 1 else "")
 
 
 ROW: Final = Row("postgres", "throughput on PostgreSQL with one, two and four processes", _measure, 150)

@@ -33,7 +33,7 @@ _ROUNDS: Final = 3
 _HALF_LOAD: Final = "half load"
 _AT_REST_PER_S: Final = 300.0
 _AT_REST: Final = f"{_AT_REST_PER_S:g} events/s"
-"""A load so low that requests do not wait for the machine."""
+"""A load so low that the machine does not delay requests."""
 _LOADS: Final = (_HALF_LOAD, _AT_REST)
 _THIN_OLDEST: Final = (
     "DELETE FROM deliveries USING (SELECT * FROM event_partitions WHERE NOT goes_by_row ORDER BY first_seq LIMIT 1) p"
@@ -154,11 +154,11 @@ def _pages(scene: Scene, server: Server) -> tuple[dict[str, float], list[dict[st
 def _rounds(
     scene: Scene, settings: dict[str, str], postgres: PostgresServer, secs: float, rates: dict[str, float]
 ) -> tuple[_Runs, list[float]]:
-    """Return the windows of every run, and the deliveries that retention deleted in each busy window."""
+    """Return the windows of every run, and the number of deleted deliveries in each run with deletion."""
     runs: _Runs = {(life, load): [] for load in rates for life in _LIVES}
     gone = []
     for number in range(1 if scene.options.smoke else _ROUNDS):
-        # Later runs have more history.
+        # Later runs have more history, so the order changes in each round.
         first = number % len(_LIVES)
         for life in (*_LIVES[first:], *_LIVES[:first]):
             scene.server.stop()
@@ -226,7 +226,7 @@ def _gone(server: Server) -> float:
 
 
 def _wait_retention(server: Server) -> None:
-    """Wait until retention has begun or found nothing to delete. It runs once a minute. Raises ServerFailed."""
+    """Wait until retention has begun or found nothing to delete. Retention runs once a minute. Raises ServerFailed."""
     began = time.monotonic()
     with bar("waiting for retention", _BEGINS_WITHIN_S) as step:
         while not (_gone(server) or _ROUND.search(server.text("/metrics"))):

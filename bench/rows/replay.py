@@ -1,4 +1,4 @@
-"""Effect of a large replay on new traffic, and how fast it can be cancelled."""
+"""Effect of a large replay on new traffic, and the time to cancel the replay."""
 
 import time
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def _measure(row: Row, options: Options) -> Report:
         scene.server.start()
         scene.add(paths)
         scene.server.stop()
-        prefill(scene.server.database, count, BODY_BYTES, failed_for_good=True)
+        prefill(scene.server.database, count, BODY_BYTES, exhausted=True)
         scene.server.start()
         rate, words = half_rate(scene, options)
         endpoint = scene.server.call("GET", "/v1/endpoints?limit=500")["data"][-1]["id"]
@@ -66,7 +66,7 @@ def _measure(row: Row, options: Options) -> Report:
 
 
 def _figures(load: str, pairs: Sequence[_Pair]) -> list[Figure]:
-    """Return the growth of p99 with the replay."""
+    """Return the figures for p99 with and without the replay."""
     alone, beside = _median(pairs)
     times = sorted(map(p99_times, pairs))
     return [
@@ -85,7 +85,7 @@ def _median(pairs: Sequence[_Pair]) -> _Pair:
 
 
 def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
-    """Run the load with a paused and a running replay, close together, because the machine changes slowly."""
+    """Run the load with a paused replay, then with a running one. The machine's speed changes little in between."""
     scene.server.call("POST", f"/v1/replays/{job}/pause")
     alone = scene.run(load, secs=secs, rate=rate, connections=CONNECTIONS_MAX)
     scene.server.call("POST", f"/v1/replays/{job}/resume")
@@ -93,7 +93,7 @@ def _pair(scene: Scene, job: str, load: str, secs: float, rate: float) -> _Pair:
 
 
 def _cancel(scene: Scene, job: str) -> tuple[int, float]:
-    """Return the number of sent deliveries, and the seconds until none was leased."""
+    """Cancel the replay. Return the number of sent deliveries and the seconds until the replay ended."""
     began = time.monotonic()
     found = scene.server.call("GET", f"/v1/replays/{job}")
     if found["state"] == "running":

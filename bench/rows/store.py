@@ -41,8 +41,8 @@ def _events() -> Iterator[NewEvent]:
     while True:
         number += 1
         event_id = (_NOW + number // 5).to_bytes(6) + os.urandom(10)
-        owed = NewDelivery(number % 50 + 1, Status.PENDING, _NOW + 30_000, _OWNER)
-        yield NewEvent(event_id, 1, number % 20 + 1, _NOW, None, _BODY, (owed,))
+        delivery = NewDelivery(number % 50 + 1, Status.PENDING, _NOW + 30_000, _OWNER)
+        yield NewEvent(event_id, 1, number % 20 + 1, _NOW, None, _BODY, (delivery,))
 
 
 def _settlement(event_seq: int, endpoint_seq: int) -> Settlement:
@@ -54,7 +54,7 @@ def _settlement(event_seq: int, endpoint_seq: int) -> Settlement:
 
 
 class _Meter:
-    """Commits one batch after another, and measures the cost of an event here and in the database's processes."""
+    """CPU cost of an event in sequential commits, in this process and in the processes of the database."""
 
     def __init__(self, engine: str, spent: CpuSeconds | None, secs: float) -> None:
         self._engine = engine
@@ -63,7 +63,7 @@ class _Meter:
         self.figures: list[Figure] = []
 
     async def run(self, verb: str, size: int, commit: Callable[[], Awaitable[int]]) -> None:
-        """Commit for a while, until the events end."""
+        """Commit for the measured time, or until there are no more events."""
         for _ in range(3):
             await commit()
         began, own, theirs, count = time.monotonic(), time.process_time(), self._spent() if self._spent else 0.0, 0
