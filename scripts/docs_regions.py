@@ -1,6 +1,6 @@
 """Generated regions of the documentation: their pages, names and contents.
 
-A region stands between `<!-- generated: NAME -->` and `<!-- end generated -->`.
+A region is between `<!-- generated: NAME -->` and `<!-- end generated -->`.
 """
 
 from collections.abc import Callable

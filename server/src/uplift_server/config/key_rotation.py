@@ -1,6 +1,6 @@
 """Rotation of the key that encrypts endpoint secrets.
 
-The new key is stored on disk before it is used, and replaces the old one after everything is encrypted with it. After
+The new key is stored on disk before it is used. It replaces the old key after all values are encrypted with it. After
 an interruption, both keys exist, each value decrypts with one of them, and another rotation finishes the work. The
 caller holds the database's lock.
 """
@@ -24,10 +24,10 @@ class KeyRotation:
     path: Path | None
     """The file of the key; None if the operator sets the key."""
     next_path: Path | None
-    """The file of the new key until the rotation ends; None if the operator stores the key, or if it is in place."""
+    """The file of the new key until the rotation ends; None if the operator stores the key or it is in place."""
 
     def finish(self, now_ms: int) -> Path | None:
-        """Replace the old key, after everything is encrypted with the new one. Return the old key's file.
+        """Replace the old key, after all values are encrypted with the new one. Return the old key's file.
 
         Earlier copies of the database still need the old key. Raises ConfigError.
         """
@@ -43,7 +43,7 @@ class KeyRotation:
         return kept
 
     def _keep_old(self, now_ms: int) -> Path:
-        """Give the old key's file a second name, unless an earlier rotation did."""
+        """Keep the old key's file under a second name, unless an earlier rotation did. Return the file."""
         assert self.path is not None, "the operator stores the key"
         for earlier in self.path.parent.glob(f"{self.path.name}.before-*"):
             if earlier.samefile(self.path):
@@ -57,8 +57,8 @@ class KeyRotation:
 def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
     """Find the old key, and find or create the new one on disk.
 
-    The new key is that of an unfinished rotation, otherwise that in the operator's file, otherwise a generated one if
-    the server stores its key. Raises ConfigError.
+    The new key is the key of an unfinished rotation, or else the key in the operator's file. If the server stores its
+    key, the default is a generated key. Raises ConfigError.
     """
     given = None if new_key_file is None else read_key(new_key_file)
     if config.secret_key is not None:

@@ -28,7 +28,7 @@ POSTGRESQL_PARAMETERS: Final = (
     "pooler",
 )  # fmt: skip
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-_SESSIONS: Final = ("any", "primary", "read-write")  # The others lead to read-only servers.
+_SESSIONS: Final = ("any", "primary", "read-write")  # Other values can select read-only servers.
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CODES: Final = "percent-encode characters such as @, / and # in user and password (%40, %2F, %23)"
 
@@ -39,7 +39,7 @@ MAKE_KEY: Final = "create a key with: head -c 32 /dev/urandom | base64"
 
 
 class InvalidValue(ValueError):
-    """Why a value is not valid, and how to fix it."""
+    """Error of a value that is not valid. `remedy` says how to fix it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -53,7 +53,7 @@ def frame_ancestors(text: str) -> str:
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
         raise InvalidValue(
             "is not a list of origins",
-            "separate origins such as https://app.example.com or https://*.example.com by spaces",
+            "separate origins such as https://app.example.com or https://*.example.com with spaces",
         )
     return " ".join(origins)
 
@@ -115,7 +115,7 @@ def schedule(text: str) -> tuple[int, ...]:
             delays.append(parse(part))
         except InvalidValue as wrong:
             remedy = (
-                "separate delays by commas, such as 5s,5m,2h (1ms to 30d each), or leave it empty for a single attempt"
+                "separate delays with commas, such as 5s,5m,2h (1ms to 30d each), or leave it empty for one attempt"
             )
             raise InvalidValue(f"is not valid: delay {number} {wrong.reason}", remedy) from wrong
     return tuple(delays)
@@ -223,12 +223,12 @@ def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
 
 def _check_all_named(hosts: Sequence[str]) -> None:
     if len(hosts) > 1 and "" in hosts:
-        raise InvalidValue("has an empty entry in its list of hosts", "separate hosts by single commas")
+        raise InvalidValue("has an empty entry in its list of hosts", "separate hosts with single commas")
 
 
 def _check_port(port: str) -> None:
     if port and not port.isdecimal():
-        # Not shown, because it may be part of a password with a slash.
+        # Do not show the port. It may be part of a password with a slash.
         raise InvalidValue("has a port that is not a number", f"use 1 to 65535, or remove the port; {_CODES}")
     if port and not 0 < int(port) < 65_536:
         raise InvalidValue(f"has the invalid port {port}", "use 1 to 65535, or remove the port")
@@ -278,12 +278,12 @@ def networks(text: str) -> tuple[str, ...]:
         return tuple(str(each) for each in parse_networks(text)) if text else ()
     except ValueError:
         raise InvalidValue(
-            "is not a list of addresses and networks", "separate them by commas, such as 127.0.0.1,10.0.0.0/8"
+            "is not a list of addresses and networks", "separate them with commas, such as 127.0.0.1,10.0.0.0/8"
         ) from None
 
 
 def published_addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas, each with an optional start of its use."""
+    """Parse IP addresses, separated by commas, each with an optional timestamp of its first use."""
     try:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:

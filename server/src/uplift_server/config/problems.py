@@ -12,12 +12,12 @@ class ConfigProblem:
     remedy: str
 
     def __str__(self) -> str:
-        """The problem in one line."""
+        """Return the problem in one line."""
         return f"{self.name} {self.reason}; {self.remedy}"
 
 
 class ConfigError(Exception):
-    """The configuration is not valid. `problems` contains all problems."""
+    """Error of an invalid configuration. `problems` contains all problems."""
 
     def __init__(self, *problems: ConfigProblem) -> None:
         """Keep the problems in display order."""

@@ -18,8 +18,8 @@ def secret_key(config: Config) -> str:
     """Return the encryption key as base64. The first start generates and stores it unless it is set.
 
     Call this before the database is created: an existing database without its key was encrypted with a lost key, which
-    a new key would hide. A new key is a draft until `publish_key`. Raises ConfigError, also during a rotation, because
-    either key may be in use.
+    a new key would hide. A new key is a draft until `publish_key`. Raises ConfigError, including during a rotation,
+    because either key may be in use.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -45,7 +45,7 @@ def secret_key(config: Config) -> str:
 
 
 def publish_key(config: Config) -> None:
-    """Give a new key its final name, because the database exists now. A key without a database means a lost database.
+    """Give a new key its final name after the database is created. A key without a database means a lost database.
 
     Keeps an existing key, which the operator may have restored after a failed start. Raises ConfigError.
     """
@@ -62,7 +62,7 @@ def publish_key(config: Config) -> None:
 
 
 def check_database(config: Config, *, new: bool = False) -> None:
-    """Raise ConfigError if the SQLite database was lost: its key exists, and the database does not.
+    """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
 
     With `new`, raise ConfigError if a database exists, and accept that it is missing.
     """
@@ -116,7 +116,7 @@ def read_key(path: Path) -> str:
 
 
 def store_key(path: Path, key: str) -> None:
-    """Write a key atomically and durably, or keep the one that another process has written. Raises OSError."""
+    """Write a key atomically and durably, or keep the key that another process has written. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -20,7 +20,7 @@ Value = str | int | tuple[int, ...] | tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting. `default` has the operator's notation; None: no default."""
+    """A setting. `default` uses the operator's notation. None means no default."""
 
     name: str
     attribute: str
@@ -59,10 +59,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the encryption key for endpoint secrets in the database", secret=True,
             derived="generated and stored as `secret.key` beside the SQLite file; required for PostgreSQL"),
     Setting("UPLIFT_ALLOW_PRIVATE_NETWORKS", "allow_private_networks", "true or false", parsers.boolean, "false",
-            "whether endpoint URLs can use loopback and private addresses, also over plain HTTP"),
+            "whether endpoint URLs can use loopback and private addresses, including over plain HTTP"),
     Setting("UPLIFT_RETRY_SCHEDULE", "retry_schedule_ms", "durations", parsers.schedule,
             "5s,5m,30m,2h,5h,10h,14h,20h,24h",
-            "the delays after attempts 1, 2, 3 …, each ±10 %: n delays allow n + 1 attempts; empty allows one"),
+            "the delays after attempts 1, 2, 3 …, each ±10%: n delays allow n + 1 attempts; an empty value allows one"),
     Setting("UPLIFT_ATTEMPT_TIMEOUT", "attempt_timeout_ms", "100ms to 10m", parsers.duration("100ms", "10m"), "15s",
             "the timeout of an attempt: DNS lookup, connection, request and response"),
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", parsers.duration("10ms", "10m"), None,
@@ -80,13 +80,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", parsers.duration("10ms", "1d"), "5m",
             "the longest time between two probes, and the longest Retry-After that the server respects"),
     Setting("UPLIFT_WARN_AFTER", "warn_after_ms", "1s to 365d", parsers.duration("1s", "365d"), "3d",
-            "how long an endpoint fails before the server warns the account's contacts by email"),
+            "how long an endpoint is failing before the server warns the account's contacts by email"),
     Setting("UPLIFT_DISABLE_AFTER", "disable_after_ms", "2s to 730d", parsers.duration("2s", "730d"), "5d",
-            "how long an endpoint fails before the server disables it; longer than UPLIFT_WARN_AFTER"),
+            "how long an endpoint is failing before the server disables it; longer than UPLIFT_WARN_AFTER"),
     Setting("UPLIFT_GONE_DISABLES_ENDPOINT", "gone_disables_endpoint", "true or false", parsers.boolean, "false",
             "whether a 410 (Gone) response disables the endpoint immediately"),
     Setting("UPLIFT_RELEASE_RATE_PER_SECOND", "release_rate_per_second", "1 to 1000", parsers.integer(1, 1000), "50",
-            "the rate of held deliveries per second after an endpoint is enabled"),
+            "the number of held deliveries that the server releases per second after an endpoint is enabled"),
     Setting("UPLIFT_SMTP_URL", "smtp_url", "smtp:// or smtps:// URL", parsers.mail_server, None,
             "the mail server; without one, the server sends no email", secret=True),
     Setting("UPLIFT_MAIL_FROM", "mail_from", "address, or name and address", parsers.mailbox, None,
@@ -94,9 +94,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_OPERATOR_EMAIL", "operator_email", "address", parsers.email, None,
             "the recipient of emails about mass failures of endpoints"),
     Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", parsers.published_addresses, "54.245.28.22",
-            "the egress IPs that `GET /v1/source-ips` publishes; an upcoming one has the timestamp of its first use:"
-            " `192.0.2.11@2026-12-01T00:00:00Z`"),
-    Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "address, or two", parsers.source_addresses, None,
+            "the egress IPs that `GET /v1/source-ips` publishes; append the timestamp of its first use to an upcoming"
+            " IP: `192.0.2.11@2026-12-01T00:00:00Z`"),
+    Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "one or two addresses", parsers.source_addresses, None,
             "the local address of outbound connections; for both IP versions, one of each, separated by a comma"),
     Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", parsers.url("http", userinfo=True), None,
             "the egress proxy: an HTTP proxy with CONNECT for outbound connections", secret=True),
@@ -110,7 +110,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", parsers.networks, None,
             "the reverse proxies whose `X-Forwarded-For` the server trusts for client addresses"),
     Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", parsers.token, None,
-            "a token that only allows reading `/metrics`; operator keys can also read it", secret=True),
+            "a token that allows only reading `/metrics`; operator keys also allow it", secret=True),
     Setting("UPLIFT_OTLP_ENDPOINT", "otlp_endpoint", "URL",
             parsers.url("http", "https", userinfo=True, path=True), None,
             "the base URL of an OTLP/HTTP collector for traces; without one, tracing is off", secret=True,
@@ -126,7 +126,7 @@ BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
 
 @dataclass(frozen=True)
 class Config:
-    """The validated settings. Durations are milliseconds. Secrets are not in its `repr`."""
+    """The validated settings. Durations are in milliseconds. Secrets are not in the `repr`."""
 
     database_url: str = field(repr=False)
     database_direct_url: str | None = field(repr=False)
@@ -153,7 +153,7 @@ class Config:
     operator_email: str | None
     source_ips: tuple[str, ...]
     egress_address: tuple[str, ...] | None
-    """One, or one of each version."""
+    """One address, or one of each IP version."""
     egress_proxy: str | None = field(repr=False)
     egress_ca_file: str | None
     retention_ms: int
@@ -165,7 +165,7 @@ class Config:
     otlp_endpoint: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
-    """By name, the source and the text of values other than defaults, including OpenTelemetry's variables."""
+    """Source and text of each value that is not a default, by name. Includes OpenTelemetry's variables."""
 
     @property
     def traces_by(self) -> str | None:
@@ -196,7 +196,7 @@ class Config:
 
     @property
     def secret_key_path(self) -> Path:
-        """The file of the encryption key, unless the operator sets it."""
+        """The file of the encryption key. Not used if the operator sets the key."""
         return self.database_path.with_name("secret.key")
 
     @property

@@ -1,6 +1,6 @@
 """Sources of settings: the environment overrides `uplift.toml`, which overrides the defaults.
 
-An unknown name or an invalid value stops the start, with all problems at once.
+An unknown name or an invalid value prevents the start. The error lists all problems.
 """
 
 import difflib
@@ -29,7 +29,7 @@ FILE_NAME: Final = "uplift.toml"
 LEASE_MARGIN_MS: Final = 15_000
 """Default margin of a lease over the attempt timeout: time to settle a full batch on a slow disk."""
 LEASE_MARGIN_MS_MIN: Final = 5_000
-"""Minimum margin: an attempt that times out must be settled before another process takes it."""
+"""Minimum margin: the server must settle an attempt that times out before another process leases the delivery."""
 CONNECT_TIMEOUT_MS: Final = 5_000
 VALUE_CHARACTERS_MAX: Final = 4096
 
@@ -73,7 +73,9 @@ def _parse(setting: Setting, text: str | None) -> Value:
     if text is None or (text == "" and setting.default is None):
         return None
     if not text.isprintable() or len(text) > VALUE_CHARACTERS_MAX:
-        raise InvalidValue(f"has unprintable characters or more than {VALUE_CHARACTERS_MAX}", "correct the value")
+        raise InvalidValue(
+            f"has unprintable characters, or more than {VALUE_CHARACTERS_MAX} characters", "correct the value"
+        )
     if text == "" and setting.parse not in (schedule, published_addresses):
         raise InvalidValue("is empty", f"set a value, or remove it to use the default {setting.default}")
     return setting.parse(text)
@@ -101,7 +103,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
         )  # fmt: skip
     if values["lease_ms"] < values["attempt_timeout_ms"] + LEASE_MARGIN_MS_MIN:
         yield ConfigProblem(
-            "UPLIFT_LEASE", "can expire during an attempt, so that the server sends a delivery twice",
+            "UPLIFT_LEASE", "can expire during an attempt, so the server could send a delivery twice",
             "set it to at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
         )  # fmt: skip
     if values["disable_after_ms"] <= values["warn_after_ms"]:
@@ -136,7 +138,7 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
             continue
         text = _text(value)
         if text is None:
-            remedy = "use text in quotes, a whole number, true, false or a list of texts"
+            remedy = "use a string in quotes, a whole number, true, false or a list of strings"
             problems.append(ConfigProblem(f"{setting.name} (in {path})", "has a value of the wrong type", remedy))
         else:
             given[setting.name] = (str(path), text)
@@ -154,7 +156,7 @@ def _text(value: object) -> str | None:
 
 
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
-    """Return the problem with an unknown name, with the most similar name (compared without the prefix)."""
+    """Return the problem of an unknown name. The fix suggests the most similar name, compared without the prefix."""
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)
     remedy = "remove it; `uplift-server config` lists all settings"
