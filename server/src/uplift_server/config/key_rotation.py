@@ -24,7 +24,7 @@ class KeyRotation:
     path: Path | None
     """The file of the key; None if the operator sets the key."""
     next_path: Path | None
-    """The file of the new key until the rotation ends; None if the operator stores the key or it is in place."""
+    """The file of the new key during the rotation. None if the operator stores the key, or if both keys are equal."""
 
     def finish(self, now_ms: int) -> Path | None:
         """Replace the old key, after all values are encrypted with the new one. Return the old key's file.
