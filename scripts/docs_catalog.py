@@ -10,7 +10,7 @@ from uplift_server.core.events.catalog import EVENT_TYPES, EventType
 Schema = Mapping[str, Any]
 
 SIGNATURE_CHARACTERS = 12
-"""The length to which signatures of links are cut, so that lines stay readable."""
+"""The maximum length of signatures in links. Keeps lines short."""
 
 
 def catalog_markdown() -> str:

@@ -20,7 +20,7 @@ GROUPS: Final = {
         ("Audit log", "audit-log"),
     ),
 }
-"""Headings, and the pattern of the first word of their commands."""
+"""Headings, each with a pattern for the first word of its commands."""
 _NAMES: Final = re.compile(
     r"(?<![\w/.-])(--[a-z][a-z-]*|UPLIFT_[A-Z_]*[A-Z…]|(?:x-uplift|webhook)-[a-z0-9-]+|(?:secret|operator)\.key)(?![\w-])"
 )
@@ -93,7 +93,7 @@ def _value(parameter: Any) -> str:
 
 
 def _about(parameter: Any) -> str:
-    """Return the help of a parameter, with facts that it does not mention."""
+    """Return the help of a parameter, with facts that the help omits."""
     about = _marked(" ".join((parameter.help or "").split()))
     default = parameter.default
     if parameter.required and parameter.param_type_name == "option":

@@ -93,7 +93,7 @@ REGIONS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
 
 
 def stale_regions(root: Path, *, write: bool) -> list[tuple[str, str]]:
-    """Return page and name of the regions that differ from the code, and update them with `write`."""
+    """Return the page and name of each region that differs from the code. With `write`, update these regions."""
     stale = []
     for page, name, generate in REGIONS:
         path = root / page

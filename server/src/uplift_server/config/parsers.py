@@ -104,7 +104,7 @@ def retention(text: str) -> int:
 
 
 def schedule(text: str) -> tuple[int, ...]:
-    """Parse delays, separated by commas, in milliseconds; an empty text has none."""
+    """Parse delays, separated by commas, in milliseconds; an empty text is an empty list."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
         raise InvalidValue(f"has {len(parts)} delays", f"use at most {DELAYS_MAX}")
@@ -268,7 +268,7 @@ def address(text: str) -> str:
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas; an empty text has none."""
+    """Parse IP addresses, separated by commas; an empty text is an empty list."""
     return tuple(address(part.strip()) for part in text.split(",")) if text else ()
 
 

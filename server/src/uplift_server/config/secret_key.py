@@ -15,11 +15,11 @@ NAME: Final = "UPLIFT_SECRET_KEY"
 
 
 def secret_key(config: Config) -> str:
-    """Return the encryption key as base64. The first start generates and stores it unless it is set.
+    """Return the encryption key as base64. Unless the operator sets the key, the first start generates and stores it.
 
-    Call this before the database is created: an existing database without its key was encrypted with a lost key, which
-    a new key would hide. A new key is a draft until `publish_key`. Raises ConfigError, including during a rotation,
-    because either key may be in use.
+    Call this before the database is created. A database without its key means a lost key, which a new key would hide.
+    A new key is a draft until `publish_key`. Raises ConfigError, including during a rotation, because either key may be
+    in use.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -64,7 +64,7 @@ def publish_key(config: Config) -> None:
 def check_database(config: Config, *, new: bool = False) -> None:
     """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
 
-    With `new`, raise ConfigError if a database exists, and accept that it is missing.
+    With `new`, raise ConfigError only if a database exists.
     """
     path = config.database_path
     try:

@@ -157,7 +157,7 @@ class Config:
     egress_proxy: str | None = field(repr=False)
     egress_ca_file: str | None
     retention_ms: int
-    """0: forever."""
+    """0 means forever."""
     dashboard_frame_ancestors: str | None
     """Origins in the syntax of Content-Security-Policy."""
     trusted_proxies: tuple[str, ...] | None
