@@ -5,7 +5,7 @@ from typing import Any
 from uplift_server.core.people.notifications import FACTS, Notification, NotificationKind
 
 AT = 1_764_000_000_000
-"""24 November 2025, 16:00 UTC."""
+"""November 24, 2025 at 16:00 UTC."""
 DAY = 86_400_000
 PUBLIC_URL = "https://hooks.uplift.example"
 LINK_KEY = b"l" * 32

@@ -114,7 +114,7 @@ async def test_a_wrong_password_has_a_remedy(smtp_server: SmtpStub, authority: A
 async def test_a_server_without_logins_has_its_own_error(smtp_server: SmtpStub, authority: Authority) -> None:
     smtp_server.open(starttls=authority.server("127.0.0.1"))
     failure = await failing(relay(f"smtp://{LOGIN}127.0.0.1", smtp_server.port, authority.file))
-    assert "no supported authentication method" in failure.cause
+    assert "does not offer a supported authentication method" in failure.cause
 
 
 async def test_tls_to_a_port_without_it_has_its_own_error(smtp_server: SmtpStub) -> None:

@@ -123,9 +123,9 @@ class Application:
         self.failed = False
         """Whether a defect stopped the server. The log has the error."""
         self.barred: UnknownSchema | DatabaseLost | None = None
-        """The error of the database that stopped the server."""
+        """The database error that stopped the server."""
         self.new_operator_key: str | None = None
-        """The operator key that this start created, to show once."""
+        """The operator key that this start created. It is shown only once."""
 
     async def start(self) -> None:
         """Start all parts and listen. Raises ConfigError, Unavailable, UnknownSchema and WrongSecretKey."""
@@ -180,12 +180,12 @@ class Application:
         return RESCUE_SECONDS_MAX if self._lost is not None and self._lost.is_readable else 0
 
     async def stop(self) -> None:
-        """Drain within 20 s: accept nothing, settle or release deliveries in flight, and close the database."""
+        """Drain within 20 s: reject requests, settle or release deliveries in flight, and close the database."""
         self._parts.event_ingest.close()
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
-            # Stop the outbox first: another process that takes over the job would send the current email again.
+            # Stop the outbox first: another process that takes over the job would resend the current email.
             outbox = asyncio.create_task(self._stop_outbox())
             await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
             # The last responses are sent while attempts in flight finish.
@@ -222,7 +222,7 @@ class Application:
         self.barred = DatabaseLost(f"{change.text} while the server used it; {REMEDY_LOST}")
 
     async def _change(self, database: SqliteDatabase) -> FileChange | None:
-        """Return the change of the database file; None if there is none, or if the file cannot be examined."""
+        """Return the change to the database file; None if there is none, or if the file cannot be examined."""
         try:
             change = await database.change()
         except OSError as error:
@@ -291,7 +291,7 @@ class Application:
             )
 
     def _public_url(self) -> str:
-        """Return the configured public URL; port 0 becomes the real port."""
+        """Return the configured public URL, with the real port in place of port 0."""
         url = self._config.public_url
         return f"{url.removesuffix(':0')}:{self.address[1]}" if url.endswith(":0") else url
 
@@ -416,7 +416,7 @@ class Application:
         return ClusteredFoundation(self._database, self._bus, self._clock, self._time, self._role)
 
     def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
-        """Create the trace exporter if it is configured."""
+        """Create the trace exporter if one is configured."""
         setting = self._config.traces_by
         if setting is None:
             return None
@@ -447,7 +447,7 @@ class Application:
         return Forwarded(app, parse_networks(",".join(proxies))) if proxies else app
 
     def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
-        """Create the dashboard. Its import is slow."""
+        """Create the dashboard. It is imported here because the import is slow."""
         from uplift_server.dashboard.app import create_dashboard  # noqa: PLC0415
 
         return create_dashboard(
@@ -463,7 +463,7 @@ class Application:
         )
 
     def _start_outbox(self, undo: contextlib.AsyncExitStack) -> None:
-        """Start to send emails if a mail server is configured."""
+        """Start sending emails if a mail server is configured."""
         if not self._config.sends_mail:
             return
         # Imported only on servers that send email, to save memory.

@@ -14,7 +14,7 @@ from uplift_server.config import Config, ConfigError, ConfigProblem
 
 BACKLOG: Final = 65535
 """The length of the accept queue. The system lowers it to `net.core.somaxconn` (4096 by default). If the queue is full,
-a client retries 1 s and 3 s later."""
+the client's system retries 1 s and 3 s later."""
 ACCEPTS_PER_TURN: Final = 10
 """The number of listening sockets. uvloop accepts one connection per listening socket in a turn of the event loop. With
 a single socket, clients of a busy server would wait seconds for their connection."""
@@ -27,12 +27,15 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Install no handlers."""
+        """Do not install handlers."""
         yield
 
 
 def http_server(app: Any, connections_max: int) -> HttpServer:
-    """Create a server for an ASGI application. The last eighth of the connections gets 503; more are closed."""
+    """Create a server for an ASGI application.
+
+    Requests on the last eighth of `connections_max` get 503. Further connections are closed.
+    """
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(
         uvicorn.Config(

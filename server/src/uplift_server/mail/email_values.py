@@ -18,13 +18,13 @@ URL_CHARACTERS_SHOWN_MAX: Final = 300
 TEXT_CHARACTERS_SHOWN_MAX: Final = 300
 SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
 NAME_CHARACTERS_SHOWN_MAX: Final = 120
-"""Limit of an endpoint's name in a subject: host, path and description."""
+"""The maximum length of an endpoint's name in a subject: host, path and description."""
 PATH_CHARACTERS_SHOWN_MAX: Final = 40
 _DESCRIPTION_CHARACTERS_LEAST: Final = 12
 
 _USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
 _QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
-# Subjects are visible to bystanders, so parts of a path that may be tokens, codes or parameters are left out.
+# Other people may see a subject, so it omits the parts of a path that may be tokens, codes or parameters.
 _TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -42,7 +42,7 @@ class EmailValues:
         self._link_key = link_key
 
     def text(self, name: str) -> str:
-        """Return a text in one line."""
+        """Return a value as one line."""
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
@@ -50,7 +50,7 @@ class EmailValues:
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
     def time(self, name: str) -> str:
-        """Return a time in words; empty if it is unknown."""
+        """Return a formatted time, or an empty text if the time is unknown."""
         value = self._values.get(name)
         return format_time(value) if isinstance(value, int) else ""
 
@@ -85,7 +85,7 @@ class EmailValues:
 
     @property
     def _path(self) -> str:
-        """The path of the URL, without trailing slash; a long one without its middle."""
+        """The path of the URL without its trailing slash. The middle of a long path is omitted."""
         try:
             path = urlsplit(self._raw("url")).path
         except ValueError:
@@ -98,14 +98,14 @@ class EmailValues:
 
     @property
     def causes(self) -> tuple[tuple[str, str], ...]:
-        """Each outcome with the number of endpoints, the most frequent first."""
+        """Each outcome with its number of endpoints, most frequent first."""
         causes = self._values.get("causes")
         counts = {str(name): n for name, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
         ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
         return tuple((_shown(name, 40).replace("_", " ").capitalize(), counted(n, "endpoint")) for name, n in ordered)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """Return the endpoint's details, and further rows that have a value."""
+        """Return the endpoint's details and `others`, without rows that have no value."""
         rows = (
             ("Endpoint", self.text("endpoint")),
             ("URL", self.url),
@@ -117,23 +117,23 @@ class EmailValues:
 
     @property
     def endpoint_link(self) -> tuple[str, str]:
-        """The endpoint's page."""
+        """The label and URL of the endpoint's page."""
         return "View endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"
 
     @property
     def home_link(self) -> tuple[str, str]:
-        """The dashboard."""
+        """The label and URL of the dashboard."""
         return "Open dashboard", self._public_url
 
     @property
     def invitation_url(self) -> str:
-        """The page to accept an invitation."""
+        """The URL of the page to accept an invitation."""
         link_token = token(self._link_key, Purpose.INVITATION, bytes.fromhex(self._raw("invitation")))
         return Purpose.INVITATION.url(self._public_url, link_token)
 
     @property
     def reset_url(self) -> str:
-        """The page to set a new password."""
+        """The URL of the page to set a new password."""
         person, expires_at = bytes.fromhex(self._raw("person")), self.number("expires_at")
         link_token = reset_token(self._link_key, person, expires_at=expires_at, mark=self._raw("mark"))
         return Purpose.RESET.url(self._public_url, link_token)
@@ -145,7 +145,7 @@ class EmailValues:
 
     @property
     def contact_closing(self) -> str:
-        """Return the closing line: why this contact receives the email."""
+        """The closing line, with the reason for sending the email to this contact."""
         return f"You received this email because you are a contact of {self.text('account') or 'the account'}."
 
     def _raw(self, name: str) -> str:
@@ -154,9 +154,9 @@ class EmailValues:
 
 
 def format_time(ms: int) -> str:
-    """Format a Unix time in ms as `21 November 2026, 14:05 UTC`."""
+    """Format a Unix time in ms as `November 21, 2026 at 14:05 UTC`."""
     at = datetime.fromtimestamp(ms // 1000, UTC)
-    return f"{at.day} {_MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
+    return f"{_MONTHS[at.month - 1]} {at.day}, {at.year} at {at:%H:%M} UTC"
 
 
 def counted(count: int, noun: str) -> str:
@@ -165,7 +165,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def _shown(text: str, characters_max: int) -> str:
-    """Return a text in one printable line, truncated."""
+    """Return a text as one printable line, truncated."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= characters_max else f"{line[: characters_max - 1]}…"
 

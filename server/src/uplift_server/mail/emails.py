@@ -18,7 +18,7 @@ class Email:
     subject: str
     title: str
     opening: tuple[str, ...]
-    """Paragraphs: what happened and what follows."""
+    """Paragraphs about the event and its consequences."""
     details: tuple[tuple[str, str], ...]
     """Labels and values."""
     steps: tuple[str, ...]
@@ -26,7 +26,7 @@ class Email:
     link: tuple[str, str]
     """Label and URL."""
     closing: str
-    """Why the reader gets the email."""
+    """The reason for sending the email."""
 
 
 def compose_email(notification: Notification, public_url: str, link_key: bytes) -> Email:
@@ -41,8 +41,8 @@ def compose_test_email(public_url: str) -> Email:
     """Return a test email for the mail server."""
     return Email(
         subject="Test email from Uplift Webhooks",
-        title="Email works",
-        opening=("An operator sent this email to test the email configuration of the server.",),
+        title="Your email configuration works",
+        opening=("An operator sent this email to test the server's email configuration.",),
         details=(("Server", public_url),),
         steps=("You do not need to do anything.",),
         link=("Open dashboard", public_url),
@@ -50,7 +50,9 @@ def compose_test_email(public_url: str) -> Email:
     )
 
 
-_OPERATOR_CLOSING: Final = "You received this email because UPLIFT_OPERATOR_EMAIL of this server contains your address."
+_OPERATOR_CLOSING: Final = (
+    "You received this email because UPLIFT_OPERATOR_EMAIL on this server is set to your address."
+)
 
 
 def _warned(values: EmailValues) -> Email:
@@ -59,7 +61,7 @@ def _warned(values: EmailValues) -> Email:
     subject = f"Webhooks to {values.name} are failing"
     consequence = "Uplift Webhooks will disable the endpoint unless a delivery succeeds."
     if disabled_at:
-        subject += f" and will be disabled on {disabled_at.partition(',')[0]}"
+        subject += f" and will be disabled on {disabled_at.partition(' at ')[0]}"
         consequence = f"On {disabled_at}, Uplift Webhooks will disable the endpoint unless a delivery succeeds."
     return Email(
         subject=subject,
@@ -78,9 +80,9 @@ def _warned(values: EmailValues) -> Email:
             ("Scheduled disable", disabled_at),
         ),
         steps=(
-            *_remedy(values),
+            *_how_to_fix(values),
             "Send a test event from the endpoint's page to check your server. Test events do not end the warning.",
-            "The first successful delivery ends the warning. You then receive another email.",
+            "The first successful delivery ends the warning. You will then receive another email.",
         ),
         link=values.endpoint_link,
         closing=values.contact_closing,
@@ -110,7 +112,7 @@ def _disabled(values: EmailValues) -> Email:
             ("Failed attempts", f"{failed:,}" if failed else ""),
         ),
         steps=(
-            *_remedy(values),
+            *_how_to_fix(values),
             *(("Ask the operator before you enable the endpoint.",) if reason == "operator" else ()),
             "Send a test event from the endpoint's page. This works while the endpoint is disabled.",
             (
@@ -141,7 +143,7 @@ def _recovered(values: EmailValues) -> Email:
         details=values.endpoint_details(("Failing since", since), ("Recovered on", at)),
         steps=(
             "You do not need to do anything.",
-            "Deliveries whose retries are exhausted are marked failed. Replay them from the endpoint's page.",
+            "Deliveries with exhausted retries have failed. Replay them from the endpoint's page.",
         ),
         link=values.endpoint_link,
         closing=values.contact_closing,
@@ -159,8 +161,9 @@ def _mass_failure_began(values: EmailValues) -> Email:
                 "within the same hour. The cause is probably in the network or configuration of this server."
             ),
             (
-                "The server does not warn about or disable endpoints until the mass failure ends, and this time does "
-                "not count. Retries continue. You receive another email when the mass failure ends."
+                "The server does not warn about or disable endpoints until the mass failure ends. This time does not "
+                "count toward any endpoint's timers. Retries continue. You will receive another email when the mass "
+                "failure ends."
             ),
         ),
         details=(
@@ -171,7 +174,10 @@ def _mass_failure_began(values: EmailValues) -> Email:
         ),
         steps=(
             "Run uplift-server doctor on the server. It checks DNS, outbound connections and trusted certificates.",
-            ("Check the firewall, the egress proxy and the network provider if the causes below suggest it."),
+            (
+                "If the causes below suggest a network problem, check the firewall, the egress proxy and the network "
+                "provider."
+            ),
             "Run uplift-server deliveries to see the errors of individual deliveries.",
         ),
         link=values.home_link,
@@ -263,7 +269,7 @@ def _last_error(values: EmailValues) -> tuple[str, ...]:
     return (f"Latest error: {cause}",) if cause else ()
 
 
-def _remedy(values: EmailValues) -> tuple[str, ...]:
+def _how_to_fix(values: EmailValues) -> tuple[str, ...]:
     remedy = values.sentence("remedy")
     return (remedy,) if remedy else ()
 

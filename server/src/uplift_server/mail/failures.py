@@ -22,10 +22,10 @@ _REMEDIES: Final[dict[Step, str]] = {
 
 
 class MailNotSent(Exception):
-    """An email could not be sent. `cause` and `remedy` are for the operator and contain no secret."""
+    """An email could not be sent. `cause` and `remedy` are for the operator and contain no secrets."""
 
     def __init__(self, cause: str, remedy: str, *, permanent: bool = False, disconnected: bool = True) -> None:
-        """`permanent`: retries are useless. `disconnected`: the connection cannot send more."""
+        """`permanent`: retries cannot succeed. `disconnected`: the connection cannot send more emails."""
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy
@@ -34,7 +34,7 @@ class MailNotSent(Exception):
 
 
 def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
-    """Return the failure of a rejected message, by its last response."""
+    """Return the failure of a message that the mail server rejected."""
     # A problem with the sender or the login affects all emails until the operator fixes it.
     permanent = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
     cause = f"the mail server rejected the {step}: {response_text(error)}"
@@ -42,8 +42,8 @@ def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) 
 
 
 def unreachable(server: str, error: Exception) -> MailNotSent:
-    """Return the failure of a connection."""
-    # Import it only in servers that send emails.
+    """Return the failure of a connection to the mail server."""
+    # Imported only on servers that send email.
     from aiosmtplib import SMTPResponseException  # noqa: PLC0415
 
     cause = _root_cause(error)
@@ -54,7 +54,7 @@ def unreachable(server: str, error: Exception) -> MailNotSent:
     if isinstance(cause, ssl.SSLError):
         return _no_tls(server, cause)
     if isinstance(cause, socket.gaierror):
-        return MailNotSent(f"the host of {server} does not resolve", "correct UPLIFT_SMTP_URL or DNS")
+        return MailNotSent(f"the host of {server} does not resolve", "correct UPLIFT_SMTP_URL or the DNS record")
     if isinstance(cause, OSError) and cause.errno:
         # Event loops add addresses and lists of errors to the text. The system's message is enough.
         return MailNotSent(
@@ -83,13 +83,13 @@ def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
 
 
 def response_text(error: "SMTPResponseException") -> str:
-    """Return the server's response in one line."""
+    """Return the server's response as one line."""
     text = printable(" ".join(f"{error.code} {error.message}".split()))
     return text if len(text) <= RESPONSE_CHARACTERS_SHOWN_MAX else f"{text[: RESPONSE_CHARACTERS_SHOWN_MAX - 1]}…"
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return the first error of the chain."""
+    """Return the first error in the chain."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""Rendering of an email as a message: headers, text and HTML.
+"""Render an email as a message: headers, text and HTML.
 
 The message depends only on the notification, so a message resent after a crash is identical.
 """
@@ -22,7 +22,7 @@ LINE_CHARACTERS_MAX: Final = 72
 
 
 class _Policy(EmailPolicy):
-    """The SMTP policy without folding of a long Message-ID."""
+    """The SMTP policy, except that it does not fold a long Message-ID."""
 
     def fold(self, name: str, value: Any) -> str:
         if name.lower() == "message-id":
@@ -37,7 +37,10 @@ _POLICY: Final = _Policy(linesep=SMTP.linesep, max_line_length=SMTP.max_line_len
 
 
 def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
-    """Return the message, ASCII with CRLF. `message_id` is unique, letters and digits; `created_at` is Unix ms."""
+    """Return the message as ASCII with CRLF line endings.
+
+    `message_id` is unique and consists of letters and digits. `created_at` is Unix ms.
+    """
     made = EmailMessage(policy=_POLICY)
     made["From"] = Address(sender.name, addr_spec=sender.address)
     made["To"] = Address(addr_spec=recipient)
@@ -83,7 +86,7 @@ def _wrapped(text: str, first: str = "", later: str = "") -> str:
 
 @cache
 def _template() -> "Template":
-    # Import it only in servers that send emails.
+    # Imported only on servers that send email.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     environment = Environment(

@@ -30,13 +30,13 @@ _log = structlog.get_logger()
 
 
 class Clock(Protocol):
-    """The wall clock and its waits."""
+    """A wall clock with timed waits."""
 
     def now_ms(self) -> int:
         """Return the Unix time in ms."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        """Wait until the event is set, at most `timeout_ms`."""
+        """Wait until the event is set, for at most `timeout_ms`."""
 
 
 class SingletonJobs(Protocol):
@@ -49,7 +49,7 @@ class SingletonJobs(Protocol):
 class Outbox:
     """Sends due emails one after another.
 
-    `public_url` is the start of links. `link_key` derives the secret parts of links.
+    `public_url` is the base URL of links. `link_key` derives the secret parts of links.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Outbox:
 
     async def send_due(self) -> bool:
         """Send one batch of due emails. Return whether there were any. Raises Unavailable."""
-        # If results cannot be stored, send nothing: emails would be sent twice.
+        # If results cannot be stored, send nothing. Otherwise, emails would be sent twice.
         await self._settle()
         now = self._clock.now_ms()
         due = await self._database.read(lambda c: outbox.due(c, now=now, limit=BATCH_SIZE))
@@ -152,15 +152,15 @@ class Outbox:
                 created_at=notification.created_at,
             )
         except Exception as defect:
-            # Later emails must not wait for it.
+            # This email must not block later ones.
             _log.exception("email rendering failed", notification=notification.id.hex(), kind=notification.kind.text)
             cause = f"internal error: the email could not be rendered ({type(defect).__name__})"
-            raise MailNotSent(cause, "send the log to the developers", permanent=True, disconnected=False) from defect
+            raise MailNotSent(cause, "report the error in the log", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
-        """Schedule the next attempt, unless it is useless."""
+        """Schedule the next attempt, unless the failure is permanent."""
         if self._stopping.is_set():
-            # The attempt was cut short. It stays due and does not count.
+            # The stop interrupted the attempt. The email stays due, and the attempt does not count.
             return
         attempts = notification.attempts_made + 1
         expires_after_ms = EXPIRES_AFTER_MS.get(notification.kind, GIVE_UP_AFTER_MS)
@@ -185,7 +185,7 @@ class Outbox:
             _log.warning("email not sent", emails=count, cause=failure.cause, remedy=failure.remedy)
 
     async def _settle(self) -> None:
-        """Store the results of attempts, and keep them after a failure. Raises Unavailable."""
+        """Store the results of attempts. Raises Unavailable and keeps the results for the next call."""
         if self._unsettled:
             results = tuple(self._unsettled)
             await self._database.write(lambda c: outbox.settle(c, results))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import aiosmtplib
 
 EXCHANGE_SECONDS: Final = 60.0
-"""Timeout of opening a connection, and of sending one message. Mail servers are slow because they check messages."""
+"""Timeout for opening a connection and for sending one message. Mail servers are slow because they check messages."""
 QUIT_SECONDS: Final = 1.0
 
 
@@ -64,8 +64,8 @@ class MailConnection:
 class SmtpServer:
     """The operator's mail server.
 
-    With a password or a `smtps` URL, the connection is encrypted and the certificate verified, with the system's
-    authorities and those in `ca_file`. Otherwise STARTTLS is used if it is offered, without verification, because an
+    With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate against the
+    system's authorities and those in `ca_file`. Otherwise, it uses STARTTLS if offered, without verification: an
     attacker with a false certificate could also hide the offer.
     """
 
@@ -87,7 +87,7 @@ class SmtpServer:
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return the server of the configuration, which must have one."""
+        """Return the configured mail server. The configuration must have one."""
         assert config.smtp_url is not None, "the caller checks `sends_mail`"
         own_name = urlsplit(config.public_url).hostname or "localhost"
         return cls(parse_mail_server(config.smtp_url), own_name=own_name, ca_file=config.egress_ca_file)
@@ -100,7 +100,7 @@ class SmtpServer:
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[MailConnection]:
         """Open a connection, and log in if a login is configured. Raises MailNotSent."""
-        # Import it only in servers that send emails.
+        # Imported only on servers that send email.
         from aiosmtplib import SMTP, SMTPException  # noqa: PLC0415
 
         server = self._server
@@ -165,7 +165,7 @@ class SmtpServer:
             if not client.is_connected:
                 raise
             raise MailNotSent(
-                f"{self} offers no supported authentication method",
+                f"{self} does not offer a supported authentication method",
                 "enable AUTH PLAIN, or remove the user and password from UPLIFT_SMTP_URL if the mail server does not "
                 "require them",
             ) from error
@@ -180,7 +180,7 @@ class SmtpServer:
 
     @contextlib.asynccontextmanager
     async def timeout(self) -> AsyncIterator[None]:
-        """Limit the exchange in the block. Raises TimeoutError."""
+        """Limit the duration of the exchange in the block. Raises TimeoutError."""
         async with asyncio.timeout(self._seconds) as running:
             self._timeout = running
             try:

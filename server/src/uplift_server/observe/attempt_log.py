@@ -16,7 +16,7 @@ from uplift_server.observe.logs import LogFormat
 
 
 class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """The fields of an attempt. Never a body, a secret, a signature or a custom header. Times are Unix ms."""
+    """The fields of an attempt, without bodies, secrets, signatures and custom headers. Times are Unix ms."""
 
     # `encode_lines` requires these two fields to come first.
     at: int
@@ -63,7 +63,7 @@ def encode_lines(lines: Iterable[AttemptLine]) -> bytes:
     """Encode lines as JSON, with `at`, `level` and `message` first, like all other lines."""
     parts: list[bytes] = []
     for line in lines:
-        # Replace the two numbers in {"at":1,"next_attempt_at":2,"event":… by texts.
+        # Replace the two numbers in {"at":1,"next_attempt_at":2,"event":… with texts.
         rest = _encoder.encode(line).split(b",", 2)[2]
         next_at = line.next_attempt_at
         due = "" if next_at is None else f'"next_attempt_at":"{format_timestamp(next_at)}",'

@@ -1,6 +1,6 @@
 """Prometheus and OpenMetrics output.
 
-Imported with the first request for metrics.
+Imported at the first request for metrics.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The thread that writes the log, behind a bounded queue, so that the event loop never waits for the reader."""
+"""A thread that writes the log from a bounded queue, so that the event loop never waits for a slow reader."""
 
 import contextlib
 import io
@@ -56,7 +56,7 @@ class LogWriter:
             self._queue.put((lines, weight, payload))
 
     def flush(self, within_s: float) -> bool:
-        """Block until the thread is done with all lines queued so far; False if that takes longer than `within_s`."""
+        """Wait until the thread has handled all lines queued so far. Return False after `within_s` seconds."""
         until, queued = time.monotonic() + within_s, self._queued
         self._hurry.set()
         while self._done < queued and time.monotonic() < until:
@@ -65,7 +65,7 @@ class LogWriter:
         return self._done >= queued
 
     def close(self) -> bool:
-        """Write queued lines for at most CLOSE_SECONDS, and stop; False if the thread is stuck. Drops later lines."""
+        """Write queued lines for at most CLOSE_SECONDS, and drop later ones. Return False if the thread is stuck."""
         with self._lock:
             if not self._closed:
                 self._queue.put(None)
@@ -88,7 +88,7 @@ class LogWriter:
             try:
                 self._write(b"".join(each if isinstance(each, bytes) else each() for _, _, each in batch))
             except Exception as error:
-                # A closed pipe, a full disk, a line that cannot be encoded: the server continues without these lines.
+                # If the pipe is closed, the disk is full or a line cannot be encoded, the server drops these lines.
                 self.error = error if isinstance(error, OSError) else self.error
                 with self._lock:
                     self.dropped += sum(entry[0] for entry in batch)
@@ -103,7 +103,7 @@ class LogWriter:
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)
         while rest:
-            # A raw stream may write a part only, or nothing if it is a full pipe in non-blocking mode.
+            # A raw stream may write only a part, or nothing if it is a full pipe in non-blocking mode.
             written: int | None = self._stream.write(rest)
             if written is None:
                 self._until_writable()
@@ -132,15 +132,15 @@ class QueuedStream(io.TextIOBase):
         return self._encoding
 
     def fileno(self) -> int:
-        """The descriptor of the stream."""
+        """Return the descriptor of the stream."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def write(self, text: str) -> int:
@@ -158,7 +158,10 @@ class QueuedStream(io.TextIOBase):
 
 
 def raw_stream(stream: TextIO) -> BinaryIO:
-    """The descriptor of a text stream without a buffer, whose lock a stuck thread would hold when the process ends."""
+    """Return an unbuffered copy of a text stream.
+
+    A buffer has a lock. A stuck thread would hold it when the process ends.
+    """
     try:
         return cast(BinaryIO, open(stream.fileno(), "wb", buffering=0, closefd=False))
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
 r"""Log lines on standard error: readable on a terminal, otherwise one JSON object per line.
 
-The format `none` writes only warnings and errors, readable.
+The format `none` writes only warnings and errors, in the readable format.
 Every line starts with `at` (UTC, in ms), `level` and `message`, followed by the caller's fields. Never log bodies,
-secrets or keys. As a safety net, values of fields with such names are masked.
+secrets or keys. As a precaution, values of fields with such names are masked.
 A line that cannot be written is dropped, so that callers continue.
 """
 
@@ -25,8 +25,7 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""A library's warning is written again after this time. In between, it is only counted, because clients may cause
-many."""
+"""The minimum time between repeats of a library's warning. Others are only counted, because clients may cause many."""
 WARNINGS_KNOWN_MAX: Final = 1_000
 
 LogFormat = Literal["console", "json", "none"]
@@ -91,7 +90,7 @@ class _TolerantStream(io.TextIOBase):
 
 
 def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
-    """Return a filter that passes each warning once in REPEAT_SECONDS, with the number of suppressed ones."""
+    """Return a filter that passes each warning once in REPEAT_SECONDS, with the number of suppressed repeats."""
     held: dict[str, tuple[float, int]] = {}
 
     def passes(record: logging.LogRecord) -> bool:

@@ -30,11 +30,11 @@ class Metric:
     value: Callable[[Snapshot], Value]
     label: str | None = None
     across_processes: Literal["sum", "max", "each"] = "sum"
-    """How to combine the values of several processes on one database. Do not combine `each`."""
+    """How to combine the values of several processes on one database. `each`: do not combine them."""
 
 
 def _stored(value: Callable[[DatabaseReading, Snapshot], Value]) -> Callable[[Snapshot], Value]:
-    """Return a function of the last database reading; None if there is none."""
+    """Return a function that applies `value` to the last database reading, or returns None without a reading."""
     return lambda snapshot: None if snapshot.stored is None else value(snapshot.stored, snapshot)
 
 
@@ -81,7 +81,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
-           "Rows that the database rejected because they contradict stored rows, by kind: an event, which was not"
+           "Rows that the server set aside because they contradict stored rows, by kind: an event, which was not"
            " accepted (event); the record of an attempt, whose outcome was stored (attempt); the outcome of a"
            " delivery (delivery); the health of endpoints (health)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
@@ -95,7 +95,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            lambda s: int(s.sending_stopped), across_processes="each"),
     Metric("uplift_processes", "gauge",
            "Active processes on the database by role: all, api or worker. Excludes workers that are starting or"
-           " stopping. Commands that use the database count as api. Absent if the heartbeat of this process expired",
+           " stopping. Commands that use the database count as api. Absent if this process's heartbeat has expired",
            lambda s: s.processes, "role", across_processes="max"),
     # ---- backlog
     Metric("uplift_deliveries_waiting", "gauge",
@@ -103,7 +103,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            " or held for a paused or disabled endpoint (held). Each value is at most 100,000",
            _stored(lambda r, _: r.waiting), "kind", across_processes="max"),
     Metric("uplift_deliveries_pending", "gauge",
-           "Pending deliveries, including those in flight. The value is 1 to 2 seconds old while a worker runs",
+           "Pending deliveries, including those in flight. The value is 1 to 2 seconds old while a worker is running",
            _stored(lambda r, _: r.pending), across_processes="max"),
     Metric("uplift_oldest_due_age_seconds", "gauge",
            "Age in seconds of the oldest due delivery that is not leased, by cause of the delay: this server (server),"
@@ -158,7 +158,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_oldest_mail_age_seconds", "gauge", "Age of the oldest unsent email in seconds. 0 if there is none",
            _stored(lambda r, s: _age_s(r.oldest_email_at, s)), across_processes="max"),
     Metric("uplift_log_lines_dropped_total", "counter",
-           "Log lines dropped because the reader is too slow or writing failed", lambda s: s.log_lines_dropped),
+           "Log lines dropped because the reader was too slow or writing failed", lambda s: s.log_lines_dropped),
 )  # fmt: skip
 
 

@@ -41,18 +41,18 @@ class Snapshot:
     version: str
     python: str
     revision: str
-    """Of the database schema."""
+    """The revision of the database schema."""
     engine: EngineCounters
     store: StoreCounters
     writes_waiting: int
     in_flight: int
     in_flight_max: int
     in_memory: int
-    """Deliveries that wait in memory."""
+    """Deliveries queued in memory."""
     sending_stopped: bool
     accounts: int
     endpoints: Mapping[str, int]
-    """By state; enabled ones by health."""
+    """Endpoints by state. Enabled endpoints are counted by health."""
     processes: Mapping[str, int]
     """Active processes on the database, by role."""
     probed: int
@@ -63,4 +63,4 @@ class Snapshot:
     stored: DatabaseReading | None
     """None if the database does not respond."""
     store_up: bool
-    """Whether the database responded to the last request."""
+    """Whether the latest database reads and writes succeeded in time."""

@@ -1,4 +1,4 @@
-"""Whether reads and writes of a database succeed, from real traffic."""
+"""The health of a database, from the results of its reads and writes."""
 
 import time
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import structlog
 WRITE_STALLED_S: Final = 3.0
 """How long a transaction may run. A SQLite connection waits 2 s for a lock of another program."""
 WRITE_FAILED_S: Final = 5.0
-"""The minimum time that a failed write counts. On a nearly full disk, small writes succeed between failing large
-ones."""
+"""The minimum time for which a failed write counts. On a nearly full disk, small writes succeed between large ones that
+fail."""
 READ_FAILED_S: Final = 60.0
 """How long a failed read counts if the same read has not succeeded since."""
 LOG_EVERY_S: Final = 60.0
@@ -24,12 +24,12 @@ class Trouble:
     """A cause of failed reads or writes."""
 
     cause: str
-    """A clause without text from a driver, because callers without a key can read it."""
+    """A clause. It contains no text from a driver, because callers without a key can read it."""
     how_to_fix: str
 
 
 class StoreHealth:
-    """The latest results. Written by the threads of an engine, read by the event loop."""
+    """The latest results. The threads of a storage engine write them, and the event loop reads them."""
 
     def __init__(self) -> None:
         self.written_at = float("-inf")
@@ -65,7 +65,7 @@ class StoreHealth:
             _log.warning("database read recovered", read=name)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
-        """Note a failed read. Without `trouble`, the read is at fault, not the database."""
+        """Note a failed read. Without `trouble`, the cause is the read, not the database."""
         if trouble is not None:
             self._reads[name] = (time.monotonic(), trouble)
         if self._should_log(name):
@@ -81,16 +81,16 @@ class StoreHealth:
         since = self.writing_since
         if self.writer_ended:
             return (
-                "The thread that writes to the database failed, and the server restarts it. See the log for the cause."
+                "The thread that writes to the database failed. The server is restarting it. See the log for the cause."
             )
         if since is not None and now - since > WRITE_STALLED_S:
             return f"A database write has been running for {now - since:.0f} s. Check the disk of the database."
         failed = self._write
         if failed is not None:
-            return f"Database writes fail: {failed[1].cause}. {failed[1].how_to_fix}"
+            return f"Database writes are failing: {failed[1].cause}. {failed[1].how_to_fix}"
         for at, trouble in list(self._reads.values()):
             if now - at < READ_FAILED_S:
-                return f"Database reads fail: {trouble.cause}. {trouble.how_to_fix}"
+                return f"Database reads are failing: {trouble.cause}. {trouble.how_to_fix}"
         return None
 
     def _should_log(self, key: str) -> bool:

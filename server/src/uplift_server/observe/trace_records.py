@@ -21,7 +21,7 @@ class AcceptedEvent(NamedTuple):
     sender_span: TraceContext | None
     """The sender's span, if known."""
     repeated: bool
-    """Whether it was stored before."""
+    """Whether the event had been stored before."""
 
 
 class EndedAttempt(NamedTuple):
@@ -32,10 +32,10 @@ class EndedAttempt(NamedTuple):
 
 
 class Tracer(Protocol):
-    """The destination of spans."""
+    """Creates and exports spans."""
 
     def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
-        """Create spans, to be sent later. Slow: called in a thread, one call at a time."""
+        """Create spans and queue them. Slow: call it in a thread, one call at a time."""
 
     def close(self) -> None:
-        """Send waiting spans. May block for long."""
+        """Send the queued spans. May block for a long time."""

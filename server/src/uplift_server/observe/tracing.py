@@ -1,8 +1,8 @@
 """OpenTelemetry traces: a span for every accepted event, and a child span for each attempt.
 
-Imported only if traces are enabled, with the packages of the extra `otel`. The SDK reads the standard environment
-variables itself (headers, sampler, batches, timeouts, resource). Spans contain IDs, outcomes and codes; no URLs, which
-may contain tokens, and no bodies.
+Imported only if traces are enabled. Needs the packages of the extra `otel`. The SDK reads the standard environment
+variables (headers, sampler, batches, timeouts, resource). Spans contain IDs, outcomes and codes. They do not contain
+bodies, or URLs, which may contain tokens.
 """
 
 import os
@@ -49,7 +49,7 @@ class OtlpTracer:
     """Creates spans and sends them over OTLP/HTTP, in batches, from a thread of the SDK."""
 
     def __init__(self, endpoint: str | None) -> None:
-        """`endpoint` is the collector's base URL; None: the standard variables name it."""
+        """`endpoint` is the collector's base URL. If it is None, the standard variables set the URL."""
         self._ids = _ChosenIds()
         ours = Resource({"service.name": SERVICE, "service.version": __version__, "process.pid": os.getpid()})
         self._provider = TracerProvider(
@@ -67,7 +67,7 @@ class OtlpTracer:
             self._attempt(attempt.line, attempt.sender_span)
 
     def close(self) -> None:
-        """Send waiting spans."""
+        """Send the queued spans."""
         self._provider.shutdown()
 
     def _event(self, event: AcceptedEvent) -> None:
@@ -133,7 +133,7 @@ class _ChosenIds(RandomIdGenerator):
         self._span_id: int | None = None
 
     def choose(self, trace_id: int, span_id: int | None) -> None:
-        """Set the IDs of the next span. Without a span ID, it is random."""
+        """Set the IDs of the next span. If `span_id` is None, the span ID is random."""
         self._trace_id, self._span_id = trace_id, span_id
 
     def generate_trace_id(self) -> int:
