@@ -226,7 +226,7 @@ async def test_a_hanging_handshake_times_out(listen: Listen, connect: Connect, n
     exchange = await late.post(receiver.target(HOST, encrypted=True))
     assert exchange.failure is Failure.TIMEOUT
     assert exchange.error is not None
-    assert exchange.error.endswith(f"still the TLS handshake with 127.0.0.1:{receiver.port}")
+    assert exchange.error.endswith(f"still in the TLS handshake with 127.0.0.1:{receiver.port}")
     async with asyncio.timeout(2):
         for peer in receiver.peers:
             while not peer.gone:

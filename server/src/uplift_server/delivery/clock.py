@@ -12,13 +12,13 @@ from uplift_server.core.operations.clock_offset import READINGS_KEPT, ClockReadi
 from uplift_server.delivery.ports import Callback, Clock, Handle
 
 SLEW_DIVISOR: Final = 10
-"""While the machine's clock is behind, the engine's clock runs slower by this fraction until they agree."""
+"""While the machine's clock is behind, the engine's clock runs slower by one part in this number."""
 STEP_LOGGED_MS_MIN: Final = 1000
 _log = structlog.get_logger()
 
 
 def _ticks_ns() -> int:
-    # On Linux, CLOCK_MONOTONIC stops while the machine sleeps, and CLOCK_BOOTTIME does not.
+    # On Linux, CLOCK_MONOTONIC stops while the machine sleeps, but CLOCK_BOOTTIME does not.
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -35,7 +35,7 @@ class DatabaseTime:
         self._offset_ns: int | None = None
 
     def ticks_ms(self) -> float:
-        """Return the monotonic time of readings in ms."""
+        """Return the monotonic time in ms, for readings."""
         return self._ticks_ns() / 1_000_000
 
     def add_reading(self, reading: ClockReading) -> None:
@@ -49,11 +49,11 @@ class DatabaseTime:
 
 
 class SystemClock(Clock):
-    """Follows the machine's clock, and never goes back.
+    """Follows the machine's clock but never goes back.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
-    follows at once. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up.
-    Otherwise, deliveries would stop until then. The engine's loops read the clock often enough to notice.
+    follows at once. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up. If
+    this clock stopped instead, deliveries would stop. The engine's loops read the clock often enough to notice.
     """
 
     def __init__(

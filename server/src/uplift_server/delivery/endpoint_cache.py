@@ -37,7 +37,7 @@ RecordKey = tuple[str, int | str | bytes]
 NEVER: Final = 2**63 - 1
 """The latest time (Unix ms)."""
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""Subscriptions that endpoints share."""
+"""The maximum number of compiled subscriptions that endpoints share."""
 
 _UNREACHABLE: Final = EndpointUrl(
     "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
@@ -70,7 +70,7 @@ class LiveEventType:
         return self.record.archived_at is not None
 
     def problems(self, data: bytes) -> list[Problem]:
-        """Return the problems of data (JSON) with the type's schema, at most SCHEMA_PROBLEMS_MAX.
+        """Check data (JSON) against the type's schema. Return at most SCHEMA_PROBLEMS_MAX problems.
 
         Data that takes longer than SCHEMA_CHECK_NS_MAX to check is also a problem.
         """
@@ -162,7 +162,7 @@ class RequestParts:
 
 
 class LiveEndpoint:
-    """An endpoint in memory. The object stays when the record changes, so queued deliveries use the new record."""
+    """An endpoint in memory. The object outlives changes of its record, so queued deliveries use the new record."""
 
     __slots__ = (
         "_create_parts",
@@ -198,7 +198,7 @@ class LiveEndpoint:
 
     @property
     def parts(self) -> RequestParts:
-        """The parts of its requests. Created on first use, because 100,000 endpoints take seconds."""
+        """The parts of its requests. Created on first use, because this takes seconds for 100,000 endpoints."""
         if self._parts is None:
             self._parts = self._create_parts(self.record)
         return self._parts
@@ -304,7 +304,7 @@ class EndpointCache:
             self.keys[key.digest] = key
 
     def set_operator_key(self, key: ApiKey) -> None:
-        """Replace all operator keys by the key in the settings."""
+        """Replace all operator keys with the key in the settings."""
         self.keys = {digest: each for digest, each in self.keys.items() if each.account_seq is not None}
         self.keys[key.digest] = key
         self._has_set_operator_key = True
@@ -373,7 +373,7 @@ class EndpointCache:
 
     def _create_parts(self, record: Endpoint) -> RequestParts:
         secrets, headers = self._decrypt_secrets(record)
-        # No address policy here: registration and every connect check it.
+        # The address policy does not apply here: registration and every connection check it.
         url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
         if isinstance(url, Problem):
             endpoint = prefixed(ENDPOINT, record.id)
@@ -400,7 +400,7 @@ class EndpointCache:
         self._limits.adjust(live)
 
     def drop_endpoint(self, seq: int) -> None:
-        """Remove a deleted endpoint, and mark it for its queued deliveries."""
+        """Remove a deleted endpoint, and mark it as deleted for its queued deliveries."""
         self._note("endpoints", seq)
         live = self.endpoints.pop(seq, None)
         if live is not None:

@@ -1,4 +1,4 @@
-"""The engine: starts the parts of delivery, runs their loops, and drains them."""
+"""The delivery engine: starts its parts, runs their loops, and drains them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -25,7 +25,7 @@ from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
-"""The time that a stop waits for each response of the database: longer than the database waits for a foreign lock."""
+"""The time that a stop waits for each response of the database. It exceeds the wait for another program's lock."""
 _log = structlog.get_logger()
 
 
@@ -42,18 +42,18 @@ class EngineSettings:
     retention_ms: int
     health: HealthSettings
     release_rate_per_second: int = 50
-    """Held deliveries that an endpoint gets in a second after it was enabled."""
+    """The number of held deliveries to release per second after an endpoint is enabled."""
     scan_every_ms: int = 1000
     """The interval between scans of the database for due deliveries without a known due time."""
     statistics_every_ms: int = 1000
     tick_ms: int = 100
-    """The interval between checks for ingest requests that wait too long."""
+    """The interval between checks for ingest requests that have waited too long."""
     process_id: int = 1
-    """The process ID of a process without a cluster; not 0."""
+    """The process ID of a process without a cluster. It must not be 0."""
 
 
 class Sender(RequestSender, Protocol):
-    """A sender with its start and its end."""
+    """A sender that the engine starts and closes."""
 
     async def start(self) -> None:
         """Prepare to send."""
@@ -141,8 +141,8 @@ class Engine:
     ) -> None:
         """`loops` run while this process delivers.
 
-        `on_loop_failure` gets the error of a loop that ended by itself, so that the process stops. UnknownSchema means
-        that another release changed the database.
+        `on_loop_failure` gets the error of a loop that ended unexpectedly, so that the process stops. UnknownSchema
+        means that another release changed the database.
         """
         self._database = database
         self._shards = shards
@@ -207,7 +207,7 @@ class Engine:
 
         Attempts that take longer than `within_ms` are aborted, and their deliveries released.
         """
-        deadline = self._clock.now_ms() + within_ms
+        until_ms = self._clock.now_ms() + within_ms
         self.ending = True
         await self._cluster.hand_over()
         self._event_ingest.close()
@@ -215,11 +215,11 @@ class Engine:
         self._replays.stop()
         self._relay.stop()
         self._lanes.drain()
-        await self._until(lambda: not self._event_ingest.waiting_events and not self._replays.stepping, deadline)
+        await self._until(lambda: not self._event_ingest.waiting_events and not self._replays.stepping, until_ms)
         for delivery in self._lanes.empty_all():
             self._dispatcher.release_lease(delivery)
         await self._within(self._dispatcher.release_unused())
-        await self._until(lambda: not self._lanes.in_flight, deadline)
+        await self._until(lambda: not self._lanes.in_flight, until_ms)
         self._attempts.abort()
         await self._sender.close()
         await self._within(self._settler.drain())
@@ -232,15 +232,15 @@ class Engine:
         await self._cluster.leave()
 
     async def _within(self, work: Awaitable[None]) -> None:
-        """Wait for the database for a limited time. The rest is attempted again after a start or a lease's end."""
+        """Wait a limited time for the database. The other deliveries are retried after a restart or a lease's end."""
         try:
             async with asyncio.timeout(STORE_WITHIN_S):
                 await work
         except (StoreError, Rejected, TimeoutError) as error:
             _log.error("outcomes or leases not written at shutdown", cause=str(error) or "timeout")
 
-    async def _until(self, done: Callable[[], bool], deadline_ms: int) -> None:
-        while not done() and self._clock.now_ms() < deadline_ms:
+    async def _until(self, done: Callable[[], bool], until_ms: int) -> None:
+        while not done() and self._clock.now_ms() < until_ms:
             await self._clock.wait(asyncio.Event(), 10)
 
     async def _tick(self, stopping: asyncio.Event) -> None:
@@ -249,7 +249,7 @@ class Engine:
             self._event_ingest.expire_waiting()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        """Report a loop that ended by itself: without it, deliveries would wait forever unnoticed."""
+        """Report a loop that ended unexpectedly. Without the loop, deliveries would wait forever unnoticed."""
         if self.ending:
             return
         error = None if task.cancelled() else task.exception()

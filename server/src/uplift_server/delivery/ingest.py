@@ -1,4 +1,4 @@
-"""Event ingest: match endpoints, build the body, store events and deliveries in one commit, queue leased deliveries.
+"""Event ingest: match endpoints, build the body, commit events with their deliveries, and queue leased deliveries.
 
 The store commits all requests in its queue at once, so a higher load means larger commits. Each account has a bounded
 number of rows in that queue. The account's other requests wait here.
@@ -44,7 +44,7 @@ _log = structlog.get_logger()
 COMMIT_TIMEOUT_MS: Final = 4000
 """Timeout of a commit, checked once per tick, so that callers get a response within 5 s."""
 IDS_LOGGED_MAX: Final = 10
-"""Event IDs in a log line."""
+"""The maximum number of event IDs in a log line."""
 _RANDOM_STOCK_BYTES: Final = 1000 * RANDOM_BYTES
 
 
@@ -148,7 +148,7 @@ class EventIngest:
         """Requests to store at the end of this turn of the event loop."""
         self._backlog = _Backlog()
         self._accounts: dict[int, _Account] = {}
-        """Accounts with requests that are not stored yet. 0 stands for requests with events of several accounts."""
+        """Accounts with requests that are not stored yet. The key 0 is for requests with events of several accounts."""
         self._storing: dict[int, list[_Group]] = {}
         self._batches = 0
         self._closed = False
@@ -177,7 +177,7 @@ class EventIngest:
         return self.accept_for([(account_seq, draft) for draft in drafts])
 
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Do the same for drafts with their accounts."""
+        """Store drafts of one or more accounts. See `accept`."""
         if self._closed:
             raise self._rejected(len(drafts), Rejection.STOPPING, "the server is shutting down")
         seq, rows, body_bytes = drafts[0][0], len(drafts), 0

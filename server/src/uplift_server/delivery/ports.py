@@ -27,7 +27,7 @@ class Clock(Protocol):
         """Return the CPU time of this process in seconds."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        """Wait until the event is set or the timeout is over."""
+        """Wait until the event is set or the timeout has passed."""
 
     def call_at(self, at_ms: float, callback: "Callback") -> "Handle":
         """Call back once at a time (Unix ms), or soon if it has passed."""
@@ -62,7 +62,7 @@ class Shards(Protocol):
         """Return whether this process delivers to an endpoint. The endpoint need not be in the cache."""
 
     def may_send(self) -> bool:
-        """Return whether the lease on the process's endpoints is valid."""
+        """Return whether this process may send. If not, another process may have taken over its endpoints."""
 
     def add(self, endpoint_seq: int) -> None:
         """Assign an endpoint that is new in the cache."""
@@ -74,7 +74,7 @@ class Shards(Protocol):
         """Return the endpoints in the cache that other processes own."""
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
-        """Notify the owners of endpoints that deliveries are due."""
+        """Notify the owners of these endpoints about due deliveries."""
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
         """Report a successful attempt at a time (Unix ms) to the owner of a failing endpoint."""

@@ -28,7 +28,7 @@ class LocalShards:
         """Do nothing: the process owns every endpoint."""
 
     def foreign(self, _endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """Return no endpoint."""
+        """Return no endpoints."""
         return ()
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
@@ -45,7 +45,7 @@ class LocalShards:
         """Return None: there are no other processes."""
 
     def others(self) -> Sequence[Process]:
-        """Return no process."""
+        """Return no processes."""
         return ()
 
     def heartbeat_age_ms(self) -> None:

@@ -1,4 +1,4 @@
-"""Destinations of requests, and the DNS form of their host names."""
+"""Targets of requests, and the DNS form of their host names."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import idna
 
 
 class Target(NamedTuple):
-    """Destination of an endpoint's requests, and the key of its idle connections.
+    """The target of an endpoint's requests, and the key of its idle connections.
 
     It is a tuple because the hash of a frozen dataclass takes four times as long.
     """
@@ -16,11 +16,11 @@ class Target(NamedTuple):
     port: int
     encrypted: bool
     account: int = 0
-    """Accounts share no connections, so that bytes after a response never become another account's response."""
+    """Accounts do not share connections, so that bytes after a response never become another account's response."""
 
 
 def to_ascii(host: str) -> str:
-    """Return the ASCII form of an international host name (UTS 46, as browsers do). Raises ValueError."""
+    """Return the ASCII form of an international host name (UTS 46, like browsers). Raises ValueError."""
     try:
         return idna.encode(host, uts46=True, transitional=False).decode("ascii")
     except idna.IDNAError as error:

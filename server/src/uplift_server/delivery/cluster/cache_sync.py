@@ -53,7 +53,7 @@ class _Read(NamedTuple):
     replays: list[Replay]
 
     def names(self) -> dict[Subject, RecordKey]:
-        """Return the name in the cache by subject."""
+        """Return the cache key of each subject."""
         return {
             **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},
             **{("api_keys", each.seq): ("api_keys", each.digest) for each in self.keys},
@@ -108,7 +108,7 @@ class CacheSync:
         """Subjects that this process changed during a read."""
         self._health_at = 0
         self._missed = 0
-        """`change_log.pruned_before` at the last read of everything."""
+        """`change_log.pruned_before` at the last full read."""
         self._wake = asyncio.Event()
 
     async def begin(self) -> None:
@@ -197,7 +197,7 @@ class CacheSync:
         self._put(read.of(unchanged), deleted_subjects=unchanged - names.keys())
 
     def _put(self, read: _Read, deleted_subjects: Collection[Subject]) -> None:
-        # Accounts before their endpoints and keys, event types before the endpoints that subscribe to them.
+        # Put accounts before their endpoints and keys, and event types before the endpoints that subscribe to them.
         for account in read.accounts:
             self._cache.put_account(account)
         for kind, seq in deleted_subjects:
@@ -219,13 +219,13 @@ class CacheSync:
         if seq not in self._cache.accounts:
             return
         self._relay.end_streams_of_account(seq)
-        # Their own changes may arrive later, and an endpoint must not outlive its account in the cache.
+        # The changes of the endpoints may arrive later, and an endpoint must not outlive its account in the cache.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
         self._cache.drop_account(seq)
 
     def _drop_keys(self, seqs: Collection[int]) -> None:
-        # The operator key of the settings has no number.
+        # The operator key in the settings has no number.
         for key in [key for key in self._cache.keys.values() if key.seq in seqs and key.seq]:
             self._cache.drop_key(key.digest)
             self._relay.end_streams_of_key(key.id)
@@ -274,7 +274,7 @@ class CacheSync:
             self._changes.held_action_changed(record.seq)
 
     async def _sync_health(self, now: int) -> None:
-        """Update the health of endpoints that other processes attempt."""
+        """Update the health of endpoints from attempts of other processes."""
         since = self._health_at - HEALTH_OVERLAP_MS if self._health_at else now - HEALTH_OVERLAP_MS
         found = await self._database.read_with_priority(lambda c: health.attempted_since(c, since))
         self._health_at = now

@@ -50,7 +50,7 @@ class Cluster:
         outage_guard: OutageGuard,
         encryption_upgrade: EncryptionUpgrade | None,
     ) -> None:
-        """`encryption_upgrade` is needed while stored values may not be bound to their columns."""
+        """Pass `encryption_upgrade` if stored values may not be bound to their columns yet."""
         self.delivers = role.delivers
         self._state = state
         self._bus = bus
@@ -96,7 +96,7 @@ class Cluster:
             yield Loop("outage", self._outage_guard.follow)
 
     async def hand_over(self) -> None:
-        """See `engine.Cluster`. Attempts in flight count against the endpoints' limits in the other processes."""
+        """See `engine.Cluster`. Attempts in flight count toward the endpoints' limits in the other processes."""
         if self._state.process_id:
             self._state.deliver(delivers=False)
             self._handover.drop_all()
@@ -112,7 +112,7 @@ class Cluster:
         await self._bus.close()
 
     async def _within(self, step: Coroutine[Any, Any, None]) -> None:
-        """Wait for a step of the stop for a limited time. If it fails, the other processes notice the stop later."""
+        """Wait a limited time for a step of the stop. If it fails, the other processes notice the stop later."""
         try:
             async with asyncio.timeout(STEP_WITHIN_S):
                 await step

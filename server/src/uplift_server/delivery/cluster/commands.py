@@ -1,4 +1,4 @@
-"""Commands about endpoints of other processes: rows that the owner executes at a wake-up or at its next poll.
+"""Commands for endpoints of other processes: rows that the owner executes at a wake-up or at its next poll.
 
 A delivery that no process has leased is changed immediately in the database. If a cancel or resend is not executed in
 time, its caller gets no result, and the command stays until an owner executes it.
@@ -24,7 +24,7 @@ from uplift_server.store.idempotency import KeyReused
 
 READ_EVERY_MS: Final = 1_000
 REREAD_MS: Final = 50
-"""The interval while the owner's cache lacks the endpoint or event type, for KNOWN_WITHIN_MS."""
+"""The poll interval while the owner's cache lacks the endpoint or event type, for at most KNOWN_WITHIN_MS."""
 KNOWN_WITHIN_MS: Final = 1_000
 RESULT_WITHIN_MS: Final = 2_500
 """How long a caller waits for the result."""
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 
 class ClusteredCommands:
-    """Executes commands about own endpoints, and stores commands about other endpoints for their owners."""
+    """Executes commands for the endpoints of this process, and stores commands for other endpoints."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class ClusteredCommands:
         self._result_stored = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Execute commands about own endpoints until stopped or cancelled."""
+        """Execute commands for the endpoints of this process until stopped or cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -129,7 +129,7 @@ class ClusteredCommands:
         return _checked(result)
 
     async def _withdraw(self, seq: int) -> Result:
-        """Withdraw a test whose caller stops waiting. If it ran already, return its result."""
+        """Withdraw a test whose caller stops waiting. If the test already ran, return its result."""
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
             await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))
@@ -141,7 +141,7 @@ class ClusteredCommands:
         return await self._database.read_with_priority(lambda c: commands.get_result(c, seq))
 
     async def _execute_own(self) -> bool:
-        """Execute commands about own endpoints; return whether some wait for the cache."""
+        """Execute commands for the endpoints of this process. Return whether some wait for the cache."""
         now = self._clock.now_ms()
         found, have_expired = await self._database.read_with_priority(lambda c: commands.list_pending(c, now=now))
         if have_expired:
@@ -149,7 +149,7 @@ class ClusteredCommands:
         own = [each for each in found if self._shards.owns(each.command.endpoint_seq)]
         unknown = [each for each in own if not self._is_known(each.command)]
         new = [each for each in unknown if now - each.created_at < KNOWN_WITHIN_MS]
-        # The endpoint of an older command was deleted. The delivery's status decides about a cancel or resend.
+        # If the endpoint of an older command is unknown, it was deleted. Execute a cancel or resend by the delivery.
         ready = [each for each in own if each not in unknown or (each not in new and each.command.test is None)]
         for each in ready:
             await self._execute(each)

@@ -1,4 +1,4 @@
-"""The encryption upgrade of a PostgreSQL database: starts once no server of an earlier release runs."""
+"""The encryption upgrade of a PostgreSQL database. It starts when no server of an earlier release is running."""
 
 import asyncio
 from functools import partial
@@ -32,11 +32,11 @@ class EncryptionUpgrade:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Upgrade when no earlier release runs, then wait for the stop."""
+        """Upgrade when no server of an earlier release is running, then wait for the stop."""
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
-        # Attempts would otherwise decrypt the records that are not replaced yet.
+        # Otherwise, later attempts could not decrypt the records in memory that are not replaced yet.
         for _ in self._cache.create_unbound_parts():
             await asyncio.sleep(0)
         self._cipher.reject_unbound()
@@ -56,7 +56,7 @@ class EncryptionUpgrade:
         return False
 
     async def _upgrade(self) -> bool:
-        """Bind all values, unless a server of an earlier release runs."""
+        """Bind all values, unless a server of an earlier release is running."""
         if not await self._database.write(encryption_upgrade.block_earlier_releases):
             return False
         last: int | None = 0

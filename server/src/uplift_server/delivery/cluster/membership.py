@@ -34,7 +34,7 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""A smaller step of the clock is only a more exact reading."""
+"""The minimum step of the clock. Smaller differences come from inexact readings."""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()
@@ -48,7 +48,7 @@ class HeartbeatListener(Protocol):
         """React to a heartbeat with the living processes, including this one."""
 
     def rejoined(self) -> None:
-        """React to an eviction: this process has a new process ID."""
+        """React to an eviction of this process, which now has a new process ID."""
 
 
 class _Heartbeat(NamedTuple):
@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`time` is the time that `clock` follows."""
+        """`clock` follows `time`."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -89,7 +89,7 @@ class Membership:
         self._read_time = read_time
         self._host = _host()
         self._timely_since = 0
-        """The time since which no heartbeat of this process was late. Only then can it judge others."""
+        """The time since which no heartbeat of this process was late. A late process cannot judge others."""
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
         self._unconfirmed: set[int] = set()
@@ -134,7 +134,7 @@ class Membership:
     async def end_leases(self, stopping: asyncio.Event) -> None:
         """End the leases of evicted processes until stopped or cancelled.
 
-        This runs beside the heartbeats, because ending many leases takes longer than the allowed delay of a heartbeat.
+        This loop is separate from the heartbeats, because ending many leases would delay a heartbeat for too long.
         """
         while not stopping.is_set():
             self._eviction.clear()
@@ -177,7 +177,7 @@ class Membership:
             ]
             state.renew(began, members)
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
-            # A process that is missing was evicted: only the response was lost.
+            # A missing process was evicted: only the response was lost.
             for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._unconfirmed.clear()
@@ -192,7 +192,7 @@ class Membership:
         self._time.add_reading(reading)
         step_ms = self._clock.now_ms() - before
         if step_ms >= STEP_MS_MIN:
-            # Earlier heartbeats have times from before the step, so they cannot prove a late one.
+            # The times of earlier heartbeats are from before the step, so they cannot show whether one was late.
             self._timely_since = self._clock.now_ms()
             return began + step_ms
         if began >= self._state.trusted_until:
@@ -208,13 +208,13 @@ class Membership:
         )
 
     async def _evict(self, process: Process) -> None:
-        """Remove a dead process unless it sends a heartbeat just now, then end its leases.
+        """Evict a dead process unless it has just sent a heartbeat, then end its leases.
 
-        This order keeps it from using lost leases. If this process dies in between, the leases expire.
+        This order prevents the dead process from using lost leases. If this process dies in between, the leases expire.
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
-        # False: it sent a heartbeat, or an earlier eviction got no response. The next heartbeat shows which.
+        # If False, it sent a heartbeat, or an earlier eviction got no response. The next heartbeat shows which.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process=process.seq, host=process.host, pid=process.pid)

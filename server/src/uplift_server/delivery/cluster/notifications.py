@@ -17,7 +17,7 @@ from uplift_server.store.schema_processes import CHANGED
 _WITH_SENDER: Final = frozenset(
     {NotificationKind.DUE, NotificationKind.LISTENED, NotificationKind.STORED, NotificationKind.SESSION_ENDED}
 )
-"""Kinds with the sender's process ID first. A process ignores its own."""
+"""Kinds whose text begins with the sender's process ID. A process ignores its own notifications."""
 
 
 class NotificationReceiver:

@@ -1,4 +1,4 @@
-"""Notifications to the other processes. Any may be lost: a process that misses one polls a second later."""
+"""Notifications to the other processes. Any may be lost: a process that misses one polls within a second."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from uplift_server.store.contract import MESSAGE_BYTES_MAX, MessageBus
 from uplift_server.store.errors import Unavailable
 
 GATHER_MS: Final = 3
-"""The time to gather notifications: one for each event would halve the throughput."""
+"""The time to gather notifications. Sending one for each event would halve the throughput."""
 GATHER_STORED_MS: Final = 50
 """The same for notifications to listen streams."""
 TEXTS_MAX: Final = 1_000
@@ -26,12 +26,12 @@ _log = structlog.get_logger()
 
 
 class NotificationKind(StrEnum):
-    """The kinds of notifications by their name in a text."""
+    """The kinds of notifications, by their names in texts."""
 
     DUE = "due"
     """Deliveries of some endpoints are due: sender, endpoints."""
     WORKERS_CHANGED = "moved"
-    """A worker started, stopped or has a new view."""
+    """A worker started, stopped or changed its view."""
     COMMANDS = "commands"
     """A command or a result for another process is stored."""
     LISTENED = "listened"
@@ -43,7 +43,7 @@ class NotificationKind(StrEnum):
 
 
 class Notifier:
-    """Gathers notifications and sends them in few texts."""
+    """Gathers notifications and combines them into few texts."""
 
     def __init__(self, bus: MessageBus, state: ClusterState, clock: Clock) -> None:
         self._bus = bus
@@ -53,7 +53,7 @@ class Notifier:
         self._stored: dict[int, None] = {}
         self._texts: list[str] = []
         self._scheduled = False
-        """Whether a flush is scheduled or runs."""
+        """Whether a flush is scheduled or running."""
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,7 +77,7 @@ class Notifier:
         self._send(NotificationKind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
     def notify_workers_changed(self) -> None:
-        """Announce that this worker started, stops or has a new view."""
+        """Announce that a worker started, stopped or changed its view."""
         self._send(NotificationKind.WORKERS_CHANGED)
 
     def notify_commands(self) -> None:

@@ -83,7 +83,7 @@ class ClusteredShards:
         return assigned_worker(endpoint_seq, self.workers) == self._state.process_id
 
     def take(self, endpoint_seq: int) -> None:
-        """Own an endpoint from now on."""
+        """Take over an endpoint."""
         self._owned[endpoint_seq] = True
 
     def forget_lost(self, endpoint_seqs: Iterable[int]) -> None:

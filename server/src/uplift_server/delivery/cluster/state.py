@@ -10,7 +10,7 @@ from uplift_server.store.processes import Process
 
 
 class ClusterState:
-    """Other parts read the attributes, and call methods to change them. All times are Unix ms of the database."""
+    """The state. Other parts read its attributes and change them through methods. All times are Unix ms."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -20,7 +20,7 @@ class ClusterState:
         self.view = 0
         """The `membership_hash` of the workers from which this process computes its own endpoints."""
         self.trusted_until = 0
-        """The time until which no other process evicts this one."""
+        """The time before which no other process evicts this one."""
         self.heartbeat_at = 0
         """The time of the last heartbeat."""
         self.members: Sequence[Process] = ()

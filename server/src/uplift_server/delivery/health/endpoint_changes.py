@@ -29,7 +29,7 @@ class EndpointChanges(Protocol):
         """Release the held deliveries of an endpoint and reset its health."""
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        """Release, keep or drop the held deliveries of an enabled endpoint by its record."""
+        """Release, keep or drop the held deliveries of an enabled endpoint, depending on its record."""
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """Hold all pending deliveries of a disabled endpoint before it is enabled again.

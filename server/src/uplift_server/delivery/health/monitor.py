@@ -1,6 +1,6 @@
 """The health monitor: warns about failing endpoints, disables them, and reports recoveries.
 
-It works on the health in the cache. A step that the database could not store is repeated at the next check.
+It reads the health from the cache. If a transition cannot be stored, the next check repeats it.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ OUTAGE_CHECK_EVERY_MS: Final = 300_000
 """An outage can begin or end without an attempt, because only endpoints with a recent attempt count."""
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
-"""The health of endpoints in other processes changes without a wake-up."""
+"""The health of endpoints of other processes changes without a wake-up."""
 EMAIL_WAIT_MS: Final = 60_000
-"""The time to wait for an unsent warning email before disabling is tried again."""
+"""The wait before the next try to disable an endpoint whose warning email is unsent."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
 CHECKS_PER_TURN: Final = 1_000
 """The number of endpoints to check before other tasks run."""
@@ -70,7 +70,7 @@ class HealthMonitor:
         """Failing and warned endpoints, with the start of the latest failure if known (Unix ms)."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """By endpoint: when to try again to disable it (Unix ms), because a warning email is unsent."""
+        """By endpoint whose warning email is unsent, the time of the next try to disable it (Unix ms)."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:
@@ -97,7 +97,7 @@ class HealthMonitor:
             self._wake.set()
 
     def note_gone_response(self, endpoint: LiveEndpoint) -> None:
-        """Disable an endpoint that responded with 410, if the settings say so."""
+        """Disable an endpoint that responded with 410, if `gone_disables` is set."""
         if self._gone_disables:
             self._gone[endpoint.seq] = None
             self._wake.set()
@@ -111,11 +111,11 @@ class HealthMonitor:
 
     @property
     def outage(self) -> Outage | None:
-        """The current outage: most endpoints fail at once."""
+        """The current outage, if any."""
         return self._outage_guard.outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return when the contacts of a failing endpoint will be warned (Unix ms); None as for `disable_at`."""
+        """Return when a failing endpoint's contacts will be warned (Unix ms); None during an outage or if unknown."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None

@@ -1,7 +1,7 @@
-"""The outage guard: while most endpoints fail at once, no endpoint is warned or disabled, and the operator is notified.
+"""The outage guard: during a mass failure, it prevents warnings and disabling, and notifies the operator.
 
 The current outage is stored, so it survives a restart. After its end, its duration does not count for the endpoints
-that still fail.
+that are still failing.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ class Outage:
     endpoints: int
     """The number of failing endpoints when the outage was detected."""
     is_notified: bool
-    """Whether the operator is notified; not if the outage returns soon after its end."""
+    """Whether the operator is notified. False if the outage returns soon after its end."""
 
     def marks(self) -> dict[str, int]:
-        """Return the stored values."""
+        """Return the values to store."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
@@ -105,7 +105,7 @@ class OutageGuard:
                 await self.load()
 
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Begin or end an outage by the failing endpoints. Raises Unavailable.
+        """Begin or end an outage, depending on the failing endpoints. Raises Unavailable.
 
         Without the singleton job, follow the stored outage, and treat a new one as begun before it is stored.
         """
@@ -191,7 +191,7 @@ class OutageGuard:
         facts = {"since": ended.since, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
 
         def end(connection: Transaction) -> dict[int, Health]:
-            # On the stored health: concurrent settlements keep excused time.
+            # Change the stored health, because concurrent settlements keep its excused time.
             health.excuse(connection, seqs, ended.counts_from, at)
             server_values.replace(connection, _MARKS, {_ENDED_AT: at})
             self._record(

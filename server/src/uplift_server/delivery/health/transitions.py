@@ -1,7 +1,7 @@
 """The health transitions of an endpoint: warned, disabled, recovered.
 
-Each is one transaction with the endpoint's health, an audit log entry, and an email to each contact of the account. So
-each notification is sent once, even if the process is killed.
+Each transition is one transaction with the endpoint's health, an audit log entry, and an email to each contact of the
+account. Therefore, each notification is sent once, even if the process is killed.
 """
 
 import os

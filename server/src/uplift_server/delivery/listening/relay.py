@@ -79,7 +79,7 @@ class Relay:
     async def connect(self, session: ListenSession, position: int | None) -> Stream:
         """Start a session's stream after a position, or at its last position.
 
-        Another stream of the same session ends. Raises TooManyStreams, SessionGone and Unavailable.
+        This ends another stream of the same session. Raises TooManyStreams, SessionGone and Unavailable.
         """
         stream = self._begin(session, position)
         # From now on, a deleted session or revoked key ends this stream. This write finds earlier deletions, and keeps
@@ -190,7 +190,7 @@ class Relay:
                 await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def save(self) -> None:
-        """Save the progress of all streams. Raises Unavailable; the next call tries again."""
+        """Save the progress of all streams. Raises Unavailable; the next call retries."""
         streams = list(self._progressed)
         self._progressed.clear()
         if not streams:
@@ -204,7 +204,7 @@ class Relay:
             batch = batches.pop(0)
             rows = [(stream.session, position, responses) for stream, position, responses in batch]
             try:
-                # B023: it is run before the next turn.
+                # B023: the lambda runs before the next iteration.
                 await self.database.write(lambda c: save_progress(c, rows, now=now))  # noqa: B023
             except Unavailable:
                 for stream, _, responses in reversed([*batch, *chain.from_iterable(batches)]):
@@ -227,7 +227,7 @@ class Relay:
             found = await self.database.read(lambda c: list_unused(c, before=before, limit=CLEANUP_BATCH))
             found_all = len(found) < CLEANUP_BATCH
             for session in found:
-                # B023: it is run before the next turn.
+                # B023: the lambda runs before the next iteration.
                 removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
                 if removed:
                     self.end(session.id)

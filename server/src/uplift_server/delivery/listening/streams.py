@@ -23,19 +23,19 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
-"""The interval to look for events without a wake-up, and for a deleted session."""
+"""The interval between checks for events without a wake-up, and for a deleted session."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class EndReason(Enum):
-    """The reason why a stream ended, as the client receives it."""
+    """The reason for the end of a stream, as sent to the client."""
 
     REPLACED = "replaced"
     """The session has a newer connection."""
     REMOVED = "removed"
     """The session or its account was deleted, or its key revoked."""
     STOPPING = "stopping"
-    """The server stops. The client reconnects."""
+    """The server is stopping. The client reconnects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Stream:
         self.position = position
         """All events up to this number have a response."""
         self.superseded = False
-        """Whether a newer stream of the session has the position that counts."""
+        """Whether a newer stream of the session has the current position."""
         self.responses: list[ListenResponse] = []
         """Responses that are not saved yet."""
         self._relay = relay
@@ -95,13 +95,13 @@ class Stream:
         self._wake.set()
 
     def end(self, why: EndReason) -> None:
-        """Let `next` return None."""
+        """Make `next` return None."""
         if self.end_reason is None:
             self.end_reason = why
         self._wake.set()
 
     async def next(self) -> list[StreamItem] | None:
-        """Wait for items that the client has room for, and return them; None after the end."""
+        """Wait for items and return as many as the client has room for; None after the end."""
         relay = self._relay
         while self.end_reason is None:
             self._wake.clear()
@@ -227,7 +227,7 @@ class Stream:
 
 
 class Streaming(Protocol):
-    """The relay, as a stream uses it."""
+    """The part of the relay that streams use."""
 
     database: Database
     cache: EndpointCache

@@ -50,7 +50,7 @@ IDLE_MS: Final = 3_600_000
 
 
 class _Job:
-    """A replay and its deliveries that are read ahead."""
+    """A replay and its deliveries that were read ahead."""
 
     __slots__ = ("ahead", "next_at", "rate", "replay")
 
@@ -124,7 +124,7 @@ class ReplayJobs:
                 return found
 
     def put(self, replay: Replay) -> None:
-        """Add or update a replay. Return its queued deliveries unless it runs."""
+        """Add or update a replay. Restore the status of its queued deliveries unless it is running."""
         now = self._clock.now_ms()
         job = self._jobs.get(replay.seq)
         if replay.completed_at is not None:
@@ -190,7 +190,7 @@ class ReplayJobs:
             job.next_at = now + UNAVAILABLE_WAIT_MS
 
     async def _cancel(self, job: _Job) -> None:
-        """Cancel the replay of a deleted endpoint. Wait if the endpoint exists and the cache lacks it."""
+        """Cancel the replay of a deleted endpoint. Wait if the endpoint exists but is missing from the cache."""
         now, replay = self._clock.now_ms(), job.replay
 
         def cancel(connection: Transaction) -> Replay | None:
@@ -209,11 +209,11 @@ class ReplayJobs:
             else:
                 self.put(cancelled)
         except Conflict:
-            # The replay has completed in the meantime.
+            # The replay completed in the meantime.
             self._jobs.pop(replay.seq, None)
 
     async def _settle_stopped(self, job: _Job, now: int) -> None:
-        """Return the leased deliveries of a paused replay, and finish a cancelled one."""
+        """Restore the status of a paused replay's leased deliveries, or finish a cancelled replay."""
         seq = job.replay.seq
         job.next_at = now + CHECK_MS
         if job.replay.state is ReplayState.PAUSED:
@@ -226,7 +226,7 @@ class ReplayJobs:
             self._jobs.pop(seq, None)
 
     async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
-        """Continue to count, or release the next deliveries."""
+        """Continue counting, or release the next deliveries."""
         if not job.replay.is_counted:
             await self._count(job, now)
             return
@@ -281,7 +281,7 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Keep the result of a write, unless the replay has changed since."""
+        """Keep the result of a write, unless the replay has changed since then."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 

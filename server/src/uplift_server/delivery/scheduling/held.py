@@ -23,7 +23,7 @@ from uplift_server.store.records import HeldAction
 TICK_MS: Final = 100
 """Time between two batches of an endpoint."""
 BLOCKED_WAIT_MS: Final = 500
-"""Wait before the next release to an endpoint that sends more slowly than the release rate."""
+"""Wait before the next release to an endpoint whose deliveries are slower than the release rate."""
 BATCH_ROWS_MAX: Final = 300
 ROUND_ROWS_MAX: Final = 1200
 """Rows of all endpoints between two pauses."""
@@ -32,7 +32,7 @@ UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class _TokenBucket:
-    """Limits the release rate of one endpoint. Credit covers a late tick, but does not build up over idle time."""
+    """Limits the release rate of one endpoint. Credit covers a late tick, but does not accumulate while idle."""
 
     def __init__(self, rate_per_second: int, now_ms: int) -> None:
         self._per_ms = rate_per_second / 1000
@@ -99,7 +99,7 @@ class HeldDeliveries:
     async def finish(self, endpoint_seq: int, until_ms: int) -> bool:
         """Hold all pending deliveries of an endpoint before it is enabled. Raises Unavailable.
 
-        Return False if this is not complete at a time (Unix ms).
+        Return False if this is not complete by `until_ms` (Unix ms).
         """
         while self._clock.now_ms() < until_ms:
             endpoint = self._cache.endpoints.get(endpoint_seq)
@@ -181,7 +181,7 @@ class HeldDeliveries:
             await self._release(requests)
 
     async def _process_batch(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
-        """Cancel, hold or drop a batch by the state of the endpoint. Return the number of rows, 0 after the last."""
+        """Cancel, hold or drop a batch, depending on the endpoint. Return the number of rows, 0 after the last."""
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:
             self._stop_releasing(endpoint_seq)

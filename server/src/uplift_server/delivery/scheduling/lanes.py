@@ -28,7 +28,7 @@ from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
 STARTS_MAX: Final = 16
-"""Attempts to start in one turn of the event loop. More delay API requests, and send nothing sooner."""
+"""Attempts to start in one turn of the event loop. More would delay API requests without sending anything sooner."""
 
 
 class Load(NamedTuple):
@@ -52,7 +52,7 @@ class Starter(Protocol):
 
 
 class _ForeignLeases(NamedTuple):
-    """An endpoint that this process took over, and the number of its deliveries that other processes lease."""
+    """An endpoint that this process took over, and the number of leases that other processes hold on it."""
 
     endpoint: LiveEndpoint
     leased: int
@@ -76,7 +76,7 @@ class DeliveryLanes:
         self._due = due
         self._shards = shards
         self.in_order: set[int] = set()
-        """Endpoints with held deliveries to release. Retries and first attempts share a queue to keep the order."""
+        """Endpoints with held deliveries to release. Their retries and first attempts share a queue, in order."""
         self.parked: dict[tuple[int, int], None] = {}
         """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
@@ -181,7 +181,7 @@ class DeliveryLanes:
         self._lanes.push(lane, delivery, kind)
 
     def spread(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Reserve room for deliveries of a replay, and queue them evenly over the time."""
+        """Reserve room for deliveries of a replay, and queue them evenly over `within_ms`."""
         spreader = self._spreaders.get(lane.endpoint)
         if spreader is None:
             spreader = self._spreaders[lane.endpoint] = Spreader(self._clock, partial(self._push_replays, lane))
@@ -257,7 +257,7 @@ class DeliveryLanes:
         return None if found is None else self._uncount(lane, [found])[0]
 
     def take_over(self, endpoint: LiveEndpoint, foreign_leases: int) -> None:
-        """Take over an endpoint from another process, which still leases some of its deliveries."""
+        """Take over an endpoint. Other processes still hold `foreign_leases` leases on its deliveries."""
         lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
         health = endpoint.health
         lane.breaker = restore_breaker(health, self._breaker)
@@ -270,7 +270,7 @@ class DeliveryLanes:
         lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.start_interval_ms)
 
     def note_foreign_leases(self, leased: Mapping[int, int]) -> bool:
-        """Update the leases of other processes by endpoint. Return whether any remain on endpoints taken over."""
+        """Update the leases of other processes by endpoint. Return whether any are left."""
         for seq, (endpoint, before) in list(self._foreign_leases.items()):
             now = leased.get(seq, 0) if self._shards.owns(seq) else 0
             if now:
@@ -305,7 +305,7 @@ class DeliveryLanes:
         return [delivery for lane in list(self._lanes.all()) for delivery in self.empty(lane.endpoint)]
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
-        """Start an attempt that a person requested, or queue it in its lane. False if there is no room for either."""
+        """Start an attempt that a person requested, or queue it in its lane. Return False if neither has room."""
         now = self._clock.now_ms()
         if self.stopped:
             return False

@@ -1,4 +1,4 @@
-"""Spreading of replay deliveries over time, so that a leased batch does not delay new deliveries as a burst."""
+"""Spreads replay deliveries over time, because a burst of them would delay new deliveries."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class PushDeliveries(Protocol):
 
 
 class Spreader:
-    """Queues the deliveries of a lane's replay evenly over a time."""
+    """Queues the deliveries of a lane's replay at even intervals."""
 
     __slots__ = ("_clock", "_gap_ms", "_next_ms", "_push", "_timer", "_waiting")
 
@@ -30,7 +30,7 @@ class Spreader:
         self._timer: Handle | None = None
 
     def add(self, deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Add deliveries behind the waiting ones, and spread all of them over the time."""
+        """Add deliveries behind the waiting ones, and spread all of them over `within_ms`."""
         self._waiting.extend(deliveries)
         if self._waiting:
             self._gap_ms = within_ms / len(self._waiting)

@@ -130,7 +130,7 @@ class Attempts:
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if delivery.lease_until - now < self._lease_needed_ms:
-            # The lease could end during the attempt. Release the deliveries behind it, too, to keep the order.
+            # The lease could end during the attempt. Also release the deliveries behind it, to keep the order.
             for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
                 self._release_lease(late)
             self._lanes.attempt_ended(lane, now)
@@ -261,7 +261,7 @@ class Attempts:
     ) -> NextState:
         wait_ms = None if exchange.retry_after is None else retry_after_ms(exchange.retry_after, now)
         if exchange.failure is Failure.EGRESS:
-            # This attempt does not count. Wait as long as after the last one that did.
+            # This attempt does not count. Use the delay of the last attempt that did.
             scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), EGRESS_WAIT_MS_MIN
         return after_failure(
             before=previous_state(delivery),
@@ -321,7 +321,7 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 
 
 def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
-    """Return the time in ms for which the receiver requests no deliveries to the endpoint at all."""
+    """Return the time in ms for which the receiver asks the server to pause deliveries to the endpoint."""
     return retry_after_ms(exchange.retry_after, now) or 0 if exchange.status_code in (429, 503) else 0
 
 
@@ -332,7 +332,7 @@ def _is_off(endpoint: LiveEndpoint) -> bool:
 
 
 def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
-    """Return whether an exchange counts for the endpoint's health: it is enabled, and was during the whole attempt."""
+    """Return whether an exchange counts for health: the endpoint is enabled, and was during the whole attempt."""
     record = endpoint.record
     since = record.state_since or 0
     # `since` is in the future if the machine's clock was set back and the process restarted.

@@ -48,7 +48,7 @@ class Commands(Protocol):
 
 
 class _SentBefore(Conflict):
-    """The request is a repeat of one that sent a test."""
+    """The request repeats one that already sent a test."""
 
     def __init__(self, event_id: bytes) -> None:
         super().__init__("sent before")
@@ -82,7 +82,7 @@ class LocalCommands:
         self._lease_ms = lease_ms
 
     async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
-        """Execute a command. `finish` runs in its transaction. Raises as `Commands.execute`."""
+        """Execute a command. `finish` runs in its transaction. Raises the errors of `Commands.execute`."""
         if command.kind is CommandKind.START:
             return await self._start(command, finish)
         if command.test is not None:
@@ -101,9 +101,10 @@ class LocalCommands:
     async def decide(
         self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, process_id: int = 0
     ) -> LeasedDelivery | None:
-        """Cancel or resend a delivery that has no lease, or whose lease has the fence. Return the lease of a resend.
+        """Cancel or resend a delivery that is not leased, or whose lease has this fence. Return the lease of a resend.
 
-        `also` runs in the same transaction. Without `process_id`, a resend is due now. Raises as `Commands.execute`.
+        `also` runs in the same transaction. Without `process_id`, a resend is due now. Raises the errors of
+        `Commands.execute`.
         """
         now = self._clock.now_ms()
         endpoint_seq, event_seq = command.endpoint_seq, command.event_seq

@@ -1,10 +1,10 @@
 """Settler: write the outcomes of attempts to the store in batches, one batch at a time.
 
-The next batch gathers while one commits, so batches grow with the load. Replay outcomes wait up to BATCH_WAIT_MS for
-other outcomes, because extra commits delay new events.
+While one batch commits, the settler gathers the next, so batches grow with the load. Replay outcomes wait up to
+BATCH_WAIT_MS for other outcomes, because extra commits delay new events.
 
-If a batch cannot be written, the settler retries it and blocks new attempts: the server would repeat an attempt without
-a stored outcome.
+If a batch cannot be written, the settler retries it and blocks new attempts: the server repeats attempts whose outcomes
+are not stored.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class Settler:
         self._is_urgent = False
         """Whether to write the gathered settlements as soon as possible."""
         self._flush_timer: Handle | None = None
-        """Ends the wait of replay outcomes, if nothing else is gathered."""
+        """Ends the wait of replay outcomes if no others are gathered."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
         """Parts of a rejected batch that are not written yet."""
         self._lines: list[AttemptLine] = []
@@ -149,7 +149,7 @@ class Settler:
             batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
             if self._gathered:
-                # Store health with the last outcome that it includes, or a restart counts the others twice.
+                # Store health with the last outcome that it includes. Otherwise, a restart counts the others twice.
                 later = {settlement.endpoint_seq for settlement in self._gathered}
                 self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
                 health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}

@@ -63,7 +63,7 @@ class Sender(ConnectionOwner):
         self._sweep_seconds = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest_ms / 1000 / 10))
         self._connector = Connector(settings, policy, resolver, self._create_connection, monotonic)
         self._pool = Pool(settings)
-        # In the order of their start, and so of their timeouts.
+        # In the order of their start, which is also the order of their timeouts.
         self._attempts: dict[Attempt, None] = {}
         self._connections: set[Connection] = set()
         self._connection_type: type[Connection] = Connection
@@ -173,7 +173,7 @@ class Sender(ConnectionOwner):
             self._fail(attempt, failed.failure, failed.text)
             return
         except Exception as error:
-            # A defect must not leave an attempt without `done`, nor count against the receiver.
+            # After a defect, the attempt must still call `done`, and must not count against the receiver.
             self._report_defect("connection not opened", error)
             self._fail(attempt, Failure.EGRESS, f"internal error: {type(error).__name__}")
             return
@@ -199,7 +199,7 @@ class Sender(ConnectionOwner):
                 if now >= retry_until:
                     raise
             await asyncio.sleep(_FILES_WAIT_SECONDS)
-            # The receiver did not cause the wait, so the timeout of the attempt starts again.
+            # The receiver did not cause the wait, so restart the timeout of the attempt.
             del self._attempts[attempt]
             attempt.started, attempt.started_at = self._monotonic(), self._clock_ms()
             self._attempts[attempt] = None

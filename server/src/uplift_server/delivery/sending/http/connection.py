@@ -1,8 +1,8 @@
 """A connection to a receiver: writes a request, and reads its response.
 
-httptools leaves four tasks to this module: skip interim responses, end bodies without a length with the connection,
-close the connection on unexpected bytes, and limit the response headers. There is no callback for single headers, which
-most responses do not need: each costs two allocations and a call.
+httptools leaves four tasks to this module: skip interim responses, end a body without a length when the connection
+ends, close the connection on unexpected bytes, and limit the response headers. The parser has no callback for single
+headers, because each one would cost two allocations and a call, and most responses do not need it.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class ConnectionOwner(Protocol):
         """Track an open connection."""
 
     def finished(self, connection: "Connection", attempt: Attempt, exchange: Exchange, now: float) -> None:
-        """Finish an attempt, and reuse its connection if that is open."""
+        """Finish an attempt, and reuse its connection if it is open."""
 
     def stale(self, attempt: Attempt) -> None:
         """Retry an attempt whose reused connection ended before the first byte of the response."""
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
 
     def on_headers_complete(self) -> None:
-        """Read the status. The parser calls this, also for interim responses."""
+        """Read the status. The parser also calls this for interim responses."""
         parser = self._parser
         if self._complete or parser is None:
             return
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
         if len(self._raw) > RESPONSE_HEADERS_BYTES_MAX < len(final_head(self._raw, self._interim)):
             raise ValueError(_HEAD_TOO_LONG)
         self._status = status
-        # The parser loses this when the message is complete.
+        # The parser loses this value when the message is complete.
         self._keep = parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
         self._body_bytes += len(data)
 
     def on_message_complete(self) -> None:
-        """Complete the response. The parser calls this, also for interim responses."""
+        """Complete the response. The parser also calls this for interim responses."""
         if self._status:
             self._complete = True
 
@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
             self._owner.ended(self)
 
     def abort(self) -> None:
-        """Close the connection now, in any state, also during a TLS shutdown."""
+        """Close the connection now, in any state, even during a TLS shutdown."""
         was_open, self.is_open = self.is_open, False
         self._transport.abort()
         if was_open:

@@ -229,7 +229,7 @@ class Connector:
         return connection
 
     async def _start_encrypted(self, sock: socket.socket, target: Target, opening: Opening, until: float) -> Connection:
-        opening.stage = f"the TLS handshake with {opening.remote_address}"
+        opening.stage = f"in the TLS handshake with {opening.remote_address}"
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(until - self._monotonic()):

@@ -1,4 +1,4 @@
-"""Interface between the engine and the sender: the engine passes a request, and gets an exchange back."""
+"""Interface between the engine and the sender: the engine passes a request and gets an exchange back."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -144,7 +144,7 @@ class Resolver:
             else:
                 failure = f"{name} has no address"
         if failure is not None and files_exhausted():
-            # The result of c-ares is not valid, and a channel that was created without files has no name servers.
+            # Without file descriptors, the result of c-ares is not valid, and a new channel has no name servers.
             self._channel = None
             raise ResolutionFailed(f"too many open files to look up {name}", out_of_files=True)
         return _Entry(addresses, failure, self._monotonic() + ttl_ms / 1000)

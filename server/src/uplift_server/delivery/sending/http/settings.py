@@ -15,7 +15,7 @@ class SenderSettings:
     keep_alive_ms: int = 55_000
     """Time for which an idle connection stays open."""
     connection_age_ms_max: int = 5 * 60_000
-    """An older connection gets no further request, so that DNS changes take effect."""
+    """An older connection gets no further requests, so that DNS changes take effect."""
     idle_connections_per_target_max: int = 256
     idle_connections_max: int = 1_000
     connections_max: int = 100_000
@@ -24,7 +24,7 @@ class SenderSettings:
     egress_addresses: tuple[str, ...] = ()
     """Local addresses to send from, at most one per family. If empty, the kernel chooses."""
     egress_proxy: str | None = None
-    """`http://[user:password@]host[:port]`. All connections are CONNECT tunnels, also for plain http."""
+    """`http://[user:password@]host[:port]`. All connections are CONNECT tunnels, even for plain http."""
     ca_file: str | None = None
     """PEM file of certificate authorities to trust instead of the system's."""
 
