@@ -65,7 +65,7 @@ class EngineParts:
     status: EngineStatus
 
     def link(self) -> EngineLink:
-        """The parts that services use."""
+        """Return the parts that services use."""
         return EngineLink(
             relay=self.relay,
             counters=self.counters,

@@ -59,7 +59,7 @@ class SystemClock(Clock):
     def __init__(
         self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """Tests pass their own clocks."""
+        """Use these clocks, which tests replace."""
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._now_ms = 0

@@ -66,7 +66,7 @@ class LiveEventType:
 
     @property
     def archived(self) -> bool:
-        """Return whether new events of this type are rejected."""
+        """Whether new events of this type are rejected."""
         return self.record.archived_at is not None
 
     def problems(self, data: bytes) -> list[Problem]:
@@ -209,7 +209,7 @@ class LiveEndpoint:
 
     @property
     def takes_deliveries(self) -> bool:
-        """Return whether new deliveries may be attempted instead of held."""
+        """Whether new deliveries may be attempted instead of held."""
         return self.record.state is EndpointState.ENABLED and not self.deleted
 
 
@@ -244,7 +244,7 @@ class EndpointCache:
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
         self.overlaps: dict[int, int] = {}
-        """By endpoint with a previous secret, the time at which that secret expires (Unix ms)."""
+        """The time at which an endpoint's previous secret expires (Unix ms), by endpoint."""
         self.overlap_added = asyncio.Event()
         self._changed: list[set[RecordKey]] = []
         """Changed records, one set for each open `changes` block."""

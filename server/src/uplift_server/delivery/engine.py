@@ -84,7 +84,7 @@ class Cluster(Protocol):
         """Announce that this process is ready, and whether it delivers."""
 
     def loops(self, *, delivers: bool) -> Iterable[Loop]:
-        """The loops of a member."""
+        """Return the loops of a member."""
 
     async def hand_over(self) -> None:
         """Hand over the endpoints of this process to the other members."""

@@ -30,7 +30,7 @@ class Clock(Protocol):
         """Wait until the event is set or the timeout has passed."""
 
     def call_at(self, at_ms: float, callback: "Callback") -> "Handle":
-        """Call back once at a time (Unix ms), or soon if it has passed."""
+        """Call back once at `at_ms` (Unix ms), or soon if this time has passed."""
 
 
 class Callback(Protocol):
@@ -77,7 +77,7 @@ class Shards(Protocol):
         """Notify the owners of these endpoints about due deliveries."""
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
-        """Report a successful attempt at a time (Unix ms) to the owner of a failing endpoint."""
+        """Report a successful attempt at `at` (Unix ms) to the owner of a failing endpoint."""
 
 
 class SingletonJobs(Protocol):

@@ -49,7 +49,7 @@ class Traces:
         self._known: dict[bytes, TraceContext | None] = {}
         """Parent spans by event ID."""
         self._full: dict[str, bool] = {}
-        """By queue, whether the latest item was dropped."""
+        """Whether the latest item was dropped, by queue."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

@@ -43,7 +43,7 @@ class SingletonJobs(Protocol):
     """The singleton jobs of the cluster."""
 
     def holds(self, job: SingletonJob) -> bool:
-        """Whether this process holds the lease of a job."""
+        """Return whether this process holds the lease of a job."""
 
 
 class Outbox:

@@ -112,7 +112,7 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 
 def supports_color(stream: TextIO | io.TextIOBase) -> bool:
-    """Whether a stream is a terminal that supports colors, and the user did not set NO_COLOR."""
+    """Return whether a stream is a terminal that supports colors, and the user did not set NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -72,11 +72,11 @@ class StoreHealth:
             _log.error("database read failed", read=name, cause=trouble and trouble.cause, error=str(error))
 
     def has_written_within(self, seconds: float) -> bool:
-        """Whether a transaction was committed within `seconds`, and none has failed since."""
+        """Return whether a transaction was committed within `seconds`, and none has failed since then."""
         return self._write is None and time.monotonic() - self.written_at < seconds
 
     def trouble(self) -> str | None:
-        """The known cause of failures and how to fix it; None if there is none."""
+        """Return the known cause of failures and how to fix it; None if there is none."""
         now = time.monotonic()
         since = self.writing_since
         if self.writer_ended:
@@ -108,5 +108,5 @@ class StoreHealth:
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """The name of a read in the log: its function, or the function that contains it."""
+    """Return the name of a read in the log: its function, or the function that contains it."""
     return f"{function.__module__.removeprefix('uplift_server.')}.{function.__qualname__.partition('.<locals>')[0]}"

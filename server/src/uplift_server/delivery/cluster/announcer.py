@@ -25,7 +25,7 @@ class ClusteredAnnouncer:
         self._audience = audience
         self._clock = clock
         self._announced: dict[int, tuple[frozenset[int], int]] = {}
-        """By process: its accounts with listen streams, and when the announcement expires (Unix ms)."""
+        """The accounts with listen streams and the expiry of the announcement (Unix ms), by process."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Repeat the announcement, and expire those of other processes, until stopped or cancelled."""

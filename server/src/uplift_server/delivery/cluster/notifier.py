@@ -73,7 +73,7 @@ class Notifier:
         self._stored[account_seq] = None
 
     def notify_session_ended(self, session_id: str, why: str, at: int) -> None:
-        """End the streams of a listen session that began before a time (Unix ms)."""
+        """End the streams of a listen session that began before `at` (Unix ms)."""
         self._send(NotificationKind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
     def notify_workers_changed(self) -> None:

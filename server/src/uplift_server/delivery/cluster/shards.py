@@ -79,7 +79,7 @@ class ClusteredShards:
         self._successes.add(endpoint_seq, at)
 
     def is_own(self, endpoint_seq: int) -> bool:
-        """Whether this process is the assigned worker of an endpoint."""
+        """Return whether this process is the assigned worker of an endpoint."""
         return assigned_worker(endpoint_seq, self.workers) == self._state.process_id
 
     def take(self, endpoint_seq: int) -> None:

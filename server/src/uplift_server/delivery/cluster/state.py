@@ -34,7 +34,7 @@ class ClusterState:
         self.process_id, self.heartbeat_at = process_id, now
 
     def renew(self, began: int, members: Sequence[Process]) -> None:
-        """Extend the membership after a heartbeat that began at a time."""
+        """Extend the membership after a heartbeat that began at `began`."""
         self.heartbeat_at, self.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
         self.members = members
 
@@ -52,7 +52,7 @@ class ClusterState:
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
-        """Hold these jobs, and no others, until a time."""
+        """Hold these jobs, and no others, until `until`."""
         self._jobs, self._jobs_until = jobs, until
 
     def mark_evicted(self) -> None:

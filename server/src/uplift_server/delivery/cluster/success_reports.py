@@ -26,7 +26,7 @@ class SuccessReports:
         self._wake = asyncio.Event()
 
     def add(self, endpoint_seq: int, at: int) -> None:
-        """Report a success of a failing endpoint at a time (Unix ms)."""
+        """Report a success of a failing endpoint at `at` (Unix ms)."""
         self._successes[endpoint_seq] = at
         self._wake.set()
 

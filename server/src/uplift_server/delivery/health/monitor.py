@@ -70,7 +70,7 @@ class HealthMonitor:
         """Failing and warned endpoints, with the start of the latest failure if known (Unix ms)."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """By endpoint whose warning email is unsent, the time of the next try to disable it (Unix ms)."""
+        """The next try to disable an endpoint whose warning email is unsent (Unix ms), by endpoint."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:

@@ -37,7 +37,7 @@ class Audience:
         return True
 
     def listens_elsewhere(self, account_seq: int) -> bool:
-        """Whether another process has a stream of an account."""
+        """Return whether another process has a stream of an account."""
         return account_seq in self._elsewhere
 
     def set_elsewhere(self, account_seqs: frozenset[int]) -> None:
@@ -59,7 +59,7 @@ class Announcer(Protocol):
         """Wake the streams of an account in other processes."""
 
     def session_ended(self, session_id: bytes, why: "EndReason", at: int) -> None:
-        """End the streams of a session in other processes that began before a time (Unix ms)."""
+        """End the streams of a session in other processes that began before `at` (Unix ms)."""
 
 
 class NoAnnouncer:

@@ -77,7 +77,7 @@ class Relay:
             stream.wake()
 
     async def connect(self, session: ListenSession, position: int | None) -> Stream:
-        """Start a session's stream after a position, or at its last position.
+        """Start a session's stream after `position`, or after its last position.
 
         This ends another stream of the same session. Raises TooManyStreams, SessionGone and Unavailable.
         """
@@ -143,7 +143,7 @@ class Relay:
         self._announcer.session_ended(session_id, EndReason.REMOVED, NEVER)
 
     def end_here(self, session_id: bytes, why: EndReason, at: int) -> None:
-        """End a session's stream in this process, if it began before a time (Unix ms).
+        """End a session's stream in this process, if it began before `at` (Unix ms).
 
         Notifications may arrive late. Of two streams of a session, the one that began later stays.
         """

@@ -49,7 +49,7 @@ class Retention:
         self._retention_ms = retention_ms
         self._partition_lasts_ms = partition_duration_ms(retention_ms)
         self._positions: dict[str, tuple[Any, ...] | None] = {}
-        """By table, the position after expired rows that are still needed."""
+        """The position after expired rows that are still needed, by table."""
         self._rechecked_at = 0
         self._distrust_logged_at = 0
         self._interrupted: dict[Partition, Key] = {}
@@ -83,7 +83,7 @@ class Retention:
                 _log.exception("retention failed")
 
     async def _clock_is_trusted(self) -> bool:
-        """Whether retention can trust the clock. Otherwise, an operator must confirm it."""
+        """Return whether retention can trust the clock. Otherwise, an operator must confirm it."""
         if not self._retention_ms:
             return True
         now = self._clock.now_ms()
@@ -157,7 +157,7 @@ class Retention:
     async def _clean_partition(
         self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, *, waiting: int, until: int
     ) -> bool:
-        """Delete the ended deliveries of a partition until a time (Unix ms); return whether all are deleted.
+        """Delete the ended deliveries of a partition until `until` (Unix ms). Return whether all are deleted.
 
         The more expired partitions are waiting, the shorter the pauses.
         """

@@ -58,7 +58,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, BATCH_PAUSE_MS)
 
     def _is_busy(self) -> bool:
-        """Whether the process was busy since the last call."""
+        """Return whether the process was busy since the last call."""
         at, used_s = self._load
         self._load = now, uses_s = self._clock.now_ms(), self._clock.processor_s()
         return (uses_s - used_s) * 1000 >= BUSY_CORES * (now - at) > 0

@@ -141,7 +141,7 @@ class ReplayJobs:
         self._wake.set()
 
     def runs(self, replay_seq: int) -> bool:
-        """Whether deliveries of a replay may be sent."""
+        """Return whether deliveries of a replay may be sent."""
         job = self._jobs.get(replay_seq)
         return job is not None and job.replay.state is ReplayState.RUNNING
 

@@ -42,5 +42,5 @@ class DueEndpoints:
 
     @property
     def next_at(self) -> int | None:
-        """Return the next due time (Unix ms)."""
+        """The next due time (Unix ms)."""
         return self._times.next_at

@@ -54,7 +54,7 @@ class _TokenBucket:
         self._credit -= count
 
     def pause_until(self, at_ms: int) -> None:
-        """Release nothing until a time (Unix ms)."""
+        """Release nothing until `at_ms` (Unix ms)."""
         self._paused_until = at_ms
 
 

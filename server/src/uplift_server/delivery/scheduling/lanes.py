@@ -39,7 +39,7 @@ class Load(NamedTuple):
     waiting: int
     """Leased deliveries that are not in flight."""
     probes: Mapping[int, int]
-    """By endpoint with an open circuit breaker, the time of the next probe (Unix ms)."""
+    """The time of the next probe (Unix ms), by endpoint with an open circuit breaker."""
     stopped: bool
     """Whether nothing may be sent now."""
 
@@ -81,7 +81,7 @@ class DeliveryLanes:
         """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._spreaders: dict[int, Spreader] = {}
-        """By endpoint, the deliveries of a replay that are not queued yet."""
+        """The deliveries of a replay that are not queued yet, by endpoint."""
         self._clock = clock
         self._began_at = clock.now_ms()
         self._endpoint_in_flight_max = endpoint_in_flight_max
@@ -96,7 +96,7 @@ class DeliveryLanes:
         self.draining = False
         """Whether the process is stopping. No attempt starts."""
         self._foreign_leases: dict[int, _ForeignLeases] = {}
-        """By endpoint, the leases of other processes, which count toward its concurrency limit."""
+        """The leases of other processes by endpoint. They count toward its concurrency limit."""
 
     def open(self, starter: Starter) -> None:
         """Start attempts from now on."""
@@ -117,7 +117,7 @@ class DeliveryLanes:
 
     @property
     def stopped(self) -> bool:
-        """Return whether nothing may be sent now."""
+        """Whether nothing may be sent now."""
         return self.blocked or self.draining or not self._shards.may_send()
 
     @property

@@ -53,7 +53,7 @@ class Spreader:
         return None
 
     def __len__(self) -> int:
-        """Number of waiting deliveries."""
+        """Return the number of waiting deliveries."""
         return len(self._waiting)
 
     @property
