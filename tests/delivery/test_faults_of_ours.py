@@ -14,7 +14,7 @@ BLOCKED = {
     "private": "connections to hooks.example are not allowed: loopback (127.0.0.0/8, RFC 1122). "
     "To allow private networks, set UPLIFT_ALLOW_PRIVATE_NETWORKS=true",
     "metadata": "connections to hooks.example are not allowed: cloud metadata service (169.254.169.254/32, RFC 3927). "
-    "No setting allows it",
+    "No setting allows them",
     "plain http": "connections to hooks.example are not allowed: public address. "
     "http is allowed for private addresses only; use https",
     "other version": "there is no egress address for IPv6",
@@ -23,7 +23,7 @@ BLOCKED = {
 WAY_OUT = {
     "proxy down": "the egress proxy failed: could not connect to 127.0.0.1:3128: connection refused",
     "proxy refuses us": "the egress proxy rejected the credentials (status 407)",
-    "proxy silent": "the egress proxy opened no tunnel to 192.0.2.1:443 within 5 s",
+    "proxy silent": "the egress proxy did not open a tunnel to 192.0.2.1:443 within 5 s",
     "address gone": "could not send from the egress address 192.0.2.1: cannot assign requested address",
     "no descriptors": "could not connect to 192.0.2.1:443: too many open files",
 }

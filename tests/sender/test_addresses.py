@@ -61,7 +61,7 @@ async def test_some_addresses_are_never_allowed(connect: Connect, host: str) -> 
     exchange = await client.post(Target(host, 80, False))
     assert exchange.failure is Failure.BLOCKED
     assert exchange.error is not None
-    assert exchange.error.endswith("No setting allows it")
+    assert exchange.error.endswith("No setting allows them")
 
 
 async def test_plain_http_to_a_public_address_is_blocked(connect: Connect) -> None:

@@ -175,7 +175,7 @@ async def test_a_hanging_proxy_is_an_egress_failure_unless_it_serves_others(list
     client = await connect(egress_proxy=url(proxy), connect_timeout_ms=800)
     alone = await client.post(Target("127.0.0.9", 9, False))
     assert alone.failure is Failure.EGRESS
-    assert alone.error == "the egress proxy opened no tunnel to 127.0.0.9:9 within 0.8 s"
+    assert alone.error == "the egress proxy did not open a tunnel to 127.0.0.9:9 within 0.8 s"
     waiting = client.send(Target("127.0.0.9", 9, False))
     await until(lambda: proxy.accepted == 2)
     assert (await client.post(Target("127.0.0.1", 9, False))).failure is None

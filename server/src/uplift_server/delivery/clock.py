@@ -12,7 +12,7 @@ from uplift_server.core.operations.clock_offset import READINGS_KEPT, ClockReadi
 from uplift_server.delivery.ports import Callback, Clock, Handle
 
 SLEW_DIVISOR: Final = 10
-"""While the machine's clock is behind, the engine's clock runs slower by one part in this number."""
+"""While the machine's clock is behind, the engine's clock runs slower by 1/SLEW_DIVISOR."""
 STEP_LOGGED_MS_MIN: Final = 1000
 _log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class DatabaseTime:
 
 
 class SystemClock(Clock):
-    """Follows the machine's clock but never goes back.
+    """Follows the machine's clock but never goes backward.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
     follows at once. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up. If
@@ -86,7 +86,7 @@ class SystemClock(Clock):
         began_ns, from_ms, last_ms = self._slewed
         passed_ns = self._monotonic_ns()
         if last_ms != self._now_ms:
-            # The clock has followed the machine since the last slew, so this is a new step back.
+            # The clock has followed the machine since the last slew, so this is a new step backward.
             began_ns, from_ms = passed_ns, self._now_ms
             behind_ms = from_ms - self.wall_ms()
             if behind_ms >= STEP_LOGGED_MS_MIN:

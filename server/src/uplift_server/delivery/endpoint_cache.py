@@ -153,7 +153,7 @@ class RequestParts:
         self.signer = Signer(secrets.live, secrets.uplift)
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
         """From this time on (Unix ms), call `end_overlap` before signing."""
-        # Created now, so that the text of the secret is not kept until then.
+        # Created now, so that the text of the secret is not kept until the overlap ends.
         self._next_signer = self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
 
     def end_overlap(self) -> None:
@@ -162,7 +162,7 @@ class RequestParts:
 
 
 class LiveEndpoint:
-    """An endpoint in memory. The object outlives changes of its record, so queued deliveries use the new record."""
+    """An endpoint in memory. The object stays when its record is replaced, so queued deliveries use the new record."""
 
     __slots__ = (
         "_create_parts",

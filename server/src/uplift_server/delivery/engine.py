@@ -232,7 +232,7 @@ class Engine:
         await self._cluster.leave()
 
     async def _within(self, work: Awaitable[None]) -> None:
-        """Wait a limited time for the database. The other deliveries are retried after a restart or a lease's end."""
+        """Wait a limited time for the database. Unfinished work is repeated after a restart or when a lease ends."""
         try:
             async with asyncio.timeout(STORE_WITHIN_S):
                 await work

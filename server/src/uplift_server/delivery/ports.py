@@ -8,14 +8,14 @@ from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.store.processes import Process
 
 SEEN_WITHIN_MS: Final = 1_000
-"""The time within which every process sees a change of an endpoint."""
+"""The time within which every process sees a change to an endpoint."""
 
 
 class Clock(Protocol):
     """A wall clock with timers."""
 
     def now_ms(self) -> int:
-        """Return the engine's Unix time in ms. It never goes back."""
+        """Return the engine's Unix time in ms. It never goes backward."""
 
     def wall_ms(self) -> int:
         """Return the machine's Unix time in ms, for timestamps that receivers compare with their own clock."""

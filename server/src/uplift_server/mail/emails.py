@@ -1,6 +1,6 @@
-"""The text of each notification, for the plain and the HTML version of its email.
+"""The text of each notification, for the plain text and the HTML version of its email.
 
-No email contains the body of a request or response. Links with tokens are only in the emails about them.
+No email contains the body of a request or response. Only invitations and password resets contain links with tokens.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class Email:
 
 
 def compose_email(notification: Notification, public_url: str, link_key: bytes) -> Email:
-    """Return the email for a notification. `public_url` is the URL of this server, without trailing slash.
+    """Return the email for a notification. `public_url` is the URL of this server, without a trailing slash.
 
     `link_key` derives the secret parts of links.
     """

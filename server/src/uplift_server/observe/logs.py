@@ -25,7 +25,7 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""The minimum time between repeats of a library's warning. Others are only counted, because clients may cause many."""
+"""The minimum time between repeats of a library's warning. Earlier repeats are only counted: clients may cause many."""
 WARNINGS_KNOWN_MAX: Final = 1_000
 
 LogFormat = Literal["console", "json", "none"]
@@ -71,7 +71,7 @@ def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
 
 
 class _TolerantStream(io.TextIOBase):
-    """A stream that ignores failed writes: a closed pipe or a full disk."""
+    """A stream that ignores failed writes, for example to a closed pipe or a full disk."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -162,7 +162,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.TIMEOUT: (
         ("still resolving", _DNS),
         (
-            "did not accept a connection|still connecting|tls handshake|no tunnel to|proxy to reach",
+            "did not accept a connection|still connecting|tls handshake|not open a tunnel|no tunnel to|proxy to reach",
             Explanation(
                 "The connection to your server timed out.",
                 "Check that your server is running and that its firewall allows the egress IPs of Uplift Webhooks.",

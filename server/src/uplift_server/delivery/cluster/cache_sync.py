@@ -137,7 +137,7 @@ class CacheSync:
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()
         missed = changes.pruned_before > self._next_xid and changes.pruned_before != self._missed
-        # Transaction numbers go back after a failover that lost the latest transactions.
+        # Transaction numbers decrease after a failover that lost the latest transactions.
         if missed or changes.next_xid < self._next_xid:
             _log.warning("changes missed, reloading cache")
             await self._read_all()

@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` follows `time`."""
+        """`clock` must follow `time`."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -217,12 +217,12 @@ class Membership:
         # If False, it sent a heartbeat, or an earlier eviction got no response. The next heartbeat shows which.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
-            _log.warning("process evicted", process=process.seq, host=process.host, pid=process.pid)
+            _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)
             self._end_leases(process.seq)
 
     async def _rejoin(self) -> None:
         before = self._state.process_id
-        _log.warning("own process evicted, rejoining", process=before)
+        _log.warning("own process evicted, rejoining", process_id=before)
         self._state.mark_evicted()
         await self.join()
         self._listener.rejoined()

@@ -17,7 +17,7 @@ from uplift_server.store.errors import Unavailable
 GATHER_MS: Final = 3
 """The time to gather notifications. Sending one for each event would halve the throughput."""
 GATHER_STORED_MS: Final = 50
-"""The same for notifications to listen streams."""
+"""The time to gather notifications to listen streams."""
 TEXTS_MAX: Final = 1_000
 """The maximum length of the queue. Further notifications are dropped."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
@@ -33,7 +33,7 @@ class NotificationKind(StrEnum):
     WORKERS_CHANGED = "moved"
     """A worker started, stopped or changed its view."""
     COMMANDS = "commands"
-    """A command or a result for another process is stored."""
+    """A command or a result for another process was stored."""
     LISTENED = "listened"
     """The accounts with listen streams in a process: sender, accounts."""
     STORED = "stored"

@@ -3,7 +3,7 @@
 Each worker computes the owner of an endpoint from the living workers (`core.operations.cluster.assigned_worker`). When
 the workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view.
 It takes over new endpoints when all workers have the same view: then no other worker begins an attempt, and attempts
-that others have in flight count against the endpoint's concurrency limit.
+that others have in flight count toward the endpoint's concurrency limit.
 
 Leases and fences prevent concurrent attempts of a delivery. Ownership only avoids needless conflicts.
 """

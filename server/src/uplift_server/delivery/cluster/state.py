@@ -10,7 +10,7 @@ from uplift_server.store.processes import Process
 
 
 class ClusterState:
-    """The state. Other parts read its attributes and change them through methods. All times are Unix ms."""
+    """The membership state. Other parts read its attributes and change them through methods. All times are Unix ms."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

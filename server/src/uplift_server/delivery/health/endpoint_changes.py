@@ -17,7 +17,7 @@ class EndpointChanges(Protocol):
     """Applies changes of endpoints that are already in the store and the cache."""
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Dispatch deliveries of an endpoint that became due in the database."""
+        """Dispatch an endpoint's deliveries that became due in the database."""
 
     def deleted(self, endpoint_seq: int) -> None:
         """Cancel the deliveries of a deleted endpoint."""

@@ -107,7 +107,7 @@ class OutageGuard:
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Begin or end an outage, depending on the failing endpoints. Raises Unavailable.
 
-        Without the singleton job, follow the stored outage, and treat a new one as begun before it is stored.
+        Without the singleton job, follow the stored outage. Treat a new outage as begun even before it is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:

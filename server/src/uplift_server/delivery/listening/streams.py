@@ -174,7 +174,7 @@ class Stream:
         self._wake.set()
 
     def _awaited_tests(self) -> list[StreamItem]:
-        """Return the unsent test events whose callers still wait."""
+        """Return the unsent test events whose callers are still waiting."""
         awaited = {position for position, (_, future) in self._tests.items() if not future.done()}
         return [each for each in self._tests_to_send if each.position in awaited]
 

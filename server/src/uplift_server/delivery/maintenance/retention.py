@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 
 
 class Retention:
-    """Deletes expired rows once a minute. `retention_ms` 0 keeps everything."""
+    """Deletes expired rows once a minute. If `retention_ms` is 0, keeps everything."""
 
     def __init__(
         self, database: Database, jobs: SingletonJobs, clock: Clock, counters: EngineCounters, *, retention_ms: int

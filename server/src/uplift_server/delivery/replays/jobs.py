@@ -158,7 +158,7 @@ class ReplayJobs:
         self._wake.set()
 
     async def run(self) -> None:
-        """Step all due jobs until stopped."""
+        """Run the due steps of all jobs until stopped."""
         while not self._stopping:
             self._wake.clear()
             now = self._clock.now_ms()

@@ -94,7 +94,7 @@ class Dispatcher:
 
     async def release_unused(self) -> None:
         """Release all unused leases. Raises Unavailable and keeps the rest for the next call."""
-        # At least one batch, to wait for leases that the loop is releasing.
+        # Release at least one batch, to wait for leases that the loop is releasing.
         await self._release_batch()
         while self._unused_leases:
             await self._release_batch()
@@ -185,7 +185,7 @@ class Dispatcher:
         return bool(leased)
 
     def _requests(self) -> list[LeaseRequest]:
-        """Divide one batch between the endpoints of the backlog whose lane has room."""
+        """Divide one batch among the endpoints of the backlog whose lanes have room."""
         now = self._clock.now_ms()
         requests: list[LeaseRequest] = []
         if self._lanes.stopped:

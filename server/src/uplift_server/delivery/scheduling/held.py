@@ -181,7 +181,7 @@ class HeldDeliveries:
             await self._release(requests)
 
     async def _process_batch(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
-        """Cancel, hold or drop a batch, depending on the endpoint. Return the number of rows, 0 after the last."""
+        """Cancel, hold or drop a batch, depending on the endpoint. Return the number of rows, or 0 if none are left."""
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:
             self._stop_releasing(endpoint_seq)

@@ -103,15 +103,15 @@ class DeliveryLanes:
         self._starter = starter
 
     def drain(self) -> None:
-        """Start no further attempts."""
+        """Do not start further attempts."""
         self.draining = True
 
     def block(self) -> None:
-        """Start no attempts until `unblock`."""
+        """Do not start attempts until `unblock`."""
         self.blocked = True
 
     def unblock(self) -> None:
-        """Start attempts again."""
+        """Resume starting attempts."""
         self.blocked = False
         self.pump()
 
@@ -246,7 +246,7 @@ class DeliveryLanes:
         return self._uncount(lane, [*self._lanes.take_waiting(lane), *self._take_spread(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
-        """Remove and return one delivery if it waits."""
+        """Remove and return a delivery if it is waiting."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return None
@@ -266,7 +266,7 @@ class DeliveryLanes:
         if foreign_leases:
             self._foreign_leases[endpoint.seq] = _ForeignLeases(endpoint, foreign_leases)
         self._apply_limits(lane, endpoint)
-        # The other process may have started an attempt just before.
+        # The other process may have started an attempt just before the takeover.
         lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.start_interval_ms)
 
     def note_foreign_leases(self, leased: Mapping[int, int]) -> bool:

@@ -45,7 +45,7 @@ class Spreader:
         return taken
 
     def withdraw(self, event_seq: int) -> LeasedDelivery | None:
-        """Remove and return the delivery of an event if it waits."""
+        """Remove and return the delivery of an event if it is waiting."""
         for delivery in self._waiting:
             if delivery.event_seq == event_seq:
                 self._waiting.remove(delivery)

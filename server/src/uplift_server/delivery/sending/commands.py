@@ -1,4 +1,4 @@
-"""Commands of users: cancel or resend a delivery, or test an endpoint, in the process that owns the endpoint."""
+"""User commands: cancel or resend a delivery, or test an endpoint, in the process that owns the endpoint."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""Test deliveries: at most one in flight per endpoint, started now or rejected.
+"""Test deliveries: at most one in flight per endpoint, started immediately or rejected.
 
 A test takes a slot before it is stored, so a stored test never waits. It ignores the queue, the circuit breaker and
-the endpoint's concurrency limit. The limits of the process and the account and the rate limit apply.
+the endpoint's concurrency limit. The limits of the process and the account, and the endpoint's rate limit, apply.
 """
 
 import asyncio

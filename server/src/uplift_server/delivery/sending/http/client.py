@@ -179,7 +179,7 @@ class Sender(ConnectionOwner):
             return
         attempt.task = None
         if not connection.is_open:
-            self._fail(attempt, Failure.PROTOCOL, "the receiver ended the connection before the request")
+            self._fail(attempt, Failure.PROTOCOL, "the receiver ended the connection before the request was sent")
             return
         attempt.connection = connection
         connection.start(attempt, reused=False)

@@ -1,8 +1,8 @@
 """A connection to a receiver: writes a request, and reads its response.
 
 httptools leaves four tasks to this module: skip interim responses, end a body without a length when the connection
-ends, close the connection on unexpected bytes, and limit the response headers. The parser has no callback for single
-headers, because each one would cost two allocations and a call, and most responses do not need it.
+ends, close the connection on unexpected bytes, and limit the response headers. This module defines no callback for
+single headers: most responses do not need one, and each header would cost two allocations and a call.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _HEAD_TOO_LONG = f"its headers are longer than {RESPONSE_HEADERS_BYTES_MAX} byte
 
 
 class ConnectionOwner(Protocol):
-    """Callbacks of a connection to its client."""
+    """Callbacks from a connection to its client."""
 
     def opened(self, connection: "Connection") -> None:
         """Track an open connection."""
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc)
-        self._parser = None  # the two refer to each other
+        self._parser = None  # break the reference cycle
         self._owner.lost(self)
 
     # Endings

@@ -48,7 +48,7 @@ class Connector:
         create_connection: ConnectionFactory,
         monotonic: Callable[[], float],
     ) -> None:
-        """Check the settings. Raises ValueError for a wrong proxy or address, OSError for an unreadable `ca_file`."""
+        """Check the settings. Raises ValueError for an invalid proxy or address, and OSError for `ca_file`."""
         self._settings = settings
         self._policy = policy
         self._resolver = resolver
@@ -116,7 +116,7 @@ class Connector:
         open_policy = AddressPolicy(allow_private_networks=True)
         if any(open_policy.check(address, encrypted=target.encrypted) is None for address in addresses):
             return f"{text}. To allow private networks, set UPLIFT_ALLOW_PRIVATE_NETWORKS=true"
-        return f"{text}. No setting allows it"
+        return f"{text}. No setting allows them"
 
     async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
         """Connect to the first address that accepts, with an even share of the remaining time for each."""
@@ -198,7 +198,7 @@ class Connector:
                 # If the proxy served another attempt during this one, the receiver caused the timeout.
                 failure = Failure.TIMEOUT if self._proxy_responded_at > before else Failure.EGRESS
                 limit = seconds(self._settings.connect_timeout_ms)
-                last = AttemptFailed(failure, f"the egress proxy opened no tunnel to {name} within {limit}")
+                last = AttemptFailed(failure, f"the egress proxy did not open a tunnel to {name} within {limit}")
             except AttemptFailed as failed:
                 if failed.failure is not Failure.CONNECT:
                     raise

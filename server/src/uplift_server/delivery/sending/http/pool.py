@@ -66,7 +66,7 @@ class Pool:
         return len(oldest)
 
     def expire(self, now: float) -> None:
-        """Close connections that were idle for too long, and remove targets without connections."""
+        """Close connections that have been idle for too long, and remove targets without connections."""
         oldest_allowed = now - self._keep_alive
         while self._by_age:
             connection = next(iter(self._by_age))

@@ -40,7 +40,7 @@ def status_of(head: bytes) -> int | None:
 
 
 def ends_with_connection(head: bytes) -> bool:
-    """Return whether only the end of the connection ends the body after these complete response headers."""
+    """Return whether a body ends only when the connection ends. `head` has complete response headers."""
     return _CONTENT_LENGTH.search(head) is None and _CHUNKED.search(head) is None
 
 

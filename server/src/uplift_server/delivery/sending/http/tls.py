@@ -107,6 +107,6 @@ def explain(error: Exception, host: str) -> str:
 
 
 def error_text(error: ssl.SSLError) -> str:
-    """Return OpenSSL's name of the error, such as `certificate required`."""
+    """Return OpenSSL's name for the error, such as `certificate required`."""
     name = (error.reason or str(error)).replace("_", " ").lower()
     return re.sub("^(tlsv1|tlsv13|sslv3) alert ", "", name)
