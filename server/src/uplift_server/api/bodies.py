@@ -39,8 +39,8 @@ _LINE = r"^[ -~]+$"
 _NO_ZERO = r"^[^\x00]*$"
 _ROLES = roles_text()
 _PATTERNS = (
-    f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default: all event types, also for"
-    " an empty list."
+    f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
+    " event types."
 )
 _SECRET = (
     f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. `whsec_` must be"
@@ -75,7 +75,8 @@ class AccountNew(Body):
     name: str = Field(description="Display name.", examples=["Riverside Baseball"])
     contact_emails: list[str] = Field(
         default=[],
-        description=f"Recipients of emails about failing endpoints, at most {CONTACT_EMAILS_MAX}.",
+        description="Email addresses that receive notifications about failing endpoints, at most"
+        f" {CONTACT_EMAILS_MAX}.",
         examples=[["coach@example.com"]],
     )
 
@@ -84,7 +85,9 @@ class AccountChange(Body):
     """An update of an account. Omitted fields stay unchanged."""
 
     name: str = Field(default="", description="Display name.")
-    contact_emails: list[str] = Field(default=[], description="Recipients of emails about failing endpoints.")
+    contact_emails: list[str] = Field(
+        default=[], description="Email addresses that receive notifications about failing endpoints."
+    )
 
 
 class MemberNew(Body):
@@ -101,11 +104,11 @@ class MemberChange(Body):
 
 
 class LinkNew(Body):
-    """A one-time link to the dashboard for a person of an account."""
+    """A one-time link to the dashboard of an account."""
 
     email: str | None = Field(
         default=None,
-        description="Email address of the person, who becomes a member if needed. Default: a guest without an email.",
+        description="Email address of the person, who becomes a member if needed. Default: the link is for a guest.",
         examples=["coach@example.com"],
     )
     role: str | None = Field(
@@ -117,7 +120,7 @@ class LinkNew(Body):
 class KeyNew(Body):
     """A new API key of an account."""
 
-    name: str = Field(description="Display name, such as the purpose.", examples=["receiver in production"])
+    name: str = Field(description="Display name, such as the key's purpose.", examples=["receiver in production"])
     scopes: list[str] | None = Field(
         default=None,
         description=f"Permissions of the key: {', '.join(Scope)}. Default: all except events:write and secrets:read.",
@@ -157,7 +160,7 @@ class EndpointNew(Body):
         examples=[["movement.*"]],
     )
     secret: str | None = Field(default=None, description=f"Signing secret: {_SECRET}")
-    headers: dict[str, str] | None = Field(default=None, description="Custom headers of every request.")
+    headers: dict[str, str] | None = Field(default=None, description="Custom headers for every request.")
 
 
 @takes_settings
@@ -175,8 +178,8 @@ class EndpointEnabling(Body):
 
     held: Literal["send", "drop", "keep"] | None = Field(
         default=None,
-        description="`send` releases held deliveries in the order of their events (default), `drop` cancels them, and"
-        " `keep` holds them until a later call.",
+        description="Action on held deliveries. `send` (default) releases them in the order of their events. `drop`"
+        " cancels them. `keep` holds them until a later call.",
     )
 
 
@@ -185,13 +188,13 @@ class EndpointTest(Body):
 
     type: str | None = Field(
         default=None,
-        description="Event type whose example is sent. Default: an event type that the endpoint is subscribed to.",
+        description="Event type of the example to send. Default: a type that the endpoint is subscribed to.",
         examples=["movement.analytics.created"],
     )
 
 
 class SecretRotation(Body):
-    """A secret rotation. Omitted fields and null have their defaults."""
+    """A secret rotation. Omitted fields and null use the defaults."""
 
     secret: str | None = Field(default=None, description=f"New signing secret: {_SECRET}")
     overlap_seconds: int | None = Field(
@@ -202,7 +205,7 @@ class SecretRotation(Body):
     )
     uplift_header: Literal["old", "new"] | None = Field(
         default=None,
-        description="Secret that signs `x-uplift-signature-256` while both secrets are active. Default: `old`.",
+        description="Secret that the server uses for `x-uplift-signature-256` while both are active. Default: `old`.",
     )
 
 
@@ -226,7 +229,7 @@ class ListenSessionNew(Body):
 class ListenTestNew(Body):
     """A test event to a listen session."""
 
-    type: str | None = Field(default=None, description="Event type whose example is sent.")
+    type: str | None = Field(default=None, description="Event type of the example to send.")
 
 
 class ReplayNew(Body):

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's description of the routes, completed with bodies, queries, errors and the ingest."""
+"""The OpenAPI document: FastAPI's description of the routes, plus bodies, queries, errors and the ingest routes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -24,7 +24,7 @@ _PROBLEM: Final = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {
-        "type": {"type": "string", "description": "Path of the documentation of this code."},
+        "type": {"type": "string", "description": "Path of the documentation for this code."},
         "title": {"type": "string", "description": "Short description of the code."},
         "status": {"type": "integer", "description": "HTTP status code."},
         "detail": {"type": "string", "description": "The cause, and how to fix it."},
@@ -48,7 +48,7 @@ _ACCOUNT_HEADER: Final = {
     "name": "Uplift-Account",
     "in": "header",
     "required": False,
-    "description": "Account ID of the call. Only with an operator key.",
+    "description": "ID of the account to use. Only for operator keys.",
     "schema": {"type": "string"},
 }
 _KEY_HEADER: Final = {
@@ -75,14 +75,14 @@ _REPEATABLE: Final = frozenset(
 """Paths whose POST accepts this header, except for events."""
 _TIMESTAMP: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
-    "type": {"type": "string", "description": "Event type of the catalog."},
+    "type": {"type": "string", "description": "Event type from the catalog."},
     "data": {
         "type": "object",
         "description": f"Content of the event, sent unchanged. At most {EVENT_DATA_BYTES_MAX} bytes.",
     },
     "id": {"type": "string", "format": "uuid", "description": "Event ID. Default: a generated UUID."},
     "idempotency_key": {"type": "string", "description": "Key that makes the request safe to repeat."},
-    "expires_at": {**_TIMESTAMP, "description": "The server sends no attempt after this time."},
+    "expires_at": {**_TIMESTAMP, "description": "The server does not start attempts at or after this time."},
 }
 _ACCEPTED: Final = {
     "type": "object",
@@ -90,7 +90,7 @@ _ACCEPTED: Final = {
     "properties": {
         "id": {"type": "string", "format": "uuid", "description": "Event ID."},
         "type": {"type": "string", "description": "Event type."},
-        "created_at": {**_TIMESTAMP, "description": "Time of acceptance."},
+        "created_at": {**_TIMESTAMP, "description": "When the server accepted the event."},
         "duplicate": {"type": "boolean", "description": "Whether an earlier request created the event."},
     },
 }
@@ -131,7 +131,7 @@ _INGEST_SCHEMAS: Final = {
 def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], version: str) -> dict[str, Any]:
     """Return the whole document, including the ingest routes.
 
-    `mounted` are the routes of the application, `routes` the same routes one by one.
+    `mounted` contains the routes of the application. `routes` contains the same routes one by one.
     """
     document = get_openapi(title="Uplift Webhooks", version=version, description=_DESCRIPTION, routes=mounted)
     schemas: dict[str, Any] = document["components"]["schemas"]

@@ -28,7 +28,7 @@ def _timestamp(description: str) -> Any:
 
 CreatedAt = Annotated[str, _timestamp("Time of creation.")]
 UpdatedAt = Annotated[str, _timestamp("Time of the last update.")]
-ExpiresAt = Annotated[str, _timestamp("Expiry.")]
+ExpiresAt = Annotated[str, _timestamp("Time of expiration.")]
 _ACCOUNT = "Account ID. Present only if the list spans accounts."
 _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types."
 
@@ -48,7 +48,7 @@ class AccountView(BaseModel):
 
     id: str = Field(description="Account ID (`acc_…`).")
     name: str = Field(description="Display name.")
-    contact_emails: list[str] = Field(description="Recipients of emails about failing endpoints.")
+    contact_emails: list[str] = Field(description="Email addresses that receive notifications about failing endpoints.")
     created_at: CreatedAt
     updated_at: UpdatedAt
 
@@ -59,7 +59,7 @@ class KeyView(BaseModel):
     id: str = Field(description="Key ID (`key_…`).")
     account: str = Field(description="Account ID.")
     name: str = Field(description="Display name.")
-    ends_with: str = Field(description="Last characters of the key.")
+    ends_with: str = Field(description="The last characters of the key.")
     scopes: list[str] = Field(description="Permissions of the key.")
     created_at: CreatedAt
     key: str | None = Field(default=None, description="The API key (`sk_…`). Only in the response that creates it.")
@@ -73,7 +73,7 @@ class MemberView(BaseModel):
 
     id: str = Field(description="Member ID (`mem_…`).")
     account: str = Field(description="Account ID.")
-    email: str | None = Field(description="Email address. Null for the guests of portal links.")
+    email: str | None = Field(description="Email address. Null for guests.")
     name: str = Field(description="Display name.")
     role: RoleName = Field(description="Role in the account.")
     has_password: bool = Field(description="Whether the member can sign in with a password.")
@@ -92,22 +92,22 @@ class InvitationView(BaseModel):
     expires_at: ExpiresAt
     url: str | None = Field(
         default=None,
-        description="Link to give to the invited person. Only in the response that creates the invitation, and only if "
-        "email is not configured.",
+        description="Link for the invited person. Only in the response that creates the invitation, and only if email "
+        "is not configured.",
     )
 
 
 class LinkView(BaseModel):
     """A one-time link to the dashboard."""
 
-    url: str = Field(description="One-time link to give to the person.")
+    url: str = Field(description="One-time link for the person.")
     expires_at: ExpiresAt
 
 
 class RetentionView(BaseModel):
-    """Resumed retention."""
+    """The result of resuming retention."""
 
-    resumed_at: Timestamp = Field(description="The confirmed time.")
+    resumed_at: Timestamp = Field(description="When retention resumed.")
 
 
 class EventTypeView(BaseModel):
@@ -130,14 +130,14 @@ class HealthView(BaseModel):
     """The health of an endpoint."""
 
     status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health.")
-    failing_since: Timestamp | None = Field(description="First failed attempt since the last success.")
+    failing_since: Timestamp | None = Field(description="Time of the first failed attempt since the last success.")
     warned_at: Timestamp | None = Field(description="Time of the warning email.")
     disable_at: Timestamp | None = Field(description="When the server disables the endpoint if no attempt succeeds.")
-    last_success_at: Timestamp | None = Field(description="Last successful attempt.")
-    last_failure_at: Timestamp | None = Field(description="Last failed attempt.")
+    last_success_at: Timestamp | None = Field(description="Time of the last successful attempt.")
+    last_failure_at: Timestamp | None = Field(description="Time of the last failed attempt.")
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     hint: str | None = Field(description="Cause of the failure and how to fix it.")
-    next_probe_at: Timestamp | None = Field(description="Next probe while the circuit breaker is open.")
+    next_probe_at: Timestamp | None = Field(description="Time of the next probe while the circuit breaker is open.")
 
 
 @shows_settings
@@ -170,11 +170,13 @@ class SecretView(BaseModel):
     standard_webhooks_secret: str | None = Field(
         default=None, description="Current secret in the format of Standard Webhooks libraries (`whsec_…`)."
     )
-    created_at: Timestamp = Field(description="Creation of the current secret.")
+    created_at: Timestamp = Field(description="When the current secret was created.")
     previous_expires_at: Timestamp | None = Field(
-        description="Expiry of the previous secret. Null if only the current secret is active."
+        description="When the previous secret expires. Null if only the current secret is active."
     )
-    uplift_header: Literal["old", "new"] = Field(description="Secret that signs `x-uplift-signature-256` now.")
+    uplift_header: Literal["old", "new"] = Field(
+        description="Secret that the server currently uses for `x-uplift-signature-256`."
+    )
 
 
 class EventView(BaseModel):
@@ -238,7 +240,7 @@ class ResponseView(BaseModel):
 
     headers: dict[str, str] = Field(description="Response headers.")
     body: str = Field(description="Start of the response body.")
-    body_truncated: bool = Field(description="Whether the response body was longer.")
+    body_truncated: bool = Field(description="Whether the response body was longer than `body`.")
 
 
 class AttemptView(BaseModel):
@@ -246,7 +248,7 @@ class AttemptView(BaseModel):
 
     id: str = Field(description="Attempt ID (`att_…`).")
     delivery: str = Field(description="Delivery ID.")
-    number: int = Field(description="1, 2, 3 …")
+    number: int = Field(description="Number of the attempt: 1, 2, 3 …")
     trigger: TriggerName = Field(description="Cause of the attempt.")
     started_at: Timestamp = Field(description="Start of the attempt.")
     duration_ms: float = Field(description="Total duration.")
@@ -271,7 +273,7 @@ class ExplanationView(BaseModel):
 
 
 class ExplanationsView(BaseModel):
-    """Explanations of an event, one per endpoint."""
+    """Explanations of an event."""
 
     data: list[ExplanationView] = Field(description="One explanation per endpoint.")
 
@@ -324,7 +326,7 @@ class ListenAnswerView(BaseModel):
     duration_ms: int = Field(description="Duration of the request to the local server.")
     error: str | None = Field(description="Error message of the `uplift` command.")
     body: str = Field(description="Start of the response body.")
-    redelivered: bool = Field(description="Whether the event was sent to the local server before.")
+    redelivered: bool = Field(description="Whether the event was already sent to the local server before.")
 
 
 class ListenTestView(BaseModel):

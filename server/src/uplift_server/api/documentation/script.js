@@ -1,4 +1,4 @@
-// Search, copy buttons and small aids for reading. Every page also works without this script.
+// Search, copy buttons and reading aids. Every page also works without this script.
 
 const RESULTS_MAX = 8;
 const TERMS_MAX = 8;
@@ -103,7 +103,7 @@ const update = async () => {
   }
   if (query !== field.value.trim()) return;
   const results = search(index, query);
-  show(results, results.length ? `${results.length} results. Press Enter for all.` : "No results");
+  show(results, results.length ? `${results.length} result${results.length > 1 ? "s" : ""}. Press Enter for all.` : "No results");
 };
 
 field.addEventListener("focus", () => load().catch(() => {}), { once: true });

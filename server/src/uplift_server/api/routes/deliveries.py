@@ -19,7 +19,7 @@ Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 async def list_deliveries(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(DeliveriesQuery))]
 ) -> Listed[DeliveryView]:
-    """Requires the scope `deliveries:read`. Returns the deliveries of the newest events first."""
+    """Requires the scope `deliveries:read`. Returns deliveries, newest events first."""
     query = query_of(parsed.values)._replace(endpoint=parsed.values.endpoint)
     page = await services.deliveries.page(caller, query, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
@@ -48,7 +48,7 @@ async def list_attempts(
 async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty) -> DeliveryView:
     """Requires the scope `deliveries:write`. Starts a new attempt immediately.
 
-    Success completes the delivery. Failure does not change its retry schedule.
+    If it succeeds, the delivery is `delivered`. If it fails, the retry schedule does not change.
     """
     found = await services.deliveries.resend(caller, delivery, problems=sent.problems)
     return delivery_view(found, spans=caller.spans_accounts)
@@ -58,7 +58,7 @@ async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str,
     "/v1/deliveries/{delivery}/cancel",
     summary="Cancel a delivery",
     response_model_exclude_unset=True,
-    responses={202: {"model": DeliveryView, "description": "A worker will cancel the delivery."}},
+    responses={202: {"model": DeliveryView, "description": "The worker will cancel the delivery later."}},
 )
 async def cancel_delivery(
     services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty, response: Response

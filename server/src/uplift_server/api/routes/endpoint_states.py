@@ -31,7 +31,7 @@ async def enable_endpoint(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(EndpointEnabling, required=False))],
 ) -> EndpointView:
-    """Requires the scope `endpoints:write`. Applies `held` to the held deliveries, even if the endpoint is enabled."""
+    """Requires the scope `endpoints:write`. Applies `held` to held deliveries, even if the endpoint is enabled."""
     held = HeldAction[(sent.given.get("held") or "send").upper()]
     shown = await services.endpoint_states.enable(caller, endpoint, held, problems=sent.problems)
     return view_of(services, caller, shown)
@@ -48,7 +48,7 @@ async def disable_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str
     "/v1/endpoints/{endpoint}/test",
     summary="Test an endpoint",
     response_model_exclude_unset=True,
-    responses={202: {"model": DeliveryView, "description": "The attempt takes longer. Returns its delivery."}},
+    responses={202: {"model": DeliveryView, "description": "The attempt is still in flight. Returns its delivery."}},
 )
 async def test_endpoint(
     request: Request,
@@ -58,9 +58,9 @@ async def test_endpoint(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(EndpointTest, required=False))],
 ) -> AttemptView | DeliveryView:
-    """Requires the scope `endpoints:write`. Sends one test event immediately, in any state of the endpoint.
+    """Requires the scope `endpoints:write`. Sends one test event immediately, in any endpoint state.
 
-    The server does not retry it, and it does not count for the endpoint's health.
+    The server does not retry the event. The result does not affect the endpoint's health.
     """
     test = await services.endpoint_tests.send(
         caller,

@@ -82,7 +82,7 @@ async def list_endpoint_deliveries(
     endpoint: str,
     parsed: Annotated[ParsedQuery, Depends(QueryReader(EndpointDeliveriesQuery))],
 ) -> Listed[DeliveryView]:
-    """Requires the scope `deliveries:read`. Returns the deliveries of the newest events first."""
+    """Requires the scope `deliveries:read`. Returns deliveries, newest events first."""
     page = await services.deliveries.page_of_endpoint(
         caller, endpoint, query_of(parsed.values), parsed.values.listing(), problems=parsed.problems
     )

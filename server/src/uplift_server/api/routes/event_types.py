@@ -25,7 +25,7 @@ async def put_event_type(
     name: str,
     sent: Annotated[Sent, Depends(BodyReader(EventTypeNew))],
 ) -> EventTypeView:
-    """Requires an operator key. Applies to the next event. Omitted fields get their defaults."""
+    """Requires an operator key. Takes effect with the next event. Omitted fields get their defaults."""
     event_type, fresh = await services.event_types.put(
         caller, name, EventTypeDraft(**sent.given), problems=sent.problems
     )
@@ -50,5 +50,5 @@ async def get_event_type(services: ServicesOf, _caller: CallerOf, name: str) -> 
 
 @router.delete("/v1/event-types/{name}", status_code=204, summary="Delete an event type")
 async def delete_event_type(services: ServicesOf, caller: CallerOf, name: str) -> None:
-    """Requires an operator key. Existing events of the type stay."""
+    """Requires an operator key. Existing events of this type are not affected."""
     await services.event_types.delete(caller, name)

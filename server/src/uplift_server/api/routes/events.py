@@ -1,4 +1,4 @@
-"""Reads of events. `api/ingest.py` accepts new events."""
+"""Routes that read events. `api/ingest.py` accepts new events."""
 
 from typing import Annotated
 
@@ -46,7 +46,7 @@ async def explain_event(
     event: str,
     parsed: Annotated[ParsedQuery, Depends(QueryReader(ExplanationQuery))],
 ) -> ExplanationsView:
-    """Requires the scope `deliveries:read`. Returns why the event did or did not reach each endpoint, newest first."""
+    """Requires the scope `deliveries:read`. Explains why the event did or did not reach each endpoint."""
     found = await services.explanations.of_event(caller, event, parsed.values.endpoint, problems=parsed.problems)
     return ExplanationsView(data=[explanation_view(each) for each in found])
 
@@ -55,6 +55,6 @@ async def explain_event(
 async def list_event_deliveries(
     services: ServicesOf, caller: CallerOf, event: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[DeliveryView]:
-    """Requires the scope `deliveries:read`. Returns the deliveries to the newest endpoints first."""
+    """Requires the scope `deliveries:read`. Returns deliveries, newest endpoints first."""
     page = await services.events.deliveries(caller, event, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)

@@ -48,5 +48,5 @@ async def list_keys(
 
 @router.delete("/v1/accounts/{account}/keys/{key}", status_code=204, summary="Revoke an API key")
 async def revoke_key(services: ServicesOf, caller: CallerOf, account: str, key: str) -> None:
-    """Requires an operator key. The server rejects the key from then on."""
+    """Requires an operator key. The key stops working immediately."""
     await services.keys.revoke(caller, account, key)

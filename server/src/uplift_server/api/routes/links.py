@@ -23,7 +23,7 @@ async def create_portal_link(
     account: str,
     sent: Annotated[Sent, Depends(BodyReader(LinkNew, required=False))],
 ) -> LinkView:
-    """Requires an operator key. The link signs one person in to the account's pages, once and for 12 hours."""
+    """Requires an operator key. The link works once, and signs a person in to the account for 12 hours."""
     link = await services.portal_links.create(
         caller,
         account,
@@ -43,9 +43,9 @@ async def create_sign_in_link(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> LinkView:
-    """Requires an operator key. The link signs one operator in, once.
+    """Requires an operator key. The link works once, and signs an operator in.
 
-    The link and the session end when the key is revoked.
+    Revoking the key ends the link and the session.
     """
     link = await services.portal_links.create_for_operator(
         caller, idempotency_key=key_of(request, sent), problems=sent.problems

@@ -38,7 +38,7 @@ async def invite_member(
 ) -> InvitationView:
     """Requires an operator key. Sends an invitation by email, valid for 7 days.
 
-    If email is not configured, the response contains `url` to give to the person.
+    If email is not configured, send the `url` in the response to the person.
     """
     made = await services.members.invite(
         caller,
@@ -59,7 +59,7 @@ async def change_member(
     member: str,
     sent: Annotated[Sent, Depends(BodyReader(MemberChange))],
 ) -> MemberView:
-    """Requires an operator key. The last owner keeps the role."""
+    """Requires an operator key. You cannot change the role of the last owner."""
     role = sent.given.get("role", UNSET)
     changed = await services.members.change_role(caller, account, member, role, problems=sent.problems)
     return member_view(changed, account)
@@ -67,7 +67,7 @@ async def change_member(
 
 @router.delete("/v1/accounts/{account}/members/{member}", status_code=204, summary="Remove a member")
 async def remove_member(services: ServicesOf, caller: CallerOf, account: str, member: str) -> None:
-    """Requires an operator key. Ends the member's access to the account. The last owner cannot be removed."""
+    """Requires an operator key. Ends the member's access to the account. You cannot remove the last owner."""
     await services.members.remove(caller, account, member)
 
 

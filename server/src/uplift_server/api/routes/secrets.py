@@ -62,5 +62,5 @@ async def expire_old_secret(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> SecretView:
-    """Requires the scope `secrets:write`. From now on, only the current secret signs requests."""
+    """Requires the scope `secrets:write`. The server then signs requests with the current secret only."""
     return secret_view(await services.secrets.expire_old(caller, endpoint, problems=sent.problems))

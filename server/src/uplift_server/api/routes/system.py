@@ -41,7 +41,7 @@ async def get_source_ips(services: ServicesOf) -> SourceIpsView:
 async def resume_retention(
     services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 ) -> RetentionView:
-    """Requires an operator key. Resumes retention after the clock jumped by more than half of `UPLIFT_RETENTION`."""
+    """Requires an operator key. Resumes retention after a clock jump of more than half of `UPLIFT_RETENTION`."""
     require_valid(sent.problems)
     return RetentionView(resumed_at=format_timestamp(await services.retention.resume(caller)))
 
@@ -56,5 +56,5 @@ async def get_health() -> PlainTextResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Check that the server is ready", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
-    """Public. Returns 503 while database reads or writes fail or do not finish. `detail` names the cause."""
+    """Public. Returns 503 while database reads or writes fail or hang. `detail` names the cause."""
     return PlainTextResponse("ready\n", headers={"uplift-database": await services.readiness.check()})
