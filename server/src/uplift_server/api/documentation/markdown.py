@@ -1,4 +1,4 @@
-"""Markdown to HTML, as GitHub renders it: headings with anchors, highlighted code, and no HTML from the source."""
+"""Conversion of Markdown to HTML like on GitHub: heading anchors, highlighted code, and no HTML from the source."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ _COMMENT: Final = re.compile(r"<!--.*-->")
 _TASK: Final = re.compile(r"\[[ x]\] ")
 _JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
 _SHORT_CHARACTERS: Final = 14
-"""Names up to this length are not broken."""
+"""Names up to this length have no line breaks."""
 _CLASSES: Final = {
     kinds.Keyword: "keyword",
     kinds.Operator.Word: "keyword",
@@ -49,7 +49,7 @@ _CLASSES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A line of a table of contents."""
+    """An entry of a table of contents."""
 
     level: str
     text: str
@@ -68,7 +68,7 @@ class Article:
 def article(text: str, served: Callable[[str], str | None]) -> Article:
     """Convert a Markdown text.
 
-    `served` resolves the target of a link or image to an address. If it returns None, only the words remain.
+    `served` resolves the target of a link or image to an address. If it returns None, only the link text remains.
     """
     parser = _parser()
     tokens = parser.parse(text)
@@ -87,7 +87,7 @@ def inline(text: str) -> str:
 
 
 def anchor(text: str, taken: set[str]) -> str:
-    """Derive the anchor of a heading as GitHub does, and add it to the taken ones."""
+    """Derive the anchor of a heading by GitHub's rules, and add it to `taken`."""
     slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
     found, number = slug, 0
     while found in taken:
@@ -139,7 +139,7 @@ def _parser() -> MarkdownIt:
 
 
 def _details(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
-    """Parse `<details>`, the only HTML of our documents, and drop comments. Each tag is on a line of its own."""
+    """Parse `<details>`, the only HTML in our documents, and drop comments. Each tag is on its own line."""
     line = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
     begins = _DETAILS.fullmatch(line)
     is_comment = _COMMENT.fullmatch(line) is not None
@@ -172,7 +172,7 @@ def _fence(
 
 
 def _anchored(tokens: list[Token]) -> Iterator[Heading]:
-    """Give each heading its anchor and, below the title, a link to itself."""
+    """Add an anchor to each heading, and a link to itself to each heading except the title."""
     taken: set[str] = set()
     for opening, words in pairwise(tokens):
         if opening.type == "heading_open":
@@ -186,7 +186,7 @@ def _anchored(tokens: list[Token]) -> Iterator[Heading]:
 
 
 def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterator[Token]:
-    """Replace the targets of links and images. If a target is not served, only the words remain."""
+    """Replace the targets of links and images. If a target is not served, only the link text remains."""
     kept = True
     for token in tokens:
         if token.type == "image":
@@ -201,7 +201,7 @@ def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterato
 
 
 def _pictured(image: Token, address: str | None) -> Iterator[Token]:
-    """An image of this server, linked to itself so that a reader can enlarge it; or its alternative text."""
+    """Yield an image of this server, linked to itself so that readers can enlarge it, or its alternative text."""
     if address is None or not address.startswith("/"):
         yield Token("text", "", 0, content=image.content)
         return
@@ -212,7 +212,7 @@ def _pictured(image: Token, address: str | None) -> Iterator[Token]:
 
 
 def _framed(tokens: list[Token]) -> Iterator[Token]:
-    """Put tables into boxes that scroll, and mark the items of task lists."""
+    """Wrap tables in boxes that scroll, and mark the items of task lists."""
     item = None
     for token in tokens:
         if token.type == "table_open":

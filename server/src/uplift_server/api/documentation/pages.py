@@ -1,4 +1,4 @@
-"""The responses of the documentation. Each is rendered at the first request and kept until the server stops."""
+"""The responses of the documentation. Each is rendered on the first request and cached until the server stops."""
 
 import gzip
 import hashlib
@@ -45,7 +45,7 @@ _TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "ima
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A response body, the same compressed with gzip, its media type and its ETag."""
+    """A response body, plain and compressed with gzip, with its media type and its ETag."""
 
     body: bytes
     compressed: bytes
@@ -54,7 +54,7 @@ class Page:
 
 
 _EXAMPLE_URL: Final = b"https://webhooks.example"
-"""The address of the server in the examples. Pages show the address of this server instead."""
+"""The URL of the server in the examples. Pages show the URL of this server instead."""
 _rendering: Final = Lock()
 
 
@@ -113,7 +113,7 @@ def _server_url(openapi: OpenApi) -> bytes:
 
 
 def _index_json(index: tuple[Section, ...]) -> bytes:
-    """Encode the index for `script.js`: the pages, and the sections, which name their page by its position."""
+    """Encode the index for `script.js`: the pages, and the sections with the position of their page."""
     pages = list(dict.fromkeys((each.address, each.page) for each in index))
     numbers = {address: number for number, (address, _) in enumerate(pages)}
     rows = [(numbers[each.address], each.anchor, each.heading, each.text) for each in index]

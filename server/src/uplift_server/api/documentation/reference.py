@@ -1,4 +1,4 @@
-"""The page of the API reference, from the OpenAPI document, hand-written notes and tables of the code."""
+"""The API reference page, generated from the OpenAPI document, hand-written notes and tables from the code."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,10 +38,10 @@ NOUNS: Final = (
     ("Sign-in links", "/v1/accounts/{account}/portal-links|/v1/sign-in-links"),
     ("Server", ""),
 )
-"""Title of each section of calls, and the pattern of their paths. The first match decides."""
+"""The title of each section of calls, and the pattern of its paths. The first match applies."""
 _BEFORE: Final = ("Authentication", "Conventions", "Errors")
 _STREAM: Final = {"Listen sessions": "Listen stream"}
-"""Sections that follow a noun."""
+"""Additional sections, by the section that they follow."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
 """Links in descriptions are relative to `docs/`."""
@@ -56,7 +56,7 @@ _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "actions": tables.audit_actions,
     "validation_failed": lambda: TITLES["validation_failed"],
 }
-"""The texts of placeholders."""
+"""The text of each placeholder."""
 _PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
@@ -104,7 +104,7 @@ class _Page:
             self._headings += shown.headings
 
     def heading(self, level: str, text: str, anchor: str) -> None:
-        """Add a heading with an anchor of its own."""
+        """Add a heading with an anchor."""
         self._headings.append(Heading(level, text, anchor))
         self._parts.append(f'<{level} id="{anchor}"><a href="#{anchor}">{escape(text)}</a></{level}>')
 
@@ -130,7 +130,7 @@ def _filled(text: str) -> str:
 
 
 def _by_noun(document: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
-    """Return verb, path and operation of every call, by the title of its section."""
+    """Return the verb, path and operation of every call, by section title."""
     found: dict[str, list[tuple[str, str, Schema]]] = {noun: [] for noun, _ in NOUNS}
     for path, operations in document["paths"].items():
         noun = next(noun for noun, pattern in NOUNS if re.match(pattern, path))
@@ -242,10 +242,10 @@ def _references(value: Any) -> Iterator[str]:
 def _fields(
     model_name: str, schema: Schema, prefix: str = "", *, are_requests: bool = False
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield a row for each field. Objects without a name of their own follow, as `errors[].code`."""
+    """Yield a row for each field. The fields of unnamed objects follow, such as `errors[].code`."""
     described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():
-        # Responses have all of their fields, so only requests mark required ones.
+        # Responses always contain all fields, so only requests mark required fields.
         required = are_requests and name in schema.get("required", ())
         known = described.get(f"{model_name}.{name}") or described.get(f"{prefix}{name}") or described.get(name)
         yield f"`{prefix}{name}`", _type(each, required=required), each.get("description") or known or ""
@@ -308,5 +308,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _block(text: str, language: str) -> str:
-    """Return a code block in the form that all pages have."""
+    """Return a code block with the same HTML as on the other pages."""
     return article(f"```{language}\n{text}\n```\n", lambda _: None).html

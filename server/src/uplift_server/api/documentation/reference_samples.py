@@ -39,20 +39,20 @@ _TYPESCRIPT: Final = Notation(trailing_comma=",", bare_keys=True)
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """A call with values."""
+    """A sample call."""
 
     method: str
     path: str
-    """With the values of its parameters."""
+    """The path with parameter values."""
     path_values: tuple[str, ...] = ()
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     is_public: bool = False
     method_name: str | None = None
-    """The method of the Python client, such as `endpoints.create`; None: it has none."""
+    """The method of the Python client, such as `endpoints.create`, or None."""
     result: str | None = None
-    """The name of the response's variable, such as `listen_session`; None: there is no JSON."""
+    """The variable name of the response, such as `listen_session`. None if the response is not JSON."""
 
     @property
     def target(self) -> str:
@@ -89,7 +89,7 @@ def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
 
 
 def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> Any:
-    """Return a value of a response's schema, with the fields that this call returns."""
+    """Return a sample response with the fields that this call returns."""
     call = reference_data()["calls"].get(f"{method} {path}", {})
     value = _value(schema, schemas, frozenset(call.get("shows", ())))
     found = value["data"][0] if isinstance(value.get("data"), list) else value
@@ -98,7 +98,7 @@ def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> 
 
 
 def model(schema: Schema) -> str:
-    """Return the name of the schema behind a reference, without its wrapping list; empty if there is none."""
+    """Return the name of a referenced schema, without its list wrapper, or an empty string."""
     name = str(schema.get("$ref", "")).removeprefix(_REF)
     listed = re.fullmatch(r"Listed_(\w+)_", name)
     return listed[1] if listed else name
@@ -143,7 +143,7 @@ def curl(request: SampleRequest) -> str:
 
 
 def python(request: SampleRequest) -> str:
-    """Return the request with the library's client, or with urllib if the client has no such call."""
+    """Return the request as Python code with the library's client, or with urllib if the client lacks the call."""
     if request.method_name is None:
         return _urllib(request)
     account = request.headers.get(_ACCOUNT)
@@ -162,7 +162,7 @@ def python(request: SampleRequest) -> str:
 
 
 def typescript(request: SampleRequest) -> str:
-    """Return the request with fetch."""
+    """Return the request as TypeScript code with `fetch`."""
     headers: dict[str, str] = {}
     if not request.is_public:
         headers["Authorization"] = f"`Bearer ${{process.env.{_KEY}}}`"
@@ -210,7 +210,7 @@ def _urllib(request: SampleRequest) -> str:
 
 
 def _value(schema: Schema, schemas: Schema, shown: frozenset[str] = frozenset(), name: str = "") -> Any:
-    """Return a sample of a schema; `name` is its field's."""
+    """Return a sample value of a schema. `name` is the name of the field."""
     fields = reference_data()["fields"]
     if "$ref" in schema:
         reference = schema["$ref"].removeprefix(_REF)
@@ -248,7 +248,7 @@ def _object(reference: str, schemas: Schema, shown: frozenset[str], name: str) -
 
 
 def _result(operation: Schema) -> str | None:
-    """Return a variable's name for the response of a call."""
+    """Return the variable name for the response of a call."""
     for status, response in operation["responses"].items():
         schema = response.get("content", {}).get("application/json", {}).get("schema")
         if not status.isdigit() or schema is None:

@@ -11,7 +11,7 @@ const element = (name, properties = {}, ...children) => {
   return made;
 };
 
-// Search. The ranking is that of search.py.
+// Search. The ranking is the same as in search.py.
 
 let loading;
 const load = () => {

@@ -1,4 +1,4 @@
-"""The search of the documentation: an index of all sections, and the ranking of a query's results.
+"""The documentation search: an index of all sections, and the ranking of results.
 
 `script.js` ranks and shows the same index in the browser.
 """
@@ -57,7 +57,7 @@ def sections(address: str, page: str, html: str) -> list[Section]:
 
 
 def find(index: Iterable[Section], query: str) -> list[Result]:
-    """Find the sections that contain every term of a query, the best ones first."""
+    """Find the sections that contain every term of a query, best matches first."""
     terms = query[:QUERY_CHARACTERS_MAX].lower().split()[:TERMS_MAX]
     if not terms:
         return []
@@ -67,7 +67,7 @@ def find(index: Iterable[Section], query: str) -> list[Result]:
 
 
 def _score(section: Section, terms: Sequence[str]) -> int:
-    """Rate a section: 0 if a term is missing; headings count more than titles of pages, and titles more than text."""
+    """Rate a section: 0 if a term is missing; headings count more than page titles, and page titles more than text."""
     heading, page, text = section.heading.lower(), section.page.lower(), section.text.lower()
     total = 0
     for term in terms:
@@ -95,7 +95,7 @@ def _snippet(text: str, terms: Sequence[str]) -> str:
 
 
 class _Reader(HTMLParser):
-    """Collects the sections of a page."""
+    """HTML parser that collects the sections of a page."""
 
     def __init__(self, address: str, page: str) -> None:
         super().__init__()
