@@ -170,7 +170,7 @@ class EndpointChange(Body):
     url: str = Field(default="", description="URL that receives the events.")
     description: Prose | None = Field(default=None, description="Your description.")
     event_types: list[str] | None = Field(default=None, description=_PATTERNS)
-    headers: dict[str, str] | None = Field(default=None, description="Custom headers. Replaces all existing ones.")
+    headers: dict[str, str] | None = Field(default=None, description="Custom headers. Replaces all existing headers.")
 
 
 class EndpointEnabling(Body):

@@ -74,7 +74,7 @@ _LINK: Final = _object(
         "url": _of(
             "string", "Signed link to a CSV file with one row per frame. Anyone with the link can read the data."
         ),
-        "expires": _of("integer", "Expiry of the link, in Unix milliseconds."),
+        "expires": _of("integer", "Expiration of the link, in Unix milliseconds."),
     },
     description="Link to the data, which is not part of the event.",
 )
@@ -171,7 +171,7 @@ EVENT_TYPES: Final = (
                 "activity": _ACTIVITY,
                 "movement": _MOVEMENT,
                 "status": {"const": "error", "description": "The capture's status in Uplift's API."},
-                "error": _of("string", "A readable error message."),
+                "error": _of("string", "A human-readable error message."),
                 "capture_time": _of(_TEXT_OR_NULL, "The time of the recording, ISO 8601."),
                 "athlete": {
                     "type": ["object", "null"],
@@ -196,7 +196,8 @@ EVENT_TYPES: Final = (
     _event_type(
         "athlete.updated",
         "athlete",
-        "An athlete's properties changed. The event contains all current properties and the names of the changed ones.",
+        "An athlete's properties changed. The event contains all current properties and the names of the changed"
+        " properties.",
         _object(
             {
                 **_ATHLETE_PROPERTIES,
