@@ -90,12 +90,12 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
             replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW + 1)),
-            "without using attempts. The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
+            "without using up attempts. The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
         ),
         (
             replace(ENDPOINT, next_probe_at=NOW),
             replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW)),
-            "without using attempts. A probe is in flight. 3 attempts",
+            "without using up attempts. A probe is in flight. 3 attempts",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_due_deliveries_without_a_worker() -> None:
     due = replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW))
 
     found = answer(delivery=due, sends=False)
-    assert found.text == "Attempt 1 is due, but the server does not send deliveries now. No attempt was made."
+    assert found.text == "Attempt 1 is due, but the server is not sending deliveries. No attempt was made."
     assert found.hint is not None
     assert found.hint.startswith("No event is lost.")
     assert "uplift-server doctor" in found.hint
@@ -193,7 +193,7 @@ def test_a_subscription_to_other_types_is_named() -> None:
     assert found == DeliveryExplanation(
         Reason.NOT_SUBSCRIBED,
         "The endpoint is subscribed to movement.*, export.completed, not to athlete.created.",
-        "Add athlete.created to its event types to receive such events.",
+        "Add athlete.created to the endpoint's event types to receive these events.",
     )
 
 
@@ -240,7 +240,7 @@ def test_a_registration_event_or_a_test_is_for_one_endpoint_only() -> None:
         found = answer(replace(EVENT, for_one_endpoint=True), endpoint, None)
         assert found == DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
-            "This athlete.created event was sent to one endpoint only, regardless of subscriptions.",
+            "This athlete.created event was sent to only one endpoint, regardless of subscriptions.",
         )
 
 

@@ -135,7 +135,7 @@ def test_a_hostile_location_is_truncated_and_printable() -> None:
         (Outcome.TIMEOUT, "no complete response within 15 s: still waiting for the response", "then process"),
         (Outcome.TIMEOUT, None, "then process"),
         (Outcome.DNS_ERROR, "a.example has no address", "does not resolve"),
-        (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: connection refused", "no program listens"),
+        (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: connection refused", "no program is listening"),
         (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: network is unreachable", "no network route"),
         (Outcome.CONNECT_ERROR, "could not connect to 192.0.2.1:443: no route to host", "no network route"),
         (Outcome.CONNECT_ERROR, "192.0.2.1:443 closed the connection at once: broken pipe", "closed the"),

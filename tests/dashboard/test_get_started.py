@@ -137,7 +137,7 @@ def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(serv
     assert tested.status == 303
     told = visitor.get(tested.headers["location"]).text
     assert "Test event failed" in told
-    assert "no program listens on this address and port" in told
+    assert "no program is listening on this address and port" in told
 
 
 def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:

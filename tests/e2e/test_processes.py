@@ -215,7 +215,7 @@ def test_due_deliveries_without_a_worker_are_sent_by_the_next_worker(
         api.endpoint(receiver.url("/hook"))
         event = api.send(1).json["id"]
         [told] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
-        assert told["text"] == "Attempt 1 is due, but the server does not send deliveries now. No attempt was made."
+        assert told["text"] == "Attempt 1 is due, but the server is not sending deliveries. No attempt was made."
         assert "no worker is running" in told["hint"]
         tested = api("POST", f"/v1/endpoints/{told['endpoint']}/test", {"type": TYPE})
         assert (tested.status, "database" in tested.json["detail"]) == (503, False)

@@ -60,7 +60,7 @@ class Cursors:
             int.from_bytes(content[start : start + _NUMBER_BYTES], "big", signed=True)
             for start in range(0, len(content), _NUMBER_BYTES)
         )
-        # The last base64 character may carry unused bits. Each position has only one valid text.
+        # The last base64 character may have unused bits. Reject every other text of the same position.
         return numbers if self.encode(numbers) == text else None
 
     def _tag(self, content: bytes) -> bytes:

@@ -51,7 +51,7 @@ def _uuid7(high: int, random: int) -> bytes:
 
 
 class IdSequence:
-    """Version 7 UUIDs that strictly increase, also within a millisecond and after the clock was set back.
+    """Version 7 UUIDs that strictly increase, even within a millisecond and after the clock is set back.
 
     The 12 bits after the timestamp are a counter (RFC 9562, section 6.2, method 1). It starts at a random number in
     each millisecond. If it overflows, the timestamp runs ahead. The other 62 bits are random.
@@ -125,7 +125,7 @@ def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
     """Return the ID of the delivery of an event to an endpoint.
 
     It consists of the event's 16 bytes, which sort by time, and the last 6 (random) bytes of the endpoint's ID. It
-    needs no column and no index.
+    does not need a column or an index.
     """
     return prefixed(DELIVERY, event_id + endpoint_tail(endpoint_id))
 

@@ -77,8 +77,8 @@ class Fact(Enum):
 
     CAPACITY = "endpoint enabled, with capacity"
     ENABLED = "endpoint enabled"
-    OWNER = "by the owner of the endpoint"
-    OFF = "endpoint off"
+    OWNER = "by the endpoint's worker"
+    OFF = "endpoint paused or disabled"
     DELETED = "endpoint deleted"
     DUE = "due"
     LEASED_AGAIN = "leased again"
@@ -125,7 +125,7 @@ class Transition:
 
 
 _NEW, _WAITING, _LEASED, _HELD = (State.NEW,), (State.WAITING,), (State.LEASED,), (State.HELD,)
-# A settlement that comes after the end of its lease counts, until the delivery is leased again.
+# A settlement after the end of its lease still counts, until the delivery is leased again.
 _OPEN: Final = (State.LEASED, State.WAITING, State.HELD)
 _ENDED: Final = (State.DELIVERED, State.FAILED, State.CANCELLED)
 _LEASE: Final = (Effect.NEW_FENCE, Effect.REMEMBER)
@@ -175,7 +175,7 @@ TRANSITIONS: Final = (
 
 
 SETTLEMENTS: Final = frozenset({Event.RETURN_LEASE, Event.SUCCEED, Event.FAIL, Event.SKIP})
-"""The events that carry the fence of a lease. They change nothing after the delivery is leased again."""
+"""The events that carry the fence of a lease. They have no effect after the delivery is leased again."""
 
 
 def transition(state: State, event: Event, facts: Set[Fact]) -> Transition | None:
@@ -217,13 +217,13 @@ CANCELLED: Final = NextState(Status.CANCELLED)
 HELD: Final = NextState(Status.HELD)
 EXHAUSTED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
 EXPIRED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXPIRED)
-# Constants: looking up a member of an enumeration takes longer than a rule.
+# Constants, because looking up a member of an enumeration takes longer than a rule.
 _PENDING: Final = Status.PENDING
 _TEST: Final = Trigger.TEST
 
 
 def previous(status: Status | None, due_at: int) -> NextState | None:
-    """Return the state before a resend, replay, or test, from what the delivery remembers; None for other attempts."""
+    """Return the remembered state from before a resend, replay, or test; None for other attempts."""
     if status is None:
         return None
     if status is _PENDING:
@@ -232,7 +232,7 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 
 
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
-    """Whether a leased delivery may be sent to its endpoint, which is not deleted.
+    """Whether a leased delivery may be sent to its endpoint. The endpoint must not be deleted.
 
     A test is sent in any state of its endpoint, but only under its first lease, because a late test is useless.
     """
@@ -268,8 +268,9 @@ def after_failure(
 ) -> NextState:
     """Decide the state of a delivery after a failed attempt (`Event.FAIL`).
 
-    `before` and `off` are those of `after_skip`. `scheduled_attempts` counts the attempts of the retry schedule,
-    including this one. `retry_after_ms` is the wait that the receiver asked for. `draw` in [0, 1) places the jitter.
+    `before` and `off` have the same meaning as in `after_skip`. `scheduled_attempts` counts the attempts of the retry
+    schedule, including this one. `retry_after_ms` is the wait that the receiver requested. `draw` in [0, 1) selects the
+    jitter.
     """
     if before is not None:
         return HELD if off and before.status is _PENDING else before

@@ -5,7 +5,7 @@ Settings for operators are in `config/`.
 
 # Events
 EVENT_DATA_BYTES_MAX = 256 * 1024
-# The lowest limit that Python allows. The time to read and compare integers grows with the square of their digits.
+# The lowest limit that Python allows. The time to read or compare an integer grows with the square of its length.
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -19,8 +19,8 @@ EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # Request line and headers. They arrive in reads of up to 256 KiB; this limits the bytes kept between two reads.
 REQUEST_HEADERS_BYTES_MAX = 64 * 1024
-# Bodies that are not complete yet: of all operators, of all accounts, and of all visitors who are not signed in. The
-# second limit is for one account.
+# Bodies that are not complete yet. All operators, all accounts, and all visitors who are not signed in each have the
+# first limit. The second limit applies to each account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
 UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
 # After an early response, the server reads and discards the rest of the body, so that the client gets the response.
@@ -29,7 +29,7 @@ DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 LINGER_SECONDS_MAX = 5
 LINGERING_CONNECTIONS_MAX = 200
 
-# Entries of a list or an object in a request, and all its query parameters. More are not read.
+# Entries of a list or an object in a request, and all its query parameters. The server does not read more.
 REQUEST_ENTRIES_MAX = 1_000
 # Lists and objects in a whole request. Each one costs garbage collection time.
 REQUEST_CONTAINERS_MAX = 20_000
@@ -60,7 +60,7 @@ CUSTOM_HEADER_NAME_CHARACTERS_MAX = 64
 CUSTOM_HEADER_VALUE_CHARACTERS_MAX = 1024
 ENDPOINTS_PER_ACCOUNT_MAX = 1_000
 ENDPOINT_IN_FLIGHT_MAX = 256
-# The attempts in flight of one account to one host. An endpoint there with a higher limit raises this one.
+# Attempts in flight from one account to one host. An endpoint of the host with a higher limit raises this limit.
 HOST_IN_FLIGHT_MAX = 64
 # A search text for URLs and descriptions.
 ENDPOINT_TEXT_CHARACTERS_MAX = 200
@@ -74,7 +74,7 @@ SECRET_KEY_BYTES_GENERATED = 32
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
 
-# The count of an endpoint's held deliveries ends here.
+# Counts of an endpoint's held deliveries stop at this number.
 HELD_COUNTED_MAX = 1_000
 
 # Accounts
@@ -89,8 +89,8 @@ REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 20
 # Deliveries of one replay that are released and not settled; at most twice the endpoint's concurrency limit.
 REPLAY_OUTSTANDING_MAX = 200
 
-# Listen streams of one process, and the same number of live pages. From STREAMS_CROWDED_FROM on, the second limit per
-# account applies.
+# Listen streams of one process, and the same number of live pages. From STREAMS_CROWDED_FROM streams on, the limit per
+# account is STREAMS_PER_ACCOUNT_CROWDED_MAX.
 STREAMS_MAX = 200
 STREAMS_PER_ACCOUNT_MAX = 25
 STREAMS_CROWDED_FROM = 150
@@ -116,9 +116,9 @@ COMMIT_ROWS_MAX = 1000
 SMALL_JOB_ROWS_MAX = 500
 # Changes through the API in one commit. Each takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8
-# In memory, for a healthy endpoint. Other endpoints have at most their concurrency limit.
+# Deliveries in memory for a healthy endpoint. For other endpoints, the maximum is their concurrency limit.
 LANE_WAITING_MAX = 1024
-# The bodies of deliveries that wait in lanes: of all accounts, of one account, and of one endpoint. Further deliveries
+# The bodies of deliveries that wait in lanes: of all accounts, of one account, and of one endpoint. More deliveries
 # wait in the database. The last quarter of the memory is for accounts with little data. An endpoint with little data
 # can add deliveries even if its account has reached its limit.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
@@ -127,7 +127,7 @@ ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
 ACCOUNT_LITTLE_BODY_BYTES_MAX = 256 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
 LANE_LITTLE_BODY_BYTES_MAX = 256 * 1024
-# Events that wait to be stored, of all accounts and of one. Beyond these limits, the server rejects events with 503.
+# Events that wait to be stored, of all accounts and of each. Beyond these limits, the server rejects events with 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024
@@ -152,9 +152,9 @@ ACCOUNT_COMMANDS_WAITING_MAX = 100
 DUE_STEP_MS = 20
 # Deliveries that are not attempted again before a restart because their outcome cannot be stored.
 PARKED_MAX = 10_000
-# The minimum rest of a lease after the attempt timeout. With less, the attempt does not start.
+# The minimum time left on a lease after the attempt timeout. With less, the attempt does not start.
 LEASE_LEFT_MS_MIN = 1_000
 # Other writes in the writer's queue.
 WRITES_WAITING_MAX = 1_000
-# Searches of the documentation that wait or run. Each takes a few milliseconds of one thread.
+# Documentation searches that are waiting or running. Each takes a few milliseconds of one thread.
 SEARCHES_WAITING_MAX = 20

@@ -14,8 +14,8 @@ from uplift_server.core.timestamps import format_timestamp
 _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
 _NO_WORKER_HINT: Final = (
-    "No event is lost. The operator can find the cause with `uplift-server doctor`: no worker is running, or outcomes"
-    " cannot be stored."
+    "No event is lost. Either no worker is running, or the server cannot store outcomes. The operator can run"
+    " `uplift-server doctor` to find the cause."
 )
 
 
@@ -42,7 +42,7 @@ class EventFacts:
     created_at: int
     expires_at: int | None = None
     for_one_endpoint: bool = False
-    """Whether it was created for one endpoint only, like registration events and tests."""
+    """Whether it was created for only one endpoint, like registration events and tests."""
     is_test: bool = False
 
 
@@ -66,7 +66,7 @@ class DeliveryFacts:
 
     status: Status
     waiting: Waiting | None
-    """Why a pending delivery waits; None while an attempt is in flight."""
+    """Why a pending delivery is waiting; None while an attempt is in flight."""
     attempts_made: int
     completed_at: int | None
     failed_reason: FailedReason | None
@@ -133,15 +133,15 @@ def explain_listen_session(description: str) -> DeliveryExplanation:
     whose = f" ({description})" if description else ""
     return DeliveryExplanation(
         Reason.DEVELOPMENT_ENDPOINT,
-        f"This is a developer's listen session{whose}. It has no deliveries, and streams the account's events while a"
+        f"This is a developer's listen session{whose}. It has no deliveries. It streams the account's events while a"
         " client is connected.",
-        "See the responses of the session.",
+        "See the session's responses.",
     )
 
 
 def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanation:
     if event.for_one_endpoint:
-        text = f"This {event.type} event was sent to one endpoint only, regardless of subscriptions."
+        text = f"This {event.type} event was sent to only one endpoint, regardless of subscriptions."
         return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text)
     if endpoint.created_at > event.created_at:
         text = (
@@ -160,7 +160,7 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
     if endpoint.updated_at > event.created_at:
         text += " The endpoint was updated after the event was accepted, so its subscription may have been different."
     return DeliveryExplanation(
-        Reason.NOT_SUBSCRIBED, text, f"Add {event.type} to its event types to receive such events."
+        Reason.NOT_SUBSCRIBED, text, f"Add {event.type} to the endpoint's event types to receive these events."
     )
 
 
@@ -207,7 +207,7 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, c
     elif waiting.what is WaitingFor.WORKER:
         text = f"A worker has the delivery: attempt {number} is in flight or queued."
     elif waiting.what is WaitingFor.PROBE:
-        text = "The endpoint's circuit breaker is open. The delivery waits without using attempts."
+        text = "The endpoint's circuit breaker is open. The delivery is waiting without using up attempts."
         text += _probe(endpoint.next_probe_at, now_ms)
     elif waiting.what is WaitingFor.SCHEDULE and waiting.until is not None:
         text = f"Attempt {number} is due at {format_timestamp(waiting.until)}"
@@ -217,7 +217,7 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, c
     elif can_send:
         text = f"Attempt {number} is due and is waiting in the queue."
     else:
-        text, then = f"Attempt {number} is due, but the server does not send deliveries now.", _NO_WORKER_HINT
+        text, then = f"Attempt {number} is due, but the server is not sending deliveries.", _NO_WORKER_HINT
     return DeliveryExplanation(Reason.PENDING, text + _progress(delivery), _hint(delivery, then))
 
 
@@ -235,7 +235,7 @@ def _progress(delivery: DeliveryFacts) -> str:
 
 
 def _attempt_count(delivery: DeliveryFacts) -> str:
-    """The number of attempts. For a delivered one it includes later resends and replays."""
+    """The number of attempts. For a delivered event, it includes later resends and replays."""
     if delivery.attempts_made == 0:
         return " No attempt was made."
     return " 1 attempt was made." if delivery.attempts_made == 1 else f" {delivery.attempts_made} attempts were made."

@@ -24,7 +24,7 @@ class HealthAction(Enum):
     WARN = "warn"
     DISABLE = "disable"
     RECOVER = "recover"
-    """Notify the account, which was warned, that the endpoint works again."""
+    """Notify the warned account that the endpoint has recovered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class Health:
     last_failure_at: int | None = None
     last_outcome: Outcome | None = None
     excused_ms: int = 0
-    """The part of the time since `failing_since` that does not count, because the server was at fault."""
+    """The time since `failing_since` that does not count, because the server was at fault."""
     warned_at: int | None = None
-    """Time of the last warning, until the account is notified of the recovery."""
+    """Time of the last warning. None after the account is notified of the recovery."""
 
     @property
     def warned(self) -> bool:
-        """Whether the account was warned of the current failure."""
+        """Whether the account was warned about the current failure."""
         return self.warned_at is not None and self.failing_since is not None and self.warned_at >= self.failing_since
 
     @property
@@ -78,16 +78,15 @@ class Health:
         return replace(stored, last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
-        """When the account is warned if no attempt succeeds (Unix ms); None if there is nothing to warn about."""
+        """Return when to warn the account if no attempt succeeds (Unix ms); None if no warning is due."""
         if self.failing_since is None or self.warned:
             return None
         return self.failing_since + self.excused_ms + rule.warn_after_ms
 
     def disable_at(self, rule: HealthRule) -> int | None:
-        """When the endpoint is disabled if no attempt succeeds (Unix ms).
+        """Return when to disable the endpoint if no attempt succeeds (Unix ms).
 
-        A late warning, for example after downtime of the server, still gives the full time between warning and
-        disabling.
+        A late warning, for example after server downtime, still gives the full time between warning and disabling.
         """
         if self.failing_since is None:
             return None
@@ -97,7 +96,7 @@ class Health:
         return max(at, self.warned_at + rule.disable_after_ms - rule.warn_after_ms)
 
     def next_action(self, now_ms: int, rule: HealthRule) -> HealthAction | None:
-        """Return the action that is due now, if any. The caller asks again if it could not take the action."""
+        """Return the action that is due now, if any. The result stays the same until the caller takes the action."""
         if self.warned_at is not None and not self.warned:
             return HealthAction.RECOVER
         if self.warned:

@@ -17,19 +17,19 @@ SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
 """A session without a connection for this long is deleted."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
-"""Limit of events that wait for a response from a developer's machine."""
+"""Maximum number of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
-"""Limit of the size of these events. The last one may exceed it."""
+"""Maximum total size of these events. The last one may exceed it."""
 TESTS_AWAITED_MAX: Final = 10
-"""Limit of test events of one stream whose callers wait."""
+"""Maximum number of test events of one stream whose callers are waiting."""
 TESTS_REMEMBERED_MAX: Final = 64
-"""Limit of test events whose response is accepted after the caller stopped waiting."""
+"""Maximum number of test events whose response is accepted after the caller stopped waiting."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 LOCAL_RESPONSE_BODY_BYTES_MAX: Final = 1024
 """The stored part of a local server's response, in bytes of UTF-8."""
 LOCAL_RESPONSE_ERROR_CHARACTERS_MAX: Final = 300
 LOCAL_RESPONSES_KEPT_MAX: Final = 1000
-"""Limit of stored responses for each session. The newest are kept."""
+"""Maximum number of stored responses per session. The newest are kept."""
 
 
 def session_secret(key: bytes, key_id: bytes) -> str:

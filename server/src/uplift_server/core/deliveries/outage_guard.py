@@ -9,7 +9,7 @@ ENDPOINTS_MIN: Final = 10
 WITHIN_MS: Final = 3_600_000
 """Endpoints that begin to fail within this time may have a common cause."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
-"""Endpoints with older attempts do not count."""
+"""Endpoints without an attempt within this time do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class FailureGroup:
 
 
 def largest_group(failing_since: Iterable[int]) -> FailureGroup | None:
-    """Return the largest group of failing endpoints, the earliest of equals; None below ENDPOINTS_MIN.
+    """Return the largest group of failing endpoints, or None below ENDPOINTS_MIN. On a tie, return the earliest.
 
-    `failing_since` are Unix times in ms, in any order.
+    `failing_since` contains Unix times in ms, in any order.
     """
     begun = sorted(failing_since)
     if len(begun) < ENDPOINTS_MIN:

@@ -56,7 +56,7 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Whether the receiver did not cause a failure, so that it does not count against the endpoint's health."""
+    """Whether the receiver did not cause the failure. Such a failure does not count against the endpoint's health."""
     return exchange.failure in (Failure.EGRESS, Failure.BLOCKED)
 
 
@@ -83,8 +83,8 @@ _LOGIN: Final = Explanation(
 _BY_STATUS: Final = {
     400: Explanation(
         "Your server responded with 400: it could not parse the request or rejected the signature.",
-        "Verify the body's bytes exactly as received with this endpoint's secret, then parse it by the schema in the "
-        "event catalog and ignore unknown fields.",
+        "Verify the body's bytes exactly as received with this endpoint's secret, then parse it according to the "
+        "schema in the event catalog and ignore unknown fields.",
     ),
     401: _LOGIN,
     403: _LOGIN,
@@ -189,7 +189,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         (
             "connection refused",
             Explanation(
-                "The connection was refused: no program listens on this address and port.",
+                "The connection was refused: no program is listening on this address and port.",
                 "Start your server, or correct the port in the endpoint's URL.",
             ),
         ),
@@ -315,8 +315,8 @@ def explain(
 ) -> Explanation | None:
     """Explain why an attempt failed and how to fix it; None for `delivered`.
 
-    `status_code`, `error` and `location` are those of the attempt's exchange. The location comes from the receiver, so
-    it is truncated and made printable.
+    `status_code`, `error` and `location` come from the attempt's exchange. The location is the receiver's, so it is
+    truncated and made printable.
     """
     if outcome is Outcome.DELIVERED:
         return None

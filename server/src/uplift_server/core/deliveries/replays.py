@@ -20,10 +20,10 @@ class ReplayState(NamedCode):
 
 
 Wait = Literal["counting", "endpoint_paused", "endpoint_disabled", "endpoint_failing"]
-"""Why a running replay pauses."""
+"""Why a running replay is not sending deliveries."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""After a delay of up to this time, the missed releases follow in a burst."""
+"""Releases that were missed within this time follow in a burst."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {
@@ -60,7 +60,7 @@ def parse_statuses(names: Sequence[str]) -> tuple[tuple[Status, ...], list[Probl
 
 @dataclass(frozen=True, slots=True)
 class ReplayRate:
-    """Rate limiter of a replay. Idle time adds at most BURST_MS."""
+    """Rate limiter of a replay. Idle time allows a burst of at most BURST_MS."""
 
     rate_per_second: int
     next_ms: float = 0.0
@@ -83,7 +83,8 @@ class ReplayRate:
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
     """The number of deliveries of a replay that a lane can still hold.
 
-    At least one, so that new events cannot block the replay, unless the endpoint fails or one waits already.
+    At least one, so that new events cannot block the replay, unless the endpoint is failing or a delivery of a replay
+    is already waiting.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

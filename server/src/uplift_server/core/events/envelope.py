@@ -29,8 +29,8 @@ def event_id_of(body: bytes) -> bytes:
 
 
 def data_of(body: bytes) -> bytes:
-    """Return the data of an envelope, byte by byte. Raises ValueError if the body is not an envelope."""
-    # Quotes in the strings before the key are escaped, so its first occurrence is the key.
+    """Return the unchanged data bytes of an envelope. Raises ValueError if the body is not an envelope."""
+    # Quotes in the strings before the key are escaped, so the first match is the key.
     start = body.index(_DATA_KEY) + len(_DATA_KEY)
     return body[start:-1]
 

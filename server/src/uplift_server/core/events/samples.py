@@ -14,7 +14,7 @@ from uplift_server.core.ids import uuid_text
 from uplift_server.core.timestamps import format_timestamp
 
 LINK_LIFETIME_MS: Final = 7 * 86_400_000
-"""How long the link to a capture's data works, as in Uplift's published example."""
+"""How long the link to a capture's data is valid, as in Uplift's published example."""
 
 _ATHLETES: Final = (
     ("Mara", "Okonkwo"),
@@ -60,7 +60,7 @@ _Item = TypeVar("_Item")
 def sample_data(name: str, now_ms: int, random_bytes: bytes) -> dict[str, object]:
     """Return the `data` of a fictional event of a built-in type at `now_ms` (Unix ms).
 
-    8 random bytes or more are enough. Raises KeyError for types that are not built in.
+    Requires at least 8 random bytes. Raises KeyError for types that are not built in.
     """
     return {"object": _GENERATORS[name](_Random(random_bytes), now_ms)}
 
@@ -105,7 +105,7 @@ _OWNER: Final = _named_uuid("owner")
 
 
 def _link(draws: _Random, now_ms: int) -> dict[str, object]:
-    """Return a fictional signed link to an export, and when it expires."""
+    """Return a fictional signed link to an export, and its expiry."""
     expires = now_ms + LINK_LIFETIME_MS
     # The file is created one second before the event, in a folder with the owner's ID.
     stamp = datetime.fromtimestamp(now_ms // 1000 - 1, UTC).strftime("%Y%m%d%H%M%S")

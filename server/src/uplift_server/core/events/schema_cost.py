@@ -28,7 +28,7 @@ from uplift_server.core.limits import (
 )
 
 Applied = dict[int, tuple[Schema, int]]
-"""Schemas that apply to one value, by identity, each with how many times the validator evaluates it."""
+"""Schemas that apply to one value, by identity, each with the number of times that the validator evaluates it."""
 
 _Kinds = tuple[tuple[str, str], ...]
 """Names and texts of properties that select the alternatives of an object."""
@@ -230,7 +230,7 @@ class SchemaCost:
         return self._steps <= SCHEMA_STEPS_MAX
 
     def _place(self, bases: Applied, left: list[_Unfilled], kinds: _Kinds = ()) -> _Place:
-        """The place where `bases` apply to objects of `kinds`; a new one goes to `left` to be filled."""
+        """Return the place where `bases` apply to objects of `kinds`. A new place is added to `left`."""
         key = (*sorted((identity, factor) for identity, (_, factor) in bases.items()), *kinds)
         place = self._places.get(key)
         if place is None:

@@ -26,7 +26,7 @@ _INDEX: Final = re.compile("[0-9]{1,9}")
 
 
 def follow_pointer(value: Any, pointer: str) -> Any:
-    """Return the value at a JSON pointer (RFC 6901), or None if there is none."""
+    """Return the value at a JSON pointer (RFC 6901), or None if it does not exist."""
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(value, Mapping):
@@ -39,7 +39,7 @@ def follow_pointer(value: Any, pointer: str) -> Any:
 
 
 class Edge(NamedTuple):
-    """One schema that another applies."""
+    """One schema that another schema applies."""
 
     keyword: str
     target: Schema

@@ -20,9 +20,9 @@ _INTEGER_OPTION_NS: Final = 3
 _FRACTION_OPTION_NS: Final = 1_300
 """A comparison with `const` or `enum` if one of the two numbers has a fraction: the validator computes it exactly."""
 EXTREME_NS: Final = 25_000
-"""The same with a number of many digits, like 1e-300."""
+"""The same comparison with a number of many digits, like 1e-300."""
 DIGITS_NS: Final = 0.2
-"""A comparison with an integer of more than 64 bits, times the square of its digits."""
+"""A comparison with an integer of more than 64 bits, times the square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
@@ -55,7 +55,7 @@ class Costs:
         """For each value below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """The comparisons of one number: all of them, and the exact ones, which take long for extreme numbers."""
+        """The comparisons of one number: all of them, and the exact ones, which are slow for extreme numbers."""
 
     def add(self, other: "Costs", factor: int) -> None:
         """Add the costs of another schema that applies `factor` times."""
@@ -71,14 +71,14 @@ class Costs:
 
     @property
     def value_ns_max(self) -> int:
-        """For one value of any type with its name, without its characters."""
+        """The maximum cost of one value and its name, without their characters."""
         return max(self.by_type.values()) + self.name_ns + WALK_NS
 
     @property
     def byte_ns_max(self) -> int:
-        """For one byte of a text, a name or a long integer."""
+        """The maximum cost of one byte of a text, a name or a long integer."""
         integer_ns = self.numeric * (EVENT_INTEGER_DIGITS_MAX * DIGITS_NS + LARGE_NS / 20)
-        # Extreme numbers have at least 5 bytes. Arrays of unique items within each other add up with each level.
+        # Extreme numbers have at least 5 bytes. Nested arrays of unique items add up with each level.
         fraction_ns = self.exact * EXTREME_NS // 5 + 250 * self.deep_ns
         return self.character_ns + self.name_character_ns + int(integer_ns) + fraction_ns
 

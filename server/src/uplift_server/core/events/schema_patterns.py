@@ -1,4 +1,4 @@
-"""Positions of a regular expression, from which the duration of a linear-time match follows."""
+"""Positions of a regular expression. They determine the duration of a linear-time match."""
 
 import re
 from typing import Final
@@ -11,13 +11,14 @@ _TOKEN: Final = re.compile(
 )
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,9})(?P<comma>,(?P<most>\d{1,9})?)?\})[?+]?")
 _WIDE_POSITIONS: Final = 3
-"""Positions of an atom that takes characters of several bytes."""
+"""Positions of an atom that matches multibyte characters."""
 
 
 def active_positions(pattern: str) -> int:
-    """An upper bound of the positions of a pattern that an engine may follow at once.
+    """Return an upper bound on the positions of a pattern that an engine may follow at once.
 
-    An anchored pattern has one until its first repetition of varying length. From there on, each may be active.
+    An anchored pattern has one active position until its first repetition of variable length. After that, every
+    position may be active.
     """
     is_single = pattern.startswith("^") and "|" not in pattern
     sums, at = [1], 0

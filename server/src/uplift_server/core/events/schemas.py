@@ -26,7 +26,7 @@ def check_depth(value: Any, field: str) -> Problem | None:
 
 
 def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
-    """Return the reason why a JSON Schema is too expensive to check, if any; `text` is the schema as it was sent."""
+    """Return the problem with a JSON Schema that is too expensive to check, if any. `text` is the schema as sent."""
     if len(text) > SCHEMA_CHARACTERS_MAX:
         message = f"The schema has {len(text):,} characters. Use at most {SCHEMA_CHARACTERS_MAX:,}."
         return Problem(field, "schema_too_large", message)
@@ -52,8 +52,8 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
             is_recursive = key in recursions and recursions.get(id(edge.target)) == recursions[key]
             if edge.keyword in ALTERNATIVES and is_recursive and not _is_optional(graph, key, edge):
                 text = (
-                    f"The schema refers to itself below `{edge.keyword}`. Remove the recursion, or use `anyOf` with "
-                    'the reference and only alternatives like `{"type": "null"}`.'
+                    f"The schema refers to itself below `{edge.keyword}`. Remove the recursion, or use an `anyOf` that "
+                    'contains only the reference and simple alternatives such as `{"type": "null"}`.'
                 )
                 return Problem(field, "schema_recursive", text)
     cost = SchemaCost(graph)

@@ -1,9 +1,9 @@
 """All blocks of special-purpose addresses.
 
 Sources: the IANA IPv4 and IPv6 Special-Purpose Address Registries, the multicast and reserved blocks of the address
-architectures, deprecated blocks that routers may still carry, and the addresses of cloud metadata services. They are
-listed because `ipaddress.is_global` differs between Python versions. The longest block that contains an address
-decides.
+architectures, deprecated blocks that routers may still carry, and the addresses of cloud metadata services. The
+blocks are listed here because `ipaddress.is_global` differs between Python versions. The longest block that contains an
+address decides.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Reach(Enum):
 
     PUBLIC = "public"
     PRIVATE = "private"
-    """The operator's own machine or network: only if the operator allows it."""
+    """The operator's own machine or network: reachable only if the operator allows it."""
     FORBIDDEN = "forbidden"
     """Never."""
     EMBEDDED = "embedded"
@@ -102,7 +102,7 @@ _FORBIDDEN: Final = _blocks(
     ("fe80::/10", "link-local", "RFC 4291"),
     ("fec0::/10", "site-local, deprecated", "RFC 3879"),
     ("ff00::/8", "multicast", "RFC 4291"),
-    # Cloud metadata services in unique local space. Forbidden even if private networks are allowed.
+    # Cloud metadata services in unique local space. Not allowed, even if private networks are allowed.
     ("fd00:ec2::/32", "cloud metadata service", "AWS: Instance metadata service"),
     ("fd20:ce::/32", "cloud metadata service", "Google Cloud: View and query VM metadata"),
     ("fd00:42::42/128", "cloud metadata service", "Scaleway: Instance metadata"),

@@ -24,7 +24,7 @@ _MAPPED: Final = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """The operator's choice. Private means loopback, RFC 1918 and unique local addresses, nothing else."""
+    """The operator's address policy. Private means only loopback, RFC 1918 and unique local addresses."""
 
     allow_private_networks: bool
 
@@ -68,8 +68,8 @@ def parse_literal(host: str) -> str | None:
 
     Accepts every notation of browsers (WHATWG URL, *host parsing*) and `inet_aton`, so that none can hide an address:
     decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without brackets.
-    Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 scope, or a last label that is
-    a number if the whole is not IPv4.
+    Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 scope, or a host that is not
+    IPv4 but has a number as its last label.
     """
     if host.startswith("[") or ":" in host:
         return _canonical_ipv6(host)

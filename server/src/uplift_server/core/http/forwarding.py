@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 HOPS_MAX: Final = 20
-"""Limit of evaluated `X-Forwarded-For` entries, from the last one."""
+"""Maximum number of `X-Forwarded-For` entries to evaluate, starting with the last one."""
 
 Network = IPv4Network | IPv6Network
 
@@ -18,8 +18,8 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """Return the client address from the peer of the connection and the `X-Forwarded-For` values in order.
 
-    Each proxy appends the address of its client. Earlier entries can be forged, so this goes backward from the last
-    entry while the proxies are trusted.
+    Each proxy appends the address of its client. Earlier entries can be forged, so evaluation goes backward from the
+    last entry while the proxies are trusted.
     """
     address = peer
     hops = [hop for value in forwarded for hop in value.split(",")]

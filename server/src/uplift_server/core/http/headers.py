@@ -51,7 +51,7 @@ _NOT_SECRET: Final = frozenset(
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Problem]:
-    """Return the problems with an endpoint's custom headers, at most one for each, at the field `headers.<name>`."""
+    """Return the problems with an endpoint's custom headers, at most one per header. The field is `headers.<name>`."""
     problems = []
     if len(headers) > CUSTOM_HEADERS_MAX:
         problems.append(
@@ -100,7 +100,7 @@ def _check_name(name: str, seen: set[str]) -> Problem | None:
         return Problem(field, "header_forbidden", "The server sets this header itself. Use another name.")
     if lower in seen:
         return Problem(
-            field, "header_duplicate", "The header is repeated; names are case-insensitive. Remove one of them."
+            field, "header_duplicate", "The header appears twice: names are case-insensitive. Remove one of them."
         )
     return None
 

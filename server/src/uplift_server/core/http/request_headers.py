@@ -66,7 +66,7 @@ class RequestHeadersTemplate:
 def request_headers_template(
     *, path: str, host_header: str, user_agent: str, custom: Mapping[str, str], endpoint_id: bytes
 ) -> RequestHeadersTemplate:
-    """Render the constant parts. The arguments were checked for line breaks before.
+    """Render the constant parts. The arguments must not contain line breaks.
 
     A custom `user-agent`, which earlier releases accepted, replaces the server's own.
     """

@@ -12,7 +12,7 @@ _SEPARATOR: Final = "@"
 
 @dataclass(frozen=True, slots=True)
 class SourceAddress:
-    """An egress IP. The number is when its use starts (Unix ms), or None if it is in use."""
+    """An egress IP. `since` is the start of its use (Unix ms), or None if it is in use."""
 
     address: str
     since: int | None = None
@@ -27,7 +27,7 @@ class SourceAddress:
 
     @property
     def text(self) -> str:
-        """The form that `parse` reads."""
+        """The format that `parse` reads."""
         return self.address if self.since is None else f"{self.address}{_SEPARATOR}{format_timestamp(self.since)}"
 
     def is_upcoming(self, now_ms: int) -> bool:

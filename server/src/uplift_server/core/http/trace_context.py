@@ -1,7 +1,7 @@
 """Trace context: the `traceparent` header (W3C Trace Context), and trace IDs derived from event IDs.
 
-Attempts follow long after the event, maybe in another process. So the IDs of an event's span are derived from the event
-ID, and only the sender's trace context, if any, is stored.
+Attempts can follow long after the event and in another process. Therefore, the IDs of an event's span are derived from
+the event ID, and only the sender's trace context, if any, is stored.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ class TraceContext(NamedTuple):
     trace_id: int
     span_id: int
     sampled: bool
-    """Whether the trace is recorded, by the decision of its first program."""
+    """Whether the trace is recorded, as its first program decided."""
 
 
 def parse_traceparent(text: str) -> TraceContext | None:
@@ -37,7 +37,7 @@ def parse_traceparent(text: str) -> TraceContext | None:
 
 
 def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
-    """Return the span of an event, in its sender's trace or in a new one, which `sampled` applies to.
+    """Return the span of an event, in its sender's trace or in a new trace. `sampled` applies to a new trace.
 
     Samplers use the last bytes of a trace ID. A UUID has its version there, so the ID is hashed.
     """

@@ -79,7 +79,7 @@ def parse_endpoint_url(
     """Parse a URL and check it without DNS; `check_resolved` checks the rest. Without a policy, only parse it.
 
     `to_ascii` returns the ASCII form of an international host name (UTS 46) or raises ValueError. It is called only for
-    names that are not ASCII. Returns the first problem, at the field `url`.
+    names that are not ASCII. Returns the first problem, with the field `url`.
     """
     try:
         url = _parse(text, to_ascii)

@@ -29,10 +29,10 @@ class ClockReading(NamedTuple):
 
 
 def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
-    """Return the reading with the lowest uncertainty, the latest of equals.
+    """Return the reading with the lowest uncertainty. On a tie, return the latest.
 
-    `readings` are in order of time. Readings that contradict the latest one are older than a clock change and are
-    ignored.
+    `readings` are in order of time. Readings that contradict the latest one are ignored, because they are older than a
+    clock change.
     """
     latest = readings[-1]
     consistent = [

@@ -24,7 +24,7 @@ class ProcessRole(StrEnum):
     API = "api"
     """Handles requests: API and dashboard."""
     WORKER = "worker"
-    """Delivers, and does the other background work."""
+    """Sends deliveries, and does the other background work."""
 
     @property
     def serves(self) -> bool:
@@ -43,7 +43,7 @@ def is_heartbeat_expired(seen_at: int, now_ms: int) -> bool:
 
 
 def assigned_worker(endpoint: int, workers: Sequence[int]) -> int | None:
-    """Return the ID of the worker that an endpoint is assigned to; None without workers."""
+    """Return the ID of the worker that an endpoint is assigned to; None if there are no workers."""
     hashed = _mix(endpoint)
     return max(workers, key=lambda worker: (_mix(hashed ^ worker), worker), default=None)
 

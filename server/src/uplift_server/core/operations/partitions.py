@@ -10,7 +10,7 @@ PARTITIONS_PER_RETENTION: Final = 28
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
 """The duration of a partition if data is kept forever: indexes stay small with twelve partitions a year."""
 PARTITIONS_MAX: Final = 120
-"""Limit of partitions. Each one slows down searches by anything but time."""
+"""Maximum number of partitions. Each one slows down searches by anything but time."""
 
 
 def partition_duration_ms(retention_ms: int) -> int | None:
@@ -23,6 +23,6 @@ def partition_duration_ms(retention_ms: int) -> int | None:
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
     """Whether the partition that began at `begun_at` (Unix ms) has lasted long enough.
 
-    A start in the future comes from a clock that was corrected since.
+    A start in the future comes from a clock that has since been corrected.
     """
     return partitions < PARTITIONS_MAX and (now - begun_at >= lasts_ms or begun_at > now)

@@ -1,7 +1,7 @@
 """The parts of a PostgreSQL URL, which may name several hosts.
 
-`urllib.parse.urlsplit` serves URLs with one host: patched Pythons reject an IPv6 address after the first host. The
-syntax is that of libpq: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+`urllib.parse.urlsplit` supports only one host: patched Pythons reject an IPv6 address after the first host. The syntax
+is libpq's: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
 """
 
 import re

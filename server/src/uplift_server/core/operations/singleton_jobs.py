@@ -6,11 +6,11 @@ from typing import Final
 LEASE_MS: Final = 5_000
 """Duration of a lease. The holder renews it with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""A process trusts its lease for this long after it requested it. It stops before another process can take it."""
+"""A process trusts its lease for this long after the request, so it stops before another process can take the lease."""
 
 
 class SingletonJob(StrEnum):
-    """A job that only one process must do. The database stores the value."""
+    """A job that exactly one process does. The database stores the value."""
 
     OUTAGE_GUARD = "mass_failure"
     """Detects mass failures."""
@@ -25,5 +25,5 @@ class SingletonJob(StrEnum):
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:
-    """Whether a process may take the lease that `held_by` (0: none) has until a time (Unix ms)."""
+    """Whether process `by` may take the lease that `held_by` (0: no process) holds until `until` (Unix ms)."""
     return held_by in (0, by) or until <= now_ms

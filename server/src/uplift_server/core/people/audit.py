@@ -14,7 +14,7 @@ ACTIONS: Final = {
     "key.revoked": "An API key was revoked.",
     "member.invited": "A person was invited to an account. The details contain the email and the role.",
     "member.invitation_withdrawn": "An invitation was withdrawn.",
-    "member.joined": "A person joined an account by an invitation or a portal link.",
+    "member.joined": "A person joined an account through an invitation or a portal link.",
     "member.role_changed": "A member's role was changed.",
     "member.removed": "A member left an account or was removed.",
     "member.renamed": "A member changed their display name.",

@@ -78,7 +78,7 @@ def retry_at(
 ) -> int | None:
     """Return when to retry an email after a temporary failure (Unix ms); None to give up.
 
-    The last attempt is made when the time is over, so an email also gets one attempt after a long downtime.
+    The last attempt is made when the time is up, so an email gets one attempt even after a long downtime.
     """
     end = created_at + expires_after_ms
     if now_ms >= end:

@@ -20,19 +20,19 @@ SESSION_RANDOM_BYTES: Final = 32
 SESSION_IDLE_MS: Final = 7 * _DAY_MS
 SESSION_TTL_MS: Final = 30 * _DAY_MS
 PORTAL_SESSION_TTL_MS: Final = 12 * _HOUR_MS
-"""Of a session that a portal link started."""
+"""Maximum duration of a session that a portal link started."""
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
 """Minimum interval between updates of a session's last use."""
 SESSIONS_PER_PERSON_MAX: Final = 1_000
 """A new session beyond this limit ends the oldest one. Guests of portal links share one limit."""
 CONFIRMED_FOR_MS: Final = 10 * _MINUTE_MS
-"""How long a password confirmation lasts, which is required to reveal a secret."""
+"""How long a password confirmation is valid. Revealing a secret requires one."""
 
 LINK_TTL_MS: Final = 5 * _MINUTE_MS
 INVITATION_TTL_MS: Final = 7 * _DAY_MS
 RESET_TTL_MS: Final = _HOUR_MS
 ACCOUNTS_PER_PERSON_MAX: Final = 500
-"""Limit of the accounts that a person can see."""
+"""Maximum number of accounts that a person can see."""
 MEMBERS_PER_ACCOUNT_MAX: Final = 500
 INVITATIONS_PER_ACCOUNT_MAX: Final = 100
 

@@ -82,7 +82,7 @@ def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
         return Breaker(failures)
     # More doublings than the maximum has bits make no difference.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
-    # Failures of concurrent attempts count once: the wait is never longer than the time of failing.
+    # Failures of concurrent attempts count once: the wait is never longer than the endpoint has been failing.
     longest = PROBE_FIRST_MS + max(0, last_failure_at - (health.failing_since or 0))
     wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms, longest)
     return Breaker(failures, None, last_failure_at + wait, wait)

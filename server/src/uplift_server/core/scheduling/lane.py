@@ -113,7 +113,7 @@ class Lane(Generic[T]):
         """Deliveries that are leased and being stored, and will enter the lane."""
         self.in_flight = 0
         self.window = WINDOW_START
-        """Limit of attempts in flight, up to `in_flight_max`. Each success raises it, a timeout resets it to 1."""
+        """Limit of attempts in flight, up to `in_flight_max`. Each success raises it; a timeout resets it to 1."""
         self.proven = False
         """Whether the last successful attempt was quick, and none is overdue."""
         self.last_end_ms = 0
@@ -124,7 +124,7 @@ class Lane(Generic[T]):
         self.next_start_ms = 0.0
         self.kind_index = 0
         self.queued = False
-        """Whether the lane is in its account's queue, parked, or waits for its timer."""
+        """Whether the lane is in its account's queue, parked, or waiting for its timer."""
         self.timer_id = 0
         """Its entry among the timers; 0: none."""
         self.timer_at = 0.0
@@ -140,7 +140,7 @@ class Lane(Generic[T]):
         return self._waiting_max() - held
 
     def _waiting_max(self) -> int:
-        """The number of deliveries that the lane sends within LOOKAHEAD_MS. The lease of further ones would expire."""
+        """The number of deliveries that the lane sends within LOOKAHEAD_MS. The leases of more would expire."""
         per_lookahead = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
         most = LANE_WAITING_MAX
         if self.start_interval_ms:

@@ -310,7 +310,7 @@ class Lanes(Generic[T]):
                 slots -= 1
 
     def _set_proven(self, lane: Lane[T], *, proven: bool) -> None:
-        """Set whether a lane is proven, also for its attempts in flight."""
+        """Set whether a lane is proven, including for its attempts in flight."""
         if lane.proven is not proven:
             lane.proven = proven
             self._unproven_in_flight += -lane.in_flight if proven else lane.in_flight

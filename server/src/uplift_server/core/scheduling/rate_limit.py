@@ -9,7 +9,7 @@ LATENESS_CREDIT_MS: Final = 20
 def start_interval_ms(per_second: int) -> float:
     """Return the interval between two starts, in ms, so that no second has more than `per_second` starts.
 
-    A second that begins with a late start must not include an extra one. So the intervals of a second add up to
-    LATENESS_CREDIT_MS more: the rate is 98 % of the limit.
+    A second that begins with a late start must not include an extra start. Therefore, the intervals of a second add up
+    to LATENESS_CREDIT_MS more, and the rate is 98% of the limit.
     """
     return (1000 + LATENESS_CREDIT_MS) / per_second

@@ -9,7 +9,7 @@ from typing import Final
 from uplift_server.core.limits import RETRY_AFTER_MS_MAX
 
 JITTER: Final = 0.1
-"""Each delay varies evenly by ±10 %."""
+"""Each delay varies uniformly by ±10%."""
 
 
 _SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
@@ -41,8 +41,8 @@ class RetrySchedule:
 def retry_after_ms(value: str | None, now_ms: int) -> int | None:
     """Return the wait that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 h.
 
-    The value is an HTTP date or seconds, also with a fraction, which the RFC does not allow. None: no header, or an
-    invalid one. 0: a date in the past.
+    The value is an HTTP date or a number of seconds. A fraction is accepted, although the RFC does not allow it. None:
+    no header, or an invalid one. 0: a date in the past.
     """
     if value is None:
         return None

@@ -12,13 +12,13 @@ class WaitingFor(StrEnum):
     PROBE = "probe"
     """The delivery is due, but the endpoint's circuit breaker is open."""
     TURN = "turn"
-    """The delivery is due, and others come first."""
+    """The delivery is due, but others come first."""
     WORKER = "worker"
     """Another process has the delivery: in flight or in its queue."""
 
 
 class HeldUpBy(StrEnum):
-    """What delays the due deliveries of an endpoint. The values are labels of a metric."""
+    """The cause of the delay of an endpoint's due deliveries. The values are labels of a metric."""
 
     SERVER = "server"
     """The server: the endpoint has free capacity."""
@@ -38,8 +38,8 @@ class Waiting(NamedTuple):
 def waiting_for(*, due_at: int | None, next_probe_at: int | None, now_ms: int) -> Waiting:
     """Return why a delivery waits. Times are Unix ms.
 
-    `due_at` is None if the delivery is due and waits in memory. `next_probe_at` is set while the endpoint's breaker is
-    open, and in the past while the probe is in flight.
+    `due_at` is None if the delivery is due and waiting in memory. `next_probe_at` is set while the endpoint's breaker
+    is open. It is in the past while the probe is in flight.
     """
     if due_at is not None and due_at > max(now_ms, next_probe_at or 0):
         return Waiting(WaitingFor.SCHEDULE, due_at)

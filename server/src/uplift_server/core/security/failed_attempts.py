@@ -3,7 +3,7 @@
 from typing import Final
 
 KEYS_MAX: Final = 10_000
-"""The number of keys in memory. While all of them have recent failures, other keys wait."""
+"""The maximum number of keys in memory. While all of them have recent failures, other keys wait."""
 
 
 class Failures:
@@ -32,13 +32,13 @@ class Failures:
         return 0
 
     def note(self, key: str, now_ms: int) -> None:
-        """Count an attempt that begins, after `wait_ms` returned 0. It counts as failed until `forgive` is called."""
+        """Count a new attempt after `wait_ms` returned 0. It counts as failed until `forgive` is called."""
         recent = self._recent(key, now_ms)
         self._times.pop(key, None)
         self._times[key] = [*recent, now_ms]
 
     def forgive(self, key: str) -> None:
-        """Do not count the latest attempt of a key."""
+        """Remove the latest attempt of a key from the count."""
         times = self._times.get(key)
         if times is None:
             return

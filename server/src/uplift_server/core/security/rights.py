@@ -83,6 +83,6 @@ def check_role(text: str, field: str = "role") -> Problem | None:
 def can_grant(own: Role, other: Role) -> bool:
     """Whether a member who manages members may grant this role, or change or remove a member who has it.
 
-    Members cannot grant more than their own role, and only owners change owners.
+    Members cannot grant a role above their own, and only owners can change owners.
     """
     return other <= own

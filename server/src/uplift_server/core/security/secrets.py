@@ -36,7 +36,7 @@ class SecretPair(Generic[T]):
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":
         """Return the pair with a new current secret. The old one stays valid for `overlap_ms`.
 
-        At most two secrets are valid, so the previous secret ends immediately.
+        At most two secrets are valid, so an earlier previous secret expires immediately.
         """
         if overlap_ms <= 0:
             return SecretPair(new, now_ms)

@@ -110,7 +110,7 @@ class Signer:
         """Return the values of `x-uplift-signature-256` and `webhook-signature`.
 
         `event_id` and `timestamp` (Unix seconds) are the ASCII bytes of the `webhook-id` and `webhook-timestamp`
-        headers. `body` has the bytes to send.
+        headers. `body` is the bytes to send.
         """
         inner, outer = self._uplift
         inner = inner.copy()
