@@ -104,7 +104,7 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
     hold(path, 7, 11, now)
     hold(path, 9, 10, old)
     text = f"3 held deliveries of 2 endpoints, the oldest from {format_timestamp(old)}"
-    warned = ("warn", f"{text}, older than UPLIFT_RETENTION, which does not delete held deliveries")
+    warned = ("warn", f"{text}, which is older than UPLIFT_RETENTION; retention does not delete held deliveries")
     assert examine()[1]["held"] == warned
     assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)
     lock = FileLock(path)

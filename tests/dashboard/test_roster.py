@@ -75,7 +75,7 @@ def test_a_portal_link_lets_in_whom_it_is_for_with_the_role_chosen(server: Serve
     other.post(urlsplit(link).path, follow=False)
     assert "new@a.example" in other.get(f"/accounts/{account}/overview").text
     page = guest.post(f"{here}/portal-links", page=here, email="", role="owner")
-    assert "A guest can be admin at most" in problem(page, "role")
+    assert "Use admin or a lower role" in problem(page, "role")
     page = guest.post(f"{here}/portal-links", page=here, email="nobody", role="member")
     assert problem(page, "email")
     assert 'value="nobody"' in page.html

@@ -193,7 +193,7 @@ async def test_a_test_is_rejected_while_outcomes_cannot_be_written(place: Place)
         endpoint = await world.endpoint(HOST)
         world.database.broken = frozenset({"settle"})  # type: ignore[attr-defined]
         await world.accept(1)
-        with pytest.raises(errors.Busy, match="does not send deliveries now"):
+        with pytest.raises(errors.Busy, match="is not sending deliveries"):
             await Owner(world).test(endpoint.seq)
 
 

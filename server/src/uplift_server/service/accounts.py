@@ -59,9 +59,9 @@ class Accounts:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[Account, bool]:
-        """Create an account. Return it, and whether an earlier request with the same key created it.
+        """Create an account. Return it, and whether an earlier request with the same idempotency key created it.
 
-        `problems` are the problems that the caller of this method found.
+        `problems` contains the problems that the caller of this method found.
         """
         caller.require_operator()
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
@@ -83,7 +83,7 @@ class Accounts:
         return found
 
     async def version(self, caller: Caller) -> Hashable:
-        """Return a value that changes with everything that the account's pages show. Raises Unavailable.
+        """Return a value that changes whenever the content of the account's pages changes. Raises Unavailable.
 
         The dashboard polls it every second. Four cheap reads cover events, changes by people, test attempts,
         statistics, replays and listen sessions. Other attempts change the health of endpoints in the cache.

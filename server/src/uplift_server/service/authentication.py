@@ -49,7 +49,7 @@ class Authenticator:
         return Principal.of_key(found.id, found.account_seq, found.scopes, found.name)
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
-        """Return the principal and its account: its own, or the account that an operator names in `Uplift-Account`.
+        """Return the principal with its own account, or with the account that an operator names in `Uplift-Account`.
 
         Raises Unauthorized, and NotFound for an account that does not exist or is not the caller's.
         """

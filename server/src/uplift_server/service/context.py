@@ -82,11 +82,11 @@ class ServiceContext:
     def audit_entry(
         self, caller: Caller, action: str, subject: str, details: Mapping[str, object], account_seq: int | None
     ) -> AuditEntry:
-        """Return an entry for the audit log: the caller acts on `subject` now."""
+        """Return an audit log entry for an action of the caller on `subject` now."""
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
     def find_account(self, caller: Caller, account: str) -> Account:
-        """Return the account with this public ID. Raises NotFound, also for an account that is not the caller's."""
+        """Return the account with this public ID. Raises NotFound, including for an account of another caller."""
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         found = None if account_id is None else self.cache.accounts_by_id.get(account_id)
         own = caller.principal.account_seq
@@ -104,7 +104,7 @@ class ServiceContext:
     async def run_shielded(self, change: Coroutine[Any, Any, T]) -> T:
         """Run a change to its end, even if the caller is cancelled.
 
-        A change must update the cache after its commit: a key revoked only in the database would remain valid.
+        A change must update the cache after its commit. Otherwise, a key revoked only in the database would stay valid.
         """
         task = asyncio.ensure_future(change)
         self._changes.add(task)

@@ -39,8 +39,8 @@ _WRONG_FOR_INVITATION: Final = (
     "The password is not correct. If you have no password, sign in with a link from the operator, set a password under"
     " Your sign-in, and open this invitation again."
 )
-_NO_INVITATION: Final = "This invitation was accepted or withdrawn, or has expired. Ask for a new invitation."
-_NO_RESET: Final = "This link was used or has expired. Request a new one: each link works once within an hour."
+_NO_INVITATION: Final = "This invitation was accepted, was withdrawn or has expired. Ask for a new invitation."
+_NO_RESET: Final = "This link was used or has expired. Request a new one. Each link works once, for one hour."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Credentials:
         return await self.begin_session(person, "password", address)
 
     async def invitation(self, token: str) -> OpenInvitation | None:
-        """Return an invitation; None if there is none, or it was accepted, withdrawn, or has expired."""
+        """Return an open invitation; None if it does not exist, was accepted, was withdrawn or has expired."""
         invitation, person = await self._invited(token)
         account = None if invitation is None else self._context.cache.accounts.get(invitation.account_seq)
         if invitation is None or account is None:
@@ -87,10 +87,10 @@ class Credentials:
         return OpenInvitation(account.name, invitation.email, invitation.role, invitation.invited_by, has_password)
 
     async def accept_invitation(self, token: str, name: str, password: str, *, address: str | None = None) -> str:
-        """Become a member; return the session cookie.
+        """Add the invited person as a member, and return the session cookie.
 
         A person with a password enters it. Others choose a name and a password. If the link was not emailed, invalid
-        input has the same response for both, so that the link does not show whether the email has an account.
+        input gets the same response in both cases, so that the link does not reveal whether the person exists.
 
         Raises NotFound, Invalid (`name`, `password`), Unauthorized, RateLimited, Busy and Conflict.
         """
@@ -109,7 +109,7 @@ class Credentials:
     async def request_reset(self, email: str, *, address: str | None = None) -> None:
         """Email a link that resets the password, if a person with this email has one. Raises RateLimited.
 
-        The result does not reveal whether there is such a person.
+        The result does not reveal whether the person exists.
         """
         email = normalize_email(email)
         attempt = self._limits.begin_reset(self._context.now(), email=email, address=address)
@@ -135,11 +135,11 @@ class Credentials:
                 now=now,
             )
 
-        # Not awaited: the response time must not reveal whether there is such a person.
+        # Not awaited, because the response time must not reveal whether the person exists.
         self._context.run_in_background(self._context.database.write(add_email))
 
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
-        """Replace a forgotten password, end all sessions, begin one, and return its cookie.
+        """Replace a forgotten password, end all sessions, begin a new one, and return its cookie.
 
         Raises NotFound, Invalid (`password`), Busy and Conflict.
         """
@@ -235,7 +235,7 @@ class Credentials:
         visitor: Visitor | None = None,
         wrong: str = _WRONG_SIGN_IN,
     ) -> Person:
-        """Return the person with this email and password. `visitor` is the person, if already signed in.
+        """Return the person with this email and password. `visitor` is set if the person is already signed in.
 
         Raises Unauthorized with the text `wrong`, RateLimited, and Busy.
         """
@@ -258,7 +258,7 @@ class Credentials:
         return person
 
     def _was_mailed(self, invitation: Invitation) -> bool:
-        """Whether only the owner of the email has the link. Without email, the inviter sees it, too."""
+        """Whether only the owner of the email address has the link. Without email, the inviter also sees it."""
         return invitation.proves and self._links.sends_email
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
@@ -336,7 +336,7 @@ def new_session(
 def audit_member_action(
     connection: Transaction, member: Member, action: str, by: str, now: int, address: str | None
 ) -> None:
-    """Add an action of a member to the audit log of the account. `by` is the means, such as a password."""
+    """Add an action of a member to the audit log of the account. `by` is the method, such as `password`."""
     subject = ids.prefixed(ids.MEMBER, member.id)
     actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
     details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}

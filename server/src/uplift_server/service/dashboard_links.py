@@ -23,7 +23,7 @@ class DashboardLinks:
     sends_email: bool
     """Whether the server emails links. Otherwise, the person who creates a link sees it."""
     has_unknown_proxy: bool = False
-    """Whether requests come through a proxy that is not configured, so that private addresses may be the proxy's."""
+    """Whether requests come through a proxy that is not configured. Private addresses may then be the proxy's."""
 
     def link_url(self, link_id: bytes) -> str:
         """Return the URL of a one-time link."""
@@ -42,7 +42,7 @@ class DashboardLinks:
         return verified_id(self.key, Purpose.INVITATION, text)
 
     def reset_url(self, person_id: bytes, password_hash: str, ends_at: int) -> str:
-        """Return the URL at which a person replaces a forgotten password."""
+        """Return the URL where a person replaces a forgotten password."""
         mark = password_mark(password_hash)
         return Purpose.RESET.url(self.public_url, reset_token(self.key, person_id, expires_at=ends_at, mark=mark))
 

@@ -40,7 +40,7 @@ class Deliveries:
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return deliveries, those of the newest events first."""
+        """Return deliveries, newest events first."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq, wrong = self._endpoint_seq(caller, query.endpoint)
         return await self._page(caller, endpoint_seq, query, listing, [*problems, *wrong])
@@ -103,9 +103,9 @@ class Deliveries:
     async def cancel(
         self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()
     ) -> tuple[ShownDelivery, bool]:
-        """Cancel a pending or held delivery. Return it, and False if a worker cancels it later.
+        """Cancel a pending or held delivery. Return it, and False if a worker will cancel it later.
 
-        Raises NotFound, and Conflict for another status or if it is in flight.
+        Raises NotFound, and Conflict if the delivery is in flight or has another status.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

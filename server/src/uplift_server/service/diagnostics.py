@@ -25,7 +25,7 @@ from uplift_server.store.errors import Unavailable
 DISK_BYTES_WARN: Final = 2 * 1024**3
 DISK_BYTES_FAIL: Final = 100 * 1024**2
 CLOCK_EARLIEST_S: Final = 1_735_689_600
-"""2025-01-01: older than this program."""
+"""2025-01-01: before this program was written."""
 RESOLVED_NAME: Final = "example.com"
 RESOLVE_SECONDS_WARN: Final = 2.0
 HELD_COUNTED_MAX: Final = 1_000_000
@@ -33,7 +33,7 @@ PROXY_SECONDS: Final = 3.0
 
 
 def environment_findings(config: Config) -> Iterator[Finding]:
-    """Run all checks that are possible beside a running server."""
+    """Run all checks that are possible while a server is running."""
     yield clock_finding()
     if config.on_postgresql:
         from uplift_server.service.postgres_diagnostics import database_findings  # noqa: PLC0415 - not beside SQLite
@@ -85,22 +85,21 @@ def held_findings(config: Config) -> Iterator[Finding]:
     try:
         found = _held(config)
     except Unavailable as error:
-        yield Finding("held", "warn", f"the held deliveries cannot be read: {error}", "run this again in a moment")
+        yield Finding("held", "warn", f"cannot read the held deliveries: {error}", "run this again in a moment")
         return
     if not found.count or found.oldest_at is None:
         yield Finding("held", "ok", "no deliveries are held")
         return
     count_text = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
     text = (
-        f"{count_text} held deliver{'y' if found.count == 1 else 'ies'} of {found.endpoints:,}"
+        f"{count_text} held deliver{'y' if found.count == 1 else 'ies'} for {found.endpoints:,}"
         f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest from {format_timestamp(found.oldest_at)}"
     )
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at
     if config.retention_ms and age_ms > config.retention_ms:
         fix = "enable these endpoints with --held send or drop, or delete them; `uplift-server endpoints` lists them"
-        yield Finding(
-            "held", "warn", f"{text}, older than UPLIFT_RETENTION, which does not delete held deliveries", fix
-        )
+        text += ", which is older than UPLIFT_RETENTION; retention does not delete held deliveries"
+        yield Finding("held", "warn", text, fix)
     else:
         yield Finding("held", "ok", text)
 
@@ -139,7 +138,7 @@ def egress_findings(config: Config) -> Iterator[Finding]:
         )
     else:
         fix = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
-        yield Finding("trust", "fail", "no trusted certificate authorities: every https endpoint fails", fix)
+        yield Finding("trust", "fail", "no trusted certificate authorities: all deliveries over https fail", fix)
 
 
 def _proxy(url: str) -> Finding:

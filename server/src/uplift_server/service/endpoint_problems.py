@@ -12,7 +12,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.store.records import EndpointState
 
 LISTED_MAX: Final = 20
-"""Limit of listed endpoints. To count held deliveries takes 0.5 ms for each."""
+"""Maximum number of listed endpoints. Counting held deliveries takes 0.5 ms per endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ def _is_failing(live: LiveEndpoint) -> bool:
 
 
 def _is_candidate(live: LiveEndpoint) -> bool:
-    """Whether an endpoint may need attention. One that was never paused or disabled has no held deliveries."""
+    """Whether an endpoint may need attention. An endpoint that was never paused or disabled has no held deliveries."""
     return live.health.failing_since is not None or live.record.state_since is not None
 
 
 def _rank(live: LiveEndpoint) -> tuple[int, int, int]:
-    """Return the sort key: disabled endpoints, then failing ones, the longest failing first, then others."""
+    """Return the sort key: disabled endpoints, then failing ones (longest failing first), then others."""
     kinds = [live.record.state is EndpointState.DISABLED, _is_failing(live), not live.takes_deliveries]
     kind = kinds.index(True) if True in kinds else len(kinds)
     return kind, live.health.failing_since or 0, -live.seq

@@ -19,11 +19,11 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointState,
 HOLD_WAIT_MS: Final = 3000
 """How long a request to enable waits until all pending deliveries are held. Every response takes at most 5 s."""
 HOLD_WAIT_SHORT_MS: Final = 200
-"""How long a request to pause or disable waits for it. Mostly, few deliveries are pending."""
+"""How long a request to pause or disable waits for the same. Usually, few deliveries are pending."""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
-    "The server has not finished holding the endpoint's pending deliveries, so the endpoint's state is unchanged."
-    " Try again in a moment."
+    "The endpoint's state did not change, because the server is still holding its pending deliveries. Try again in a"
+    " moment."
 )
 
 
@@ -42,7 +42,7 @@ StateChange = Callable[[Transaction, Endpoint], _Change | None]
 
 
 class _DisabledSince(Exception):
-    """The stored endpoint was paused or disabled after the cached one."""
+    """The endpoint was paused or disabled after the server cached it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__("paused or disabled in the meantime")
@@ -85,8 +85,8 @@ class EndpointStates:
     ) -> ShownEndpoint:
         """Enable an endpoint, and apply an action to its held deliveries. If it is enabled, only change the action.
 
-        First, all deliveries that were pending are held, so that the action applies to them, too. Raises NotFound,
-        and Busy if this takes longer than HOLD_WAIT_MS.
+        Pending deliveries are held first, so that the action also applies to them. Raises NotFound, and Busy if this
+        takes longer than HOLD_WAIT_MS.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         self._endpoints.find_cached(caller, endpoint)
@@ -99,12 +99,12 @@ class EndpointStates:
             try:
                 return await self._apply(caller, endpoint, self._enable(record, held), problems)
             except _DisabledSince as newer:
-                # Hold the deliveries that were pending at the newer change first, too.
+                # First, also hold the deliveries that were pending at the newer change.
                 self._context.cache.put_endpoint(newer.endpoint)
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
-        """Return the change that enables an endpoint whose pending deliveries are held, as of its cached state."""
+        """Return the change that enables an endpoint. Its pending deliveries are held, according to the cache."""
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_before(found)}
@@ -143,7 +143,7 @@ class EndpointStates:
         require_valid(problems)
         changed = await self._context.run_shielded(self._change(caller, endpoint, change_state))
         if hold:
-            # Then the response does not count leased deliveries in memory as in flight.
+            # So that the response does not count leased deliveries in memory as in flight.
             await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_WAIT_SHORT_MS)
         return await self._endpoints.show(changed)
 

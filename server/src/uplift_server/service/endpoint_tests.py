@@ -30,7 +30,7 @@ _DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it
 _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (
         errors.Busy,
-        "The server does not send deliveries now. Try again later, or contact the operator.",
+        "The server is not sending deliveries. Try again later, or contact the operator.",
     ),
     Busy.IN_FLIGHT: (errors.Conflict, "A test event to this endpoint is already in flight. Wait for its outcome."),
     Busy.FULL: (errors.Busy, "The server has reached its limit of attempts in flight. Try again in a moment."),
@@ -52,7 +52,7 @@ class EndpointTest:
 
     delivery: Delivery
     attempt: Attempt | None
-    """None while it is in flight, or if there was none."""
+    """None if it is in flight or was not started."""
     repeated: bool
 
 
@@ -74,14 +74,14 @@ class EndpointTests:
     ) -> EndpointTest:
         """Send a test delivery, and wait up to WAIT_MS for its outcome.
 
-        Raises NotFound, Invalid, Conflict if another one is in flight, and Busy or RateLimited without capacity.
+        Raises NotFound, Invalid, Conflict if another test is in flight, and Busy or RateLimited without capacity.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
         record = self._endpoints.find_cached(caller, endpoint)
         until = self._context.now() + WAIT_MS
         event_type, wrong = self._event_type(record, type_name)
         require_valid([*problems, *wrong, check_idempotency_key(idempotency_key)])
-        assert event_type is not None, "an unknown type was rejected before"
+        assert event_type is not None, "an unknown type has already been rejected"
         request = idempotent_request(idempotency_key, record.account_seq, f"test of {record.id.hex()}")
         event_id = None if request is None else await self._earlier_event(request)
         repeated = event_id is not None

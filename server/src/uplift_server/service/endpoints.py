@@ -95,13 +95,13 @@ class ShownEndpoint:
     held_deliveries: int = 0
     """The number of held deliveries, counted up to HELD_COUNTED_MAX."""
     next_probe_at: int | None = None
-    """While its circuit breaker is open (Unix ms)."""
+    """When the next probe is due (Unix ms). Set only while the circuit breaker is open."""
     disable_at: int | None = None
-    """While it is failing: when the server will disable it (Unix ms)."""
+    """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
     warn_at: int | None = None
-    """While it is failing: when the server will warn the contacts, unless it has (Unix ms)."""
+    """When the server will warn the contacts (Unix ms). Set only while the endpoint is failing and not warned."""
     secret: str | None = field(default=None, repr=False)
-    """Only in the response that created the endpoint."""
+    """Set only in the response that created the endpoint."""
     repeated: bool = False
 
 
@@ -124,7 +124,7 @@ class Endpoints:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownEndpoint:
-        """Create an endpoint. Its secret is returned only once, not to a repeated request."""
+        """Create an endpoint. Its secret is returned only once: a repeated request does not return it."""
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.require_account()
         require_valid([*problems, *await self._problems(draft), check_idempotency_key(idempotency_key)])
@@ -156,7 +156,7 @@ class Endpoints:
         return await self.show(found)
 
     async def get_many(self, seqs: Sequence[int]) -> list[ShownEndpoint]:
-        """Return the endpoints with these numbers, in that order, without deleted ones."""
+        """Return the endpoints with these sequence numbers, in this order. Deleted endpoints are omitted."""
         found = await self._context.database.read(lambda c: endpoints.find(c, seqs))
         by_seq = {endpoint.seq: endpoint for endpoint in found}
         return await self._show_all([by_seq[seq] for seq in seqs if seq in by_seq])

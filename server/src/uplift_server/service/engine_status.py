@@ -13,7 +13,7 @@ from uplift_server.store.processes import Process
 
 
 class EngineStatus:
-    """The state of this process, and of the others as their last heartbeats describe them."""
+    """The state of this process, and the state of the others according to their last heartbeats."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class EngineStatus:
         return self._lanes.held_up_by(endpoint_seq)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
-        """The time of the next probe of an endpoint with an open circuit (Unix ms); None while it is disabled."""
+        """The time of the next probe of an endpoint with an open circuit breaker (Unix ms); None if it is disabled."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries:
             return None
@@ -95,12 +95,12 @@ class EngineStatus:
         )
 
     def processes(self) -> Sequence[Process] | None:
-        """The living processes; none while heartbeats are late, None if there can be no others."""
+        """The live processes; empty if this process's heartbeat has expired, None if there can be only one process."""
         living = self._peers.living()
         return living if living is None or self._peers.heartbeat_age_ms() is None else ()
 
     def heartbeat_age_ms(self) -> int | None:
-        """The time since the last heartbeat, if it is so long that other processes continue without this one."""
+        """The time since the last heartbeat of this process if it has expired; otherwise, None."""
         return self._peers.heartbeat_age_ms()
 
     def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:

@@ -1,6 +1,6 @@
 """Errors of use cases, each with the stable code of the public API.
 
-The API and the dashboard turn them into responses. The texts are for people.
+The API and the dashboard convert them to responses. The texts are for people.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from uplift_server.core.problems import Problem
 
 
 class ServiceError(Exception):
-    """The base of all errors. `detail` says what is wrong and how to fix it."""
+    """Base class of all errors. `detail` states the problem and how to fix it."""
 
     code: ClassVar[str]
     retry_after_s: int | None = None

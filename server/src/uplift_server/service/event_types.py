@@ -1,4 +1,4 @@
-"""The event catalog. All callers read it, operators write it."""
+"""The event catalog. All callers can read it, and operators can change it."""
 
 import asyncio
 import json
@@ -45,9 +45,9 @@ class Expected(Enum):
 
     ANYTHING = "anything"
     NONE = "none"
-    """No type of this name, so that none is replaced."""
+    """No type of this name. The request must not replace one."""
     ONE = "one"
-    """A type of this name, which remains archived or published."""
+    """A type of this name. It stays archived or published."""
 
 
 class EventTypes:
@@ -67,7 +67,7 @@ class EventTypes:
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Return it, and whether it is new.
 
-        Raises Invalid, also if Expected.NONE does not hold, and NotFound if Expected.ONE does not hold.
+        Raises Invalid, including if Expected.NONE does not hold, and NotFound if Expected.ONE does not hold.
         """
         caller.require_operator()
         wrong = check_name(name, "name")
@@ -78,7 +78,7 @@ class EventTypes:
         return await self._context.run_shielded(self._put(caller, name, draft, schema, example, expected))
 
     async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
-        """Archive a type, so that its new events are rejected, or publish it again. Raises NotFound."""
+        """Archive a type, so that new events are rejected, or publish it again. Raises NotFound."""
         caller.require_operator()
         return await self._context.run_shielded(self._archive(caller, name, archived=archived))
 
@@ -203,7 +203,7 @@ def _json_text(value: Any) -> str | None:
 
 
 def _size_problem(field: str, text: str) -> Problem | None:
-    """Return the problem of a schema or an example that is too large or too complex."""
+    """Return the problem with a schema or an example that is too large or too complex."""
     if len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX:
         return Problem(field, "too_long", f"The JSON is too large. Use at most {EVENT_TYPE_JSON_BYTES_MAX} bytes.")
     value = json.loads(text)
@@ -211,7 +211,7 @@ def _size_problem(field: str, text: str) -> Problem | None:
 
 
 def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
-    """Return the problems of a schema, an example, and of the example by the schema."""
+    """Return the problems with a schema and an example, including whether the example matches the schema."""
     found = {
         field: _size_problem(field, text)
         for field, text in (("schema", schema), ("example", example))
@@ -247,7 +247,7 @@ def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
 
 
 def _compile_problem(schema: str, error: str) -> Problem:
-    """Return the problem of a schema that the validator rejects."""
+    """Return the problem with a schema that the validator rejects."""
     try:
         compile_schema(schema, may_backtrack=True)
     except ValueError:

@@ -101,7 +101,7 @@ async def find_event(context: ServiceContext, caller: Caller, event: str) -> Eve
 
 
 def type_seq_of(cache: EndpointCache, name: str | None) -> tuple[int | None, list[Problem]]:
-    """Return the number of an event type, which may be deleted, and the problem of an unknown one."""
+    """Return the number of an event type, which may be deleted, and the problem if the type is unknown."""
     if name is None:
         return None, []
     live = cache.event_types.get(name)

@@ -33,9 +33,9 @@ from uplift_server.store.listening import ListenSession
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
-"""Limit of deliveries of one event: the limit of endpoints, and the same number for deleted endpoints."""
+"""Maximum number of deliveries of one event: the limit of endpoints, and the same number of deleted endpoints."""
 OTHERS_MAX: Final = 50
-"""Limit of endpoints without a delivery, and of endpoints whose delivery was removed, in an overview."""
+"""Maximum number of endpoints without a delivery, and of endpoints whose delivery was removed, in an overview."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class EventOverview:
     event: Event
     deliveries: Page[ExplainedDelivery]
     removed: list[Explained]
-    """Endpoints whose delivery was removed before the event, newest first, at most OTHERS_MAX."""
+    """Endpoints whose delivery retention has already deleted, newest first, at most OTHERS_MAX."""
     removed_count: int
     others: list[Explained]
     """Endpoints that never had a delivery, newest first, then listen sessions, at most OTHERS_MAX."""
@@ -70,7 +70,7 @@ class EventOverview:
 
 
 class Explanations:
-    """Explains deliveries, and their absence."""
+    """Explains deliveries, and why there are none."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -100,7 +100,7 @@ class Explanations:
         return one
 
     async def overview(self, caller: Caller, event: str, listing: Listing) -> EventOverview:
-        """Return an event, a page of its deliveries, and why it has no others. Raises the errors of `Events.get`."""
+        """Return an event, a page of its deliveries, and why other endpoints have none. Raises as `Events.get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         before = self._context.decode_cursor(listing, 1)
@@ -154,7 +154,7 @@ class Explanations:
         return Explained(endpoint, explain_deleted_endpoint(about, _of_endpoint(record), deleted_at), None)
 
     def _without(self, event: EventFacts, endpoint: Endpoint, read: "_Read") -> Explained:
-        """Explain why an endpoint has no delivery: there never was one, or it was removed before the event."""
+        """Explain why an endpoint has no delivery: there never was one, or retention has already deleted it."""
         was_delivered = read.attempted.get(endpoint.seq)
         if was_delivered is None:
             explanation = self._explain(event, _of_endpoint(endpoint), None)

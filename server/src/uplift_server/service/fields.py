@@ -18,7 +18,7 @@ UNSET: Final = Unset.UNSET
 
 def given(value: T | Unset) -> T:
     """Return the value of a required field."""
-    assert not isinstance(value, Unset), "a missing field was rejected before"
+    assert not isinstance(value, Unset), "a missing field has already been rejected"
     return value
 
 

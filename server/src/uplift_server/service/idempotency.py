@@ -19,7 +19,7 @@ class IdempotencyKey(NamedTuple):
 
 
 def check_idempotency_key(key: IdempotencyKey | None) -> Problem | None:
-    """Return the problem of an `Idempotency-Key`, if it has one."""
+    """Return the problem with an `Idempotency-Key`, if any."""
     return None if key is None else check_key(key.text, "Idempotency-Key")
 
 
@@ -35,7 +35,7 @@ def create_once(
     create: Callable[[Transaction], T],
     load: Callable[[Transaction, bytes], T | None],
 ) -> Callable[[Transaction], tuple[T, bool]]:
-    """Return a transaction that creates an object, or loads the one that an earlier request with the key created."""
+    """Return a transaction that creates an object, or loads the object that an earlier request with the key created."""
     return lambda connection: idempotency.create_once(
         connection,
         request,

@@ -23,7 +23,7 @@ AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
 class Incoming(NamedTuple):
-    """An event from a request. Types are checked, values are not. A field of the wrong type is None."""
+    """An event from a request. Types are checked, but values are not. A field of the wrong type is None."""
 
     type: str | None
     data: bytes | None
@@ -48,10 +48,10 @@ class Ingest:
         return caller.require_account()
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
-        """Accept an event for an account. `problems` are the problems found before.
+        """Accept an event for an account. `problems` contains earlier problems of the request.
 
         The future returns a list of one `Appended` when the event is durable. Raises Invalid, PayloadTooLarge, and the
-        store's Unavailable, which the future can raise, too.
+        store's Unavailable, which the future can also raise.
         """
         found = list(problems)
         draft = self._draft(event, "", found)
@@ -62,10 +62,10 @@ class Ingest:
     async def accept_batch(
         self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()
     ) -> AcceptFuture:
-        """Accept all events or none, each for the account that it names, or the caller's.
+        """Accept all events or none, each for the account that it names or the caller's account.
 
-        `problems` are the problems found before. Raises Forbidden, AccountRequired and the errors of `accept`. Other
-        requests run between checks.
+        `problems` contains earlier problems of the request. Raises Forbidden, AccountRequired and the errors of
+        `accept`. Other requests run between checks.
         """
         caller.require_operator()
         found = list(problems)
@@ -116,8 +116,8 @@ class Ingest:
         count = len(problems)
         if event.data is not None and len(event.data) > EVENT_DATA_BYTES_MAX:
             raise PayloadTooLarge(
-                f"`{prefix}data` has {len(event.data)} bytes. Send at most {EVENT_DATA_BYTES_MAX} bytes, and a URL for"
-                " larger data."
+                f"`{prefix}data` has {len(event.data)} bytes. Send at most {EVENT_DATA_BYTES_MAX} bytes. For larger"
+                " data, send a URL."
             )
         event_type = None if event.type is None else self._event_type(event.type, prefix, problems)
         if event.data is None:

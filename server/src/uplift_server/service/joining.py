@@ -1,8 +1,8 @@
-"""Addition of members by portal links and invitations, within transactions.
+"""Add members through portal links and invitations, within transactions.
 
 A person has one email for all accounts, so a link must not give one person access as another. A link proves the email
-if it was emailed, or if the operator created it. Without email, an admin sees the links of invitations: such a link
-proves nothing, and cannot set the password of an existing person.
+if it was emailed, or if the operator created it. Without email, an admin sees the links of invitations. Such a link
+does not prove the email, so it cannot set the password of an existing person.
 """
 
 from dataclasses import replace
@@ -16,14 +16,14 @@ from uplift_server.store.records import Invitation, Link, Member, Person
 
 
 class NewIds(NamedTuple):
-    """IDs for a person and a member, if they must be created."""
+    """IDs for a person and a member, in case they must be created."""
 
     person: bytes
     member: bytes
 
 
 def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int) -> Member:
-    """Return the member that a portal link admits, and create the person and the member if needed. Raises Conflict."""
+    """Return the member for a portal link. Create the person and the member if needed. Raises Conflict."""
     assert link.account_seq is not None, "a portal link has an account"
     if link.email is None:
         guest = members.find_guest(connection, link.account_seq, link.role)
@@ -34,8 +34,8 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
         name = link.email or GUEST_NAME
         person = _create(connection, new_ids, link.email, name, password_hash=None, proved=True, now=now)
     elif not person.proved:
-        # The email was registered without verification. The operator vouches for this link, so an earlier password
-        # becomes invalid.
+        # The email was registered without verification. The operator's link proves it, so an earlier password becomes
+        # invalid.
         person = _renew(connection, person, password_hash=None)
     found = members.find_by_person(connection, link.account_seq, person.seq)
     return found or members.add(
@@ -63,10 +63,10 @@ def join_by_invitation(
     name: str,
     password_hash: str | None,
 ) -> Member | None:
-    """Add an invited person as a member. Return None if the invitation was used, withdrawn or has expired.
+    """Add an invited person as a member. Return None if the invitation was used, was withdrawn or has expired.
 
-    `known` is the person as of the password check, `password_hash` the hash of a new password. Raises Conflict if the
-    person changed since or is a member already, and if the account was deleted or is full.
+    `known` is the person as of the password check, and `password_hash` is the hash of a new password. Raises Conflict
+    if the person has changed since then or is already a member, or if the account was deleted or is full.
     """
     accounts.lock(connection, invitation.account_seq)
     if invitations.consume(connection, invitation.id, now=now) is None:
@@ -114,7 +114,7 @@ def _create(
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
-    """Set or remove the password of a person whose email is proved now, and end their sessions."""
+    """Set or remove the password of a person whose email is now proved, and end their sessions."""
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     people.update(connection, renewed)
     sessions.end_all_of_person(connection, person.seq)

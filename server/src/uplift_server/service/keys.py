@@ -56,10 +56,10 @@ class Keys:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ApiKey, str | None]:
-        """Create a key of an account. Return it and its text, or None instead if this repeats an earlier request.
+        """Create a key of an account. Return it with its text, or with None if the request is repeated.
 
         The key can have only scopes of the caller. Raises NotFound, Invalid, and ConfirmationRequired for a key that
-        reads secrets, because a person must confirm the password to see secrets.
+        can read secrets, because a person must confirm the password to see secrets.
         """
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)

@@ -62,13 +62,13 @@ class ShownSession:
     session: ListenSession
     connected: bool
     secret: str | None = None
-    """Only in the response that created the session."""
+    """Set only in the response that created the session."""
     repeated: bool = False
     """Whether an earlier request created it."""
 
     @property
     def expires_at(self) -> int | None:
-        """When it is deleted unless a client connects (Unix ms)."""
+        """When the session is deleted unless a client connects (Unix ms)."""
         return None if self.connected else self.session.last_seen_at + UNUSED_EXPIRES_AFTER_MS
 
 
@@ -153,7 +153,7 @@ class Listening:
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
         """Start the stream of a session, after the position `after` or the last known one.
 
-        Raises NotFound, Invalid for an invalid position, Forbidden for a key other than the session's, RateLimited and
+        Raises NotFound, Invalid for an invalid position, Forbidden for any key except the session's, RateLimited and
         Busy.
         """
         caller.require(Scope.LISTEN)
@@ -191,7 +191,7 @@ class Listening:
     async def test(
         self, caller: Caller, session: str, type_name: str | None, *, problems: Sequence[Problem] = ()
     ) -> SentTest:
-        """Send a test event to a connected session only, and wait up to TEST_WAIT_S for the response.
+        """Send a test event to one connected session, and wait up to TEST_WAIT_S for the response.
 
         The event is not stored. Raises NotFound, Invalid, and Conflict if no client is connected or too many tests
         await a response.
@@ -204,7 +204,7 @@ class Listening:
         event_type = None if name is None else known.get(name)
         wrong = [] if event_type is not None and not event_type.archived else [unknown_event_type(name)]
         require_valid([*problems, *wrong])
-        assert event_type is not None, "an unknown type was rejected before"
+        assert event_type is not None, "an unknown type has already been rejected"
         stream = self._context.engine.relay.stream_of(found.id)
         if stream is None:
             raise errors.Conflict("No client is connected to this session. Start `uplift listen`, then try again.")
@@ -265,7 +265,7 @@ class Listening:
         request = idempotent_request(idempotency_key, account_seq, _KIND)
         try:
             if idempotency_key is None:
-                # Check first, to keep rejected requests away from the writer that all accounts share.
+                # Check first, so that rejected requests do not reach the writer that all accounts share.
                 await self._context.database.read(lambda c: listening.require_capacity(c, account_seq))
             return await self._context.database.write(create_once(request, session_id, now, create, load))
         except UnknownEvent as error:

@@ -1,4 +1,4 @@
-"""The members of accounts, their roles and invitations. Members cannot give a role above their own."""
+"""The members of accounts, their roles and invitations. Members cannot grant a role above their own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"
 _GUEST_CANNOT_LEAVE: Final = (
-    "Guests of portal links share one membership, so a guest cannot leave the account. Sign out instead."
+    "A portal guest cannot leave the account, because all portal guests share one membership. Sign out instead."
 )
-_LAST_OWNER: Final = "An account must have an owner. First give another member the role owner."
+_LAST_OWNER: Final = "An account must have an owner. First, give another member the role owner."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ class ShownInvitation:
 
     invitation: Invitation
     url: str | None = field(repr=False)
-    """The link to hand over if the server sends no email. Otherwise None."""
+    """The link to give to the person if the server does not send email; otherwise, None."""
     repeated: bool
     """Whether an earlier request created it."""
 
 
 class Members:
-    """Manages members: operators for all accounts, members with the right for their own."""
+    """Manages members. Operators can manage all accounts, and members with the right can manage their own."""
 
     def __init__(self, context: ServiceContext, links: DashboardLinks) -> None:
         self._context = context
@@ -97,10 +97,10 @@ class Members:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownInvitation:
-        """Invite a person by email, or create the link to hand over if email is not configured.
+        """Invite a person by email, or create a link to give to the person if email is not configured.
 
-        It replaces a pending invitation to the same email. Raises NotFound, Forbidden if the new or the replaced role
-        is above the caller's, Conflict if the account has too many invitations, and RateLimited.
+        A new invitation replaces a pending invitation to the same email. Raises NotFound, Forbidden if the new or the
+        replaced role is above the caller's, Conflict if the account has too many invitations, and RateLimited.
         """
         owner = self._managed_account(caller, account)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
@@ -142,7 +142,10 @@ class Members:
             found = self._found(connection, owner, member)
             _require_may_give(caller, found.role)
             if found.person.email is None and new_role > GUEST_ROLE_MAX:
-                text = f"A guest of portal links has no email address. Use {GUEST_ROLE_MAX.text} or a lower role."
+                text = (
+                    f"A portal guest cannot have the role {new_role.text}, because guests have no email address. Use"
+                    f" {GUEST_ROLE_MAX.text} or a lower role."
+                )
                 raise Invalid([Problem("role", "role_not_for_guests", text)])
             if new_role is found.role:
                 return found
@@ -155,7 +158,7 @@ class Members:
         return await self._context.run_shielded(self._context.database.write(change))
 
     async def remove(self, caller: Caller, account: str, member: str) -> None:
-        """Remove a member, or leave as a member. Raises NotFound, Forbidden (also for guests), and Conflict."""
+        """Remove a member, or let the caller leave. Raises NotFound, Forbidden (including for guests), and Conflict."""
         leaves = caller.actor.id == member and caller.principal.kind is PrincipalKind.MEMBER
         owner = self._context.find_account(caller, account) if leaves else self._managed_account(caller, account)
 
@@ -175,7 +178,7 @@ class Members:
     async def reset_password(
         self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
     ) -> ShownLink:
-        """Return a link that resets the password of a member, for operators of servers without email.
+        """Return a link that resets a member's password, for operators of servers without email.
 
         Raises NotFound, and Conflict for a member without a password.
         """
@@ -188,7 +191,7 @@ class Members:
             found = self._found(connection, owner, member)
             if found.person.password_hash is None:
                 raise Conflict(
-                    "This member has no password and signs in by portal links. Create a portal link instead."
+                    "This member has no password and signs in with portal links. Create a portal link instead."
                 )
             details = {"for": found.person.title}
             self._audit(connection, caller, owner, "link.created", member, details)
@@ -206,12 +209,12 @@ class Members:
         now, key = self._context.now(), str(owner.seq)
         wait_ms = self._recent_invitations.wait_ms(key, now)
         if wait_ms:
-            text = f"The account can send {INVITATIONS_PER_HOUR_MAX} invitations per hour. Try again later."
+            text = f"An account can send at most {INVITATIONS_PER_HOUR_MAX} invitations per hour. Try again later."
             raise RateLimited(text, -(-wait_ms // 1000))
         self._recent_invitations.note(key, now)
 
     def _found(self, connection: Transaction, owner: Account, member: str) -> Member:
-        """Lock the account, so that its members stay as read, and return the member. Raises NotFound."""
+        """Lock the account, so that its members cannot change, and return the member. Raises NotFound."""
         accounts.lock(connection, owner.seq)
         found = members.get(connection, owner.seq, parse_id(ids.MEMBER, member, _KIND))
         if found is None:
@@ -274,7 +277,7 @@ class Members:
 
 def _role(text: str) -> Role:
     role = parse_role(text)
-    assert role is not None, "an unknown role was rejected before"
+    assert role is not None, "an unknown role has already been rejected"
     return role
 
 

@@ -97,7 +97,7 @@ class Metrics:
 
 
 def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
-    """Count the processes by role. None stands for a single process, an empty sequence for an unknown count."""
+    """Count the processes by role. None means a single process; an empty sequence means an unknown count."""
     if live_processes is None:
         return dict.fromkeys(map(str, ProcessRole), 0) | {ProcessRole.ALL: 1}
     if not live_processes:

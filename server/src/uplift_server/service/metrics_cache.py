@@ -12,14 +12,14 @@ from uplift_server.store import database_state
 from uplift_server.store.errors import StoreError
 
 COUNTED_MAX: Final = 100_000
-"""Limit of each count. With a million deliveries of 2,000 endpoints in SQLite, all counts took 60 ms."""
+"""Maximum of each count. With a million deliveries of 2,000 endpoints in SQLite, all counts took 60 ms."""
 DUE_ENDPOINTS_PER_READ: Final = 1_000
 FRESH_MS: Final = 2_000
 """The minimum interval between readings."""
 REST_PER_READING: Final = 20
 """The pause after a reading, as a multiple of its duration, which bounds the load of readings."""
 STALLED_MS: Final = 10_000
-"""Time limit of a reading. Beyond it, the database counts as not responding."""
+"""Time limit of a reading. After it, the database counts as not responding."""
 STALE_MS: Final = 60_000
 """The maximum age of a reading that is reported."""
 WAIT_SECONDS: Final = 0.02
@@ -53,7 +53,7 @@ class MetricsCache:
         return self._last_succeeded and (self._done is None or self._context.now() - self._began_at < STALLED_MS)
 
     async def latest(self) -> DatabaseReading | None:
-        """Return the newest reading, after a short wait for a running one. None if it is older than STALE_MS."""
+        """Return the newest reading, after a short wait for one in progress. None if it is older than STALE_MS."""
         if self._done is None and (self._last is None or self._context.now() >= self._last.next_at):
             self._done = asyncio.Event()
             self._context.run_in_background(self._read(self._done))

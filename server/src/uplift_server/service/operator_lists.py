@@ -18,7 +18,7 @@ from uplift_server.store.outbox import DueEmail
 from uplift_server.store.records import Account, Endpoint, EndpointState, Page
 
 ENDPOINTS_WITH_HELD_MAX: Final = 10_000
-"""Limit of endpoints with held deliveries in the list."""
+"""Maximum number of endpoints with held deliveries in the list."""
 
 
 class EndpointStatus(StrEnum):
@@ -55,9 +55,9 @@ class EndpointSummary:
     held_deliveries: int
     """Counted up to HELD_COUNTED_MAX."""
     next_probe_at: int | None
-    """While its circuit breaker is open (Unix ms)."""
+    """When the next probe is due (Unix ms). Set only while the circuit breaker is open."""
     disable_at: int | None
-    """While it is failing: when the server will disable it (Unix ms)."""
+    """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
 
 
 class EndpointList(NamedTuple):

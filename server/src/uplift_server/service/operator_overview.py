@@ -18,15 +18,15 @@ from uplift_server.store.records import Account
 from uplift_server.store.replays import Replay
 
 COUNTED_MAX: Final = 10_000
-"""Limit of each count. With a million deliveries of 2,000 endpoints in SQLite, all counts took 26 ms."""
+"""Maximum of each count. With a million deliveries of 2,000 endpoints in SQLite, all counts took 26 ms."""
 DUE_ENDPOINTS_PER_READ: Final = 1_000
 LISTED_MAX: Final = 20
-"""Limit of listed endpoints with an open circuit breaker, and of listed replays."""
+"""Maximum number of listed endpoints with an open circuit breaker, and of listed replays."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbedEndpoint:
-    """An endpoint with an open circuit breaker, which gets single probes."""
+    """An endpoint with an open circuit breaker, which gets one probe at a time."""
 
     account: Account
     endpoint: str
@@ -42,7 +42,7 @@ class OverviewState:
     backlog: Backlog
     """Counts in the database, each up to COUNTED_MAX."""
     oldest_due_at: int | None
-    """When the oldest due delivery of an endpoint with a closed breaker became due. None without due deliveries."""
+    """When the oldest due delivery of an endpoint with a closed circuit breaker became due. None if none is due."""
     load: Load
     probed: Sequence[ProbedEndpoint]
     """Up to LISTED_MAX endpoints, the longest failing first. `load.probes` contains all."""
@@ -52,7 +52,7 @@ class OverviewState:
     processes: Sequence[Process] | None
     """The live processes on the database, by number. None if there can be only one."""
     heartbeat_overdue_ms: int | None
-    """Age of the last heartbeat of this process, if it is so old that the other processes are unknown."""
+    """Age of the last heartbeat of this process if it has expired. The other processes are then unknown."""
     accounts: int
     endpoints: Mapping[str, int]
     """Endpoints by state, and enabled ones by health."""

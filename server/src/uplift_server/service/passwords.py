@@ -23,9 +23,9 @@ THREADS_MAX: Final = 2
 NICENESS: Final = 10
 """Added to the niceness of the threads, so that a flood of sign-ins does not slow down deliveries."""
 WAITING_MAX: Final = 20
-"""Limit of queued calls. The last one waits for less than a second."""
+"""Maximum number of queued calls. The last one waits for less than a second."""
 _DUMMY_HASH: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"
-"""The hash of an unknown password, with the same parameters as all others."""
+"""The hash of an unknown password, with the same parameters as all other hashes."""
 
 
 class Passwords:
@@ -40,7 +40,7 @@ class Passwords:
         return await self._run(_hash, password)
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
-        """Whether the password is correct. Takes equally long without a hash. Raises Busy."""
+        """Whether the password is correct. Takes the same time without a hash. Raises Busy."""
         given = password[: PASSWORD_CHARACTERS_MAX + 1]
         found = await self._run(_matches, password_hash or _DUMMY_HASH, given)
         return found and password_hash is not None
@@ -56,7 +56,7 @@ class Passwords:
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread, which only Linux supports."""
+    """Lower the priority of this thread. Only Linux supports this."""
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()

@@ -35,7 +35,10 @@ class LinkDraft:
         email, role = given_or_none(self.email), given_or_none(self.role)
         found = [None if email is None else check_email(email.strip()), None if role is None else check_role(role)]
         if email is None and self.role_or_default() > GUEST_ROLE_MAX:
-            text = f"A guest can be {GUEST_ROLE_MAX.text} at most. Use a lower role, or send the person's `email`."
+            text = (
+                f"A portal guest cannot have the role {self.role_or_default().text}. Use {GUEST_ROLE_MAX.text} or a"
+                " lower role, or send the person's `email`."
+            )
             found.append(Problem("role", "role_not_for_guests", text))
         return found
 
@@ -52,12 +55,12 @@ class LinkDraft:
 
 @dataclass(frozen=True, slots=True)
 class ShownLink:
-    """A link to hand over."""
+    """A link to give to a person."""
 
     url: str = field(repr=False)
     expires_at: int
     repeated: bool
-    """Whether an earlier request created it. The link may be used already."""
+    """Whether an earlier request created it. The link may already have been used."""
 
 
 class PortalLinks:

@@ -108,7 +108,7 @@ def _vacuum(found: Inspected) -> Finding:
 
 
 def _processes(url: str) -> Iterator[Finding]:
-    """Check that a live process delivers, and one accepts requests."""
+    """Check that a live process sends deliveries, and that one accepts requests."""
     try:
         found = asyncio.run(inspection.processes(url))
     except Unavailable as error:

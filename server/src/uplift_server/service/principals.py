@@ -30,7 +30,7 @@ _ACTORS: Final = {
 }
 _KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY})
 PRINCIPALS_CACHED_MAX: Final = 256
-"""Each event needs the principal of its key, which is faster to look up than to create."""
+"""Each event needs the principal of its key. Looking it up is faster than creating it."""
 _ASK_ADMIN: Final = "Ask an owner or admin of the account for a higher role."
 
 
@@ -81,7 +81,7 @@ class Principal:
         return self.account_seq is None or scope in self.scopes
 
     def has_right(self, right: Right) -> bool:
-        """Whether the principal has this right, by the role of a member or the scopes of a key."""
+        """Whether the role of a member or the scopes of a key give the principal this right."""
         if self.account_seq is None:
             return True
         if self.role is not None:

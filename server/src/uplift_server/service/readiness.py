@@ -1,4 +1,4 @@
-"""Whether the server is ready: reads and writes of its database succeed."""
+"""Readiness of the server: whether reads and writes of its database succeed."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ class Readiness:
         if heartbeat_age_ms is not None:
             raise NotReady(
                 f"The last heartbeat of this process is {heartbeat_age_ms // 1000} s old. Check its connection to the"
-                " database; the process rejoins automatically."
+                " database. The process rejoins automatically."
             )
         await self.probe()
         self._raise_if_failing()

@@ -31,7 +31,7 @@ class UrlChecker:
         self._resolve = resolve
 
     async def check(self, text: str) -> Problem | None:
-        """Return the problem of a URL, if it has one. A host that does not resolve in RESOLVE_SECONDS_MAX is valid."""
+        """Return the problem with a URL, if any. A host that does not resolve within RESOLVE_SECONDS_MAX is valid."""
         url = parse_endpoint_url(text, self._policy, to_ascii=to_ascii)
         if isinstance(url, Problem):
             return url
@@ -48,7 +48,7 @@ class UrlChecker:
 
 
 class RegistrationEvents:
-    """Builds the `webhook.created` event of a new endpoint, which it receives regardless of its subscription."""
+    """Builds the `webhook.created` event. A new endpoint receives it regardless of its subscription."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

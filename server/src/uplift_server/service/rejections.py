@@ -20,7 +20,7 @@ def as_conflict(error: Conflict) -> errors.Conflict:
 
 
 def require_valid(problems: Iterable[Problem | None]) -> None:
-    """Raise Invalid if there are problems. None stands for a check without a problem."""
+    """Raise Invalid if there are problems. None means a check without a problem."""
     found = [problem for problem in problems if problem is not None]
     if found:
         raise errors.Invalid(found)
@@ -41,7 +41,7 @@ def not_found(what: str, text: str) -> errors.NotFound:
 
 
 def unknown_event_type(name: str | None, field: str = "type") -> Problem:
-    """Return the problem of an event type that the catalog does not have. None stands for an empty catalog."""
+    """Return the problem with an event type that the catalog does not contain. None means that the catalog is empty."""
     if name is None:
         return Problem(
             field, "event_type_unknown", "The event catalog is empty. Ask the operator to add an event type."
@@ -51,13 +51,13 @@ def unknown_event_type(name: str | None, field: str = "type") -> Problem:
 
 
 def archived_event_type(name: str, field: str = "type") -> Problem:
-    """Return the problem of an archived event type."""
-    text = f"The event type {name} is archived and accepts no new events. Use another event type."
+    """Return the problem with an archived event type."""
+    text = f"The event type {name} is archived and does not accept new events. Use another event type."
     return Problem(field, "event_type_archived", text)
 
 
 def too_many_streams(limit: Exceeded, what: str, fix: str) -> errors.ServiceError:
-    """Return the error for one stream too many. `what` names the streams, `fix` is the instruction to stop one."""
+    """Return the error for too many streams. `what` names the streams, and `fix` says how to stop one."""
     if limit is Exceeded.ACCOUNT:
         return errors.RateLimited(f"The account has reached its limit of {what}. {fix}, or try again later.")
     return errors.Busy(f"The server has reached its limit of {what}. Try again in a moment.")

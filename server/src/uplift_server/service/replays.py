@@ -63,7 +63,7 @@ class ShownReplay:
 
     replay: Replay
     reason: Wait | None
-    """Why a running replay does not send now."""
+    """Why a running replay is not sending deliveries."""
     repeated: bool = False
 
 
@@ -232,10 +232,10 @@ class Replays:
         type_seqs = self._type_seqs(draft.types or (), found)
         after, before = draft.created_after, draft.created_before
         if after is not None and before is not None and after >= before:
-            text = "The time range is empty. Use a created_before later than created_after."
+            text = "The time range is empty. Use a `created_before` that is later than `created_after`."
             found.append(Problem("created_before", "range_empty", text))
         require_valid(found)
-        assert endpoint is not None, "a missing endpoint was rejected before"
+        assert endpoint is not None, "a missing endpoint has already been rejected"
         return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, self._context.now())
 
     def _endpoint(self, caller: Caller, text: str | None, problems: list[Problem]) -> LiveEndpoint | None:
@@ -251,7 +251,7 @@ class Replays:
         return found
 
     def _type_seqs(self, patterns: Sequence[str], problems: list[Problem]) -> tuple[int, ...]:
-        """Return the event types that match the patterns now. Empty for all types."""
+        """Return the event types that currently match the patterns. Empty for all types."""
         known = self._context.cache.event_types
         valid, wrong = pattern_problems(patterns, known, "types")
         problems.extend(wrong)
@@ -265,7 +265,7 @@ class Replays:
         return ShownReplay(replay, self._reason(replay), repeated)
 
     def _reason(self, replay: Replay) -> Wait | None:
-        """Return why a running replay does not send now."""
+        """Return why a running replay is not sending deliveries."""
         if replay.state is not ReplayState.RUNNING:
             return None
         if not replay.is_counted:

@@ -13,7 +13,7 @@ class Retention:
         self._context = context
 
     async def resume(self, caller: Caller) -> int:
-        """Confirm that the clock is right, and resume retention. Return the confirmed time (Unix ms)."""
+        """Confirm that the clock is correct, and resume retention. Return the confirmed time (Unix ms)."""
         caller.require_operator()
         now = self._context.now()
 

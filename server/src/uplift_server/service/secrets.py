@@ -31,7 +31,7 @@ T = TypeVar("T")
 _UNCHANGED: Final = Problem(
     "secret",
     "secret_unchanged",
-    "The secret is already the current secret. Use another one, or omit it to let the server generate one.",
+    "This is already the current secret. Use another secret, or omit it to let the server generate one.",
 )
 
 
@@ -47,7 +47,7 @@ class RotationDraft:
     """`old` or `new`: the secret of `x-uplift-signature-256` during the overlap."""
 
     def problem(self) -> Problem | None:
-        """Return the problem of the secret, if it has one."""
+        """Return the problem with the secret, if any."""
         secret = given_or_none(self.secret)
         return None if secret is None else check_secret(secret)
 
@@ -74,7 +74,7 @@ class ShownSecrets:
     repeated: bool = False
 
 
-# Raised within transactions. A store error rolls back only its part of a batch, any other error the whole batch.
+# Raised within transactions. A store error rolls back only its part of a batch; any other error, the whole batch.
 class _Deleted(Conflict):
     """The endpoint was deleted in the meantime."""
 
@@ -114,16 +114,16 @@ class Secrets:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSecrets:
-        """Replace the secret. The new one is returned only once, not to a repeated request. Raises NotFound."""
+        """Replace the secret. The new secret is returned only once, not for a repeated request. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         found = [*problems, draft.problem(), check_idempotency_key(idempotency_key)]
-        # Without other problems, only the transaction checks this: in a repeated request, the secret is current.
+        # Without other problems, only the transaction checks this, because a repeated request has the current secret.
         require_valid([*found, *self._unchanged(draft, live)] if any(found) else [])
         return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))
 
     async def expire_old(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownSecrets:
-        """End the previous secret now, if there is one. Raises NotFound."""
+        """Expire the previous secret now, if there is one. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         require_valid(problems)

@@ -34,7 +34,7 @@ __all__ = ["Membership", "Sessions", "Visitor"]
 _log = structlog.get_logger()
 COOKIE_CHARACTERS_MAX: Final = 100
 _WRONG_KEY: Final = "The operator key (op_…) is unknown or revoked. Check that you copied the whole key."
-_LINK_USED: Final = "This link was used or has expired. Ask for a new one: each link works once within a few minutes."
+_LINK_USED: Final = "This link was used or has expired. Ask for a new one. Each link works once, for a few minutes."
 
 
 class _Found(NamedTuple):
@@ -64,7 +64,7 @@ class Sessions(Credentials):
         return await self._context.run_shielded(self._open_portal_link(link, address))
 
     async def can_open_link(self, token: str) -> bool:
-        """Whether a one-time link is still valid. Does not use it."""
+        """Whether a one-time link is still valid. The check does not use the link."""
         return await self._link(token) is not None
 
     async def visitor(self, cookie: str | None) -> Visitor | None:
@@ -205,7 +205,7 @@ class Sessions(Credentials):
         try:
             await self._context.database.write(lambda c: sessions.touch(c, digest, now=now))
         except Unavailable:
-            # The request does not need it, and the next one tries again.
+            # The current request does not need this, and the next request tries again.
             return
 
 

@@ -13,9 +13,9 @@ WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
-"""By IP version and prefix length. A site of IPv6 has a /64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
+"""By IP version and prefix length. An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
 FAILURES_MAX: Final = 3_000
-"""In total. Each costs 60 ms of CPU time, so a flood uses at most a fifth of one CPU."""
+"""The total limit. Each failure costs 60 ms of CPU time, so a flood uses at most a fifth of one CPU."""
 RESETS_PER_EMAIL_MAX: Final = 3
 RESETS_MAX: Final = 3_000
 
@@ -29,9 +29,9 @@ class SignInAttempt:
     """An attempt that counts as failed until it succeeds or is cancelled."""
 
     own: _Counts
-    """Of the email or the session, if there is one."""
+    """Counts of the email or the session, if any."""
     shared: _Counts
-    """Of networks, and in total."""
+    """Counts of networks, and the total count."""
 
     def succeed(self) -> None:
         """Reset the count of the email or session, and remove this attempt from the other counts."""
@@ -49,7 +49,7 @@ class SignInAttempt:
 class SignInLimits:
     """Counts of the last 15 minutes, in the memory of this process.
 
-    With `has_unknown_proxy`, private addresses are not counted: every request has the address of the proxy.
+    With `has_unknown_proxy`, private addresses are not counted, because every request has the proxy's address.
     """
 
     def __init__(self, *, has_unknown_proxy: bool = False) -> None:
@@ -96,13 +96,13 @@ class SignInLimits:
         return SignInAttempt(own, shared)
 
     def _warn(self, now_ms: int) -> None:
-        """Log that the total is reached, at most once in 15 minutes."""
+        """Log that the total limit is reached, at most once every 15 minutes."""
         if abs(now_ms - self._logged_at_ms) >= WITHIN_MS:
             self._logged_at_ms = now_ms
             _log.warning("sign-ins throttled: total failure limit reached")
 
     def _networks(self, address: str | None) -> _Counts:
-        """The counts of the networks that contain an address; none for an address that many callers share."""
+        """Return the counts of the networks that contain an address; empty for an address that many callers share."""
         if address is None:
             return []
         try:

@@ -54,17 +54,18 @@ async def prepare(
 ) -> str | None:
     """Prepare a migrated database for requests, and fill the cache.
 
-    Returns the text of the first operator key if this creates it, because the text cannot be shown later. `keep_key`
-    gets the text before the key is stored, so that an interrupted start leaves no unknown active key.
+    Returns the text of the first operator key if this call creates it, because the text cannot be shown later.
+    `keep_key` receives the text before the key is stored, so that an interrupted start does not leave an unknown active
+    key.
 
-    Raises WrongSecretKey if a stored secret cannot be decrypted or a live process has another encryption key, and the
+    Raises WrongSecretKey if a stored secret cannot be decrypted or a live process uses another encryption key, and the
     store's Unavailable.
     """
     await _seed_catalog(context)
     if await context.database.read(database_identity.get) is None:
         await context.database.write(database_identity.ensure)
     await _load(context)
-    # Before the operator key: a start with the wrong encryption key must not create it.
+    # Before the operator key, because a start with the wrong encryption key must not create one.
     await _check_encryption_key(context, process_key)
     return await _ensure_operator(context, configured_operator_key, keep_key)
 
@@ -72,8 +73,8 @@ async def prepare(
 async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey) -> None:
     """Store the fingerprint of the encryption key after the cache is filled.
 
-    Encrypted values show whether the key is correct. In a database without any, the fingerprint keeps servers with
-    different keys apart. Raises WrongSecretKey.
+    Encrypted values show whether the key is correct. In a database without encrypted values, the fingerprint prevents
+    servers with different keys from sharing it. Raises WrongSecretKey.
     """
     fingerprint, own_process_id = process_key
     if (await context.database.read(lambda c: server_values.get(c, [FINGERPRINT]))).get(FINGERPRINT) == fingerprint:
@@ -107,7 +108,7 @@ async def _seed_catalog(context: ServiceContext) -> None:
         return
 
     def seed(transaction: Transaction) -> None:
-        # In one commit: the next start would take a partial catalog for the operator's choice.
+        # In one commit, because the next start would treat a partial catalog as the operator's choice.
         for built_in in EVENT_TYPES:
             event_types.put(
                 transaction,
@@ -158,7 +159,7 @@ async def _ensure_operator(
     """Activate the configured operator key, or create the first one and return its text."""
     cache, now = context.cache, context.now()
     if configured is not None:
-        # Not stored, so that a changed setting revokes the old key, and a generated one, too.
+        # Not stored, so that a changed setting revokes the old key, including a generated one.
         cache.set_operator_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in cache.keys.values()):
@@ -170,7 +171,7 @@ async def _ensure_operator(
     def create(transaction: Transaction) -> tuple[ApiKey, bool]:
         locks.take(transaction, locks.OPERATOR_KEYS)
         if earlier := keys.page(transaction, None, limit=1).items:
-            return earlier[0], False  # Another process created one at the same time.
+            return earlier[0], False  # Another process created a key at the same time.
         details = {"name": new.name}
         audit.add(transaction, AuditEntry(None, now, SYSTEM, "key.created", ids.prefixed(ids.KEY, new.id), details))
         created = keys.create(

@@ -1,6 +1,6 @@
 """Statistics of endpoints, accounts and the server.
 
-They include an event or attempt after 1 or 2 seconds.
+An event or attempt appears in the statistics after 1 or 2 seconds.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ _NS_PER_US: Final = 1_000
 
 
 class TracedIngest(Ingest):
-    """An Ingest that calls `record` for each stored event, with its number, its trace data and the header."""
+    """Ingest that calls `record` for each stored event, with the event's number, its trace data and the header."""
 
     def __init__(self, cache: EndpointCache, event_ingest: EventIngest, clock: Clock, record: Record) -> None:
         super().__init__(cache, event_ingest, clock)

@@ -18,12 +18,12 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Endpoint, Event, EventFilter
 
 EVENTS_MAX: Final = 5
-"""Limit of traced events with the same ID in different accounts."""
+"""Maximum number of traced events with the same ID in different accounts."""
 DELIVERIES_MAX: Final = 25
-"""Limit of deliveries of one event that are shown with their attempts."""
+"""Maximum number of deliveries of one event that are shown with their attempts."""
 ATTEMPTS_MAX: Final = 20
 LATEST_MAX: Final = 10
-"""Limit of the latest deliveries of an endpoint, or events of an account."""
+"""Maximum number of the latest deliveries of an endpoint, or of the latest events of an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TracedEvent:
     delivery_count: int
     """The number of all deliveries."""
     removed: Sequence[Explained]
-    """Endpoints whose deliveries were removed before the event, up to the limit of an overview."""
+    """Endpoints whose deliveries retention has already deleted, up to the limit of an overview."""
     removed_count: int
     others: Sequence[Explained]
     """Endpoints that never had a delivery, up to the limit of an overview."""
@@ -107,7 +107,7 @@ class Traces:
         self._replays = replays
 
     async def find(self, caller: Caller, text: str) -> Trace:
-        """Return the trace of an ID or of an idempotency key of events. It is empty without a match."""
+        """Return the trace of an ID or of an idempotency key of events. It is empty if nothing matches."""
         caller.require_operator()
         read = self._context.database.read
         event_id, delivery = _event_of(text)

@@ -1,4 +1,4 @@
-"""Bounds on the memory of request bodies that are not complete yet."""
+"""Limits on the memory of request bodies that are not complete yet."""
 
 from collections import Counter
 from typing import Final
@@ -14,8 +14,8 @@ _TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-
 class UnfinishedBodies:
     """The bytes reserved for unfinished bodies, by sender: an account, None for operators, or ANONYMOUS.
 
-    Operators, accounts and anonymous senders have UNFINISHED_BODIES_BYTES_MAX each. Therefore, accounts cannot use up
-    the capacity of operators, who send the events of all accounts.
+    All operators, all accounts and all anonymous senders each have UNFINISHED_BODIES_BYTES_MAX. Therefore, accounts
+    cannot use up the capacity of operators, who send the events of all accounts.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class UnfinishedBodies:
         self._of_accounts = 0
 
     def reservation(self, sender: int | None) -> "Reservation":
-        """An empty reservation."""
+        """Return an empty reservation."""
         return Reservation(self, sender)
 
     def reserve(self, sender: int | None, size: int) -> None:

@@ -34,7 +34,7 @@ class Visitor:
     csrf_token: str
     """The token that each form of this session contains."""
     is_portal: bool = False
-    """Whether the session began with a portal link, and may be in a frame of the operator's site."""
+    """Whether the session began with a portal link. Its pages may then be in a frame of the operator's site."""
     _operator: Principal | None = field(default=None, repr=False)
     _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
     """All accounts by ID, for operators."""
@@ -54,7 +54,7 @@ class Visitor:
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
-        """Return the caller for an account, by public ID. Raises NotFound, also without access to the account."""
+        """Return the caller for an account, by public ID. Raises NotFound, including without access to the account."""
         account_id = parse_id(ids.ACCOUNT, account, "account")
         if self._operator is not None:
             found = self._accounts.get(account_id)

@@ -1,4 +1,4 @@
-"""Reasons why pending deliveries wait, from the database and the memory of this process."""
+"""The reasons why pending deliveries are waiting, from the database and the memory of this process."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,16 +10,16 @@ from uplift_server.store.records import Delivery, Page
 
 
 class ShownDelivery(NamedTuple):
-    """A delivery and why it waits. None if an attempt is in flight or it is not pending."""
+    """A delivery and why it is waiting. `waiting` is None if an attempt is in flight or it is not pending."""
 
     delivery: Delivery
     waiting: Waiting | None = None
     next_probe_at: int | None = None
-    """When the next probe is due, while the circuit breaker of its endpoint is open (Unix ms)."""
+    """When the next probe is due (Unix ms). Set only while the endpoint's circuit breaker is open."""
 
 
 def show_deliveries(context: ServiceContext, found: Sequence[Delivery]) -> list[ShownDelivery]:
-    """Return deliveries with the reasons why they wait."""
+    """Return deliveries with the reasons why they are waiting."""
     engine, now_ms = context.engine, context.now()
 
     def show(delivery: Delivery) -> ShownDelivery:
@@ -41,5 +41,5 @@ def show_deliveries(context: ServiceContext, found: Sequence[Delivery]) -> list[
 
 
 def show_page(context: ServiceContext, page: Page[Delivery]) -> Page[ShownDelivery]:
-    """Return a page of deliveries with the reasons why they wait."""
+    """Return a page of deliveries with the reasons why they are waiting."""
     return Page(show_deliveries(context, page.items), page.next_key)
