@@ -122,14 +122,14 @@ def test_events_wait_for_an_unavailable_local_server(
     _, environ = developer(server, account)
     port = free_port()
     listening = start(environ, "--forward-to", str(port)).ready()
-    assert f"http://localhost:{port}" in listening.until("No server listens on")
+    assert f"http://localhost:{port}" in listening.until("No server is listening on")
     batch(server, account, range(5))
     time.sleep(0.5)  # The test cannot observe the waiting events.
     found: list[int] = []
     with _flask(port, found):
         wait_for(lambda: found == list(range(5)), f"all come: {found}")
     operator.send(5)
-    wait_for(lambda: listening.count("No server listens on") == 2, "the missing server is reported again")
+    wait_for(lambda: listening.count("No server is listening on") == 2, "the missing server is reported again")
     with _flask(port, found):
         wait_for(lambda: found == list(range(6)), f"all come: {found}")
     assert listening.stop() == 0

@@ -7,9 +7,9 @@
 
 The deduplicator remembers an event when the block ends without an error. Until then, the event is claimed: other
 handlers of it get EventInProgress and make the sender retry. A 2xx response would lose the event if the first handler
-fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next attempt is
-the first again. Every event is handled at least once, and twice only after a crash between the end of your work and the
-end of the block.
+fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next attempt
+counts as the first. Every event is handled at least once, and twice only after a crash between the end of your work and
+the end of the block.
 """
 
 import hashlib
@@ -34,9 +34,9 @@ REMEMBER_SECONDS: Final = 45 * 86_400.0
 CLAIM_SECONDS: Final = 60.0
 """Longer than the sender's timeout of 15 seconds, and short enough for the retry after a crash."""
 ENTRIES_MAX: Final = 1_000_000
-"""Limit of a MemoryDeduplicator, with about 300 bytes per entry. The oldest entries are removed first."""
+"""Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
 BUSY_SECONDS: Final = 10.0
-"""Time limit of the wait for other writers of the same file."""
+"""Maximum wait for other writers of the same file."""
 _FORGOTTEN_AT_A_TIME: Final = 10
 _KEY_CHARACTERS_MAX: Final = 256
 _INTEGER_MAX: Final = 2**63 - 1
@@ -121,7 +121,7 @@ class Claim:
 
 
 class Deduplicator(ABC):
-    """Base class of deduplicators. Thread-safe, also with asyncio: a block may await."""
+    """Base class of deduplicators. Thread-safe. A block may await, so it also works with asyncio."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
         """Raises ValueError unless both are positive."""
@@ -171,7 +171,7 @@ class Deduplicator(ABC):
                 return entry, False
             ends = now + self._claim_seconds
             if entry.claim is not None and entry.claimed_until > now:
-                # A later end comes from a fast clock, maybe of a process that has crashed.
+                # A later end comes from a fast clock, possibly of a process that has crashed.
                 ends = min(entry.claimed_until, ends)
                 return replace(entry, claimed_until=ends), ends - now
             return _Entry(entry.handled, max(entry.until, ends), token, ends), True
@@ -185,7 +185,7 @@ class Deduplicator(ABC):
         until = time.time() + self._remember_seconds
 
         def change(entry: _Entry | None) -> tuple[_Entry | None, None]:
-            # Another handler may have claimed it after the claim expired. The event was still handled.
+            # Another handler may have claimed the event after this claim expired. The event was still handled.
             entry = entry or _Entry(None, 0, None, 0)
             if entry.claim == token:
                 entry = replace(entry, claim=None)

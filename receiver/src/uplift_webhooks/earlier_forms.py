@@ -13,13 +13,13 @@ EarlierForm = tuple[str, Literal["body_recoded", "body_reserialised"], bytes]
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
 _Separators = tuple[str, str]
 _JAVASCRIPT: Final[_Separators] = (",", ":")
-"""Uplift uses them, too."""
+"""The separators of JavaScript and Uplift."""
 _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
-"""JavaScript and Python."""
+"""The separators of JavaScript and Python."""
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""Larger or deeper bodies get no JSON forms, because anyone can send them, and each form takes time to sign."""
+"""JSON forms of larger or deeper bodies are not tried: anyone can send them, and signing each form takes time."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
 """Cost limits of all forms of one body, about 5 ms each. Events of a few KiB are tried in every form."""
@@ -42,7 +42,7 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
         yield "the body was decoded and encoded as Latin-1", "body_recoded", body.decode("latin-1").encode()
     with suppress(binascii.Error, ValueError):
         decoded = base64.b64decode(body, validate=True)
-        yield "the body is still base64, as AWS API Gateway passes it", "body_recoded", decoded
+        yield "the body is still encoded as base64, for example by AWS API Gateway", "body_recoded", decoded
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -165,7 +165,7 @@ def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], requ
 
 
 def _about_places(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Headers in the wrong place."""
+    """Find headers in the wrong place."""
     if any(request.matches_standard(secret.standard_key, swapped=True) for secret in secrets):
         yield _found(
             "headers_swapped",
@@ -186,7 +186,7 @@ def _about_places(secrets: Sequence[Secret], request: _Request) -> Iterator[Expl
 
 
 def _about_forms(request: _Request) -> Iterator[Explanation]:
-    """Headers that were merged or truncated."""
+    """Find headers that were merged or truncated."""
     for name in names.WANTED:
         values = request.headers.get(name, [])
         if len({*values}) > 1 or (name in {names.ID, names.TIMESTAMP} and "," in "".join(values)):
@@ -203,7 +203,7 @@ def _about_forms(request: _Request) -> Iterator[Explanation]:
 
 
 def _about_what_is_missing(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Missing or changed Standard Webhooks headers, with a valid Uplift signature."""
+    """Find missing or changed Standard Webhooks headers next to a valid Uplift signature."""
     alone = any(_matches(uplift_signature(secret.uplift_key, request.body), request.uplift) for secret in secrets)
     if alone and not request.headers.keys() & {names.ID, names.TIMESTAMP, names.SIGNATURE}:
         yield _found(
@@ -244,7 +244,7 @@ def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Exp
 
 
 def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Bodies that were changed."""
+    """Find changes of the body."""
     body = request.body
     if not body:
         yield _found(
@@ -285,7 +285,7 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
 
 
 def _about_length(request: _Request) -> Iterator[Explanation]:
-    """A body with another length than Content-Length. It was changed, but the length does not show how."""
+    """Find a body whose length differs from Content-Length. It was changed, but the length does not show how."""
     announced = request.headers.get(_CONTENT_LENGTH, [""])[0]
     length = str(len(request.body))
     if not (announced.isascii() and announced.isdigit()) or announced == length:
@@ -299,7 +299,7 @@ def _about_length(request: _Request) -> Iterator[Explanation]:
 
 
 def _clock(request: _Request) -> Explanation:
-    """A valid signature with a wrong time."""
+    """Explain a valid signature with a wrong timestamp."""
     age_s = int(time.time()) - int(request.timestamp)
     return _found(
         "clock_off",

@@ -1,4 +1,4 @@
-"""Check of a request's source address against Uplift's published egress IPs, in addition to the signature.
+"""Check a request's source address against Uplift's published egress IPs, in addition to the signature.
 
 >>> sources = SourceAddresses(Client())                # doctest: +SKIP
 >>> sources.allows(request.remote_addr)                # doctest: +SKIP
@@ -69,14 +69,14 @@ class SourceAddresses:
         self._refreshing: Final = threading.Lock()
 
     def allows(self, address: str) -> bool:
-        """Return whether Uplift sends requests from this address now. An invalid address is False.
+        """Return whether Uplift currently sends requests from this address. Return False for an invalid address.
 
         Pass the address of the connection, or the address that your own proxy reports. Clients can forge other headers.
         An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
 
         Raises:
-            ApiFailure: no addresses were received yet. The client tries again after 1 minute. Received addresses stay
-                valid until newer ones arrive.
+            ApiFailure: no addresses have been received yet. The client tries again after 1 minute. Received addresses
+                stay valid until newer ones arrive.
         """
         try:
             asked = _plain(ipaddress.ip_address(address))

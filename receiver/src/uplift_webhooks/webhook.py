@@ -21,7 +21,7 @@ SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a v
 TOLERANCE_SECONDS: Final = 300
 """Maximum difference between a request's timestamp and the clock, in both directions."""
 SIGNATURES_MAX: Final = 16
-"""Limit of tokens in a `webhook-signature` header: two active secrets, and a reserve for future schemes."""
+"""Maximum number of tokens in a `webhook-signature` header: two active secrets, and a reserve for future schemes."""
 _TIMESTAMP_DIGITS_MAX: Final = 15
 
 _RAW_BODY = (
@@ -60,12 +60,12 @@ class Webhook:
         self._debug: Final = debug
 
     def verify(self, body: bytes | bytearray, headers: Headers) -> None:
-        """Return if the request comes from Uplift, is unchanged and recent, and has a JSON object as its body.
+        """Verify that the request comes from Uplift, is unchanged and recent, and has a JSON object as its body.
 
         `body` is the raw bytes of the request. `headers` is a mapping, a list of pairs, or a WSGI environ.
 
         Raises:
-            WebhookVerificationError: in all other cases.
+            WebhookVerificationError: the verification failed.
         """
         self._open(body, headers)
 
@@ -73,7 +73,7 @@ class Webhook:
         """Verify the request and return its event, an instance of the class of its type.
 
         Raises:
-            WebhookVerificationError: as `verify`, or `body_not_event`.
+            WebhookVerificationError: see `verify`; also `body_not_event`.
         """
         return read_event(*self._open(body, headers))
 
@@ -90,7 +90,7 @@ class Webhook:
         return VERIFIED
 
     def _open(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """Do the same as `_verified`, with more detail in errors if `debug` is set."""
+        """Return the result of `_verified`. With `debug`, errors contain the likely cause."""
         try:
             return self._verified(body, headers)
         except WebhookVerificationError as error:

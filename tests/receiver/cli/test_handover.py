@@ -175,8 +175,8 @@ async def test_a_body_without_end_is_read_no_further_than_it_may() -> None:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000,
             "a line of the response body is too long",
         ),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the response ended within its body"),
-        (b"HTTP/1.1 200 OK\r\nContent-", "the response ended within its headers, or is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the response ended before the end of its body"),
+        (b"HTTP/1.1 200 OK\r\nContent-", "the response ended before the end of its headers, or is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "its response headers are longer than 65536 bytes"),
     ],
 )

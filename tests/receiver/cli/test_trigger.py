@@ -74,8 +74,30 @@ def test_a_group_is_no_type_and_one_of_its_types_is_meant(api: FakeApi) -> None:
     )
 
 
-def test_a_session_that_is_not_there_is_found_by_what_exists(api: FakeApi) -> None:
+def test_an_unknown_type_without_a_similar_one_names_the_catalog(api: FakeApi) -> None:
+    errors = [{"field": "type", "code": "event_type_unknown", "message": "There is none."}]
+    rejected = (422, {"code": "validation_failed", "status": 422, "detail": "Rejected.", "errors": errors}, {})
+    api.answers["POST /v1/listen-sessions/lsn_1/test"] = rejected
+
+    result = run("trigger", "zzz")
+    assert (result.exit_code, result.stderr.splitlines()[1]) == (
+        4,
+        "How to fix: see the event catalog in the dashboard, or the types of recent events: `uplift events`",
+    )
+
+
+def test_an_unknown_session_says_where_to_find_its_id(api: FakeApi) -> None:
     result = run("trigger", "--session", "lsn_none")
 
     assert result.exit_code == 4
-    assert result.stderr.splitlines()[1].endswith("to list them: GET /v1/listen-sessions")
+    assert "the session ID that `uplift listen` prints" in result.stderr.splitlines()[1]
+
+
+def test_api_calls_in_messages_become_commands(api: FakeApi) -> None:
+    message = "See the event catalog (GET /v1/event-types), GET /v1/events or GET /v1/endpoints."
+    errors = [{"field": "type", "code": "event_type_archived", "message": message}]
+    rejected = (422, {"code": "validation_failed", "status": 422, "detail": "Rejected.", "errors": errors}, {})
+    api.answers["POST /v1/listen-sessions/lsn_1/test"] = rejected
+
+    result = run("trigger", "athlete.created")
+    assert "TYPE: See the event catalog in the dashboard, `uplift events` or `uplift endpoints`." in result.stderr

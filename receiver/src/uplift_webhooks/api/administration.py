@@ -29,7 +29,7 @@ class Accounts(Noun[Way]):
     def create(
         self, name: str, *, contact_emails: Iterable[str] | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """Create an account. The server emails its contacts when an endpoint fails."""
+        """Create an account. The server emails its contacts when an endpoint is failing."""
         body = given(name=name, contact_emails=texts(contact_emails))
         return post(_ACCOUNTS, body, idempotency_key=idempotency_key)
 
@@ -96,7 +96,7 @@ class Members(Noun[Way]):
 
     @verb
     def reset_password(self, account: str, member: str) -> Call[JsonObject]:
-        """Create a one-time `url` to set a member's new password. It is valid until `expires_at`."""
+        """Create a one-time `url` that resets a member's password. It is valid until `expires_at`."""
         return post(f"{_account(account)}/members/{segment(member)}/password-reset", {})
 
 

@@ -20,7 +20,7 @@ class AsyncReconciliation:
 
     @property
     def cursor(self) -> str | None:
-        """Position to continue from. Store it after you handled an event, and once at the end."""
+        """Position to continue from. Store it after you handle each event, and once at the end."""
         return self._run.cursor
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
@@ -37,7 +37,7 @@ class AsyncReconciliation:
 class AsyncClient(Everything[Awaited]):
     """Async version of Client. Every call runs in a thread of asyncio's pool.
 
-    A cancelled call still ends in its thread, after at most `timeout_seconds` per attempt.
+    A cancelled call continues in its thread for at most `timeout_seconds` per attempt.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class AsyncClient(Everything[Awaited]):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make a call, as `Client.request` does."""
+        """Make a call, like `Client.request`."""
         return await asyncio.to_thread(self._client.request, method, path, query=query, body=body, headers=headers)
 
     async def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """Return the body of a response, as `Client.content` does."""
+        """Return the body of a response, like `Client.content`."""
         return await asyncio.to_thread(self._client.content, path, query=query)
 
     def reconcile(
@@ -92,5 +92,5 @@ class AsyncClient(Everything[Awaited]):
         *,
         created_after: Instant | None = None,
     ) -> AsyncReconciliation:
-        """Return every event of the account, as `Client.reconcile` does."""
+        """Return every event of the account, like `Client.reconcile`."""
         return AsyncReconciliation(self._client.reconcile(cursor, types, created_after=created_after))

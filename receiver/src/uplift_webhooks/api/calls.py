@@ -1,7 +1,7 @@
 """API calls as values.
 
 A method that returns a Call describes each call once. The decorator `verb` turns it into the method that makes the
-call: a `Noun[Blocking]` returns the result, a `Noun[Awaited]` a coroutine.
+call. A `Noun[Blocking]` returns the result; a `Noun[Awaited]` returns a coroutine.
 """
 
 import asyncio

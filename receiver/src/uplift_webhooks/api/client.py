@@ -25,7 +25,7 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""Limit of a `Retry-After` that the client waits for."""
+"""Maximum `Retry-After` that the client waits for."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
@@ -53,7 +53,7 @@ class Client(Everything[Blocking]):
         `account` selects the account for an operator key. `timeout_seconds` limits each request, including its
         response. `retries` is the maximum number of retries. The client retries reads without a response, and every
         call with a 429 or 503 response and a `Retry-After` of at most 30 seconds. Every POST has an `Idempotency-Key`,
-        so that a retry creates nothing twice.
+        so that a retry never creates an object twice.
 
         With `use_proxy`, the client uses the proxy of the environment (`HTTPS_PROXY`, `NO_PROXY`). It verifies
         certificates with the certificate authorities of the system or of `SSL_CERT_FILE`.
@@ -122,7 +122,7 @@ class Client(Everything[Blocking]):
         """Return the unchanged bytes of the response to a GET.
 
         Raises:
-            ApiFailure, ValueError: as `request`.
+            ApiFailure, ValueError: see `request`.
         """
         return self._answered("GET", path, query, None, None)[0]
 

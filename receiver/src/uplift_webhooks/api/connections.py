@@ -20,9 +20,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 
 IDLE_MAX: Final = 8
-"""Limit of idle connections."""
+"""Maximum number of idle connections."""
 RESPONSE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Limit of a response body. A page of 500 complete events is smaller."""
+"""Maximum size of a response body. A page of 500 complete events is smaller."""
 _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 """Errors of an idle connection that the server has closed."""
@@ -240,7 +240,7 @@ def proxy_to(server: SplitResult) -> Proxy | None:
 
 
 def without_version(url: str) -> str:
-    """Return a URL without a `/v1` at its end: all paths start with it."""
+    """Return a URL without a `/v1` at its end, because all paths start with it."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 

@@ -45,5 +45,5 @@ class Everything(Noun[Way]):
 
     @verb
     def stats(self, period: Period | None = None) -> Call[JsonObject]:
-        """Return the account's statistics of a period (default 24h). Operator keys can read those of all accounts."""
+        """Return the account's statistics for a period (default 24h). Operator keys can read them for all accounts."""
         return get("/v1/stats", period=period)

@@ -102,7 +102,7 @@ class Endpoints(Noun[Way]):
 
     @verb
     def stats(self, endpoint: str, period: Period | None = None) -> Call[JsonObject]:
-        """Return an endpoint's statistics of a period (default 24h): `totals`, `buckets` and `failures`."""
+        """Return an endpoint's statistics for a period (default 24h): `totals`, `buckets` and `failures`."""
         return get(_path(_ENDPOINTS, endpoint, "stats"), period=period)
 
     @verb
@@ -170,7 +170,7 @@ class Events(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. With `order="asc"`, it is oldest first, and `next_cursor` is never None."""
+        """Return one page, newest first. With `order="asc"`, it is oldest first and `next_cursor` is never None."""
         return get_page(
             _EVENTS,
             type=type,
@@ -190,7 +190,7 @@ class Events(Noun[Way]):
 
     @verb
     def fetch(self, event: str) -> Call[AnyEvent]:
-        """Return an event as `Webhook.unwrap` does. The response has no signature: TLS authenticates the server."""
+        """Return an event, like `Webhook.unwrap`. The response has no signature: TLS authenticates the server."""
         return Call("GET", _path(_EVENTS, event), _as_sent)
 
     @verb
@@ -209,7 +209,7 @@ class Events(Noun[Way]):
 
     @verb
     def send_batch(self, events: Sequence[JsonObject], *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Send up to 1000 events, all or none, with an operator key. `data` has the result of `send` for each event.
+        """Send up to 1000 events, all or none, with an operator key. `data` contains the result of each event.
 
         An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `expires_at` and `account`.
         """
@@ -367,7 +367,7 @@ class ListenSessions(Noun[Way]):
 
     @verb
     def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
-        """Send a test event to this session only. Return its `event`, and the response in `answer` if it is in time."""
+        """Send a test event to this session only. Return its `event`, and the response in `answer` if in time."""
         return post(_path(_LISTEN_SESSIONS, session, "test"), given(type=type))
 
     @verb

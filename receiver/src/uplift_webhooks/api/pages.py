@@ -13,7 +13,7 @@ JsonObject = dict[str, Any]
 Instant = str | datetime
 """A timestamp: ISO 8601, or a datetime with a time zone."""
 PAGE_ITEMS: Final = 200
-"""Page size when all items are requested."""
+"""Page size of requests for all items."""
 
 
 class Request(Protocol):
@@ -74,7 +74,7 @@ def items(found: Iterator[Page]) -> Iterator[JsonObject]:
 
 
 def segment(text: str) -> str:
-    """Return an ID as a path segment. Raises ValueError for a text that would change the path."""
+    """Return an ID as a path segment. Raises ValueError for text that would change the path."""
     if text in {"", ".", ".."}:
         raise ValueError("An ID must not be empty, '.' or '..'.")
     return quote(text, safe="")

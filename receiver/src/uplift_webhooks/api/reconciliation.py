@@ -27,7 +27,7 @@ class Reconciliation:
         self._types: Final = None if types is None else _wanted(types) or None
         self._created_after: Final = created_after
         self.cursor = cursor
-        """Position to continue from. Store it after you handled an event, and once at the end. None is the start."""
+        """Position to continue from. Store it after you handle each event, and once at the end. None is the start."""
 
     def __iter__(self) -> Iterator[JsonObject]:
         """Yield the events after `cursor` until there are no more. Raises ApiFailure."""
@@ -46,12 +46,12 @@ class Reconciliation:
         """Yield the events of a page, and move the cursor with the last one."""
         chosen = [event for event in page.data if self._wants(str(event.get("type")))]
         yield from chosen[:-1]
-        # Move the cursor before the last event: the caller stores it after this event, and the page is complete.
+        # Move the cursor before the last event, because the caller stores it after this event. The page is complete.
         self.cursor = page.next_cursor
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the type if there is exactly one: the server can then filter by it and validate it."""
+        """Return the type if there is exactly one, so that the server can filter by it and validate it."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

@@ -99,7 +99,7 @@ def create(
     body = endpoint_body(url, event_types, description, settings)
     with options(url="the URL", event_types="--type", description="--description", **SETTING_OPTIONS):
         show_endpoint(session.output, calls.post(_PATH, body))
-    session.output.note("Set UPLIFT_WEBHOOK_SECRET on your server to the secret. The dashboard can show it again.")
+    session.output.note("Set UPLIFT_WEBHOOK_SECRET on your server to this secret. The dashboard also shows it.")
 
 
 def pause(session: Session, endpoint: Endpoint) -> None:
@@ -120,8 +120,8 @@ def enable(
 ) -> None:
     """Enable a paused or disabled endpoint.
 
-    Enabling resets the endpoint's health and handles its held deliveries as --held says. If the endpoint is already
-    enabled, the command handles only the deliveries that you kept before.
+    Enabling resets the endpoint's health and applies --held to its held deliveries. If the endpoint is already enabled,
+    the command applies --held only to deliveries that you kept earlier.
     """
     calls = session.calls()
     with options(held="--held"):
@@ -147,5 +147,5 @@ def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | N
 
 
 def _place(calls: Calls, endpoint: str) -> str:
-    """Return the path of the endpoint that the user names."""
+    """Return the path of the endpoint that the user named."""
     return f"{_PATH}/{segment(find(calls, _PATH, 'endpoint', 'ep_', endpoint)['id'])}"

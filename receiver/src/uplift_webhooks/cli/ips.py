@@ -15,7 +15,7 @@ def ips(session: Session) -> None:
     """List the egress IPs of the server.
 
     Allow these addresses in your firewall. The list includes announced addresses with their start time. The command
-    needs no API key.
+    does not need an API key.
     """
     found = session.calls(keyless=True).get("/v1/source-ips")
     rows = [{"address": each, "from": None} for each in found["current"]]

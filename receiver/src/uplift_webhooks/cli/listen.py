@@ -79,7 +79,7 @@ def listen(
     show_secret: Annotated[
         bool,
         typer.Option(
-            "--show-secret", help="Show the secret also in pipes, in CI and with --json. Default: only on a terminal."
+            "--show-secret", help="Also show the secret in pipes, in CI and with --json. Default: only on a terminal."
         ),
     ] = False,
     exit_on_disconnect: Annotated[
@@ -87,7 +87,7 @@ def listen(
         typer.Option(
             "--exit-on-disconnect",
             metavar="DURATION",
-            help="Exit with 75 after this time without a connection, such as 2m. Default: reconnect forever.",
+            help="Exit with code 75 if there is no connection for this long, such as 2m. Default: reconnect forever.",
         ),
     ] = None,
     duplicate: Annotated[bool, typer.Option("--duplicate", help="Forward every event twice.")] = False,
@@ -117,7 +117,7 @@ def listen(
     types = [name.strip() for each in events or () for name in each.split(",") if name.strip()]
     with _stopped_by_signals():
         calls = session.calls()
-        # Evaluated once: without progress, the next session starts at the same time.
+        # Evaluated once, so that a new session starts at the same time if there was no progress.
         start = None if since_when is None else since(since_when, datetime.now(timezone.utc))
         made = _session(calls, types, start)
         try:
@@ -176,7 +176,7 @@ async def _listen(
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end only the block."""
+    """End only the block on Ctrl-C and SIGTERM."""
 
     def stop() -> None:
         raise KeyboardInterrupt
@@ -189,7 +189,7 @@ def _stopped_by_signals() -> Iterator[None]:
 def _on_signals(act: Callable[[], object]) -> Iterator[None]:
     """Handle Ctrl-C and SIGTERM in the block, and restore the previous handlers.
 
-    When a loop closes, asyncio's handlers restore the system's, which end the program with 143.
+    When a loop closes, asyncio restores the system's handlers, which end the program with code 143.
     """
 
     def handle(_number: int, _frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ app: Final[typer.Typer] = program(
     "Develop, test and operate receivers of Uplift webhooks.",
     epilog=(
         (
-            "Server and key: set UPLIFT_API_URL and UPLIFT_API_KEY, use --api-url and --api-key, or choose a profile of"
+            "Server and key: set UPLIFT_API_URL and UPLIFT_API_KEY, use --api-url and --api-key, or choose a profile in"
             " ~/.config/uplift/config.toml with --profile or UPLIFT_PROFILE."
         ),
         "IDs: commands accept a full ID or a unique ID prefix.",

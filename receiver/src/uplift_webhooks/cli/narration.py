@@ -9,7 +9,7 @@ from uplift_webhooks.cli.listening.frames import EventFrame, LocalResponse
 from uplift_webhooks.cli.listening.target import Target
 
 SECRET_DOUBTED: Final = frozenset({400, 401})
-"""Status codes of a local server that may use another secret."""
+"""Status codes that suggest that the local server uses another secret."""
 DOUBT_HINT: Final = (
     "set UPLIFT_WEBHOOK_SECRET to the output of `uplift listen --print-secret`; endpoints have other secrets"
 )
@@ -32,13 +32,13 @@ class Narration:
         output.state(f"Connecting: created the session {self._session}")
 
     def ready(self) -> None:
-        """The stream has started."""
+        """Report that the stream has started."""
         self._was_ready = True
         what = ", ".join(self._types) or "all event types"
         where = f"forwarded to {self._target.url}" if self._target else "only printed"
         self._output.state(f"Ready: {what}, {where}", "bold green")
         self._output.state(
-            f"Events are signed with the secret of your API key, not of an endpoint:"
+            f"Events are signed with the secret of your API key, not the secret of an endpoint:"
             f"\n  export UPLIFT_WEBHOOK_SECRET={self._export}"
         )
         if self._output.as_json:
@@ -53,31 +53,31 @@ class Narration:
             )
 
     def reconnecting(self, why: str, wait_seconds: float) -> None:
-        """The connection was lost."""
+        """Report that the connection was lost."""
         state = "Reconnecting" if self._was_ready else "Not connected yet"
         self._output.state(f"{state}: {why}; next attempt in {wait_seconds:.1f} s", "yellow")
 
     def reconnected(self) -> None:
-        """The connection is back."""
+        """Report that the connection is open again."""
         self._output.state("Reconnected: continuing with the next event", "green")
         if self._output.as_json:
             self._output.json({"kind": "reconnected", "session": self._session})
 
     def local_away(self, reason: str) -> None:
-        """The local server is unreachable."""
+        """Report that the local server is unreachable."""
         assert self._target is not None, "events are forwarded to it"
         text = f"Cannot connect to {self._target.origin}: {reason}"
         if reason == "connection refused":
-            text = f"No server listens on {self._target.origin}. Start your server: events wait up to 30 seconds."
+            text = f"No server is listening on {self._target.origin}. Start your server: events wait up to 30 seconds."
         self._output.state(text, "yellow")
 
     def local_back(self) -> None:
-        """The local server is reachable again."""
+        """Report that the local server is reachable again."""
         assert self._target is not None, "events are forwarded to it"
         self._output.state(f"Connected to {self._target.origin}", "green")
 
     def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
-        """An event was delivered or is shown."""
+        """Report that an event was forwarded or printed."""
         if self._output.as_json:
             self._output.json(self._object(event, answer, again=again))
         elif self._target is None:

@@ -12,7 +12,7 @@ EventType = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="O
 def noun(app: typer.Typer, name: str, about: str) -> typer.Typer:
     """Return a group of commands for one noun, with `list` and `show`."""
     group = typer.Typer(
-        cls=Noun, help=f"{about} Without a subcommand, the command lists them or shows the one with the given ID."
+        cls=Noun, help=f"{about} Without a subcommand, the command lists all of them, or shows one by its ID."
     )
     app.add_typer(group, name=name)
     return group

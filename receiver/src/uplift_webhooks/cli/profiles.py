@@ -51,7 +51,7 @@ def config_file(environ: Mapping[str, str]) -> Path:
 
 
 def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyless: bool = False) -> Access:
-    """Return the server and the key: from the options, `--profile`, the environment, or its profile, in this order.
+    """Return the server and the key: from options, `--profile`, the environment, or the default profile, in this order.
 
     `keyless`: a key is not required. Raises CliError. Messages never contain a key.
     """
@@ -104,7 +104,7 @@ def _profile(file: Path, name: str) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         cause = f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        raise CliError(cause, "give this user access, or create the file again", ExitCode.USAGE) from error
+        raise CliError(cause, "give this user access to the file, or create it again", ExitCode.USAGE) from error
     try:
         profiles: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,5 +1,6 @@
 """Session of the commands of `uplift`: the server and its failures."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Final
@@ -11,6 +12,8 @@ from uplift_webhooks.cli.kit.calls import Advice, Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.profiles import Access, Asked, find_access
 from uplift_webhooks.errors import WebhookVerificationError
+
+_CALLS: Final = re.compile(r"GET /v1/(endpoints|events|deliveries)\b")
 
 
 @dataclass
@@ -53,7 +56,13 @@ def _advice(access: Access) -> Advice:
             503: "try again in a moment",
         },
         lists={"endpoint": "`uplift endpoints`", "event": "`uplift events`", "delivery": "`uplift deliveries`"},
+        rewrite=_with_commands,
     )
+
+
+def _with_commands(text: str) -> str:
+    """Replace the API calls in an API message with commands."""
+    return _CALLS.sub(r"`uplift \1`", text.replace(" (GET /v1/event-types)", " in the dashboard"))
 
 
 _SERVER: Final[kit.Options] = {
@@ -69,7 +78,8 @@ _SERVER: Final[kit.Options] = {
             typer.Option(
                 "--api-key",
                 metavar="KEY",
-                help="API key. Default: UPLIFT_API_KEY. Other users of the machine can see options, but not variables.",
+                help="API key. Default: UPLIFT_API_KEY. Other users of the machine can see options, but not environment"
+                " variables.",
             ),
         ],
         None,
@@ -78,7 +88,7 @@ _SERVER: Final[kit.Options] = {
         Annotated[
             str | None,
             typer.Option(
-                "--profile", metavar="NAME", help="Profile of ~/.config/uplift/config.toml. Default: UPLIFT_PROFILE."
+                "--profile", metavar="NAME", help="Profile in ~/.config/uplift/config.toml. Default: UPLIFT_PROFILE."
             ),
         ],
         None,
@@ -89,5 +99,5 @@ _SERVER: Final[kit.Options] = {
 def command(
     app: typer.Typer, name: str, *, examples: tuple[str, ...], server: bool = True
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a command. `server`: it calls a server and has the options to select it."""
+    """Register a command. `server`: the command calls a server and has options to select the server."""
     return kit.command(app, name, Session, _SERVER if server else {}, examples=examples)

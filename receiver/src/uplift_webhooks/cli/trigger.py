@@ -56,7 +56,7 @@ def trigger(
     seconds. The exit code is 0 if the receiver accepts the event, and 1 otherwise.
     """
     if endpoint is not None and listen_session is not None:
-        raise CliError("--endpoint and --session exclude each other", "use only one of them", ExitCode.USAGE)
+        raise CliError("--endpoint and --session cannot be used together", "use only one of them", ExitCode.USAGE)
     calls = session.calls()
     if endpoint is not None:
         send_test(session, calls, endpoint, event_type)
@@ -74,9 +74,10 @@ def trigger(
 
 
 def _session(calls: Calls, text: str | None) -> dict[str, Any]:
-    """Return the session that the user means: the newest connected one, preferably of this machine. Raises CliError."""
+    """Return the session with this ID, or the newest connected one, preferably on this machine. Raises CliError."""
     if text is not None:
-        return find(calls, _PATH, "listen session", "lsn_", text)
+        how = "use the session ID that `uplift listen` prints, or omit --session"
+        return find(calls, _PATH, "listen session", "lsn_", text, how=how)
     found = [each for each in calls.items(_PATH, limit=_SESSIONS_SEARCHED) if each.get("connected")]
     if not found:
         remedy = "run `uplift listen` in another terminal, or use --endpoint"
@@ -105,10 +106,10 @@ def _judge(tested: dict[str, Any]) -> None:
             "check the output of `uplift listen` and of your server",
         )
     status = answer.get("status_code")
-    # A session without a local server reports that.
+    # A session without a local server reports ONLY_PRINTED.
     if status is None and answer.get("error") != ONLY_PRINTED:
         raise CliError(str(answer.get("error") or "your server did not respond"), "start or fix your server")
     if status is not None and not 200 <= status <= 299:
         if status in SECRET_DOUBTED:
             raise CliError(f"your server responded with {status}", DOUBT_HINT)
-        raise CliError(f"your server responded with {status}", "return a status code from 200 to 299")
+        raise CliError(f"your server responded with {status}", "respond with a status code from 200 to 299")

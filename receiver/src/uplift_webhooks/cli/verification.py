@@ -76,8 +76,8 @@ def verify(
 ) -> None:
     """Verify the signature of a saved request.
 
-    The command works like Webhook.verify of the library and needs no server. If verification fails, it shows the cause
-    and how to fix it.
+    The command works like Webhook.verify of the library and does not need a server. If verification fails, it shows the
+    cause and how to fix it.
     """
     content = read_input(body, BODY_BYTES_MAX, _REMEDY)
     found = [_pair(each) for each in header or ()] + (
@@ -120,7 +120,7 @@ def sign(
 ) -> None:
     """Print the signed headers for a request body.
 
-    Use them to send a test request with curl. The command needs no server.
+    Use them to send a test request with curl. The command does not need a server.
     """
     content = read_input(body, BODY_BYTES_MAX, _REMEDY)
     signed_at = int(time.time()) if timestamp is None else timestamp

@@ -56,7 +56,7 @@ def _examples() -> dict[str, Any]:
 
 
 def _new_id(now_ms: int) -> str:
-    """Return a UUID version 7 (RFC 9562), as event IDs are."""
+    """Return a UUID version 7 (RFC 9562), like event IDs."""
     number = (now_ms << 80) | int.from_bytes(os.urandom(10), "big")
     number = number & ~(0xF << 76) | 0x7 << 76
     return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))

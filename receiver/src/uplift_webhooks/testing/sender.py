@@ -40,7 +40,7 @@ class Sender:
     """Sends events to one path of a receiver, signed with a secret.
 
     The receiver is a WSGI or ASGI application (such as Flask, FastAPI, Starlette or Django), or a test client of these
-    frameworks. If the receiver or its client raises an error, the call raises it, too.
+    frameworks. If the receiver or its client raises an error, the call also raises it.
     """
 
     def __init__(self, receiver: Any, secret: str, path: str = PATH) -> None:
@@ -201,7 +201,7 @@ def _post_to_asgi(application: Any, path: str, body: bytes, headers: dict[str, s
 
 
 def _run_apart(run: Callable[[], Any]) -> None:
-    """Run a coroutine in a new loop in a new thread, because the test may run in a loop itself."""
+    """Run a coroutine in a new loop in a new thread, because the test may already be running in a loop."""
     raised: list[BaseException] = []
 
     def work() -> None:

@@ -20,8 +20,8 @@ def sign(
     """Return the signed headers for a body.
 
     The default `message_id` is the `id` in the body, or a new UUID. The default `timestamp` (Unix seconds) is now.
-    Several secrets, newest first, give the headers of a rotation: `webhook-signature` has one signature per secret, and
-    `x-uplift-signature-256` has the signature of the oldest secret.
+    Several secrets, newest first, produce the headers of a rotation: `webhook-signature` has one signature per secret,
+    and `x-uplift-signature-256` has the signature of the oldest secret.
 
     Raises:
         WebhookVerificationError: `secret_invalid`.

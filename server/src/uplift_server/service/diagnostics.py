@@ -92,7 +92,7 @@ def held_findings(config: Config) -> Iterator[Finding]:
         return
     count_text = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
     text = (
-        f"{count_text} held deliver{'y' if found.count == 1 else 'ies'} for {found.endpoints:,}"
+        f"{count_text} held deliver{'y' if found.count == 1 else 'ies'} of {found.endpoints:,}"
         f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest from {format_timestamp(found.oldest_at)}"
     )
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at

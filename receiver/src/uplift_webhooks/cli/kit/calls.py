@@ -13,7 +13,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 TIMEOUT_SECONDS: Final = 20.0
-"""More than the 5 s within which the server responds to every request."""
+"""Longer than the 5 s within which the server responds to every request."""
 _CODES: Final = {
     401: ExitCode.NOT_ALLOWED,
     403: ExitCode.NOT_ALLOWED,
@@ -115,7 +115,7 @@ class Calls:
         account: str | None = None,
         idempotency_key: str | None = None,
     ) -> Any:
-        """Create an object or start an action. With an idempotency key, repeats do nothing."""
+        """Create an object or start an action. With an idempotency key, repeated calls have no effect."""
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
         return self._call("POST", path, account, body=dict(body or {}), headers=headers)
 
@@ -156,7 +156,7 @@ def _headers(account: str | None) -> dict[str, str]:
 
 
 def misaddressed(api_url: str, reason: str, advice: Advice) -> CliError:
-    """Return the error for an address of another kind of server."""
+    """Return the error for a server that is not an Uplift Webhooks server."""
     cause = f"the server at {api_url} is not an Uplift Webhooks server: {reason}"
     return CliError(cause, f"correct {advice.address}", ExitCode.USAGE)
 

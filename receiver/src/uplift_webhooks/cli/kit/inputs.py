@@ -20,7 +20,7 @@ State = Annotated[
     ),
 ]
 Text = Annotated[
-    str | None, typer.Option("--text", metavar="TEXT", help="Only endpoints with this text in URL or description.")
+    str | None, typer.Option("--text", metavar="TEXT", help="Only endpoints with this text in the URL or description.")
 ]
 Description = Annotated[
     str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint for people.")

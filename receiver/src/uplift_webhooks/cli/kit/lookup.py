@@ -10,9 +10,10 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.tables import BETWEEN
 
 SEARCHED_MAX: Final = 5000
-"""Limit of the newest items that are searched."""
+"""Maximum number of items to search, newest first."""
 _SHOWN_MAX: Final = 5
 _SIMILARITY_LEAST: Final = 0.5
+_CATALOG_HINT: Final = "see the event catalog in the dashboard, or the types of recent events: `uplift events`"
 
 
 def find(
@@ -33,7 +34,7 @@ def find(
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
     except CallRejected as error:
-        # It is not a complete ID, or its account is not known yet.
+        # The text is not a complete ID, or its account is not known yet.
         if error.status not in (404, 405, 422):
             raise
     else:
@@ -46,8 +47,9 @@ def find(
         if (each["id"].startswith(beginning) and each["id"].endswith(ending)) or also(each)
     ]
     if not matches:
-        listing = calls.advice.lists.get(noun, f"GET {path}")
-        raise CliError(f"there is no {noun} {text!r}", f"{how}; to list them: {listing}", ExitCode.NOT_FOUND)
+        listing = calls.advice.lists.get(noun)
+        remedy = f"{how}; to list them: {listing}" if listing else how
+        raise CliError(f"there is no {noun} {text!r}", remedy, ExitCode.NOT_FOUND)
     if len(matches) > 1:
         raise _ambiguous(noun, text, matches, named=all(map(also, matches)))
     return matches[0]
@@ -88,18 +90,19 @@ def known_type(calls: Calls, name: str | None) -> Iterator[None]:
 
 
 def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
-    """Return the error for an unknown event type. `groups_too`: a group is accepted too."""
+    """Return the error for an unknown event type. `groups_too`: a group is also accepted."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
-    listing = calls.advice.lists.get("event type", "" if nearest else "GET /v1/event-types")
+    listing = calls.advice.lists.get("event type")
     parts = (
         f"did you mean {nearest}?" if nearest else "",
         f"{'To' if nearest else 'to'} list all: {listing}" if listing else "",
     )
-    return CliError(f"there is no event type {name}", " ".join(filter(None, parts)), ExitCode.NOT_FOUND)
+    remedy = " ".join(filter(None, parts)) or _CATALOG_HINT
+    return CliError(f"there is no event type {name}", remedy, ExitCode.NOT_FOUND)
 
 
 def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
-    """Return the most similar event type that is not archived, or group if accepted; otherwise, empty."""
+    """Return the most similar event type that is not archived, or group if accepted. Empty if none is similar."""
     types = calls.items("/v1/event-types", limit=SEARCHED_MAX)
     names = [str(each["name"]) for each in types if not each.get("archived")]
     if groups_too:

@@ -27,7 +27,7 @@ _STYLES: Final = {
 }
 _STYLED: Final = frozenset({"status", "state", "outcome", "last_outcome", "health", "result"})
 _UNLIMITED: Final = 1 << 20
-"""Width of a table that may exceed the terminal."""
+"""Width of a table that may be wider than the terminal."""
 
 
 def printable(value: object) -> str:
@@ -36,7 +36,7 @@ def printable(value: object) -> str:
 
 
 class OutputLost(Exception):
-    """Output could not be written. `seen_enough`: the reader of a list closed the pipe, as `head` does."""
+    """Output could not be written. `seen_enough`: the reader of a list, such as `head`, closed the pipe."""
 
     def __init__(self, error: OSError, *, seen_enough: bool) -> None:
         super().__init__(error.strerror or str(error))
@@ -45,14 +45,14 @@ class OutputLost(Exception):
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Raise the error: rich would exit silently."""
+        """Raise the error, because rich would exit silently."""
         error = sys.exc_info()[1]
-        assert error is not None, "rich calls this while it handles one"
+        assert error is not None, "rich calls this while it handles an error"
         raise error
 
 
 class Output:
-    """The two streams of a command. Colors and width follow the terminal, and `NO_COLOR`."""
+    """The two streams of a command. Colors and width depend on the terminal and `NO_COLOR`."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -69,7 +69,7 @@ class Output:
         return self.notes.is_terminal and not os.environ.get("CI")
 
     def json(self, value: Any) -> None:
-        """Print a JSON value in one line."""
+        """Print a JSON value on one line."""
         with self._printing():
             print(json.dumps(value, ensure_ascii=False), flush=True)
 
@@ -110,7 +110,7 @@ class Output:
             self.state(text)
 
     def state(self, text: str, style: str = "") -> None:
-        """Print the state of the command on standard error, also with JSON output."""
+        """Print the state of the command on standard error, even with JSON output."""
         self.notes.print(Text(printable(text), style=style))
 
     def failure(self, cause: str, remedy: str, code: int) -> None:

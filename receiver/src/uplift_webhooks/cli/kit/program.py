@@ -1,4 +1,4 @@
-"""Programs built on typer. Only this module uses typer's private parts."""
+"""Programs built on typer. Only this module uses private APIs of typer."""
 
 import sys
 from collections.abc import Sequence
@@ -77,14 +77,14 @@ class _Program(Group):
 
 
 def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) -> typer.Typer:
-    """A program without commands, with `--version` and shell completion. `epilog` has the paragraphs after its help."""
+    """Return a program without commands, with `--version` and shell completion. `epilog` follows its help text."""
     app = typer.Typer(
         name=name,
         help=about,
         epilog="\n\n".join((*epilog, _EXIT_CODES)),
         cls=_Program,
         no_args_is_help=True,
-        # Tracebacks of rich show local variables, such as keys and secrets.
+        # Rich tracebacks show local variables, including keys and secrets.
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -113,7 +113,7 @@ def require_standard_output() -> None:
 
 
 def _complete(arguments: Sequence[str], program_name: str) -> None:
-    """Print or install the completion for the named shell and exit. Return if the arguments have no shell.
+    """Print or install the completion for the named shell and exit. Return if the arguments do not name a shell.
 
     Typer's own options detect the current shell and do not accept a name.
     """
@@ -131,7 +131,7 @@ def _complete(arguments: Sequence[str], program_name: str) -> None:
 
 
 def _untyped(params: list[Any]) -> list[Any]:
-    """Return the parameters. Help shows no `<bool>` for flags."""
+    """Return the parameters. The help for flags does not show `<bool>`."""
     for each in params:
         if getattr(each, "is_flag", False) and each.metavar is None:
             each.metavar = ""

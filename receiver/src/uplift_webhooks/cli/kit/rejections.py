@@ -15,7 +15,7 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?![\w.]*\w)")
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """An option with another unit than the API field. `write` formats a number of the API."""
+    """An option whose unit differs from the API field's unit. `write` formats a number of the API."""
 
     name: str
     write: Callable[[int], str]
@@ -24,7 +24,7 @@ class Converted:
 Name = str | Converted
 """The command's name for an API field: an option, an argument, or the source of its value.
 
-A text in parentheses at its end appears only in how to fix the error.
+Text in parentheses at the end of the name appears only in the fix, not in the cause.
 """
 
 

@@ -76,7 +76,7 @@ class Session:
 def command(
     app: typer.Typer, name: str, session: type[Session], options: Options, *, examples: tuple[str, ...]
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a function as a command. It receives a session, and its arguments and options.
+    """Register a function as a command. The function receives a session, its arguments and its options.
 
     The command also has `--json`, `--debug`, and `options`, which become attributes of the session.
     """
@@ -106,6 +106,6 @@ def command(
 
 
 def _paragraphs(docstring: str | None) -> str:
-    """Join the lines of each paragraph: typer keeps line breaks after the first one."""
+    """Join the lines of each paragraph, because typer keeps line breaks after the first paragraph."""
     paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(" ".join(each.split()) for each in paragraphs)

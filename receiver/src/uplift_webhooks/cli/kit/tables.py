@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 BEGINNING: Final = 12
-"""Minimum number of shown characters of an ID, without its prefix. They encode its millisecond."""
+"""Minimum number of shown characters of an ID, without its prefix. They encode the time in milliseconds."""
 BETWEEN: Final = ".."
 """Separates the start and the end of a shortened ID."""
 DROPPED_EARLY: Final = 4
@@ -71,7 +71,7 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
     while _whole(kept, rooms) > width and (droppable := [each for each in kept if each.dropped]):
         kept.remove(max(droppable, key=lambda each: each.dropped))
     left = max(0, width - _whole(kept, rooms))
-    # Columns that need the least come first, so that the others share the rest.
+    # Columns that need the least width come first, so that the others share the rest.
     wanting = sorted(kept, key=lambda each: widest[each.name] - rooms[each.name])
     for number, each in enumerate(wanting):
         more = min(widest[each.name] - rooms[each.name], left // (len(wanting) - number))
@@ -120,7 +120,7 @@ def distance(timestamp: str, now_ms: int | None = None) -> str:
     """Return a timestamp relative to now: `in 4 min`, `3 h ago`, `now`."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     try:
-        # Python 3.10 does not read the Z.
+        # Python 3.10 does not parse the Z.
         at_ms = datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp() * 1000
     except ValueError:
         return timestamp

@@ -10,7 +10,7 @@ from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
-"""The interval to check a test that has not ended."""
+"""Interval between checks of a test that has not ended."""
 TEST_SECONDS_MAX: Final = 60.0
 """The time limit of a test: four times the default timeout of an attempt."""
 _WAITS: Final = {
@@ -44,12 +44,12 @@ def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, 
     attempt = _attempt(calls, test, program, account)
     output.fields(attempt)
     if attempt["outcome"] != "delivered":
-        hint = attempt.get("hint") or f"for details, run `{program} deliveries --endpoint`"
+        hint = attempt.get("hint") or f"for details, run `{program} deliveries --endpoint ENDPOINT`"
         raise CliError(f"the test attempt failed: {attempt['outcome']}", hint)
 
 
 def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
-    """Return the attempt of a test. It can take longer than the API waits."""
+    """Return the attempt of a test, which can take longer than the API waits."""
     if "outcome" in test:
         return test
     path = f"/v1/deliveries/{segment(test['id'])}"

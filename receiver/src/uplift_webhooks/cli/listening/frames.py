@@ -1,11 +1,11 @@
-"""Frames of a listen session's stream: events from the server, responses to it."""
+"""Frames of a listen session's stream: events from the server, and responses to it."""
 
 import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""The part of a local server's response body that is reported."""
+"""Maximum reported part of a local server's response body."""
 
 
 class NotAFrame(ValueError):
@@ -44,7 +44,7 @@ class LocalResponse:
 
     @property
     def delivered(self) -> bool:
-        """Whether Uplift counts it as success."""
+        """Whether Uplift counts the response as a success."""
         return self.status_code is not None and 200 <= self.status_code <= 299
 
 

@@ -1,4 +1,4 @@
-"""Requests to the local server, with the headers that Uplift sends. Each is repeated until there is a response."""
+"""Requests to the local server, with the headers that Uplift sends. Each one is repeated until there is a response."""
 
 import asyncio
 import time
@@ -20,10 +20,10 @@ class LocalWatcher(Protocol):
     """Receives the state of the local server."""
 
     def local_away(self, reason: str) -> None:
-        """The local server is unreachable, and attempts continue. Called once until it is reachable again."""
+        """Report that the local server is unreachable. Attempts continue. Called once until it is reachable again."""
 
     def local_back(self) -> None:
-        """The local server is reachable again."""
+        """Report that the local server is reachable again."""
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class Handover:
         self._away = False
 
     async def probe(self) -> None:
-        """Notify the watcher if nothing listens, before the first event."""
+        """Notify the watcher if the local server is unreachable before the first event."""
         if not await self._server.listens():
             self._note_away("connection refused")
 

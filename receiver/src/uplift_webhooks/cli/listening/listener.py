@@ -41,7 +41,7 @@ from uplift_webhooks.cli.listening.stream import (
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
-"""Limit of received events without a response. A valid server sends at most 64."""
+"""Maximum number of received events without a response. A valid server sends at most 64."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Timing:
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """After a connection of this duration, the wait starts again with the first interval."""
+    """After a connection of this duration, the waits start again with the first interval."""
     ping_seconds: float = 20.0
     """A dead connection is detected within twice this time."""
     give_up_seconds: float | None = None
@@ -79,16 +79,16 @@ class Watcher(Protocol):
     """Receives progress."""
 
     def ready(self) -> None:
-        """The stream has started."""
+        """Report that the stream has started."""
 
     def reconnecting(self, why: str, wait_seconds: float) -> None:
-        """The connection was lost."""
+        """Report that the connection was lost."""
 
     def reconnected(self) -> None:
-        """The connection is back."""
+        """Report that the connection is open again."""
 
     def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
-        """An event was forwarded or printed. `again`: for the second time or later."""
+        """Report that an event was forwarded or printed. `again`: for the second time or later."""
 
 
 @dataclass(eq=False)
@@ -106,7 +106,7 @@ class _Waiting(Handing):
 
 
 class Listener:
-    """The listener of one session. `run` ends only by Ended or Expired, or by cancellation."""
+    """The listener of one session. `run` ends only with Ended, Expired or a cancellation."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Listener:
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         except Ended as ended:
-            # Report it only after the last delivery has ended.
+            # Report the end only after the last delivery has ended.
             if ended.code is ExitCode.NOT_FOUND and not ended.unknown and self._connections:
                 raise self._expired() from ended
             raise
@@ -247,7 +247,7 @@ class Listener:
             return
         known = self._waiting.get(event.place)
         # The stream is ordered. Earlier events that did not come over this connection have expired, or the server has
-        # their responses. They do not come again.
+        # their responses. The server does not resend them.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break
@@ -269,7 +269,7 @@ class Listener:
         self._to_answer.set()
 
     async def _answer(self, socket: ClientConnection) -> None:
-        """Send responses to the server. It sends an event again if the response is missing."""
+        """Send responses to the server, which resends each event without a response."""
         while True:
             self._to_answer.clear()
             while self._answered:
@@ -300,7 +300,7 @@ class Listener:
         while later and later[0].answer is not None:
             behind = later.pop(0).event.event
         begun = {**self._begun, **{waiting.event.event: waiting.times for waiting in later if waiting.times}}
-        # The server has deleted the events that did not come again.
+        # The server has deleted the events that it did not resend.
         return Expired(behind, dict([*begun.items()][-WAITING_EVENTS_MAX:]))
 
     async def _hand_over(self) -> None:

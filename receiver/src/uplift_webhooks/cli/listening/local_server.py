@@ -13,7 +13,7 @@ from uplift_webhooks.cli.listening.waits import within
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Limit of a response. The client closes the connection instead of reading more."""
+"""Maximum size of a response. The client closes the connection instead of reading more."""
 CONNECT_SECONDS: Final = 5.0
 
 
@@ -59,7 +59,7 @@ class LocalServer:
             cut = self._used and isinstance(error, _NoHttp)
             self.close()
             if cut:
-                # It may be the rest of an earlier response that was longer than its Content-Length.
+                # The input may be the rest of an earlier response that was longer than its Content-Length.
                 raise ConnectionLost(str(error)) from error
             late = f"no response within {self._timeout_seconds:g} seconds"
             return LocalResponse(None, _since(began), str(error) if isinstance(error, _NoHttp) else late)
@@ -101,7 +101,7 @@ class LocalServer:
 
     async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[LocalResponse, bool]:
         """Return the response, and whether the connection can be reused."""
-        assert self._stream is not None, "connect was called before"
+        assert self._stream is not None, "the caller has called connect"
         reader, writer = self._stream
         lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -127,7 +127,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]
     except asyncio.IncompleteReadError as error:
         if not error.partial:
             raise
-        raise _NoHttp("the response ended within its headers, or is not HTTP") from error
+        raise _NoHttp("the response ended before the end of its headers, or is not HTTP") from error
     first, *rest = head.decode("latin-1").split("\r\n")
     version, _, remainder = first.partition(" ")
     code = remainder.partition(" ")[0]
@@ -155,7 +155,7 @@ async def _body(reader: asyncio.StreamReader, status: int, fields: Mapping[str, 
         size = min(int(length), BODY_BYTES_MAX)
         return await reader.readexactly(size), size == int(length)
     except asyncio.IncompleteReadError as error:
-        raise _NoHttp("the response ended within its body") from error
+        raise _NoHttp("the response ended before the end of its body") from error
     except asyncio.LimitOverrunError as error:
         raise _NoHttp("a line of the response body is too long") from error
 

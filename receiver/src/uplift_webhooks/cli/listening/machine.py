@@ -4,7 +4,7 @@ import platform
 from typing import Final
 
 _CHARACTERS_MAX: Final = 200
-"""Limit of a session's description."""
+"""Maximum length of a session's description."""
 
 
 def machine_name() -> str:

@@ -7,7 +7,7 @@ from typing import Final
 SHUFFLED_SECONDS: Final = 0.5
 """How long an event may wait to be reordered."""
 RETRY_SECONDS: Final = (0.5, 2.0)
-"""The range of the delay before a deliberately failed event comes again."""
+"""The range of the delay before a deliberately failed event is forwarded again."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Mischief:
     shuffle: bool = False
     """Change the order of waiting events."""
     fail: float = 0.0
-    """The share of events that fail the first time and come again."""
+    """The share of events that fail the first time and are forwarded again."""
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:
@@ -27,7 +27,7 @@ class Mischief:
         return self.chance.random() < self.fail
 
     def retry_seconds(self) -> float:
-        """Choose the delay before an event comes again."""
+        """Choose the delay before an event is forwarded again."""
         return self.chance.uniform(*RETRY_SECONDS)
 
     def chosen(self, count: int) -> int:

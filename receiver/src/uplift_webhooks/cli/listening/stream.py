@@ -26,7 +26,7 @@ _ENDS: Final = {
         ExitCode.FAILED,
     ),
     4000: (
-        "the server rejected a response of this version of uplift-webhooks",
+        "the server rejected a response from this version of uplift-webhooks",
         "install the version of uplift-webhooks that matches the server",
         ExitCode.FAILED,
     ),
@@ -85,7 +85,7 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
     `ping_seconds` is the interval of pings and the timeout of their responses: a dead connection is detected within
     twice that.
     """
-    # The TLS settings of the other API calls.
+    # Use the same TLS settings as the other API calls.
     proxy = proxy_to(urlsplit(address.api_url))
     try:
         return await _Connect(
@@ -98,7 +98,7 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
             ping_timeout=ping_seconds,
             close_timeout=CLOSE_SECONDS,
             max_size=FRAME_BYTES_MAX,
-            # Reading must continue while the local server is slow, to answer pings. The server sends only a limited
+            # Reading must continue while the local server is slow, to respond to pings. The server sends only a limited
             # number of events ahead.
             max_queue=None,
         )

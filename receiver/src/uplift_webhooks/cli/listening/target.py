@@ -64,7 +64,7 @@ def read_target(text: str) -> Target:
     if "@" in parts.netloc:
         raise ValueError("it contains a user name or password")
     try:
-        # The connection encodes it in the same way.
+        # The connection encodes the host in the same way.
         parts.hostname.encode("idna")
     except UnicodeError:
         raise ValueError("a label of its host is empty or longer than 63 characters") from None

@@ -17,7 +17,7 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
     try:
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
-            # After a suspension of the process, a result may have arrived that is not processed yet.
+            # After the process was suspended, a result that is not processed yet may have arrived.
             await asyncio.wait([task], timeout=0)
     finally:
         if not task.done():

@@ -24,7 +24,9 @@ from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_OWN_MACHINE: Final = "or `uplift listen` to receive events on your own machine during development."
+_DEVELOPMENT: Final = (
+    "for local development, use `uplift listen` or set UPLIFT_ALLOW_PRIVATE_NETWORKS=true on the server."
+)
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
 """The addresses of `localhost` and names below it, without DNS (RFC 6761, section 6.3)."""
 
@@ -98,7 +100,7 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     if not found:
         if url.encrypted or "." not in url.host:
             return None
-        return _https_required(f"{url.host} does not resolve, so the server cannot check that it is private.")
+        return _https_required(f"{url.host} does not resolve, so the server cannot check that it is private.", policy)
     codes = [policy.check(address, encrypted=url.encrypted) for address in found]
     if None in codes:
         return None
@@ -107,7 +109,8 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     else:
         kinds = dict.fromkeys(describe_resolved(address) for address in found)
         reason = f"{url.host} resolves to {' and '.join(kinds)}."
-    return _https_required(reason) if HTTPS_REQUIRED in codes else _address_not_allowed(reason, policy)
+    rejection = _https_required if HTTPS_REQUIRED in codes else _address_not_allowed
+    return rejection(reason, policy)
 
 
 def with_lower_case_host(text: str) -> str:
@@ -220,7 +223,7 @@ def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
     """Check the parts that need no DNS."""
     if not policy.allow_private_networks:
         if not url.encrypted:
-            return _https_required("Requests over http can be read and modified in transit.")
+            return _https_required("Requests over http can be read and modified in transit.", policy)
         if not url.is_literal and ("." not in url.host or _is_localhost(url.host)):
             return _address_not_allowed(f"{url.host} is a name in a private network.", policy)
     return check_resolved(url, (), policy) if url.known_addresses else None
@@ -230,18 +233,15 @@ def _is_localhost(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
-def _https_required(reason: str) -> Problem:
-    return Problem(
-        "url",
-        HTTPS_REQUIRED,
-        f"{reason} Use https://, {_OWN_MACHINE}",
-    )
+def _https_required(reason: str, policy: AddressPolicy) -> Problem:
+    remedy = "Use https://." if policy.allow_private_networks else f"Use https://; {_DEVELOPMENT}"
+    return Problem("url", HTTPS_REQUIRED, f"{reason} {remedy}")
 
 
 def _address_not_allowed(reason: str, policy: AddressPolicy) -> Problem:
     remedy = (
         "Use a public, loopback, RFC 1918 or unique local address."
         if policy.allow_private_networks
-        else f"Use a host with a public address, {_OWN_MACHINE}"
+        else f"Use a host with a public address; {_DEVELOPMENT}"
     )
     return Problem("url", ADDRESS_NOT_ALLOWED, f"{reason} {remedy}")
