@@ -86,7 +86,7 @@ def test_everything_wrong_stands_at_its_field_with_what_was_sent(server: Server,
     assert seen.status == 422
     for field in ("url", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "description"):
         assert f'id="{field}-problem"' in seen.html, field
-    assert "Host: The server sets this header itself" in seen.text
+    assert "Host: The server sets this header" in seen.text
     assert "Line 2 is not a header" in seen.text
     assert "The header X-Team occurs twice" in seen.text
     assert 'value="http://203.0.113.7/&lt;b&gt;"' in seen.html

@@ -21,8 +21,8 @@ Reason = Literal[
 class WebhookVerificationError(ValueError):
     """A request that is not authentic or not valid, or an invalid secret.
 
-    Respond with 400 or 401. You can log the error: it contains no secret, no computed signature and no part of the
-    body.
+    Respond with 400 or 401. You can log the error: it does not contain the secret, a computed signature or any part of
+    the body.
     """
 
     reason: Reason

@@ -1,6 +1,6 @@
 """The objects in the data of events, as the event catalog describes them.
 
-A field is None (or empty, if it has several values) if the event does not have it, or has null or a value of another
+A field is None (or empty, if it holds several values) if the event omits it, or contains null or a value of another
 type. `raw` is the complete JSON object, including fields that this version of the library does not know. `repr` omits
 personal data and links.
 """

@@ -45,7 +45,7 @@ class Webhook:
         """Take the endpoint's secret, a list of secrets during a rotation, or None to read UPLIFT_WEBHOOK_SECRET.
 
         `allow_uplift_signature` also accepts requests that have only `x-uplift-signature-256`. This signature has no
-        timestamp, so anyone who records such a request can replay it. `debug` adds the result of `explain` to errors.
+        timestamp, so anyone who records a request can replay it. `debug` adds the result of `explain` to errors.
         Do not use it in production: it takes time and gives attackers details.
 
         Raises:

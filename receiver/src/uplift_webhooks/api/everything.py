@@ -39,7 +39,7 @@ class Everything(Noun[Way]):
     def source_ips(self) -> Call[JsonObject]:
         """Return the egress IPs: `current`, and `upcoming` with `from`, the start of their use.
 
-        This call needs no key. To check addresses, use `SourceAddresses`.
+        This call does not require a key. To check addresses, use `SourceAddresses`.
         """
         return get("/v1/source-ips")
 

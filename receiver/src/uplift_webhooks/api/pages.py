@@ -40,7 +40,7 @@ class Page:
     next_cursor: str | None
     """The `cursor` of the next page, or None at the end."""
     has_more: bool
-    """Whether the next page has items now."""
+    """Whether the next page already has items."""
 
 
 def page_of(path: str, answer: object) -> Page:

@@ -3,7 +3,7 @@
 >>> @verified(Webhook())                       # doctest: +SKIP
 ... def receive(request, event): ...
 
-The view needs no CSRF token and no login, because the signature authenticates the sender.
+The view does not need a CSRF token or a login, because the signature authenticates the sender.
 """
 
 import functools

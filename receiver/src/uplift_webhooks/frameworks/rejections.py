@@ -60,6 +60,6 @@ def unverified(error: WebhookVerificationError) -> Rejection:
 def in_progress(error: EventInProgress) -> Rejection:
     """Return the response for an event that another handler is processing.
 
-    It has no `Retry-After`, which would also delay all other events.
+    It does not have a `Retry-After` header, which would also delay all other events.
     """
     return Rejection(409, str(error))

@@ -43,7 +43,7 @@ class Cursors:
         return urlsafe_b64encode(tag + self._crypt(content, tag)).rstrip(b"=").decode("ascii")
 
     def decode(self, text: str, count: int) -> tuple[int, ...] | None:
-        """Return the `count` integers of a cursor, or None if the text is not such a cursor."""
+        """Return the `count` integers of a cursor, or None if the text is not a valid cursor for `count` integers."""
         if not _TEXT.fullmatch(text):
             return None
         try:
@@ -67,6 +67,6 @@ class Cursors:
         return blake2b(content, key=self._key, person=b"uplift cursor 1", digest_size=_TAG_BYTES).digest()
 
     def _crypt(self, content: bytes, tag: bytes) -> bytes:
-        """Encrypt or decrypt content with the key stream that belongs to a tag."""
+        """Encrypt or decrypt content with the key stream of a tag."""
         stream = blake2b(tag, key=self._key, person=b"uplift cover 1", digest_size=64).digest()
         return bytes(a ^ b for a, b in zip(content, stream, strict=False))

@@ -1,4 +1,4 @@
-"""Reads of the audit log."""
+"""Read access to the audit log."""
 
 import difflib
 from collections.abc import Sequence

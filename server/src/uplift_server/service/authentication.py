@@ -18,7 +18,7 @@ _VISIBLE_CHARACTERS: Final = 4
 
 
 def digest_of(key: bytes) -> bytes:
-    """Return the SHA-256 of a key, which is stored instead of the key. Random keys need no slower hash."""
+    """Return the SHA-256 of a key, which is stored instead of the key. Random keys do not need a slower hash."""
     return hashlib.sha256(key).digest()
 
 
@@ -28,7 +28,7 @@ def ending_of(key: str) -> str:
 
 
 class Authenticator:
-    """Identifies callers by the keys in the cache. A revoked key leaves the cache at once."""
+    """Identifies callers by the keys in the cache. A revoked key leaves the cache immediately."""
 
     def __init__(self, cache: EndpointCache) -> None:
         self._cache = cache

@@ -86,7 +86,7 @@ class ServiceContext:
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
     def find_account(self, caller: Caller, account: str) -> Account:
-        """Return the account with this public ID. Raises NotFound, including for an account of another caller."""
+        """Return the account with this public ID. Raises NotFound, including if the caller lacks access."""
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         found = None if account_id is None else self.cache.accounts_by_id.get(account_id)
         own = caller.principal.account_seq

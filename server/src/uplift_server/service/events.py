@@ -1,4 +1,4 @@
-"""Reads of events."""
+"""Read access to events."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -100,7 +100,10 @@ class Explanations:
         return one
 
     async def overview(self, caller: Caller, event: str, listing: Listing) -> EventOverview:
-        """Return an event, a page of its deliveries, and why other endpoints have none. Raises as `Events.get`."""
+        """Return an event, a page of its deliveries, and why other endpoints have no delivery.
+
+        Raises the errors of `Events.get`.
+        """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         before = self._context.decode_cursor(listing, 1)

@@ -80,7 +80,7 @@ class Keys:
         return await self._context.database.read(lambda c: keys.page(c, owner.seq, limit=listing.limit, before=before))
 
     async def revoke(self, caller: Caller, account: str, key: str) -> None:
-        """Revoke a key at once. Raises NotFound."""
+        """Revoke a key immediately. Raises NotFound."""
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
         await self._context.run_shielded(self._revoke(caller, owner, key))
@@ -142,7 +142,7 @@ class Keys:
 def _excess_scopes(caller: Caller, draft: KeyDraft) -> list[Problem]:
     """Return a problem for each requested scope that the caller does not have."""
     excess = [scope for scope in Scope if scope in draft.scopes_or_default() and not caller.principal.allows(scope)]
-    text = "Your role does not include {}, so you cannot create a key with it. Ask the operator for such a key."
+    text = "Your role does not include {}, so you cannot create a key with it. Ask the operator for the key."
     return [Problem("scopes", "scope_not_yours", text.format(scope)) for scope in excess]
 
 

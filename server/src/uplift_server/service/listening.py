@@ -194,7 +194,7 @@ class Listening:
         """Send a test event to one connected session, and wait up to TEST_WAIT_S for the response.
 
         The event is not stored. Raises NotFound, Invalid, and Conflict if no client is connected or too many tests
-        await a response.
+        are waiting for a response.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
@@ -214,8 +214,8 @@ class Listening:
         pending = stream.send_test(event_id, event_type.name, now, body)
         if pending is None:
             raise errors.Conflict(
-                f"{TESTS_AWAITED_MAX} test events of this session already await a response. Check that `uplift listen`"
-                " is running, then try again in a few seconds."
+                f"{TESTS_AWAITED_MAX} test events of this session are already waiting for a response. Check that"
+                " `uplift listen` is running, then try again in a few seconds."
             )
         try:
             response = await asyncio.wait_for(pending, TEST_WAIT_S)

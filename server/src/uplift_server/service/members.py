@@ -232,7 +232,7 @@ class Members:
         def create(connection: Transaction) -> Invitation:
             accounts.require(connection, owner.seq)
             if members.find(connection, owner.seq, email) is not None:
-                text = "A person with this email address is already a member. Change the role of that member."
+                text = "A person with this email address is already a member. Change the member's role instead."
                 raise Invalid([Problem("email", "member_exists", text)])
             replaced = invitations.remove(connection, owner.seq, email, now=now)
             if replaced is not None:

@@ -53,7 +53,7 @@ class Metrics:
     def require_reader(self, authorization: bytes | None) -> None:
         """Raise Unauthorized or Forbidden unless this `Authorization` header allows reading metrics.
 
-        The configured token and every operator key do.
+        The configured token and every operator key allow it.
         """
         if self._settings.token is None or not _is_token(authorization, self._settings.token):
             self._authenticator.caller(authorization, None).require_operator()

@@ -23,7 +23,7 @@ STALLED_MS: Final = 10_000
 STALE_MS: Final = 60_000
 """The maximum age of a reading that is reported."""
 WAIT_SECONDS: Final = 0.02
-"""How long a request waits for a new reading before it gets the last one."""
+"""How long a request waits for a new reading before it uses the last one."""
 FIRST_WAIT_SECONDS: Final = 1.0
 
 

@@ -14,7 +14,7 @@ PROBE_AFTER_S: Final = 5.0
 """A more recent write makes a probe unnecessary."""
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
-"""How long a request waits for the probe. A SQLite connection waits 2 s for a lock of another program."""
+"""How long a request waits for the probe. A SQLite connection waits up to 2 s for another program's lock."""
 _MARK: Final = "readiness.probed_at"
 
 

@@ -135,7 +135,7 @@ class Replays:
     async def set_state(
         self, caller: Caller, replay: str, state: ReplayState, *, problems: Sequence[Problem] = ()
     ) -> ShownReplay:
-        """Pause, resume or cancel a replay at once. Raises NotFound, and Conflict if it has ended."""
+        """Pause, resume or cancel a replay immediately. Raises NotFound, and Conflict if it has ended."""
         caller.require(Scope.DELIVERIES_WRITE)
         found = await self._find(caller, replay)
         require_valid(problems)

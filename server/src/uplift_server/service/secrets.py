@@ -59,7 +59,7 @@ class RotationDraft:
 
     @property
     def header_new(self) -> bool:
-        """Whether `x-uplift-signature-256` uses the new secret at once."""
+        """Whether `x-uplift-signature-256` uses the new secret immediately."""
         return given_or_none(self.uplift_header) == "new"
 
 

@@ -1,7 +1,7 @@
 """Sessions of the dashboard.
 
 The cookie of a session is 32 random bytes. The store has only their digest. Each request looks up the session, so
-changed roles, removed members and revoked operator keys take effect at once.
+changed roles, removed members and revoked operator keys take effect immediately.
 """
 
 from typing import Final, NamedTuple

@@ -74,7 +74,7 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
     """Store the fingerprint of the encryption key after the cache is filled.
 
     Encrypted values show whether the key is correct. In a database without encrypted values, the fingerprint prevents
-    servers with different keys from sharing it. Raises WrongSecretKey.
+    servers with different keys from sharing the database. Raises WrongSecretKey.
     """
     fingerprint, own_process_id = process_key
     if (await context.database.read(lambda c: server_values.get(c, [FINGERPRINT]))).get(FINGERPRINT) == fingerprint:

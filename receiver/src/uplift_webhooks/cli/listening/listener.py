@@ -1,4 +1,4 @@
-"""The listener: stays connected and forwards events one at a time, in order, each once.
+"""The listener: stays connected and forwards each event once, in order, one at a time.
 
 It keeps received events while it reconnects, and recognizes repeats by their positions. A new connection continues
 with the first event that has no response.

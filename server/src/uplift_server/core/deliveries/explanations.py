@@ -1,4 +1,4 @@
-"""Why an event reached or did not reach an endpoint: a reason code, a text and a hint."""
+"""Explanations of why an event did or did not reach an endpoint: a reason code, a text and a hint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class DeliveryFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryExplanation:
-    """Why an event reached or did not reach an endpoint."""
+    """The reason why an event did or did not reach an endpoint."""
 
     reason: Reason
     text: str
@@ -88,7 +88,7 @@ def explain_delivery(
 ) -> DeliveryExplanation:
     """Explain a delivery, or why there is none.
 
-    `endpoint` is None if it was deleted. `can_send`: whether some process can start an attempt now.
+    `endpoint` is None if it was deleted. `can_send`: whether any process can start an attempt now.
     """
     if delivery is None:
         assert endpoint is not None, "a deleted endpoint without a delivery is explained by `explain_deleted_endpoint`"
@@ -135,7 +135,7 @@ def explain_listen_session(description: str) -> DeliveryExplanation:
         Reason.DEVELOPMENT_ENDPOINT,
         f"This is a developer's listen session{whose}. It has no deliveries. It streams the account's events while a"
         " client is connected.",
-        "See the session's responses.",
+        "See the session's responses on the Developers page of the dashboard.",
     )
 
 

@@ -12,7 +12,7 @@ FAILURES_MIN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """How long an endpoint may fail before its account is warned and before it is disabled, from `failing_since`."""
+    """The times from `failing_since` until the account is warned and until the endpoint is disabled."""
 
     warn_after_ms: int
     disable_after_ms: int

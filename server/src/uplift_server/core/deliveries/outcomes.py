@@ -122,7 +122,7 @@ _BY_STATUS: Final = {
         "Increase your server's limit, or set a rate limit on the endpoint; retries respect Retry-After.",
     ),
     502: Explanation(
-        "Your server responded with 502: its proxy got no valid response from your application.",
+        "Your server responded with 502: its proxy did not receive a valid response from your application.",
         "Check that the application is running and that the proxy forwards requests to it.",
     ),
     503: Explanation(
@@ -220,7 +220,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             "not valid yet|not yet valid",
             Explanation(
                 "Your server's certificate is not valid yet.",
-                "Wait until the certificate becomes valid, or install one that is valid now.",
+                "Wait until the certificate becomes valid, or install a valid one.",
             ),
         ),
         (

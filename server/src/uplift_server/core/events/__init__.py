@@ -1,1 +1,1 @@
-"""Rules of event types, their schemas and the events themselves."""
+"""Rules of events, event types and their schemas."""

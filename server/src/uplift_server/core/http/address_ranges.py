@@ -74,7 +74,7 @@ _FORBIDDEN: Final = _blocks(
     ("233.252.0.0/24", "documentation", "RFC 6676"),
     ("240.0.0.0/4", "reserved", "RFC 1112"),
     ("255.255.255.255/32", "broadcast", "RFC 919"),
-    # A public address that belongs to the platform inside Azure.
+    # A public address. Inside Azure, it is a service of the platform.
     ("168.63.129.16/32", "cloud platform service", "Azure: What is IP address 168.63.129.16"),
     # IPv6 outside 2000::/3 is not public unicast today.
     ("::/0", "reserved", "RFC 4291"),

@@ -66,8 +66,8 @@ def describe_resolved(address: str) -> str:
 def parse_literal(host: str) -> str | None:
     r"""Return the canonical text of the address in a URL's host, or None if the host is a name.
 
-    Accepts every notation of browsers (WHATWG URL, *host parsing*) and `inet_aton`, so that none can hide an address:
-    decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without brackets.
+    Accepts every notation of browsers (WHATWG URL, *host parsing*) and `inet_aton`, so that no notation can hide an
+    address: decimal, octal and hexadecimal numbers, one to four parts, a trailing dot, IPv6 with or without brackets.
     Raises ValueError for an invalid address: brackets around anything but IPv6, an IPv6 scope, or a host that is not
     IPv4 but has a number as its last label.
     """

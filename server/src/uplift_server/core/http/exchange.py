@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Failure(IntEnum):
-    """Why an exchange ended without a complete response within its timeout."""
+    """The reason why an exchange ended without a complete response within its timeout."""
 
     TIMEOUT = 1
     DNS = 2

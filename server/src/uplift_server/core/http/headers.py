@@ -97,7 +97,7 @@ def _check_name(name: str, seen: set[str]) -> Problem | None:
             "The header name is not valid. Use letters, digits and hyphens, such as X-Team.",
         )
     if is_reserved(name):
-        return Problem(field, "header_forbidden", "The server sets this header itself. Use another name.")
+        return Problem(field, "header_forbidden", "The server sets this header. Use another name.")
     if lower in seen:
         return Problem(
             field, "header_duplicate", "The header appears twice: names are case-insensitive. Remove one of them."

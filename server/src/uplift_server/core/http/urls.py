@@ -69,7 +69,7 @@ class EndpointUrl:
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
-        """The addresses that need no DNS: a literal host, or those of loopback; empty for other names."""
+        """The addresses that do not need DNS: a literal host or the loopback addresses; empty for other names."""
         if self.is_literal:
             return (self.host,)
         return LOOPBACK_ADDRESSES if _is_localhost(self.host) else ()
@@ -220,7 +220,7 @@ def _port(text: str | None, scheme: str) -> int:
 
 
 def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
-    """Check the parts that need no DNS."""
+    """Check the parts that do not need DNS."""
     if not policy.allow_private_networks:
         if not url.encrypted:
             return _https_required("Requests over http can be read and modified in transit.", policy)

@@ -1,7 +1,7 @@
 """Processes on one database: roles, heartbeats, and the assignment of endpoints to workers.
 
 An endpoint has one worker at a time, so that its limits, circuit breaker and health are in one memory. Rendezvous
-hashing assigns it: if a worker joins or leaves, only the endpoints that it gets or loses move.
+hashing assigns it: if a worker joins or leaves, only the endpoints that it gains or loses move.
 """
 
 from collections.abc import Iterable, Sequence

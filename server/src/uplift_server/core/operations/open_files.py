@@ -1,4 +1,4 @@
-"""Division of file descriptors between callers, receivers and the process itself."""
+"""Division of file descriptors among callers, receivers and other uses."""
 
 from typing import Final, NamedTuple
 

@@ -1,4 +1,4 @@
-"""How long a partition of the event tables takes events before the next one begins."""
+"""The duration for which a partition of the event tables accepts events before the next one begins."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ PARTITIONS_MAX: Final = 120
 
 
 def partition_duration_ms(retention_ms: int) -> int | None:
-    """Return how long (ms) a partition takes events, by the retention (ms; 0: forever); None: no partitions."""
+    """Return how long (ms) a partition accepts events, from the retention (ms; 0: forever). None: no partitions."""
     if retention_ms == 0:
         return PARTITION_MS_FOREVER
     return None if retention_ms < RETENTION_MS_MIN else retention_ms // PARTITIONS_PER_RETENTION

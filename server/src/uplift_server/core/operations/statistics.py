@@ -30,7 +30,7 @@ DURATION_BOUNDS_US: Final = (
 class Span:
     """Buckets of equal length up to now.
 
-    Their limits are multiples of the length in UTC. The last one is incomplete.
+    Their bounds are multiples of the length in UTC. The last one is incomplete.
     """
 
     buckets: int

@@ -1,4 +1,4 @@
-"""The earliest due time of each endpoint, and which endpoints are due."""
+"""The earliest due time of each endpoint, and the endpoints that are due."""
 
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush

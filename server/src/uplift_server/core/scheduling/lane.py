@@ -16,8 +16,8 @@ WINDOW_START: Final = 4
 """Initial limit of attempts in flight. Each success raises it by one."""
 STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
-"""A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration. A stalled lane starts nothing
-beyond WINDOW_START, so a receiver that begins to hang takes only a few slots."""
+"""A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration. A stalled lane does not
+exceed WINDOW_START attempts in flight, so a receiver that begins to hang takes only a few slots."""
 LOOKAHEAD_MS: Final = 5000
 """A lane holds the deliveries that it can send within this time."""
 

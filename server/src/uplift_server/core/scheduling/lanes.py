@@ -28,8 +28,8 @@ SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
 """If less than a quarter of the slots is free, a lane starts an attempt only if at least four times its attempts in
-flight are free. This keeps a few slots free for idle lanes (a dynamic threshold, as in shared-memory switches). A
-process with fewer than SCARCE_SLOTS_MIN slots has no such rule."""
+flight are free. This keeps a few slots free for idle lanes (a dynamic threshold, as in shared-memory switches). The
+rule does not apply to a process with fewer than SCARCE_SLOTS_MIN slots."""
 ACCOUNT_SHARE: Final = 0.5
 """The share of the slots for one account, unless it is the only account. It is below UNPROVEN_SHARE, so that unproven
 lanes of other accounts find slots."""

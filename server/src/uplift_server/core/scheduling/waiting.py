@@ -1,11 +1,11 @@
-"""Why a pending delivery waits."""
+"""The reasons why pending deliveries are waiting."""
 
 from enum import StrEnum
 from typing import NamedTuple
 
 
 class WaitingFor(StrEnum):
-    """The condition for the next attempt. The values are those of the API."""
+    """The condition for the next attempt. The API uses these values."""
 
     SCHEDULE = "schedule"
     """The due time."""
@@ -36,7 +36,7 @@ class Waiting(NamedTuple):
 
 
 def waiting_for(*, due_at: int | None, next_probe_at: int | None, now_ms: int) -> Waiting:
-    """Return why a delivery waits. Times are Unix ms.
+    """Return why a delivery is waiting. Times are Unix ms.
 
     `due_at` is None if the delivery is due and waiting in memory. `next_probe_at` is set while the endpoint's breaker
     is open. It is in the past while the probe is in flight.

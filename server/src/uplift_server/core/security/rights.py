@@ -23,7 +23,7 @@ class Role(NamedCode):
 
 
 class Right(StrEnum):
-    """A permission without a scope of its own. Operators have all."""
+    """A permission that is not a scope. Operators have all of them."""
 
     ENDPOINTS_TEST = "endpoints:test"
     KEYS_MANAGE = "keys:manage"
