@@ -1,4 +1,4 @@
-"""Possible original forms of a body that a program changed on its way through a receiver."""
+"""Possible original forms of a body that was changed between the network and the verification."""
 
 import base64
 import binascii

@@ -102,7 +102,7 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
     "athlete.updated": AthleteUpdated,
     "export.completed": ExportCompleted,
 }
-"""The class of each type of the catalog."""
+"""The class of each type in the catalog."""
 
 
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
@@ -138,7 +138,7 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
 
 
 def _text(value: object, name: str) -> str:
-    """Return a text member, or an empty text if it is missing."""
+    """Return a text member, or an empty string if it is missing."""
     if isinstance(value, str):
         return value
     if value is None:

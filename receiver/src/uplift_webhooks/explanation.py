@@ -305,7 +305,7 @@ def _clock(request: _Request) -> Explanation:
         "clock_off",
         f"The signature is valid, but its timestamp is {abs(age_s)} seconds "
         f"{'old' if age_s > 0 else 'in the future'} by the clock of this machine.",
-        "Synchronize the clock (NTP). If it is right, reject the request: it was delayed or replayed.",
+        "Synchronize the clock (NTP). If the clock is correct, reject the request: it was delayed or replayed.",
     )
 
 

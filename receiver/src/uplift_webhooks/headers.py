@@ -39,7 +39,7 @@ _NAMES: Final = spellings(WANTED)
 
 
 def read_headers(headers: object) -> dict[str, str]:
-    """Return the headers for verification by lowercase name, without missing ones.
+    """Return the headers for verification by lowercase name. Missing headers are omitted.
 
     Raises:
         WebhookVerificationError: `headers_unreadable` if the argument has no headers, `malformed_header` if a value is

@@ -150,7 +150,7 @@ class Webhook:
             raise WebhookVerificationError(
                 "timestamp_too_old",
                 f"The signature is {age} seconds old. The limit is {self._tolerance_seconds} seconds.",
-                "Check the clock of this machine. If it is right, the request was delayed or replayed.",
+                "Check the clock of this machine. If the clock is correct, the request was delayed or replayed.",
             )
         if -age > self._tolerance_seconds:
             raise WebhookVerificationError(

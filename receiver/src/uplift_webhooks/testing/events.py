@@ -21,8 +21,8 @@ def make_event(
 ) -> bytes:
     """Return the body of a new event with a new ID.
 
-    Its data is the example from the catalog with `changes` to its `object`, or `data`. Types outside the catalog need
-    `data`. `created` is in Unix milliseconds.
+    Its data is `data`, or the example from the catalog with `changes` to its `object`. Types outside the catalog
+    require `data`. `created` is in Unix milliseconds.
 
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
 

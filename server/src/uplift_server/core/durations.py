@@ -31,7 +31,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(duration_ms: int) -> str:
-    """Return the shortest text that `parse_duration` reads as this many milliseconds (0 or more)."""
+    """Return the shortest text that `parse_duration` parses as this many milliseconds (0 or more)."""
     rest = duration_ms
     text = ""
     for unit, size in _UNITS_MS.items():

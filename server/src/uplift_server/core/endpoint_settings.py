@@ -1,6 +1,6 @@
 """The delivery settings of an endpoint.
 
-The API models and reference, the options of both commands, the dashboard's form and the audit log are
+The API models and reference, the options of both command-line programs, the dashboard's form and the audit log are
 generated from these definitions. A setting is a whole number in a nullable column with the same name.
 """
 

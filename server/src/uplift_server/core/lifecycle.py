@@ -111,7 +111,7 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row of the table. It applies if all facts of `when` hold and none of `unless`."""
+    """One row of the table. It applies if all facts of `when` and none of `unless` are true."""
 
     before: tuple[State, ...]
     event: Event
@@ -217,7 +217,7 @@ CANCELLED: Final = NextState(Status.CANCELLED)
 HELD: Final = NextState(Status.HELD)
 EXHAUSTED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
 EXPIRED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXPIRED)
-# Constants, because looking up a member of an enumeration takes longer than a rule.
+# Constants, because looking up a member of an enumeration takes longer than applying a rule.
 _PENDING: Final = Status.PENDING
 _TEST: Final = Trigger.TEST
 

@@ -112,7 +112,7 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 # A stop waits this long for attempts in flight: one attempt timeout and a margin. The whole stop takes at most 20 s.
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
-# A small job has at most this many rows. After a commit with a larger job, small jobs have a commit of their own.
+# A small job has at most this many rows. After a commit with a larger job, small jobs get a separate commit.
 SMALL_JOB_ROWS_MAX = 500
 # Changes through the API in one commit. Each takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8

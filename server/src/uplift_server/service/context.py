@@ -38,7 +38,7 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """The database, the cache, the clock, the engine and randomness."""
+    """The database, the cache, the clock, the engine and the source of random bytes."""
 
     database: Database
     cache: EndpointCache

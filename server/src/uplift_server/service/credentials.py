@@ -169,7 +169,7 @@ class Credentials:
         """
         person = visitor.person
         if person is None or person.email is None:
-            raise Forbidden("Only members with an email address have a password.")
+            raise Forbidden("Only members with an email address can set a password. Sign in as a member.")
         if person.password_hash is None:
             if not visitor.is_confirmed(self._context.now()):
                 raise ConfirmationRequired
@@ -185,7 +185,7 @@ class Credentials:
         """Change the display name. Raises Invalid (`name`), and Forbidden for guests and operators."""
         person, name, now = visitor.person, name.strip(), self._context.now()
         if person is None or person.email is None:
-            raise Forbidden("Only members with an email address have a display name.")
+            raise Forbidden("Only members with an email address can set a display name. Sign in as a member.")
         require_valid([check_name(name)])
 
         def rename(connection: Transaction) -> None:

@@ -142,7 +142,7 @@ class Explanations:
     async def _of_deleted(
         self, event: Event, about: EventFacts, read: "_Read", endpoint: str, problems: Sequence[Problem]
     ) -> Explained:
-        """Explain a deleted endpoint without a delivery. Raises Invalid if the account had no such endpoint."""
+        """Explain a deleted endpoint without a delivery. Raises Invalid if the account never had the endpoint."""
         endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
         deleted = None
         if endpoint_id is not None:

@@ -35,7 +35,7 @@ class LocalResponse:
     """The local server's response to an event."""
 
     status_code: int | None
-    """None without a response."""
+    """None if there was no response."""
     duration_ms: int
     error: str | None = None
     """Why there is no response."""

@@ -96,7 +96,7 @@ class _Waiting(Handing):
     """An event whose response the server may not have yet."""
 
     connection: int = field(kw_only=True)
-    """The connection of its last arrival."""
+    """The number of the connection that last received the event."""
     duplicated: bool = False
     failed: bool = False
     """Deliberate failures, each at most once."""

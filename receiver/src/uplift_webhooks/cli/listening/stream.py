@@ -41,7 +41,7 @@ _HOST_CHARACTERS_MAX: Final = 200
 
 
 class _Connect(connect):
-    """A connection that does not follow redirects: they could lead to another source of events."""
+    """A connection that does not follow redirects, because they could lead to another source of events."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
@@ -124,7 +124,7 @@ def abort(connection: ClientConnection) -> None:
 
 
 def end_of(error: ConnectionClosed) -> Lost | Ended:
-    """Return the meaning of a connection's end."""
+    """Convert the end of a connection to an error."""
     if error.rcvd is None:
         heard = error.sent is None or "keepalive" not in error.sent.reason
         return Lost("the connection was lost" if heard else "the server stopped responding")

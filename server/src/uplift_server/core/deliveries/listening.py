@@ -57,7 +57,7 @@ class LocalResponse:
     place: str
     """The event's position in the stream."""
     status_code: int | None
-    """None without a response."""
+    """None if there was no response."""
     duration_ms: int
     error: str | None
     body: str

@@ -1,4 +1,4 @@
-"""Detection of mass failures: so many endpoints begin to fail together that the cause is probably on this side."""
+"""Detection of mass failures: so many endpoints begin to fail together that this server is probably the cause."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class FailureGroup:
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
-        """Whether they are at least half of the recently attempted endpoints."""
+        """Whether the group has at least half of the recently attempted endpoints."""
         return self.endpoints >= ENDPOINTS_MIN and 2 * self.endpoints >= attempted
 
 

@@ -1,4 +1,4 @@
-"""The time that a check of data against a JSON Schema can take, estimated before the check.
+"""Estimates of the time that a check of data against a JSON Schema can take.
 
 The validator cannot be interrupted and holds the interpreter. The event loop therefore calls it only with data whose
 estimate is affordable.
@@ -44,7 +44,7 @@ _REEVALUATIONS: Final = 4
 """How many times `unevaluatedProperties` and `unevaluatedItems` evaluate the other keywords of their schema."""
 _ERROR_NS: Final = 15_000
 _RENDERING_NS: Final = 3
-"""For each byte of the data."""
+"""Cost per byte of the data."""
 _FACTOR_MAX: Final = 10**6
 _CHOICES: Final = frozenset({"anyOf", "oneOf"})
 _ALTERNATIVE_PARTS_MAX: Final = 20
@@ -198,7 +198,7 @@ class SchemaCost:
         return Measure(int(ns), errors)
 
     def _build(self) -> bool:
-        """Create every place; False if there are too many."""
+        """Create every place. Return False if there are too many."""
         left: list[_Unfilled] = []
         if isinstance(self._graph.root, dict):
             self._root = self._place({id(self._graph.root): (self._graph.root, 1)}, left)
@@ -208,7 +208,7 @@ class SchemaCost:
         while self._undivided:
             self._add_kinds(*self._undivided.pop(), left)
             if not self._fill_all(left):
-                # Without kinds, the estimates are only higher.
+                # Estimates without kinds are higher, and therefore safe.
                 self._places = places
                 for place in places.values():
                     place.kinds = {}
@@ -257,7 +257,7 @@ class SchemaCost:
             if is_repeated:
                 repeated.add(id(schema))
             for keyword, target in self._in_place(schema, () if is_repeated else kinds):
-                # The validator remembers the result of a recursive reference for each value.
+                # The validator caches the result of a recursive reference for each value.
                 is_remembered = keyword in REFERENCES and id(target) in self._recursions
                 left.append((target, 1 if is_remembered else inner, is_repeated))
         return applied, repeated

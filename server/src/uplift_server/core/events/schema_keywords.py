@@ -16,7 +16,7 @@ _KEYWORD_NS: Final = 8
 _INTEGER_NS: Final = 150
 """A comparison of an integer with `const`."""
 _INTEGER_OPTION_NS: Final = 3
-"""For each integer of an `enum`, which the validator looks up by hash."""
+"""Cost per integer of an `enum`, which the validator looks up by hash."""
 _FRACTION_OPTION_NS: Final = 1_300
 """A comparison with `const` or `enum` if one of the two numbers has a fraction: the validator computes it exactly."""
 EXTREME_NS: Final = 25_000
@@ -26,9 +26,9 @@ DIGITS_NS: Final = 0.2
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
-"""For each character, with PATTERN_BACKTRACKS_MAX."""
+"""Cost per character, with PATTERN_BACKTRACKS_MAX."""
 _POSITION_NS: Final = 8
-"""For each character and each position of a pattern that may be active at once."""
+"""Cost per character and per position of a pattern that may be active at the same time."""
 _UNIQUE_NS: Final = 100
 _REFERENCE_NS: Final = {"$ref": 30, "$dynamicRef": 100, "$recursiveRef": 100}
 _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -52,7 +52,7 @@ class Costs:
         self.character_ns = 0
         self.name_ns = self.name_character_ns = 0
         self.deep_ns = 0
-        """For each value below an array."""
+        """Cost per value below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
         """The comparisons of one number: all of them, and the exact ones, which are slow for extreme numbers."""

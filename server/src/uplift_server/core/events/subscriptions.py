@@ -10,9 +10,9 @@ from uplift_server.core.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Exact names and `group.*` patterns, which match all types of a group at any depth. No patterns: all types.
+    """Exact names and `group.*` patterns, which match all types of a group at any depth.
 
-    Accepts any sequence and stores a tuple.
+    Without patterns, a subscription matches all types. Accepts any sequence and stores a tuple.
     """
 
     patterns: Sequence[str]

@@ -16,7 +16,7 @@ class FileShares(NamedTuple):
     callers: int
     """Connections to the API and the dashboard."""
     receivers: int
-    """Connections to receivers, idle ones included."""
+    """Connections to receivers, including idle ones."""
     in_flight: int
     """Attempts in flight; each needs one connection."""
 

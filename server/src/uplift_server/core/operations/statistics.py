@@ -64,7 +64,7 @@ _SPANS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The counts of one hour or of several."""
+    """The counts of one or more hours."""
 
     deliveries: int = 0
     delivered: int = 0
@@ -83,7 +83,7 @@ class Statistics:
 
     @property
     def pending(self) -> int:
-        """Deliveries without another status."""
+        """Deliveries with none of the other statuses."""
         # Hours that retention has deleted may be missing, so the difference could be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
@@ -158,7 +158,7 @@ COUNT_FIELDS: Final = (
 
 
 def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
-    """Return the duration that a share (0 to 1) of the attempts does not exceed, with three digits.
+    """Return the duration that a share (0 to 1) of the attempts does not exceed, to three significant digits.
 
     Interpolates within a class. The last bound is the maximum. None without attempts.
     """

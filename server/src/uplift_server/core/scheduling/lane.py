@@ -126,7 +126,7 @@ class Lane(Generic[T]):
         self.queued = False
         """Whether the lane is in its account's queue, parked, or waiting for its timer."""
         self.timer_id = 0
-        """Its entry among the timers; 0: none."""
+        """The ID of the lane's entry among the timers; 0 if there is none."""
         self.timer_at = 0.0
         self.parked = False
 

@@ -25,7 +25,7 @@ class SecretPair(Generic[T]):
     """Whether the current secret signs `x-uplift-signature-256`, which can carry only one signature."""
 
     def at(self, now_ms: int) -> "SecretPair[T]":
-        """Return the pair at a time, without an expired previous secret."""
+        """Return the pair as of a time, without an expired previous secret."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
         return self.without_previous() if ended else self
 
