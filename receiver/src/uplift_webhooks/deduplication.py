@@ -124,7 +124,7 @@ class Deduplicator(ABC):
     """Base class of deduplicators. Thread-safe. A block may await, so it also works with asyncio."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
-        """Raises ValueError unless both are positive."""
+        """Raise ValueError unless both are positive."""
         if not (remember_seconds > 0 and claim_seconds > 0):
             raise ValueError("remember_seconds and claim_seconds must be greater than 0.")
         self._remember_seconds: Final = remember_seconds
@@ -137,7 +137,7 @@ class Deduplicator(ABC):
     def newest(self, event: Event, key: str | None = None) -> Claim:
         """Return a block for an event's object: `with seen.newest(event) as newest:`.
 
-        `newest` is False for a repeat, and for an event that is older than a handled one about the same object. The
+        `newest` is False for a repeat, and for an event older than a handled event about the same object. The
         order is `created`, then the ID. `key` identifies the object. The default is the ID in the event's data, such as
         the session's ID. Two events about one object are never handled at the same time.
         """
@@ -206,7 +206,7 @@ class MemoryDeduplicator(Deduplicator):
         claim_seconds: float = CLAIM_SECONDS,
         entries_max: int = ENTRIES_MAX,
     ) -> None:
-        """Raises ValueError unless the numbers are positive."""
+        """Raise ValueError unless the numbers are positive."""
         super().__init__(remember_seconds, claim_seconds)
         if entries_max <= 0:
             raise ValueError("entries_max must be greater than 0.")

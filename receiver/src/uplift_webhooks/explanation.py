@@ -1,7 +1,7 @@
 """Diagnosis of requests that fail verification. It tries common mistakes one by one.
 
 This module never accepts a request. A guess is proven if a signature of the request matches the guessed input.
-Otherwise, the form of the request decides.
+Otherwise, the diagnosis relies on the form of the request.
 """
 
 import hmac

@@ -121,7 +121,7 @@ class SourceAddresses:
 
 
 def _published(answer: Mapping[str, Any]) -> _Published:
-    """Parse the response of the API. Raises any error."""
+    """Parse the response of the API. May raise any error."""
     found = [(ipaddress.ip_network(each, strict=False), 0.0) for each in answer["current"]]
     found += [
         (ipaddress.ip_network(each["address"], strict=False), _unix_seconds(each["from"]))

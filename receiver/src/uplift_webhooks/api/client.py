@@ -137,7 +137,7 @@ class Client(Everything[Blocking]):
 
         `cursor` continues an earlier reconciliation. Without it, the first event is the oldest event, or the first
         event after `created_after`. `types` has names and patterns such as `movement.*`; the default is all types. The
-        iteration ends after the newest event. Reconciliation shows how to store the cursor.
+        iteration ends after the newest event. See `Reconciliation` for how to store the cursor.
         """
         return Reconciliation(self.request, cursor, types, created_after)
 

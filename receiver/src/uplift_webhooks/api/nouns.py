@@ -55,7 +55,7 @@ class Endpoints(Noun[Way]):
         max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create an endpoint. The response contains its `secret`, and so does a later call of `secret`."""
+        """Create an endpoint. The response contains its `secret`. To get it again, call `secret`."""
         body = given(
             url=url,
             description=description,
@@ -367,7 +367,7 @@ class ListenSessions(Noun[Way]):
 
     @verb
     def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
-        """Send a test event to this session only. Return its `event`, and the response in `answer` if in time."""
+        """Send a test event to this session. Return its `event`, and the response in `answer` if it arrives in time."""
         return post(_path(_LISTEN_SESSIONS, session, "test"), given(type=type))
 
     @verb

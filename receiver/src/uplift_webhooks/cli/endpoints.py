@@ -108,7 +108,7 @@ def pause(session: Session, endpoint: Endpoint) -> None:
     The server holds its pending and new deliveries until you enable the endpoint.
     """
     calls = session.calls()
-    # The error for a paused endpoint says how to enable it.
+    # The error for a disabled endpoint says how to enable it.
     with options(held="--held"):
         show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/pause"))
 

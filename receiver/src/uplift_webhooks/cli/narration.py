@@ -11,7 +11,7 @@ from uplift_webhooks.cli.listening.target import Target
 SECRET_DOUBTED: Final = frozenset({400, 401})
 """Status codes that suggest that the local server uses another secret."""
 DOUBT_HINT: Final = (
-    "set UPLIFT_WEBHOOK_SECRET to the output of `uplift listen --print-secret`; endpoints have other secrets"
+    "set UPLIFT_WEBHOOK_SECRET to the output of `uplift listen --print-secret`; endpoints have different secrets"
 )
 
 

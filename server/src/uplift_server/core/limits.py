@@ -48,7 +48,7 @@ SCHEMA_CHECK_NS_MAX = 50_000_000
 SCHEMA_DETAILS_NS_MAX = 25_000_000
 SCHEMA_DETAILS_BYTES_MAX = 16 * 1024
 SCHEMA_PROBLEMS_MAX = 20
-# Steps in which a stored pattern may backtrack; new patterns never do.
+# Maximum backtracking steps of a stored pattern. New patterns never backtrack.
 PATTERN_BACKTRACKS_MAX = 1_000
 
 # Endpoints

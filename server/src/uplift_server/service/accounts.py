@@ -33,7 +33,7 @@ class AccountDraft:
     contact_emails: Sequence[str] | Unset = UNSET
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems of the fields."""
+        """Return the problems with the fields."""
         found: list[Problem | None] = [] if isinstance(self.name, Unset) else [check_name(self.name)]
         emails = given_or(self.contact_emails, ())
         if len(emails) > CONTACT_EMAILS_MAX:

@@ -162,7 +162,9 @@ class Credentials:
         return await self.begin_session(renewed, "reset", address)
 
     async def change_password(self, visitor: Visitor, current: str, password: str, *, address: str | None) -> None:
-        """Replace the password, and end all other sessions. A person without a password sets one after opening a link.
+        """Replace the password, and end all other sessions.
+
+        A person without a password can set one after opening a link.
 
         Raises Unauthorized if `current` is wrong, Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited,
         Busy and Conflict.

@@ -74,7 +74,7 @@ class EndpointTests:
     ) -> EndpointTest:
         """Send a test delivery, and wait up to WAIT_MS for its outcome.
 
-        Raises NotFound, Invalid, Conflict if another test is in flight, and Busy or RateLimited without capacity.
+        Raises NotFound, Invalid, Conflict if another test is in flight, and Busy or RateLimited if a limit is reached.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
         record = self._endpoints.find_cached(caller, endpoint)

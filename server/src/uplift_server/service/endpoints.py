@@ -68,7 +68,7 @@ class EndpointDraft:
         )
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems of the secret and the headers."""
+        """Return the problems with the secret and the headers."""
         found: list[Problem | None] = []
         secret = given_or_none(self.secret)
         if secret is not None:

@@ -44,7 +44,7 @@ class EngineStatus:
         return self._lanes.waiting_events(endpoint_seq) if self._shards.owns(endpoint_seq) else None
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """The reason why the next due delivery of an endpoint waits."""
+        """The reason why the next due delivery of an endpoint is waiting."""
         return self._lanes.held_up_by(endpoint_seq)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:

@@ -31,7 +31,7 @@ class KeyDraft:
     scopes: Sequence[str] | Unset | None = UNSET
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems of the fields."""
+        """Return the problems with the fields."""
         name = None if isinstance(self.name, Unset) else check_name(self.name)
         scopes = () if isinstance(self.scopes, Unset) or self.scopes is None else self.scopes
         return [name, *check_scopes(scopes)]

@@ -151,7 +151,7 @@ class Listening:
         await self._context.run_shielded(delete())
 
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
-        """Start the stream of a session, after the position `after` or the last known one.
+        """Start the stream of a session, after the position `after` or the last known position.
 
         Raises NotFound, Invalid for an invalid position, Forbidden for any key except the session's, RateLimited and
         Busy.

@@ -24,7 +24,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
 INVITATIONS_PER_HOUR_MAX: Final = 50
-"""Limit for one account, because each invitation may send an unsolicited email."""
+"""Limit per account, because each invitation may send an unsolicited email."""
 _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"
@@ -42,7 +42,7 @@ class InvitationDraft:
     role: str | Unset = UNSET
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems of the fields."""
+        """Return the problems with the fields."""
         return [
             None if isinstance(self.email, Unset) else check_email(self.email.strip()),
             None if isinstance(self.role, Unset) else check_role(self.role),

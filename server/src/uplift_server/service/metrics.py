@@ -59,7 +59,7 @@ class Metrics:
             self._authenticator.caller(authorization, None).require_operator()
 
     async def snapshot(self) -> Snapshot:
-        """Return the current metrics. Values from the database are absent if it does not respond in time."""
+        """Return the current metrics. Database values are absent if the database does not respond in time."""
         context = self._context
         stored = await self._cache.latest()
         load, endpoints = context.engine.status.own_load(), await self._endpoints()

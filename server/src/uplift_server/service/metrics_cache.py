@@ -97,7 +97,7 @@ class MetricsCache:
     async def _oldest_due(self, now: int) -> dict[str, int | None]:
         """Return the due time of the oldest due delivery of enabled endpoints, by the cause of its delay.
 
-        Each process reports the endpoints that it owns, or all endpoints if no process sends.
+        Each process reports the endpoints that it owns, or all endpoints if no process sends deliveries.
         """
         context = self._context
         no_process_sends = not context.engine.status.sends()

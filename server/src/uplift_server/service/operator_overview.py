@@ -42,10 +42,10 @@ class OverviewState:
     backlog: Backlog
     """Counts in the database, each up to COUNTED_MAX."""
     oldest_due_at: int | None
-    """When the oldest due delivery of an endpoint with a closed circuit breaker became due. None if none is due."""
+    """When the oldest due delivery of an endpoint with a closed circuit breaker became due, if any."""
     load: Load
     probed: Sequence[ProbedEndpoint]
-    """Up to LISTED_MAX endpoints, the longest failing first. `load.probes` contains all."""
+    """Up to LISTED_MAX endpoints, the longest failing first. `load.probes` contains all of them."""
     replays: Sequence[ShownReplay]
     """Unfinished replays."""
     mass_failure: Outage | None

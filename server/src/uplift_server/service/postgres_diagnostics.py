@@ -23,7 +23,7 @@ _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
 def database_findings(url: str, name: str) -> Iterator[Finding]:
     """Check the database, its clock, settings, schema and processes. `name` is its URL without a password.
 
-    Stops at a failure that would also fail the remaining checks.
+    Stops at a failure that would cause the remaining checks to fail.
     """
     try:
         found = asyncio.run(inspection.inspect(url))

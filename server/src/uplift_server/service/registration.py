@@ -24,7 +24,7 @@ Resolver = Callable[[str], Awaitable[Iterable[str]]]
 
 
 class UrlChecker:
-    """Checks endpoint URLs. The HTTP client checks the address again at every connect."""
+    """Checks endpoint URLs. The HTTP client checks the address again for every connection."""
 
     def __init__(self, policy: AddressPolicy, resolve: Resolver) -> None:
         self._policy = policy

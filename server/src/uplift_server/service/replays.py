@@ -101,7 +101,7 @@ class Replays:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownReplay:
-        """Create a replay. Raises Invalid, and Conflict if its endpoint has an unfinished one."""
+        """Create a replay. Raises Invalid, and Conflict if its endpoint has an unfinished replay."""
         caller.require(Scope.DELIVERIES_WRITE)
         endpoint, selection = self._select(caller, draft, [*problems, check_idempotency_key(idempotency_key)])
         found = await self._count(selection)

@@ -101,7 +101,7 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
 
 
 async def _seed_catalog(context: ServiceContext) -> None:
-    """Add the built-in event types to a database that never had any."""
+    """Add the built-in event types to a database that has never had any."""
     now = context.now()
     database = context.database
     if await database.read(event_types.list_live) or await database.read(event_types.list_deleted):

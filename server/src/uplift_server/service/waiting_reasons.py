@@ -10,7 +10,7 @@ from uplift_server.store.records import Delivery, Page
 
 
 class ShownDelivery(NamedTuple):
-    """A delivery and why it is waiting. `waiting` is None if an attempt is in flight or it is not pending."""
+    """A delivery and why it is waiting. `waiting` is None if it is not pending or an attempt is in flight."""
 
     delivery: Delivery
     waiting: Waiting | None = None

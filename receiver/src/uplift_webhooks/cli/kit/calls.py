@@ -47,8 +47,8 @@ class Advice:
 class CallRejected(CliError):
     """The server rejected a call.
 
-    `status` is the response's status code, `fields` has the error code of each invalid field, and `problems` are pairs
-    of field and message.
+    `status` is the response's status code, `fields` maps each invalid field to its error code, and `problems` contains
+    pairs of field and message.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class Handover:
         self._away = False
 
     async def probe(self) -> None:
-        """Notify the watcher if the local server is unreachable before the first event."""
+        """Before the first event, notify the watcher if the local server is unreachable."""
         if not await self._server.listens():
             self._note_away("connection refused")
 

@@ -148,13 +148,13 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
             f"The endpoint was created at {format_timestamp(endpoint.created_at)}, after the event was accepted at"
             f" {format_timestamp(event.created_at)}."
         )
-        return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, "Send the event again if the endpoint needs it.")
+        return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, "Send a new event if the endpoint needs this data.")
     if Subscription(endpoint.patterns).matches(event.type):
         return DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
             f"The endpoint is subscribed to {event.type} now, but was not when the event was accepted at"
             f" {format_timestamp(event.created_at)}.",
-            "Send the event again if the endpoint needs it.",
+            "Send a new event if the endpoint needs this data.",
         )
     text = f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
     if endpoint.updated_at > event.created_at:

@@ -316,7 +316,7 @@ class SchemaCost:
         return self._graph.in_place[id(schema)]
 
     def _alternatives(self, schema: Schema) -> dict[str, _Alternatives]:
-        """The alternatives of a schema by property name and text, for properties that select between several."""
+        """The alternatives of a schema by property name and text, for properties that select among them."""
         found = self._kinds.get(id(schema))
         if found is None:
             edges = self._graph.in_place[id(schema)]
@@ -348,7 +348,7 @@ class SchemaCost:
     def _add_kinds(
         self, place: _Place, bases: Applied, kinds: _Kinds, applied: list[Schema], left: list[_Unfilled]
     ) -> None:
-        """Add a place for each kind of objects; the validator evaluates only the alternatives for that kind."""
+        """Add a place for each kind of object; the validator evaluates only the alternatives for that kind."""
         known = {name for name, _ in kinds}
         found: dict[str, list[_Alternatives]] = {}
         for schema in applied:

@@ -53,7 +53,7 @@ class SchemaGraph:
         self.unknown_references: list[str] = []
         """References to schemas that are not in the document."""
         self.schemas: dict[int, Schema] = {}
-        """Every schema that can apply to some value, by identity; `true` and `false` are left out."""
+        """Every schema that can apply to some value, by identity; `true` and `false` are omitted."""
         self.in_place: dict[int, list[Edge]] = {}
         """By schema, the schemas that apply to the same value."""
         self.below: dict[int, list[Edge]] = {}
@@ -71,7 +71,7 @@ class SchemaGraph:
                 left += [edge.target for edge in self._add_edges(schema)]
 
     def recursions(self) -> dict[int, int]:
-        """By schema, the number of its recursion; schemas outside of any recursion are left out."""
+        """By schema, the number of its recursion; schemas outside of any recursion are omitted."""
         edges = {key: [id(edge.target) for edge in (*self.in_place[key], *self.below[key])] for key in self.schemas}
         order: list[int] = []
         seen: set[int] = set()

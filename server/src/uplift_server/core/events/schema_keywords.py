@@ -14,15 +14,15 @@ TYPES: Final = (dict, list, str, int, float, bool, type(None))
 WALK_NS: Final = 15
 _KEYWORD_NS: Final = 8
 _INTEGER_NS: Final = 150
-"""A comparison of an integer with `const`."""
+"""Cost of a comparison of an integer with `const`."""
 _INTEGER_OPTION_NS: Final = 3
 """Cost per integer of an `enum`, which the validator looks up by hash."""
 _FRACTION_OPTION_NS: Final = 1_300
-"""A comparison with `const` or `enum` if one of the two numbers has a fraction: the validator computes it exactly."""
+"""Cost of an exact comparison with `const` or `enum`, which the validator uses if one of the numbers has a fraction."""
 EXTREME_NS: Final = 25_000
-"""The same comparison with a number of many digits, like 1e-300."""
+"""Cost of the same comparison with a number of many digits, like 1e-300."""
 DIGITS_NS: Final = 0.2
-"""A comparison with an integer of more than 64 bits, times the square of its number of digits."""
+"""Cost of a comparison with an integer of more than 64 bits, times the square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000

@@ -2,8 +2,8 @@
 
 Sources: the IANA IPv4 and IPv6 Special-Purpose Address Registries, the multicast and reserved blocks of the address
 architectures, deprecated blocks that routers may still carry, and the addresses of cloud metadata services. The
-blocks are listed here because `ipaddress.is_global` differs between Python versions. The longest block that contains an
-address decides.
+blocks are listed here because `ipaddress.is_global` differs between Python versions. The most specific block that
+contains an address applies.
 """
 
 from dataclasses import dataclass

@@ -99,7 +99,7 @@ def _ipv4(labels: list[str]) -> IPv4Address:
     numbers = [_number(label) for label in labels]
     limit = 256 ** (5 - len(numbers))
     if any(number > 255 for number in numbers[:-1]) or numbers[-1] >= limit:
-        raise ValueError("a number of the IPv4 address is too large")
+        raise ValueError("a number in the IPv4 address is too large")
     value = numbers[-1]
     for position, number in enumerate(numbers[:-1]):
         value += number << (8 * (3 - position))

@@ -29,7 +29,7 @@ class RequestHeadersTemplate:
     custom: bytes
     """The endpoint's custom headers, and the empty line."""
     custom_masked: bytes
-    """The same with masked values, for storage."""
+    """The custom headers with masked values, for storage."""
     delivery_tail: bytes
     """The end of the delivery IDs of this endpoint."""
 

@@ -1,7 +1,7 @@
 """Circuit breaker of an endpoint.
 
 After many failures in a row, it opens: the endpoint gets one probe at a time, with growing waits between probes. Other
-due deliveries wait without using attempts. The first success closes it. A `Retry-After` header opens it for the
+due deliveries wait without using up attempts. The first success closes it. A `Retry-After` header opens it for the
 requested time.
 """
 
@@ -73,7 +73,7 @@ CLOSED: Final = Breaker()
 
 
 def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
-    """Return the breaker after a restart or a change of owner, from the endpoint's health.
+    """Return the breaker after a restart or a change of worker, from the endpoint's health.
 
     The waits between probes continue where they were, so a restart does not retry all failing endpoints at once.
     """

@@ -21,7 +21,7 @@ class DueTimes:
         self._heap: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
-        """The number of entries in memory, void ones included."""
+        """The number of entries in memory, including void ones."""
         return len(self._heap)
 
     def note(self, endpoint_seq: int, due_at: int) -> bool:

@@ -140,7 +140,7 @@ class Lane(Generic[T]):
         return self._waiting_max() - held
 
     def _waiting_max(self) -> int:
-        """The number of deliveries that the lane sends within LOOKAHEAD_MS. The leases of more would expire."""
+        """The number of deliveries that the lane sends within LOOKAHEAD_MS. The leases of any others would expire."""
         per_lookahead = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
         most = LANE_WAITING_MAX
         if self.start_interval_ms:
