@@ -196,7 +196,7 @@ def test_an_incomplete_run_exits_with_1_and_lists_missing_events(monkeypatch: py
     assert result.exit_code == 1
     assert "Delivered and verified: 0 of 1 events at the steady receiver" in result.stdout
     assert "Unfinished deliveries: 2" in result.stdout
-    assert result.stderr.startswith("Error: not every event arrived and was verified\nHow to fix: ")
+    assert result.stderr.startswith("Error: some events did not arrive or were not verified\nHow to fix: ")
 
 
 def test_a_port_in_use_is_replaced_by_another() -> None:

@@ -278,7 +278,7 @@ def test_a_rotation_needs_exclusive_access(config: Config) -> None:
     assert result.exit_code == 75
     assert (
         result.stderr
-        == "Error: a server uses the database\nHow to fix: stop it, repeat this command, then start it again\n"
+        == "Error: a server is using the database\nHow to fix: stop it, repeat this command, then start it again\n"
     )
     assert config.secret_key_path.read_text() == before
     assert not config.next_secret_key_path.exists()

@@ -109,7 +109,7 @@ def test_reading_commands_create_no_database(tmp_path: Path, unused_tcp_port: in
     with fake_api() as api:
         api.answers = {"GET /readyz": (200, b"ready\n", {})}
         other = replace(config, port=int(api.url.rpartition(":")[2]))
-        with pytest.raises(CliError, match="uses another one"):
+        with pytest.raises(CliError, match="uses a different one"):
             reach.reach(other).__enter__()
 
 

@@ -88,7 +88,7 @@ def test_a_port_in_use_is_reported_before_the_database_exists(place: Place) -> N
         taken.listen()
         result = run(place, "serve")
     assert result.returncode == 75
-    assert "where the server cannot listen" in result.stderr
+    assert "but the server cannot listen there" in result.stderr
     # The lock comes first: a second server with the same data reports the data, not the port.
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
 
@@ -193,7 +193,7 @@ def test_doctor_finds_that_the_server_at_the_address_uses_another_database(
             lines = map(json.loads, run(asked, "doctor", "--json").stdout.splitlines())
             [server] = [line for line in lines if line["check"] == "server"]
             assert server["result"] == result
-        assert "another database" in server["text"]
+        assert "a different database" in server["text"]
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_commands_report_the_differences_on_postgresql(
     server.start()
     try:
         in_use = run(server, "secret-key", "rotate", "--new-key-file", "new.key")
-        assert "a server uses the database" in in_use.stderr
+        assert "a server is using the database" in in_use.stderr
         postgres_server.stop("fast")
         try:
             api = server.api()

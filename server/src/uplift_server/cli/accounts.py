@@ -40,7 +40,7 @@ Wide = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(account_app, name="account")
     app.add_typer(key_app, name="key")
     command(app, "accounts", examples=("uplift-server accounts",))(accounts)
@@ -76,8 +76,8 @@ def create_account(
 ) -> None:
     """Create an account.
 
-    An account owns endpoints and receives events. If the SQLite file does not exist, or the PostgreSQL database is
-    empty, this command creates it.
+    An account owns endpoints and receives events. This command creates the SQLite file or the PostgreSQL tables if they
+    do not exist.
     """
     with reach(session.config(), create=True) as client, options(name="the name", contact_emails="--email"):
         session.output.fields(client.post("/v1/accounts", {"name": name, "contact_emails": email}))
@@ -93,7 +93,7 @@ def delete_account(
 ) -> None:
     """Delete an account with its endpoints, keys and members.
 
-    The server sends no more deliveries for the account. You cannot undo this.
+    The server stops sending the account's deliveries. You cannot undo this.
     """
     with reach(session.config()) as client:
         found = lookup.account(client, account)
@@ -144,8 +144,8 @@ def create_key(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. Without it, the command generates an operator"
-            " key.",
+            help="ID of the account, a unique ID prefix, or its name. Without --account, the command generates an"
+            " operator key.",
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = "command line",

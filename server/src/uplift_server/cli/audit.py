@@ -34,7 +34,7 @@ _NAMES: Final = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module to the program."""
+    """Register the command of this module."""
     command(
         app,
         "audit-log",
@@ -51,7 +51,9 @@ def audit_log(
     account: AnyAccount = None,
     actor: Annotated[
         str | None,
-        typer.Option("--actor", metavar="ACTOR", help="ID of a key or member, or system, operator, key or member."),
+        typer.Option(
+            "--actor", metavar="ACTOR", help="ID of a key or member, or a kind: system, operator, key, member."
+        ),
     ] = None,
     action: Annotated[
         str | None, typer.Option("--action", metavar="ACTION", help="Action, such as endpoint.changed.")
@@ -70,7 +72,7 @@ def audit_log(
 ) -> None:
     """Show the audit log, newest first.
 
-    Each entry has the time, the actor, the action, the changed object and the client's IP address.
+    Each entry shows the time, the actor, the action, the changed object and the client's IP address.
     """
     if action is not None and action not in ACTIONS:
         known = ", ".join(ACTIONS)

@@ -11,7 +11,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     command(app, "backup", examples=("uplift-server backup /var/lib/uplift/backups/uplift.db",))(backup)
 
 
@@ -20,18 +20,18 @@ def backup(
 ) -> None:
     """Back up the SQLite database to a file.
 
-    You can run this command while the server runs. The backup is a consistent snapshot. It does not include the
+    You can run this command while the server is running. The backup is a consistent snapshot. It does not include the
     encryption key: back up that key separately.
 
-    A server that you start with the backup sends the deliveries that were pending at the time of the backup.
+    If you start a server with the backup, it sends the deliveries that were pending at the time of the backup.
     """
-    from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
+    from uplift_server.store import schema_version  # noqa: PLC0415 - slow to load
     from uplift_server.store.sqlite.copying import copy  # noqa: PLC0415
 
     config = session.config()
     if config.on_postgresql:
         remedy = "use pg_dump --format=custom or continuous archiving; see /docs/backup on your server"
-        raise CliError("this command backs up only SQLite, and the database is PostgreSQL", remedy, ExitCode.USAGE)
+        raise CliError("this command backs up only SQLite, but the database is PostgreSQL", remedy, ExitCode.USAGE)
     path = config.database_path
     revision = schema_version.current(path)
     if revision is None:
@@ -49,7 +49,7 @@ def backup(
     try:
         copied = copy(path, file)
     except FileExistsError as error:
-        raise CliError(f"{file} already exists", "use the name of a new file", ExitCode.USAGE) from error
+        raise CliError(f"{file} already exists", "use a file name that does not exist yet", ExitCode.USAGE) from error
     session.output.fields(
         {
             "database": str(path),

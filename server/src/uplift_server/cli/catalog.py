@@ -14,7 +14,7 @@ from uplift_webhooks.cli.kit.tables import Column
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module to the program."""
+    """Register the command of this module."""
     command(app, "event-types", examples=("uplift-server event-types", "uplift-server event-types athlete.created"))(
         event_types
     )

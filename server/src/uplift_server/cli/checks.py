@@ -35,7 +35,7 @@ from uplift_webhooks.cli.kit.errors import CliError
 
 INTEGRITY_SECONDS: Final = 10.0
 READY_SECONDS: Final = 6.0
-"""Longer than the 5 s in which the server responds to every request."""
+"""Longer than the server's response limit of 5 s."""
 
 
 def examine(session: Session) -> Iterator[Finding]:
@@ -49,7 +49,9 @@ def examine(session: Session) -> Iterator[Finding]:
             yield Finding("settings", "fail", f"{problem.name} {problem.reason}", problem.remedy)
         return
     yield Finding(
-        "settings", "ok", f"{len(config.given)} set, the others have defaults; a running server may use other settings"
+        "settings",
+        "ok",
+        f"{len(config.given)} set, the others have defaults; a running server may use different settings",
     )
     if config.on_postgresql:
         yield _server(config) if server_runs(config) else _port(config)
@@ -93,15 +95,17 @@ def _server(config: Config) -> Finding:
         expected = None
     if found and expected and found != expected:
         remedy = "correct UPLIFT_HOST and UPLIFT_PORT, or UPLIFT_DATABASE_URL"
-        return Finding("server", "fail", f"the server on {url} uses another database than this configuration", remedy)
-    more = "" if config.on_postgresql else "; to check its database file, stop it first"
+        return Finding(
+            "server", "fail", f"the server on {url} uses a different database than this configuration", remedy
+        )
+    more = "" if config.on_postgresql else "; stop it to check its database file"
     return Finding("server", "ok", f"running and ready on {url}{more}")
 
 
 def _database_id(config: Config) -> str | None:
     if not config.on_postgresql:
         return inspection.database_id(config.database_path)
-    from uplift_server.store.postgres.inspection import database_id  # noqa: PLC0415 - not beside SQLite
+    from uplift_server.store.postgres.inspection import database_id  # noqa: PLC0415 - PostgreSQL only
 
     return asyncio.run(database_id(config.database_url))
 
@@ -119,7 +123,7 @@ def _port(config: Config) -> Finding:
 
 
 def _sqlite(config: Config) -> Iterator[Finding]:
-    """Check the SQLite file, its schema, integrity and key while no server runs."""
+    """Check the SQLite file, its schema, integrity and key while no server is running."""
     path = config.database_path
     directory = nearest_existing(path.absolute().parent)
     writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
@@ -166,9 +170,9 @@ def _postgresql(config: Config) -> Iterator[Finding]:
     if failed:
         return
     try:
-        # Without tables, nothing is encrypted or held.
+        # Without tables, there are no encrypted values or held deliveries.
         if asyncio.run(current(config.database_url)) is not None:
-            remedy = "set UPLIFT_SECRET_KEY to the key of the other servers"
+            remedy = "set UPLIFT_SECRET_KEY to the same key as on the other servers"
             unbound = asyncio.run(accepts_unbound(config.database_url))
             yield _opening(config, asyncio.run(encrypted_values(config.database_url)), remedy, unbound=unbound)
             yield from held_findings(config)

@@ -70,7 +70,7 @@ _ATTEMPT_COLUMNS: Final = [
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(delivery_app, name="delivery")
     command(
         app,
@@ -116,13 +116,13 @@ def explain(
 ) -> None:
     """Explain why an event did or did not reach each endpoint of its account.
 
-    Each problem includes how to fix it. A deleted endpoint needs its full ID.
+    The output explains how to fix each problem. For a deleted endpoint, use the full ID.
     """
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.event(client, event, owner)
         owner = owner or found.get("account")
-        # A deleted endpoint is in no list, so it needs its full ID.
+        # Lists omit deleted endpoints, so a deleted one requires its full ID.
         chosen = endpoint if endpoint is None or endpoint.startswith("ep_") else f"ep_{endpoint}"
         if chosen is not None and len(chosen) < _ENDPOINT_ID_CHARACTERS:
             chosen = lookup.endpoint(client, chosen, owner)["id"]
@@ -147,14 +147,14 @@ def send(
         typer.Option(
             "--idempotency-key",
             metavar="KEY",
-            help="Idempotency key: a repeated command with the same key sends the event once.",
+            help="Idempotency key. If you repeat the command with the same key, the server sends the event once.",
         ),
     ] = None,
 ) -> None:  # fmt: skip
     """Send an event to the subscribed endpoints of an account.
 
-    When the command exits with 0, the event and its deliveries are stored. If no server is running, the next server
-    sends them.
+    When the command exits with 0, the event and its deliveries are stored. If no server is running, the deliveries wait
+    until you start one.
     """
     content = None if data is None else _read_json(data)
     with reach(session.config()) as client:
@@ -264,8 +264,8 @@ def deliveries(
 def resend_delivery(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
     """Resend a delivery immediately.
 
-    The command starts a new attempt in any status of the delivery, except while an attempt is in flight or the
-    endpoint is not enabled. Success completes the delivery. Failure does not change its retry schedule.
+    You can resend a delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
+    completes the delivery. Failure does not change its retry schedule.
     """
     sends = _change(session, delivery, account, "resend")
     if not sends:
@@ -282,7 +282,7 @@ def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = 
 
 
 def _change(session: Session, delivery: str, account: str | None, verb: str) -> bool:
-    """Resend or cancel a delivery; return whether a running server sends it."""
+    """Resend or cancel a delivery. Return whether a running server processes the request."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.delivery(client, delivery, owner)
@@ -303,7 +303,7 @@ def stands(delivery: dict[str, Any]) -> str:
         is_past = due == "now" or due.endswith("ago")
         if waiting_for == WaitingFor.PROBE:
             return f"circuit open, {'probe due' if is_past else f'probe {due}'}"
-        # A due delivery waits for a moment, or until a server runs.
+        # A due delivery waits briefly, or until a server is running.
         if waiting_for == WaitingFor.WORKER:
             return "due or in flight"
         status = "in flight" if waiting_for is None else "due" if is_past else due
@@ -313,6 +313,6 @@ def stands(delivery: dict[str, Any]) -> str:
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: dict[str, str | None]) -> Iterator[dict[str, Any]]:
-    """Filter the deliveries of an event: the API has no filters for them."""
+    """Filter the deliveries of an event, because the API cannot filter them."""
     wanted = {name: value for name, value in filters.items() if value is not None}
     return (each for each in items if all(each.get(name) == value for name, value in wanted.items()))

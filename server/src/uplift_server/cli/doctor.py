@@ -15,7 +15,7 @@ _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     command(app, "doctor", examples=("uplift-server doctor", "uplift-server doctor --json"))(doctor)
 
 

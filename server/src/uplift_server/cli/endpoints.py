@@ -27,7 +27,7 @@ Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the end
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(endpoint_app, name="endpoint")
     command(
         app,
@@ -138,8 +138,8 @@ def enable_endpoint(
 ) -> None:
     """Enable a paused or disabled endpoint.
 
-    Enabling resets the endpoint's health and handles its held deliveries as --held says. If the endpoint is already
-    enabled, the command handles only the deliveries that you kept before.
+    Enabling resets the endpoint's health and applies --held to its held deliveries. If the endpoint is already
+    enabled, the command only applies --held to the deliveries that you kept earlier.
     """
     _change(session, endpoint, account, "enable", {"held": held})
 
@@ -173,7 +173,7 @@ def send_test(
     """Send a test event to an endpoint and show the attempt.
 
     A test works in every state of the endpoint and never counts for its health. The exit code is 0 if the endpoint
-    accepts the event, and 1 otherwise. A server must run.
+    accepts the event, and 1 otherwise. This command requires a running server.
     """
     config = session.config()
     with reach(config) as client:
@@ -190,7 +190,7 @@ def _change(
 ) -> None:
     with reach(session.config()) as client:
         path, owner = place(client, endpoint, account)
-        # The error of a rejected pause mentions `held`, too.
+        # The error of a rejected pause also mentions `held`.
         with options(held="--held"):
             show_endpoint(session.output, client.post(f"{path}/{verb}", body, account=owner))
 

@@ -12,7 +12,7 @@ _PASSING: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN)
 
 
 def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
-    """Return the problem and how to fix it."""
+    """Return the problem of the setting that prevents listening."""
     reason = error.strerror or str(error)
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return ConfigProblem(
@@ -28,15 +28,15 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
         )
     return ConfigProblem(
         "UPLIFT_HOST and UPLIFT_PORT",
-        f"are {config.host}:{config.port}, where the server cannot listen ({reason})",
-        "stop the program that uses the port, or use another port",
+        f"are {config.host}:{config.port}, but the server cannot listen there ({reason})",
+        f"set UPLIFT_PORT to a free port, or stop the program that uses this port; to find it: lsof -i :{config.port}",
     )
 
 
 def more_exactly(config: Config, error: ConfigError) -> ConfigError | CliError:
     """Return a clear error if the server could not listen; otherwise, return the given error.
 
-    Some of these errors are temporary: a booting machine does not have all its addresses yet.
+    Some of these errors are temporary: a machine that is starting does not have all its addresses yet.
     """
     cause = error.__cause__
     if not isinstance(cause, OSError) or not any("UPLIFT_PORT" in each.name for each in error.problems):

@@ -1,4 +1,4 @@
-"""Find the objects that the arguments of commands name."""
+"""Find the objects that command arguments identify."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def account(calls: Calls, text: str) -> dict[str, Any]:
 
 
 def owner(calls: Calls, account_text: str | None) -> str | None:
-    """Return the ID of the account that an option names; None without the option."""
+    """Return the ID of the account in an option; None without the option."""
     return None if account_text is None else str(account(calls, account_text)["id"])
 
 

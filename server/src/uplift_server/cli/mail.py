@@ -22,7 +22,7 @@ mail_app: Final = typer.Typer(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(mail_app, name="mail")
 
 
@@ -32,8 +32,8 @@ def send_test_email(
 ) -> None:
     """Send a test email.
 
-    The command uses the mail settings of this shell. Uplift does not need to run. If the mail server rejects the
-    email, the command shows its response and exits with 1.
+    The command uses the mail settings of this shell. Uplift does not need to be running. If the mail server rejects
+    the email, the command shows its response and exits with 1.
     """
     config = session.config()
     problem = check_email(address)
@@ -51,7 +51,7 @@ def send_test_email(
 
 
 async def _send_test_email(config: Config, address: str) -> str:
-    """Send an email; return the mail server. Raises CliError."""
+    """Send an email. Return the mail server. Raises CliError."""
     # Imported here so that other commands start faster.
     from uplift_server.mail.emails import compose_test_email  # noqa: PLC0415
     from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415

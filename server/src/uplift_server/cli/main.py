@@ -76,12 +76,12 @@ def run() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Exit if standard output is closed. Open the other streams: the database file must not get their numbers."""
+    """Exit if standard output is closed. Open the other streams: the database must not get their descriptors."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The system assigns the lowest free number, which is the missing one.
+            # The system assigns the lowest free descriptor, which is the missing one.
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - stays open

@@ -37,7 +37,7 @@ _INVITATIONS: Final = [
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(member_app, name="member")
     command(app, "members", examples=("uplift-server members --account 'Rapids Academy'",))(members)
     command(
@@ -130,7 +130,7 @@ def withdraw(
 def change_role(session: Session, member: Member, role: Role, account: Account) -> None:
     """Change a member's role.
 
-    The new role applies immediately, also to open sessions. The last owner keeps the role.
+    The new role applies immediately, including in open sessions. You cannot change the role of the last owner.
     """
     with reach(session.config()) as client, options(role="--role"):
         path = lookup.account_path(client, account)
@@ -177,12 +177,15 @@ def sign_in_link(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. Without it, the link signs in an operator.",
+            help="ID of the account, a unique ID prefix, or its name. Without --account, the link signs in an"
+            " operator.",
         ),
     ] = None,
     email: Annotated[
         str | None,
-        typer.Option("--email", metavar="ADDRESS", help="Email address of the member. Without it, a guest signs in."),
+        typer.Option(
+            "--email", metavar="ADDRESS", help="Email address of the member. Without --email, a guest signs in."
+        ),
     ] = None,
     role: Annotated[
         str | None,
@@ -196,7 +199,7 @@ def sign_in_link(
     """Print a link that signs in to the dashboard.
 
     The link works once, within 5 minutes. Without options, it signs in an operator. With --account and --email, it
-    signs in a member and adds the member if needed. A server must run.
+    signs in a member and adds the member if needed. This command requires a running server.
     """
     config = session.config()
     if account is None and (email or role):
@@ -213,7 +216,7 @@ def sign_in_link(
 
 
 def _check_server(config: Config, *, for_operator: bool) -> None:
-    """Check that a server runs for a link, and for an operator's link that its operator key is configured."""
+    """Check that a server is running and, for an operator's link, that the operator key is configured."""
     if not server_runs(config):
         raise CliError("a sign-in link needs a running server", "run `uplift-server serve`, then repeat this command")
     if not serves_api(config):

@@ -76,7 +76,7 @@ def _target(text: str) -> str:
 
 def _check_key(config: Config, path: Path) -> None:
     """Check that the key decrypts all values of the source. Raises ConfigError."""
-    from uplift_server.store import inspection  # noqa: PLC0415 - takes long to load
+    from uplift_server.store import inspection  # noqa: PLC0415 - slow to load
     from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key  # noqa: PLC0415
 
     kept = path.with_name("secret.key")

@@ -1,6 +1,7 @@
 """Clients of the HTTP API for commands: of the running server, or of a temporary server in this process.
 
-Only one process can use a SQLite file. Its lock shows whether a server runs; the port may belong to another program.
+Only one process can use a SQLite file. Its lock shows whether a server is running; the port may belong to another
+program.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 
 @contextmanager
 def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
-    """Return an API client with an operator key. Raises CliError, ConfigError and the errors of a server's start.
+    """Return an API client with an operator key. Raises CliError, ConfigError and a server's startup errors.
 
     Only commands with `create` may create a database.
     """
@@ -56,7 +57,7 @@ def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
 
 
 def _uses_running_server(config: Config) -> bool:
-    """Whether to use the running server. On PostgreSQL, a temporary server can be used beside it."""
+    """Whether to use the running server. On PostgreSQL, a temporary server can run beside it."""
     if not config.on_postgresql:
         return server_runs(config)
     return config.operator_key is not None and server_runs(config) and serves_api(config)
@@ -88,7 +89,7 @@ def database_exists(config: Config) -> bool:
     """Whether the SQLite file or the PostgreSQL tables exist. Raises ConfigError, Unavailable and UnknownSchema."""
     if not config.on_postgresql:
         return _exists(config.database_path)
-    from uplift_server.store.postgres import schema_version  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.postgres import schema_version  # noqa: PLC0415 - slow to load
 
     return asyncio.run(schema_version.current(config.database_url)) is not None
 
@@ -108,7 +109,7 @@ def _exists(path: Path) -> bool:
 
 
 def no_database(config: Config) -> CliError:
-    """Return the error for a missing database. For SQLite, it says whether a server with another database runs."""
+    """Return the error for a missing database. For SQLite, it says whether a server uses a different database."""
     if config.on_postgresql:
         return CliError(
             f"the database {config.shown_database} is empty",
@@ -117,11 +118,11 @@ def no_database(config: Config) -> CliError:
         )
     url = local_url(config)
     if _responds(config):
-        found = f"the server at {url} uses another one"
+        found = f"the server at {url} uses a different one"
         remedy = "run the command in the directory where you started that server"
     else:
         found = f"no server is running at {url}"
-        remedy = "run `uplift-server serve` to create it, or change to its directory"
+        remedy = "run `uplift-server serve` to create it, or change to the directory of an existing database"
     return CliError(
         f"there is no database at {config.database_path.absolute()}, and {found}",
         f"{remedy}; to use a database elsewhere, set UPLIFT_DATABASE_URL or --config",
@@ -134,7 +135,7 @@ def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | N
     try:
         return ending.enter_context(_temporary_server(config))
     except Unavailable:
-        # On PostgreSQL, another server is never the cause.
+        # On PostgreSQL, the cause is never another server.
         if config.on_postgresql or not server_runs(config):
             raise
         return None
@@ -177,7 +178,7 @@ def database_is_used(config: Config) -> bool:
     """Whether a server on any machine uses the database. Raises Unavailable."""
     if not config.on_postgresql:
         return server_runs(config)
-    from uplift_server.store.postgres import inspection  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.postgres import inspection  # noqa: PLC0415 - slow to load
 
     return asyncio.run(inspection.servers(config.database_url)) > 0
 
@@ -226,7 +227,7 @@ def serves_api(config: Config) -> bool:
 
 
 def operator_key_path(config: Config) -> Path:
-    """Return the file of the operator key that the first `serve` creates for commands of the same user."""
+    """Return the file of the operator key. The first `serve` creates it for commands of the same user."""
     return config.database_path.with_name("operator.key")
 
 
@@ -288,7 +289,7 @@ class _TemporaryServer:
         self._thread = threading.Thread(target=self._run, name="temporary-server", daemon=True)
 
     def start(self) -> tuple[str, int]:
-        """Start the application and return its address. Raises the errors of its start."""
+        """Start the application and return its address. Raises its startup errors."""
         self._thread.start()
         self._started.wait(START_SECONDS)
         if self._error is not None:
@@ -309,13 +310,13 @@ class _TemporaryServer:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve())
-        except BaseException as error:  # the thread that waits raises it
+        except BaseException as error:  # the waiting thread raises it
             self._error = error
         finally:
             self._started.set()
 
     async def _serve(self) -> None:
-        from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
+        from uplift_server.app import Application  # noqa: PLC0415 - slow to load
 
         self._loop = asyncio.get_running_loop()
         # On PostgreSQL, the role `api` keeps this process from owning endpoints.

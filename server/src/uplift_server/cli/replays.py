@@ -20,7 +20,7 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
-"""The interval to update the progress of a replay."""
+"""The interval between two updates of a replay's progress."""
 _RUNNING: Final = frozenset({ReplayState.RUNNING.text})
 _REASONS: Final = {
     "counting": "counting deliveries",
@@ -40,7 +40,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait until the replay ends, 
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(replay_app, name="replay")
 
 
@@ -181,7 +181,7 @@ def _change(session: Session, replay: str, account: str | None, verb: str) -> No
 
 
 def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
-    """Show a replay now, or when it no longer runs."""
+    """Show a replay now, or when it ends."""
     if wait and not client.sends:
         remedy = remedy_to_send(session.config())
         raise CliError("--wait needs a running server", remedy, ExitCode.TRY_LATER)

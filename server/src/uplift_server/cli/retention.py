@@ -12,7 +12,7 @@ retention_app: Final = typer.Typer(cls=Group, help="Control the deletion of old 
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(retention_app, name="retention")
 
 

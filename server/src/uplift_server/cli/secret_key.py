@@ -1,4 +1,4 @@
-"""Rotation of the encryption key while no server runs."""
+"""Rotation of the encryption key while no server is running."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ key_app: Final = typer.Typer(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     app.add_typer(key_app, name="secret-key")
 
 
@@ -51,7 +51,7 @@ def rotate(
     config = session.config()
     if database_is_used(config):
         raise CliError(
-            "a server uses the database", "stop it, repeat this command, then start it again", ExitCode.TRY_LATER
+            "a server is using the database", "stop it, repeat this command, then start it again", ExitCode.TRY_LATER
         )
     if not database_exists(config):
         if config.on_postgresql:
@@ -81,10 +81,10 @@ def rotate(
 
 
 async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypted, Path | None]":
-    """Encrypt all values with the new key; return the counts and the file of the old key."""
+    """Encrypt all values with the new key. Return the counts and the file of the old key."""
     from uplift_server.store.encryption import Cipher, parse_key  # noqa: PLC0415
     from uplift_server.store.encryption_upgrade import accepts_unbound  # noqa: PLC0415
-    from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415 - slow to load
     from uplift_server.store.postgres.schema_version import upgrade  # noqa: PLC0415
     from uplift_server.store.reencryption import reencrypt  # noqa: PLC0415
     from uplift_server.store.schema_version import upgrade as upgrade_file  # noqa: PLC0415

@@ -26,7 +26,7 @@ secret_app: Final = typer.Typer(cls=Group, help="Show and rotate endpoint secret
 
 
 def register(_app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     endpoint_app.add_typer(secret_app, name="secret")
 
 
@@ -63,7 +63,7 @@ def rotate_secret(
     overlap: Annotated[
         str | None,
         typer.Option(
-            "--overlap", metavar="DURATION", help="Time that the old secret stays active, 0 to 7d. Default: 24h."
+            "--overlap", metavar="DURATION", help="How long the old secret stays active, 0 to 7d. Default: 24h."
         ),
     ] = None,
     uplift_header: Annotated[

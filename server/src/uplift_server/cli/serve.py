@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
-"""The time limit of a stop. Then the process exits immediately."""
+"""The time limit for a clean stop. After it, the process exits immediately."""
 OUTPUT_SECONDS: Final = 0.5
-"""The time that the start waits for each line on standard output."""
+"""How long the start waits for each line on standard output."""
 _log = structlog.get_logger()
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     examples = (
         "uplift-server serve",
         "UPLIFT_PORT=9000 uplift-server serve --json",
@@ -88,7 +88,7 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 
 
 def _queue_streams() -> LogWriter:
-    """Write standard output and standard error from threads; return the writer of the log.
+    """Write standard output and standard error from threads. Return the writer of the log.
 
     A stalled reader must not block the process, which writes its log, warnings and tracebacks to them.
     """
@@ -115,12 +115,12 @@ async def _serve(
     *,
     new_database: bool,
 ) -> None:
-    from uplift_server.app import Application  # noqa: PLC0415 - commands that need no server start faster
+    from uplift_server.app import Application  # noqa: PLC0415 - slow to load
 
     # On PostgreSQL, no directory is shared by all processes.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
     application = Application(config, keep_key=keep_key, role=role, new_database=new_database, log_writer=log_writer)
-    # Before the start, which can take long: signals must work during it.
+    # Installed before the start, which can take a long time, so that signals work during it.
     stopper = Stopper(application, output, stop_limit)
     stopper.install()
     try:
@@ -158,7 +158,7 @@ def _notify() -> None:
     """Notify systemd that the server is ready; see sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        # A leading @ stands for a zero byte, which names an abstract socket.
+        # A leading @ stands for the zero byte of an abstract socket.
         name = f"\0{address[1:]}" if address.startswith("@") else address
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
             notified.sendto(b"READY=1", name)
@@ -170,14 +170,14 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Ends the process if a stop takes too long. A thread that a hung disk blocks would keep it alive."""
+    """Ends the process if a stop takes too long, because a thread blocked by a hung disk would keep it alive."""
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer
         self._timer: threading.Timer | None = None
 
     def start(self, seconds: float) -> None:
-        """Start the timer if it does not run."""
+        """Start the timer if it is not running."""
         if self._timer is None:
             self._timer = threading.Timer(seconds, self._end)
             self._timer.daemon = True
@@ -195,7 +195,7 @@ class StopLimit:
 
 
 class Stopper:
-    """Turns a signal into a clean stop, and a second SIGTERM or SIGINT into an immediate end."""
+    """Stops cleanly after a signal, and exits immediately after a second SIGTERM or SIGINT."""
 
     def __init__(self, application: "Application", output: Output, stop_limit: StopLimit) -> None:
         self._application = application

@@ -1,4 +1,4 @@
-"""The session of a command: its configuration and its failures."""
+"""The session of a command: its configuration and its errors."""
 
 import errno
 import os

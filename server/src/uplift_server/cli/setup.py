@@ -24,7 +24,7 @@ _COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True),
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Register the commands of this module."""
     command(app, "config", examples=("uplift-server config", "uplift-server config --config production.toml"))(config)
     command(
         app,
@@ -77,13 +77,13 @@ def migrate(
     can see arguments. Connect to the database directly, not through a pooler.
     """
     if source is not None:
-        from uplift_server.cli import moving  # noqa: PLC0415 - takes long to load
+        from uplift_server.cli import moving  # noqa: PLC0415 - slow to load
 
         moving.run(session, source, target)
         return
     if target is not None:
         raise CliError("--to requires --from", "add --from sqlite:///…", ExitCode.USAGE)
-    from uplift_server.store import schema_version  # noqa: PLC0415 - takes long to load
+    from uplift_server.store import schema_version  # noqa: PLC0415 - slow to load
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
     found = session.config()
@@ -92,7 +92,7 @@ def migrate(
         return
     if server_runs(found):
         raise CliError(
-            "a server uses the database",
+            "a server is using the database",
             "stop it, then repeat this command; the server also upgrades the database when it starts",
             ExitCode.TRY_LATER,
         )
@@ -125,7 +125,7 @@ def migrate(
 
 
 def _migrate_postgresql(session: Session, config: Config) -> None:
-    from uplift_server.store.postgres.schema_version import current, upgrade  # noqa: PLC0415 - takes long to load
+    from uplift_server.store.postgres.schema_version import current, upgrade  # noqa: PLC0415 - slow to load
     from uplift_server.store.schema_version import HEAD  # noqa: PLC0415
 
     async def upgraded() -> str | None:

@@ -20,7 +20,7 @@ PORT: Final = 8420
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+    """Register the command."""
     examples = ("uplift-server demo", "uplift-server demo --events 200", "uplift-server demo --events 50 --json")
     command(app, "demo", examples=examples)(demo)
 
@@ -30,7 +30,7 @@ def demo(
     events: Annotated[
         int | None,
         typer.Option(
-            "--events", metavar="N", min=1, max=100_000, help="Number of events. Default: events until Ctrl-C."
+            "--events", metavar="N", min=1, max=100_000, help="Number of events. Default: unlimited, until Ctrl-C."
         ),
     ] = None,
     rate: Annotated[
@@ -76,7 +76,7 @@ def demo(
     screen.summary(summary)
     if not summary.complete:
         raise CliError(
-            "not every event arrived and was verified",
+            "some events did not arrive or were not verified",
             "check the lines above; to keep the database, repeat the demo with --data-dir",
             ExitCode.FAILED,
         )

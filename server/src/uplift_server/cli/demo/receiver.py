@@ -19,11 +19,11 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 FIRST_FAILURES: Final = 8
-"""Number of events that the shaky receiver fails once at first: too few to open the circuit breaker."""
+"""Number of first events whose first attempt fails: too few to open the circuit breaker."""
 SECOND_FAILURES: Final = 2
-"""Number of these events that it fails twice."""
+"""Number of these events whose second attempt also fails."""
 RELAPSE_EVERY: Final = 60
-"""After that, one event in this many fails."""
+"""After these events, the first attempt of every Nth event fails."""
 
 _REASONS: Final = {204: "No Content", 302: "Found", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
 
@@ -40,7 +40,7 @@ class Arrival:
     attempt: int
     status: int
     problem: str | None
-    """Why verification failed; None if both signatures match."""
+    """The verification error; None if both signatures match."""
 
 
 class ShakyRule:

@@ -33,7 +33,7 @@ RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
 TIMEOUT_SECONDS: Final = 30.0
 """Time limit for the last delivery after the last event."""
 STOP_TIMEOUT_SECONDS: Final = 8.0
-"""The same after Ctrl-C."""
+"""Time limit for the last delivery after Ctrl-C."""
 SETTLING_SECONDS: Final = 5.0
 # Mostly captures, with some other events.
 EVENT_TYPES: Final = (
@@ -62,14 +62,14 @@ class Plan:
 
 
 def demo_config(plan: Plan) -> Config:
-    """Return the settings of the demo server. It ignores the environment, which is for real servers."""
+    """Return the settings of the demo server, which ignores the settings of real servers in the environment."""
     return load(
         {
             "UPLIFT_DATABASE_URL": f"sqlite:///{plan.directory.absolute()}/uplift.db",
             "UPLIFT_PORT": str(plan.port),
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
             "UPLIFT_RETRY_SCHEDULE": RETRY_SCHEDULE,
-            # The demo prints the same attempts as the receivers see them.
+            # The demo prints each attempt when a receiver gets it.
             "UPLIFT_LOG_FORMAT": "none",
         }
     )
@@ -99,7 +99,7 @@ class Demo:
         self._pool = ThreadPoolExecutor(1, "demo-client")
 
     async def run(self) -> Summary:
-        """Run the demo. Raises the errors of the server's start."""
+        """Run the demo. Raises the server's startup errors."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted)
@@ -140,7 +140,7 @@ class Demo:
         account = str(client.post("/v1/accounts", body)["id"])
         key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
         # Print this before the endpoints exist: their registration events arrive immediately.
-        self._screen.say(f"The server runs at {client.api_url} with its data in {self._plan.directory}", "bold")
+        self._screen.say(f"The server is running at {client.api_url}. Its data is in {self._plan.directory}", "bold")
         self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
         owner = {"email": "data@rapids.example", "role": "owner"}
         self._screen.say("Open the dashboard. Each link works once, within 5 minutes:")
@@ -198,7 +198,7 @@ class Demo:
                 return
 
     async def _settled(self, until: float) -> None:
-        """Wait until every event arrived, or until a time."""
+        """Wait until every event has arrived, or until a time."""
         while self._tally.outstanding() and (left := until - time.perf_counter()) > 0:
             self._changed.clear()
             try:
@@ -207,7 +207,7 @@ class Demo:
                 return
 
     async def _unfinished(self, client: Calls, account: str) -> int:
-        """Count the deliveries without the status delivered. The server stores the last ones after a moment."""
+        """Count the deliveries that are not delivered. The server takes a moment to store the last outcomes."""
         until = time.perf_counter() + SETTLING_SECONDS
         while True:
             unfinished = await self._call(lambda: _not_delivered(client, account))

@@ -90,7 +90,7 @@ class Screen:
         self._row(line)
 
     def _row(self, line: Text) -> None:
-        # Cut lines only on a terminal.
+        # Truncate lines only on a terminal.
         live = self._progress is not None
         self._output.print(line, no_wrap=True, overflow="ellipsis" if live else "ignore", crop=live)
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 
 REMEMBERED_MAX: Final = 10_000
-"""Number of finished events that are kept to recognize duplicates."""
+"""Number of finished events to keep to recognize duplicates."""
 LATENCIES_MAX: Final = 100_000
 """Number of latencies for the percentiles. A run with `--events` keeps all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Result of a run. Latencies are from sending an event to its arrival at the steady receiver."""
+    """Result of a run. Latencies are measured from sending an event to its arrival at the steady receiver."""
 
     sent: int
     steady_verified: int
@@ -24,7 +24,7 @@ class Summary:
     duplicates: int
     unverified: int
     unfinished: int
-    """Deliveries without the status delivered."""
+    """Deliveries that are not delivered."""
     p50_ms: float | None
     p99_ms: float | None
     seconds: float
