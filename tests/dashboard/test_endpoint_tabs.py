@@ -122,7 +122,7 @@ def test_members_do_not_come_to_secrets(server: Server) -> None:
     owned = Owned(server)
     reader = member(server, owned.account, "member")
     page = reader.get(f"{owned.page}/security")
-    assert "Your role cannot reveal secrets" in page.text
+    assert "Your role does not allow you to reveal secrets" in page.text
     for action in ("reveal", "rotate", "expire-old"):
         refused = reader.post(f"{owned.page}/security/{action}", token=page.token)
         assert (refused.status, owned.secret in refused.html) == (403, False)

@@ -128,10 +128,10 @@ def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(serv
     account, api = server.account()
     path = f"/accounts/{account}/get-started"
     visitor = member(server, account, "member")
-    assert "Your role cannot create endpoints" in visitor.get(path).text
+    assert "Your role does not allow you to create endpoints" in visitor.get(path).text
     assert visitor.post(f"{path}/endpoint", page="/you", follow=False, url="http://127.0.0.1:9/x").status == 403
     endpoint = api.endpoint("http://127.0.0.1:9/x")["id"]
-    assert "Your role cannot reveal secrets" in visitor.get(path).text
+    assert "Your role does not allow you to reveal secrets" in visitor.get(path).text
     assert visitor.post(f"{path}/secret", page="/you", follow=False, endpoint=endpoint).status == 403
     tested = visitor.post(f"{path}/test", page="/you", follow=False, endpoint=endpoint)
     assert tested.status == 303

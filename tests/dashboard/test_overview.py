@@ -25,7 +25,7 @@ def test_every_condition_has_its_sentence(server: Server) -> None:
     assert "No endpoints yet." in sentence(server, account)
     with closing(Receiver()) as receiver:
         good, bad = (api.endpoint(receiver.url(path, answer(code))) for path, code in (("/good", 204), ("/bad", 404)))
-        assert "No endpoint is failing." in sentence(server, account)
+        assert "No endpoints are failing." in sentence(server, account)
 
         api.send(1)
         wait_for(lambda: failing(api, bad["id"]), "the endpoint fails")
@@ -88,7 +88,7 @@ def test_what_failed_for_good_is_told_until_the_time_is_over(server: Server) -> 
         receiver.url("/x", answer(204))
         api.send(2)
         wait_for(lambda: not failing(api, endpoint["id"]), "the endpoint works again")
-        told = "No endpoint is failing now, but"
+        told = "No endpoints are failing now, but"
         wait_for(lambda: told in sentence(server, account), "the failure is counted")
 
         manager = member(server, account, "manager")

@@ -33,10 +33,10 @@ def _without_problems(troubles: EndpointProblems, numbers: Statistics, span: str
         return "paused", f"Action required: {counted} held deliveries. Release or drop them."
     if numbers.failed:
         what = "1 delivery" if numbers.failed == 1 else f"{words.count(numbers.failed)} deliveries"
-        return "warned", f"No endpoint is failing now, but {what} failed in the {span}."
+        return "warned", f"No endpoints are failing now, but {what} failed in the {span}."
     if numbers.delivered:
-        return "healthy", f"All endpoints are healthy. No delivery failed in the {span}."
-    return "healthy", f"No endpoint is failing. No deliveries in the {span}."
+        return "healthy", f"All endpoints are healthy. No deliveries failed in the {span}."
+    return "healthy", f"No endpoints are failing. There were no deliveries in the {span}."
 
 
 def _of(count: int, whole: int) -> str:

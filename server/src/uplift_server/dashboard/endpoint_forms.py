@@ -16,7 +16,7 @@ from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 
 _NAMED_MAX: Final = 40
-"""Maximum number of characters of the input in an error message."""
+"""Maximum number of characters of user input to quote in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Add the header's name to problems of single headers, because the form has one field for all headers."""
+    """Add the header name to the problem of each header, because the form has one field for all headers."""
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")
         if each.field.startswith("headers.")
@@ -153,7 +153,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns without names that a chosen group includes."""
+    """Return the patterns, except for names that a selected group includes."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))
@@ -171,7 +171,7 @@ def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str,
             text = f"Line {number} is not a header. Enter it as Name: value."
             problems.append(Problem("headers", "header_invalid", text))
         elif name in headers:
-            text = f"The header {name[:_NAMED_MAX]} occurs twice. Remove one of them."
+            text = f"The header {name[:_NAMED_MAX]} occurs twice. Remove one."
             problems.append(Problem("headers", "header_duplicate", text))
         else:
             headers[name] = stored.get(name, value) if value == MASKED else value

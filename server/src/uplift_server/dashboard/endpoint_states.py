@@ -1,4 +1,4 @@
-"""The state of an endpoint as text: the problem, its start, how to fix it, and what happens next."""
+"""The state of an endpoint as text: the problem, when it began, how to fix it, and what happens next."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -217,5 +217,5 @@ def _held(shown: ShownEndpoint) -> list[Row]:
     progress = {
         HeldAction.KEEP: "kept until you release or drop them",
         HeldAction.DROP: "being dropped",
-    }.get(shown.endpoint.held_action or HeldAction.SEND, "being sent, the oldest first")
+    }.get(shown.endpoint.held_action or HeldAction.SEND, "being sent, oldest first")
     return [Row("Held", f"{held_text(shown)}, {progress}")]

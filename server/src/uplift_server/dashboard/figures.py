@@ -55,7 +55,7 @@ def latency_lines(series: Series) -> tuple[list[str], list[Line]]:
 
 
 def failure_counts(numbers: Statistics) -> list[tuple[str, int, tuple[Part, Part]]]:
-    """Return the outcomes of failed attempts with their counts and shares, the most frequent first."""
+    """Return the outcomes of failed attempts with their counts and shares, most frequent first."""
     counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
     whole = sum(count for _, count in counts)
     return [

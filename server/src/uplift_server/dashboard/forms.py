@@ -101,7 +101,7 @@ async def read_form(request: Request, reservation: Reservation, *, bytes_max: in
                     raise PayloadTooLarge(f"The form is larger than {bytes_max // 1024} KiB. Shorten your input.")
                 reservation.grow_to(len(body))
     except ClientDisconnect:
-        # The client does not read the response, and the log needs no line.
+        # The client has disconnected, so it does not read the response. Do not log an error.
         raise Malformed("The request ended before its form was complete.") from None
     try:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX))

@@ -49,7 +49,7 @@ class _Watch:
 
 
 class _Counted(StreamingResponse):
-    """A stream that calls `end` when it ends, even before its first line."""
+    """A stream that calls `end` when it ends, even if it ends before its first line."""
 
     def __init__(self, lines: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         super().__init__(lines, media_type="text/event-stream")
@@ -82,7 +82,7 @@ class Live:
     def stream(self, visit: Visit) -> Response:
         """Return a stream for the visitor. Raises RateLimited and Busy if too many streams are open.
 
-        All operators together have the limit of one account.
+        All operators share the limit of one account.
         """
         account_seq = visit.caller.account_seq
         watch = self._watches.get(account_seq) or _Watch()
@@ -92,7 +92,7 @@ class Live:
         response = _Counted(self._told(visit, watch), lambda: self._end(account_seq, watch))
         response.headers["x-accel-buffering"] = "no"
         visit.finish(response)
-        # Counted in the same step as the check, because the response itself starts later.
+        # Count the stream in the same step as the check, because the response starts later.
         self._streams += 1
         watch.streams += 1
         if watch.task is None:

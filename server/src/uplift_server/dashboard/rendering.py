@@ -32,7 +32,7 @@ _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
 """The maximum time to render without yielding to the event loop."""
 OTHERS_SECONDS: Final = 0.0002
-"""A longer wait for the event loop means that other tasks are busy."""
+"""If the event loop takes longer to resume, other tasks are busy."""
 PAUSE_SECONDS: Final = 0.002
 """The pause between two slices while other tasks are busy, because one event needs several loop iterations."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
@@ -130,7 +130,7 @@ def with_times(text: str) -> Markup:
 
 
 def with_code(text: str) -> Markup:
-    """Return a text with parts between backticks as code. An unpaired backtick stays as it is."""
+    """Return a text with parts between backticks as code. An unpaired backtick stays unchanged."""
     parts = printable(text, lines=True).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))
@@ -198,7 +198,7 @@ def span_ms(ms: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share of 1 as `99.2 %`. Only 0 and 1 are shown as 0 % and 100 %. None is a dash."""
+    """Format a share, 0 to 1, as `99.2 %`. Only exact values become 0 % and 100 %. None becomes a dash."""
     if share is None:
         return "\u2013"
     if 0 < share < 1:

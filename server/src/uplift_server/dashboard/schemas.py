@@ -8,7 +8,7 @@ from typing import Any, Final
 NODES_MAX: Final = 400
 DEPTH_MAX: Final = 12
 VALUES_MAX: Final = 20
-"""Limit of the values of an enumeration."""
+"""Maximum number of values to show for an enumeration."""
 TEXT_CHARACTERS_MAX: Final = 500
 
 _ALTERNATIVES: Final = {"anyOf": "any of", "oneOf": "one of", "allOf": "all of"}
@@ -54,7 +54,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return a node with its children within the limits. None stands for the root."""
+        """Return a node with its children, within the limits. None stands for the root."""
         self._left -= 1
         schema = self._resolved(self._root if schema is None else schema)
         if not isinstance(schema, Mapping):

@@ -17,7 +17,7 @@ FORM_COOKIE: Final = "uplift_form"
 """Replaces the session cookie before sign-in. Form tokens derive from it, so that other sites cannot submit forms."""
 NOTICE_COOKIE: Final = "uplift_notice"
 HOST_PREFIX: Final = "__Host-"
-"""Prefix of cookie names over HTTPS. Browsers accept such a cookie only from this host, with `Secure` and `Path=/`."""
+"""Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30
 SESSION_SECONDS: Final = 30 * 86_400
 FORM_COOKIE_BYTES: Final = 16
@@ -59,7 +59,7 @@ class Safety:
             headers["cache-control"] = "no-store"
 
     def set_cookie(self, response: Response, name: str, value: str, *, seconds: int) -> None:
-        """Set a cookie that scripts cannot read. In a frame of another site it requires HTTPS."""
+        """Set a cookie that scripts cannot read. In a frame on another site, the cookie requires HTTPS."""
         parts = [f"{self._cookie_name(name)}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly"]
         if self.secure:
             parts.append("Secure")
@@ -68,7 +68,7 @@ class Safety:
         response.headers.append("set-cookie", "; ".join(parts))
 
     def cookie(self, request: Request, name: str) -> str | None:
-        """Return the value of a cookie that `set_cookie` has set."""
+        """Return the value of a cookie that `set_cookie` set."""
         return request.cookies.get(self._cookie_name(name))
 
     def _cookie_name(self, name: str) -> str:

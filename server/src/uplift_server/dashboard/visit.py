@@ -60,7 +60,7 @@ class Dashboard:
     attempt_timeout_ms: int
     """The timeout of an attempt."""
     allows_private_networks: bool
-    """Whether endpoints can be on private networks, without TLS."""
+    """Whether endpoints can use private networks and HTTP without TLS."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Only one page renders at a time, so that many visitors do not delay events."""
 
@@ -215,7 +215,7 @@ class Visit:
         self._cookies.append((SESSION_COOKIE, "", 0))
 
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
-        """Return a page. The template gets `visit` and `context`."""
+        """Return a page. The template receives `visit` and `context`."""
         return _Unwritten(self, template, status, context)
 
     async def write(self, template: str, context: Mapping[str, Any], status: int) -> Response:

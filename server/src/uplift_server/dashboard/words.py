@@ -42,15 +42,15 @@ REASONS: Final[Mapping[Reason, str]] = {
 }
 WAITS: Final[Mapping[WaitingFor, str]] = {
     WaitingFor.SCHEDULE: "Waiting for its scheduled time",
-    WaitingFor.PROBE: "Waits for the next probe, because the endpoint's circuit breaker is open",
-    WaitingFor.TURN: "Waits for earlier deliveries",
+    WaitingFor.PROBE: "Waiting for the next probe, because the endpoint's circuit breaker is open",
+    WaitingFor.TURN: "Waiting for earlier deliveries",
     WaitingFor.WORKER: "Waiting for its worker. The attempt may be in flight",
 }
 REPLAY_WAITS: Final[Mapping[Wait, str]] = {
     "counting": "The server is counting the deliveries.",
-    "endpoint_paused": "Waiting: the endpoint is paused. It continues when you enable the endpoint.",
-    "endpoint_disabled": "Waiting: the endpoint is disabled. It continues when you enable the endpoint.",
-    "endpoint_failing": "Waiting: the endpoint's circuit breaker is open. It continues after a successful probe.",
+    "endpoint_paused": "Waiting: the endpoint is paused. The replay continues when you enable the endpoint.",
+    "endpoint_disabled": "Waiting: the endpoint is disabled. The replay continues when you enable the endpoint.",
+    "endpoint_failing": "Waiting: the circuit breaker is open. The replay continues after a successful probe.",
 }
 
 

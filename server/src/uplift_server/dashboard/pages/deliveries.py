@@ -81,7 +81,7 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
-    """Return why the delivery cannot be resent now, or None. The service makes the final decision."""
+    """Return the reason why the delivery cannot be resent now, or None. The service makes the final decision."""
     delivery = found.delivery
     if endpoint is None:
         return "You cannot resend this delivery, because its endpoint was deleted."

@@ -94,7 +94,7 @@ def _tabs(visit: Visit) -> list[Tab]:
 
 
 async def deliveries(visit: Visit) -> Response:
-    """Show the deliveries to the endpoint, the newest first."""
+    """Show the deliveries to the endpoint, newest first."""
     return await _deliveries(visit)
 
 
@@ -125,7 +125,7 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
         refusal=refusal,
         problems=problems,
         rows=page.items,
-        # After a rejected form, the path is that of the form.
+        # After a rejected form, the request path is the form's path.
         next=visit.cursor(page.next_key) if visit.request.method == "GET" else None,
         statuses=[("", "All"), *((name, name.capitalize()) for name in _STATUSES)],
         types=[("", "All"), *((name, name) for name in type_names(visit, type_name))],
@@ -140,7 +140,7 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
 
 
 def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
-    """Return the event types to choose from, including the chosen one even if it does not exist."""
+    """Return the event types to choose from, including the selected one even if it does not exist."""
     live = visit.services.context.cache.event_types.values()
     return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 
@@ -180,7 +180,7 @@ async def subscription(visit: Visit) -> Response:
 
 
 async def activity(visit: Visit) -> Response:
-    """Show the audit log of the endpoint, the newest entry first."""
+    """Show the audit log of the endpoint, newest entry first."""
     page = await visit.services.audit_log.page(
         visit.caller, AuditFilter(subject=visit.parameter("endpoint")), visit.listing()
     )
@@ -199,7 +199,7 @@ async def pause(visit: Visit) -> Response:
 
 
 _DONE: Final = {
-    HeldAction.SEND: "The server sends the held deliveries, the oldest first.",
+    HeldAction.SEND: "The server sends the held deliveries, oldest first.",
     HeldAction.DROP: "The server cancels the held deliveries.",
     HeldAction.KEEP: "The held deliveries stay held until you release or drop them.",
 }

@@ -136,7 +136,7 @@ async def update(visit: Visit) -> Response:
 async def delete(visit: Visit) -> Response:
     """Delete an endpoint."""
     await visit.services.endpoints.delete(visit.caller, visit.parameter("endpoint"))
-    return visit.leave(visit.path("endpoints"), "Endpoint deleted. Pending and held deliveries are cancelled.")
+    return visit.leave(visit.path("endpoints"), "Endpoint deleted. The server cancels its pending and held deliveries.")
 
 
 async def permalink(visit: Visit) -> Response:
@@ -161,7 +161,8 @@ def _account_of(visit: Visit, endpoint: str) -> str:
             continue
         return account
     raise NotFound(
-        "Your accounts have no endpoint with this ID. It was deleted, or you are signed in as another person."
+        "Your accounts have no endpoint with this ID. It was deleted, or you need to sign in as a different"
+        " member."
     )
 
 

@@ -16,12 +16,12 @@ from uplift_server.store.records import Event, Page
 
 _LIST: Final = "events/list.html"
 _PAGES: Final = {ids.DELIVERY: "deliveries", ids.ENDPOINT: "endpoints", ids.REPLAY: "replays"}
-"""Pages of other objects, for their IDs in the search field."""
+"""The page of each kind of object whose ID the search field also accepts."""
 _NONE: Final[Page[Event]] = Page([], None)
 
 
 async def listed(visit: Visit) -> Response:
-    """List the events of the account, the newest first, or search by ID."""
+    """List the events of the account, newest first, or search by ID."""
     problems: list[Problem] = []
     wanted = EventQuery(
         visit.query.optional("type"),

@@ -17,7 +17,7 @@ from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 3
-"""The number of endpoints with problems that get a full card. The others are table rows."""
+"""The number of endpoints with problems that have a full card. The others are table rows."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {Period.LAST_24_HOURS: "last 24 hours", Period.LAST_7_DAYS: "last 7 days"}
 """The periods to choose from."""
@@ -62,7 +62,7 @@ def _id(shown: ShownEndpoint) -> str:
 
 
 def _delivered_share(numbers: Statistics) -> float | None:
-    """Return the share of completed deliveries that were delivered, 0 to 1, or None without completed ones."""
+    """Return the share of completed deliveries that were delivered, 0 to 1, or None without completed deliveries."""
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None
 

@@ -41,11 +41,11 @@ class Progress:
     rate: float
     """The average since the replay was created."""
     seconds_left: float | None
-    """None while the replay sends nothing."""
+    """None while the replay is not sending deliveries."""
 
 
 async def listed(visit: Visit) -> Response:
-    """List the replays of the account, the newest first."""
+    """List the replays of the account, newest first."""
     page = await visit.services.replays.page(visit.caller, visit.listing())
     return visit.render(
         "replays/list.html",

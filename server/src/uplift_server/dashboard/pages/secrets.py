@@ -98,7 +98,7 @@ def _rotation(form: Form) -> tuple[RotationDraft, list[Problem]]:
     problems: list[Problem] = []
     overlap_s = form.number("overlap_seconds", problems)
     if overlap_s is not None and overlap_s > SECRET_OVERLAP_SECONDS_MAX:
-        problems.append(Problem("overlap_seconds", "out_of_range", "Choose an overlap of at most 7 days."))
+        problems.append(Problem("overlap_seconds", "out_of_range", "Choose an overlap of up to 7 days."))
     header = form.optional("uplift_header")
     if header is not None and header not in dict(HEADERS):
         problems.append(Problem("uplift_header", "wrong_value", "Choose the old secret or the new one."))

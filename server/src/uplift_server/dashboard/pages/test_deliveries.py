@@ -74,7 +74,7 @@ async def _trial(
 
 
 async def _result(visit: Visit, delivery: str) -> Result:
-    """Return the result of a test delivery. Raises NotFound, also for a delivery to another endpoint."""
+    """Return the result of a test delivery. Raises NotFound, including for a delivery to another endpoint."""
     services, caller = visit.services, visit.caller
     found, page = await services.deliveries.attempts(caller, delivery, Listing(1))
     if found.endpoint_id != ids.parse_prefixed(ids.ENDPOINT, visit.parameter("endpoint")):

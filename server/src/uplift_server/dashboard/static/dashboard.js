@@ -109,7 +109,7 @@
     [...place.querySelectorAll(`[${mark}]`)].find((each) => each.getAttribute(mark) === value)?.focus({ preventScroll: true });
   });
 
-  // Do not reload a region while the visitor types, selects text or has opened details in it.
+  // Do not reload a region while the visitor is typing, selecting text or viewing open details in it.
   let missed = false;
   document.addEventListener("htmx:beforeRequest", (event) => {
     const region = event.target;
@@ -120,9 +120,9 @@
     missed = busy || selected || region.querySelector("details[open]:not(.menu)") !== null || document.hidden;
     if (missed) event.preventDefault();
   });
-  // A stream reports only later changes. After one that was cut or began late, the page loads again. Statistics follow a
-  // delivery by a second or more, so a stream that begins sooner reports it. The random wait spreads the pages of a server
-  // that restarts.
+  // A stream reports only later changes, so the region reloads after a stream reconnects or begins late. Statistics follow
+  // a delivery by a second or more, so a stream that begins sooner reports it. The random delay spreads the reloads after
+  // a server restart.
   const STREAM_LATE_MS = 500;
   let streamed = false;
   document.addEventListener("htmx:sseOpen", () => {

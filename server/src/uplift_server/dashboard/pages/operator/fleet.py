@@ -28,9 +28,9 @@ _NO_WORKER: Final = {
     False: "No deliveries: no worker is running. Start a process with --role worker or --role all.",
     True: "No deliveries: all workers are starting or stopping.",
 }
-"""By whether a process has a role that delivers."""
+"""By whether the role of a process includes deliveries."""
 LATE_MS: Final = 60_000
-"""A delivery that is due for longer is late."""
+"""A delivery that has been due for longer is late."""
 
 
 async def fleet(visit: Visit) -> Response:
@@ -75,11 +75,11 @@ def _verdict(state: OverviewState, late_ms: int) -> tuple[str, str]:
     if failing:
         those = "endpoint is" if failing == 1 else "endpoints are"
         return "healthy", f"Deliveries are on time. {words.count(failing)} {those} failing."
-    return "healthy", "Deliveries are on time. No endpoint is failing."
+    return "healthy", "Deliveries are on time. No endpoints are failing."
 
 
 def _stopped(state: OverviewState) -> tuple[str, str] | None:
-    """Return the health if the server sends nothing, or if this process cannot know it."""
+    """Return the health if the server is not sending deliveries, or if this process cannot know."""
     if state.heartbeat_overdue_ms is not None:
         since = words.count(state.heartbeat_overdue_ms // 1000)
         return (
