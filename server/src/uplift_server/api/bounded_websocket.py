@@ -6,8 +6,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 IDLE_FRAMES_MAX: Final = 200
 IDLE_FRAMES_SECONDS: Final = 10.0
-"""Limit of pings, pongs and continuation frames of one connection in IDLE_FRAMES_SECONDS. They cost a sender little,
-but take CPU time of the server.
+"""Limit of pings, pongs and continuation frames of one connection in IDLE_FRAMES_SECONDS. They cost the sender little,
+but use CPU time of the server.
 """
 FAREWELL_SECONDS: Final = 5.0
 """How long the client of a closed connection may take to read the remaining data."""
@@ -25,7 +25,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
-        """Note a pong within the limit."""
+        """Record a pong within the limit."""
         if self._idle_frame():
             super().handle_pong(event)
 
@@ -35,7 +35,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
     def _idle_frame(self) -> bool:
-        """Whether the frame is within the limit. Otherwise, abort the connection."""
+        """Return whether the frame is within the limit. Otherwise, abort the connection."""
         now = self.loop.time()
         if now >= self.idle_frames_since + IDLE_FRAMES_SECONDS:
             self.idle_frames, self.idle_frames_since = 0, now

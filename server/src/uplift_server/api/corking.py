@@ -9,7 +9,7 @@ from typing import Any
 
 
 class CorkedTransport:
-    """The part of a transport that uvicorn uses. Joins the data written before a `flush`, at most in one turn.
+    """The part of a transport that uvicorn uses. Joins the data written in one turn, or before a `flush`.
 
     `linger` is called when uvicorn closes the connection, after the last response was written. If it returns True, it
     closes the connection itself.

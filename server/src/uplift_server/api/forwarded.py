@@ -15,7 +15,7 @@ _HEADER = b"x-forwarded-for"
 
 
 class Forwarded:
-    """ASGI middleware that replaces the peer's address by the client's. The ingest of events does not need it."""
+    """ASGI middleware that replaces the peer's address with the client's. The ingest of events does not need it."""
 
     def __init__(self, app: App, trusted: Sequence[Network]) -> None:
         self._app = app

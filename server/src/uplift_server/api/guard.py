@@ -7,7 +7,7 @@ from typing import Any, Final
 from uplift_server.api.problems import ErrorResponse, error_response_of, problem, unavailable
 
 ANSWER_SECONDS_MAX: Final = 4.5
-"""Every response arrives within 5 s. The rest is for the network."""
+"""Less than the response limit of 5 s, which includes the network."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +24,7 @@ class Guard:
         self._seconds_max = seconds_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, and respond in its place if it fails or takes too long."""
+        """Run the application. Send an error response if it fails or takes too long."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

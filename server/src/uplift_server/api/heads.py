@@ -18,7 +18,7 @@ from uplift_server.core.limits import (
 
 
 def _answer(code: str, detail: str) -> bytes:
-    """Return the bytes of an error response. There is no request yet that an application could respond to."""
+    """Return the bytes of an error response. No request exists yet for an application to respond to."""
     error_response = problem(code, detail)
     lines = [
         f"HTTP/1.1 {error_response.status} {HTTPStatus(error_response.status).phrase}".encode(),
@@ -33,7 +33,7 @@ _TOO_LARGE: Final = _answer(
     "head_too_large",
     f"The request line and headers have more than {REQUEST_HEADERS_BYTES_MAX} bytes. Send fewer or shorter headers.",
 )
-_NO_HTTP_DETAIL: Final = "This is not a valid HTTP/1.1 request. Use `http://` unless a proxy in front terminates TLS."
+_NO_HTTP_DETAIL: Final = "This is not a valid HTTP/1.1 request. Use `http://` unless a reverse proxy provides TLS."
 _NO_HTTP: Final = _answer("malformed_request", _NO_HTTP_DETAIL)
 _TOO_SLOW: Final = _answer(
     "request_timeout", "The request did not arrive in time. Send a smaller request, or use a faster connection."
@@ -53,20 +53,20 @@ async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> Non
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """uvicorn's protocol with bounds on the size and the duration of a request, and with complete endings.
+    """uvicorn's protocol with limits on the size and duration of requests.
 
-    If a response is complete before the body of its request, the rest of the body is read and discarded within bounds.
-    Clients that send their whole body before they read then get the response.
+    If a response is complete before the body of its request, the protocol reads and discards the rest of the body
+    within limits. Clients that send their whole body before they read then receive the response.
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit of a request, and of the first request of a connection: ends after once to twice this time."""
+    """Time limit of a request, and of the wait for the first one. It takes effect after one to two times this time."""
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
-    """Time limit of a body, counted from the end of its head."""
+    """Time limit of a body, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
     """Beyond this number of connections, requests are rejected."""
     files_max: ClassVar[int] = 10_000
-    """Beyond this number of connections, new ones are closed at once."""
+    """Beyond this number of connections, new ones are closed immediately."""
     lingering: ClassVar[set["BoundedHeads"]] = set()
     """The connections that this process has closed for writing and still reads, so that clients get their responses."""
 
@@ -77,17 +77,17 @@ class BoundedHeads(HttpToolsProtocol):
     _watch: asyncio.TimerHandle
     _body_watch: asyncio.TimerHandle | None = None
     _body_of = 0
-    """The number of the request whose unfinished body was noted last."""
+    """The number of the request whose unfinished body was recorded last."""
     _body_since = 0.0
     _discards = False
-    """Input is no longer parsed: it is malformed, or the connection lingers."""
+    """Whether input is discarded, because it is malformed or the connection lingers."""
     _discarded_bytes = 0
     _may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Implement asyncio.Protocol."""
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
-        # One timer per connection: one per request would cost every event.
+        # One timer per connection, because one per request would slow down every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
         if len(self.connections) > self.files_max:
             transport.abort()
@@ -105,7 +105,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
-        """Stop. A lingering connection does not delay the stop."""
+        """Shut down. A lingering connection does not delay the shutdown."""
         self._may_linger = False
         if self in self.lingering:
             self.transport.abort()
@@ -159,7 +159,7 @@ class BoundedHeads(HttpToolsProtocol):
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
-        # Not reached if uvicorn raised: the head is then malformed, and there is no such request.
+        # Not reached if uvicorn raised an error: the headers are then malformed, and the request does not exist.
         self._in_head = False
 
     def on_message_complete(self) -> None:
@@ -177,7 +177,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Start the time limit of a body that did not arrive with its head; count its bytes after the response."""
+        """Start the time limit of a body that did not arrive with its headers. Count its bytes after the response."""
         if self._body_of != self._begun:
             self._body_of, self._body_since, self._discarded_bytes = self._begun, self.loop.time(), 0
             if self._body_watch is None:
@@ -196,7 +196,7 @@ class BoundedHeads(HttpToolsProtocol):
         if self._complete == self._begun or self._in_head:
             return
         if self.pipeline:
-            # The request waits for the response to an earlier one. Until then, nothing is read.
+            # The request waits for the response to an earlier one. Until then, its body is not read.
             self._body_since = self.loop.time()
         seconds_left = self._body_since + self.body_seconds_max - self.loop.time()
         if seconds_left > 0:
@@ -212,7 +212,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
 
     def _end_late(self) -> None:
-        """Close the connection. Respond first, unless the response could be mistaken for that to another request."""
+        """Close the connection. Respond first, unless the client could take it as the response to another request."""
         if self._in_head:
             may_write = self._begun == 1 or self.cycle.response_complete
         else:
@@ -222,9 +222,9 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> bool:
-        """Send the end of the stream, then discard the rest of the input within bounds; False if there is no rest.
+        """Send the end of the stream, then discard the rest of the input within limits. False if there is no rest.
 
-        A connection that is closed with unread input is reset, and the client may lose the response.
+        Closing a connection with unread input resets it, and the client may lose the response.
         """
         transport = self.transport
         if (
@@ -239,7 +239,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._cancel_timers()
         self._watch = self.loop.call_later(LINGER_SECONDS_MAX, transport.abort)
         cast(CorkedTransport, transport).end_writing()
-        # The application must neither wait for the rest of the body nor keep the part that it has.
+        # The application must not wait for the rest of the body or keep the part that it has received.
         cycle = self._newest()
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -248,7 +248,7 @@ class BoundedHeads(HttpToolsProtocol):
         return True
 
     def _newest(self) -> RequestResponseCycle | None:
-        """The newest request whose head is complete."""
+        """Return the newest request whose headers are complete."""
         return cast(RequestResponseCycle | None, self.cycle)
 
     def _cancel_timers(self) -> None:

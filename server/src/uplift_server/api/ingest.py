@@ -90,7 +90,7 @@ class _Accepted(NamedTuple):
 
     body: bytes
     replayed: bool
-    """Whether all events were accepted before."""
+    """Whether earlier requests created all events."""
 
 
 class IngestRoutes:
@@ -178,7 +178,7 @@ class IngestRoutes:
             complete: bytes = message.get("body", b"")
             return complete
         with self._unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
-            # A known size is reserved at once. Otherwise, several bodies could exceed the limit midway.
+            # Reserve a known size at once. Otherwise, several incomplete bodies could exceed the limit together.
             reservation.grow_to(headers.content_length or 0)
             body = bytearray()
             while True:
@@ -194,7 +194,7 @@ class IngestRoutes:
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:
-    """Return the key of an event without its own, from the header and the event's position in the batch."""
+    """Return the key of an event that has no key, from the header and the event's position in the batch."""
     return None if batch_key is None else f"{batch_key}/{index}"
 
 
@@ -232,7 +232,7 @@ def _too_large(bytes_max: int) -> PayloadTooLarge:
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
     """Return the decoded body; None if its shape is wrong. Raises Malformed."""
     try:
-        # The decoder does not read `data`, so only this finds bytes that are not UTF-8.
+        # The decoder does not read `data`, so only this check finds bytes that are not UTF-8.
         body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError:
@@ -331,7 +331,7 @@ def _wrong_count(count: int) -> Problem:
 
 
 def _unknown_fields(fields: Iterable[str], prefix: str, known: frozenset[str] | set[str]) -> list[Problem]:
-    """Return a problem for each unknown field, at most one more than a response lists."""
+    """Return a problem for each unknown field, up to one more than a response lists."""
     unknown = (prefix + name for name in fields if name not in known)
     text = "The field does not exist. Check its spelling, or omit it."
     return [Problem(name[:200], "unknown_field", text) for name in itertools.islice(unknown, PROBLEMS_LISTED_MAX + 1)]

@@ -10,7 +10,7 @@ from uplift_server.api.problems import problem
 LAST_ANSWER_SECONDS_MAX: Final = 0.5
 """Time limit of this response. It is written immediately unless the client has not read earlier data."""
 _CLOSE: Final = ((b"connection", b"close"),)
-"""Without this header, uvicorn would start the next pipelined request, which nothing would stop."""
+"""Without this header, uvicorn would start the next pipelined request, which would not be cancelled."""
 
 
 class LastAnswer:
@@ -27,9 +27,9 @@ class LastAnswer:
             task = asyncio.current_task()
             if task is None or not task.cancelling():
                 raise
-            detail = "The server is stopping, and the request may or may not be done. Try again in a moment."
+            detail = "The server is stopping and may not have completed the request. Try again in a moment."
             error_response = problem("unavailable", detail, retry_after_s=1, headers=_CLOSE)
-            # If a response has begun, uvicorn accepts no second one and closes the connection.
+            # If a response has begun, uvicorn rejects a second one and closes the connection.
             sending = send_error(send, error_response, handshake=scope["type"] == "websocket")
             with suppress(RuntimeError, TimeoutError):
                 # asyncio.timeout does not end in a cancelled task before Python 3.11.3.

@@ -12,7 +12,7 @@ from uplift_server.store import errors as store_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "/docs/errors#"
-"""The address of the documentation, before the code."""
+"""The URL of the documentation, without the code at its end."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -74,7 +74,7 @@ class ErrorResponse(NamedTuple):
 
 
 def error_response_of(error: Exception) -> ErrorResponse:
-    """Return the response to a request that ended with this error. Log an unexpected error, and omit its details."""
+    """Return the response for an error. Log an unexpected error, and omit its details from the response."""
     if isinstance(error, errors.Invalid):
         return problem(error.code, error.detail, problems=error.problems)
     if isinstance(error, errors.ServiceError):
@@ -84,7 +84,7 @@ def error_response_of(error: Exception) -> ErrorResponse:
     if isinstance(error, store_errors.Conflict):
         return problem("conflict", str(error))
     _log.error("request failed with unexpected error", exc_info=error)
-    return problem("internal_error", "The server failed, and the request may or may not be done. Try again later.")
+    return problem("internal_error", "The server failed and may not have completed the request. Try again later.")
 
 
 def unavailable() -> ErrorResponse:

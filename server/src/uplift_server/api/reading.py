@@ -72,7 +72,7 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 class BodyReader:
-    """A dependency that reads a JSON body by a model; `model` also describes it in the OpenAPI document.
+    """A dependency that reads a JSON body into a model, which also describes the body in the OpenAPI document.
 
     `required` is false for calls with an optional body.
     """
@@ -99,7 +99,7 @@ class BodyReader:
 
 
 class QueryReader:
-    """A dependency that reads query parameters by a model. All fields of the model have defaults."""
+    """A dependency that reads query parameters into a model. All fields of the model have defaults."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
@@ -133,7 +133,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
     if not isinstance(value, dict):
         return {}, [Problem("", "type_object", "The body must be a JSON object.")]
     known, problems = _known(model, value)
-    # To report the problems of very many entries would take seconds.
+    # Reporting the problems of thousands of entries would take seconds.
     endless = {name for name, each in known.items() if _is_endless(model, name, each)}
     problems += [
         Problem(name, "too_many", f"The field has too many entries. Send at most {REQUEST_ENTRIES_MAX}.")
@@ -145,7 +145,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
         model.model_validate(known, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        # The models use only JSON types, so valid values are the sent values.
+        # The models use only JSON types, so valid values equal the sent values.
         bad = endless | {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
         given = {name: _without(each, name, details) for name, each in known.items() if name not in bad}
         return given, [*problems, *map(_problem, details)]
@@ -200,13 +200,13 @@ async def _read(request: Request, caller: Caller) -> bytes:
                     raise too_large
                 reservation.grow_to(len(body))
     except ClientDisconnect:
-        # The client does not read the response, and the log needs no line.
+        # The client has disconnected, so it does not read the response. Do not log an error.
         raise Malformed("The request body is incomplete. Send the request again.") from None
     return bytes(body)
 
 
 def _decoded(body: bytes) -> Any:
-    # Brackets in strings count, too, because real strings have few.
+    # Brackets in strings also count, because real strings have few.
     if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
         raise PayloadTooLarge(
             f"The request body has too many lists and objects. Send at most {REQUEST_CONTAINERS_MAX}."

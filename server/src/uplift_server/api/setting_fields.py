@@ -9,7 +9,7 @@ from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSett
 
 M = TypeVar("M", bound=BaseModel)
 _PRECEDING: Final = "headers"
-"""The settings follow this field."""
+"""The name of the field that precedes the settings."""
 
 
 def takes_settings(model: type[M]) -> type[M]:

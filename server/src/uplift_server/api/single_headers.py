@@ -1,4 +1,4 @@
-"""Headers that a request has at most once. With two, the server and a proxy could each use a different one."""
+"""Headers that a request can have only once, because the server and a proxy could use different repetitions."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +11,7 @@ _SINGLE: Final = {b"authorization": "Authorization", b"uplift-account": "Uplift-
 
 
 def check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Raise DuplicateHeader if one of the headers is repeated. Names are in lower case."""
+    """Raise DuplicateHeader if a request repeats one of these headers. Names are in lower case."""
     names = [name for name, _ in headers]
     for name, text in _SINGLE.items():
         if names.count(name) > 1:

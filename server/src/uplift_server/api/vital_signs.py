@@ -1,4 +1,4 @@
-"""ASGI middleware of a worker: only health checks and metrics."""
+"""ASGI middleware that limits a worker to health checks and metrics."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -26,7 +26,7 @@ class VitalSigns:
         if scope["type"] == "http" and scope["path"] in PATHS:
             await self._api(scope, receive, send)
             return
-        detail = "This process is a worker and serves no API. Send the request to a process with `--role api` or `all`."
+        detail = "This process is a worker without the API. Send the request to a process with `--role api` or `all`."
         error_response = problem("misdirected", detail)
         response = Response(error_response.body, error_response.status)
         response.raw_headers.extend(error_response.headers)

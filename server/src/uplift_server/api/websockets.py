@@ -1,4 +1,4 @@
-"""Websockets under uvicorn. The library is loaded with the first websocket, because most servers have none."""
+"""Websockets under uvicorn. The first websocket loads the library, because most servers never use one."""
 
 import asyncio
 from typing import Any, Final

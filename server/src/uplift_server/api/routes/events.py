@@ -1,4 +1,4 @@
-"""Routes that read events. `api/ingest.py` accepts new events."""
+"""Read access to events. `api/ingest.py` accepts new events."""
 
 from typing import Annotated
 

@@ -136,7 +136,7 @@ async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) 
         for task in (receiving, sending):
             task.cancel()
         outcomes = await asyncio.gather(receiving, sending, return_exceptions=True)
-    # After the end of a connection, Starlette raises RuntimeError for each send.
+    # After a connection ends, Starlette raises RuntimeError for each send.
     over = WebSocketState.DISCONNECTED in {websocket.client_state, websocket.application_state}
     expected = (asyncio.CancelledError, WebSocketDisconnect, *((RuntimeError,) if over else ()))
     failures = [each for each in outcomes if each is not None and not isinstance(each, expected)]

@@ -33,7 +33,7 @@ PLACES: Final = (
 _HEADERS: Final = {"content-security-policy": "default-src 'none'", "x-content-type-options": "nosniff"}
 _PAGE_CACHE: Final = "public, max-age=300"
 _FILE_CACHE: Final = "public, max-age=31536000, immutable"
-"""The address of a file contains its digest."""
+"""The URL of a file contains its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Wheel:
 @router.head("/packages/simple")
 @router.get("/packages/simple")
 async def get_index_without_slash() -> Response:
-    """Redirect to the address with a slash."""
+    """Redirect to the URL with a trailing slash."""
     return RedirectResponse("simple/", 308)
 
 
@@ -68,7 +68,7 @@ async def get_index(request: Request) -> Response:
 @router.head("/packages/simple/{project}")
 @router.get("/packages/simple/{project}")
 async def get_project_without_slash(project: str) -> Response:
-    """Redirect to the address with a slash."""
+    """Redirect to the URL with a trailing slash."""
     return RedirectResponse(f"{PROJECT}/", 308) if _is_project(project) else _not_found(_NO_PROJECT)
 
 
@@ -106,7 +106,7 @@ async def get_file(request: Request, digest: str, name: str) -> Response:
     except FileNotFoundError:
         return _not_found(_NO_WHEEL)
     if f"files/{digest}/{name}" != wheel.address:
-        return _not_found(f"There is no such file. The files are listed at /packages/simple/{PROJECT}/.\n")
+        return _not_found(f"This file does not exist. For a list of files, see /packages/simple/{PROJECT}/.\n")
     return cached_response(request, wheel.body, f'"{wheel.sha256}"', "application/zip", _HEADERS, _FILE_CACHE)
 
 
@@ -117,7 +117,7 @@ async def _wheel() -> Wheel:
 
 @cache
 def library_wheel() -> Wheel:
-    """Read the library's wheel of the server's own version.
+    """Read the library wheel of the server's version.
 
     Raises FileNotFoundError in a checkout where the wheel is not built.
     """
@@ -136,7 +136,7 @@ _NO_WHEEL: Final = f"{_FILE} is not built. Run scripts/setup in the checkout of 
 
 
 def _is_project(name: str) -> bool:
-    """Compare a name with the project's name after the normalization of PEP 503."""
+    """Whether a name is the project's name after PEP 503 normalization."""
     return re.sub(r"[-_.]+", "-", name).lower() == PROJECT
 
 
