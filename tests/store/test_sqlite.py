@@ -122,7 +122,7 @@ def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
     root_s.write_text("127.0.0.1 localhost\n")
     lock.path.hardlink_to(root_s)
     os.chown(path.parent, 0, 0)
-    with pytest.raises(Misaddressed, match="has a second name"):
+    with pytest.raises(Misaddressed, match="has another hard link"):
         lock.acquire()
     assert root_s.read_text() == "127.0.0.1 localhost\n"
     lock.path.unlink()

@@ -42,13 +42,13 @@ _CLOSE: Final = ((b"connection", b"close"),)
 
 
 async def _reject_crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Replaces the application for a request beyond the limit of connections."""
+    """Reject a request beyond the limit of connections, in place of the application."""
     detail = "The server has reached its limit of connections. Use fewer connections, and reuse them for requests."
     await send_error(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
 
 
 async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Replaces the application for a request whose body cannot be parsed."""
+    """Reject a request whose body cannot be parsed, in place of the application."""
     await send_error(send, problem("malformed_request", _NO_HTTP_DETAIL, headers=_CLOSE))
 
 

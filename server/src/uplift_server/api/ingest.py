@@ -94,7 +94,7 @@ class _Accepted(NamedTuple):
 
 
 class IngestRoutes:
-    """Serves the two routes, and passes all other requests to `rest`."""
+    """ASGI application of the two routes. It passes all other requests to `rest`."""
 
     def __init__(
         self, rest: App, authenticator: Authenticator, ingest: Ingest, unfinished_bodies: UnfinishedBodies

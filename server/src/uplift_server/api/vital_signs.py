@@ -14,7 +14,7 @@ PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class VitalSigns:
-    """Passes requests to PATHS to the API, and rejects all others."""
+    """Middleware that passes requests for PATHS to the API and rejects all others."""
 
     def __init__(self, api: App) -> None:
         self._api = api

@@ -276,7 +276,7 @@ def _temporary_server(config: Config) -> Iterator[Calls]:
 
 
 class _TemporaryServer:
-    """Runs an application on an event loop in a thread."""
+    """An application on an event loop in a thread."""
 
     def __init__(self, config: Config, key: str) -> None:
         self._config = config

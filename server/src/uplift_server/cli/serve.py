@@ -170,7 +170,7 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Ends the process if a stop takes too long, because a thread blocked by a hung disk would keep it alive."""
+    """Time limit of a stop. It ends the process, because a thread blocked by a hung disk would keep it alive."""
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer
@@ -195,7 +195,7 @@ class StopLimit:
 
 
 class Stopper:
-    """Stops cleanly after a signal, and exits immediately after a second SIGTERM or SIGINT."""
+    """Signal handler that stops cleanly, and exits immediately after a second SIGTERM or SIGINT."""
 
     def __init__(self, application: "Application", output: Output, stop_limit: StopLimit) -> None:
         self._application = application

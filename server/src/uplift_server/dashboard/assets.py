@@ -22,7 +22,7 @@ class Asset:
     body: bytes
     media_type: str
     url: str
-    """Contains a digest of the content, so that browsers can cache the file without expiry."""
+    """URL with a digest of the content, so that browsers can cache the file without expiry."""
 
 
 @cache

@@ -17,7 +17,7 @@ SPARK_WIDTH: Final = 120
 SPARK_HEIGHT: Final = 28
 BAR_HEIGHT: Final = 8
 _GAP: Final = 0.2
-"""Fraction of a column's width."""
+"""The space between columns, as a fraction of a column's width."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 
 

@@ -1,4 +1,4 @@
-"""Routes requests to the API or the dashboard.
+"""Routing of requests to the API or the dashboard.
 
 The first visit loads the dashboard in a thread, so that a server without visitors uses less memory.
 """
@@ -28,7 +28,7 @@ class Pages(Protocol):
 
 
 class Gate:
-    """Routes each request to the API or the dashboard."""
+    """ASGI application that routes each request to the API or the dashboard."""
 
     def __init__(self, api: App, load: Callable[[], Pages]) -> None:
         self._api = api

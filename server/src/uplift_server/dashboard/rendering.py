@@ -1,4 +1,4 @@
-"""Renders templates to escaped HTML, and defines their filters."""
+"""Rendering of templates to escaped HTML, with their filters."""
 
 import asyncio
 import re

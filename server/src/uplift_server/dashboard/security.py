@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 SESSION_COOKIE: Final = "uplift_session"
 FORM_COOKIE: Final = "uplift_form"
-"""Replaces the session cookie before sign-in. Form tokens derive from it, so that other sites cannot submit forms."""
+"""The cookie before sign-in. Form tokens derive from it, so that other sites cannot submit forms."""
 NOTICE_COOKIE: Final = "uplift_notice"
 HOST_PREFIX: Final = "__Host-"
 """Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""

@@ -49,7 +49,7 @@ def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Acc
 
 
 def get_including_deleted(connection: Connection, account_id: bytes) -> Account | None:
-    """Return the account with this ID. A deleted one is found until retention removes it."""
+    """Return the account with this ID, including a deleted one until retention removes it."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
     return None if row is None else _account(row)
 
@@ -63,7 +63,7 @@ def lock(connection: Connection, seq: int) -> bool:
 def require(connection: Connection, seq: int) -> None:
     """Lock an account for new objects, so that counts stay valid. Raises Conflict if it was deleted."""
     if not lock(connection, seq):
-        raise Conflict("The account was deleted.")
+        raise Conflict("The account was deleted. Use another account.")
 
 
 def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[Account]:
@@ -75,7 +75,7 @@ def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None =
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Account]:
-    """List accounts that are not deleted, oldest first. `after` is the `seq` of the last one of the previous page."""
+    """List accounts that are not deleted, oldest first. `after` is the last `seq` of the previous page."""
     query = sa.select(accounts).where(_LIVE, accounts.c.seq > after).order_by(accounts.c.seq).limit(limit)
     return [_account(row) for row in connection.execute(query)]
 
@@ -87,7 +87,7 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 
 
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
-    """Update the name and contact emails. Return the new account, or None if there is none."""
+    """Update the name and contact emails. Return the new account, or None if it does not exist."""
     account = get(connection, account_id, lock=True)
     if account is None:
         return None
@@ -99,7 +99,7 @@ def update(connection: Connection, account_id: bytes, change: Callable[[Account]
 
 
 def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:
-    """Delete an account with its keys, endpoints and members. Return None if there is none.
+    """Delete an account with its keys, endpoints and members. Return None if it does not exist.
 
     Events and deliveries stay until their retention ends. The delivery engine cancels the pending deliveries.
     """

@@ -1,4 +1,4 @@
-"""Admission of server processes to a PostgreSQL database, beside upgrades of its schema and transfers into it."""
+"""Admission of server processes to a PostgreSQL database, except during schema changes and transfers."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ TRANSFER_UNFINISHED: Final = (
     " migrate --from sqlite:///… --to postgresql://…`, or choose another database"
 )
 WAIT_MS_MAX: Final = 1_500
-"""A starting process waits this long for the lock: less than the timeout of a response from the database."""
+"""How long a starting process waits for the lock: less than the timeout of a database response."""
 _NEEDED: Final = "schema.needs_release"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
@@ -27,10 +27,10 @@ def admit(connection: Connection, release: str) -> None:
     """Allow a process of a release to start or to rejoin.
 
     The schema may have been upgraded since the process checked it. Raises UnknownSchema if the release no longer works
-    with the schema, and Unavailable while the schema changes.
+    with the schema, and Unavailable while the schema is changing.
     """
     if connection.dialect.name == "sqlite":
-        return  # The file lock has kept other processes out since before the check of the schema.
+        return  # The file lock has excluded other processes since before the schema check.
     connection.execute(sa.text(f"SET LOCAL lock_timeout = {WAIT_MS_MAX}"))
     try:
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})"))
@@ -49,12 +49,12 @@ def admit(connection: Connection, release: str) -> None:
 
 
 def try_lock_schema(connection: Connection) -> bool:
-    """Keep processes from starting until the transaction ends; False if another process changes the schema."""
+    """Prevent processes from starting until the transaction ends. False if another process is changing the schema."""
     return bool(connection.scalar(sa.text(f"SELECT pg_try_advisory_xact_lock({SCHEMA_LOCK})")))
 
 
 def require_release(connection: Connection, needed: str) -> None:
-    """Keep releases before `needed` from starting on this database."""
+    """Prevent releases before `needed` from starting on this database."""
     server_values.lock(connection, _NEEDED)
     number = max(_number(needed), server_values.get(connection, [_NEEDED]).get(_NEEDED, 0))
     server_values.replace(connection, _NEEDED, {_NEEDED: number})

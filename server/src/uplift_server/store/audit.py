@@ -86,7 +86,7 @@ def page(
 
 
 def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
-    """Return the lowest and the highest number that an entry between the filter's timestamps can have."""
+    """Return the lowest and highest possible number of an entry between the filter's timestamps."""
     low, high = 1, _NUMBER_MAX
     if wanted.created_after is not None:
         last_before = (
@@ -108,7 +108,7 @@ def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
 
 
 def _window_low(connection: Connection, own: list[sa.ColumnElement[bool]], low: int, high: int) -> int:
-    """Return the lowest number that one page scans: actor, action and subject have no index."""
+    """Return the lowest number that one page scans, because actor, action and subject have no index."""
     query = (
         sa.select(audit_log.c.seq)
         .where(audit_log.c.seq.between(low, high), *own)

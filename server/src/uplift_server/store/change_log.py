@@ -1,8 +1,8 @@
-"""The change log: changes of the objects that every process caches.
+"""The change log: changes to the objects that every process caches.
 
 Triggers record each change with the ID of its transaction. Transactions do not commit in the order of their IDs, so a
-reader continues at the oldest transaction that was active when it last read. It sees some changes twice and misses
-none. Old changes are pruned; a reader that missed some must read all objects again.
+reader continues at the oldest transaction that was active when it last read. It sees some changes twice but
+does not miss any. Old changes are pruned; a reader that missed some must read all objects again.
 """
 
 from typing import Final, NamedTuple
@@ -80,14 +80,14 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
 
 
 def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
-    """Return the numbers of cached objects of a kind, after one of them."""
+    """Return the numbers of cached objects of a kind after the number `after`."""
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))
 
 
 def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
-    """Match changes from another database server's dump: their transaction IDs are ahead of this server's."""
+    """Match changes from a dump of another database server, whose transaction IDs are ahead of this server's."""
     if connection.dialect.name == "sqlite":
         return sa.false()
     return directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint")

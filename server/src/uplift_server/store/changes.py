@@ -1,4 +1,4 @@
-"""Indicators of change in an account, for pages that update themselves."""
+"""Indicators of change in an account, for live pages."""
 
 from typing import Final
 
@@ -21,8 +21,8 @@ _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
     """Return the attempts of the newest event, the newest event numbers, and the newest audit entry numbers.
 
-    It returns several, because a row can be committed after one with a higher number. Attempts of tests change nothing
-    else.
+    It returns several numbers, because a row can be committed after one with a higher number. A test attempt changes
+    only the first value.
     """
     newest_events = (
         sa.select(events.c.seq)

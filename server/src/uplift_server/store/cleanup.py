@@ -51,18 +51,18 @@ class RetentionRule:
     extra_ms: int = 0
     """The retention period starts this much later."""
     is_ordered_by_seq: bool = False
-    """Whether rows are read in the order of their numbers, which grow with time, not by an index of `since`."""
+    """Whether rows are read in the order of their numbers, which grow with time, instead of by an index on `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that limit the rule to some rows: those of a partial index."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that keep an expired row. They can become true later, so the deletion checks them again."""
     kept_while_referenced: tuple[sa.ColumnElement[bool], ...] = ()
-    """Conditions that keep an expired row and cannot become true later: nothing new refers to a deleted object."""
+    """Conditions that keep an expired row and cannot become true later: no new row refers to a deleted object."""
     children: tuple[sa.Column[int], ...] = ()
     """The columns of other tables that refer to the row. Their rows are deleted with it."""
     batch_rows: int = 50
-    """Rows that one batch reads, and deletes at most. Measured on SQLite with a million rows of each kind and two
-    million events: deleting 40 events blocks the writer for 7 ms, deleting 50 rows of another kind for 1 to 6 ms."""
+    """Maximum number of rows that one batch reads and deletes. Measured on SQLite with a million rows of each kind and
+    two million events: deleting 40 events blocks the writer for 7 ms, and 50 rows of another kind for 1 to 6 ms."""
 
     @property
     def name(self) -> str:
@@ -118,7 +118,7 @@ def _mark(name: str) -> sa.ColumnElement[int]:
 
 
 _UNCOUNTED: Final = events.c.seq > _mark(EVENTS_COUNTED)
-# The last counted attempt stays, too: the next attempt is numbered after it, and is therefore counted.
+# Keep the last counted attempt, so that the next attempt gets a higher number and is counted.
 _ATTEMPT_UNCOUNTED: Final = _any(
     attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_COUNTED), of=attempts
 )
@@ -144,7 +144,7 @@ EVENTS: Final = RetentionRule(
 )
 
 RETENTION_RULES: Final = (
-    # Before events: a key without its event could neither be resolved nor be used again.
+    # Before events, because a key without its event could not be resolved or reused.
     RetentionRule(idempotency_keys, idempotency_keys.c.created_at),
     RetentionRule(idempotent_creates, idempotent_creates.c.created_at),
     EVENTS,
@@ -229,7 +229,7 @@ def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[K
     if not connection.dialect.supports_sane_multi_rowcount:
         these = sa.or_(*(sa.and_(*map(operator.eq, rule.key, key)) for key in keys))
         return connection.execute(sa.delete(rule.table).where(these, *conditions)).rowcount
-    # Row by row: for a list of keys of two columns, SQLite would scan the whole table.
+    # Delete row by row, because SQLite would scan the whole table for a list of two-column keys.
     own = [column == sa.bindparam(f"key_{place}") for place, column in enumerate(rule.key)]
     rows = [{f"key_{place}": value for place, value in enumerate(key)} for key in keys]
     return connection.execute(sa.delete(rule.table).where(*own, *conditions), rows).rowcount

@@ -19,7 +19,7 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 RESULT_KEPT_MS: Final = 60_000
-"""Retention of a result, and the maximum wait of a test for a process that executes it."""
+"""How long a result is kept, and how long a test waits for a process to execute it."""
 
 
 class TooManyCommands(Unavailable):
@@ -41,7 +41,7 @@ class CommandKind(StrEnum):
 
 
 KEPT_UNTIL_EXECUTED: Final = (CommandKind.CANCEL, CommandKind.RESEND)
-"""Commands of these kinds do not expire before a process executes them: their callers got a success response."""
+"""Commands of these kinds do not expire before they are executed, because their callers received a success response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class PendingCommand(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The result of a command, or the reason of its rejection."""
+    """The result of a command, or the reason for its rejection."""
 
     error: str | None = None
     text: str = ""

@@ -2,7 +2,7 @@
 
 Each call is one transaction. The current time, IDs and random bits are arguments. Every write can be repeated safely: a
 second settlement or release finds a newer fence, a second append finds the idempotency key. An operation that is not
-possible now raises `Unavailable` and changes nothing.
+possible now raises `Unavailable` without any changes.
 
 The operations below are on the hot path and tuned for each engine. All others are functions of a SQLAlchemy connection
 in the modules of this package. Run them through `read` and `write`.
@@ -38,7 +38,7 @@ R = TypeVar("R")
 MESSAGE_BYTES_MAX: Final = 7_000
 """PostgreSQL rejects notifications of 8,000 bytes or more."""
 Transaction = Connection
-"""The connection that functions of the store get. Other packages only pass it on."""
+"""The connection that store functions receive. Other packages only pass it on."""
 
 
 class Database(Protocol):
@@ -82,7 +82,7 @@ class Database(Protocol):
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """Write the outcomes of attempts and the health of their endpoints.
 
-        With a `process_id`, health is written only if that process is not evicted: others own its endpoints then.
+        With a `process_id`, health is not written if that process was evicted, because others then own its endpoints.
 
         A settlement is valid while its delivery is pending or held with the same fence, even after the lease has
         expired: no other process has leased it since.
@@ -93,7 +93,7 @@ class Database(Protocol):
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`.
 
-        If another delivery of their endpoint is due earlier, they become due as early, to keep their place before it.
+        If another delivery of their endpoint is due earlier, they become due at the same time, to stay ahead of it.
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -106,7 +106,7 @@ class Database(Protocol):
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order.
 
-        Deliveries of expired events fail. An endpoint with due deliveries gets no others, to keep the order of events.
+        Deliveries of expired events fail. To keep the order of events, endpoints with due deliveries are skipped.
         """
 
     def release_replay(
@@ -115,7 +115,7 @@ class Database(Protocol):
         """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each.
 
         Deliveries that changed since the batch was read are read again. Those that no longer match count as skipped.
-        Completes the replay if none is left. A replay that is not running gets no deliveries.
+        Completes the replay if none is left. Leases nothing if the replay is not running.
         """
 
     async def read_replay_batch(
@@ -123,7 +123,7 @@ class Database(Protocol):
     ) -> ReplayBatch:
         """Read a replay's next deliveries from an event on: at most `limit` of the endpoint's next `rows` deliveries.
 
-        It stops after the body that exceeds `body_bytes_max`, and may return fewer deliveries than it could.
+        It stops after the body that exceeds `body_bytes_max`, and may return fewer deliveries than possible.
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
@@ -142,9 +142,9 @@ class Database(Protocol):
         """Run a read that does not wait for the reads of API callers."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction. Its exception rolls back its changes, and is raised here.
+        """Run a function in a transaction. If it raises an exception, roll back its changes.
 
-        On PostgreSQL, other writes run at the same time: the function takes the locks that it needs (`store.locks`).
+        On PostgreSQL, other writes run concurrently, so the function must take the locks that it needs (`store.locks`).
         """
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
@@ -158,10 +158,10 @@ class MessageBus(Protocol):
     """A separate connection for heartbeats and for messages between processes."""
 
     def listen(self, receive: Callable[[str], None]) -> None:
-        """Pass on every message from now on, this process's own included. Messages can be lost."""
+        """Pass every message from now on to `receive`, including this process's own. Messages can be lost."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction of its own, independent of other writes. Raises Unavailable."""
+        """Run a function in a separate transaction, independent of other writes. Raises Unavailable."""
 
     async def publish(self, texts: Sequence[str]) -> None:
         """Send messages of up to MESSAGE_BYTES_MAX to every process on this database. Raises Unavailable."""

@@ -1,4 +1,4 @@
-"""The state of the database over all accounts: backlog, replays and unsent emails."""
+"""The state of the database across all accounts: backlog, replays and unsent emails."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from uplift_server.store.schema import events, notices, replays
 from uplift_server.store.schema_statistics import rollups
 
 EMAILS_MAX: Final = 10_000
-"""Unsent emails that are read."""
+"""Maximum number of unsent emails to read."""
 _LEASED: Final = f"SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE {status_sql.leased('d')} LIMIT :limit) counted"  # noqa: S608
 _ENDED_OR_HELD: Final = rollups.c.delivered + rollups.c.failed + rollups.c.held + rollups.c.cancelled
 _UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
@@ -26,7 +26,7 @@ class DatabaseState:
 
     backlog: Backlog
     pending: int
-    """All pending deliveries, by the statistics."""
+    """All pending deliveries, according to the statistics."""
     leased: int
     """Deliveries that processes have leased, waiting or in flight."""
     mails: int

@@ -20,13 +20,13 @@ IN_FLIGHT: Final = "The delivery is in flight. Wait for the outcome of the attem
 WINDOW_ROWS: Final = 10_000
 """Rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
 NEWEST_DELIVERIES: Final = 20
-"""Newest deliveries of an endpoint that are searched for a failure."""
+"""Number of an endpoint's newest deliveries to search for a failure."""
 _ENDPOINT_ID_TAIL_FROM: Final = 11
 _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
 
 class _Source(NamedTuple):
-    """The table that a list is read from in order, and the conditions that its index supports."""
+    """The table that provides a list in order, and the conditions that its index supports."""
 
     event_seq: sa.ColumnElement[int]
     tables: sa.FromClause
@@ -36,7 +36,7 @@ class _Source(NamedTuple):
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
     """Find the delivery of an event to the endpoint whose ID ends with the bytes.
 
-    Without an account, it returns up to two, because chosen event IDs are unique only within their account.
+    Without an account, it returns up to two deliveries, because chosen event IDs are unique only within an account.
     """
     query = _details(deliveries).where(
         events.c.id == event_id, sa.func.substr(endpoints.c.id, _ENDPOINT_ID_TAIL_FROM) == endpoint_id_tail
@@ -125,7 +125,7 @@ def start_resend(
 ) -> LeasedDelivery:
     """Lease a delivery with any status for one attempt outside its schedule. Without a process, it becomes due now.
 
-    `fence` is that of the current lease, if the caller holds it. If the attempt fails, the delivery returns to its
+    `fence` is the fence of the current lease, if the caller holds it. If the attempt fails, the delivery returns to its
     earlier status. Raises InFlight if another process has leased the delivery, Conflict if it is already being resent,
     has expired, or is a test, and Missing if retention has deleted it.
     """
@@ -145,22 +145,22 @@ def start_resend(
     if leased_already and row.fence != fence:
         raise InFlight(IN_FLIGHT)
     if row.trigger == Trigger.TEST:
-        raise Conflict("Test deliveries cannot be resent. Send another test event.")
+        raise Conflict("You cannot resend a test delivery. Send another test event.")
     if row.resume_status is not None:
-        raise Conflict("The delivery is already being resent.")
+        raise Conflict("The delivery is already being resent. Wait for the outcome of the attempt.")
     if row.expires_at is not None and row.expires_at <= now:
-        raise Conflict("The event has expired, so its deliveries cannot be resent.")
+        raise Conflict("You cannot resend this delivery, because the event has expired. Send a new event.")
     values = {
         "status": int(Status.PENDING),
         "due_at": lease_until if process_id else now,
         "lease_owner": process_id,
-        # Outdates the outcome of an attempt under an earlier lease.
+        # Invalidates the outcome of an attempt under an earlier lease.
         "fence": row.fence + 1,
         "trigger": int(Trigger.RESEND),
         "resume_status": row.status,
         # A delivery that waited in memory was due.
         "resume_due_at": now if leased_already else row.due_at if row.status == Status.PENDING else None,
-        # This attempt does not belong to a replay that had released the delivery.
+        # If a replay released the delivery before, this attempt does not belong to it.
         "replay_seq": None,
     }
     connection.execute(sa.update(deliveries).where(own).values(**values))
@@ -170,7 +170,7 @@ def start_resend(
 def lease_resend(
     connection: Connection, event_seq: int, endpoint_seq: int, *, lease_until: int, process_id: int
 ) -> LeasedDelivery | None:
-    """Lease a delivery that waits for its resend, before others of its endpoint. Return None if it does not wait."""
+    """Lease a delivery that is waiting for its resend, ahead of others of its endpoint. Return None if it is not."""
     waits = (deliveries.c.status == int(Status.PENDING), deliveries.c.lease_owner == 0)
     change = (
         sa.update(deliveries)

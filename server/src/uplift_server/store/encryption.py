@@ -20,7 +20,7 @@ from uplift_server.config.parsers import ENCRYPTION_KEY_BYTES
 
 Column = Literal["secret", "previous_secret", "headers"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers")
-"""The columns of `endpoints` with encrypted values; there are no others."""
+"""The columns of `endpoints` with encrypted values. Other tables have none."""
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType({"secret": b"", "previous_secret": None, "headers": None})
 """The values of these columns in a deleted endpoint."""
 UNBOUND: Final = b"\x01"
@@ -28,7 +28,7 @@ UNBOUND: Final = b"\x01"
 _BOUND: Final = b"\x02"
 _NONCE_BYTES: Final = 12
 _PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS}
-"""The beginning of the associated data, ended by a byte that no name contains. The endpoint's ID follows."""
+"""The beginning of the associated data, up to a byte that names do not contain. The endpoint's ID follows."""
 
 
 class WrongSecretKey(Exception):
@@ -36,7 +36,7 @@ class WrongSecretKey(Exception):
 
 
 class Cipher:
-    """Encrypts and decrypts values with one key of 32 bytes."""
+    """Encryption and decryption of values with one key of 32 bytes."""
 
     def __init__(self, key: bytes, *, accepts_unbound: bool = False) -> None:
         if len(key) != ENCRYPTION_KEY_BYTES:

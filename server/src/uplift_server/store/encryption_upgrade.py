@@ -1,8 +1,8 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
 Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound to their
-endpoint only. On PostgreSQL, servers of earlier releases can run beside this one, and cannot read bound values. When
-none runs and none can start, the server encrypts all values again and deletes the server value. From then on, it
+endpoint only. On PostgreSQL, servers of earlier releases can run beside this one but cannot read bound values. When
+none is running or can start, the server encrypts all values again and deletes the server value. From then on, it
 accepts only bound values.
 """
 
@@ -18,7 +18,7 @@ from uplift_server.store.schema import endpoints, marks
 FIRST_RELEASE: Final = "0.1.2"
 """The first release that reads bound values."""
 BATCH_ROWS: Final = 300
-"""Endpoints that one batch encrypts again."""
+"""Number of endpoints whose values one batch encrypts again."""
 FIRST_REVISION: Final = "0011"
 """The schema's first revision with bound values."""
 VALUE_NAME: Final = "encryption.unbound"
@@ -32,7 +32,7 @@ def accepts_unbound(connection: Connection) -> bool:
 def must_bind(connection: Connection, cipher: Cipher) -> bool:
     """Whether this transaction must write bound values. The result is valid until the transaction ends.
 
-    Call it before the transaction reads values to write back: the upgrade then runs before or after the transaction.
+    Call it before the transaction reads values to write back, so that the upgrade runs before or after the transaction.
     """
     if not cipher.accepts_unbound:
         return True
@@ -41,9 +41,9 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
 
 
 def block_earlier_releases(connection: Connection) -> bool:
-    """Prevent starts of servers that read only unbound values; False while one runs, or while the schema changes."""
+    """Prevent starts of servers that read only unbound values. False while one is running or the schema is changing."""
     if connection.dialect.name == "sqlite":
-        return True  # One process has the file to itself.
+        return True  # Only this process uses the file.
     if not admission.try_lock_schema(connection):
         return False
     if processes.list_running_before(connection, FIRST_RELEASE):
@@ -84,9 +84,9 @@ def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None
 
 
 def finish(connection: Connection, cipher: Cipher) -> bool:
-    """Bind all remaining values, and accept no others from now on; False if this was done before.
+    """Bind all remaining values, and accept only bound values from now on. False if this was done before.
 
-    Earlier releases must be barred. Raises WrongSecretKey.
+    Call it only after `block_earlier_releases`. Raises WrongSecretKey.
     """
     query = sa.select(marks.c.value).where(marks.c.name == VALUE_NAME)
     if connection.execute(query.with_for_update()).first() is None:

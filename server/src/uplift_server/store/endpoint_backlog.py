@@ -89,11 +89,11 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     """Hold the waiting deliveries of a paused or disabled endpoint. Return how many. Leased deliveries stay.
 
     A resent delivery returns to its earlier status. A replay takes its deliveries again when the endpoint is enabled.
-    Holds nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
+    Does nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
     """
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
     query = sa.select(endpoints.c.state, endpoints.c.held_action).where(there)
-    # One batch at a time: a concurrent one would find its rows changed, and report that nothing is left.
+    # One batch at a time, because a concurrent one would find its rows changed and report that none is left.
     row = connection.execute(query.with_for_update(key_share=True)).first()
     if row is not None and (row.state == EndpointState.ENABLED or row.held_action == HeldAction.DROP):
         return 0
@@ -112,7 +112,7 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
 
 
 def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> DropResult:
-    """Cancel a batch of the held deliveries that an endpoint drops, by its `held_action` in the database.
+    """Cancel a batch of the held deliveries that the endpoint's stored `held_action` drops.
 
     The last batch clears the action.
     """
@@ -140,7 +140,7 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return how many. Leased deliveries stay.
 
-    Cancels nothing if the endpoint exists: it may be so new that the caller does not know it.
+    Does nothing if the endpoint exists, because it may be too new for the caller to know.
     """
     if exists(connection, endpoint_seq):
         return 0
@@ -161,10 +161,10 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     if row is None:
         raise Missing
     if row.status not in OPEN:
-        raise Conflict(f"The delivery is {Status(row.status).text}. Only pending and held deliveries can be cancelled.")
+        raise Conflict(f"The delivery is {Status(row.status).text}. You can cancel only pending and held deliveries.")
     if row.lease_owner != 0 and row.fence != fence:
         raise InFlight(IN_FLIGHT)
-    # The new fence outdates earlier reads of the delivery.
+    # The new fence invalidates earlier reads of the delivery.
     values = {**_cancelled(now), "lease_owner": 0, "fence": row.fence + 1}
     connection.execute(sa.update(deliveries).where(own).values(**_ended(values)))
 
@@ -172,7 +172,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
     # Another transaction may lease or change these rows now. With locks, PostgreSQL skips rows that no longer match and
     # takes others, so 0 means that none is left. The outer condition covers rows that change before the update.
-    # A CTE, since PostgreSQL can run a locking subquery more than once, and then exceeds the limit.
+    # A CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.
     page = part.keys(connection, endpoint_seq, limit).with_for_update().cte("page", nesting=True)
     still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []
     return connection.execute(
@@ -195,7 +195,7 @@ def _cancelled(now: int) -> dict[str, Any]:
 
 
 def _reason_kept() -> sa.ColumnElement[int]:
-    """Return the reason of an earlier failure. A test that was never attempted has exhausted its attempts."""
+    """Return the reason for an earlier failure. A test that was never attempted counts as exhausted."""
     failed = deliveries.c.resume_status == int(Status.FAILED)
     reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))
     return sa.case((failed, reason), else_=deliveries.c.failed_reason)
@@ -205,7 +205,7 @@ def _ended(values: dict[str, Any]) -> dict[str, Any]:
     """Add the columns that clear the next attempt."""
     return {
         "due_at": None,
-        # A test delivery stays one.
+        # A test delivery stays a test delivery.
         "trigger": sa.case((deliveries.c.trigger == int(Trigger.TEST), int(Trigger.TEST)), else_=int(Trigger.SCHEDULE)),
         "resume_status": None,
         "resume_due_at": None,

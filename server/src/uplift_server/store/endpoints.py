@@ -36,7 +36,7 @@ def create(
     settings: EndpointSettings = DEFAULTS,
     now: int,
 ) -> Endpoint:
-    """Store a new, enabled endpoint. Raises Conflict if its account was deleted or has the maximum of endpoints."""
+    """Store a new, enabled endpoint. Raises Conflict if its account was deleted or has too many endpoints."""
     accounts.require(connection, account_seq)
     own = sa.select(sa.func.count()).select_from(endpoints).where(endpoints.c.account_seq == account_seq, _LIVE)
     if connection.scalars(own).one() >= ENDPOINTS_PER_ACCOUNT_MAX:
@@ -62,7 +62,7 @@ def create(
 
 
 def get(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, lock: bool = False) -> Endpoint | None:
-    """Return the endpoint with this ID, of an account or of any, unless it was deleted."""
+    """Return the endpoint with this ID, in one account or in any account, unless it was deleted."""
     query = sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id, _LIVE)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)
@@ -83,7 +83,7 @@ def exists(connection: Connection, endpoint_seq: int) -> bool:
 
 
 def get_including_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
-    """Return the endpoint with this ID, of any account. A deleted one is found until retention removes it."""
+    """Return the endpoint with this ID in any account, including a deleted one until retention removes it."""
     row = connection.execute(sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id)).first()
     return None if row is None else _endpoint(row)
 
@@ -132,7 +132,7 @@ def _matching(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Endpoint]:
-    """List endpoints that are not deleted, oldest first. `after` is the `seq` of the last one of the previous page."""
+    """List endpoints that are not deleted, oldest first. `after` is the last `seq` of the previous page."""
     query = sa.select(*_COLUMNS).where(_LIVE, endpoints.c.seq > after).order_by(endpoints.c.seq).limit(limit)
     return [_endpoint(row) for row in connection.execute(query)]
 
@@ -140,9 +140,9 @@ def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> l
 def update(
     connection: Connection, account_seq: int | None, endpoint_id: bytes, change: Callable[[Endpoint], Endpoint]
 ) -> Endpoint | None:
-    """Update the fields that the owner of an endpoint can set. Returns the new endpoint, or None if there is none.
+    """Update the fields that the owner of an endpoint can set. Return the new endpoint, or None if it does not exist.
 
-    `updated_at` always increases, because other processes read the endpoint again when it does. Health is not written.
+    `updated_at` always increases, so that other processes read the endpoint again. The health does not change.
     """
     stored = get(connection, account_seq, endpoint_id, lock=True)
     if stored is None:
@@ -207,12 +207,12 @@ def enable(connection: Connection, endpoint_seq: int, held: HeldAction, *, now: 
 
 
 def set_held_action(connection: Connection, endpoint_seq: int, held: HeldAction) -> Endpoint | None:
-    """Set the action for the held deliveries of the events stored so far. Return None if the endpoint was deleted."""
+    """Set the action for held deliveries of all events stored so far. Return None if the endpoint was deleted."""
     return _changed(connection, endpoint_seq, **_held_action_values(held))
 
 
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
-    """Delete an endpoint. Return it as it was, or None. The delivery engine cancels its pending deliveries."""
+    """Delete an endpoint. Return its last state, or None. The delivery engine cancels its pending deliveries."""
     endpoint = get(connection, account_seq, endpoint_id, lock=True)
     if endpoint is not None:
         change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq)
@@ -221,7 +221,7 @@ def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, 
 
 
 def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[bytes], *, now: int) -> Endpoint:
-    """Replace the secrets of an endpoint that this transaction has locked. Returns the new endpoint."""
+    """Replace the secrets of an endpoint that this transaction has locked. Return the new endpoint."""
     values: dict[str, Any] = {
         "secret": secrets.current,
         "secret_created_at": secrets.created_at,
@@ -257,7 +257,7 @@ def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoi
 
 _NAMES: Final = tuple(field.name for field in fields(Endpoint))[:-1]
 _SETTINGS: Final = len(_NAMES)
-"""The position of the first setting in a row: `settings` is the last field, and its columns are the last ones."""
+"""The position of the first setting in a row. The columns of `settings`, the last field, come last."""
 _COLUMNS: Final = [endpoints.c[name] for name in (*_NAMES, *DEFAULTS.by_name())]
 _EVENT_TYPES: Final = _NAMES.index("event_types")
 _CODED: Final = [

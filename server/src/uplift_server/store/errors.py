@@ -30,4 +30,4 @@ class Misaddressed(Unavailable):
 
 
 class Rejected(Exception):
-    """The database rejects the operation permanently: a bug, or data that it cannot store. Do not try again."""
+    """The database rejects the operation permanently: a bug, or data that it cannot store. Do not retry."""

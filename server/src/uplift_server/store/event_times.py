@@ -8,13 +8,13 @@ from sqlalchemy import Connection
 from uplift_server.store.schema import events
 
 DISORDER_MS: Final = 60_000
-"""Maximum disorder of events: the timestamp is set when an event arrives, the number when it is stored."""
+"""Maximum disorder of events: an event gets its timestamp when it arrives, and its number when it is stored."""
 
 
 def bounds(connection: Connection, *, after: int | None, before: int | None) -> tuple[int, int]:
     """Return the lowest and highest number that an event between two timestamps (exclusive, Unix ms) can have.
 
-    The range can contain other events, so compare the timestamps too.
+    The range can contain other events, so also compare the timestamps.
     """
     low = 1 if after is None else _first_seq(connection, after - DISORDER_MS)
     highest = connection.scalars(sa.select(sa.func.max(events.c.seq))).one() or 0
@@ -23,7 +23,7 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
 
 def _first_seq(connection: Connection, created_at: int) -> int:
     """Return the number of the first event created at a timestamp or later, by binary search."""
-    # Two queries: SQLite reads each value from an end of the index, but scans the index for both together.
+    # Two queries, because SQLite reads each value from an end of the index but scans the index for both together.
     low = connection.scalar(sa.select(sa.func.min(events.c.seq)))
     if low is None:
         return 1

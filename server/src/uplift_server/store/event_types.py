@@ -86,7 +86,7 @@ def list_deleted(connection: Connection) -> list[EventType]:
 
 
 def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType], list[EventType]]:
-    """Return the existing and the deleted ones of these types, in any order."""
+    """Return the event types with these numbers, existing ones and deleted ones, in any order."""
     rows = connection.execute(sa.select(event_types).where(event_types.c.seq.in_(seqs))).all()
     return (
         [_event_type(row) for row in rows if row.deleted_at is None],
@@ -95,7 +95,7 @@ def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType]
 
 
 def set_archived(connection: Connection, name: str, *, archived: bool, now: int) -> EventType | None:
-    """Archive or unarchive a type. Return the new type, or None if there is none."""
+    """Archive or restore a type. Return the new type, or None if it does not exist."""
     change = sa.update(event_types).where(event_types.c.name == name, _LIVE)
     change = change.where(event_types.c.archived_at.is_(None) if archived else event_types.c.archived_at.is_not(None))
     connection.execute(change.values(archived_at=now if archived else None, updated_at=now))

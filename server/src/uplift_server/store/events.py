@@ -22,7 +22,7 @@ _ENVELOPE_START_BYTES: Final = 1024
 def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
     """Find the event with this ID, with its body.
 
-    Without an account, it returns up to two, because chosen IDs are unique only within their account.
+    Without an account, it returns up to two events, because chosen IDs are unique only within an account.
     """
     query = _select(events.c.body.label("head")).where(events.c.id == event_id).limit(2)
     if account_seq is not None:
@@ -97,7 +97,7 @@ def page_forward(
     limit: int,
     after: tuple[int, ...],
 ) -> StreamPage[Event]:
-    """List events oldest first, after a key (`(0,)` at the start), as a stream without an end.
+    """List events oldest first, after a key (`(0,)` at the start), as an endless stream.
 
     It stops at the stream position, so that it never skips an event that is committed later.
     """

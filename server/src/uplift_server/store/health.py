@@ -15,7 +15,7 @@ from uplift_server.store.records import Attempt, DisabledReason, Endpoint, Endpo
 from uplift_server.store.schema import endpoints
 
 _BATCH_ENDPOINTS: Final = 1_000
-"""Below the maximum of parameters of a statement."""
+"""Fewer than the maximum number of parameters in a statement."""
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
@@ -35,7 +35,7 @@ def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
 
 
 def get(connection: Connection, endpoint_seqs: Collection[int]) -> dict[int, Health]:
-    """Return the health of those endpoints that exist."""
+    """Return the health of the endpoints that exist."""
     found: dict[int, Health] = {}
     for some in _batches(endpoint_seqs):
         found |= _read(connection, endpoints.c.seq.in_(some))
@@ -124,10 +124,10 @@ def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *
 
 
 def last_failure(connection: Connection, endpoint_seq: int, failed_event: int | None) -> Attempt | None:
-    """Return the attempt that shows why an endpoint fails. `failed_event` is the event of the last failure, if known.
+    """Return the attempt that shows why an endpoint is failing.
 
-    Behind an open circuit breaker, the newest deliveries were never attempted. After a restart, the oldest held ones
-    show why the endpoint was disabled.
+    `failed_event` is the event of the last failure, if known. Behind an open circuit breaker, the newest deliveries
+    were never attempted. After a restart, the oldest held ones show why the endpoint was disabled.
     """
     extra = endpoint_backlog.oldest_held(connection, endpoint_seq, limit=deliveries.NEWEST_DELIVERIES)
     if failed_event is not None:

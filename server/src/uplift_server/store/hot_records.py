@@ -1,4 +1,4 @@
-"""Records of the hot path: tuples and slots, because each event creates some."""
+"""Records of the hot path. Tuples and slots, because every event creates some."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Lease(NamedTuple):
 
 @dataclass(slots=True)
 class LeasedDelivery:
-    """A delivery this process may attempt until `lease_until` (Unix ms)."""
+    """A delivery that this process may attempt until `lease_until` (Unix ms)."""
 
     event_seq: int
     endpoint_seq: int
@@ -205,7 +205,7 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The limit for deliveries that the replay got back. The reader of a batch has limited the others."""
+    """The limit for deliveries that the replay got back. The read of the batch already limited the others."""
 
 
 class ReplayRelease(NamedTuple):

@@ -52,10 +52,10 @@ def create_once(
     create: Callable[[], T],
     load: Callable[[bytes], T | None],
 ) -> tuple[T, bool]:
-    """Create an object, or load the one that the same request created before. Return whether it is a repeat.
+    """Create an object, or load the object that the same request created before. Return whether it is a repeat.
 
-    `create` creates the object with `object_id`, and `load` reads an earlier one. Without a request, it always creates.
-    Raises KeyReused if the key was used for another request, or if the object was deleted.
+    `create` creates the object with `object_id`, and `load` reads an earlier one. Without a request, it always creates
+    an object. Raises KeyReused if the key was used for another request, or if the object was deleted.
     """
     if request is None:
         return create(), False

@@ -14,7 +14,7 @@ from uplift_server.store.encryption_upgrade import FIRST_REVISION, VALUE_NAME
 from uplift_server.store.sqlite.connection import unavailable
 
 SELECT_ENCRYPTED: Final = f"SELECT id, {', '.join(COLUMNS)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
-"""For both engines, like SELECT_ACCEPTS_UNBOUND."""
+"""Used by both engines, like SELECT_ACCEPTS_UNBOUND."""
 SELECT_ACCEPTS_UNBOUND: Final = (
     f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{VALUE_NAME}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
     f" < '{FIRST_REVISION}'"
@@ -85,7 +85,7 @@ class Held:
 
 
 def held(path: Path, *, limit: int) -> Held:
-    """Count held deliveries and their endpoints up to a limit. Works beside a running server. Raises Unavailable."""
+    """Count held deliveries and their endpoints up to a limit, even while a server is running. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             (count,) = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()  # noqa: S608
@@ -107,7 +107,7 @@ def held(path: Path, *, limit: int) -> Held:
 
 
 def database_id(path: Path) -> str | None:
-    """Return the ID of the database, if it has one. Works beside a running server. Raises Unavailable."""
+    """Return the ID of the database, if it has one, even while a server is running. Raises Unavailable."""
     try:
         with closing(_open(path)) as raw:
             row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.VALUE_NAME,)).fetchone()

@@ -26,7 +26,7 @@ def create(
     expires_at: int,
     now: int,
 ) -> Invitation:
-    """Store an invitation to an email that has none in the account.
+    """Store an invitation to an email address without a pending invitation in the account.
 
     Raises Conflict if the account is deleted or has too many pending invitations.
     """

@@ -67,7 +67,7 @@ def page(
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:
-    """List keys that are not revoked, oldest first. `after` is the `seq` of the last one of the previous page."""
+    """List keys that are not revoked, oldest first. `after` is the last `seq` of the previous page."""
     query = sa.select(api_keys).where(_LIVE, api_keys.c.seq > after).order_by(api_keys.c.seq).limit(limit)
     return [_key(row) for row in connection.execute(query)]
 
@@ -79,7 +79,7 @@ def find(connection: Connection, seqs: Collection[int]) -> list[ApiKey]:
 
 
 def revoke(connection: Connection, account_seq: int | None, key_id: bytes, *, now: int) -> ApiKey | None:
-    """Revoke a key. Return it, or None if there is none."""
+    """Revoke a key. Return it, or None if it does not exist."""
     change = sa.update(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE).values(revoked_at=now)
     row = connection.execute(change.returning(api_keys)).first()
     return None if row is None else _key(row)

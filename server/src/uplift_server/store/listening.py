@@ -148,7 +148,7 @@ def _start_position(
 
 
 def get(connection: Connection, account_seq: int | None, session_id: bytes) -> ListenSession | None:
-    """Return the session with this ID, of an account or of any."""
+    """Return the session with this ID, in one account or in any account."""
     query = _select().where(listen_sessions.c.id == session_id)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)

@@ -1,7 +1,7 @@
 """Locks of ordinary writes on PostgreSQL, which run at the same time at READ COMMITTED.
 
-A write locks the rows that it relies on before it reads them. Statements after a lock see what its earlier holder
-committed. SQLite runs one write at a time and ignores locks.
+A write locks the rows that it relies on before it reads them. Statements after a lock see the changes of its
+earlier holder. SQLite runs one write at a time and ignores locks.
 
 A transaction takes its locks in this order, so that two transactions do not wait for each other:
 
@@ -28,7 +28,7 @@ _CLASS: Final = 0x75706C66
 
 
 def statement(name: str) -> str:
-    """The statement that takes a named lock until the transaction ends."""
+    """Return the statement that takes a named lock until the transaction ends."""
     return f"SELECT pg_advisory_xact_lock({_CLASS}, {crc32(name.encode()) - 2**31})"
 
 

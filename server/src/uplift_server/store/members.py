@@ -16,7 +16,7 @@ from uplift_server.store.schema_people import people as people_table
 
 
 def add(connection: Connection, *, member_id: bytes, account_seq: int, person: Person, role: Role, now: int) -> Member:
-    """Add a person as a member. Raises Conflict if the account was deleted or has the maximum of members."""
+    """Add a person as a member. Raises Conflict if the account was deleted or has too many members."""
     accounts.require(connection, account_seq)
     count = sa.select(sa.func.count()).where(members.c.account_seq == account_seq)
     if connection.scalars(count).one() >= MEMBERS_PER_ACCOUNT_MAX:
@@ -43,7 +43,7 @@ def get(connection: Connection, account_seq: int, member_id: bytes) -> Member | 
 
 
 def find_by_person(connection: Connection, account_seq: int, person_seq: int) -> Member | None:
-    """Return the member of an account who is this person."""
+    """Return the account's member for this person."""
     return _one(connection, members.c.person_seq == person_seq, members.c.account_seq == account_seq)
 
 
@@ -68,7 +68,7 @@ def set_role(connection: Connection, member: Member, role: Role) -> None:
 
 
 def remove(connection: Connection, member: Member) -> None:
-    """Remove a member. A person without an account is deleted."""
+    """Remove a member. Delete the person if no other membership remains."""
     connection.execute(sa.delete(members).where(members.c.seq == member.seq))
     people.delete_non_members(connection, [member.person.seq])
 

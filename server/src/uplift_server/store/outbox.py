@@ -129,7 +129,7 @@ def page(
     keys = keys.order_by(notices.c.seq.desc()).limit(limit + 1)
     rows = connection.execute(_select().where(notices.c.seq.in_(keys)).order_by(notices.c.seq.desc()))
     found = page_of([_email(row) for row in rows], limit, lambda email: (email.seq,))
-    # Older emails can match too: the next page starts where this scan ended.
+    # Older emails can also match, so the next page starts where this scan ended.
     return Page(found.items, (low,)) if found.next_key is None and low > 1 else found
 
 

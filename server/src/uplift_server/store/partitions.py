@@ -6,14 +6,14 @@ from uplift_server.store.cleanup import Key
 
 
 class Partition(NamedTuple):
-    """The events from `first_seq` to before `end_seq`."""
+    """The events from `first_seq` (inclusive) to `end_seq` (exclusive)."""
 
     first_seq: int
     end_seq: int
 
 
 class Batch(NamedTuple):
-    """The number of deleted rows, and the position to continue at; None after the last batch."""
+    """The number of deleted rows, and the position of the next batch; None after the last batch."""
 
     removed: int
     position: Key | None
@@ -25,7 +25,7 @@ class Partitions(Protocol):
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
         """Start the next partition if the current one is at least `lasts_ms` old. Return whether it did.
 
-        Raises Unavailable, also if the tables are locked for too long. Nothing has changed then.
+        Raises Unavailable without any changes, including if the tables are locked for too long.
         """
 
     async def list_droppable(self, *, before: int) -> list[Partition]:

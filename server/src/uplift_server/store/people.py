@@ -25,7 +25,7 @@ class AccountMembership(NamedTuple):
 
 
 def find(connection: Connection, email: str, *, lock: bool = False) -> Person | None:
-    """Return the person with this email, in lower case. With `lock`, no other transaction creates or changes them."""
+    """Return the person with this email, in lower case. With `lock`, no other transaction can create or change them."""
     if lock:
         locks.take(connection, f"email {email}")
     return _one(connection, people.c.email == email, lock=lock)
@@ -76,7 +76,7 @@ def memberships(connection: Connection, person_seq: int) -> list[AccountMembersh
 
 
 def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> None:
-    """Delete those of these people who have no membership."""
+    """Delete each of these people who has no membership."""
     those = sa.select(people.c.seq).where(people.c.seq.in_(person_seqs))
     connection.execute(those.order_by(people.c.seq).with_for_update())
     is_member = sa.exists().where(members.c.person_seq == people.c.seq)
@@ -96,7 +96,7 @@ def remove_from_account(connection: Connection, account_seq: int) -> None:
 
 
 def person_from_row(row: sa.Row[Any], *, seq: int, person_id: bytes, created_at: int) -> Person:
-    """Read a person from a row. Columns with names that other tables share are arguments."""
+    """Read a person from a row. Columns whose names exist in other tables are arguments."""
     return Person(seq, person_id, row.email, row.name, row.password_hash, row.proved, created_at)
 
 

@@ -61,7 +61,7 @@ class ForeignLeases(NamedTuple):
 
 
 def database_now(connection: Connection) -> float:
-    """Return the current time of the database (Unix ms), not that of the beginning of the transaction."""
+    """Return the current time of the database (Unix ms), not the start time of the transaction."""
     if connection.dialect.name == "sqlite":
         query = "SELECT (julianday('now') - 2440587.5) * 86400000.0"
     else:
@@ -70,9 +70,9 @@ def database_now(connection: Connection) -> float:
 
 
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
-    """Add a process. Return its process ID. It owns no endpoints before its first heartbeat.
+    """Add a process. Return its process ID. It does not own endpoints before its first heartbeat.
 
-    Raises UnknownSchema if this version does not work with the schema, and Unavailable while the schema changes.
+    Raises UnknownSchema if this version does not work with the schema, and Unavailable while the schema is changing.
     """
     admission.admit(connection, version)
     query = sa.insert(processes).values(
@@ -92,7 +92,7 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
 def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
     """Wrap a function so that it raises Unavailable if the process was evicted, because its cache may be outdated.
 
-    The process cannot be evicted before the end of the transaction. 0 is the only process of a database.
+    The process cannot be evicted before the end of the transaction. A `seq` of 0 means the only process of a database.
     """
     if seq == 0:
         return body
@@ -115,7 +115,7 @@ def list_all(connection: Connection) -> list[Process]:
 def list_running_before(connection: Connection, release: str) -> list[Process]:
     """List the running processes of releases before `release`.
 
-    Evicts dead processes: one that was only suspended has to rejoin.
+    Evicts dead processes. A process that was only suspended must rejoin.
     """
     now = int(database_now(connection))
     earlier = [each for each in list_all(connection) if release_order(each.version) < release_order(release)]

@@ -13,7 +13,7 @@ from uplift_server.core.security.secrets import SecretPair
 
 
 class EndpointState(NamedCode):
-    """Whether an endpoint gets deliveries. The store saves the number."""
+    """Whether an endpoint receives deliveries. The store saves the number."""
 
     ENABLED = 0
     PAUSED = 1
@@ -58,7 +58,7 @@ class ApiKey:
     name: str
     digest: bytes
     ends_with: str
-    """The last characters, by which people recognize the key."""
+    """The last characters, so that people recognize the key."""
     scopes: frozenset[str]
     created_at: int
 
@@ -73,7 +73,7 @@ class Person:
     """In lower case; None for a guest of portal links."""
     name: str
     password_hash: str | None = field(repr=False)
-    """None if the person signs in with portal links only."""
+    """None if the person signs in only with portal links."""
     proved: bool
     """Whether the email is verified: by an emailed link, or by the operator."""
     created_at: int
@@ -327,7 +327,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StreamPage(Generic[T]):
-    """A page of a list without an end. The next page starts after `key`; `more` is whether it has items now."""
+    """A page of an endless list. The next page starts after `key`; `more` is whether it has items now."""
 
     items: list[T]
     key: tuple[int, ...]

@@ -2,7 +2,7 @@
 
 A delivery that a replay has released has the number of the replay until its attempt is counted. If such a delivery is
 not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay takes it
-again. Therefore, a replay skips no delivery and resends none twice, even if a process ends.
+again. Therefore, a replay does not skip or repeat deliveries, even if a process ends.
 """
 
 import json
@@ -33,7 +33,7 @@ class ReplaySelection:
     """Empty for all types."""
     created_after: int | None
     created_before: int | None
-    """Like `created_after` a timestamp of events, exclusive."""
+    """An exclusive timestamp of events, like `created_after`."""
     selected_at: int
 
 
@@ -86,7 +86,7 @@ class NewReplay:
 
 
 def create(connection: Connection, new: NewReplay) -> Replay:
-    """Store a running replay. Raises Conflict if the account is deleted, or it or the endpoint has too many."""
+    """Store a running replay. Raises Conflict if the account was deleted or a limit is reached."""
     require(connection, new.account_seq)
     unfinished = sa.select(replays.c.id, replays.c.endpoint_seq).where(
         replays.c.account_seq == new.account_seq,
@@ -98,7 +98,9 @@ def create(connection: Connection, new: NewReplay) -> Replay:
         if other.endpoint_seq == new.selection.endpoint_seq:
             raise EndpointBusy(other.id)
     if len(others) >= REPLAYS_UNFINISHED_PER_ACCOUNT_MAX:
-        text = f"The account has {len(others)} unfinished replays, which is the limit. Cancel one or wait for one."
+        text = (
+            f"The account has {len(others)} unfinished replays, which is the limit. Cancel one, or wait until one ends."
+        )
         raise Conflict(text)
     selection = new.selection
     connection.execute(
@@ -128,12 +130,12 @@ class EndpointBusy(Conflict):
     """The endpoint already has an unfinished replay, with this ID."""
 
     def __init__(self, replay_id: bytes) -> None:
-        super().__init__("The endpoint already has an unfinished replay.")
+        super().__init__("The endpoint already has an unfinished replay. Cancel it, or wait until it ends.")
         self.replay_id = replay_id
 
 
 def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Replay | None:
-    """Return the replay with this ID, of an account or of any."""
+    """Return the replay with this ID, in one account or in any account."""
     query = _details().where(replays.c.id == replay_id)
     if account_seq is not None:
         query = query.where(replays.c.account_seq == account_seq)
@@ -177,17 +179,16 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Replay]:
 def change_state(
     connection: Connection, account_seq: int | None, replay_id: bytes, wanted: ReplayState, *, now: int
 ) -> tuple[Replay, bool] | None:
-    """Pause, resume or cancel a replay. Return it and whether it changed, or None if there is none.
+    """Pause, resume or cancel a replay. Return it and whether it changed, or None if it does not exist.
 
-    Waiting deliveries return to their earlier status, except leased ones. Raises Conflict if the
-    replay has ended.
+    Waiting deliveries return to their earlier status, except leased ones. Raises Conflict if the replay has ended.
     """
     found = get(connection, account_seq, replay_id)
     if found is None:
         return None
     found = one(connection, replays.c.seq == found.seq, lock=True)
     if not can_change_to(found.state, wanted):
-        raise Conflict(f"The replay is {found.state.text} and can no longer be changed.")
+        raise Conflict(f"The replay is {found.state.text}, so you cannot change it. Create a new replay.")
     if found.state is wanted:
         return found, False
     connection.execute(sa.update(replays).where(replays.c.seq == found.seq).values(state=int(wanted), updated_at=now))

@@ -1,4 +1,4 @@
-"""The last time that retention read, stored to detect clock jumps over restarts."""
+"""The time of the last retention check, stored to detect clock jumps across restarts."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ _NAME: Final = "retention clock"
 
 
 def observe(connection: Connection, *, now: int, retention_ms: int) -> int | None:
-    """Store the current time (Unix ms). If the clock jumped, store nothing and return the stored time."""
+    """Store the current time (Unix ms). If the clock jumped, return the stored time instead."""
     last_seen_at = server_values.get(connection, [_NAME]).get(_NAME)
     if last_seen_at is not None and clock_jumped(last_seen_at, now, retention_ms):
         return last_seen_at

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _MIGRATIONS: Final = "uplift_server.store:migrations"
 _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
-"""The newest revision. From the file names, because Alembic would load every migration."""
+"""The newest revision, read from the file names because Alembic would load every migration."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
-"""Errors in the statements of a migration. Another try does not help."""
+"""Errors in the statements of a migration. A retry does not help."""
 REMEDY_NEWER: Final = "start the release that wrote it, or a later one"
 
 
@@ -55,7 +55,7 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
     """Upgrade a SQLite file (path or URL) to the current revision in one transaction, or create its tables.
 
     Before an upgrade, it copies the file and returns the path of the copy. Raises UnknownSchema for a newer file, and
-    Unavailable if the file cannot be written. Nothing has changed then.
+    Unavailable if the file cannot be written, without any changes.
     """
     path = _path(database)
     try:
@@ -71,7 +71,7 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
             try:
                 _in_transaction(raw, run)
             except BaseException:
-                # The next try creates another copy, and many copies would fill the disk.
+                # The next attempt creates another copy, and many copies would fill the disk.
                 if _current(raw, path) == revision:
                     copy.unlink()
                 raise
@@ -174,7 +174,7 @@ def run(connection: Connection, revision: str = HEAD) -> None:
     """Run the migrations up to a revision within the caller's transaction."""
     from alembic import command  # noqa: PLC0415
 
-    # SQLAlchemy begins with the first statement. Then, Alembic leaves the transaction to the caller.
+    # SQLAlchemy begins a transaction with the first statement. Alembic then leaves the transaction to the caller.
     connection.exec_driver_sql("SELECT 1")
     config = _config()
     config.attributes["connection"] = connection

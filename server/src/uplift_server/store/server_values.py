@@ -27,7 +27,7 @@ def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
 
 
 def lock(connection: Connection, prefix: str) -> None:
-    """Keep other transactions from replacing the values with this prefix. Take it before `get` if they depend on it."""
+    """Prevent other transactions from replacing the values with this prefix. Call it before a `get` they depend on."""
     locks.take(connection, prefix)
 
 

@@ -58,7 +58,7 @@ def confirm(connection: Connection, digest: bytes, *, now: int) -> None:
 
 
 def end(connection: Connection, digest: bytes) -> None:
-    """End a session. Can be repeated."""
+    """End a session, if it exists."""
     connection.execute(sa.delete(sessions).where(sessions.c.digest == digest))
 
 
@@ -89,7 +89,7 @@ def get_link(connection: Connection, link_id: bytes) -> Link | None:
 
 
 def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
-    """Use up a link. Return None if it was used or has expired (`now` in Unix ms)."""
+    """Consume a link. Return None if it was used or has expired (`now` in Unix ms)."""
     query = sa.delete(links).where(links.c.id == link_id, links.c.expires_at > now).returning(links)
     row = connection.execute(query).first()
     return None if row is None else _link(row)

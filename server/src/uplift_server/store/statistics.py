@@ -3,9 +3,8 @@
 A count reads three tables in batches, each in the order it was written and up to the stream position: deliveries,
 attempts, and the changes of status in `delivery_changes`. Deliveries are counted with their current status, and only
 after all attempts and changes up to the stream position. An attempt or change of a delivery that was counted before
-therefore changes the counts; one of a later delivery is contained in the status that is counted with it. A status that
-comes from an attempt or change beyond the stream position is subtracted, because that attempt or change is counted
-later.
+therefore changes the counts. For a later delivery, the counted status already includes it. A status that comes from an
+attempt or change beyond the stream position is subtracted, because that attempt or change is counted later.
 
 One process counts at a time. `save` writes a batch only if the stored positions are the same as when it was read, in
 one transaction, so nothing is counted twice or left out after a crash.
@@ -205,7 +204,7 @@ class _Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether it can create a row. If it has only moves, retention has deleted the row."""
+        """Whether the tally can create a row. If it has only moves, retention has deleted the row."""
         return any(self.counts)
 
     def update(self, other: "_Tally") -> None:
@@ -254,7 +253,7 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 
 
 def _tallied(connection: Connection, batch: _Batch) -> dict[_Key, _Tally]:
-    """Return what the batch adds to the rows of endpoints, of their accounts, and of all accounts."""
+    """Return the counts that the batch adds to the rows of endpoints, of their accounts, and of all accounts."""
     own: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     span = asdict(batch)
     for hour, account, endpoint, status, n in connection.execute(sql.COUNT_DELIVERIES, span):

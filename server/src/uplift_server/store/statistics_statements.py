@@ -28,8 +28,8 @@ FROM deliveries d JOIN events e ON e.seq = d.event_seq
 WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {TEST}
 GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
-# One row for each endpoint and outcome, with its durations in the stored text form: a row for each class of durations
-# would cost time in the interpreter. The account is that of a delivery, which is looked up once for each row.
+# One row for each endpoint and outcome, with its durations in the stored text form, because a row for each class of
+# durations would cost time in the interpreter. One delivery for each row provides the account.
 COUNT_ATTEMPTS: Final = {
     dialect: sa.text(f"""
 SELECT g.hour, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations
@@ -64,7 +64,7 @@ GROUP BY 1, 2, 3, 4, 5
 
 _VALUES: Final = (*COUNT_FIELDS, "outcomes", "durations")
 _COLUMNS: Final = (*KEY_COLUMNS, *_VALUES)
-# How each engine reads a JSON list of lists as rows, joins a table in that order, and reads a number of a row.
+# How each engine reads a JSON list of lists as rows, joins a table in that order, and reads a number from a row.
 _LISTS: Final = {
     "sqlite": ("json_each({}) page", "CROSS JOIN", "json_extract(page.value, '$[{}]')"),
     "postgresql": ("json_array_elements(CAST({} AS json)) page(value)", "JOIN", "CAST(page.value->>{} AS BIGINT)"),

@@ -1,7 +1,7 @@
 """The stream position: the numbers up to which no more rows can appear.
 
-On PostgreSQL, a row can be committed after a row with a higher number. Readers that go through rows in the order of
-their numbers and never go back stop at the stream position, so that they miss none.
+On PostgreSQL, a row can be committed after a row with a higher number. Readers that read rows in the order of
+their numbers and never go back stop at the stream position, so that they do not miss rows.
 """
 
 from typing import Final, NamedTuple
@@ -17,4 +17,4 @@ class StreamPosition(NamedTuple):
 
 
 STREAM_POSITION_MAX: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))
-"""The position on SQLite: one writer assigns numbers in the order of commits, so readers miss none."""
+"""The position on SQLite: one writer assigns numbers in the order of commits, so readers do not miss rows."""

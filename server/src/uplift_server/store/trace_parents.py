@@ -1,4 +1,4 @@
-"""Trace contexts of events, if their senders set one while tracing is on."""
+"""Trace contexts of events, if their senders set one while tracing is enabled."""
 
 from collections.abc import Collection, Mapping
 from typing import Final

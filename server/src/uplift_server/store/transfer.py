@@ -1,8 +1,8 @@
 """Transfer of all data from a SQLite file to an empty PostgreSQL database.
 
 Tables are copied in batches, in the order of their keys. The target stores the progress in the transaction of each
-batch, so an interrupted transfer can continue. The table of the progress is dropped after the comparison. Until then,
-no server starts on the target. The caller holds the file lock.
+batch, so an interrupted transfer can continue. The progress table is dropped after the comparison. Until then, servers
+do not start on the target. The caller holds the file lock.
 """
 
 import ast
@@ -23,7 +23,7 @@ from uplift_server.store.sqlite.connection import unavailable
 from uplift_server.store.transfer_tables import TRANSFER_TABLES, Checksum, Key, TransferTable, quoted
 
 COMPARE_BATCH_ROWS: Final = 500
-"""Rows of the target that are in memory at a time, with their bodies."""
+"""Maximum number of target rows in memory at the same time, with their bodies."""
 _NO_TIMEOUTS: Final = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 _CREATE_PROGRESS: Final = (
     f"CREATE TABLE {TRANSFER_TABLE} (name text PRIMARY KEY, source text NOT NULL, after_key text, rows bigint NOT NULL)"
@@ -104,7 +104,7 @@ async def _transfer(
 
 
 async def _prepare(url: str) -> None:
-    """Create the tables of an empty target. Raises CannotTransfer if another release created them; it may still run."""
+    """Create the tables of an empty target. Raises CannotTransfer if another release, maybe running, created them."""
     revision = await postgres_version.current(url)
     if revision not in (None, schema_version.HEAD):
         raise CannotTransfer(
@@ -129,7 +129,7 @@ async def _is_begun(target: Raw, name: str) -> bool:
 
 
 async def _begin(target: Raw, name: str) -> None:
-    """Create the table of the progress. Raises CannotTransfer if the target has rows."""
+    """Create the progress table. Raises CannotTransfer if the target has rows."""
     async with target.transaction():
         await target.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
         for table in metadata.sorted_tables:
@@ -138,7 +138,7 @@ async def _begin(target: Raw, name: str) -> None:
             if await target.fetchval(f"SELECT EXISTS (SELECT 1 FROM {quoted(table.name)})"):  # noqa: S608 - as above
                 raise CannotTransfer(
                     f"the target is not empty: its table {table.name} has rows; if an earlier transfer completed, you"
-                    " are done; otherwise choose an empty database"
+                    " are done; otherwise, choose an empty database"
                 )
         await target.execute(_CREATE_PROGRESS)
         await target.executemany(

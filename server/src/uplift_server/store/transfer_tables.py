@@ -41,7 +41,7 @@ class TransferTable:
 
     @cached_property
     def select(self) -> str:
-        """The statement that selects all rows, in any order."""
+        """The statement that selects all rows in any order."""
         return f"SELECT {', '.join(map(quoted, self.columns))} FROM {quoted(self.name)}"  # noqa: S608 - of our own texts
 
     def key_of(self, row: Row) -> Key:

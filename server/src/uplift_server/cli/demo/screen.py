@@ -14,7 +14,7 @@ _MEANINGS: Final = {204: "accepted", 302: "redirect to login", 400: "rejected", 
 
 
 class Screen:
-    """Shows a run. Use it as a context manager."""
+    """Display of a run. Use it as a context manager."""
 
     def __init__(self, output: Output, events: int | None) -> None:
         self._output = output

@@ -16,7 +16,7 @@ from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 Results = list[list[Appended] | IdempotencyConflict]
 
 RETRIES_MAX: Final = 8
-"""How often a batch is repeated after another transaction stored one of its keys or IDs."""
+"""How many times a batch is repeated after another transaction stored one of its keys or IDs."""
 
 
 async def append_events(
@@ -71,7 +71,7 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
 
 
 async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents:
-    """Find the events that are stored already."""
+    """Find the events that are already stored."""
     known = KnownEvents()
     keys = [(e.account_seq, e.idempotency_key) for group in groups for e in group if e.idempotency_key is not None]
     if keys:

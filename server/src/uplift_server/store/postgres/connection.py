@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: opening, pooling, timeouts and errors."""
+"""Connections to PostgreSQL, with pooling, timeouts and errors."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"
-"""The URL parameter that says `transaction` if each transaction may run on a different connection."""
+"""The URL parameter with the value `transaction` if each transaction may run on a different connection."""
 
 APPLICATION_NAME: Final = "uplift-webhooks"
 POOLED_NAME: Final = f"{APPLICATION_NAME}-pooled"
@@ -72,7 +72,7 @@ DRIVER_ERRORS: Final = (
 # Classes of SQLSTATE. Serialization failures and deadlocks: a retry is likely to succeed.
 _RETRYABLE: Final = "40"
 _LOST: Final = ("08", "57P")
-# Invalid data, constraints and syntax: a retry fails, too. Missing privileges are in `connection_errors`.
+# Invalid data, constraints and syntax: a retry also fails. Missing privileges are in `connection_errors`.
 _REJECTED: Final = ("22", "23", "42")
 _READ_ONLY: Final = "25006"
 
@@ -117,7 +117,7 @@ class Pair:
                 await self.raw.execute(self.settings)
             yield
         except asyncio.CancelledError:
-            # Without a wait: during a statement, PostgreSQL notices the closed connection only when it ends.
+            # Do not wait, because PostgreSQL notices the closed connection only when the running statement ends.
             self.raw.terminate()
             raise
         except BaseException:
@@ -126,7 +126,7 @@ class Pair:
         await transaction.commit()
 
     def statement_scope(self) -> AbstractAsyncContextManager[None]:
-        """The scope of a statement outside a transaction. Through a pooler, it opens one for the settings."""
+        """Return the scope of a single statement. Through a pooler, it is a transaction with the settings."""
         return self.transaction() if self.settings else contextlib.nullcontext()
 
     @property
@@ -143,7 +143,7 @@ class Pair:
 
 
 class Opener:
-    """Opens connections to one database."""
+    """Factory of connections to one database."""
 
     def __init__(self, url: str, *, no_timeouts: bool = False, settings: Mapping[str, str] | None = None) -> None:
         """`settings` of PostgreSQL are added to the common ones. `no_timeouts` is for migrations."""
@@ -173,12 +173,12 @@ class Opener:
         return "".join(f"SET LOCAL {name} = '{value}'; " for name, value in settings)
 
     async def _connect(self) -> Raw:
-        # A pooler shares its connections: their settings and prepared statements are unknown.
+        # A pooler shares its connections, so their settings and prepared statements are unknown.
         name, settings = (POOLED_NAME, {}) if self.is_pooled else (APPLICATION_NAME, self._settings)
         more: dict[str, Any] = {"statement_cache_size": 0} if self.is_pooled else {}
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
             if tls.uses_system_trust(self._url):
-                # Reading the system's certificates blocks for too long for the event loop.
+                # Reading the system's certificates would block the event loop for too long.
                 more["ssl"] = await asyncio.to_thread(tls.system_trust, self._url)
             return await self._hosts.connect(
                 lambda host: asyncpg.connect(
@@ -198,7 +198,7 @@ class Opener:
 
 
 def _split_pooler(url: str) -> tuple[str, bool]:
-    """The URL without the parameter of this server, and whether there is a pooler."""
+    """Return the URL without the server's own parameter, and whether there is a pooler."""
     parts = split_postgres_url(url)
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     pooler = parameters.pop(POOLER, None)
@@ -206,7 +206,7 @@ def _split_pooler(url: str) -> tuple[str, bool]:
 
 
 class ConnectionTimeout:
-    """Closes a connection if PostgreSQL does not respond in time. A cancel request could hang in the same network."""
+    """Timeout that closes a connection, because a cancel request could hang in the same network."""
 
     def __init__(self, pair: Pair, seconds: float) -> None:
         self._pair = pair
@@ -214,7 +214,7 @@ class ConnectionTimeout:
         self.is_expired = False
 
     def cancel(self) -> None:
-        """The operation has ended."""
+        """Cancel the timeout after the operation."""
         self._timer.cancel()
 
     def _expire(self) -> None:
@@ -223,7 +223,7 @@ class ConnectionTimeout:
 
 
 class ConnectionPool:
-    """At most `limit` connections, opened when needed. At most `waiting_max` operations wait for one."""
+    """Up to `limit` connections, opened when needed. Up to `waiting_max` operations wait for one."""
 
     def __init__(self, open_pair: Callable[[], Coroutine[Any, Any, Pair]], *, limit: int, waiting_max: int) -> None:
         self._open = open_pair
@@ -234,7 +234,7 @@ class ConnectionPool:
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Pair]:
-        """Use a connection. Raises Unavailable if too many wait, none gets free, or PostgreSQL does not respond."""
+        """Use a connection. Raises Unavailable if too many operations wait, or if the wait takes too long."""
         if self._waiting >= self._waiting_max:
             raise Unavailable("too many operations are waiting for the database")
         self._waiting += 1
@@ -256,7 +256,7 @@ class ConnectionPool:
                 raise
             except DRIVER_ERRORS as error:
                 if timeout.is_expired:
-                    # The idle connections are probably dead, too, and each would cost another timeout.
+                    # The idle connections are probably also dead, and each would cost another timeout.
                     await self.close()
                     raise Unavailable(NO_ANSWER) from error
                 if _state(driver_error(error)) == _READ_ONLY:
@@ -315,7 +315,7 @@ def _storable(row: Sequence[Any]) -> Sequence[Any]:
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """The driver's error, which SQLAlchemy wraps twice."""
+    """Return the driver's error, which SQLAlchemy wraps twice."""
     while isinstance(error, sa.exc.DBAPIError | AsyncAdapt_asyncpg_dbapi.Error):
         below = error.orig if isinstance(error, sa.exc.DBAPIError) else error.__cause__
         if below is None:
@@ -330,7 +330,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Whether the connection is lost, or PostgreSQL shuts down."""
+    """Whether the connection is lost, or PostgreSQL is shutting down."""
     cause = driver_error(error)
     return _state(cause).startswith(_LOST) or isinstance(
         cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
@@ -338,7 +338,7 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
-    """The database's problem. None if the statement is at fault."""
+    """Return the database's problem, or None if the statement is at fault."""
     cause = driver_error(error)
     if isinstance(cause, TimeoutError) or is_connection_lost(error):
         return _SILENT

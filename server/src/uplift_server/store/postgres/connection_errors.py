@@ -1,4 +1,4 @@
-"""Errors of the driver and of TLS that come from a wrong database URL, or from missing privileges, and their fixes."""
+"""Driver and TLS errors caused by a wrong database URL or missing privileges, and how to fix them."""
 
 import socket
 import ssl
@@ -14,7 +14,7 @@ UNDECLARED_POOLER: Final = (
 # Errors through a pooler: of prepared statements, and of settings at the start of a connection (PgBouncer).
 _STRANGE_STATEMENT: Final = ("26000", "42P05")
 _STRANGE_SETTING: Final = "unsupported startup parameter"
-# SQLSTATE, part of the message, fix. The first match applies. Messages match only if PostgreSQL's are in English.
+# SQLSTATE, part of the message, fix. The first match applies. The messages are those of PostgreSQL in English.
 _REJECTED: Final = (
     ("3D000", "", "create it (CREATE DATABASE), or correct UPLIFT_DATABASE_URL"),
     (

@@ -64,7 +64,7 @@ READERS: Final = 3
 WRITERS: Final = 3
 """Connections for ordinary writes: while two wait for a lock of one account, others use the third."""
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
-"""The connections of a process: besides these, one for reads that must not wait, and one for notifications."""
+"""The connections of a process, including one for reads that must not wait and one for notifications."""
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
@@ -74,7 +74,7 @@ FIRST_POSITION_EVERY_MS: Final = 40
 FIRST_POSITION_MS_MAX: Final = 2000
 UNKNOWN_LOGGED_EVERY_S: Final = 60.0
 RETRIES_MAX: Final = 8
-"""How often an operation is repeated after a deadlock or serialization failure."""
+"""How many times an operation is repeated after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
 """The advisory lock of ordinary writes, which share it. Releases up to 0.1.2, which may run beside this one, take it
@@ -198,7 +198,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def stream_position(self) -> StreamPosition:
-        """Return the position. Waits a moment for running transactions, and longer for the first known position."""
+        """Return the position. Wait briefly for running transactions, and longer for the first known position."""
         began = time.monotonic()
         target = await self._read_position()
         reads = 0
@@ -219,7 +219,7 @@ class PostgresDatabase:
             _log.warning("stream position unknown", cause=UNKNOWN)
 
     async def _read_position(self) -> StreamPosition:
-        """Read the sequences and lock holders once. Returns the sequences."""
+        """Read the sequences and lock holders once. Return the sequences."""
 
         async def read(pair: Pair) -> None:
             async with pair.statement_scope():
@@ -272,12 +272,12 @@ class PostgresDatabase:
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
-            # Without a wait: PostgreSQL notices the cancellation later.
+            # Do not wait, because PostgreSQL notices the cancellation later.
             reading.cancel()
             raise
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction. Its exception rolls back its changes, and is raised here."""
+        """Run a function in a transaction. If it raises an exception, roll back its changes."""
         return await self._run_write(lambda pair: pair.sql.run_sync(body))
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
@@ -372,7 +372,7 @@ class PostgresDatabase:
     async def _with_retries(
         self, pool: ConnectionPool, body: Callable[[Pair], Awaitable[R]], *, retry_if_lost: bool = False
     ) -> R:
-        """Run an operation on a connection of a pool. Repeats it after a deadlock or serialization failure."""
+        """Run an operation on a connection of a pool. Repeat it after a deadlock or serialization failure."""
         retries = 0
         while True:
             try:

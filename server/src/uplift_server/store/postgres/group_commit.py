@@ -13,7 +13,7 @@ Groups = Sequence[Sequence[NewEvent]]
 Results = list[list[Appended] | IdempotencyConflict]
 
 COMMITS_AT_ONCE: Final = 2
-"""One waits for PostgreSQL's disk while PostgreSQL runs the next one. More commits would only be smaller."""
+"""One commit waits for PostgreSQL's disk while PostgreSQL runs the next one. More commits would only be smaller."""
 
 
 class _Waiting(NamedTuple):
@@ -23,7 +23,7 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Gathers calls of `append`. Each commit has at most about COMMIT_ROWS_MAX rows."""
+    """Collector of `append` calls. Each commit has up to about COMMIT_ROWS_MAX rows."""
 
     def __init__(self, store: Callable[[Groups], Awaitable[Results]]) -> None:
         """`store` stores groups in one transaction."""

@@ -1,7 +1,7 @@
-"""Connects to one of several hosts of a database URL.
+"""Connection to one of several hosts of a database URL.
 
 The driver tries them in turn within one timeout, so an unreachable primary would hide the standby that replaced it.
-Here the next attempt starts while the previous one is still waiting, as RFC 8305 does with addresses.
+Here, the next attempt starts while the previous one is still waiting, similar to RFC 8305.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.connection_errors import configuration_error
 
-# Errors after which another host can work: unreachable, no response, closed, overloaded, disk or certificate error,
+# Errors after which another host may work: unreachable, no response, closed, overloaded, disk or certificate error,
 # starting or stopping, or a standby.
 _TRY_NEXT: Final = (
     OSError,
@@ -34,7 +34,7 @@ _WRITES: Final = frozenset({"primary", "read-write"})
 """Values of target_session_attrs that select a writable server."""
 
 NEXT_HOST_AFTER_SECONDS: Final = 0.3
-"""When the attempt with the next host starts. The caller limits the total time."""
+"""The delay before the attempt with the next host. The caller limits the total time."""
 
 HostOptions = Mapping[str, Any]
 """The driver's options for a host, in addition to the URL. Empty if the URL names one host."""
@@ -45,7 +45,7 @@ class Hosts:
 
     def __init__(self, url: str) -> None:
         self.known = _host_options(url)
-        """In the order of attempts: the host of the latest connection comes first."""
+        """In the order of attempts. The host of the latest connection comes first."""
         # The driver splits the URL with urlsplit, and ignores its hosts if the options have one.
         self.url = url if self.known == [{}] else str(split_postgres_url(url)._replace(hosts=""))
         """The URL to pass to the driver with options."""
@@ -98,7 +98,7 @@ async def _cancel_all(attempts: Collection[asyncio.Task[asyncpg.Connection]]) ->
         task.cancel()
         task.add_done_callback(_terminate)
     if attempts:
-        # `wait`, because a cancellation of this task while it awaits one of them would look like the end of that one.
+        # Use `wait`: if this task is cancelled while it awaits an attempt directly, the attempt appears to have ended.
         await asyncio.wait(attempts)
 
 

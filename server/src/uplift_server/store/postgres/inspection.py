@@ -1,4 +1,4 @@
-"""Reads the state of a PostgreSQL database for `doctor`."""
+"""Inspection of a PostgreSQL database for `uplift-server doctor`."""
 
 import contextlib
 import time
@@ -27,7 +27,7 @@ _SETTINGS: Final = (
     " current_setting('fsync')::bool AS fsync, current_setting('full_page_writes')::bool AS full_page_writes,"
     " current_setting('max_connections')::int AS connections_max,"
     " current_setting('superuser_reserved_connections')::int AS connections_reserved,"
-    # Without privileges, connections of other users show few columns. Those of PostgreSQL have no database or user.
+    # Without privileges, connections of other users show few columns. PostgreSQL's own have no database or user.
     " (SELECT count(usesysid) FROM pg_stat_activity WHERE datid IS NOT NULL)::int AS connections_used,"
     " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_tables,"
     " pg_database_size(current_database()) AS bytes"
@@ -71,7 +71,7 @@ class Inspected:
 
 
 async def inspect(url: str) -> Inspected:
-    """Read the state of a database, which need not have the server's tables. Raises Unavailable."""
+    """Read the state of a database, even without the server's tables. Raises Unavailable."""
     async with _connected(url) as pair:
         raw = pair.raw
         readings = []
@@ -100,9 +100,9 @@ async def inspect(url: str) -> Inspected:
 
 
 async def servers(url: str) -> int:
-    """Count the servers on a database by connections and heartbeats; one can count twice. Raises Unavailable.
+    """Count the servers on a database by connections and heartbeats. A server can count twice. Raises Unavailable.
 
-    Servers behind a pooler are known by their heartbeats only.
+    Servers behind a pooler are known only by their heartbeats.
     """
     connections = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
@@ -117,7 +117,7 @@ async def servers(url: str) -> int:
 
 
 async def database_id(url: str) -> str | None:
-    """The database's ID, if it has one. Raises Unavailable."""
+    """Return the database's ID, if it has one. Raises Unavailable."""
     async with _connected(url) as pair:
         if await pair.raw.fetchval("SELECT to_regclass('marks')") is None:
             return None
@@ -131,7 +131,7 @@ class Living(NamedTuple):
     living: int
     delivering: int
     serving: int
-    """Those that serve the API."""
+    """Processes that serve the API."""
 
 
 async def processes(url: str) -> Living:

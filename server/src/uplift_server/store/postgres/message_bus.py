@@ -34,7 +34,7 @@ def new_message_bus(url: str) -> "PostgresMessageBus":
 
 
 class PostgresMessageBus:
-    """Implements MessageBus. Connects on first use, and again after an error."""
+    """MessageBus on PostgreSQL. It connects on first use, and again after an error."""
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
@@ -46,11 +46,11 @@ class PostgresMessageBus:
         self._receive: Callable[[str], None] | None = None
 
     def listen(self, receive: Callable[[str], None]) -> None:
-        """See MessageBus."""
+        """Pass every message from now on to `receive`, including this process's own. Messages can be lost."""
         self._receive = receive
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """See MessageBus."""
+        """Run a function in a separate transaction, independent of other writes. Raises Unavailable."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
@@ -59,7 +59,7 @@ class PostgresMessageBus:
         return await self._run(write)
 
     async def publish(self, texts: Sequence[str]) -> None:
-        """See MessageBus."""
+        """Send messages to every process on this database. Raises Unavailable."""
 
         async def publish(pair: Pair) -> None:
             async with pair.statement_scope():
@@ -68,7 +68,7 @@ class PostgresMessageBus:
         await self._run(publish)
 
     async def close(self) -> None:
-        """See MessageBus."""
+        """Disconnect."""
         async with self._turn:
             await self._drop()
 

@@ -1,10 +1,10 @@
-"""Partitions of events and attempts by time: creating the next one, and dropping old ones.
+"""Partitions of events and attempts by time: creation of the next one, and removal of old ones.
 
 Event numbers grow with time. Each partition has a range of numbers that is never exhausted. When the next partition
 starts, the sequence jumps to its first number, so there is always a partition for a new row.
 
 Switching and dropping lock the tables exclusively for a moment. All other statements queue behind that lock, so it
-has a short timeout; the caller tries again later.
+has a short timeout, and the caller retries later.
 """
 
 import time
@@ -27,7 +27,7 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 TABLE_LOCK_MS_MAX: Final = 50
-"""The lock timeout for each of the two tables: other statements wait for at most twice as long."""
+"""The lock timeout for each of the two tables. Other statements wait up to twice as long."""
 THIN_BATCH: Final = 20
 """Rows per transaction. The next commit of an event also waits for this batch to reach the disk."""
 SWEEP_BATCH: Final = 100
@@ -36,7 +36,7 @@ KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Limits of the copy of a partition before it is dropped. The copy takes 1 second."""
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
-"""In the order of locks: most statements use `events`, so it is locked last."""
+"""In lock order: most statements use `events`, so it is locked last."""
 ASIDE_LOCK: Final = 0x6173696465
 """The advisory lock of the tables `events_aside` and `attempts_aside` ("aside")."""
 _NEWEST: Final = (
@@ -125,13 +125,13 @@ _ORPHANS: Final = (
 
 
 class _Run(Protocol):
-    """Runs statements on a connection, in a transaction or without one."""
+    """Runner of statements on a connection, in a transaction or without one."""
 
     def __call__(self, body: Callable[[Pair], Awaitable[R]], /) -> Awaitable[R]: ...
 
 
 class PostgresPartitions:
-    """See `store.partitions`."""
+    """Implementation of `store.partitions.Partitions` on PostgreSQL."""
 
     def __init__(self, write: _Run, transact: _Run, read: _Run) -> None:
         """`write` runs ordinary writes; `transact` runs long transactions beside them."""
@@ -140,36 +140,36 @@ class PostgresPartitions:
         self._read = read
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
-        """See `store.partitions`."""
+        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it did."""
         if not await self._write(lambda pair: _create_next(pair.raw, now=now, lasts_ms=lasts_ms)):
             return False
         await self._write(lambda pair: _switch_to_next(pair.raw, now=now))
         return True
 
     async def list_droppable(self, *, before: int) -> list[Partition]:
-        """See `store.partitions`."""
+        """List partitions whose events are all counted and older than `before` (Unix ms), oldest first."""
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """See `store.partitions`."""
+        """Delete a partition row by row if it has events of `lasts_ms` or more before `before` (Unix ms)."""
         await self._write(lambda pair: pair.raw.execute(_MARK_FOR_ROW_CLEANUP, before, lasts_ms))
 
     async def first_droppable_seq(self) -> int:
-        """See `store.partitions`."""
+        """Return the number of the first event in a partition that is dropped as a whole."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_FIRST_WHOLE)))
 
     async def count_seqs(self, partition: Partition) -> int:
-        """See `store.partitions`."""
+        """Return how many event numbers a partition has used, up to its last event."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_NUMBERS, *partition)))
 
     async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
-        """See `store.partitions`."""
+        """Delete a batch of the deliveries of events whose deliveries have all ended."""
         # Endpoint numbers start at 1.
         start = after or (partition.first_seq, 0)
         return _batch(await self._write(lambda pair: _thin(pair.raw, *start, *partition)), THIN_BATCH)
 
     async def drop(self, partition: Partition) -> int:
-        """See `store.partitions`."""
+        """Drop a partition after `delete_ended_deliveries`. Return the number of deleted events."""
         needed = await self._seqs(_NEEDED, *partition)
         if not await self._is_small(needed):
             await self._write(lambda pair: pair.raw.execute(_BY_ROW, partition.first_seq))
@@ -189,12 +189,12 @@ class PostgresPartitions:
         return count
 
     async def drop_empty(self) -> None:
-        """See `store.partitions`."""
+        """Drop empty partitions."""
         if await self._read(lambda pair: pair.raw.fetch(_EMPTY)):
             await self._write(lambda pair: _drop_empty(pair.raw))
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """See `store.partitions`."""
+        """Delete a batch of other rows of dropped events before the event `before_seq`."""
         batches = []
         for table in _SWEPT:
             orphans = _ORPHANS.format(table=table)
@@ -218,7 +218,7 @@ class PostgresPartitions:
         return await self._run_write(locked)
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
-        """The remainder of earlier partitions, if it is small enough to be copied with the needed events."""
+        """Return the remainder of earlier partitions, if it is small enough to copy with the needed events."""
         found = await self._read(lambda pair: pair.raw.fetchrow(_REST, partition.first_seq))
         if found is None:
             return None
@@ -235,14 +235,14 @@ class PostgresPartitions:
 
 
 async def _thin(raw: Raw, *place: int) -> list[asyncpg.Record]:
-    # A crash only undoes work that is repeated, so other commits need not wait for another flush.
+    # A crash undoes only work that is repeated, so other commits do not need to wait for another flush.
     await raw.execute("SET LOCAL synchronous_commit = off")
     rows: list[asyncpg.Record] = await raw.fetch(_THIN, *place)
     return rows
 
 
 async def _create_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
-    """Create the next partition if it is due. Returns whether there is one that is not used yet."""
+    """Create the next partition if it is due. Return whether an unused partition exists."""
     newest = await raw.fetchrow(_NEWEST)
     assert newest is not None, "the schema contains the first partition"
     if newest["begun_at"] is None:
@@ -262,7 +262,7 @@ async def _create_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
 
 
 async def _switch_to_next(raw: Raw, *, now: int) -> None:
-    """Continue numbers in the unused partition."""
+    """Continue the event numbers in the unused partition."""
     first = await raw.fetchval("SELECT first_seq FROM event_partitions WHERE begun_at IS NULL")
     if first is None:
         return
@@ -284,7 +284,7 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
     another process has dropped the partitions.
     """
     if not await _lock_aside(raw):
-        return None  # Another process that had the singleton job is creating the copy.
+        return None  # Another process, which had the singleton job before, is creating the copy.
     if not await _all_exist(raw, [partition] if rest is None else [partition, rest]):
         return None
     for table, column in _TABLES.items():
@@ -303,7 +303,7 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
 async def _drop(
     raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
 ) -> int | None:
-    """Drop a partition, and attach the copy in its place. Returns the removed events, None if it did not exist."""
+    """Drop a partition and attach the copy in its place. Return the removed events, or None if it did not exist."""
     # After a delay, the copy may be from another process, with fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
         return None
@@ -325,19 +325,19 @@ async def _drop(
         for table in _TABLES:
             await raw.execute(f"ALTER TABLE {_aside(table)} RENAME TO {table_name(table, *copied)}")
             await _attach(raw, table, copied)
-        # Its times do not matter, because row cleanup uses the times of events.
+        # The times of the partition do not matter, because row cleanup uses the times of events.
         await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *copied)
         await raw.execute(_VOID_COUNT)
     return count - len(needed)
 
 
 async def _lock_aside(raw: Raw) -> bool:
-    """Lock the tables of copies until the transaction ends. Returns False if another transaction has the lock."""
+    """Lock the tables of copies until the transaction ends. Return False if another transaction has the lock."""
     return bool(await raw.fetchval(f"SELECT pg_try_advisory_xact_lock({ASIDE_LOCK})"))
 
 
 async def _all_exist(raw: Raw, partitions: list[Partition]) -> bool:
-    """Lock partitions against being dropped. Returns whether all still exist."""
+    """Prevent other transactions from dropping partitions. Return whether all still exist."""
     return len(await raw.fetch(_LOCK_PARTITIONS, *zip(*partitions, strict=True))) == len(partitions)
 
 
@@ -355,9 +355,9 @@ async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
 
 
 async def _lock(raw: Raw, dropped: list[Partition]) -> None:
-    """Lock both tables and these partitions exclusively; a vacuum of other partitions does not interfere.
+    """Lock both tables and these partitions exclusively. A vacuum of other partitions does not interfere.
 
-    These partitions first: while a long statement uses one of them, nothing else is blocked.
+    Locks these partitions first, so that it does not block other statements while a long one uses a partition.
     """
     await _limit_lock_wait(raw)
     dropped_tables = [table_name(table, *each) for each in dropped for table in _TABLES]
@@ -377,7 +377,7 @@ async def _limit_lock_wait(raw: Raw) -> None:
 
 
 def _copy_range(partition: Partition, rest: Partition | None) -> Partition:
-    """The range of the copy."""
+    """Return the range of the copy."""
     return partition if rest is None else Partition(rest.first_seq, partition.end_seq)
 
 

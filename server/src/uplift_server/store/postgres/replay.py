@@ -122,7 +122,7 @@ async def _candidates(
 
 
 def _parameters(choice: ReplaySelection, body_bytes_max: int, limit: int) -> tuple[Any, ...]:
-    """The parameters $1 to $8 of both statements that find candidates."""
+    """Return the parameters $1 to $8 of both statements that find candidates."""
     return (
         choice.endpoint_seq,
         choice.statuses,

@@ -33,7 +33,7 @@ ORDER BY event_seq
 # deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events=_BETWEEN.format(first="$9", last="$10"), lock="")
-# Locked, so that they do not change before the lease. $9: the events.
+# The rows are locked, so that they do not change before the lease. $9: the events.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])", lock=" FOR UPDATE OF d"
 )

@@ -1,7 +1,7 @@
-"""Creates and upgrades the schema of a PostgreSQL database.
+"""Creation and upgrade of the schema of a PostgreSQL database.
 
-A lock lets one process at a time do this. An upgrade is one transaction: if it fails, nothing has changed. It makes no
-backup.
+A lock allows only one process at a time to do this. An upgrade is one transaction without a backup. If it fails, the
+database does not change.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _TABLES: Final = sa.text("SELECT tablename FROM pg_catalog.pg_tables WHERE schem
 
 
 async def current(url: str) -> str | None:
-    """Return the revision of a database, None if it is empty. Raises UnknownSchema and Unavailable."""
+    """Return the revision of a database, or None if it is empty. Raises UnknownSchema and Unavailable."""
     opener = Opener(url)
     try:
         pair = await opener.pair()
@@ -47,7 +47,7 @@ async def prepare(url: str) -> None:
 
 
 async def upgrade(url: str) -> str | None:
-    """Upgrade a database to the program's revision, or create its tables. Returns the earlier revision.
+    """Upgrade a database to the program's revision, or create its tables. Return the earlier revision.
 
     Raises UnknownSchema if the revision is newer or unknown, and Unavailable if the database cannot be used, or if
     running servers would not work with the new schema.
@@ -76,7 +76,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
                 )
             async with pair.transaction():
                 await pair.raw.execute(f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-                # While it waits for a table, all statements of servers on that table wait, too.
+                # While the upgrade waits for a table, all server statements on that table also wait.
                 await pair.raw.execute(f"SET LOCAL lock_timeout = {TABLE_LOCK_MS_MAX}")
                 return await pair.sql.run_sync(work)
         finally:
@@ -91,7 +91,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
 
 
 async def _reject_undeclared_pooler(pair: Pair) -> None:
-    """Raise Misaddressed if the connection lacks its settings, as through a pooler."""
+    """Raise Misaddressed if the connection lacks its settings, which indicates a pooler."""
     made = "SELECT current_setting('jit') = 'off' AND current_setting('synchronous_commit') = 'on'"
     if not pair.settings and not await pair.raw.fetchval(made):
         raise Misaddressed(UNDECLARED_POOLER)

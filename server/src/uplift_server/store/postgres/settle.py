@@ -12,7 +12,7 @@ Column = Sequence[Any]
 
 _NO_ATTEMPT: Final = (None,) * len(AttemptRow._fields)
 _ATTEMPT_TEXTS: Final = ("error", "location", "remote_address")
-"""Columns with texts of receivers and libraries, which may contain characters that PostgreSQL cannot store."""
+"""Columns with texts from receivers and libraries, which may contain characters that PostgreSQL cannot store."""
 
 
 async def settle(
@@ -20,7 +20,7 @@ async def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write the outcomes of attempts and the health of their endpoints.
 
-    The commit waits for the disk, as in `append`: otherwise a crash would repeat attempts that were made. Batches grow
+    The commit waits for the disk, like `append`. Otherwise, a crash would repeat attempts that were made. Batches grow
     during the wait, so it costs little.
     """
     settlements = sorted(settlements, key=itemgetter(0, 1))

@@ -1,6 +1,6 @@
-"""The hot statements of PostgreSQL, grouped by verb.
+"""The hot statements of PostgreSQL, grouped by operation.
 
-Each statement is one transaction unless its verb says otherwise. A statement over many rows takes one array for each
+Each statement is one transaction unless a comment says otherwise. A statement over many rows takes one array for each
 column and unnests them. Statements lock rows in the order of their keys, so that they cannot deadlock.
 """
 
@@ -199,7 +199,7 @@ $29-$35 are the fields of `HealthRow`, $36 is the process that writes.
 # - A test delivery stays a test delivery.
 # - A delivery whose attempt a replay counts leaves the replay.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now. A
-#   repeated settlement finds another number of attempts.
+#   repeated settlement finds a different number of attempts.
 # An array whose values are all NULL may be empty, because `unnest` fills the rows.
 _SETTLE: Final = f"""\
 WITH settled AS (
@@ -288,7 +288,7 @@ that were written, from 1."""
 
 # ---- release
 
-# A leased delivery was due before the waiting ones of its endpoint. It keeps its place when it is released.
+# A leased delivery was due before the waiting ones of its endpoint. It stays ahead of them when it is released.
 _FIRST_WAITING: Final = f"""(
         SELECT min(w.due_at) FROM deliveries w
         WHERE w.endpoint_seq = d.endpoint_seq AND {waiting("w")})"""  # noqa: S608
@@ -326,7 +326,7 @@ WITH ended AS MATERIALIZED (
 )
 SELECT count(*) FROM reclaimed
 """  # noqa: S608
-# Also by the clock of the database: a process whose clock jumped at a failover must not end leases of others.
+# Also check the clock of the database: a process whose clock jumped must not end the leases of others.
 RECLAIM_EXPIRED: Final = _RECLAIM.format(ended="due_at <= least($1, (extract(epoch FROM now()) * 1000)::bigint)")
 RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 

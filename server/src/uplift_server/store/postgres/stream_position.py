@@ -1,4 +1,4 @@
-"""Finds the stream position on PostgreSQL from sequences and table locks.
+"""The stream position on PostgreSQL, found from sequences and table locks.
 
 A transaction that inserts into a table holds a lock on it before it gets a sequence number, and until it ends. If all
 transactions that held such a lock at a reading of the sequence have ended, all rows up to that number are visible. A
@@ -16,7 +16,7 @@ _LAST: Final = ", ".join(
     f"(SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {table}_seq_seq) AS {table}"  # noqa: S608
     for table in _TABLES
 )
-# The sequences first, then the holders of locks. Both are current values, not those of the snapshot.
+# Read the sequences before the lock holders. Both are current values, not those of the snapshot.
 SELECT_POSITION: Final = (
     f"WITH last AS MATERIALIZED (SELECT {_LAST}) SELECT {', '.join(_TABLES)}, ARRAY("  # noqa: S608 - of our own texts
     "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'"
@@ -50,5 +50,5 @@ class StreamPositionFinder:
                 open_readings.append((numbers, open_holders))
             else:
                 self.stream_position = StreamPosition(*map(max, self.stream_position or numbers, numbers))
-        # The first one is known first, the last one reaches furthest.
+        # The first reading is known first, and the last one reaches furthest.
         self._awaited = open_readings if len(open_readings) <= 2 else [open_readings[0], open_readings[-1]]

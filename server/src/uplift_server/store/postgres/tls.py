@@ -39,7 +39,7 @@ def system_trust(url: str) -> ssl.SSLContext:
     Raises Misaddressed if the client certificate or the revocation list cannot be used.
     """
     parameters = _parameters(url)
-    # Verifies certificate and host.
+    # This context verifies the certificate and the host.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([_PROTOCOL])
@@ -67,7 +67,7 @@ def _parameters(url: str) -> Mapping[str, str]:
 
 
 def _find(parameters: Mapping[str, str], name: str, file: str | None = None) -> str | None:
-    """Find a parameter as libpq does: in the URL, the environment, or a default file."""
+    """Find a parameter in the same places as libpq: the URL, the environment, or a default file."""
     value = parameters.get(name) or os.environ.get(f"PG{name.upper()}")
     if value or file is None:
         return value

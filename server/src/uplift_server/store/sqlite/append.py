@@ -11,11 +11,11 @@ from uplift_server.store.sqlite.statements import DeliveryRow, EventRow, Idempot
 
 
 class Appender:
-    """Stores groups of events and numbers them. Only the writer thread uses it."""
+    """Storage of numbered groups of events. Only the writer thread uses it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        # Retention never deletes the newest event, so numbers are not given twice.
+        # Retention never deletes the newest event, so numbers are not assigned twice.
         (highest,) = connection.execute(statements.HIGHEST_EVENT).fetchone()
         self.next_seq: int = highest + 1
 
@@ -26,7 +26,7 @@ class Appender:
         results: list[list[Appended] | IdempotencyConflict] = []
         for group in groups:
             if repeated_events.may_repeat(group):
-                # Every event of a group is looked up before any of them is stored.
+                # Look up every event of a group before storing any of them.
                 checked = repeated_events.check(group, range(seq, seq + len(group)), batch.known.find, batch.find)
                 if isinstance(checked, IdempotencyConflict):
                     results.append(checked)

@@ -1,4 +1,4 @@
-"""Connections to the database file, the file lock against other processes, and the meaning of errors."""
+"""Connections to the database file, the file lock against other processes, and error translation."""
 
 import contextlib
 import errno
@@ -51,7 +51,7 @@ _HOW_TO_FIX_LOCK: Final = "delete it while no server is running; the next start 
 
 
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
-    """A raw connection in autocommit mode, for explicit transactions. Raises Unavailable.
+    """Return a raw connection in autocommit mode, for explicit transactions. Raises Unavailable.
 
     It creates a missing file only with `create`, because an empty file would hide the loss of a database.
     """
@@ -93,7 +93,7 @@ def unavailable(error: Exception) -> Unavailable:
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
-    """Return the trouble of the database, or None for an error in a statement."""
+    """Return the problem of the database, or None for an error in a statement."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None:
@@ -110,7 +110,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        # Resolve links, because all paths of a file share one lock. SQLite reports circular links.
+        # Resolve links, because all paths to a file share one lock. SQLite reports circular links.
         target = Path(os.path.realpath(path))
         self.path: Final = target.with_name(target.name + ".lock")
         self._database = target
@@ -161,7 +161,7 @@ class FileLock:
         self._database_handle = handle
 
     def is_held(self) -> bool:
-        """Whether a server uses the database. Creates no file. Raises Unavailable if this user has no access."""
+        """Whether a server is using the database. Creates no files. Raises Unavailable if this user has no access."""
         for path in (self.path, self._database):
             try:
                 handle = os.open(path, _READ)
@@ -183,7 +183,7 @@ class FileLock:
         )
 
     def _open(self) -> int:
-        # Do not follow links: a user of the directory could make a command of root write elsewhere.
+        # Do not follow links, because a user of the directory could make a command of root write elsewhere.
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
@@ -206,7 +206,7 @@ class FileLock:
         if is_ours and not has_others:
             return handle
         os.close(handle)
-        what = "has a second name" if is_ours else "belongs to a user who does not own the database"
+        what = "has another hard link" if is_ours else "belongs to a user who does not own the database"
         raise Misaddressed(f"{self.path} {what}; {_HOW_TO_FIX_LOCK}")
 
     def release(self) -> None:

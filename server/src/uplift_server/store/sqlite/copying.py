@@ -1,4 +1,4 @@
-"""Consistent copies of a database file, even beside a running server."""
+"""Consistent copies of a database file, even while a server is running."""
 
 import os
 import sqlite3
@@ -10,7 +10,7 @@ from typing import Final
 from uplift_server.store.sqlite.connection import unavailable
 
 _DRAFT: Final = ".uplift-backup-"
-"""The prefix of drafts. The process ID follows."""
+"""The prefix of incomplete copies, before the process ID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Copied:
 def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to an unused path. The file appears there when it is complete and on disk.
 
-    It deletes the drafts of killed processes in that directory. Raises Unavailable and FileExistsError, and then leaves
-    no draft.
+    It deletes the incomplete copies of killed processes in that directory. Raises Unavailable and FileExistsError, and
+    then leaves no incomplete copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:
@@ -49,7 +49,7 @@ def copy(path: Path, target: Path) -> Copied:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete the drafts of killed processes."""
+    """Delete the incomplete copies of killed processes."""
     for draft in directory.glob(f"{_DRAFT}*"):
         process = draft.name.removeprefix(_DRAFT)
         if process.isdecimal() and not _runs(int(process)):
@@ -67,7 +67,7 @@ def _runs(process: int) -> bool:
 
 
 def save(source: sqlite3.Connection, target: Path) -> None:
-    """Copy an open database to a path, where it appears when it is complete and on disk. Raises OSError."""
+    """Copy an open database to a path. The copy appears there when it is complete and on disk. Raises OSError."""
     draft = target.with_name(f"{target.name}.partial")
     try:
         copy_into(source, draft)
@@ -80,8 +80,8 @@ def save(source: sqlite3.Connection, target: Path) -> None:
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
     """Copy a database durably into a new file that only its owner can read.
 
-    It copies in one step with one snapshot, because SQLite starts again if there was a write between two steps. In
-    steps of 100 pages, a copy of 300 MB did not finish within 40 s beside 200 commits per second. One step takes 1 s.
+    It copies in one step with one snapshot, because SQLite restarts the copy after a write between two steps. In steps
+    of 100 pages, a copy of 300 MB did not finish within 40 s during 200 commits per second. One step takes 1 s.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(target)) as copied:

@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 
 class SqliteDatabase:
-    """Implements `store.contract.Database` on one file."""
+    """Implementation of `store.contract.Database` on one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,7 +69,7 @@ class SqliteDatabase:
     async def open(self) -> None:
         """Connect. The schema must exist. Raises Unavailable."""
         self._lock.hold_database()
-        # Connections that are opened after the loss of the file cannot read it.
+        # A connection that is opened after the loss of the file cannot read it.
         self._spare = connect(self._path, read_only=True)
         self._spare.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._watch = FileWatch(self._path)
@@ -93,7 +93,7 @@ class SqliteDatabase:
         self._lock.release()
 
     async def change(self) -> FileChange | None:
-        """Return the change of the database file since it was opened, or None. Waits for the disk."""
+        """Return the change of the database file since it was opened, or None. This call waits for the disk."""
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:
@@ -202,7 +202,7 @@ class SqliteDatabase:
         return await self.read(body)
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction. Its exception rolls back its changes, and is raised here."""
+        """Run a function in a transaction. If it raises an exception, roll back its changes."""
         result: R = await self._writer.submit(lambda w: body(w.sql), guarded=True)
         return result
 

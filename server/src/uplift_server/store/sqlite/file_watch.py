@@ -28,7 +28,7 @@ class FileChange(NamedTuple):
 
 
 class FileWatch:
-    """Checks an open database file and its write-ahead log. Thread-safe."""
+    """Thread-safe check of an open database file and its write-ahead log."""
 
     def __init__(self, path: Path) -> None:
         target = Path(os.path.realpath(path))
@@ -41,7 +41,7 @@ class FileWatch:
     def change(self) -> FileChange | None:
         """Return the change of the files since the start, or None. Raises OSError.
 
-        SQLite truncates its log and never its database, which the server never vacuums.
+        SQLite truncates its log but never its database, because the server never vacuums it.
         """
         # Read this first: another thread can store a larger size in the meantime.
         size_before = self._size

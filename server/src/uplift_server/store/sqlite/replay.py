@@ -1,7 +1,7 @@
 """Read and lease the next deliveries of a running replay on SQLite.
 
-It uses few statements with few rows: between two of them, the driver releases the interpreter lock, and the transaction
-waits until a busy event loop returns it.
+It uses few statements with few rows, because the driver releases the interpreter lock between two of them. The
+transaction then waits until a busy event loop returns the lock.
 """
 
 import json

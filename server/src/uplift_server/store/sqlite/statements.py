@@ -109,7 +109,7 @@ class LeasedRow(NamedTuple):
 
 
 # A statement that reads many rows returns them as one JSON value. Otherwise, the writer would wait for the interpreter
-# lock for every row: see ManyRows.
+# lock for every row (see ManyRows).
 DUE_DELIVERIES: Final = f"""\
 SELECT json_group_array(json((
     SELECT json_group_array(json_array(
@@ -259,7 +259,7 @@ class ReleasedRow(NamedTuple):
     fence: int
 
 
-# A leased delivery was due before the waiting ones of its endpoint. It keeps its place when it is released.
+# A leased delivery was due before the waiting ones of its endpoint. It stays ahead of them when it is released.
 _FIRST_WAITING: Final = f"""coalesce(
         (SELECT min(w.due_at) FROM deliveries w
          WHERE w.endpoint_seq = deliveries.endpoint_seq AND {waiting("w")}), deliveries.due_at)"""  # noqa: S608

@@ -31,7 +31,7 @@ from uplift_server.store.sqlite.file_watch import FileWatch
 
 _log = structlog.get_logger()
 
-# The connection stays usable after these errors. After any other, it is opened again.
+# The connection stays usable after these errors. After any other error, it is opened again.
 _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
 
 
@@ -42,7 +42,7 @@ CPU_SAMPLE_SECONDS: Final = 0.1
 
 
 class _CommitThrottle:
-    """Throttle between two commits (`core.scheduling.commit_interval`)."""
+    """Throttle for commits (`core.scheduling.commit_interval`)."""
 
     def __init__(self) -> None:
         self._sampled_at = self._began_at = time.monotonic()
@@ -87,7 +87,7 @@ class Job:
     """A function to run in the writer's next transaction, and the future of its result.
 
     `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that its exception rolls back only
-    this job. If the database rejects a `divisible` job, its caller gets Rejected and divides it.
+    this job. If the database rejects a `divisible` job, its caller receives Rejected and divides it.
     """
 
     __slots__ = ("body", "divisible", "error", "future", "guarded", "result", "weight")
@@ -111,7 +111,7 @@ class Job:
 
 
 class Writer:
-    """Owns the writing connection."""
+    """Owner of the writing connection."""
 
     def __init__(
         self,
@@ -357,7 +357,7 @@ def _run_guarded(job: Job, writing: WriterConnection) -> None:
 
 def _resolve(jobs: list[Job]) -> None:
     for job in jobs:
-        if job.future.done():  # its waiter was cancelled
+        if job.future.done():  # its caller was cancelled
             continue
         if job.error is None:
             job.future.set_result(job.result)
