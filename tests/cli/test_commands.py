@@ -32,7 +32,7 @@ def test_keys(api: FakeApi) -> None:
     arguments = ["key", "create", "--account", "acc_0a11", "--scopes", "events:read,listen", "--scopes", "events:write"]
     assert output(*arguments)["key"] == "sk_shown_once"
     assert api.asked[-1].body == {"name": "command line", "scopes": ["events:read", "listen", "events:write"]}
-    assert "cannot show it again" in run("key", "create", "--account", "acc_0a11").stderr
+    assert "cannot view it again" in run("key", "create", "--account", "acc_0a11").stderr
     assert api.asked[-1].body == {"name": "command line"}
     assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
 

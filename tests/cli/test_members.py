@@ -15,11 +15,11 @@ def test_members_are_listed_and_invited(api: FakeApi) -> None:
     arguments = ["member", "invite", "bob@b.example", "--role", "member", "--account", "Rapids"]
     assert output(*arguments) == INVITATION
     assert api.asked[-1].body == {"email": "bob@b.example", "role": "member"}
-    assert "Send the link to the new member only" not in run(*arguments).stderr
+    assert "Send the link only to the new member" not in run(*arguments).stderr
     api.answers["POST /v1/accounts/acc_0a11/members"] = (201, {**INVITATION, "url": "https://x/invitations/abc"}, {})
     result = run(*arguments)
     assert "https://x/invitations/abc" in result.stdout
-    assert "Send the link to the new member only" in result.stderr
+    assert "Send the link only to the new member" in result.stderr
 
 
 def test_a_member_is_named_by_id_beginning_or_address(api: FakeApi) -> None:

@@ -106,7 +106,7 @@ async def _respond_to_error(_request: Request, error: Exception) -> Response:
 
 
 async def _respond_to_route_error(request: Request, error: Exception) -> Response:
-    """Respond to unknown paths and methods, which FastAPI rejects itself."""
+    """Respond to unknown paths and methods, which do not reach a route."""
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     if error.status_code == 405:

@@ -176,7 +176,7 @@ def create_key(
     with reach(session.config()) as client, options(name="--name", scopes="--scopes"):
         path = lookup.account_path(client, account)
         session.output.fields(client.post(f"{path}/keys", body))
-    session.output.note("Store the key now. You cannot show it again.")
+    session.output.note("Store the key now. You cannot view it again.")
 
 
 @command(key_app, "revoke", examples=("uplift-server key revoke key_0197f0c2 --account acc_0197f0c2",))

@@ -41,7 +41,7 @@ app: Final[typer.Typer] = program(
         (
             "Server: commands call the running server at UPLIFT_HOST and UPLIFT_PORT. The key is UPLIFT_OPERATOR_KEY or"
             " the file operator.key next to the SQLite database. If no server is running, commands use the database"
-            " directly and send no deliveries."
+            " directly and do not send deliveries."
         ),
     ),
 )

@@ -88,7 +88,7 @@ def invite(
         made = client.post(f"{path}/members", {"email": email, "role": role})
         session.output.fields(made)
     if "url" in made:
-        session.output.note("Send the link to the new member only: anyone with it can join. It is not shown again.")
+        session.output.note("Send the link only to the new member: anyone with it can join. You cannot view it again.")
 
 
 @command(member_app, "invitations", examples=("uplift-server member invitations --account 'Rapids Academy'",))
@@ -166,7 +166,7 @@ def reset_password(session: Session, member: Member, account: Account) -> None:
         found = lookup.member(client, member, path)
         session.output.fields(client.post(f"{path}/members/{segment(found['id'])}/password-reset", {}))
     session.output.note(
-        "Send the link to the member only: anyone with it can set the password. It works once and expires in 1 hour."
+        "Send the link only to the member: anyone with it can set the password. It works once and expires in 1 hour."
     )
 
 

@@ -82,7 +82,7 @@ def _check_key(config: Config, path: Path) -> None:
     kept = path.with_name("secret.key")
     if path.with_name("secret.key.new").exists() and config.secret_key is None:
         reason = "has an unfinished rotation"
-        raise ConfigError(ConfigProblem(NAME, reason, "finish it with `uplift-server secret-key rotate`"))
+        raise ConfigError(ConfigProblem(NAME, reason, "complete it with `uplift-server secret-key rotate`"))
     if config.secret_key is None and not kept.exists():
         reason = f"is not set, and {kept} is missing"
         raise ConfigError(ConfigProblem(NAME, reason, "set it to the key that encrypts this file's secrets"))

@@ -57,7 +57,7 @@ def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
 
 
 def _uses_running_server(config: Config) -> bool:
-    """Whether to use the running server. On PostgreSQL, a temporary server can run beside it."""
+    """Whether to use the running server. On PostgreSQL, a temporary server can run alongside it."""
     if not config.on_postgresql:
         return server_runs(config)
     return config.operator_key is not None and server_runs(config) and serves_api(config)
@@ -260,7 +260,7 @@ def new_operator_key() -> str:
 def _temporary_server(config: Config) -> Iterator[Calls]:
     """Run a temporary server on a free loopback port with a secret key.
 
-    It sends no deliveries, because the settings of this shell may differ from those of the real server.
+    It does not send deliveries, because this shell's settings may differ from the settings of the real server.
     """
     # Its log would hide the output of the command.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")

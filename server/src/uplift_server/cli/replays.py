@@ -168,7 +168,7 @@ def resume_replay(session: Session, replay: Chosen, account: AnyAccount = None) 
 def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Cancel a replay.
 
-    Attempts in flight finish. The server sends no other deliveries of the replay.
+    Attempts in flight finish. The server does not send the other deliveries of the replay.
     """
     _change(session, replay, account, "cancel")
 

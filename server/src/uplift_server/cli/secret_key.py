@@ -77,7 +77,7 @@ def rotate(
             f"Before you start the server again, set UPLIFT_SECRET_KEY ({source}) to the contents of {new_key_file}."
         )
     if kept is not None:
-        session.output.note("Back up the new key. Keep the old key as long as you keep older backups: they need it.")
+        session.output.note("Back up the new key. Keep the old key as long as you keep older backups that need it.")
 
 
 async def _rotate(config: Config, new_key_file: Path | None) -> "tuple[Reencrypted, Path | None]":

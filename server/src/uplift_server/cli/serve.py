@@ -72,7 +72,7 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
     When the server is ready, it prints a line with "ready". With --json, the line has kind, url, version and
     operator_key.
 
-    SIGTERM, SIGHUP and Ctrl-C stop the server: it accepts no new requests and waits up to 16 seconds for attempts in
+    SIGTERM, SIGHUP and Ctrl-C stop the server: it stops accepting requests and waits up to 16 seconds for attempts in
     flight. A second SIGTERM or Ctrl-C stops it immediately. No accepted event is lost: the next start repeats
     unfinished attempts.
     """

@@ -69,7 +69,7 @@ def migrate(
 
     Without options, the command creates the schema or upgrades it to this version. It backs up an older SQLite file
     first. On SQLite, `serve` does the same when it starts. On PostgreSQL, `serve` creates the tables of an empty
-    database but does not upgrade older ones: run this command before you start a new version. You can repeat it.
+    database but does not upgrade older ones: run this command before you start a new version. It is safe to repeat.
 
     With --from, the command copies all data from a SQLite file to an empty PostgreSQL database and compares checksums.
     Stop all servers first. If the copy is interrupted, run the same command again to resume it. UPLIFT_SECRET_KEY must
@@ -136,4 +136,4 @@ def _migrate_postgresql(session: Session, config: Config) -> None:
     before = asyncio.run(upgraded())
     session.output.fields({"database": config.shown_database, "before": before or "none", "now": HEAD, "copy": "none"})
     if before not in (None, HEAD):
-        session.output.note("This command does not back up PostgreSQL. To go back, restore your own backup.")
+        session.output.note("This command does not back up PostgreSQL. To revert the upgrade, restore your own backup.")

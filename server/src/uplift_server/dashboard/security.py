@@ -35,7 +35,7 @@ class Safety:
     key: bytes
     public_url: str
     frame_ancestors: str | None = None
-    """Sites that can frame the dashboard, as a source list of Content-Security-Policy. None allows no site."""
+    """Sites that can frame the dashboard, as a source list of Content-Security-Policy. None means no site."""
 
     @property
     def secure(self) -> bool:

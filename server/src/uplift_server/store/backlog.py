@@ -9,7 +9,7 @@ from uplift_server.store import status_sql
 
 _WAITING: Final = status_sql.waiting("d")
 _HELD: Final = status_sql.held("d")
-# A loose index scan: it jumps from the first entry of one endpoint to that of the next, and reads only counted rows.
+# A loose index scan: it jumps from the first entry of one endpoint to the first entry of the next.
 _COUNT: Final = """
 WITH RECURSIVE found(endpoint_seq) AS (
     SELECT (SELECT min(d.endpoint_seq) FROM {table} WHERE {part})

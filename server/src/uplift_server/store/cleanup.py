@@ -53,7 +53,7 @@ class RetentionRule:
     is_ordered_by_seq: bool = False
     """Whether rows are read in the order of their numbers, which grow with time, instead of by an index on `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
-    """Conditions that limit the rule to some rows: those of a partial index."""
+    """Conditions that limit the rule to the rows of a partial index."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that keep an expired row. They can become true later, so the deletion checks them again."""
     kept_while_referenced: tuple[sa.ColumnElement[bool], ...] = ()
@@ -154,7 +154,7 @@ RETENTION_RULES: Final = (
     RetentionRule(sessions, sessions.c.ends_at),
     RetentionRule(links, links.c.expires_at),
     RetentionRule(invitations, invitations.c.expires_at),
-    # Each of the following rules runs after those of the tables that refer to it.
+    # Each of the following rules runs after the rules of the tables that refer to its table.
     RetentionRule(
         replays, replays.c.completed_at, kept_while_referenced=(_refers(deliveries.c.replay_seq, replays.c.seq),)
     ),
@@ -186,7 +186,7 @@ class ExpiredRows:
     keys: list[Key]
     """The rows to delete."""
     position: tuple[Any, ...] | None
-    """Where the next batch starts; None if no row has expired yet."""
+    """The start of the next batch; None if no row has expired yet."""
     has_more: bool
     """Whether there can be more expired rows."""
 

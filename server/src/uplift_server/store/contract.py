@@ -53,7 +53,7 @@ class Database(Protocol):
 
     @property
     def writes_waiting(self) -> int:
-        """Operations of this process that wait for their transaction to begin."""
+        """The number of operations of this process that are waiting for their transaction to begin."""
 
     async def open(self) -> None:
         """Connect. The schema must exist. Raises Unavailable."""
@@ -72,7 +72,7 @@ class Database(Protocol):
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease due deliveries, for each endpoint in the order of their due times.
+        """Lease the due deliveries of each endpoint in the order of their due times.
 
         Stops early once the bodies together exceed `body_bytes_max`.
         """
@@ -112,7 +112,7 @@ class Database(Protocol):
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each.
+        """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each.
 
         Deliveries that changed since the batch was read are read again. Those that no longer match count as skipped.
         Completes the replay if none is left. Leases nothing if the replay is not running.

@@ -1,7 +1,7 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
 Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound to their
-endpoint only. On PostgreSQL, servers of earlier releases can run beside this one but cannot read bound values. When
+endpoint only. On PostgreSQL, servers of earlier releases can run alongside this one but cannot read bound values. When
 none is running or can start, the server encrypts all values again and deletes the server value. From then on, it
 accepts only bound values.
 """

@@ -45,7 +45,7 @@ class DropResult(NamedTuple):
 _WAITING: Final = _Part("deliveries_due", status_sql.waiting())
 _HELD: Final = _Part("deliveries_held", status_sql.held())
 
-# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
+# A loose index scan: it jumps from the first entry of one endpoint to the first entry of the next.
 _HOLDING: Final = sa.text(f"""
 WITH RECURSIVE holding(endpoint_seq) AS (
     SELECT (SELECT min(d.endpoint_seq) FROM deliveries d WHERE {status_sql.held("d")} AND d.endpoint_seq > :after)

@@ -89,7 +89,7 @@ def held(path: Path, *, limit: int) -> Held:
     try:
         with closing(_open(path)) as raw:
             (count,) = raw.execute(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT ?)", (limit,)).fetchone()  # noqa: S608
-            # A loose index scan: it jumps from the first entry of one endpoint to that of the next.
+            # A loose index scan: it jumps from the first entry of one endpoint to the first entry of the next.
             oldest: list[int] = []
             endpoint_seq = 0
             while len(oldest) < limit:

@@ -1,7 +1,7 @@
 """The tables of statistics, and the trigger that records changes of delivery status.
 
-Successful deliveries are counted from their attempts, so they cost no extra write. The trigger records only the rare
-changes: failed, held, cancelled, released and resent deliveries.
+Successful deliveries are counted from their attempts, so they do not need extra writes. The trigger records only the
+rare changes: failed, held, cancelled, released and resent deliveries.
 """
 
 from typing import Final

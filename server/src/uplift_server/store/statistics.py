@@ -67,7 +67,7 @@ class _Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A counted batch: its rows of `rollups`, and where the next batch starts."""
+    """A counted batch: its rows of `rollups`, and the start of the next batch."""
 
     rows: Sequence[tuple[int | str, ...]]
     """Values in the order of the parameters of PUT_ROWS."""
@@ -77,7 +77,7 @@ class Counted:
     changes_through: int
     """The last change of status that was read. Changes up to it are deleted."""
     more: bool
-    """Whether there is more to count."""
+    """Whether there are more rows to count."""
 
 
 def by_hour(
@@ -155,7 +155,7 @@ def _batch(
 ) -> _Batch | None:
     events_after, attempts_after = stored.get(EVENTS_COUNTED, 0), stored.get(ATTEMPTS_COUNTED, 0)
     if stream_position.events < events_after or stream_position.attempts < attempts_after:
-        # The stream position is behind that of the last count. Going back would count rows again.
+        # The stream position is behind the position of the last count. Going back would count rows again.
         return None
     newest = [
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)

@@ -23,7 +23,7 @@ PUBLIC = frozenset(
         "/docs/{document}",
     }
 )
-"""Paths that require no API key."""
+"""Paths that do not require an API key."""
 
 
 @router.get("/v1/source-ips", summary="List egress IPs")

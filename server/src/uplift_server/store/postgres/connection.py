@@ -43,8 +43,8 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # Compiling takes longer than any of these statements.
     "jit": "off",
-    # Override the defaults of the database: a confirmed write is on disk, and a statement after a lock sees what the
-    # earlier holder committed.
+    # Override the defaults of the database: a confirmed write is on disk, and a statement after a lock sees the
+    # commits of the earlier holder.
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
 }

@@ -77,8 +77,8 @@ RETRIES_MAX: Final = 8
 """How many times an operation is repeated after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
-"""The advisory lock of ordinary writes, which share it. Releases up to 0.1.2, which may run beside this one, take it
-exclusively and lock nothing else."""
+"""The advisory lock of ordinary writes, which share it. Releases up to 0.1.2, which may run alongside this one, take
+it exclusively and do not take other locks."""
 
 
 class PostgresDatabase:
@@ -108,7 +108,7 @@ class PostgresDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """Operations of this process that wait for their transaction to begin."""
+        """The number of operations of this process that are waiting for their transaction to begin."""
         return self._group_commit.waiting + self._hot_connections.waiting + self._writers.waiting
 
     async def open(self) -> None:
@@ -130,7 +130,7 @@ class PostgresDatabase:
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease due deliveries, for each endpoint in the order of their due times."""
+        """Lease the due deliveries of each endpoint in the order of their due times."""
         return self._hot(
             lambda pair: lease_due(
                 pair.raw,

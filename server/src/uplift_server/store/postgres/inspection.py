@@ -34,7 +34,7 @@ _SETTINGS: Final = (
 )
 _ROWS: Final = "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE relid = to_regclass('deliveries')"
 _HELD: Final = f"FROM deliveries WHERE {status_sql.held()}"
-# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
+# A loose index scan: it jumps from the first entry of one endpoint to the first entry of the next.
 _FIRSTS: Final = (
     "WITH RECURSIVE firsts AS ("  # noqa: S608 - of our own texts
     f"(SELECT endpoint_seq, event_seq {_HELD} ORDER BY endpoint_seq, event_seq LIMIT 1) UNION ALL"

@@ -11,7 +11,7 @@ from uplift_server.store.postgres.connection import Raw
 async def lease_due(
     raw: Raw, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
 ) -> list[LeasedDelivery]:
-    """Lease due deliveries, for each endpoint in the order of their due times."""
+    """Lease the due deliveries of each endpoint in the order of their due times."""
     endpoints, limits = [request.endpoint_seq for request in requests], [request.limit for request in requests]
     rows = await raw.fetch(statements.LEASE_DUE, endpoints, limits, now, process_id, lease_until, body_bytes_max)
     return [

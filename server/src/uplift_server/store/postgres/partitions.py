@@ -48,7 +48,7 @@ _ENDED: Final = (
     "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT goes_by_row AND ended_at <= $1"  # noqa: S608 - of our own texts
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq"
     f" AND seq > coalesce((SELECT value FROM marks WHERE name = '{EVENTS_COUNTED}'), 0))"
-    # The last counted attempt is kept, as in row cleanup.
+    # Keep the last counted attempt, like row cleanup.
     " AND NOT EXISTS (SELECT FROM attempts WHERE event_seq >= p.first_seq AND event_seq < p.end_seq"
     f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_COUNTED}'), 0))"
     " ORDER BY first_seq"
@@ -134,7 +134,7 @@ class PostgresPartitions:
     """Implementation of `store.partitions.Partitions` on PostgreSQL."""
 
     def __init__(self, write: _Run, transact: _Run, read: _Run) -> None:
-        """`write` runs ordinary writes; `transact` runs long transactions beside them."""
+        """`write` runs ordinary writes; `transact` runs long transactions in parallel."""
         self._run_write = write
         self._transact = transact
         self._read = read

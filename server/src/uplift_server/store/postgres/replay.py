@@ -36,7 +36,7 @@ async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, bo
 async def release_replay(
     raw: Raw, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each."""
+    """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
     async with raw.transaction():
         await raw.execute(statements.LOCK_REPLAY, replay_seq)
         return await _release(raw, replay_seq, choice, ahead, lease)

@@ -99,7 +99,7 @@ JOIN events e ON e.seq = found.seq
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
 """For IDs that the server may have generated. Searches every partition."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
-"""For all other IDs. Searches only the first partition, because later ones have no chosen IDs. A search of every
+"""For all other IDs. Searches only the first partition, because later partitions have no chosen IDs. A search of every
 partition would read random pages from disk."""
 # Some IDs remain for a while after the partition of their events is dropped.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
@@ -154,7 +154,7 @@ SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, trigge
 FROM leased
 ORDER BY place, due_at, event_seq
 """  # noqa: S608
-# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
+# A loose index scan: it jumps from the first entry of one endpoint to the first entry of the next.
 DUE_ENDPOINTS: Final = f"""\
 WITH RECURSIVE waiting(endpoint_seq) AS (
     (SELECT min(endpoint_seq) FROM deliveries
@@ -342,7 +342,7 @@ FROM unnest(
         $1::int[]                    -- numbers of endpoints modulo 2**31, ascending
     ) endpoint
 """  # noqa: S608
-# Rows are locked without their events, as in LEASE_DUE.
+# Rows are locked without their events, like those of LEASE_DUE.
 RELEASE_HELD: Final = f"""\
 WITH requested AS MATERIALIZED (
     SELECT r.*, EXISTS (

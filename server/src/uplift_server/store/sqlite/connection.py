@@ -105,8 +105,8 @@ def trouble_of(error: BaseException | None) -> Trouble | None:
 class FileLock:
     """Advisory locks against a second server process on a file. The system releases them when the process ends.
 
-    One lock is on a file beside the database, which works before the database exists. Another is on the database
-    itself, in case it is opened through a hard link, or the lock file is deleted.
+    One lock is on a file next to the database, which works before the database exists. Another is on the database, in
+    case a process opens it through a hard link or the lock file is deleted.
     """
 
     def __init__(self, path: Path) -> None:

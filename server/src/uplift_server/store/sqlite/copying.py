@@ -24,8 +24,8 @@ class Copied:
 def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to an unused path. The file appears there when it is complete and on disk.
 
-    It deletes the incomplete copies of killed processes in that directory. Raises Unavailable and FileExistsError, and
-    then leaves no incomplete copy.
+    It deletes the incomplete copies of killed processes in that directory. Raises Unavailable and FileExistsError,
+    without leaving an incomplete copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:

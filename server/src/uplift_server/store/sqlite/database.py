@@ -59,7 +59,7 @@ class SqliteDatabase:
 
     @property
     def writes_waiting(self) -> int:
-        """Operations of this process that wait for their transaction to begin."""
+        """The number of operations of this process that are waiting for their transaction to begin."""
         return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:
@@ -126,7 +126,7 @@ class SqliteDatabase:
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int
     ) -> Awaitable[list[LeasedDelivery]]:
-        """Lease due deliveries, for each endpoint in the order of their due times."""
+        """Lease the due deliveries of each endpoint in the order of their due times."""
         return self._writer.submit(
             lambda w: lease_due(
                 w.raw, requests, now=now, lease_until=lease_until, process_id=process_id, body_bytes_max=body_bytes_max
@@ -163,7 +163,7 @@ class SqliteDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each."""
+        """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
         return self._writer.submit(
             lambda w: release_replay(w.raw, replay_seq, choice, ahead, lease), weight=lease.limit, guarded=True
         )

@@ -19,7 +19,7 @@ def lease_due(
     process_id: int,
     body_bytes_max: int,
 ) -> list[LeasedDelivery]:
-    """Lease due deliveries, for each endpoint in the order of their due times."""
+    """Lease the due deliveries of each endpoint in the order of their due times."""
     due = _due(connection, requests, now)
     taken, body_bytes = 0, 0
     while taken < len(due) and body_bytes <= body_bytes_max:

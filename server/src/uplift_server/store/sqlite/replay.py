@@ -45,7 +45,7 @@ def _read_batch(
 def release_replay(
     raw: sqlite3.Connection, replay_seq: int, choice: ReplaySelection, batch: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
-    """Lease the deliveries that a running replay got back, then those of the batch, for one attempt each."""
+    """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
     of_replay = {"replay_seq": replay_seq}
     (returned,) = raw.execute(statements.RETURNED, of_replay).fetchone()
     row = raw.execute(statements.REPLAY_PROGRESS, of_replay).fetchone()

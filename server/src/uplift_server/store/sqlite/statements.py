@@ -1,6 +1,6 @@
 """The SQL statements of the hot path on SQLite, grouped by operation.
 
-A statement with `:values` or `:rows` is a `ManyRows`: its parameters are the fields of the NamedTuple beside it. All
+A statement with `:values` or `:rows` is a `ManyRows`: its parameters are the fields of the NamedTuple next to it. All
 others take their parameters by name. The driver counts changed rows only if a statement starts with INSERT or
 UPDATE, so none starts with WITH or a comment.
 """
@@ -139,7 +139,7 @@ WHERE deliveries.event_seq = leased.event_seq AND deliveries.endpoint_seq = leas
     LeasedRow,
 )
 
-# A loose index scan: it jumps from the first entry of one endpoint to that of the next.
+# A loose index scan: it jumps from the first entry of one endpoint to the first entry of the next.
 DUE_ENDPOINTS: Final = f"""\
 WITH RECURSIVE waiting(endpoint_seq) AS (
     SELECT min(endpoint_seq) FROM deliveries

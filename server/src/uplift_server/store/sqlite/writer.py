@@ -205,7 +205,7 @@ class Writer:
         thread = self._new_thread()
         try:
             thread.start()
-        except RuntimeError as error:  # the system allows no more threads
+        except RuntimeError as error:  # the system does not allow more threads
             _log.critical("database writer not started", cause=str(error))
             self._loop.call_later(RESTART_WAIT_SECONDS, self._restart)
         else:
@@ -278,7 +278,7 @@ class Writer:
             self._isolate(jobs, error)
 
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
-        """Halve the jobs until the one that breaks the transaction is alone: log2(n) more commits for each such job."""
+        """Halve the jobs until each job that breaks the transaction is isolated. Each costs log2(n) more commits."""
         if len(jobs) > 1:
             half = len(jobs) // 2
             self._commit(jobs[:half])
@@ -328,7 +328,7 @@ class Writer:
                 else:
                     job.result = job.body(writing)
             raw.execute("COMMIT")
-            # A transaction without changes touches no disk.
+            # A transaction without changes does not access the disk.
             if raw.total_changes != changes:
                 self._health.note_write()
         except BaseException:
