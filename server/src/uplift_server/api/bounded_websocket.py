@@ -14,7 +14,7 @@ FAREWELL_SECONDS: Final = 5.0
 
 
 class BoundedWebsocket(WebSocketsSansIOProtocol):
-    """Limits control frames, and aborts connections whose clients do not read."""
+    """Protocol that limits control frames and aborts connections whose clients do not read."""
 
     idle_frames = 0
     idle_frames_since = 0.0

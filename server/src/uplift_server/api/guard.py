@@ -59,7 +59,7 @@ class Guard:
             await send_error(send, error_response)
 
     def _too_slow(self) -> ErrorResponse:
-        """Return the response to a request whose body did not arrive in time. It closes the connection."""
+        """Return the response to a request whose body did not arrive in time. The response closes the connection."""
         return problem(
             "request_timeout",
             f"The request body did not arrive within {self._seconds_max:g} seconds, so the server did not process"

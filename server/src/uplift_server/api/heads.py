@@ -159,7 +159,7 @@ class BoundedHeads(HttpToolsProtocol):
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
-        # Not reached if uvicorn raised an error: the headers are then malformed, and the request does not exist.
+        # Not reached if uvicorn raised an error, because the headers are then malformed and the request does not exist.
         self._in_head = False
 
     def on_message_complete(self) -> None:

@@ -113,7 +113,7 @@ def create_endpoint(
     ):
         owner = lookup.account(client, account)["id"]
         show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))
-    session.output.note("The receiver needs the secret. To show it again: uplift-server endpoint secret show ENDPOINT")
+    session.output.note("The receiver needs the secret. To view it again: uplift-server endpoint secret show ENDPOINT")
 
 
 @command(endpoint_app, "pause", examples=("uplift-server endpoint pause ep_0197f0c2",))

@@ -161,7 +161,7 @@ def local_url(config: Config) -> str:
 def server_runs(config: Config) -> bool:
     """Whether another process has locked the SQLite file.
 
-    On PostgreSQL, or if the lock is not readable: whether a server responds at the configured address.
+    On PostgreSQL, or if the lock is not readable, check whether a server responds at the configured address.
     """
     if config.on_postgresql:
         return _responds(config)
@@ -184,7 +184,7 @@ def database_is_used(config: Config) -> bool:
 
 
 def _get(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
-    """Send a GET to the configured address without a key: any program may listen there. Raises ApiFailure."""
+    """Send a GET to the configured address, without a key because any program may listen there. Raises ApiFailure."""
     with contextlib.closing(Connections(local_url(config), seconds, use_proxy=False)) as connections:
         return connections.exchange("GET", path, None, {})
 

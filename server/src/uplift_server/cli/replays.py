@@ -195,7 +195,7 @@ def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | 
 
 
 class _Bar:
-    """A progress bar with rate and remaining time, on a terminal only."""
+    """A progress bar with the rate and the remaining time, only on a terminal."""
 
     def __init__(self, output: Output) -> None:
         self._drawn = not output.as_json and output.notes.is_terminal

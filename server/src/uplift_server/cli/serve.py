@@ -117,7 +117,7 @@ async def _serve(
 ) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - slow to load
 
-    # On PostgreSQL, no directory is shared by all processes.
+    # On PostgreSQL, the processes do not share a directory.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
     application = Application(config, keep_key=keep_key, role=role, new_database=new_database, log_writer=log_writer)
     # Installed before the start, which can take a long time, so that signals work during it.
@@ -189,7 +189,7 @@ class StopLimit:
             self._timer.cancel()
 
     def _end(self) -> None:
-        _log.critical("shutdown timed out", cause="the database did not finish in time; check whether its disk hangs")
+        _log.critical("shutdown timed out", cause="the database did not finish in time; check the disk")
         self._log_writer.flush(OUTPUT_SECONDS)
         os._exit(ExitCode.TRY_LATER)
 

@@ -99,7 +99,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
     headers, wrong = _headers(form.lines("headers"), {} if stored is None else stored.headers)
     problems.extend(wrong)
     draft = EndpointDraft(
-        # Do not validate an unchanged URL again: it must not block changes of other fields.
+        # Do not validate an unchanged URL again, because it must not block changes to other fields.
         url=UNSET if stored is not None and url == stored.endpoint.url else url,
         description=description,
         # Checkboxes have no order, so keep the stored order if the selection is the same.

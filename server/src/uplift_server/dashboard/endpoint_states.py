@@ -44,7 +44,7 @@ class Summary:
     """The state of an endpoint in a list."""
 
     kind: str
-    """The same as in StateCard."""
+    """One of the kinds of StateCard."""
     text: str
     reason: str | None
     """Why the endpoint is disabled or failing."""

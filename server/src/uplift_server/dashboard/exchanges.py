@@ -20,7 +20,7 @@ _NOT_REPEATED: Final = frozenset({"host", "content-length"})
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An attempt for a page."""
+    """An attempt as a page shows it."""
 
     attempt: Attempt
     explanation: Explanation | None
@@ -113,7 +113,7 @@ def _head(head: bytes) -> str:
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
     """Return the phases from DNS to the last byte, without phases that did not happen."""
-    # Round down like the other values: a fraction of 1 ms would look like response time.
+    # Round down like the other values, because a fraction of 1 ms would look like response time.
     whole = attempt.duration_us // 1000
     opening = [
         Part(name, kind, float(value))

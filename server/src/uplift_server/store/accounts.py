@@ -101,7 +101,7 @@ def update(connection: Connection, account_id: bytes, change: Callable[[Account]
 def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:
     """Delete an account with its keys, endpoints and members. Return None if it does not exist.
 
-    Events and deliveries stay until their retention ends. The delivery engine cancels the pending deliveries.
+    Events and deliveries stay for their retention period. The delivery engine cancels the pending deliveries.
     """
     account = get(connection, account_id, lock=True)
     if account is None:

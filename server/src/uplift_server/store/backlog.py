@@ -24,7 +24,7 @@ SELECT count(*) FROM (
 
 
 class Backlog(NamedTuple):
-    """Numbers of deliveries, each counted up to a limit, without leased ones."""
+    """Counts of deliveries, each up to a limit, without leased ones."""
 
     due: int
     later: int

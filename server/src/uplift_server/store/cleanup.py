@@ -1,6 +1,6 @@
-"""Retention: the rules by which expired rows are deleted in batches.
+"""Retention rules, and the deletion of expired rows in batches.
 
-`find_expired` finds a batch with a read, and `delete_expired` deletes it, so writers only wait for real deletions.
+`find_expired` finds a batch with a read, and `delete_expired` deletes it, so writers wait only for actual deletions.
 
 The newest row of a numbered table always stays: SQLite assigns the next number after it, and no number may be used
 twice, because events, cursors and caches rely on them.
@@ -86,7 +86,7 @@ class RetentionRule:
 
     @property
     def blockers(self) -> list[sa.ColumnElement[bool]]:
-        """The conditions to check again before a deletion: `kept_while`, and being the newest row."""
+        """The conditions to check again before a deletion: `kept_while`, and whether the row is the newest."""
         if "seq" not in self.table.c:
             return list(self.kept_while)
         newest = sa.select(sa.func.max(self.table.alias("newest").c.seq)).scalar_subquery()
@@ -216,7 +216,7 @@ def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[K
     if rule.children:
         (number,) = rule.key
         if connection.dialect.name == "postgresql":
-            # Lock the deliveries: a replay may be about to lease one of them.
+            # Lock the deliveries, because a replay may be about to lease one of them.
             locked = sa.select(deliveries.c.event_seq).where(deliveries.c.event_seq.in_([key[0] for key in keys]))
             connection.execute(locked.order_by(*deliveries.primary_key.columns).with_for_update())
         still = sa.select(number).where(number.in_([key[0] for key in keys]), *conditions)

@@ -1,8 +1,8 @@
 """The contract of the store: the operations that every engine provides.
 
-Each call is one transaction. The current time, IDs and random bits are arguments. Every write can be repeated safely: a
-second settlement or release finds a newer fence, a second append finds the idempotency key. An operation that is not
-possible now raises `Unavailable` without any changes.
+Each call is one transaction. The current time, IDs and random bits are arguments. Every write can be repeated safely:
+a second settlement or release finds a newer fence, and a second append finds the idempotency key. An operation that is
+not possible now raises `Unavailable` without any changes.
 
 The operations below are on the hot path and tuned for each engine. All others are functions of a SQLAlchemy connection
 in the modules of this package. Run them through `read` and `write`.
@@ -85,7 +85,7 @@ class Database(Protocol):
         With a `process_id`, health is not written if that process was evicted, because others then own its endpoints.
 
         A settlement is valid while its delivery is pending or held with the same fence, even after the lease has
-        expired: no other process has leased it since.
+        expired, because no other process has leased it since.
         Returns the (event, endpoint) pairs whose lease was lost, for which nothing was written.
         Raises Rejected if a row can never be stored; the caller divides the settlements to find it.
         """
@@ -100,7 +100,7 @@ class Database(Protocol):
         """Release expired leases, or all leases of one process. Return how many.
 
         On PostgreSQL, a lease must also have expired by the clock of the database, because processes share it.
-        Due times are set as in `release`.
+        It sets due times like `release`.
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
@@ -114,14 +114,14 @@ class Database(Protocol):
     ) -> Awaitable[ReplayRelease]:
         """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each.
 
-        Deliveries that changed since the batch was read are read again. Those that no longer match count as skipped.
+        Reads deliveries again that changed since the batch was read. Deliveries that no longer match count as skipped.
         Completes the replay if none is left. Leases nothing if the replay is not running.
         """
 
     async def read_replay_batch(
         self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
     ) -> ReplayBatch:
-        """Read a replay's next deliveries from an event on: at most `limit` of the endpoint's next `rows` deliveries.
+        """Read a replay's next deliveries from an event: up to `limit` of the endpoint's next `rows` deliveries.
 
         It stops after the body that exceeds `body_bytes_max`, and may return fewer deliveries than possible.
         """

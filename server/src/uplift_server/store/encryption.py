@@ -1,7 +1,7 @@
 """Encryption of secrets at rest with AES-256-GCM, bound to the place where they are stored.
 
 The key never reaches the database. Encrypted form: one version byte, a 12-byte random nonce, the ciphertext with its
-tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. That of version 2 is the
+tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. In version 2, it is the
 column and the endpoint's ID, so a value that was copied to another column or endpoint cannot be decrypted.
 """
 
@@ -24,7 +24,7 @@ COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers")
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType({"secret": b"", "previous_secret": None, "headers": None})
 """The values of these columns in a deleted endpoint."""
 UNBOUND: Final = b"\x01"
-"""The version byte of values that are bound to their endpoint only, not to their column."""
+"""The version byte of values that are bound only to their endpoint, not to their column."""
 _BOUND: Final = b"\x02"
 _NONCE_BYTES: Final = 12
 _PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS}
@@ -46,7 +46,7 @@ class Cipher:
 
     @property
     def accepts_unbound(self) -> bool:
-        """Whether values that are not bound to their column can be decrypted: see `store.encryption_upgrade`."""
+        """Whether values that are not bound to their column can be decrypted (see `store.encryption_upgrade`)."""
         return self._accepts_unbound
 
     def reject_unbound(self) -> None:
@@ -79,7 +79,7 @@ class Cipher:
 
 
 def is_unbound(encrypted: bytes) -> bool:
-    """Whether a value is bound to its endpoint only, not to its column."""
+    """Whether a value is bound only to its endpoint, not to its column."""
     return encrypted[:1] == UNBOUND
 
 

@@ -59,7 +59,7 @@ SELECT endpoint_seq FROM holding WHERE endpoint_seq IS NOT NULL LIMIT :limit
 
 
 def endpoints_with_held(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[int]:
-    """List the endpoints with held deliveries by number, deleted ones included."""
+    """List the endpoints with held deliveries by number, including deleted ones."""
     return list(connection.scalars(_HOLDING, {"after": after, "limit": limit}))
 
 
@@ -68,7 +68,7 @@ def held_counts(
 ) -> dict[int, int]:
     """Count the held deliveries of each endpoint up to a limit.
 
-    For `inactive` endpoints, waiting deliveries count too: they will be held.
+    For `inactive` endpoints, waiting deliveries also count, because they will be held.
     """
     counts = {}
     for endpoint_seq in endpoint_seqs:

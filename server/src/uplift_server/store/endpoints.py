@@ -113,7 +113,7 @@ def page(
 
 
 def _matching(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of a filter. They need no index, because an account has few endpoints."""
+    """Return the conditions of a filter. They do not need an index, because an account has few endpoints."""
     conditions = []
     if wanted.state is not None:
         conditions.append(endpoints.c.state == int(wanted.state))

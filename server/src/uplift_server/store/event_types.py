@@ -53,7 +53,7 @@ def put(
     else:
         connection.execute(sa.update(event_types).where(event_types.c.seq == stored.seq).values(values))
     event_type = get(connection, name)
-    assert event_type is not None, "it was stored just now"
+    assert event_type is not None, "the event type was just stored"
     return event_type, fresh
 
 
@@ -64,7 +64,7 @@ def get(connection: Connection, name: str) -> EventType | None:
 
 
 def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[EventType]:
-    """List types, newest first, archived ones included."""
+    """List types, newest first, including archived ones."""
     query = sa.select(event_types).where(_LIVE).order_by(event_types.c.seq.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(event_types.c.seq < before[0])
@@ -86,7 +86,7 @@ def list_deleted(connection: Connection) -> list[EventType]:
 
 
 def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType], list[EventType]]:
-    """Return the event types with these numbers, existing ones and deleted ones, in any order."""
+    """Return the existing and the deleted event types with these numbers, in any order."""
     rows = connection.execute(sa.select(event_types).where(event_types.c.seq.in_(seqs))).all()
     return (
         [_event_type(row) for row in rows if row.deleted_at is None],

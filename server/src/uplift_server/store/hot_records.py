@@ -11,7 +11,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 class NewDelivery(NamedTuple):
     """A delivery to store with its event.
 
-    `lease_owner` other than 0 stores it already leased until `due_at`, with fence 1.
+    If `lease_owner` is not 0, the delivery is stored as leased until `due_at`, with fence 1.
     """
 
     endpoint_seq: int
@@ -205,7 +205,7 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The limit for deliveries that the replay got back. The read of the batch already limited the others."""
+    """The limit for deliveries returned to the replay. The read of the batch already limited the others."""
 
 
 class ReplayRelease(NamedTuple):

@@ -35,7 +35,7 @@ class Request:
     """A request that creates an object, to recognize its repeats."""
 
     account_seq: int
-    """NO_ACCOUNT or the account the object belongs to."""
+    """NO_ACCOUNT, or the account that owns the object."""
     key: str
     kind: str
     """The kind of the object, and its parent."""

@@ -64,7 +64,7 @@ def page(
 
 
 def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """Delete an invitation that is accepted or withdrawn. Return it, or None if there is none."""
+    """Delete an invitation that is accepted or withdrawn. Return it, or None if it does not exist."""
     found = get(connection, invitation_id, now=now)
     if found is not None:
         connection.execute(sa.delete(invitations).where(invitations.c.seq == found.seq))

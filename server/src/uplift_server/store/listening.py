@@ -102,7 +102,7 @@ def create(
         )
     )
     created = get(connection, account_seq, session_id)
-    assert created is not None, "it was stored in this transaction"
+    assert created is not None, "the session was just stored"
     return created
 
 
@@ -111,8 +111,8 @@ def require_capacity(connection: Connection, account_seq: int) -> None:
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
     if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
         raise Conflict(
-            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. Delete one, or wait a day: the server"
-            " deletes unused sessions."
+            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. Delete one, or wait 1 day until the"
+            " server deletes unused sessions."
         )
 
 
@@ -214,7 +214,7 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
 
 
 def _no_earlier(now: int, *, later_ms: int = 0) -> sa.ColumnElement[int]:
-    """Return `now`, or `later_ms` after the last connection if that is later: clocks of processes differ slightly."""
+    """Return `now`, or `later_ms` after the last connection if that is later, because process clocks differ."""
     last = listen_sessions.c.last_seen_at + later_ms
     return sa.case((last > now, last), else_=now)
 

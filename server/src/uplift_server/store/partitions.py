@@ -1,4 +1,4 @@
-"""Contract for partitions of events by time, whose expired events are deleted by dropping a partition."""
+"""Contract for partitions of events by time. Dropping a partition deletes its expired events."""
 
 from typing import NamedTuple, Protocol
 

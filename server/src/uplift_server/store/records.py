@@ -1,4 +1,4 @@
-"""Records of the store, as plain values. Those of the hot path are in `store.hot_records`."""
+"""Records of the store, as plain values. The records of the hot path are in `store.hot_records`."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -103,7 +103,7 @@ class Session:
     digest: bytes
     person_seq: int | None
     account_seq: int | None
-    """For a session of a portal link: the only account that it shows."""
+    """For a session of a portal link: the only account that it can access."""
     key_digest: bytes | None
     """For an operator: the digest of the key whose revocation ends the session."""
     created_at: int
@@ -138,7 +138,7 @@ class Invitation:
     role: Role
     invited_by: str
     proves: bool
-    """Whether the link verifies the email: it was emailed there, or the operator handed it over."""
+    """Whether the link verifies the email, because the server emailed it or the operator handed it over."""
     created_at: int
     expires_at: int
 

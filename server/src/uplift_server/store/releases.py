@@ -24,7 +24,7 @@ class ReplayCount:
     through: int
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
-        """Return the sum with the count after it."""
+        """Return the sum of this count and the next one."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return ReplayCount(self.count + more.count, min(oldest, default=None), max(newest, default=None), more.through)
@@ -108,7 +108,7 @@ class ReplayProgress(NamedTuple):
     skipped: int
     outstanding: int
     returned: Sequence[int]
-    """The events of deliveries that it released and got back without an attempt, in order."""
+    """The events of deliveries that were returned to the replay without an attempt, in order."""
 
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
         """Return the progress after `again` returned and `fresh` new deliveries, of which some are leased."""

@@ -1,4 +1,4 @@
-"""The tables, in types that both databases have. Some are in `store.schema_*`.
+"""The tables, with types that both databases support. Some are in `store.schema_*`.
 
 Timestamps are integer milliseconds UTC. Rows are joined by integer sequence numbers, which are never public. IDs are
 the 16 bytes of the public text. Secrets and header values are encrypted.

@@ -1,7 +1,7 @@
 """The partitions of events and attempts by time on PostgreSQL.
 
-A partition has the events of a range of numbers, and the attempts of these events. When a new partition starts, the
-numbers continue at its first number (`store.postgres.partitions`). SQLite has no partitions.
+A partition contains the events of a range of numbers, and the attempts of these events. When a new partition starts,
+the numbers continue at its first number (`store.postgres.partitions`). SQLite has no partitions.
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ event_partitions = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# A unique index of a partitioned table is unique only within each partition, so chosen IDs have a table of their own.
+# A unique index of a partitioned table is unique only within each partition, so chosen IDs have a separate table.
 # The first partition has a unique index for the events from before partitioning.
 chosen_event_ids = sa.Table(
     "chosen_event_ids",

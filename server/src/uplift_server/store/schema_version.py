@@ -112,7 +112,7 @@ def reject_unknown(database: str | Path, revision: str) -> None:
 def needed_release(revision: str) -> str | None:
     """Return the oldest release that works after an upgrade from a revision, or None if all earlier ones do.
 
-    Migrations that break earlier releases define `needs_release`: see CONTRIBUTING.md.
+    Migrations that break earlier releases define `needs_release` (see CONTRIBUTING.md).
     """
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 

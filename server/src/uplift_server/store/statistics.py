@@ -120,13 +120,13 @@ def count(connection: Connection, stream_position: StreamPosition, *, rows: int,
 
 
 def save(connection: Connection, counted: Counted) -> bool:
-    """Write a batch. Return False, with nothing changed, if another was written since it was read."""
+    """Write a batch. Return False without any changes if another batch was written since it was read."""
     server_values.lock(connection, PREFIX)
     if server_values.get(connection, _VALUES) != counted.positions:
         return False
     server_values.replace(connection, PREFIX, counted.next_positions)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.changes_through))
-    # One statement for all rows: between two statements the driver releases the interpreter lock.
+    # One statement for all rows, because the driver releases the interpreter lock between two statements.
     connection.execute(sql.PUT_ROWS[connection.dialect.name], {"rows": json.dumps(counted.rows)})
     return True
 
@@ -246,7 +246,7 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
-"""Pending deliveries are not stored: they are the remainder."""
+"""Pending deliveries are not stored, because they are the remainder."""
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
     COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )
@@ -301,7 +301,7 @@ def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_K
 
 
 def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
-    """Add the tallies of accounts and of all accounts to those of endpoints."""
+    """Add tallies for accounts and for all accounts to the tallies of endpoints."""
     sums: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     for (account, _, at), tally in own.items():
         sums[_Key(account, 0, at)].update(tally)

@@ -28,7 +28,7 @@ _NO_TIMEOUTS: Final = "SET statement_timeout = 0; SET idle_in_transaction_sessio
 _CREATE_PROGRESS: Final = (
     f"CREATE TABLE {TRANSFER_TABLE} (name text PRIMARY KEY, source text NOT NULL, after_key text, rows bigint NOT NULL)"
 )
-_HOW_TO_RESTART: Final = "drop and create the target database again, then repeat this command"
+_HOW_TO_RESTART: Final = "drop the target database, create it again, then repeat this command"
 
 
 class CannotTransfer(Exception):

@@ -131,7 +131,7 @@ def library_wheel() -> Wheel:
     return Wheel(body, hashlib.sha256(body).hexdigest(), requires_python)
 
 
-_NO_PROJECT: Final = f"This index contains {PROJECT} only. Get other packages from your usual index.\n"
+_NO_PROJECT: Final = f"This index contains only {PROJECT}. Get other packages from your usual index.\n"
 _NO_WHEEL: Final = f"{_FILE} is not built. Run scripts/setup in the checkout of the server.\n"
 
 

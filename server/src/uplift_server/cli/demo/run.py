@@ -139,7 +139,7 @@ class Demo:
         body = {"name": "Rapids Academy", "contact_emails": ["data@rapids.example"]}
         account = str(client.post("/v1/accounts", body)["id"])
         key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
-        # Print this before the endpoints exist: their registration events arrive immediately.
+        # Print this before the endpoints exist, because their registration events arrive immediately.
         self._screen.say(f"The server is running at {client.api_url}. Its data is in {self._plan.directory}", "bold")
         self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
         owner = {"email": "data@rapids.example", "role": "owner"}

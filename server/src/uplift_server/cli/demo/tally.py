@@ -41,7 +41,7 @@ class Summary:
 
 
 class Tally:
-    """Counts the events of this run: with `--data-dir`, the server may also deliver earlier events.
+    """Counter of the events of this run. With `--data-dir`, the server may also deliver earlier events.
 
     It keeps the events in flight and a limited number of finished ones, so that an endless run uses constant memory.
     """

@@ -60,7 +60,7 @@ _BY_INDEX: Final = {
 # Hot statements find every row by its key, so one plan fits all parameters.
 HOT_SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off"}
 NO_ANSWER: Final = "the database does not respond"
-# The driver's errors, raised directly or through SQLAlchemy. Its encoding errors are defects of this server.
+# The driver's errors, raised directly or through SQLAlchemy. Its encoding errors are bugs in this server.
 DRIVER_ERRORS: Final = (
     sa.exc.DBAPIError,
     asyncpg.PostgresError,
@@ -86,7 +86,7 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("it is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""By prefix of SQLSTATE; the first match applies. All other errors are the fault of a statement."""
+"""By prefix of SQLSTATE; the first match applies. All other errors are caused by a statement."""
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
 
@@ -157,7 +157,7 @@ class Opener:
         sa.event.listen(self._engine.sync_engine, "before_cursor_execute", _with_storable_texts, retval=True)
 
     async def raw(self) -> Raw:
-        """Open a connection for the driver only. Raises DRIVER_ERRORS."""
+        """Open a connection without SQLAlchemy. Raises DRIVER_ERRORS."""
         return await self._connect()
 
     async def pair(self) -> Pair:
@@ -325,7 +325,7 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether a retry can succeed: PostgreSQL rolled back because of a concurrent transaction."""
+    """Whether a retry can succeed, because a concurrent transaction caused the rollback."""
     return _state(driver_error(error)).startswith(_RETRYABLE)
 
 
@@ -338,7 +338,7 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
-    """Return the database's problem, or None if the statement is at fault."""
+    """Return the database's problem, or None if the statement caused the error."""
     cause = driver_error(error)
     if isinstance(cause, TimeoutError) or is_connection_lost(error):
         return _SILENT

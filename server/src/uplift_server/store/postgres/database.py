@@ -62,7 +62,7 @@ UNKNOWN: Final = "the stream position is not known yet, because a write transact
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
 WRITERS: Final = 3
-"""Connections for ordinary writes: while two wait for a lock of one account, others use the third."""
+"""Connections for ordinary writes. While two wait for the lock of one account, other writes use the third."""
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
 """The connections of a process, including one for reads that must not wait and one for notifications."""
 READS_WAITING_MAX: Final = 256
@@ -229,7 +229,7 @@ class PostgresDatabase:
             self._position_finder.note(StreamPosition(*numbers), holders)
 
         asked_at = time.monotonic()
-        # One reading at a time: a late response would report old locks.
+        # One reading at a time, because a late response would report old locks.
         async with self._position_lock:
             if asked_at >= self._position_read_at:
                 # Otherwise, a reading began while this call waited for the lock.

@@ -81,6 +81,6 @@ class GroupCommit:
         start = 0
         for waiting in batch:
             end = start + len(waiting.groups)
-            if not waiting.result.done():  # its waiter was cancelled
+            if not waiting.result.done():  # its caller was cancelled
                 waiting.result.set_result(results[start:end])
             start = end

@@ -15,7 +15,7 @@ from uplift_server.store.replays import Replay, ReplaySelection
 async def read_replay_batch(
     raw: Raw, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read a replay's next deliveries from an event on: at most `limit` of the endpoint's next `rows` deliveries."""
+    """Read a replay's next deliveries from an event: up to `limit` of the endpoint's next `rows` deliveries."""
     ahead = await _ahead(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(ahead.candidates) < limit and ahead.through < replay.last_event_seq and rows > limit:
         # Most of the next deliveries do not match. Only then scan many, which is expensive.
@@ -49,7 +49,7 @@ async def _release(
     progress = ReplayProgress(*row)
     if progress.state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
-    # A repeated call finds a replay that is further along.
+    # A repeated call finds a replay with more progress.
     ahead = ahead.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
     again = progress.returned[:room]
@@ -80,7 +80,7 @@ async def _release(
 async def _leased(
     raw: Raw, replay_seq: int, choice: ReplaySelection, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> list[LeasedDelivery]:
-    """Lease the candidates that can still be replayed. Read those again that have changed since they were read."""
+    """Lease the candidates that can still be replayed. Read changed ones again."""
     leased = releases.unexpired(candidates, lease.now)
     if not leased:
         return []

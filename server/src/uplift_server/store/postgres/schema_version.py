@@ -41,7 +41,7 @@ async def current(url: str) -> str | None:
 async def prepare(url: str) -> None:
     """Create the tables of an empty database when a server starts.
 
-    Raises UnknownSchema if the revision is not the program's, because only `migrate` upgrades. Raises Unavailable.
+    Raises UnknownSchema for a revision other than the program's, because only `migrate` upgrades. Raises Unavailable.
     """
     await _run_exclusively(url, _prepare)
 

@@ -22,9 +22,9 @@ _PROTOCOL: Final = "postgresql"
 
 
 def uses_system_trust(url: str) -> bool:
-    """Whether to verify certificate and host with the system's authorities.
+    """Whether to verify the certificate and the host with the system's authorities.
 
-    Raises Misaddressed if the host would not be verified: anyone can get a certificate from such an authority.
+    Raises Misaddressed if the host would not be verified, because anyone can get a certificate from such an authority.
     """
     parameters = _parameters(url)
     is_verified, authority = _find(parameters, "sslmode") == "verify-full", _find(parameters, "sslrootcert", "root.crt")

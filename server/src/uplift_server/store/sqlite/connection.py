@@ -16,7 +16,8 @@ from uplift_server.store.errors import InUse, Misaddressed, Unavailable
 
 WRITER_CACHE_KIB: Final = 64 * 1024
 READER_CACHE_KIB: Final = 8 * 1024
-# Measured: smaller checkpoints stall commits more often, larger ones longer; 4000 pages gave the lowest p99.
+# Measured: smaller checkpoints stall commits more often, and larger ones stall them longer. 4000 pages gave the lowest
+# p99.
 CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
@@ -143,7 +144,7 @@ class FileLock:
     def hold_database(self) -> None:
         """Lock the database itself, if it exists. Raises InUse and Unavailable.
 
-        Close its handle after all connections: closing any handle of a file drops SQLite's locks on it.
+        Close its handle after all connections, because closing any handle of a file drops SQLite's locks on it.
         """
         if self._database_handle is not None:
             return
@@ -210,7 +211,7 @@ class FileLock:
         raise Misaddressed(f"{self.path} {what}; {_HOW_TO_FIX_LOCK}")
 
     def release(self) -> None:
-        """Release the lock. The file stays: if it were deleted, two processes could lock two files."""
+        """Release the lock. Keep the file, because otherwise two processes could lock two files."""
         for handle in (self._database_handle, self._handle):
             if handle is not None:
                 os.close(handle)

@@ -21,7 +21,7 @@ from uplift_server.store.sqlite.replay_statements import DeliveryKey, ReplayedRo
 def read_replay_batch(
     raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read a replay's next deliveries from an event on: at most `limit` of the endpoint's next `rows` deliveries."""
+    """Read a replay's next deliveries from an event: up to `limit` of the endpoint's next `rows` deliveries."""
     batch = _read_batch(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(batch.candidates) < limit and batch.through < replay.last_event_seq and rows > limit:
         # Most of the next deliveries do not match. Only then scan many, which is expensive.
@@ -52,7 +52,7 @@ def release_replay(
     progress = ReplayProgress._make([*row, sorted(json.loads(returned))])
     if progress.state != ReplayState.RUNNING:
         return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
-    # A repeated call finds a replay that is further along.
+    # A repeated call finds a replay with more progress.
     batch = batch.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
     again = progress.returned[:room]
@@ -89,7 +89,7 @@ def _lease(
     candidates: Sequence[Candidate],
     lease: ReplayLease,
 ) -> list[LeasedDelivery]:
-    """Lease the candidates that can still be replayed. Read those again that have changed since they were read."""
+    """Lease the candidates that can still be replayed. Read changed ones again."""
     leased = releases.unexpired(candidates, lease.now)
     if statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, leased, lease)) < len(leased):
         pending = {seq for (seq,) in raw.execute(statements.LEASED_BY_REPLAY, {"replay_seq": replay_seq})}

@@ -64,7 +64,7 @@ class _CommitThrottle:
 
 
 class WriterConnection:
-    """The connection of the writer, as jobs use it in a transaction."""
+    """The connection of the writer that jobs use in a transaction."""
 
     __slots__ = ("appender", "raw", "sql")
 
