@@ -1,4 +1,4 @@
-"""Limits for websockets, which uvicorn does not have. The only module that uses private parts of its protocol."""
+"""Limits for websockets that uvicorn lacks. Only this module uses private parts of uvicorn's websocket protocol."""
 
 from typing import Any, Final
 

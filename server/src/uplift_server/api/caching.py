@@ -17,5 +17,5 @@ def cached_response(
 
 
 def _matches(tags: str, etag: str) -> bool:
-    """Compare an If-None-Match header weakly, as RFC 9110, section 13.1.2, requires."""
+    """Compare an If-None-Match header weakly (RFC 9110, section 13.1.2)."""
     return any(each.strip().removeprefix("W/") in {etag, "*"} for each in tags.split(","))

@@ -17,7 +17,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """The middleware."""
+    """ASGI middleware for all requests."""
 
     def __init__(self, app: App, seconds_max: float = ANSWER_SECONDS_MAX) -> None:
         self._app = app

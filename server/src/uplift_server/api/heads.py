@@ -1,4 +1,4 @@
-"""Limits for requests, which uvicorn does not have. The only module that uses private parts of its HTTP protocol."""
+"""Limits for requests that uvicorn lacks. Only this module uses private parts of uvicorn's HTTP protocol."""
 
 import asyncio
 from http import HTTPStatus
@@ -60,7 +60,7 @@ class BoundedHeads(HttpToolsProtocol):
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit of a request, and of the wait for the first one. It takes effect after one to two times this time."""
+    """Time limit of a request, and of the wait for the first one. It takes effect after 1 to 2 times this time."""
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
     """Time limit of a body, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
@@ -191,7 +191,7 @@ class BoundedHeads(HttpToolsProtocol):
             self.transport.abort()
 
     def _end_body(self) -> None:
-        """Give up the current request if its body takes too long."""
+        """Give up on the current request if its body takes too long."""
         self._body_watch = None
         if self._complete == self._begun or self._in_head:
             return
@@ -205,7 +205,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Give up a request that was incomplete at the last call and still is, or a connection without any request."""
+        """Give up on a request that is still incomplete since the last call, or on a connection without a request."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:

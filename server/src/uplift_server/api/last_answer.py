@@ -14,7 +14,7 @@ _CLOSE: Final = ((b"connection", b"close"),)
 
 
 class LastAnswer:
-    """The middleware."""
+    """ASGI middleware for requests that a stop interrupts."""
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -29,7 +29,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 
 FIELD_CHARACTERS_MAX: Final = 200
-"""Limit of a field name in a response."""
+"""Maximum length of a field name in a response."""
 _JSON: Final = "application/json"
 
 

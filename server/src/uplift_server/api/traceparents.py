@@ -1,4 +1,4 @@
-"""ASGI middleware for the `traceparent` header, installed only if tracing is on."""
+"""ASGI middleware for the `traceparent` header, installed only if tracing is enabled."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,7 +13,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Traceparents:
-    """The middleware."""
+    """ASGI middleware that sets TRACEPARENT for each request."""
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -39,7 +39,7 @@ READY_SECONDS: Final = 6.0
 
 
 def examine(session: Session) -> Iterator[Finding]:
-    """Run all checks. Later checks rely on earlier ones."""
+    """Run all checks. Later checks depend on earlier ones."""
     yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
     yield clock_finding()
     try:
@@ -158,7 +158,7 @@ def _sqlite(config: Config) -> Iterator[Finding]:
 
 def _postgresql(config: Config) -> Iterator[Finding]:
     """Check the PostgreSQL database, its settings, schema and key."""
-    # Imported only on PostgreSQL: the driver is slow to load.
+    # Imported only on PostgreSQL, because the driver is slow to load.
     from uplift_server.service.postgres_diagnostics import database_findings  # noqa: PLC0415
     from uplift_server.store.postgres.inspection import accepts_unbound, encrypted_values  # noqa: PLC0415
     from uplift_server.store.postgres.schema_version import current  # noqa: PLC0415

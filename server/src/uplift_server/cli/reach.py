@@ -184,7 +184,7 @@ def database_is_used(config: Config) -> bool:
 
 
 def _get(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
-    """Send a GET to the configured address, without a key because any program may listen there. Raises ApiFailure."""
+    """Send a GET without a key, because any program may listen at the configured address. Raises ApiFailure."""
     with contextlib.closing(Connections(local_url(config), seconds, use_proxy=False)) as connections:
         return connections.exchange("GET", path, None, {})
 

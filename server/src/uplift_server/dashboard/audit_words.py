@@ -8,7 +8,7 @@ _TEXT_CHARACTERS_MAX: Final = 300
 
 
 def details_words(details: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the details of an entry as labels and texts. For an update, the texts are the old and new values."""
+    """Return the details of an entry as labels and text. For an update, the text has the old and new values."""
     before, after = details.get("from"), details.get("to")
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         changed = details.get("changed")
@@ -32,7 +32,7 @@ def _value(name: str, value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as text, truncated."""
+    """Return a value as truncated text."""
     if value is None or value in ("", [], {}):
         return _NOTHING
     if isinstance(value, bool):

@@ -19,7 +19,7 @@ REASON_TEXTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a card: a text, a timestamp (Unix ms), or both."""
+    """One row of a card: text, a timestamp (Unix ms), or both."""
 
     label: str
     text: str = ""

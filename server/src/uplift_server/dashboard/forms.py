@@ -59,7 +59,7 @@ class Form:
         return name in self._values
 
     def number(self, name: str, problems: list[Problem]) -> int | None:
-        """Return a whole number, or None if the field is empty. Add a problem for any other text."""
+        """Return a whole number, or None if the field is empty. Add a problem for any other input."""
         text = self.text(name)
         if not text:
             return None

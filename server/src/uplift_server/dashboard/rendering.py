@@ -124,13 +124,13 @@ def breakable(name: str) -> Markup:
 
 
 def with_times(text: str) -> Markup:
-    """Return a text with its ISO timestamps as local times."""
+    """Return text with ISO timestamps as local times."""
     parts = _INSTANT.split(printable(text, lines=True))
     return Markup("").join(_time(part) if number % 2 else part for number, part in enumerate(parts))
 
 
 def with_code(text: str) -> Markup:
-    """Return a text with parts between backticks as code. An unpaired backtick stays unchanged."""
+    """Return text with the parts between backticks as code. An unpaired backtick stays unchanged."""
     parts = printable(text, lines=True).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))
@@ -163,12 +163,12 @@ def short_clock(ms: int, now_ms: float | None = None) -> str:
 
 
 def sentence_case(text: str) -> str:
-    """Return a text with its first letter in upper case."""
+    """Return text with the first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def lower_first(text: str) -> str:
-    """Return a text with its first letter in lower case."""
+    """Return text with the first letter in lower case."""
     return text[:1].lower() + text[1:]
 
 

@@ -145,7 +145,7 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An event type of the catalog. `schema` and `example` describe `data` as JSON texts."""
+    """An event type of the catalog. `schema` and `example` describe `data` as JSON strings."""
 
     seq: int
     name: str

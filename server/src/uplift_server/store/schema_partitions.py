@@ -65,7 +65,7 @@ PARTITION: Final = (
     "ALTER SEQUENCE attempts_seq_seq OWNED BY attempts.seq",
     f"ALTER TABLE attempts ATTACH PARTITION attempts_0_1 FOR VALUES FROM (0) TO ({NUMBERS})",
     (
-        "INSERT INTO event_partitions (first_seq, end_seq, begun_at, goes_by_row)"  # noqa: S608 - of our own texts
+        "INSERT INTO event_partitions (first_seq, end_seq, begun_at, goes_by_row)"  # noqa: S608 - contains only constants
         f" SELECT 0, {NUMBERS}, coalesce((SELECT created_at FROM events ORDER BY seq LIMIT 1),"
         " (extract(epoch FROM clock_timestamp()) * 1000)::bigint), false"
     ),

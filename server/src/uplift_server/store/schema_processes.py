@@ -105,7 +105,7 @@ VALUES (TG_TABLE_NAME, NEW.seq, pg_current_xact_id()::text::bigint)
 ON CONFLICT (kind, subject_seq) DO UPDATE SET xid = EXCLUDED.xid;
 PERFORM pg_notify('{CHANNEL}', '{CHANGED}');
 RETURN NULL;
-END $$""",  # noqa: S608 - of our own texts
+END $$""",  # noqa: S608 - contains only constants
     *(
         f"CREATE TRIGGER {table}_note_creation AFTER INSERT ON {table}"
         " FOR EACH ROW EXECUTE FUNCTION note_directory_change()"

@@ -57,7 +57,7 @@ _NEW_STATUS: Final = (
 )
 _IS_RECORDED: Final = f"OLD.status <> {_NEW_STATUS} AND NEW.trigger <> {status_sql.TEST}"
 _RECORD: Final = (
-    "INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"  # noqa: S608 - of our own texts
+    "INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)"  # noqa: S608 - contains only constants
     f" SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status, {_NEW_STATUS}"
     " FROM events WHERE seq = NEW.event_seq;"
 )

@@ -53,7 +53,7 @@ class Transferred:
     rows: int
     checksum: str
     characters_replaced: int
-    """Replaced NUL characters, which PostgreSQL cannot store in texts."""
+    """Number of replaced NUL characters, which PostgreSQL cannot store in text."""
 
 
 async def transfer(path: Path, url: str, on_progress: Callable[[Progress], None]) -> list[Transferred]:
@@ -117,7 +117,7 @@ async def _is_begun(target: Raw, name: str) -> bool:
     """Whether an earlier transfer can continue. Raises CannotTransfer if it had another source or release."""
     if await target.fetchval("SELECT to_regclass($1)", TRANSFER_TABLE) is None:
         return False
-    source = await target.fetchval(f"SELECT min(source) FROM {TRANSFER_TABLE}")  # noqa: S608 - of our own texts
+    source = await target.fetchval(f"SELECT min(source) FROM {TRANSFER_TABLE}")  # noqa: S608 - contains only constants
     if source != name:
         raise CannotTransfer(
             f"the target has an unfinished transfer from {source}; continue with that file, or {_HOW_TO_RESTART}"

@@ -42,7 +42,7 @@ class TransferTable:
     @cached_property
     def select(self) -> str:
         """The statement that selects all rows in any order."""
-        return f"SELECT {', '.join(map(quoted, self.columns))} FROM {quoted(self.name)}"  # noqa: S608 - of our own texts
+        return f"SELECT {', '.join(map(quoted, self.columns))} FROM {quoted(self.name)}"  # noqa: S608 - contains only constants
 
     def key_of(self, row: Row) -> Key:
         """Return the primary key of a row."""
@@ -68,7 +68,7 @@ class TransferTable:
 
     def count(self, source: sqlite3.Connection) -> int:
         """Count the rows in a SQLite file."""
-        [(count,)] = source.execute(f"SELECT count(*) FROM {quoted(self.name)}")  # noqa: S608 - of our own texts
+        [(count,)] = source.execute(f"SELECT count(*) FROM {quoted(self.name)}")  # noqa: S608 - contains only constants
         return int(count)
 
     def _portable(self, found: Sequence[Any]) -> tuple[Row, int]:
@@ -77,7 +77,7 @@ class TransferTable:
             row[at] = None if row[at] is None else bool(row[at])
         for at in self._texts:
             text = row[at]
-            # PostgreSQL cannot store this character in texts. Here, only texts for people contain it.
+            # PostgreSQL cannot store this character in text. In these tables, only text for people contains it.
             if text is not None and "\0" in text:
                 replaced += text.count("\0")
                 row[at] = text.replace("\0", REPLACEMENT)

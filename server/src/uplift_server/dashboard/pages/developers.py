@@ -43,9 +43,9 @@ DOCUMENTS: Final = (
     ("/docs/uplift", "uplift command", "Listen sessions, endpoints, events and deliveries in the terminal"),
     ("/docs/api", "API reference", "All calls with their fields and examples"),
     ("/openapi.json", "OpenAPI document", "Source for generated API clients"),
-    ("/docs/errors", "Error codes", "Cause and fix of each error"),
-    ("/docs/outcomes", "Outcomes of attempts", "Cause and fix of each failed attempt"),
-    ("/docs/vectors.json", "Test vectors", "Signed sample requests for your own verification code"),
+    ("/docs/errors", "Error codes", "Causes of errors, and how to fix them"),
+    ("/docs/outcomes", "Outcomes of attempts", "Causes of failed attempts, and how to fix them"),
+    ("/docs/vectors.json", "Test vectors", "Signed sample requests to test your own verification code"),
 )
 """Documentation links."""
 _PAGE: Final = "developers/page.html"

@@ -15,7 +15,7 @@ _PATH: Final = "/passwords/{token}"
 _WORDS: Final[dict[str, Any]] = {
     "title": "New password",
     "button": "Set password",
-    "text": "The new password signs you out of all sessions.",
+    "text": "Setting a new password signs you out of all sessions.",
     "asks_name": False,
     "minimum": PASSWORD_CHARACTERS_MIN,
     "sets": True,

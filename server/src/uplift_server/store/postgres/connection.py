@@ -91,7 +91,7 @@ Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
 
 
-# NUL and lone surrogates, which PostgreSQL cannot store. Search texts may contain them.
+# NUL and lone surrogates, which PostgreSQL cannot store. Search queries may contain them.
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 REPLACEMENT: Final = "\ufffd"
 
@@ -302,7 +302,7 @@ def _with_storable_texts(
 
 
 def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
-    """Replace characters that PostgreSQL cannot store in a column of texts."""
+    """Replace characters that PostgreSQL cannot store in a column of strings."""
     if not _UNSTORABLE.search("".join(filter(None, column))):
         return column
     return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]

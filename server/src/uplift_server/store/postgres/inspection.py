@@ -36,7 +36,7 @@ _ROWS: Final = "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE rel
 _HELD: Final = f"FROM deliveries WHERE {status_sql.held()}"
 # A loose index scan: it jumps from the first entry of one endpoint to the first entry of the next.
 _FIRSTS: Final = (
-    "WITH RECURSIVE firsts AS ("  # noqa: S608 - of our own texts
+    "WITH RECURSIVE firsts AS ("  # noqa: S608 - contains only constants
     f"(SELECT endpoint_seq, event_seq {_HELD} ORDER BY endpoint_seq, event_seq LIMIT 1) UNION ALL"
     f" SELECT following.* FROM firsts, LATERAL (SELECT endpoint_seq, event_seq {_HELD}"
     " AND endpoint_seq > firsts.endpoint_seq ORDER BY endpoint_seq, event_seq LIMIT 1) following)"
@@ -108,7 +108,7 @@ async def servers(url: str) -> int:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
         " AND pid <> pg_backend_pid()"
     )
-    heartbeats = f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK}) - $1"  # noqa: S608 - of our own texts
+    heartbeats = f"SELECT count(*) FROM processes WHERE seen_at > ({_CLOCK}) - $1"  # noqa: S608 - contains only constants
     async with _connected(url) as pair:
         count = int(await pair.raw.fetchval(connections, APPLICATION_NAME))
         if await pair.raw.fetchval("SELECT to_regclass('processes')") is not None:
@@ -137,7 +137,7 @@ class Living(NamedTuple):
 async def processes(url: str) -> Living:
     """Count the running processes. Raises Unavailable and Rejected."""
     query = (
-        f"SELECT count(*), count(*) FILTER (WHERE delivers), count(*) FILTER (WHERE role <> '{ProcessRole.WORKER}')"  # noqa: S608 - of our own texts
+        f"SELECT count(*), count(*) FILTER (WHERE delivers), count(*) FILTER (WHERE role <> '{ProcessRole.WORKER}')"  # noqa: S608 - contains only constants
         f" FROM processes WHERE seen_at > ({_CLOCK}) - $1"
     )
     async with _connected(url) as pair:

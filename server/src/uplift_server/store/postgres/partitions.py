@@ -45,7 +45,7 @@ _NEWEST: Final = (
     " FROM event_partitions ORDER BY first_seq DESC LIMIT 1"
 )
 _ENDED: Final = (
-    "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT goes_by_row AND ended_at <= $1"  # noqa: S608 - of our own texts
+    "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT goes_by_row AND ended_at <= $1"  # noqa: S608 - contains only constants
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq"
     f" AND seq > coalesce((SELECT value FROM marks WHERE name = '{EVENTS_COUNTED}'), 0))"
     # Keep the last counted attempt, like row cleanup.
@@ -64,7 +64,7 @@ _FIRST_WHOLE: Final = (
 )
 # Keep all deliveries of events with an open one, and deliveries with an attempt that is not counted yet.
 _THIN: Final = (
-    "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - of our own texts
+    "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - contains only constants
     " WHERE (event_seq, endpoint_seq) > ($1, $2) AND event_seq >= $3 AND event_seq < $4"
     f" AND status NOT IN ({status_sql.OPEN}) AND NOT EXISTS (SELECT FROM deliveries o"
     f"  WHERE o.event_seq = d.event_seq AND o.status IN ({status_sql.OPEN}))"
@@ -85,11 +85,11 @@ _LOCK_PARTITIONS: Final = (
     " ON p.first_seq = w.first_seq AND p.end_seq = w.end_seq FOR KEY SHARE OF p"
 )
 _NEEDED: Final = (
-    "SELECT DISTINCT event_seq FROM deliveries WHERE event_seq >= $1 AND event_seq < $2"  # noqa: S608 - of our own texts
+    "SELECT DISTINCT event_seq FROM deliveries WHERE event_seq >= $1 AND event_seq < $2"  # noqa: S608 - contains only constants
     f" ORDER BY event_seq LIMIT {KEPT_EVENTS_MAX + 1}"
 )
 _IS_SMALL: Final = (
-    f"SELECT a.count <= {KEPT_ATTEMPTS_MAX} AND a.bytes + e.bytes <= {KEPT_BYTES_MAX} FROM"  # noqa: S608 - of our own texts
+    f"SELECT a.count <= {KEPT_ATTEMPTS_MAX} AND a.bytes + e.bytes <= {KEPT_BYTES_MAX} FROM"  # noqa: S608 - contains only constants
     " (SELECT count(*), coalesce(sum(bytes), 0) AS bytes FROM"
     " (SELECT octet_length(request_head) + coalesce(octet_length(response_head), 0)"
     "  + coalesce(octet_length(response_body), 0) AS bytes"
@@ -118,7 +118,7 @@ _ASIDE: Final = "SELECT to_regclass('events_aside')::oid"
 _BY_ROW: Final = "UPDATE event_partitions SET goes_by_row = true WHERE first_seq = $1"
 _SWEPT: Final = ("trace_parents", "chosen_event_ids")
 _ORPHANS: Final = (
-    "SELECT event_seq FROM {table} t WHERE t.event_seq < $1"  # noqa: S608 - of our own texts
+    "SELECT event_seq FROM {table} t WHERE t.event_seq < $1"  # noqa: S608 - contains only constants
     " AND t.event_seq > $2 AND NOT EXISTS (SELECT FROM events e WHERE e.seq = t.event_seq)"
     f" ORDER BY event_seq LIMIT {SWEEP_BATCH}"
 )
@@ -202,7 +202,7 @@ class PostgresPartitions:
             found = await self._read(lambda pair: pair.raw.fetch(orphans, *start))  # noqa: B023 - run before the next turn
             if found:
                 orphan_seqs = [seq for (seq,) in found]
-                delete = f"DELETE FROM {table} WHERE event_seq = ANY ($1)"  # noqa: S608 - of our own texts
+                delete = f"DELETE FROM {table} WHERE event_seq = ANY ($1)"  # noqa: S608 - contains only constants
                 await self._write(lambda pair: pair.raw.execute(delete, orphan_seqs))  # noqa: B023
             batches.append(_batch(found, SWEEP_BATCH))
         positions = [batch.position for batch in batches if batch.position is not None]
@@ -294,9 +294,9 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
         # With this constraint, ATTACH PARTITION does not scan the table.
         first, end = _copy_range(partition, rest)
         await raw.execute(f"ALTER TABLE {aside} ADD CHECK ({column} >= {first} AND {column} < {end})")
-        await raw.execute(f"INSERT INTO {aside} SELECT * FROM {name} WHERE {column} = ANY ($1)", needed)  # noqa: S608 - of our own texts
+        await raw.execute(f"INSERT INTO {aside} SELECT * FROM {name} WHERE {column} = ANY ($1)", needed)  # noqa: S608 - contains only constants
         if rest is not None:
-            await raw.execute(f"INSERT INTO {aside} SELECT * FROM {table_name(table, *rest)}")  # noqa: S608 - of our own texts
+            await raw.execute(f"INSERT INTO {aside} SELECT * FROM {table_name(table, *rest)}")  # noqa: S608 - contains only constants
     return int(await raw.fetchval(_ASIDE))
 
 

@@ -71,7 +71,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
             encoding = await pair.raw.fetchval("SHOW server_encoding")
             if encoding != "UTF8":
                 raise Misaddressed(
-                    f"the database has the encoding {encoding}, which cannot store all texts; create another database:"
+                    f"the database has the encoding {encoding}, which cannot store all text; create another database:"
                     " CREATE DATABASE uplift TEMPLATE template0 ENCODING 'UTF8'"
                 )
             async with pair.transaction():

@@ -12,7 +12,7 @@ Column = Sequence[Any]
 
 _NO_ATTEMPT: Final = (None,) * len(AttemptRow._fields)
 _ATTEMPT_TEXTS: Final = ("error", "location", "remote_address")
-"""Columns with texts from receivers and libraries, which may contain characters that PostgreSQL cannot store."""
+"""Columns with strings from receivers and libraries, which may contain characters that PostgreSQL cannot store."""
 
 
 async def settle(

@@ -18,7 +18,7 @@ _LAST: Final = ", ".join(
 )
 # Read the sequences before the lock holders. Both are current values, not those of the snapshot.
 SELECT_POSITION: Final = (
-    f"WITH last AS MATERIALIZED (SELECT {_LAST}) SELECT {', '.join(_TABLES)}, ARRAY("  # noqa: S608 - of our own texts
+    f"WITH last AS MATERIALIZED (SELECT {_LAST}) SELECT {', '.join(_TABLES)}, ARRAY("  # noqa: S608 - contains only constants
     "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'"
     " AND granted AND last.events IS NOT NULL"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"

@@ -1,4 +1,4 @@
-"""Statements over many rows at once."""
+"""Statements that process many rows at once."""
 
 import sqlite3
 from bisect import bisect_right
@@ -20,7 +20,7 @@ class ManyRows(Generic[Row]):
     """
 
     def __init__(self, statement: str, row: type[Row]) -> None:
-        """Prepare the texts of a statement whose parameters are rows of a NamedTuple.
+        """Prepare the variants of a statement whose parameters are rows of a NamedTuple.
 
         `:values` is replaced by VALUES with the fields in order, `:rows` by a query whose columns have their names.
         """

@@ -13,7 +13,7 @@ from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
 OTHERS_SHOWN: Final = 20
-"""Limit of the endpoints without a delivery."""
+"""Maximum number of endpoints without a delivery to show."""
 
 
 async def trace(visit: Visit) -> Response:
