@@ -20,13 +20,13 @@ FROM (
           AND d.completed_at <= $3       -- when the replay was created
           AND (e.expires_at IS NULL OR e.expires_at > $3)
           AND (cardinality($4::bigint[]) = 0 OR e.type_seq = ANY ($4))  -- event types; empty: all
-          AND ($5::bigint IS NULL OR e.created_at > $5)  -- events created after a time
-          AND ($6::bigint IS NULL OR e.created_at < $6)  -- and before one
+          AND ($5::bigint IS NULL OR e.created_at > $5)  -- created after
+          AND ($6::bigint IS NULL OR e.created_at < $6)  -- created before
         ORDER BY d.endpoint_seq, d.event_seq
         LIMIT $8{{lock}}                 -- deliveries
     ) chosen
 ) summed
-WHERE bytes_before <= $7                 -- bytes of bodies after which it stops
+WHERE bytes_before <= $7                 -- limit of body bytes
 ORDER BY event_seq
 """  # noqa: S608
 # One range of pairs, so that the planner uses the index that begins with the endpoint. Another index would read the
@@ -67,7 +67,7 @@ SET status = {PENDING},
 FROM unnest(
         $1::bigint[],                    -- event_seq
         $2::bigint[],                    -- endpoint_seq
-        $3::int[],                       -- fence, status and time that the delivery must still have
+        $3::int[],                       -- expected fence, status and time
         $4::smallint[],
         $5::bigint[]
     ) AS s(event_seq, endpoint_seq, fence, status, completed_at)

@@ -123,7 +123,7 @@ WITH locked AS MATERIALIZED (
     SELECT request.place, d.*
     FROM unnest(
             $1::bigint[],            -- endpoint_seq
-            $2::int[]                -- how many of its deliveries
+            $2::int[]                -- maximum number of its deliveries
         ) WITH ORDINALITY AS request(endpoint_seq, row_limit, place)
     CROSS JOIN LATERAL (
         SELECT d.event_seq, d.endpoint_seq, d.due_at FROM deliveries d
@@ -138,7 +138,7 @@ WITH locked AS MATERIALIZED (
     SELECT * FROM (
         SELECT *, sum(body_bytes) OVER (ORDER BY place, due_at, event_seq) - body_bytes AS bytes_before FROM due
     ) f
-    WHERE bytes_before <= $6         -- bytes of bodies after which it stops
+    WHERE bytes_before <= $6         -- limit of body bytes
 ), leased AS (
     UPDATE deliveries d
     SET lease_owner = $4,            -- the process
@@ -351,7 +351,7 @@ WITH requested AS MATERIALIZED (
     FROM unnest(
             $1::bigint[],            -- endpoint_seq
             $2::bigint[],            -- the last event whose delivery is not released
-            $3::int[]                -- how many deliveries
+            $3::int[]                -- maximum number of deliveries
         ) WITH ORDINALITY AS r(endpoint_seq, after, row_limit, place)
 ), locked AS MATERIALIZED (
     SELECT r.place, d.event_seq, d.endpoint_seq

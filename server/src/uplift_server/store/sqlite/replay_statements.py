@@ -93,7 +93,7 @@ WHERE deliveries.event_seq = d.event_seq AND deliveries.endpoint_seq = d.endpoin
 )
 COUNT_REPLAYED: Final = """\
 UPDATE replays
-SET delivered = delivered + :delivered,  -- attempts of the batch that succeeded
-    failed = failed + :failed            -- and that did not
+SET delivered = delivered + :delivered,  -- successful attempts of the batch
+    failed = failed + :failed            -- failed attempts of the batch
 WHERE seq = :replay_seq
 """
