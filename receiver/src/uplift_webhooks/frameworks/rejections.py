@@ -60,6 +60,6 @@ def unverified(error: WebhookVerificationError) -> Rejection:
 def in_progress(error: EventInProgress) -> Rejection:
     """Return the response for an event that another handler is processing.
 
-    It does not have a `Retry-After` header, which would also delay all other events.
+    It has no `Retry-After` header: only responses 503 and 429 with this header delay other events.
     """
     return Rejection(409, str(error))

@@ -103,7 +103,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_EGRESS_CA_FILE", "egress_ca_file", "path", parsers.file, None,
             "a PEM file with the certificate authorities to trust", derived="the system's authorities"),
     Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", parsers.retention, "30d",
-            "the retention time of events, deliveries and attempts; 0: forever"),
+            "the retention period of events, deliveries and attempts; 0: forever"),
     Setting("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "dashboard_frame_ancestors", "origins", parsers.frame_ancestors, None,
             "the sites that can embed the dashboard in a frame, separated by spaces, such as"
             " `https://app.example.com`; without a value, no site can"),

@@ -20,7 +20,7 @@ class SecretPair(Generic[T]):
     """Creation of the current secret."""
     previous: T | None = field(default=None, repr=False)
     previous_expires_at: int | None = None
-    """Expiry of the previous secret. None if and only if there is none."""
+    """Expiration of the previous secret. None if and only if there is none."""
     header_new: bool = False
     """Whether the current secret signs `x-uplift-signature-256`, which can carry only one signature."""
 
