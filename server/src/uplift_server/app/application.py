@@ -15,6 +15,7 @@ from uplift_server.api.forwarded import Forwarded
 from uplift_server.api.ingest import IngestRoutes
 from uplift_server.api.single_headers import SingleHeaders
 from uplift_server.api.traceparents import Traceparents
+from uplift_server.api.turn_limit import TurnLimit
 from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.engine_parts import EngineParts, Foundation, LocalFoundation, build_engine
 from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
@@ -401,9 +402,8 @@ class Application:
             ingest = TracedIngest(cache, event_ingest, self._clock, self._traces.note_event)
         api = create_api(services, public_url=self._public_url())
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
-        routes = IngestRoutes(
-            SingleHeaders(self._behind_proxies(self._gate)), services.authenticator, ingest, services.unfinished_bodies
-        )
+        pages_and_api = TurnLimit(SingleHeaders(self._behind_proxies(self._gate)))
+        routes = IngestRoutes(pages_and_api, services.authenticator, ingest, services.unfinished_bodies)
         self._server = http_server(
             self._traced(routes) if self._role.serves else SingleHeaders(VitalSigns(api)), self._callers_max
         )
