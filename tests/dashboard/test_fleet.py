@@ -54,7 +54,7 @@ def test_what_is_due_to_endpoints_that_are_only_probed_is_not_said_to_be_nothing
         acting.send(number)
 
     def told() -> bool:
-        return "all due deliveries wait for a probe" in operator(server).get("/operator").text
+        return "all due deliveries are waiting for a probe" in operator(server).get("/operator").text
 
     wait_for(told, "the page says what the due ones wait for")
     acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")

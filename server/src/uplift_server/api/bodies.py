@@ -130,7 +130,7 @@ class KeyNew(Body):
 class EventTypeNew(Body):
     """An event type of the catalog."""
 
-    description: Prose = Field(description="When the event occurs, and its content.")
+    description: Prose = Field(description="When the event occurs and what it contains.")
     group: str | None = Field(
         default=None,
         max_length=GROUP_CHARACTERS_MAX,
@@ -330,7 +330,7 @@ class AuditQuery(Paging):
     """Filters of the audit log."""
 
     actor: str | None = Field(
-        default=None, description="Only actions of this actor: an ID, `system`, `operator`, `key` or `member`."
+        default=None, description="Only actions by this actor: an ID, `system`, `operator`, `key` or `member`."
     )
     action: str | None = Field(default=None, description="Only this action, such as `endpoint.changed`.")
     subject: str | None = Field(default=None, description="Only actions on this object: an ID or an event type.")

@@ -84,7 +84,8 @@ def error_response_of(error: Exception) -> ErrorResponse:
     if isinstance(error, store_errors.Conflict):
         return problem("conflict", str(error))
     _log.error("request failed with unexpected error", exc_info=error)
-    return problem("internal_error", "The server failed and may not have completed the request. Try again later.")
+    detail = "An internal error occurred, and the server may not have completed the request. Try again later."
+    return problem("internal_error", detail)
 
 
 def unavailable() -> ErrorResponse:

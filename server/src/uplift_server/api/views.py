@@ -115,7 +115,7 @@ class EventTypeView(BaseModel):
 
     name: str = Field(description="Name, such as `athlete.created`.")
     group: str = Field(description="Heading in the catalog.")
-    description: str = Field(description="When the event occurs, and its content.")
+    description: str = Field(description="When the event occurs and what it contains.")
     schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(description="Example of `data`.")
     api_version: str = Field(description="The `api_version` of new events.")

@@ -102,10 +102,10 @@ def read_key(path: Path) -> str:
         text = path.read_text(encoding="ascii").strip()
         parse(text)
     except InvalidValue as wrong:
-        problem = ConfigProblem(f"{NAME} (in {path})", wrong.reason, "restore the correct key from a copy")
+        problem = ConfigProblem(f"{NAME} (in {path})", wrong.reason, "restore the correct key from a backup")
         raise ConfigError(problem) from wrong
     except UnicodeDecodeError as error:
-        problem = ConfigProblem(f"{NAME} (in {path})", "is not text", "restore the correct key from a copy")
+        problem = ConfigProblem(f"{NAME} (in {path})", "is not text", "restore the correct key from a backup")
         raise ConfigError(problem) from error
     except OSError as error:
         reason = f"cannot be read from {path}: {error.strerror}"

@@ -101,7 +101,7 @@ def _working(shown: ShownEndpoint) -> StateCard:
             "unknown",
             "no attempts",
             title,
-            "The endpoint receives the next matching event. The registration event and test events do not count.",
+            "The endpoint receives the next matching event. Registration and test events do not count as attempts.",
             (
                 Row("Enabled since", at=since),
                 Row("How to check", "Send a test event. The endpoint must respond with 2xx."),
@@ -178,7 +178,7 @@ def _paused(shown: ShownEndpoint) -> StateCard:
 
 
 _DISABLED: Final = {
-    DisabledReason.FAILING: "Uplift Webhooks disabled the endpoint because it was failing for too long.",
+    DisabledReason.FAILING: "Uplift Webhooks disabled the endpoint because it had been failing for too long.",
     DisabledReason.GONE: "Uplift Webhooks disabled the endpoint because your server responded with 410 Gone.",
     DisabledReason.OPERATOR: "An operator of this service disabled the endpoint.",
     None: "The endpoint was disabled.",

@@ -24,7 +24,7 @@ from uplift_server.core.timestamps import format_timestamp, parse_timestamp
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
-from uplift_server.dashboard.words import count
+from uplift_server.dashboard.words import OUTCOMES, count
 
 ID_CHARACTERS_SHOWN: Final = 13
 PRETTY_LINES_MAX: Final = 20_000
@@ -92,6 +92,7 @@ def _environment() -> Environment:
         "argument": shlex.quote,
         "sentence_case": sentence_case,
         "lower_first": lower_first,
+        "outcome": OUTCOMES.__getitem__,
         "printable": lambda text: printable(text, lines=True),
         "without_query": without_query,
         "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),

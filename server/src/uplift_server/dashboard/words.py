@@ -44,7 +44,7 @@ WAITS: Final[Mapping[WaitingFor, str]] = {
     WaitingFor.SCHEDULE: "Waiting for its scheduled time",
     WaitingFor.PROBE: "Waiting for the next probe, because the endpoint's circuit breaker is open",
     WaitingFor.TURN: "Waiting for earlier deliveries",
-    WaitingFor.WORKER: "Waiting for its worker. The attempt may be in flight",
+    WaitingFor.WORKER: "In flight, or queued in a worker",
 }
 REPLAY_WAITS: Final[Mapping[Wait, str]] = {
     "counting": "The server is counting the deliveries.",

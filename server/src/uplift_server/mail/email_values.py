@@ -26,6 +26,7 @@ _USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
 _QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
 # Other people may see a subject, so it omits the parts of a path that may be tokens, codes or parameters.
 _TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
+_ACRONYMS: Final = {"dns", "tls"}
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
@@ -102,7 +103,7 @@ class EmailValues:
         causes = self._values.get("causes")
         counts = {str(name): n for name, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
         ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        return tuple((_shown(name, 40).replace("_", " ").capitalize(), counted(n, "endpoint")) for name, n in ordered)
+        return tuple((_outcome_label(_shown(name, 40)), counted(n, "endpoint")) for name, n in ordered)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
         """Return the endpoint's details and `others`, without rows that have no value."""
@@ -162,6 +163,13 @@ def format_time(ms: int) -> str:
 def counted(count: int, noun: str) -> str:
     """Return `1 endpoint`, `2 endpoints`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _outcome_label(name: str) -> str:
+    """Return `DNS error` for `dns_error`."""
+    first, _, rest = name.partition("_")
+    first = first.upper() if first in _ACRONYMS else first.capitalize()
+    return f"{first} {rest.replace('_', ' ')}".rstrip()
 
 
 def _shown(text: str, characters_max: int) -> str:

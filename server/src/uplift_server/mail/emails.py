@@ -142,8 +142,8 @@ def _recovered(values: EmailValues) -> Email:
         ),
         details=values.endpoint_details(("Failing since", since), ("Recovered on", at)),
         steps=(
-            "You do not need to do anything.",
-            "Deliveries with exhausted retries have failed. Replay them from the endpoint's page.",
+            "You do not need to do anything for pending deliveries.",
+            "To resend failed deliveries, replay them from the endpoint's page.",
         ),
         link=values.endpoint_link,
         closing=values.contact_closing,
@@ -193,9 +193,9 @@ def _mass_failure_ended(values: EmailValues) -> Email:
         title="The mass failure has ended",
         opening=(
             (
-                f"The mass failure of {counted(values.number('endpoints'), 'endpoint')}{_after(' since ', since)} ended"
-                f"{_after(' on ', ended_at)}. {counted(still, 'endpoint')} {'is' if still == 1 else 'are'} still "
-                "failing."
+                f"The mass failure ended{_after(' on ', ended_at)}. It affected "
+                f"{counted(values.number('endpoints'), 'endpoint')}. {counted(still, 'endpoint')} "
+                f"{'is' if still == 1 else 'are'} still failing."
             ),
             (
                 "The server has resumed warning about and disabling failing endpoints. The duration of the mass "

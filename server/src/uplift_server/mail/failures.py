@@ -15,7 +15,7 @@ _AUTHENTICATION_REQUIRED: Final = 530
 
 Step = Literal["sender", "recipient", "message"]
 _REMEDIES: Final[dict[Step, str]] = {
-    "sender": "correct UPLIFT_MAIL_FROM, or allow this address and login on the mail server",
+    "sender": "correct UPLIFT_MAIL_FROM or the login in UPLIFT_SMTP_URL, or configure the mail server to accept them",
     "recipient": "correct the email address; if it is correct, check the log of the mail server",
     "message": "check the log of the mail server",
 }

@@ -148,8 +148,8 @@ class SmtpServer:
                 await client.ehlo()
             elif server.protected:
                 raise MailNotSent(
-                    f"{self} does not offer STARTTLS, which a password requires",
-                    "enable STARTTLS, use smtps:// with a port with implicit TLS, or remove the user and password from "
+                    f"{self} does not offer STARTTLS, but a login requires encryption",
+                    "enable STARTTLS, use smtps:// and a port with implicit TLS, or remove the user and password from "
                     "UPLIFT_SMTP_URL if the mail server does not require them",
                 )
         if server.user is None or server.password is None:

@@ -63,7 +63,7 @@ class ServiceContext:
         count: int,
         problems: Sequence[Problem] = (),
         name: str = "cursor",
-        message: str = "The cursor does not belong to this list. Use `next_cursor` of an earlier page.",
+        message: str = "The cursor does not belong to this list. Use the `next_cursor` of an earlier page.",
     ) -> tuple[int, ...] | None:
         """Return the `count` numbers of the request's cursor; None on the first page.
 

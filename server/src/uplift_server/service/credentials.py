@@ -36,7 +36,7 @@ from uplift_server.store.records import Invitation, Member, Person, Session
 _log = structlog.get_logger()
 _WRONG_SIGN_IN: Final = "The email address or password is not correct. Check both."
 _WRONG_FOR_INVITATION: Final = (
-    "The password is not correct. If you have no password, sign in with a link from the operator, set a password under"
+    "The password is not correct. If you have none, sign in with a link from the operator, set a password under"
     " Your sign-in, and open this invitation again."
 )
 _NO_INVITATION: Final = "This invitation was accepted, was withdrawn or has expired. Ask for a new invitation."
@@ -315,7 +315,7 @@ class Credentials:
             return True
 
         if not await self._context.database.write(renew):
-            raise as_conflict(Conflict("The password was changed at the same time. Try again."))
+            raise as_conflict(Conflict("Another request changed the password. Try again."))
 
     def new_cookie(self) -> str:
         """Return a random session cookie."""

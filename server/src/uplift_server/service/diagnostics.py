@@ -52,7 +52,7 @@ def clock_finding() -> Finding:
     if time.time() < CLOCK_EARLIEST_S:
         return Finding(
             "clock", "fail", "the clock of this machine is years behind",
-            "set the clock, preferably by NTP: receivers reject timestamps that are off by more than 5 minutes",
+            "set the clock, preferably with NTP: receivers reject timestamps that are off by more than 5 minutes",
         )  # fmt: skip
     return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
 
@@ -85,7 +85,7 @@ def held_findings(config: Config) -> Iterator[Finding]:
     try:
         found = _held(config)
     except Unavailable as error:
-        yield Finding("held", "warn", f"cannot read the held deliveries: {error}", "run this again in a moment")
+        yield Finding("held", "warn", f"cannot read the held deliveries: {error}", "run the checks again in a moment")
         return
     if not found.count or found.oldest_at is None:
         yield Finding("held", "ok", "no deliveries are held")
@@ -164,7 +164,9 @@ def dns_finding() -> Finding:
         return Finding("dns", "warn", f"{RESOLVED_NAME} does not resolve ({error.strerror})", fix)
     took = time.monotonic() - began
     if took > RESOLVE_SECONDS_WARN:
-        return Finding("dns", "warn", f"{RESOLVED_NAME} resolved in {took:.1f} s", "use a nearer or caching resolver")
+        return Finding(
+            "dns", "warn", f"{RESOLVED_NAME} resolved in {took:.1f} s", "use a closer resolver, or one with a cache"
+        )
     return Finding("dns", "ok", f"{RESOLVED_NAME} resolved in {took * 1000:.0f} ms")
 
 
@@ -175,7 +177,10 @@ def mail_findings(config: Config) -> Iterator[Finding]:
         if config.operator_email is not None:
             text = "UPLIFT_OPERATOR_EMAIL is set, but UPLIFT_SMTP_URL is not"
             yield Finding(
-                "operator mail", "warn", text, "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove the setting"
+                "operator mail",
+                "warn",
+                text,
+                "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM, or remove UPLIFT_OPERATOR_EMAIL",
             )
         return
     yield asyncio.run(_mail_server(config))

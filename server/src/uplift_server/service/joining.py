@@ -73,7 +73,7 @@ def join_by_invitation(
         return None
     person = people.find(connection, invitation.email, lock=True)
     if person != known:
-        raise Conflict("Your user data was changed at the same time. Try again.")
+        raise Conflict("Another request changed your user data. Try again.")
     if person is None:
         person = _create(
             connection, new_ids, invitation.email, name, password_hash=password_hash, proved=invitation.proves, now=now

@@ -42,7 +42,7 @@ from uplift_server.store.records import Page
 TEST_WAIT_S: Final = 3.5
 """How long a caller waits for the response to a test. Every API response takes at most 5 s."""
 _KIND: Final = "listen session"
-_AFTER_INVALID: Final = "The stream position is not valid. Use `place` of an event from this stream."
+_AFTER_INVALID: Final = "The stream position is not valid. Use the `place` of an event from this stream."
 
 
 @dataclass(frozen=True, slots=True)

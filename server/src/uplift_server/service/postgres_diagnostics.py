@@ -77,7 +77,7 @@ def _clock(found: Inspected) -> Finding:
         f"this machine's clock is {off / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'} the database's clock,"
         " which all servers use"
     )
-    fix = "synchronize both clocks by NTP: receivers reject timestamps that are off by more than 5 minutes"
+    fix = "synchronize both clocks with NTP: receivers reject timestamps that are off by more than 5 minutes"
     return Finding("database clock", "fail" if off > CLOCK_MS_FAIL else "warn", text, fix)
 
 
@@ -112,7 +112,7 @@ def _processes(url: str) -> Iterator[Finding]:
     try:
         found = asyncio.run(inspection.processes(url))
     except Unavailable as error:
-        yield Finding("processes", "fail", str(error), "run this again in a moment")
+        yield Finding("processes", "fail", str(error), "run the checks again in a moment")
         return
     except Rejected:
         return  # The database has no tables yet.
@@ -136,7 +136,7 @@ def _schema(url: str, found: Inspected) -> Finding:
         return Finding("schema", "fail", cause, fix)
     except (Unavailable, Rejected) as error:
         cause, _, fix = str(error).partition("; ")
-        return Finding("schema", "fail", cause, fix or "run this again in a moment")
+        return Finding("schema", "fail", cause, fix or "run the checks again in a moment")
     return _revision_finding(revision, found)
 
 

@@ -83,8 +83,8 @@ _LOGIN: Final = Explanation(
 _BY_STATUS: Final = {
     400: Explanation(
         "Your server responded with 400: it could not parse the request or rejected the signature.",
-        "Verify the body's bytes exactly as received with this endpoint's secret, then parse it according to the "
-        "schema in the event catalog and ignore unknown fields.",
+        "Verify the raw body with this endpoint's secret before you parse it. Follow the schema in the event "
+        "catalog, and ignore unknown fields.",
     ),
     401: _LOGIN,
     403: _LOGIN,
@@ -335,12 +335,12 @@ def _redirect(status_code: int | None, location: str | None) -> Explanation:
     if not location:
         return Explanation(
             f"Your server responded with {status_code}, a redirect without a Location header.",
-            "Respond with 2xx at this URL, because Uplift Webhooks does not follow redirects.",
+            "Respond with 2xx instead of a redirect, because Uplift Webhooks does not follow redirects.",
         )
     shown = _UNPRINTABLE.sub("?", location)
     if len(shown) > _LOCATION_CHARACTERS_SHOWN_MAX:
         shown = shown[:_LOCATION_CHARACTERS_SHOWN_MAX] + "…"
     return Explanation(
         f"Your server responded with {status_code}, a redirect to {shown}, which Uplift Webhooks does not follow.",
-        "Use that URL in the endpoint if it is yours, or respond with 2xx at this URL.",
+        "Set the endpoint's URL to the redirect target if you own it, or respond with 2xx instead of a redirect.",
     )

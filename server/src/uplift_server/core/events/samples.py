@@ -146,7 +146,7 @@ def _webhook_created(draws: _Random, _now_ms: int) -> dict[str, object]:
         "accountId": _ORGANIZATION,
         "eventTypeIds": ["movement.analytics.created"],
         "hookUrl": "https://lab.example/webhook/submit",
-        "description": draws.of(("Kinematics into our warehouse", "Reports for the coaches", "Athlete profiles")),
+        "description": draws.of(("Kinematics for our warehouse", "Reports for the coaches", "Athlete profiles")),
     }
 
 

@@ -100,7 +100,7 @@ def _check_name(name: str, seen: set[str]) -> Problem | None:
         return Problem(field, "header_forbidden", "The server sets this header. Use another name.")
     if lower in seen:
         return Problem(
-            field, "header_duplicate", "The header appears twice: names are case-insensitive. Remove one of them."
+            field, "header_duplicate", "The header appears more than once (names are case-insensitive). Keep only one."
         )
     return None
 

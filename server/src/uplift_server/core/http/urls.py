@@ -196,7 +196,7 @@ def _host(text: str, to_ascii: Callable[[str], str]) -> tuple[str, bool]:
         raise _host_error(text, f"a name has at most {_HOST_CHARACTERS_MAX} characters")
     if not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise _host_error(
-            text, "each label of a name has 1 to 63 letters, digits, underscores, and hyphens between them"
+            text, "each label has 1 to 63 letters, digits, underscores or hyphens, without a hyphen at either end"
         )
     return name, False
 

@@ -38,7 +38,7 @@ async def cancel(visit: Visit) -> Response:
         _, is_cancelled = await visit.services.deliveries.cancel(visit.caller, delivery)
     except Conflict as error:
         return await _page(visit, 409, refusal=error.detail)
-    said = "Delivery cancelled." if is_cancelled else "Cancellation requested. A worker cancels the delivery soon."
+    said = "Delivery cancelled." if is_cancelled else "Cancellation requested. A worker will cancel the delivery."
     return visit.leave(visit.path("deliveries", delivery), said)
 
 

@@ -50,7 +50,7 @@ async def change_password(visit: Visit) -> Response:
     except Invalid as error:
         return _page(visit, error)
     except Unauthorized:
-        problem = Problem("present", "password_wrong", "The current password is wrong.")
+        problem = Problem("present", "password_wrong", "The current password is not correct. Enter it again.")
         return _page(visit, Invalid([problem]))
     except (RateLimited, Conflict) as error:
         return _page(visit, status=429 if isinstance(error, RateLimited) else 409, refusal=error.detail)
