@@ -97,7 +97,7 @@ def test_after_the_warning_the_card_says_since_when() -> None:
 
 def test_a_mass_failure_counts_for_nobody() -> None:
     found = rows(failing(warn_at=None, disable_at=None))
-    assert "mass failure" in found["What happens next"][0]
+    assert "mass failure" in found["Retries"][0]
     assert not {"Warning", "Scheduled disable"} & found.keys()
 
 

@@ -318,7 +318,7 @@ class Replays(Noun[Way]):
 
     @verb
     def pause(self, replay: str) -> Call[JsonObject]:
-        """Pause a replay. Attempts in flight finish."""
+        """Pause a replay. The server finishes attempts in flight."""
         return post(_path(_REPLAYS, replay, "pause"))
 
     @verb
@@ -328,7 +328,7 @@ class Replays(Noun[Way]):
 
     @verb
     def cancel(self, replay: str) -> Call[JsonObject]:
-        """Cancel a replay. Attempts in flight finish. The other deliveries do not change."""
+        """Cancel a replay. The server finishes attempts in flight. The other deliveries do not change."""
         return post(_path(_REPLAYS, replay, "cancel"))
 
 

@@ -153,7 +153,7 @@ def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wa
 def pause_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Pause a running replay.
 
-    Attempts in flight finish. To continue, use `uplift-server replay resume`.
+    The server finishes attempts in flight. To continue, use `uplift-server replay resume`.
     """
     _change(session, replay, account, "pause")
 
@@ -168,7 +168,7 @@ def resume_replay(session: Session, replay: Chosen, account: AnyAccount = None) 
 def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Cancel a replay.
 
-    Attempts in flight finish. The server does not send the other deliveries of the replay.
+    The server finishes attempts in flight. It does not send the other deliveries of the replay.
     """
     _change(session, replay, account, "cancel")
 

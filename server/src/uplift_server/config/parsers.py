@@ -331,10 +331,12 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
             port, host = parts.port, parts.hostname
         except ValueError:
             raise InvalidValue("is not a URL", remedy) from None
-        if parts.scheme not in schemes or not host or port == 0 or " " in text or not text.isascii():
+        if parts.scheme not in schemes:
             raise InvalidValue(f"does not begin with {allowed}", remedy)
+        if not host or port == 0 or " " in text or not text.isascii():
+            raise InvalidValue("is not a URL", remedy)
         if parts.query or parts.fragment or text[-1] in "?#" or (parts.path.strip("/") and not path):
-            raise InvalidValue("has URL parts that are not allowed", remedy)
+            raise InvalidValue("has a query or fragment" if path else "has a path, query or fragment", remedy)
         if "@" in parts.netloc and not userinfo:
             raise InvalidValue("contains a user name or password", remedy)
         return text.rstrip("/")

@@ -109,7 +109,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(
             "UPLIFT_DISABLE_AFTER", "is not longer than UPLIFT_WARN_AFTER, which leaves no time after the warning",
-            "increase it; both start at the first failure",
+            "increase it; both periods start at the first failure",
         )  # fmt: skip
     if values["smtp_url"] is not None and values["mail_from"] is None:
         yield ConfigProblem(

@@ -123,13 +123,13 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
     if shown.disable_at is None:
         rows.append(
             Row(
-                "What happens next",
+                "Retries",
                 "Many endpoints are failing at once (mass failure). Retries continue. The server does not warn"
                 " about or disable endpoints until the mass failure ends.",
             )
         )
     else:
-        rows.append(Row("What happens next", "The server retries each delivery according to its retry schedule."))
+        rows.append(Row("Retries", "The server retries each delivery according to its retry schedule."))
         if shown.warn_at is not None:
             rows.append(_warning(shown.warn_at, failures, now, contacts, sends_mail=sends_mail))
         elif endpoint.health.warned:
@@ -195,7 +195,7 @@ def _disabled(shown: ShownEndpoint) -> StateCard:
         rows.append(Row("Disabled by", "An operator. Ask the operator before you enable the endpoint."))
     rows.append(
         Row(
-            "What happens next",
+            "Next step",
             "The server holds the deliveries of this endpoint. Send a test event, and enable the endpoint when your"
             " server responds with 2xx.",
         )

@@ -14,7 +14,7 @@ _RUNS: Final = {
         "uvicorn app:app --port 5000",
     ),
     "django": (
-        "Add the code to urls.py of your project and run the project with UPLIFT_WEBHOOK_SECRET set:",
+        "Add the code to the urls.py file of your project, and run the project with UPLIFT_WEBHOOK_SECRET set:",
         "python manage.py runserver 5000",
     ),
     "python": ("Call this function from your web server, and respond with the status code that it returns.", None),

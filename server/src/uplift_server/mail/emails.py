@@ -161,9 +161,8 @@ def _mass_failure_began(values: EmailValues) -> Email:
                 "within the same hour. The cause is probably in the network or configuration of this server."
             ),
             (
-                "The server does not warn about or disable endpoints until the mass failure ends. This time does not "
-                "count toward any endpoint's timers. Retries continue. You will receive another email when the mass "
-                "failure ends."
+                "The server does not warn about or disable endpoints until the mass failure ends. Its duration does "
+                "not count toward any endpoint's timers. Retries continue. You will receive another email when it ends."
             ),
         ),
         details=(

@@ -122,7 +122,7 @@ def egress_findings(config: Config) -> Iterator[Finding]:
         text = f"outbound connections use {' and '.join(unpublished)}, which UPLIFT_SOURCE_IPS does not list"
         if not any(ip_address(address).is_global for address in unpublished):
             text += "; the server cannot detect address translation"
-        yield Finding("source ips", "warn", text, "add it to UPLIFT_SOURCE_IPS unless a NAT gateway translates it")
+        yield Finding("source ips", "warn", text, "add each address to UPLIFT_SOURCE_IPS unless NAT translates it")
     if config.egress_proxy is not None:
         yield _proxy(config.egress_proxy)
     try:

@@ -68,7 +68,10 @@ async def get_replay(services: ServicesOf, caller: CallerOf, replay: str) -> Rep
 
 @router.post("/v1/replays/{replay}/pause", summary="Pause a replay", response_model_exclude_unset=True)
 async def pause_replay(services: ServicesOf, caller: CallerOf, replay: str, sent: Empty) -> ReplayView:
-    """Requires the scope `deliveries:write`. Attempts in flight finish. The other deliveries wait until you resume."""
+    """Requires the scope `deliveries:write`. The server finishes attempts in flight.
+
+    The other deliveries wait until you resume.
+    """
     return await _put_into(services, caller, replay, ReplayState.PAUSED, sent)
 
 
@@ -80,7 +83,10 @@ async def resume_replay(services: ServicesOf, caller: CallerOf, replay: str, sen
 
 @router.post("/v1/replays/{replay}/cancel", summary="Cancel a replay", response_model_exclude_unset=True)
 async def cancel_replay(services: ServicesOf, caller: CallerOf, replay: str, sent: Empty) -> ReplayView:
-    """Requires the scope `deliveries:write`. Attempts in flight finish. The other deliveries keep their status."""
+    """Requires the scope `deliveries:write`. The server finishes attempts in flight.
+
+    The other deliveries keep their status.
+    """
     return await _put_into(services, caller, replay, ReplayState.CANCELLED, sent)
 
 

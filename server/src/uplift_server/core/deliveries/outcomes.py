@@ -256,7 +256,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             "",
             Explanation(
                 "The TLS connection to your server failed.",
-                "Check your server's certificate and TLS settings with a public TLS test.",
+                "Check your server's certificate and TLS settings with an online TLS checker.",
             ),
         ),
     ),

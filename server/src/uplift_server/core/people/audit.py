@@ -12,7 +12,7 @@ ACTIONS: Final = {
     "account.deleted": "An account was deleted with its keys, endpoints and memberships.",
     "key.created": "An API key was created.",
     "key.revoked": "An API key was revoked.",
-    "member.invited": "A person was invited to an account. The details contain the email and the role.",
+    "member.invited": "A person was invited to an account. The details contain the email address and the role.",
     "member.invitation_withdrawn": "An invitation was withdrawn.",
     "member.joined": "A person joined an account through an invitation or a portal link.",
     "member.role_changed": "A member's role was changed.",

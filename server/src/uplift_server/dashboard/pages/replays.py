@@ -25,9 +25,9 @@ from uplift_server.service.replays import Preview, ReplayDraft, ShownReplay
 _NEW: Final = "replays/new.html"
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 _DONE: Final = {
-    ReplayState.PAUSED: "Replay paused. Attempts in flight finish.",
+    ReplayState.PAUSED: "Replay paused. The server finishes attempts in flight.",
     ReplayState.RUNNING: "Replay resumed.",
-    ReplayState.CANCELLED: "Replay cancelled. Attempts in flight finish.",
+    ReplayState.CANCELLED: "Replay cancelled. The server finishes attempts in flight.",
 }
 
 
