@@ -262,7 +262,7 @@ async def test_a_receiver_that_requires_a_client_certificate_fails(tls_client: C
         refusing = asyncio.get_running_loop().run_in_executor(None, refuse, server)
         exchange = await tls_client.post(Target(HOST, server.getsockname()[1], True))
         await refusing
-    assert exchange.error == "the TLS connection broke: certificate required"
+    assert exchange.error == "the TLS connection failed: certificate required"
     assert exchange.failure is Failure.TLS
 
 

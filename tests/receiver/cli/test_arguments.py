@@ -60,7 +60,7 @@ def test_durations() -> None:
 def test_shares() -> None:
     assert [share(each) for each in ("20%", "0.2", "0", "100%", "1")] == [0.2, 0.2, 0, 1, 1]
     for wrong in ("", "%", "20", "-1%", "101%", "nan"):
-        with pytest.raises(ValueError, match="not a share"):
+        with pytest.raises(ValueError, match="not a percentage"):
             share(wrong)
 
 

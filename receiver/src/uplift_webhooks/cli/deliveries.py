@@ -90,8 +90,8 @@ def show(session: Session, delivery: Delivery) -> None:
 def resend(session: Session, delivery: Delivery) -> None:
     """Resend a delivery immediately.
 
-    The command starts a new attempt in any status of the delivery, except while an attempt is in flight or the
-    endpoint is not enabled. Success completes the delivery. Failure does not change its retry schedule.
+    You can resend a delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
+    completes the delivery. Failure does not change its retry schedule.
     """
     calls = session.calls()
     found = find(calls, _PATH, "delivery", "dlv_", delivery)

@@ -131,7 +131,7 @@ def enable(
 def run_test(session: Session, endpoint: Endpoint, event_type: TestType = None) -> None:
     """Send a test event to an endpoint and show the attempt.
 
-    A test works in every state of the endpoint and never counts for its health. The exit code is 0 if the endpoint
+    You can test an endpoint in any state. A test never affects its health. The exit code is 0 if the endpoint
     accepts the event, and 1 otherwise.
     """
     send_test(session, session.calls(), endpoint, event_type)

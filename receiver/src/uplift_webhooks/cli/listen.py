@@ -91,11 +91,13 @@ def listen(
         ),
     ] = None,
     duplicate: Annotated[bool, typer.Option("--duplicate", help="Forward every event twice.")] = False,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Change the order of waiting events.")] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Forward waiting events in random order.")] = False,
     fail: Annotated[
         str,
         typer.Option(
-            "--fail", metavar="SHARE", help="Treat this share of events as failed, such as 20%, and forward them again."
+            "--fail",
+            metavar="SHARE",
+            help="Forward this percentage of events again as if they had failed, such as 20%.",
         ),
     ] = "0%",
 ) -> None:

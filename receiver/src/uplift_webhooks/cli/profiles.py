@@ -104,7 +104,7 @@ def _profile(file: Path, name: str) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         cause = f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        raise CliError(cause, "give this user access to the file, or create it again", ExitCode.USAGE) from error
+        raise CliError(cause, "give this user access to the file, or replace it", ExitCode.USAGE) from error
     try:
         profiles: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -116,9 +116,11 @@ def _profile(file: Path, name: str) -> dict[str, str]:
         there = ", ".join(key for key, value in profiles.items() if isinstance(value, dict))
         remedy = f"use one of: {there}" if there else f"add it to {file}"
         raise CliError(f"there is no profile {name or DEFAULT_PROFILE!r}", remedy, ExitCode.USAGE)
-    wrong = sorted(set(found) - set(_NAMES)) or sorted(key for key in found if not isinstance(found[key], str))
+    unknown = sorted(set(found) - set(_NAMES))
+    wrong = unknown or sorted(key for key in found if not isinstance(found[key], str))
     if wrong:
-        cause = f"{wrong[0]} in the profile {name or DEFAULT_PROFILE!r} of {file} is not a setting or not a string"
+        problem = "is not a setting" if unknown else "is not a string"
+        cause = f"{wrong[0]} in the profile {name or DEFAULT_PROFILE!r} of {file} {problem}"
         raise CliError(cause, 'use only api_url = "…" and api_key = "…"', ExitCode.USAGE)
     return {key: value.strip() for key, value in found.items()}
 

@@ -78,8 +78,8 @@ _SERVER: Final[kit.Options] = {
             typer.Option(
                 "--api-key",
                 metavar="KEY",
-                help="API key. Default: UPLIFT_API_KEY. Other users of the machine can see options, but not environment"
-                " variables.",
+                help="API key. Default: UPLIFT_API_KEY. Other users of this machine can see options, but not"
+                " environment variables.",
             ),
         ],
         None,

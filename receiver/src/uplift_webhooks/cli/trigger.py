@@ -51,9 +51,10 @@ def trigger(
 ) -> None:
     """Send a test event and show the response.
 
-    The event is the example of its type in the catalog. By default, it goes to the newest connected `uplift listen`,
-    preferably on this machine. The server does not store events for listen sessions. The command waits up to 60
-    seconds. The exit code is 0 if the receiver accepts the event, and 1 otherwise.
+    The event is the example of its type in the catalog. By default, the server sends it to the newest connected
+    `uplift listen` on this machine, or else to the newest on any machine. The server does not store events for listen
+    sessions. The command waits up to 60 seconds. The exit code is 0 if the receiver accepts the event, and 1
+    otherwise.
     """
     if endpoint is not None and listen_session is not None:
         raise CliError("--endpoint and --session cannot be used together", "use only one of them", ExitCode.USAGE)
@@ -74,7 +75,7 @@ def trigger(
 
 
 def _session(calls: Calls, text: str | None) -> dict[str, Any]:
-    """Return the session with this ID, or the newest connected one, preferably on this machine. Raises CliError."""
+    """Return the session with this ID, or the newest connected one, on this machine if possible. Raises CliError."""
     if text is not None:
         how = "use the session ID that `uplift listen` prints, or omit --session"
         return find(calls, _PATH, "listen session", "lsn_", text, how=how)

@@ -26,7 +26,7 @@ Secret = Annotated[
     typer.Option(
         "--secret",
         metavar="SECRET",
-        help=f"Secret. Repeatable. Default: {SECRET_VARIABLE}. Other users of the machine can see options.",
+        help=f"Signing secret. Repeatable. Default: {SECRET_VARIABLE}. Other users of this machine can see options.",
     ),
 ]
 

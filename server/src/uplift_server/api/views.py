@@ -172,7 +172,7 @@ class SecretView(BaseModel):
     )
     created_at: Timestamp = Field(description="When the current secret was created.")
     previous_expires_at: Timestamp | None = Field(
-        description="When the previous secret expires. Null if only the current secret is active."
+        description="When the old secret expires. Null if only the current secret is active."
     )
     uplift_header: Literal["old", "new"] = Field(
         description="Secret that the server currently uses for `x-uplift-signature-256`."
@@ -375,7 +375,7 @@ class SourceIpsView(BaseModel):
     """The egress IPs of the server."""
 
     current: list[str] = Field(description="Addresses in use.")
-    upcoming: list[dict[str, str]] = Field(description="Future addresses, each with `address` and `from`.")
+    upcoming: list[dict[str, str]] = Field(description="Upcoming addresses, each with `address` and `from`.")
 
 
 class NumbersView(BaseModel):

@@ -334,7 +334,7 @@ class Application:
         if cipher.accepts_unbound and not self._config.on_postgresql:
             await self._database.write(lambda c: encryption_upgrade.finish(c, cipher))
             cipher.reject_unbound()
-            self._log.info("encrypted values bound to their columns")
+            self._log.info("encryption upgrade completed")
         return cipher
 
     def _build(self, cipher: Cipher, undo: contextlib.AsyncExitStack) -> None:

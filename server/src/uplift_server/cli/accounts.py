@@ -34,9 +34,7 @@ AnyAccount = Annotated[
         help="ID of the account, a unique ID prefix, or its name. Default: all accounts.",
     ),
 ]
-Wide = Annotated[
-    bool, typer.Option("--wide", "--full", help="Show full IDs and timestamps, even if the table does not fit.")
-]
+Wide = Annotated[bool, typer.Option("--wide", "--full", help="Show full IDs and timestamps, even if lines wrap.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -172,7 +172,7 @@ def send_test(
 ) -> None:
     """Send a test event to an endpoint and show the attempt.
 
-    A test works in every state of the endpoint and never counts for its health. The exit code is 0 if the endpoint
+    You can test an endpoint in any state. A test never affects its health. The exit code is 0 if the endpoint
     accepts the event, and 1 otherwise. This command requires a running server.
     """
     config = session.config()

@@ -55,7 +55,7 @@ def _source(text: str) -> Path:
     try:
         is_there = stat.S_ISREG(path.stat().st_mode)
     except PermissionError as error:
-        remedy = "run this command as the user of the server"
+        remedy = "run this command as the server's user"
         raise CliError(f"this user cannot read {path.absolute()}", remedy, ExitCode.USAGE) from error
     except OSError:
         is_there = False

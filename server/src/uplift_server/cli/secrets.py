@@ -34,7 +34,7 @@ def register(_app: typer.Typer) -> None:
 def show_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Show an endpoint's secret.
 
-    The output includes the format for Standard Webhooks libraries. The audit log records this command.
+    The output also shows the secret in the format of Standard Webhooks libraries. The audit log records this command.
     """
     with reach(session.config()) as client:
         path, owner = _place(client, endpoint, account)
@@ -97,7 +97,7 @@ def rotate_secret(
 
 @command(secret_app, "expire-old", examples=("uplift-server endpoint secret expire-old ep_0197f0c2",))
 def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
-    """Expire an endpoint's previous secret immediately.
+    """Expire an endpoint's old secret immediately.
 
     The server then signs only with the current secret.
     """

@@ -137,10 +137,7 @@ async def _serve(
     if application.barred is not None:
         raise application.barred
     if application.failed:
-        raise CliError(
-            "an internal error stopped the server",
-            "find the error in the log, report it as a bug, then start the server",
-        )
+        raise CliError("an internal error stopped the server", "report the logged error, then start the server")
     output.note("Stopped.")
 
 

@@ -100,7 +100,7 @@ def migrate(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = f"is in a directory that this user cannot create ({error.strerror})"
+        reason = f"names a directory that this user cannot create ({error.strerror})"
         raise ConfigError(
             ConfigProblem("UPLIFT_DATABASE_URL", reason, "create the directory, or use another")
         ) from error

@@ -210,7 +210,7 @@ def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
     for name in ("host", "port"):
         if beside and name in given:
             remedy = "put all hosts before the database name, each as host:port"
-            raise InvalidValue(f"has hosts and the parameter {name}", remedy)
+            raise InvalidValue(f"has both hosts and the parameter {name}", remedy)
     hosts, ports = given.get("host", "").split(","), given.get("port", "").split(",")
     _check_all_named(hosts)
     if any(host.count(":") > 1 and host[:1] not in "[/" for host in hosts):
@@ -300,7 +300,7 @@ def source_addresses(text: str) -> tuple[str, ...]:
         raise InvalidValue("is not a valid source address", "use an address of this machine")
     if len(found) != len({":" in each for each in found}):
         raise InvalidValue(
-            "has two addresses of one IP version", "use one IPv4 address, one IPv6 address, or one of each"
+            "has two addresses of the same IP version", "use one IPv4 address, one IPv6 address, or one of each"
         )
     return found
 

@@ -94,12 +94,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_OPERATOR_EMAIL", "operator_email", "address", parsers.email, None,
             "the recipient of emails about mass failures of endpoints"),
     Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", parsers.published_addresses, "54.245.28.22",
-            "the egress IPs that `GET /v1/source-ips` publishes; append the timestamp of its first use to an upcoming"
-            " IP: `192.0.2.11@2026-12-01T00:00:00Z`"),
+            "the egress IPs that `GET /v1/source-ips` publishes; for an upcoming IP, append the timestamp of its first"
+            " use: `192.0.2.11@2026-12-01T00:00:00Z`"),
     Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "one or two addresses", parsers.source_addresses, None,
             "the local address of outbound connections; for both IP versions, one of each, separated by a comma"),
     Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", parsers.url("http", userinfo=True), None,
-            "the egress proxy: an HTTP proxy with CONNECT for outbound connections", secret=True),
+            "the egress proxy: an HTTP proxy that supports CONNECT, for outbound connections", secret=True),
     Setting("UPLIFT_EGRESS_CA_FILE", "egress_ca_file", "path", parsers.file, None,
             "a PEM file with the certificate authorities to trust", derived="the system's authorities"),
     Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", parsers.retention, "30d",

@@ -215,14 +215,14 @@ class EventIngest:
             or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX
             or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
         ):
-            text = "the queue of events and deliveries to store is full"
+            text = "the queue for storing events and deliveries is full"
             raise self._rejected(events, Rejection.FULL, text)
         if (
             account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
             or account.body_bytes >= ACCOUNT_ACCEPTS_BODY_BYTES_MAX
             or account.rows + rows > ACCOUNT_ACCEPTS_WAITING_ROWS_MAX
         ):
-            text = "the account's share of the queue of events and deliveries to store is full"
+            text = "the account has used its share of the queue for storing events and deliveries"
             raise self._rejected(events, Rejection.FULL, text)
 
     def _gather(self, group: _Group, now: int) -> None:

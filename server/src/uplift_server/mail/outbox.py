@@ -155,9 +155,7 @@ class Outbox:
             # This email must not block later ones.
             _log.exception("email rendering failed", notification=notification.id.hex(), kind=notification.kind.text)
             cause = f"internal error: the email could not be rendered ({type(defect).__name__})"
-            raise MailNotSent(
-                cause, "find the error in the log, and report it as a bug", permanent=True, disconnected=False
-            ) from defect
+            raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
         """Schedule the next attempt, unless the failure is permanent."""

@@ -100,7 +100,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     # ---- backlog
     Metric("uplift_deliveries_waiting", "gauge",
            "Deliveries in the database by kind: due (due), scheduled for later (later), leased by a process (leased),"
-           " or held for a paused or disabled endpoint (held). Each value is at most 100,000",
+           " or held for a paused or disabled endpoint (held). Each count stops at 100,000",
            _stored(lambda r, _: r.waiting), "kind", across_processes="max"),
     Metric("uplift_deliveries_pending", "gauge",
            "Pending deliveries, including those in flight. The value is 1 to 2 seconds old while a worker is running",
@@ -153,7 +153,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Seconds since retention last completed a pass, or since its first start",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),
            across_processes="each"),
-    Metric("uplift_mails_waiting", "gauge", "Unsent emails in the outbox, at most 10,000",
+    Metric("uplift_mails_waiting", "gauge", "Unsent emails in the outbox. The count stops at 10,000",
            _stored(lambda r, _: r.emails_waiting), across_processes="max"),
     Metric("uplift_oldest_mail_age_seconds", "gauge", "Age of the oldest unsent email in seconds. 0 if there is none",
            _stored(lambda r, s: _age_s(r.oldest_email_at, s)), across_processes="max"),

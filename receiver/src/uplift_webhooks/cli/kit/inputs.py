@@ -22,9 +22,7 @@ State = Annotated[
 Text = Annotated[
     str | None, typer.Option("--text", metavar="TEXT", help="Only endpoints with this text in the URL or description.")
 ]
-Description = Annotated[
-    str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint for people.")
-]
+Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint.")]
 Held = Annotated[
     str,
     typer.Option(

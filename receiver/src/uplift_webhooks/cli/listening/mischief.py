@@ -17,7 +17,7 @@ class Mischief:
     duplicate: bool = False
     """Forward every event twice."""
     shuffle: bool = False
-    """Change the order of waiting events."""
+    """Forward waiting events in random order."""
     fail: float = 0.0
     """The share of events that fail the first time and are forwarded again."""
     chance: random.Random = field(default_factory=random.Random, repr=False)

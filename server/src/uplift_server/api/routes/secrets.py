@@ -53,7 +53,7 @@ async def rotate_secret(
 
 @router.post(
     "/v1/endpoints/{endpoint}/secret/expire-old",
-    summary="Expire an endpoint's previous secret",
+    summary="Expire an endpoint's old secret",
     response_model_exclude_unset=True,
 )
 async def expire_old_secret(

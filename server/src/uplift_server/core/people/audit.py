@@ -35,7 +35,7 @@ ACTIONS: Final = {
     "endpoint.recovered": "An endpoint recovered after a warning.",
     "secret.revealed": "An endpoint's secret was revealed.",
     "secret.rotated": "An endpoint's secret was rotated.",
-    "secret.old_expired": "An endpoint's previous secret was expired early.",
+    "secret.old_expired": "An endpoint's old secret was expired early.",
     "delivery.resent": "A delivery was resent.",
     "delivery.cancelled": "A delivery was cancelled.",
     "replay.created": "A replay was created.",

@@ -40,7 +40,7 @@ class EncryptionUpgrade:
         for _ in self._cache.create_unbound_parts():
             await asyncio.sleep(0)
         self._cipher.reject_unbound()
-        _log.info("encrypted values bound to their columns")
+        _log.info("encryption upgrade completed")
         await stopping.wait()
 
     async def _is_finished(self) -> bool:

@@ -42,7 +42,7 @@ _TEMPORARILY_REJECTED: Final = (
         "",
         "close unused connections, or raise max_connections or the limit of the database or user",
     ),
-    *(("28000", each, "check that this service responds to PostgreSQL and knows the user") for each in _SERVICES),
+    *(("28000", each, "check that this authentication service is running and knows the user") for each in _SERVICES),
 )
 _AUTHORITY: Final = "set sslrootcert in UPLIFT_DATABASE_URL to the file of its certificate authority"
 _STANDBYS: Final = "promote a standby, or add the primary to UPLIFT_DATABASE_URL"

@@ -58,7 +58,7 @@ R = TypeVar("R")
 
 _log = structlog.get_logger()
 
-UNKNOWN: Final = "the stream position is not known yet, because a write transaction has been running for seconds"
+UNKNOWN: Final = "the stream position is not known yet, because a write transaction is taking several seconds"
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
 WRITERS: Final = 3

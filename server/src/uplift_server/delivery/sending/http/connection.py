@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
             self._finish()
         elif isinstance(error, ssl.SSLError):
-            self._fail(Failure.TLS, f"the TLS connection broke: {error_text(error)}")
+            self._fail(Failure.TLS, f"the TLS connection failed: {error_text(error)}")
         else:
             how = "closed the connection" if error is None else "broke the connection"
             when = "in the middle of the response" if self._raw else "without responding"
