@@ -14,7 +14,7 @@ from uplift_server.core.events.samples import sample_data
 MOVEMENT_ANALYTICS_CREATED: Final = "movement.analytics.created"
 WEBHOOK_CREATED: Final = "webhook.created"
 
-EXTENSION_NOTE: Final = "Extension, not documented by Uplift."
+EXTENSION_NOTE: Final = "This event type is an extension that Uplift does not document."
 """The end of the description of an extension."""
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
