@@ -205,7 +205,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Give up on a request that is still incomplete since the last call, or on a connection without a request."""
+        """Give up on a request that has been incomplete since the last call, or on a connection without a request."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:

@@ -79,7 +79,7 @@ def remedy_beside_worker(config: Config) -> str:
 
 
 def when_sent(config: Config) -> str:
-    """Return a sentence that says when the work of a temporary server is processed."""
+    """Return a sentence that says when the server processes the work that a command stored."""
     if config.on_postgresql and server_runs(config):
         return "Running workers process it immediately."
     return "To process it, start the server: uplift-server serve"

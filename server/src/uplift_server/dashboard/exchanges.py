@@ -82,7 +82,7 @@ class Told:
 
 
 def told(attempt: Attempt) -> Told:
-    """Return an attempt for a page."""
+    """Return an attempt in the form that a page shows."""
     explanation = explain(
         attempt.outcome, status_code=attempt.status_code, error=attempt.error, location=attempt.location
     )

@@ -91,10 +91,10 @@ class Peers(Protocol):
     """The other processes on the database."""
 
     def living(self) -> Sequence[Process] | None:
-        """Return all living processes at the last heartbeat, with this one; None outside a cluster."""
+        """Return all live processes at the last heartbeat, with this one; None outside a cluster."""
 
     def others(self) -> Sequence[Process]:
-        """Return all living processes at the last heartbeat, without this one."""
+        """Return all live processes at the last heartbeat, without this one."""
 
     def heartbeat_age_ms(self) -> int | None:
         """Return the time since the last heartbeat if it has expired, else None."""

@@ -24,7 +24,7 @@ EXPORT_EVERY_MS: Final = 500
 QUEUE_MAX: Final = 20_000
 """Limit of the queued events, and of the queued attempts. Further ones are dropped."""
 KNOWN_MAX: Final = 20_000
-"""Latest events whose parent span is in memory."""
+"""Maximum number of recent events whose parent span is in memory."""
 PARENT_WAIT_MS: Final = 3_000
 """Time within which another process stores the parent span of an event it accepted."""
 LOOKUP_BATCH_MAX: Final = 500

@@ -115,7 +115,7 @@ class EngineCounters:
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """From acceptance to the start of the first attempt."""
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """From acceptance to delivery by the retry schedule."""
+        """From acceptance to a successful attempt of the retry schedule, which excludes resends and replays."""
         self.ended = [0] * len(Status)
         """Stored outcomes by the new status of the delivery."""
         self.set_aside = [0] * len(SetAside)

@@ -143,7 +143,7 @@ class EndpointStates:
         require_valid(problems)
         changed = await self._context.run_shielded(self._change(caller, endpoint, change_state))
         if hold:
-            # So that the response does not count leased deliveries in memory as in flight.
+            # Otherwise, the response would count leased deliveries in memory as in flight.
             await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_WAIT_SHORT_MS)
         return await self._endpoints.show(changed)
 

@@ -2,8 +2,8 @@
 
 `find_expired` finds a batch with a read, and `delete_expired` deletes it, so writers wait only for actual deletions.
 
-The newest row of a numbered table always stays: SQLite assigns the next number after it, and no number may be used
-twice, because events, cursors and caches rely on them.
+Retention never deletes the newest row of a numbered table: SQLite assigns the next number after it, and no number may
+be used twice, because events, cursors and caches rely on them.
 """
 
 import operator
@@ -94,7 +94,7 @@ class RetentionRule:
 
 
 def _any(*where: sa.ColumnElement[bool], of: sa.Table) -> sa.ColumnElement[bool]:
-    """Match if `of` has such a row.
+    """Match if the table `of` has a row that meets the conditions.
 
     The offset makes PostgreSQL search an index for each row of a batch, instead of reading the whole table once.
     """

@@ -89,7 +89,7 @@ def derived_key(key: bytes, purpose: str) -> bytes:
 
 
 def fingerprint(key: bytes) -> int:
-    """Return a number of 63 bits that identifies a key without revealing it."""
+    """Return a 63-bit number that identifies a key without revealing it."""
     return int.from_bytes(derived_key(key, "fingerprint")[:8], "big") >> 1
 
 

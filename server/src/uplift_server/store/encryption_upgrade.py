@@ -2,7 +2,7 @@
 
 Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound only to
 their endpoint. On PostgreSQL, servers of earlier releases can run alongside this one but cannot read bound values. When
-none is running or can start, the server encrypts all values again and deletes the server value. From then on, it
+none is running or can start, the server re-encrypts all values and deletes the server value. From then on, it
 accepts only bound values.
 """
 
@@ -18,9 +18,9 @@ from uplift_server.store.schema import endpoints, marks
 FIRST_RELEASE: Final = "0.1.2"
 """The first release that reads bound values."""
 BATCH_ROWS: Final = 300
-"""Number of endpoints whose values one batch encrypts again."""
+"""Number of endpoints whose values one batch re-encrypts."""
 FIRST_REVISION: Final = "0011"
-"""The schema's first revision with bound values."""
+"""The first schema revision whose encrypted values are bound to their column."""
 VALUE_NAME: Final = "encryption.unbound"
 
 

@@ -48,7 +48,7 @@ def add(
 
 @dataclass(frozen=True, slots=True)
 class EmailResult:
-    """The result of an attempt to send an email. Without `due_at`, it was sent or given up."""
+    """The result of an attempt to send an email. If `due_at` is None, the server does not retry it."""
 
     seq: int
     attempts_made: int
@@ -105,7 +105,7 @@ class DueEmail:
 
     @property
     def state(self) -> NotificationState:
-        """Waiting, sent or given up."""
+        """Waiting, sent or failed."""
         if self.due_at is not None:
             return NotificationState.WAITING
         return NotificationState.GIVEN_UP if self.sent_at is None else NotificationState.SENT

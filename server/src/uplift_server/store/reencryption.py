@@ -15,7 +15,7 @@ BATCH_ROWS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Reencrypted:
-    """The number of encrypted values, and how many of them were encrypted again."""
+    """The number of encrypted values, and how many of them were re-encrypted."""
 
     values: int
     changed: int

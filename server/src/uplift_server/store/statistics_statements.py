@@ -28,8 +28,8 @@ FROM deliveries d JOIN events e ON e.seq = d.event_seq
 WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {TEST}
 GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
-# One row for each endpoint and outcome, with its durations in the stored text form, because a row for each class of
-# durations would cost time in the interpreter. One delivery for each row provides the account.
+# One row for each endpoint and outcome, with its durations in the stored text form, because Python would need more time
+# for a row per class of durations. The newest delivery of each row provides the account.
 COUNT_ATTEMPTS: Final = {
     dialect: sa.text(f"""
 SELECT g.hour, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations

@@ -25,7 +25,7 @@ REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 class TransferTable:
-    """A table whose rows have the same values from both engines."""
+    """A table to transfer. Converts its rows to values that are the same in both databases."""
 
     def __init__(self, table: sa.Table) -> None:
         self.name = table.name

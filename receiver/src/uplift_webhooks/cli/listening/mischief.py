@@ -1,4 +1,4 @@
-"""Deliberate disturbances that test a receiver's idempotency."""
+"""Simulated faults that test whether a receiver is idempotent."""
 
 import random
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ RETRY_SECONDS: Final = (0.5, 2.0)
 
 @dataclass(frozen=True)
 class Mischief:
-    """The disturbances of a session. By default, there are none."""
+    """The simulated faults of a session. By default, there are none."""
 
     duplicate: bool = False
     """Forward every event twice."""

@@ -25,7 +25,7 @@ _PAGE_POLICY: Final = (
     " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""For an image opened by itself. An SVG file has its style inside."""
+"""Policy of images that a browser opens as a page. SVG files contain inline styles."""
 _CACHE: Final = "public, max-age=300"
 """After an upgrade, readers see old pages for at most 5 minutes."""
 _T = TypeVar("_T")

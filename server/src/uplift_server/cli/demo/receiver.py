@@ -23,7 +23,7 @@ FIRST_FAILURES: Final = 8
 SECOND_FAILURES: Final = 2
 """Number of these events whose second attempt also fails."""
 RELAPSE_EVERY: Final = 60
-"""After these events, the first attempt of every Nth event fails."""
+"""After the first FIRST_FAILURES events, one of every RELAPSE_EVERY first attempts fails."""
 
 _REASONS: Final = {204: "No Content", 302: "Found", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
 

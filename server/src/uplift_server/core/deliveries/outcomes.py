@@ -69,7 +69,7 @@ class Explanation:
 
     @property
     def hint(self) -> str:
-        """Both sentences, as the API shows them."""
+        """The cause and how to fix it, as one text for the API."""
         return f"{self.cause} {self.remedy}"
 
 

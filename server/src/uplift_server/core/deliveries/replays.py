@@ -23,7 +23,7 @@ Wait = Literal["counting", "endpoint_paused", "endpoint_disabled", "endpoint_fai
 """Why a running replay is not sending deliveries."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""Releases that were missed within this time follow in a burst."""
+"""The longest idle time that a burst makes up for."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {

@@ -13,8 +13,8 @@ class Failure(IntEnum):
     TLS = 4
     PROTOCOL = 5
     BLOCKED = 6
-    """The address policy, the IP versions of our egress IPs or the egress proxy's rules do not allow it. Not the
-    receiver's fault, but probably permanent."""
+    """The address policy, the IP versions of our egress IPs or the egress proxy's rules do not allow the connection.
+    Not the receiver's fault, but probably permanent."""
     EGRESS = 7
     """The egress proxy or the egress IP failed. Not the receiver's fault, and temporary."""
 

@@ -20,7 +20,7 @@ class TraceContext(NamedTuple):
     trace_id: int
     span_id: int
     sampled: bool
-    """Whether the trace is recorded, as its first program decided."""
+    """Whether the trace is recorded. The program that starts the trace decides."""
 
 
 def parse_traceparent(text: str) -> TraceContext | None:

@@ -45,7 +45,7 @@ class HeartbeatListener(Protocol):
     """Follows the members of the cluster."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """React to a heartbeat with the living processes, including this one."""
+        """React to a heartbeat with the live processes, including this one."""
 
     def rejoined(self) -> None:
         """React to an eviction of this process, which now has a new process ID."""
@@ -147,7 +147,7 @@ class Membership:
             await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
     async def send_heartbeat(self) -> None:
-        """Send a heartbeat and read the living processes. Raises Unavailable, and UnknownSchema after an eviction."""
+        """Send a heartbeat and read the live processes. Raises Unavailable, and UnknownSchema after an eviction."""
         async with self._heartbeat_lock:
             began = self._clock.now_ms()
             state, load = self._state, self._lanes.load()

@@ -1,6 +1,6 @@
 """The endpoints that this process owns among the workers of a cluster.
 
-Each worker computes the owner of an endpoint from the living workers (`core.operations.cluster.assigned_worker`). When
+Each worker computes the owner of an endpoint from the live workers (`core.operations.cluster.assigned_worker`). When
 the workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view.
 It takes over new endpoints when all workers have the same view: then no other worker begins an attempt, and attempts
 that others have in flight count toward the endpoint's concurrency limit.

@@ -24,7 +24,7 @@ class ClusterState:
         self.heartbeat_at = 0
         """The time of the last heartbeat."""
         self.members: Sequence[Process] = ()
-        """The living processes at the last heartbeat, including this one."""
+        """The live processes at the last heartbeat, including this one."""
         self._jobs: frozenset[SingletonJob] = frozenset()
         self._jobs_until = 0
         self.heartbeat_due = asyncio.Event()

@@ -152,7 +152,7 @@ class DeliveryLanes:
         return self._lanes.find(endpoint_seq)
 
     def park(self, event_seq: int, endpoint_seq: int) -> None:
-        """Prevent further attempts of a delivery whose outcome cannot be stored, because they would never end."""
+        """Prevent further attempts of a delivery whose outcome cannot be stored. They would never end."""
         if len(self.parked) >= PARKED_MAX:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None

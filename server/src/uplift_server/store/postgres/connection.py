@@ -206,7 +206,7 @@ def _split_pooler(url: str) -> tuple[str, bool]:
 
 
 class ConnectionTimeout:
-    """Timeout that closes a connection, because a cancel request could hang in the same network."""
+    """Timeout that closes a connection, because a cancel request could hang on the same network."""
 
     def __init__(self, pair: Pair, seconds: float) -> None:
         self._pair = pair

@@ -98,7 +98,7 @@ _IS_SMALL: Final = (
 )
 _NUMBERS: Final = "SELECT coalesce(max(seq) - $1::bigint + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
 _COUNT: Final = "SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
-# The remainder of the partitions directly before this one.
+# The previous partition, if retention deletes its rows one by one.
 _REST: Final = (
     "SELECT first_seq, end_seq FROM event_partitions WHERE goes_by_row"
     " AND first_seq = (SELECT max(first_seq) FROM event_partitions WHERE first_seq < $1)"
@@ -194,7 +194,7 @@ class PostgresPartitions:
             await self._write(lambda pair: _drop_empty(pair.raw))
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Delete a batch of other rows of dropped events before the event `before_seq`."""
+        """Delete a batch of rows in other tables that belong to dropped events before `before_seq`."""
         batches = []
         for table in _SWEPT:
             orphans = _ORPHANS.format(table=table)

@@ -24,7 +24,7 @@ def read_replay_batch(
     """Read a replay's next deliveries from an event: up to `limit` of the endpoint's next `rows` deliveries."""
     batch = _read_batch(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(batch.candidates) < limit and batch.through < replay.last_event_seq and rows > limit:
-        # Most of the next deliveries do not match. Only then scan many, which is expensive.
+        # Scan many deliveries only if most of the next ones do not match, because such a scan is expensive.
         batch = _read_batch(raw, replay, first, rows, limit, body_bytes_max)
     return batch
 

@@ -79,7 +79,7 @@ def _verdict(state: OverviewState, late_ms: int) -> tuple[str, str]:
 
 
 def _stopped(state: OverviewState) -> tuple[str, str] | None:
-    """Return the health if the server is not sending deliveries, or if this process cannot know."""
+    """Return the health if the server is not sending deliveries, or if this process does not know."""
     if state.heartbeat_overdue_ms is not None:
         since = words.count(state.heartbeat_overdue_ms // 1000)
         return (

@@ -1,4 +1,4 @@
-"""Mark encrypted values as not bound to their column, until the server has encrypted them again."""
+"""Mark encrypted values as not bound to their column, until the server has re-encrypted them."""
 
 from collections.abc import Sequence
 
