@@ -190,7 +190,7 @@ class IngestRoutes:
                     return bytes(body)
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Malformed("The request body is incomplete. Send the request again.")
+                    raise Malformed("The request body is incomplete. Retry the request.")
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:

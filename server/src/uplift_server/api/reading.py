@@ -201,7 +201,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
                 reservation.grow_to(len(body))
     except ClientDisconnect:
         # The client has disconnected, so it does not read the response. Do not log an error.
-        raise Malformed("The request body is incomplete. Send the request again.") from None
+        raise Malformed("The request body is incomplete. Retry the request.") from None
     return bytes(body)
 
 
