@@ -23,6 +23,7 @@ from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule, retry_after_ms
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
+from uplift_server.delivery.health.circuit_breaker import update_breaker
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.http.request import Done, Request
@@ -200,7 +201,7 @@ class Attempts:
                 if counts:
                     self._note_health(flight, outcome, exchange, now)
                 if outcome is not _DELIVERED or lane.breaker.failures:
-                    self._note_breaker(lane, outcome, exchange, now, counts=counts)
+                    update_breaker(lane, outcome, exchange, now, self._breaker, counts=counts)
             elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
                 # Another process took over the endpoint during the attempt.
                 self._shards.report_success(endpoint.seq, now)
@@ -288,20 +289,6 @@ class Attempts:
         if outcome is not _DELIVERED and not own_fault:
             endpoint.failed_event = flight.delivery.event_seq
 
-    def _note_breaker(
-        self, lane: Lane[LeasedDelivery], outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
-    ) -> None:
-        """Update the lane's circuit breaker. Failures that do not count only apply `Retry-After`."""
-        if outcome is _DELIVERED:
-            lane.breaker = lane.breaker.after_success(now - exchange.duration_us // 1000)
-        elif not is_own_fault(exchange):
-            retry_after_ms = _endpoint_wait_ms(exchange, now)
-            if counts or retry_after_ms:
-                timed_out = outcome is Outcome.TIMEOUT
-                lane.breaker = lane.breaker.after_failure(
-                    now, timed_out=timed_out, rule=self._breaker, retry_after_ms=retry_after_ms
-                )
-
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
     """Return the settlement of a delivery without an attempt."""
@@ -318,11 +305,6 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
         None if verdict.status in OPEN else now,
         None,
     )
-
-
-def _endpoint_wait_ms(exchange: Exchange, now: int) -> int:
-    """Return the time in ms for which the receiver asks the server to pause deliveries to the endpoint."""
-    return retry_after_ms(exchange.retry_after, now) or 0 if exchange.status_code in (429, 503) else 0
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:

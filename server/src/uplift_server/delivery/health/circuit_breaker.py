@@ -1,0 +1,31 @@
+"""Opens and closes the circuit breakers of endpoints. The rules are in `core.scheduling.circuit_breaker`."""
+
+from uplift_server.core.deliveries.outcomes import Outcome, is_own_fault
+from uplift_server.core.http.exchange import Exchange
+from uplift_server.core.scheduling.circuit_breaker import BreakerRule
+from uplift_server.core.scheduling.lane import Lane
+from uplift_server.core.scheduling.retry_schedule import retry_after_ms
+from uplift_server.store.hot_records import LeasedDelivery
+
+
+def update_breaker(
+    lane: Lane[LeasedDelivery], outcome: Outcome, exchange: Exchange, now_ms: int, rule: BreakerRule, *, counts: bool
+) -> None:
+    """Update the circuit breaker of an endpoint's lane after an attempt.
+
+    A failure that does not count for health (`counts`) only applies `Retry-After`.
+    """
+    if outcome is Outcome.DELIVERED:
+        lane.breaker = lane.breaker.after_success(now_ms - exchange.duration_us // 1000)
+        return
+    if is_own_fault(exchange):
+        return
+    pause_ms = _requested_pause_ms(exchange, now_ms)
+    if counts or pause_ms:
+        timed_out = outcome is Outcome.TIMEOUT
+        lane.breaker = lane.breaker.after_failure(now_ms, timed_out=timed_out, rule=rule, retry_after_ms=pause_ms)
+
+
+def _requested_pause_ms(exchange: Exchange, now_ms: int) -> int:
+    """Return the time for which the receiver asks the server to pause deliveries to the endpoint."""
+    return retry_after_ms(exchange.retry_after, now_ms) or 0 if exchange.status_code in (429, 503) else 0
