@@ -13,16 +13,16 @@ EarlierForm = tuple[str, Literal["body_recoded", "body_reserialised"], bytes]
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
 _Separators = tuple[str, str]
 _JAVASCRIPT: Final[_Separators] = (",", ":")
-"""The separators of JavaScript and Uplift."""
+"""The JSON separators of JavaScript and Uplift."""
 _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
-"""The separators of JavaScript and Python."""
+"""The JSON separators of JavaScript and Python."""
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
 """JSON forms of larger or deeper bodies are not tried: anyone can send them, and signing each form takes time."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Cost limits of all forms of one body, about 5 ms each. Events of a few KiB are tried in every form."""
+"""Cost limits of all forms of one body, about 5 ms each. They allow every form for events of a few KiB."""
 _BYTES_PER_VALUE: Final = 16
 """Number of bytes that cost as much as one value."""
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from uplift_webhooks.api.failures import ApiFailure, ApiUnreachable
 
 REFRESH_SECONDS: Final = 3600.0
-"""New addresses are announced days before their use."""
+"""The interval between requests for the addresses. New addresses are announced days before their use."""
 _RETRY_SECONDS: Final = 60.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

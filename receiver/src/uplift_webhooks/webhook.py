@@ -181,7 +181,6 @@ def _check_match(expected: list[bytes], received: list[bytes]) -> None:
 
 
 def _bytes(body: object) -> bytes:
-    """Return the body as bytes."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, bytearray):

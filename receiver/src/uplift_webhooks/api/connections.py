@@ -214,7 +214,7 @@ class Proxy:
     url: str = field(repr=False)
     """As configured, including a password."""
     headers: dict[str, str] = field(repr=False)
-    """Including the password."""
+    """The headers of requests to the proxy, including the password."""
 
 
 def proxy_to(server: SplitResult) -> Proxy | None:

@@ -99,7 +99,7 @@ def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
 
 
 def _judge(tested: dict[str, Any]) -> None:
-    """Return if the local server accepted the event. Raises CliError."""
+    """Raise CliError unless the local server accepted the event."""
     answer = tested.get("answer")
     if answer is None:
         raise CliError(

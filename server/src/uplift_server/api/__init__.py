@@ -4,7 +4,7 @@ from typing import Any
 
 
 def openapi_document() -> dict[str, Any]:
-    """Return the OpenAPI document without a server."""
+    """Return the OpenAPI document without starting a server."""
     # Imported here, so that modules without the framework stay fast to import.
     from uplift_server.api.app import document  # noqa: PLC0415
 

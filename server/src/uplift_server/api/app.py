@@ -58,7 +58,7 @@ _ROUTERS: Final = (
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
-"""Paths whose POST `IngestRoutes` serves."""
+"""Paths whose POST requests `IngestRoutes` handles."""
 
 
 def create_api(

@@ -1,4 +1,4 @@
-"""Limits for websockets that uvicorn lacks. Only this module uses private parts of uvicorn's websocket protocol."""
+"""Websocket limits that uvicorn lacks. Only this module uses private parts of uvicorn's websocket protocol."""
 
 from typing import Any, Final
 
@@ -6,8 +6,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 IDLE_FRAMES_MAX: Final = 200
 IDLE_FRAMES_SECONDS: Final = 10.0
-"""Limit of pings, pongs and continuation frames of one connection in IDLE_FRAMES_SECONDS. They cost the sender little,
-but use CPU time of the server.
+"""A connection can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames in IDLE_FRAMES_SECONDS. These
+frames cost the sender little but use CPU time of the server.
 """
 FAREWELL_SECONDS: Final = 5.0
 """How long the client of a closed connection may take to read the remaining data."""

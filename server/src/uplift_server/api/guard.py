@@ -7,7 +7,7 @@ from typing import Any, Final
 from uplift_server.api.problems import ErrorResponse, error_response_of, problem, unavailable
 
 ANSWER_SECONDS_MAX: Final = 4.5
-"""Less than the response limit of 5 s, which includes the network."""
+"""Time limit of a response. It is less than the public limit of 5 s, which includes the network."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

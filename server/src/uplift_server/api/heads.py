@@ -1,4 +1,4 @@
-"""Limits for requests that uvicorn lacks. Only this module uses private parts of uvicorn's HTTP protocol."""
+"""Request limits that uvicorn lacks. Only this module uses private parts of uvicorn's HTTP protocol."""
 
 import asyncio
 from http import HTTPStatus
@@ -42,13 +42,13 @@ _CLOSE: Final = ((b"connection", b"close"),)
 
 
 async def _reject_crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Reject a request beyond the limit of connections, in place of the application."""
+    """ASGI application that rejects a request on a connection beyond the limit."""
     detail = "The server has reached its limit of connections. Use fewer connections, and reuse them for requests."
     await send_error(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
 
 
 async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Reject a request whose body cannot be parsed, in place of the application."""
+    """ASGI application that rejects a request whose body cannot be parsed."""
     await send_error(send, problem("malformed_request", _NO_HTTP_DETAIL, headers=_CLOSE))
 
 
@@ -60,7 +60,7 @@ class BoundedHeads(HttpToolsProtocol):
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit of a request, and of the wait for the first one. It takes effect after 1 to 2 times this time."""
+    """Time limit of a request, and of the wait for the first one. It is enforced after 1 to 2 times this duration."""
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
     """Time limit of a body, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
@@ -177,7 +177,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Start the time limit of a body that did not arrive with its headers. Count its bytes after the response."""
+        """Start the time limit of a body that did not arrive with its headers. After the response, limit its size."""
         if self._body_of != self._begun:
             self._body_of, self._body_since, self._discarded_bytes = self._begun, self.loop.time(), 0
             if self._body_watch is None:
@@ -222,7 +222,7 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> bool:
-        """Send the end of the stream, then discard the rest of the input within limits. False if there is no rest.
+        """Send the end of the stream, then discard the remaining input within limits. Return False if there is none.
 
         Closing a connection with unread input resets it, and the client may lose the response.
         """

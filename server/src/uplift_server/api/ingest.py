@@ -194,7 +194,7 @@ class IngestRoutes:
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:
-    """Return the key of an event that has no key, from the header and the event's position in the batch."""
+    """Derive the key of an event without a key from the request header and the event's position in the batch."""
     return None if batch_key is None else f"{batch_key}/{index}"
 
 
@@ -250,7 +250,7 @@ def _events_of(body: bytes) -> tuple[Sequence[_BatchEvent | Incoming], list[Prob
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
     """Return the undecoded fields of an object; None for any other JSON.
 
-    The first decoder stopped at a wrong field. Raises Malformed if the rest is not JSON.
+    Called after the first decoder stopped at an invalid field. Raises Malformed if the rest is not JSON.
     """
     try:
         return _fields.decode(body)

@@ -8,9 +8,9 @@ from uplift_server.api.guard import App, Receive, Scope, Send, send_error
 from uplift_server.api.problems import problem
 
 LAST_ANSWER_SECONDS_MAX: Final = 0.5
-"""Time limit of this response. It is written immediately unless the client has not read earlier data."""
+"""Time limit for sending this response. Sending waits only for a client that has not read earlier data."""
 _CLOSE: Final = ((b"connection", b"close"),)
-"""Without this header, uvicorn would start the next pipelined request, which would not be cancelled."""
+"""Closes the connection. Otherwise, uvicorn would start the next pipelined request, which would not be cancelled."""
 
 
 class LastAnswer:

@@ -72,7 +72,7 @@ _REPEATABLE: Final = frozenset(
         "/v1/sign-in-links",
     }
 )
-"""Paths whose POST accepts this header, except for events."""
+"""Paths whose POST requests accept `Idempotency-Key`, except the event paths."""
 _TIMESTAMP: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "Event type from the catalog."},
@@ -131,7 +131,7 @@ _INGEST_SCHEMAS: Final = {
 def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], version: str) -> dict[str, Any]:
     """Return the whole document, including the ingest routes.
 
-    `mounted` contains the routes of the application. `routes` contains the same routes one by one.
+    `mounted` contains the routes as mounted in the application. `routes` contains the same routes as a flat list.
     """
     document = get_openapi(title="Uplift Webhooks", version=version, description=_DESCRIPTION, routes=mounted)
     schemas: dict[str, Any] = document["components"]["schemas"]

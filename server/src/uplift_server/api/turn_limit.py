@@ -7,8 +7,9 @@ from typing import Final
 from uplift_server.api.guard import App, Receive, Scope, Send
 
 REQUESTS_MAX: Final = 2
-"""Requests that start in one turn. Each takes about a millisecond. Accepting and sending an event takes several turns,
-so more requests in each turn delay both."""
+"""Maximum number of requests that start in one turn. Each takes about a millisecond. Accepting and sending an event
+takes several turns, so more requests in each turn delay both.
+"""
 
 
 class TurnLimit:

@@ -60,7 +60,9 @@ if TYPE_CHECKING:
 CLOSE_SECONDS: Final = 0.9
 RESCUE_SECONDS_MAX: Final = 300.0
 OUTBOX_SECONDS: Final = 1.9
-"""Longer than `mail.outbox.STOP_SECONDS`, to send the current email and to store its result."""
+"""Time limit for stopping the outbox. It is longer than `mail.outbox.STOP_SECONDS`, so that the outbox can send the
+current email and store its result.
+"""
 
 REMEDY_LOST: Final = "restore the database from a backup, then start the server"
 
@@ -329,7 +331,7 @@ class Application:
         await self._database.open()
 
     async def _cipher(self, key: bytes) -> Cipher:
-        """Create the cipher for this database. On SQLite, bind all encrypted values to their columns first."""
+        """Create the cipher for this database. On SQLite, first bind all encrypted values to their columns."""
         cipher = Cipher(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
         if cipher.accepts_unbound and not self._config.on_postgresql:
             await self._database.write(lambda c: encryption_upgrade.finish(c, cipher))

@@ -42,7 +42,7 @@ class ClusteredFoundation:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must follow `time`."""
+        """`clock` must be based on `time`."""
         self._database = database
         self._bus = bus
         self._clock = clock

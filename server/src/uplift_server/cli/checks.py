@@ -35,7 +35,7 @@ from uplift_webhooks.cli.kit.errors import CliError
 
 INTEGRITY_SECONDS: Final = 10.0
 READY_SECONDS: Final = 6.0
-"""Longer than the server's response limit of 5 s."""
+"""Timeout of the readiness check, longer than the server's response limit of 5 s."""
 
 
 def examine(session: Session) -> Iterator[Finding]:

@@ -103,7 +103,7 @@ def _check_key(config: Config, path: Path) -> None:
 
 
 class _ProgressReporter:
-    """Reporter of the progress every PROGRESS_EVERY_SECONDS."""
+    """Reports the progress every PROGRESS_EVERY_SECONDS."""
 
     def __init__(self, output: Output) -> None:
         self._output = output

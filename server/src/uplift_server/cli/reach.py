@@ -36,7 +36,7 @@ _READY: Final = b"ready\n"
 _NOT_READY: Final = (503, "unavailable")
 """Status and problem code of `/readyz` if the server is not ready."""
 _WORKER_STATUS_CODES: Final = (421, 404)
-"""The status codes of a process without the API; 404 from an earlier release."""
+"""The status codes of a process without the API. A process of an earlier release responds with 404."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
@@ -258,7 +258,7 @@ def new_operator_key() -> str:
 
 @contextmanager
 def _temporary_server(config: Config) -> Iterator[Calls]:
-    """Run a temporary server on a free loopback port with a secret key.
+    """Run a temporary server on a free loopback port with a random operator key.
 
     It does not send deliveries, because this shell's settings may differ from the settings of the real server.
     """

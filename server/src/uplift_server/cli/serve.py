@@ -34,7 +34,7 @@ SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
 """The time limit for a clean stop. After it, the process exits immediately."""
 OUTPUT_SECONDS: Final = 0.5
-"""How long the start waits for each line on standard output."""
+"""How long the start waits to write each line to standard output."""
 _log = structlog.get_logger()
 
 
@@ -90,7 +90,7 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 def _queue_streams() -> LogWriter:
     """Write standard output and standard error from threads. Return the writer of the log.
 
-    A stalled reader must not block the process, which writes its log, warnings and tracebacks to them.
+    A stalled reader must not block the process, which writes its log, warnings and tracebacks to these streams.
     """
     streams = sys.stdout, sys.stderr
     writers = [LogWriter(raw_stream(each)) for each in streams]

@@ -17,9 +17,9 @@ NAME: Final = "UPLIFT_SECRET_KEY"
 def secret_key(config: Config) -> str:
     """Return the encryption key as base64. Unless the operator sets the key, the first start generates and stores it.
 
-    Call this before the database is created. A database without its key means a lost key, which a new key would hide.
-    A new key is a draft until `publish_key`. Raises ConfigError, including during a rotation, because either key may be
-    in use.
+    Call this before the database is created. A database without its key shows that the key was lost, and a new key
+    would hide the loss. A new key is a draft until `publish_key`. Raises ConfigError, including during a rotation,
+    because either key may be in use.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -45,9 +45,10 @@ def secret_key(config: Config) -> str:
 
 
 def publish_key(config: Config) -> None:
-    """Give a new key its final name after the database is created. A key without a database means a lost database.
+    """Give a new key its final name after the database is created.
 
-    Keeps an existing key, which the operator may have restored after a failed start. Raises ConfigError.
+    A key with its final name but without a database shows that the database was lost. Keeps an existing key, which the
+    operator may have restored after a failed start. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)

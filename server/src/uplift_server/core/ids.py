@@ -28,13 +28,13 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _HEX = re.compile(r"[0-9a-f]+")
 _ENDPOINT_TAIL_BYTES: Final = 6
 _TEXTS_KEPT: Final = 2048
-"""Size of the caches. The text of an event ID is in its body, the response, each request and each log line."""
+"""Size of the caches. The event ID is needed as text for the body, the response, each request and each log line."""
 _MS_BITS_MASK: Final = (1 << 48) - 1
 _LOW_BYTES: Final = 8
 _VARIANT: Final = 0x8000_0000_0000_0000
 _COUNTER_BITS: Final = 12
 _COUNTER_START_MASK: Final = 0x7FF
-"""The lower half: at least 2,048 IDs fit in a millisecond."""
+"""The counter starts in the lower half of its range, so at least 2,048 IDs fit in a millisecond."""
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> bytes:

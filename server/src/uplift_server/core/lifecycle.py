@@ -116,7 +116,7 @@ class Transition:
     before: tuple[State, ...]
     event: Event
     after: State | None
-    """None: the remembered state from before a resend, replay, or test."""
+    """The state after the transition. None means the remembered state from before a resend, replay, or test."""
     when: tuple[Fact, ...] = ()
     unless: tuple[Fact, ...] = ()
     due: Due | None = None

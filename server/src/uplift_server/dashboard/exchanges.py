@@ -13,9 +13,9 @@ from uplift_server.dashboard.rendering import span_ms
 from uplift_server.store.records import Attempt
 
 ARGUMENT_BYTES_MAX: Final = 100_000
-"""Linux limits an argument to 128 KiB."""
+"""Maximum size of a body in an argument. Linux limits an argument to 128 KiB."""
 _NOT_REPEATED: Final = frozenset({"host", "content-length"})
-"""Headers that curl adds."""
+"""Headers that the command omits, because curl adds them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,11 @@ _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
 """The maximum time to render without yielding to the event loop."""
 OTHERS_SECONDS: Final = 0.0002
-"""If the event loop takes longer to resume, other tasks are busy."""
+"""Other tasks are busy if the event loop takes longer than this to resume."""
 PAUSE_SECONDS: Final = 0.002
 """The pause between two slices while other tasks are busy, because one event needs several loop iterations."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
-"""Keep in sync with dashboard.js."""
+"""Timestamps further from now are shown with their year. Keep in sync with dashboard.js."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 

@@ -54,7 +54,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return a node with its children, within the limits. None stands for the root."""
+        """Return a node with its children, within the limits. `name` is None for the root."""
         self._left -= 1
         schema = self._resolved(self._root if schema is None else schema)
         if not isinstance(schema, Mapping):

@@ -62,7 +62,7 @@ class Dashboard:
     allows_private_networks: bool
     """Whether endpoints can use private networks and HTTP without TLS."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Only one page renders at a time, so that many visitors do not delay events."""
+    """Lock that lets only one page render at a time, so that many visitors do not delay events."""
 
     @property
     def public_url(self) -> str:

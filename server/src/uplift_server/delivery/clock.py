@@ -53,7 +53,8 @@ class SystemClock(Clock):
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
     follows at once. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up. If
-    this clock stopped instead, deliveries would stop. The engine's loops read the clock often enough to notice.
+    this clock stopped instead, deliveries would stop. The engine's loops read the clock often enough to detect such
+    changes.
     """
 
     def __init__(

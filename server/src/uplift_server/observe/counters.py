@@ -24,7 +24,7 @@ _DELAY_BOUNDS_MS: Final = (
     1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000, 7_200_000,
     28_800_000, 86_400_000, 259_200_000,
 )  # fmt: skip
-"""From a handover in memory to three days, about the length of the default retry schedule."""
+"""Bucket bounds from 1 ms (a handover in memory) to 3 days, about the length of the default retry schedule."""
 _MS: Final = 1_000
 _US: Final = 1_000_000
 
@@ -113,9 +113,9 @@ class EngineCounters:
         """Requests that were repeated within their attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """From acceptance to the start of the first attempt."""
+        """Time from acceptance to the start of the first attempt."""
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """From acceptance to a successful attempt of the retry schedule, which excludes resends and replays."""
+        """Time from acceptance to a successful attempt of the retry schedule, which excludes resends and replays."""
         self.ended = [0] * len(Status)
         """Stored outcomes by the new status of the delivery."""
         self.set_aside = [0] * len(SetAside)

@@ -160,7 +160,7 @@ class QueuedStream(io.TextIOBase):
 def raw_stream(stream: TextIO) -> BinaryIO:
     """Return an unbuffered copy of a text stream.
 
-    A buffer has a lock. A stuck thread would hold it when the process ends.
+    A buffer has a lock, which a stuck thread would still hold when the process ends.
     """
     try:
         return cast(BinaryIO, open(stream.fileno(), "wb", buffering=0, closefd=False))

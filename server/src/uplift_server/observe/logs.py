@@ -25,7 +25,9 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""The minimum time between repeats of a library's warning. Earlier repeats are only counted: clients may cause many."""
+"""A repeated warning of a library is logged once in this time, with the number of suppressed repeats. Clients may cause
+many.
+"""
 WARNINGS_KNOWN_MAX: Final = 1_000
 
 LogFormat = Literal["console", "json", "none"]

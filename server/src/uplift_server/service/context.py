@@ -95,7 +95,7 @@ class ServiceContext:
         return found
 
     async def write(self, body: Callable[[Transaction], T]) -> T:
-        """Run a transaction. Converts the store's Conflict."""
+        """Run a transaction. Converts the store's Conflict to the service's error."""
         try:
             return await self.database.write(body)
         except Conflict as error:

@@ -52,7 +52,9 @@ class OpenInvitation:
     role: Role
     invited_by: str
     has_password: bool | None
-    """Whether the person must enter an existing password. None: not revealed, because the link was not emailed."""
+    """Whether the person must enter an existing password. None if this is not revealed, because the link was not
+    emailed.
+    """
 
 
 class Credentials:
@@ -299,7 +301,7 @@ class Credentials:
     async def _renew(
         self, known: Person, renewed: Person, by: str, address: str | None, except_session: bytes | None = None
     ) -> None:
-        """Store a new password, end the sessions except one, and audit it in every account of the person."""
+        """Store a new password, end all sessions except one, and add an audit entry to each account of the person."""
         now = self._context.now()
 
         def renew(connection: Transaction) -> bool:

@@ -25,7 +25,7 @@ from uplift_server.store.errors import Unavailable
 DISK_BYTES_WARN: Final = 2 * 1024**3
 DISK_BYTES_FAIL: Final = 100 * 1024**2
 CLOCK_EARLIEST_S: Final = 1_735_689_600
-"""2025-01-01: before this program was written."""
+"""2025-01-01. The clock cannot be correct if it shows an earlier time."""
 RESOLVED_NAME: Final = "example.com"
 RESOLVE_SECONDS_WARN: Final = 2.0
 HELD_COUNTED_MAX: Final = 1_000_000

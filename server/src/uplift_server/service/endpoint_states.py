@@ -104,7 +104,7 @@ class EndpointStates:
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
-        """Return the change that enables an endpoint. Its pending deliveries are held, according to the cache."""
+        """Return the change that enables an endpoint. Deliveries pending as of `cached` are already held."""
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_before(found)}

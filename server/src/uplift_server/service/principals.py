@@ -30,7 +30,9 @@ _ACTORS: Final = {
 }
 _KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY})
 PRINCIPALS_CACHED_MAX: Final = 256
-"""Each event needs the principal of its key. Looking it up is faster than creating it."""
+"""Maximum number of cached principals. Each event needs the principal of its key, and a lookup is faster than its
+creation.
+"""
 _ASK_ADMIN: Final = "Ask an owner or admin of the account for a higher role."
 
 

@@ -13,7 +13,9 @@ WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
-"""By IP version and prefix length. An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
+"""The limit for each network, by IP version and prefix length. An IPv6 site has a /64, a /56 or a /48, so one attacker
+has up to 65,536 /64s.
+"""
 FAILURES_MAX: Final = 3_000
 """The total limit. Each failure costs 60 ms of CPU time, so a flood uses at most a fifth of one CPU."""
 RESETS_PER_EMAIL_MAX: Final = 3

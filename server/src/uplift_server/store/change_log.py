@@ -23,7 +23,9 @@ SUBJECTS: Final = {
     "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
     "replays": (replays.c.seq, replays.c.completed_at),
 }
-"""By kind: the number, and the column that is NULL while an object is cached. Parents come before their children."""
+"""The cached objects by kind: the column with the number, and the column that is NULL while an object is cached.
+Parents come before their children.
+"""
 
 
 class Change(NamedTuple):

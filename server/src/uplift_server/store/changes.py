@@ -14,12 +14,14 @@ EVENTS_MAX: Final = 20
 ENTRIES_MAX: Final = 5
 HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-"""More than the limit of unfinished replays, because cancelled ones may have attempts in flight."""
+"""Maximum number of replays to read. It exceeds the limit of unfinished replays, because cancelled ones may have
+attempts in flight.
+"""
 _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
-    """Return the attempts of the newest event, the newest event numbers, and the newest audit entry numbers.
+    """Return the number of attempts of the newest event, the newest event numbers, and the newest audit entry numbers.
 
     It returns several numbers, because a row can be committed after one with a higher number. A test attempt changes
     only the first value.
@@ -42,7 +44,7 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
 
 
 def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return the statistics of the last hours, which are a second or two late."""
+    """Return the statistics of the last hours. They lag by a second or two."""
     columns = (rollups.c.at, rollups.c.deliveries, rollups.c.attempts, *(rollups.c[name] for name in _STATUSES))
     query = (
         sa.select(*columns)

@@ -96,7 +96,8 @@ class RetentionRule:
 def _any(*where: sa.ColumnElement[bool], of: sa.Table) -> sa.ColumnElement[bool]:
     """Match if the table `of` has a row that meets the conditions.
 
-    The offset makes PostgreSQL search an index for each row of a batch, instead of reading the whole table once.
+    Because of the OFFSET clause, PostgreSQL searches an index for each row of a batch instead of reading the whole
+    table once.
     """
     return sa.select(sa.literal(1)).select_from(of).where(*where).offset(0).correlate_except(of).exists()
 

@@ -86,7 +86,7 @@ class Result(NamedTuple):
     """The test event. If `repeated`, the event of the first request."""
     repeated: bool = False
     is_executed: bool = True
-    """False: the command is stored, and a process executes it later."""
+    """False if the command is stored and a process executes it later."""
 
 
 def add(connection: Connection, command: Command, *, now: int) -> int:

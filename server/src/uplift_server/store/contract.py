@@ -36,7 +36,7 @@ from uplift_server.store.stream_position import StreamPosition
 
 R = TypeVar("R")
 MESSAGE_BYTES_MAX: Final = 7_000
-"""PostgreSQL rejects notifications of 8,000 bytes or more."""
+"""Maximum size of a message. PostgreSQL rejects notifications of 8,000 bytes or more."""
 Transaction = Connection
 """The connection that store functions receive. Other packages only pass it on."""
 

@@ -170,7 +170,10 @@ def start_resend(
 def lease_resend(
     connection: Connection, event_seq: int, endpoint_seq: int, *, lease_until: int, process_id: int
 ) -> LeasedDelivery | None:
-    """Lease a delivery that is waiting for its resend, ahead of others of its endpoint. Return None if it is not."""
+    """Lease a delivery that is waiting for its resend, ahead of others of its endpoint.
+
+    Returns None if the delivery is not waiting for a resend.
+    """
     waits = (deliveries.c.status == int(Status.PENDING), deliveries.c.lease_owner == 0)
     change = (
         sa.update(deliveries)

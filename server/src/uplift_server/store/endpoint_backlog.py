@@ -39,7 +39,7 @@ class DropResult(NamedTuple):
     has_more: bool = False
     """Whether there are more deliveries to drop."""
     completed_through: int | None = None
-    """After the last batch: the number of the last event to drop."""
+    """The number of the last event to drop. Set after the last batch."""
 
 
 _WAITING: Final = _Part("deliveries_due", status_sql.waiting())
@@ -81,7 +81,7 @@ def held_counts(
 
 
 def oldest_held(connection: Connection, endpoint_seq: int, *, limit: int) -> list[int]:
-    """Return the first event numbers of the held deliveries of an endpoint."""
+    """Return the event numbers of an endpoint's oldest held deliveries."""
     return list(connection.scalars(_HELD.keys(connection, endpoint_seq, limit).order_by(sa.column("event_seq"))))
 
 
@@ -140,7 +140,7 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return how many. Leased deliveries stay.
 
-    Does nothing if the endpoint exists, because it may be too new for the caller to know.
+    Does nothing if the endpoint exists, because a new endpoint may be missing from the caller's cache.
     """
     if exists(connection, endpoint_seq):
         return 0
@@ -195,7 +195,7 @@ def _cancelled(now: int) -> dict[str, Any]:
 
 
 def _reason_kept() -> sa.ColumnElement[int]:
-    """Return the reason for an earlier failure. A test that was never attempted counts as exhausted."""
+    """Return the reason for an earlier failure. The reason for a test that was never attempted is `exhausted`."""
     failed = deliveries.c.resume_status == int(Status.FAILED)
     reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))
     return sa.case((failed, reason), else_=deliveries.c.failed_reason)

@@ -8,7 +8,9 @@ from sqlalchemy import Connection
 from uplift_server.store.schema import events
 
 DISORDER_MS: Final = 60_000
-"""Maximum disorder of events: an event gets its timestamp when it arrives, and its number when it is stored."""
+"""Maximum delay between the timestamp of an event, set on arrival, and its number, assigned when it is stored. The two
+orders can differ by this much.
+"""
 
 
 def bounds(connection: Connection, *, after: int | None, before: int | None) -> tuple[int, int]:

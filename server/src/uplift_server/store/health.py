@@ -15,7 +15,7 @@ from uplift_server.store.records import Attempt, DisabledReason, Endpoint, Endpo
 from uplift_server.store.schema import endpoints
 
 _BATCH_ENDPOINTS: Final = 1_000
-"""Fewer than the maximum number of parameters in a statement."""
+"""Endpoints per statement: fewer than the maximum number of parameters."""
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:
@@ -114,7 +114,7 @@ def set_warned_at(connection: Connection, endpoint_seq: int, warned_at: int | No
 
 
 def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *, now: int) -> Endpoint | None:
-    """Disable an enabled endpoint with `endpoints.deactivate`. Return the new endpoint, or None if not enabled."""
+    """Disable an enabled endpoint with `endpoints.deactivate`. Return it, or None if it is not enabled."""
     enabled = sa.select(endpoints.c.seq).where(
         endpoints.c.seq == endpoint_seq, endpoints.c.state == int(EndpointState.ENABLED)
     )

@@ -1,4 +1,4 @@
-"""Records of the hot path. Tuples and slots, because every event creates some."""
+"""Records of the hot path. They are tuples or have slots, because every event creates several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,7 +190,7 @@ class ReplayBatch(NamedTuple):
     through: int
 
     def after(self, event_seq: int) -> "ReplayBatch":
-        """Return the batch without deliveries up to an event."""
+        """Return the batch without the deliveries of events up to the number `event_seq`."""
         if not self.candidates or self.candidates[0].delivery.event_seq > event_seq:
             return self
         return ReplayBatch([each for each in self.candidates if each.delivery.event_seq > event_seq], self.through)

@@ -14,7 +14,7 @@ from uplift_server.store.encryption_upgrade import FIRST_REVISION, VALUE_NAME
 from uplift_server.store.sqlite.connection import unavailable
 
 SELECT_ENCRYPTED: Final = f"SELECT id, {', '.join(COLUMNS)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
-"""Used by both engines, like SELECT_ACCEPTS_UNBOUND."""
+"""Selects all encrypted values. Both engines use this statement and SELECT_ACCEPTS_UNBOUND."""
 SELECT_ACCEPTS_UNBOUND: Final = (
     f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{VALUE_NAME}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
     f" < '{FIRST_REVISION}'"

@@ -1,7 +1,7 @@
-"""Locks of ordinary writes on PostgreSQL, which run at the same time at READ COMMITTED.
+"""Locks of ordinary writes on PostgreSQL, which run concurrently at READ COMMITTED.
 
-A write locks the rows that it relies on before it reads them. Statements after a lock see the changes of its
-earlier holder. SQLite runs one write at a time and ignores locks.
+A write locks the rows that it relies on before it reads them. Statements after a lock see the changes of its earlier
+holder. SQLite runs one write at a time and ignores locks.
 
 A transaction takes its locks in this order, so that two transactions do not wait for each other:
 

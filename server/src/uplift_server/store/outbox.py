@@ -165,7 +165,10 @@ def _email(row: sa.Row[Any]) -> DueEmail:
 
 
 def is_unsent(connection: Connection, endpoint_seq: int, kind: NotificationKind, *, since: int) -> bool:
-    """Whether an email of a kind about an endpoint is waiting, and none added since `since` (Unix ms) was sent."""
+    """Whether an email of this kind about the endpoint is waiting, and none was sent.
+
+    Sent emails that were added before `since` (Unix ms) do not count.
+    """
     emails = sa.select(notices.c.seq).where(notices.c.endpoint_seq == endpoint_seq, notices.c.kind == int(kind))
     if connection.execute(emails.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
         return False

@@ -35,7 +35,10 @@ class Partitions(Protocol):
         """
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Delete a partition row by row if it has events of `lasts_ms` or more before `before` (Unix ms)."""
+        """Mark partitions for row-by-row deletion if they began long before `before` (Unix ms) but have later events.
+
+        Long means more than twice `lasts_ms`.
+        """
 
     async def first_droppable_seq(self) -> int:
         """Return the number of the first event in a partition that is dropped as a whole."""

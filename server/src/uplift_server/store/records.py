@@ -191,7 +191,9 @@ class Endpoint:
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
-    """While it is enabled: the action for deliveries that were held when it was set. Others are sent."""
+    """The action for deliveries that were held when it was set, while the endpoint is enabled. Other held deliveries
+    are sent.
+    """
     held_through: int | None = None
     """The number of the last event to which `held_action` applies."""
     settings: EndpointSettings = DEFAULTS

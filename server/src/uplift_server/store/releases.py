@@ -69,7 +69,7 @@ class CandidateRow(NamedTuple):
 
 
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
-    """Return the candidates up to the one whose body exceeds the limit, and whether that one exists."""
+    """Return the candidates up to the one whose body exceeds the limit, and whether the limit was exceeded."""
     found: list[Candidate] = []
     body_bytes = 0
     for row in rows:

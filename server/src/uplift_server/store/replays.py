@@ -202,7 +202,7 @@ def change_state(
 def return_unattempted(connection: Connection, replay_seq: int) -> bool:
     """Return the waiting deliveries of a replay to their earlier status. The replay can take them again.
 
-    Returns whether processes have leased others.
+    Returns whether other deliveries of the replay are leased.
     """
     own = (deliveries.c.replay_seq == replay_seq, deliveries.c.status == int(Status.PENDING))
     connection.execute(
@@ -245,7 +245,7 @@ def _details() -> sa.Select[Any]:
 
 
 def one(connection: Connection, which: sa.ColumnElement[bool], *, lock: bool = False) -> Replay:
-    """Return one replay that exists, locked for an update with `lock`."""
+    """Return a replay that exists. With `lock`, lock it for an update."""
     query = _details().where(which)
     return _replay(connection.execute(query.with_for_update(of=replays) if lock else query).one())
 

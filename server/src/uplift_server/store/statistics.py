@@ -43,7 +43,7 @@ ATTEMPTS_COUNTED: Final = f"{PREFIX}attempts"
 _BEGAN: Final = f"{PREFIX}began"
 """The server value with the last event that is never counted, because it is older than the statistics."""
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
-"""The server value with the number of batches, counted or invalidated because their rows moved."""
+"""The server value with the number of batches. It also grows when rows move, which invalidates a batch in progress."""
 _VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED)
 
 
@@ -246,7 +246,7 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
-"""Pending deliveries are not stored, because they are the remainder."""
+"""The position of each status in the counts. Pending deliveries are not stored, because they are the remainder."""
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
     COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )

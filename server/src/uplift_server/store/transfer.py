@@ -104,7 +104,7 @@ async def _transfer(
 
 
 async def _prepare(url: str) -> None:
-    """Create the tables of an empty target. Raises CannotTransfer if another release, maybe running, created them."""
+    """Create the tables of an empty target. Raises CannotTransfer if they belong to another release."""
     revision = await postgres_version.current(url)
     if revision not in (None, schema_version.HEAD):
         raise CannotTransfer(

@@ -13,7 +13,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 TIMEOUT_SECONDS: Final = 20.0
-"""Longer than the 5 s within which the server responds to every request."""
+"""Timeout of a call: longer than the 5 s within which the server responds to every request."""
 _CODES: Final = {
     401: ExitCode.NOT_ALLOWED,
     403: ExitCode.NOT_ALLOWED,

@@ -27,7 +27,7 @@ def find(
     also: Callable[[dict[str, Any]], bool] = lambda _: False,
     how: str = "use its ID or a unique ID prefix",
 ) -> dict[str, Any]:
-    """Return the item of a list by its ID, a unique ID prefix or its short form, or by `also`.
+    """Return the item of a list by its ID, a unique ID prefix or its short form, or an item for which `also` is true.
 
     Raises CliError. `how` names the accepted forms.
     """

@@ -131,7 +131,7 @@ def _complete(arguments: Sequence[str], program_name: str) -> None:
 
 
 def _untyped(params: list[Any]) -> list[Any]:
-    """Return the parameters. The help for flags does not show `<bool>`."""
+    """Change parameters so that the help for flags does not show `<bool>`. Return them."""
     for each in params:
         if getattr(each, "is_flag", False) and each.metavar is None:
             each.metavar = ""

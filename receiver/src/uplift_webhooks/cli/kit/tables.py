@@ -46,7 +46,7 @@ class Column:
 
     @property
     def least(self) -> int | None:
-        """Minimum width in characters. None: the text is never truncated."""
+        """Minimum width in characters. None if the text is never truncated."""
         if self.folds:
             return _FOLDED_LEAST
         return _CUT_LEAST if self.gives else None

@@ -127,9 +127,9 @@ class Listener:
         self._begun = dict(begun or {})
         self._place: str | None = None
         self._behind: str | None = None
-        """The event at that position."""
+        """The ID of the event at position `_place`."""
         self._waiting: dict[str, _Waiting] = {}
-        """By position, in the order of the stream."""
+        """The waiting events by position, in the order of the stream."""
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
         """Deliberately failed events, with the time of their repeat."""

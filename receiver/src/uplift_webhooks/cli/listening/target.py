@@ -14,7 +14,7 @@ class Target:
     host: str
     port: int
     path: str
-    """Including the query, if any."""
+    """The path, including the query if there is one."""
 
     @property
     def authority(self) -> str:

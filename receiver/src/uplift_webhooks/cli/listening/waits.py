@@ -8,10 +8,10 @@ R = TypeVar("R")
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
-    """Return the result of a coroutine. None: wait forever. Raises asyncio.TimeoutError and the coroutine's errors.
+    """Return the result of a coroutine, within a number of seconds if given.
 
-    Before Python 3.12, asyncio.wait_for loses a cancellation that arrives together with the result: Ctrl-C would not
-    stop the command.
+    Raises asyncio.TimeoutError and the coroutine's errors. Before Python 3.12, asyncio.wait_for loses a cancellation
+    that arrives together with the result: Ctrl-C would not stop the command.
     """
     task = asyncio.ensure_future(work)
     try:

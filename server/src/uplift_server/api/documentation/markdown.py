@@ -1,4 +1,4 @@
-"""Conversion of Markdown to HTML like on GitHub: heading anchors, highlighted code, and no HTML from the source."""
+"""Conversion of Markdown to HTML as on GitHub: heading anchors, highlighted code, and no HTML from the source."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ _COMMENT: Final = re.compile(r"<!--.*-->")
 _TASK: Final = re.compile(r"\[[ x]\] ")
 _JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
 _SHORT_CHARACTERS: Final = 14
-"""Names up to this length have no line breaks."""
+"""Browsers do not break inline code up to this length."""
 _CLASSES: Final = {
     kinds.Keyword: "keyword",
     kinds.Operator.Word: "keyword",
@@ -44,7 +44,7 @@ _CLASSES: Final = {
     kinds.Generic.Prompt: "prompt",
     kinds.Generic.Output: "output",
 }
-"""The classes of `style.css` for kinds of tokens, which include their subtypes."""
+"""Classes in `style.css` by type of token. A class also applies to the subtypes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def article(text: str, served: Callable[[str], str | None]) -> Article:
 
 
 def inline(text: str) -> str:
-    """Convert text without blocks, such as one or two sentences."""
+    """Convert Markdown text without blocks, such as one or two sentences."""
     return str(_parser().renderInline(text))
 
 
@@ -201,7 +201,7 @@ def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterato
 
 
 def _pictured(image: Token, address: str | None) -> Iterator[Token]:
-    """Yield an image of this server, linked to itself so that readers can enlarge it, or its alternative text."""
+    """Yield an image of this server as a link to the image file, or the alternative text of any other image."""
     if address is None or not address.startswith("/"):
         yield Token("text", "", 0, content=image.content)
         return

@@ -44,7 +44,7 @@ _STREAM: Final = {"Listen sessions": "Listen stream"}
 """Additional sections, by the section that they follow."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
-"""Links in descriptions are relative to `docs/`."""
+"""The file to which links in descriptions are relative."""
 _GENERIC_HEADER: Final = "Uplift-Account"
 """A parameter of every call. The page describes it once."""
 _NULL: Final = {"type": "null"}

@@ -25,18 +25,18 @@ _PAGE_POLICY: Final = (
     " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""Policy of images that a browser opens as a page. SVG files contain inline styles."""
+"""Content-Security-Policy of images that a browser opens as a page. SVG files contain inline styles."""
 _CACHE: Final = "public, max-age=300"
-"""After an upgrade, readers see old pages for at most 5 minutes."""
+"""Cache-Control header of pages. After an upgrade, readers see old pages for at most 5 minutes."""
 _T = TypeVar("_T")
 
 
 class _Renderer:
-    """Renders one page at a time in a thread of its own, so that readers do not delay events and other calls."""
+    """Renders one page at a time in a separate thread, so that readers do not delay events and other calls."""
 
     def __init__(self) -> None:
         self.searches = 0
-        """Searches that wait or run."""
+        """The number of queued and running searches."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="documentation")
 
     async def run(self, render: Callable[[], _T]) -> _T:

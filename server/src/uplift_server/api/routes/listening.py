@@ -28,7 +28,9 @@ from uplift_server.store.errors import StoreError
 router = APIRouter(tags=["Listen sessions"])
 
 CLOSE_CODES: Final = {EndReason.REPLACED: 4009, EndReason.REMOVED: 4004, EndReason.STOPPING: 1012}
-"""4004: do not reconnect. 4009: another client uses the session. 1012: reconnect."""
+"""Close codes by reason. On 4004, the client does not reconnect. On 1012, it reconnects. 4009 means that another client
+uses the session.
+"""
 NOT_A_RESPONSE: Final = 4000
 UNEXPECTED_ERROR: Final = 1011
 

@@ -33,7 +33,7 @@ PLACES: Final = (
 _HEADERS: Final = {"content-security-policy": "default-src 'none'", "x-content-type-options": "nosniff"}
 _PAGE_CACHE: Final = "public, max-age=300"
 _FILE_CACHE: Final = "public, max-age=31536000, immutable"
-"""The URL of a file contains its digest."""
+"""Cache-Control header of the file. Its URL contains its digest, so it never changes."""
 
 
 @dataclass(frozen=True, slots=True)

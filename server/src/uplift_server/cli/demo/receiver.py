@@ -19,9 +19,9 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 FIRST_FAILURES: Final = 8
-"""Number of first events whose first attempt fails: too few to open the circuit breaker."""
+"""The first attempt fails for this many events at the start: too few to open the circuit breaker."""
 SECOND_FAILURES: Final = 2
-"""Number of these events whose second attempt also fails."""
+"""The second attempt also fails for this many of these events."""
 RELAPSE_EVERY: Final = 60
 """After the first FIRST_FAILURES events, one of every RELAPSE_EVERY first attempts fails."""
 

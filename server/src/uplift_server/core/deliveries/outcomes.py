@@ -56,7 +56,7 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Whether the receiver did not cause the failure. Such a failure does not count against the endpoint's health."""
+    """Whether the failure has a cause other than the receiver. Such a failure does not affect the endpoint's health."""
     return exchange.failure in (Failure.EGRESS, Failure.BLOCKED)
 
 

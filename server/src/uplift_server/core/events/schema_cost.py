@@ -31,7 +31,7 @@ Applied = dict[int, tuple[Schema, int]]
 """Schemas that apply to one value, by identity, each with the number of times that the validator evaluates it."""
 
 _Kinds = tuple[tuple[str, str], ...]
-"""Names and texts of properties that select the alternatives of an object."""
+"""Property names with text values that select the alternatives of an object."""
 
 _KIND_NS: Final = 60
 _EXTREMES: Final = (1e-25, 1e25)
@@ -51,7 +51,7 @@ _ALTERNATIVE_PARTS_MAX: Final = 20
 
 
 class Measure(NamedTuple):
-    """The estimated cost of a check of one value."""
+    """The estimated cost of checking one value."""
 
     ns: int
     errors: int
@@ -66,7 +66,7 @@ class _Place(Costs):
     kind_name: str
     """The property that decides which alternatives apply to an object."""
     kinds: "dict[str, _Place]"
-    """By the value of that property."""
+    """The places of the objects, by the value of that property."""
     items: "_Place"
     names: "_Place"
     others: "_Place"
@@ -105,7 +105,7 @@ class _Alternatives(NamedTuple):
 
 
 class SchemaCost:
-    """Costs of the checks of a schema."""
+    """Estimated costs of checks against a schema."""
 
     def __init__(self, graph: SchemaGraph, *, may_backtrack: bool = False) -> None:
         self._graph = graph
@@ -239,7 +239,7 @@ class SchemaCost:
         return place
 
     def _applied(self, bases: Applied, kinds: _Kinds) -> tuple[Applied, set[int]]:
-        """`bases` with everything that they apply to the same value, and the schemas evaluated repeatedly.
+        """Return the bases with all schemas that they apply to the same value, and the schemas evaluated repeatedly.
 
         For `unevaluatedProperties` and `unevaluatedItems`, the validator evaluates every alternative.
         """
@@ -373,7 +373,7 @@ class SchemaCost:
         return merged
 
     def _anywhere(self) -> _Place:
-        """One place with every schema, for a document that has too many places."""
+        """Return one place with every schema, for a document that has too many places."""
         place = _Place()
         schemas = self._graph.schemas.values()
         factor = _FACTOR_MAX if any(key in each for each in schemas for key in UNEVALUATED) else 1

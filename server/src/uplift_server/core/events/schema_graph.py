@@ -55,9 +55,9 @@ class SchemaGraph:
         self.schemas: dict[int, Schema] = {}
         """Every schema that can apply to some value, by identity; `true` and `false` are omitted."""
         self.in_place: dict[int, list[Edge]] = {}
-        """By schema, the schemas that apply to the same value."""
+        """The schemas that apply to the same value, by schema."""
         self.below: dict[int, list[Edge]] = {}
-        """By schema, the schemas that apply to properties, property names or items."""
+        """The schemas that apply to properties, property names or items, by schema."""
         self._bases: dict[int, str] = {}
         self._resources: dict[str, Any] = {"": root}
         self._anchors: dict[tuple[str, str], Any] = {}
@@ -71,7 +71,7 @@ class SchemaGraph:
                 left += [edge.target for edge in self._add_edges(schema)]
 
     def recursions(self) -> dict[int, int]:
-        """By schema, the number of its recursion; schemas outside of any recursion are omitted."""
+        """Return the recursion's number for each schema that is part of a recursion."""
         edges = {key: [id(edge.target) for edge in (*self.in_place[key], *self.below[key])] for key in self.schemas}
         order: list[int] = []
         seen: set[int] = set()
@@ -147,7 +147,7 @@ class SchemaGraph:
 
 
 def _entries(value: Any, *, is_map: bool) -> list[Schema]:
-    """Return the schemas of a keyword, whose value is one schema, a list or an object of schemas."""
+    """Return the schemas of a keyword. Its value is one schema, a list of schemas, or an object of schemas."""
     if is_map:
         values = list(value.values()) if isinstance(value, dict) else []
     else:
@@ -156,7 +156,7 @@ def _entries(value: Any, *, is_map: bool) -> list[Schema]:
 
 
 def _components(order: list[int], edges: dict[int, list[int]]) -> dict[int, int]:
-    """Kosaraju's second pass: strongly connected components with a cycle."""
+    """Find the strongly connected components that contain a cycle (second pass of Kosaraju's algorithm)."""
     back: dict[int, list[int]] = {key: [] for key in edges}
     for key, targets in edges.items():
         for target in targets:

@@ -20,15 +20,15 @@ _INTEGER_OPTION_NS: Final = 3
 _FRACTION_OPTION_NS: Final = 1_300
 """Cost of an exact comparison with `const` or `enum`, which the validator uses if one of the numbers has a fraction."""
 EXTREME_NS: Final = 25_000
-"""Cost of the same comparison with a number of many digits, like 1e-300."""
+"""Cost of an exact comparison with a number of many digits, such as 1e-300."""
 DIGITS_NS: Final = 0.2
 """Cost of a comparison with an integer of more than 64 bits, times the square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
-"""Cost per character, with PATTERN_BACKTRACKS_MAX."""
+"""Cost per character if a pattern may backtrack up to PATTERN_BACKTRACKS_MAX times."""
 _POSITION_NS: Final = 8
-"""Cost per character and per position of a pattern that may be active at the same time."""
+"""Cost per character for each position of a pattern that can be active."""
 _UNIQUE_NS: Final = 100
 _REFERENCE_NS: Final = {"$ref": 30, "$dynamicRef": 100, "$recursiveRef": 100}
 _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -43,7 +43,7 @@ _LISTED_NAME_NS: Final = {"dependencies": 45, "dependentRequired": 45, "dependen
 
 
 class Costs:
-    """Costs of the schemas that apply at one place, for each value there."""
+    """Costs per value of the schemas that apply at one place."""
 
     __slots__ = ("by_type", "character_ns", "deep_ns", "errors", "exact", "name_character_ns", "name_ns", "numeric")
 
@@ -55,7 +55,7 @@ class Costs:
         """Cost per value below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """The comparisons of one number: all of them, and the exact ones, which are slow for extreme numbers."""
+        """The number of comparisons of a number, and how many of them are exact, which is slow for extreme numbers."""
 
     def add(self, other: "Costs", factor: int) -> None:
         """Add the costs of another schema that applies `factor` times."""
@@ -100,7 +100,7 @@ def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
 
 
 def _charge(costs: Costs, keyword: str, value: Any) -> None:
-    """Add the costs of one keyword beyond _KEYWORD_NS."""
+    """Add the costs of one keyword that exceed _KEYWORD_NS."""
     if keyword == "type":
         costs.numeric += 1
     elif keyword in _LIMITS:

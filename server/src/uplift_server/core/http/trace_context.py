@@ -39,7 +39,7 @@ def parse_traceparent(text: str) -> TraceContext | None:
 def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
     """Return the span of an event, in its sender's trace or in a new trace. `sampled` applies to a new trace.
 
-    Samplers use the last bytes of a trace ID. A UUID has its version there, so the ID is hashed.
+    Samplers use the last bytes of a trace ID. A UUID has constant bits there, so the ID is hashed.
     """
     digest = hashlib.sha256(event_id).digest()
     span_id = int.from_bytes(digest[16:24])

@@ -3,11 +3,11 @@
 from typing import Final, NamedTuple
 
 OWN_FILES: Final = 128
-"""For the database, the log, name servers, email, and everything else except callers and receivers."""
+"""Descriptors for the database, the log, name servers, email, and all other uses except callers and receivers."""
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
 FILES_MIN: Final = 256
-"""With fewer, the server does not start."""
+"""The server does not start with fewer descriptors."""
 
 
 class FileShares(NamedTuple):

@@ -8,13 +8,16 @@ RETENTION_MS_MIN: Final = 7 * _DAY_MS
 PARTITIONS_PER_RETENTION: Final = 28
 """Data is kept at most 1/28 longer than the retention."""
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
-"""The duration of a partition if data is kept forever: indexes stay small with twelve partitions a year."""
+"""The duration of a partition if data is kept forever. Twelve partitions a year keep indexes small."""
 PARTITIONS_MAX: Final = 120
 """Maximum number of partitions. Each one slows down searches by anything but time."""
 
 
 def partition_duration_ms(retention_ms: int) -> int | None:
-    """Return how long (ms) a partition accepts events, from the retention (ms; 0: forever). None: no partitions."""
+    """Return how long (ms) a partition accepts events, or None for no partitions.
+
+    A `retention_ms` of 0 keeps events forever.
+    """
     if retention_ms == 0:
         return PARTITION_MS_FOREVER
     return None if retention_ms < RETENTION_MS_MIN else retention_ms // PARTITIONS_PER_RETENTION

@@ -48,7 +48,7 @@ ACTIONS: Final = {
     "mass_failure.began": "A mass failure of endpoints began. Warnings and disabling are suspended.",
     "mass_failure.ended": "A mass failure of endpoints ended. Warnings and disabling resume.",
 }
-"""By name. The part before the period is the type of the subject."""
+"""The actions by name. The part before the period is the type of the subject."""
 
 
 class ActorKind(NamedCode):

@@ -55,7 +55,7 @@ links are derived from it and a key, and never stored.
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 """The server gives up on an email after this time."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
-"""By kind, a shorter limit for emails that become useless sooner."""
+"""A shorter limit, by kind, for emails that become useless sooner."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
 """The waits after attempts 1, 2, 3 …; the last one repeats."""
 

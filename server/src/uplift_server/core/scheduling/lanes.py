@@ -27,9 +27,10 @@ cannot use it."""
 SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
-"""If less than a quarter of the slots is free, a lane starts an attempt only if at least four times its attempts in
-flight are free. This keeps a few slots free for idle lanes (a dynamic threshold, as in shared-memory switches). The
-rule does not apply to a process with fewer than SCARCE_SLOTS_MIN slots."""
+"""If less than a quarter of the slots is free, a lane starts an attempt only if the number of free slots is at least
+four times its attempts in flight. This keeps a few slots free for idle lanes (a dynamic threshold, as in shared-memory
+switches). The rule does not apply to a process with fewer than SCARCE_SLOTS_MIN slots.
+"""
 ACCOUNT_SHARE: Final = 0.5
 """The share of the slots for one account, unless it is the only account. It is below UNPROVEN_SHARE, so that unproven
 lanes of other accounts find slots."""
@@ -55,12 +56,12 @@ class Lanes(Generic[T]):
         self._accounts: dict[int, AccountShare[T]] = {}
         self._account_max = in_flight_max
         self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
-        """By account and host. The lanes keep a share alive."""
+        """The host shares by account and host. A share exists while a lane refers to it."""
         self._account_queue: deque[AccountShare[T]] = deque()
         self._timers: list[tuple[float, int, Lane[T]]] = []
-        """Lanes with work that may not start yet, by start time.
+        """Lanes with work that may not start yet: start time, timer ID and lane.
 
-        The number breaks ties. An entry is void if its lane has another `timer_id`.
+        The ID breaks ties. An entry is void if its lane has another `timer_id`.
         """
         self._timer_count = 0
         self._unproven_max = in_flight_max * UNPROVEN_SHARE

@@ -41,8 +41,8 @@ class RetrySchedule:
 def retry_after_ms(value: str | None, now_ms: int) -> int | None:
     """Return the wait that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 h.
 
-    The value is an HTTP date or a number of seconds. A fraction is accepted, although the RFC does not allow it. None:
-    no header, or an invalid one. 0: a date in the past.
+    The value is an HTTP date or a number of seconds. A fraction is accepted, although the RFC does not allow it.
+    Returns None without a valid header, and 0 for a date in the past.
     """
     if value is None:
         return None

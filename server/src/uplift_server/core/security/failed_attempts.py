@@ -17,7 +17,7 @@ class Failures:
         self._within_ms = within_ms
         self._keys_max = keys_max
         self._times: dict[str, list[int]] = {}
-        """By key, in the order of the latest failure."""
+        """The times of failures by key, in the order of the latest failure."""
 
     def wait_ms(self, key: str, now_ms: int) -> int:
         """Return the time until the key may try again; 0 if it may try now."""

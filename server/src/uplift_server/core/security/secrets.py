@@ -20,12 +20,12 @@ class SecretPair(Generic[T]):
     """Creation of the current secret."""
     previous: T | None = field(default=None, repr=False)
     previous_expires_at: int | None = None
-    """Expiration of the previous secret. None if and only if there is none."""
+    """When the previous secret expires. None without a previous secret."""
     header_new: bool = False
     """Whether the current secret signs `x-uplift-signature-256`, which can carry only one signature."""
 
     def at(self, now_ms: int) -> "SecretPair[T]":
-        """Return the pair as of a time, without an expired previous secret."""
+        """Return the pair at a time, without the previous secret if it has expired."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
         return self.without_previous() if ended else self
 

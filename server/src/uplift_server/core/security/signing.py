@@ -39,9 +39,9 @@ class Keys:
     """The two HMAC keys of a secret. Never shown."""
 
     uplift: bytes = field(repr=False)
-    """For `x-uplift-signature-256`: the whole text of the secret."""
+    """The key for `x-uplift-signature-256`: the whole text of the secret."""
     standard: bytes = field(repr=False)
-    """For `webhook-signature`: the decoded bytes of a `whsec_` secret, or the text of another secret."""
+    """The key for `webhook-signature`: the decoded bytes of a `whsec_` secret, or the text of another secret."""
 
 
 def check_secret(text: str) -> Problem | None:

@@ -1,4 +1,4 @@
-"""Commands for endpoints of other processes: rows that the owner executes at a wake-up or at its next poll.
+"""Commands for endpoints of other processes: the owner reads them from the database and executes them.
 
 A delivery that no process has leased is changed immediately in the database. If a cancel or resend is not executed in
 time, its caller gets no result, and the command stays until an owner executes it.
@@ -60,7 +60,7 @@ class ClusteredCommands:
         self._cache_sync = cache_sync
         self._wake = asyncio.Event()
         self._result_stored = asyncio.Event()
-        """Set and replaced when a result may be stored."""
+        """Set, and replaced with a new event, when a result may have been stored."""
 
     async def execute(self, command: Command) -> Result:
         """See Commands."""
@@ -87,7 +87,7 @@ class ClusteredCommands:
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:
-        """Read commands and results now: another process stored one."""
+        """Read commands and results now, because another process stored one."""
         self._wake.set()
         self._result_stored.set()
         self._result_stored = asyncio.Event()

@@ -34,7 +34,7 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""The minimum step of the clock. Smaller differences come from inexact readings."""
+"""A change of the clock by this much counts as a step. Smaller differences come from inexact readings."""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()
@@ -45,10 +45,10 @@ class HeartbeatListener(Protocol):
     """Follows the members of the cluster."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """React to a heartbeat with the live processes, including this one."""
+        """React to a heartbeat. `living` contains the live processes, including this one."""
 
     def rejoined(self) -> None:
-        """React to an eviction of this process, which now has a new process ID."""
+        """React to an eviction of this process. It has rejoined with a new process ID."""
 
 
 class _Heartbeat(NamedTuple):
@@ -60,7 +60,7 @@ class _Heartbeat(NamedTuple):
 
 
 class Membership:
-    """Sends heartbeats, evicts processes without them, and ends the leases of evicted ones."""
+    """Sends heartbeats, evicts processes that stop sending them, and ends the leases of evicted processes."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must follow `time`."""
+        """`clock` must be based on `time`."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -89,7 +89,7 @@ class Membership:
         self._read_time = read_time
         self._host = _host()
         self._timely_since = 0
-        """The time since which no heartbeat of this process was late. A late process cannot judge others."""
+        """All heartbeats of this process since this time have been on time. A late process must not evict others."""
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
         self._unconfirmed: set[int] = set()

@@ -1,4 +1,4 @@
-"""Notifications to the other processes. Any may be lost: a process that misses one polls within a second."""
+"""Notifications to the other processes. Any may be lost: a process also polls for changes every second."""
 
 import asyncio
 import json
@@ -26,20 +26,20 @@ _log = structlog.get_logger()
 
 
 class NotificationKind(StrEnum):
-    """The kinds of notifications, by their names in texts."""
+    """The kinds of notifications between processes."""
 
     DUE = "due"
-    """Deliveries of some endpoints are due: sender, endpoints."""
+    """Deliveries of some endpoints are due. Fields: sender, endpoints."""
     WORKERS_CHANGED = "moved"
     """A worker started, stopped or changed its view."""
     COMMANDS = "commands"
     """A command or a result for another process was stored."""
     LISTENED = "listened"
-    """The accounts with listen streams in a process: sender, accounts."""
+    """A process announces its accounts with listen streams. Fields: sender, accounts."""
     STORED = "stored"
-    """Events were stored for accounts with listen streams: sender, accounts."""
+    """Events were stored for accounts with listen streams. Fields: sender, accounts."""
     SESSION_ENDED = "ended"
-    """The streams of a listen session end: sender, session, reason, time (Unix ms)."""
+    """The streams of a listen session end. Fields: sender, session, reason, time (Unix ms)."""
 
 
 class Notifier:

@@ -21,12 +21,15 @@ BEGIN_AFTER_MS: Final = 2_000
 CHECK_EVERY_MS_MIN: Final = 1_000
 """The minimum time between two checks of the failing endpoints."""
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
-"""An outage can begin or end without an attempt, because only endpoints with a recent attempt count."""
+"""The interval of checks for an outage. It can begin or end without an attempt, because only endpoints with a recent
+attempt count.
+"""
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
-"""The health of endpoints of other processes changes without a wake-up."""
+"""The maximum time between checks in a cluster. The health of endpoints of other processes changes without a wake-up.
+"""
 EMAIL_WAIT_MS: Final = 60_000
-"""The wait before the next try to disable an endpoint whose warning email is unsent."""
+"""The wait before the monitor tries again to disable an endpoint whose warning email is unsent."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
 CHECKS_PER_TURN: Final = 1_000
 """The number of endpoints to check before other tasks run."""
@@ -70,7 +73,7 @@ class HealthMonitor:
         """Failing and warned endpoints, with the start of the latest failure if known (Unix ms)."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """The next try to disable an endpoint whose warning email is unsent (Unix ms), by endpoint."""
+        """When to try again to disable an endpoint whose warning email is unsent (Unix ms), by endpoint."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:

@@ -43,7 +43,7 @@ class Outage:
     endpoints: int
     """The number of failing endpoints when the outage was detected."""
     is_notified: bool
-    """Whether the operator is notified. False if the outage returns soon after its end."""
+    """Whether the operator is notified. False if the outage begins soon after an earlier one ended."""
 
     def marks(self) -> dict[str, int]:
         """Return the values to store."""
@@ -98,7 +98,7 @@ class OutageGuard:
             self._ending_at = None
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Reload the outage until stopped, in a process that does not deliver."""
+        """Reload the outage until stopped. Use this in a process that does not deliver."""
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)
             with suppress(Unavailable):

@@ -63,7 +63,7 @@ class Announcer(Protocol):
 
 
 class NoAnnouncer:
-    """An announcer without other processes."""
+    """Announcer of a single process, which has no other processes to notify."""
 
     def streams_changed(self) -> None:
         """See Announcer."""

@@ -21,7 +21,7 @@ UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
 class StatisticsUpdater:
-    """Counts every `every_ms`, and less often while the process is busy. Statistics lack newer rows."""
+    """Counts every `every_ms`, and less often while the process is busy. Newer rows are not in the statistics yet."""
 
     def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock, *, every_ms: int) -> None:
         self._database = database

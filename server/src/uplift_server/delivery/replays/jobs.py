@@ -35,7 +35,9 @@ AHEAD_ROWS: Final = 20_000
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
-"""Limits of a read ahead: the deliveries of AHEAD_MS at the job's rate, and the bytes of their bodies in memory."""
+"""Limits of a read ahead: the deliveries that the job sends within AHEAD_MS, at least AHEAD_MIN, and the total size of
+their bodies.
+"""
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
 """The time between two releases of a job. Each is a commit that new events wait for."""

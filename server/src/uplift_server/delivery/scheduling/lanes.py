@@ -152,7 +152,7 @@ class DeliveryLanes:
         return self._lanes.find(endpoint_seq)
 
     def park(self, event_seq: int, endpoint_seq: int) -> None:
-        """Prevent further attempts of a delivery whose outcome cannot be stored. They would never end."""
+        """Prevent further attempts of a delivery whose outcome cannot be stored, because they would repeat forever."""
         if len(self.parked) >= PARKED_MAX:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None
@@ -339,7 +339,7 @@ class DeliveryLanes:
         return None if lane is None else lane.breaker.probe_at
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return the cause that delays due deliveries of an endpoint."""
+        """Return the cause of the delay of an endpoint's due deliveries."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return HeldUpBy.SERVER

@@ -222,9 +222,10 @@ class Settler:
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
-        """Bisect a rejected batch to isolate the rejected row, and set it aside: log2(n) more writes per row.
+        """Bisect a rejected batch to isolate each rejected row, and set the row aside.
 
-        If a rejected outcome cannot be written without its attempt either, park its delivery.
+        Each rejected row costs log2(n) more writes. If a rejected outcome cannot be written without its attempt either,
+        park its delivery.
         """
         if batch and health:
             self._parts_left += [(batch, {}), ([], health)]
@@ -271,7 +272,6 @@ class Settler:
 
 
 def _key(settlement: Settlement) -> dict[str, int]:
-    """Return the key of a delivery."""
     return {"event_seq": settlement.event_seq, "endpoint_seq": settlement.endpoint_seq}
 
 

@@ -86,7 +86,7 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("it is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""By prefix of SQLSTATE; the first match applies. All other errors are caused by a statement."""
+"""The database's problems by prefix of the SQLSTATE. The first match applies. Statements cause all other errors."""
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
 
@@ -297,12 +297,12 @@ class ConnectionPool:
 def _with_storable_texts(
     _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, many: bool
 ) -> tuple[str, Any]:
-    """Replace characters that PostgreSQL cannot store in the parameters of a SQLAlchemy statement."""
+    """In the parameters of a SQLAlchemy statement, replace the characters that PostgreSQL cannot store."""
     return statement, [_storable(row) for row in parameters] if many else _storable(parameters)
 
 
 def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
-    """Replace characters that PostgreSQL cannot store in a column of strings."""
+    """In a column of strings, replace the characters that PostgreSQL cannot store."""
     if not _UNSTORABLE.search("".join(filter(None, column))):
         return column
     return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]

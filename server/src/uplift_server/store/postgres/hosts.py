@@ -45,10 +45,10 @@ class Hosts:
 
     def __init__(self, url: str) -> None:
         self.known = _host_options(url)
-        """In the order of attempts. The host of the latest connection comes first."""
+        """The hosts in the order of attempts. The host of the latest connection comes first."""
         # The driver splits the URL with urlsplit, and ignores its hosts if the options have one.
         self.url = url if self.known == [{}] else str(split_postgres_url(url)._replace(hosts=""))
-        """The URL to pass to the driver with options."""
+        """The URL to pass to the driver, together with the options of a host."""
 
     async def connect(
         self, open_connection: Callable[[HostOptions], Awaitable[asyncpg.Connection]]

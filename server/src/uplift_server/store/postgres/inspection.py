@@ -64,7 +64,7 @@ class Inspected:
     connections_used: int
     bytes: int
     clock: ClockReading
-    """In Unix ms."""
+    """The time of the database's clock, in Unix ms."""
     dead_rows: int
     """Dead rows of `deliveries` that vacuum has not removed yet."""
     live_rows: int

@@ -36,7 +36,7 @@ KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Limits of the copy of a partition before it is dropped. The copy takes 1 second."""
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
-"""In lock order: most statements use `events`, so it is locked last."""
+"""The partitioned tables in lock order. Most statements use `events`, so it is locked last."""
 ASIDE_LOCK: Final = 0x6173696465
 """The advisory lock of the tables `events_aside` and `attempts_aside` ("aside")."""
 _NEWEST: Final = (
@@ -151,7 +151,10 @@ class PostgresPartitions:
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Delete a partition row by row if it has events of `lasts_ms` or more before `before` (Unix ms)."""
+        """Mark partitions for row-by-row deletion if they began long before `before` (Unix ms) but have later events.
+
+        Long means more than twice `lasts_ms`.
+        """
         await self._write(lambda pair: pair.raw.execute(_MARK_FOR_ROW_CLEANUP, before, lasts_ms))
 
     async def first_droppable_seq(self) -> int:
@@ -377,7 +380,7 @@ async def _limit_lock_wait(raw: Raw) -> None:
 
 
 def _copy_range(partition: Partition, rest: Partition | None) -> Partition:
-    """Return the range of the copy."""
+    """Return the range of event numbers that the copy covers."""
     return partition if rest is None else Partition(rest.first_seq, partition.end_seq)
 
 

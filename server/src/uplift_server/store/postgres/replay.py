@@ -108,7 +108,7 @@ async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lea
 async def _again(
     raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Return the deliveries that can still be replayed, up to the body limit, and the last event that it checked."""
+    """Return the deliveries that can still be replayed, up to the body limit, and the last event that was checked."""
     wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs)
     found, cut = await _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]

@@ -70,7 +70,7 @@ def _insert(*, keys: bool, chosen_ids: bool) -> str:
 
 
 APPEND: Final = {(keys, ids): _insert(keys=keys, chosen_ids=ids) for keys in (False, True) for ids in (False, True)}
-"""Statements by whether events have idempotency keys and chosen IDs. They return the event numbers by place."""
+"""Statements by whether events have idempotency keys and chosen IDs. They return the numbers of the events in order."""
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
 FROM unnest(
@@ -97,10 +97,11 @@ CROSS JOIN LATERAL (
 JOIN events e ON e.seq = found.seq
 """
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
-"""For IDs that the server may have generated. Searches every partition."""
+"""Finds IDs that the server may have generated. Searches every partition."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
-"""For all other IDs. Searches only the first partition, because later partitions have no chosen IDs. A search of every
-partition would read random pages from disk."""
+"""Finds all other IDs. Searches only the first partition, because later partitions have no chosen IDs. A search of
+every partition would read random pages from disk.
+"""
 # Some IDs remain for a while after the partition of their events is dropped.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
 DELETE FROM chosen_event_ids c
@@ -189,11 +190,11 @@ SETTLEMENT_COLUMNS: Final = (
     "event_seq", "endpoint_seq", "fence", "status", "due_at", "attempts_made", "scheduled_attempts", "last_outcome",
     "failed_reason", "completed_at", "replay_seq",
 )  # fmt: skip
-"""Of `Settlement`: $1-$11 of SETTLE."""
+"""The fields of `Settlement` that are parameters $1-$11 of SETTLE."""
 ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not in ("event_seq", "endpoint_seq"))
-"""Of `AttemptRow`: $12-$28 of SETTLE; NULL for a settlement without an attempt.
+"""The fields of `AttemptRow` that are parameters $12-$28 of SETTLE. They are NULL for a settlement without an attempt.
 
-$29-$35 are the fields of `HealthRow`, $36 is the process that writes.
+$29-$35 are the fields of `HealthRow`. $36 is the process that writes.
 """
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery stays a test delivery.
@@ -283,8 +284,9 @@ SETTLE: Final = {
     for counted in (False, True)
     for health in (False, True)
 }
-"""By whether replays count attempts, and whether endpoints' health is written. Returns the places of the settlements
-that were written, from 1."""
+"""Statements by whether replays count attempts, and whether endpoints' health is written. They return the positions,
+from 1, of the settlements that were written.
+"""
 
 # ---- release
 

@@ -62,7 +62,7 @@ class FileWatch:
         return None
 
     def check(self) -> None:
-        """Raise Unavailable if the files changed, because a new connection could damage data of open ones."""
+        """Raise Unavailable if the files changed, because a new connection could damage data of open connections."""
         try:
             change = self.change()
         except OSError as error:

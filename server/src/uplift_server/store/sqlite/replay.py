@@ -105,7 +105,7 @@ def _lease(
 def _again(
     raw: sqlite3.Connection, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
-    """Return the deliveries that can still be replayed, up to the body limit, and the last event that it checked."""
+    """Return the deliveries that can still be replayed, up to the body limit, and the last event that was checked."""
     wanted = {**_parameters(choice, len(event_seqs)), "event_seqs": json.dumps(event_seqs)}
     found, cut = _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]

@@ -278,7 +278,10 @@ class Writer:
             self._isolate(jobs, error)
 
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
-        """Halve the jobs until each job that breaks the transaction is isolated. Each costs log2(n) more commits."""
+        """Halve the jobs until each job that breaks the transaction is isolated.
+
+        Each such job costs log2(n) more commits.
+        """
         if len(jobs) > 1:
             half = len(jobs) // 2
             self._commit(jobs[:half])

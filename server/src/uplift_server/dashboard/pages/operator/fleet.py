@@ -28,7 +28,7 @@ _NO_WORKER: Final = {
     False: "No deliveries: no worker is running. Start a process with --role worker or --role all.",
     True: "No deliveries: all workers are starting or stopping.",
 }
-"""By whether the role of a process includes deliveries."""
+"""The problem if no worker can send deliveries, by whether the role of this process includes deliveries."""
 LATE_MS: Final = 60_000
 """A delivery that has been due for longer is late."""
 

@@ -12,6 +12,9 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Set a server value. The server, which has the key, encrypts later (`store.encryption_upgrade`)."""
+    """Set a server value. The server, which has the key, re-encrypts the values later.
+
+    See `store.encryption_upgrade`.
+    """
     marks = sa.table("marks", sa.column("name", sa.Text), sa.column("value", sa.BigInteger))
     op.bulk_insert(marks, [{"name": "encryption.unbound", "value": 1}])
