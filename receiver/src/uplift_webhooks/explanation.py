@@ -140,7 +140,7 @@ def _read(body: object, headers: object) -> _Request | None:
 
 
 def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Yield causes, the most certain first. After a valid signature, only causes that do not concern it."""
+    """Yield causes, the most certain first. If a signature is valid, yield only causes that do not concern it."""
     genuine = any(request.matches_standard(secret.standard_key) for secret in secrets)
     if error.reason in {"timestamp_too_old", "timestamp_too_new"} and genuine:
         yield _clock(request)

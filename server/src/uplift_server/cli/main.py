@@ -76,7 +76,10 @@ def run() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Exit if standard output is closed. Open the other streams: the database must not get their descriptors."""
+    """Exit if standard output is closed. Open the other streams if they are closed.
+
+    Otherwise, the database could get their descriptors.
+    """
     for number in range(3):
         try:
             os.fstat(number)

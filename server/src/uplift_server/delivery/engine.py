@@ -162,7 +162,7 @@ class Engine:
         self._on_loop_failure = on_loop_failure
         self.tasks: list[asyncio.Task[None]] = []
         self.ending = False
-        """Whether loops may end."""
+        """Whether the engine is stopping, so that loops may end."""
         self._stopping = asyncio.Event()
 
     async def join(self) -> None:

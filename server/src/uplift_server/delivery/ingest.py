@@ -368,7 +368,7 @@ class EventIngest:
         self._lanes.pump()
 
     def _note_overflow(self, groups: list[_Group]) -> None:
-        """Leave the stored deliveries whose lane has no room to the dispatcher."""
+        """Let the dispatcher lease the stored deliveries whose lane had no room."""
         now = self._clock.now_ms()
         has_room = False
         for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():

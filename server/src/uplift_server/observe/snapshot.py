@@ -35,7 +35,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All values. `at` is Unix ms."""
+    """The state of a process. `at` is Unix ms."""
 
     at: int
     version: str

@@ -54,7 +54,7 @@ class Visitor:
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
-        """Return the caller for an account, by public ID. Raises NotFound, including without access to the account."""
+        """Return the caller for an account, by public ID. Raises NotFound, including if the visitor lacks access."""
         account_id = parse_id(ids.ACCOUNT, account, "account")
         if self._operator is not None:
             found = self._accounts.get(account_id)

@@ -60,4 +60,4 @@ class Partitions(Protocol):
         """Drop empty partitions. Raises Unavailable like `start_next`."""
 
     async def delete_leftovers(self, before_seq: int, *, after: Key | None) -> Batch:
-        """Delete a batch of other rows of dropped events before the event `before_seq`."""
+        """Delete a batch of rows in other tables that belong to dropped events before `before_seq`."""

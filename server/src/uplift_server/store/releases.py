@@ -111,7 +111,7 @@ class ReplayProgress(NamedTuple):
     """The events of deliveries that were returned to the replay without an attempt, in order."""
 
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
-        """Return the progress after `again` returned and `fresh` new deliveries. `leased` of them got a lease."""
+        """Return the progress after `again` returned and `fresh` new deliveries, of which `leased` were leased."""
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
         if fresh == len(batch.candidates):

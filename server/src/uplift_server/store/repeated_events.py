@@ -47,7 +47,7 @@ class KnownEvents:
         self.by_id: dict[tuple[int, bytes], StoredEvent] = {}
 
     def add(self, event: NewEvent, seq: int) -> None:
-        """Add an event for later ones of the transaction."""
+        """Add an event, so that `find` finds it for later events of the transaction."""
         stored = StoredEvent(seq, event.id, event.created_at, event.type_seq, event.expires_at, event.body)
         if event.idempotency_key is not None:
             self.by_key[event.account_seq, event.idempotency_key] = stored
@@ -77,7 +77,7 @@ def may_repeat(group: Sequence[NewEvent]) -> bool:
 def check(
     group: Sequence[NewEvent], numbers: Sequence[int], *earlier: Find
 ) -> tuple[list[Appended], list[tuple[NewEvent, int]]] | IdempotencyConflict:
-    """Return the result of each event of a group, and the events to store with the first `numbers`."""
+    """Return the result of each event of a group, and the events to store with their numbers."""
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []
     # Events of one group can repeat each other.

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from uplift_server.store.schema import Uuid, metadata
 
 NUMBERS: Final = 10**12
-"""The numbers of a partition, enough for a million events per second over 11 days."""
+"""How many numbers a partition has: enough for a million events per second over 11 days."""
 
 event_partitions = sa.Table(
     "event_partitions",

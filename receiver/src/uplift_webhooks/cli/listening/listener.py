@@ -358,7 +358,7 @@ class Listener:
 
 
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, then cancel the others. If it failed, raise its error."""
+    """Run all coroutines until one ends, then cancel the others. If the first one failed, raise its error."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

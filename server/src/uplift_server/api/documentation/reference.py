@@ -212,7 +212,7 @@ def _objects(page: _Page, document: Schema) -> None:
 
 
 def _in_responses(document: Schema) -> set[str]:
-    """Return the names of the schemas that responses contain, without lists."""
+    """Return the names of the schemas that responses contain, except list schemas."""
     found: set[str] = set()
     waiting = [
         response

@@ -22,7 +22,7 @@ _FRACTION_OPTION_NS: Final = 1_300
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number of many digits, such as 1e-300."""
 DIGITS_NS: Final = 0.2
-"""Cost of a comparison with an integer of more than 64 bits, times the square of its number of digits."""
+"""A comparison with an integer of more than 64 bits costs this much times the square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000

@@ -27,7 +27,7 @@ class RequestHeadersTemplate:
 
     start: bytes
     custom: bytes
-    """The endpoint's custom headers, and the empty line."""
+    """The endpoint's custom headers, and the empty line after them."""
     custom_masked: bytes
     """The custom headers with masked values, for storage."""
     delivery_tail: bytes

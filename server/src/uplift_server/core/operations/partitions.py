@@ -6,7 +6,7 @@ _DAY_MS: Final = 86_400_000
 RETENTION_MS_MIN: Final = 7 * _DAY_MS
 """With a shorter retention, rows are deleted one by one. Partitions would keep them noticeably longer."""
 PARTITIONS_PER_RETENTION: Final = 28
-"""Data is kept at most 1/28 longer than the retention."""
+"""The number of partitions for the retention period. Data is kept at most 1/28 longer than the retention."""
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
 """The duration of a partition if data is kept forever. Twelve partitions a year keep indexes small."""
 PARTITIONS_MAX: Final = 120

@@ -58,7 +58,7 @@ class HostShare(Generic[T]):
         self.in_flight = 0
         self.in_flight_max = in_flight_max
         self.parked: deque[Lane[T]] = deque()
-        """An entry is void if its lane is no longer `parked`."""
+        """The lanes that wait for a slot of the host. An entry is void if its lane is no longer `parked`."""
 
 
 class Lane(Generic[T]):
@@ -110,12 +110,12 @@ class Lane(Generic[T]):
         self.waiting_bytes = 0
         """The size of the waiting deliveries. The caller updates it."""
         self.reserved = 0
-        """Deliveries that are leased and being stored, and will enter the lane."""
+        """The number of deliveries that are being stored with a lease and will then enter the lane."""
         self.in_flight = 0
         self.window = WINDOW_START
         """Limit of attempts in flight, up to `in_flight_max`. Each success raises it; a timeout resets it to 1."""
         self.proven = False
-        """Whether the last successful attempt was quick, and none is overdue."""
+        """Whether the last successful attempt was quick, and no attempt in flight is overdue."""
         self.last_end_ms = 0
         self.busy_since_ms = 0
         """When the lane last changed from idle to busy."""

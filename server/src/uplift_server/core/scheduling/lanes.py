@@ -295,12 +295,12 @@ class Lanes(Generic[T]):
             self._queue_if_ready(lane)
 
     def _unpark(self) -> bool:
-        """Queue as many parked lanes as there are slots. Return whether any account is queued."""
+        """Queue as many parked lanes as there are free slots. Return whether any account is queued."""
         self._queue_parked(self._parked, self._unproven_max - self._unproven_in_flight)
         return bool(self._account_queue)
 
     def _unpark_host(self, share: HostShare[T]) -> None:
-        """Queue as many lanes parked for a host as it has slots."""
+        """Queue as many of the lanes parked for a host as the host has free slots."""
         self._queue_parked(share.parked, share.in_flight_max - share.in_flight)
 
     def _queue_parked(self, parked: deque[Lane[T]], slots: float) -> None:

@@ -46,7 +46,7 @@ _ADMINISTERING: Final = frozenset(Right)
 SCOPES_OF_ROLE: Final[Mapping[Role, frozenset[Scope]]] = MappingProxyType(
     {Role.MEMBER: _READING, Role.MANAGER: _MANAGING, Role.ADMIN: _MANAGING, Role.OWNER: _MANAGING}
 )
-"""No role can create events. Only operators can."""
+"""The scopes of each role. No role can create events, only operators can."""
 RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
     {
         Role.MEMBER: frozenset({Right.ENDPOINTS_TEST}),
@@ -58,9 +58,9 @@ RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
 RIGHTS_OF_SCOPE: Final[Mapping[Right, Scope]] = MappingProxyType(
     {Right.ENDPOINTS_TEST: Scope.ENDPOINTS_WRITE, Right.AUDIT_READ: Scope.ENDPOINTS_READ}
 )
-"""The scope that gives a key a right. A key has no other rights."""
+"""The scope that gives each right to a key. A key has no other rights."""
 GUEST_ROLE_MAX: Final = Role.ADMIN
-"""A guest of a portal link has no identity, so a guest cannot own an account."""
+"""The highest role of a portal guest. A guest has no identity, so a guest cannot own an account."""
 
 
 def roles_text() -> str:

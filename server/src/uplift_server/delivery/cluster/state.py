@@ -30,7 +30,7 @@ class ClusterState:
         self.heartbeat_due = asyncio.Event()
 
     def join(self, process_id: int, now: int) -> None:
-        """Take the process ID of a new member."""
+        """Record the process ID with which this process joined."""
         self.process_id, self.heartbeat_at = process_id, now
 
     def renew(self, began: int, members: Sequence[Process]) -> None:

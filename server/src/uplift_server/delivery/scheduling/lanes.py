@@ -305,7 +305,7 @@ class DeliveryLanes:
         return [delivery for lane in list(self._lanes.all()) for delivery in self.empty(lane.endpoint)]
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
-        """Start an attempt that a person requested, or queue it in its lane. Return False if neither has room."""
+        """Start an attempt that a person requested, or queue it in its lane. Return False if neither is possible."""
         now = self._clock.now_ms()
         if self.stopped:
             return False

@@ -126,7 +126,7 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """Numbers of running processes."""
+    """The number of running processes: all, those that deliver, and those that serve the API."""
 
     living: int
     delivering: int
