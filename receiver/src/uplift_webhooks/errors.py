@@ -28,9 +28,9 @@ class WebhookVerificationError(ValueError):
     reason: Reason
     """A stable code for programs."""
     cause: str
-    """One sentence: the problem."""
+    """One sentence that states the problem."""
     hint: str
-    """One sentence: how to fix it."""
+    """One sentence that says how to fix it."""
 
     def __init__(self, reason: Reason, cause: str, hint: str) -> None:
         """Also set `args`, so that the error survives pickling."""

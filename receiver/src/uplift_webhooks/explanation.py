@@ -50,9 +50,9 @@ class Explanation:
     verified: bool
     cause: Cause | Literal["verified"]
     text: str
-    """One sentence: the problem."""
+    """One sentence that states the problem."""
     hint: str
-    """One sentence: how to fix it."""
+    """One sentence that says how to fix it."""
 
     def __str__(self) -> str:
         """Return text, hint and code in one line."""

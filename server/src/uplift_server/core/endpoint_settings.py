@@ -21,7 +21,7 @@ class EndpointSetting:
     help: str
     """One sentence for the API reference, the commands and the form."""
     maximum: int
-    """The minimum is 1."""
+    """The maximum value. The minimum is 1."""
     default: str
     """The default in words."""
 

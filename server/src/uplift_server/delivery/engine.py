@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """The settings of delivery."""
+    """The settings of the delivery engine."""
 
     schedule: RetrySchedule
     breaker: BreakerRule

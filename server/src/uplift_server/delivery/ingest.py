@@ -78,7 +78,7 @@ class _Account(_Backlog):
         self.seq = seq
         self.turn_rows = ACCEPTS_TURN_ROWS_MAX if seq else BATCHES_TURN_ROWS_MAX
         self.storing_rows = 0
-        """Rows in the store's queue."""
+        """The number of rows in the store's queue."""
         self.queue: deque[_Group] = deque()
         """Requests that wait until the account has fewer rows in the store's queue."""
 
@@ -100,7 +100,7 @@ class _Group(NamedTuple):
     accepted_at: int
     body_bytes: int
     rows: int
-    """Events plus deliveries."""
+    """The number of events and deliveries."""
 
 
 class StoredEvents(Protocol):

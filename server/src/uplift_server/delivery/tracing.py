@@ -28,7 +28,7 @@ KNOWN_MAX: Final = 20_000
 PARENT_WAIT_MS: Final = 3_000
 """Time within which another process stores the parent span of an event it accepted."""
 LOOKUP_BATCH_MAX: Final = 500
-"""Events per lookup of parent spans."""
+"""Maximum number of events per lookup of parent spans."""
 CLOSE_SECONDS: Final = 0.8
 _log = structlog.get_logger()
 

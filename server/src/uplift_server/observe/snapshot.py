@@ -26,7 +26,7 @@ class DatabaseReading:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The database's size and disk, in bytes."""
+    """The size of the database, and the space on its disk, in bytes."""
 
     database: int
     free: int

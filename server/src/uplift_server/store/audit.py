@@ -14,7 +14,7 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log
 
 WINDOW_ROWS: Final = 10_000
-"""Entries that one page scans. If few of them match, the page ends early."""
+"""Number of entries that one page scans. If few of them match, the page ends early."""
 _NUMBER_MAX: Final = 2**62
 _KINDS: Final = {kind.text: kind for kind in ActorKind}
 

@@ -18,7 +18,7 @@ from uplift_server.store.schema import accounts, attempts, deliveries, endpoints
 
 IN_FLIGHT: Final = "The delivery is in flight. Wait for the outcome of the attempt, then try again."
 WINDOW_ROWS: Final = 10_000
-"""Rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
+"""Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
 NEWEST_DELIVERIES: Final = 20
 """Number of an endpoint's newest deliveries to search for a failure."""
 _ENDPOINT_ID_TAIL_FROM: Final = 11

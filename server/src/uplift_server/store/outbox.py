@@ -14,7 +14,7 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
 
 WINDOW_ROWS: Final = 10_000
-"""Emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
+"""Number of emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
 
 
 def add(

@@ -10,7 +10,7 @@ from uplift_server.core.operations.statistics import COUNT_FIELDS, DURATION_BOUN
 from uplift_server.store.status_sql import TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
-"""The key of a row of `rollups`."""
+"""The columns of the key of `rollups`."""
 
 # ---- counting
 # :events_after (exclusive) and :events_through (inclusive) are the events of the batch; its attempts and changes of

@@ -44,7 +44,7 @@ _REEVALUATIONS: Final = 4
 """How many times `unevaluatedProperties` and `unevaluatedItems` evaluate the other keywords of their schema."""
 _ERROR_NS: Final = 15_000
 _RENDERING_NS: Final = 3
-"""Cost per byte of the data."""
+"""Cost of describing an error, per byte of the data."""
 _FACTOR_MAX: Final = 10**6
 _CHOICES: Final = frozenset({"anyOf", "oneOf"})
 _ALTERNATIVE_PARTS_MAX: Final = 20

@@ -52,7 +52,7 @@ class Costs:
         self.character_ns = 0
         self.name_ns = self.name_character_ns = 0
         self.deep_ns = 0
-        """Cost per value below an array."""
+        """Cost for each value at any depth below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
         """The number of comparisons of a number, and how many of them are exact, which is slow for extreme numbers."""

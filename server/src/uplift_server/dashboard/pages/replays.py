@@ -37,11 +37,11 @@ class Progress:
 
     sent: int
     left: int | None
-    """None while the server counts the deliveries."""
+    """The number of deliveries left to send. None while the server counts them."""
     rate: float
-    """The average since the replay was created."""
+    """The average rate since the replay was created."""
     seconds_left: float | None
-    """None while the replay is not sending deliveries."""
+    """The estimated time left. None while the replay is not sending deliveries."""
 
 
 async def listed(visit: Visit) -> Response:

@@ -12,7 +12,7 @@ class DueEndpoints:
         self.backlog: dict[int, None] = {}
         """Endpoints with due deliveries to lease. The dispatcher starts with the first."""
         self.changed = asyncio.Event()
-        """Wakes the dispatcher."""
+        """Set to wake the dispatcher."""
         self.needs_scan = True
         """Whether due times may be unknown, so that the database must be scanned."""
         self._times = DueTimes()

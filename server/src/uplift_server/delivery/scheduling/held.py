@@ -26,7 +26,7 @@ BLOCKED_WAIT_MS: Final = 500
 """Wait before the next release to an endpoint whose deliveries are slower than the release rate."""
 BATCH_ROWS_MAX: Final = 300
 ROUND_ROWS_MAX: Final = 1200
-"""Rows of all endpoints between two pauses."""
+"""Maximum number of rows, for all endpoints, between two pauses."""
 SCAN_PAGE: Final = 1000
 UNAVAILABLE_WAIT_MS: Final = 500
 

@@ -28,7 +28,9 @@ from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
 STARTS_MAX: Final = 16
-"""Attempts to start in one turn of the event loop. More would delay API requests without sending anything sooner."""
+"""Maximum number of attempts to start in one turn of the event loop. More would delay API requests without sending
+anything sooner.
+"""
 
 
 class Load(NamedTuple):

@@ -276,7 +276,6 @@ class Attempts:
         )
 
     def _note_health(self, flight: _InFlight, outcome: Outcome, exchange: Exchange, now: int) -> None:
-        """Update the endpoint's health."""
         endpoint = flight.endpoint
         own_fault = is_own_fault(exchange)
         failed_before = endpoint.health.failing_since is not None

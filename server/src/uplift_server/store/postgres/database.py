@@ -62,9 +62,9 @@ UNKNOWN: Final = "the stream position is not known yet, because a write transact
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
 WRITERS: Final = 3
-"""Connections for ordinary writes. While two wait for the lock of one account, other writes use the third."""
+"""Number of connections for ordinary writes. While two wait for the lock of one account, other writes use the third."""
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
-"""The connections of a process, including one for reads that must not wait and one for notifications."""
+"""Number of connections of a process, including one for reads that must not wait and one for notifications."""
 READS_WAITING_MAX: Final = 256
 HOT_WAITING_MAX: Final = 256
 READ_MS_MAX: Final = 4000
@@ -82,7 +82,7 @@ it exclusively and do not take other locks."""
 
 
 class PostgresDatabase:
-    """The engine of one process."""
+    """The PostgreSQL engine of one process."""
 
     def __init__(self, url: str) -> None:
         opener = Opener(url)

@@ -41,7 +41,7 @@ HostOptions = Mapping[str, Any]
 
 
 class Hosts:
-    """The hosts of a URL."""
+    """The hosts of a database URL, and the order in which to try them."""
 
     def __init__(self, url: str) -> None:
         self.known = _host_options(url)

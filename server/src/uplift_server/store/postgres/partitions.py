@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 TABLE_LOCK_MS_MAX: Final = 50
 """The lock timeout for each of the two tables. Other statements wait up to twice as long."""
 THIN_BATCH: Final = 20
-"""Rows per transaction. The next commit of an event also waits for this batch to reach the disk."""
+"""Number of rows per transaction. The next commit of an event also waits for this batch to reach the disk."""
 SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000

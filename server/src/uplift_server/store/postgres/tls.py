@@ -18,7 +18,7 @@ from uplift_server.store.postgres.connection_errors import unusable_file
 SYSTEM: Final = "system"
 """The value of `sslrootcert` for the system's authorities, since PostgreSQL 16."""
 _PROTOCOL: Final = "postgresql"
-"""The ALPN name."""
+"""The ALPN name of the PostgreSQL protocol."""
 
 
 def uses_system_trust(url: str) -> bool:

@@ -26,7 +26,7 @@ _FILES_SECONDS_MAX = 1.0
 """Longest wait of an attempt for a file descriptor. `LEASE_LEFT_MS_MIN` covers it."""
 _FILES_LOG_SECONDS = 60.0
 _CLOSE_BATCH = 16
-"""Idle connections to close at a time if no file descriptor is left."""
+"""Number of idle connections to close at a time if no file descriptor is left."""
 _log = structlog.get_logger()
 
 
