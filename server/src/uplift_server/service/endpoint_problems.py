@@ -25,7 +25,7 @@ class EndpointProblems:
     failing: int
     """Enabled endpoints only, including warned ones."""
     shown: Sequence[ShownEndpoint]
-    """Endpoints that are disabled, are failing, or have held deliveries: the worst first, at most LISTED_MAX."""
+    """Endpoints that are disabled, are failing, or have held deliveries: worst first, at most LISTED_MAX."""
 
 
 class ProblemFinder:

@@ -45,7 +45,7 @@ class OverviewState:
     """When the oldest due delivery of an endpoint with a closed circuit breaker became due, if any."""
     load: Load
     probed: Sequence[ProbedEndpoint]
-    """Up to LISTED_MAX endpoints, the longest failing first. `load.probes` contains all of them."""
+    """Up to LISTED_MAX endpoints, longest failing first. `load.probes` contains all of them."""
     replays: Sequence[ShownReplay]
     """Unfinished replays."""
     mass_failure: Outage | None

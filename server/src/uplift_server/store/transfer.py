@@ -23,7 +23,7 @@ from uplift_server.store.sqlite.connection import unavailable
 from uplift_server.store.transfer_tables import TRANSFER_TABLES, Checksum, Key, TransferTable, quoted
 
 COMPARE_BATCH_ROWS: Final = 500
-"""Maximum number of target rows in memory at the same time, with their bodies."""
+"""Maximum number of target rows in memory at one time, including their bodies."""
 _NO_TIMEOUTS: Final = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 _CREATE_PROGRESS: Final = (
     f"CREATE TABLE {TRANSFER_TABLE} (name text PRIMARY KEY, source text NOT NULL, after_key text, rows bigint NOT NULL)"

@@ -41,5 +41,5 @@ def current(published: Iterable[SourceAddress], now_ms: int) -> list[str]:
 
 
 def upcoming(published: Iterable[SourceAddress], now_ms: int) -> list[SourceAddress]:
-    """Return the addresses that will be used later, the next one first."""
+    """Return the addresses that will be used later, earliest first."""
     return sorted((each for each in published if each.is_upcoming(now_ms)), key=lambda each: each.since or 0)

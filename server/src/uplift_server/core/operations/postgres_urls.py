@@ -15,7 +15,7 @@ _URL: Final = re.compile(
 
 
 class PostgresUrl(NamedTuple):
-    """Each part as written, with its %-codes; an absent part is empty, absent userinfo is None."""
+    """The parts of a URL as written, percent-encoded. An absent part is empty, except that absent userinfo is None."""
 
     scheme: str
     userinfo: str | None

@@ -37,7 +37,7 @@ class Span:
     bucket_ms: int
 
     def starts(self, now_ms: int) -> range:
-        """The start of each bucket (Unix ms), the oldest first."""
+        """The start of each bucket (Unix ms), oldest first."""
         last = now_ms - now_ms % self.bucket_ms
         return range(last - (self.buckets - 1) * self.bucket_ms, last + 1, self.bucket_ms)
 
@@ -118,7 +118,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The statistics of a span: the totals, and all buckets, the oldest first."""
+    """The statistics of a span: the totals, and all buckets, oldest first."""
 
     bucket_ms: int
     totals: Statistics

@@ -145,7 +145,7 @@ class Relay:
     def end_here(self, session_id: bytes, why: EndReason, at: int) -> None:
         """End a session's stream in this process, if it began before `at` (Unix ms).
 
-        Notifications may arrive late. Of two streams of a session, the newer stays.
+        Notifications may arrive late. Of two streams of a session, the newer one stays.
         """
         stream = self._streams.get(session_id)
         if stream is not None and why is EndReason.REPLACED and (stream.began_at is None or stream.began_at >= at):

@@ -75,7 +75,7 @@ class Stream:
         self._subscription = Subscription(session.event_types)
         self._read_through = position
         self.began_at: int | None = None
-        """The start (Unix ms). Of all streams of a session in all processes, the latest stays."""
+        """The start (Unix ms). Among all streams of a session in all processes, only the latest one stays."""
         self.replaced_at = 0
         """The start of another stream (Unix ms) that was announced before `began_at` was known."""
         self._seen_at = relay.clock.now_ms()
