@@ -27,7 +27,7 @@ def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionVie
 
 
 def listen_answer_view(response: ListenResponse) -> ListenAnswerView:
-    """Return a local server's response for an API response."""
+    """Return the API model of a local server's response."""
     return ListenAnswerView(
         event=ids.uuid_text(response.event_id),
         type=response.type,

@@ -373,7 +373,7 @@ class SchemaCost:
         return merged
 
     def _anywhere(self) -> _Place:
-        """Return one place with every schema, for a document that has too many places."""
+        """Return one place with every schema. It replaces the places of a document that has too many."""
         place = _Place()
         schemas = self._graph.schemas.values()
         factor = _FACTOR_MAX if any(key in each for each in schemas for key in UNEVALUATED) else 1
