@@ -288,20 +288,6 @@ class Attempts:
         if outcome is not _DELIVERED and not own_fault:
             endpoint.failed_event = flight.delivery.event_seq
 
-    def _note_breaker(
-        self, lane: Lane[LeasedDelivery], outcome: Outcome, exchange: Exchange, now: int, *, counts: bool
-    ) -> None:
-        """Update the lane's circuit breaker. A failure that does not count only applies its `Retry-After`."""
-        if outcome is _DELIVERED:
-            lane.breaker = lane.breaker.after_success(now - exchange.duration_us // 1000)
-        elif not is_own_fault(exchange):
-            retry_after_ms = _endpoint_wait_ms(exchange, now)
-            if counts or retry_after_ms:
-                timed_out = outcome is Outcome.TIMEOUT
-                lane.breaker = lane.breaker.after_failure(
-                    now, timed_out=timed_out, rule=self._breaker, retry_after_ms=retry_after_ms
-                )
-
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
     """Return the settlement of a delivery without an attempt."""
