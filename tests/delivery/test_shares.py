@@ -114,7 +114,9 @@ async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatc
         assert lane.account_share.waiting_bytes == world.parts.lanes.bytes_held == 0
 
 
-async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_attempts_of_an_account_begin_in_one_turn_of_the_event_loop(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests run in between, and every attempt starts on time."""
     async with World(place) as world:
         for number in range(100):
@@ -133,7 +135,7 @@ async def test_few_attempts_begin_in_one_turn_of_the_event_loop(place: Place, mo
         at = world.clock.now
         await world.accept(1)
         assert sum(turns) == 100
-        assert max(turns) <= 2 * lanes.STARTS_MAX
+        assert max(turns) <= 2 * lanes.ACCOUNT_STARTS_MAX
         assert {sent_at for sent_at, _, _ in world.sender.sent} == {at}
 
 

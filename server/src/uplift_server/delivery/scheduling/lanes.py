@@ -1,6 +1,7 @@
 """The engine's lanes: queues of leased deliveries per endpoint, bounded in bytes, from which attempts start."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
@@ -27,9 +28,13 @@ from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
-STARTS_MAX: Final = 16
+STARTS_MAX: Final = 64
 """Maximum number of attempts to start in one turn of the event loop. More would delay API requests without sending
 anything sooner.
+"""
+ACCOUNT_STARTS_MAX: Final = 16
+"""Maximum number of attempts of one account to start in one turn. Accepting and sending an event takes several turns. An
+event with many endpoints would make these turns long for all accounts.
 """
 
 
@@ -92,6 +97,10 @@ class DeliveryLanes:
         self._timer_at: float | None = None
         self._starts = 0
         """Attempts that started in this turn of the event loop."""
+        self._account_starts: Counter[int] = Counter()
+        """The same, by account."""
+        self._turn_full = False
+        """Whether no further attempt starts in this turn."""
         self._starter: Starter | None = None
         self.blocked = False
         """Whether outcomes cannot be stored. No attempt starts until they can."""
@@ -360,22 +369,27 @@ class DeliveryLanes:
         return Load(self._lanes.in_flight, self._lanes.in_flight_max, waiting, probes, self.stopped)
 
     def pump(self) -> None:
-        """Start all attempts that may start now, up to STARTS_MAX in one turn of the event loop."""
+        """Start all attempts that may start now, up to the limits for one turn of the event loop."""
         now, starter = self._clock.now_ms(), self._starter
         if starter is None or self.blocked or self.draining or not self._shards.may_send():
             return
-        while self._starts < STARTS_MAX and (item := self._lanes.pop(now)) is not None:
+        account_starts = self._account_starts
+        while not self._turn_full and (item := self._lanes.pop(now)) is not None:
             lane, delivery = item
             if not self._starts:
                 asyncio.get_running_loop().call_soon(self._on_next_turn)
             self._starts += 1
+            account_starts[lane.account] += 1
+            # Accounts alternate. If one reaches its limit, the others have started as many attempts or have no more.
+            self._turn_full = self._starts >= STARTS_MAX or account_starts[lane.account] >= ACCOUNT_STARTS_MAX
             self._count_bytes(lane, -len(delivery.body))
             starter.start(lane, delivery)
         self._set_timer()
 
     def _on_next_turn(self) -> None:
-        """Start the attempts beyond the limit of the last turn of the event loop."""
-        was_full, self._starts = self._starts >= STARTS_MAX, 0
+        """Start the attempts that the last turn of the event loop had no room for."""
+        was_full, self._turn_full, self._starts = self._turn_full, False, 0
+        self._account_starts.clear()
         if was_full:
             self.pump()
 
