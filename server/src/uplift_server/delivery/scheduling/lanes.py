@@ -33,8 +33,8 @@ STARTS_MAX: Final = 64
 anything sooner.
 """
 ACCOUNT_STARTS_MAX: Final = 16
-"""Maximum number of attempts of one account to start in one turn. Accepting and sending an event takes several turns. An
-event with many endpoints would make these turns long for all accounts.
+"""Maximum number of attempts of one account to start in one turn. Accepting and sending an event takes several turns.
+An event with many endpoints would make these turns long for all accounts.
 """
 
 
