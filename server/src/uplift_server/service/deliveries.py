@@ -91,7 +91,7 @@ class Deliveries:
         return found, page
 
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
-        """Attempt a delivery now, regardless of its status.
+        """Attempt a delivery now, regardless of its status. If its worker does not respond, attempt it later.
 
         Raises NotFound, and Conflict if it is in flight or expired, or its endpoint is not enabled.
         """

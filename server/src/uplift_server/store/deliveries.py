@@ -126,8 +126,8 @@ def start_resend(
     """Lease a delivery with any status for one attempt outside its schedule. Without a process, it becomes due now.
 
     `fence` is the fence of the current lease, if the caller holds it. If the attempt fails, the delivery returns to its
-    earlier status. Raises InFlight if another process has leased the delivery, Conflict if it is already being resent,
-    has expired, or is a test, and Missing if retention has deleted it.
+    earlier status. Raises InFlight if the delivery is leased with another fence, Conflict if it is already being
+    resent, has expired, or is a test, and Missing if retention has deleted it.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (

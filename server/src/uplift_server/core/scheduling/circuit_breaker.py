@@ -2,7 +2,7 @@
 
 After many failures in a row, it opens: the endpoint gets one probe at a time, with growing waits between probes. Other
 due deliveries wait without using up attempts. The first success closes it. A `Retry-After` header opens it for the
-requested time.
+requested time. `delivery/health/circuit_breaker.py` updates it after each attempt.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Commands for endpoints of other processes: the owner reads them from the database and executes them.
 
-A delivery that no process has leased is changed immediately in the database. If a cancel or resend is not executed in
-time, its caller gets no result, and the command stays until an owner executes it.
+A delivery that no process has leased is changed immediately in the database. If the owner does not execute a cancel
+or resend in time, the API responds with 202, and the command stays until an owner executes it.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ def update_breaker(
 ) -> None:
     """Update the circuit breaker of an endpoint's lane after an attempt.
 
-    A failure that does not count for health (`counts`) only applies `Retry-After`.
+    If `counts` is false, a failure changes the breaker only if its response has a `Retry-After`.
     """
     if outcome is Outcome.DELIVERED:
         lane.breaker = lane.breaker.after_success(now_ms - exchange.duration_us // 1000)
