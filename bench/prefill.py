@@ -1,11 +1,12 @@
-"""A database with deliveries that wait for a retry, created with the store's own functions."""
+"""A database with many endpoints, or with deliveries that wait for a retry."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,14 @@ from bench.progress import bar
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.store.encryption import Cipher, parse_key
 from uplift_server.store.hot_records import Appended, AttemptRow, NewDelivery, NewEvent, Settlement
 from uplift_server.store.sqlite.database import SqliteDatabase
 
 _CHUNK: Final = 500
 _OWNER: Final = 1
+_COPIES_FROM: Final = 1_000_000
+_PER_ACCOUNT: Final = 100
 _DUE_IN_MS: Final = 12 * 3_600_000
 _HEAD: Final = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"x-filler: " + b"x" * 600 + b"\r\n\r\n"
 _ANSWER: Final = b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n"
@@ -39,6 +43,39 @@ def prefill(database: Path, count: int, body_bytes: int, *, exhausted: bool = Fa
     asyncio.run(_fill(database, kinds, count, exhausted=exhausted))
     # Recent writes must be on disk before the measurement.
     os.sync()
+
+
+def copy_endpoints(database: Path, count: int) -> None:
+    """Add `count` copies of the first endpoint, in copies of its account with 100 endpoints each.
+
+    The server must be stopped. It must use the `secret.key` next to the database.
+    """
+    cipher = Cipher(parse_key(database.with_name("secret.key").read_text().strip()))
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.row_factory = sqlite3.Row
+        account = dict(connection.execute("SELECT * FROM accounts ORDER BY seq LIMIT 1").fetchone())
+        endpoint = dict(connection.execute("SELECT * FROM endpoints ORDER BY seq LIMIT 1").fetchone())
+        secret = cipher.decrypt(endpoint["secret"], endpoint["id"], "secret")
+        accounts = [account | {"seq": _COPIES_FROM + n, "id": os.urandom(16)} for n in range(-(-count // _PER_ACCOUNT))]
+        endpoints = []
+        for number in range(count):
+            ident = os.urandom(16)
+            endpoints.append(
+                endpoint
+                | {
+                    "seq": _COPIES_FROM + number,
+                    "id": ident,
+                    "account_seq": accounts[number // _PER_ACCOUNT]["seq"],
+                    "secret": cipher.encrypt(secret, ident, "secret"),
+                }
+            )
+        _insert(connection, "accounts", accounts)
+        _insert(connection, "endpoints", endpoints)
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+    marks = ", ".join(f":{name}" for name in rows[0])
+    connection.executemany(f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES ({marks})", rows)
 
 
 def _events(endpoints: list[tuple[int, int]], type_seq: int, body_bytes: int) -> Iterator[tuple[int, int, int, bytes]]:

@@ -4,17 +4,19 @@ from statistics import median
 from typing import Final
 
 from bench.options import Options
-from bench.prefill import prefill
+from bench.prefill import copy_endpoints, prefill
 from bench.progress import bar
 from bench.report import Figure, Report, at_most
 from bench.row import Row
 from bench.scene import BODY_BYTES, Scene, conditions
 
 _TIMES: Final = 5
+_ENDPOINTS: Final = 100_000
 
 
 def _measure(row: Row, options: Options) -> Report:
     times, count = 1 if options.smoke else _TIMES, 2000 if options.smoke else options.waiting
+    many = 200 if options.smoke else _ENDPOINTS
     fresh, again = [], []
     with bar("starts", times * 3) as step:
         for number in range(times):
@@ -33,6 +35,15 @@ def _measure(row: Row, options: Options) -> Report:
             filled.append(scene.server.start())
             scene.server.kill()
         notes = scene.trouble()
+    with Scene(options) as scene:
+        scene.server.start()
+        scene.add(["ok/0"])
+        scene.server.stop()
+        copy_endpoints(scene.server.database, many)
+        crowded = []
+        for _ in range(times):
+            crowded.append(scene.server.start())
+            scene.server.stop()
     return Report(
         row.name,
         row.title,
@@ -40,7 +51,8 @@ def _measure(row: Row, options: Options) -> Report:
             at_most("first start, creates the tables", median(fresh), "s", 2),
             at_most("empty database", median(again), "s", 2),
             at_most(f"{count:,} waiting deliveries", median(filled), "s", 2),
-            Figure("maximum of all starts", max(fresh + again + filled), "s"),
+            at_most(f"{many:,} endpoints", median(crowded), "s", 2),
+            Figure("maximum of all starts", max(fresh + again + filled + crowded), "s"),
         ],
         conditions(
             options, runs=f"median of {times}", waiting=f"{count:,} deliveries; server killed before each start"
