@@ -111,7 +111,7 @@ def test_a_redirect_shows_its_location() -> None:
     text = hint(Outcome.REDIRECT, 308, location="https://www.example.com/webhook")
 
     assert "308, a redirect to https://www.example.com/webhook," in text
-    assert "Use that URL" in text
+    assert "redirect target" in text
     assert "without a Location header" in hint(Outcome.REDIRECT, 304)
 
 
