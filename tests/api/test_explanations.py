@@ -89,7 +89,7 @@ def test_a_registration_event_is_for_its_endpoint_only(server: Any) -> None:
     found = explained(owner, greeting)
     assert found[second]["reason"] == "pending"
     assert found[first]["reason"] == "not_subscribed"
-    assert "to one endpoint only" in found[first]["text"]
+    assert "to only one endpoint" in found[first]["text"]
 
 
 def test_an_endpoint_of_another_account_is_unknown(server: Any) -> None:
