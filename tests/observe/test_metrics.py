@@ -1,4 +1,4 @@
-"""Names and labels of metrics, and their exposition."""
+"""Names, labels and exposition formats of metrics."""
 
 import re
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def snapshot(**changes: Any) -> Snapshot:
 
 
 def samples(given: Snapshot) -> dict[str, float]:
-    """Return samples by name with labels, without those of the process collector."""
+    """Return the values by name with labels, without the metrics of the process collector."""
     body, _ = render(given, "")
     return {
         sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
@@ -84,7 +84,7 @@ def test_names_end_with_unit_and_kind() -> None:
         assert metric.help[-1] != "."
 
 
-def test_every_metric_has_a_value_if_all_is_known() -> None:
+def test_a_complete_snapshot_has_a_value_for_every_metric() -> None:
     found = {name.partition(" ")[0] for name in samples(snapshot())}
 
     expected = {metric.name for metric in METRICS if metric.kind != "histogram"}
@@ -99,14 +99,14 @@ def test_times_become_ages_in_seconds() -> None:
 
     assert found["uplift_oldest_due_age_seconds server"] == 1.5
     assert found["uplift_oldest_due_age_seconds endpoint"] == 0
-    # Due directly after `at`, because the two clocks were read one after the other.
+    # `oldest_due_at` can be later than `at`, because the two clocks are read one after the other.
     assert found["uplift_oldest_due_age_seconds probe"] == 0
     assert found["uplift_oldest_mail_age_seconds"] == 60
     assert found["uplift_store_reading_age_seconds"] == 0.5
     assert found["uplift_retention_round_age_seconds"] == 30
 
 
-def test_values_have_their_labels() -> None:
+def test_values_have_labels() -> None:
     given = snapshot()
     given.engine.attempts[Outcome.TIMEOUT] += 4
     given.engine.rejected[Rejection.FULL] += 2
@@ -133,7 +133,7 @@ def test_unknown_values_are_omitted() -> None:
     assert not [name for name in found if name.startswith(absent)]
 
 
-def test_a_bucket_includes_its_bound() -> None:
+def test_a_bucket_includes_its_upper_bound() -> None:
     histogram = Histogram((1, 5, 10), 1000)
     for value in (-7, 0, 1, 2, 5, 6, 10, 11):
         histogram.observe(value)
@@ -166,9 +166,9 @@ def test_buckets_are_cumulative() -> None:
     ],
 )
 def test_both_formats_are_supported(accept: str, parse: Callable[[str], Any], content_type: str) -> None:
-    body, told = render(snapshot(), accept)
+    body, actual_type = render(snapshot(), accept)
 
-    assert told.startswith(content_type)
+    assert actual_type.startswith(content_type)
     families = {family.name: family for family in parse(body.decode())}
     assert families["uplift_attempts"].type == "counter"
     assert families["uplift_accept_duration_seconds"].type == "histogram"

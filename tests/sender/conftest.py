@@ -21,7 +21,7 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
 
 @pytest.fixture
 async def listen() -> AsyncIterator[Listen]:
-    """Start a receiver: `await listen(script)`."""
+    """Return a function that starts a receiver: `await listen(script)`."""
     receivers = []
 
     async def start(
@@ -41,7 +41,10 @@ async def listen() -> AsyncIterator[Listen]:
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Start a sender: `await connect(attempt_timeout_ms=50)`. Private networks are allowed unless `private=False`."""
+    """Return a function that starts a sender: `await connect(attempt_timeout_ms=50)`.
+
+    Private networks are allowed unless `private=False`.
+    """
     clients = []
 
     async def start(
@@ -79,7 +82,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def names() -> AsyncIterator[NameServer]:
-    """A name server on loopback. Senders use it with `nameservers=[names.address]`."""
+    """Start a name server on loopback. Senders use it with `nameservers=[names.address]`."""
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
     yield server

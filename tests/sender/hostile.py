@@ -1,7 +1,7 @@
-"""Tricks to make the server connect to forbidden addresses.
+"""Attacks that try to make the server connect to forbidden addresses.
 
-Each of `CASES` is one trick, tried at registration and at a connection. `GOOD` represents a public address, because the
-tests must not leave this machine. The real policy checks every other address.
+Each of `CASES` is one attack. The tests try it at registration and at an attempt. `GOOD` represents a public address,
+because the tests must not leave this machine. The real policy checks every other address.
 """
 
 from collections.abc import Mapping
@@ -37,25 +37,25 @@ REACHED: Final = "reached"
 
 @dataclass(frozen=True)
 class Case:
-    """A trick: the result of the registration, and the result of an attempt if the endpoint exists."""
+    """An attack with its expected results at registration and at an attempt."""
 
     name: str
     url: str
-    """With `{port}` for the receiver's port."""
+    """The URL, with `{port}` for the receiver's port."""
     registered: str | None
-    """The code of the rejection, if any."""
+    """The code of the problem at registration, if any."""
     sent: str
     zone: Zone = field(default_factory=dict)
     private: bool = False
     """Whether private networks are allowed."""
 
     def url_at(self, port: int) -> str:
-        """Return the URL."""
+        """Return the URL for a port of the receiver."""
         return self.url.replace("{port}", str(port))
 
     @property
     def dns_timeout_ms(self) -> int:
-        """Short if there is no valid response, otherwise long enough for a busy machine."""
+        """A short timeout if no valid response comes, otherwise one that suits a busy machine."""
         replies = [reply for replies in self.zone.values() for reply in replies if isinstance(reply, Reply)]
         return 400 if any(reply.silent or reply.raw or reply.question for reply in replies) else 5000
 
@@ -66,7 +66,7 @@ def _literals(reason: str, code: str, hosts: Mapping[str, str], *, private: bool
 
 
 _NOTATIONS: Final = {
-    # Of loopback, and of the metadata services of clouds.
+    # Notations of 127.0.0.1 and of 169.254.169.254, the address of cloud metadata services.
     "dotted": ("127.0.0.1", "169.254.169.254"),
     "trailing-dot": ("127.0.0.1.", "169.254.169.254."),
     "three-parts": ("127.0.1", "169.254.43518"),
@@ -207,7 +207,7 @@ _PRIVATE_NETWORKS: Final = {
     "rfc1918-nat64": "[64:ff9b::192.168.0.1]",
 }
 
-# Texts that parsers interpret differently, as a public host or as something else. The server parses each of them once.
+# URLs that different parsers read differently. The server parses each of them once.
 _CONFUSIONS: Final = {
     "userinfo-host": ("https://good.example@127.0.0.1/", "url_userinfo"),
     "userinfo-password": ("https://good.example:443@127.0.0.1/", "url_userinfo"),
@@ -292,16 +292,16 @@ _CONFUSIONS: Final = {
     "plain-http-metadata": ("http://169.254.169.254/latest/meta-data/", "https_required"),
 }  # fmt: skip
 
-_HERE: Final = "https://hooks.example:{port}/"
+_DEFAULT_URL: Final = "https://hooks.example:{port}/"
 
 
-def _named(name: str, registered: str | None, sent: str, *replies: Reply | Families, url: str = _HERE) -> Case:
-    """Return a trick of the name server that `url` leads to."""
+def _named(name: str, registered: str | None, sent: str, *replies: Reply | Families, url: str = _DEFAULT_URL) -> Case:
+    """Return an attack by the name server of the host in `url`."""
     host = url.split("/")[2].split(":", maxsplit=1)[0].rstrip(".").lower()
     return Case(f"dns-{name}", url, registered, sent, {host: replies})
 
 
-_NO: Final = "address_not_allowed"
+_NOT_ALLOWED: Final = "address_not_allowed"
 _FIRST_GOOD_THEN: Final = {
     "loopback": "127.0.0.2",
     "own-address": "127.0.0.1",
@@ -341,7 +341,7 @@ _BEFORE_INSIDE: Final = {
 _DNS: Final = [
     *(_named(f"rebinding-to-{name}", None, BLOCKED, found(GOOD), found(to)) for name, to in _FIRST_GOOD_THEN.items()),
     *(_named(f"inside-after-{name}", None, BLOCKED, no, found("127.0.0.2")) for name, no in _BEFORE_INSIDE.items()),
-    _named("outside-at-last", _NO, REACHED, found("127.0.0.2"), found(GOOD)),
+    _named("outside-after-inside", _NOT_ALLOWED, REACHED, found("127.0.0.2"), found(GOOD)),
     _named("vanished-after-registration", None, LOST, found(GOOD), NO_SUCH_NAME),
     _named("mixed-outside-first", None, REACHED, found(GOOD, "127.0.0.2")),
     _named("mixed-inside-first", None, REACHED, found("127.0.0.2", GOOD)),
@@ -349,76 +349,84 @@ _DNS: Final = [
     _named("mixed-metadata-first", None, REACHED, found("169.254.169.254", GOOD)),
     _named("mixed-private-first", None, REACHED, found("10.0.0.1", "192.168.0.1", GOOD)),
     _named("mixed-then-inside-alone", None, BLOCKED, found(GOOD, "127.0.0.2"), found("127.0.0.2")),
-    _named("inside-then-mixed", _NO, REACHED, found("127.0.0.2"), found("127.0.0.2", GOOD)),
-    _named("every-address-inside", _NO, BLOCKED, found("127.0.0.1", "127.0.0.2", "127.255.255.254")),
-    _named("the-same-inside-twice", _NO, BLOCKED, found("127.0.0.2", "127.0.0.2")),
+    _named("inside-then-mixed", _NOT_ALLOWED, REACHED, found("127.0.0.2"), found("127.0.0.2", GOOD)),
+    _named("every-address-inside", _NOT_ALLOWED, BLOCKED, found("127.0.0.1", "127.0.0.2", "127.255.255.254")),
+    _named("duplicate-inside", _NOT_ALLOWED, BLOCKED, found("127.0.0.2", "127.0.0.2")),
     _named("sixty-inside-one-outside", None, REACHED, found(*(f"127.0.1.{n}" for n in range(60)), GOOD)),
-    _named("sixty-inside", _NO, BLOCKED, found(*(f"127.0.1.{n}" for n in range(60)))),
+    _named("sixty-inside", _NOT_ALLOWED, BLOCKED, found(*(f"127.0.1.{n}" for n in range(60)))),
     _named("outside-and-inside-6", None, REACHED, found(GOOD, "::1")),
     _named("outside-and-metadata-6", None, REACHED, found("fd00:ec2::254", GOOD)),
     _named("outside-and-mapped-inside", None, REACHED, found(GOOD, "::ffff:127.0.0.2")),
-    _named("inside-in-both-families", _NO, BLOCKED, found("127.0.0.2", "::1")),
-    _named("inside-6-alone", _NO, BLOCKED, found("::1")),
-    _named("metadata-6-alone", _NO, BLOCKED, found("fd20:ce::254")),
-    _named("inside-and-failure-6", _NO, BLOCKED, Families(found("127.0.0.2"), BROKEN)),
+    _named("inside-in-both-families", _NOT_ALLOWED, BLOCKED, found("127.0.0.2", "::1")),
+    _named("inside-6-alone", _NOT_ALLOWED, BLOCKED, found("::1")),
+    _named("metadata-6-alone", _NOT_ALLOWED, BLOCKED, found("fd20:ce::254")),
+    _named("inside-and-failure-6", _NOT_ALLOWED, BLOCKED, Families(found("127.0.0.2"), BROKEN)),
     _named("outside-and-failure-6", None, REACHED, Families(found(GOOD), BROKEN)),
-    _named("failure-and-inside-6", _NO, BLOCKED, Families(BROKEN, found("::1"))),
-    _named("no-such-name-and-inside-6", _NO, BLOCKED, Families(NO_SUCH_NAME, found("::1"))),
+    _named("failure-and-inside-6", _NOT_ALLOWED, BLOCKED, Families(BROKEN, found("::1"))),
+    _named("no-such-name-and-inside-6", _NOT_ALLOWED, BLOCKED, Families(NO_SUCH_NAME, found("::1"))),
     _named("outside-then-inside-6", None, BLOCKED, found(GOOD), Families(Reply(), found("::1"))),
-    _named("alias-of-inside", _NO, BLOCKED, chain("inside.example", ends=["127.0.0.2"])),
-    _named("alias-of-localhost", _NO, BLOCKED, chain("localhost", ends=["127.0.0.1"])),
-    _named("alias-of-metadata-name", _NO, BLOCKED, chain("metadata.google.internal", ends=["169.254.169.254"])),
+    _named("alias-of-inside", _NOT_ALLOWED, BLOCKED, chain("inside.example", ends=["127.0.0.2"])),
+    _named("alias-of-localhost", _NOT_ALLOWED, BLOCKED, chain("localhost", ends=["127.0.0.1"])),
+    _named("alias-of-metadata-name", _NOT_ALLOWED, BLOCKED,
+           chain("metadata.google.internal", ends=["169.254.169.254"])),
     _named("alias-of-mixed", None, REACHED, chain("mixed.example", ends=["127.0.0.2", GOOD])),
     _named("alias-becomes-inside", None, BLOCKED, chain("a.example", ends=[GOOD]), chain("a.example", ends=["::1"])),
     _named("alias-of-literal-name", None, LOST, chain("127.0.0.2")),
-    _named("alias-without-end", None, LOST, chain("a.example", "b.example", "c.example")),
+    _named("alias-without-address", None, LOST, chain("a.example", "b.example", "c.example")),
     _named("alias-loop", None, LOST, chain("a.example", "hooks.example")),
     _named("alias-of-itself", None, LOST, chain("hooks.example")),
-    _named("chain-of-ten-to-inside", _NO, BLOCKED, chain(*(f"n{n}.example" for n in range(10)), ends=["127.0.0.2"])),
-    _named("address-of-another-name", _NO, BLOCKED, Reply((Record("127.0.0.2", "other.example"),))),
+    _named("chain-of-ten-to-inside", _NOT_ALLOWED, BLOCKED,
+           chain(*(f"n{n}.example" for n in range(10)), ends=["127.0.0.2"])),
+    _named("address-of-another-name", _NOT_ALLOWED, BLOCKED, Reply((Record("127.0.0.2", "other.example"),))),
     _named("own-and-another-names-address", None, REACHED, Reply((Record("127.0.0.2", "other.example"), Record(GOOD)))),
     _named("address-only-in-additional", None, LOST, Reply(additional=(Record("127.0.0.2"),))),
     _named("inside-in-additional", None, REACHED, Reply((Record(GOOD),), additional=(Record("127.0.0.2"),))),
-    _named("forged-id-first", _NO, BLOCKED, found("127.0.0.2")._replace(before=found(GOOD)._replace(id_change=1))),
-    _named("forged-question-first", _NO, BLOCKED,
+    _named("forged-id-first", _NOT_ALLOWED, BLOCKED,
+           found("127.0.0.2")._replace(before=found(GOOD)._replace(id_change=1))),
+    _named("forged-question-first", _NOT_ALLOWED, BLOCKED,
            found("127.0.0.2")._replace(before=found(GOOD)._replace(question="x.example"))),
-    _named("answer-to-another-question", None, LOST, found("127.0.0.2")._replace(question="x.example")),
+    _named("response-to-another-question", None, LOST, found("127.0.0.2")._replace(question="x.example")),
     _named("truncated", None, LOST, found("127.0.0.2")._replace(truncated=True)),
     _named("garbage", None, LOST, Reply(raw=b"\xff" * 40)),
     _named("empty-datagram", None, LOST, Reply(raw=b"\0")),
     _named("address-of-three-bytes", None, LOST, Reply((Record(b"\x7f\0\0"),))),
-    _named("address-of-five-bytes", _NO, BLOCKED, Reply((Record(b"\x7f\0\0\x02\0"),))),
+    _named("address-of-five-bytes", _NOT_ALLOWED, BLOCKED, Reply((Record(b"\x7f\0\0\x02\0"),))),
     _named("address-without-bytes", None, LOST, Reply((Record(b""),))),
-    _named("family-swapped", _NO, BLOCKED, Families(Reply((Record(bytes(15) + b"\1", kind=AAAA),)), Reply())),
+    _named("family-swapped", _NOT_ALLOWED, BLOCKED, Families(Reply((Record(bytes(15) + b"\1", kind=AAAA),)), Reply())),
     _named("long-lived-outside", None, REACHED, Reply((Record(GOOD, ttl=2**31 - 1),)), found("127.0.0.2")),
-    _named("trailing-dot", _NO, BLOCKED, found("127.0.0.2"), url="https://hooks.example.:{port}/"),
-    _named("upper-case", _NO, BLOCKED, found("127.0.0.2"), url="https://HOOKS.EXAMPLE:{port}/"),
-    _named("address-in-labels", _NO, BLOCKED, found("127.0.0.1"), url="https://127.0.0.1.nip.example:{port}/"),
-    _named("address-in-dashes", _NO, BLOCKED, found("127.0.0.1"), url="https://127-0-0-1.sslip.example:{port}/"),
-    _named("hexadecimal-name", _NO, BLOCKED, found("127.0.0.1"), url="https://0x7f.0x1.example:{port}/"),
-    _named("leading-zero-name", _NO, BLOCKED, found("127.0.0.1"), url="https://0177.example:{port}/"),
-    _named("underscore-name", _NO, BLOCKED, found("::1"), url="https://_http._tcp.example:{port}/"),
-    _named("google-metadata", _NO, BLOCKED, found("169.254.169.254"), url="https://metadata.google.internal:{port}/"),
-    _named("amazon-metadata", _NO, BLOCKED, found("169.254.169.254"), url="https://instance-data.ec2.internal:{port}/"),
-    _named("tencent-metadata", _NO, BLOCKED, found("169.254.0.23"), url="https://metadata.tencentyun.example:{port}/"),
-    _named("kubernetes", _NO, BLOCKED, found("10.96.0.1"), url="https://kubernetes.default.svc.cluster.local:{port}/"),
-    _named("docker-host", _NO, BLOCKED, found("172.17.0.1"), url="https://host.docker.internal:{port}/"),
-    _named("home-router", _NO, BLOCKED, found("192.168.1.1"), url="https://fritz.box:{port}/"),
-    _named("single-label", _NO, BLOCKED, found("127.0.0.2"), url="https://router:{port}/"),
-    _named("single-label-outside", _NO, REACHED, found(GOOD), url="https://router:{port}/"),
-    _named("localhost-said-to-be-outside", _NO, BLOCKED, found(GOOD), url="https://localhost:{port}/"),
-    _named("below-localhost-said-to-be-outside", _NO, BLOCKED, found(GOOD), url="https://a.b.localhost:{port}/"),
-    _named("localhost-with-a-dot", _NO, BLOCKED, found(GOOD), url="https://LOCALHOST.:{port}/"),
-    Case("dns-international-name", "https://b\u00fccher.example:{port}/", _NO, BLOCKED,
+    _named("trailing-dot", _NOT_ALLOWED, BLOCKED, found("127.0.0.2"), url="https://hooks.example.:{port}/"),
+    _named("upper-case", _NOT_ALLOWED, BLOCKED, found("127.0.0.2"), url="https://HOOKS.EXAMPLE:{port}/"),
+    _named("address-in-labels", _NOT_ALLOWED, BLOCKED, found("127.0.0.1"), url="https://127.0.0.1.nip.example:{port}/"),
+    _named("address-in-dashes", _NOT_ALLOWED, BLOCKED,
+           found("127.0.0.1"), url="https://127-0-0-1.sslip.example:{port}/"),
+    _named("hexadecimal-name", _NOT_ALLOWED, BLOCKED, found("127.0.0.1"), url="https://0x7f.0x1.example:{port}/"),
+    _named("leading-zero-name", _NOT_ALLOWED, BLOCKED, found("127.0.0.1"), url="https://0177.example:{port}/"),
+    _named("underscore-name", _NOT_ALLOWED, BLOCKED, found("::1"), url="https://_http._tcp.example:{port}/"),
+    _named("google-metadata", _NOT_ALLOWED, BLOCKED,
+           found("169.254.169.254"), url="https://metadata.google.internal:{port}/"),
+    _named("amazon-metadata", _NOT_ALLOWED, BLOCKED,
+           found("169.254.169.254"), url="https://instance-data.ec2.internal:{port}/"),
+    _named("tencent-metadata", _NOT_ALLOWED, BLOCKED,
+           found("169.254.0.23"), url="https://metadata.tencentyun.example:{port}/"),
+    _named("kubernetes", _NOT_ALLOWED, BLOCKED,
+           found("10.96.0.1"), url="https://kubernetes.default.svc.cluster.local:{port}/"),
+    _named("docker-host", _NOT_ALLOWED, BLOCKED, found("172.17.0.1"), url="https://host.docker.internal:{port}/"),
+    _named("home-router", _NOT_ALLOWED, BLOCKED, found("192.168.1.1"), url="https://fritz.box:{port}/"),
+    _named("single-label", _NOT_ALLOWED, BLOCKED, found("127.0.0.2"), url="https://router:{port}/"),
+    _named("single-label-outside", _NOT_ALLOWED, REACHED, found(GOOD), url="https://router:{port}/"),
+    _named("localhost-resolves-outside", _NOT_ALLOWED, BLOCKED, found(GOOD), url="https://localhost:{port}/"),
+    _named("below-localhost-resolves-outside", _NOT_ALLOWED, BLOCKED, found(GOOD), url="https://a.b.localhost:{port}/"),
+    _named("localhost-with-a-dot", _NOT_ALLOWED, BLOCKED, found(GOOD), url="https://LOCALHOST.:{port}/"),
+    Case("dns-international-name", "https://b\u00fccher.example:{port}/", _NOT_ALLOWED, BLOCKED,
          {"xn--bcher-kva.example": (found("127.0.0.2"),)}),
-    Case("dns-fullwidth-localhost", "https://\uff4c\uff4f\uff43\uff41\uff4chost:{port}/", _NO, BLOCKED),
-    Case("dns-kelvin-sign-name", "https://hoo\u212as.example:{port}/", _NO, BLOCKED,
+    Case("dns-fullwidth-localhost", "https://\uff4c\uff4f\uff43\uff41\uff4chost:{port}/", _NOT_ALLOWED, BLOCKED),
+    Case("dns-kelvin-sign-name", "https://hoo\u212as.example:{port}/", _NOT_ALLOWED, BLOCKED,
          {"hooks.example": (found("127.0.0.2"),)}),
-    Case("dns-soft-hyphen-localhost", "https://local\u00adhost:{port}/", _NO, BLOCKED),
-    Case("dns-ideographic-dot", "https://a\u3002localhost:{port}/", _NO, BLOCKED),
+    Case("dns-soft-hyphen-localhost", "https://local\u00adhost:{port}/", _NOT_ALLOWED, BLOCKED),
+    Case("dns-ideographic-dot", "https://a\u3002localhost:{port}/", _NOT_ALLOWED, BLOCKED),
 ]  # fmt: skip
 
-_OPEN: Final = [
+_PRIVATE_ALLOWED: Final = [
     Case(f"open-rebinding-to-{name}", "http://hooks.example:{port}/", None, BLOCKED,
          {"hooks.example": (found(GOOD), found(to))}, private=True)
     for name, to in {
@@ -440,20 +448,20 @@ _OPEN: Final = [
          {"hooks.example": (found("169.254.169.254", GOOD),)}, private=True),
     Case("open-mixed-public-first", "http://hooks.example:{port}/", None, REACHED,
          {"hooks.example": (found("8.8.8.8", GOOD),)}, private=True),
-    Case("open-metadata-name", "http://metadata:{port}/", _NO, BLOCKED,
+    Case("open-metadata-name", "http://metadata:{port}/", _NOT_ALLOWED, BLOCKED,
          {"metadata": (found("169.254.169.254"),)}, private=True),
     Case("open-unresolved-then-public", "http://hooks.example:{port}/", "https_required", BLOCKED,
          {"hooks.example": (NO_SUCH_NAME, found("8.8.8.8"))}, private=True),
 ]  # fmt: skip
 
 CASES: Final[list[Case]] = [
-    *_literals("loopback", _NO, {name: hosts[0] for name, hosts in _NOTATIONS.items()}),
-    *_literals("metadata", _NO, {name: hosts[1] for name, hosts in _NOTATIONS.items()}),
-    *_literals("open-metadata", _NO, {name: hosts[1] for name, hosts in _NOTATIONS.items()}, private=True),
-    *_literals("special", _NO, _SPECIAL),
-    *_literals("open-special", _NO, _SPECIAL, private=True),
-    *_literals("private", _NO, _PRIVATE_NETWORKS),
+    *_literals("loopback", _NOT_ALLOWED, {name: hosts[0] for name, hosts in _NOTATIONS.items()}),
+    *_literals("metadata", _NOT_ALLOWED, {name: hosts[1] for name, hosts in _NOTATIONS.items()}),
+    *_literals("open-metadata", _NOT_ALLOWED, {name: hosts[1] for name, hosts in _NOTATIONS.items()}, private=True),
+    *_literals("special", _NOT_ALLOWED, _SPECIAL),
+    *_literals("open-special", _NOT_ALLOWED, _SPECIAL, private=True),
+    *_literals("private", _NOT_ALLOWED, _PRIVATE_NETWORKS),
     *(Case(f"confusion-{name}", url, code, LOST) for name, (url, code) in _CONFUSIONS.items()),
     *_DNS,
-    *_OPEN,
+    *_PRIVATE_ALLOWED,
 ]

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from .scripted import AAAA, A, asked_for
+from .scripted import AAAA, A, parse_query
 
 CNAME: Final = 5
 
 
 class Record(NamedTuple):
-    """A record of a response: an address, a name or raw bytes. Its owner is the queried name by default."""
+    """A DNS record: an address, a name or raw bytes. By default, its owner is the queried name."""
 
     value: str | bytes
     owner: str = ""
@@ -33,7 +33,7 @@ class Reply(NamedTuple):
     question: str = ""
     raw: bytes = b""
     before: "Reply | None" = None
-    """Sent first."""
+    """A reply to send first."""
 
 
 class Families(NamedTuple):
@@ -44,16 +44,16 @@ class Families(NamedTuple):
 
 
 Zone = Mapping[str, Sequence[Reply | Families]]
-"""The replies to a name at registration, at the next attempt, and so on. The last one is repeated."""
+"""The replies for each name: at registration, at the next attempt, and so on. The last one is repeated."""
 
 
 def found(*addresses: str) -> Reply:
-    """Return records of these addresses, in this order."""
+    """Return a reply with these addresses, in this order."""
     return Reply(tuple(Record(address) for address in addresses))
 
 
 def chain(*names: str, ends: Sequence[str] = ()) -> Reply:
-    """Return a CNAME chain from the queried name, with addresses at the end."""
+    """Return a reply with a CNAME chain from the queried name to addresses."""
     owners = ("", *names[:-1])
     links = [Record(name, owner, CNAME) for owner, name in zip(owners, names, strict=True)]
     return Reply((*links, *(Record(address, names[-1]) for address in ends)))
@@ -65,13 +65,13 @@ BROKEN: Final = Reply(code=2)
 
 
 class HostileNameServer(asyncio.DatagramProtocol):
-    """Responds according to `zone`. Other names do not exist."""
+    """Sends the replies in `zone`. Other names do not exist."""
 
     def __init__(self) -> None:
         self.zone: Zone = {}
-        self.turn: int | None = 0
-        """The index of the reply to a name. None: the next one for each query."""
-        self.asked: Counter[tuple[str, int]] = Counter()
+        self.reply_index: int | None = 0
+        """The index of the current reply for each name. None: each query gets the next reply."""
+        self.queries: Counter[tuple[str, int]] = Counter()
         self.address = ""
         self.transport: asyncio.DatagramTransport
 
@@ -81,11 +81,11 @@ class HostileNameServer(asyncio.DatagramProtocol):
         self.address = f"{host}:{port}"
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        name, kind, end = asked_for(data)
+        name, kind, end = parse_query(data)
         replies = self.zone.get(name, (NO_SUCH_NAME,))
-        turn = self.asked[name, kind] if self.turn is None else self.turn
-        reply = replies[min(turn, len(replies) - 1)]
-        self.asked[name, kind] += 1
+        index = self.queries[name, kind] if self.reply_index is None else self.reply_index
+        reply = replies[min(index, len(replies) - 1)]
+        self.queries[name, kind] += 1
         if isinstance(reply, Families):
             reply = reply.a if kind == A else reply.aaaa
         for each in (reply.before, reply):
@@ -94,27 +94,27 @@ class HostileNameServer(asyncio.DatagramProtocol):
 
 
 def _message(reply: Reply, query: bytes, kind: int) -> bytes:
-    answer = [text for record in reply.records if (text := _record(record, kind))]
-    extra = [text for record in reply.additional if (text := _record(record, kind))]
+    encoded = [text for record in reply.records if (text := _record(record, kind))]
+    encoded_additional = [text for record in reply.additional if (text := _record(record, kind))]
     number = (int.from_bytes(query[:2]) + reply.id_change) % 65536
     flags = 0x8180 | reply.code | (0x0200 if reply.truncated else 0)
-    head = struct.pack(">HHHHHH", number, flags, 1, len(answer), 0, len(extra))
+    head = struct.pack(">HHHHHH", number, flags, 1, len(encoded), 0, len(encoded_additional))
     question = _name(reply.question) + query[-4:] if reply.question else query[12:]
-    return head + question + b"".join(answer) + b"".join(extra)
+    return head + question + b"".join(encoded) + b"".join(encoded_additional)
 
 
-def _record(record: Record, asked: int) -> bytes:
-    """Encode a record. Return nothing for an address of the other family."""
+def _record(record: Record, queries: int) -> bytes:
+    """Encode a record. Return no bytes for an address of the other family."""
     owner = _name(record.owner) if record.owner else b"\xc0\x0c"
     kind = record.kind
     if isinstance(record.value, bytes):
-        kind, value = kind or asked, record.value
+        kind, value = kind or queries, record.value
     elif kind == CNAME:
         value = _name(record.value)
     else:
         parsed = ip_address(record.value)
         kind, value = (A if parsed.version == 4 else AAAA), parsed.packed
-        if kind != asked:
+        if kind != queries:
             return b""
     return owner + struct.pack(">HHIH", kind, 1, record.ttl, len(value)) + value
 

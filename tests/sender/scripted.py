@@ -20,7 +20,7 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.gone = False
+        self.is_closed = False
 
     async def request(self) -> bytes:
         """Read a complete request with a content-length. Raises IncompleteReadError at the end of the connection."""
@@ -38,7 +38,7 @@ class Peer:
             if len(pieces) > 1:
                 await asyncio.sleep(0)
 
-    async def answer(self, response: bytes = OK) -> bytes:
+    async def respond(self, response: bytes = OK) -> bytes:
         request = await self.request()
         await self.send(response)
         return request
@@ -52,7 +52,7 @@ class Peer:
     def close(self) -> None:
         self.writer.close()
 
-    async def ended(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the other side closes the connection."""
         with suppress(ConnectionError):
             while await self.reader.read(65536):
@@ -88,7 +88,7 @@ class Receiver:
                 await self.script(peer)
         finally:
             self._tasks.discard(task)
-            peer.gone = True
+            peer.is_closed = True
             writer.close()
 
     def target(self, host: str | None = None, *, encrypted: bool = False) -> Target:
@@ -112,7 +112,7 @@ Listen = Callable[..., Awaitable[Receiver]]
 
 async def serve_ok(peer: Peer) -> None:
     while True:
-        await peer.answer()
+        await peer.respond()
 
 
 def request_to(target: Target, body: bytes = b"body") -> Request:
@@ -121,7 +121,7 @@ def request_to(target: Target, body: bytes = b"body") -> Request:
 
 
 class Client:
-    """A sender that counts the calls of each `done`."""
+    """A sender that checks that each request calls `done` once."""
 
     def __init__(self, sender: Sender, resolver: Resolver) -> None:
         self.sender = sender
@@ -129,7 +129,7 @@ class Client:
         self.calls: list[list[Exchange]] = []
 
     def send(self, target: Target, body: bytes = b"body") -> asyncio.Future[Exchange]:
-        """Send without a wait for the response."""
+        """Send a request, and return a future of its exchange."""
         future: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         calls: list[Exchange] = []
         self.calls.append(calls)
@@ -142,7 +142,7 @@ class Client:
                 future.set_result(exchange)
 
         self.sender.send(request, done)
-        assert not calls, "Done was called inside send"
+        assert not calls, "send called done directly"
         return future
 
     async def post(self, target: Target, body: bytes = b"body") -> Exchange:
@@ -161,7 +161,7 @@ Connect = Callable[..., Awaitable[Client]]
 
 
 class Clock:
-    """A monotonic clock (s) that only tests advance."""
+    """A monotonic clock in seconds that only tests advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -173,8 +173,8 @@ class Clock:
 A, AAAA = 1, 28
 
 
-def asked_for(query: bytes) -> tuple[str, int, int]:
-    """Return the queried name, the record type, and the end of the question."""
+def parse_query(query: bytes) -> tuple[str, int, int]:
+    """Return the name, the record type and the end of the question in a DNS query."""
     labels, at = [], 12
     while query[at]:
         labels.append(query[at + 1 : at + 1 + query[at]].decode())
@@ -183,12 +183,12 @@ def asked_for(query: bytes) -> tuple[str, int, int]:
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Responds to A and AAAA queries from `zone`: name -> addresses, an RCODE, or None for silence."""
+    """Responds to A and AAAA queries. `zone` maps names to addresses, an RCODE, or None for no response."""
 
     def __init__(self) -> None:
         self.zone: dict[str, list[str] | int | None] = {}
         self.ttl = 0
-        self.asked: list[tuple[str, int]] = []
+        self.queries: list[tuple[str, int]] = []
         self.address = ""
         self.transport: asyncio.DatagramTransport
 
@@ -198,9 +198,9 @@ class NameServer(asyncio.DatagramProtocol):
         self.address = f"{host}:{port}"
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        name, kind, end = asked_for(data)
+        name, kind, end = parse_query(data)
         question = data[12:end]
-        self.asked.append((name, kind))
+        self.queries.append((name, kind))
         found = self.zone.get(name, 3)
         if found is None:
             return

@@ -1,4 +1,4 @@
-"""Closing the sender ends all requests, and reports their failure."""
+"""Closing the sender ends all requests and reports their failure."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def test_close_fails_requests_in_flight(listen: Listen, connect: Connect) 
     assert [exchange.bytes_sent for exchange in exchanges] == [True, True, True, False]
     assert client.sender.in_flight == 0
     for peer in receiver.peers:
-        await peer.ended()
+        await peer.wait_closed()
 
 
 async def test_a_closed_sender_rejects_requests(listen: Listen, connect: Connect) -> None:

@@ -1,4 +1,4 @@
-"""Arbitrary response bytes in arbitrary pieces: no exception is raised, and every attempt ends exactly once."""
+"""Arbitrary response bytes in arbitrary pieces raise no exception, and every attempt ends exactly once."""
 
 import asyncio
 import time
@@ -150,7 +150,7 @@ def test_a_chunked_body_is_decoded(body: bytes, sizes: list[int], data: st.DataO
     watcher = Watcher()
     connection = Connection(watcher, TARGET, Opening(), time.monotonic() + 60, time.monotonic)
     connection.connection_made(Transport())
-    # Twice over one connection, because it keeps its parser.
+    # Repeat on the same connection, because it keeps its parser.
     for _ in range(2):
         connection.start(attempt(), reused=True)
         for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):

@@ -34,22 +34,22 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _connects.append(arguments[1])
 
 
-# A hook cannot be removed. It records nothing outside these tests.
+# An audit hook cannot be removed. It records nothing outside these tests.
 sys.addaudithook(_audit)
 
 
 @pytest.fixture
 def connects() -> Iterator[list[Any]]:
-    """The addresses of all `connect` calls, in order."""
-    global _connects  # noqa: PLW0603 - a hook knows no test
-    _connects = noted = []
-    yield noted
+    """Return the list to which the audit hook adds the address of each `connect` call."""
+    global _connects  # noqa: PLW0603 - the hook has no access to the test
+    _connects = recorded = []
+    yield recorded
     _connects = None
 
 
 @pytest.fixture
 async def hostile() -> AsyncIterator[HostileNameServer]:
-    """A hostile name server."""
+    """Start a hostile name server."""
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(HostileNameServer, local_addr=("127.0.0.1", 0))
     yield server
@@ -58,7 +58,7 @@ async def hostile() -> AsyncIterator[HostileNameServer]:
 
 
 class Bench:
-    """A receiver at GOOD, sockets at the same port of every forbidden address, and a sender."""
+    """A receiver at GOOD, sockets with the same port at every forbidden address, and a sender."""
 
     def __init__(
         self, good: Receiver, inside: list[Receiver], names: HostileNameServer, authority: str, connect: Connect
@@ -70,42 +70,42 @@ class Bench:
         self._connect = connect
 
     async def client(self, policy: AddressPolicy | None = None, **settings: Any) -> Client:
-        """Create a sender that queries the hostile name server and caches as briefly as possible."""
+        """Create a sender that uses the hostile name server and the shortest cache times."""
         settings = {"dns_ttl_ms_min": 0, "dns_negative_ttl_ms": 0} | settings
         # Loading the system's certificate authorities takes longer than the rest of a case.
         settings["ca_file"] = self.authority
         chosen = policy or BenchPolicy(False)
         return await self._connect(policy=chosen, nameservers=[self.names.address], **settings)
 
-    async def change_minds(self, client: Client) -> None:
-        """Let the name server send its next replies, and clear the caches of the client."""
-        self.names.turn = 1
+    async def advance_replies(self, client: Client) -> None:
+        """Switch the name server to its next replies, and clear the cache of the client."""
+        self.names.reply_index = 1
         channel, client.resolver._channel = client.resolver._channel, None
         if channel is not None:
             await channel.close()
 
-    def trespassers(self) -> int:
+    def forbidden_connections(self) -> int:
         """Return the number of connections to forbidden addresses."""
         return sum(receiver.accepted for receiver in self.inside)
 
 
 Script = Callable[[Peer], Awaitable[None]]
-MakeBench = Callable[..., Awaitable[Bench]]
+CreateBench = Callable[..., Awaitable[Bench]]
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file with one certificate authority that has issued no certificate."""
+    """Return the path of a CA file. The CA has issued no certificate."""
     path = tmp_path_factory.mktemp("authority") / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(path))
     return str(path)
 
 
 @pytest.fixture
-async def bench(listen: Listen, connect: Connect, hostile: HostileNameServer, authority: str) -> MakeBench:
-    """Create a bench whose receiver runs a script."""
+async def make_bench(listen: Listen, connect: Connect, hostile: HostileNameServer, authority: str) -> CreateBench:
+    """Return a function that creates a bench whose receiver runs a script."""
 
-    async def make(script: Script = serve_ok) -> Bench:
+    async def create(script: Script = serve_ok) -> Bench:
         while True:
             good = await listen(script, GOOD)
             # The port may be in use at one of the other addresses.
@@ -113,10 +113,10 @@ async def bench(listen: Listen, connect: Connect, hostile: HostileNameServer, au
                 inside = [await listen(serve_ok, address, port=good.port) for address in INSIDE]
                 return Bench(good, inside, hostile, authority, connect)
 
-    return make
+    return create
 
 
-class Careless(BenchPolicy):
+class AllowAll(BenchPolicy):
     """A policy that allows everything."""
 
     __slots__ = ()
@@ -126,9 +126,9 @@ class Careless(BenchPolicy):
 
 
 def target_of(case: Case, port: int) -> Target:
-    """Return the target of a client without checks: the host as the server or the standard library parses it."""
+    """Return the target of a case without any check. The server or the standard library parses the host."""
     text = case.url_at(port)
-    url = parse_endpoint_url(text, Careless(True), to_ascii=to_ascii)
+    url = parse_endpoint_url(text, AllowAll(True), to_ascii=to_ascii)
     if not isinstance(url, Problem):
         return Target(url.host, port, url.encrypted and url.is_literal)
     try:
@@ -140,7 +140,7 @@ def target_of(case: Case, port: int) -> Target:
 
 
 def check(case: Case, exchange: Exchange) -> None:
-    """Check whether an attempt ended as the case describes."""
+    """Check that an attempt ended as the case expects."""
     if case.sent == REACHED:
         assert exchange.failure is None, exchange.error
     elif case.sent == BLOCKED:
@@ -157,33 +157,33 @@ def check(case: Case, exchange: Exchange) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_registration_and_connection_reject_hostile_addresses(
-    bench: MakeBench, connects: list[Any], case: Case
+    make_bench: CreateBench, connects: list[Any], case: Case
 ) -> None:
-    stage = await bench()
-    stage.names.zone = case.zone
-    client = await stage.client(BenchPolicy(case.private), dns_timeout_ms=case.dns_timeout_ms)
+    bench = await make_bench()
+    bench.names.zone = case.zone
+    client = await bench.client(BenchPolicy(case.private), dns_timeout_ms=case.dns_timeout_ms)
     registrar = UrlChecker(BenchPolicy(case.private), client.resolver.resolve)
 
-    problem = await registrar.check(case.url_at(stage.good.port))
+    problem = await registrar.check(case.url_at(bench.good.port))
     assert (problem and problem.code) == case.registered
     if problem is not None:
-        # A cause and a fix, each a sentence.
+        # The cause and the fix are separate sentences.
         assert problem.field == "url"
         assert len(problem.message.removesuffix(".").split(". ")) >= 2
     assert connects == []
-    await stage.change_minds(client)
+    await bench.advance_replies(client)
 
-    check(case, await client.post(target_of(case, stage.good.port)))
+    check(case, await client.post(target_of(case, bench.good.port)))
     assert {address[0] for address in connects} == ({GOOD} if case.sent == REACHED else set())
-    assert stage.trespassers() == 0
-    assert stage.good.accepted == (case.sent == REACHED)
+    assert bench.forbidden_connections() == 0
+    assert bench.good.accepted == (case.sent == REACHED)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.zone], ids=lambda case: case.name)
-async def test_a_proxy_is_never_asked_for_hostile_addresses(
-    bench: MakeBench, listen: Listen, connects: list[Any], case: Case
+async def test_a_proxy_gets_no_hostile_addresses(
+    make_bench: CreateBench, listen: Listen, connects: list[Any], case: Case
 ) -> None:
-    """The proxy gets only checked addresses, never a name."""
+    """The proxy gets only checked addresses, and no names."""
     heads = []
 
     async def tunnel(peer: Peer) -> None:
@@ -192,31 +192,31 @@ async def test_a_proxy_is_never_asked_for_hostile_addresses(
         await serve_ok(peer)
 
     proxy = await listen(tunnel)
-    stage = await bench()
-    stage.names.zone = case.zone
-    client = await stage.client(
+    bench = await make_bench()
+    bench.names.zone = case.zone
+    client = await bench.client(
         BenchPolicy(case.private),
         dns_timeout_ms=case.dns_timeout_ms,
         egress_proxy=f"http://user:pw@127.0.0.1:{proxy.port}",
     )
-    # The DNS response at registration, which may change afterwards.
-    await UrlChecker(BenchPolicy(case.private), client.resolver.resolve).check(case.url_at(stage.good.port))
-    await stage.change_minds(client)
-    exchange = await client.post(target_of(case, stage.good.port))
+    # Use the DNS response at registration. It may change afterwards.
+    await UrlChecker(BenchPolicy(case.private), client.resolver.resolve).check(case.url_at(bench.good.port))
+    await bench.advance_replies(client)
+    exchange = await client.post(target_of(case, bench.good.port))
 
     check(case, exchange)
-    place = f"{GOOD}:{stage.good.port}".encode()
+    place = f"{GOOD}:{bench.good.port}".encode()
     expected = [[b"CONNECT " + place + b" HTTP/1.1", b"Host: " + place]] if case.sent == REACHED else []
     assert [head[:2] for head in heads] == expected
     assert set(connects) <= {("127.0.0.1", proxy.port)}
-    assert stage.trespassers() == 0
+    assert bench.forbidden_connections() == 0
 
 
-def test_there_are_many_cases_with_unique_names() -> None:
+def test_the_cases_are_numerous_and_unique() -> None:
     assert len(CASES) >= 200
     assert len({case.name for case in CASES}) == len(CASES)
-    tricks = {(case.url, repr(case.zone), case.private) for case in CASES}
-    assert len(tricks) == len(CASES), "two cases play the same trick"
+    attacks = {(case.url, repr(case.zone), case.private) for case in CASES}
+    assert len(attacks) == len(CASES), "two cases are the same"
     assert {case.sent for case in CASES} == {BLOCKED, LOST, REACHED}
     assert {case.registered for case in CASES} == {
         None,
@@ -234,7 +234,7 @@ def test_there_are_many_cases_with_unique_names() -> None:
 # ---- responses of the receiver
 
 
-def _answers() -> dict[str, bytes]:
+def _responses() -> dict[str, bytes]:
     """Return responses that point a client to another address, by name."""
     places = {
         "metadata": "http://169.254.169.254/latest/meta-data/",
@@ -244,7 +244,7 @@ def _answers() -> dict[str, bytes]:
         "localhost": "https://localhost:{port}/",
         "decimal": "http://2130706434:{port}/",
     }
-    answers = {
+    responses = {
         f"{status}-to-{name}": f"HTTP/1.1 {status} X\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
         for status in (300, 301, 302, 303, 305, 307, 308)
         for name, place in places.items()
@@ -263,152 +263,154 @@ def _answers() -> dict[str, bytes]:
         "upgrade": "Upgrade: h2c\r\nConnection: upgrade",
         "strict-transport-security": "Strict-Transport-Security: max-age=31536000",
     }.items():
-        answers[f"200-{name}"] = f"HTTP/1.1 200 OK\r\n{header}\r\nContent-Length: 0\r\n\r\n"
-    answers["early-hints"] = (
+        responses[f"200-{name}"] = f"HTTP/1.1 200 OK\r\n{header}\r\nContent-Length: 0\r\n\r\n"
+    responses["early-hints"] = (
         f"HTTP/1.1 103 Early Hints\r\nLink: <{place}>; rel=preconnect\r\n\r\n"
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     )
-    answers["401-elsewhere"] = (
+    responses["401-elsewhere"] = (
         f"HTTP/1.1 401 X\r\nWWW-Authenticate: Bearer realm={place}\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
     )
-    answers["503-elsewhere"] = f"HTTP/1.1 503 X\r\nRetry-After: 0\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
-    return {name: answer.encode() for name, answer in answers.items()}
+    responses["503-elsewhere"] = f"HTTP/1.1 503 X\r\nRetry-After: 0\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
+    return {name: response.encode() for name, response in responses.items()}
 
 
-ANSWERS = _answers()
+RESPONSES = _responses()
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-async def test_no_response_redirects_the_sender(bench: MakeBench, connects: list[Any], name: str) -> None:
+@pytest.mark.parametrize("name", RESPONSES)
+async def test_no_response_redirects_the_sender(make_bench: CreateBench, connects: list[Any], name: str) -> None:
     async def script(peer: Peer) -> None:
         for _ in range(2):
-            await peer.answer(ANSWERS[name].replace(b"{port}", b"%d" % stage.good.port))
+            await peer.respond(RESPONSES[name].replace(b"{port}", b"%d" % bench.good.port))
 
-    stage = await bench(script)
-    stage.names.zone = {"hooks.example": [found(GOOD)]}
-    client = await stage.client()
-    # The second request would show a remembered response of the first.
+    bench = await make_bench(script)
+    bench.names.zone = {"hooks.example": [found(GOOD)]}
+    client = await bench.client()
+    # The second request detects an effect that is kept from the first response.
     for _ in range(2):
-        exchange = await client.post(stage.good.target("hooks.example"))
+        exchange = await client.post(bench.good.target("hooks.example"))
         assert exchange.failure is None
     assert {address[0] for address in connects} == {GOOD}
-    assert stage.trespassers() == 0
+    assert bench.forbidden_connections() == 0
 
 
 # ---- kept connections while the DNS response changes
 
 
-async def test_an_open_connection_keeps_its_checked_address(bench: MakeBench, connects: list[Any]) -> None:
-    stage = await bench()
-    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
-    client = await stage.client()
+async def test_an_open_connection_keeps_its_checked_address(make_bench: CreateBench, connects: list[Any]) -> None:
+    bench = await make_bench()
+    bench.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await bench.client()
     exchanges = []
-    for stage.names.turn in range(5):
-        exchanges.append(await client.post(stage.good.target("hooks.example")))
+    for bench.names.reply_index in range(5):
+        exchanges.append(await client.post(bench.good.target("hooks.example")))
     assert {(exchange.failure, exchange.remote_address) for exchange in exchanges} == {
-        (None, f"{GOOD}:{stage.good.port}")
+        (None, f"{GOOD}:{bench.good.port}")
     }
     assert len(connects) == 1
-    assert stage.trespassers() == 0
+    assert bench.forbidden_connections() == 0
 
 
 @pytest.mark.parametrize(
     "last", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"]
 )
-async def test_each_new_connection_is_checked(bench: MakeBench, connects: list[Any], last: bytes) -> None:
+async def test_each_new_connection_is_checked(make_bench: CreateBench, connects: list[Any], last: bytes) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer(last)
+        await peer.respond(last)
 
-    stage = await bench(script)
-    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
-    client = await stage.client()
-    assert (await client.post(stage.good.target("hooks.example"))).failure is None
-    await stage.change_minds(client)
-    assert (await client.post(stage.good.target("hooks.example"))).failure is Failure.BLOCKED
+    bench = await make_bench(script)
+    bench.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await bench.client()
+    assert (await client.post(bench.good.target("hooks.example"))).failure is None
+    await bench.advance_replies(client)
+    assert (await client.post(bench.good.target("hooks.example"))).failure is Failure.BLOCKED
     assert {address[0] for address in connects} == {GOOD}
-    assert stage.trespassers() == 0
+    assert bench.forbidden_connections() == 0
 
 
-async def test_a_stale_connection_is_replaced_by_a_checked_one(bench: MakeBench, connects: list[Any]) -> None:
-    """The receiver closes a kept connection at its next request, after its name has changed to an internal address."""
+async def test_a_stale_connection_is_replaced_by_a_checked_one(make_bench: CreateBench, connects: list[Any]) -> None:
+    """The receiver resets a reused connection after its name has changed to an internal address."""
 
     async def script(peer: Peer) -> None:
-        await peer.answer()
+        await peer.respond()
         await peer.request()
         peer.reset()
 
-    stage = await bench(script)
-    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
-    client = await stage.client()
-    assert (await client.post(stage.good.target("hooks.example"))).failure is None
-    await stage.change_minds(client)
-    second = await client.post(stage.good.target("hooks.example"))
+    bench = await make_bench(script)
+    bench.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await bench.client()
+    assert (await client.post(bench.good.target("hooks.example"))).failure is None
+    await bench.advance_replies(client)
+    second = await client.post(bench.good.target("hooks.example"))
     assert second.failure is not None
     assert {address[0] for address in connects} == {GOOD}
-    assert stage.trespassers() == 0
+    assert bench.forbidden_connections() == 0
 
 
-async def test_a_closed_idle_connection_is_replaced_by_a_checked_one(bench: MakeBench, connects: list[Any]) -> None:
+async def test_a_closed_idle_connection_is_replaced_by_a_checked_one(
+    make_bench: CreateBench, connects: list[Any]
+) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer()
+        await peer.respond()
         peer.reset()
 
-    stage = await bench(script)
-    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
-    client = await stage.client()
-    assert (await client.post(stage.good.target("hooks.example"))).failure is None
-    await stage.change_minds(client)
+    bench = await make_bench(script)
+    bench.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await bench.client()
+    assert (await client.post(bench.good.target("hooks.example"))).failure is None
+    await bench.advance_replies(client)
     await until(lambda: client.sender.idle_connections == 0)
-    assert (await client.post(stage.good.target("hooks.example"))).failure is Failure.BLOCKED
+    assert (await client.post(bench.good.target("hooks.example"))).failure is Failure.BLOCKED
     assert {address[0] for address in connects} == {GOOD}
-    assert stage.trespassers() == 0
+    assert bench.forbidden_connections() == 0
 
 
-async def test_an_old_connection_is_not_used_again(bench: MakeBench, connects: list[Any]) -> None:
-    stage = await bench()
-    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
-    client = await stage.client(connection_age_ms_max=0)
-    assert (await client.post(stage.good.target("hooks.example"))).failure is None
-    await stage.change_minds(client)
-    assert (await client.post(stage.good.target("hooks.example"))).failure is Failure.BLOCKED
+async def test_an_old_connection_is_not_reused(make_bench: CreateBench, connects: list[Any]) -> None:
+    bench = await make_bench()
+    bench.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2")]}
+    client = await bench.client(connection_age_ms_max=0)
+    assert (await client.post(bench.good.target("hooks.example"))).failure is None
+    await bench.advance_replies(client)
+    assert (await client.post(bench.good.target("hooks.example"))).failure is Failure.BLOCKED
     assert {address[0] for address in connects} == {GOOD}
 
 
-async def test_connections_are_shared_by_name_and_port(bench: MakeBench, connects: list[Any]) -> None:
-    """An internal name does not reuse an open connection to the same address under another name."""
-    stage = await bench()
-    stage.names.zone = {"hooks.example": [found(GOOD)], "inside.example": [found("127.0.0.2")]}
-    client = await stage.client()
-    assert (await client.post(stage.good.target("hooks.example"))).failure is None
-    await stage.change_minds(client)
-    assert (await client.post(stage.good.target("inside.example"))).failure is Failure.BLOCKED
+async def test_a_name_does_not_reuse_the_connection_of_another_name(
+    make_bench: CreateBench, connects: list[Any]
+) -> None:
+    bench = await make_bench()
+    bench.names.zone = {"hooks.example": [found(GOOD)], "inside.example": [found("127.0.0.2")]}
+    client = await bench.client()
+    assert (await client.post(bench.good.target("hooks.example"))).failure is None
+    await bench.advance_replies(client)
+    assert (await client.post(bench.good.target("inside.example"))).failure is Failure.BLOCKED
     assert {address[0] for address in connects} == {GOOD}
-    assert stage.trespassers() == 0
+    assert bench.forbidden_connections() == 0
 
 
 async def test_a_name_with_changing_addresses_never_reaches_a_forbidden_one(
-    bench: MakeBench, connects: list[Any]
+    make_bench: CreateBench, connects: list[Any]
 ) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        await peer.respond(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
-    stage = await bench(script)
-    stage.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2"), found("127.0.0.1", "::1")] * 40}
-    stage.names.turn = None
-    client = await stage.client()
+    bench = await make_bench(script)
+    bench.names.zone = {"hooks.example": [found(GOOD), found("127.0.0.2"), found("127.0.0.1", "::1")] * 40}
+    bench.names.reply_index = None
+    client = await bench.client()
     for _ in range(10):
-        await asyncio.gather(*(client.send(stage.good.target("hooks.example")) for _ in range(10)))
+        await asyncio.gather(*(client.send(bench.good.target("hooks.example")) for _ in range(10)))
     assert {address[0] for address in connects} <= {GOOD}
-    assert stage.trespassers() == 0
-    assert stage.good.accepted == len(connects) > 0
+    assert bench.forbidden_connections() == 0
+    assert bench.good.accepted == len(connects) > 0
 
 
-async def test_the_cases_detect_a_missing_check(bench: MakeBench, connects: list[Any]) -> None:
-    """With a policy that allows everything, the same trick reaches a forbidden address, and both checks detect it."""
-
-    stage = await bench()
-    stage.names.zone = {"hooks.example": [found("127.0.0.2")]}
-    client = await stage.client(Careless(False))
-    assert (await client.post(stage.good.target("hooks.example"))).failure is None
+async def test_the_cases_detect_a_missing_check(make_bench: CreateBench, connects: list[Any]) -> None:
+    """Without address checks, the sender reaches a forbidden address, and both assertions detect it."""
+    bench = await make_bench()
+    bench.names.zone = {"hooks.example": [found("127.0.0.2")]}
+    client = await bench.client(AllowAll(False))
+    assert (await client.post(bench.good.target("hooks.example"))).failure is None
     assert [address[0] for address in connects] == ["127.0.0.2"]
-    assert stage.trespassers() == 1
+    assert bench.forbidden_connections() == 1

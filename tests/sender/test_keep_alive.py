@@ -27,7 +27,7 @@ async def test_idle_connections_in_total_are_bounded(listen: Listen, connect: Co
     for receiver in receivers:
         await client.post(receiver.target())
     assert client.sender.idle_connections == 2
-    await until(lambda: receivers[0].peers[0].gone)
+    await until(lambda: receivers[0].peers[0].is_closed)
     for receiver in receivers[1:]:
         assert (await client.post(receiver.target())).reused
 
@@ -46,7 +46,7 @@ async def test_idle_connections_expire(listen: Listen, connect: Connect, clock: 
     await asyncio.sleep(0.02)
     assert client.sender.idle_connections == 1
     clock.now += 0.051
-    await until(lambda: receiver.peers[0].gone)
+    await until(lambda: receiver.peers[0].is_closed)
     assert client.sender.idle_connections == 0
 
 
@@ -55,7 +55,7 @@ async def test_an_old_connection_is_not_reused(listen: Listen, connect: Connect,
     client = await connect(connection_age_ms_max=60_000, monotonic=clock)
     for step, reused in [(0, False), (30, True), (31, False), (59, True)]:
         clock.now += step
-        # A step of one minute would also end the keep-alive time. This test is about the age alone.
+        # A step of one minute would also end the keep-alive time. This test checks only the age.
         client.sender._pool._keep_alive = 1e9
         assert (await client.post(receiver.target())).reused is reused
     assert receiver.accepted == 2

@@ -1,4 +1,4 @@
-"""A slow, huge or hostile receiver affects one request, for a bounded time and with bounded memory."""
+"""A slow or hostile receiver affects only its own request, for a limited time and with limited memory."""
 
 import asyncio
 import errno
@@ -15,11 +15,11 @@ from .scripted import OK, Connect, Listen, Peer, request_to, serve_ok
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-# A sweep takes at most a tenth of these timeouts. The rest is for a busy machine.
-LATE_SECONDS = 0.25
+# Timeouts are checked in intervals of at most a tenth of a timeout. The rest is for a busy machine.
+TOLERANCE_SECONDS = 0.25
 
 
-async def pour(peer: Peer, head: bytes, piece: bytes) -> None:
+async def send_until_closed(peer: Peer, head: bytes, piece: bytes) -> None:
     """Send `head`, then `piece` until the client closes the connection."""
     await peer.request()
     await peer.send(head)
@@ -34,7 +34,7 @@ async def pour(peer: Peer, head: bytes, piece: bytes) -> None:
 )
 async def test_an_endless_body_is_truncated(listen: Listen, connect: Connect, head: bytes) -> None:
     piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n" if head is CHUNKED else b"x" * 65536
-    receiver = await listen(lambda peer: pour(peer, head, piece))
+    receiver = await listen(lambda peer: send_until_closed(peer, head, piece))
     client = await connect()
     tracemalloc.start()
     try:
@@ -47,7 +47,7 @@ async def test_an_endless_body_is_truncated(listen: Listen, connect: Connect, he
     assert exchange.response_body == b"x" * 4096
     assert exchange.duration_us < 1_000_000
     assert peak < 4_000_000
-    await receiver.peers[0].ended()
+    await receiver.peers[0].wait_closed()
     assert client.sender.idle_connections == 0
 
 
@@ -58,7 +58,7 @@ async def test_an_endless_body_is_truncated(listen: Listen, connect: Connect, he
 async def test_read_and_stored_bytes_are_limited(listen: Listen, connect: Connect, size: int, truncated: bool) -> None:
     async def script(peer: Peer) -> None:
         while True:
-            await peer.answer(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
+            await peer.respond(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
 
     receiver = await listen(script)
     client = await connect()
@@ -74,7 +74,7 @@ async def test_read_and_stored_bytes_are_limited(listen: Listen, connect: Connec
     [b"1;" + b"x" * 60_000 + b"\r\na\r\n", b"0\r\n" + b"X-Trailer: x\r\n" * 5000],
     ids=["chunk extensions", "trailers"],
 )
-async def test_endless_chunk_framing_fails(listen: Listen, connect: Connect, piece: bytes) -> None:
+async def test_endless_chunk_framing_is_truncated(listen: Listen, connect: Connect, piece: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED + piece)
@@ -97,8 +97,8 @@ async def test_endless_chunk_framing_fails(listen: Listen, connect: Connect, pie
 )
 async def test_long_response_headers_fail(listen: Listen, connect: Connect, head: bytes) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer(head)
-        await peer.ended()
+        await peer.respond(head)
+        await peer.wait_closed()
 
     exchange = await (await connect()).post((await listen(script)).target())
     assert exchange.failure is Failure.PROTOCOL
@@ -107,7 +107,7 @@ async def test_long_response_headers_fail(listen: Listen, connect: Connect, head
 
 
 async def test_endless_interim_responses_fail(listen: Listen, connect: Connect) -> None:
-    receiver = await listen(lambda peer: pour(peer, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100))
+    receiver = await listen(lambda peer: send_until_closed(peer, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100))
     exchange = await (await connect()).post(receiver.target())
     assert (exchange.failure, exchange.status_code) == (Failure.PROTOCOL, None)
 
@@ -121,7 +121,7 @@ async def test_endless_interim_responses_fail(listen: Listen, connect: Connect) 
         (HEAD + b"\r\n", b"a", "receiving the response body", 200),
         (CHUNKED, b"1\r\na\r\n", "receiving the response body", 200),
     ],
-    ids=["silence", "head", "body", "body without length", "chunks"],
+    ids=["no response", "headers", "body", "body without length", "chunks"],
 )
 async def test_slow_bytes_do_not_extend_the_timeout(
     listen: Listen, connect: Connect, start: bytes, piece: bytes, stage: str, status: int | None
@@ -138,9 +138,9 @@ async def test_slow_bytes_do_not_extend_the_timeout(
     exchange = await client.post(receiver.target())
     assert (exchange.failure, exchange.status_code) == (Failure.TIMEOUT, status)
     assert exchange.error == f"no complete response within 0.08 s: still {stage}"
-    assert 0.08 <= exchange.duration_us / 1e6 < 0.08 + LATE_SECONDS
+    assert 0.08 <= exchange.duration_us / 1e6 < 0.08 + TOLERANCE_SECONDS
     assert exchange.bytes_sent
-    await receiver.peers[0].ended()
+    await receiver.peers[0].wait_closed()
 
 
 async def test_a_receiver_that_never_reads_blocks_only_its_request(listen: Listen, connect: Connect) -> None:
@@ -158,7 +158,7 @@ async def test_a_receiver_that_never_reads_blocks_only_its_request(listen: Liste
     finally:
         tracemalloc.stop()
     assert exchange.failure is Failure.TIMEOUT
-    assert exchange.duration_us / 1e6 < 0.15 + LATE_SECONDS
+    assert exchange.duration_us / 1e6 < 0.15 + TOLERANCE_SECONDS
     assert peak < 3 * len(body)
 
 
@@ -181,19 +181,19 @@ async def test_timeouts_stay_in_order_with_fast_requests(listen: Listen, connect
             assert (await client.post(receiver.target(), b"fast")).failure is None
     exchanges = await asyncio.gather(*slow)
     assert {exchange.failure for exchange in exchanges} == {Failure.TIMEOUT}
-    assert all(0.1 <= exchange.duration_us / 1e6 < 0.1 + LATE_SECONDS for exchange in exchanges)
+    assert all(0.1 <= exchange.duration_us / 1e6 < 0.1 + TOLERANCE_SECONDS for exchange in exchanges)
     assert time.monotonic() - started < 1
     assert client.sender.in_flight == 0
 
 
 async def test_an_error_in_done_does_not_affect_other_requests(listen: Listen, connect: Connect) -> None:
-    complaints = []
+    errors = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    loop.set_exception_handler(lambda _, context: errors.append(context["message"]))
 
     async def script(peer: Peer) -> None:
         while True:
-            await peer.answer()
+            await peer.respond()
 
     receiver = await listen(script)
     client = await connect()
@@ -204,15 +204,15 @@ async def test_an_error_in_done_does_not_affect_other_requests(listen: Listen, c
     client.sender.send(request_to(receiver.target()), fail)
     while client.sender.in_flight:
         await asyncio.sleep(0.001)
-    assert complaints == ["request callback failed"]
+    assert errors == ["request callback failed"]
     exchange = await client.post(receiver.target())
     assert (exchange.failure, exchange.reused) == (None, True)
 
 
 async def test_a_defect_in_the_sender_ends_the_attempt(connect: Connect, monkeypatch: Any) -> None:
-    complaints = []
+    errors = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    loop.set_exception_handler(lambda _, context: errors.append(context["message"]))
     client = await connect()
 
     async def fail(_: str) -> tuple[str, ...]:
@@ -221,10 +221,10 @@ async def test_a_defect_in_the_sender_ends_the_attempt(connect: Connect, monkeyp
     monkeypatch.setattr(client.resolver, "resolve", fail)
     exchange = await client.post(Target("hooks.example", 443, True))
     assert (exchange.failure, exchange.error) == (Failure.EGRESS, "internal error: RuntimeError")
-    assert complaints == ["connection not opened"]
+    assert errors == ["connection not opened"]
 
 
-async def test_missing_file_descriptors_do_not_count_against_the_receiver(
+async def test_missing_file_descriptors_are_an_egress_failure(
     listen: Listen, connect: Connect, monkeypatch: Any
 ) -> None:
     receiver = await listen(serve_ok)

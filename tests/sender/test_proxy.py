@@ -25,15 +25,15 @@ class Tunnels:
         reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         await peer.send(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
         try:
-            back = asyncio.get_running_loop().create_task(_pump(reader, peer.writer))
-            await _pump(peer.reader, writer)
+            back = asyncio.get_running_loop().create_task(_copy(reader, peer.writer))
+            await _copy(peer.reader, writer)
             await back
         finally:
             back.cancel()
             writer.close()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
@@ -66,9 +66,7 @@ async def test_every_connection_is_a_tunnel(listen: Listen, connect: Connect, na
     ]
 
 
-async def test_the_proxy_is_not_asked_for_forbidden_addresses(
-    listen: Listen, connect: Connect, names: NameServer
-) -> None:
+async def test_the_proxy_gets_no_forbidden_addresses(listen: Listen, connect: Connect, names: NameServer) -> None:
     proxy = await listen(Tunnels())
     names.zone["inside.example"] = ["10.0.0.1"]
     client = await connect(private=False, egress_proxy=url(proxy), nameservers=[names.address])
@@ -84,8 +82,8 @@ async def test_the_proxy_can_be_a_host_name(listen: Listen, connect: Connect, na
     client = await connect(egress_proxy=f"http://proxy.example:{proxy.port}", nameservers=[names.address])
     assert (await client.post(receiver.target())).failure is None
     names.zone["proxy.example"] = 2
-    lost = await connect(egress_proxy="http://other.example:3128", nameservers=[names.address])
-    exchange = await lost.post(receiver.target())
+    unresolved = await connect(egress_proxy="http://other.example:3128", nameservers=[names.address])
+    exchange = await unresolved.post(receiver.target())
     assert exchange.failure is Failure.EGRESS
     assert exchange.error == "the egress proxy failed: other.example does not exist"
 
@@ -101,7 +99,7 @@ async def test_an_unreachable_proxy_is_an_egress_failure(listen: Listen, connect
 
 
 @pytest.mark.parametrize(
-    ("answer", "failure", "text"),
+    ("response", "failure", "text"),
     [
         (b"HTTP/1.1 407 No\r\nContent-Length: 4\r\n\r\nbody", Failure.EGRESS, "rejected the credentials"),
         (b"HTTP/1.1 403 No\r\n\r\n", Failure.BLOCKED, "does not allow a tunnel to 127.0.0.1:9 (status 403)"),
@@ -119,10 +117,10 @@ async def test_an_unreachable_proxy_is_an_egress_failure(listen: Listen, connect
     ],
 )
 async def test_responses_of_the_proxy_are_classified(
-    listen: Listen, connect: Connect, answer: bytes, failure: Failure, text: str
+    listen: Listen, connect: Connect, response: bytes, failure: Failure, text: str
 ) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer(answer)
+        await peer.respond(response)
 
     proxy = await listen(script)
     client = await connect(egress_proxy=url(proxy))
@@ -131,7 +129,7 @@ async def test_responses_of_the_proxy_are_classified(
     assert exchange.error is not None
     assert text in exchange.error
     assert not exchange.bytes_sent
-    await until(lambda: proxy.peers[0].gone)
+    await until(lambda: proxy.peers[0].is_closed)
 
 
 async def test_a_proxy_response_in_single_bytes_is_read(listen: Listen, connect: Connect) -> None:
@@ -167,9 +165,9 @@ async def test_a_hanging_proxy_is_an_egress_failure_unless_it_serves_others(list
     async def script(peer: Peer) -> None:
         head = await peer.request()
         if b"127.0.0.9" in head:
-            await peer.ended()
+            await peer.wait_closed()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        await peer.answer(OK)
+        await peer.respond(OK)
 
     proxy = await listen(script)
     client = await connect(egress_proxy=url(proxy), connect_timeout_ms=800)
@@ -211,12 +209,12 @@ async def test_the_egress_address_is_used_for_the_proxy(listen: Listen, connect:
 @pytest.mark.parametrize(
     "text", ["https://proxy:1", "socks5://proxy:1", "proxy:3128", "http://", "http://proxy/path", "http://proxy:99999"]
 )
-def test_a_server_that_is_not_a_proxy_is_rejected(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the words are for people
+def test_invalid_proxy_urls_are_rejected(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the message may change
         Proxy.parse(text)
 
 
-def test_proxy_urls_are_validated() -> None:
+def test_valid_proxy_urls_are_parsed() -> None:
     assert Proxy.parse("http://proxy") == Proxy("proxy", 80, None)
     assert Proxy.parse("http://[::1]:3128/") == Proxy("::1", 3128, None)
     assert Proxy.parse("http://u@proxy:1").authorization == "Basic " + base64.b64encode(b"u:").decode()

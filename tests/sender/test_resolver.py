@@ -1,4 +1,4 @@
-"""The resolver: bounded caching, shared lookups, and failures that affect only their name."""
+"""The resolver: limited caching, shared lookups, and failures that affect only one name."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ async def test_both_families_are_queried(names: NameServer) -> None:
     names.zone["both.example"] = ["127.0.0.5", "::1"]
     subject = resolver(names)
     assert set(await subject.resolve("both.example")) == {"127.0.0.5", "::1"}
-    assert {kind for _, kind in names.asked} == {A, AAAA}
+    assert {kind for _, kind in names.queries} == {A, AAAA}
     await subject.close()
 
 
@@ -28,39 +28,39 @@ async def test_both_families_are_queried(names: NameServer) -> None:
 async def test_localhost_is_never_queried(names: NameServer, name: str) -> None:
     subject = resolver(names)
     assert await subject.resolve(name) == ("127.0.0.1", "::1")
-    assert names.asked == []
+    assert names.queries == []
     await subject.close()
 
 
-async def test_case_and_a_trailing_dot_do_not_matter(names: NameServer) -> None:
+async def test_case_and_a_trailing_dot_are_ignored(names: NameServer) -> None:
     names.zone["dot.example"] = ["127.0.0.5"]
     names.ttl = 10
     subject = resolver(names)
     for name in ("dot.example", "dot.example.", "Dot.Example"):
         assert await subject.resolve(name) == ("127.0.0.5",)
-    assert len(names.asked) == 2
+    assert len(names.queries) == 2
     await subject.close()
 
 
-@pytest.mark.parametrize(("ttl", "kept"), [(0, 1), (10, 10), (86_400, 30)])
+@pytest.mark.parametrize(("ttl", "cached_seconds"), [(0, 1), (10, 10), (86_400, 30)])
 async def test_results_are_cached_for_their_ttl_within_limits(
-    names: NameServer, clock: Clock, ttl: int, kept: int
+    names: NameServer, clock: Clock, ttl: int, cached_seconds: int
 ) -> None:
     names.ttl = ttl
     names.zone["kept.example"] = ["127.0.0.5"]
     subject = resolver(names, clock)
     await subject.resolve("kept.example")
     names.zone["kept.example"] = ["127.0.0.6"]
-    clock.now += kept - 0.001
+    clock.now += cached_seconds - 0.001
     assert await subject.resolve("kept.example") == ("127.0.0.5",)
     clock.now += 0.001
-    # c-ares uses its own clock, which has not advanced. Only a new channel queries again.
+    # c-ares has its own clock, which has not advanced. Only a new channel queries again.
     subject._channel = None
     assert await subject.resolve("kept.example") == ("127.0.0.6",)
     await subject.close()
 
 
-async def test_c_ares_does_not_cache_results_for_longer(names: NameServer, clock: Clock) -> None:
+async def test_c_ares_does_not_extend_the_cache_time(names: NameServer, clock: Clock) -> None:
     names.ttl = 86_400
     names.zone["long.example"] = ["127.0.0.5"]
     subject = resolver(names, clock)
@@ -76,8 +76,8 @@ async def test_failures_are_cached_briefly(names: NameServer, clock: Clock) -> N
     for _ in range(3):
         with pytest.raises(ResolutionFailed, match="does not exist"):
             await subject.resolve("new.example")
-    questions = sum(name == "new.example" for name, _ in names.asked)
-    assert questions == 2
+    queries = sum(name == "new.example" for name, _ in names.queries)
+    assert queries == 2
     names.zone["new.example"] = ["127.0.0.5"]
     clock.now += 2
     subject._channel = None
@@ -86,7 +86,7 @@ async def test_failures_are_cached_briefly(names: NameServer, clock: Clock) -> N
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"),
+    ("response", "text"),
     [
         (3, "bad.example does not exist"),
         (2, "the name servers failed to resolve bad.example"),
@@ -94,10 +94,10 @@ async def test_failures_are_cached_briefly(names: NameServer, clock: Clock) -> N
         ([], "bad.example has no address"),
     ],
 )
-async def test_every_failure_has_a_text(
-    names: NameServer, connect: Connect, answer: list[str] | int, text: str
+async def test_every_failure_has_an_error_text(
+    names: NameServer, connect: Connect, response: list[str] | int, text: str
 ) -> None:
-    names.zone["bad.example"] = answer
+    names.zone["bad.example"] = response
     client = await connect(nameservers=[names.address])
     exchange = await client.post(Target("bad.example", 80, False))
     assert exchange.failure is Failure.DNS
@@ -135,9 +135,9 @@ async def test_the_timeout_applies_during_the_lookup(names: NameServer, connect:
 async def test_concurrent_lookups_share_one_query(names: NameServer) -> None:
     names.zone["shared.example"] = ["127.0.0.5"]
     subject = resolver(names)
-    answers = await asyncio.gather(*(subject.resolve("shared.example") for _ in range(50)))
-    assert set(answers) == {("127.0.0.5",)}
-    assert len(names.asked) == 2
+    results = await asyncio.gather(*(subject.resolve("shared.example") for _ in range(50)))
+    assert set(results) == {("127.0.0.5",)}
+    assert len(names.queries) == 2
     await subject.close()
 
 

@@ -9,19 +9,19 @@ from uplift_server.core.http.exchange import Failure
 from .scripted import OK, Client, Listen, Peer, Receiver, serve_ok
 
 
-async def answering(listen: Listen, response: bytes) -> Receiver:
+async def listen_with(listen: Listen, response: bytes) -> Receiver:
     async def script(peer: Peer) -> None:
-        await peer.answer(response)
+        await peer.respond(response)
 
     return await listen(script)
 
 
-async def test_the_request_arrives_as_given(listen: Listen, client: Client) -> None:
+async def test_the_request_arrives_unchanged(listen: Listen, client: Client) -> None:
     requests = []
 
     async def script(peer: Peer) -> None:
         while True:
-            requests.append(await peer.answer())
+            requests.append(await peer.respond())
 
     receiver = await listen(script)
     bodies = [b"", b"x", b"y" * 1024, b"z" * 300_000]
@@ -76,7 +76,7 @@ async def test_a_response_split_at_every_byte_is_the_same(listen: Listen, client
 
     receiver = await listen(script)
     seen = set()
-    for cut in range(1, len(response)):  # noqa: B007 - the script reads it
+    for cut in range(1, len(response)):  # noqa: B007 - the script uses it
         exchange = await client.post(receiver.target())
         assert exchange.failure is None
         seen.add((exchange.status_code, exchange.response_head, exchange.response_body, exchange.retry_after))
@@ -96,7 +96,7 @@ async def test_a_response_in_single_bytes_is_read(listen: Listen, client: Client
 
 
 async def test_interim_responses_are_skipped(listen: Listen, client: Client) -> None:
-    exchange = await client.post((await answering(listen, INTERIM)).target())
+    exchange = await client.post((await listen_with(listen, INTERIM)).target())
     assert (exchange.status_code, exchange.failure) == (503, None)
     assert exchange.response_head.startswith(b"HTTP/1.1 503 Busy\r\n")
     assert exchange.response_head.endswith(b"4\r\n\r\n")
@@ -104,7 +104,7 @@ async def test_interim_responses_are_skipped(listen: Listen, client: Client) -> 
 
 
 async def test_trailers_are_not_headers(listen: Listen, client: Client) -> None:
-    exchange = await client.post((await answering(listen, CHUNKED.replace(b"200 OK", b"503 No"))).target())
+    exchange = await client.post((await listen_with(listen, CHUNKED.replace(b"200 OK", b"503 No"))).target())
     assert (exchange.status_code, exchange.retry_after) == (503, None)
 
 
@@ -112,7 +112,7 @@ async def test_trailers_are_not_headers(listen: Listen, client: Client) -> None:
 async def test_statuses_without_body_end_with_the_headers(listen: Listen, client: Client, status: int) -> None:
     async def script(peer: Peer) -> None:
         while True:
-            await peer.answer(b"HTTP/1.1 %d X\r\nContent-Length: 7\r\n\r\n" % status)
+            await peer.respond(b"HTTP/1.1 %d X\r\nContent-Length: 7\r\n\r\n" % status)
 
     receiver = await listen(script)
     for _ in range(2):
@@ -155,7 +155,7 @@ async def test_the_receiver_can_close_the_connection(
 ) -> None:
     async def script(peer: Peer) -> None:
         while True:
-            await peer.answer(head + b"ok")
+            await peer.respond(head + b"ok")
 
     receiver = await listen(script)
     for _ in range(2):
@@ -171,9 +171,9 @@ BROKEN = {
     "HTTP/0.9": b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
     "a request": b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a line before it": b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "empty lines first": b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "switching protocols": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-    "switching protocols unasked": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    "switching protocols without upgrade": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
     "length and chunked": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
     "chunked and length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
@@ -185,16 +185,16 @@ BROKEN = {
     "space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
     "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
     "NUL": b"HTTP/1.1 200 OK\r\nX-A: \0\r\nContent-Length: 2\r\n\r\nok",
-    "chunk size no number": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n\r\n",
-    "chunk longer than said": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+    "chunk size not a number": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n\r\n",
+    "chunk longer than its size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("response", BROKEN.values(), ids=list(BROKEN))
 async def test_invalid_responses_are_protocol_errors(listen: Listen, client: Client, response: bytes) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer(response)
-        await peer.ended()
+        await peer.respond(response)
+        await peer.wait_closed()
 
     exchange = await client.post((await listen(script)).target())
     assert exchange.failure is Failure.PROTOCOL
@@ -203,9 +203,9 @@ async def test_invalid_responses_are_protocol_errors(listen: Listen, client: Cli
 
 
 async def test_the_status_is_kept_despite_an_invalid_header(listen: Listen, client: Client) -> None:
-    exchange = await client.post((await answering(listen, BROKEN["negative length"])).target())
+    exchange = await client.post((await listen_with(listen, BROKEN["negative length"])).target())
     assert (exchange.failure, exchange.status_code) == (Failure.PROTOCOL, 200)
-    exchange = await client.post((await answering(listen, BROKEN["length and chunked"])).target())
+    exchange = await client.post((await listen_with(listen, BROKEN["length and chunked"])).target())
     assert (exchange.failure, exchange.status_code) == (Failure.PROTOCOL, 200)
 
 
@@ -213,14 +213,14 @@ async def test_redirects_are_reported_and_not_followed(listen: Listen, client: C
     elsewhere = await listen(serve_ok)
     location = f"http://127.0.0.1:{elsewhere.port}/"
     response = f"HTTP/1.1 307 Go\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
-    exchange = await client.post((await answering(listen, response)).target())
+    exchange = await client.post((await listen_with(listen, response)).target())
     assert (exchange.status_code, exchange.failure, exchange.location) == (307, None, location)
     assert elsewhere.accepted == 0
 
 
 async def test_header_values_are_limited(listen: Listen, client: Client) -> None:
     response = b"HTTP/1.1 429 Slow\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % (b"1" * 20_000)
-    exchange = await client.post((await answering(listen, response)).target())
+    exchange = await client.post((await listen_with(listen, response)).target())
     assert exchange.retry_after == "1" * 2048
     assert len(exchange.response_head) == 4096
 
@@ -229,7 +229,7 @@ async def test_a_response_before_the_whole_request_is_read(listen: Listen, clien
     async def script(peer: Peer) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
         await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        await peer.ended()
+        await peer.wait_closed()
 
     receiver = await listen(script)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""TLS: certificates are verified by host name at every address, and every failure has a text."""
+"""TLS: certificates are verified for the host name at every address, and every failure has an error text."""
 
 import asyncio
 import datetime
@@ -32,7 +32,7 @@ def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
     return str(path)
 
 
-def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
@@ -46,7 +46,7 @@ async def tls_client(connect: Connect, names: NameServer, ca_file: str) -> Clien
 
 async def test_a_valid_certificate_is_accepted(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
     server_names = []
-    context = serving(authority.issue_cert(HOST))
+    context = server_context(authority.issue_cert(HOST))
     context.sni_callback = lambda _socket, name, _context: server_names.append(name)
     receiver = await listen(serve_ok, tls=context)
     first = await tls_client.post(receiver.target(HOST, encrypted=True))
@@ -62,7 +62,7 @@ async def test_a_valid_certificate_is_accepted(listen: Listen, tls_client: Clien
 async def test_an_address_in_the_certificate_is_accepted(
     listen: Listen, tls_client: Client, authority: trustme.CA
 ) -> None:
-    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("127.0.0.1")))
+    receiver = await listen(serve_ok, tls=server_context(authority.issue_cert("127.0.0.1")))
     assert (await tls_client.post(receiver.target("127.0.0.1", encrypted=True))).failure is None
 
 
@@ -71,7 +71,7 @@ async def test_brackets_and_trailing_dots_are_not_part_of_the_name(
     listen: Listen, tls_client: Client, authority: trustme.CA, host: str
 ) -> None:
     certificate = authority.issue_cert("::1", "localhost")
-    receiver = await listen(serve_ok, "127.0.0.1" if "l" in host else "::1", tls=serving(certificate))
+    receiver = await listen(serve_ok, "127.0.0.1" if "l" in host else "::1", tls=server_context(certificate))
     assert (await tls_client.post(receiver.target(host, encrypted=True))).failure is None
 
 
@@ -81,7 +81,7 @@ async def test_a_response_over_many_records_is_read(listen: Listen, tls_client: 
             await peer.request()
             await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", *[b"x" * 100] * 600)
 
-    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    receiver = await listen(script, tls=server_context(authority.issue_cert(HOST)))
     for _ in range(2):
         exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
         assert (exchange.failure, len(exchange.response_body), exchange.body_truncated) == (None, 4096, True)
@@ -97,7 +97,7 @@ async def test_an_endless_encrypted_body_is_truncated(
         while not peer.writer.is_closing():
             await peer.send(b"x" * 65536)
 
-    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    receiver = await listen(script, tls=server_context(authority.issue_cert(HOST)))
     exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
     assert (exchange.failure, exchange.body_truncated) == (None, True)
 
@@ -106,13 +106,13 @@ async def test_a_stale_encrypted_connection_is_retried(
     listen: Listen, tls_client: Client, authority: trustme.CA
 ) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer()
+        await peer.respond()
         if receiver.accepted == 1:
             await peer.request()
             peer.reset()
-        await peer.ended()
+        await peer.wait_closed()
 
-    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    receiver = await listen(script, tls=server_context(authority.issue_cert(HOST)))
     await tls_client.post(receiver.target(HOST, encrypted=True))
     exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
     assert (exchange.failure, exchange.reused) == (None, False)
@@ -122,7 +122,7 @@ async def test_a_stale_encrypted_connection_is_retried(
 async def test_tls_1_2_and_1_3_are_supported(
     listen: Listen, tls_client: Client, authority: trustme.CA, version: ssl.TLSVersion
 ) -> None:
-    context = serving(authority.issue_cert(HOST))
+    context = server_context(authority.issue_cert(HOST))
     context.minimum_version = context.maximum_version = version
     receiver = await listen(serve_ok, tls=context)
     for _ in range(2):
@@ -162,7 +162,7 @@ async def test_invalid_certificates_are_rejected(
     async def script(peer: Peer) -> None:
         requests.append(await peer.request())
 
-    receiver = await listen(script, tls=serving(issue(authority)))
+    receiver = await listen(script, tls=server_context(issue(authority)))
     exchange = await tls_client.post(receiver.target(HOST, encrypted=True))
     assert exchange.failure is Failure.TLS
     assert exchange.error is not None
@@ -175,7 +175,7 @@ async def test_invalid_certificates_are_rejected(
 async def test_a_private_authority_is_not_trusted_by_default(
     listen: Listen, connect: Connect, authority: trustme.CA
 ) -> None:
-    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("localhost")))
+    receiver = await listen(serve_ok, tls=server_context(authority.issue_cert("localhost")))
     client = await connect()
     assert (await client.post(receiver.target("localhost", encrypted=True))).failure is Failure.TLS
 
@@ -183,7 +183,7 @@ async def test_a_private_authority_is_not_trusted_by_default(
 async def test_a_certificate_for_the_address_is_not_valid_for_the_name(
     listen: Listen, tls_client: Client, authority: trustme.CA
 ) -> None:
-    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("127.0.0.1")))
+    receiver = await listen(serve_ok, tls=server_context(authority.issue_cert("127.0.0.1")))
     assert (await tls_client.post(receiver.target(HOST, encrypted=True))).failure is Failure.TLS
 
 
@@ -196,13 +196,13 @@ async def test_plain_http_on_the_port_is_a_tls_error(listen: Listen, tls_client:
     assert (exchange.failure, exchange.error) == (Failure.TLS, f"{HOST} does not speak TLS on this port")
 
 
-@pytest.mark.parametrize("how", ["reset", "close"])
-async def test_a_connection_that_ends_in_the_handshake_is_a_tls_error(
-    listen: Listen, tls_client: Client, how: str
+@pytest.mark.parametrize("end", ["reset", "close"])
+async def test_a_connection_that_ends_during_the_handshake_is_a_tls_error(
+    listen: Listen, tls_client: Client, end: str
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.reader.read(10)
-        if how == "reset":
+        if end == "reset":
             peer.reset()
 
     exchange = await tls_client.post((await listen(script)).target(HOST, encrypted=True))
@@ -214,7 +214,7 @@ async def test_a_hanging_handshake_times_out(listen: Listen, connect: Connect, n
     names.zone[HOST] = ["127.0.0.1"]
 
     async def script(peer: Peer) -> None:
-        await peer.ended()
+        await peer.wait_closed()
 
     receiver = await listen(script)
     client = await connect(connect_timeout_ms=60, nameservers=[names.address])
@@ -229,12 +229,12 @@ async def test_a_hanging_handshake_times_out(listen: Listen, connect: Connect, n
     assert exchange.error.endswith(f"still in the TLS handshake with 127.0.0.1:{receiver.port}")
     async with asyncio.timeout(2):
         for peer in receiver.peers:
-            while not peer.gone:
+            while not peer.is_closed:
                 await asyncio.sleep(0.001)
 
 
 async def test_old_tls_versions_are_rejected(listen: Listen, tls_client: Client, authority: trustme.CA) -> None:
-    context = serving(authority.issue_cert(HOST))
+    context = server_context(authority.issue_cert(HOST))
     with pytest.warns(DeprecationWarning, match="TLSVersion"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -244,12 +244,12 @@ async def test_old_tls_versions_are_rejected(listen: Listen, tls_client: Client,
 
 async def test_a_receiver_that_requires_a_client_certificate_fails(tls_client: Client, authority: trustme.CA) -> None:
     """In TLS 1.3, the rejection arrives after the handshake, instead of the response."""
-    context = serving(authority.issue_cert(HOST))
+    context = server_context(authority.issue_cert(HOST))
     authority.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
 
-    # The TLS of the event loop closes without an alert. A blocking socket sends it.
-    def refuse(server: socket.socket) -> None:
+    # TLS in the event loop closes without an alert. A blocking socket sends it.
+    def reject_client(server: socket.socket) -> None:
         sock, _ = server.accept()
         with context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) as encrypted:
             with pytest.raises(ssl.SSLError):
@@ -259,9 +259,9 @@ async def test_a_receiver_that_requires_a_client_certificate_fails(tls_client: C
                 pass
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        refusing = asyncio.get_running_loop().run_in_executor(None, refuse, server)
+        rejecting = asyncio.get_running_loop().run_in_executor(None, reject_client, server)
         exchange = await tls_client.post(Target(HOST, server.getsockname()[1], True))
-        await refusing
+        await rejecting
     assert exchange.error == "the TLS connection failed: certificate required"
     assert exchange.failure is Failure.TLS
 
@@ -277,11 +277,11 @@ async def test_sessions_are_resumed_for_a_limited_time(
         resumed.append(peer.writer.get_extra_info("ssl_object").session_reused)
         await serve_ok(peer)
 
-    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    receiver = await listen(script, tls=server_context(authority.issue_cert(HOST)))
     for seconds in (0, 1, 598, 1, 1):
         clock.now += seconds
         assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
-    # Ten minutes after the certificate check, it is repeated.
+    # The certificate is checked again after ten minutes.
     assert resumed == [False, True, True, False, True]
 
 
@@ -292,7 +292,7 @@ async def test_the_number_of_sessions_is_bounded(
     hosts = [f"h{number}.example.com" for number in range(3)]
     names.zone.update({host: ["127.0.0.1"] for host in hosts})
     client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
-    receiver = await listen(serve_ok, tls=serving(authority.issue_cert("*.example.com")))
+    receiver = await listen(serve_ok, tls=server_context(authority.issue_cert("*.example.com")))
     for host in hosts:
         assert (await client.post(receiver.target(host, encrypted=True))).failure is None
     assert set(client.sender._connector._tls._sessions) == set(hosts[1:])
@@ -303,7 +303,7 @@ async def test_a_session_is_used_for_its_host_only(
 ) -> None:
     names.zone.update({HOST: ["127.0.0.1"], "other.example.com": ["127.0.0.1"]})
     client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
-    receiver = await listen(serve_ok, tls=serving(authority.issue_cert(HOST)))
+    receiver = await listen(serve_ok, tls=server_context(authority.issue_cert(HOST)))
     for _ in range(2):
         assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
         assert (await client.post(receiver.target("other.example.com", encrypted=True))).failure is Failure.TLS
@@ -315,7 +315,7 @@ async def test_a_receiver_without_its_sessions_gets_a_full_handshake(
     names.zone[HOST] = ["127.0.0.1"]
     client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
     certificate = authority.issue_cert(HOST)
-    first = await listen(serve_ok, tls=serving(certificate))
+    first = await listen(serve_ok, tls=server_context(certificate))
     assert (await client.post(first.target(HOST, encrypted=True))).failure is None
     await first.close()
     resumed = []
@@ -324,24 +324,24 @@ async def test_a_receiver_without_its_sessions_gets_a_full_handshake(
         resumed.append(peer.writer.get_extra_info("ssl_object").session_reused)
         await serve_ok(peer)
 
-    again = await listen(script, tls=serving(certificate), port=first.port)
+    again = await listen(script, tls=server_context(certificate), port=first.port)
     for _ in range(2):
         assert (await client.post(again.target(HOST, encrypted=True))).failure is None
     assert resumed == [False, True]
 
 
-async def test_close_does_not_wait_for_a_tls_shutdown(
+async def test_close_does_not_wait_for_the_tls_shutdown(
     listen: Listen, connect: Connect, names: NameServer, authority: trustme.CA, ca_file: str
 ) -> None:
     names.zone[HOST] = ["127.0.0.1"]
 
     async def script(peer: Peer) -> None:
-        await peer.answer()
-        # From here on, nothing is read, not even the client's close_notify.
+        await peer.respond()
+        # Stop reading, so that the close_notify of the client stays unread.
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.sleep(60)
 
-    receiver = await listen(script, tls=serving(authority.issue_cert(HOST)))
+    receiver = await listen(script, tls=server_context(authority.issue_cert(HOST)))
     client = await connect(ca_file=ca_file, nameservers=[names.address], idle_connections_max=0)
     assert (await client.post(receiver.target(HOST, encrypted=True))).failure is None
     async with asyncio.timeout(0.5):

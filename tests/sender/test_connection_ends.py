@@ -1,4 +1,4 @@
-"""A connection may end at any byte: there is always one exchange, at most one retry, and none after a response byte."""
+"""A connection that ends at any byte results in one exchange, at most one retry, and no retry after a response byte."""
 
 import asyncio
 import socket
@@ -13,17 +13,17 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\
 
 
 @pytest.mark.parametrize("response", [OK, CHUNKED], ids=["length", "chunked"])
-@pytest.mark.parametrize("how", ["reset", "close"])
+@pytest.mark.parametrize("end", ["reset", "close"])
 async def test_a_new_connection_that_ends_at_any_byte_fails(
-    listen: Listen, client: Client, response: bytes, how: str
+    listen: Listen, client: Client, response: bytes, end: str
 ) -> None:
     cut = 0
 
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(response[:cut])
-        if how == "reset":
-            # RST must not overtake the bytes.
+        if end == "reset":
+            # Wait, because RST could overtake the bytes.
             await asyncio.sleep(0.001)
             peer.reset()
 
@@ -49,15 +49,15 @@ async def test_a_reset_in_a_body_without_length_is_a_failure(listen: Listen, cli
     assert (exchange.failure, exchange.status_code, exchange.response_body) == (Failure.PROTOCOL, 200, b"part")
 
 
-@pytest.mark.parametrize("how", ["reset", "close"])
-async def test_a_stale_connection_is_retried_once_on_a_new_one(listen: Listen, client: Client, how: str) -> None:
+@pytest.mark.parametrize("end", ["reset", "close"])
+async def test_a_stale_connection_is_retried_once_on_a_new_one(listen: Listen, client: Client, end: str) -> None:
     bodies = []
 
     async def script(peer: Peer) -> None:
-        bodies.append((await peer.answer()).partition(b"\r\n\r\n")[2])
+        bodies.append((await peer.respond()).partition(b"\r\n\r\n")[2])
         if receiver.accepted == 1:
             await peer.request()
-            if how == "reset":
+            if end == "reset":
                 peer.reset()
             return
         await serve_ok(peer)
@@ -77,7 +77,7 @@ async def test_a_stale_connection_is_retried_once_on_a_new_one(listen: Listen, c
 async def test_a_request_is_retried_only_once(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
         if receiver.accepted == 1:
-            await peer.answer()
+            await peer.respond()
         await peer.request()
 
     receiver = await listen(script)
@@ -92,8 +92,8 @@ async def test_no_retry_after_any_byte_of_a_response(listen: Listen, client: Cli
     for byte in range(1, len(OK)):
 
         async def script(peer: Peer, byte: int = byte) -> None:
-            await peer.answer()
-            await peer.answer(OK[:byte])
+            await peer.respond()
+            await peer.respond(OK[:byte])
 
         receiver = await listen(script)
         await client.post(receiver.target())
@@ -104,8 +104,8 @@ async def test_no_retry_after_any_byte_of_a_response(listen: Listen, client: Cli
 
 async def test_no_retry_after_an_interim_response(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer()
-        await peer.answer(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await peer.respond()
+        await peer.respond(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     receiver = await listen(script)
     await client.post(receiver.target())
@@ -114,10 +114,10 @@ async def test_no_retry_after_an_interim_response(listen: Listen, client: Client
     assert receiver.accepted == 1
 
 
-async def test_the_retry_has_the_remaining_timeout(listen: Listen, connect: Connect) -> None:
+async def test_a_retry_has_only_the_remaining_timeout(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         if receiver.accepted == 1:
-            await peer.answer()
+            await peer.respond()
             await peer.request()
             await asyncio.sleep(0.1)
             return
@@ -134,7 +134,7 @@ async def test_the_retry_has_the_remaining_timeout(listen: Listen, connect: Conn
 
 async def test_a_failed_retry_reports_that_the_request_was_sent(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer()
+        await peer.respond()
         assert receiver.server is not None
         receiver.server.close()
         await peer.request()
@@ -146,9 +146,9 @@ async def test_a_failed_retry_reports_that_the_request_was_sent(listen: Listen, 
     assert exchange.error == f"could not connect to 127.0.0.1:{receiver.port}: connection refused"
 
 
-async def test_an_idle_connection_that_ends_is_forgotten(listen: Listen, client: Client) -> None:
+async def test_an_idle_connection_that_ends_is_removed(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer()
+        await peer.respond()
         await asyncio.sleep(0.005)
 
     receiver = await listen(script)
@@ -162,11 +162,11 @@ async def test_an_idle_connection_that_ends_is_forgotten(listen: Listen, client:
 @pytest.mark.parametrize("extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"\r\n", b"x"])
 async def test_unexpected_bytes_close_an_idle_connection(listen: Listen, client: Client, extra: bytes) -> None:
     async def script(peer: Peer) -> None:
-        await peer.answer()
+        await peer.respond()
         if receiver.accepted == 1:
             await asyncio.sleep(0.005)
             await peer.send(extra)
-            await peer.ended()
+            await peer.wait_closed()
 
     receiver = await listen(script)
     await client.post(receiver.target())
@@ -179,7 +179,7 @@ async def test_unexpected_bytes_close_an_idle_connection(listen: Listen, client:
 async def test_bytes_after_the_response_close_the_connection(listen: Listen, client: Client, extra: bytes) -> None:
     async def script(peer: Peer) -> None:
         while True:
-            await peer.answer(OK + extra)
+            await peer.respond(OK + extra)
 
     receiver = await listen(script)
     for _ in range(3):
@@ -192,7 +192,7 @@ async def test_bytes_after_the_response_close_the_connection(listen: Listen, cli
 async def test_a_receiver_that_sends_first_is_rejected(listen: Listen, client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.send(b"220 mail.example ESMTP\r\n")
-        await peer.ended()
+        await peer.wait_closed()
 
     exchange = await client.post((await listen(script)).target())
     assert exchange.failure is Failure.PROTOCOL
