@@ -50,7 +50,7 @@ PROCESS_KEY = ProcessKey(1, process_id=1)
 
 
 @dataclass
-class Answer:
+class Response:
     """A response."""
 
     status: int
@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The decoded body."""
+        """The parsed JSON body."""
         return json.loads(self.body)
 
     @property
@@ -71,7 +71,7 @@ class Answer:
 
     @property
     def problems(self) -> set[tuple[str, str]]:
-        """Field and code of each problem."""
+        """The field and the code of each problem."""
         assert self.code == "validation_failed", self.body
         assert all(each["message"] for each in self.json["errors"])
         return {(each["field"], each["code"]) for each in self.json["errors"]}
@@ -85,44 +85,44 @@ class Client:
     key: str | None
     account: str | None = None
 
-    def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Answer:
-        """Send a request. `body` is sent as JSON, `raw` unchanged."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Response:
+        """Send a request with a JSON `body` or with `raw` bytes."""
+        sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.key is not None:
-            sent.setdefault("authorization", f"Bearer {self.key}")
+            sent_headers.setdefault("authorization", f"Bearer {self.key}")
         if self.account is not None:
-            sent.setdefault("uplift-account", self.account)
+            sent_headers.setdefault("uplift-account", self.account)
         if body is not None:
             raw = json.dumps(body).encode()
         if raw is not None:
-            sent.setdefault("content-type", "application/json")
-        response = self.pool.request(method, path, body=raw, headers=sent, redirect=False, retries=False)
-        return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.data)
+            sent_headers.setdefault("content-type", "application/json")
+        response = self.pool.request(method, path, body=raw, headers=sent_headers, redirect=False, retries=False)
+        return Response(response.status, {k.lower(): v for k, v in response.headers.items()}, response.data)
 
-    def get(self, path: str, **headers: str) -> Answer:
-        """GET."""
+    def get(self, path: str, **headers: str) -> Response:
+        """Send a GET request."""
         return self.call("GET", path, **headers)
 
-    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
-        """POST."""
+    def post(self, path: str, body: Any = None, **headers: str) -> Response:
+        """Send a POST request."""
         return self.call("POST", path, body, **headers)
 
-    def patch(self, path: str, body: Any, **headers: str) -> Answer:
-        """PATCH."""
+    def patch(self, path: str, body: Any, **headers: str) -> Response:
+        """Send a PATCH request."""
         return self.call("PATCH", path, body, **headers)
 
-    def put(self, path: str, body: Any, **headers: str) -> Answer:
-        """PUT."""
+    def put(self, path: str, body: Any, **headers: str) -> Response:
+        """Send a PUT request."""
         return self.call("PUT", path, body, **headers)
 
-    def delete(self, path: str, **headers: str) -> Answer:
-        """DELETE."""
+    def delete(self, path: str, **headers: str) -> Response:
+        """Send a DELETE request."""
         return self.call("DELETE", path, **headers)
 
 
 @dataclass
 class Server:
-    """The running server, its services, and helpers that act like the engine."""
+    """A running server with its services, and helpers that act as the engine."""
 
     pool: urllib3.HTTPConnectionPool
     loop: asyncio.AbstractEventLoop
@@ -130,12 +130,12 @@ class Server:
     place: Place
     database: Database
     operator_key: str
-    names: dict[str, list[str]]
+    resolved_names: dict[str, list[str]]
     due: list[int] = field(default_factory=list)
-    forgotten: list[int] = field(default_factory=list)
+    deleted_endpoints: list[int] = field(default_factory=list)
 
     def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run a coroutine on the server's event loop, and return its result."""
+        """Run a coroutine in the event loop of the server, and return its result."""
 
         async def run() -> T:
             return await call()
@@ -156,7 +156,7 @@ class Server:
         return str(self.operator.post("/v1/accounts", {"name": name}).json["id"])
 
     def owner(self, account: str, scopes: list[str] | None = None) -> Client:
-        """Return a client with a key of an account."""
+        """Create a key of an account, and return a client with it."""
         body = {"name": "test"} if scopes is None else {"name": "test", "scopes": scopes}
         return self.client(self.operator.post(f"/v1/accounts/{account}/keys", body).json["key"])
 
@@ -171,24 +171,24 @@ class Server:
         expires_at: int | None = None,
         idempotency_key: str | None = None,
     ) -> str:
-        """Store an event with deliveries in these statuses, and return its ID."""
-        directory = self.services.context.cache
-        account_seq = directory.accounts_by_id[parse(ids.ACCOUNT, account)].seq
+        """Store an event with a delivery in the given status for each endpoint, and return its ID."""
+        cache = self.services.context.cache
+        account_seq = cache.accounts_by_id[parse(ids.ACCOUNT, account)].seq
         now = self.services.context.now() if created_at is None else created_at
         number = event_id or self.services.context.new_id()
         data = b'{"object":{"n":1.0}}'
         body = envelope.build(ids.uuid_text(number), type_name, "01/01/2022", now, data)
         deliveries = [
-            NewDelivery(directory.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq, status, now)
+            NewDelivery(cache.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq, status, now)
             for endpoint, status in (endpoints or {}).items()
         ]
-        type_seq = directory.event_types[type_name].seq
+        type_seq = cache.event_types[type_name].seq
         event = NewEvent(number, account_seq, type_seq, now, expires_at, body, deliveries, idempotency_key, data=data)
         self.run(lambda: self.database.append([[event]]))
         return ids.uuid_text(number)
 
     def lease(self, endpoint: str) -> list[Any]:
-        """Lease the due deliveries of an endpoint like the engine."""
+        """Lease the due deliveries of an endpoint."""
         seq = self.services.context.cache.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq
         now = self.services.context.now()
 
@@ -233,7 +233,7 @@ def parse(prefix: str, text: str) -> bytes:
 def server(
     request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """The server of one module, whose tests create their own accounts.
+    """Start a server for one module. Each test creates its own accounts.
 
     A module can set ANSWER_SECONDS_MAX, the time limit of responses.
     """
@@ -245,9 +245,9 @@ def server(
     thread = threading.Thread(target=lambda: asyncio.run(_serve(place, seconds_max, ready, started, stop)), daemon=True)
     thread.start()
     assert started.wait(10)
-    port, loop, services, database, key, names, due, forgotten = ready
+    port, loop, services, database, key, resolved_names, due, deleted_endpoints = ready
     pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=60, maxsize=8)
-    yield Server(pool, loop, services, place, database, key, names, due, forgotten)
+    yield Server(pool, loop, services, place, database, key, resolved_names, due, deleted_endpoints)
     pool.close()
     stop.set()
     thread.join(10)
@@ -256,44 +256,44 @@ def server(
 
 @dataclass
 class RecordingEngine:
-    """An engine that only records the calls of services."""
+    """An engine that only records the calls of the services."""
 
     due: list[int]
-    forgotten: list[int]
+    deleted_endpoints: list[int]
     relay: Relay
     resent: list[LeasedDelivery] = field(default_factory=list)
     replays: list[Replay] = field(default_factory=list)
-    switched: list[tuple[str, int]] = field(default_factory=list)
+    state_changes: list[tuple[str, int]] = field(default_factory=list)
     waiting: list[LeasedDelivery] = field(default_factory=list)
     """Deliveries that wait in memory."""
-    given_back: list[LeasedDelivery] = field(default_factory=list)
-    mass: Outage | None = None
+    released: list[LeasedDelivery] = field(default_factory=list)
+    current_outage: Outage | None = None
     """The current mass failure."""
     probes: dict[int, int] = field(default_factory=dict)
     """The next probes of endpoints with an open circuit breaker."""
-    elsewhere: set[int] = field(default_factory=set)
+    owned_by_others: set[int] = field(default_factory=set)
     """Endpoints that another process owns."""
     owner = 1
     holding: set[int] = field(default_factory=set)
     """Endpoints whose pending deliveries are not all held yet."""
-    asked_to_hold: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
-    """Endpoints whose pending deliveries were to be held, each with the change before."""
+    hold_requests: list[tuple[int, list[tuple[str, int]]]] = field(default_factory=list)
+    """Calls of `finish_holding`: the endpoint, and the state change before the call."""
     counters: EngineCounters = field(default_factory=EngineCounters)
-    held_up: dict[int, HeldUpBy] = field(default_factory=dict)
-    """The reasons for delays of endpoints other than the server."""
+    delay_causes: dict[int, HeldUpBy] = field(default_factory=dict)
+    """The causes of delays, for endpoints that the server does not delay."""
     heartbeat_age: int | None = None
-    """Age of the process's last heartbeat."""
-    living: list[Process] | None = None
-    """The processes on the database, if several are possible."""
+    """The age in ms of the last heartbeat of the process."""
+    live_processes: list[Process] | None = None
+    """The processes on the database, if it supports several."""
     busy: Busy | None = None
-    """Why the engine rejects a test."""
-    tested: list[LeasedDelivery] = field(default_factory=list)
+    """The reason why the engine rejects tests, if any."""
+    sent_tests: list[LeasedDelivery] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
     on_test: Callable[[LeasedDelivery], Awaitable[None]] | None = None
-    """The outcome of a test; None: no outcome in time."""
+    """Settles a test. None: the test does not finish in time."""
 
     def processes(self) -> list[Process] | None:
-        return self.living
+        return self.live_processes
 
     def heartbeat_age_ms(self) -> int | None:
         return self.heartbeat_age
@@ -302,32 +302,32 @@ class RecordingEngine:
         self.due.append(endpoint_seq)
 
     def deleted(self, endpoint_seq: int) -> None:
-        self.forgotten.append(endpoint_seq)
+        self.deleted_endpoints.append(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
-        self.asked_to_hold.append((endpoint_seq, self.switched[-1:]))
+        self.hold_requests.append((endpoint_seq, self.state_changes[-1:]))
         return endpoint_seq not in self.holding
 
     def disabled(self, endpoint_seq: int) -> None:
-        self.switched.append(("off", endpoint_seq))
+        self.state_changes.append(("off", endpoint_seq))
 
     def enabled(self, endpoint_seq: int) -> None:
-        self.switched.append(("on", endpoint_seq))
+        self.state_changes.append(("on", endpoint_seq))
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        self.switched.append(("held", endpoint_seq))
+        self.state_changes.append(("held", endpoint_seq))
 
     def link(self) -> EngineLink:
-        """The engine link of the services. Calls are recorded here."""
+        """Return an engine link whose calls are recorded here."""
         parts: Any = self
         return EngineLink(self.relay, self.counters, parts, self.commands, parts, parts)
 
     def owns(self, endpoint_seq: int) -> bool:
-        return endpoint_seq not in self.elsewhere
+        return endpoint_seq not in self.owned_by_others
 
     @property
     def commands(self) -> LocalCommands:
-        """The real commands on the memory of this engine."""
+        """The commands of the product, with the memory of this engine."""
         database, cache, clock = self.relay.database, self.relay.cache, self.relay.clock
         memory: Any = self
         shards = LocalShards()
@@ -341,7 +341,7 @@ class RecordingEngine:
         return None
 
     def release_lease(self, delivery: LeasedDelivery) -> None:
-        self.given_back.append(delivery)
+        self.released.append(delivery)
 
     def of(self, endpoint: LiveEndpoint) -> int:
         return endpoint.seq
@@ -357,20 +357,20 @@ class RecordingEngine:
         self.abandoned.append(endpoint_seq)
 
     def send(self, delivery: LeasedDelivery) -> None:
-        self.tested.append(delivery)
+        self.sent_tests.append(delivery)
 
     async def wait(self, endpoint_seq: int, within_ms: int) -> None:
         assert within_ms < ANSWER_SECONDS_MAX * 1000
         if self.on_test is None:
             await asyncio.sleep(within_ms / 1000)
         else:
-            await self.on_test(self.tested[-1])
+            await self.on_test(self.sent_tests[-1])
 
     def put(self, replay: Replay) -> None:
         self.replays.append(replay)
 
     def waiting_events(self, endpoint_seq: int) -> set[int] | None:
-        if endpoint_seq in self.elsewhere:
+        if endpoint_seq in self.owned_by_others:
             return None
         return {each.event_seq for each in self.waiting if each.endpoint_seq == endpoint_seq}
 
@@ -389,11 +389,11 @@ class RecordingEngine:
         return True
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        return self.held_up.get(endpoint_seq, HeldUpBy.SERVER)
+        return self.delay_causes.get(endpoint_seq, HeldUpBy.SERVER)
 
     @property
     def outage(self) -> Outage | None:
-        return self.mass
+        return self.current_outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
         return None
@@ -406,27 +406,27 @@ async def _serve(
     database = place.database()
     await database.open()
     due: list[int] = []
-    forgotten: list[int] = []
-    names: dict[str, list[str]] = {}
+    deleted_endpoints: list[int] = []
+    resolved_names: dict[str, list[str]] = {}
     cipher = Cipher(bytes(32))
-    in_memory, clock = endpoint_cache(cipher), SystemClock()
-    relay = Relay(database, in_memory, Audience(), NoAnnouncer(), clock)
-    means = ServiceContext(
+    memory_cache, clock = endpoint_cache(cipher), SystemClock()
+    relay = Relay(database, memory_cache, Audience(), NoAnnouncer(), clock)
+    context = ServiceContext(
         database,
-        in_memory,
+        memory_cache,
         clock,
-        RecordingEngine(due, forgotten, relay).link(),
+        RecordingEngine(due, deleted_endpoints, relay).link(),
         Cursors(bytes(32)),
     )
-    key = await prepare(means, PROCESS_KEY, None)
+    key = await prepare(context, PROCESS_KEY, None)
 
     async def resolve(host: str) -> list[str]:
         if host == "hangs.example.com":
             await asyncio.sleep(60)
-        return names[host]
+        return resolved_names[host]
 
     services = Services.build(
-        means,
+        context,
         cipher=cipher,
         policy=AddressPolicy(allow_private_networks=False),
         resolve=resolve,
@@ -442,11 +442,11 @@ async def _serve(
     while not server.started:
         await asyncio.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
-    ready.extend((port, asyncio.get_running_loop(), services, database, key, names, due, forgotten))
+    ready.extend((port, asyncio.get_running_loop(), services, database, key, resolved_names, due, deleted_endpoints))
     started.set()
     while not stop.is_set():
         await asyncio.sleep(0.02)
     server.should_exit = True
     await task
-    await means.finish()
+    await context.finish()
     await database.close()

@@ -14,12 +14,12 @@ from uplift_server.service.startup import prepare
 from .conftest import PROCESS_KEY
 
 
-def test_an_account_from_creation_to_deletion(server: Any) -> None:
-    """All methods. Omitted fields of an update stay unchanged."""
+def test_an_account_is_created_updated_and_deleted(server: Any) -> None:
+    """An update keeps the fields that it omits."""
     operator = server.operator
-    made = operator.post("/v1/accounts", {"name": "Riverside", "contact_emails": ["coach@example.com"]})
-    assert made.status == 201
-    account = made.json
+    created = operator.post("/v1/accounts", {"name": "Riverside", "contact_emails": ["coach@example.com"]})
+    assert created.status == 201
+    account = created.json
     assert set(account) == {"id", "name", "contact_emails", "created_at", "updated_at"}
     assert account["id"].startswith("acc_")
     assert account["created_at"].endswith("Z")
@@ -35,33 +35,35 @@ def test_an_account_from_creation_to_deletion(server: Any) -> None:
     renamed = operator.patch(path, {"name": "Lakeside"}).json
     assert (renamed["name"], renamed["contact_emails"]) == ("Lakeside", [])
 
-    gone = operator.delete(path)
-    assert (gone.status, gone.body) == (204, b"")
-    for answer in (operator.get(path), operator.patch(path, {"name": "x"}), operator.delete(path)):
-        assert (answer.status, answer.code) == (404, "not_found")
+    deleted = operator.delete(path)
+    assert (deleted.status, deleted.body) == (204, b"")
+    for response in (operator.get(path), operator.patch(path, {"name": "x"}), operator.delete(path)):
+        assert (response.status, response.code) == (404, "not_found")
 
 
 def test_all_problems_of_an_account_are_reported_together(server: Any) -> None:
-    """Missing, mistyped, unknown and invalid fields, in creation and update."""
-    answer = server.operator.post("/v1/accounts", {"contact_emails": ["coach@example.com", 3, "nobody"], "plan": "big"})
-    assert answer.problems == {
+    """Covers missing, unknown and invalid fields and wrong types, in creation and update."""
+    response = server.operator.post(
+        "/v1/accounts", {"contact_emails": ["coach@example.com", 3, "nobody"], "plan": "big"}
+    )
+    assert response.problems == {
         ("name", "required"),
         ("contact_emails.1", "type_text"),
         ("contact_emails.1", "email_invalid"),
         ("plan", "unknown_field"),
     }
     account = server.account()
-    answer = server.operator.patch(f"/v1/accounts/{account}", {"name": " ", "contact_emails": ["a@example.com"] * 11})
-    assert answer.problems == {("name", "name_invalid"), ("contact_emails", "too_many")}
+    response = server.operator.patch(f"/v1/accounts/{account}", {"name": " ", "contact_emails": ["a@example.com"] * 11})
+    assert response.problems == {("name", "name_invalid"), ("contact_emails", "too_many")}
     assert server.operator.patch(f"/v1/accounts/{account}", {"name": None}).problems == {("name", "type_text")}
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
     """Only the response that creates the key contains it. The database has only its digest."""
     account = server.account()
-    made = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "receiver"})
-    assert made.status == 201
-    key = made.json
+    created = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "receiver"})
+    assert created.status == 201
+    key = created.json
     assert key["key"].startswith("sk_")
     assert key["key"].endswith(key["ends_with"])
     assert key["account"] == account
@@ -81,29 +83,29 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
 
 
 def test_keys_have_their_requested_scopes(server: Any) -> None:
-    """Given scopes, the default, and unknown names."""
+    """Covers given, empty and unknown scopes."""
     account = server.account()
     keys = f"/v1/accounts/{account}/keys"
     assert server.operator.post(keys, {"name": "a", "scopes": ["events:write"]}).json["scopes"] == ["events:write"]
     assert server.operator.post(keys, {"name": "a", "scopes": []}).json["scopes"] == []
-    wrong = server.operator.post(keys, {"name": "", "scopes": ["events:write", "everything"], "x": 1})
-    assert wrong.problems == {("name", "name_invalid"), ("scopes", "scope_unknown"), ("x", "unknown_field")}
+    invalid = server.operator.post(keys, {"name": "", "scopes": ["events:write", "everything"], "x": 1})
+    assert invalid.problems == {("name", "name_invalid"), ("scopes", "scope_unknown"), ("x", "unknown_field")}
 
 
 def test_deleting_an_account_deletes_its_keys_and_endpoints(server: Any) -> None:
     """The key is rejected at once, the engine is notified of each endpoint, and other accounts are unaffected."""
     account, other = server.account(), server.account()
-    owner, neighbour = server.owner(account), server.owner(other)
+    owner, neighbor = server.owner(account), server.owner(other)
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
-    directory = server.services.context.cache
-    seq = directory.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint)].seq
+    cache = server.services.context.cache
+    seq = cache.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint)].seq
     assert server.operator.delete(f"/v1/accounts/{account}").status == 204
     assert owner.get("/v1/endpoints").code == "unauthorized"
-    assert seq in server.forgotten
-    assert seq not in directory.endpoints
+    assert seq in server.deleted_endpoints
+    assert seq not in cache.endpoints
     assert server.operator.get(f"/v1/endpoints/{endpoint}").code == "not_found"
     assert server.client(server.operator_key, account).get("/v1/endpoints").code == "not_found"
-    assert neighbour.get("/v1/endpoints").status == 200
+    assert neighbor.get("/v1/endpoints").status == 200
     # The events stay readable.
     assert [each["account"] for each in server.operator.get("/v1/events?limit=1").json["data"]] == [account]
 
@@ -117,7 +119,7 @@ def test_invalid_ids_are_not_found(server: Any, account: str) -> None:
 
 
 def test_a_restart_restores_the_stored_state(server: Any) -> None:
-    """A second cache of the same database has the same keys, accounts, event types and endpoints."""
+    """A new cache of the same database has the same keys, accounts, event types and endpoints."""
     from uplift_server.store.encryption import Cipher
 
     account = server.account()

@@ -1,4 +1,4 @@
-"""The audit log: each change has an entry in the same commit, without secrets."""
+"""The audit log: each change is stored with its entry in one transaction, without secrets."""
 
 import re
 from typing import Any
@@ -14,15 +14,15 @@ from uplift_server.store.errors import Unavailable
 
 def entries(client: Any, query: str = "") -> list[dict[str, Any]]:
     """Return the entries of the audit log, newest first."""
-    answer = client.get(f"/v1/audit-log?limit=500{query}")
-    assert answer.status == 200, answer.body
-    found: list[dict[str, Any]] = answer.json["data"]
+    response = client.get(f"/v1/audit-log?limit=500{query}")
+    assert response.status == 200, response.body
+    found: list[dict[str, Any]] = response.json["data"]
     assert all(entry["action"] in ACTIONS for entry in found)
     return found
 
 
-def told(client: Any, query: str = "") -> list[tuple[str, str, Any]]:
-    """Return actions and details, oldest first."""
+def audited(client: Any, query: str = "") -> list[tuple[str, str, Any]]:
+    """Return the action, the subject and the details of each entry, oldest first."""
     return [(each["action"], each["subject"], each["details"]) for each in reversed(entries(client, query))]
 
 
@@ -33,7 +33,7 @@ def test_the_changes_of_an_account_are_audited(server: Any) -> None:
     key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "k", "scopes": ["listen"]}).json
     server.operator.delete(f"/v1/accounts/{account}/keys/{key['id']}")
 
-    assert told(acting) == [
+    assert audited(acting) == [
         ("account.created", account, {"name": "Riverside"}),
         ("account.changed", account, {"changed": ["name"], "from": {"name": "Riverside"}, "to": {"name": "Lakeside"}}),
         ("key.created", key["id"], {"name": "k", "scopes": ["listen"]}),
@@ -57,7 +57,7 @@ def test_the_changes_of_an_endpoint_are_audited_without_secrets(server: Any) -> 
     owner.patch(f"/v1/endpoints/{endpoint}", change)
     owner.delete(f"/v1/endpoints/{endpoint}")
 
-    assert told(owner)[2:] == [
+    assert audited(owner)[2:] == [
         ("endpoint.created", endpoint, {"url": "https://example.com/a", "event_types": []}),
         (
             "endpoint.changed",
@@ -86,12 +86,12 @@ def test_only_operators_see_changes_of_the_catalog(server: Any) -> None:
     server.operator.delete(path)
 
     published = {"changed": ["description", "archived"], "from": {"archived": False}, "to": {"archived": True}}
-    assert [each for each in told(server.operator) if each[1] == "audited.thing"] == [
+    assert [each for each in audited(server.operator) if each[1] == "audited.thing"] == [
         ("event_type.published", "audited.thing", {"new": True}),
         ("event_type.published", "audited.thing", published),
         ("event_type.deleted", "audited.thing", {}),
     ]
-    assert not [each for each in told(owner) if each[0].startswith("event_type.")]
+    assert not [each for each in audited(owner) if each[0].startswith("event_type.")]
     assert "account" not in entries(server.operator, "&action=event_type.deleted")[0]
 
 
@@ -105,7 +105,7 @@ def test_a_resend_is_audited(server: Any) -> None:
     delivery = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
 
     assert owner.post(f"/v1/deliveries/{delivery}/resend").status == 202
-    assert told(owner)[-1] == ("delivery.resent", delivery, {"status": "failed"})
+    assert audited(owner)[-1] == ("delivery.resent", delivery, {"status": "failed"})
     assert owner.post(f"/v1/deliveries/{delivery}/resend").status == 409
     assert len(entries(owner, "&action=delivery.resent")) == 1
 
@@ -118,17 +118,19 @@ def test_a_cancel_is_audited(server: Any) -> None:
     delivery = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
 
     assert owner.post(f"/v1/deliveries/{delivery}/cancel").status == 200
-    assert told(owner)[-1] == ("delivery.cancelled", delivery, {"status": "held"})
+    assert audited(owner)[-1] == ("delivery.cancelled", delivery, {"status": "held"})
     assert owner.post(f"/v1/deliveries/{delivery}/cancel").status == 409
     assert len(entries(owner, "&action=delivery.cancelled")) == 1
 
 
 def test_requests_without_a_change_are_not_audited(server: Any) -> None:
-    """Repeated requests, updates without changes, rejected requests, and deletions of deleted objects."""
+    """Covers repeated and rejected requests, updates without changes, and deletions of deleted objects."""
     account = server.account()
     owner, acting = server.owner(account), server.client(server.operator_key, account)
-    made = [owner.post("/v1/endpoints", {"url": "https://example.com/a"}, Idempotency_Key="one").json for _ in range(2)]
-    endpoint = made[0]["id"]
+    created = [
+        owner.post("/v1/endpoints", {"url": "https://example.com/a"}, Idempotency_Key="one").json for _ in range(2)
+    ]
+    endpoint = created[0]["id"]
     body = {"url": "https://example.com/a", "event_types": [], "headers": {}}
     assert owner.patch(f"/v1/endpoints/{endpoint}", body).status == 200
     owner.post("/v1/endpoints", {"url": "http://example.com/a"})
@@ -138,13 +140,13 @@ def test_requests_without_a_change_are_not_audited(server: Any) -> None:
         server.operator.post("/v1/accounts", {"name": "Twice"}, Idempotency_Key="audited")
         owner.delete(f"/v1/endpoints/{endpoint}")
 
-    actions = [action for action, _, _ in told(acting)]
+    actions = [action for action, _, _ in audited(acting)]
     assert actions == ["account.created", "key.created", "endpoint.created", "key.created", "endpoint.deleted"]
     twice = [each for each in entries(server.operator, "&action=account.created") if each["details"]["name"] == "Twice"]
     assert len(twice) == 1
 
 
-def test_a_change_without_a_stored_entry_is_rolled_back(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_audit_entry_rolls_back_the_change(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The change and its entry are in one transaction."""
     owner = server.owner(server.account())
 
@@ -167,12 +169,12 @@ def test_accounts_do_not_see_addresses_of_operators(server: Any) -> None:
 
 
 def test_the_server_creates_the_first_operator_key(server: Any) -> None:
-    [made] = entries(server.operator, "&actor=system&action=key.created")
-    assert made["actor"] == {"kind": "system", "id": None, "name": "Uplift Webhooks"}
-    assert (made["details"], made["address"]) == ({"name": "operator"}, None)
+    [created] = entries(server.operator, "&actor=system&action=key.created")
+    assert created["actor"] == {"kind": "system", "id": None, "name": "Uplift Webhooks"}
+    assert (created["details"], created["address"]) == ({"name": "operator"}, None)
 
 
-def test_filters_and_cursors(server: Any) -> None:
+def test_the_audit_log_supports_filters_and_cursors(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
     key = server.operator.get(f"/v1/accounts/{account}/keys").json["data"][0]["id"]
@@ -186,16 +188,16 @@ def test_filters_and_cursors(server: Any) -> None:
     assert all(each["at"] < at for each in entries(owner, f"&created_before={at}"))
     pages, cursor = [], ""
     while True:
-        answer = owner.get(f"/v1/audit-log?limit=3{cursor}").json
-        pages.append(len(answer["data"]))
-        if answer["next_cursor"] is None:
+        response = owner.get(f"/v1/audit-log?limit=3{cursor}").json
+        pages.append(len(response["data"]))
+        if response["next_cursor"] is None:
             break
-        cursor = f"&cursor={answer['next_cursor']}"
+        cursor = f"&cursor={response['next_cursor']}"
     assert pages == [3, 3, 1]
 
 
 def test_an_unknown_action_gets_a_suggestion(server: Any) -> None:
-    answer = server.operator.get("/v1/audit-log?action=endpoint.change&created_after=x")
-    assert answer.problems == {("action", "action_unknown"), ("created_after", "instant_invalid")}
-    assert "endpoint.changed?" in answer.body.decode()
+    response = server.operator.get("/v1/audit-log?action=endpoint.change&created_after=x")
+    assert response.problems == {("action", "action_unknown"), ("created_after", "instant_invalid")}
+    assert "endpoint.changed?" in response.body.decode()
     assert "API reference" in server.operator.get("/v1/audit-log?action=xyz").body.decode()

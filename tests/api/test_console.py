@@ -1,4 +1,4 @@
-"""Views of operators across accounts: the fleet, all endpoints, traces and the outbox."""
+"""Operator views of all accounts: fleet, endpoints, traces and outbox."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -22,24 +22,24 @@ ALL = Listing(500)
 
 
 def caller(server: Any, key: str | None = None) -> Caller:
-    """Return the operator, or the caller with a key."""
+    """Return the caller with a key, by default the operator."""
     found: Caller = server.services.authenticator.caller(f"Bearer {key or server.operator_key}".encode(), None)
     return found
 
 
-def register(server: Any, account: str, url: str = "https://example.com/a", **more: Any) -> str:
+def create_endpoint(server: Any, account: str, url: str = "https://example.com/a", **more: Any) -> str:
     """Create an endpoint, and return its ID."""
     acting = server.client(server.operator_key, account)
     return str(acting.post("/v1/endpoints", {"url": url, **more}).json["id"])
 
 
-def live(server: Any, endpoint: str) -> Any:
+def cached_endpoint(server: Any, endpoint: str) -> Any:
     """Return an endpoint in the cache."""
     return next(each for each in server.services.context.cache.endpoints.values() if each.id_text == endpoint)
 
 
-def now(server: Any) -> OverviewState:
-    """Return the fleet."""
+def fleet(server: Any) -> OverviewState:
+    """Return the current state of the fleet."""
     state: OverviewState = server.run(lambda: server.services.operator_overview.state(caller(server)))
     return state
 
@@ -50,36 +50,38 @@ def find(server: Any, text: str) -> Trace:
     return trace
 
 
-def names(events: Sequence[TracedEvent]) -> list[str]:
-    """Return the accounts of the events."""
+def account_names(events: Sequence[TracedEvent]) -> list[str]:
+    """Return the account names of the events."""
     return [each.account.name for each in events if each.account is not None]
 
 
-def roll(server: Any, wanted: EndpointStatus | None, search: str | None = None) -> tuple[list[str], dict[str, int]]:
-    """Return the endpoint IDs of a filter, and the count of each filter."""
-    found = server.run(lambda: server.services.operator_lists.endpoints(caller(server), wanted, search, ALL))
-    ids = [live_id(server, each.endpoint.seq) for each in found.page.items]
+def list_endpoints(
+    server: Any, status: EndpointStatus | None, search: str | None = None
+) -> tuple[list[str], dict[str, int]]:
+    """Return the IDs of the endpoints with a status, and the count of each status."""
+    found = server.run(lambda: server.services.operator_lists.endpoints(caller(server), status, search, ALL))
+    ids = [endpoint_id(server, each.endpoint.seq) for each in found.page.items]
     return ids, {name.value if name else "all": count for name, count in found.counts.items()}
 
 
-def live_id(server: Any, seq: int) -> str:
+def endpoint_id(server: Any, seq: int) -> str:
     return str(server.services.context.cache.endpoints[seq].id_text)
 
 
-def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None:
+def test_the_fleet_counts_stored_and_in_memory_deliveries(server: Any) -> None:
     account = server.account("Fleet")
-    endpoint, slow, off = (register(server, account) for _ in range(3))
-    before = now(server)
+    endpoint, slow, off = (create_endpoint(server, account) for _ in range(3))
+    before = fleet(server)
     start = server.services.context.now()
     server.event(account, {endpoint: Status.PENDING, slow: Status.PENDING, off: Status.HELD}, created_at=start - 5_000)
     server.event(account, {slow: Status.PENDING}, created_at=start - 90_000)
     engine = server.services.context.engine.status
-    engine.probes[live(server, slow).seq] = start + 60_000
+    engine.probes[cached_endpoint(server, slow).seq] = start + 60_000
 
-    state = now(server)
+    state = fleet(server)
 
     assert [b - a for a, b in zip(before.backlog, state.backlog, strict=True)] == [3, 0, 1]
-    # Deliveries of an open circuit breaker are not overdue.
+    # Deliveries of an endpoint with an open circuit breaker do not count as overdue.
     assert state.oldest_due_at is not None
     assert start - 90_000 < state.oldest_due_at <= start - 5_000
     assert (state.load.in_flight, state.load.in_flight_max) == (3, 1000)
@@ -87,30 +89,30 @@ def test_the_fleet_is_counted_in_the_database_and_in_memory(server: Any) -> None
     assert (probed.account.name, probed.endpoint, probed.next_probe_at) == ("Fleet", slow, start + 60_000)
     assert state.mass_failure is None
     assert sum(state.endpoints.values()) == len(server.services.context.cache.endpoints)
-    engine.mass = Outage(start, start, 12, is_notified=True)
-    assert now(server).mass_failure == engine.mass
-    engine.mass = None
+    engine.current_outage = Outage(start, start, 12, is_notified=True)
+    assert fleet(server).mass_failure == engine.current_outage
+    engine.current_outage = None
     engine.probes.clear()
-    assert now(server).oldest_due_at == start - 90_000
+    assert fleet(server).oldest_due_at == start - 90_000
 
 
 def test_the_fleet_shows_unfinished_replays_of_all_accounts(server: Any) -> None:
     account = server.account("Replays")
-    endpoint = register(server, account)
+    endpoint = create_endpoint(server, account)
     acting = server.client(server.operator_key, account)
     replay = acting.post("/v1/replays", {"endpoint": endpoint}).json["id"]
 
-    assert [each.replay.id.hex() for each in now(server).replays] == [replay.removeprefix("rpl_")]
+    assert [each.replay.id.hex() for each in fleet(server).replays] == [replay.removeprefix("rpl_")]
     acting.post(f"/v1/replays/{replay}/cancel")
-    assert now(server).replays == []
+    assert fleet(server).replays == []
 
 
 def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
-    made = [server.account(f"Search {name}") for name in ("Äthletik", "Bravo", "Charlie")]
-    server.operator.patch(f"/v1/accounts/{made[1]}", {"contact_emails": ["Coach@Bravo.example"]})
-    first = register(server, made[0])
-    register(server, made[0])
-    server.client(server.operator_key, made[0]).post(f"/v1/endpoints/{first}/pause")
+    created = [server.account(f"Search {name}") for name in ("Äthletik", "Bravo", "Charlie")]
+    server.operator.patch(f"/v1/accounts/{created[1]}", {"contact_emails": ["Coach@Bravo.example"]})
+    first = create_endpoint(server, created[0])
+    create_endpoint(server, created[0])
+    server.client(server.operator_key, created[0]).post(f"/v1/endpoints/{first}/pause")
 
     def found(search: str | None) -> list[str]:
         page = server.services.operator_lists.accounts(caller(server), search, ALL)
@@ -119,13 +121,13 @@ def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
     assert found("search ") == ["Charlie", "Bravo", "Äthletik"]
     assert found("äTHL") == ["Äthletik"]
     assert found("coach@") == ["Bravo"]
-    assert found(made[2]) == ["Charlie"]
+    assert found(created[2]) == ["Charlie"]
     assert found("no such") == []
-    [listed] = server.services.operator_lists.accounts(caller(server), made[0], ALL).items
+    [listed] = server.services.operator_lists.accounts(caller(server), created[0], ALL).items
     assert (listed.endpoints, listed.failing, listed.off) == (2, 0, 1)
 
 
-def test_lists_in_memory_continue_at_their_cursor(server: Any) -> None:
+def test_in_memory_lists_are_paginated(server: Any) -> None:
     for number in range(5):
         server.account(f"Paged {number}")
     cursors, seen, cursor = server.services.context.cursors, [], None
@@ -140,32 +142,32 @@ def test_lists_in_memory_continue_at_their_cursor(server: Any) -> None:
 
 def test_endpoints_of_all_accounts_are_filtered_by_health(server: Any) -> None:
     one, two = server.account("Roll one"), server.account("Roll two")
-    well = register(server, one, "https://roll.example.com/well")
-    failing, warned, paused, disabled, holding = (
-        register(server, two, f"https://roll.example.com/{number}") for number in range(5)
+    healthy = create_endpoint(server, one, "https://roll.example.com/well")
+    failing, warned, paused, disabled, with_held = (
+        create_endpoint(server, two, f"https://roll.example.com/{number}") for number in range(5)
     )
     acting = server.client(server.operator_key, two)
     start = server.services.context.now()
-    server.event(two, {holding: Status.HELD})
+    server.event(two, {with_held: Status.HELD})
     acting.post(f"/v1/endpoints/{paused}/pause")
     server.run(lambda: server.services.endpoint_states.disable(caller(server), disabled))
     for endpoint, warned_at in ((failing, None), (warned, start)):
-        health = live(server, endpoint).health
+        health = cached_endpoint(server, endpoint).health
         for _ in range(6):
             health = health.after(Outcome.SERVER_ERROR, start, own_fault=False)
         object.__setattr__(health, "warned_at", warned_at)
-        live(server, endpoint).health = health
+        cached_endpoint(server, endpoint).health = health
 
-    every, counts = roll(server, None, "roll.example.com")
-    assert every == [holding, disabled, paused, warned, failing, well]
+    every, counts = list_endpoints(server, None, "roll.example.com")
+    assert every == [with_held, disabled, paused, warned, failing, healthy]
     assert counts == {"all": 6, "failing": 2, "warned": 1, "disabled": 1, "paused": 1, "held": 1}
-    assert roll(server, EndpointStatus.FAILING, "roll.")[0] == [warned, failing]
-    assert roll(server, EndpointStatus.WARNED, "roll.")[0] == [warned]
-    assert roll(server, EndpointStatus.DISABLED, "roll.")[0] == [disabled]
-    assert roll(server, EndpointStatus.PAUSED, "roll.")[0] == [paused]
-    assert roll(server, EndpointStatus.HELD, "roll.")[0] == [holding]
-    assert roll(server, None, "roll one") == ([well], {**dict.fromkeys(counts, 0), "all": 1})
-    assert roll(server, None, failing)[0] == [failing]
+    assert list_endpoints(server, EndpointStatus.FAILING, "roll.")[0] == [warned, failing]
+    assert list_endpoints(server, EndpointStatus.WARNED, "roll.")[0] == [warned]
+    assert list_endpoints(server, EndpointStatus.DISABLED, "roll.")[0] == [disabled]
+    assert list_endpoints(server, EndpointStatus.PAUSED, "roll.")[0] == [paused]
+    assert list_endpoints(server, EndpointStatus.HELD, "roll.")[0] == [with_held]
+    assert list_endpoints(server, None, "roll one") == ([healthy], {**dict.fromkeys(counts, 0), "all": 1})
+    assert list_endpoints(server, None, failing)[0] == [failing]
     page = server.run(
         lambda: server.services.operator_lists.endpoints(caller(server), EndpointStatus.HELD, "roll.", ALL)
     ).page
@@ -175,19 +177,19 @@ def test_endpoints_of_all_accounts_are_filtered_by_health(server: Any) -> None:
 
 def test_endpoints_deleted_during_a_list_are_omitted(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     account = server.account("Racing")
-    kept, gone = register(server, account, "https://racing.example.com/kept"), register(server, account)
+    kept, gone = create_endpoint(server, account, "https://racing.example.com/kept"), create_endpoint(server, account)
     server.event(account, {kept: Status.HELD, gone: Status.HELD})
-    read, directory = server.database.read, server.services.context.cache
+    read, cache = server.database.read, server.services.context.cache
     reads: list[int] = []
 
-    async def racing(body: Any) -> Any:
+    async def delete_after_second_read(body: Any) -> Any:
         found = await read(body)
         reads.append(1)
         if len(reads) == 2:
-            directory.drop_endpoint(live(server, gone).seq)
+            cache.drop_endpoint(cached_endpoint(server, gone).seq)
         return found
 
-    monkeypatch.setattr(server.database, "read", racing)
+    monkeypatch.setattr(server.database, "read", delete_after_second_read)
     listed = server.run(
         lambda: server.services.operator_lists.endpoints(caller(server), None, "racing", ALL)
     ).page.items
@@ -196,8 +198,8 @@ def test_endpoints_deleted_during_a_list_are_omitted(server: Any, monkeypatch: p
 
 def test_an_event_is_traced_to_its_attempts_and_explanations(server: Any) -> None:
     account = server.account("Trace")
-    endpoint = register(server, account, "https://trace.example.com/")
-    other = register(server, account, "https://other.example.com/", event_types=["export.*"])
+    endpoint = create_endpoint(server, account, "https://trace.example.com/")
+    other = create_endpoint(server, account, "https://other.example.com/", event_types=["export.*"])
     event = server.event(account, {endpoint: Status.PENDING})
     for leased in server.lease(endpoint):
         if leased.event_id.hex() == event.replace("-", ""):
@@ -205,10 +207,14 @@ def test_an_event_is_traced_to_its_attempts_and_explanations(server: Any) -> Non
 
     [traced] = find(server, event).events
 
-    assert (names([traced]), traced.event.type, traced.delivery_count) == (["Trace"], "movement.analytics.created", 1)
+    assert (account_names([traced]), traced.event.type, traced.delivery_count) == (
+        ["Trace"],
+        "movement.analytics.created",
+        1,
+    )
     assert traced.event.body is None
     [owed] = traced.deliveries
-    assert owed.endpoint is live(server, endpoint)
+    assert owed.endpoint is cached_endpoint(server, endpoint)
     assert (owed.shown.delivery.status, owed.why.reason) == (Status.FAILED, "failed")
     assert [(each.number, each.outcome) for each in owed.attempts] == [(1, Outcome.SERVER_ERROR)]
     assert [(each.endpoint, each.why.reason) for each in traced.others] == [(other, "not_subscribed")]
@@ -220,48 +226,48 @@ def test_an_event_is_traced_to_its_attempts_and_explanations(server: Any) -> Non
         assert (len(trace.events), trace.delivery) == (1, delivery)
 
 
-def test_a_delivery_among_very_many_is_traced_at_once(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traced_delivery_is_listed_first(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces, "DELIVERIES_MAX", 2)
     account = server.account("Many")
-    made = [register(server, account, f"https://many.example.com/{number}") for number in range(4)]
+    created = [create_endpoint(server, account, f"https://many.example.com/{number}") for number in range(4)]
     acting = server.client(server.operator_key, account)
-    event = server.event(account, dict.fromkeys(made, Status.DELIVERED))
+    event = server.event(account, dict.fromkeys(created, Status.DELIVERED))
     owed = {each["endpoint"]: each["id"] for each in acting.get(f"/v1/events/{event}/deliveries").json["data"]}
-    for asked, endpoint in enumerate(made):
+    for index, endpoint in enumerate(created):
         [traced] = find(server, owed[endpoint]).events
         shown = [each.endpoint.id_text for each in traced.deliveries if each.endpoint]
         assert (shown[0], traced.delivery_count) == (endpoint, 4)
-        assert shown[1:] == [each for each in (made[3], made[2]) if each != endpoint], asked
+        assert shown[1:] == [each for each in (created[3], created[2]) if each != endpoint], index
     [traced] = find(server, event).events
     assert len(traced.deliveries) == 2
 
 
-def test_an_id_of_several_accounts_shows_each_event(server: Any) -> None:
+def test_an_event_id_of_two_accounts_finds_both_events(server: Any) -> None:
     event_id = bytes(range(16))
-    made = []
+    created = []
     for name in ("Twin one", "Twin two"):
         account = server.account(name)
-        endpoint = register(server, account)
+        endpoint = create_endpoint(server, account)
         event = server.event(account, {endpoint: Status.DELIVERED}, event_id=event_id)
-        made.append((name, server.client(server.operator_key, account).get(f"/v1/events/{event}/deliveries")))
+        created.append((name, server.client(server.operator_key, account).get(f"/v1/events/{event}/deliveries")))
 
-    assert names(find(server, event).events) == ["Twin two", "Twin one"]
-    for name, answer in made:
-        delivery = answer.json["data"][0]["id"]
+    assert account_names(find(server, event).events) == ["Twin two", "Twin one"]
+    for name, response in created:
+        delivery = response.json["data"][0]["id"]
         trace = find(server, delivery)
-        assert (names(trace.events), trace.delivery) == ([name], delivery)
+        assert (account_names(trace.events), trace.delivery) == ([name], delivery)
 
 
 def test_endpoints_accounts_and_replays_are_traced(server: Any) -> None:
     account = server.account("Found")
-    endpoint = register(server, account)
+    endpoint = create_endpoint(server, account)
     acting = server.client(server.operator_key, account)
     event = server.event(account, {endpoint: Status.DELIVERED})
     replay = acting.post("/v1/replays", {"endpoint": endpoint}).json["id"]
 
     found = find(server, endpoint).endpoint
     assert found is not None
-    assert found.live is live(server, endpoint)
+    assert found.live is cached_endpoint(server, endpoint)
     assert found.account is not None
     assert (found.account.name, found.latest[0].delivery.event_id.hex()) == ("Found", event.replace("-", ""))
     of_account = find(server, account).account
@@ -287,7 +293,7 @@ def test_an_idempotency_key_traces_the_events_of_all_accounts(server: Any) -> No
     for name in ("Key one", "Key two"):
         server.event(server.account(name), idempotency_key="order-4711")
 
-    assert names(find(server, "order-4711").events) == ["Key two", "Key one"]
+    assert account_names(find(server, "order-4711").events) == ["Key two", "Key one"]
 
 
 @pytest.mark.parametrize(
@@ -295,20 +301,20 @@ def test_an_idempotency_key_traces_the_events_of_all_accounts(server: Any) -> No
     ["", "x" * 256, "nothing", "ep_" + "0" * 32, "acc_" + "0" * 32, "rpl_" + "0" * 32, "dlv_" + "0" * 44,
      "00000000-0000-7000-8000-000000000000", "\0", "' OR 1=1 --"],
 )  # fmt: skip
-def test_other_texts_are_not_found(server: Any, text: str) -> None:
+def test_unknown_texts_are_not_found(server: Any, text: str) -> None:
     assert not find(server, text).found
 
 
 def test_the_outbox_is_listed(server: Any) -> None:
-    def add(connection: Any) -> None:
+    def add_emails(connection: Any) -> None:
         for kind in (NotificationKind.ENDPOINT_WARNED, NotificationKind.MASS_FAILURE_BEGAN):
             recipient = (bytes([kind]) * 16, f"{kind.text}@x.example")
             outbox.add(connection, kind, account_seq=None, endpoint_seq=None, recipients=[recipient], facts={}, now=5)
 
-    server.run(lambda: server.database.write(add))
+    server.run(lambda: server.database.write(add_emails))
 
-    for wanted, expected in ((None, 2), (NotificationState.WAITING, 2), (NotificationState.SENT, 0)):
-        page = server.run(lambda wanted=wanted: server.services.operator_lists.emails(caller(server), wanted, ALL))
+    for status, expected in ((None, 2), (NotificationState.WAITING, 2), (NotificationState.SENT, 0)):
+        page = server.run(lambda status=status: server.services.operator_lists.emails(caller(server), status, ALL))
         assert len(page.items) == expected
 
 

@@ -23,8 +23,8 @@ class Owner:
     def new_endpoint(self) -> str:
         """Create another endpoint whose registration event is delivered."""
         endpoint = str(self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
-        [greeting] = self.server.lease(endpoint)
-        self.server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
+        [registration] = self.server.lease(endpoint)
+        self.server.settle(registration, Outcome.DELIVERED, Status.DELIVERED)
         return endpoint
 
     def delivery(self, status: Status = Status.PENDING, **event: Any) -> str:
@@ -47,8 +47,8 @@ def owner(server: Any) -> Owner:
     return Owner(server)
 
 
-def test_the_statuses_of_a_delivery(server: Any, owner: Owner) -> None:
-    """Pending, in flight, waiting for a retry, failed."""
+def test_a_delivery_shows_its_current_status(server: Any, owner: Owner) -> None:
+    """Covers pending, in flight, waiting for a retry, and failed."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}"
     waiting = owner.client.get(path).json
@@ -81,8 +81,8 @@ def test_the_statuses_of_a_delivery(server: Any, owner: Owner) -> None:
     assert failed["waiting_for"] is failed["next_attempt_at"] is None
 
 
-def test_a_delivery_shows_that_it_waits_for_a_probe(server: Any, owner: Owner) -> None:
-    """In all lists, for due deliveries and for leased ones in memory. Not for later deliveries and those in flight."""
+def test_a_delivery_that_waits_for_a_probe_says_so(server: Any, owner: Owner) -> None:
+    """All lists show it for due deliveries, also in memory, but not for scheduled deliveries or those in flight."""
     engine = server.services.context.engine.status
     later, in_flight, in_memory, _ = (owner.delivery() for _ in range(4))
     first, _, third, _ = sorted(server.lease(owner.endpoint), key=lambda each: each.event_seq)
@@ -112,7 +112,7 @@ def test_a_delivery_shows_that_it_waits_for_a_probe(server: Any, owner: Owner) -
 def test_a_delivery_of_another_process_is_not_shown_as_in_flight(server: Any, owner: Owner) -> None:
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)
-    server.services.context.engine.status.elsewhere.add(leased.endpoint_seq)
+    server.services.context.engine.status.owned_by_others.add(leased.endpoint_seq)
     shown = owner.client.get(f"/v1/deliveries/{delivery}").json
     assert (shown["status"], shown["waiting_for"], shown["next_attempt_at"]) == ("pending", "worker", None)
     [explained] = owner.client.get(f"/v1/events/{shown['event']}/explain").json["data"]
@@ -120,7 +120,7 @@ def test_a_delivery_of_another_process_is_not_shown_as_in_flight(server: Any, ow
 
 
 def test_attempts_have_all_fields(server: Any, owner: Owner) -> None:
-    """Newest first, in pages, with a hint, and with the response if there was one.
+    """Attempts are listed newest first, with a hint, and with the response if there was one.
 
     Custom header values are masked, even if a release up to 0.1.1 stored them as plain text.
     """
@@ -156,18 +156,18 @@ def test_attempts_have_all_fields(server: Any, owner: Owner) -> None:
     assert earlier["hint"]
 
 
-def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
-    """Filters by status, type, endpoint and time, with all pages, for the account and for an endpoint."""
+def test_lists_of_deliveries_are_filtered(server: Any, owner: Owner) -> None:
+    """Covers filters by status, type, endpoint and time, for the account and for one endpoint, in pages."""
     at = 1_900_000_000_000
     other = owner.new_endpoint()
-    made: list[tuple[str, str, Status, str]] = []
+    created: list[tuple[str, str, Status, str]] = []
     for n in range(12):
         status = list(Status)[n % 5]
         name = "athlete.updated" if n % 2 else "movement.analytics.created"
         event = server.event(
             owner.account, {owner.endpoint: status, other: Status.HELD}, type_name=name, created_at=at + n
         )
-        made += [(event, owner.endpoint, status, name), (event, other, Status.HELD, name)]
+        created += [(event, owner.endpoint, status, name), (event, other, Status.HELD, name)]
     after = "created_after=2030-03-17T17:46:39.999Z"
 
     def walk(path: str) -> list[tuple[str, str, str, str]]:
@@ -184,7 +184,7 @@ def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
         # The newest endpoint of an event comes first.
         return [
             (event, endpoint, status.text, name)
-            for event, endpoint, status, name in made[::-1]
+            for event, endpoint, status, name in created[::-1]
             if keep(endpoint, status, name)
         ]
 
@@ -211,9 +211,9 @@ def test_lists_and_their_filters(server: Any, owner: Owner) -> None:
 
 
 def test_all_problems_of_a_query_are_reported(server: Any, owner: Owner) -> None:
-    """Unknown statuses, endpoints and types in one response."""
-    answer = owner.client.get("/v1/deliveries?status=lost&endpoint=ep_1&type=no.such&limit=x&a=b")
-    assert answer.problems == {
+    """One response reports unknown statuses, endpoints, types and parameters."""
+    response = owner.client.get("/v1/deliveries?status=lost&endpoint=ep_1&type=no.such&limit=x&a=b")
+    assert response.problems == {
         ("status", "value_unknown"),
         ("endpoint", "endpoint_unknown"),
         ("type", "event_type_unknown"),
@@ -224,13 +224,13 @@ def test_all_problems_of_a_query_are_reported(server: Any, owner: Owner) -> None
 
 @pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.HELD, Status.CANCELLED, Status.PENDING])
 def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, status: Status) -> None:
-    """In any status. The engine gets the delivery at once, with the state to return to."""
+    """The engine gets the delivery at once, with the status to restore."""
     delivery = owner.delivery(status)
     resent = server.services.context.engine.status.resent
     resent.clear()
-    answer = owner.client.post(f"/v1/deliveries/{delivery}/resend")
-    assert answer.status == 202
-    assert (answer.json["id"], answer.json["status"]) == (delivery, "pending")
+    response = owner.client.post(f"/v1/deliveries/{delivery}/resend")
+    assert response.status == 202
+    assert (response.json["id"], response.json["status"]) == (delivery, "pending")
     [leased] = resent
     assert server.lease(owner.endpoint) == []
     assert (leased.trigger, leased.resume_status) == (Trigger.RESEND, status)
@@ -240,7 +240,7 @@ def test_a_resend_leases_a_delivery_for_the_engine(server: Any, owner: Owner, st
 
 
 def test_a_resend_is_rejected_in_other_states(server: Any, owner: Owner) -> None:
-    """In flight, already resent, expired, with a paused or deleted endpoint, and with unknown fields."""
+    """Covers deliveries in flight, already resent or expired, disabled and deleted endpoints, and unknown fields."""
     delivery = owner.delivery()
     path = f"/v1/deliveries/{delivery}/resend"
     assert owner.client.post(path, {"now": True}).problems == {("now", "unknown_field")}
@@ -268,7 +268,7 @@ def test_a_resend_is_rejected_in_other_states(server: Any, owner: Owner) -> None
 
 
 def test_a_delivery_in_memory_is_resent_at_once(server: Any, owner: Owner) -> None:
-    """The delivery was due, so a failure returns it to that state."""
+    """If the resend fails, the delivery is due again."""
     engine = server.services.context.engine.status
     delivery = owner.delivery()
     engine.waiting[:] = server.lease(owner.endpoint)
@@ -283,7 +283,7 @@ def test_a_delivery_in_memory_is_resent_at_once(server: Any, owner: Owner) -> No
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])
 def test_pending_and_held_deliveries_can_be_cancelled(server: Any, owner: Owner, status: Status) -> None:
-    """Only once. The delivery is never leased again."""
+    """A second cancel is rejected, and the delivery is not leased again."""
     delivery = owner.delivery(status)
     path = f"/v1/deliveries/{delivery}"
     assert owner.client.post(f"{path}/cancel", {"now": True}).problems == {("now", "unknown_field")}
@@ -304,7 +304,7 @@ def test_a_delivery_in_memory_is_removed_and_cancelled(server: Any, owner: Owner
     engine.waiting[:] = server.lease(owner.endpoint)
     [leased] = engine.waiting
     assert owner.client.post(f"/v1/deliveries/{delivery}/cancel").json["status"] == "cancelled"
-    assert (engine.waiting, engine.given_back) == ([], [])
+    assert (engine.waiting, engine.released) == ([], [])
     # A settlement of the old lease changes nothing.
     server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=1)
     assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == "cancelled"
@@ -313,18 +313,18 @@ def test_a_delivery_in_memory_is_removed_and_cancelled(server: Any, owner: Owner
 @pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.CANCELLED])
 def test_a_finished_delivery_cannot_be_cancelled(owner: Owner, status: Status) -> None:
     delivery = owner.delivery(status)
-    refused = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
-    assert (refused.status, refused.code) == (409, "conflict")
-    assert f"The delivery is {status.text}" in refused.json["detail"]
+    rejected = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
+    assert (rejected.status, rejected.code) == (409, "conflict")
+    assert f"The delivery is {status.text}" in rejected.json["detail"]
     assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == status.text
 
 
 def test_a_delivery_in_flight_cannot_be_cancelled(server: Any, owner: Owner) -> None:
     delivery = owner.delivery()
     [leased] = server.lease(owner.endpoint)
-    refused = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
-    assert (refused.status, refused.code) == (409, "conflict")
-    assert "in flight" in refused.json["detail"]
+    rejected = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
+    assert (rejected.status, rejected.code) == (409, "conflict")
+    assert "in flight" in rejected.json["detail"]
     server.settle(leased, Outcome.TIMEOUT, Status.PENDING, due_at=2**40)
     assert owner.client.post(f"/v1/deliveries/{delivery}/cancel").json["status"] == "cancelled"
 
@@ -344,17 +344,17 @@ def test_a_removed_delivery_returns_to_memory_after_a_failed_change(
     with monkeypatch.context() as patched:
         patched.setattr(audit, "add", fail)
         assert owner.client.post(f"/v1/deliveries/{delivery}/{verb}").code == "unavailable"
-    assert engine.given_back.pop() is leased
+    assert engine.released.pop() is leased
     assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == "pending"
 
 
 def test_invalid_ids_are_not_found(server: Any, owner: Owner) -> None:
-    """Malformed and unknown IDs."""
+    """Covers malformed and unknown IDs."""
     for delivery in ("dlv_", "dlv_" + "0" * 44, "nonsense", owner.endpoint):
-        for answer in (
+        for response in (
             owner.client.get(f"/v1/deliveries/{delivery}"),
             owner.client.get(f"/v1/deliveries/{delivery}/attempts"),
             owner.client.post(f"/v1/deliveries/{delivery}/resend"),
             owner.client.post(f"/v1/deliveries/{delivery}/cancel"),
         ):
-            assert answer.code == "not_found"
+            assert response.code == "not_found"

@@ -1,4 +1,4 @@
-"""The documentation at /docs: complete, connected, searchable, and without requests to other hosts."""
+"""The documentation at /docs is complete, linked, searchable and free of requests to other hosts."""
 
 import json
 import re
@@ -25,7 +25,7 @@ IN_NAVIGATION = {document.address for group in NAVIGATION for document in group.
 
 
 class Html(HTMLParser):
-    """The links, anchors, tags and text of a page. Fails on tags that do not match."""
+    """The links, anchors, tags and text of a page. Raises an error if tags do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Html(HTMLParser):
         assert not self._open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an opening tag."""
+        """Record an opening tag."""
         self.tags.append(tag)
         for name, value in attrs:
             self.attributes.add(name)
@@ -55,16 +55,16 @@ class Html(HTMLParser):
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag without content."""
+        """Record a tag without content."""
         assert tag in VOID
         self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
-        """Match a closing tag."""
+        """Check a closing tag."""
         assert self._open.pop() == tag, self.getpos()
 
     def handle_data(self, data: str) -> None:
-        """Note text."""
+        """Record text."""
         self.words.append(data)
 
     @property
@@ -73,22 +73,22 @@ class Html(HTMLParser):
         return "".join(self.words)
 
 
-def fetched(server: Any, address: str) -> Html:
+def fetch_page(server: Any, address: str) -> Html:
     """Fetch a page without a key."""
-    answer = server.client(None).get(address)
-    assert answer.status == 200, address
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    return Html(answer.body.decode())
+    response = server.client(None).get(address)
+    assert response.status == 200, address
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    return Html(response.body.decode())
 
 
 @pytest.fixture(scope="module")
 def site(server: Any) -> dict[str, Html]:
-    """Every page that links reach from /docs, by address."""
+    """Return each page that is linked from /docs, directly or indirectly, by address."""
     found: dict[str, Html] = {}
     waiting = ["/docs"]
     while waiting:
         address = waiting.pop()
-        found[address] = fetched(server, address)
+        found[address] = fetch_page(server, address)
         reached = {urldefrag(link).url for link in found[address].links if re.match("/docs\\b", link)}
         pages = {each for each in reached if "." not in each}
         waiting += sorted(pages - found.keys() - set(waiting))
@@ -96,7 +96,7 @@ def site(server: Any) -> dict[str, Html]:
 
 
 def links(site: dict[str, Html]) -> Iterator[tuple[str, str, str]]:
-    """Every link: its page, its target, and the anchor there."""
+    """Yield the page, the target and the anchor of each link."""
     for address, page in site.items():
         for link in page.links:
             target, anchor = urldefrag(link)
@@ -109,19 +109,19 @@ def test_links_reach_every_document(site: dict[str, Html]) -> None:
 
 
 def test_every_link_of_this_server_has_a_target(site: dict[str, Html], server: Any) -> None:
-    """A page that exists, and an anchor on it. Other hosts are reached with https."""
+    """The page and the anchor exist. Links to other hosts use https."""
     statuses: dict[str, int] = {"/": 200}
-    dead = []
+    broken = []
     for page, target, anchor in links(site):
         if re.match(r"[a-z]+:", target):
             if not target.startswith(("https://", "mailto:", "data:,")):
-                dead.append((page, target))
+                broken.append((page, target))
         elif target in site:
             if anchor and anchor not in site[target].anchors:
-                dead.append((page, f"{target}#{anchor}"))
+                broken.append((page, f"{target}#{anchor}"))
         elif statuses.setdefault(target, server.client(None).get(target).status) != 200:
-            dead.append((page, target))
-    assert not dead
+            broken.append((page, target))
+    assert not broken
 
 
 def test_anchors_are_unique_on_a_page(site: dict[str, Html]) -> None:
@@ -129,7 +129,7 @@ def test_anchors_are_unique_on_a_page(site: dict[str, Html]) -> None:
         assert len(page.anchors) == len(set(page.anchors)), address
 
 
-def test_pages_load_files_of_this_server_only_and_have_no_inline_scripts(site: dict[str, Html], server: Any) -> None:
+def test_pages_load_only_local_files_and_have_no_inline_scripts(site: dict[str, Html], server: Any) -> None:
     client = server.client(None)
     for address, page in site.items():
         scripts = [source for tag, source in page.sources if tag == "script"]
@@ -180,7 +180,7 @@ def test_next_links_lead_through_all_pages(server: Any) -> None:
     assert visited == [each.address for each in PAGES]
 
 
-def test_every_file_of_the_documentation_is_in_the_navigation() -> None:
+def test_every_documentation_file_is_in_the_navigation() -> None:
     files = {f"docs/{path.name}" for path in (ROOT / "docs").iterdir() if path.suffix in {".md", ".json"}}
 
     assert files <= set(FILES.values())
@@ -188,15 +188,15 @@ def test_every_file_of_the_documentation_is_in_the_navigation() -> None:
 
 def test_the_type_of_an_error_is_the_address_of_its_description(site: dict[str, Html], server: Any) -> None:
     assert set(STATUS) <= set(site["/docs/errors"].anchors)
-    refused = server.client(None).get("/v1/endpoints").json
-    assert urldefrag(refused["type"]) == ("/docs/errors", "unauthorized")
+    rejected = server.client(None).get("/v1/endpoints").json
+    assert urldefrag(rejected["type"]) == ("/docs/errors", "unauthorized")
 
 
-def test_the_test_vectors_are_those_of_the_repository(server: Any) -> None:
-    answer = server.client(None).get("/docs/vectors.json")
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.body == (ROOT / "docs/vectors.json").read_bytes()
-    assert answer.json["verified"]
+def test_the_test_vectors_match_the_repository(server: Any) -> None:
+    response = server.client(None).get("/docs/vectors.json")
+    assert response.headers["content-type"] == "application/json"
+    assert response.body == (ROOT / "docs/vectors.json").read_bytes()
+    assert response.json["verified"]
 
 
 @pytest.mark.parametrize("address", sorted(ADDRESSES))
@@ -239,10 +239,10 @@ def test_pages_are_compressed_for_clients_that_accept_it(server: Any) -> None:
     ],
 )
 def test_unknown_addresses_get_a_page_with_the_navigation(server: Any, path: str) -> None:
-    answer = server.client(None).get(path)
-    assert (answer.status, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
-    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
-    page = Html(answer.body.decode())
+    response = server.client(None).get(path)
+    assert (response.status, response.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    page = Html(response.body.decode())
     assert set(page.links) >= IN_NAVIGATION
     assert "nope" not in page.text
     assert page.tags.count("script") == 1
@@ -260,13 +260,13 @@ def test_unknown_addresses_get_a_page_with_the_navigation(server: Any, path: str
     ],
 )
 def test_old_addresses_redirect(server: Any, path: str, target: str) -> None:
-    answer = server.client(None).get(path)
-    assert (answer.status, answer.headers["location"]) == (308, target)
+    response = server.client(None).get(path)
+    assert (response.status, response.headers["location"]) == (308, target)
 
 
 def test_documents_are_read_only(server: Any) -> None:
-    answer = server.client(None).post("/docs/api", {})
-    assert (answer.code, answer.headers["allow"]) == ("method_not_allowed", "GET, HEAD")
+    response = server.client(None).post("/docs/api", {})
+    assert (response.code, response.headers["allow"]) == ("method_not_allowed", "GET, HEAD")
 
 
 def test_the_search_index_has_every_heading_of_every_page(site: dict[str, Html], server: Any) -> None:
@@ -291,7 +291,7 @@ def test_the_search_index_has_every_heading_of_every_page(site: dict[str, Html],
     ],
 )
 def test_the_search_page_works_without_scripts(server: Any, query: str, address: str) -> None:
-    page = fetched(server, f"/docs/search?q={quote(query)}")
+    page = fetch_page(server, f"/docs/search?q={quote(query)}")
     results = [link for link in page.links if "#" in link and link.startswith("/docs")]
 
     assert results[0] == address
@@ -309,12 +309,12 @@ def test_the_search_finds_names_with_punctuation(server: Any, query: str) -> Non
     "query", ["", "   ", "no such words", "<script>alert(1)</script>", "x" * 5000, "%00", "a " * 200]
 )
 def test_the_search_page_accepts_any_query(server: Any, query: str) -> None:
-    answer = server.client(None).get(f"/docs/search?q={quote(query)}")
-    page = Html(answer.body.decode())
+    response = server.client(None).get(f"/docs/search?q={quote(query)}")
+    page = Html(response.body.decode())
 
-    assert answer.status == 200
+    assert response.status == 200
     assert page.tags.count("script") == 1
-    assert len(answer.body) < 100_000
+    assert len(response.body) < 100_000
     assert "x" * (QUERY_CHARACTERS_MAX + 1) not in page.text
 
 
@@ -346,7 +346,7 @@ def test_the_search_limits_results_and_snippets() -> None:
     assert len(results[0].snippet) < 250
 
 
-def test_html_of_a_file_is_text_except_details() -> None:
+def test_html_in_a_file_is_escaped_except_details() -> None:
     text = (
         "# A & B\n\n<script>alert(1)</script>\n\n<b onclick=x>bold</b> [x](javascript:alert) ![a picture](x.png)\n\n"
         "<details><summary>More <code>a<b</code> <i>c</i></summary>\n\n* inside\n\n</details>\n"
@@ -406,7 +406,7 @@ def test_equal_headings_get_different_anchors() -> None:
     assert 'id="two-2"' in made.html
 
 
-def test_long_names_break_at_their_separators_only() -> None:
+def test_long_names_break_only_at_their_separators() -> None:
     inline = "`UPLIFT_MAX_IN_FLIGHT`, `no_<b>_that_is_longer` and `not_found`, on `127.0.0.1`"
     text = f"{inline}\n\n```sh\na_long_name_in_a_block\n```"
     made = article(text, lambda target: target)
@@ -417,7 +417,7 @@ def test_long_names_break_at_their_separators_only() -> None:
     assert "a_long_name_in_a_block" in made.html
 
 
-def test_a_server_loads_the_renderer_at_the_first_request_only() -> None:
+def test_the_renderer_is_loaded_at_the_first_request() -> None:
     program = "import sys, json, uplift_server.app; print(json.dumps([*sys.modules]))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
 
@@ -425,11 +425,13 @@ def test_a_server_loads_the_renderer_at_the_first_request_only() -> None:
     assert not {"markdown_it", "jinja2", "uplift_server.api.documentation.pages"} & set(loaded)
 
 
-def test_many_searches_at_the_same_time_are_limited(server: Any) -> None:
-    fetched(server, "/docs/search?q=secret")
+def test_concurrent_searches_are_limited(server: Any) -> None:
+    fetch_page(server, "/docs/search?q=secret")
     clients = 4 * SEARCHES_WAITING_MAX
     with ThreadPoolExecutor(clients) as threads:
-        answers = list(threads.map(lambda _: server.client(None).get("/docs/search?q=a+b+c+d+e+f"), range(4 * clients)))
-    assert {answer.status for answer in answers} == {200, 503}
-    assert {answer.headers["retry-after"] for answer in answers if answer.status == 503} == {"1"}
+        responses = list(
+            threads.map(lambda _: server.client(None).get("/docs/search?q=a+b+c+d+e+f"), range(4 * clients))
+        )
+    assert {response.status for response in responses} == {200, 503}
+    assert {response.headers["retry-after"] for response in responses if response.status == 503} == {"1"}
     assert server.client(None).get("/docs/search?q=secret").status == 200

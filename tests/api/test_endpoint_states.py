@@ -1,4 +1,4 @@
-"""Pause, disable and enable endpoints: response, engine calls and audit log."""
+"""Pause, disable and enable endpoints: responses, engine calls and audit log."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from uplift_server.store.records import HeldAction
 
 
 class Owner:
-    """An account with an endpoint whose registration event is delivered, and the engine's calls."""
+    """An account with an endpoint whose registration event is delivered, and the recorded engine calls."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -21,25 +21,25 @@ class Owner:
         self.client = server.owner(self.account)
         self.endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
         self.path = f"/v1/endpoints/{self.endpoint}"
-        [self.seq] = [seq for seq, live in self._directory.endpoints.items() if live.id_text == self.endpoint]
-        [greeting] = server.lease(self.endpoint)
-        server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
-        self.server.services.context.engine.status.switched.clear()
+        [self.seq] = [seq for seq, live in self._cache.endpoints.items() if live.id_text == self.endpoint]
+        [registration] = server.lease(self.endpoint)
+        server.settle(registration, Outcome.DELIVERED, Status.DELIVERED)
+        self.server.services.context.engine.status.state_changes.clear()
 
     @property
-    def _directory(self) -> Any:
+    def _cache(self) -> Any:
         return self.server.services.context.cache
 
     @property
     def record(self) -> Any:
-        """Return the endpoint in the cache."""
-        return self._directory.endpoints[self.seq].record
+        """The endpoint in the cache."""
+        return self._cache.endpoints[self.seq].record
 
-    def told(self) -> list[str]:
-        """Return the engine's calls since the last query."""
-        switched = self.server.services.context.engine.status.switched
-        found = [what for what, seq in switched if seq == self.seq]
-        switched.clear()
+    def engine_calls(self) -> list[str]:
+        """Return the engine calls for the endpoint since the last query."""
+        state_changes = self.server.services.context.engine.status.state_changes
+        found = [change for change, seq in state_changes if seq == self.seq]
+        state_changes.clear()
         return found
 
     def audited(self) -> list[tuple[str, Any]]:
@@ -69,10 +69,10 @@ def test_an_endpoint_is_paused_and_enabled_again(owner: Owner) -> None:
     paused = owner.client.post(f"{owner.path}/pause")
     assert (paused.status, paused.json) == (200, {**created, "state": "paused"})
     assert owner.client.get(owner.path).json == paused.json
-    assert (owner.told(), owner.record.state.text) == (["off"], "paused")
+    assert (owner.engine_calls(), owner.record.state.text) == (["off"], "paused")
     enabled = owner.client.post(f"{owner.path}/enable", {"held": "send"})
     assert (enabled.status, enabled.json) == (200, created)
-    assert (owner.told(), owner.record.state.text) == (["on"], "enabled")
+    assert (owner.engine_calls(), owner.record.state.text) == (["on"], "enabled")
     assert owner.audited() == [
         ("endpoint.paused", {"from": "enabled"}),
         ("endpoint.enabled", {"held": "send", "from": "paused"}),
@@ -80,14 +80,14 @@ def test_an_endpoint_is_paused_and_enabled_again(owner: Owner) -> None:
 
 
 def test_an_owner_can_enable_an_endpoint_that_an_operator_disabled(server: Any, owner: Owner) -> None:
-    refused = owner.client.post(f"{owner.path}/disable")
-    assert (refused.status, refused.code) == (403, "forbidden")
+    rejected = owner.client.post(f"{owner.path}/disable")
+    assert (rejected.status, rejected.code) == (403, "forbidden")
     owner.client.post(f"{owner.path}/pause")
     disabled = server.client(server.operator_key, owner.account).post(f"{owner.path}/disable")
     assert (disabled.json["state"], disabled.json["disabled_reason"]) == ("disabled", "operator")
     assert server.operator.post(f"{owner.path}/disable").json == {**disabled.json, "account": owner.account}
     assert owner.client.post(f"{owner.path}/enable").json["state"] == "enabled"
-    assert owner.told() == ["off", "off", "on"]
+    assert owner.engine_calls() == ["off", "off", "on"]
     assert owner.audited()[1:] == [
         ("endpoint.disabled", {"reason": "operator", "from": "paused"}),
         ("endpoint.enabled", {"held": "send", "from": "disabled", "from_reason": "operator"}),
@@ -96,13 +96,13 @@ def test_an_owner_can_enable_an_endpoint_that_an_operator_disabled(server: Any, 
 
 @pytest.mark.parametrize("verb", ["pause", "disable"])
 def test_pending_deliveries_count_as_held_in_the_response(server: Any, owner: Owner, verb: str) -> None:
-    """Regardless of the progress. The engine first returns the deliveries in memory."""
+    """They count before the database holds them. The engine first returns the deliveries in memory."""
     for _ in range(3):
         server.event(owner.account, {owner.endpoint: Status.PENDING})
     assert owner.client.get(owner.path).json["held_deliveries"] == 0
-    off = server.operator.post(f"{owner.path}/{verb}").json
-    assert off["held_deliveries"] == 3
-    assert server.services.context.engine.status.asked_to_hold[-1] == (owner.seq, [("off", owner.seq)])
+    stopped = server.operator.post(f"{owner.path}/{verb}").json
+    assert stopped["held_deliveries"] == 3
+    assert server.services.context.engine.status.hold_requests[-1] == (owner.seq, [("off", owner.seq)])
     owner.hold(2)
     assert owner.client.get(owner.path).json["held_deliveries"] == 5
     assert owner.client.post(f"{owner.path}/enable").json["held_deliveries"] == 2
@@ -111,21 +111,21 @@ def test_pending_deliveries_count_as_held_in_the_response(server: Any, owner: Ow
 def test_a_disabled_endpoint_cannot_be_paused(server: Any, owner: Owner) -> None:
     """The response says how to fix it."""
     server.operator.post(f"{owner.path}/disable")
-    refused = owner.client.post(f"{owner.path}/pause")
-    assert (refused.status, refused.code) == (409, "conflict")
-    assert "first enable it" in refused.json["detail"]
-    assert (owner.told(), len(owner.audited())) == (["off"], 1)
+    rejected = owner.client.post(f"{owner.path}/pause")
+    assert (rejected.status, rejected.code) == (409, "conflict")
+    assert "first enable it" in rejected.json["detail"]
+    assert (owner.engine_calls(), len(owner.audited())) == (["off"], 1)
 
 
 @pytest.mark.parametrize("calls", [["pause"], ["pause", "enable"], ["disable"], ["enable"]])
 def test_repeating_the_last_call_changes_nothing(server: Any, owner: Owner, calls: list[str]) -> None:
     for verb in calls:
-        answer = server.operator.post(f"{owner.path}/{verb}")
-    owner.told()
+        response = server.operator.post(f"{owner.path}/{verb}")
+    owner.engine_calls()
     before = (owner.record, owner.audited())
-    assert server.operator.post(f"{owner.path}/{calls[-1]}").json == answer.json
+    assert server.operator.post(f"{owner.path}/{calls[-1]}").json == response.json
     assert (owner.record, owner.audited()) == before
-    assert owner.told() == []
+    assert owner.engine_calls() == []
 
 
 @pytest.mark.parametrize("held", list(HeldAction))
@@ -149,14 +149,14 @@ def test_kept_deliveries_are_released_by_enabling_again(owner: Owner) -> None:
     owner.client.post(f"{owner.path}/pause")
     owner.hold(2)
     owner.client.post(f"{owner.path}/enable", {"held": "keep"})
-    owner.told()
+    owner.engine_calls()
     assert owner.client.post(f"{owner.path}/enable", {"held": "keep"}).status == 200
-    assert owner.told() == []
+    assert owner.engine_calls() == []
     assert owner.client.post(f"{owner.path}/enable").json["state"] == "enabled"
-    assert (owner.told(), owner.record.held_action) == (["held"], HeldAction.SEND)
+    assert (owner.engine_calls(), owner.record.held_action) == (["held"], HeldAction.SEND)
     # The owner can change the action during the release.
     assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).json["state"] == "enabled"
-    assert (owner.told(), owner.record.held_action) == (["held"], HeldAction.DROP)
+    assert (owner.engine_calls(), owner.record.held_action) == (["held"], HeldAction.DROP)
     assert [details["held"] for action, details in owner.audited() if action == "endpoint.enabled"] == [
         "keep",
         "send",
@@ -168,16 +168,16 @@ def test_kept_deliveries_are_released_by_enabling_again(owner: Owner) -> None:
 def test_enabling_an_endpoint_without_held_deliveries_changes_nothing(owner: Owner) -> None:
     before = owner.record
     assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).status == 200
-    assert (owner.told(), owner.audited(), owner.record) == ([], [], before)
+    assert (owner.engine_calls(), owner.audited(), owner.record) == ([], [], before)
 
 
-def test_the_action_applies_after_all_pending_deliveries_are_held(server: Any, owner: Owner) -> None:
+def test_the_endpoint_is_enabled_after_all_deliveries_are_held(server: Any, owner: Owner) -> None:
     owner.client.post(f"{owner.path}/pause")
     engine = server.services.context.engine.status
     engine.holding.add(owner.record.seq)
-    refused = owner.client.post(f"{owner.path}/enable", {"held": "drop"})
-    assert (refused.status, refused.json["code"]) == (503, "unavailable")
-    assert refused.headers["retry-after"] == "1"
+    rejected = owner.client.post(f"{owner.path}/enable", {"held": "drop"})
+    assert (rejected.status, rejected.json["code"]) == (503, "unavailable")
+    assert rejected.headers["retry-after"] == "1"
     assert owner.record.state.text == "paused"
     engine.holding.clear()
     assert owner.client.post(f"{owner.path}/enable", {"held": "drop"}).status == 200
@@ -193,7 +193,7 @@ def test_invalid_bodies_are_rejected(owner: Owner) -> None:
     assert owner.client.post(f"{owner.path}/pause", {"now": True}).problems == {("now", "unknown_field")}
     assert owner.client.post("/v1/endpoints/ep_nonsense/pause").code == "not_found"
     assert owner.client.post(f"/v1/endpoints/ep_{'0' * 32}/enable").code == "not_found"
-    assert (owner.told(), owner.audited()) == ([], [])
+    assert (owner.engine_calls(), owner.audited()) == ([], [])
 
 
 def test_a_deleted_endpoint_is_not_found(owner: Owner) -> None:
@@ -202,7 +202,7 @@ def test_a_deleted_endpoint_is_not_found(owner: Owner) -> None:
         assert owner.client.post(f"{owner.path}/{verb}").code == "not_found"
 
 
-def test_a_change_without_a_stored_entry_is_rolled_back(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_audit_entry_rolls_back_the_change(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise Unavailable("disk full")
 
@@ -210,11 +210,11 @@ def test_a_change_without_a_stored_entry_is_rolled_back(owner: Owner, monkeypatc
         patched.setattr(audit, "add", fail)
         assert owner.client.post(f"{owner.path}/pause").code == "unavailable"
     assert owner.client.get(owner.path).json["state"] == "enabled"
-    assert owner.told() == []
+    assert owner.engine_calls() == []
 
 
 def test_held_deliveries_are_counted_up_to_a_limit(server: Any, owner: Owner) -> None:
-    """Also in lists, and only for endpoints with held deliveries."""
+    """Lists also show the count."""
     owner.client.post(f"{owner.path}/pause")
     other = owner.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json
     assert other["held_deliveries"] == 0

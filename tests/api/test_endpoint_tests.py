@@ -1,4 +1,4 @@
-"""Test events of endpoints: storage, request and response."""
+"""Test events of endpoints: requests, responses and stored deliveries."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from uplift_server.store.errors import Unavailable
 
 
 class Owner:
-    """An account with an endpoint, and an engine with given outcomes of tests."""
+    """An account with an endpoint, and an engine that settles tests with a given outcome."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -24,10 +24,10 @@ class Owner:
         self.endpoint = self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
         self.path = f"/v1/endpoints/{self.endpoint}/test"
         self.engine = server.services.context.engine.status
-        self.engine.tested.clear()
+        self.engine.sent_tests.clear()
 
-    def comes_out(self, outcome: Outcome) -> None:
-        """Set the outcome of tests."""
+    def set_outcome(self, outcome: Outcome) -> None:
+        """Let tests end with an outcome."""
         status = Status.DELIVERED if outcome is Outcome.DELIVERED else Status.FAILED
 
         async def settle(leased: Any) -> None:
@@ -50,10 +50,10 @@ def owner(server: Any) -> Iterator[Owner]:
 
 @pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.SERVER_ERROR])
 def test_the_response_is_the_finished_attempt(owner: Owner, outcome: Outcome) -> None:
-    owner.comes_out(outcome)
-    answer = owner.client.post(owner.path)
-    assert answer.status == 200
-    attempt = answer.json
+    owner.set_outcome(outcome)
+    response = owner.client.post(owner.path)
+    assert response.status == 200
+    attempt = response.json
     assert (attempt["trigger"], attempt["number"], attempt["outcome"]) == ("test", 1, outcome.text)
     assert (attempt["hint"] is None) == (outcome is Outcome.DELIVERED)
     assert owner.client.get(f"/v1/deliveries/{attempt['delivery']}/attempts").json["data"] == [attempt]
@@ -66,12 +66,12 @@ def test_the_response_is_the_finished_attempt(owner: Owner, outcome: Outcome) ->
     assert entry["details"] == {"type": "movement.analytics.created", "delivery": attempt["delivery"]}
 
 
-def test_a_long_attempt_returns_its_delivery(server: Any, owner: Owner) -> None:
-    answer = owner.client.post(owner.path, {})
-    assert answer.status == 202
-    delivery = answer.json
+def test_the_response_is_the_delivery_if_the_attempt_is_slow(server: Any, owner: Owner) -> None:
+    response = owner.client.post(owner.path, {})
+    assert response.status == 202
+    delivery = response.json
     assert (delivery["status"], delivery["next_attempt_at"]) == ("pending", None)
-    [leased] = owner.engine.tested
+    [leased] = owner.engine.sent_tests
     server.settle(leased, Outcome.DELIVERED, Status.DELIVERED)
     assert owner.client.get(f"/v1/deliveries/{delivery['id']}").json["status"] == "delivered"
 
@@ -88,7 +88,7 @@ def test_the_example_of_the_type_is_sent_to_this_endpoint_only(server: Any, owne
     }
     for name, example in examples.items():
         delivery = owner.client.post(owner.path, {"type": name}).json
-        leased = owner.engine.tested[-1]
+        leased = owner.engine.sent_tests[-1]
         assert (leased.trigger, leased.fence) == (Trigger.TEST, 1)
         assert json.loads(envelope.data_of(leased.body)) == example
         body = owner.client.get(f"/v1/events/{delivery['event']}").json["body"]
@@ -98,7 +98,7 @@ def test_the_example_of_the_type_is_sent_to_this_endpoint_only(server: Any, owne
         assert [each["reason"] for each in explained] == ["not_subscribed", "pending"]
 
 
-def test_the_default_type_is_subscribed_to(owner: Owner) -> None:
+def test_the_default_type_matches_the_subscription(owner: Owner) -> None:
     owner.client.patch(f"/v1/endpoints/{owner.endpoint}", {"event_types": ["export.*"]})
     assert owner.client.post(owner.path).json["type"] == "export.completed"
     # The caller can choose any other type.
@@ -107,7 +107,7 @@ def test_the_default_type_is_subscribed_to(owner: Owner) -> None:
 
 
 def test_a_test_works_in_every_state(server: Any, owner: Owner) -> None:
-    owner.comes_out(Outcome.DELIVERED)
+    owner.set_outcome(Outcome.DELIVERED)
     for client, verb in ((owner.client, "pause"), (server.operator, "disable"), (owner.client, "enable")):
         assert client.post(f"/v1/endpoints/{owner.endpoint}/{verb}").status == 200
         assert owner.client.post(owner.path).json["outcome"] == "delivered"
@@ -123,7 +123,7 @@ def test_types_that_cannot_be_tested_are_rejected(server: Any, owner: Owner) -> 
         ("now", "unknown_field"),
         ("Idempotency-Key", "idempotency_key_invalid"),
     }
-    assert owner.engine.tested == []
+    assert owner.engine.sent_tests == []
     assert owner.audited() == []
 
 
@@ -141,15 +141,15 @@ def test_a_test_that_cannot_start_is_rejected_with_a_cause(
     owner: Owner, busy: Busy, status: int, code: str, retry_after: str | None
 ) -> None:
     owner.engine.busy = busy
-    refused = owner.client.post(owner.path)
-    assert (refused.status, refused.code) == (status, code)
-    assert refused.headers.get("retry-after") == retry_after
-    assert refused.json["detail"] != "The database is temporarily unavailable. Try again in a moment."
-    assert (owner.audited(), owner.engine.tested) == ([], [])
+    rejected = owner.client.post(owner.path)
+    assert (rejected.status, rejected.code) == (status, code)
+    assert rejected.headers.get("retry-after") == retry_after
+    assert rejected.json["detail"] != "The database is temporarily unavailable. Try again in a moment."
+    assert (owner.audited(), owner.engine.sent_tests) == ([], [])
 
 
 def test_a_repeated_request_returns_the_same_attempt(owner: Owner) -> None:
-    owner.comes_out(Outcome.DELIVERED)
+    owner.set_outcome(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="once")
     again = owner.client.post(owner.path, Idempotency_Key="once")
     assert (first.status, again.status, again.json) == (200, 200, first.json)
@@ -157,26 +157,26 @@ def test_a_repeated_request_returns_the_same_attempt(owner: Owner) -> None:
     assert "idempotency-replayed" not in first.headers
     other = owner.client.post(owner.path, {"type": "athlete.created"}, Idempotency_Key="once")
     assert (other.status, other.code) == (409, "idempotency_conflict")
-    assert (len(owner.engine.tested), len(owner.audited())) == (1, 1)
+    assert (len(owner.engine.sent_tests), len(owner.audited())) == (1, 1)
 
 
-def test_two_concurrent_requests_are_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_requests_send_one_test(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second request finds the key only in its transaction."""
-    owner.comes_out(Outcome.DELIVERED)
+    owner.set_outcome(Outcome.DELIVERED)
     first = owner.client.post(owner.path, Idempotency_Key="at once")
 
-    async def nothing(*_: Any) -> None:
+    async def find_no_event(*_: Any) -> None:
         return None
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.services.endpoint_tests, "_earlier_event", nothing)
+        patched.setattr(server.services.endpoint_tests, "_earlier_event", find_no_event)
         again = owner.client.post(owner.path, Idempotency_Key="at once")
     assert (again.status, again.json) == (200, first.json)
     assert again.headers["idempotency-replayed"] == "true"
     assert len(owner.engine.abandoned) == 1
 
 
-def test_a_test_without_a_stored_entry_is_not_sent(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_without_an_audit_entry_is_not_sent(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise Unavailable("disk full")
 
@@ -184,5 +184,5 @@ def test_a_test_without_a_stored_entry_is_not_sent(owner: Owner, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(audit, "add", fail)
         assert owner.client.post(owner.path, Idempotency_Key="later").code == "unavailable"
-    assert (owner.engine.tested, len(owner.engine.abandoned)) == ([], 1)
+    assert (owner.engine.sent_tests, len(owner.engine.abandoned)) == ([], 1)
     assert owner.client.post(owner.path, Idempotency_Key="later").status == 202

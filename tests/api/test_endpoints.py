@@ -24,10 +24,10 @@ HEALTH = {
 }
 
 
-def test_an_endpoint_from_creation_to_deletion(server: Any) -> None:
-    """All methods. Only the first response has the secret, and updates apply to the cache at once."""
+def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
+    """Only the first response has the secret. Updates apply to the cache at once."""
     owner = server.owner(server.account())
-    made = owner.post(
+    created = owner.post(
         "/v1/endpoints",
         {
             "url": "https://example.com/uplift?team=1",
@@ -38,8 +38,8 @@ def test_an_endpoint_from_creation_to_deletion(server: Any) -> None:
             "max_in_flight": 2,
         },
     )
-    assert made.status == 201
-    endpoint = made.json
+    assert created.status == 201
+    endpoint = created.json
     secret = endpoint.pop("secret")
     assert secret.startswith("whsec_")
     assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
@@ -76,14 +76,14 @@ def test_an_endpoint_from_creation_to_deletion(server: Any) -> None:
     assert owner.get(path).json["description"] == ""
 
     assert owner.delete(path).status == 204
-    assert live.seq in server.forgotten
-    for answer in (owner.get(path), owner.delete(path), owner.patch(path, {}), owner.get(f"{path}/deliveries")):
-        assert answer.code == "not_found"
+    assert live.seq in server.deleted_endpoints
+    for response in (owner.get(path), owner.delete(path), owner.patch(path, {}), owner.get(f"{path}/deliveries")):
+        assert response.code == "not_found"
     assert owner.get("/v1/endpoints").json["data"] == []
 
 
 def test_a_new_endpoint_gets_a_registration_event(server: Any) -> None:
-    """One `webhook.created` event with the documented fields, due at once, regardless of the subscription."""
+    """A `webhook.created` event with the documented fields is due at once, independent of the subscription."""
     account = server.account()
     owner = server.owner(account)
     body = {"url": "https://example.com/ü", "event_types": ["athlete.*"], "description": "Größe"}
@@ -103,11 +103,13 @@ def test_a_new_endpoint_gets_a_registration_event(server: Any) -> None:
 
 
 def test_a_custom_secret_is_accepted_and_encrypted(server: Any) -> None:
-    """It signs requests unchanged, and is encrypted in the database."""
+    """The response contains the secret, and the database has only the encrypted value."""
     owner = server.owner(server.account())
     secret = "7f3a-team-secret-7f3a-0123456789"
-    made = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": secret, "headers": {"X-K": secret}})
-    assert made.json["secret"] == secret
+    created = owner.post(
+        "/v1/endpoints", {"url": "https://example.com/a", "secret": secret, "headers": {"X-K": secret}}
+    )
+    assert created.json["secret"] == secret
     contents = server.place.contents()
     assert b"https://example.com/a" in contents
     assert secret.encode() not in contents
@@ -139,25 +141,25 @@ def test_a_custom_secret_is_accepted_and_encrypted(server: Any) -> None:
         ("https://inside.example.com/", "address_not_allowed"),
     ],
 )
-def test_rejected_urls(server: Any, url: str, code: str) -> None:
-    """Each with its code, in creation and update."""
-    server.names["inside.example.com"] = ["10.0.0.8"]
+def test_invalid_urls_are_rejected(server: Any, url: str, code: str) -> None:
+    """Creation and update report the same code."""
+    server.resolved_names["inside.example.com"] = ["10.0.0.8"]
     owner = server.owner(server.account())
     assert owner.post("/v1/endpoints", {"url": url}).problems == {("url", code)}
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"url": url}).problems == {("url", code)}
 
 
-def test_names_are_checked_by_their_addresses(server: Any) -> None:
+def test_host_names_are_checked_by_their_addresses(server: Any) -> None:
     """One allowed address is enough. A name that does not resolve in time is accepted."""
     owner = server.owner(server.account())
-    server.names["mixed.example.com"] = ["10.0.0.8", "93.184.215.14"]
+    server.resolved_names["mixed.example.com"] = ["10.0.0.8", "93.184.215.14"]
     for host in ("mixed.example.com", "unknown.example.com", "hangs.example.com", "bücher.example.com"):
         assert owner.post("/v1/endpoints", {"url": f"https://{host}/"}).status == 201
 
 
 def test_all_problems_of_an_endpoint_are_reported_together(server: Any) -> None:
-    """Types, bounds, unknown fields, and rules for the readable values."""
+    """Covers wrong types, values out of range, unknown fields and invalid values."""
     owner = server.owner(server.account())
     body = {
         "url": "http://example.com/",
@@ -189,19 +191,19 @@ def test_all_problems_of_an_endpoint_are_reported_together(server: Any) -> None:
     assert owner.get("/v1/endpoints").json["data"] == []
 
 
-def test_an_endpoint_is_stored_without_duplicates_and_with_its_host_in_lower_case(server: Any) -> None:
+def test_event_types_are_deduplicated_and_hosts_are_lowercased(server: Any) -> None:
     owner = server.owner(server.account())
     body = {
         "url": "HTTPS://Hooks.Example.COM/Path",
         "event_types": ["movement.*", "athlete.updated", "movement.*", "athlete.updated"],
     }
-    made = owner.post("/v1/endpoints", body).json
-    assert (made["url"], made["event_types"]) == (
+    created = owner.post("/v1/endpoints", body).json
+    assert (created["url"], created["event_types"]) == (
         "https://hooks.example.com/Path",
         ["movement.*", "athlete.updated"],
     )
     change = {"url": "https://EXAMPLE.com:8443/B", "event_types": ["athlete.updated", "movement.*"] * 2}
-    changed = owner.patch(f"/v1/endpoints/{made['id']}", change).json
+    changed = owner.patch(f"/v1/endpoints/{created['id']}", change).json
     assert (changed["url"], changed["event_types"]) == (
         "https://example.com:8443/B",
         ["athlete.updated", "movement.*"],
@@ -221,21 +223,21 @@ def test_an_endpoint_is_stored_without_duplicates_and_with_its_host_in_lower_cas
         ({"headers": {"User-Agent": "a"}}, "headers.User-Agent", "header_forbidden"),
     ],
 )
-def test_invalid_values(server: Any, given: dict[str, Any], field: str, code: str) -> None:
+def test_invalid_values_are_rejected(server: Any, given: dict[str, Any], field: str, code: str) -> None:
     owner = server.owner(server.account())
     assert owner.post("/v1/endpoints", {"url": "https://example.com/", **given}).problems == {(field, code)}
 
 
 def test_an_update_rejects_a_secret_and_masked_values(server: Any) -> None:
-    """The secret has its own calls. A stored mask would replace the actual value."""
+    """A secret is changed by its own calls. A stored mask would replace the actual value."""
     owner = server.owner(server.account())
-    made = owner.post("/v1/endpoints", {"url": "https://example.com/a", "headers": {"x-token": "abc"}}).json
-    answer = owner.patch(f"/v1/endpoints/{made['id']}", {"secret": "x" * 20, "headers": made["headers"]})
-    assert answer.problems == {("secret", "unknown_field"), ("headers.x-token", "header_invalid")}
+    created = owner.post("/v1/endpoints", {"url": "https://example.com/a", "headers": {"x-token": "abc"}}).json
+    response = owner.patch(f"/v1/endpoints/{created['id']}", {"secret": "x" * 20, "headers": created["headers"]})
+    assert response.problems == {("secret", "unknown_field"), ("headers.x-token", "header_invalid")}
 
 
-def test_health_is_that_of_the_engine(server: Any) -> None:
-    """Healthy and failing, with an explanation of the latest failure, also in lists."""
+def test_an_endpoint_shows_its_health(server: Any) -> None:
+    """A failing endpoint has a hint about its latest failure, also in lists."""
     owner = server.owner(account := server.account())
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
     server.event(account, {endpoint: Status.PENDING})
@@ -267,16 +269,16 @@ def test_health_is_that_of_the_engine(server: Any) -> None:
         )
     )
     assert owner.get(f"/v1/endpoints/{endpoint}").json["health"]["status"] == "healthy"
-    # An update by the owner does not change it.
+    # An update by the owner does not change the health.
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"description": "x"}).json["health"]["status"] == "healthy"
 
 
 def test_a_page_of_failing_endpoints_takes_two_reads(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One read for all endpoints, and one for all their failures."""
+    """The first read returns all endpoints, the second one all their failures."""
     owner = server.owner(account := server.account())
-    made = [owner.post("/v1/endpoints", {"url": f"https://example.com/{n}"}).json["id"] for n in range(5)]
-    server.event(account, dict.fromkeys(made, Status.PENDING))
-    for endpoint in made[:4]:
+    created = [owner.post("/v1/endpoints", {"url": f"https://example.com/{n}"}).json["id"] for n in range(5)]
+    server.event(account, dict.fromkeys(created, Status.PENDING))
+    for endpoint in created[:4]:
         for leased in server.lease(endpoint):
             server.settle(leased, Outcome.SERVER_ERROR, Status.PENDING, due_at=1)
         seq = server.services.context.cache.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
@@ -285,38 +287,38 @@ def test_a_page_of_failing_endpoints_takes_two_reads(server: Any, monkeypatch: p
     read = server.database.read
     reads = []
 
-    def counted(body: Any) -> Any:
+    def count_read(body: Any) -> Any:
         reads.append(body)
         return read(body)
 
-    monkeypatch.setattr(server.database, "read", counted)
+    monkeypatch.setattr(server.database, "read", count_read)
     page = owner.get("/v1/endpoints").json["data"]
     assert len(reads) == 2
     assert [each["health"]["hint"] is None for each in page] == [True, False, False, False, False]
 
 
 def test_operators_select_an_account_or_see_all(server: Any) -> None:
-    """Without an account, lists span accounts and name them. Other calls require an account."""
+    """Without an account, lists contain the endpoints of all accounts. Creation requires an account."""
     one, two = server.account(), server.account()
-    made = [
+    created = [
         server.owner(each).post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"] for each in (one, two)
     ]
     spanning = server.operator.get("/v1/endpoints?limit=2").json["data"]
-    assert [(each["id"], each["account"]) for each in spanning] == [(made[1], two), (made[0], one)]
-    assert server.operator.get(f"/v1/endpoints/{made[0]}").json["account"] == one
+    assert [(each["id"], each["account"]) for each in spanning] == [(created[1], two), (created[0], one)]
+    assert server.operator.get(f"/v1/endpoints/{created[0]}").json["account"] == one
     acting = server.client(server.operator_key, one)
     [shown] = acting.get("/v1/endpoints").json["data"]
-    assert shown["id"] == made[0]
+    assert shown["id"] == created[0]
     assert "account" not in shown
-    assert acting.get(f"/v1/endpoints/{made[1]}").code == "not_found"
-    refused = server.operator.post("/v1/endpoints", {"url": "https://example.com/a"})
-    assert (refused.status, refused.code) == (422, "account_required")
+    assert acting.get(f"/v1/endpoints/{created[1]}").code == "not_found"
+    rejected = server.operator.post("/v1/endpoints", {"url": "https://example.com/a"})
+    assert (rejected.status, rejected.code) == (422, "account_required")
     assert acting.post("/v1/endpoints", {"url": "https://example.com/b"}).status == 201
-    assert server.operator.patch(f"/v1/endpoints/{made[1]}", {"description": "x"}).json["account"] == two
+    assert server.operator.patch(f"/v1/endpoints/{created[1]}", {"description": "x"}).json["account"] == two
 
 
 def test_the_registration_event_contains_the_endpoint(server: Any) -> None:
-    """Including text that JSON escapes."""
+    """Text that JSON escapes stays unchanged."""
     owner = server.owner(server.account())
     description = 'quotes " and \\ and \n lines'
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "description": description}).json["id"]

@@ -6,7 +6,7 @@ from uplift_server.core.events.catalog import EVENT_TYPES
 
 
 def test_a_new_server_has_the_built_in_types(server: Any) -> None:
-    """All types, readable by every key. Those that Uplift documents are marked."""
+    """Every key can read all types. The types that Uplift documents are marked."""
     owner = server.owner(server.account(), [])
     listed = owner.get("/v1/event-types?limit=500").json["data"]
     by_name = {each["name"]: each for each in listed}
@@ -19,8 +19,8 @@ def test_a_new_server_has_the_built_in_types(server: Any) -> None:
         assert owner.get(f"/v1/event-types/{built_in.name}").json == shown
 
 
-def test_a_type_from_creation_to_deletion(server: Any) -> None:
-    """PUT reports whether the type is new, replaces an existing one, and creates a deleted one again."""
+def test_an_event_type_is_created_replaced_and_deleted(server: Any) -> None:
+    """PUT reports whether the type is new, replaces an existing type, and recreates a deleted one."""
     operator, path = server.operator, "/v1/event-types/pitch.tracked"
     schema = {"type": "object", "required": ["speed"], "properties": {"speed": {"type": "number"}}}
     added = operator.put(path, {"description": "A pitch.", "schema": schema, "example": {"speed": 41.5}})
@@ -65,7 +65,7 @@ def test_documented_types_stay_marked(server: Any) -> None:
 
 
 def test_all_problems_of_a_type_are_reported_together(server: Any) -> None:
-    """Name, fields, schema, and an example that does not match the schema."""
+    """Covers the name, the fields, the schema, and an example that does not match the schema."""
     put = server.operator.put
     assert put("/v1/event-types/Pitch..X", {"schema": {"type": "no such"}, "archived": 1, "z": 0}).problems == {
         ("name", "event_type_invalid"),

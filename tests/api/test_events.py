@@ -1,4 +1,4 @@
-"""Reads of events."""
+"""Single events and lists of events."""
 
 import base64
 import threading
@@ -14,19 +14,19 @@ from uplift_server.store import cleanup, events
 from uplift_server.store.schema import events as table
 
 BASE = 1_800_000_000_000
-"""Only these tests have events after this time."""
+"""Only the tests of this module create events after this time."""
 
 
-def endpoint_of(client: Any) -> str:
+def create_endpoint(client: Any) -> str:
     """Create an endpoint, and return its ID."""
     return str(client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
 
 
-def test_an_event_with_its_envelope_and_its_counts(server: Any) -> None:
-    """Lists have no body. A single event has it, with all numbers as sent."""
+def test_an_event_shows_its_envelope_and_counts(server: Any) -> None:
+    """Lists omit the body. A single event includes it, with all numbers as sent."""
     account = server.account()
     owner = server.owner(account)
-    first, second = endpoint_of(owner), endpoint_of(owner)
+    first, second = create_endpoint(owner), create_endpoint(owner)
     event = server.event(account, {first: Status.PENDING, second: Status.HELD}, created_at=BASE, expires_at=BASE + 5)
     shown = owner.get("/v1/events?created_after=2027-01-15T07:59:59Z").json["data"][0]
     assert shown == {
@@ -49,8 +49,8 @@ def test_an_event_with_its_envelope_and_its_counts(server: Any) -> None:
     assert rest["next_cursor"] is None
 
 
-def walk(client: Any, path: str) -> list[list[str]]:
-    """Return the IDs of all pages of a list."""
+def read_pages(client: Any, path: str) -> list[list[str]]:
+    """Return the IDs on each page of a list."""
     pages = []
     cursor = ""
     while True:
@@ -61,8 +61,8 @@ def walk(client: Any, path: str) -> list[list[str]]:
         cursor = f"&cursor={page['next_cursor']}"
 
 
-def test_a_list_has_all_pages_while_events_arrive(server: Any) -> None:
-    """Newest first: each existing event exactly once."""
+def test_a_list_has_each_event_once_while_events_arrive(server: Any) -> None:
+    """The list is ordered by newest first."""
     account = server.account()
     owner = server.owner(account)
     expected = [server.event(account) for _ in range(25)]
@@ -75,7 +75,7 @@ def test_a_list_has_all_pages_while_events_arrive(server: Any) -> None:
     thread = threading.Thread(target=insert)
     thread.start()
     try:
-        seen = [event for page in walk(owner, "/v1/events?limit=4") for event in page]
+        seen = [event for page in read_pages(owner, "/v1/events?limit=4") for event in page]
     finally:
         stop.set()
         thread.join()
@@ -83,8 +83,8 @@ def test_a_list_has_all_pages_while_events_arrive(server: Any) -> None:
     assert [event for event in seen if event in expected] == expected[::-1]
 
 
-def test_new_events_are_followed_in_order(server: Any) -> None:
-    """Oldest first: each page, even an empty one, has a cursor, and no event is missed."""
+def test_an_ascending_list_follows_new_events(server: Any) -> None:
+    """Each page, even an empty one, has a cursor, and no event is missing."""
     account = server.account()
     owner = server.owner(account)
     empty = owner.get("/v1/events?order=asc").json
@@ -115,8 +115,8 @@ def test_new_events_are_followed_in_order(server: Any) -> None:
     assert [each["id"] for each in owner.get(f"/v1/events?order=asc&cursor={cursor}").json["data"]] == [last]
 
 
-def test_filters(server: Any) -> None:
-    """Type and times, alone and combined, in both orders. Times are exclusive."""
+def test_events_are_filtered_by_type_and_time(server: Any) -> None:
+    """Filters can be combined, in both orders. Times are exclusive."""
     account = server.account()
     owner = server.owner(account)
     at = BASE + 100_000_000
@@ -140,8 +140,8 @@ def test_filters(server: Any) -> None:
     assert [(each["id"], each["account"]) for each in spanning] == [(events[1], account)]
 
 
-def test_events_of_a_deleted_type_keep_its_name(server: Any) -> None:
-    """In lists, in single events, and as a filter."""
+def test_events_of_a_deleted_type_keep_their_type_name(server: Any) -> None:
+    """Single events, lists and filters still use the name."""
     account = server.account()
     owner = server.owner(account)
     server.operator.put("/v1/event-types/soon.gone", {"description": "x"})
@@ -151,10 +151,10 @@ def test_events_of_a_deleted_type_keep_its_name(server: Any) -> None:
     assert [each["id"] for each in owner.get("/v1/events?type=soon.gone").json["data"]] == [event]
 
 
-def test_a_name_is_that_of_its_latest_type(server: Any) -> None:
-    """Even if an earlier type of this name was deleted while the server was running."""
+def test_a_type_name_refers_to_its_latest_type(server: Any) -> None:
+    """The server also deleted an earlier type of this name while it was running."""
     account = server.account()
-    (kept,) = (replace(kept, batch_rows=1000) for kept in cleanup.RETENTION_RULES if kept.name == "event_types")
+    (rule,) = (replace(rule, batch_rows=1000) for rule in cleanup.RETENTION_RULES if rule.name == "event_types")
     for newest in ("newest.once", "newest.twice"):
         server.operator.put("/v1/event-types/gone.twice", {"description": "x"})
         event = server.event(account, type_name="gone.twice")
@@ -165,20 +165,20 @@ def test_a_name_is_that_of_its_latest_type(server: Any) -> None:
         number = ids.parse_uuid(event)
         server.run(lambda: server.database.write(lambda c: c.execute(sa.delete(table).where(table.c.id == number))))  # noqa: B023
         seen = server.run(
-            lambda: server.database.read(lambda c: cleanup.find_expired(c, kept, before=2**60, after=None))
+            lambda: server.database.read(lambda c: cleanup.find_expired(c, rule, before=2**60, after=None))
         )
         assert server.run(
-            lambda: server.database.write(lambda c: cleanup.delete_expired(c, kept, seen.keys, before=2**60))  # noqa: B023 - run before the next turn
+            lambda: server.database.write(lambda c: cleanup.delete_expired(c, rule, seen.keys, before=2**60))  # noqa: B023 - run before the next turn
         )
 
 
-def test_two_accounts_can_choose_the_same_id(server: Any) -> None:
+def test_two_accounts_can_use_the_same_event_id(server: Any) -> None:
     """Each account sees its own event. An operator must name the account."""
     one, two = server.account(), server.account()
-    chosen = ids.uuid7(BASE, b"0123456789")
-    event = server.event(one, event_id=chosen)
+    shared_id = ids.uuid7(BASE, b"0123456789")
+    event = server.event(one, event_id=shared_id)
     assert server.operator.get(f"/v1/events/{event}").json["account"] == one
-    server.event(two, event_id=chosen, type_name="athlete.updated")
+    server.event(two, event_id=shared_id, type_name="athlete.updated")
     assert server.owner(one).get(f"/v1/events/{event}").json["type"] == "movement.analytics.created"
     assert server.owner(two).get(f"/v1/events/{event}").json["type"] == "athlete.updated"
     assert server.operator.get(f"/v1/events/{event}").code == "account_required"
@@ -186,7 +186,7 @@ def test_two_accounts_can_choose_the_same_id(server: Any) -> None:
 
 
 def test_all_problems_of_a_query_are_reported(server: Any) -> None:
-    """All invalid, unknown and repeated parameters."""
+    """Covers invalid, unknown and repeated parameters."""
     owner = server.owner(server.account())
     query = "limit=0&order=up&created_after=yesterday&created_before=2026-01-01&type=no.such&page=2&cursor=x"
     assert owner.get(f"/v1/events?{query}").problems == {

@@ -11,15 +11,15 @@ from uplift_server.store.schema import deliveries
 
 def explained(client: Any, event: str, query: str = "") -> dict[str, dict[str, Any]]:
     """Return the explanations by endpoint."""
-    answer = client.get(f"/v1/events/{event}/explain{query}")
-    assert answer.status == 200, answer.body
-    for each in answer.json["data"]:
+    response = client.get(f"/v1/events/{event}/explain{query}")
+    assert response.status == 200, response.body
+    for each in response.json["data"]:
         assert set(each) == {"endpoint", "reason", "text", "hint", "delivery"}
         assert each["text"].endswith(".")
-    return {each["endpoint"]: each for each in answer.json["data"]}
+    return {each["endpoint"]: each for each in response.json["data"]}
 
 
-def register(client: Any, *types: str) -> str:
+def create_endpoint(client: Any, *types: str) -> str:
     """Create an endpoint, and return its ID."""
     return str(client.post("/v1/endpoints", {"url": "https://example.com/a", "event_types": list(types)}).json["id"])
 
@@ -27,14 +27,14 @@ def register(client: Any, *types: str) -> str:
 def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
-    delivered, failed, held, gone = (register(owner) for _ in range(4))
-    other = register(owner, "export.*")
-    owed = {delivered: Status.DELIVERED, failed: Status.PENDING, held: Status.HELD, gone: Status.PENDING}
-    event = server.event(account, owed)
+    delivered, failed, held, gone = (create_endpoint(owner) for _ in range(4))
+    other = create_endpoint(owner, "export.*")
+    statuses = {delivered: Status.DELIVERED, failed: Status.PENDING, held: Status.HELD, gone: Status.PENDING}
+    event = server.event(account, statuses)
     for leased in server.lease(failed):
         server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
     owner.delete(f"/v1/endpoints/{gone}")
-    newer = register(owner)
+    newer = create_endpoint(owner)
 
     found = explained(owner, event)
     assert {endpoint: each["reason"] for endpoint, each in found.items()} == {
@@ -56,14 +56,18 @@ def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
     assert explained(server.operator, event) == found
 
 
-def test_a_delivery_removed_before_its_event_is_explained(server: Any) -> None:
-    """Retention deletes the deliveries of a partition before its events. A resend would be wrong."""
+def test_a_removed_delivery_is_explained(server: Any) -> None:
+    """Retention deletes the deliveries of a partition before its events. The explanation suggests no resend."""
     account = server.account()
     owner = server.owner(account)
-    there, failing, never = register(owner), register(owner), register(owner, "export.*")
-    event = server.event(account, {there: Status.PENDING, failing: Status.PENDING})
+    successful, failing, unsubscribed = (
+        create_endpoint(owner),
+        create_endpoint(owner),
+        create_endpoint(owner, "export.*"),
+    )
+    event = server.event(account, {successful: Status.PENDING, failing: Status.PENDING})
     for endpoint, outcome, status in (
-        (there, Outcome.DELIVERED, Status.DELIVERED),
+        (successful, Outcome.DELIVERED, Status.DELIVERED),
         (failing, Outcome.SERVER_ERROR, Status.FAILED),
     ):
         for leased in server.lease(endpoint):
@@ -72,21 +76,21 @@ def test_a_delivery_removed_before_its_event_is_explained(server: Any) -> None:
 
     found = explained(owner, event)
     assert {endpoint: each["reason"] for endpoint, each in found.items()} == {
-        there: "delivered",
+        successful: "delivered",
         failing: "failed",
-        never: "not_subscribed",
+        unsubscribed: "not_subscribed",
     }
-    assert found[there]["hint"] is found[failing]["hint"] is None
-    owner.delete(f"/v1/endpoints/{there}")
-    assert explained(owner, event, f"?endpoint={there}") == {there: found[there]}
+    assert found[successful]["hint"] is found[failing]["hint"] is None
+    owner.delete(f"/v1/endpoints/{successful}")
+    assert explained(owner, event, f"?endpoint={successful}") == {successful: found[successful]}
 
 
 def test_a_registration_event_is_for_its_endpoint_only(server: Any) -> None:
     owner = server.owner(server.account())
-    first, second = register(owner), register(owner)
-    greeting = owner.get("/v1/events?type=webhook.created&limit=1").json["data"][0]["id"]
+    first, second = create_endpoint(owner), create_endpoint(owner)
+    registration = owner.get("/v1/events?type=webhook.created&limit=1").json["data"][0]["id"]
 
-    found = explained(owner, greeting)
+    found = explained(owner, registration)
     assert found[second]["reason"] == "pending"
     assert found[first]["reason"] == "not_subscribed"
     assert "to only one endpoint" in found[first]["text"]
@@ -94,21 +98,21 @@ def test_a_registration_event_is_for_its_endpoint_only(server: Any) -> None:
 
 def test_an_endpoint_of_another_account_is_unknown(server: Any) -> None:
     account = server.account()
-    owner, stranger = server.owner(account), server.owner(server.account())
+    owner, other_owner = server.owner(account), server.owner(server.account())
     event = server.event(account)
-    theirs = register(stranger)
+    theirs = create_endpoint(other_owner)
     for endpoint in (theirs, "ep_nonsense", ""):
-        answer = owner.get(f"/v1/events/{event}/explain?endpoint={endpoint}&nope=1")
-        assert answer.problems == {("endpoint", "endpoint_unknown"), ("nope", "unknown_field")}
+        response = owner.get(f"/v1/events/{event}/explain?endpoint={endpoint}&nope=1")
+        assert response.problems == {("endpoint", "endpoint_unknown"), ("nope", "unknown_field")}
     assert explained(owner, event) == {}
 
 
 def test_an_endpoint_that_was_deleted_before_the_event_is_explained(server: Any) -> None:
     account = server.account()
-    owner, stranger = server.owner(account), server.owner(server.account())
-    gone, theirs = register(owner), register(stranger)
+    owner, other_owner = server.owner(account), server.owner(server.account())
+    gone, theirs = create_endpoint(owner), create_endpoint(other_owner)
     owner.delete(f"/v1/endpoints/{gone}")
-    stranger.delete(f"/v1/endpoints/{theirs}")
+    other_owner.delete(f"/v1/endpoints/{theirs}")
     event = server.event(account)
 
     for client in (owner, server.operator):
@@ -117,14 +121,14 @@ def test_an_endpoint_that_was_deleted_before_the_event_is_explained(server: Any)
         assert found[gone]["delivery"] is None
         assert found[gone]["hint"]
     assert explained(owner, event) == {}
-    answer = owner.get(f"/v1/events/{event}/explain?endpoint={theirs}")
-    assert answer.problems == {("endpoint", "endpoint_unknown")}
+    response = owner.get(f"/v1/events/{event}/explain?endpoint={theirs}")
+    assert response.problems == {("endpoint", "endpoint_unknown")}
 
 
 def test_a_failure_is_explained_during_retries(server: Any) -> None:
     account = server.account()
     owner = server.owner(account)
-    endpoint = register(owner)
+    endpoint = create_endpoint(owner)
     event = server.event(account, {endpoint: Status.PENDING})
     now = server.services.context.now()
     for leased in server.lease(endpoint):
@@ -141,6 +145,10 @@ def test_listen_sessions_are_explained_separately(server: Any) -> None:
     owner = server.owner(account)
     session = owner.post("/v1/listen-sessions", {"description": "ana-laptop"}).json["id"]
     event = server.event(account, {})
-    (told,) = owner.get(f"/v1/events/{event}/explain").json["data"]
-    assert (told["endpoint"], told["reason"], told["delivery"]) == (session, "development_endpoint", None)
-    assert owner.get(f"/v1/events/{event}/explain?endpoint={session}").json["data"] == [told]
+    (explanation,) = owner.get(f"/v1/events/{event}/explain").json["data"]
+    assert (explanation["endpoint"], explanation["reason"], explanation["delivery"]) == (
+        session,
+        "development_endpoint",
+        None,
+    )
+    assert owner.get(f"/v1/events/{event}/explain?endpoint={session}").json["data"] == [explanation]

@@ -8,8 +8,8 @@ from uplift_server.api.forwarded import Forwarded
 from uplift_server.core.http.forwarding import parse_networks
 
 
-def address_told(server: Any, trusted: str, *headers: tuple[bytes, bytes]) -> str | None:
-    """Return the address in the audit log after a request through these proxies."""
+def audited_address(server: Any, trusted: str, *headers: tuple[bytes, bytes]) -> str | None:
+    """Send a request with these headers, and return the client address in the audit log."""
     body = json.dumps({"name": "Riverside"}).encode()
     scope = {
         "type": "http", "method": "POST", "path": "/v1/accounts", "raw_path": b"/v1/accounts", "query_string": b"",
@@ -32,12 +32,12 @@ def address_told(server: Any, trusted: str, *headers: tuple[bytes, bytes]) -> st
     return entry["address"]
 
 
-def test_the_header_of_a_trusted_proxy_counts(server: Any) -> None:
-    said = (b"x-forwarded-for", b"198.51.100.9, 203.0.113.7")
-    assert address_told(server, "10.0.0.0/8", said) == "203.0.113.7"
-    assert address_told(server, "10.0.0.0/8", said, (b"x-forwarded-for", b"10.9.9.9")) == "203.0.113.7"
-    assert address_told(server, "10.0.0.0/8") == "10.0.0.5"
+def test_the_header_of_a_trusted_proxy_is_used(server: Any) -> None:
+    header = (b"x-forwarded-for", b"198.51.100.9, 203.0.113.7")
+    assert audited_address(server, "10.0.0.0/8", header) == "203.0.113.7"
+    assert audited_address(server, "10.0.0.0/8", header, (b"x-forwarded-for", b"10.9.9.9")) == "203.0.113.7"
+    assert audited_address(server, "10.0.0.0/8") == "10.0.0.5"
 
 
 def test_the_header_of_other_clients_is_ignored(server: Any) -> None:
-    assert address_told(server, "192.0.2.1", (b"x-forwarded-for", b"203.0.113.7")) == "10.0.0.5"
+    assert audited_address(server, "192.0.2.1", (b"x-forwarded-for", b"203.0.113.7")) == "10.0.0.5"

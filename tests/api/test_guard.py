@@ -1,4 +1,4 @@
-"""One response per request, in time."""
+"""Each request gets one response within the time limit."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from uplift_server.api.guard import ANSWER_SECONDS_MAX as PROMISED_SECONDS_MAX
+from uplift_server.api.guard import ANSWER_SECONDS_MAX as DEFAULT_SECONDS_MAX
 from uplift_server.api.guard import Guard
 
 ANSWER_SECONDS_MAX = 0.5
@@ -15,29 +15,29 @@ ANSWER_SECONDS_MAX = 0.5
 
 
 def test_the_limit_leaves_time_for_the_network() -> None:
-    """Responses arrive within 5 s."""
-    assert PROMISED_SECONDS_MAX <= 4.5
+    """Responses must arrive within 5 s."""
+    assert DEFAULT_SECONDS_MAX <= 4.5
 
 
 def test_every_response_arrives_in_time(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the database hangs: 503. A change that commits later still updates the cache."""
+    """While the database hangs, the response is 503. A change that commits later still updates the cache."""
     account = server.account()
     key = server.operator.post(f"/v1/accounts/{account}/keys", {"name": "x"}).json
     write = server.database.write
-    let_go = asyncio.Event()
+    released = asyncio.Event()
 
     async def hang(body: Any) -> Any:
-        await let_go.wait()
+        await released.wait()
         return await write(body)
 
     with monkeypatch.context() as patched:
         patched.setattr(server.database, "write", hang)
         began = time.monotonic()
-        answer = server.operator.delete(f"/v1/accounts/{account}/keys/{key['id']}")
+        response = server.operator.delete(f"/v1/accounts/{account}/keys/{key['id']}")
         assert time.monotonic() - began < ANSWER_SECONDS_MAX + 1
-        assert (answer.status, answer.code) == (503, "unavailable")
+        assert (response.status, response.code) == (503, "unavailable")
         assert server.client(key["key"]).get("/v1/endpoints").status == 200
-        server.loop.call_soon_threadsafe(let_go.set)
+        server.loop.call_soon_threadsafe(released.set)
         server.run(server.services.context.finish)
     assert server.client(key["key"]).get("/v1/endpoints").code == "unauthorized"
 
@@ -45,27 +45,27 @@ def test_every_response_arrives_in_time(server: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "body",
     [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"],
-    ids=["announced", "chunked"],
+    ids=["content length", "chunked"],
 )
 def test_an_endless_body_is_rejected_with_its_cause(server: Any, body: bytes) -> None:
-    """A slow sender cannot hold a connection, and the response does not blame the database."""
+    """A slow client cannot keep a connection, and the error does not mention the database."""
     with socket.create_connection(("127.0.0.1", server.pool.port), timeout=10) as connection:
         connection.sendall(
             b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Authorization: Bearer " + server.operator_key.encode() + b"\r\n" + body
         )
         began = time.monotonic()
-        answer = b""
+        response = b""
         while part := connection.recv(65536):
-            answer += part
+            response += part
         assert time.monotonic() - began < ANSWER_SECONDS_MAX + 1
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b'"code": "request_timeout"' in answer
-    assert b"database" not in answer
+    assert response.startswith(b"HTTP/1.1 408")
+    assert b'"code": "request_timeout"' in response
+    assert b"database" not in response
 
 
 async def test_a_failure_during_the_response_ends_the_connection() -> None:
-    """A second response is not possible, so the exception reaches the server."""
+    """A second response is not possible. The exception reaches uvicorn, which closes the connection."""
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
@@ -81,7 +81,7 @@ async def test_a_failure_during_the_response_ends_the_connection() -> None:
 
 
 async def test_a_client_that_does_not_read_causes_no_error() -> None:
-    """uvicorn closes the connection, and the log has no traceback."""
+    """uvicorn closes the connection without a traceback in the log."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -17,11 +17,11 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
 SLOW = HEAD.replace(b"/ ", b"/slow ")
 
 
-class Impatient(BoundedHeads):
+class ShortRequestTime(BoundedHeads):
     request_seconds_max = 0.2
 
 
-class Crowded(BoundedHeads):
+class NoConnections(BoundedHeads):
     connections_max = 0
 
 
@@ -52,159 +52,159 @@ async def serving(protocol: type[BoundedHeads]) -> AsyncIterator[int]:
 
 
 async def exchange(protocol: type[BoundedHeads], *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
-    """Send the parts with a pause before each. Return the responses and the duration of the connection."""
+    """Send each part after a pause, and return the response bytes and the duration of the connection."""
     async with serving(protocol) as port, asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         began = asyncio.get_running_loop().time()
         for part in parts:
             await asyncio.sleep(pause)
             writer.write(part)
-        answer = await reader.read()
-        took = asyncio.get_running_loop().time() - began
+        response = await reader.read()
+        duration = asyncio.get_running_loop().time() - began
         writer.close()
-    return answer, took
+    return response, duration
 
 
 @pytest.mark.timing
 async def test_a_silent_connection_is_closed_without_a_response() -> None:
-    answer, took = await exchange(Impatient)
-    assert answer == b""
-    assert 0.15 < took < 1
+    response, duration = await exchange(ShortRequestTime)
+    assert response == b""
+    assert 0.15 < duration < 1
 
 
 @pytest.mark.timing
 async def test_incomplete_requests_get_408() -> None:
-    for half in (b"POST", HEAD, HEAD + b"\r\n", HEAD + b"\r\n{"):
-        answer, took = await exchange(Impatient, half)
-        assert problem_in(answer)["code"] == "request_timeout"
-        assert 0.15 < took < 1, half
+    for partial in (b"POST", HEAD, HEAD + b"\r\n", HEAD + b"\r\n{"):
+        response, duration = await exchange(ShortRequestTime, partial)
+        assert problem_in(response)["code"] == "request_timeout"
+        assert 0.15 < duration < 1, partial
 
 
-async def test_an_incomplete_request_behind_a_pending_one_gets_no_response() -> None:
-    """Its response could be mistaken for that to the earlier request."""
-    for begun in (HEAD, HEAD + b"\r\n{"):
-        answer, _ = await exchange(Impatient, SLOW + b"\r\n{}" + begun)
-        assert b"408" not in answer
-        assert answer.count(b"HTTP/1.1") <= 1
+async def test_an_incomplete_request_after_a_pending_one_gets_no_response() -> None:
+    """A client could take the response for that to the earlier request."""
+    for partial in (HEAD, HEAD + b"\r\n{"):
+        response, _ = await exchange(ShortRequestTime, SLOW + b"\r\n{}" + partial)
+        assert b"408" not in response
+        assert response.count(b"HTTP/1.1") <= 1
 
 
 async def test_a_connection_beyond_the_limit_is_rejected() -> None:
-    answer, _ = await exchange(Crowded, HEAD + b"\r\n{}")
-    assert problem_in(answer)["code"] == "unavailable"
-    assert b"retry-after: 1\r\n" in answer.lower()
+    response, _ = await exchange(NoConnections, HEAD + b"\r\n{}")
+    assert problem_in(response)["code"] == "unavailable"
+    assert b"retry-after: 1\r\n" in response.lower()
 
 
 @pytest.mark.timing
 async def test_the_limit_applies_after_a_complete_request() -> None:
-    answer, took = await exchange(Impatient, HEAD + b"\r\n{}", HEAD)
-    assert answer.count(b"HTTP/1.1 204") == 1
-    assert problem_in(answer[answer.index(b"HTTP/1.1 408") :])["code"] == "request_timeout"
-    assert took < 1
+    response, duration = await exchange(ShortRequestTime, HEAD + b"\r\n{}", HEAD)
+    assert response.count(b"HTTP/1.1 204") == 1
+    assert problem_in(response[response.index(b"HTTP/1.1 408") :])["code"] == "request_timeout"
+    assert duration < 1
 
 
 @pytest.mark.timing
-async def test_requests_that_follow_each_other_keep_the_connection() -> None:
+async def test_sequential_requests_keep_the_connection() -> None:
     last = HEAD + b"Connection: close\r\n\r\n{}"
-    answer, took = await exchange(Impatient, *[HEAD + b"\r\n{}"] * 6, last, pause=0.1)
-    assert answer.count(b"HTTP/1.1 204") == 7
-    assert took > 0.6
+    response, duration = await exchange(ShortRequestTime, *[HEAD + b"\r\n{}"] * 6, last, pause=0.1)
+    assert response.count(b"HTTP/1.1 204") == 7
+    assert duration > 0.6
 
 
-def problem_in(answer: bytes) -> Any:
-    """Return the problem of a complete error response."""
-    head, _, body = answer.partition(b"\r\n\r\n")
+def problem_in(response: bytes) -> Any:
+    """Return the problem in a complete error response."""
+    head, _, body = response.partition(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     assert b"content-type: application/problem+json" in lines
     assert b"content-length: %d" % len(body) in lines
     assert b"connection: close" in lines
     problem = json.loads(body)
-    assert answer.startswith(b"HTTP/1.1 %d " % problem["status"])
+    assert response.startswith(b"HTTP/1.1 %d " % problem["status"])
     return problem
 
 
 async def test_endless_headers_are_rejected() -> None:
     filler = b"X-Filler: " + b"y" * 1000 + b"\r\n"
-    answer, _ = await exchange(
+    response, _ = await exchange(
         BoundedHeads, HEAD, *[filler * 10] * (REQUEST_HEADERS_BYTES_MAX // 10_000 + 1), pause=0.01
     )
-    assert problem_in(answer)["code"] == "head_too_large"
-    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert problem_in(response)["code"] == "head_too_large"
+    assert response.startswith(b"HTTP/1.1 431 ")
 
 
 async def test_invalid_http_is_rejected() -> None:
-    for nonsense in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", HEAD + b"no header\r\n\r\n"):
-        answer, _ = await exchange(BoundedHeads, nonsense)
-        assert problem_in(answer)["code"] == "malformed_request"
+    for invalid in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", HEAD + b"no header\r\n\r\n"):
+        response, _ = await exchange(BoundedHeads, invalid)
+        assert problem_in(response)["code"] == "malformed_request"
 
 
 async def test_a_long_body_in_parts_does_not_count_as_headers() -> None:
     size = 4 * REQUEST_HEADERS_BYTES_MAX
     head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
-    answer, _ = await exchange(BoundedHeads, head, *[b"x" * (size // 8)] * 8, pause=0.01)
-    assert answer.startswith(b"HTTP/1.1 204 ")
+    response, _ = await exchange(BoundedHeads, head, *[b"x" * (size // 8)] * 8, pause=0.01)
+    assert response.startswith(b"HTTP/1.1 204 ")
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 GARBAGE = b"\x00\x01 garbage\r\n\r\n"
 
 
-def statuses(answer: bytes) -> list[bytes]:
+def statuses(response: bytes) -> list[bytes]:
     """Return the status codes of the responses, in order."""
-    return re.findall(rb"HTTP/1\.1 (\d{3})", answer)
+    return re.findall(rb"HTTP/1\.1 (\d{3})", response)
 
 
 @pytest.mark.parametrize("garbage", [GARBAGE, b"GET / HTTP/9.9\r\n\r\n", b"CONNECT :: HTTP/1.1\r\nHost: x\r\n\r\n"])
 @pytest.mark.timing
-async def test_complete_requests_get_their_responses_despite_the_garbage_behind_them(garbage: bytes) -> None:
+async def test_complete_requests_before_garbage_get_responses(garbage: bytes) -> None:
     for before in (1, 3):
-        answer, took = await exchange(BoundedHeads, (SLOW + b"\r\n{}") * before + garbage)
-        assert statuses(answer) == [b"204"] * before
-        assert answer.lower().count(b"connection: close") == 1
-        assert took < 2 * before
+        response, duration = await exchange(BoundedHeads, (SLOW + b"\r\n{}") * before + garbage)
+        assert statuses(response) == [b"204"] * before
+        assert response.lower().count(b"connection: close") == 1
+        assert duration < 2 * before
 
 
-async def test_a_malformed_body_behind_a_complete_request_is_rejected_in_its_turn() -> None:
-    answer, _ = await exchange(BoundedHeads, SLOW + b"\r\n{}" + CHUNKED + b"zz\r\n")
-    assert statuses(answer) == [b"204", b"400"]
-    assert problem_in(answer[answer.index(b"HTTP/1.1 400") :])["code"] == "malformed_request"
+async def test_a_malformed_body_after_a_complete_request_is_rejected() -> None:
+    response, _ = await exchange(BoundedHeads, SLOW + b"\r\n{}" + CHUNKED + b"zz\r\n")
+    assert statuses(response) == [b"204", b"400"]
+    assert problem_in(response[response.index(b"HTTP/1.1 400") :])["code"] == "malformed_request"
 
 
 async def test_a_malformed_body_is_rejected_once() -> None:
     for between in (b"", b"2\r\n{}\r\n"):
-        answer, _ = await exchange(BoundedHeads, CHUNKED + between + b"zz\r\n", GARBAGE)
-        assert problem_in(answer)["code"] == "malformed_request"
+        response, _ = await exchange(BoundedHeads, CHUNKED + between + b"zz\r\n", GARBAGE)
+        assert problem_in(response)["code"] == "malformed_request"
 
 
 @pytest.mark.timing
 async def test_a_body_that_takes_too_long_gets_408() -> None:
-    class Brisk(BoundedHeads):
+    class ShortBodyTime(BoundedHeads):
         body_seconds_max = 0.2
 
-    for begun in (HEAD + b"\r\n", HEAD + b"\r\n{", CHUNKED + b"1\r\n{\r\n"):
-        answer, took = await exchange(Brisk, HEAD + b"\r\n{}", begun, pause=0.1)
-        assert statuses(answer) == [b"204", b"408"]
-        assert 0.25 < took < 2
+    for partial in (HEAD + b"\r\n", HEAD + b"\r\n{", CHUNKED + b"1\r\n{\r\n"):
+        response, duration = await exchange(ShortBodyTime, HEAD + b"\r\n{}", partial, pause=0.1)
+        assert statuses(response) == [b"204", b"408"]
+        assert 0.25 < duration < 2
 
 
-async def test_a_body_has_its_whole_time_after_an_earlier_one_took_some() -> None:
-    class Brisk(BoundedHeads):
+async def test_each_body_has_its_own_time_limit() -> None:
+    class ShortBodyTime(BoundedHeads):
         body_seconds_max = 1.0
 
     last = HEAD + b"Connection: close\r\n\r\n"
-    answer, _ = await exchange(Brisk, HEAD + b"\r\n{", b"}", last + b"{", b"}", pause=0.4)
-    assert statuses(answer) == [b"204", b"204"]
+    response, _ = await exchange(ShortBodyTime, HEAD + b"\r\n{", b"}", last + b"{", b"}", pause=0.4)
+    assert statuses(response) == [b"204", b"204"]
 
 
-@pytest.mark.parametrize("protocol", [BoundedHeads, Crowded])
-async def test_a_response_reaches_a_client_that_sends_all_before_it_reads(protocol: type[BoundedHeads]) -> None:
+@pytest.mark.parametrize("protocol", [BoundedHeads, NoConnections])
+async def test_a_response_reaches_a_client_that_sends_its_whole_body_first(protocol: type[BoundedHeads]) -> None:
     size = 8 * 1024 * 1024
     for path, status in ((b"/rejected", b"413"), (b"/", b"204")):
         head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (path, size)
-        answer, _ = await exchange(protocol, head, *[b"x" * (size // 64)] * 64, pause=0.002)
-        assert statuses(answer) == [b"503" if protocol is Crowded else status]
+        response, _ = await exchange(protocol, head, *[b"x" * (size // 64)] * 64, pause=0.002)
+        assert statuses(response) == [b"503" if protocol is NoConnections else status]
 
 
-async def test_a_body_without_an_end_is_discarded_within_a_bound() -> None:
+async def test_an_endless_body_is_discarded_up_to_a_limit() -> None:
     head = b"POST /rejected HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n"
     for connection in (b"", b"Connection: close\r\n"):
         async with serving(BoundedHeads) as port:
@@ -220,7 +220,7 @@ async def test_a_body_without_an_end_is_discarded_within_a_bound() -> None:
         assert sent < 2 * DISCARDED_BODY_BYTES_MAX
 
 
-async def test_few_connections_linger_and_none_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lingering_connections_are_limited_in_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uplift_server.api.heads.LINGERING_CONNECTIONS_MAX", 2)
     monkeypatch.setattr("uplift_server.api.heads.LINGER_SECONDS_MAX", 1)
     head = b"POST /rejected HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\n"
@@ -238,7 +238,7 @@ async def test_few_connections_linger_and_none_for_long(monkeypatch: pytest.Monk
             writer.close()
 
 
-async def test_a_connection_that_lingers_does_not_delay_the_stop() -> None:
+async def test_a_lingering_connection_does_not_delay_the_stop() -> None:
     head = b"POST /rejected HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\n"
     async with serving(BoundedHeads) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -8,7 +8,7 @@ URL = {"url": "https://example.com/a"}
 
 
 def test_a_repeated_request_returns_the_same_object_without_its_secret(server: Any) -> None:
-    """Accounts, keys and endpoints. Only the first response has the secret."""
+    """Covers accounts, keys and endpoints."""
     account = server.account()
     owner = server.owner(account)
     for client, path, body, secret in (
@@ -31,7 +31,7 @@ def test_a_repeated_request_returns_the_same_object_without_its_secret(server: A
 
 
 def test_a_repeated_listen_session_has_its_secret_for_the_same_key(server: Any) -> None:
-    """The secret is derived from the API key, so a client that lost the response can continue."""
+    """The secret is derived from the API key, so a client that lost the response can still connect."""
     account = server.account()
     owner, colleague = server.owner(account, ["listen"]), server.owner(account, ["listen"])
     body = {"description": "ana-laptop", "since": "2026-01-01T00:00:00Z"}
@@ -52,39 +52,39 @@ def test_a_repeated_listen_session_has_its_secret_for_the_same_key(server: Any) 
 
 
 def test_concurrent_requests_create_one_object(server: Any) -> None:
-    """Exactly one response is not a repeated one."""
+    """Only one response has the secret."""
     owner = server.owner(server.account())
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: owner.post("/v1/endpoints", URL, idempotency_key="k"), range(24)))
-    assert {answer.status for answer in answers} == {201}
-    assert len({answer.json["id"] for answer in answers}) == 1
-    assert sum("secret" in answer.json for answer in answers) == 1
+        responses = list(pool.map(lambda _: owner.post("/v1/endpoints", URL, idempotency_key="k"), range(24)))
+    assert {response.status for response in responses} == {201}
+    assert len({response.json["id"] for response in responses}) == 1
+    assert sum("secret" in response.json for response in responses) == 1
     assert len(owner.get("/v1/endpoints").json["data"]) == 1
 
 
 def test_a_key_identifies_one_request(server: Any) -> None:
-    """A different body or kind, or a deleted object: 409. Each account has its own keys."""
+    """A different body, a different call or a deleted object results in 409. Each account has its own keys."""
     account = server.account()
     owner, other = server.owner(account), server.owner(server.account())
-    made = owner.post("/v1/endpoints", URL, idempotency_key="k").json
-    for answer in (
+    created = owner.post("/v1/endpoints", URL, idempotency_key="k").json
+    for response in (
         owner.post("/v1/endpoints", URL | {"description": "x"}, idempotency_key="k"),
         server.operator.post(f"/v1/accounts/{account}/keys", {"name": "x"}, idempotency_key="k"),
     ):
-        assert (answer.status, answer.code) == (409, "idempotency_conflict")
-    assert other.post("/v1/endpoints", URL, idempotency_key="k").json["id"] != made["id"]
+        assert (response.status, response.code) == (409, "idempotency_conflict")
+    assert other.post("/v1/endpoints", URL, idempotency_key="k").json["id"] != created["id"]
     # An operator who acts for the account shares its keys.
     acting = server.client(server.operator_key, account)
-    assert acting.post("/v1/endpoints", URL, idempotency_key="k").json["id"] == made["id"]
-    owner.delete(f"/v1/endpoints/{made['id']}")
+    assert acting.post("/v1/endpoints", URL, idempotency_key="k").json["id"] == created["id"]
+    owner.delete(f"/v1/endpoints/{created['id']}")
     assert owner.post("/v1/endpoints", URL, idempotency_key="k").code == "idempotency_conflict"
 
 
 def test_a_rejected_request_does_not_use_its_key(server: Any) -> None:
-    """The corrected request can use the same key. The length of a key is limited."""
+    """The corrected request can use the same key. Empty and too long keys are rejected."""
     owner = server.owner(server.account())
     assert owner.post("/v1/endpoints", {"url": "x"}, idempotency_key="k").status == 422
     assert owner.post("/v1/endpoints", URL, idempotency_key="k").status == 201
     for key in ("", "x" * 256):
-        answer = owner.post("/v1/endpoints", URL, idempotency_key=key)
-        assert answer.problems == {("Idempotency-Key", "idempotency_key_invalid")}
+        response = owner.post("/v1/endpoints", URL, idempotency_key=key)
+        assert response.problems == {("Idempotency-Key", "idempotency_key_invalid")}

@@ -1,4 +1,4 @@
-"""Ingest of events on a real socket."""
+"""Event ingest on a real socket."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ TYPE = "movement.analytics.created"
 
 
 class Client:
-    """Sends POST requests with a key."""
+    """An HTTP client with a key."""
 
     def __init__(self, port: int, key: str | None, account: str | None = None) -> None:
         self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=10, maxsize=20)
@@ -98,15 +98,15 @@ def test_an_accepted_event_keeps_its_bytes(operator: Client) -> None:
     data = b'{"object":{"n":1.0,  "big":%d,"u":"\\u00e9\xc3\xa9\\ud83d\\ude00"}}' % 10**18
     accepted = operator.post("/v1/events", b'{"type":"movement.analytics.created","data":%b}' % data)
     assert accepted.status == 202
-    answer = accepted.json()
-    assert (answer["type"], answer["duplicate"]) == (TYPE, False)
+    response = accepted.json()
+    assert (response["type"], response["duplicate"]) == (TYPE, False)
     assert "idempotency-replayed" not in accepted.headers
-    stored = operator.raw(f"/v1/events/{answer['id']}")
+    stored = operator.raw(f"/v1/events/{response['id']}")
     assert b'"data":' + data + b"}" in stored
-    assert json.loads(stored)["created_at"] == answer["created_at"]
+    assert json.loads(stored)["created_at"] == response["created_at"]
 
 
-def test_numbers_that_cannot_be_checked_are_rejected(operator: Client) -> None:
+def test_numbers_that_are_too_large_to_check_are_rejected(operator: Client) -> None:
     for number in (b"1e400", b"-1E+999", b"1" + b"0" * 5000):
         body = b'{"type":"movement.analytics.created","data":{"object":{"n":%b}}}' % number
         assert problems(operator.post("/v1/events", body)) == {("data", "not_checkable")}, number[:9]
@@ -124,11 +124,20 @@ def test_numbers_that_cannot_be_checked_are_rejected(operator: Client) -> None:
         (b'{"type":5,"data":{"a":1e400}}', 422, "validation_failed"),
         (b'{"type":"a.b","data":{"x":"' + b"y" * 280_000 + b'"}}', 413, "payload_too_large"),
     ],
-    ids=["empty", "cut", "no UTF-8", "deep", "wrong, then cut", "wrong, then deep", "wrong, then huge", "large"],
+    ids=[
+        "empty",
+        "truncated",
+        "no UTF-8",
+        "deep",
+        "trailing bytes",
+        "wrong type, deep",
+        "wrong type, huge number",
+        "large",
+    ],
 )
 def test_unreadable_bodies_are_rejected(operator: Client, body: bytes, status: int, code: str) -> None:
-    refused = operator.post("/v1/events", body)
-    assert (refused.status, refused.json()["code"]) == (status, code)
+    rejected = operator.post("/v1/events", body)
+    assert (rejected.status, rejected.json()["code"]) == (status, code)
 
 
 def test_all_problems_are_reported_together(operator: Client) -> None:
@@ -190,12 +199,14 @@ def test_a_repeated_request_gets_the_first_response_with_a_header(operator: Clie
 
 def test_concurrent_requests_create_one_event(operator: Client) -> None:
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: operator.post("/v1/events", event(), idempotency_key="c").json(), range(40)))
-    assert len({answer["id"] for answer in answers}) == 1
-    assert sorted(answer["duplicate"] for answer in answers) == [False] + [True] * 39
+        responses = list(
+            pool.map(lambda _: operator.post("/v1/events", event(), idempotency_key="c").json(), range(40))
+        )
+    assert len({response["id"] for response in responses}) == 1
+    assert sorted(response["duplicate"] for response in responses) == [False] + [True] * 39
 
 
-def test_a_batch_is_accepted_completely_or_rejected(port: int, operator: Client) -> None:
+def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client) -> None:
     accepted = operator.post("/v1/events/batch", {"events": [event(), event()]}, idempotency_key="b")
     assert accepted.status == 202
     ids = [item["id"] for item in accepted.json()["data"]]
@@ -222,8 +233,8 @@ def test_a_batch_is_accepted_completely_or_rejected(port: int, operator: Client)
         ("evnts", "unknown_field"),
         ("events", "required"),
     }
-    nobody = Client(port, OPERATOR)
-    assert nobody.post("/v1/events/batch", {"events": [event()]}).json()["code"] == "account_required"
+    without_account = Client(port, OPERATOR)
+    assert without_account.post("/v1/events/batch", {"events": [event()]}).json()["code"] == "account_required"
 
 
 @pytest.mark.parametrize(("path", "batch"), [("/v1/events", False), ("/v1/events/batch", True)])
@@ -269,13 +280,15 @@ def test_every_problem_of_a_batch_is_reported_at_once(operator: Client) -> None:
         assert problems(operator.post("/v1/events/batch", body)) == {("events", "required")}
 
 
-def test_permissions(port: int, operator: Client) -> None:
+def test_ingest_requires_permission_and_an_account(port: int, operator: Client) -> None:
     account = operator._headers["uplift-account"]
-    everyone = Client(port, OPERATOR)
-    assert everyone.post("/v1/events", event()).json()["code"] == "account_required"
-    reader = everyone.post(f"/v1/accounts/{account}/keys", {"name": "r"}).json()["key"]
+    without_account = Client(port, OPERATOR)
+    assert without_account.post("/v1/events", event()).json()["code"] == "account_required"
+    reader = without_account.post(f"/v1/accounts/{account}/keys", {"name": "r"}).json()["key"]
     assert Client(port, reader).post("/v1/events", event()).status == 403
-    writer = everyone.post(f"/v1/accounts/{account}/keys", {"name": "w", "scopes": ["events:write"]}).json()["key"]
+    writer = without_account.post(f"/v1/accounts/{account}/keys", {"name": "w", "scopes": ["events:write"]}).json()[
+        "key"
+    ]
     assert Client(port, writer).post("/v1/events", event()).status == 202
     assert Client(port, writer).post("/v1/events/batch", {"events": [event()]}).status == 403
     assert Client(port, None).post("/v1/events", event()).status == 401

@@ -10,7 +10,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.security.scopes import Scope
 
 READ, WRITE = "read", "write"
-# Each route that an account's key can call, with its scope.
+# The routes that an account key can call, with their scopes.
 SCOPED = {
     ("GET", "/v1/endpoints"): Scope.ENDPOINTS_READ,
     ("POST", "/v1/endpoints"): Scope.ENDPOINTS_WRITE,
@@ -75,7 +75,7 @@ OPERATORS = {
     ("DELETE", "/v1/event-types/{name}"),
 }
 PUBLIC = {("GET", path) for path in ("/v1/source-ips", "/healthz", "/readyz", "/docs", "/docs/{document}")}
-ELSEWHERE = {("POST", "/v1/events"), ("POST", "/v1/events/batch")}
+INGEST = {("POST", "/v1/events"), ("POST", "/v1/events/batch")}
 """`IngestRoutes` serves these paths and has its own tests."""
 
 BODIES: dict[tuple[str, str], Any] = {
@@ -119,9 +119,9 @@ class Owned:
         }
 
     def _member(self, server: Any) -> str:
-        """Create a guest of a portal link."""
-        made = server.operator.post(f"/v1/accounts/{self.id}/portal-links", {"email": f"{self.id}@example.com"})
-        token = made.json["url"].rpartition("/")[2]
+        """Open a portal link, and return the ID of the new member."""
+        created = server.operator.post(f"/v1/accounts/{self.id}/portal-links", {"email": f"{self.id}@example.com"})
+        token = created.json["url"].rpartition("/")[2]
         server.run(lambda: server.services.sessions.open_link(token, address=None))
         return str(server.operator.get(f"/v1/accounts/{self.id}/members").json["data"][0]["id"])
 
@@ -153,22 +153,22 @@ def theirs(server: Any) -> Owned:
 
 
 def test_the_tables_contain_all_routes(server: Any) -> None:
-    """So that a new route is not forgotten here."""
+    """A new route must be added to one of the tables."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert routes == set(SCOPED) | ANY_KEY | OPERATORS | PUBLIC | ELSEWHERE
+    assert routes == set(SCOPED) | ANY_KEY | OPERATORS | PUBLIC | INGEST
 
 
 def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, server: Any) -> None:
-    """Each route with IDs of another account, by a key and by an operator who selects the wrong account."""
+    """Covers each route with IDs of another account, for a key and for an operator who selects the wrong account."""
     acting = server.client(server.operator_key, mine.id)
-    about_one = [route for route in SCOPED if "{" in route[1]]
-    assert len(about_one) == 26
-    for method, path in about_one:
+    object_routes = [route for route in SCOPED if "{" in route[1]]
+    assert len(object_routes) == 26
+    for method, path in object_routes:
         for client in (mine.client, acting):
-            answer = theirs.call(client, method, path)
-            assert (answer.status, answer.code) == (404, "not_found"), (method, path)
-            assert theirs.id not in answer.body.decode()
+            response = theirs.call(client, method, path)
+            assert (response.status, response.code) == (404, "not_found"), (method, path)
+            assert theirs.id not in response.body.decode()
     assert server.client(mine.client.key, theirs.id).get("/v1/endpoints").code == "not_found"
     filtered = mine.client.get(f"/v1/deliveries?endpoint={theirs.names['endpoint']}")
     assert filtered.problems == {("endpoint", "endpoint_unknown")}
@@ -191,31 +191,31 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def test_lists_contain_no_objects_of_other_accounts(mine: Owned, theirs: Owned) -> None:
-    """Each list that an account's key can read."""
+    """Covers each list that an account key can read."""
     foreign = {value for name, value in theirs.names.items() if name != "name"}
     for method, path in SCOPED:
-        # The tests of statistics cover their isolation.
+        # test_statistics.py covers the isolation of statistics.
         if method == "GET" and "{" not in path and path != "/v1/stats":
-            answer = mine.call(mine.client, method, path).json
-            assert answer["data"], path
-            assert not foreign & set(strings(answer)), path
+            response = mine.call(mine.client, method, path).json
+            assert response["data"], path
+            assert not foreign & set(strings(response)), path
 
 
 def test_all_routes_require_a_key(mine: Owned, server: Any) -> None:
-    """No header, another scheme, no key and an unknown key have the same response."""
+    """A missing header, another scheme, an empty key and an unknown key have the same response."""
     wrong = ["Basic b3A6", "Bearer ", "Bearer sk_x", f"Bearer {mine.client.key}x", "Bearer " + "x" * 5000]
     for headers in ({}, *({"authorization": each} for each in wrong)):
         for method, path in {*SCOPED, *ANY_KEY, *OPERATORS}:
             client = server.client(None)
-            answer = client.call(method, path.format(**mine.names), BODIES.get((method, path)), **headers)
-            assert (answer.status, answer.code) == (401, "unauthorized"), (method, path)
-            assert answer.headers["www-authenticate"].startswith("Bearer")
+            response = client.call(method, path.format(**mine.names), BODIES.get((method, path)), **headers)
+            assert (response.status, response.code) == (401, "unauthorized"), (method, path)
+            assert response.headers["www-authenticate"].startswith("Bearer")
     lower = server.client(None).get("/v1/endpoints", authorization=f"bearer   {mine.client.key}")
     assert lower.status == 200
 
 
 def test_public_routes_require_no_key(server: Any) -> None:
-    """Even with an invalid key."""
+    """An invalid key does not matter."""
     for _, path in PUBLIC | {("GET", "/openapi.json")}:
         named = path.format(document="errors")
         assert server.client(None).get(named).status == 200
@@ -223,27 +223,27 @@ def test_public_routes_require_no_key(server: Any) -> None:
 
 
 def test_account_keys_cannot_make_calls_of_operators(mine: Owned) -> None:
-    """Even with all scopes, and for their own account."""
+    """Covers a key with all scopes, and its own account."""
     for method, path in OPERATORS:
-        answer = mine.call(mine.client, method, path)
-        assert (answer.status, answer.code) == (403, "forbidden"), (method, path)
+        response = mine.call(mine.client, method, path)
+        assert (response.status, response.code) == (403, "forbidden"), (method, path)
 
 
 @pytest.mark.parametrize("scope", list(Scope))
 def test_each_scope_allows_its_routes_only(server: Any, scope: Scope) -> None:
-    """A key with one scope, and a key with all other scopes."""
+    """Covers a key with only this scope, and a key with all other scopes."""
     owned = Owned(server)
     only, without = server.owner(owned.id, [scope]), server.owner(owned.id, [each for each in Scope if each != scope])
-    # Deletions are last.
+    # Deletions must be last.
     for (method, path), needed in sorted(SCOPED.items(), key=lambda item: item[0][0] == "DELETE"):
         if needed is not scope:
             assert owned.call(only, method, path).code == "forbidden", (method, path)
             continue
         assert owned.call(without, method, path).code == "forbidden", (method, path)
-        answer = owned.call(only, method, path)
+        response = owned.call(only, method, path)
         # No client is connected to the session.
         expected = {409} if path.endswith("/{session}/test") else {200, 201, 202, 204}
-        assert answer.status in expected, (method, path, answer.body)
+        assert response.status in expected, (method, path, response.body)
     for method, path in ANY_KEY:
         assert owned.call(only, method, path).status == 200
 

@@ -5,11 +5,11 @@ from typing import Any
 
 def test_a_portal_link_is_created_for_a_person_of_an_account(server: Any) -> None:
     account = server.account()
-    answer = server.operator.post(f"/v1/accounts/{account}/portal-links", {"email": "a@example.com", "role": "admin"})
-    assert answer.status == 201
-    assert set(answer.json) == {"url", "expires_at"}
-    assert answer.json["url"].startswith("https://hooks.example.com/enter/")
-    token = answer.json["url"].rpartition("/")[2]
+    response = server.operator.post(f"/v1/accounts/{account}/portal-links", {"email": "a@example.com", "role": "admin"})
+    assert response.status == 201
+    assert set(response.json) == {"url", "expires_at"}
+    assert response.json["url"].startswith("https://hooks.example.com/enter/")
+    token = response.json["url"].rpartition("/")[2]
     cookie = server.run(lambda: server.services.sessions.open_link(token, address=None))
     visitor = server.run(lambda: server.services.sessions.visitor(cookie))
     assert visitor.person.email == "a@example.com"
@@ -19,8 +19,8 @@ def test_a_portal_link_is_created_for_a_person_of_an_account(server: Any) -> Non
 def test_the_body_is_optional(server: Any) -> None:
     account = server.account()
     for path in (f"/v1/accounts/{account}/portal-links", "/v1/sign-in-links"):
-        answer = server.operator.post(path)
-        assert (answer.status, set(answer.json)) == (201, {"url", "expires_at"})
+        response = server.operator.post(path)
+        assert (response.status, set(response.json)) == (201, {"url", "expires_at"})
 
 
 def test_a_repeated_request_returns_the_same_link_until_it_is_used(server: Any) -> None:

@@ -11,8 +11,8 @@ from websockets.sync.client import ClientConnection, connect
 from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX, TESTS_AWAITED_MAX
 
 
-def connected(server: Any, owner: Any, session: str) -> ClientConnection:
-    """A developer's machine with a ready stream."""
+def open_stream(server: Any, owner: Any, session: str) -> ClientConnection:
+    """Open a stream of a listen session, and wait until it is ready."""
     url = f"ws://127.0.0.1:{server.pool.port}/v1/listen-sessions/{session}/stream"
     socket: ClientConnection = connect(
         url, additional_headers={"authorization": f"Bearer {owner.key}"}, proxy=None
@@ -24,7 +24,7 @@ def connected(server: Any, owner: Any, session: str) -> ClientConnection:
 def test_a_stream_with_an_unexpected_error_closes_and_logs_it(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """1011 without details. Only the log has the traceback."""
+    """The close code is 1011, without details. Only the log has the traceback."""
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]
 
@@ -38,47 +38,47 @@ def test_a_stream_with_an_unexpected_error_closes_and_logs_it(
             "database",
             type("Failing", (), {"read": fail, "stream_position": fail, "write": relay.database.write}),
         )
-        socket = connected(server, owner, session)
+        socket = open_stream(server, owner, session)
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(timeout=5)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1011
     assert "secret" not in closed.value.rcvd.reason
-    told = capsys.readouterr().out
-    assert "secret detail" in told
-    assert session in told
+    output = capsys.readouterr().out
+    assert "secret detail" in output
+    assert session in output
 
 
 def test_a_stream_closed_by_its_client_is_no_error(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]
-    connected(server, owner, session).close()
-    abrupt = connected(server, owner, session)
+    open_stream(server, owner, session).close()
+    abrupt = open_stream(server, owner, session)
     abrupt.socket.close()
-    wrong = connected(server, owner, session)
-    wrong.send("nonsense")
+    invalid = open_stream(server, owner, session)
+    invalid.send("nonsense")
     with pytest.raises(ConnectionClosed):
-        wrong.recv(timeout=5)
+        invalid.recv(timeout=5)
     assert "unexpected error" not in "".join(capsys.readouterr())
 
 
 def test_tests_beyond_the_limit_are_rejected_with_a_cause(server: Any) -> None:
-    """Tests without a response expire and free their capacity."""
+    """A test that gets no response expires, and another test can start."""
     owner = server.owner(server.account())
     session = owner.post("/v1/listen-sessions").json["id"]
-    socket = connected(server, owner, session)
+    socket = open_stream(server, owner, session)
     with ThreadPoolExecutor(TESTS_AWAITED_MAX + 2) as pool:
-        answers = list(
+        responses = list(
             pool.map(lambda _: owner.post(f"/v1/listen-sessions/{session}/test"), range(TESTS_AWAITED_MAX + 2))
         )
-    assert sorted(answer.status for answer in answers) == [200] * TESTS_AWAITED_MAX + [409, 409]
-    refused = next(answer for answer in answers if answer.status == 409)
-    assert (refused.code, "uplift listen" in refused.json["detail"]) == ("conflict", True)
+    assert sorted(response.status for response in responses) == [200] * TESTS_AWAITED_MAX + [409, 409]
+    rejected = next(response for response in responses if response.status == 409)
+    assert (rejected.code, "uplift listen" in rejected.json["detail"]) == ("conflict", True)
     assert owner.post(f"/v1/listen-sessions/{session}/test").status == 200
     socket.close()
 
 
-def test_surplus_sessions_are_rejected_without_the_writer(server: Any) -> None:
+def test_sessions_beyond_the_limit_are_rejected_without_a_write(server: Any) -> None:
     owner = server.owner(server.account())
     for _ in range(SESSIONS_PER_ACCOUNT_MAX):
         assert owner.post("/v1/listen-sessions").status == 201

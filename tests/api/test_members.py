@@ -14,11 +14,11 @@ FIELDS = {"id", "account", "email", "name", "role", "has_password", "created_at"
 
 
 def join(server: Any, account: str, email: str = ANN, role: str = "manager", password: str = PASSWORD) -> str:
-    """Invite a person who accepts, and return the member ID."""
-    made = server.operator.post(f"/v1/accounts/{account}/members", {"email": email, "role": role})
-    invitation = ids.parse_prefixed(ids.INVITATION, made.json["id"])
-    entrance = server.services.sessions._links
-    token = entrance.invitation_url(invitation).rpartition("/")[2]
+    """Invite a person, accept the invitation, and return the member ID."""
+    created = server.operator.post(f"/v1/accounts/{account}/members", {"email": email, "role": role})
+    invitation = ids.parse_prefixed(ids.INVITATION, created.json["id"])
+    links = server.services.sessions._links
+    token = links.invitation_url(invitation).rpartition("/")[2]
     server.run(lambda: server.services.sessions.accept_invitation(token, "Ann", password))
     return next(
         str(each["id"])
@@ -30,12 +30,12 @@ def join(server: Any, account: str, email: str = ANN, role: str = "manager", pas
 def test_a_person_is_invited_accepts_and_is_listed(server: Any) -> None:
     account = server.account()
     path = f"/v1/accounts/{account}/members"
-    made = server.operator.post(path, {"email": "Ann@Example.com", "role": "manager"})
-    assert made.status == 201
-    assert set(made.json) == {"id", "account", "email", "role", "invited_by", "created_at", "expires_at"}
-    assert (made.json["account"], made.json["email"], made.json["role"]) == (account, ANN, "manager")
+    created = server.operator.post(path, {"email": "Ann@Example.com", "role": "manager"})
+    assert created.status == 201
+    assert set(created.json) == {"id", "account", "email", "role", "invited_by", "created_at", "expires_at"}
+    assert (created.json["account"], created.json["email"], created.json["role"]) == (account, ANN, "manager")
     listed = server.operator.get(f"/v1/accounts/{account}/invitations").json
-    assert listed == {"data": [made.json], "next_cursor": None}
+    assert listed == {"data": [created.json], "next_cursor": None}
     assert server.operator.get(path).json == {"data": [], "next_cursor": None}
 
     member = join(server, account)
@@ -90,33 +90,32 @@ def test_a_repeated_request_returns_the_same_invitation(server: Any) -> None:
 
 def test_an_invitation_is_withdrawn(server: Any) -> None:
     account = server.account()
-    made = server.operator.post(f"/v1/accounts/{account}/members", {"email": ANN, "role": "member"}).json
-    path = f"/v1/accounts/{account}/invitations/{made['id']}"
+    created = server.operator.post(f"/v1/accounts/{account}/members", {"email": ANN, "role": "member"}).json
+    path = f"/v1/accounts/{account}/invitations/{created['id']}"
     assert server.operator.delete(path).status == 204
     assert server.operator.delete(path).code == "not_found"
     assert server.operator.get(f"/v1/accounts/{account}/invitations").json["data"] == []
 
 
-def test_a_forgotten_password_is_replaced_through_the_operator(server: Any) -> None:
+def test_an_operator_creates_a_password_reset_link(server: Any) -> None:
     account = server.account()
     member = join(server, account, "fay@example.com")
-    answer = server.operator.post(f"/v1/accounts/{account}/members/{member}/password-reset")
-    assert (answer.status, set(answer.json)) == (201, {"url", "expires_at"})
-    token = answer.json["url"].removeprefix("https://hooks.example.com/passwords/")
+    response = server.operator.post(f"/v1/accounts/{account}/members/{member}/password-reset")
+    assert (response.status, set(response.json)) == (201, {"url", "expires_at"})
+    token = response.json["url"].removeprefix("https://hooks.example.com/passwords/")
     server.run(lambda: server.services.sessions.reset(token, "a wholly new one"))
     server.run(lambda: server.services.sessions.sign_in("fay@example.com", "a wholly new one", address=None))
 
 
-def test_members_manage_their_own_account_through_the_same_services_only(server: Any) -> None:
-    """A key does not have this right with any scope."""
+def test_an_account_key_cannot_manage_members(server: Any) -> None:
     account = server.account()
     client = server.owner(account)
-    for answer in (
+    for response in (
         client.get(f"/v1/accounts/{account}/members"),
         client.post(f"/v1/accounts/{account}/members", {"email": ANN, "role": "owner"}),
         client.get(f"/v1/accounts/{account}/invitations"),
     ):
-        assert answer.code == "forbidden"
+        assert response.code == "forbidden"
 
 
 def test_deleting_an_account_deletes_its_memberships(server: Any) -> None:
@@ -132,5 +131,5 @@ def test_deleting_an_account_deletes_its_memberships(server: Any) -> None:
 @pytest.mark.parametrize("role", Role)
 def test_every_role_can_be_granted(server: Any, role: Role) -> None:
     account = server.account()
-    made = server.operator.post(f"/v1/accounts/{account}/members", {"email": ANN, "role": role.text})
-    assert made.json["role"] == role.text
+    created = server.operator.post(f"/v1/accounts/{account}/members", {"email": ANN, "role": role.text})
+    assert created.json["role"] == role.text

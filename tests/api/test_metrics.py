@@ -19,21 +19,21 @@ from .conftest import METRICS_TOKEN
 
 def read(server: Any, key: str | None = METRICS_TOKEN) -> dict[str, float]:
     """Return the metrics by name with labels."""
-    answer = server.client(key).get("/metrics")
-    assert answer.status == 200, answer.body
+    response = server.client(key).get("/metrics")
+    assert response.status == 200, response.body
     return {
         sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
-        for family in parse(answer.body.decode())
+        for family in parse(response.body.decode())
         for sample in family.samples
     }
 
 
 @pytest.fixture(autouse=True)
-def _nothing_read_yet(server: Any) -> None:
-    forget(server)
+def _expired_cache(server: Any) -> None:
+    expire_readings(server)
 
 
-def forget(server: Any) -> None:
+def expire_readings(server: Any) -> None:
     """Expire all cached readings."""
     server.services.metrics._cache = MetricsCache(server.services.context, server.services.readiness)
 
@@ -51,25 +51,25 @@ def test_only_the_token_and_operator_keys_can_read_metrics(server: Any) -> None:
 
 def test_the_processes_on_the_database_are_counted(server: Any) -> None:
     engine = server.services.context.engine.status
-    told = read(server)
-    assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 1, "api": 0, "worker": 0}
-    living = [
+    exposed = read(server)
+    assert {role: exposed[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 1, "api": 0, "worker": 0}
+    processes = [
         (ProcessRole.API, False),
         (ProcessRole.API, False),
         (ProcessRole.WORKER, True),
         (ProcessRole.WORKER, False),
     ]
-    engine.living = [
-        Process(seq, role, "h", 1, "1", 0, 0, delivers, 0, 0, 0, 0) for seq, (role, delivers) in enumerate(living, 1)
+    engine.live_processes = [
+        Process(seq, role, "h", 1, "1", 0, 0, delivers, 0, 0, 0, 0) for seq, (role, delivers) in enumerate(processes, 1)
     ]
-    told = read(server)
-    # The second worker starts, or is about to stop.
-    assert {role: told[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 0, "api": 2, "worker": 1}
-    engine.living = []
-    told = read(server)
-    engine.living = None
-    # This process has no valid heartbeat. Zeros would wrongly report that no process is alive.
-    assert not any(name.startswith("uplift_processes") for name in told)
+    exposed = read(server)
+    # The second worker is starting or stopping.
+    assert {role: exposed[f"uplift_processes {role}"] for role in ProcessRole} == {"all": 0, "api": 2, "worker": 1}
+    engine.live_processes = []
+    exposed = read(server)
+    engine.live_processes = None
+    # This process has no valid heartbeat. Zeros would report that no process is alive.
+    assert not any(name.startswith("uplift_processes") for name in exposed)
 
 
 def test_due_deliveries_are_reported_by_the_cause_of_their_delay(server: Any) -> None:
@@ -79,20 +79,20 @@ def test_due_deliveries_are_reported_by_the_cause_of_their_delay(server: Any) ->
         acting.post("/v1/endpoints", {"url": f"https://example.com/{name}"}).json["id"] for name in "abc"
     )
     now = server.services.context.now()
-    directory = server.services.context.cache
-    seqs = {each.id_text: seq for seq, each in directory.endpoints.items()}
-    server.services.context.engine.status.held_up[seqs[second]] = HeldUpBy.PROBE
+    cache = server.services.context.cache
+    seqs = {each.id_text: seq for seq, each in cache.endpoints.items()}
+    server.services.context.engine.status.delay_causes[seqs[second]] = HeldUpBy.PROBE
     before = read(server)
     for endpoint, ago_ms in ((first, 90_000), (second, 700_000), (off, 7_000_000)):
         server.event(account, {endpoint: Status.PENDING}, created_at=now - ago_ms)
     server.event(account, {first: Status.HELD})
     acting.post(f"/v1/endpoints/{off}/pause")
-    forget(server)
+    expire_readings(server)
     after = read(server)
 
     assert after["uplift_deliveries_waiting due"] - before["uplift_deliveries_waiting due"] == 3
     assert after["uplift_deliveries_waiting held"] - before["uplift_deliveries_waiting held"] == 1
-    # A disabled endpoint has no due deliveries for long, because they will be held.
+    # The age omits the delivery of the paused endpoint, because it will be held.
     assert 90 <= after["uplift_oldest_due_age_seconds server"] < 100
     assert 700 <= after["uplift_oldest_due_age_seconds probe"] < 710
     assert after["uplift_oldest_due_age_seconds endpoint"] == 0
@@ -112,32 +112,32 @@ def test_readings_are_cached(server: Any) -> None:
     server.event(account, {endpoint.json["id"]: Status.HELD})
 
     assert read(server)["uplift_deliveries_waiting held"] == before
-    forget(server)
+    expire_readings(server)
     assert read(server)["uplift_deliveries_waiting held"] == before + 1
 
 
 def test_an_unresponsive_database_does_not_delay_metrics(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_cache, "FRESH_MS", 0)
     monkeypatch.setattr(metrics_cache, "REST_PER_READING", 0)
-    answers = asyncio.Event()
+    released = asyncio.Event()
     database = server.database
 
-    async def hangs(body: Any) -> Any:
-        await answers.wait()
+    async def hang(body: Any) -> Any:
+        await released.wait()
         raise Unavailable("it does not answer")
 
     assert read(server)["uplift_store_up"] == 1
-    monkeypatch.setattr(database, "read", hangs)
-    while_it_hangs = read(server)
-    server.loop.call_soon_threadsafe(answers.set)
+    monkeypatch.setattr(database, "read", hang)
+    during_outage = read(server)
+    server.loop.call_soon_threadsafe(released.set)
     server.run(lambda: asyncio.sleep(0.05))
     monkeypatch.setattr(metrics_cache, "STALE_MS", -1)
-    later = read(server)
+    after_outage = read(server)
     monkeypatch.undo()
 
     # The last reading is reported for a minute.
-    assert while_it_hangs["uplift_deliveries_waiting due"] >= 0
-    assert later["uplift_store_up"] == 0
-    assert "uplift_deliveries_waiting due" not in later
-    assert later["uplift_attempts_in_flight"] == 3
+    assert during_outage["uplift_deliveries_waiting due"] >= 0
+    assert after_outage["uplift_store_up"] == 0
+    assert "uplift_deliveries_waiting due" not in after_outage
+    assert after_outage["uplift_attempts_in_flight"] == 3
     assert read(server)["uplift_store_up"] == 1

@@ -8,26 +8,26 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from uplift_server.api import routes as routes_room
+from uplift_server.api import routes as routes_package
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 
 
 @pytest.fixture(scope="module")
 def document(server: Any) -> Any:
-    """The document as it is served."""
+    """Return the document from the server."""
     return server.client(None).get("/openapi.json").json
 
 
 def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
-    """Every operation with its method and path."""
+    """Yield the method and the path of each operation, and the operation."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield method, path, operation
 
 
 def references(value: Any) -> Iterator[str]:
-    """Every `$ref` in the document."""
+    """Yield each `$ref` in the document."""
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):
             yield value["$ref"]
@@ -39,7 +39,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def test_the_document_is_complete(document: Any) -> None:
-    """Every operation: a summary, an id of its own, refusals, a body where it takes one, its path parameters."""
+    """Each operation has a summary, a unique ID, an error response, its body and its path parameters."""
     ids = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(ids) == len(set(ids))
     schemas = document["components"]["schemas"]
@@ -60,21 +60,21 @@ def test_the_document_is_complete(document: Any) -> None:
     assert document["paths"]["/v1/events"]["post"]["responses"]["202"]
 
 
-def test_the_document_says_which_calls_may_be_repeated(document: Any) -> None:
-    """Exactly the operations that repeat their first response."""
+def test_the_document_lists_the_idempotent_calls(document: Any) -> None:
+    """The document lists the same operations as the source code."""
     repeatable = {
         path
         for method, path, operation in operations(document)
         if {"Idempotency-Key"} & {each["name"] for each in operation.get("parameters", ())}
     }
-    routes = Path(routes_room.__file__).parent.glob("*.py")
-    reading = re.compile(r'@router\.post\(\s*"([^"]+)"(?:(?!@router).)*?key_of\(request', re.DOTALL)
-    read = {path for route in routes for path in reading.findall(route.read_text(encoding="utf-8"))}
-    assert repeatable == {*read, "/v1/events", "/v1/events/batch"}
+    routes = Path(routes_package.__file__).parent.glob("*.py")
+    pattern = re.compile(r'@router\.post\(\s*"([^"]+)"(?:(?!@router).)*?key_of\(request', re.DOTALL)
+    implemented = {path for route in routes for path in pattern.findall(route.read_text(encoding="utf-8"))}
+    assert repeatable == {*implemented, "/v1/events", "/v1/events/batch"}
 
 
-def test_real_answers_are_as_described(server: Any, document: Any) -> None:
-    """Objects, lists and refusals of every kind, checked by the document's own schemas."""
+def test_responses_match_their_schemas(server: Any, document: Any) -> None:
+    """Covers objects, lists and errors, with the schemas of the document."""
     account = server.account()
     owner, operator = server.owner(account), server.operator
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"})
@@ -92,18 +92,18 @@ def test_real_answers_are_as_described(server: Any, document: Any) -> None:
         if method != "get" or "application/json" not in content:
             continue
         for client in (owner, operator):
-            answer = client.get(path.format(**names))
-            if answer.status == 200:
-                check(document, content["application/json"]["schema"], answer.json)
+            response = client.get(path.format(**names))
+            if response.status == 200:
+                check(document, content["application/json"]["schema"], response.json)
                 checked += 1
     assert checked > 20
     check(document, {"$ref": "#/components/schemas/EndpointView"}, endpoint.json)
-    for refused in (owner.get("/v1/accounts"), owner.get("/nope"), owner.post("/v1/endpoints", {"x": 1})):
-        check(document, {"$ref": "#/components/schemas/Problem"}, refused.json)
+    for rejected in (owner.get("/v1/accounts"), owner.get("/nope"), owner.post("/v1/endpoints", {"x": 1})):
+        check(document, {"$ref": "#/components/schemas/Problem"}, rejected.json)
 
 
 def check(document: Any, schema: Any, value: Any) -> None:
-    """Validate a value against a schema of the document, taking fields that are not described as an error."""
+    """Validate a value against a schema of the document, and reject fields that it does not describe."""
     closed = {name: each | {"additionalProperties": each.get("additionalProperties", False)}
               for name, each in document["components"]["schemas"].items() if "properties" in each}  # fmt: skip
     whole = schema | {"components": {"schemas": document["components"]["schemas"] | closed}}

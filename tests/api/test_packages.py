@@ -1,4 +1,4 @@
-"""The package index: what it publishes, and that pip and uv install the library from a running server."""
+"""The package index: its pages, its files, and installations of the library with pip and uv."""
 
 import hashlib
 import os
@@ -27,16 +27,16 @@ ACCEPTED_BY_PIP = f"{JSON}, application/vnd.pypi.simple.v1+html; q=0.1, text/htm
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
+def _require_wheel() -> None:
     if not any(each.is_file() for each in packages.PLACES):
         pytest.fail(f"{FILE} is not built. Run scripts/setup", pytrace=False)
 
 
 def test_the_index_lists_the_library_as_html(server: Any) -> None:
-    answer = server.client(None).get(INDEX)
+    response = server.client(None).get(INDEX)
 
-    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert re.findall(r'<a href="([^"]+)">([^<]+)</a>', answer.body.decode()) == [
+    assert (response.status, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert re.findall(r'<a href="([^"]+)">([^<]+)</a>', response.body.decode()) == [
         ("uplift-webhooks/", "uplift-webhooks")
     ]
 
@@ -78,10 +78,10 @@ def test_the_index_responds_with_json_to_clients_that_accept_it(server: Any) -> 
     ],
 )
 def test_other_spellings_redirect_to_the_normalized_address(server: Any, path: str, target: str) -> None:
-    answer = server.client(None).get(path)
+    response = server.client(None).get(path)
 
-    assert answer.status == 308
-    assert urljoin(path, answer.headers["location"]) == target
+    assert response.status == 308
+    assert urljoin(path, response.headers["location"]) == target
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_other_spellings_redirect_to_the_normalized_address(server: Any, path: s
         "/packages/files/x/..%2F..%2Fetc%2Fpasswd",
     ],
 )
-def test_everything_else_is_not_found(server: Any, path: str) -> None:
+def test_other_addresses_are_not_found(server: Any, path: str) -> None:
     assert server.client(None).get(path).status == 404
 
 
@@ -106,10 +106,10 @@ def test_a_checkout_without_the_wheel_names_the_script_that_builds_it(
     monkeypatch.setattr(packages, "PLACES", ())
     packages.library_wheel.cache_clear()
 
-    answer = server.client(None).get(PROJECT)
+    response = server.client(None).get(PROJECT)
 
-    assert answer.status == 404
-    assert b"scripts/setup" in answer.body
+    assert response.status == 404
+    assert b"scripts/setup" in response.body
 
 
 def test_responses_can_be_cached_and_answer_head(server: Any) -> None:
@@ -128,13 +128,13 @@ def test_responses_can_be_cached_and_answer_head(server: Any) -> None:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The index of a server process."""
+    """Start a server process, and return the URL of its index."""
     with serving(tmp_path_factory.mktemp("packages") / "data") as running:
         yield f"{running.url}{INDEX}"
 
 
 def run(*command: str | Path) -> None:
-    """Run a program without the settings of this environment."""
+    """Run a program without the PIP, UV and PYTHON variables of this environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "PYTHON"))}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -150,7 +150,7 @@ def check_installed(python: str | Path, *path: Path) -> None:
 
 
 def test_pip_installs_the_library(url: str, tmp_path: Path) -> None:
-    # The interpreter that made this environment has pip: scripts/setup needs it.
+    # The interpreter that created this environment has pip, because scripts/setup needs it.
     python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     run(
         *(python, "-I", "-m", "pip", "--isolated", "install", "--no-deps", "--no-cache-dir", "--target", tmp_path),

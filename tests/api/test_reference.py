@@ -1,4 +1,4 @@
-"""The API reference shows every call, and its samples work."""
+"""The API reference shows every call, and its samples are valid."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ import jsonschema_rs
 import pytest
 from tests.tools import tool
 
-from uplift_server.api.documentation import reference as page_of_reference
+from uplift_server.api.documentation import reference as reference_page
 from uplift_server.api.documentation.documents import REFERENCE
 from uplift_server.api.documentation.reference_samples import (
     SampleRequest,
@@ -39,25 +39,25 @@ EVENT_CALLS = ("POST /v1/events", "POST /v1/events/batch")
 
 @pytest.fixture(scope="module")
 def document(server: Any) -> Any:
-    """The OpenAPI document as it is served."""
+    """Return the OpenAPI document from the server."""
     return server.client(None).get("/openapi.json").json
 
 
 @pytest.fixture(scope="module")
 def page(server: Any) -> str:
-    """The page as it is served."""
+    """Return the page from the server."""
     return str(server.client(None).get(REFERENCE).body.decode())
 
 
 def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
-    """Every operation with its method and path."""
+    """Yield the method and the path of each operation, and the operation."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
 
 
 def requests(document: Any) -> dict[str, SampleRequest]:
-    """The sample request of every call."""
+    """Return the sample request of each call."""
     return {f"{method} {path}": sample_request(method, path, each) for method, path, each in operations(document)}
 
 
@@ -65,7 +65,7 @@ def test_the_page_has_every_call_parameter_and_field(document: Any, page: str) -
     shown = page.replace("<wbr>", "")
     schemas = document["components"]["schemas"]
     for method, path, operation in operations(document):
-        anchor = page_of_reference.call_anchor(method, path)
+        anchor = reference_page.call_anchor(method, path)
         section = shown.partition(f'<h3 id="{anchor}">')[2].partition("<h3 ")[0]
         assert f'<span class="verb">{method}</span> <code>{path}</code>' in section
         assert html.escape(operation["summary"]) in section
@@ -84,22 +84,22 @@ def test_every_field_has_a_description(page: str) -> None:
     assert "<td></td>" not in page
 
 
-def test_the_page_is_small(page: str) -> None:
+def test_the_size_of_the_page_is_limited(page: str) -> None:
     assert len(page.encode()) < BYTES_MAX
 
 
 def test_every_note_is_on_the_page(document: Any, page: str) -> None:
     calls = {f"{method} {path}" for method, path, _ in operations(document)}
-    sections = {noun for noun, _ in page_of_reference.NOUNS}
+    sections = {noun for noun, _ in reference_page.NOUNS}
     sections |= {"Introduction", "Authentication", "Conventions", "Errors", "Listen stream"}
 
-    assert not page_of_reference._notes().keys() - calls - sections
+    assert not reference_page._notes().keys() - calls - sections
     assert "{{" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
 
 
 def test_a_call_has_at_most_three_sentences(document: Any) -> None:
-    """Tables, lists and the permission at the beginning do not count."""
-    notes = page_of_reference._notes()
+    """Tables, lists and the permission at the beginning are not counted."""
+    notes = reference_page._notes()
     long = {}
     for method, path, operation in operations(document):
         call = f"{method} {path}"
@@ -160,11 +160,11 @@ def test_python_samples_make_their_requests(document: Any, monkeypatch: pytest.M
     monkeypatch.setenv("UPLIFT_API_KEY", KEY)
     made: list[Any] = []
 
-    def answered(client: Any, *call: Any) -> tuple[bytes, Any]:
+    def record_call(client: Any, *call: Any) -> tuple[bytes, Any]:
         made.append((client, *call))
         return b"", {"data": [], "next_cursor": None}
 
-    monkeypatch.setattr(Client, "_answered", answered)
+    monkeypatch.setattr(Client, "_answered", record_call)
     for call, request in requests(document).items():
         if request.method_name is None:
             compile(python(request), call, "exec")
@@ -180,7 +180,7 @@ def test_python_samples_make_their_requests(document: Any, monkeypatch: pytest.M
 
 
 def test_typescript_samples_make_their_requests(document: Any) -> None:
-    """They have no type annotations, so that they are JavaScript, too."""
+    """The samples have no type annotations, so they are also valid JavaScript."""
     samples = requests(document)
     functions = ",\n".join(
         f"{json.dumps(call)}: async () => {{ {typescript(request)} }}" for call, request in samples.items()
@@ -230,7 +230,7 @@ def _check(call: str, request: SampleRequest, method: str, url: str, headers: di
 
 
 def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> None:
-    """With the IDs of objects that exist. The states of some do not allow a call: 409."""
+    """The requests use IDs of existing objects. The state of some objects does not allow a call: 409."""
     account = server.account()
     operator = server.operator
     endpoint = operator.call("POST", "/v1/endpoints", {"url": "https://example.com/a"}, uplift_account=account).json[
@@ -249,14 +249,14 @@ def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> 
     account_client = server.client(server.operator_key, account)
     samples = requests(document)
     rank = ("PUT", "GET", "POST", "PATCH", "DELETE")
-    # An account is deleted after everything in it.
+    # Delete the account last.
     order = sorted(
         samples, key=lambda call: (rank.index(call.split()[0]), call == "DELETE /v1/accounts/{account}", -len(call))
     )
     for call in order:
         method, path = call.split()
         if call in EVENT_CALLS:
-            continue  # this server has no ingest
+            continue  # The server of this test has no ingest.
         request = samples[call]
         own = {f"{{{name}}}": value for name, value in names.items()}
         given = dict(zip(re.findall(r"{\w+}", path), request.path_values, strict=True))
@@ -267,10 +267,10 @@ def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> 
             text = text.replace(sample, value)
         target, body = json.loads(text)
         headers = {name: each for name, each in request.headers.items() if name != "Uplift-Account"}
-        answer = account_client.call(method, target, body, **headers)
-        assert 200 <= answer.status < 300 or answer.status in {409, 503}, (call, answer.status, answer.body)
-        if answer.status == 503:
-            assert "test" in path, (call, answer.body)
+        response = account_client.call(method, target, body, **headers)
+        assert 200 <= response.status < 300 or response.status in {409, 503}, (call, response.status, response.body)
+        if response.status == 503:
+            assert "test" in path, (call, response.body)
 
 
 def test_sample_events_match_the_catalog(document: Any) -> None:
@@ -289,7 +289,7 @@ def _sample(name: str) -> str:
     return sample_request("GET", f"/{{{name}}}", {"responses": {}}).path_values[0]
 
 
-def test_the_handshake_is_one_that_servers_accept(page: str) -> None:
+def test_the_sample_handshake_key_is_valid(page: str) -> None:
     """RFC 6455, section 4.1: the key is 16 bytes in base64."""
     [key] = re.findall(r"Sec-WebSocket-Key: ([\w=+/]+)", html.unescape(re.sub(r"<[^>]+>", "", page)))
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.timestamps import format_timestamp
-from uplift_server.service import replays as service
+from uplift_server.service import replays as replay_service
 from uplift_server.store.schema import audit_log
 
 HOUR_MS = 3_600_000
@@ -27,8 +27,8 @@ class Owner:
     def new_endpoint(self) -> str:
         """Create another endpoint whose registration event is delivered."""
         endpoint = str(self.client.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"])
-        [greeting] = self.server.lease(endpoint)
-        self.server.settle(greeting, Outcome.DELIVERED, Status.DELIVERED)
+        [registration] = self.server.lease(endpoint)
+        self.server.settle(registration, Outcome.DELIVERED, Status.DELIVERED)
         return endpoint
 
     def failed(self, count: int, **event: Any) -> None:
@@ -51,14 +51,14 @@ def owner(server: Any) -> Owner:
     return Owner(server)
 
 
-def test_the_states_of_a_replay(server: Any, owner: Owner) -> None:
-    """Created, paused, resumed and cancelled. Each step returns the replay and notifies the engine."""
+def test_a_replay_is_paused_resumed_and_cancelled(server: Any, owner: Owner) -> None:
+    """Each step returns the replay and notifies the engine."""
     owner.failed(3)
     engine = server.services.context.engine.status
     engine.replays.clear()
-    made = owner.replay(rate_per_second=7, types=["movement.*"])
-    assert made.status == 201
-    job = made.json
+    created = owner.replay(rate_per_second=7, types=["movement.*"])
+    assert created.status == 201
+    job = created.json
     assert job == {
         "id": job["id"],
         "endpoint": owner.endpoint,
@@ -82,15 +82,15 @@ def test_the_states_of_a_replay(server: Any, owner: Owner) -> None:
     assert owner.client.get(path).json == job
     assert owner.client.get("/v1/replays").json["data"] == [job]
     for verb, state in (("pause", "paused"), ("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
-        answer = owner.client.post(f"{path}/{verb}")
-        assert (answer.status, answer.json["state"]) == (200, state)
-        assert owner.client.get(path).json == answer.json
-    assert answer.json["completed_at"] is not None
+        response = owner.client.post(f"{path}/{verb}")
+        assert (response.status, response.json["state"]) == (200, state)
+        assert owner.client.get(path).json == response.json
+    assert response.json["completed_at"] is not None
     # Steps without a change send no notification.
     assert [replay.state.text for replay in engine.replays] == ["running", "paused", "running", "cancelled"]
-    refused = owner.client.post(f"{path}/resume")
-    assert refused.code == "conflict"
-    assert "is cancelled" in refused.json["detail"]
+    rejected = owner.client.post(f"{path}/resume")
+    assert rejected.code == "conflict"
+    assert "is cancelled" in rejected.json["detail"]
     assert owner.client.post(f"{path}/cancel").status == 200
     entries = server.run(
         lambda: server.database.read(
@@ -102,14 +102,14 @@ def test_the_states_of_a_replay(server: Any, owner: Owner) -> None:
     assert owner.endpoint in entries[0].details
 
 
-def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
-    """With the times of the oldest and newest event."""
+def test_a_preview_counts_without_creating_a_replay(owner: Owner) -> None:
+    """The preview has the times of the oldest and the newest event."""
     now = owner.server.services.context.now()
     owner.failed(2, created_at=now - 2 * HOUR_MS)
     owner.failed(3, created_at=now - HOUR_MS)
     owner.failed(1, type_name="athlete.created", created_at=now - HOUR_MS // 2)
-    answer = owner.replay(dry_run=True)
-    assert (answer.status, answer.json) == (
+    response = owner.replay(dry_run=True)
+    assert (response.status, response.json) == (
         200,
         {
             "count": 6,
@@ -137,8 +137,8 @@ def test_a_preview_counts_and_stores_nothing(owner: Owner) -> None:
 
 
 def test_all_problems_are_reported_together(owner: Owner) -> None:
-    """Including statuses that cannot be replayed."""
-    answer = owner.client.post(
+    """The problems include statuses that cannot be replayed."""
+    response = owner.client.post(
         "/v1/replays",
         {
             "endpoint": "ep_0",
@@ -150,7 +150,7 @@ def test_all_problems_are_reported_together(owner: Owner) -> None:
             "speed": 1,
         },
     )
-    assert answer.problems == {
+    assert response.problems == {
         ("endpoint", "endpoint_unknown"),
         ("status", "status_not_replayable"),
         ("status", "value_unknown"),
@@ -175,12 +175,12 @@ def test_all_problems_are_reported_together(owner: Owner) -> None:
     assert owner.client.post(f"/v1/replays/{job['id']}/pause", {"for": "ever"}).problems == {("for", "unknown_field")}
 
 
-def test_an_endpoint_has_one_unfinished_replay_and_an_account_twenty(owner: Owner) -> None:
+def test_unfinished_replays_are_limited_per_endpoint_and_account(owner: Owner) -> None:
     """The error names the existing replay."""
     first = owner.replay().json["id"]
-    refused = owner.replay()
-    assert refused.code == "conflict"
-    assert first in refused.json["detail"]
+    rejected = owner.replay()
+    assert rejected.code == "conflict"
+    assert first in rejected.json["detail"]
     owner.client.post(f"/v1/replays/{first}/cancel")
     for _ in range(20):
         assert owner.replay().status == 201
@@ -198,38 +198,38 @@ def test_a_repeated_request_returns_the_same_replay(owner: Owner) -> None:
     assert other.code == "idempotency_conflict"
 
 
-def test_an_operator_needs_no_account(server: Any, owner: Owner) -> None:
+def test_an_operator_can_replay_without_selecting_an_account(server: Any, owner: Owner) -> None:
     """The endpoint determines the account, and the response names it."""
-    made = server.operator.post("/v1/replays", {"endpoint": owner.endpoint})
-    assert (made.status, made.json["account"]) == (201, owner.account)
-    assert owner.client.get(f"/v1/replays/{made.json['id']}").status == 200
+    created = server.operator.post("/v1/replays", {"endpoint": owner.endpoint})
+    assert (created.status, created.json["account"]) == (201, owner.account)
+    assert owner.client.get(f"/v1/replays/{created.json['id']}").status == 200
 
 
-def test_the_replay_job_counts_very_many_deliveries(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A count does not exceed the time limit of responses."""
+def test_a_slow_count_is_left_to_the_replay_job(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The response does not wait for the count."""
     owner.failed(5)
-    monkeypatch.setattr(service, "COUNT_WAIT_MS", 0)
+    monkeypatch.setattr(replay_service, "COUNT_WAIT_MS", 0)
     preview = owner.replay(dry_run=True).json
     assert (preview["count"], preview["complete"]) == (0, False)
     job = owner.replay().json
     assert (job["total"], job["reason"]) == (None, "counting")
 
 
-def test_pages_of_replays(owner: Owner) -> None:
-    """Newest first, each replay once."""
-    made = []
+def test_replays_are_paginated(owner: Owner) -> None:
+    """Pages are ordered by newest first."""
+    created = []
     for _ in range(3):
-        made.append(owner.replay().json["id"])
+        created.append(owner.replay().json["id"])
         owner.endpoint = owner.new_endpoint()
     first = owner.client.get("/v1/replays?limit=2").json
     second = owner.client.get(f"/v1/replays?limit=2&cursor={first['next_cursor']}").json
-    assert [each["id"] for each in first["data"] + second["data"]] == made[::-1]
+    assert [each["id"] for each in first["data"] + second["data"]] == created[::-1]
     assert second["next_cursor"] is None
     assert owner.client.get("/v1/replays?limit=0").problems == {("limit", "out_of_range")}
 
 
-def test_unknown_replays(owner: Owner) -> None:
-    """For any text and any call."""
+def test_unknown_replays_are_not_found(owner: Owner) -> None:
+    """Covers each call with unknown and malformed IDs."""
     for replay in ("rpl_" + "0" * 32, "nonsense", owner.endpoint):
         assert owner.client.get(f"/v1/replays/{replay}").code == "not_found"
         for verb in ("pause", "resume", "cancel"):

@@ -11,7 +11,7 @@ DAY = 24 * 3600 * 1000
 def test_an_operator_confirms_the_clock(server: Any) -> None:
     now = server.services.context.now()
 
-    def observed() -> int | None:
+    def observe_clock() -> int | None:
         return server.run(
             lambda: server.services.context.database.write(
                 lambda c: retention_clock.observe(c, now=now, retention_ms=30 * DAY)
@@ -19,13 +19,13 @@ def test_an_operator_confirms_the_clock(server: Any) -> None:
         )
 
     server.run(lambda: server.services.context.database.write(lambda c: retention_clock.accept(c, now=now - 20 * DAY)))
-    assert observed() == now - 20 * DAY
+    assert observe_clock() == now - 20 * DAY
 
-    answer = server.operator.post("/v1/retention/resume")
+    response = server.operator.post("/v1/retention/resume")
 
-    assert answer.status == 200
-    assert answer.json["resumed_at"] >= format_timestamp(now)
-    assert observed() is None
+    assert response.status == 200
+    assert response.json["resumed_at"] >= format_timestamp(now)
+    assert observe_clock() is None
     [entry] = server.operator.get("/v1/audit-log?action=retention.resumed").json["data"]
     assert entry["actor"]["kind"] == "operator"
 

@@ -1,4 +1,4 @@
-"""Secrets of endpoints: reveal with an audit entry, rotation with an overlap, and early expiry."""
+"""Endpoint secrets: reveal with an audit entry, rotation with an overlap, and early expiry."""
 
 import base64
 import hashlib
@@ -17,19 +17,19 @@ from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.store import audit, endpoints
 from uplift_server.store.errors import Unavailable
 
-CHOSEN = "a-token-of-my-own-choice"
+CUSTOM_SECRET = "a-token-of-my-own-choice"
 DAY_S = 24 * 3600
 
 
 @pytest.fixture(scope="module")
 def account(server: Any) -> str:
-    """An account of this module."""
+    """Create an account for this module."""
     return str(server.account())
 
 
 @pytest.fixture(scope="module")
 def owner(server: Any, account: str) -> Any:
-    """A key of the account with all scopes."""
+    """Create a client with all scopes of the account."""
     return server.owner(account, list(Scope))
 
 
@@ -55,7 +55,7 @@ def entries(server: Any, endpoint: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def live(server: Any, endpoint: Mapping[str, Any]) -> Any:
+def cached_endpoint(server: Any, endpoint: Mapping[str, Any]) -> Any:
     """Return the endpoint in the cache."""
     endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])
     return server.services.context.cache.endpoints_by_id[endpoint_id]
@@ -63,12 +63,12 @@ def live(server: Any, endpoint: Mapping[str, Any]) -> Any:
 
 def signatures(server: Any, endpoint: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """Return the signatures of the endpoint's next request."""
-    uplift, standard = live(server, endpoint).parts.signer.sign(b"id", b"1", b"{}")
+    uplift, standard = cached_endpoint(server, endpoint).parts.signer.sign(b"id", b"1", b"{}")
     return uplift, standard
 
 
 def signed_by(*secrets: str) -> tuple[bytes, bytes]:
-    """Return the signatures of these secrets. The first one signs the Uplift header."""
+    """Return the expected signatures. The first secret signs the Uplift header."""
     tokens = [b"v1," + base64.b64encode(hmac.digest(keys_of(each).standard, b"id.1.{}", "sha256")) for each in secrets]
     uplift = hmac.new(secrets[0].encode(), b"{}", hashlib.sha256).hexdigest()
     return b"sha256=" + uplift.encode(), b" ".join(tokens)
@@ -78,28 +78,28 @@ def signed_by(*secrets: str) -> tuple[bytes, bytes]:
 
 
 def test_a_secret_is_revealed_with_permission_and_audited(server: Any, owner: Any, account: str, endpoint: Any) -> None:
-    answer = owner.get(path(endpoint))
+    response = owner.get(path(endpoint))
 
-    assert answer.status == 200
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.json == {
+    assert response.status == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert response.json == {
         "secret": endpoint["secret"],
         "standard_webhooks_secret": endpoint["secret"],
         "created_at": endpoint["created_at"],
         "previous_expires_at": None,
         "uplift_header": "new",
     }
-    assert server.client(server.operator_key, account).get(path(endpoint)).json == answer.json
-    assert server.operator.get(path(endpoint)).json == answer.json
+    assert server.client(server.operator_key, account).get(path(endpoint)).json == response.json
+    assert server.operator.get(path(endpoint)).json == response.json
     assert entries(server, endpoint) == [("secret.revealed", {})] * 3
 
 
 def test_a_custom_secret_is_shown_in_the_standard_format_too(owner: Any) -> None:
-    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": CHOSEN}).json
+    endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a", "secret": CUSTOM_SECRET}).json
 
     shown = owner.get(path(endpoint)).json
-    assert shown["secret"] == CHOSEN
-    assert shown["standard_webhooks_secret"] == "whsec_" + base64.b64encode(CHOSEN.encode()).decode()
+    assert shown["secret"] == CUSTOM_SECRET
+    assert shown["standard_webhooks_secret"] == "whsec_" + base64.b64encode(CUSTOM_SECRET.encode()).decode()
 
 
 def test_the_audit_log_names_actor_and_address(server: Any, account: str, owner: Any, endpoint: Any) -> None:
@@ -117,13 +117,13 @@ def test_the_audit_log_names_actor_and_address(server: Any, account: str, owner:
 def test_no_secret_is_revealed_without_an_audit_entry(
     server: Any, owner: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise Unavailable("the disk is full")
 
-    monkeypatch.setattr(audit, "add", fails)
-    for answer in (owner.get(path(endpoint)), owner.post(path(endpoint, "/rotate"))):
-        assert answer.code == "unavailable"
-        assert endpoint["secret"].encode() not in answer.body
+    monkeypatch.setattr(audit, "add", fail)
+    for response in (owner.get(path(endpoint)), owner.post(path(endpoint, "/rotate"))):
+        assert response.code == "unavailable"
+        assert endpoint["secret"].encode() not in response.body
     monkeypatch.undo()
     assert entries(server, endpoint) == []
     assert owner.get(path(endpoint)).json["secret"] == endpoint["secret"]
@@ -133,18 +133,18 @@ def test_no_secret_is_revealed_without_an_audit_entry(
 
 
 def test_a_rotation_keeps_the_old_secret_for_a_day(server: Any, owner: Any, endpoint: Any) -> None:
-    answer = owner.post(path(endpoint, "/rotate"))
+    response = owner.post(path(endpoint, "/rotate"))
 
-    assert answer.status == 200
-    assert answer.headers["cache-control"] == "no-store"
-    new = answer.json["secret"]
+    assert response.status == 200
+    assert response.headers["cache-control"] == "no-store"
+    new = response.json["secret"]
     assert new.startswith("whsec_")
     assert new != endpoint["secret"]
-    assert answer.json["standard_webhooks_secret"] == new
-    assert answer.json["uplift_header"] == "old"
-    created_at, expires_at = (parse_timestamp(answer.json[each]) for each in ("created_at", "previous_expires_at"))
+    assert response.json["standard_webhooks_secret"] == new
+    assert response.json["uplift_header"] == "old"
+    created_at, expires_at = (parse_timestamp(response.json[each]) for each in ("created_at", "previous_expires_at"))
     assert expires_at - created_at == DAY_S * 1000
-    assert owner.get(path(endpoint)).json == answer.json
+    assert owner.get(path(endpoint)).json == response.json
     assert signatures(server, endpoint) == signed_by(endpoint["secret"], new)
     assert entries(server, endpoint)[0] == (
         "secret.rotated",
@@ -152,46 +152,46 @@ def test_a_rotation_keeps_the_old_secret_for_a_day(server: Any, owner: Any, endp
     )
 
 
-def test_the_uplift_header_can_change_at_once(server: Any, owner: Any, endpoint: Any) -> None:
-    body = {"secret": CHOSEN, "overlap_seconds": 60, "uplift_header": "new"}
-    answer = owner.post(path(endpoint, "/rotate"), body)
+def test_the_uplift_header_can_use_the_new_secret_at_once(server: Any, owner: Any, endpoint: Any) -> None:
+    body = {"secret": CUSTOM_SECRET, "overlap_seconds": 60, "uplift_header": "new"}
+    response = owner.post(path(endpoint, "/rotate"), body)
 
-    assert answer.json["secret"] == CHOSEN
-    assert answer.json["uplift_header"] == "new"
-    assert signatures(server, endpoint) == signed_by(CHOSEN, endpoint["secret"])
+    assert response.json["secret"] == CUSTOM_SECRET
+    assert response.json["uplift_header"] == "new"
+    assert signatures(server, endpoint) == signed_by(CUSTOM_SECRET, endpoint["secret"])
     details = {"chosen": True, "overlap_seconds": 60, "uplift_header": "new"}
     assert entries(server, endpoint) == [("secret.rotated", details)]
 
 
-def test_without_an_overlap_only_the_new_one_signs(server: Any, owner: Any, endpoint: Any) -> None:
-    answer = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 0, "uplift_header": "old"}).json
+def test_without_an_overlap_only_the_new_secret_signs(server: Any, owner: Any, endpoint: Any) -> None:
+    response = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 0, "uplift_header": "old"}).json
 
-    assert (answer["previous_expires_at"], answer["uplift_header"]) == (None, "new")
-    assert signatures(server, endpoint) == signed_by(answer["secret"])
+    assert (response["previous_expires_at"], response["uplift_header"]) == (None, "new")
+    assert signatures(server, endpoint) == signed_by(response["secret"])
 
 
-def test_a_second_rotation_drops_the_oldest(server: Any, owner: Any, endpoint: Any) -> None:
+def test_a_second_rotation_drops_the_oldest_secret(server: Any, owner: Any, endpoint: Any) -> None:
     first = owner.post(path(endpoint, "/rotate")).json["secret"]
     second = owner.post(path(endpoint, "/rotate")).json["secret"]
 
     assert signatures(server, endpoint) == signed_by(first, second)
-    # Rotating back is possible.
+    # A rotation back to the first secret is possible.
     owner.post(path(endpoint, "/rotate"), {"secret": first, "uplift_header": "new"})
     assert signatures(server, endpoint) == signed_by(first, second)
 
 
-def test_an_overlap_of_seven_days_is_the_longest(owner: Any, endpoint: Any) -> None:
+def test_the_overlap_is_limited_to_seven_days(owner: Any, endpoint: Any) -> None:
     longest = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 7 * DAY_S})
     assert longest.status == 200
-    answer = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 7 * DAY_S + 1})
-    assert answer.problems == {("overlap_seconds", "out_of_range")}
+    response = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 7 * DAY_S + 1})
+    assert response.problems == {("overlap_seconds", "out_of_range")}
 
 
 def test_all_problems_are_reported_together(server: Any, owner: Any, endpoint: Any) -> None:
     body = {"secret": "short", "overlap_seconds": -1, "uplift_header": "both", "secert": "x"}
-    answer = owner.post(path(endpoint, "/rotate"), body, idempotency_key="")
+    response = owner.post(path(endpoint, "/rotate"), body, idempotency_key="")
 
-    assert answer.problems == {
+    assert response.problems == {
         ("secret", "secret_invalid"),
         ("overlap_seconds", "out_of_range"),
         ("uplift_header", "value_unknown"),
@@ -211,8 +211,8 @@ def test_all_problems_are_reported_together(server: Any, owner: Any, endpoint: A
     assert owner.post(path(endpoint, "/expire-old"), {"now": True}).problems == {("now", "unknown_field")}
 
 
-def test_a_repeated_request_rotates_once_without_the_secret(server: Any, owner: Any, endpoint: Any) -> None:
-    for number, body in enumerate((None, {"secret": CHOSEN})):
+def test_a_repeated_rotation_request_rotates_once(server: Any, owner: Any, endpoint: Any) -> None:
+    for number, body in enumerate((None, {"secret": CUSTOM_SECRET})):
         key = f"{endpoint['id']} {number}"
         first = owner.post(path(endpoint, "/rotate"), body, idempotency_key=key)
         again = owner.post(path(endpoint, "/rotate"), body, idempotency_key=key)
@@ -226,8 +226,8 @@ def test_a_repeated_request_rotates_once_without_the_secret(server: Any, owner: 
     assert [action for action, _ in entries(server, endpoint)].count("secret.rotated") == 2
     other = owner.post(path(endpoint, "/rotate"), {"overlap_seconds": 1}, idempotency_key=key)
     assert other.code == "idempotency_conflict"
-    elsewhere = owner.post("/v1/endpoints", {"url": "https://example.com/b"}).json
-    assert owner.post(path(elsewhere, "/rotate"), body, idempotency_key=key).code == "idempotency_conflict"
+    other_endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/b"}).json
+    assert owner.post(path(other_endpoint, "/rotate"), body, idempotency_key=key).code == "idempotency_conflict"
 
 
 # ---- expiry of the previous secret
@@ -235,32 +235,32 @@ def test_a_repeated_request_rotates_once_without_the_secret(server: Any, owner: 
 
 def test_the_previous_secret_can_be_expired_early(server: Any, owner: Any, endpoint: Any) -> None:
     rotated = owner.post(path(endpoint, "/rotate")).json
-    answer = owner.post(path(endpoint, "/expire-old"))
+    response = owner.post(path(endpoint, "/expire-old"))
 
     # A caller with only secrets:write does not see the secret.
     expected = {"created_at": rotated["created_at"], "previous_expires_at": None, "uplift_header": "new"}
-    assert (answer.status, answer.json) == (200, expected)
+    assert (response.status, response.json) == (200, expected)
     assert signatures(server, endpoint) == signed_by(rotated["secret"])
     assert owner.post(path(endpoint, "/expire-old")).json == expected
     assert [action for action, _ in entries(server, endpoint)] == ["secret.rotated", "secret.old_expired"]
-    assert live(server, endpoint).record.previous_secret is None
+    assert cached_endpoint(server, endpoint).record.previous_secret is None
 
 
 # ---- storage and permissions
 
 
 def test_secrets_are_encrypted_in_the_store_and_absent_elsewhere(server: Any, owner: Any, endpoint: Any) -> None:
-    owner.post(path(endpoint, "/rotate"), {"secret": CHOSEN})
+    owner.post(path(endpoint, "/rotate"), {"secret": CUSTOM_SECRET})
     owner.get(path(endpoint))
 
-    record = live(server, endpoint).record
-    texts = [repr(record), repr(live(server, endpoint)), json.dumps(entries(server, endpoint))]
+    record = cached_endpoint(server, endpoint).record
+    texts = [repr(record), repr(cached_endpoint(server, endpoint)), json.dumps(entries(server, endpoint))]
     for table in ("endpoints", "audit_log", "idempotent_creates"):
         rows = server.run(
             lambda table=table: server.database.read(lambda c: c.execute(sa.text(f"SELECT * FROM {table}")).all())
         )
         texts += [repr(tuple(row)) for row in rows]
-    for secret in (endpoint["secret"], CHOSEN):
+    for secret in (endpoint["secret"], CUSTOM_SECRET):
         assert not [text for text in texts if secret in text]
     assert repr(record.secret) not in repr(record)
 
@@ -268,24 +268,24 @@ def test_secrets_are_encrypted_in_the_store_and_absent_elsewhere(server: Any, ow
 def test_a_deleted_endpoint_has_no_secret(owner: Any, endpoint: Any) -> None:
     owner.delete(f"/v1/endpoints/{endpoint['id']}")
 
-    for answer in (
+    for response in (
         owner.get(path(endpoint)),
         owner.post(path(endpoint, "/rotate")),
         owner.post(path(endpoint, "/expire-old")),
         owner.get("/v1/endpoints/ep_nonsense/secret"),
     ):
-        assert (answer.status, answer.code) == (404, "not_found")
+        assert (response.status, response.code) == (404, "not_found")
 
 
 def test_an_endpoint_during_its_deletion_has_no_secret(server: Any, owner: Any, endpoint: Any) -> None:
     """The database has the deletion, but the cache does not yet."""
-    endpoint_id = live(server, endpoint).record.id
+    endpoint_id = cached_endpoint(server, endpoint).record.id
     server.run(lambda: server.database.write(lambda c: endpoints.delete(c, None, endpoint_id, now=1)))
 
-    for answer in (
+    for response in (
         owner.get(path(endpoint)),
         owner.post(path(endpoint, "/rotate")),
         owner.post(path(endpoint, "/expire-old")),
     ):
-        assert (answer.status, answer.code) == (404, "not_found")
+        assert (response.status, response.code) == (404, "not_found")
     assert entries(server, endpoint) == []

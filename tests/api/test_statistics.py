@@ -1,4 +1,4 @@
-"""Statistics of an account, an endpoint and all accounts, and their permissions."""
+"""Statistics of an endpoint, an account and all accounts, and the required permissions."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from uplift_server.service.principals import Caller, Principal
 
 from .conftest import parse
 
-NOTHING = {
+EMPTY_TOTALS = {
     "deliveries": 0,
     "delivered": 0,
     "failed": 0,
@@ -48,15 +48,15 @@ class Owner:
                 server.settle(leased, Outcome.TIMEOUT, status, due_at)
         server.event(self.id, {self.endpoint: Status.HELD}, created_at=self.now - 2 * HOUR_MS)
         server.event(self.id, {self.endpoint: Status.CANCELLED}, created_at=self.now - 26 * HOUR_MS)
-        counted(server)
+        update_statistics(server)
 
     @property
     def now(self) -> int:
-        """Unix ms."""
+        """The current time in Unix ms."""
         return int(self.server.services.context.now())
 
 
-def counted(server: Any) -> None:
+def update_statistics(server: Any) -> None:
     """Update the statistics."""
     loop = StatisticsUpdater(server.database, LocalShards(), server.services.context.clock, every_ms=1000)
     server.run(lambda: loop.count_all(asyncio.Event()))
@@ -64,51 +64,51 @@ def counted(server: Any) -> None:
 
 @pytest.fixture(scope="module")
 def mine(server: Any) -> Owner:
-    """An account."""
+    """Create an account."""
     return Owner(server)
 
 
 @pytest.fixture(scope="module")
 def theirs(server: Any) -> Owner:
-    """Another account with the same content."""
+    """Create another account with the same content."""
     return Owner(server)
 
 
 def test_a_day_has_hourly_buckets(mine: Owner) -> None:
     before = mine.now
-    answer = mine.client.get("/v1/stats").json
+    response = mine.client.get("/v1/stats").json
     hour = mine.now - mine.now % HOUR_MS
-    assert set(answer) == {"period", "totals", "buckets", "failures"}
-    assert answer["period"] == "24h"
+    assert set(response) == {"period", "totals", "buckets", "failures"}
+    assert response["period"] == "24h"
     totals = {"deliveries": 4, "delivered": 1, "failed": 1, "pending": 1, "held": 1, "attempts": 3}
     measured = {"first_try_rate": 0.3333, "p50_ms": 12.4, "p95_ms": 12.5}
-    assert {name: answer["totals"][name] for name in totals} == totals
-    assert answer["totals"]["first_try_rate"] == measured["first_try_rate"]
-    assert 10 <= answer["totals"]["p50_ms"] <= answer["totals"]["p95_ms"] <= 12.5
-    assert answer["failures"] == {"timeout": 2}
+    assert {name: response["totals"][name] for name in totals} == totals
+    assert response["totals"]["first_try_rate"] == measured["first_try_rate"]
+    assert 10 <= response["totals"]["p50_ms"] <= response["totals"]["p95_ms"] <= 12.5
+    assert response["failures"] == {"timeout": 2}
     if before - before % HOUR_MS == hour:
-        assert [bucket["at"] for bucket in answer["buckets"]] == [
+        assert [bucket["at"] for bucket in response["buckets"]] == [
             format_timestamp(hour - back * HOUR_MS) for back in range(23, -1, -1)
         ]
-        assert [bucket["held"] for bucket in answer["buckets"]] == [0] * 21 + [1, 0, 0]
-    empty = answer["buckets"][0]
-    assert empty == {"at": empty["at"], **NOTHING}
+        assert [bucket["held"] for bucket in response["buckets"]] == [0] * 21 + [1, 0, 0]
+    empty = response["buckets"][0]
+    assert empty == {"at": empty["at"], **EMPTY_TOTALS}
     assert next(iter(empty)) == "at"
 
 
 @pytest.mark.parametrize(("period", "count", "hours"), [("24h", 24, 1), ("7d", 28, 6), ("30d", 30, 24)])
 def test_periods_have_their_buckets(mine: Owner, period: str, count: int, hours: int) -> None:
-    answer = mine.client.get(f"/v1/endpoints/{mine.endpoint}/stats?period={period}").json
-    assert (answer["period"], len(answer["buckets"])) == (period, count)
-    assert all(bucket["at"].endswith(":00:00.000Z") for bucket in answer["buckets"])
-    assert {int(bucket["at"][11:13]) % hours for bucket in answer["buckets"]} == {0}
-    assert answer["totals"]["cancelled"] == (1 if period != "24h" else 0)
-    assert answer["totals"]["deliveries"] == sum(bucket["deliveries"] for bucket in answer["buckets"])
+    response = mine.client.get(f"/v1/endpoints/{mine.endpoint}/stats?period={period}").json
+    assert (response["period"], len(response["buckets"])) == (period, count)
+    assert all(bucket["at"].endswith(":00:00.000Z") for bucket in response["buckets"])
+    assert {int(bucket["at"][11:13]) % hours for bucket in response["buckets"]} == {0}
+    assert response["totals"]["cancelled"] == (1 if period != "24h" else 0)
+    assert response["totals"]["deliveries"] == sum(bucket["deliveries"] for bucket in response["buckets"])
 
 
 def test_an_account_sees_only_its_own_statistics(mine: Owner, theirs: Owner, server: Any) -> None:
     other = server.account()
-    assert server.owner(other).get("/v1/stats?period=30d").json["totals"] == NOTHING
+    assert server.owner(other).get("/v1/stats?period=30d").json["totals"] == EMPTY_TOTALS
     for one in (mine, theirs):
         acting = server.client(server.operator_key, one.id)
         for client in (one.client, acting):
@@ -133,19 +133,19 @@ def test_an_invalid_period_is_rejected(mine: Owner) -> None:
         }
 
 
-def test_deleted_endpoints_stay_in_the_accounts_statistics(server: Any) -> None:
+def test_deleted_endpoints_stay_in_the_statistics_of_the_account(server: Any) -> None:
     owner = Owner(server)
     assert owner.client.delete(f"/v1/endpoints/{owner.endpoint}").status == 204
     assert owner.client.get("/v1/stats?period=30d").json["totals"]["deliveries"] == 5
     assert owner.client.get(f"/v1/endpoints/{owner.endpoint}/stats").code == "not_found"
 
 
-def test_a_page_of_endpoints_or_accounts_is_one_read(
+def test_a_page_of_endpoints_or_accounts_takes_one_read(
     mine: Owner, theirs: Owner, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = server.services
     second = str(mine.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
-    counted(server)
+    update_statistics(server)
     reads = []
     read = services.context.database.read
     monkeypatch.setattr(services.context.database, "read", lambda body: reads.append(body) or read(body))
@@ -163,25 +163,25 @@ def test_a_page_of_endpoints_or_accounts_is_one_read(
     found = server.run(lambda: services.statistics.of_accounts(operator, [mine.id, theirs.id]))
     assert {name: each.totals.deliveries for name, each in found.items()} == {mine.id: 5, theirs.id: 4}
     assert len(reads) == 2
-    for refused, asks in (
+    for rejected, call in (
         (NotFound, lambda: services.statistics.of_endpoints(reader, [mine.endpoint, theirs.endpoint])),
         (NotFound, lambda: services.statistics.of_accounts(operator, ["acc_nonsense"])),
         (Forbidden, lambda: services.statistics.of_accounts(reader, [mine.id])),
         (Forbidden, lambda: services.statistics.of_endpoints(caller(mine.id), [mine.endpoint])),
     ):
-        with pytest.raises(refused):
-            server.run(asks)
+        with pytest.raises(rejected):
+            server.run(call)
     assert len(reads) == 2
 
 
-def test_a_page_with_an_endpoint_just_created_by_another_process_is_shown(mine: Owner, server: Any) -> None:
+def test_an_endpoint_missing_in_the_cache_has_empty_statistics(mine: Owner, server: Any) -> None:
     """The cache of this process gets the endpoint a moment later."""
     services = server.services
-    directory = services.context.cache
+    cache = services.context.cache
     second = str(mine.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
-    live = directory.endpoints_by_id[parse("ep", second)]
-    directory.drop_endpoint(live.seq)
-    seq = directory.accounts_by_id[parse("acc", mine.id)].seq
+    live = cache.endpoints_by_id[parse("ep", second)]
+    cache.drop_endpoint(live.seq)
+    seq = cache.accounts_by_id[parse("acc", mine.id)].seq
     reader = Caller(Principal.of_key(b"k" * 16, seq, frozenset([Scope.DELIVERIES_READ]), "test"), seq)
     found: dict[str, Series] = server.run(lambda: services.statistics.of_endpoints(reader, [second, mine.endpoint]))
     assert {name: each.totals.deliveries for name, each in found.items()} == {second: 0, mine.endpoint: 4}

@@ -1,4 +1,4 @@
-"""Facts about the server for operators, and checks that do not finish in time."""
+"""Facts about the server for operators, and diagnostic checks with a time limit."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from uplift_server.store import schema_version
 
 OPERATOR = Caller(Principal.of_key(b"o" * 16, None, frozenset(), "ops"), None)
 MEMBER = Caller(Principal.of_key(b"k" * 16, 1, frozenset(), "k"), 1)
-FINE = Finding("clock", "ok", "it is noon")
+CLOCK_FINDING = Finding("clock", "ok", "it is noon")
 
 
 @pytest.fixture
@@ -26,18 +26,18 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """One check finishes at once, the next one after the event is set."""
-    answered = threading.Event()
+def hanging_check(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Make the first check finish at once, and the second one after the event is set."""
+    finished = threading.Event()
 
     def environment_findings(_: Config) -> Iterator[Finding]:
-        yield FINE
-        answered.wait(20)
+        yield CLOCK_FINDING
+        finished.wait(20)
         yield Finding("dns", "ok", "it resolves")
 
     monkeypatch.setattr(system, "environment_findings", environment_findings)
-    yield answered
-    answered.set()
+    yield finished
+    finished.set()
 
 
 def test_facts_mask_secrets(config: Config) -> None:
@@ -53,7 +53,7 @@ def test_facts_mask_secrets(config: Config) -> None:
     assert values["UPLIFT_PORT"] == ("8420", "default")
 
 
-async def test_only_operators_have_access(config: Config, hanging: threading.Event) -> None:
+async def test_only_operators_have_access(config: Config, hanging_check: threading.Event) -> None:
     server = System(config, 7)
     with pytest.raises(Forbidden):
         server.facts(MEMBER)
@@ -62,22 +62,22 @@ async def test_only_operators_have_access(config: Config, hanging: threading.Eve
 
 
 async def test_unfinished_checks_are_reported_with_finished_ones(
-    config: Config, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
+    config: Config, hanging_check: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system, "CHECKS_WAIT_SECONDS", 0.2)
     server = System(config, 7)
 
     found = await server.run_checks(OPERATOR)
 
-    assert found[0] == FINE
+    assert found[0] == CLOCK_FINDING
     assert [(each.check, each.result) for each in found[1:]] == [("checks", "warn")]
     # The first checks are still running.
     with pytest.raises(Busy):
         await server.run_checks(OPERATOR)
 
 
-async def test_finished_checks_can_be_repeated(config: Config, hanging: threading.Event) -> None:
-    hanging.set()
+async def test_finished_checks_can_be_repeated(config: Config, hanging_check: threading.Event) -> None:
+    hanging_check.set()
     server = System(config, 7)
     for _ in range(2):
         found = await server.run_checks(OPERATOR)

@@ -1,4 +1,4 @@
-"""Few requests start in one turn of the event loop, and all of them start."""
+"""A limited number of requests starts in each turn of the event loop."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ async def _unused(*_arguments: Any) -> Any:
 
 
 class Turns:
-    """An application that notes its requests by turn of the event loop."""
+    """An application that records each request with the current turn of the event loop."""
 
     def __init__(self) -> None:
         self.turn = 0
@@ -36,16 +36,16 @@ async def turns() -> Any:
     counting.cancel()
 
 
-async def test_many_requests_start_in_order_few_in_each_turn(turns: Turns) -> None:
+async def test_requests_start_in_order_with_few_in_each_turn(turns: Turns) -> None:
     limit = TurnLimit(turns)
     await asyncio.gather(*(limit({"path": f"/{number}"}, _unused, _unused) for number in range(101)))
     assert [path for _, path in turns.started] == [f"/{number}" for number in range(101)]
     by_turn = [sum(turn == each for turn, _ in turns.started) for each in range(turns.turn + 1)]
     assert max(by_turn) <= REQUESTS_MAX
-    assert sum(count == REQUESTS_MAX for count in by_turn) >= 45  # no turn passes without a start
+    assert sum(count == REQUESTS_MAX for count in by_turn) >= 45  # requests start in every turn
 
 
-async def test_a_canceled_request_takes_no_room(turns: Turns) -> None:
+async def test_a_cancelled_request_does_not_start(turns: Turns) -> None:
     limit = TurnLimit(turns)
     requests = [asyncio.create_task(limit({"path": f"/{number}"}, _unused, _unused)) for number in range(40)]
     await asyncio.sleep(0)

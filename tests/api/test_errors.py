@@ -1,4 +1,4 @@
-"""Errors of requests that are independent of the call."""
+"""Errors that do not depend on the call."""
 
 import socket
 import time
@@ -23,28 +23,28 @@ BAD_JSON = [b"", b"{", b"nope", b'{"name": NaN}', b'{"name": "\xff"}', b'{"name"
 
 @pytest.mark.parametrize("raw", BAD_JSON, ids=lambda raw: raw[:12].decode("latin-1"))
 def test_invalid_json_is_malformed(server: Any, raw: bytes) -> None:
-    """400 for any invalid JSON, including excessive nesting."""
-    answer = server.operator.call("POST", "/v1/accounts", raw=raw)
-    assert (answer.status, answer.code) == (400, "malformed_json")
+    """The status is 400, also for excessive nesting."""
+    response = server.operator.call("POST", "/v1/accounts", raw=raw)
+    assert (response.status, response.code) == (400, "malformed_json")
 
 
 @pytest.mark.parametrize("raw", [b"[]", b'"x"', b"1", b"null", b"true"])
-def test_a_body_is_an_object(server: Any, raw: bytes) -> None:
-    """422 without a field."""
+def test_a_body_must_be_an_object(server: Any, raw: bytes) -> None:
+    """The status is 422, and the problem has no field."""
     assert server.operator.call("POST", "/v1/accounts", raw=raw).problems == {("", "type_object")}
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
-def test_other_media_types(server: Any, content_type: str) -> None:
-    """415. Parameters after the type are allowed."""
-    answer = server.operator.call("POST", "/v1/accounts", raw=b"{}", content_type=content_type)
-    assert (answer.status, answer.code) == (415, "unsupported_media_type")
+def test_other_media_types_are_rejected(server: Any, content_type: str) -> None:
+    """The status is 415. Parameters after the type are allowed."""
+    response = server.operator.call("POST", "/v1/accounts", raw=b"{}", content_type=content_type)
+    assert (response.status, response.code) == (415, "unsupported_media_type")
     fine = server.operator.call("POST", "/v1/accounts", {"name": "x"}, content_type="Application/JSON; charset=utf-8")
     assert fine.status == 201
 
 
-def test_bodies_are_limited(server: Any) -> None:
-    """413 by the announced length, and by the received bytes."""
+def test_the_size_of_a_body_is_limited(server: Any) -> None:
+    """The status is 413, by the announced length or by the received bytes."""
     large = server.operator.call("POST", "/v1/accounts", raw=b"x" * (1024 * 1024 + 1))
     assert (large.status, large.code) == (413, "payload_too_large")
     response = server.pool.urlopen(
@@ -57,36 +57,36 @@ def test_bodies_are_limited(server: Any) -> None:
     assert response.status == 413
 
 
-def test_unknown_paths_and_methods(server: Any) -> None:
-    """404 and 405 in the common format. 405 lists the methods of all routes of the path."""
-    nobody = server.client(None)
+def test_unknown_paths_and_methods_are_rejected(server: Any) -> None:
+    """The status is 404 or 405. A 405 lists the methods of all routes of the path."""
+    anonymous = server.client(None)
     for path in ("/nope", "/v1", "/v1/endpoints/", "/v1/endpoints/ep_1/x", "/healthz/", "/documents"):
-        answer = nobody.get(path)
-        assert (answer.status, answer.code) == (404, "not_found"), path
-    answer = nobody.delete("/v1/endpoints")
-    assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", "GET, POST")
-    assert nobody.put("/v1/events", {}).headers["allow"] == "GET, POST"
-    assert nobody.post("/healthz").headers["allow"] == "GET, HEAD"
-    assert nobody.post("/docs").headers["allow"] == "GET, HEAD"
+        response = anonymous.get(path)
+        assert (response.status, response.code) == (404, "not_found"), path
+    response = anonymous.delete("/v1/endpoints")
+    assert (response.status, response.code, response.headers["allow"]) == (405, "method_not_allowed", "GET, POST")
+    assert anonymous.put("/v1/events", {}).headers["allow"] == "GET, POST"
+    assert anonymous.post("/healthz").headers["allow"] == "GET, HEAD"
+    assert anonymous.post("/docs").headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_health_checks_accept_head(server: Any, path: str) -> None:
-    answer = server.client(None).call("HEAD", path)
-    assert (answer.status, answer.body) == (200, b"")
-    assert answer.headers["content-length"] == str(len(server.client(None).get(path).body))
+    response = server.client(None).call("HEAD", path)
+    assert (response.status, response.body) == (200, b"")
+    assert response.headers["content-length"] == str(len(server.client(None).get(path).body))
 
 
 def test_a_process_without_a_heartbeat_is_not_ready(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.services.context.engine.status, "heartbeat_age", 7_300)
-    answer = server.client(None).get("/readyz")
-    assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
-    assert answer.json["detail"].startswith("The last heartbeat of this process is 7 s old")
+    response = server.client(None).get("/readyz")
+    assert (response.status, response.json["code"], response.headers["retry-after"]) == (503, "unavailable", "1")
+    assert response.json["detail"].startswith("The last heartbeat of this process is 7 s old")
     assert server.client(None).get("/healthz").status == 200
 
 
 def test_a_failing_database_is_unavailable(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with Retry-After. The process is alive but not ready."""
+    """The status is 503 with Retry-After. The process is alive but not ready."""
 
     async def fail(_body: Any) -> Any:
         raise Unavailable("the disk is full")
@@ -97,15 +97,15 @@ def test_a_failing_database_is_unavailable(server: Any, monkeypatch: pytest.Monk
         patched.setattr(server.database, "read", fail)
         patched.setattr(server.database, "write", fail)
         patched.setattr(server.database, "write_with_events", fail)
-        for answer in (
+        for response in (
             owner.get("/v1/endpoints"),
             owner.post("/v1/endpoints", {"url": "https://example.com/a"}),
             server.operator.delete(f"/v1/accounts/{account}"),
             server.client(None).get("/readyz"),
         ):
-            assert (answer.status, answer.code) == (503, "unavailable")
-            assert int(answer.headers["retry-after"]) >= 1
-            assert b"disk" not in answer.body
+            assert (response.status, response.code) == (503, "unavailable")
+            assert int(response.headers["retry-after"]) >= 1
+            assert b"disk" not in response.body
         assert server.client(None).get("/healthz").status == 200
     assert server.client(None).get("/readyz").status == 200
     assert owner.get("/v1/endpoints").status == 200
@@ -114,29 +114,29 @@ def test_a_failing_database_is_unavailable(server: Any, monkeypatch: pytest.Monk
 def test_an_unexpected_error_has_no_details(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """500 with a code. Only the log has the traceback."""
+    """The status is 500 with a code. Only the log has the traceback."""
 
     async def fail(_body: Any) -> Any:
         raise ZeroDivisionError("a secret detail")
 
     with monkeypatch.context() as patched:
         patched.setattr(server.database, "read", fail)
-        answer = server.operator.get("/v1/endpoints")
-    assert (answer.status, answer.code) == (500, "internal_error")
-    assert b"secret detail" not in answer.body
+        response = server.operator.get("/v1/endpoints")
+    assert (response.status, response.code) == (500, "internal_error")
+    assert b"secret detail" not in response.body
     assert "secret detail" in capsys.readouterr().out
 
 
 def test_every_code_has_a_status_and_a_title() -> None:
-    """Including the codes of the services."""
-    refusals = [each for each in vars(service_errors).values() if isinstance(each, type)]
-    codes = {each.code for each in refusals if issubclass(each, ServiceError) and each is not ServiceError}
+    """The codes of the services are included."""
+    error_classes = [each for each in vars(service_errors).values() if isinstance(each, type)]
+    codes = {each.code for each in error_classes if issubclass(each, ServiceError) and each is not ServiceError}
     assert codes <= STATUS.keys()
     assert STATUS.keys() == TITLES.keys()
 
 
 def test_a_client_that_disconnects_during_its_body_is_no_error(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """The server logs nothing and does nothing."""
+    """The server ignores the request and logs no traceback."""
     head = f"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.operator_key}\r\n"
     with socket.create_connection((server.pool.host, server.pool.port), timeout=5) as client:
         client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -149,25 +149,25 @@ def test_a_client_that_disconnects_during_its_body_is_no_error(server: Any, caps
 # ---- bodies and queries that could delay other callers
 
 
-def quickly(call: Callable[[], Any]) -> Any:
-    """Return the response of a call, which must be fast. The limit has a large margin."""
+def call_quickly(call: Callable[[], Any]) -> Any:
+    """Make a call that must take less than a second, and return its response."""
     began = time.monotonic()
-    answer = call()
+    response = call()
     assert time.monotonic() - began < 1
-    return answer
+    return response
 
 
 @pytest.mark.timing
-def test_very_long_lists_and_objects_are_not_checked(server: Any) -> None:
+def test_very_long_lists_and_objects_are_rejected_quickly(server: Any) -> None:
     owner = server.owner(server.account())
     url = {"url": "https://example.com/a"}
     for field, value in (("event_types", [1] * 300_000), ("headers", {f"x{n}": 1 for n in range(60_000)})):
-        answer = quickly(lambda: owner.post("/v1/endpoints", {**url, field: value, "nope": 1}))  # noqa: B023
-        assert answer.problems == {(field, "too_many"), ("nope", "unknown_field")}
+        response = call_quickly(lambda: owner.post("/v1/endpoints", {**url, field: value, "nope": 1}))  # noqa: B023
+        assert response.problems == {(field, "too_many"), ("nope", "unknown_field")}
     deep = b'{"url":"https://example.com/a","event_types":[' + b"[]," * 300_000 + b"1]}"
-    assert quickly(lambda: owner.call("POST", "/v1/endpoints", raw=deep)).code == "payload_too_large"
-    answer = quickly(lambda: owner.post("/v1/endpoints", {"url": [1] * 300_000}))
-    assert answer.problems == {("url", "type_text"), ("url", "too_many")}
+    assert call_quickly(lambda: owner.call("POST", "/v1/endpoints", raw=deep)).code == "payload_too_large"
+    response = call_quickly(lambda: owner.post("/v1/endpoints", {"url": [1] * 300_000}))
+    assert response.problems == {("url", "type_text"), ("url", "too_many")}
     example = {"object": {f"k{n}": n for n in range(2_000)}}
     assert server.operator.put("/v1/event-types/many.keys", {"description": "x", "example": example}).status == 201
 
@@ -207,30 +207,30 @@ def test_every_problem_of_a_request_is_reported_at_once(server: Any) -> None:
     endpoint = caller.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
     names = {"account": account, "endpoint": endpoint}
     for method, path, body, fields in BODIES:
-        answer = caller.call(method, path.format(**names), {**body, "nope": 1}, idempotency_key="a" * 300)
+        response = caller.call(method, path.format(**names), {**body, "nope": 1}, idempotency_key="a" * 300)
         creates = method == "POST" and not path.endswith("/enable")
-        found = {field for field, _ in answer.problems}
+        found = {field for field, _ in response.problems}
         assert found == fields | {"nope"} | ({"Idempotency-Key"} if creates else set()), path
     for path, fields in QUERIES:
-        answer = caller.get(path.format(**names) + "&nope=1")
-        assert {field for field, _ in answer.problems} == fields | {"nope"}, path
+        response = caller.get(path.format(**names) + "&nope=1")
+        assert {field for field, _ in response.problems} == fields | {"nope"}, path
 
 
 @pytest.mark.timing
 def test_the_number_of_reported_problems_is_limited(server: Any) -> None:
-    """For unknown fields, invalid entries and unknown parameters. The response says that there are more."""
+    """Covers unknown fields, invalid entries and unknown parameters. The response says that there are more."""
     owner = server.owner(server.account())
     many = {f"f{n}": n for n in range(60_000)}
     bodies = [{"url": "https://example.com/a", **many}, {"url": "https://example.com/a", "event_types": [1] * 900}]
-    answers = [quickly(lambda: owner.post("/v1/endpoints", body)) for body in bodies]  # noqa: B023
-    answers.append(quickly(lambda: owner.get("/v1/endpoints?" + "&".join(f"f{n}=" for n in range(8_000)))))
-    for answer in answers:
-        assert answer.code == "validation_failed"
-        assert len(answer.json["errors"]) == 100
-        assert "More than 100" in answer.json["detail"]
+    responses = [call_quickly(lambda: owner.post("/v1/endpoints", body)) for body in bodies]  # noqa: B023
+    responses.append(call_quickly(lambda: owner.get("/v1/endpoints?" + "&".join(f"f{n}=" for n in range(8_000)))))
+    for response in responses:
+        assert response.code == "validation_failed"
+        assert len(response.json["errors"]) == 100
+        assert "More than 100" in response.json["detail"]
     exactly = {f"f{n}": n for n in range(100)}
-    answer = owner.post("/v1/endpoints", {"url": "https://example.com/a", **exactly}).json
-    assert (len(answer["errors"]), answer["detail"]) == (100, "100 fields are not valid.")
+    response = owner.post("/v1/endpoints", {"url": "https://example.com/a", **exactly}).json
+    assert (len(response["errors"]), response["detail"]) == (100, "100 fields are not valid.")
 
 
 def test_the_number_of_endpoints_of_an_account_is_limited(server: Any) -> None:
@@ -249,9 +249,9 @@ def test_the_number_of_endpoints_of_an_account_is_limited(server: Any) -> None:
         )
 
     server.run(lambda: server.database.write(fill))
-    refused = owner.post("/v1/endpoints", {"url": "https://example.com/b"})
-    assert (refused.status, refused.code) == (409, "conflict")
-    assert "1000 endpoints" in refused.json["detail"]
+    rejected = owner.post("/v1/endpoints", {"url": "https://example.com/b"})
+    assert (rejected.status, rejected.code) == (409, "conflict")
+    assert "1000 endpoints" in rejected.json["detail"]
     assert server.owner(server.account()).post("/v1/endpoints", {"url": "https://example.com/b"}).status == 201
     assert owner.delete(f"/v1/endpoints/{first}").status == 204
     assert owner.post("/v1/endpoints", {"url": "https://example.com/b"}).status == 201
