@@ -213,10 +213,10 @@ def test_an_event_is_traced_to_its_attempts_and_explanations(server: Any) -> Non
         1,
     )
     assert traced.event.body is None
-    [owed] = traced.deliveries
-    assert owed.endpoint is cached_endpoint(server, endpoint)
-    assert (owed.shown.delivery.status, owed.why.reason) == (Status.FAILED, "failed")
-    assert [(each.number, each.outcome) for each in owed.attempts] == [(1, Outcome.SERVER_ERROR)]
+    [traced_delivery] = traced.deliveries
+    assert traced_delivery.endpoint is cached_endpoint(server, endpoint)
+    assert (traced_delivery.shown.delivery.status, traced_delivery.why.reason) == (Status.FAILED, "failed")
+    assert [(each.number, each.outcome) for each in traced_delivery.attempts] == [(1, Outcome.SERVER_ERROR)]
     assert [(each.endpoint, each.why.reason) for each in traced.others] == [(other, "not_subscribed")]
     assert traced.urls[other] == "https://other.example.com/"
     delivery = server.client(server.operator_key, account).get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
@@ -232,9 +232,9 @@ def test_a_traced_delivery_is_listed_first(server: Any, monkeypatch: pytest.Monk
     created = [create_endpoint(server, account, f"https://many.example.com/{number}") for number in range(4)]
     acting = server.client(server.operator_key, account)
     event = server.event(account, dict.fromkeys(created, Status.DELIVERED))
-    owed = {each["endpoint"]: each["id"] for each in acting.get(f"/v1/events/{event}/deliveries").json["data"]}
+    delivery_ids = {each["endpoint"]: each["id"] for each in acting.get(f"/v1/events/{event}/deliveries").json["data"]}
     for index, endpoint in enumerate(created):
-        [traced] = find(server, owed[endpoint]).events
+        [traced] = find(server, delivery_ids[endpoint]).events
         shown = [each.endpoint.id_text for each in traced.deliveries if each.endpoint]
         assert (shown[0], traced.delivery_count) == (endpoint, 4)
         assert shown[1:] == [each for each in (created[3], created[2]) if each != endpoint], index

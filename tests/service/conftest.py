@@ -1,4 +1,4 @@
-"""The services of one server."""
+"""The fixture of the service tests."""
 
 from collections.abc import AsyncIterator
 
@@ -12,7 +12,7 @@ from .world import PROCESS_KEY, World
 
 @pytest.fixture
 async def world(place: Place) -> AsyncIterator[World]:
-    """The services over an empty database."""
+    """Start the services on an empty database."""
     place.prepare()
     database = place.database()
     await database.open()

@@ -1,4 +1,4 @@
-"""The same operations by two processes on one PostgreSQL database at the same time."""
+"""Concurrent operations of two processes on one PostgreSQL database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ KEY = IdempotencyKey("key", bytes(32))
 
 @pytest.fixture
 async def worlds(postgres_url: str) -> AsyncIterator[tuple[World, World]]:
-    """The services of two processes."""
+    """Start the services of two processes."""
     place = PostgresPlace(postgres_url, postgres_url)
     one, two = (World(PostgresDatabase(postgres_url), place) for _ in range(2))
     texts = await asyncio.gather(*(prepare(each.context, PROCESS_KEY, None) for each in (one, two)))
@@ -38,29 +38,29 @@ async def worlds(postgres_url: str) -> AsyncIterator[tuple[World, World]]:
         await world.database.close()
 
 
-async def known(world: World, other: World, name: str = "Riverside") -> str:
-    """A new account that both processes know."""
+async def shared_account(world: World, other: World, name: str = "Riverside") -> str:
+    """Create an account that is in the cache of both processes."""
     account = await world.account(name)
     other.cache.put_account(world.cache.accounts[world.seq(account)])
     return account
 
 
-async def test_two_processes_begin_on_an_empty_database(worlds: tuple[World, World]) -> None:
-    """One of them creates the operator key, and both let it in."""
+async def test_two_processes_start_on_an_empty_database(worlds: tuple[World, World]) -> None:
+    """One process creates the operator key, and both accept it."""
     for world in worlds:
         assert world.operator.principal.is_operator
         assert len(world.cache.keys) == 1
 
 
-@pytest.mark.parametrize("leave", [True, False], ids=["remove", "change role"])
-async def test_one_of_two_last_owners_stays(worlds: tuple[World, World], postgres_url: str, leave: bool) -> None:
-    account = await known(*worlds)
+@pytest.mark.parametrize("removes", [True, False], ids=["remove", "change role"])
+async def test_concurrent_changes_keep_one_owner(worlds: tuple[World, World], postgres_url: str, removes: bool) -> None:
+    account = await shared_account(*worlds)
     owners = [await worlds[0].member(account, email, Role.OWNER) for email in (ANN, BOB)]
     async with pauses(postgres_url, "DELETE ON members", "UPDATE ON members"):
         results = await asyncio.gather(
             *(
                 world.services.members.remove(world.operator, account, owner)
-                if leave
+                if removes
                 else world.services.members.change_role(world.operator, account, owner, "member")
                 for world, owner in zip(worlds, owners, strict=True)
             ),
@@ -85,7 +85,7 @@ async def test_the_same_idempotency_key_creates_one_account(worlds: tuple[World,
 
 
 async def test_the_same_idempotency_key_creates_one_key(worlds: tuple[World, World], postgres_url: str) -> None:
-    account = await known(*worlds)
+    account = await shared_account(*worlds)
     draft = KeyDraft(name="k", scopes=["events:write"])
     async with pauses(postgres_url, "INSERT ON api_keys"):
         created = await asyncio.gather(
@@ -95,8 +95,10 @@ async def test_the_same_idempotency_key_creates_one_key(worlds: tuple[World, Wor
     assert [text for _, text in created].count(None) == 1
 
 
-async def test_a_session_with_the_old_password_ends_with_it(worlds: tuple[World, World], postgres_url: str) -> None:
-    account = await known(*worlds)
+async def test_a_concurrent_password_change_ends_the_new_session(
+    worlds: tuple[World, World], postgres_url: str
+) -> None:
+    account = await shared_account(*worlds)
     await worlds[0].member(account, ANN)
     visitor = await worlds[0].sign_in(ANN)
     async with pauses(postgres_url, "INSERT ON sessions", seconds=2):
@@ -109,8 +111,8 @@ async def test_a_session_with_the_old_password_ends_with_it(worlds: tuple[World,
 
 
 async def test_portal_links_to_one_email_create_one_person(worlds: tuple[World, World], postgres_url: str) -> None:
-    """In two accounts."""
-    accounts = [await known(*worlds, name) for name in ("one", "two")]
+    """The links are for two accounts."""
+    accounts = [await shared_account(*worlds, name) for name in ("one", "two")]
     tokens = [await worlds[0].portal(account, email=ANN) for account in accounts]
     async with pauses(postgres_url, "INSERT ON people"):
         cookies = await asyncio.gather(
@@ -125,7 +127,7 @@ async def test_portal_links_to_one_email_create_one_person(worlds: tuple[World, 
 
 
 async def test_portal_links_of_guests_create_one_guest(worlds: tuple[World, World], postgres_url: str) -> None:
-    account = await known(*worlds)
+    account = await shared_account(*worlds)
     tokens = [await worlds[0].portal(account) for _ in worlds]
     async with pauses(postgres_url, "INSERT ON people"):
         await asyncio.gather(
@@ -138,23 +140,21 @@ async def test_portal_links_of_guests_create_one_guest(worlds: tuple[World, Worl
     assert len(found.items) == 1
 
 
-async def test_a_person_who_leaves_one_account_while_joining_another_stays(
-    worlds: tuple[World, World], postgres_url: str
-) -> None:
-    one, two = [await known(*worlds, name) for name in ("one", "two")]
+async def test_a_person_who_changes_accounts_concurrently_stays(worlds: tuple[World, World], postgres_url: str) -> None:
+    one, two = [await shared_account(*worlds, name) for name in ("one", "two")]
     member = await worlds[0].member(one, ANN)
     token = await worlds[0].portal(two, email=ANN)
     async with pauses(postgres_url, "INSERT ON members"):
-        entering = asyncio.create_task(worlds[0].services.sessions.open_link(token, address=None))
+        opening = asyncio.create_task(worlds[0].services.sessions.open_link(token, address=None))
         await asyncio.sleep(0.1)
         await worlds[1].services.members.remove(worlds[1].operator, one, member)
-        visitor = await worlds[0].visitor(await entering)
+        visitor = await worlds[0].visitor(await opening)
     assert visitor.person == await worlds[0].database.read(lambda c: people.find(c, ANN))
     assert [each.account.name for each in visitor.memberships] == ["two"]
 
 
-async def test_concurrent_invitations_of_one_email_leave_one(worlds: tuple[World, World], postgres_url: str) -> None:
-    account = await known(*worlds)
+async def test_concurrent_invitations_of_one_email_create_one(worlds: tuple[World, World], postgres_url: str) -> None:
+    account = await shared_account(*worlds)
     async with pauses(postgres_url, "INSERT ON invitations"):
         await asyncio.gather(
             *(

@@ -1,4 +1,4 @@
-"""Changes finish after their caller is cancelled, and log their failure."""
+"""A change finishes after its caller is cancelled, and its failure is logged."""
 
 import asyncio
 
@@ -21,19 +21,19 @@ async def test_the_failure_of_an_abandoned_change_is_logged(
     world: World, error: Exception, expected: dict[str, str]
 ) -> None:
     """An unavailable database is logged without a traceback."""
-    is_over = asyncio.Event()
+    is_released = asyncio.Event()
 
     async def change() -> None:
-        await is_over.wait()
+        await is_released.wait()
         raise error
 
     with capture_logs() as logs:
-        asking = asyncio.create_task(world.context.run_shielded(change()))
+        caller = asyncio.create_task(world.context.run_shielded(change()))
         await asyncio.sleep(0)
-        asking.cancel()
+        caller.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
-        is_over.set()
+            await caller
+        is_released.set()
         await world.context.finish()
     [line] = logs
     assert expected.items() <= line.items()
@@ -41,7 +41,7 @@ async def test_the_failure_of_an_abandoned_change_is_logged(
     assert ("exc_info" in line) == (expected["log_level"] == "error")
 
 
-async def test_the_failure_of_an_awaited_change_is_only_raised(world: World) -> None:
+async def test_the_failure_of_an_awaited_change_is_not_logged(world: World) -> None:
     async def change() -> None:
         raise Unavailable("the database is away")
 

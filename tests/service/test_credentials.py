@@ -1,4 +1,4 @@
-"""Setting, resetting and changing passwords, and invitations that cannot take over a person."""
+"""Invitations, and setting, resetting and changing passwords."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ MINUTE = 60_000
 async def invite(
     world: World, account: str, email: str = ANN, *, by: Role | None = None, sends_email: bool = True
 ) -> str:
-    """Return the token of an invitation by the operator, or by a member with the role `by`."""
+    """Create an invitation as the operator or as a member with the role `by`, and return its token."""
     services = world.build(sends_email=sends_email)
     caller = world.operator
     if by is not None:
@@ -45,8 +45,8 @@ async def accept(world: World, token: str, password: str = NEW, name: str = "Ann
     return await world.services.sessions.accept_invitation(token, name, password, address=ADDRESS)
 
 
-async def proved(world: World) -> bool | None:
-    """Whether Ann's email is proved."""
+async def is_proved(world: World) -> bool | None:
+    """Return whether Ann's email is proved. None: there is no such person."""
     person = await world.database.read(lambda c: people.find(c, ANN))
     return None if person is None else person.proved
 
@@ -76,7 +76,7 @@ async def test_a_new_person_sets_a_name_and_a_password(world: World) -> None:
         await accept(world, token)
 
 
-async def test_an_invitation_ends_when_it_expires_or_its_account_is_deleted(world: World) -> None:
+async def test_expired_and_deleted_invitations_are_not_found(world: World) -> None:
     account = await world.account()
     token = await invite(world, account)
     world.clock.now += INVITATION_TTL_MS
@@ -107,8 +107,8 @@ async def test_an_invalid_name_and_password_are_reported_together(world: World) 
 
 
 @pytest.mark.parametrize("sends_email", [True, False])
-async def test_a_person_with_a_password_enters_and_keeps_it(world: World, sends_email: bool) -> None:
-    """The link alone gives no access to the person's other accounts."""
+async def test_accepting_an_invitation_keeps_the_existing_password(world: World, sends_email: bool) -> None:
+    """The link alone gives no access to other accounts of the person."""
     mine, theirs = await world.account("mine"), await world.account("theirs")
     await world.member(mine, ANN, Role.OWNER)
     token = await invite(world, theirs, by=Role.ADMIN, sends_email=sends_email)
@@ -128,9 +128,7 @@ async def test_a_person_with_a_password_enters_and_keeps_it(world: World, sends_
 
 
 @pytest.mark.parametrize("by", [None, Role.ADMIN])
-async def test_a_link_that_was_not_mailed_does_not_show_whether_an_email_has_an_account(
-    world: World, by: Role | None
-) -> None:
+async def test_an_unmailed_link_does_not_reveal_whether_the_email_is_known(world: World, by: Role | None) -> None:
     known, portal, new = "known@example.com", "portal@example.com", "new@example.com"
     theirs, account, without_email = await world.account(), await world.account(), world.build(sends_email=False)
     await world.member(theirs, known)
@@ -164,24 +162,26 @@ async def test_password_guesses_at_an_invitation_are_rate_limited(world: World) 
         await accept(world, token, PASSWORD)
 
 
-async def test_only_a_mailed_link_proves_the_email(world: World) -> None:
+async def test_an_unmailed_link_of_a_member_does_not_prove_the_email(world: World) -> None:
     await accept(world, await invite(world, await world.account(), by=Role.OWNER, sends_email=False))
-    assert await proved(world) is False
+    assert await is_proved(world) is False
     person = await world.database.read(lambda c: people.find(c, ANN))
     assert person is not None
     await world.database.write(lambda c: members.remove(c, _member(c, person.seq)))
     await accept(world, await invite(world, await world.account(), sends_email=False))
-    assert await proved(world) is True
+    assert await is_proved(world) is True
 
 
 def _member(connection: object, person_seq: int) -> object:
-    [place] = people.memberships(connection, person_seq)
-    return members.get(connection, place.account_seq, place.member_id)
+    [membership] = people.memberships(connection, person_seq)
+    return members.get(connection, membership.account_seq, membership.member_id)
 
 
 async def test_a_mailed_invitation_overrides_an_unproved_password(world: World) -> None:
     theirs, hers = await world.account("theirs"), await world.account("hers")
-    squatter = await accept(world, await invite(world, theirs, by=Role.ADMIN, sends_email=False), "their own choice")
+    earlier_cookie = await accept(
+        world, await invite(world, theirs, by=Role.ADMIN, sends_email=False), "their own choice"
+    )
     token = await invite(world, hers)
     shown = await world.services.sessions.invitation(token)
     assert shown is not None
@@ -189,10 +189,10 @@ async def test_a_mailed_invitation_overrides_an_unproved_password(world: World) 
 
     await accept(world, token, NEW)
 
-    assert await world.services.sessions.visitor(squatter) is None
+    assert await world.services.sessions.visitor(earlier_cookie) is None
     with pytest.raises(Unauthorized):
         await world.sign_in(ANN, "their own choice")
-    assert await proved(world)
+    assert await is_proved(world)
     await world.sign_in(ANN, NEW)
 
 
@@ -216,7 +216,7 @@ async def test_a_mailed_invitation_sets_the_password_of_a_portal_member(world: W
     assert {each.account.name for each in (await world.sign_in(ANN, NEW)).memberships} == {"mine", "other"}
 
 
-async def test_an_existing_member_must_sign_in_instead_of_accepting(world: World) -> None:
+async def test_an_existing_member_cannot_accept_an_invitation(world: World) -> None:
     account = await world.account()
     token = await invite(world, account)
     await world.member(account, ANN)
@@ -224,19 +224,19 @@ async def test_an_existing_member_must_sign_in_instead_of_accepting(world: World
         await accept(world, token, PASSWORD)
 
 
-async def test_two_concurrent_acceptances_do_not_overwrite_each_other(
+async def test_concurrent_acceptances_do_not_overwrite_each_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second acceptance does not overwrite the password of the first."""
+    """The second acceptance is rejected, and the first password stays valid."""
     one, two = await world.account("one"), await world.account("two")
     tokens = [await invite(world, account) for account in (one, two)]
     invited = world.services.sessions._invited
-    seen = {token: await invited(token) for token in tokens}
+    invitations = {token: await invited(token) for token in tokens}
 
-    async def as_seen(token: str) -> object:
-        return seen[token]
+    async def earlier_invitation(token: str) -> object:
+        return invitations[token]
 
-    monkeypatch.setattr(type(world.services.sessions), "_invited", lambda _self, token: as_seen(token))
+    monkeypatch.setattr(type(world.services.sessions), "_invited", lambda _self, token: earlier_invitation(token))
     await accept(world, tokens[0], PASSWORD)
     with pytest.raises(Conflict, match="at the same time"):
         await accept(world, tokens[1], NEW)
@@ -244,7 +244,7 @@ async def test_two_concurrent_acceptances_do_not_overwrite_each_other(
 
 
 async def reset_token(world: World) -> str:
-    """Return the token in the link of the reset email in the outbox."""
+    """Return the token of the password reset email in the outbox."""
     await world.context.finish()
     [email] = [
         each
@@ -310,11 +310,11 @@ async def test_a_reset_request_does_not_wait_for_its_write(world: World, monkeyp
     """A failed write is only logged."""
     await world.member(await world.account(), ANN)
 
-    async def fails(_body: object) -> None:
+    async def fail(_body: object) -> None:
         raise Unavailable("the disk is full")
 
     with monkeypatch.context() as patched, capture_logs() as logs:
-        patched.setattr(world.database, "write", fails)
+        patched.setattr(world.database, "write", fail)
         assert await world.services.sessions.request_reset(ANN) is None
         await world.context.finish()
     assert [each["event"] for each in logs] == ["background task failed"]
@@ -363,7 +363,7 @@ async def test_a_changed_password_ends_all_other_sessions(world: World) -> None:
     await world.sign_in(ANN, NEW)
 
 
-async def test_a_first_password_requires_a_recently_opened_link(world: World) -> None:
+async def test_the_first_password_requires_a_recently_opened_link(world: World) -> None:
     account = await world.account()
     visitor = await world.visitor(
         await world.services.sessions.open_link(await world.portal(account, email=ANN), address=ADDRESS)

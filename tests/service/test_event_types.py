@@ -1,4 +1,4 @@
-"""Changes of the catalog by several processes, whose caches may be stale."""
+"""Changes of the catalog by several processes with stale caches."""
 
 import json
 
@@ -18,7 +18,7 @@ SCHEMA = {"type": "object", "required": ["speed"]}
 
 @pytest.fixture
 async def other(world: World) -> World:
-    """Another process, whose cache has the catalog as of its start."""
+    """Return another process, with the cached catalog of its start."""
     await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="A pitch."))
     other = World(world.database, world.place)
     await prepare(other.context, PROCESS_KEY, None)

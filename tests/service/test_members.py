@@ -1,4 +1,4 @@
-"""Permissions to invite, change and remove members, and the last owner."""
+"""Rights to invite, change and remove members."""
 
 import asyncio
 import itertools
@@ -24,7 +24,7 @@ ANN = "ann@example.com"
 
 
 async def caller(world: World, account: str, role: Role) -> Caller:
-    """Return the caller of a new member who is signed in."""
+    """Create a member, and return the caller of the signed-in member."""
     email = f"{role.text}-{len(await world.audited())}@example.com"
     await world.member(account, email, role)
     return (await world.sign_in(email)).caller(account, ADDRESS)
@@ -64,8 +64,8 @@ async def test_without_email_the_inviter_gets_the_link(world: World) -> None:
 
 
 @pytest.mark.parametrize(("own", "other"), list(itertools.product(Role, Role)), ids=lambda role: role.text)
-async def test_which_roles_can_manage_which_roles(world: World, own: Role, other: Role) -> None:
-    """Members and managers manage no members, admins all but owners, owners all."""
+async def test_each_role_manages_only_the_allowed_roles(world: World, own: Role, other: Role) -> None:
+    """Members and managers manage no members, admins manage all except owners, and owners manage all."""
     account = await world.account()
     await world.member(account, "spare@example.com", Role.OWNER)
     await world.member(account, "spare2@example.com", Role.OWNER)
@@ -74,33 +74,33 @@ async def test_which_roles_can_manage_which_roles(world: World, own: Role, other
     invited = await members.invite(world.operator, account, InvitationDraft("open@example.com", other.text))
     invitation = ids.prefixed(ids.INVITATION, invited.invitation.id)
     actor = await caller(world, account, own)
-    may = own is Role.OWNER or (own is Role.ADMIN and other is not Role.OWNER)
+    is_allowed = own is Role.OWNER or (own is Role.ADMIN and other is not Role.OWNER)
 
-    for attempt in (
+    for call in (
         members.invite(actor, account, InvitationDraft("new@example.com", other.text)),
         members.change_role(actor, account, target, "admin" if other is not Role.ADMIN else "member"),
         members.change_role(actor, account, target, other.text),
         members.withdraw(actor, account, invitation),
         members.remove(actor, account, target),
     ):
-        if may:
-            await attempt
+        if is_allowed:
+            await call
         else:
             with pytest.raises(Forbidden):
-                await attempt
-    assert ("target@example.com" in await roles(world, account)) is not may
+                await call
+    assert ("target@example.com" in await roles(world, account)) is not is_allowed
 
 
-async def test_only_managers_of_members_can_list_them(world: World) -> None:
+async def test_only_admins_and_owners_can_list_members(world: World) -> None:
     account = await world.account()
     members = world.services.members
     await members.invite(world.operator, account, InvitationDraft(ANN, "member"))
     for role in Role:
         actor = await caller(world, account, role)
         if role < Role.ADMIN:
-            for ask in (members.page(actor, account, ALL), members.invitations(actor, account, ALL)):
+            for call in (members.page(actor, account, ALL), members.invitations(actor, account, ALL)):
                 with pytest.raises(Forbidden):
-                    await ask
+                    await call
         else:
             assert len((await members.page(actor, account, ALL)).items) > 2
             assert [each.email for each in (await members.invitations(actor, account, ALL)).items] == [ANN]
@@ -108,25 +108,25 @@ async def test_only_managers_of_members_can_list_them(world: World) -> None:
 
 async def test_an_owner_has_no_rights_in_another_account(world: World) -> None:
     mine, theirs = await world.account("mine"), await world.account("theirs")
-    me = await caller(world, mine, Role.OWNER)
+    owner = await caller(world, mine, Role.OWNER)
     target = await world.member(theirs, "target@example.com")
     members = world.services.members
     invited = await members.invite(world.operator, theirs, InvitationDraft(ANN, "member"))
     invitation = ids.prefixed(ids.INVITATION, invited.invitation.id)
     draft = InvitationDraft("new@example.com", "member")
     for account in (theirs, mine):
-        for attempt in (
-            members.change_role(me, account, target, "admin"),
-            members.remove(me, account, target),
-            members.withdraw(me, account, invitation),
+        for call in (
+            members.change_role(owner, account, target, "admin"),
+            members.remove(owner, account, target),
+            members.withdraw(owner, account, invitation),
         ):
             with pytest.raises(NotFound):
-                await attempt
-    for attempt in (
-        members.page(me, theirs, ALL), members.invitations(me, theirs, ALL), members.invite(me, theirs, draft),
+                await call
+    for call in (
+        members.page(owner, theirs, ALL), members.invitations(owner, theirs, ALL), members.invite(owner, theirs, draft),
     ):  # fmt: skip
         with pytest.raises(NotFound):
-            await attempt
+            await call
     assert await roles(world, theirs) == {"target@example.com": "member"}
 
 
@@ -143,20 +143,20 @@ async def test_the_last_owner_cannot_leave_or_change_role(world: World) -> None:
     await members.change_role(own, account, only, "owner")
     other = await world.member(account, "other@example.com", Role.OWNER)
 
-    gone = await asyncio.gather(
+    results = await asyncio.gather(
         members.remove(own, account, only), members.remove(world.operator, account, other), return_exceptions=True
     )
 
-    assert [type(each) for each in gone] == [type(None), Conflict]
+    assert [type(each) for each in results] == [type(None), Conflict]
     assert await roles(world, account) == {"other@example.com": "owner"}
 
 
-async def test_each_role_can_leave(world: World) -> None:
+async def test_a_member_can_leave(world: World) -> None:
     account = await world.account()
     member = await world.member(account, ANN)
     cookie = await world.services.sessions.sign_in(ANN, "correct horse battery", address=ADDRESS)
-    me = (await world.visitor(cookie)).caller(account, ADDRESS)
-    await world.services.members.remove(me, account, member)
+    leaving = (await world.visitor(cookie)).caller(account, ADDRESS)
+    await world.services.members.remove(leaving, account, member)
     assert await world.services.sessions.visitor(cookie) is None
     assert await world.database.read(lambda c: people.find(c, ANN)) is None
     last = (await world.audited(account))[-1]
@@ -224,7 +224,7 @@ async def test_an_invitation_replaces_an_earlier_one(world: World) -> None:
     assert await without_email.sessions.invitation((first.url or "").rpartition("/")[2]) is None
 
 
-async def test_replacing_an_invitation_requires_the_right_to_give_its_role(world: World) -> None:
+async def test_replacing_an_invitation_requires_the_right_to_grant_its_role(world: World) -> None:
     account, members = await world.account(), world.services.members
     admin, owner = await caller(world, account, Role.ADMIN), await caller(world, account, Role.OWNER)
     created = await members.invite(owner, account, InvitationDraft(ANN, "owner"))

@@ -1,4 +1,4 @@
-"""Keys and contacts, which members manage only in their own account."""
+"""Members manage keys and contacts only in their own account."""
 
 import pytest
 
@@ -19,34 +19,34 @@ MANAGING = {Role.ADMIN, Role.OWNER}
 
 
 async def caller(world: World, account: str, role: Role) -> Caller:
-    """Return the caller of a new member who is signed in."""
+    """Create a member, and return the caller of the signed-in member."""
     await world.member(account, EMAIL, role)
     return (await world.sign_in(EMAIL)).caller(account, ADDRESS)
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_rights_decide_who_manages_keys_and_contacts(world: World, role: Role) -> None:
+async def test_only_admins_and_owners_manage_keys_and_contacts(world: World, role: Role) -> None:
     account = await world.account()
-    asks = await caller(world, account, role)
+    member = await caller(world, account, role)
     accounts, keys = world.services.accounts, world.services.keys
     draft = KeyDraft("mine", ["events:read"])
     contacts = AccountDraft(contact_emails=[EMAIL])
     created, _ = await keys.create(world.operator, account, draft)
     name = f"key_{created.id.hex()}"
     if role in MANAGING:
-        assert asks.principal.has_right(Right.KEYS_MANAGE)
-        await keys.create(asks, account, draft)
-        assert len((await keys.page(asks, account, Listing(9))).items) == 2
-        await keys.revoke(asks, account, name)
-        assert (await accounts.update(asks, account, contacts)).contact_emails == (EMAIL,)
+        assert member.principal.has_right(Right.KEYS_MANAGE)
+        await keys.create(member, account, draft)
+        assert len((await keys.page(member, account, Listing(9))).items) == 2
+        await keys.revoke(member, account, name)
+        assert (await accounts.update(member, account, contacts)).contact_emails == (EMAIL,)
         entries = [(each.action, each.actor.name) for each in await world.audited(account)]
         assert entries[-3:] == [("key.created", EMAIL), ("key.revoked", EMAIL), ("account.changed", EMAIL)]
         return
     for rejected in (
-        keys.create(asks, account, draft),
-        keys.page(asks, account, Listing(9)),
-        keys.revoke(asks, account, name),
-        accounts.update(asks, account, contacts),
+        keys.create(member, account, draft),
+        keys.page(member, account, Listing(9)),
+        keys.revoke(member, account, name),
+        accounts.update(member, account, contacts),
     ):
         with pytest.raises(Forbidden):
             await rejected

@@ -1,4 +1,4 @@
-"""One-time links, and the sessions that they begin."""
+"""One-time links and their sessions."""
 
 import asyncio
 
@@ -115,8 +115,8 @@ async def test_guests_of_one_role_are_one_member(world: World) -> None:
         seen.append((visitor.name, membership.role, membership.member_id))
     assert seen[0] == seen[1] != seen[2] == seen[3]
     assert [each[:2] for each in seen[1:3]] == [(GUEST_NAME, Role.MEMBER), (GUEST_NAME, Role.ADMIN)]
-    elsewhere = await world.visitor(await open_link(world, await world.portal(other)))
-    assert elsewhere.memberships[0].member_id != seen[0][2]
+    other_visitor = await world.visitor(await open_link(world, await world.portal(other)))
+    assert other_visitor.memberships[0].member_id != seen[0][2]
 
 
 async def test_a_guest_cannot_sign_out_or_remove_other_guests(world: World) -> None:
@@ -132,14 +132,14 @@ async def test_a_guest_cannot_sign_out_or_remove_other_guests(world: World) -> N
     assert [await world.services.sessions.visitor(each) is None for each in cookies] == [True, False, False]
 
 
-async def test_a_guest_confirms_with_a_new_link(world: World) -> None:
+async def test_a_guest_needs_a_new_link_for_confirmation(world: World) -> None:
     visitor = await world.visitor(await open_link(world, await world.portal(await world.account())))
     with pytest.raises(Unauthorized, match="new link"):
         await world.services.sessions.confirm(visitor, "", address=ADDRESS)
 
 
 async def test_a_portal_link_overrides_an_unproved_password(world: World) -> None:
-    """A person who registered the email without proof loses access."""
+    """A person who used the email without proof loses access."""
     theirs, hers = await world.account("theirs"), await world.account("hers")
     await world.member(theirs, ANN, password="their own choice")
     person = await world.database.read(lambda c: people.find(c, ANN))
@@ -155,7 +155,7 @@ async def test_a_portal_link_overrides_an_unproved_password(world: World) -> Non
         await world.services.sessions.sign_in(ANN, "their own choice", address=ADDRESS)
 
 
-async def test_a_link_of_a_deleted_account_is_rejected(world: World) -> None:
+async def test_a_link_to_a_deleted_account_is_rejected(world: World) -> None:
     account = await world.account()
     token = await world.portal(account, email=ANN)
     await world.services.accounts.delete(world.operator, account)
@@ -164,7 +164,7 @@ async def test_a_link_of_a_deleted_account_is_rejected(world: World) -> None:
     assert await world.database.read(lambda c: people.find(c, ANN)) is None
 
 
-async def test_a_link_of_a_full_account_is_rejected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_link_to_a_full_account_is_rejected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     account = await world.account()
     await world.member(account, "first@example.com")
     monkeypatch.setattr(members, "MEMBERS_PER_ACCOUNT_MAX", 1)

@@ -1,4 +1,4 @@
-"""Findings about a PostgreSQL database: each problem with its fix."""
+"""Findings about a PostgreSQL database. Each problem has a fix."""
 
 import asyncio
 import time
@@ -60,7 +60,7 @@ def healthy() -> Inspected:
 
 
 def findings_for(monkeypatch: pytest.MonkeyPatch, url: str, inspected: Inspected) -> dict[str, Finding]:
-    """Return the findings for these values of a database."""
+    """Return the findings for a database with these values."""
 
     async def inspect(_: str) -> Inspected:
         return inspected
@@ -82,7 +82,7 @@ def test_a_healthy_database_has_no_warnings(
 
 
 def test_a_real_database_reports_version_clock_settings_and_schema(postgres_url: str) -> None:
-    """The database of the tests is not durable, which is reported."""
+    """The test database is not durable, so the durability check warns."""
     found = findings(postgres_url)
     assert {name: each.result for name, each in found.items()} == {
         "database": "ok", "database clock": "ok", "durability": "warn", "connections": "ok", "vacuum": "ok",
@@ -132,7 +132,7 @@ def test_a_local_database_needs_no_encryption(
 
 @pytest.fixture
 def owner_and_plain_url(postgres_server: PostgresServer) -> Iterator[tuple[str, str]]:
-    """URLs of an empty database for its owner and for a user without rights."""
+    """Create an empty database, and return its URLs for the owner and for a user without rights."""
     url = postgres_server.new_database(empty=True)
     execute(url, "CREATE ROLE plain LOGIN")
     yield url, url.replace("//postgres@", "//plain@")
@@ -146,17 +146,17 @@ def test_a_missing_right_to_create_tables_is_reported(owner_and_plain_url: tuple
     assert (found.result, "not allowed to create it" in found.text, "OWNER TO" in found.remedy) == ("fail", True, True)
 
 
-def test_connections_of_other_clients_count(owner_and_plain_url: tuple[str, str]) -> None:
+def test_connections_of_other_clients_are_counted(owner_and_plain_url: tuple[str, str]) -> None:
     own, plain = owner_and_plain_url
 
-    async def beside() -> int:
+    async def read_with_other_clients() -> int:
         others = [await asyncpg.connect(own) for _ in range(3)]
         found = await asyncio.to_thread(findings, plain)
         for each in others:
             await each.close()
         return int(found["connections"].text.split()[0])
 
-    assert asyncio.run(beside()) > 3
+    assert asyncio.run(read_with_other_clients()) > 3
 
 
 def test_exhausted_connections_are_reported(owner_and_plain_url: tuple[str, str]) -> None:
@@ -178,7 +178,7 @@ def test_an_undeclared_pooler_is_reported_with_its_setting(
     assert (found.result, found.remedy) == ("fail", "add pooler=transaction to UPLIFT_DATABASE_URL")
 
 
-def test_an_unreachable_or_rejecting_database_is_reported(postgres_server: PostgresServer) -> None:
+def test_an_unreachable_or_missing_database_is_reported(postgres_server: PostgresServer) -> None:
     for url in ("postgresql://uplift@127.0.0.1:1/uplift", postgres_server.url("nowhere")):
         [found] = findings(url).values()
         assert found.result == "fail"
@@ -209,7 +209,7 @@ def test_the_schema_revision_is_checked(
 
 
 @pytest.mark.parametrize(
-    ("living", "result", "text"),
+    ("running", "result", "text"),
     [
         ([("api", False), ("worker", True)], "ok", "2 running, 1 of them workers"),
         ([("all", True)], "ok", "1 running, 1 of them workers"),
@@ -219,9 +219,9 @@ def test_the_schema_revision_is_checked(
     ],
 )
 def test_a_missing_worker_or_api_server_is_reported(
-    postgres_url: str, living: Sequence[tuple[str, bool]], result: str, text: str
+    postgres_url: str, running: Sequence[tuple[str, bool]], result: str, text: str
 ) -> None:
-    for seq, (role, delivers) in enumerate(living, 1):
+    for seq, (role, delivers) in enumerate(running, 1):
         execute(
             postgres_url,
             "INSERT INTO processes (seq, role, host, pid, version, started_at, seen_at, delivers, view) VALUES"
@@ -252,5 +252,5 @@ def test_held_deliveries_and_encrypted_values_are_found(postgres_url: str) -> No
     ]
 
 
-def test_no_held_deliveries(postgres_url: str) -> None:
+def test_a_database_without_held_deliveries_has_none(postgres_url: str) -> None:
     assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(0, 0, None)

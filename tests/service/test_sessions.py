@@ -1,4 +1,4 @@
-"""Sign-ins, their limits, and sessions."""
+"""Sign-ins, sign-in limits and sessions."""
 
 import asyncio
 import base64
@@ -100,7 +100,7 @@ async def test_a_rejected_sign_in_is_logged_without_the_email(world: World) -> N
 
 
 async def test_a_person_deleted_during_sign_in_gets_no_session(world: World) -> None:
-    """On SQLite, the next person gets the free number in the store."""
+    """On SQLite, the next person gets the sequence number of the deleted one."""
     account = await world.account()
     member = await world.member(account, ANN)
     person = await world.database.read(lambda c: people.find(c, ANN))
@@ -114,7 +114,7 @@ async def test_a_person_deleted_during_sign_in_gets_no_session(world: World) -> 
         await world.services.sessions.begin_session(person, "password", ADDRESS)
 
 
-async def test_a_password_changed_during_sign_in_gets_no_session(world: World) -> None:
+async def test_a_password_change_during_sign_in_prevents_the_session(world: World) -> None:
     await world.member(await world.account(), ANN)
     visitor = await world.sign_in(ANN)
     assert visitor.person is not None
@@ -123,8 +123,8 @@ async def test_a_password_changed_during_sign_in_gets_no_session(world: World) -
         await world.services.sessions.begin_session(visitor.person, "password", ADDRESS)
 
 
-async def test_an_unknown_email_costs_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost is the same, so the response time reveals nothing."""
+async def test_an_unknown_email_takes_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A known email takes one hash too, so the response time does not reveal whether the email is known."""
     passwords, checked = Passwords(), []
     real = await passwords.hash(PASSWORD)
     monkeypatch.setattr("uplift_server.service.passwords._matches", lambda hashed, _: checked.append(hashed) or True)
@@ -187,11 +187,11 @@ def network(number: int) -> str:
     return f"2001:{number:x}::1"
 
 
-@pytest.mark.parametrize(("begin", "most"), [("begin", 5), ("begin_reset", 3)])
-def test_a_flood_does_not_reset_the_count_of_an_email(world: World, begin: str, most: int) -> None:
+@pytest.mark.parametrize(("begin", "limit"), [("begin", 5), ("begin_reset", 3)])
+def test_a_flood_does_not_reset_the_count_of_an_email(world: World, begin: str, limit: int) -> None:
     limits, now = SignInLimits(), world.clock.now
     start = getattr(limits, begin)
-    for number in range(most):
+    for number in range(limit):
         start(now, email=ANN, address=network(number))
     for number in range(10_050):
         with suppress(RateLimited):
@@ -201,7 +201,7 @@ def test_a_flood_does_not_reset_the_count_of_an_email(world: World, begin: str, 
 
 
 @pytest.mark.parametrize(
-    ("address", "most"),
+    ("address", "limit"),
     [
         ("192.0.2.1", 30),
         ("::ffff:192.0.2.1", 30),
@@ -211,17 +211,17 @@ def test_a_flood_does_not_reset_the_count_of_an_email(world: World, begin: str, 
         ("2001:db8:1:{:x}00::1", 120),
     ],
 )
-def test_the_failures_of_a_network_are_counted_together(world: World, address: str, most: int) -> None:
+def test_the_failures_of_a_network_are_counted_together(world: World, address: str, limit: int) -> None:
     limits, now = SignInLimits(), world.clock.now
-    for number in range(most):
+    for number in range(limit):
         limits.begin(now, email=None, address=address.format(number))
     with pytest.raises(RateLimited):
-        limits.begin(now, email=None, address=address.format(most))
+        limits.begin(now, email=None, address=address.format(limit))
     for other in ("192.0.3.1", "2001:db8:2::1"):
         limits.begin(now, email=None, address=other)
 
 
-def test_the_total_of_failures_is_limited_for_a_time(world: World) -> None:
+def test_the_total_number_of_failures_is_limited(world: World) -> None:
     limits, now = SignInLimits(), world.clock.now
     for number in range(FAILURES_MAX):
         limits.begin(now, email=f"{number}@example.com", address=network(number))
@@ -235,17 +235,19 @@ def test_the_total_of_failures_is_limited_for_a_time(world: World) -> None:
 
 
 @pytest.mark.parametrize("error", [Busy("full"), Unavailable("no disk")])
-async def test_a_503_is_not_counted(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+async def test_an_unavailable_server_does_not_count_as_a_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     await world.member(await world.account(), ANN)
 
-    async def fails(*_arguments: object) -> None:
+    async def fail(*_arguments: object) -> None:
         raise error
 
     with monkeypatch.context() as patched:
         if isinstance(error, Busy):
-            patched.setattr(Passwords, "matches", fails)
+            patched.setattr(Passwords, "matches", fail)
         else:
-            patched.setattr(world.database, "read", fails)
+            patched.setattr(world.database, "read", fail)
         for _ in range(40):
             with pytest.raises(type(error)):
                 await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
@@ -256,7 +258,7 @@ async def test_a_503_is_not_counted(world: World, monkeypatch: pytest.MonkeyPatc
     await world.services.sessions.request_reset(ANN, address=ADDRESS)
 
 
-async def test_attempts_at_the_sign_in_page_do_not_block_a_person_who_is_signed_in(world: World) -> None:
+async def test_failed_sign_ins_do_not_block_a_signed_in_person(world: World) -> None:
     await world.member(await world.account(), ANN)
     visitor = await world.sign_in(ANN)
     operator = await world.visitor(await world.services.sessions.sign_in_operator(world.operator_key, address=ADDRESS))
@@ -266,12 +268,12 @@ async def test_attempts_at_the_sign_in_page_do_not_block_a_person_who_is_signed_
     with pytest.raises(RateLimited):
         await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS)
     await world.services.sessions.confirm(visitor, PASSWORD, address=ADDRESS)
-    for who in (visitor, operator):
+    for signed_in in (visitor, operator):
         for number in range(5):
             with pytest.raises(Unauthorized):
-                await world.services.sessions.confirm(who, "wrong", address=network(number))
+                await world.services.sessions.confirm(signed_in, "wrong", address=network(number))
         with pytest.raises(RateLimited):
-            await world.services.sessions.confirm(who, PASSWORD, address=network(6))
+            await world.services.sessions.confirm(signed_in, PASSWORD, address=network(6))
 
 
 async def test_successful_sign_ins_are_not_limited(world: World) -> None:
@@ -292,7 +294,7 @@ async def test_a_full_password_queue_rejects_sign_ins(monkeypatch: pytest.Monkey
     assert await passwords.matches("hash", "x")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of threads")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has thread priorities")
 async def test_password_threads_have_a_low_priority() -> None:
     before = set(threading.enumerate())
     passwords = Passwords()
@@ -303,7 +305,7 @@ async def test_password_threads_have_a_low_priority() -> None:
     assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == min(19, own + NICENESS)
 
 
-async def test_the_store_has_only_the_digest_of_a_cookie(world: World) -> None:
+async def test_the_database_has_only_the_digest_of_a_cookie(world: World) -> None:
     await world.member(await world.account(), ANN)
     cookies = {await world.services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS) for _ in range(3)}
     assert len(cookies) == 3

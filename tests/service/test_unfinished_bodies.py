@@ -10,22 +10,22 @@ ACCOUNTS = UNFINISHED_BODIES_BYTES_MAX // UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MA
 OPERATORS = None
 
 
-def test_an_account_gets_its_share_back_after_release() -> None:
+def test_an_account_can_reuse_its_share_after_release() -> None:
     bodies = UnfinishedBodies()
     with bodies.reservation(1) as first, bodies.reservation(1) as second:
         first.grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX - 1)
         first.grow_to(10)
         second.grow_to(1)
-        with pytest.raises(RateLimited) as caught:
+        with pytest.raises(RateLimited) as rejected:
             second.grow_to(2)
-        assert caught.value.retry_after_s == 1
+        assert rejected.value.retry_after_s == 1
         with bodies.reservation(2) as other:
             other.grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX)
     with bodies.reservation(1) as again:
         again.grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX)
 
 
-def test_accounts_do_not_use_the_capacity_of_others() -> None:
+def test_accounts_do_not_use_the_capacity_of_other_senders() -> None:
     bodies = UnfinishedBodies()
     for account in range(1, ACCOUNTS + 1):
         bodies.reservation(account).grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX)

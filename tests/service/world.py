@@ -1,4 +1,4 @@
-"""The services on their own database, with a virtual clock."""
+"""The services of a server, with a database and a virtual clock."""
 
 import asyncio
 from typing import Any, cast
@@ -37,10 +37,10 @@ ADDRESS = "192.0.2.9"
 PASSWORD = "correct horse battery"
 PROCESS_KEY = ProcessKey(1, process_id=1)
 _HASHED: dict[str, str] = {}
-"""Hashes by password, because each takes longer than most tests."""
+"""The hash of each password. One hash takes longer than most tests."""
 
 
-class _Ignored:
+class _IgnoredChanges:
     """Ignores changes of endpoints."""
 
     def deleted(self, endpoint_seq: int) -> None:
@@ -48,7 +48,7 @@ class _Ignored:
 
 
 class World:
-    """The services of a server, and helpers of tests."""
+    """The services of a server, and helpers for tests."""
 
     def __init__(self, database: Database, place: Place) -> None:
         self.database, self.place, self.clock = database, place, VirtualClock()
@@ -56,7 +56,7 @@ class World:
         self.passwords = Passwords()
         self.cipher = Cipher(bytes(32))
         self.cache = endpoint_cache(self.cipher)
-        relay, ignored = Relay(database, self.cache, Audience(), NoAnnouncer(), clock), cast(Any, _Ignored())
+        relay, ignored = Relay(database, self.cache, Audience(), NoAnnouncer(), clock), cast(Any, _IgnoredChanges())
         engine = EngineLink(relay, EngineCounters(), ignored, ignored, ignored, ignored)
         self.context = ServiceContext(database, self.cache, clock, engine, Cursors(bytes(32)))
         self.services = self.build(sends_email=True)
@@ -68,7 +68,7 @@ class World:
             self.context,
             cipher=self.cipher,
             policy=AddressPolicy(allow_private_networks=False),
-            resolve=_nowhere,
+            resolve=_resolve_nothing,
             source_ips=[],
             listen_key=bytes(32),
             links=DashboardLinks(b"e" * 32, URL, sends_email=sends_email),
@@ -76,7 +76,7 @@ class World:
 
     @property
     def operator(self) -> Caller:
-        """The caller with the operator key, without an account."""
+        """The caller with the operator key and no account."""
         return self.services.authenticator.caller(f"Bearer {self.operator_key}".encode(), None, ADDRESS)
 
     async def account(self, name: str = "Riverside") -> str:
@@ -85,11 +85,11 @@ class World:
         return ids.prefixed(ids.ACCOUNT, created.id)
 
     def seq(self, account: str) -> int:
-        """Return the number of an account."""
+        """Return the sequence number of an account."""
         return self.cache.accounts_by_id[ids.parse_prefixed(ids.ACCOUNT, account) or b""].seq
 
     async def member(self, account: str, email: str, role: Role = Role.MEMBER, password: str | None = PASSWORD) -> str:
-        """Create a member with a password in the store, and return its public ID."""
+        """Store a member with a password, and return the member ID."""
         seq, now = self.seq(account), self.context.now()
         if password is not None and password not in _HASHED:
             _HASHED[password] = await self.passwords.hash(password)
@@ -120,7 +120,7 @@ class World:
         return link.url.removeprefix(f"{URL}/enter/")
 
     async def audited(self, account: str | None = None) -> list[AuditEntry]:
-        """Return the audit log, oldest first."""
+        """Return the entries of the audit log, oldest first."""
         seq = None if account is None else self.seq(account)
         found = await self.database.read(lambda c: audit.page(c, seq, AuditFilter(), limit=100))
         return found.items[::-1]
@@ -130,7 +130,7 @@ class World:
         return await asyncio.to_thread(self.place.contents)
 
 
-async def _nowhere(_host: str) -> list[str]:
+async def _resolve_nothing(_host: str) -> list[str]:
     return []
 
 
