@@ -1,4 +1,4 @@
-"""An endpoint cache without an engine."""
+"""An endpoint cache for tests without an engine."""
 
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.shards import LocalShards

@@ -1,4 +1,4 @@
-"""Fixtures and options of all tests."""
+"""Fixtures and options for all tests."""
 
 import logging
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from tests.engines import Engine, Place
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 
-# A slow moment of a shared machine is not a counterexample.
+# A delay on a busy machine must not fail a test.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
-FIRST = ("e2e", "dashboard", "delivery", "store")
-"""Directories with the slowest modules. Parallel runs start with them."""
+SLOWEST_FIRST = ("e2e", "dashboard", "delivery", "store")
+"""Directories with the slowest modules, which parallel runs start first."""
 WITH_SERVERS = ("e2e", "dashboard")
 """Directories whose tests start servers in their own directories."""
 
@@ -29,14 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--engine",
         choices=sorted(engines.ENGINES),
         default="sqlite",
-        help="on which engine the databases of tests live; on postgresql, tests without a database are left out",
+        help="the database engine of the tests; on PostgreSQL, tests without a database are skipped",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the engine."""
-    config.addinivalue_line("markers", "sqlite(reason): a test of what only a file of SQLite has or does")
-    config.addinivalue_line("markers", "timing: a test of latencies, which `scripts/test` runs with no other beside it")
+    config.addinivalue_line("markers", "sqlite(reason): a test that needs a SQLite file")
+    config.addinivalue_line("markers", "timing: a test of latencies, which `scripts/test` runs alone")
     engines.choose(config.getoption("--engine"))
 
 
@@ -47,7 +47,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """After the other fixtures, empty the databases of a test."""
+    """Empty the databases of a test after its other fixtures."""
     yield
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     if folder is not None:
@@ -56,7 +56,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run slow modules first, and skip tests for which the engine makes no difference."""
+    """Run slow modules first, and deselect tests that do not depend on the engine."""
     if engines.chosen().name != "sqlite":
         config.hook.pytest_deselected(items=[item for item in items if not _has_a_database(item)])
         items[:] = filter(_has_a_database, items)
@@ -64,23 +64,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for mark in item.iter_markers("sqlite"):
                 item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
     if hasattr(config, "workerinput"):
-        rooms = {room: rank for rank, room in enumerate(FIRST)}
-        items.sort(key=lambda item: rooms.get(item.path.parent.name, len(rooms)))
+        ranks = {room: rank for rank, room in enumerate(SLOWEST_FIRST)}
+        items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
 
 
 def _has_a_database(item: pytest.Item) -> bool:
-    """Whether a test needs a database of the chosen engine, or has servers in its directory.
+    """Return whether a test needs a database of the chosen engine, or starts servers in its directory.
 
-    Tests that need a PostgreSQL server have one on each engine, and run with the others.
+    Tests that use `postgres_server` do not depend on the engine. They run with the default engine.
     """
-    asked = set(getattr(item, "fixturenames", ()))
-    in_folder = item.path.parent.name in WITH_SERVERS and "tmp_path" in asked
-    return ("engine" in asked or in_folder) and "postgres_server" not in asked
+    fixtures = set(getattr(item, "fixturenames", ()))
+    has_servers = item.path.parent.name in WITH_SERVERS and "tmp_path" in fixtures
+    return ("engine" in fixtures or has_servers) and "postgres_server" not in fixtures
 
 
 @pytest.fixture(autouse=True)
 def _logs_restored() -> Iterator[None]:
-    """Restore the logs: commands in this process send log lines to a stream that ends with their test."""
+    """Restore the log handlers. Commands that run in this process send logs to a stream that closes after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -110,7 +110,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def pooler(postgres_server: PostgresServer) -> Iterator[Pooler]:
-    """A pooler in front of it."""
+    """A pooler in front of the PostgreSQL server."""
     pooler = Pooler(postgres_server.directory)
     yield pooler
     pooler.close()
@@ -126,7 +126,7 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture(params=["direct", "pooled"])
 def reached_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
-    """The URL of such a database, directly and through a pooler."""
+    """The URL of a PostgreSQL database with empty tables, directly or through a pooler."""
     if request.param == "direct":
         return postgres_url
     pooler: Pooler = request.getfixturevalue("pooler")

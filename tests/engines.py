@@ -1,7 +1,7 @@
-"""The engine of the tests, and the location of each test's database.
+"""The database engine of the tests, and the database of each test.
 
-`pytest --engine postgresql` runs the tests with a database on PostgreSQL, `--engine pgbouncer` on PostgreSQL behind a
-pooler. The default is SQLite.
+`pytest --engine postgresql` runs the tests on PostgreSQL, and `--engine pgbouncer` on PostgreSQL behind a pooler. The
+default is SQLite.
 """
 
 import base64
@@ -33,7 +33,7 @@ class Place(Protocol):
 
     url: str
     environ: Mapping[str, str]
-    """The settings of a server on it."""
+    """The environment variables of a server that uses the database."""
     file: Path | None
     """The SQLite file, if any."""
 
@@ -41,13 +41,13 @@ class Place(Protocol):
         """Create the tables if they do not exist."""
 
     def database(self, *faults: type) -> Database:
-        """Return an engine to open. `faults` are mixed into its class, the first one on top."""
+        """Return a database to open. `faults` are mixins of its class, the first one with the highest priority."""
 
     def run(self, body: Callable[[sa.Connection], R]) -> R:
-        """Run a function in a transaction, beside other users of the database."""
+        """Run a function in its own transaction."""
 
     def look(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query. Changes nothing, not even a write-ahead log."""
+        """Return the rows of a query. This does not change any file."""
 
     def contents(self) -> bytes:
         """Return all bytes of the database, in any order."""
@@ -59,7 +59,7 @@ class Engine(Protocol):
     name: str
 
     def place(self, folder: Path) -> Place:
-        """Return the database of a directory: always the same one, empty at first."""
+        """Return the database of a directory, which is empty at first."""
 
     def clear(self, folder: Path) -> None:
         """Clean up after a directory is no longer used."""
@@ -68,8 +68,8 @@ class Engine(Protocol):
         """Stop all servers."""
 
 
-def _made(kind: type, faults: tuple[type, ...], argument: object) -> Any:
-    return (type(kind.__name__, (*faults, kind), {}) if faults else kind)(argument)
+def _new_database(base: type, faults: tuple[type, ...], argument: object) -> Any:
+    return (type(base.__name__, (*faults, base), {}) if faults else base)(argument)
 
 
 class SqlitePlace:
@@ -85,8 +85,8 @@ class SqlitePlace:
         schema_version.upgrade(self.file, now_ms=now_ms)
 
     def database(self, *faults: type) -> Database:
-        """See Place. Like in a server, no other process opens the file from here on."""
-        database: SqliteDatabase = _made(SqliteDatabase, faults, self.file)
+        """See Place. No other process can open the file afterwards, as with a server."""
+        database: SqliteDatabase = _new_database(SqliteDatabase, faults, self.file)
         database.lock()
         return database
 
@@ -108,7 +108,7 @@ class SqlitePlace:
 
 
 class Sqlite:
-    """A file in each directory."""
+    """SQLite, with a file in each directory."""
 
     name = "sqlite"
 
@@ -124,7 +124,7 @@ class Sqlite:
 
 
 class PostgresPlace:
-    """A database of a server."""
+    """A database of a PostgreSQL server."""
 
     file = None
 
@@ -139,8 +139,8 @@ class PostgresPlace:
 
     def database(self, *faults: type) -> Database:
         """See Place."""
-        made: Database = _made(PostgresDatabase, faults, self.url)
-        return made
+        database: Database = _new_database(PostgresDatabase, faults, self.url)
+        return database
 
     def run(self, body: Callable[[sa.Connection], R]) -> R:
         """See Place."""
@@ -170,7 +170,7 @@ class PostgresPlace:
 
 
 class Postgres:
-    """A database of one server for each directory."""
+    """PostgreSQL, with a database for each directory."""
 
     name = "postgresql"
 
@@ -179,7 +179,7 @@ class Postgres:
         self._places: dict[Path, PostgresPlace] = {}
 
     def reached(self, url: str) -> str:
-        """Return the URL by which a server reaches a database."""
+        """Return the URL that a server uses for a database."""
         return url
 
     @property
@@ -198,8 +198,8 @@ class Postgres:
 
     def clear(self, folder: Path) -> None:
         """See Engine."""
-        for used in [each for each in self._places if each.is_relative_to(folder)]:
-            self.server.give_back(self._places.pop(used).direct_url)
+        for released in [each for each in self._places if each.is_relative_to(folder)]:
+            self.server.give_back(self._places.pop(released).direct_url)
 
     def close(self) -> None:
         """See Engine."""
@@ -209,7 +209,7 @@ class Postgres:
 
 
 class Pooled(Postgres):
-    """PostgreSQL behind a pooler that gives every transaction another connection."""
+    """PostgreSQL behind a pooler that uses another connection for every transaction."""
 
     name = "pgbouncer"
 

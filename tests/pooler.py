@@ -1,4 +1,4 @@
-"""PgBouncer in front of the PostgreSQL of the tests. Each transaction runs on another connection."""
+"""PgBouncer in front of the PostgreSQL server of the tests. It runs each transaction on another connection."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ from typing import Final
 from tests.postgres import name_of
 
 SECONDS_MAX: Final = 10.0
-# Round robin, so that state which a transaction leaves on a connection causes failures.
+# Round robin makes tests fail if a transaction leaves state on a connection.
 SETTINGS: Final = """
 [databases]
 * = host={postgres} user=postgres
@@ -33,12 +33,12 @@ pidfile = {directory}/pid
 
 
 class Pooler:
-    """PgBouncer in front of the server with its socket in a directory."""
+    """PgBouncer in front of the PostgreSQL server that has its socket in a directory."""
 
     def __init__(self, postgres: Path, *, ignored: str = "", **more: str | bytes) -> None:
-        """Start PgBouncer. It ignores the `ignored` settings of connections.
+        """Start PgBouncer.
 
-        `more` are settings of PgBouncer; bytes are the content of a file.
+        It ignores the `ignored` startup parameters. `more` are other settings. A value of bytes is written to a file.
         """
         command = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         assert command is not None, "these tests need PgBouncer: apt-get install -y pgbouncer"
@@ -70,7 +70,7 @@ class Pooler:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}?pooler=transaction"
 
     def close(self) -> None:
-        """Stop it."""
+        """Stop PgBouncer and remove its directory."""
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self.directory)
@@ -83,7 +83,7 @@ class Pooler:
             except OSError:
                 if time.monotonic() > end:
                     log = self.directory / "log"
-                    text = log.read_text() if log.exists() else "it wrote no log"
+                    text = log.read_text() if log.exists() else "there is no log"
                     self.close()
                     raise AssertionError(f"PgBouncer does not listen: {text}") from None
                 time.sleep(0.02)

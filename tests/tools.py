@@ -7,21 +7,21 @@ from typing import Final, NoReturn
 
 import pytest
 
-BESIDE: Final = Path(__file__).parents[1] / ".tools"
-"""The directory for programs that `scripts/test` does not install system-wide."""
+LOCAL_TOOLS: Final = Path(__file__).parents[1] / ".tools"
+"""The directory of programs that `scripts/test` installs only for this checkout."""
 NOT_IN_DEBIAN: Final = frozenset({"dotnet"})
 
 
 def tool(name: str) -> str:
-    """The path of a program. Skips the test if it is missing; in CI, the test fails unless Debian has no package."""
-    path = shutil.which(name) or shutil.which(name, path=str(BESIDE))
+    """Return the path of a program. Without it, skip the test. In CI, fail the test if Debian has a package."""
+    path = shutil.which(name) or shutil.which(name, path=str(LOCAL_TOOLS))
     if path is None:
         missing(f"{name} is not installed", required=name not in NOT_IN_DEBIAN)
     return path
 
 
-def missing(what: str, *, required: bool = True) -> NoReturn:
-    """Skip the test with the name of the missing tool; in CI, fail it."""
+def missing(reason: str, *, required: bool = True) -> NoReturn:
+    """Skip the test, or fail it in CI if the tool is required."""
     if required and os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
+        pytest.fail(reason)
+    pytest.skip(reason)
