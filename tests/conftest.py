@@ -8,10 +8,10 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from tests import engines
-from tests.between import Between
 from tests.engines import Engine, Place
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer
+from tests.unreliable_network import UnreliableNetwork
 
 # A delay on a busy machine must not fail a test.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -121,11 +121,11 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of a PostgreSQL database with empty tables."""
     url = postgres_server.new_database()
     yield url
-    postgres_server.give_back(url)
+    postgres_server.reuse_database(url)
 
 
 @pytest.fixture(params=["direct", "pooled"])
-def reached_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
+def direct_or_pooled_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
     """The URL of a PostgreSQL database with empty tables, directly or through a pooler."""
     if request.param == "direct":
         return postgres_url
@@ -134,8 +134,8 @@ def reached_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def network(postgres_url: str) -> Iterator[Between]:
-    """A network to the database that can fail."""
-    between = Between(postgres_url)
-    yield between
-    between.close()
+def network(postgres_url: str) -> Iterator[UnreliableNetwork]:
+    """An unreliable network to a PostgreSQL database."""
+    unreliable = UnreliableNetwork(postgres_url)
+    yield unreliable
+    unreliable.close()

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 from tests.pooler import Pooler
-from tests.postgres import PostgresServer, beside
+from tests.postgres import PostgresServer, run_in_thread
 
 from uplift_server.store import schema_version
 from uplift_server.store.contract import Database
@@ -46,7 +46,7 @@ class Place(Protocol):
     def run(self, body: Callable[[sa.Connection], R]) -> R:
         """Run a function in its own transaction."""
 
-    def look(self, query: str) -> list[tuple[Any, ...]]:
+    def query(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query. This does not change any file."""
 
     def contents(self) -> bytes:
@@ -97,7 +97,7 @@ class SqlitePlace:
             with raw:
                 return body(connection)
 
-    def look(self, query: str) -> list[tuple[Any, ...]]:
+    def query(self, query: str) -> list[tuple[Any, ...]]:
         """See Place."""
         with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as raw:
             return raw.execute(query).fetchall()
@@ -153,9 +153,9 @@ class PostgresPlace:
             finally:
                 await pair.close()
 
-        return beside(run())
+        return run_in_thread(run())
 
-    def look(self, query: str) -> list[tuple[Any, ...]]:
+    def query(self, query: str) -> list[tuple[Any, ...]]:
         """See Place."""
         return self.run(lambda connection: [tuple(row) for row in connection.exec_driver_sql(query)])
 
@@ -199,7 +199,7 @@ class Postgres:
     def clear(self, folder: Path) -> None:
         """See Engine."""
         for released in [each for each in self._places if each.is_relative_to(folder)]:
-            self.server.give_back(self._places.pop(released).direct_url)
+            self.server.reuse_database(self._places.pop(released).direct_url)
 
     def close(self) -> None:
         """See Engine."""

@@ -119,7 +119,7 @@ async def test_the_health_of_endpoints_survives_a_rejected_outcome(place: Place)
         stored = await world.accept(2)
         an_attempt_is_there_already(place, stored[0].seq, endpoint.seq)
         await world.run_for(5 * SECOND)
-        [(failures,)] = place.look("SELECT consecutive_failures FROM endpoints")
+        [(failures,)] = place.query("SELECT consecutive_failures FROM endpoints")
         assert failures == 2
 
 
@@ -145,7 +145,7 @@ async def test_the_health_of_one_endpoint_is_set_aside_alone(place: Place) -> No
         with capture_logs() as logs:
             await world.accept(2)
             await world.run_for(5 * SECOND)
-        stored = place.look("SELECT seq, consecutive_failures FROM endpoints ORDER BY seq")
+        stored = place.query("SELECT seq, consecutive_failures FROM endpoints ORDER BY seq")
         assert [tuple(row) for row in stored] == [
             (endpoint.seq, 0 if endpoint is found[4] else 2) for endpoint in found
         ]

@@ -256,6 +256,6 @@ def sent_unsettled(server: Server, receiver: Receiver, path: str) -> int:
         time.sleep(0.1)
         counts.append(len(receiver.requests))
     query = "SELECT e.id FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"
-    in_hand = {event.hex() for (event,) in server.place.look(query)}
+    in_hand = {event.hex() for (event,) in server.place.query(query)}
     came = Counter(r.headers["webhook-id"].replace("-", "") for r in receiver.on(path))
     return sum(came[event] for event in in_hand)

@@ -66,7 +66,7 @@ def make_earlier(place: Place) -> None:
 
 def versions(place: Place) -> set[int]:
     """Return the version bytes of all encrypted values."""
-    rows = place.look(f"SELECT {', '.join(COLUMNS)} FROM endpoints")
+    rows = place.query(f"SELECT {', '.join(COLUMNS)} FROM endpoints")
     return {bytes(value)[0] for row in rows for value in row if value is not None}
 
 
@@ -153,7 +153,7 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
         assert secret_of(apis[1], newest["id"]) == newest["secret"]
         assert versions(first.place) == {2}
         # The earlier release cannot start again, and its values are rejected.
-        assert first.place.look("SELECT value FROM marks WHERE name = 'schema.needs_release'") == [(1002,)]
+        assert first.place.query("SELECT value FROM marks WHERE name = 'schema.needs_release'") == [(1002,)]
         encrypt_as_0_1_1(first.place)
         path = f"/v1/endpoints/{made['id']}/secret"
         wait_for(lambda: {api("GET", path).status for api in apis} == {500}, "other values are rejected")

@@ -141,7 +141,7 @@ def _sent_but_leased(server: Server, receiver: Receiver) -> int:
         "SELECT e.id, n.url, d.attempts_made FROM deliveries d JOIN events e ON e.seq = d.event_seq"
         " JOIN endpoints n ON n.seq = d.endpoint_seq WHERE d.status = 0 AND d.lease_owner <> 0"
     )
-    leased = server.place.look(query)
+    leased = server.place.query(query)
     came = Counter((r.headers["webhook-id"].replace("-", ""), r.path) for r in list(receiver.requests))
     # `came` counts all requests. Those beyond the stored attempts were sent but not recorded.
     return sum(max(0, came[event.hex(), "/" + url.rsplit("/", 1)[1]] - made) for event, url, made in leased)

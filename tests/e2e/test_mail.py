@@ -66,7 +66,7 @@ def owe(place: Place, *recipients: str) -> None:
 def sent(place: Place) -> list[Any]:
     """Return the recipients of emails that are marked as sent."""
     query = "SELECT recipient FROM notices WHERE sent_at IS NOT NULL ORDER BY seq"
-    return [recipient for (recipient,) in place.look(query)]
+    return [recipient for (recipient,) in place.query(query)]
 
 
 def arrivals(postbox: SmtpStub) -> list[str]:
@@ -147,9 +147,9 @@ def test_an_email_in_progress_at_a_stop_is_sent_once(tmp_path: Path, postgres_ur
     mail = {"UPLIFT_MAIL_FROM": "webhooks@uplift.example", "UPLIFT_SMTP_URL": f"smtp://127.0.0.1:{postbox.port}"}
     with Fleet(tmp_path, postgres_url, **mail) as fleet:
         first = fleet.add("worker")
-        wait_for(lambda: place.look(owner), "the outbox is the first one's")
+        wait_for(lambda: place.query(owner), "the outbox is the first one's")
         fleet.add("worker")
-        whose = place.look(owner)
+        whose = place.query(owner)
         postbox.hang_at = "DATA"
         owe(place, COACH)
         wait_for(lambda: postbox.hangs, "a mail is under way")
@@ -157,11 +157,11 @@ def test_an_email_in_progress_at_a_stop_is_sent_once(tmp_path: Path, postgres_ur
         first.terminate()
         # The endpoint has a second one.
         time.sleep(0.3)
-        assert place.look(owner) == whose
+        assert place.query(owner) == whose
         postbox.go_on()
         assert first.process is not None
         assert first.process.wait(25) == 0
-        wait_for(lambda: place.look(owner) not in ([(0,)], whose), "the outbox is the other one's")
+        wait_for(lambda: place.query(owner) not in ([(0,)], whose), "the outbox is the other one's")
         time.sleep(LOOKS_S)
         assert arrivals(postbox) == sent(place) == [COACH]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.between import Between
+from tests.unreliable_network import UnreliableNetwork
 
 from uplift_server.core import ids
 from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, HEARTBEAT_TRUSTED_MS
@@ -36,10 +36,10 @@ def fleet(tmp_path: Path, postgres_url: str) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.mark.parametrize("cut", [Between.hold, Between.lose])
+@pytest.mark.parametrize("cut", [UnreliableNetwork.hold, UnreliableNetwork.lose])
 @pytest.mark.timing
 def test_late_outcomes_of_an_evicted_worker_are_rejected(
-    fleet: Fleet, network: Between, receiver: Receiver, cut: Callable[[Between], None]
+    fleet: Fleet, network: UnreliableNetwork, receiver: Receiver, cut: Callable[[UnreliableNetwork], None]
 ) -> None:
     api_server = fleet.add("api")
     far = fleet.add("worker", UPLIFT_DATABASE_URL=network.url, UPLIFT_EGRESS_ADDRESS=FAR)
@@ -81,7 +81,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     assert "The last heartbeat of this process is " in unready.json["detail"]
     before = len(receiver.requests)
     away.clear()
-    network.mend(tell=False)
+    network.restore(reset_lost=False)
 
     # It stopped before the other worker started, although it still had work.
     began = [each.at for path in paths for each in receiver.on(path) if each.peer == NEAR]
@@ -115,7 +115,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     wait_for(both_ready, f"both are ready: {far.log}", 70, every=0.5)
 
 
-def test_an_api_server_responds_in_time(fleet: Fleet, network: Between, receiver: Receiver) -> None:
+def test_an_api_server_responds_in_time(fleet: Fleet, network: UnreliableNetwork, receiver: Receiver) -> None:
     fleet.add("worker")
     far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)
@@ -139,7 +139,7 @@ def test_an_api_server_responds_in_time(fleet: Fleet, network: Between, receiver
             thread.join()
     assert {each.status for each in answers} == {503}
     assert max(each.seconds for each in answers) < ANSWER_S_MAX
-    network.mend(tell=False)
+    network.restore(reset_lost=False)
 
     def accepts() -> bool:
         number = len(accepted)
@@ -154,7 +154,7 @@ def test_an_api_server_responds_in_time(fleet: Fleet, network: Between, receiver
     assert Counter({**receiver.numbers("/hook"), -1: 1}) == Counter([*accepted, -1])
 
 
-def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Between, receiver: Receiver) -> None:
+def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: UnreliableNetwork, receiver: Receiver) -> None:
     fleet.add("worker")
     far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)
@@ -196,7 +196,9 @@ def _all_of(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_a_worker_without_its_database_stops_in_time(fleet: Fleet, network: Between, receiver: Receiver) -> None:
+def test_a_worker_without_its_database_stops_in_time(
+    fleet: Fleet, network: UnreliableNetwork, receiver: Receiver
+) -> None:
     fleet.add("api")
     far = fleet.add("worker", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)

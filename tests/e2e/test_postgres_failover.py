@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.between import Between
 from tests.postgres import FAST, PostgresServer
+from tests.unreliable_network import UnreliableNetwork
 
 from .fleet import Fleet, account_of, known_everywhere, send_all
 from .harness import free_port, wait_for
@@ -79,7 +79,7 @@ def test_a_promoted_standby_takes_over_without_loss(
 
 def test_an_unresponsive_host_is_replaced_by_the_next(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
     """Like a machine without its network: connections are neither refused nor answered."""
-    first, second = Between(postgres_url), Between(postgres_url)
+    first, second = UnreliableNetwork(postgres_url), UnreliableNetwork(postgres_url)
     with contextlib.closing(first), contextlib.closing(second):
         hosts = ",".join(f"127.0.0.1:{urlsplit(each.url).port}" for each in (first, second))
         url = f"postgresql://postgres@{hosts}{urlsplit(first.url).path}"

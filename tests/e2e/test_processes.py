@@ -36,7 +36,7 @@ def fleet(
     reached = url if request.param == "direct" else request.getfixturevalue("pooler").url(url)
     with running(tmp_path_factory.mktemp("fleet"), reached, UPLIFT_DATABASE_DIRECT_URL=url) as fleet:
         yield fleet
-    postgres_server.give_back(url)
+    postgres_server.reuse_database(url)
 
 
 def test_events_arrive_once_within_the_concurrency_limits(fleet: Fleet, receiver: Receiver) -> None:
@@ -356,7 +356,7 @@ def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Pat
         assert said.returncode == 2, said
         assert "differs from the key of the other servers" in " ".join(said.stderr.split())
         assert "Traceback" not in said.stderr
-        assert PostgresPlace(postgres_url, postgres_url).look("SELECT * FROM api_keys") == []
+        assert PostgresPlace(postgres_url, postgres_url).query("SELECT * FROM api_keys") == []
         first.stop()
         # There are no encrypted values, and no other process runs: an operator who lost the key can start with another
         # one.

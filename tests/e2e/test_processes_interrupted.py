@@ -21,9 +21,9 @@ from .receiving import Connection, Received, Receiver, answer
 
 
 @pytest.fixture
-def own_fleet(tmp_path: Path, reached_url: str) -> Iterator[Fleet]:
+def own_fleet(tmp_path: Path, direct_or_pooled_url: str) -> Iterator[Fleet]:
     """Processes that the test can end."""
-    with running(tmp_path, reached_url) as fleet:
+    with running(tmp_path, direct_or_pooled_url) as fleet:
         yield fleet
 
 

@@ -35,7 +35,7 @@ def test_a_rejected_attempt_record_does_not_stop_other_deliveries(tmp_path: Path
         receiver.url("/hook", slow)
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
-        [(event_seq, endpoint_seq)] = server.place.look(
+        [(event_seq, endpoint_seq)] = server.place.query(
             "SELECT d.event_seq, d.endpoint_seq FROM deliveries d WHERE d.lease_owner <> 0"
         )
         row = {"event_seq": event_seq, "endpoint_seq": endpoint_seq, "number": 1, "trigger": 0, "started_at": 1,

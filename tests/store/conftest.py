@@ -29,7 +29,7 @@ def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Co
         url = server.new_database()
         with connected(url) as connection:
             yield connection
-        server.give_back(url)
+        server.reuse_database(url)
         return
     schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
     with closing(sqlite3.connect(tmp_path / "uplift.db", isolation_level=None)) as raw, bound(raw) as connection:

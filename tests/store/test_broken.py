@@ -353,7 +353,7 @@ async def postgres_bench(server: PostgresServer, make: Callable[[str], Database]
         yield bench
     finally:
         await bench.database.close()
-        server.give_back(url)
+        server.reuse_database(url)
 
 
 @pytest.mark.parametrize("kind", [SqliteDatabase, PostgresDatabase], ids=["sqlite", "postgresql"])

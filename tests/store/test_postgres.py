@@ -22,8 +22,8 @@ from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 
 
 @pytest.fixture
-async def database(reached_url: str) -> AsyncIterator[PostgresDatabase]:
-    database = PostgresDatabase(reached_url)
+async def database(direct_or_pooled_url: str) -> AsyncIterator[PostgresDatabase]:
+    database = PostgresDatabase(direct_or_pooled_url)
     await database.open()
     yield database
     await database.close()

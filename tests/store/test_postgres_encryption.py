@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from tests.pooler import Pooler
-from tests.postgres import FAST, PostgresServer, beside
+from tests.postgres import FAST, PostgresServer, run_in_thread
 
 from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres import inspection, schema_version
@@ -226,7 +226,7 @@ def plain() -> Iterator[Address]:
         port = free.getsockname()[1]
     server = PostgresServer(FAST, port=port)
     server.execute("CREATE ROLE keyed LOGIN PASSWORD 'right'; CREATE ROLE closed NOLOGIN; CREATE ROLE asked LOGIN")
-    rights = Path(beside(_setting(server.url("postgres"), "hba_file")))
+    rights = Path(run_in_thread(_setting(server.url("postgres"), "hba_file")))
     rights.write_text(RIGHTS)
     server.execute("SELECT pg_reload_conf()")
     yield lambda parameters, user="postgres": f"postgresql://{user}@localhost:{port}/postgres?{parameters}"

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from tests.between import Between
 from tests.e2e.harness import free_port
 from tests.postgres import PostgresServer
+from tests.unreliable_network import UnreliableNetwork
 
 from uplift_server.store import processes
 from uplift_server.store.postgres import connection
@@ -52,15 +52,15 @@ async def seconds_to_open(opener: Opener) -> float:
     return time.monotonic() - began
 
 
-async def test_the_second_host_replaces_a_silent_first_one(network: Between, silent: int) -> None:
+async def test_the_second_host_replaces_a_silent_first_one(network: UnreliableNetwork, silent: int) -> None:
     opener = Opener(url_with_hosts(network.url, silent))
     assert NEXT_HOST_AFTER_SECONDS - 0.1 < await seconds_to_open(opener) < NEXT_HOST_AFTER_SECONDS + SOON_S
     assert await seconds_to_open(opener) < NEXT_HOST_AFTER_SECONDS
 
 
-async def test_a_slow_first_host_can_win(network: Between) -> None:
+async def test_a_slow_first_host_can_win(network: UnreliableNetwork) -> None:
     network.hold()
-    asyncio.get_running_loop().call_later(NEXT_HOST_AFTER_SECONDS + 0.5, network.mend)
+    asyncio.get_running_loop().call_later(NEXT_HOST_AFTER_SECONDS + 0.5, network.restore)
     assert (
         NEXT_HOST_AFTER_SECONDS + 0.5
         < await seconds_to_open(Opener(url_with_hosts(network.url, free_port())))
@@ -68,18 +68,18 @@ async def test_a_slow_first_host_can_win(network: Between) -> None:
     )
 
 
-async def test_heartbeats_continue_with_silent_hosts(network: Between, silent: int) -> None:
+async def test_heartbeats_continue_with_silent_hosts(network: UnreliableNetwork, silent: int) -> None:
     bus = new_message_bus(url_with_hosts(network.url, silent, silent))
     assert await bus.write(processes.list_all) == []
     await bus.close()
 
 
-async def test_hosts_that_refuse_connections_cost_no_time(network: Between) -> None:
+async def test_hosts_that_refuse_connections_cost_no_time(network: UnreliableNetwork) -> None:
     assert await seconds_to_open(Opener(url_with_hosts(network.url, free_port(), free_port()))) < SOON_S
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
-async def test_a_host_that_closes_connections_is_skipped(network: Between, mode: str) -> None:
+async def test_a_host_that_closes_connections_is_skipped(network: UnreliableNetwork, mode: str) -> None:
     """Like a proxy without a server behind it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_close_all, args=[listener], daemon=True).start()
@@ -102,12 +102,12 @@ def _close_all(listener: socket.socket) -> None:
             taken.close()
 
 
-async def test_late_connections_are_closed(network: Between, postgres_server: PostgresServer) -> None:
+async def test_late_connections_are_closed(network: UnreliableNetwork, postgres_server: PostgresServer) -> None:
     network.hold()
     url = url_with_hosts(network.url, urlsplit(network.url).port)
     slow = asyncio.ensure_future(seconds_to_open(Opener(url)))
     await asyncio.sleep(NEXT_HOST_AFTER_SECONDS * 2)
-    network.mend()
+    network.restore()
     await slow
     raw = await Opener(network.url).raw()
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -118,11 +118,11 @@ async def test_late_connections_are_closed(network: Between, postgres_server: Po
 
 
 @pytest.fixture(scope="module")
-def standby() -> Iterator[Between]:
+def standby() -> Iterator[UnreliableNetwork]:
     """A network to a standby."""
     server = PostgresServer()
     server.become_standby()
-    between = Between(server.url("postgres"))
+    between = UnreliableNetwork(server.url("postgres"))
     yield between
     between.close()
     server.close()
@@ -130,7 +130,7 @@ def standby() -> Iterator[Between]:
 
 @pytest.mark.parametrize("wanted", ["", "target_session_attrs=any", "target_session_attrs=read-write"])
 async def test_a_standby_is_never_used(
-    network: Between, standby: Between, wanted: str, monkeypatch: pytest.MonkeyPatch
+    network: UnreliableNetwork, standby: UnreliableNetwork, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a short outage of the primary, connections go to it again."""
     monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", 1.0)
@@ -139,11 +139,11 @@ async def test_a_standby_is_never_used(
     network.hold()
     with pytest.raises(TimeoutError):
         await opener.raw()
-    network.mend()
+    network.restore()
     assert await seconds_to_open(opener) < SOON_S
 
 
-async def test_wrong_configuration_is_reported_first_and_standbys_last(standby: Between) -> None:
+async def test_wrong_configuration_is_reported_first_and_standbys_last(standby: UnreliableNetwork) -> None:
     url = url_with_hosts(standby.url, free_port())
     with pytest.raises(ConnectionRefusedError):
         await Opener(url).raw()
@@ -156,7 +156,7 @@ async def test_wrong_configuration_is_reported_first_and_standbys_last(standby: 
 
 
 async def test_an_error_of_all_hosts_is_raised_in_time(
-    network: Between, silent: int, monkeypatch: pytest.MonkeyPatch
+    network: UnreliableNetwork, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", 1.0)
     parts = urlsplit(url_with_hosts(network.url, silent, silent))
@@ -190,7 +190,7 @@ async def test_a_cancellation_while_late_attempts_are_cancelled_is_kept() -> Non
     assert terminated.is_set()
 
 
-async def test_hosts_can_be_parameters_or_socket_directories(network: Between, postgres_url: str) -> None:
+async def test_hosts_can_be_parameters_or_socket_directories(network: UnreliableNetwork, postgres_url: str) -> None:
     port = urlsplit(network.url).port
     name = urlsplit(postgres_url).path
     socket_there = urlsplit(postgres_url).query.removeprefix("host=")

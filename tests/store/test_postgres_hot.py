@@ -16,9 +16,9 @@ from .replay_conformance import REPLAY_CHECKS
 
 
 @pytest.fixture
-async def bench(reached_url: str) -> AsyncIterator[Bench]:
+async def bench(direct_or_pooled_url: str) -> AsyncIterator[Bench]:
     """An open, empty PostgreSQL database."""
-    async with opened(reached_url) as bench:
+    async with opened(direct_or_pooled_url) as bench:
         yield bench
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.between import Between
+from tests.unreliable_network import UnreliableNetwork
 
 from uplift_server.store import processes
 from uplift_server.store.errors import Unavailable
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timing
 
 TIMEOUT_S = 0.7
 SOON_S = 0.7
-Cut = Callable[[Between], None]
+Cut = Callable[[UnreliableNetwork], None]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def database(network: Between) -> AsyncIterator[PostgresDatabase]:
+async def database(network: UnreliableNetwork) -> AsyncIterator[PostgresDatabase]:
     """An engine with several idle connections."""
     database = PostgresDatabase(network.url)
     slow = [database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.1)")) for _ in range(3)]
@@ -65,21 +65,21 @@ OPERATIONS: list[Callable[[PostgresDatabase], Coroutine[Any, Any, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("cut", [Between.hold, Between.lose])
+@pytest.mark.parametrize("cut", [UnreliableNetwork.hold, UnreliableNetwork.lose])
 async def test_operations_time_out_and_later_ones_succeed(
-    network: Between, database: PostgresDatabase, cut: Cut
+    network: UnreliableNetwork, database: PostgresDatabase, cut: Cut
 ) -> None:
     cut(network)
     took = await asyncio.gather(*(seconds_until_unavailable(operation(database)) for operation in OPERATIONS))
     assert max(took) < TIMEOUT_S + SOON_S
-    network.mend(tell=False)
+    network.restore(reset_lost=False)
     began = time.monotonic()
     await database.read(lambda c: c.exec_driver_sql("SELECT 1"))
     await asyncio.gather(*(database.write(_write_mark), _reclaim(database)))
     assert time.monotonic() - began < SOON_S
 
 
-async def test_a_cancelled_read_ends_immediately(network: Between, database: PostgresDatabase) -> None:
+async def test_a_cancelled_read_ends_immediately(network: UnreliableNetwork, database: PostgresDatabase) -> None:
     def cut_amid(connection: sa.Connection) -> None:
         network.lose()
         connection.exec_driver_sql("SELECT 1")
@@ -91,8 +91,8 @@ async def test_a_cancelled_read_ends_immediately(network: Between, database: Pos
     assert time.monotonic() - began < SOON_S
 
 
-@pytest.mark.parametrize("cut", [Between.hold, Between.lose])
-async def test_the_message_bus_times_out_and_reconnects(network: Between, cut: Cut) -> None:
+@pytest.mark.parametrize("cut", [UnreliableNetwork.hold, UnreliableNetwork.lose])
+async def test_the_message_bus_times_out_and_reconnects(network: UnreliableNetwork, cut: Cut) -> None:
     messages: list[str] = []
     bus = new_message_bus(network.url)
     bus.listen(messages.append)
@@ -101,7 +101,7 @@ async def test_the_message_bus_times_out_and_reconnects(network: Between, cut: C
     for _ in range(2):
         assert await seconds_until_unavailable(bus.write(processes.list_all)) < TIMEOUT_S + SOON_S
     assert await seconds_until_unavailable(bus.publish(["nobody"])) < TIMEOUT_S + SOON_S
-    network.mend(tell=False)
+    network.restore(reset_lost=False)
     await bus.publish(["heard"])
     await bus.write(processes.list_all)
     assert messages == ["heard"]
@@ -112,7 +112,7 @@ async def test_the_message_bus_times_out_and_reconnects(network: Between, cut: C
 
 
 async def test_connections_to_an_unresponsive_database_close_immediately(
-    network: Between, database: PostgresDatabase
+    network: UnreliableNetwork, database: PostgresDatabase
 ) -> None:
     network.lose()
     began = time.monotonic()

@@ -11,7 +11,7 @@ CHUNK_BYTES = 65_536
 
 
 class Link:
-    """A connection through the network, with the sockets of the process and of the database."""
+    """A connection through the network: the sockets to the process and to the database."""
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near = near
@@ -24,12 +24,12 @@ class Link:
         for end in (self.near, self.far):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                # Wakes the readers, which close the sockets.
+                # This wakes the readers, which close the sockets.
                 end.shutdown(socket.SHUT_RDWR)
 
 
-class Between:
-    """Forwards TCP connections on 127.0.0.1 to the socket of a PostgreSQL server. `url` leads through it."""
+class UnreliableNetwork:
+    """Forwards TCP connections on 127.0.0.1 to the socket of a PostgreSQL server. `url` is the URL through it."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -54,12 +54,12 @@ class Between:
         for link in list(self._links):
             link.lost = True
 
-    def mend(self, *, tell: bool = True) -> None:
-        """Restore the network. `tell` resets the lost connections, which would otherwise wait."""
+    def restore(self, *, reset_lost: bool = True) -> None:
+        """Restore the network. `reset_lost` resets connections that lost bytes, which would wait forever."""
         self._losing = False
         self._flows.set()
         for link in list(self._links):
-            if link.lost and tell:
+            if link.lost and reset_lost:
                 link.reset()
 
     def close(self) -> None:
