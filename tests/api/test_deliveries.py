@@ -81,7 +81,7 @@ def test_a_delivery_shows_its_current_status(server: Any, owner: Owner) -> None:
     assert failed["waiting_for"] is failed["next_attempt_at"] is None
 
 
-def test_a_delivery_that_waits_for_a_probe_says_so(server: Any, owner: Owner) -> None:
+def test_a_delivery_shows_that_it_waits_for_a_probe(server: Any, owner: Owner) -> None:
     """All lists show it for due deliveries, also in memory, but not for scheduled deliveries or those in flight."""
     engine = server.services.context.engine.status
     later, in_flight, in_memory, _ = (owner.delivery() for _ in range(4))

@@ -186,7 +186,7 @@ def test_every_documentation_file_is_in_the_navigation() -> None:
     assert files <= set(FILES.values())
 
 
-def test_the_type_of_an_error_is_the_address_of_its_description(site: dict[str, Html], server: Any) -> None:
+def test_the_type_of_an_error_links_to_its_description(site: dict[str, Html], server: Any) -> None:
     assert set(STATUS) <= set(site["/docs/errors"].anchors)
     rejected = server.client(None).get("/v1/endpoints").json
     assert urldefrag(rejected["type"]) == ("/docs/errors", "unauthorized")

@@ -106,7 +106,7 @@ def test_the_default_type_matches_the_subscription(owner: Owner) -> None:
     assert owner.client.post(owner.path, {"type": None}).json["type"] == "export.completed"
 
 
-def test_a_test_works_in_every_state(server: Any, owner: Owner) -> None:
+def test_a_test_event_is_sent_in_every_endpoint_state(server: Any, owner: Owner) -> None:
     owner.set_outcome(Outcome.DELIVERED)
     for client, verb in ((owner.client, "pause"), (server.operator, "disable"), (owner.client, "enable")):
         assert client.post(f"/v1/endpoints/{owner.endpoint}/{verb}").status == 200

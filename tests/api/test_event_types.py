@@ -54,7 +54,7 @@ def test_an_event_type_is_created_replaced_and_deleted(server: Any) -> None:
     assert operator.put(path, {"description": "Three."}).status == 201
 
 
-def test_documented_types_stay_marked(server: Any) -> None:
+def test_an_update_keeps_the_documented_mark(server: Any) -> None:
     """Operators can change the text, but not the mark."""
     path = "/v1/event-types/movement.analytics.created"
     before = server.operator.get(path).json

@@ -47,7 +47,7 @@ def test_every_response_arrives_in_time(server: Any, monkeypatch: pytest.MonkeyP
     [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"],
     ids=["content length", "chunked"],
 )
-def test_an_endless_body_is_rejected_with_its_cause(server: Any, body: bytes) -> None:
+def test_an_incomplete_body_gets_408_with_its_cause(server: Any, body: bytes) -> None:
     """A slow client cannot keep a connection, and the error does not mention the database."""
     with socket.create_connection(("127.0.0.1", server.pool.port), timeout=10) as connection:
         connection.sendall(

@@ -124,7 +124,7 @@ def test_an_unresponsive_database_does_not_delay_metrics(server: Any, monkeypatc
 
     async def hang(body: Any) -> Any:
         await released.wait()
-        raise Unavailable("it does not answer")
+        raise Unavailable("no response")
 
     assert read(server)["uplift_store_up"] == 1
     monkeypatch.setattr(database, "read", hang)

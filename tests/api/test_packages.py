@@ -112,7 +112,7 @@ def test_a_checkout_without_the_wheel_names_the_script_that_builds_it(
     assert b"scripts/setup" in response.body
 
 
-def test_responses_can_be_cached_and_answer_head(server: Any) -> None:
+def test_responses_are_cacheable_and_support_head(server: Any) -> None:
     client = server.client(None)
     [link] = re.findall(r'href="([^"#]+)#', client.get(PROJECT).body.decode())
     for address in (INDEX, PROJECT, urljoin(PROJECT, link)):

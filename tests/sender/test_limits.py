@@ -163,7 +163,7 @@ async def test_a_receiver_that_never_reads_blocks_only_its_request(listen: Liste
 
 
 @pytest.mark.timing
-async def test_timeouts_stay_in_order_with_fast_requests(listen: Listen, connect: Connect) -> None:
+async def test_slow_requests_time_out_despite_fast_ones(listen: Listen, connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         while True:
             request = await peer.request()

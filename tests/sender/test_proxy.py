@@ -56,7 +56,7 @@ async def test_every_connection_is_a_tunnel(listen: Listen, connect: Connect, na
     assert first.remote_address == f"127.0.0.3:{receiver.port}"
     assert second.reused
     assert proxy.accepted == 1
-    # The checked address, not the name: the proxy must not resolve anything.
+    # The proxy gets the checked address, so that it does not resolve the name.
     credentials = base64.b64encode(b"me:p@ss").decode()
     assert tunnels.heads == [
         (

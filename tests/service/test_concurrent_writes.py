@@ -140,7 +140,9 @@ async def test_portal_links_of_guests_create_one_guest(worlds: tuple[World, Worl
     assert len(found.items) == 1
 
 
-async def test_a_person_who_changes_accounts_concurrently_stays(worlds: tuple[World, World], postgres_url: str) -> None:
+async def test_a_person_who_switches_accounts_concurrently_is_kept(
+    worlds: tuple[World, World], postgres_url: str
+) -> None:
     one, two = [await shared_account(*worlds, name) for name in ("one", "two")]
     member = await worlds[0].member(one, ANN)
     token = await worlds[0].portal(two, email=ANN)

@@ -252,5 +252,5 @@ def test_held_deliveries_and_encrypted_values_are_found(postgres_url: str) -> No
     ]
 
 
-def test_a_database_without_held_deliveries_has_none(postgres_url: str) -> None:
+def test_an_empty_database_has_no_held_deliveries(postgres_url: str) -> None:
     assert asyncio.run(inspection.held(postgres_url, limit=100)) == inspection.Held(0, 0, None)

@@ -139,8 +139,8 @@ async def test_an_email_is_limited_after_five_failures(world: World) -> None:
     account = await world.account()
     await world.member(account, ANN)
     await world.member(account, "bob@example.com")
-    tries = [world.services.sessions.sign_in(ANN, "wrong", address=f"192.0.2.{n}") for n in range(8)]
-    errors = await asyncio.gather(*tries, return_exceptions=True)
+    pending = [world.services.sessions.sign_in(ANN, "wrong", address=f"192.0.2.{n}") for n in range(8)]
+    errors = await asyncio.gather(*pending, return_exceptions=True)
     assert sorted(type(each).__name__ for each in errors) == ["RateLimited"] * 3 + ["Unauthorized"] * 5
 
     with pytest.raises(RateLimited, match="15 minutes") as limited:
@@ -287,8 +287,8 @@ async def test_successful_sign_ins_are_not_limited(world: World) -> None:
 async def test_a_full_password_queue_rejects_sign_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uplift_server.service.passwords._matches", lambda *_: True)
     passwords = Passwords()
-    tries = [passwords.matches("hash", "x") for _ in range(WAITING_MAX + 3)]
-    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    pending = [passwords.matches("hash", "x") for _ in range(WAITING_MAX + 3)]
+    outcomes = await asyncio.gather(*pending, return_exceptions=True)
     assert sum(each is True for each in outcomes) == WAITING_MAX
     assert sum(isinstance(each, Busy) for each in outcomes) == 3
     assert await passwords.matches("hash", "x")
