@@ -62,7 +62,7 @@ def read_pages(client: Any, path: str) -> list[list[str]]:
 
 
 def test_a_list_has_each_event_once_while_events_arrive(server: Any) -> None:
-    """The list is ordered by newest first."""
+    """The list is ordered newest first."""
     account = server.account()
     owner = server.owner(account)
     expected = [server.event(account) for _ in range(25)]

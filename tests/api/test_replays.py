@@ -216,7 +216,7 @@ def test_a_slow_count_is_left_to_the_replay_job(server: Any, owner: Owner, monke
 
 
 def test_replays_are_paginated(owner: Owner) -> None:
-    """Pages are ordered by newest first."""
+    """The list is ordered newest first."""
     created = []
     for _ in range(3):
         created.append(owner.replay().json["id"])

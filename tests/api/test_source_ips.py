@@ -4,7 +4,7 @@ from typing import Any
 
 
 def test_current_and_upcoming_addresses_are_public(server: Any) -> None:
-    """An upcoming address becomes current at its time, without a restart."""
+    """An address whose start time is in the past is current."""
     response = server.client(None).get("/v1/source-ips")
     assert response.json == {
         "current": ["54.245.28.22", "192.0.2.8"],

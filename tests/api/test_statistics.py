@@ -32,7 +32,7 @@ EMPTY_TOTALS = {
 
 
 class Owner:
-    """An account with an endpoint that has a delivery in each status, and four attempts."""
+    """An account with an endpoint that has a delivery in each status, and three attempts."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
