@@ -27,7 +27,7 @@ def _live(number: int) -> str:
     return f'<p id="live" hx-get="/" hx-select="#live" hx-swap="outerHTML" hx-trigger="sse:change">number {number}</p>'
 
 
-def test_htmx_keeps_a_region_fresh_under_a_strict_policy(stage: Stage, open_page: OpenPage) -> None:
+def test_htmx_updates_a_region_under_a_strict_policy(stage: Stage, open_page: OpenPage) -> None:
     stage.show(f'<div hx-ext="sse" sse-connect="/live">{_live(1)}</div>', CONFIG + HTMX)
     page = open_page()
     page.goto("/")
@@ -40,7 +40,7 @@ def test_htmx_keeps_a_region_fresh_under_a_strict_policy(stage: Stage, open_page
     assert page.locator("#live").count() == 1
 
 
-def test_htmx_sends_a_form_and_selects_of_the_answer(stage: Stage, open_page: OpenPage) -> None:
+def test_htmx_submits_a_form_and_inserts_part_of_the_response(stage: Stage, open_page: OpenPage) -> None:
     stage.show('<form hx-get="/found" hx-target="#list" hx-select="ul"><button>Look</button></form><div id=list></div>')
     stage.show("<ul><li>one</li></ul><p>no part</p>", path="/found")
     stage.pages["/"] = stage.pages["/"].replace("</head>", f"{CONFIG}{HTMX}</head>")
@@ -64,7 +64,7 @@ def test_htmx_sends_a_form_and_selects_of_the_answer(stage: Stage, open_page: Op
         ('<img alt="" src="/lost.png">', "", "404 for GET"),
     ],
 )
-def test_what_a_page_may_not_do_is_seen(stage: Stage, browser: Browser, body: str, head: str, told: str) -> None:
+def test_forbidden_page_actions_are_recorded(stage: Stage, browser: Browser, body: str, head: str, told: str) -> None:
     stage.show(body, head)
     desk = Desk(browser, stage.url, "wrong")
     page = desk.open()
@@ -79,7 +79,7 @@ def test_what_a_page_may_not_do_is_seen(stage: Stage, browser: Browser, body: st
     assert any(told in problem for problem in desk.leave()), desk.watch.problems
 
 
-def test_errors_of_scripts_are_seen(stage: Stage, browser: Browser) -> None:
+def test_script_errors_are_recorded(stage: Stage, browser: Browser) -> None:
     stage.show("")
     desk = Desk(browser, stage.url, "wrong")
     page = desk.open()
@@ -92,14 +92,14 @@ def test_errors_of_scripts_are_seen(stage: Stage, browser: Browser) -> None:
     assert ["of a script" in problems[0], "said by a script" in problems[1]] == [True, True], problems
 
 
-def test_a_page_that_is_not_there_is_for_the_test_to_judge(stage: Stage, open_page: OpenPage) -> None:
+def test_a_missing_page_is_not_recorded(stage: Stage, open_page: OpenPage) -> None:
     answer = open_page().goto("/nowhere")
 
     assert answer is not None
     assert answer.status == 404
 
 
-def test_barriers_are_found_and_the_policy_stays(stage: Stage, open_page: OpenPage) -> None:
+def test_accessibility_violations_are_found_under_the_policy(stage: Stage, open_page: OpenPage) -> None:
     stage.show("<p>All is well.</p>")
     page = open_page()
     page.goto("/")
@@ -113,7 +113,7 @@ def test_barriers_are_found_and_the_policy_stays(stage: Stage, open_page: OpenPa
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_a_look_is_what_the_page_sees(stage: Stage, open_page: OpenPage, look: Look) -> None:
+def test_a_screen_sets_width_and_color_scheme(stage: Stage, open_page: OpenPage, look: Look) -> None:
     stage.show("<p>A page.</p>")
     page = open_page(look)
     page.goto("/")
@@ -123,7 +123,7 @@ def test_a_look_is_what_the_page_sees(stage: Stage, open_page: OpenPage, look: L
     assert sideways(page) == 0
 
 
-def test_what_is_too_wide_for_a_phone_is_seen(stage: Stage, open_page: OpenPage) -> None:
+def test_horizontal_overflow_is_measured(stage: Stage, open_page: OpenPage) -> None:
     stage.show(f"<pre>{'x' * 100}</pre>")
     page = open_page(PHONE)
     page.goto("/")
@@ -131,7 +131,7 @@ def test_what_is_too_wide_for_a_phone_is_seen(stage: Stage, open_page: OpenPage)
     assert sideways(page) > 100
 
 
-def test_a_browser_without_scripts_runs_none(stage: Stage, open_page: OpenPage) -> None:
+def test_a_screen_without_scripts_runs_no_scripts(stage: Stage, open_page: OpenPage) -> None:
     stage.show("<p>A page.</p>", CONFIG + HTMX)
     kinds = []
     for look in (DESK, WITHOUT_SCRIPTS):
@@ -142,7 +142,7 @@ def test_a_browser_without_scripts_runs_none(stage: Stage, open_page: OpenPage) 
     assert kinds == ["object", "undefined"]
 
 
-def test_pages_are_drawn_where_the_environment_says(
+def test_screenshots_are_saved_in_the_configured_directory(
     stage: Stage, open_page: OpenPage, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path_factory.mktemp("drawn")

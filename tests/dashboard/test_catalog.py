@@ -18,7 +18,7 @@ def publish(server: Server, name: str, **fields: Any) -> None:
     server.api().ok("PUT", f"/v1/event-types/{name}", {"description": "Something happened.", **fields})
 
 
-def test_types_stand_in_their_groups(server: Server) -> None:
+def test_event_types_are_listed_by_group(server: Server) -> None:
     account, _ = server.account()
     publish(server, "stadium.opened", group="venues", description=f"A stadium opened. {UNSAFE}")
     publish(server, "stadium.closed", group="venues", archived=True)
@@ -35,7 +35,7 @@ def test_types_stand_in_their_groups(server: Server) -> None:
     assert "No matching event types" in guest.get(f"/accounts/{account}/catalog?q=nothing-has-this").text
 
 
-def test_a_type_is_told_whole(server: Server, receiver: Receiver) -> None:
+def test_the_page_shows_schema_and_subscribed_endpoints(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     schema = {
         "type": "object",
@@ -60,7 +60,7 @@ def test_a_type_is_told_whole(server: Server, receiver: Receiver) -> None:
     assert guest.get(f"/accounts/{account}/catalog/no.such").status == 404
 
 
-def test_an_archived_type_is_shown_and_not_tested(server: Server, receiver: Receiver) -> None:
+def test_an_archived_type_cannot_be_tested(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"))["id"]
     publish(server, "old.news", archived=True)
@@ -74,7 +74,7 @@ def test_an_archived_type_is_shown_and_not_tested(server: Server, receiver: Rece
 
 
 @pytest.mark.parametrize("role", ["member", "owner"])
-def test_a_test_is_sent_and_its_delivery_shown(server: Server, receiver: Receiver, role: str) -> None:
+def test_a_test_event_is_sent_and_its_delivery_shown(server: Server, receiver: Receiver, role: str) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a", receiving.answer(404)), event_types=["export.*"])["id"]
     guest = member(server, account, role)
@@ -86,7 +86,7 @@ def test_a_test_is_sent_and_its_delivery_shown(server: Server, receiver: Receive
     assert [each.headers["x-uplift-event"] for each in receiver.on("/a")] == [TYPE]
 
 
-def test_a_test_goes_to_an_endpoint_of_the_account_only(server: Server, receiver: Receiver) -> None:
+def test_test_events_go_only_to_endpoints_of_the_account(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/mine"))
     _, stranger = server.account("Another")
@@ -99,7 +99,7 @@ def test_a_test_goes_to_an_endpoint_of_the_account_only(server: Server, receiver
     assert receiver.on("/theirs") == []
 
 
-def test_the_catalog_is_read_by_everybody(server: Server, receiver: Receiver, page: Page) -> None:
+def test_the_catalog_links_to_accessible_event_type_pages(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/a"))
     bring(page, member(server, account))

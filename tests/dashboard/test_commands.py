@@ -51,12 +51,12 @@ def commands(html: str) -> set[str]:
 
 
 @pytest.mark.parametrize("line", ["uplift endpoints update x", "uplift-server key create name", "uplift nothing"])
-def test_a_command_that_is_none_is_found(line: str) -> None:
+def test_unknown_commands_fail_to_parse(line: str) -> None:
     with pytest.raises(Exception, match=r"No such|unexpected"):
         parse(line)
 
 
-def test_every_command_on_a_page_is_known(server: Server, shared_receiver: Receiver) -> None:
+def test_every_command_on_a_page_exists(server: Server, shared_receiver: Receiver) -> None:
     owned = Owned(server, shared_receiver.url("/commanded"))
     owner, operator = owned.member(), visitors.operator(server)
     shown: set[str] = set()

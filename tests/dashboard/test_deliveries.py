@@ -29,7 +29,7 @@ def shown(guest: Guest, account: str, delivery: str) -> Seen:
     return page
 
 
-def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Server, receiver: Receiver) -> None:
+def test_a_failed_delivery_shows_every_attempt_with_its_cause(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     crash = receiving.answer(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
     delivery = delivery_of(api, receiver.url("/crash", crash), headers={"Accept": "blue", "X-Jwt": "hush"})
@@ -50,7 +50,7 @@ def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Ser
     assert UNSAFE in page.text
 
 
-def test_what_failed_can_be_resent(server: Server, receiver: Receiver) -> None:
+def test_a_failed_delivery_can_be_resent(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     delivery = delivery_of(api, receiver.url("/mended", receiving.answer(500)))
     assert settled(api, delivery)["status"] == "failed"
@@ -66,7 +66,7 @@ def test_what_failed_can_be_resent(server: Server, receiver: Receiver) -> None:
     assert "Attempt 6 Resend" in page.text
 
 
-def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:
+def test_a_pending_delivery_shows_its_wait_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     url = receiver.url("/busy")
     api.endpoint(url)
@@ -89,7 +89,7 @@ def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: 
     assert "Attempts" in again.text
 
 
-def test_why_it_cannot_be_resent_is_told(server: Server, receiver: Receiver) -> None:
+def test_the_page_explains_why_a_resend_is_not_possible(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     delivery = delivery_of(api, receiver.url("/a"))
     assert settled(api, delivery)["status"] == "delivered"
@@ -107,7 +107,7 @@ def test_why_it_cannot_be_resent_is_told(server: Server, receiver: Receiver) -> 
     assert "Deleted endpoint" in page.text
 
 
-def test_members_read_and_change_nothing(server: Server, receiver: Receiver) -> None:
+def test_members_cannot_change_deliveries(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     delivery = delivery_of(api, receiver.url("/a", receiving.answer(500)))
     assert settled(api, delivery)["status"] == "failed"
@@ -137,7 +137,7 @@ def test_the_curl_command_sends_the_same_request(server: Server, receiver: Recei
     assert repeated.headers == original.headers
 
 
-def test_the_page_follows_a_resend_by_itself(server: Server, receiver: Receiver, page: Page) -> None:
+def test_the_page_updates_after_a_resend(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     delivery = delivery_of(api, receiver.url("/down", receiving.answer(503)))
     assert settled(api, delivery)["status"] == "failed"

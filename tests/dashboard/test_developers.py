@@ -27,7 +27,7 @@ def offered(text: str) -> set[str]:
     return set(re.findall(r'name="scopes" value="([a-z:]+)"', text))
 
 
-def test_a_key_that_reads_secrets_is_made_after_the_password(server: Server) -> None:
+def test_a_key_for_secrets_requires_a_confirmation(server: Server) -> None:
     account, _ = server.account()
     guest, path = operator(server), f"/accounts/{account}/developers"
     forget_confirmations(server)
@@ -42,7 +42,7 @@ def test_a_key_that_reads_secrets_is_made_after_the_password(server: Server) -> 
     assert [made["scopes"] for made in keys_of(server, account)] == [["secrets:read"]]
 
 
-def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> None:
+def test_a_key_is_created_shown_once_and_revoked(server: Server, page: Page) -> None:
     account, _ = server.account()
     bring(page, member(server, account, "admin", "ada@t2-developers.example"))
     page.goto(f"/accounts/{account}/developers")
@@ -72,7 +72,7 @@ def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> Non
     }
 
 
-def test_nobody_makes_a_key_that_may_do_more_than_they_may(server: Server) -> None:
+def test_a_key_cannot_exceed_the_permissions_of_its_creator(server: Server) -> None:
     account, _ = server.account()
     path = f"/accounts/{account}/developers"
     admin = member(server, account, "admin")
@@ -88,7 +88,7 @@ def test_nobody_makes_a_key_that_may_do_more_than_they_may(server: Server) -> No
 
 
 @pytest.mark.parametrize("role", ["member", "manager"])
-def test_who_may_not_manage_keys_sees_and_changes_none(server: Server, role: str) -> None:
+def test_roles_without_key_permission_cannot_see_or_change_keys(server: Server, role: str) -> None:
     account, _ = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "hidden one"})
     path = f"/accounts/{account}/developers"
@@ -101,7 +101,7 @@ def test_who_may_not_manage_keys_sees_and_changes_none(server: Server, role: str
     assert [each["name"] for each in keys_of(server, account)] == ["hidden one"]
 
 
-def test_no_key_of_another_account_is_revoked(server: Server) -> None:
+def test_keys_of_another_account_cannot_be_revoked(server: Server) -> None:
     other, _ = server.account("Other")
     key = server.api().ok("POST", f"/v1/accounts/{other}/keys", {"name": "theirs"})
     account, _ = server.account()
@@ -113,7 +113,7 @@ def test_no_key_of_another_account_is_revoked(server: Server) -> None:
     assert len(keys_of(server, other)) == 1
 
 
-def test_a_form_sent_again_makes_one_key(server: Server) -> None:
+def test_a_resubmitted_form_creates_one_key(server: Server) -> None:
     account, _ = server.account()
     sent = {"name": "once", "scopes": "listen", "once": "0123456789abcdef"}
     admin = member(server, account, "admin")
@@ -126,14 +126,14 @@ def test_a_form_sent_again_makes_one_key(server: Server) -> None:
     assert len(keys_of(server, account)) == 1
 
 
-def test_the_published_addresses_are_there_for_everybody(server: Server) -> None:
+def test_members_see_the_source_ip_addresses(server: Server) -> None:
     account, _ = server.account()
     [address] = server.api().ok("GET", "/v1/source-ips")["current"]
     visitor = member(server, account, "member")
     assert f"<code>{address}</code>" in visitor.get(f"/accounts/{account}/developers").html
 
 
-def test_listen_sessions_are_shown_and_ended_by_whoever_may_listen(server: Server) -> None:
+def test_listen_sessions_require_the_listen_permission(server: Server) -> None:
     account, _ = server.account()
     path = f"/accounts/{account}/developers"
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
@@ -148,7 +148,7 @@ def test_listen_sessions_are_shown_and_ended_by_whoever_may_listen(server: Serve
     assert manager.get(f"{path}/listen-sessions/{made}").status == 404
 
 
-def test_who_listens_and_what_was_answered_shows_by_itself(server: Server, page: Page) -> None:
+def test_listen_sessions_and_responses_update_live(server: Server, page: Page) -> None:
     account, api = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
     bring(page, member(server, account, "manager"))

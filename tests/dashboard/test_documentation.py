@@ -84,7 +84,7 @@ def test_code_blocks_have_copy_buttons(page: Page) -> None:
     assert copied == block.locator("code").inner_text().rstrip()
 
 
-def test_the_contents_lead_to_sections_on_wide_and_narrow_screens(open_page: OpenPage) -> None:
+def test_the_contents_link_to_sections_on_wide_and_narrow_screens(open_page: OpenPage) -> None:
     for look in (DESK, PHONE):
         page = open_page(look)
         page.goto("/docs/errors")
@@ -97,6 +97,6 @@ def test_the_contents_lead_to_sections_on_wide_and_narrow_screens(open_page: Ope
         expect(page.locator("#validation_failed")).to_be_in_viewport()
 
 
-def test_an_anchor_that_moved_leads_to_its_new_page(page: Page) -> None:
+def test_a_moved_anchor_redirects_to_its_new_page(page: Page) -> None:
     page.goto("/docs#validation_failed")
     expect(page).to_have_url(re.compile(r"/docs/errors#validation_failed$"))

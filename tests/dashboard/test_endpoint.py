@@ -47,7 +47,7 @@ class Owned:
         return self.guest.post(f"{self.page}/{action}", page=self.page, **fields)
 
 
-def test_one_that_works_says_so(server: Server, receiver: Receiver) -> None:
+def test_a_healthy_endpoint_is_shown_as_healthy(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/ok"))
     assert "No attempts yet" in owned.get().text
     settled(owned.api, owned.send(1))
@@ -57,7 +57,7 @@ def test_one_that_works_says_so(server: Server, receiver: Receiver) -> None:
     assert 'class="card state healthy"' in seen.html
 
 
-def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server: Server, receiver: Receiver) -> None:
+def test_a_failing_endpoint_shows_cause_fix_and_next_steps(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/bad", answer(404)))
     settled(owned.api, owned.send(1))
     health = owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["health"]
@@ -77,7 +77,7 @@ def test_one_that_fails_says_what_is_wrong_what_to_do_and_what_comes_next(server
     assert "404: " in in_list.text
 
 
-def test_pausing_holds_and_enabling_does_as_it_was_told(server: Server, receiver: Receiver) -> None:
+def test_held_deliveries_are_kept_dropped_or_sent(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/p"))
     paused = owned.post("pause")
     assert (paused.status, paused.path) == (200, owned.page)
@@ -101,7 +101,7 @@ def test_pausing_holds_and_enabling_does_as_it_was_told(server: Server, receiver
     assert settled(owned.api, last)["status"] == "delivered"
 
 
-def test_a_disabled_one_says_who_did_it_and_is_not_paused(server: Server, receiver: Receiver) -> None:
+def test_a_disabled_endpoint_shows_the_actor_and_cannot_be_paused(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/d"))
     owned.api.ok("POST", f"/v1/endpoints/{owned.endpoint}/disable")
     seen = owned.get()
@@ -113,7 +113,7 @@ def test_a_disabled_one_says_who_did_it_and_is_not_paused(server: Server, receiv
     assert f'hx-get="{owned.page}"' in refused.html
 
 
-def test_deliveries_are_filtered_in_the_url_and_go_on_page_by_page(server: Server, receiver: Receiver) -> None:
+def test_deliveries_are_filtered_by_the_url_and_paginated(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/many"))
     sent = [owned.send(number) for number in range(27)]
     for delivery in sent:
@@ -138,7 +138,7 @@ def test_deliveries_are_filtered_in_the_url_and_go_on_page_by_page(server: Serve
     assert (unknown.status, 'id="type-problem"' in unknown.html) == (422, True)
 
 
-def test_the_subscription_names_what_fits_and_masks_secrets(server: Server, receiver: Receiver) -> None:
+def test_the_subscription_lists_matching_types_and_masks_secrets(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/s"), event_types=["athlete.*"], headers={"X-Jwt": "geheim", "Accept": "<b>"})
     seen = owned.get("subscription")
     assert "athlete.created" in seen.text
@@ -148,7 +148,7 @@ def test_the_subscription_names_what_fits_and_masks_secrets(server: Server, rece
     assert "Accept: &lt;b&gt;" in seen.html
 
 
-def test_the_activity_tells_who_did_what_to_those_who_may_know(server: Server, receiver: Receiver) -> None:
+def test_the_activity_tab_lists_changes_for_permitted_roles(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/a"))
     owned.api.ok("PATCH", f"/v1/endpoints/{owned.endpoint}", {"description": "<i>new</i>", "event_types": [TYPE]})
     owned.post("pause")
@@ -164,7 +164,7 @@ def test_the_activity_tells_who_did_what_to_those_who_may_know(server: Server, r
     assert owned.get("activity", manager).status == 403
 
 
-def test_what_a_member_may_not_do_is_not_offered_and_is_refused(server: Server, receiver: Receiver) -> None:
+def test_forbidden_actions_are_hidden_from_members_and_rejected(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/m"))
     reader = member(server, owned.account, "member")
     seen = owned.get(guest=reader)
@@ -180,21 +180,21 @@ def test_what_a_member_may_not_do_is_not_offered_and_is_refused(server: Server, 
     assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["state"] == "enabled"
 
 
-def test_an_operator_sees_the_page_too(server: Server, receiver: Receiver) -> None:
+def test_an_operator_sees_the_page(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/o"))
     seen = owned.get(guest=operator(server))
     assert "You are viewing this account as an operator" in seen.text
     assert "Pause" in seen.text
 
 
-def test_forms_without_their_token_change_nothing(server: Server, receiver: Receiver) -> None:
+def test_forms_with_a_wrong_token_change_nothing(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/t"))
     for action in ("pause", "enable", "delete", "edit", "test", "security/rotate", "security/reveal"):
         assert owned.guest.post(f"{owned.page}/{action}", token="0" * 32).status == 403, action
     assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}")["state"] == "enabled"
 
 
-def test_charts_tell_of_the_period_in_the_url(server: Server, receiver: Receiver) -> None:
+def test_charts_show_the_period_of_the_url(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/c", after_failing(1)))
     for number in range(3):
         settled(owned.api, owned.send(number))

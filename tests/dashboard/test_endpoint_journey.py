@@ -30,7 +30,7 @@ def enter(page: Page, server: Server, account: str) -> None:
 
 
 @pytest.mark.parametrize("look", [DESK, WITHOUT_SCRIPTS], ids=lambda look: look.name)
-def test_somebody_registers_an_endpoint_and_sees_a_test_arrive(
+def test_an_owner_creates_tests_pauses_and_deletes_an_endpoint(
     server: Server, receiver: Receiver, open_page: OpenPage, look: Look
 ) -> None:
     account, _ = server.account()
@@ -75,7 +75,7 @@ def test_somebody_registers_an_endpoint_and_sees_a_test_arrive(
     expect(page.get_by_text("No endpoints yet")).to_be_visible()
 
 
-def test_the_page_follows_what_happens(server: Server, receiver: Receiver, page: Page) -> None:
+def test_the_page_updates_when_the_endpoint_fails(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     made = api.endpoint(receiver.url("/live", answer(500)))
     enter(page, server, account)

@@ -48,7 +48,7 @@ def shown(seen: Seen) -> str | None:
     return None if found is None else found[1]
 
 
-def test_a_secret_is_shown_after_a_sign_in_and_the_audit_log_says_so(server: Server) -> None:
+def test_revealing_a_secret_adds_an_audit_log_entry(server: Server) -> None:
     owned = Owned(server)
     before = owned.guest.get(f"{owned.page}/security")
     assert (shown(before), owned.secret in before.html) == (None, False)
@@ -59,7 +59,7 @@ def test_a_secret_is_shown_after_a_sign_in_and_the_audit_log_says_so(server: Ser
     assert [each["actor"]["kind"] for each in owned.actions("secret.revealed")] == ["member"]
 
 
-def test_after_a_while_the_password_is_asked_for(server: Server) -> None:
+def test_a_late_reveal_requires_the_operator_key(server: Server) -> None:
     """Confirm the identity of an operator."""
     owned = Owned(server)
     guest = operator(server)
@@ -75,7 +75,7 @@ def test_after_a_while_the_password_is_asked_for(server: Server) -> None:
     assert "Operator key" not in guest.get(f"{owned.page}/security").text
 
 
-def test_a_member_gives_the_password_and_whoever_has_none_comes_again(server: Server) -> None:
+def test_a_late_reveal_requires_a_password_or_a_new_sign_in(server: Server) -> None:
     owned = Owned(server)
     without = member(server, owned.account, "owner")
     owned.guest.post("/you/password", page="/you", password="seven quiet otters")
@@ -90,7 +90,7 @@ def test_a_member_gives_the_password_and_whoever_has_none_comes_again(server: Se
     assert len(owned.actions("secret.revealed")) == 1
 
 
-def test_replacing_a_secret_shows_the_new_one_once(server: Server) -> None:
+def test_a_rotation_shows_the_new_secret_once(server: Server) -> None:
     owned = Owned(server)
     seen = owned.post("security/rotate", overlap_seconds="3600", uplift_header="new", once="once")
     new = owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}/secret")
@@ -108,7 +108,7 @@ def test_replacing_a_secret_shows_the_new_one_once(server: Server) -> None:
     assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}/secret")["previous_expires_at"] is None
 
 
-def test_a_secret_of_ones_own_is_judged_at_its_field(server: Server) -> None:
+def test_an_invalid_custom_secret_shows_an_error_at_its_field(server: Server) -> None:
     owned = Owned(server)
     refused = owned.post("security/rotate", secret="short", overlap_seconds="9999999", uplift_header="both")
     assert refused.status == 422
@@ -118,7 +118,7 @@ def test_a_secret_of_ones_own_is_judged_at_its_field(server: Server) -> None:
     assert owned.post("security/rotate", secret="my-own-0123456789").status == 422
 
 
-def test_members_do_not_come_to_secrets(server: Server) -> None:
+def test_members_cannot_access_secrets(server: Server) -> None:
     owned = Owned(server)
     reader = member(server, owned.account, "member")
     page = reader.get(f"{owned.page}/security")
@@ -129,7 +129,7 @@ def test_members_do_not_come_to_secrets(server: Server) -> None:
     assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}/secret")["secret"] == owned.secret
 
 
-def test_a_test_shows_request_and_answer(server: Server, receiver: Receiver) -> None:
+def test_a_test_event_shows_request_and_response(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/t", answer(500, b'{"why": "<b>no</b>"}')), headers={"X-Token": "geheim"})
     seen = owned.post("test", type="athlete.created")
     assert (seen.status, seen.path) == (200, f"{owned.page}/test")
@@ -146,12 +146,12 @@ def test_a_test_shows_request_and_answer(server: Server, receiver: Receiver) -> 
     assert len(owned.actions("endpoint.tested")) == 2
 
 
-def test_a_delivered_test_says_that_it_works(server: Server, receiver: Receiver) -> None:
+def test_a_delivered_test_event_shows_its_success(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/ok"))
     assert "Your server responded with 200." in owned.post("test").text
 
 
-def test_a_test_that_takes_long_is_followed(server: Server, receiver: Receiver) -> None:
+def test_a_slow_test_event_is_shown_as_in_flight(server: Server, receiver: Receiver) -> None:
     owned = Owned(server, receiver.url("/hang", hang))
     seen = owned.post("test")
     assert "The attempt is in flight." in seen.text
@@ -160,7 +160,7 @@ def test_a_test_that_takes_long_is_followed(server: Server, receiver: Receiver) 
     assert "already in flight" in refused.text
 
 
-def test_unknown_types_and_foreign_deliveries_are_refused(server: Server, receiver: Receiver) -> None:
+def test_unknown_types_and_foreign_deliveries_are_rejected(server: Server, receiver: Receiver) -> None:
     owned, other = Owned(server), Owned(server, receiver.url("/o"))
     refused = owned.post("test", type="no.such")
     assert (refused.status, 'id="type-problem"' in refused.html) == (422, True)

@@ -32,13 +32,13 @@ def newest(api: Api) -> Any:
     return api.ok("GET", "/v1/endpoints")["data"][0]
 
 
-def test_a_list_without_endpoints_tells_the_next_step(server: Server, account: tuple[str, Api]) -> None:
+def test_an_empty_list_links_to_the_create_form(server: Server, account: tuple[str, Api]) -> None:
     seen = member(server, account[0]).get(pages(account[0]))
     assert "No endpoints yet" in seen.text
     assert f'href="{pages(account[0], "new")}"' in seen.html
 
 
-def test_registering_shows_the_secret_once_and_only_once(server: Server, account: tuple[str, Api]) -> None:
+def test_creating_an_endpoint_shows_the_secret_once(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     guest = member(server, name)
     fields = {
@@ -65,12 +65,12 @@ def test_registering_shows_the_secret_once_and_only_once(server: Server, account
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
 
 
-def test_a_secret_of_ones_own_is_quoted_for_shells(server: Server, account: tuple[str, Api]) -> None:
+def test_a_custom_secret_is_quoted_for_shells(server: Server, account: tuple[str, Api]) -> None:
     seen = registered(member(server, account[0]), account[0], secret="it's$(mine)-0123456789")
     assert """export UPLIFT_WEBHOOK_SECRET='it'"'"'s$(mine)-0123456789'""" in seen.text
 
 
-def test_everything_wrong_stands_at_its_field_with_what_was_sent(server: Server, account: tuple[str, Api]) -> None:
+def test_invalid_fields_show_errors_and_keep_their_values(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     seen = registered(
         member(server, name),
@@ -105,7 +105,7 @@ def test_everything_wrong_stands_at_its_field_with_what_was_sent(server: Server,
         ("https://example.com/#a", "#"),
     ],
 )
-def test_a_refused_url_tells_why(server: Server, account: tuple[str, Api], url: str, reason: str) -> None:
+def test_a_rejected_url_shows_the_reason(server: Server, account: tuple[str, Api], url: str, reason: str) -> None:
     seen = registered(member(server, account[0]), account[0], url=url)
     assert seen.status == 422
     told = re.search(r'id="url-problem">([^<]*)<', seen.html)
@@ -113,7 +113,7 @@ def test_a_refused_url_tells_why(server: Server, account: tuple[str, Api], url: 
     assert reason in told[1]
 
 
-def test_filters_stand_in_the_url(server: Server, account: tuple[str, Api]) -> None:
+def test_the_url_filters_the_list(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     one = api.endpoint(URL, description="the one of <b>Ana</b>")["id"]
     two = api.endpoint("http://127.0.0.1:9/other")["id"]
@@ -137,7 +137,7 @@ def test_filters_stand_in_the_url(server: Server, account: tuple[str, Api]) -> N
     assert "<b>Ana" not in guest.get(pages(name)).html
 
 
-def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api]) -> None:
+def test_an_edit_keeps_masked_headers(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(URL, headers={"X-Jwt": "geheim", "Accept": "a"}, event_types=["movement.analytics.*"])
     guest, path = member(server, name), pages(name, made["id"], "edit")
@@ -160,7 +160,7 @@ def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api])
     assert (changed["description"], changed["event_types"]) == ("new", ["movement.analytics.*"])
 
 
-def test_a_form_that_is_sent_as_it_came_changes_nothing(server: Server, account: tuple[str, Api]) -> None:
+def test_an_unchanged_form_changes_nothing(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     given = {"event_types": ["test.*", "movement.*"], "headers": {"X-Token": "geheim"}, "max_in_flight": 3}
     made = api.endpoint(URL, **given)["id"]
@@ -170,7 +170,7 @@ def test_a_form_that_is_sent_as_it_came_changes_nothing(server: Server, account:
     assert api.ok("GET", f"/v1/audit-log?subject={made}&action=endpoint.changed")["data"] == []
 
 
-def test_what_may_be_a_token_is_shown_on_one_tab_only(server: Server, account: tuple[str, Api]) -> None:
+def test_a_url_query_is_shown_on_one_tab_only(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(f"{URL}?token=geheim")["id"]
     guest = member(server, name)
@@ -179,7 +179,7 @@ def test_what_may_be_a_token_is_shown_on_one_tab_only(server: Server, account: t
     assert f"{URL}?token=geheim" in guest.get(pages(name, made, "subscription")).text
 
 
-def test_deleting_takes_it_out_of_the_list(server: Server, account: tuple[str, Api]) -> None:
+def test_a_deleted_endpoint_is_not_found(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(URL)
     guest = member(server, name)
@@ -191,7 +191,7 @@ def test_deleting_takes_it_out_of_the_list(server: Server, account: tuple[str, A
     assert guest.get(page).status == 404
 
 
-def test_members_see_and_managers_write(server: Server, account: tuple[str, Api]) -> None:
+def test_members_read_and_managers_write(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(URL)
     reader = member(server, name, "member")
@@ -206,7 +206,7 @@ def test_members_see_and_managers_write(server: Server, account: tuple[str, Api]
     assert member(server, name, "manager").get(pages(name, "new")).status == 200
 
 
-def test_mails_lead_to_the_page_of_those_who_may_see_it(server: Server, account: tuple[str, Api]) -> None:
+def test_email_links_open_the_endpoint_for_permitted_visitors(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     other, _ = server.account("Lakeside")
     made = api.endpoint(URL)
@@ -222,7 +222,7 @@ def test_mails_lead_to_the_page_of_those_who_may_see_it(server: Server, account:
     assert (nobody.status, nobody.headers["location"]) == (303, f"/sign-in?next=%2Fendpoints%2F{made['id']}")
 
 
-def test_nothing_of_another_account_can_be_reached(server: Server, account: tuple[str, Api]) -> None:
+def test_endpoints_of_another_account_are_not_found(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     other, _ = server.account("Lakeside")
     made = api.endpoint(URL)

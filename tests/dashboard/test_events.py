@@ -22,7 +22,7 @@ def sent(api: Api, **fields: object) -> str:
     return str(api.send(1, **fields).json["id"])
 
 
-def test_the_list_tells_of_events_no_endpoint_wanted_and_shows_nothing_of_bodies(server: Server) -> None:
+def test_the_list_shows_events_without_deliveries_and_no_bodies(server: Server) -> None:
     account, api = server.account()
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"name": "Mara Okonkwo"}})["id"]
     page = member(server, account, "member").get(f"/accounts/{account}/events")
@@ -44,7 +44,7 @@ def test_the_list_counts_deliveries_by_status(server: Server, receiver: Receiver
     assert "webhook.created" not in page.text.partition("Deliveries")[2]
 
 
-def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
+def test_events_are_filtered_by_type_and_time_and_paginated(server: Server) -> None:
     account, api = server.account()
     events = [sent(api) for _ in range(27)]
     guest = member(server, account)
@@ -76,7 +76,7 @@ def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
         (f"type={UNSAFE}&created_before={UNSAFE}&id={UNSAFE}", "hexadecimal"),
     ],
 )
-def test_what_cannot_be_looked_for_is_said_at_its_field(server: Server, query: str, told: str) -> None:
+def test_an_invalid_filter_shows_an_error(server: Server, query: str, told: str) -> None:
     account, _ = server.account()
     page = operator(server).get(f"/accounts/{account}/events?{query}")
     assert page.status == 422
@@ -84,7 +84,7 @@ def test_what_cannot_be_looked_for_is_said_at_its_field(server: Server, query: s
     assert UNSAFE not in page.html
 
 
-def test_an_event_is_found_by_the_beginning_of_its_id(server: Server) -> None:
+def test_an_event_is_found_by_an_id_prefix(server: Server) -> None:
     account, api = server.account()
     guest = member(server, account)
     path = f"/accounts/{account}/events"
@@ -101,7 +101,7 @@ def test_an_event_is_found_by_the_beginning_of_its_id(server: Server) -> None:
     assert "No matching events" in member(server, stranger).get(f"/accounts/{stranger}/events?id={chosen[0]}").text
 
 
-def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
+def test_the_page_shows_data_deliveries_and_endpoints(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     wants = api.endpoint(receiver.url("/a?token=hush"), event_types=[TYPE], description=UNSAFE)["id"]
     other = api.endpoint(receiver.url("/b"), event_types=["export.*"])["id"]
@@ -124,9 +124,7 @@ def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
     assert f"uplift events show {event}" in page.text
 
 
-def test_what_is_known_of_removed_deliveries_is_told_apart_from_what_never_was(
-    server: Server, receiver: Receiver
-) -> None:
+def test_removed_deliveries_are_distinguished_from_missing_ones(server: Server, receiver: Receiver) -> None:
     """Retention deletes the deliveries of an event first."""
     account, api = server.account()
     got = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
@@ -149,7 +147,7 @@ def test_what_is_known_of_removed_deliveries_is_told_apart_from_what_never_was(
     assert "No endpoint matched" not in traced
 
 
-def test_an_event_of_an_account_without_endpoints_says_what_to_do(server: Server) -> None:
+def test_an_event_without_endpoints_links_to_the_create_form(server: Server) -> None:
     account, api = server.account()
     page = member(server, account).get(f"/accounts/{account}/events/{sent(api)}")
     assert "No endpoints" in page.text
@@ -157,7 +155,7 @@ def test_an_event_of_an_account_without_endpoints_says_what_to_do(server: Server
 
 
 @pytest.mark.parametrize("path", ["events/{event}", "events/nonsense", "deliveries/{delivery}", "deliveries/dlv_1"])
-def test_what_is_another_accounts_is_not_there(server: Server, receiver: Receiver, path: str) -> None:
+def test_objects_of_another_account_are_not_found(server: Server, receiver: Receiver, path: str) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/a"), event_types=[TYPE])
     event = sent(api)
@@ -169,7 +167,7 @@ def test_what_is_another_accounts_is_not_there(server: Server, receiver: Receive
     assert TYPE not in page.text
 
 
-def test_an_event_with_many_endpoints_is_told_page_by_page(server: Server, receiver: Receiver) -> None:
+def test_an_event_with_many_endpoints_is_paginated(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     owed = [api.endpoint(receiver.url(f"/wants/{number}"), event_types=[TYPE])["id"] for number in range(27)]
     others = [api.endpoint(receiver.url(f"/other/{number}"), event_types=["export.*"])["id"] for number in range(52)]
@@ -186,7 +184,7 @@ def test_an_event_with_many_endpoints_is_told_page_by_page(server: Server, recei
     assert "2 more are not shown." in first.text
 
 
-def test_the_type_of_an_event_may_have_left_the_catalog(server: Server) -> None:
+def test_an_event_keeps_a_deleted_event_type(server: Server) -> None:
     account, api = server.account()
     server.api().ok("PUT", "/v1/event-types/gone.soon", {"description": "Soon gone."})
     event = api.ok("POST", "/v1/events", {"type": "gone.soon", "data": {}})["id"]
@@ -197,9 +195,7 @@ def test_the_type_of_an_event_may_have_left_the_catalog(server: Server) -> None:
     assert event in guest.get(f"/accounts/{account}/events?type=gone.soon").html
 
 
-def test_events_come_to_the_list_by_themselves_and_lead_to_their_page(
-    server: Server, receiver: Receiver, page: Page
-) -> None:
+def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/a"), event_types=[TYPE], description="Main")
     api.endpoint(receiver.url("/b"), event_types=["export.*"])

@@ -30,14 +30,14 @@ def failing(server: Server) -> tuple[str, Api, dict[str, Any]]:
     return account, acting, endpoint
 
 
-def test_operators_begin_at_the_fleet(server: Server) -> None:
+def test_operators_start_at_the_fleet_page(server: Server) -> None:
     page = operator(server).get("/")
     assert (page.status, page.path) == (200, "/operator")
     for figure in ("Oldest due", "Scheduled", "Held", "In flight", "Circuit open", "First-attempt success rate", "p95"):
         assert figure in page.text
 
 
-def test_endpoints_that_are_only_probed_are_told_of(server: Server) -> None:
+def test_endpoints_with_an_open_circuit_are_listed(server: Server) -> None:
     account, acting, endpoint = failing(server)
     page = operator(server).get("/operator")
     assert f'href="/accounts/{account}/endpoints/{endpoint["id"]}"' in page.html
@@ -48,7 +48,7 @@ def test_endpoints_that_are_only_probed_are_told_of(server: Server) -> None:
     assert endpoint["id"] not in operator(server).get("/operator").html
 
 
-def test_what_is_due_to_endpoints_that_are_only_probed_is_not_said_to_be_nothing(server: Server) -> None:
+def test_due_deliveries_of_open_circuits_are_explained(server: Server) -> None:
     _, acting, endpoint = failing(server)
     for number in range(20):
         acting.send(number)
@@ -60,7 +60,7 @@ def test_what_is_due_to_endpoints_that_are_only_probed_is_not_said_to_be_nothing
     acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")
 
 
-def test_replays_that_go_on_are_told_of(server: Server) -> None:
+def test_unfinished_replays_are_listed(server: Server) -> None:
     account, acting, endpoint = failing(server)
     replay = acting.ok("POST", "/v1/replays", {"endpoint": endpoint["id"], "status": ["failed", "cancelled"]})
     acting("POST", f"/v1/replays/{replay['id']}/pause")
@@ -71,7 +71,7 @@ def test_replays_that_go_on_are_told_of(server: Server) -> None:
 
 
 @pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])
-def test_every_period_can_be_looked_at(server: Server, period: str) -> None:
+def test_the_page_shows_the_selected_period(server: Server, period: str) -> None:
     page = operator(server).get(f"/operator?period={period}")
     assert page.status == 200
     chosen = period if period != "nonsense" else "24h"
@@ -85,7 +85,7 @@ def test_members_do_not_see_the_fleet(server: Server) -> None:
     assert "Oldest due" not in page.text
 
 
-def test_a_person_watches_the_fleet(server: Server, page: Page) -> None:
+def test_the_page_shows_a_failing_endpoint_live(server: Server, page: Page) -> None:
     come_in(page)
     account, acting, endpoint = failing(server)
     # The live page updates.
@@ -95,7 +95,7 @@ def test_a_person_watches_the_fleet(server: Server, page: Page) -> None:
     acting.ok("DELETE", f"/v1/endpoints/{endpoint['id']}")
 
 
-def test_a_mass_failure_is_told_while_it_goes_on(tmp_path: Path) -> None:
+def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         account, acting = server.account("Rapids")
         for number in range(10):

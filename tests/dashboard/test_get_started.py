@@ -11,7 +11,7 @@ from tests.e2e.receiving import Receiver, answer
 from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
 
 
-def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Server, page: Page) -> None:
+def test_the_page_leads_to_the_first_2xx_without_a_reload(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         url = receiver.url("/webhook", answer(503))
@@ -36,7 +36,7 @@ def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Se
         expect(page.get_by_role("status").filter(has_text="Your server responded with 204")).to_be_visible()
 
 
-def test_it_works_without_scripts(server: Server, open_page: OpenPage) -> None:
+def test_the_page_works_without_scripts(server: Server, open_page: OpenPage) -> None:
     account, _ = server.account()
     with closing(Receiver()) as receiver:
         page = open_page(WITHOUT_SCRIPTS)
@@ -55,7 +55,7 @@ def test_it_works_without_scripts(server: Server, open_page: OpenPage) -> None:
         expect(page.get_by_text("async def receive_with_fastapi")).to_be_visible()
 
 
-def test_it_turns_green_by_itself(server: Server, page: Page) -> None:
+def test_the_page_shows_the_first_2xx_live(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         api.endpoint(receiver.url("/later", answer(500)))
@@ -69,7 +69,7 @@ def test_it_turns_green_by_itself(server: Server, page: Page) -> None:
         expect(page.locator("#live")).to_contain_text("Your server received an event.", timeout=15_000)
 
 
-def test_a_test_that_takes_its_time_shows_its_outcome_by_itself(server: Server, page: Page) -> None:
+def test_a_slow_test_event_shows_its_outcome_live(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         url = receiver.url("/slow", answer(500))
@@ -85,7 +85,7 @@ def test_a_test_that_takes_its_time_shows_its_outcome_by_itself(server: Server, 
         expect(page.locator("#live")).to_contain_text("Your server received an event.")
 
 
-def test_sent_again_the_form_registers_nothing_more_and_tells_the_secret_no_more(server: Server) -> None:
+def test_a_resubmitted_form_creates_one_endpoint_and_shows_no_secret(server: Server) -> None:
     account, api = server.account()
     path = f"/accounts/{account}/get-started"
     visitor = member(server, account, "manager")
@@ -98,7 +98,7 @@ def test_sent_again_the_form_registers_nothing_more_and_tells_the_secret_no_more
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
 
 
-def test_what_is_wrong_with_a_url_stands_at_its_field(server: Server) -> None:
+def test_an_invalid_url_shows_an_error_at_its_field(server: Server) -> None:
     account, _ = server.account()
     visitor = member(server, account, "manager")
     answered = visitor.post(
@@ -111,7 +111,7 @@ def test_what_is_wrong_with_a_url_stands_at_its_field(server: Server) -> None:
     assert "<b>x</b>" not in answered.html
 
 
-def test_the_secret_is_shown_after_a_confirmation_that_was_just_given(server: Server) -> None:
+def test_the_secret_is_shown_soon_after_sign_in(server: Server) -> None:
     account, api = server.account()
     endpoint = api.endpoint("http://127.0.0.1:9/webhook")
     path, fields = f"/accounts/{account}/get-started", {"endpoint": endpoint["id"], "framework": "django"}
@@ -124,7 +124,7 @@ def test_the_secret_is_shown_after_a_confirmation_that_was_just_given(server: Se
     assert [each["action"] for each in api.ok("GET", "/v1/audit-log?action=secret.revealed")["data"]]
 
 
-def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(server: Server) -> None:
+def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> None:
     account, api = server.account()
     path = f"/accounts/{account}/get-started"
     visitor = member(server, account, "member")
@@ -140,7 +140,7 @@ def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(serv
     assert "no program is listening on this address and port" in told
 
 
-def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:
+def test_endpoints_of_another_account_are_not_found(server: Server) -> None:
     _, other = server.account("Other")
     foreign = other.endpoint("http://127.0.0.1:9/foreign")["id"]
     account, _ = server.account()
@@ -151,7 +151,7 @@ def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:
     assert visitor.post(f"{path}/test", page="/you", follow=False, endpoint=foreign).status == 404
 
 
-def test_the_framework_stands_in_the_url(server: Server) -> None:
+def test_the_url_selects_the_framework(server: Server) -> None:
     account, _ = server.account()
     visitor = operator(server)
     for name in FRAMEWORKS:

@@ -66,7 +66,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[Server, str]]:
             server.end()
 
 
-def test_cookies_over_https_belong_to_the_host(secure: tuple[Server, str], page: Page) -> None:
+def test_cookies_over_https_have_the_host_prefix(secure: tuple[Server, str], page: Page) -> None:
     server, url = secure
     # The headers of a reverse proxy on this machine.
     guest = Guest(server.url)

@@ -80,7 +80,7 @@ def ends(connection: socket.socket, seconds: float) -> bool:
     return True
 
 
-def test_a_page_hears_of_what_happens_in_its_account_and_of_nothing_else(server: Server) -> None:
+def test_a_page_receives_only_changes_of_its_account(server: Server) -> None:
     account, api = server.account()
     other, _ = server.account()
     with (
@@ -94,7 +94,7 @@ def test_a_page_hears_of_what_happens_in_its_account_and_of_nothing_else(server:
 
 
 @pytest.mark.timing
-def test_open_pages_load_one_after_the_other(server: Server) -> None:
+def test_open_pages_reload_one_after_another(server: Server) -> None:
     account, api = server.account()
     guest = member(server, account)
     with ExitStack() as stack:
@@ -112,7 +112,7 @@ def test_open_pages_load_one_after_the_other(server: Server) -> None:
     assert told_at[-1] - told_at[0] >= 0.8 * TURN_SECONDS_MAX * (PAGES - 1)
 
 
-def test_what_people_do_is_a_change_too(server: Server) -> None:
+def test_configuration_changes_are_reported(server: Server) -> None:
     account, api = server.account()
     with closing(opened(server, member(server, account), f"/accounts/{account}/live")) as connection:
         assert not changes(connection, 1.2)
@@ -120,12 +120,12 @@ def test_what_people_do_is_a_change_too(server: Server) -> None:
         assert changes(connection, 10)
 
 
-def test_operators_look_again_every_few_seconds(server: Server) -> None:
+def test_operator_pages_receive_regular_changes(server: Server) -> None:
     with closing(opened(server, operator(server), "/operator/live")) as connection:
         assert changes(connection, 15)
 
 
-def test_nothing_more_is_told_to_whoever_signed_out_or_is_no_member_any_more(server: Server) -> None:
+def test_streams_end_after_sign_out_or_removal(server: Server) -> None:
     account, api = server.account()
     path, settings = f"/accounts/{account}/live", f"/accounts/{account}/settings"
     owner, leaver, removed = (member(server, account, role) for role in ("owner", "manager", "member"))
@@ -146,7 +146,7 @@ def test_nothing_more_is_told_to_whoever_signed_out_or_is_no_member_any_more(ser
         assert not ends(stays, 0.5)
 
 
-def test_an_account_has_its_share_and_others_still_get_theirs(server: Server) -> None:
+def test_stream_limits_leave_streams_for_other_accounts(server: Server) -> None:
     greedy = [server.account()[0] for _ in range(8)]
     other, _ = server.account()
     guests = [member(server, account) for account in greedy]

@@ -25,7 +25,7 @@ def heard(page: Page) -> int:
     return told
 
 
-def test_the_keyboard_stays_where_it_is_when_the_list_grows(server: Server, open_page: OpenPage) -> None:
+def test_the_focus_stays_when_the_list_grows(server: Server, open_page: OpenPage) -> None:
     account, api = server.account()
     first = api.send(1).json["id"]
     page = open_page()
@@ -42,7 +42,7 @@ def test_the_keyboard_stays_where_it_is_when_the_list_grows(server: Server, open
     expect(page.get_by_role("button", name=f"Copy {first}")).to_be_focused()
 
 
-def test_what_is_open_stays_open_and_the_page_catches_up_afterwards(
+def test_open_details_stay_open_and_the_page_updates_later(
     server: Server, receiver: Receiver, open_page: OpenPage
 ) -> None:
     account, api = server.account()
@@ -67,9 +67,7 @@ def test_what_is_open_stays_open_and_the_page_catches_up_afterwards(
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
 
 
-def test_a_page_whose_scripts_load_slowly_shows_what_changed_meanwhile(
-    server: Server, receiver: Receiver, open_page: OpenPage
-) -> None:
+def test_a_page_with_slow_scripts_shows_missed_changes(server: Server, receiver: Receiver, open_page: OpenPage) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/hook"))["id"]
     page = open_page()
@@ -94,7 +92,7 @@ def own_server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_what_happened_while_the_server_was_away_is_there_when_it_is_back(own_server: Server, browser: Browser) -> None:
+def test_a_page_shows_missed_changes_after_a_server_restart(own_server: Server, browser: Browser) -> None:
     """A new stream reports only later changes, so the page must reload after a reconnect."""
     account, _ = own_server.account()
     desk = Desk(browser, own_server.url, "away")

@@ -42,7 +42,7 @@ def joined(server: Server, account: str, role: str, email: str) -> Guest:
     return guest
 
 
-def test_an_owner_invites_somebody_who_joins_by_the_link(server: Server, page: Page, open_page: OpenPage) -> None:
+def test_an_owner_invites_a_person_who_joins_with_the_link(server: Server, page: Page, open_page: OpenPage) -> None:
     account, _ = server.account()
     bring(page, joined(server, account, "owner", "olga@t2-members.example"))
     page.get_by_role("link", name="Settings").click()
@@ -80,7 +80,7 @@ def test_roles_are_changed_and_members_removed(server: Server, page: Page) -> No
     assert ben.get(f"/accounts/{account}/overview").path == "/sign-in"
 
 
-def test_the_last_owner_stays(server: Server) -> None:
+def test_the_last_owner_cannot_be_removed(server: Server) -> None:
     account, _ = server.account()
     olga = joined(server, account, "owner", "olga@t4-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
@@ -94,7 +94,7 @@ def test_the_last_owner_stays(server: Server) -> None:
     assert members_of(server, account) == {"Olga": "owner"}
 
 
-def test_an_admin_touches_no_owner(server: Server) -> None:
+def test_an_admin_cannot_change_owners(server: Server) -> None:
     account, _ = server.account()
     joined(server, account, "owner", "olga@t5-members.example")
     admin = joined(server, account, "admin", "ada@t5-members.example")
@@ -111,14 +111,14 @@ def test_an_admin_touches_no_owner(server: Server) -> None:
 
 
 @pytest.mark.parametrize("role", ["member", "manager"])
-def test_others_are_led_to_the_contacts(server: Server, role: str) -> None:
+def test_other_roles_are_redirected_to_the_contacts(server: Server, role: str) -> None:
     account, _ = server.account()
     someone, settings = member(server, account, role), f"/accounts/{account}/settings"
     assert someone.get(settings).path == f"{settings}/contacts"
     assert someone.post(f"{settings}/invitations", page=settings, email="x@a.example", role="member").status == 403
 
 
-def test_an_invitation_is_seen_and_withdrawn(server: Server) -> None:
+def test_an_invitation_is_listed_and_withdrawn(server: Server) -> None:
     account, _ = server.account()
     admin, settings = member(server, account, "admin"), f"/accounts/{account}/settings"
     made = admin.post(f"{settings}/invitations", page=settings, email="ben@t8-members.example", role="member")
@@ -137,9 +137,7 @@ def test_an_invitation_is_seen_and_withdrawn(server: Server) -> None:
     ("fields", "field"),
     [({"email": "<b>", "role": "member"}, "email"), ({"email": "a@b.example", "role": "king"}, "role")],
 )
-def test_what_is_wrong_with_an_invitation_stands_at_its_field(
-    server: Server, fields: dict[str, str], field: str
-) -> None:
+def test_an_invalid_invitation_shows_an_error_at_its_field(server: Server, fields: dict[str, str], field: str) -> None:
     account, _ = server.account()
     admin, settings = member(server, account, "admin"), f"/accounts/{account}/settings"
     answer = admin.post(f"{settings}/invitations", page=settings, **fields)
@@ -148,7 +146,7 @@ def test_what_is_wrong_with_an_invitation_stands_at_its_field(
     assert 'value="&lt;b&gt;"' in answer.html or field == "role"
 
 
-def test_nobody_of_another_account_is_touched(server: Server) -> None:
+def test_members_of_another_account_are_not_found(server: Server) -> None:
     other, _ = server.account("Other")
     member(server, other, "member", "theirs@t11-members.example")
     theirs = member_id(server, other, "theirs@t11-members.example")
@@ -161,7 +159,7 @@ def test_nobody_of_another_account_is_touched(server: Server) -> None:
     assert members_of(server, other) == {"theirs@t11-members.example": "member"}
 
 
-def test_an_operator_makes_a_link_for_a_forgotten_password(server: Server) -> None:
+def test_an_operator_creates_a_password_reset_link(server: Server) -> None:
     account, _ = server.account()
     joined(server, account, "owner", "olga@t12-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"

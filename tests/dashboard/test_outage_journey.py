@@ -8,7 +8,7 @@ from tests.e2e.receiving import Receiver, answer
 from uplift_webhooks import Webhook
 
 
-def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, page: Page) -> None:
+def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     made = api.endpoint(receiver.url("/hook"))
     [greeting] = api.ok("GET", "/v1/deliveries")["data"]

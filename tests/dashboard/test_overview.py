@@ -20,7 +20,7 @@ def failing(api: Api, endpoint: str) -> bool:
     return bool(api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["status"] == "failing")
 
 
-def test_every_condition_has_its_sentence(server: Server) -> None:
+def test_each_health_state_has_a_summary(server: Server) -> None:
     account, api = server.account()
     assert "No endpoints yet." in sentence(server, account)
     with closing(Receiver()) as receiver:
@@ -52,7 +52,7 @@ def test_every_condition_has_its_sentence(server: Server) -> None:
         assert "Held 1 delivery, kept until you release or drop them" in told
 
 
-def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server) -> None:
+def test_statistics_are_shown_as_figures_and_a_chart(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         # Retries are due much later, so the failing deliveries stay pending.
@@ -75,7 +75,7 @@ def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server)
         assert good["id"] in page.html
 
 
-def test_what_failed_for_good_is_told_until_the_time_is_over(server: Server) -> None:
+def test_failed_deliveries_are_shown_after_the_recovery(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         # Five consecutive failures: ten would open the circuit breaker.
@@ -101,7 +101,7 @@ def test_what_failed_for_good_is_told_until_the_time_is_over(server: Server) -> 
         assert "/replays/new" not in member(server, account, "member").get(overview).html
 
 
-def test_what_happens_shows_without_loading_the_page_again(server: Server, page: Page) -> None:
+def test_new_deliveries_appear_without_a_reload(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         api.endpoint(receiver.url("/good", answer(204)))
@@ -117,7 +117,7 @@ def test_what_happens_shows_without_loading_the_page_again(server: Server, page:
         expect(row).to_contain_text("Delivered")
 
 
-def test_of_many_problems_the_worst_are_told_in_full_and_others_in_a_line(server: Server) -> None:
+def test_only_the_worst_problems_are_shown_in_full(server: Server) -> None:
     account, api = server.account()
     made = [api.endpoint(f"http://127.0.0.1:9/{number}")["id"] for number in range(5)]
     for endpoint in made:
@@ -135,7 +135,7 @@ def test_of_many_problems_the_worst_are_told_in_full_and_others_in_a_line(server
     assert "1 of 5 endpoints is disabled" in page.text
 
 
-def test_texts_of_others_are_shown_as_texts(server: Server) -> None:
+def test_user_texts_are_escaped(server: Server) -> None:
     account, api = server.account("<script>1</script>")
     endpoint = api.endpoint("http://127.0.0.1:9/?a=<b>", description="<img src=x onerror=1>")
     api.send(1)
@@ -148,7 +148,7 @@ def test_texts_of_others_are_shown_as_texts(server: Server) -> None:
     assert "&lt;img src=x onerror=1&gt;" in text
 
 
-def test_an_account_sees_nothing_of_another(server: Server) -> None:
+def test_another_account_is_not_visible(server: Server) -> None:
     other, api = server.account("Other")
     api.endpoint("http://127.0.0.1:9/other")
     api.send(1)

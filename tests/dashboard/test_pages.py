@@ -106,7 +106,7 @@ def windows(browser: Browser, server: Server, owner: Guest) -> Iterator[Mapping[
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.path)
-def test_nobody_meets_a_barrier(
+def test_pages_are_accessible(
     page: Page, owned: Owned, links: Mapping[str, str], windows: Mapping[Door, Window]
 ) -> None:
     window = windows[page.door]
@@ -120,7 +120,7 @@ def test_nobody_meets_a_barrier(
 
 
 @pytest.mark.parametrize("page", OF_AN_ACCOUNT, ids=lambda page: page.path)
-def test_nobody_meets_a_barrier_where_nothing_is_yet(page: Page, empty: str, windows: Mapping[Door, Window]) -> None:
+def test_empty_pages_are_accessible(page: Page, empty: str, windows: Mapping[Door, Window]) -> None:
     window = windows[page.door]
 
     judge(window.show(filled(page, {"account": empty})), f"{page.path} empty")
@@ -128,5 +128,5 @@ def test_nobody_meets_a_barrier_where_nothing_is_yet(page: Page, empty: str, win
 
 
 @pytest.mark.parametrize("door", [Door.ACCOUNT, Door.ANYBODY], ids=lambda door: door.name)
-def test_nobody_meets_a_barrier_where_no_page_is(door: Door, windows: Mapping[Door, Window]) -> None:
+def test_error_pages_are_accessible(door: Door, windows: Mapping[Door, Window]) -> None:
     judge(windows[door].show("/nowhere", status=404), f"nowhere {door.name}")

@@ -44,7 +44,7 @@ def email_of(account: str, name: str = "ana") -> str:
 
 
 @pytest.mark.parametrize("look", [DESK, WITHOUT_SCRIPTS], ids=lambda look: look.name)
-def test_somebody_who_is_invited_joins_and_comes_again(server: Server, open_page: OpenPage, look: Look) -> None:
+def test_an_invited_person_joins_and_signs_in_again(server: Server, open_page: OpenPage, look: Look) -> None:
     account, _ = server.account("Rapids")
     email, page = email_of(account), open_page(look)
     link = invitation(server, account, email)
@@ -99,7 +99,7 @@ def test_an_invitation_page_does_not_show_whether_the_email_has_an_account(serve
     expect(page.get_by_text("Welcome to Two.")).to_be_visible()
 
 
-def test_signing_out_everywhere_reaches_the_other_computer(server: Server, open_page: OpenPage) -> None:
+def test_signing_out_everywhere_ends_other_sessions(server: Server, open_page: OpenPage) -> None:
     account, _ = server.account()
     here, there = open_page(), open_page()
     join(here, invitation(server, account, email_of(account)))
@@ -115,7 +115,7 @@ def test_signing_out_everywhere_reaches_the_other_computer(server: Server, open_
     expect(there).to_have_url(re.compile("/sign-in"))
 
 
-def test_guessing_ends_after_a_few_tries_and_says_for_how_long(server: Server, page: Page) -> None:
+def test_password_guessing_is_limited(server: Server, page: Page) -> None:
     account, _ = server.account()
     email = email_of(account)
     join(page, invitation(server, account, email))
@@ -131,7 +131,7 @@ def test_guessing_ends_after_a_few_tries_and_says_for_how_long(server: Server, p
     expect(page).to_have_url(re.compile("/overview$"))
 
 
-def test_a_secret_is_shown_to_whoever_gives_the_password_again(server: Server, page: Page) -> None:
+def test_a_secret_is_revealed_soon_after_sign_in(server: Server, page: Page) -> None:
     account, api = server.account()
     join(page, invitation(server, account, email_of(account)))
     made = api.endpoint("http://127.0.0.1:9/x")
@@ -141,7 +141,7 @@ def test_a_secret_is_shown_to_whoever_gives_the_password_again(server: Server, p
     expect(page.locator(".secret").first).to_have_text(made["secret"])
 
 
-def test_an_owner_invites_raises_and_removes_a_member(server: Server, open_page: OpenPage) -> None:
+def test_an_owner_invites_changes_and_removes_a_member(server: Server, open_page: OpenPage) -> None:
     account, _ = server.account("Rapids")
     owner, ben = open_page(), open_page()
     bring(owner, member(server, account))

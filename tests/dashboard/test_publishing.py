@@ -26,7 +26,7 @@ def publish(guest: Guest, name: str, **fields: Any) -> Seen:
     return guest.post(f"{LIST}/new-type", name=name, **sent)
 
 
-def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> None:
+def test_an_event_type_is_created_updated_archived_and_deleted(server: Server) -> None:
     guest, name = operator(server), named()
     account, _ = server.account()
     acting = server.api(OPERATOR_KEY, account)
@@ -75,9 +75,7 @@ def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> Non
         ("example", "{'a': 1}", "Invalid JSON"),
     ],
 )
-def test_what_is_wrong_stands_at_its_field_and_nothing_sent_is_lost(
-    server: Server, field: str, value: str, told: str
-) -> None:
+def test_an_invalid_field_shows_an_error_and_keeps_the_input(server: Server, field: str, value: str, told: str) -> None:
     guest, name = operator(server), named()
     page = publish(guest, name if field != "name" else value, **({field: value} if field != "name" else {}))
     assert page.status == 422
@@ -87,7 +85,7 @@ def test_what_is_wrong_stands_at_its_field_and_nothing_sent_is_lost(
     assert guest.get(f"{LIST}/{name}").status == 404
 
 
-def test_a_change_that_is_wrong_changes_nothing(server: Server) -> None:
+def test_an_invalid_update_changes_nothing(server: Server) -> None:
     guest, name = operator(server), named()
     publish(guest, name)
     page = guest.post(f"{LIST}/{name}", description="Other.", schema="{", example="")
@@ -96,7 +94,7 @@ def test_a_change_that_is_wrong_changes_nothing(server: Server) -> None:
     assert server.api().ok("GET", f"/v1/event-types/{name}")["description"] == "It happened."
 
 
-def test_members_may_not_publish(server: Server) -> None:
+def test_members_cannot_create_event_types(server: Server) -> None:
     account, _ = server.account()
     guest = member(server, account)
     assert guest.get(LIST).status == 404
@@ -106,7 +104,7 @@ def test_members_may_not_publish(server: Server) -> None:
     assert server.api()("GET", f"/v1/event-types/{name}").status == 404
 
 
-def test_a_person_publishes_a_type(server: Server, page: Page) -> None:
+def test_an_operator_creates_and_deletes_an_event_type(server: Server, page: Page) -> None:
     name = named()
     come_in(page).goto(LIST)
     page.get_by_role("link", name="Create event type").click()

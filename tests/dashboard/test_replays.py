@@ -33,7 +33,7 @@ def start(guest: Guest, account: str, plan: Seen) -> Seen:
     return guest.post(form.action, token=plan.token, **fields)
 
 
-def test_a_plan_counts_and_its_start_sends(server: Server, receiver: Receiver) -> None:
+def test_a_preview_counts_deliveries_and_starts_a_replay(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 5)
     guest = member(server, account, "manager")
@@ -66,7 +66,7 @@ def test_a_plan_counts_and_its_start_sends(server: Server, receiver: Receiver) -
     assert "Completed" in listed.text
 
 
-def test_the_form_is_reached_with_its_choices_made(server: Server, receiver: Receiver) -> None:
+def test_the_url_fills_the_form(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"), description="Main")["id"]
     guest = member(server, account)
@@ -80,7 +80,7 @@ def test_the_form_is_reached_with_its_choices_made(server: Server, receiver: Rec
     assert 'value="failed" checked' in guest.get(f"/accounts/{account}/replays/new").html
 
 
-def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, receiver: Receiver) -> None:
+def test_an_invalid_preview_shows_all_errors(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/a"))
     guest = member(server, account)
@@ -99,7 +99,7 @@ def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, recei
     assert "The field is required." in refused.text
 
 
-def test_a_plan_of_nothing_offers_no_start(server: Server, receiver: Receiver) -> None:
+def test_a_preview_without_deliveries_cannot_be_started(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"))["id"]
     page = planned(member(server, account), account, endpoint=endpoint, status="failed")
@@ -131,7 +131,7 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Server, receiver: Rece
     assert guest.post(f"{path}/resume", page=path).status == 409
 
 
-def test_members_see_replays_and_begin_none(server: Server, receiver: Receiver) -> None:
+def test_members_see_replays_and_cannot_start_any(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 1)
     owner = member(server, account)
@@ -146,7 +146,7 @@ def test_members_see_replays_and_begin_none(server: Server, receiver: Receiver) 
     assert guest.post(f"/accounts/{account}/replays", page=page.path, endpoint=endpoint).status == 403
 
 
-def test_the_replay_of_another_account_is_not_there(server: Server, receiver: Receiver) -> None:
+def test_a_replay_of_another_account_is_not_found(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 1)
     guest = member(server, account)
@@ -162,9 +162,7 @@ def test_the_replay_of_another_account_is_not_there(server: Server, receiver: Re
     assert (refused.status, "The endpoint does not exist." in refused.text) == (422, True)
 
 
-def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
-    server: Server, receiver: Receiver, page: Page
-) -> None:
+def test_timestamps_use_local_time_and_progress_updates_live(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 3)
     bring(page, member(server, account))

@@ -20,7 +20,7 @@ def problem(page: Seen, field: str) -> str:
     return page.html.split(f'id="{field}-problem">')[1].split("</p>")[0]
 
 
-def test_an_account_is_made_changed_opened_and_deleted(server: Server) -> None:
+def test_an_account_is_created_updated_opened_and_deleted(server: Server) -> None:
     guest, name = operator(server), f"Club <b>{uuid4().hex}</b>"
     page = guest.post(f"{ACCOUNTS}/new", name=name, contact_emails="a@a.example\r\n\r\nb@a.example")
     account = page.path.rpartition("/")[2]
@@ -43,7 +43,7 @@ def test_an_account_is_made_changed_opened_and_deleted(server: Server) -> None:
     assert server.api()("GET", f"/v1/accounts/{account}").status == 404
 
 
-def test_a_form_sent_twice_makes_one_account(server: Server) -> None:
+def test_a_resubmitted_form_creates_one_account(server: Server) -> None:
     guest, name = operator(server), f"Once {uuid4().hex}"
     form = guest.get(f"{ACCOUNTS}/new")
     once = re.findall(r'name="once" value="([^"]+)"', form.html)[0]
@@ -52,7 +52,7 @@ def test_a_form_sent_twice_makes_one_account(server: Server) -> None:
     assert guest.get(f"{ACCOUNTS}?search={name.split()[1]}").html.count(name) == 1
 
 
-def test_what_is_wrong_with_an_account_stands_at_its_fields(server: Server) -> None:
+def test_an_invalid_account_shows_errors_at_its_fields(server: Server) -> None:
     guest = operator(server)
     page = guest.post(f"{ACCOUNTS}/new", name="", contact_emails="a@a.example\nnobody")
     assert problem(page, "name")
@@ -64,7 +64,7 @@ def test_what_is_wrong_with_an_account_stands_at_its_fields(server: Server) -> N
     assert server.api().ok("GET", f"/v1/accounts/{account}")["name"] == "Rapids"
 
 
-def test_a_portal_link_lets_in_whom_it_is_for_with_the_role_chosen(server: Server) -> None:
+def test_a_portal_link_has_the_selected_email_and_role(server: Server) -> None:
     account, _ = server.account("Portal")
     guest, here = operator(server), f"{ACCOUNTS}/{account}"
     page = guest.post(f"{here}/portal-links", page=here, email="new@a.example", role="admin")
@@ -92,7 +92,7 @@ def test_accounts_are_found_by_name_contact_and_id(server: Server) -> None:
     assert "No matching accounts" in guest.get(f"{ACCOUNTS}?search={word}x").text
 
 
-def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
+def test_operators_disable_and_enable_endpoints(server: Server) -> None:
     account, _ = server.account("Switched <b>off</b>")
     acting, guest = server.api(OPERATOR_KEY, account), operator(server)
     endpoint = acting.endpoint("http://127.0.0.1:1/<i>hook</i>", description="<u>mine</u>")["id"]
@@ -120,7 +120,7 @@ def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
     assert told[:2] == ["endpoint.enabled", "endpoint.disabled"]
 
 
-def test_members_neither_look_nor_change(server: Server) -> None:
+def test_members_cannot_see_or_change_operator_pages(server: Server) -> None:
     account, _ = server.account("Curious")
     guest = member(server, account)
     endpoint = server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")["id"]
@@ -140,7 +140,7 @@ def test_members_neither_look_nor_change(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{ACCOUNTS}/acc_{'0' * 32}", f"{ACCOUNTS}/nothing"])
-def test_an_account_that_is_not_there_is_not_found(server: Server, path: str) -> None:
+def test_an_unknown_account_is_not_found(server: Server, path: str) -> None:
     guest = operator(server)
     assert guest.get(path).status == 404
     token = guest.get(ACCOUNTS + "/new").token
@@ -149,7 +149,7 @@ def test_an_account_that_is_not_there_is_not_found(server: Server, path: str) ->
     assert guest.post(f"{ENDPOINTS}/ep_{'0' * 32}/disable", token=token).status == 404
 
 
-def test_a_person_makes_an_account_and_switches_its_endpoint_off(server: Server, page: Page) -> None:
+def test_an_operator_creates_an_account_and_disables_its_endpoint(server: Server, page: Page) -> None:
     name = f"Journey {uuid4().hex[:8]}"
     come_in(page).goto(ACCOUNTS)
     page.get_by_role("link", name="Create account").first.click()

@@ -12,7 +12,7 @@ async def _serve(_: Visit) -> Response:
     raise AssertionError("nobody asks")
 
 
-def test_a_page_is_filled_with_ids() -> None:
+def test_a_path_is_filled_with_ids() -> None:
     page = account_form("/events/{event:str}", _serve)
 
     assert parameters(page) == ("account", "event")
@@ -21,7 +21,7 @@ def test_a_page_is_filled_with_ids() -> None:
         filled(page, {"account": "acc_1"})
 
 
-def test_forms_are_read_as_they_would_be_sent() -> None:
+def test_forms_have_the_values_that_a_browser_sends() -> None:
     html = """
         <input name=outside value=1><a href="/there?a=1&amp;b=2">there</a><a name=here>here</a>
         <form method=post action="/sign-out"><input type=hidden name=csrf value="a&amp;b"><button>Go</button></form>

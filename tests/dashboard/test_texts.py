@@ -149,11 +149,11 @@ def _query() -> str:
         "member name",
     ],
 )
-def test_what_is_stored_is_shown_as_it_is(field: str, texts: str) -> None:
+def test_stored_values_are_shown_unchanged(field: str, texts: str) -> None:
     assert mark(field)[:100] in texts or mark(field).replace('"', '\\"') in texts
 
 
-def test_what_may_be_a_token_in_a_url_is_shown_only_where_the_url_is_looked_at(
+def test_url_queries_are_shown_only_on_pages_about_the_url(
     shown: list[tuple[Page, str, str]],
 ) -> None:
     telling = {page.path for page, _, html in shown if quote(mark("url"), safe="") in html}
@@ -165,7 +165,7 @@ def test_what_may_be_a_token_in_a_url_is_shown_only_where_the_url_is_looked_at(
     }
 
 
-def test_a_form_that_is_refused_shows_what_was_sent_as_text(server: Server, owned: Owned) -> None:
+def test_a_rejected_form_shows_its_input_as_text(server: Server, owned: Owned) -> None:
     guest = owned.member()
     path = f"/accounts/{owned.id}/endpoints/new"
     fields = {"url": mark("sent"), "description": mark("sent"), "secret": mark("sent"), "headers": mark("sent")}

@@ -150,14 +150,14 @@ def written(owner: Walker, mine: Owned) -> Mapping[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=_name)
-def test_every_page_is_shown_to_its_owner(page: Page, owner: Walker, mine: Owned) -> None:
+def test_the_owner_sees_every_page(page: Page, owner: Walker, mine: Owned) -> None:
     answer = owner.get(filled(page, mine.ids))
 
     assert answer.status == 200
     assert {form.fields.get(CSRF_FIELD) for form in forms(answer.html) if form.method == "POST"} == {owner.token}
 
 
-def test_no_link_of_any_page_leads_nowhere(owner: Walker, mine: Owned) -> None:
+def test_no_link_is_broken(owner: Walker, mine: Owned) -> None:
     found = {
         link: page.path
         for page in SHOWN
@@ -170,7 +170,7 @@ def test_no_link_of_any_page_leads_nowhere(owner: Walker, mine: Owned) -> None:
     assert not lost
 
 
-def test_no_link_of_the_operators_console_leads_nowhere(server: Server, mine: Owned) -> None:
+def test_no_link_of_the_operator_pages_is_broken(server: Server, mine: Owned) -> None:
     operator = visitors.operator(server)
     console = [page for page in PAGES if page.door is Door.OPERATOR and page.method == "GET"]
     shown = [page for page in console if not page.path.endswith("/live")]
@@ -184,7 +184,7 @@ def test_no_link_of_the_operators_console_leads_nowhere(server: Server, mine: Ow
 
 
 @pytest.mark.parametrize("page", OF_ACCOUNTS, ids=_name)
-def test_nothing_of_another_account_is_found(
+def test_objects_of_another_account_are_not_found(
     page: Page, owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
 ) -> None:
     """Replace the account, and then each other ID, with those of the other account."""
@@ -202,7 +202,7 @@ def test_nothing_of_another_account_is_found(
     assert theirs.seen() == before
 
 
-def test_no_form_takes_an_id_of_another_account(
+def test_no_form_accepts_an_id_of_another_account(
     owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
 ) -> None:
     before = theirs.seen()
@@ -219,7 +219,7 @@ def test_no_form_takes_an_id_of_another_account(
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=_name)
-def test_no_link_puts_a_command_into_what_is_copied(page: Page, owner: Walker, mine: Owned) -> None:
+def test_query_values_cannot_add_shell_commands(page: Page, owner: Walker, mine: Owned) -> None:
     for field in ("type", "types", "status", "text", "period", "endpoint"):
         for command in ("x; touch it", "x'; touch it; '"):
             answer = owner.get(f"{filled(page, mine.ids)}?{urlencode({field: command})}")
@@ -230,7 +230,7 @@ def test_no_link_puts_a_command_into_what_is_copied(page: Page, owner: Walker, m
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.door is Door.OPERATOR], ids=_name)
-def test_the_operators_pages_are_not_there_for_members(page: Page, owner: Walker, mine: Owned) -> None:
+def test_members_cannot_see_operator_pages(page: Page, owner: Walker, mine: Owned) -> None:
     path = filled(page, mine.ids)
     answer = owner.get(path) if page.method == "GET" else owner.post(path, {})
 
@@ -238,7 +238,7 @@ def test_the_operators_pages_are_not_there_for_members(page: Page, owner: Walker
 
 
 @pytest.mark.parametrize("page", FORMS, ids=_name)
-def test_nothing_is_done_for_a_form_that_is_not_of_this_session(
+def test_a_form_of_another_session_or_site_changes_nothing(
     page: Page, owner: Walker, operator: Walker, mine: Owned, written: Mapping[str, dict[str, str]]
 ) -> None:
     visitor, other = (operator, owner) if page.door is Door.OPERATOR else (owner, operator)
@@ -256,7 +256,7 @@ def test_nothing_is_done_for_a_form_that_is_not_of_this_session(
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.door is not Door.ANYBODY], ids=_name)
-def test_nobody_comes_in_without_a_session(page: Page, server: Server, mine: Owned) -> None:
+def test_pages_require_a_session(page: Page, server: Server, mine: Owned) -> None:
     path = filled(page, mine.ids)
     stranger = Guest(server.url)
     if page.method == "GET":
@@ -267,7 +267,7 @@ def test_nobody_comes_in_without_a_session(page: Page, server: Server, mine: Own
 
 
 @pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
-def test_each_role_sees_the_pages_it_may_see(role: Role, mine: Owned) -> None:
+def test_each_role_sees_only_its_pages(role: Role, mine: Owned) -> None:
     granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
     guest = mine.member(role.text)
     for page in SHOWN:
@@ -277,7 +277,7 @@ def test_each_role_sees_the_pages_it_may_see(role: Role, mine: Owned) -> None:
 
 
 @pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
-def test_no_role_does_more_than_it_may(role: Role, mine: Owned, written: Mapping[str, dict[str, str]]) -> None:
+def test_no_role_exceeds_its_permissions(role: Role, mine: Owned, written: Mapping[str, dict[str, str]]) -> None:
     """Submit the owner's forms with a valid token: forms that a role does not see are rejected."""
     granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
     walker = Walker.of(mine.member(role.text))
