@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
-from tests.dashboard.visitors import bring, member
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import member, open_overview
 from tests.e2e import receiving
 from tests.e2e.harness import TYPE, Server
 from tests.e2e.receiving import Receiver
@@ -43,7 +43,7 @@ def test_the_page_shows_schema_and_subscribed_endpoints(server: Server, receiver
         "properties": {"object": {"type": "object", "properties": {"unit": {"type": "string", "enum": ["m", UNSAFE]}}}},
     }
     publish(server, "jump.measured", schema=schema, example={"object": {"unit": "m"}}, api_version="02/02/2026")
-    wants = api.endpoint(receiver.url("/a?token=hush"), event_types=["jump.*"])["id"]
+    subscribed = api.endpoint(receiver.url("/a?token=hush"), event_types=["jump.*"])["id"]
     other = api.endpoint(receiver.url("/b"), event_types=[TYPE])["id"]
     guest = member(server, account, "member")
     page = guest.get(f"/accounts/{account}/catalog/jump.measured")
@@ -52,8 +52,8 @@ def test_the_page_shows_schema_and_subscribed_endpoints(server: Server, receiver
     assert f"unit string one of m, {UNSAFE}" in page.text
     assert "02/02/2026" in page.text
     assert "Custom: not part of the Uplift documentation" in page.text
-    wanted = page.html.partition("Subscribed endpoints")[2].partition("</section>")[0]
-    assert [each in wanted for each in (wants, other)] == [True, False]
+    listed = page.html.partition("Subscribed endpoints")[2].partition("</section>")[0]
+    assert [each in listed for each in (subscribed, other)] == [True, False]
     assert UNSAFE not in page.html
     assert "hush" not in page.html
     assert "Source Uplift" in guest.get(f"/accounts/{account}/catalog/movement.analytics.created").text
@@ -69,8 +69,8 @@ def test_an_archived_type_cannot_be_tested(server: Server, receiver: Receiver) -
     page = guest.get(path)
     assert "Archived on" in page.text
     assert "Send test event" not in page.text
-    refused = guest.post(f"{path}/test", page=path, endpoint=endpoint)
-    assert refused.status == 422
+    rejected = guest.post(f"{path}/test", page=path, endpoint=endpoint)
+    assert rejected.status == 422
 
 
 @pytest.mark.parametrize("role", ["member", "owner"])
@@ -94,18 +94,18 @@ def test_test_events_go_only_to_endpoints_of_the_account(server: Server, receive
     guest = member(server, account)
     path = f"/accounts/{account}/catalog/{TYPE}"
     for endpoint in (theirs, "", "ep_1"):
-        refused = guest.post(f"{path}/test", page=path, endpoint=endpoint)
-        assert (refused.status, "Select an endpoint of this account." in refused.text) == (422, True)
+        rejected = guest.post(f"{path}/test", page=path, endpoint=endpoint)
+        assert (rejected.status, "Select an endpoint of this account." in rejected.text) == (422, True)
     assert receiver.on("/theirs") == []
 
 
 def test_the_catalog_links_to_accessible_event_type_pages(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/a"))
-    bring(page, member(server, account))
+    open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/catalog")
     page.get_by_role("link", name="movement.analytics.created").click()
     expect(page.get_by_role("heading", name="Subscribed endpoints")).to_be_visible()
     for each in page.locator("main details").all():
         each.evaluate("each => { each.open = true }")
-    judge(page)
+    check_page(page)

@@ -5,8 +5,8 @@ from html import unescape
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
-from tests.dashboard.visitors import Guest, Seen, bring, member
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import Guest, PageResponse, member, open_overview
 from tests.e2e import receiving
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver
@@ -22,7 +22,7 @@ def delivery_of(api: Api, url: str, **fields: object) -> str:
     return str(delivery["id"])
 
 
-def shown(guest: Guest, account: str, delivery: str) -> Seen:
+def shown(guest: Guest, account: str, delivery: str) -> PageResponse:
     """Return the page of a delivery."""
     page = guest.get(f"/accounts/{account}/deliveries/{delivery}")
     assert page.status == 200
@@ -143,7 +143,7 @@ def test_the_page_updates_after_a_resend(server: Server, receiver: Receiver, pag
     assert settled(api, delivery)["status"] == "failed"
     receiver.url("/down", receiving.answer())
     guest = member(server, account)
-    bring(page, guest)
+    open_overview(page, guest)
     page.goto(f"/accounts/{account}/deliveries/{delivery}")
     expect(page.get_by_text("Server error, 503")).to_have_count(5)
     path = f"/accounts/{account}/deliveries/{delivery}"
@@ -151,4 +151,4 @@ def test_the_page_updates_after_a_resend(server: Server, receiver: Receiver, pag
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
     for each in page.locator("details").all():
         each.evaluate("each => { each.open = true }")
-    judge(page)
+    check_page(page)

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.visitors import bring, forget_confirmations, member, operator
+from tests.dashboard.visitors import expire_confirmations, member, open_overview, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 from tests.e2e.listening import Listening, environment
 from tests.e2e.receiving import Receiver, answer
@@ -30,12 +30,12 @@ def offered(text: str) -> set[str]:
 def test_a_key_for_secrets_requires_a_confirmation(server: Server) -> None:
     account, _ = server.account()
     guest, path = operator(server), f"/accounts/{account}/developers"
-    forget_confirmations(server)
+    expire_confirmations(server)
     wanted = {"name": "reports", "scopes": "secrets:read"}
-    refused = guest.post(f"{path}/keys", page=path, **wanted)
-    assert (refused.status, keys_of(server, account)) == (403, [])
-    assert f'href="/confirm?next={path}"' in refused.html
-    assert 'value="reports"' in refused.html
+    rejected = guest.post(f"{path}/keys", page=path, **wanted)
+    assert (rejected.status, keys_of(server, account)) == (403, [])
+    assert f'href="/confirm?next={path}"' in rejected.html
+    assert 'value="reports"' in rejected.html
 
     assert guest.post("/confirm", password=OPERATOR_KEY, next=path).path == path
     assert guest.post(f"{path}/keys", page=path, **wanted).status == 200
@@ -44,7 +44,7 @@ def test_a_key_for_secrets_requires_a_confirmation(server: Server) -> None:
 
 def test_a_key_is_created_shown_once_and_revoked(server: Server, page: Page) -> None:
     account, _ = server.account()
-    bring(page, member(server, account, "admin", "ada@t2-developers.example"))
+    open_overview(page, member(server, account, "admin", "ada@t2-developers.example"))
     page.goto(f"/accounts/{account}/developers")
     page.get_by_label("Name").fill("reports")
     for scope in ALL_BUT_EVENTS_WRITE - {"events:read", "listen"}:
@@ -77,10 +77,10 @@ def test_a_key_cannot_exceed_the_permissions_of_its_creator(server: Server) -> N
     path = f"/accounts/{account}/developers"
     admin = member(server, account, "admin")
     assert offered(admin.get(path).html) == ALL_BUT_EVENTS_WRITE
-    refused = admin.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write")
-    assert refused.status == 422
-    assert "Your role does not include events:write" in refused.html
-    assert 'value="all"' in refused.html
+    rejected = admin.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write")
+    assert rejected.status == 422
+    assert "Your role does not include events:write" in rejected.html
+    assert 'value="all"' in rejected.html
     console = operator(server)
     assert offered(console.get(path).html) == ALL_BUT_EVENTS_WRITE | {"events:write"}
     assert console.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write").status == 200
@@ -117,12 +117,12 @@ def test_a_resubmitted_form_creates_one_key(server: Server) -> None:
     account, _ = server.account()
     sent = {"name": "once", "scopes": "listen", "once": "0123456789abcdef"}
     admin = member(server, account, "admin")
-    answers = [
+    responses = [
         admin.post(f"/accounts/{account}/developers/keys", page="/you", follow=False, **sent).html for _ in range(2)
     ]
 
-    assert [bool(re.search(r"sk_[0-9a-f]{20}", each)) for each in answers] == [True, False]
-    assert "You already submitted this form" in answers[1]
+    assert [bool(re.search(r"sk_[0-9a-f]{20}", each)) for each in responses] == [True, False]
+    assert "You already submitted this form" in responses[1]
     assert len(keys_of(server, account)) == 1
 
 
@@ -151,14 +151,14 @@ def test_listen_sessions_require_the_listen_permission(server: Server) -> None:
 def test_listen_sessions_and_responses_update_live(server: Server, page: Page) -> None:
     account, api = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
-    bring(page, member(server, account, "manager"))
+    open_overview(page, member(server, account, "manager"))
     page.goto(f"/accounts/{account}/developers")
     expect(page.get_by_text("No listen sessions")).to_be_visible()
     with closing(Receiver()) as receiver:
         url = receiver.url("/here", answer(201, b"<b>taken</b>"))
-        listens = Listening(environment(server, key), "--forward-to", url)
+        listening = Listening(environment(server, key), "--forward-to", url)
         try:
-            listens.ready()
+            listening.ready()
             page.reload()
             expect(page.get_by_role("region", name="Listen sessions")).to_contain_text("Connected")
             page.get_by_role("region", name="Listen sessions").get_by_role("link").click()
@@ -170,7 +170,7 @@ def test_listen_sessions_and_responses_update_live(server: Server, page: Page) -
             page.get_by_text("Body").click()
             expect(page.get_by_text("<b>taken</b>")).to_be_visible()
         finally:
-            listens.process.kill()
-            listens.ended()
+            listening.process.kill()
+            listening.ended()
         page.get_by_text("Body").click()
         expect(page.get_by_role("main")).to_contain_text("Disconnected")

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import Api, Server
 
 URL = "http://127.0.0.1:9/webhook"
@@ -22,7 +22,7 @@ def pages(account: str, *parts: str) -> str:
     return "/".join([f"/accounts/{account}/endpoints", *parts])
 
 
-def registered(guest: Guest, account: str, **fields: str | list[str]) -> Seen:
+def create_endpoint(guest: Guest, account: str, **fields: str | list[str]) -> PageResponse:
     """Create an endpoint with the form."""
     return guest.post(pages(account, "new"), **{"url": URL, "once": "once", **fields})
 
@@ -33,9 +33,9 @@ def newest(api: Api) -> Any:
 
 
 def test_an_empty_list_links_to_the_create_form(server: Server, account: tuple[str, Api]) -> None:
-    seen = member(server, account[0]).get(pages(account[0]))
-    assert "No endpoints yet" in seen.text
-    assert f'href="{pages(account[0], "new")}"' in seen.html
+    response = member(server, account[0]).get(pages(account[0]))
+    assert "No endpoints yet" in response.text
+    assert f'href="{pages(account[0], "new")}"' in response.html
 
 
 def test_creating_an_endpoint_shows_the_secret_once(server: Server, account: tuple[str, Api]) -> None:
@@ -48,31 +48,31 @@ def test_creating_an_endpoint_shows_the_secret_once(server: Server, account: tup
         "rate_limit_per_second": "20",
         "max_in_flight": "3",
     }
-    seen = registered(guest, name, **fields)
-    assert seen.status == 201
+    response = create_endpoint(guest, name, **fields)
+    assert response.status == 201
     made = newest(api)
     secret = api.ok("GET", f"/v1/endpoints/{made['id']}/secret")["secret"]
-    assert _SECRET.search(seen.html).group(1) == secret  # type: ignore[union-attr]
-    assert f"export UPLIFT_WEBHOOK_SECRET={secret}" in seen.text
+    assert _SECRET.search(response.html).group(1) == secret  # type: ignore[union-attr]
+    assert f"export UPLIFT_WEBHOOK_SECRET={secret}" in response.text
     assert (made["url"], made["description"]) == (URL, "Ana's <laptop>")
     assert made["event_types"] == ["movement.*", "test.numbered"]
     assert made["headers"] == {"Accept": "data", "X-Jwt": "********"}
     assert (made["rate_limit_per_second"], made["max_in_flight"]) == (20, 3)
 
-    again = registered(guest, name, **fields)
+    again = create_endpoint(guest, name, **fields)
     assert "You already submitted this form" in again.text
     assert secret not in again.html
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
 
 
 def test_a_custom_secret_is_quoted_for_shells(server: Server, account: tuple[str, Api]) -> None:
-    seen = registered(member(server, account[0]), account[0], secret="it's$(mine)-0123456789")
-    assert """export UPLIFT_WEBHOOK_SECRET='it'"'"'s$(mine)-0123456789'""" in seen.text
+    response = create_endpoint(member(server, account[0]), account[0], secret="it's$(mine)-0123456789")
+    assert """export UPLIFT_WEBHOOK_SECRET='it'"'"'s$(mine)-0123456789'""" in response.text
 
 
 def test_invalid_fields_show_errors_and_keep_their_values(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
-    seen = registered(
+    response = create_endpoint(
         member(server, name),
         name,
         url="http://203.0.113.7/<b>",
@@ -83,15 +83,15 @@ def test_invalid_fields_show_errors_and_keep_their_values(server: Server, accoun
         max_in_flight="1000",
         description="d" * 1001,
     )
-    assert seen.status == 422
+    assert response.status == 422
     for field in ("url", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "description"):
-        assert f'id="{field}-problem"' in seen.html, field
-    assert "Host: The server sets this header" in seen.text
-    assert "Line 2 is not a header" in seen.text
-    assert "The header X-Team occurs twice" in seen.text
-    assert 'value="http://203.0.113.7/&lt;b&gt;"' in seen.html
-    assert re.search(r'value="nothing.here" checked', seen.html)
-    assert re.search(r'value="movement.\*" checked', seen.html)
+        assert f'id="{field}-problem"' in response.html, field
+    assert "Host: The server sets this header" in response.text
+    assert "Line 2 is not a header" in response.text
+    assert "The header X-Team occurs twice" in response.text
+    assert 'value="http://203.0.113.7/&lt;b&gt;"' in response.html
+    assert re.search(r'value="nothing.here" checked', response.html)
+    assert re.search(r'value="movement.\*" checked', response.html)
     assert api.ok("GET", "/v1/endpoints")["data"] == []
 
 
@@ -106,11 +106,11 @@ def test_invalid_fields_show_errors_and_keep_their_values(server: Server, accoun
     ],
 )
 def test_a_rejected_url_shows_the_reason(server: Server, account: tuple[str, Api], url: str, reason: str) -> None:
-    seen = registered(member(server, account[0]), account[0], url=url)
-    assert seen.status == 422
-    told = re.search(r'id="url-problem">([^<]*)<', seen.html)
-    assert told is not None
-    assert reason in told[1]
+    response = create_endpoint(member(server, account[0]), account[0], url=url)
+    assert response.status == 422
+    message = re.search(r'id="url-problem">([^<]*)<', response.html)
+    assert message is not None
+    assert reason in message[1]
 
 
 def test_the_url_filters_the_list(server: Server, account: tuple[str, Api]) -> None:
@@ -145,16 +145,16 @@ def test_an_edit_keeps_masked_headers(server: Server, account: tuple[str, Api]) 
     assert "geheim" not in form.html
     assert re.search(r'value="movement.analytics.\*" checked', form.html)
 
-    seen = guest.post(
+    response = guest.post(
         path, url=URL, description="new", headers="X-Jwt: ********\nAccept: b", event_types="movement.analytics.*"
     )
-    assert "Endpoint updated" in seen.text
+    assert "Endpoint updated" in response.text
     [entry] = api.ok("GET", f"/v1/audit-log?subject={made['id']}&action=endpoint.changed")["data"]
     assert set(entry["details"]["changed"]) == {"description", "headers"}
 
-    refused = guest.post(path, url=URL, headers="X-New: ********")
-    assert refused.status == 422
-    assert "X-New: " in refused.text
+    rejected = guest.post(path, url=URL, headers="X-New: ********")
+    assert rejected.status == 422
+    assert "X-New: " in rejected.text
     changed = api.ok("GET", f"/v1/endpoints/{made['id']}")
     assert changed["headers"] == {"X-Jwt": "********", "Accept": "b"}
     assert (changed["description"], changed["event_types"]) == ("new", ["movement.analytics.*"])
@@ -184,9 +184,9 @@ def test_a_deleted_endpoint_is_not_found(server: Server, account: tuple[str, Api
     made = api.endpoint(URL)
     guest = member(server, name)
     page = pages(name, made["id"], "subscription")
-    seen = guest.post(pages(name, made["id"], "delete"), page=page)
-    assert (seen.status, seen.path) == (200, pages(name))
-    assert "Endpoint deleted" in seen.text
+    response = guest.post(pages(name, made["id"], "delete"), page=page)
+    assert (response.status, response.path) == (200, pages(name))
+    assert "Endpoint deleted" in response.text
     assert api("GET", f"/v1/endpoints/{made['id']}").status == 404
     assert guest.get(page).status == 404
 
@@ -195,9 +195,9 @@ def test_members_read_and_managers_write(server: Server, account: tuple[str, Api
     name, api = account
     made = api.endpoint(URL)
     reader = member(server, name, "member")
-    seen = reader.get(pages(name))
-    assert (seen.status, "Create endpoint" in seen.text) == (200, False)
-    token = seen.token
+    response = reader.get(pages(name))
+    assert (response.status, "Create endpoint" in response.text) == (200, False)
+    token = response.token
     assert reader.get(pages(name, "new")).status == 403
     assert reader.get(pages(name, made["id"], "edit")).status == 403
     for path in (("new",), (made["id"], "edit"), (made["id"], "delete")):
@@ -218,8 +218,8 @@ def test_email_links_open_the_endpoint_for_permitted_visitors(server: Server, ac
     assert stranger.get(link).status == 404
     assert stranger.get("/endpoints/ep_" + "0" * 32).status == 404
     assert stranger.get("/endpoints/%3Cb%3E").status == 404
-    nobody = Guest(server.url).get(link, follow=False)
-    assert (nobody.status, nobody.headers["location"]) == (303, f"/sign-in?next=%2Fendpoints%2F{made['id']}")
+    signed_out = Guest(server.url).get(link, follow=False)
+    assert (signed_out.status, signed_out.headers["location"]) == (303, f"/sign-in?next=%2Fendpoints%2F{made['id']}")
 
 
 def test_endpoints_of_another_account_are_not_found(server: Server, account: tuple[str, Api]) -> None:

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
+from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import links
-from tests.dashboard.visitors import Guest, bring, member, operator
+from tests.dashboard.visitors import Guest, member, open_overview, operator
 from tests.e2e.harness import TYPE, Api, Server, settled
 from tests.e2e.receiving import Receiver
 
@@ -17,7 +17,7 @@ from uplift_server.store.schema import deliveries, events
 UNSAFE = "<script>alert(1)</script>"
 
 
-def sent(api: Api, **fields: object) -> str:
+def send_event(api: Api, **fields: object) -> str:
     """Return the ID of a new event."""
     return str(api.send(1, **fields).json["id"])
 
@@ -36,7 +36,7 @@ def test_the_list_counts_deliveries_by_status(server: Server, receiver: Receiver
     account, api = server.account()
     for path in ("/a", "/b"):
         api.endpoint(receiver.url(path), event_types=[TYPE])
-    event = sent(api)
+    event = send_event(api)
     for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]:
         settled(api, each["id"])
     page = member(server, account).get(f"/accounts/{account}/events?type={TYPE}")
@@ -46,7 +46,7 @@ def test_the_list_counts_deliveries_by_status(server: Server, receiver: Receiver
 
 def test_events_are_filtered_by_type_and_time_and_paginated(server: Server) -> None:
     account, api = server.account()
-    events = [sent(api) for _ in range(27)]
+    events = [send_event(api) for _ in range(27)]
     guest = member(server, account)
     path = f"/accounts/{account}/events"
     first = guest.get(f"{path}?type={TYPE}")
@@ -66,7 +66,7 @@ def test_events_are_filtered_by_type_and_time_and_paginated(server: Server) -> N
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "message"),
     [
         ("created_after=yesterday", "Enter a UTC timestamp"),
         ("type=no.such", "The event type no.such does not exist"),
@@ -76,11 +76,11 @@ def test_events_are_filtered_by_type_and_time_and_paginated(server: Server) -> N
         (f"type={UNSAFE}&created_before={UNSAFE}&id={UNSAFE}", "hexadecimal"),
     ],
 )
-def test_an_invalid_filter_shows_an_error(server: Server, query: str, told: str) -> None:
+def test_an_invalid_filter_shows_an_error(server: Server, query: str, message: str) -> None:
     account, _ = server.account()
     page = operator(server).get(f"/accounts/{account}/events?{query}")
     assert page.status == 422
-    assert told in page.text
+    assert message in page.text
     assert UNSAFE not in page.html
 
 
@@ -90,7 +90,7 @@ def test_an_event_is_found_by_an_id_prefix(server: Server) -> None:
     path = f"/accounts/{account}/events"
     chosen = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"]
     for event in chosen:
-        assert sent(api, id=event) == event
+        assert send_event(api, id=event) == event
     assert guest.get(f"{path}?id={chosen[0].upper()}").path == f"{path}/{chosen[0]}"
     assert guest.get(f"{path}?id=aaaaaaaa-00004000-8000-000000000002").path == f"{path}/{chosen[1]}"
     several = guest.get(f"{path}?id=aaaaaa")
@@ -103,7 +103,7 @@ def test_an_event_is_found_by_an_id_prefix(server: Server) -> None:
 
 def test_the_page_shows_data_deliveries_and_endpoints(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    wants = api.endpoint(receiver.url("/a?token=hush"), event_types=[TYPE], description=UNSAFE)["id"]
+    subscribed = api.endpoint(receiver.url("/a?token=hush"), event_types=[TYPE], description=UNSAFE)["id"]
     other = api.endpoint(receiver.url("/b"), event_types=["export.*"])["id"]
     data = {"number": 1.50, "text": UNSAFE, "large": 12345678901234567890}
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": data})["id"]
@@ -114,7 +114,7 @@ def test_the_page_shows_data_deliveries_and_endpoints(server: Server, receiver: 
     page = guest.get(f"/accounts/{account}/events/{event}")
     assert page.status == 200
     assert f"/accounts/{account}/deliveries/{delivery['id']}" in page.html
-    assert all(f"/accounts/{account}/endpoints/{each}" in page.html for each in (wants, other, later))
+    assert all(f"/accounts/{account}/endpoints/{each}" in page.html for each in (subscribed, other, later))
     assert "was delivered at" in page.text
     assert "Not subscribed. The endpoint" in page.text
     assert "Endpoint created later. The endpoint was" in page.text
@@ -127,9 +127,9 @@ def test_the_page_shows_data_deliveries_and_endpoints(server: Server, receiver: 
 def test_removed_deliveries_are_distinguished_from_missing_ones(server: Server, receiver: Receiver) -> None:
     """Retention deletes the deliveries of an event first."""
     account, api = server.account()
-    got = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
+    subscribed = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
     api.endpoint(receiver.url("/b"), event_types=["export.*"])
-    event = sent(api)
+    event = send_event(api)
     [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     settled(api, delivery["id"])
     seq = sa.select(events.c.seq).where(events.c.id == UUID(event).bytes).scalar_subquery()
@@ -139,9 +139,9 @@ def test_removed_deliveries_are_distinguished_from_missing_ones(server: Server, 
     known, _, why_not = page.html.partition("Endpoints without a delivery")
     assert "Removed deliveries" in known
     assert "was delivered" in known
-    assert f"/accounts/{account}/endpoints/{got}" in known.partition("Removed deliveries")[2]
+    assert f"/accounts/{account}/endpoints/{subscribed}" in known.partition("Removed deliveries")[2]
     assert "Not subscribed." in why_not
-    assert got not in why_not
+    assert subscribed not in why_not
     traced = operator(server).get(f"/operator/trace?id={event}").text
     assert "1 delivery removed after the retention period. Endpoints without a delivery: 1 (not subscribed)." in traced
     assert "No endpoint matched" not in traced
@@ -149,7 +149,7 @@ def test_removed_deliveries_are_distinguished_from_missing_ones(server: Server, 
 
 def test_an_event_without_endpoints_links_to_the_create_form(server: Server) -> None:
     account, api = server.account()
-    page = member(server, account).get(f"/accounts/{account}/events/{sent(api)}")
+    page = member(server, account).get(f"/accounts/{account}/events/{send_event(api)}")
     assert "No endpoints" in page.text
     assert f"/accounts/{account}/endpoints/new" in page.html
 
@@ -158,7 +158,7 @@ def test_an_event_without_endpoints_links_to_the_create_form(server: Server) -> 
 def test_objects_of_another_account_are_not_found(server: Server, receiver: Receiver, path: str) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/a"), event_types=[TYPE])
-    event = sent(api)
+    event = send_event(api)
     [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     stranger, _ = server.account("Another")
     guest: Guest = member(server, stranger)
@@ -169,17 +169,17 @@ def test_objects_of_another_account_are_not_found(server: Server, receiver: Rece
 
 def test_an_event_with_many_endpoints_is_paginated(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    owed = [api.endpoint(receiver.url(f"/wants/{number}"), event_types=[TYPE])["id"] for number in range(27)]
+    subscribed = [api.endpoint(receiver.url(f"/wants/{number}"), event_types=[TYPE])["id"] for number in range(27)]
     others = [api.endpoint(receiver.url(f"/other/{number}"), event_types=["export.*"])["id"] for number in range(52)]
-    event = sent(api)
+    event = send_event(api)
     guest = member(server, account)
     first = guest.get(f"/accounts/{account}/events/{event}")
     assert "27 " in first.text
     [older] = [each for each in links(first.html) if "cursor=" in each]
     second = guest.get(older)
-    shown = [{each for each in owed if f"/endpoints/{each}" in page.html} for page in (first, second)]
+    shown = [{each for each in subscribed if f"/endpoints/{each}" in page.html} for page in (first, second)]
     assert [len(each) for each in shown] == [25, 2]
-    assert set.union(*shown) == set(owed)
+    assert set.union(*shown) == set(subscribed)
     assert sum(f"/endpoints/{each}" in first.html for each in others) == 50
     assert "2 more are not shown." in first.text
 
@@ -199,7 +199,7 @@ def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, re
     account, api = server.account()
     api.endpoint(receiver.url("/a"), event_types=[TYPE], description="Main")
     api.endpoint(receiver.url("/b"), event_types=["export.*"])
-    bring(page, member(server, account))
+    open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/events")
     expect(page.get_by_role("cell", name="webhook.created").first).to_be_visible()
     # 256 KiB with HTML characters.
@@ -210,7 +210,7 @@ def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, re
     link.click()
     expect(page.get_by_text("1 delivered")).to_be_visible()
     expect(page.get_by_text("Not subscribed.")).to_be_visible()
-    judge(page)
+    check_page(page)
     page.get_by_role("button", name="Copy indented body").click()
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert copied["data"] == {"text": text}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
-from tests.dashboard.operators import come_in
-from tests.dashboard.visitors import Seen, member, operator
+from tests.dashboard.operators import sign_in_operator
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import PageResponse, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Api, Server, serving, wait_for
 
 TYPE = "movement.analytics.created"
@@ -86,12 +86,12 @@ def test_members_do_not_see_the_fleet(server: Server) -> None:
 
 
 def test_the_page_shows_a_failing_endpoint_live(server: Server, page: Page) -> None:
-    come_in(page)
+    sign_in_operator(page)
     account, acting, endpoint = failing(server)
     # The live page updates.
     link = page.locator(f'a[href="/accounts/{account}/endpoints/{endpoint["id"]}"]')
     expect(link).to_be_visible(timeout=20_000)
-    judge(page)
+    check_page(page)
     acting.ok("DELETE", f"/v1/endpoints/{endpoint['id']}")
 
 
@@ -103,7 +103,7 @@ def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
         acting.send(1)
         guest = operator(server)
 
-        def told() -> Seen | None:
+        def told() -> PageResponse | None:
             page = guest.get("/operator")
             return page if "10 endpoints began to fail within the same hour" in page.text else None
 

@@ -4,7 +4,7 @@ from contextlib import closing
 
 from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import WITHOUT_SCRIPTS, OpenPage
-from tests.dashboard.visitors import bring, member, operator
+from tests.dashboard.visitors import member, open_overview, operator
 from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver, answer
 
@@ -15,7 +15,7 @@ def test_the_page_leads_to_the_first_2xx_without_a_reload(server: Server, page: 
     account, api = server.account()
     with closing(Receiver()) as receiver:
         url = receiver.url("/webhook", answer(503))
-        bring(page, member(server, account, "manager", "ada@t2-get-started.example"))
+        open_overview(page, member(server, account, "manager", "ada@t2-get-started.example"))
         page.get_by_role("link", name="Get started").first.click()
         expect(page.get_by_text("Create an endpoint first.")).to_be_visible()
 
@@ -40,7 +40,7 @@ def test_the_page_works_without_scripts(server: Server, open_page: OpenPage) -> 
     account, _ = server.account()
     with closing(Receiver()) as receiver:
         page = open_page(WITHOUT_SCRIPTS)
-        bring(page, member(server, account, "manager"))
+        open_overview(page, member(server, account, "manager"))
         page.goto(f"/accounts/{account}/get-started?framework=django")
         page.get_by_label("URL").fill(receiver.url("/plain", answer(200)))
         page.get_by_role("button", name="Create endpoint").click()
@@ -59,7 +59,7 @@ def test_the_page_shows_the_first_2xx_live(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         api.endpoint(receiver.url("/later", answer(500)))
-        bring(page, member(server, account, "member"))
+        open_overview(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
         expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
@@ -74,7 +74,7 @@ def test_a_slow_test_event_shows_its_outcome_live(server: Server, page: Page) ->
     with closing(Receiver()) as receiver:
         url = receiver.url("/slow", answer(500))
         api.endpoint(url)
-        bring(page, member(server, account, "member"))
+        open_overview(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
         expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
@@ -101,14 +101,14 @@ def test_a_resubmitted_form_creates_one_endpoint_and_shows_no_secret(server: Ser
 def test_an_invalid_url_shows_an_error_at_its_field(server: Server) -> None:
     account, _ = server.account()
     visitor = member(server, account, "manager")
-    answered = visitor.post(
+    response = visitor.post(
         f"/accounts/{account}/get-started/endpoint", page="/you", follow=False, url="ftp://<b>x</b>"
     )
 
-    assert answered.status == 422
-    assert 'id="url-problem"' in answered.html
-    assert "ftp://&lt;b&gt;x&lt;/b&gt;" in answered.html
-    assert "<b>x</b>" not in answered.html
+    assert response.status == 422
+    assert 'id="url-problem"' in response.html
+    assert "ftp://&lt;b&gt;x&lt;/b&gt;" in response.html
+    assert "<b>x</b>" not in response.html
 
 
 def test_the_secret_is_shown_soon_after_sign_in(server: Server) -> None:
@@ -135,9 +135,9 @@ def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> N
     assert visitor.post(f"{path}/secret", page="/you", follow=False, endpoint=endpoint).status == 403
     tested = visitor.post(f"{path}/test", page="/you", follow=False, endpoint=endpoint)
     assert tested.status == 303
-    told = visitor.get(tested.headers["location"]).text
-    assert "Test event failed" in told
-    assert "no program is listening on this address and port" in told
+    text = visitor.get(tested.headers["location"]).text
+    assert "Test event failed" in text
+    assert "no program is listening on this address and port" in text
 
 
 def test_endpoints_of_another_account_are_not_found(server: Server) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import OpenPage
-from tests.dashboard.visitors import Guest, bring, member, operator
+from tests.dashboard.visitors import Guest, member, open_overview, operator
 from tests.e2e.harness import Server
 
 PASSWORD = "seven quiet otters swim"
@@ -29,7 +29,7 @@ def member_id(server: Server, account: str, name: str) -> str:
     return found[1]
 
 
-def joined(server: Server, account: str, role: str, email: str) -> Guest:
+def create_member(server: Server, account: str, role: str, email: str) -> Guest:
     """Return a member with a password, who accepted an invitation."""
     invited = operator(server).post(
         f"/accounts/{account}/settings/invitations", page=f"/accounts/{account}/settings", email=email, role=role
@@ -44,7 +44,7 @@ def joined(server: Server, account: str, role: str, email: str) -> Guest:
 
 def test_an_owner_invites_a_person_who_joins_with_the_link(server: Server, page: Page, open_page: OpenPage) -> None:
     account, _ = server.account()
-    bring(page, joined(server, account, "owner", "olga@t2-members.example"))
+    open_overview(page, create_member(server, account, "owner", "olga@t2-members.example"))
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Email").fill("Ben@T2-members.example")
     page.get_by_label("Role", exact=True).select_option("manager")
@@ -65,7 +65,7 @@ def test_an_owner_invites_a_person_who_joins_with_the_link(server: Server, page:
 
 def test_roles_are_changed_and_members_removed(server: Server, page: Page) -> None:
     account, _ = server.account()
-    bring(page, joined(server, account, "owner", "olga@t3-members.example"))
+    open_overview(page, create_member(server, account, "owner", "olga@t3-members.example"))
     ben = member(server, account, "member", "ben@t3-members.example")
     page.goto(f"/accounts/{account}/settings")
     page.get_by_role("combobox", name="Role of ben@t3-members.example").select_option("admin")
@@ -82,22 +82,22 @@ def test_roles_are_changed_and_members_removed(server: Server, page: Page) -> No
 
 def test_the_last_owner_cannot_be_removed(server: Server) -> None:
     account, _ = server.account()
-    olga = joined(server, account, "owner", "olga@t4-members.example")
+    olga = create_member(server, account, "owner", "olga@t4-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
-    for answer in (
+    for response in (
         olga.post(f"{settings}/members/{name}/remove", page=settings),
         olga.post(f"{settings}/members/{name}/role", page=settings, role="member"),
         olga.post("/you/leave", page="/you", account=account),
     ):
-        assert answer.status == 409
-        assert "An account must have an owner." in answer.text
+        assert response.status == 409
+        assert "An account must have an owner." in response.text
     assert members_of(server, account) == {"Olga": "owner"}
 
 
 def test_an_admin_cannot_change_owners(server: Server) -> None:
     account, _ = server.account()
-    joined(server, account, "owner", "olga@t5-members.example")
-    admin = joined(server, account, "admin", "ada@t5-members.example")
+    create_member(server, account, "owner", "olga@t5-members.example")
+    admin = create_member(server, account, "admin", "ada@t5-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
     shown = admin.get(settings).html
     assert f"/members/{name}/" not in shown
@@ -140,10 +140,10 @@ def test_an_invitation_is_listed_and_withdrawn(server: Server) -> None:
 def test_an_invalid_invitation_shows_an_error_at_its_field(server: Server, fields: dict[str, str], field: str) -> None:
     account, _ = server.account()
     admin, settings = member(server, account, "admin"), f"/accounts/{account}/settings"
-    answer = admin.post(f"{settings}/invitations", page=settings, **fields)
-    assert answer.status == 422
-    assert f'id="{field}-problem"' in answer.html
-    assert 'value="&lt;b&gt;"' in answer.html or field == "role"
+    response = admin.post(f"{settings}/invitations", page=settings, **fields)
+    assert response.status == 422
+    assert f'id="{field}-problem"' in response.html
+    assert 'value="&lt;b&gt;"' in response.html or field == "role"
 
 
 def test_members_of_another_account_are_not_found(server: Server) -> None:
@@ -161,7 +161,7 @@ def test_members_of_another_account_are_not_found(server: Server) -> None:
 
 def test_an_operator_creates_a_password_reset_link(server: Server) -> None:
     account, _ = server.account()
-    joined(server, account, "owner", "olga@t12-members.example")
+    create_member(server, account, "owner", "olga@t12-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
     made = operator(server).post(f"{settings}/members/{name}/password-link", page=settings)
     link = re.search(r"http://\S+/passwords/\S+", made.text)

@@ -1,7 +1,7 @@
 """An outage in a browser: failure, pause, enable, resend and rotation."""
 
 from playwright.sync_api import Page, expect
-from tests.dashboard.visitors import bring, member
+from tests.dashboard.visitors import member, open_overview
 from tests.e2e.harness import Server, deliveries_of, settled
 from tests.e2e.receiving import Receiver, answer
 
@@ -17,7 +17,7 @@ def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Pa
     failed = api.send(1).json["id"]
     [delivery] = deliveries_of(api, failed)
     settled(api, delivery["id"])
-    bring(page, member(server, account))
+    open_overview(page, member(server, account))
 
     # The overview links to the failing endpoint.
     page.get_by_role("link", name="Endpoints", exact=True).click()

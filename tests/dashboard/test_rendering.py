@@ -75,9 +75,9 @@ def test_json_numbers_keep_their_notation() -> None:
 
 
 def test_timestamps_in_sentences_become_time_elements() -> None:
-    told = rendering.with_times("Due at 2020-11-25T21:46:37.062Z, <b> or 2026-99-99T99:99:99.000Z.")
+    rendered = rendering.with_times("Due at 2020-11-25T21:46:37.062Z, <b> or 2026-99-99T99:99:99.000Z.")
     time = '<time datetime="2020-11-25T21:46:37.062Z" title="25 Nov 2020, 21:46:37 UTC">25 Nov 2020 21:46</time>'
-    assert told == f"Due at {time}, &lt;b&gt; or 2026-99-99T99:99:99.000Z."
+    assert rendered == f"Due at {time}, &lt;b&gt; or 2026-99-99T99:99:99.000Z."
 
 
 def test_dotted_names_can_break_at_dots() -> None:

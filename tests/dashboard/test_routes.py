@@ -2,7 +2,7 @@
 
 import pytest
 from starlette.responses import Response
-from tests.dashboard.routes import Form, filled, forms, links, parameters
+from tests.dashboard.routes import Form, forms, links, parameters, path_with_ids
 
 from uplift_server.dashboard.routes import account_form
 from uplift_server.dashboard.visit import Visit
@@ -16,9 +16,9 @@ def test_a_path_is_filled_with_ids() -> None:
     page = account_form("/events/{event:str}", _serve)
 
     assert parameters(page) == ("account", "event")
-    assert filled(page, {"account": "acc_1", "event": "e", "endpoint": "ep_1"}) == "/accounts/acc_1/events/e"
+    assert path_with_ids(page, {"account": "acc_1", "event": "e", "endpoint": "ep_1"}) == "/accounts/acc_1/events/e"
     with pytest.raises(AssertionError, match=r"^POST \S+: the walks know no id for event"):
-        filled(page, {"account": "acc_1"})
+        path_with_ids(page, {"account": "acc_1"})
 
 
 def test_forms_have_the_values_that_a_browser_sends() -> None:

@@ -23,10 +23,10 @@ def test_an_admin_updates_the_contacts(server: Server) -> None:
     path = f"/accounts/{account}/settings/contacts"
     admin = member(server, account, "admin", "ada@t2-settings.example")
     assert "data@rapids.example" in admin.get(path).html
-    answered = admin.post(
+    response = admin.post(
         path, page="/you", follow=False, contact_emails="one@rapids.example\r\n\r\n two@rapids.example "
     )
-    assert (answered.status, answered.headers["location"]) == (303, path)
+    assert (response.status, response.headers["location"]) == (303, path)
     assert "one@rapids.example\ntwo@rapids.example" in admin.get(path).html
 
     assert contacts_of(server, account) == ["one@rapids.example", "two@rapids.example"]
@@ -38,13 +38,13 @@ def test_an_admin_updates_the_contacts(server: Server) -> None:
 def test_an_invalid_contact_shows_an_error_and_keeps_the_input(server: Server) -> None:
     account, _ = server.account()
     admin = member(server, account, "admin")
-    answered = admin.post(
+    response = admin.post(
         f"/accounts/{account}/settings/contacts", page="/you", follow=False, contact_emails="<b>nobody</b>"
     )
 
-    assert answered.status == 422
-    assert 'id="contact_emails-problem"' in answered.html
-    assert "&lt;b&gt;nobody&lt;/b&gt;</textarea>" in answered.html
+    assert response.status == 422
+    assert 'id="contact_emails-problem"' in response.html
+    assert "&lt;b&gt;nobody&lt;/b&gt;</textarea>" in response.html
     assert contacts_of(server, account) == ["data@rapids.example"]
 
 
@@ -96,10 +96,10 @@ def test_the_audit_log_is_filtered_by_actor_action_and_time(server: Server) -> N
 def test_an_invalid_filter_shows_an_error_at_its_field(server: Server, wrong: str) -> None:
     account, _ = server.account()
     admin = member(server, account, "admin")
-    answered = admin.get(f"/accounts/{account}/settings/audit-log?{wrong}")
+    response = admin.get(f"/accounts/{account}/settings/audit-log?{wrong}")
 
-    assert answered.status == 422
-    assert wrong.startswith("cursor") or f'id="{wrong.partition("=")[0]}-problem"' in answered.html
+    assert response.status == 422
+    assert wrong.startswith("cursor") or f'id="{wrong.partition("=")[0]}-problem"' in response.html
 
 
 def test_ip_addresses_of_operators_are_hidden_from_accounts(server: Server) -> None:

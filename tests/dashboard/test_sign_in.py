@@ -22,8 +22,8 @@ def test_visitors_without_a_session_are_redirected_to_the_form(server: Server) -
     account, _ = server.account()
     guest = Guest(server.url)
     assert guest.get("/").path == "/sign-in"
-    answer = guest.get(f"/accounts/{account}/live?x=1", follow=False)
-    assert answer.headers["location"] == f"/sign-in?next=%2Faccounts%2F{account}%2Flive%3Fx%3D1"
+    response = guest.get(f"/accounts/{account}/live?x=1", follow=False)
+    assert response.headers["location"] == f"/sign-in?next=%2Faccounts%2F{account}%2Flive%3Fx%3D1"
 
 
 @pytest.mark.parametrize(
@@ -32,16 +32,16 @@ def test_visitors_without_a_session_are_redirected_to_the_form(server: Server) -
 def test_sign_in_does_not_redirect_to_other_sites(server: Server, elsewhere: str) -> None:
     guest = Guest(server.url)
     page = guest.get("/sign-in/operator")
-    answer = guest.post("/sign-in/operator", token=page.token, key=OPERATOR_KEY, next=elsewhere, follow=False)
-    assert answer.headers["location"] == "/"
+    response = guest.post("/sign-in/operator", token=page.token, key=OPERATOR_KEY, next=elsewhere, follow=False)
+    assert response.headers["location"] == "/"
 
 
 def test_a_failed_sign_in_does_not_reveal_what_was_wrong(server: Server) -> None:
     guest = Guest(server.url)
-    answer = guest.post("/sign-in", email="nobody@a.example", password="x" * 12)
-    assert answer.status == 401
-    assert "The email address or password is not correct." in answer.text
-    assert "nobody@a.example" in answer.html
+    response = guest.post("/sign-in", email="nobody@a.example", password="x" * 12)
+    assert response.status == 401
+    assert "The email address or password is not correct." in response.text
+    assert "nobody@a.example" in response.html
     assert "uplift_session" not in guest.cookies
 
 
@@ -66,8 +66,8 @@ def test_a_link_is_used_by_the_button_and_not_by_a_view(server: Server) -> None:
 def test_signing_out_ends_the_session(server: Server) -> None:
     guest = operator(server)
     cookie = guest.cookies["uplift_session"]
-    answer = guest.post("/sign-out", page="/nowhere-to-be-found", token=_token(guest))
-    assert (answer.path, "You are signed out." in answer.text) == ("/sign-in", True)
+    response = guest.post("/sign-out", page="/nowhere-to-be-found", token=_token(guest))
+    assert (response.path, "You are signed out." in response.text) == ("/sign-in", True)
     assert "uplift_session" not in guest.cookies
     again = Guest(server.url, {"uplift_session": cookie})
     assert again.get("/", follow=False).headers["location"] == "/sign-in"
@@ -77,8 +77,8 @@ def test_forms_with_a_wrong_token_are_rejected(server: Server) -> None:
     account, _ = server.account()
     guest, other = member(server, account), operator(server)
     for token in ("", "x", "é", _token(other)):
-        answer = guest.post("/sign-out", token=token)
-        assert (answer.status, "does not belong to your current session" in answer.text) == (403, True)
+        response = guest.post("/sign-out", token=token)
+        assert (response.status, "does not belong to your current session" in response.text) == (403, True)
     assert guest.get("/", follow=False).headers["location"] == f"/accounts/{account}/overview"
 
 
@@ -91,7 +91,7 @@ def test_sign_in_requires_a_form_token(server: Server) -> None:
 
 def test_a_form_of_another_site_is_rejected_with_a_valid_token(server: Server) -> None:
     guest = operator(server)
-    answer = urllib3.request(
+    response = urllib3.request(
         "POST",
         server.url + "/sign-out",
         fields={},
@@ -103,7 +103,7 @@ def test_a_form_of_another_site_is_rejected_with_a_valid_token(server: Server) -
         },
         redirect=False,
     )
-    assert answer.status == 403
+    assert response.status == 403
 
 
 def test_another_account_is_not_found(server: Server) -> None:
@@ -111,14 +111,14 @@ def test_another_account_is_not_found(server: Server) -> None:
     theirs, _ = server.account("Theirs")
     guest = member(server, mine)
     for path in (f"/accounts/{theirs}/live", "/accounts/acc_x/live", "/operator/live"):
-        answer = guest.get(path)
-        assert answer.status == 404, path
-        assert "Theirs" not in answer.text
+        response = guest.get(path)
+        assert response.status == 404, path
+        assert "Theirs" not in response.text
 
 
 def test_programs_get_json_errors_and_browsers_get_pages(server: Server) -> None:
-    answer = urllib3.request("GET", server.url + "/nowhere", headers={"accept": "*/*"})
-    assert (answer.status, answer.json()["code"]) == (404, "not_found")
+    response = urllib3.request("GET", server.url + "/nowhere", headers={"accept": "*/*"})
+    assert (response.status, response.json()["code"]) == (404, "not_found")
     page = Guest(server.url).get("/nowhere")
     assert (page.status, "This page does not exist" in page.text) == (404, True)
     assert urllib3.request("DELETE", server.url + "/sign-in", headers={"accept": "text/html"}).status == 405
@@ -128,9 +128,9 @@ def test_assets_are_cached_without_expiry(server: Server) -> None:
     page = Guest(server.url).get("/sign-in")
     for name in ("dashboard.css", "dashboard.js", "vendor/htmx.min.js", "vendor/htmx-ext-sse.min.js", "icon.svg"):
         start = page.html.index(f"/assets/{name}?")
-        answer = urllib3.request("GET", server.url + page.html[start : page.html.index('"', start)])
-        assert answer.status == 200
-        assert "immutable" in answer.headers["cache-control"]
+        response = urllib3.request("GET", server.url + page.html[start : page.html.index('"', start)])
+        assert response.status == 200
+        assert "immutable" in response.headers["cache-control"]
     assert urllib3.request("GET", server.url + "/assets/../app.py").status == 404
 
 
@@ -147,9 +147,9 @@ def test_a_password_reset_requires_email(server: Server) -> None:
     for path in ("/passwords/x", "/invitations/x"):
         guest = Guest(server.url)
         page = guest.get(path)
-        answer = guest.post(path, token=page.token or guest.get("/sign-in").token, name="A", password="correct horse")
-        assert answer.status == 404
-        assert "expired" in answer.text
+        response = guest.post(path, token=page.token or guest.get("/sign-in").token, name="A", password="correct horse")
+        assert response.status == 404
+        assert "expired" in response.text
 
 
 @pytest.mark.parametrize("line", ["OPTIONS *", "GET *", "POST *"])
@@ -179,8 +179,8 @@ def test_the_log_of_a_failed_page_has_no_token(monkeypatch: pytest.MonkeyPatch) 
     request = Request({"type": "http", "method": "GET", "path": f"/enter/{secret}", "headers": [], "query_string": b""})
     [page] = [page for page in PAGES if (page.method, page.path) == ("GET", "/enter/{token}")]
 
-    with capture_logs() as told:
+    with capture_logs() as logs:
         refused(Visit(request, cast(Dashboard, None)), RuntimeError("broken"), page)
 
-    assert [entry["page"] for entry in told] == ["/enter/{token}"]
-    assert secret not in repr(told)
+    assert [entry["page"] for entry in logs] == ["/enter/{token}"]
+    assert secret not in repr(logs)

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Page
-from tests.dashboard.judging import judge
-from tests.dashboard.operators import come_in
-from tests.dashboard.visitors import Seen, member, operator
+from tests.dashboard.operators import sign_in_operator
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import PageResponse, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Api, Server, deliveries_of, settled, wait_for
 from tests.e2e.receiving import Receiver
 
@@ -16,7 +16,7 @@ TYPE = "movement.analytics.created"
 NOWHERE = "http://127.0.0.1:1/hook?x=<script>alert(1)</script>"
 
 
-def traced(server: Server, text: str) -> Seen:
+def traced(server: Server, text: str) -> PageResponse:
     """Return the trace of an ID."""
     return operator(server).get(f"/operator/trace?id={text}")
 
@@ -133,11 +133,11 @@ def test_only_operators_can_trace(server: Server) -> None:
 
 def test_an_operator_opens_an_endpoint_from_a_trace(server: Server, page: Page) -> None:
     _, _, delivery = failed(server)
-    come_in(page).goto("/operator/trace")
+    sign_in_operator(page).goto("/operator/trace")
     page.get_by_label("ID of an event").fill(delivery["id"])
     page.get_by_role("button", name="Search").click()
     page.get_by_role("heading", name="Accepted").wait_for()
-    judge(page)
+    check_page(page)
     page.get_by_text("Endpoints without a delivery", exact=True).click()
     page.get_by_role("link", name="http://127.0.0.1:1/other").click()
     page.wait_for_url("**/accounts/*/endpoints/*")

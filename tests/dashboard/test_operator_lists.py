@@ -6,15 +6,15 @@ from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Page
-from tests.dashboard.judging import judge
-from tests.dashboard.operators import come_in
-from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.dashboard.operators import sign_in_operator
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 ACCOUNTS, ENDPOINTS = "/operator/accounts", "/operator/endpoints"
 
 
-def problem(page: Seen, field: str) -> str:
+def problem(page: PageResponse, field: str) -> str:
     """Return the error message at a field."""
     assert page.status == 422
     return page.html.split(f'id="{field}-problem">')[1].split("</p>")[0]
@@ -66,17 +66,17 @@ def test_an_invalid_account_shows_errors_at_its_fields(server: Server) -> None:
 
 def test_a_portal_link_has_the_selected_email_and_role(server: Server) -> None:
     account, _ = server.account("Portal")
-    guest, here = operator(server), f"{ACCOUNTS}/{account}"
-    page = guest.post(f"{here}/portal-links", page=here, email="new@a.example", role="admin")
+    guest, path = operator(server), f"{ACCOUNTS}/{account}"
+    page = guest.post(f"{path}/portal-links", page=path, email="new@a.example", role="admin")
     assert page.status == 201
     link = re.findall(r"<code>(http[^<]*/enter/[^<]+)</code>", page.html)[0]
     assert link not in guest.get(f"{ACCOUNTS}/{account}").html
     other = Guest(server.url)
     other.post(urlsplit(link).path, follow=False)
     assert "new@a.example" in other.get(f"/accounts/{account}/overview").text
-    page = guest.post(f"{here}/portal-links", page=here, email="", role="owner")
+    page = guest.post(f"{path}/portal-links", page=path, email="", role="owner")
     assert "Use admin or a lower role" in problem(page, "role")
-    page = guest.post(f"{here}/portal-links", page=here, email="nobody", role="member")
+    page = guest.post(f"{path}/portal-links", page=path, email="nobody", role="member")
     assert problem(page, "email")
     assert 'value="nobody"' in page.html
 
@@ -96,12 +96,12 @@ def test_operators_disable_and_enable_endpoints(server: Server) -> None:
     account, _ = server.account("Switched <b>off</b>")
     acting, guest = server.api(OPERATOR_KEY, account), operator(server)
     endpoint = acting.endpoint("http://127.0.0.1:1/<i>hook</i>", description="<u>mine</u>")["id"]
-    here = f"{ENDPOINTS}?search={endpoint}"
-    page = guest.get(here)
+    path = f"{ENDPOINTS}?search={endpoint}"
+    page = guest.get(path)
     assert page.html.count(f'href="/accounts/{account}/endpoints/{endpoint}"') == 1
     for tag in ("<b>", "<i>", "<u>"):
         assert tag not in page.html
-    page = guest.post(f"{ENDPOINTS}/{endpoint}/disable", page=here)
+    page = guest.post(f"{ENDPOINTS}/{endpoint}/disable", page=path)
     assert "Endpoint disabled" in page.text
     assert "by an operator" in page.text
     found = acting.ok("GET", f"/v1/endpoints/{endpoint}")
@@ -113,11 +113,11 @@ def test_operators_disable_and_enable_endpoints(server: Server) -> None:
         assert endpoint in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").html
     for name in ("failing", "warned", "paused"):
         assert "No matching endpoints" in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").text
-    page = guest.post(f"{ENDPOINTS}/{endpoint}/enable", page=here, held="drop")
+    page = guest.post(f"{ENDPOINTS}/{endpoint}/enable", page=path, held="drop")
     assert "Endpoint enabled." in page.text
     assert acting.ok("GET", f"/v1/endpoints/{endpoint}")["state"] == "enabled"
-    told = [each["action"] for each in acting.ok("GET", "/v1/audit-log")["data"]]
-    assert told[:2] == ["endpoint.enabled", "endpoint.disabled"]
+    actions = [each["action"] for each in acting.ok("GET", "/v1/audit-log")["data"]]
+    assert actions[:2] == ["endpoint.enabled", "endpoint.disabled"]
 
 
 def test_members_cannot_see_or_change_operator_pages(server: Server) -> None:
@@ -151,12 +151,12 @@ def test_an_unknown_account_is_not_found(server: Server, path: str) -> None:
 
 def test_an_operator_creates_an_account_and_disables_its_endpoint(server: Server, page: Page) -> None:
     name = f"Journey {uuid4().hex[:8]}"
-    come_in(page).goto(ACCOUNTS)
+    sign_in_operator(page).goto(ACCOUNTS)
     page.get_by_role("link", name="Create account").first.click()
     page.get_by_label("Name").fill(name)
     page.get_by_role("button", name="Create account").click()
     page.get_by_text(f"Account {name} created.").wait_for()
-    judge(page)
+    check_page(page)
     account = page.url.rpartition("/")[2]
     server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")
     page.goto(f"{ENDPOINTS}?search={account}")
