@@ -19,7 +19,7 @@ PLACES_MAX = 5
 def _axe() -> str:
     packages = installed(Path(__file__).with_name("node") / "package-lock.json")
     if isinstance(packages, str):
-        pytest.fail(f"axe-core cannot be had: {packages} (Debian: apt-get install -y npm)", pytrace=False)
+        pytest.fail(f"axe-core is not available: {packages} (Debian: apt-get install -y npm)", pytrace=False)
     return (packages / "axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
@@ -33,16 +33,16 @@ def check_accessibility(page: Page, *, visual_only: bool = False) -> None:
         page.evaluate(_axe())
     results = page.evaluate(
         """async ([type, values]) => {
-            // Colours that are still on their way are nobody's choice; in a closed menu they would stay on it.
+            // Finish animations: a color in transition is not final, and a closed menu would keep it.
             for (const each of document.getAnimations()) each.finish();
             const run = await axe.run(document, {runOnly: {type, values}, resultTypes: ['violations']});
             return {passes: run.passes.length, violations: run.violations};
         }""",
         ("rule", VISUAL_RULES) if visual_only else ("tag", RULES),
     )
-    assert results["passes"], "axe-core looked at nothing"
+    assert results["passes"], "axe-core checked nothing"
     found = [each for each in results["violations"] if each["impact"] in FAILING_IMPACTS]
-    assert not found, f"{len(found)} barriers on {page.url}:\n" + "\n".join(map(_describe, found))
+    assert not found, f"{len(found)} accessibility violations on {page.url}:\n" + "\n".join(map(_describe, found))
 
 
 def _describe(violation: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ def test_an_archived_type_cannot_be_tested(server: Server, receiver: Receiver) -
 @pytest.mark.parametrize("role", ["member", "owner"])
 def test_a_test_event_is_sent_and_its_delivery_shown(server: Server, receiver: Receiver, role: str) -> None:
     account, api = server.account()
-    endpoint = api.endpoint(receiver.url("/a", receiving.answer(404)), event_types=["export.*"])["id"]
+    endpoint = api.endpoint(receiver.url("/a", receiving.respond(404)), event_types=["export.*"])["id"]
     guest = member(server, account, role)
     path = f"/accounts/{account}/catalog/{TYPE}"
     page = guest.post(f"{path}/test", page=path, endpoint=endpoint)

@@ -31,7 +31,7 @@ def shown(guest: Guest, account: str, delivery: str) -> PageResponse:
 
 def test_a_failed_delivery_shows_every_attempt_with_its_cause(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    crash = receiving.answer(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
+    crash = receiving.respond(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
     delivery = delivery_of(api, receiver.url("/crash", crash), headers={"Accept": "blue", "X-Jwt": "hush"})
     assert settled(api, delivery)["status"] == "failed"
     page = shown(member(server, account), account, delivery)
@@ -52,9 +52,9 @@ def test_a_failed_delivery_shows_every_attempt_with_its_cause(server: Server, re
 
 def test_a_failed_delivery_can_be_resent(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    delivery = delivery_of(api, receiver.url("/mended", receiving.answer(500)))
+    delivery = delivery_of(api, receiver.url("/mended", receiving.respond(500)))
     assert settled(api, delivery)["status"] == "failed"
-    receiver.url("/mended", receiving.answer())
+    receiver.url("/mended", receiving.respond())
     guest = member(server, account, "manager")
     path = f"/accounts/{account}/deliveries/{delivery}"
     page = guest.post(f"{path}/resend", page=path)
@@ -72,11 +72,14 @@ def test_a_pending_delivery_shows_its_wait_and_can_be_cancelled(server: Server, 
     api.endpoint(url)
     wait_for(lambda: receiver.count("/busy") == 1, "the registration event")
     # From now on, it responds with Retry-After: 1 hour.
-    receiver.url("/busy", receiving.answer(503, Retry_After="3600"))
+    receiver.url("/busy", receiving.respond(503, Retry_After="3600"))
     event = api.send(1).json["id"]
     [sent] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     delivery = sent["id"]
-    wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}")["waiting_for"] == "schedule", "it waits")
+    wait_for(
+        lambda: api.ok("GET", f"/v1/deliveries/{delivery}")["waiting_for"] == "schedule",
+        "the delivery waits for its schedule",
+    )
     guest = member(server, account)
     page = shown(guest, account, delivery)
     assert "Waiting for its scheduled time" in page.text
@@ -109,7 +112,7 @@ def test_the_page_explains_why_a_resend_is_not_possible(server: Server, receiver
 
 def test_members_cannot_change_deliveries(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    delivery = delivery_of(api, receiver.url("/a", receiving.answer(500)))
+    delivery = delivery_of(api, receiver.url("/a", receiving.respond(500)))
     assert settled(api, delivery)["status"] == "failed"
     guest = member(server, account, "member")
     page = shown(guest, account, delivery)
@@ -139,9 +142,9 @@ def test_the_curl_command_sends_the_same_request(server: Server, receiver: Recei
 
 def test_the_page_updates_after_a_resend(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
-    delivery = delivery_of(api, receiver.url("/down", receiving.answer(503)))
+    delivery = delivery_of(api, receiver.url("/down", receiving.respond(503)))
     assert settled(api, delivery)["status"] == "failed"
-    receiver.url("/down", receiving.answer())
+    receiver.url("/down", receiving.respond())
     guest = member(server, account)
     open_overview(page, guest)
     page.goto(f"/accounts/{account}/deliveries/{delivery}")

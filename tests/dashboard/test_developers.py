@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.dashboard.visitors import expire_confirmations, member, open_overview, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 from tests.e2e.listening import Listening, environment
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 ALL_BUT_EVENTS_WRITE = {
     "events:read", "endpoints:read", "endpoints:write", "deliveries:read", "deliveries:write", "secrets:read",
@@ -155,7 +155,7 @@ def test_listen_sessions_and_responses_update_live(server: Server, page: Page) -
     page.goto(f"/accounts/{account}/developers")
     expect(page.get_by_text("No listen sessions")).to_be_visible()
     with closing(Receiver()) as receiver:
-        url = receiver.url("/here", answer(201, b"<b>taken</b>"))
+        url = receiver.url("/here", respond(201, b"<b>taken</b>"))
         listening = Listening(environment(server, key), "--forward-to", url)
         try:
             listening.ready()
@@ -171,6 +171,6 @@ def test_listen_sessions_and_responses_update_live(server: Server, page: Page) -
             expect(page.get_by_text("<b>taken</b>")).to_be_visible()
         finally:
             listening.process.kill()
-            listening.ended()
+            listening.wait()
         page.get_by_text("Body").click()
         expect(page.get_by_role("main")).to_contain_text("Disconnected")

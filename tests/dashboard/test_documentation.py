@@ -59,7 +59,7 @@ def test_the_search_shows_when_nothing_matches(page: Page) -> None:
     expect(page.get_by_role("status")).to_have_text("No results")
 
 
-def test_the_script_and_the_search_page_rank_alike(page: Page) -> None:
+def test_the_script_and_the_search_page_show_the_same_order(page: Page) -> None:
     hrefs = "links => links.map(link => link.getAttribute('href'))"
     page.goto("/docs")
     for query in ("retry", "rotate secret", "whsec_"):

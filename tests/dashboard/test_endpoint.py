@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import TYPE, Server, settled, wait_for
-from tests.e2e.receiving import Receiver, after_failing, answer
+from tests.e2e.receiving import Receiver, after_failing, respond
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ class EndpointOwner:
         self.endpoint = self.api.endpoint(url, **fields)["id"]
         self.page = f"/accounts/{self.account}/endpoints/{self.endpoint}"
         self.guest = member(server, self.account)
-        wait_for(lambda: self.deliveries()[0]["status"] != "pending", "the greeting is over")
+        wait_for(lambda: self.deliveries()[0]["status"] != "pending", "the registration event is settled")
 
     def deliveries(self) -> list[Any]:
         """Return the deliveries, the newest first."""
@@ -58,7 +58,7 @@ def test_a_healthy_endpoint_is_shown_as_healthy(server: Server, receiver: Receiv
 
 
 def test_a_failing_endpoint_shows_cause_fix_and_next_steps(server: Server, receiver: Receiver) -> None:
-    owner = EndpointOwner(server, receiver.url("/bad", answer(404)))
+    owner = EndpointOwner(server, receiver.url("/bad", respond(404)))
     settled(owner.api, owner.send(1))
     health = owner.api.ok("GET", f"/v1/endpoints/{owner.endpoint}")["health"]
 

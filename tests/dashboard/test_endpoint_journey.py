@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import DESKTOP, WITHOUT_SCRIPTS, OpenPage, Screen
 from tests.dashboard.page_checks import check_page
 from tests.e2e.harness import Server
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_owner_creates_tests_pauses_and_deletes_an_endpoint(
 
 def test_the_page_updates_when_the_endpoint_fails(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
-    made = api.endpoint(receiver.url("/live", answer(500)))
+    made = api.endpoint(receiver.url("/live", respond(500)))
     enter(page, server, account)
     page.goto(f"/accounts/{account}/endpoints/{made['id']}")
     expect(page.get_by_role("heading", name="No attempts yet")).to_be_visible()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.dashboard.visitors import Guest, PageResponse, expire_confirmations, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
-from tests.e2e.receiving import Receiver, answer, hang
+from tests.e2e.receiving import Receiver, hang, respond
 
 _SECRET = re.compile(r'<span class="secret">([^<]+)<')
 
@@ -131,7 +131,7 @@ def test_members_cannot_access_secrets(server: Server) -> None:
 
 def test_a_test_event_shows_request_and_response(server: Server, receiver: Receiver) -> None:
     manager = EndpointManager(
-        server, receiver.url("/t", answer(500, b'{"why": "<b>no</b>"}')), headers={"X-Token": "geheim"}
+        server, receiver.url("/t", respond(500, b'{"why": "<b>no</b>"}')), headers={"X-Token": "geheim"}
     )
     response = manager.post("test", type="athlete.created")
     assert (response.status, response.path) == (200, f"{manager.page}/test")

@@ -9,7 +9,7 @@ from tests.dashboard.full_account import FullAccount
 from tests.dashboard.routes import path_with_ids
 from tests.dashboard.visitors import Guest
 from tests.e2e.harness import Server, deliveries_of, settled
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door, Page
@@ -56,7 +56,7 @@ def full_account(server: Server, shared_receiver: Receiver) -> FullAccount:
             "example": {mark("example"): 1},
         },
     )
-    reply = answer(500, mark("response body").encode(), x_marked=mark("response header"))
+    reply = respond(500, mark("response body").encode(), x_marked=mark("response header"))
     url = shared_receiver.url(f"/marked?{quote(mark('url'), safe='')}", reply)
     endpoint = api.endpoint(
         url, description=mark("endpoint description"), headers={"X-Own": mark("header")}, event_types=[TYPE]

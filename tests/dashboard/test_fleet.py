@@ -26,7 +26,7 @@ def failing(server: Server) -> tuple[str, Api, dict[str, Any]]:
         health = acting.ok("GET", f"/v1/endpoints/{endpoint['id']}")["health"]
         return bool(health["status"] == "failing" and health["next_probe_at"])
 
-    wait_for(fails, "the endpoint is only probed")
+    wait_for(fails, "the circuit is open")
     return account, acting, endpoint
 
 
@@ -56,7 +56,7 @@ def test_due_deliveries_of_open_circuits_are_explained(server: Server) -> None:
     def told() -> bool:
         return "all due deliveries are waiting for a probe" in operator(server).get("/operator").text
 
-    wait_for(told, "the page says what the due ones wait for")
+    wait_for(told, "the page explains the due deliveries")
     acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")
 
 
@@ -107,7 +107,7 @@ def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
             page = guest.get("/operator")
             return page if "10 endpoints began to fail within the same hour" in page.text else None
 
-        page = wait_for(told, "the mass failure is noticed")
+        page = wait_for(told, "the page shows the mass failure")
         assert page is not None
         assert "Mass failure: many endpoints began to fail at once." in page.text
         assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html

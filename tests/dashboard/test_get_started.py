@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import WITHOUT_SCRIPTS, OpenPage
 from tests.dashboard.visitors import member, open_overview, operator
 from tests.e2e.harness import Server
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
 
@@ -14,7 +14,7 @@ from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
 def test_the_page_leads_to_the_first_2xx_without_a_reload(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        url = receiver.url("/webhook", answer(503))
+        url = receiver.url("/webhook", respond(503))
         open_overview(page, member(server, account, "manager", "ada@t2-get-started.example"))
         page.get_by_role("link", name="Get started").first.click()
         expect(page.get_by_text("Create an endpoint first.")).to_be_visible()
@@ -29,7 +29,7 @@ def test_the_page_leads_to_the_first_2xx_without_a_reload(server: Server, page: 
         expect(page.locator("#live")).to_contain_text("503: ")
         expect(page.locator("#live")).not_to_contain_text("Your server received an event.")
 
-        receiver.url("/webhook", answer(204))
+        receiver.url("/webhook", respond(204))
         page.get_by_role("button", name="Send test event").click()
 
         expect(page.locator("#live")).to_contain_text("Your server received an event.")
@@ -42,7 +42,7 @@ def test_the_page_works_without_scripts(server: Server, open_page: OpenPage) -> 
         page = open_page(WITHOUT_SCRIPTS)
         open_overview(page, member(server, account, "manager"))
         page.goto(f"/accounts/{account}/get-started?framework=django")
-        page.get_by_label("URL").fill(receiver.url("/plain", answer(200)))
+        page.get_by_label("URL").fill(receiver.url("/plain", respond(200)))
         page.get_by_role("button", name="Create endpoint").click()
         expect(page.get_by_text("export UPLIFT_WEBHOOK_SECRET=whsec_")).to_be_visible()
         expect(page.get_by_text("def receive_with_django")).to_be_visible()
@@ -58,12 +58,12 @@ def test_the_page_works_without_scripts(server: Server, open_page: OpenPage) -> 
 def test_the_page_shows_the_first_2xx_live(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        api.endpoint(receiver.url("/later", answer(500)))
+        api.endpoint(receiver.url("/later", respond(500)))
         open_overview(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
         expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
-        receiver.url("/later", answer(200))
+        receiver.url("/later", respond(200))
         api.send(1)
 
         expect(page.locator("#live")).to_contain_text("Your server received an event.", timeout=15_000)
@@ -72,13 +72,13 @@ def test_the_page_shows_the_first_2xx_live(server: Server, page: Page) -> None:
 def test_a_slow_test_event_shows_its_outcome_live(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        url = receiver.url("/slow", answer(500))
+        url = receiver.url("/slow", respond(500))
         api.endpoint(url)
         open_overview(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
         expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
-        receiver.url("/slow", answer(204, after=5))
+        receiver.url("/slow", respond(204, after=5))
         page.get_by_role("button", name="Send test event").click()
         expect(page.get_by_role("status").filter(has_text="Test event in flight")).to_be_visible()
 

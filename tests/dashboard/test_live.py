@@ -160,7 +160,7 @@ def test_stream_limits_leave_streams_for_other_accounts(server: Server) -> None:
         assert guests[0].get(f"/accounts/{greedy[0]}/live").status == 429
         stack.enter_context(closing(open_stream(server, member(server, other), f"/accounts/{other}/live")))
         stack.enter_context(closing(open_stream(server, operator(server), "/operator/live")))
-    wait_for(lambda: can_open_all(server, guests[0], f"/accounts/{greedy[0]}/live"), "what was counted is free again")
+    wait_for(lambda: can_open_all(server, guests[0], f"/accounts/{greedy[0]}/live"), "all streams are released")
 
 
 def open_streams(stack: ExitStack, server: Server, guest: Guest, path: str, count: int) -> list[socket.socket]:

@@ -17,11 +17,11 @@ from tests.engines import Engine
 def count_changes(page: Page) -> int:
     """Return the number of changes that a page received since the first call."""
     page.evaluate(
-        """window.heard ?? (
-            window.heard = 0, document.addEventListener("sse:change", () => { window.heard += 1 })
+        """window.changeCount ?? (
+            window.changeCount = 0, document.addEventListener("sse:change", () => { window.changeCount += 1 })
         )"""
     )
-    count: int = page.evaluate("window.heard")
+    count: int = page.evaluate("window.changeCount")
     return count
 
 
@@ -46,7 +46,7 @@ def test_open_details_stay_open_and_the_page_updates_later(
     server: Server, receiver: Receiver, open_page: OpenPage
 ) -> None:
     account, api = server.account()
-    api.endpoint(receiver.url("/down", receiving.answer(500)), event_types=[TYPE])
+    api.endpoint(receiver.url("/down", receiving.respond(500)), event_types=[TYPE])
     [found] = api.ok("GET", f"/v1/events/{api.send(1).json['id']}/deliveries")["data"]
     delivery = found["id"]
     assert settled(api, delivery)["status"] == "failed"
@@ -57,9 +57,9 @@ def test_open_details_stay_open_and_the_page_updates_later(
     request.locator("summary").click()
     expect(request.get_by_text("webhook-signature")).to_be_visible()
     before = count_changes(page)
-    receiver.url("/down", receiving.answer())
+    receiver.url("/down", receiving.respond())
     api.ok("POST", f"/v1/deliveries/{delivery}/resend")
-    wait_for(lambda: count_changes(page) > before, "the page hears of a change", every=0.1)
+    wait_for(lambda: count_changes(page) > before, "the page receives a change", every=0.1)
     assert settled(api, delivery)["status"] == "delivered"
     expect(request.get_by_text("webhook-signature")).to_be_visible()
     expect(page.get_by_text("Delivered, 200")).to_have_count(0)

@@ -3,7 +3,7 @@
 from playwright.sync_api import Page, expect
 from tests.dashboard.visitors import member, open_overview
 from tests.e2e.harness import Server, deliveries_of, settled
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 from uplift_webhooks import Webhook
 
@@ -13,7 +13,7 @@ def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Pa
     made = api.endpoint(receiver.url("/hook"))
     [greeting] = api.ok("GET", "/v1/deliveries")["data"]
     settled(api, greeting["id"])
-    receiver.url("/hook", answer(503))
+    receiver.url("/hook", respond(503))
     failed = api.send(1).json["id"]
     [delivery] = deliveries_of(api, failed)
     settled(api, delivery["id"])
@@ -31,7 +31,7 @@ def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Pa
     expect(page.locator("tbody .status.held")).to_have_count(2)
 
     # The receiver works again and receives the held deliveries in order, and the page updates.
-    receiver.url("/hook", answer(200))
+    receiver.url("/hook", respond(200))
     page.get_by_text("Enable endpoint…").click()
     expect(page.get_by_text("Held: 2")).to_be_visible()
     page.get_by_role("button", name="Enable").click()

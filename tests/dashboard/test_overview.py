@@ -5,7 +5,7 @@ from contextlib import closing
 from playwright.sync_api import Page, expect
 from tests.dashboard.visitors import member, open_overview
 from tests.e2e.harness import Api, Server, settled, wait_for
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 
 def summary(server: Server, account: str) -> str:
@@ -24,11 +24,11 @@ def test_each_health_state_has_a_summary(server: Server) -> None:
     account, api = server.account()
     assert "No endpoints yet." in summary(server, account)
     with closing(Receiver()) as receiver:
-        good, bad = (api.endpoint(receiver.url(path, answer(code))) for path, code in (("/good", 204), ("/bad", 404)))
+        good, bad = (api.endpoint(receiver.url(path, respond(code))) for path, code in (("/good", 204), ("/bad", 404)))
         assert "No endpoints are failing." in summary(server, account)
 
         api.send(1)
-        wait_for(lambda: is_failing(api, bad["id"]), "the endpoint fails")
+        wait_for(lambda: is_failing(api, bad["id"]), "the endpoint is failing")
         text = summary(server, account)
         assert "Action required: 1 of 2 endpoints is failing." in text
         assert "404: " in text
@@ -56,14 +56,14 @@ def test_statistics_are_shown_as_figures_and_a_chart(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         # Retries are due much later, so the failing deliveries stay pending.
-        actions = (("/good", answer(204)), ("/bad", answer(503, retry_after="600")))
+        actions = (("/good", respond(204)), ("/bad", respond(503, retry_after="600")))
         good, bad = (api.endpoint(receiver.url(path, way)) for path, way in actions)
         api.ok("PATCH", f"/v1/endpoints/{bad['id']}", {"event_types": ["export.completed"]})
         for number in range(3):
             api.send(number)
         visitor = member(server, account, "member")
         overview = f"/accounts/{account}/overview"
-        wait_for(lambda: "4 delivered" in visitor.get(overview).text, "three events and a greeting are counted")
+        wait_for(lambda: "4 delivered" in visitor.get(overview).text, "the statistics include four deliveries")
 
         for period, words in (("24h", "Last 24 hours"), ("7d", "Last 7 days")):
             page = visitor.get(f"{overview}?period={period}")
@@ -79,15 +79,15 @@ def test_failed_deliveries_are_shown_after_the_recovery(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         # Five consecutive failures: ten would open the circuit breaker.
-        endpoint = api.endpoint(receiver.url("/x", answer(204)))
-        wait_for(lambda: receiver.count("/x"), "the greeting")
-        receiver.url("/x", answer(500))
+        endpoint = api.endpoint(receiver.url("/x", respond(204)))
+        wait_for(lambda: receiver.count("/x"), "the registration event")
+        receiver.url("/x", respond(500))
         event = api.send(1).json["id"]
         [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
         settled(api, delivery["id"])
-        receiver.url("/x", answer(204))
+        receiver.url("/x", respond(204))
         api.send(2)
-        wait_for(lambda: not is_failing(api, endpoint["id"]), "the endpoint works again")
+        wait_for(lambda: not is_failing(api, endpoint["id"]), "the endpoint is healthy")
         text = "No endpoints are failing now, but"
         wait_for(lambda: text in summary(server, account), "the failure is counted")
 
@@ -104,7 +104,7 @@ def test_failed_deliveries_are_shown_after_the_recovery(server: Server) -> None:
 def test_new_deliveries_appear_without_a_reload(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        api.endpoint(receiver.url("/good", answer(204)))
+        api.endpoint(receiver.url("/good", respond(204)))
         open_overview(page, member(server, account, "member"))
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         before = page.get_by_role("region", name="Latest deliveries").get_by_role("row")
@@ -126,7 +126,7 @@ def test_only_the_worst_problems_are_shown_in_full(server: Server) -> None:
     api.ok("POST", f"/v1/endpoints/{made[0]}/disable")
     visitor = member(server, account, "member")
     path = f"/accounts/{account}/overview"
-    wait_for(lambda: visitor.get(path).html.count("2 deliveries held") == 2, "all hold a greeting and an event")
+    wait_for(lambda: visitor.get(path).html.count("2 deliveries held") == 2, "each endpoint holds two deliveries")
 
     page = visitor.get(path)
     assert page.html.count('<article class="card state') == 3
@@ -139,7 +139,7 @@ def test_user_texts_are_escaped(server: Server) -> None:
     account, api = server.account("<script>1</script>")
     endpoint = api.endpoint("http://127.0.0.1:9/?a=<b>", description="<img src=x onerror=1>")
     api.send(1)
-    wait_for(lambda: is_failing(api, endpoint["id"]), "the endpoint fails")
+    wait_for(lambda: is_failing(api, endpoint["id"]), "the endpoint is failing")
     visitor = member(server, account, "member")
     text = visitor.get(f"/accounts/{account}/overview").html
 

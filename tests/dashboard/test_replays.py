@@ -53,7 +53,7 @@ def test_a_preview_counts_deliveries_and_starts_a_replay(server: Server, receive
     assert page.path.startswith(f"/accounts/{account}/replays/rpl_")
     receiver.wait("/hook", 10)
     replay = page.path.rpartition("/")[2]
-    wait_for(lambda: api.ok("GET", f"/v1/replays/{replay}")["state"] == "completed", "it is completed")
+    wait_for(lambda: api.ok("GET", f"/v1/replays/{replay}")["state"] == "completed", "the replay is completed")
     page = guest.get(page.path)
     assert "5 of 5" in page.text
     assert "Delivered 5" in page.text

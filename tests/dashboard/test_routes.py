@@ -9,7 +9,7 @@ from uplift_server.dashboard.visit import Visit
 
 
 async def _serve(_: Visit) -> Response:
-    raise AssertionError("nobody asks")
+    raise AssertionError("the route is not called")
 
 
 def test_a_path_is_filled_with_ids() -> None:
@@ -17,7 +17,7 @@ def test_a_path_is_filled_with_ids() -> None:
 
     assert parameters(page) == ("account", "event")
     assert path_with_ids(page, {"account": "acc_1", "event": "e", "endpoint": "ep_1"}) == "/accounts/acc_1/events/e"
-    with pytest.raises(AssertionError, match=r"^POST \S+: the walks know no id for event"):
+    with pytest.raises(AssertionError, match=r"^POST \S+: no ID for event"):
         path_with_ids(page, {"account": "acc_1"})
 
 

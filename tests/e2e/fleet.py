@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .harness import PROGRAM, Api, Server, wait_for
-from .receiving import Connection, Received, answer
+from .receiving import Connection, Received, respond
 
 SECRET_KEY = base64.b64encode(b"k" * 32).decode()
 SKEWED = (
@@ -90,7 +90,7 @@ def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int =
     return started
 
 
-class Counting:
+class ConcurrencyCounter:
     """A receiver path that records how many requests are in flight."""
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -98,7 +98,7 @@ class Counting:
         self._now = 0
         self._lock = threading.Lock()
         self._seconds = seconds
-        self._answer = answer()
+        self._answer = respond()
 
     def __call__(self, connection: Connection, received: Received) -> bool:
         with self._lock:
@@ -119,6 +119,6 @@ def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
     return account, apis
 
 
-def known_everywhere() -> None:
+def wait_for_propagation() -> None:
     """Wait for the second within which every process sees a change."""
     time.sleep(1)

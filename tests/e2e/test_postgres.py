@@ -54,10 +54,10 @@ def test_sent_events_arrive_and_are_counted(tmp_path: Path, receiver: Receiver, 
         events = [{"type": TYPE, "data": {"number": number}} for number in range(200)]
         api.ok("POST", "/v1/events/batch", {"events": events})
         for path in paths:
-            wait_for(lambda path=path: len(receiver.numbers(path)) == 200, f"all arrive at {path}")
+            wait_for(lambda path=path: len(receiver.numbers(path)) == 200, f"all events arrive at {path}")
             assert set(receiver.numbers(path).values()) == {1}
-        wait_for(lambda: not api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"], "all are settled")
-        assert len(api.everything("/v1/deliveries?status=delivered")) >= 600
+        wait_for(lambda: not api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"], "no delivery is pending")
+        assert len(api.list_all("/v1/deliveries?status=delivered")) >= 600
         followed = api.ok("GET", "/v1/events?order=asc&limit=500")
         assert len(followed["data"]) >= 200
         # All data is in the database. Not even the key is stored beside the server.
@@ -89,16 +89,16 @@ def test_kills_and_outages_of_the_database_lose_nothing(
             postgres_server.start()
             wait_for(lambda before=before: len(load.accepted) > before + 20, "events are accepted again")
         load.finish()
-        assert load.unforeseen == []
-        wanted = set(load.accepted)
-        wait_for(lambda: wanted <= set(receiver.numbers("/hook")), "all arrive", 40, every=0.2)
-        wait_for(lambda: _pending(api) == 0, "all are settled", 40, every=0.2)
+        assert load.unexpected_responses == []
+        expected = set(load.accepted)
+        wait_for(lambda: expected <= set(receiver.numbers("/hook")), "all events arrive", 40, every=0.2)
+        wait_for(lambda: _pending(api) == 0, "no delivery is pending", 40, every=0.2)
         ids: dict[int, set[str]] = {}
         for request in receiver.on("/hook"):
             ids.setdefault(request.json["data"]["number"], set()).add(request.headers["webhook-id"])
         # Callers that repeat with a key create one event. Callers without a key may have stored an event without a
         # response.
-        assert {number: ids[number] for number in wanted} == {n: {each} for n, each in load.accepted.items()}
+        assert {number: ids[number] for number in expected} == {n: {each} for n, each in load.accepted.items()}
 
 
 def _pending(api: Any) -> int:
@@ -147,7 +147,7 @@ def test_doctor_reports_a_blocked_database(tmp_path: Path, settings: dict[str, s
         findings = asyncio.run(examined(server))
     assert "but not ready" in findings["server"]["text"]
     assert findings["database"]["result"] == "fail"
-    assert "mail" in findings, "it goes on"
+    assert "mail" in findings, "events are still accepted"
 
 
 def test_commands_report_the_differences_on_postgresql(
@@ -171,9 +171,9 @@ def test_commands_report_the_differences_on_postgresql(
     assert "set UPLIFT_SECRET_KEY" in rotated.stderr + rotated.stdout
     copied = run(server, "backup", "copy.db")
     assert "pg_dump" in copied.stderr
-    away = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
-    assert away.returncode != 0
-    assert "the database cannot execute the operation now" in away.stderr
+    unreachable = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert unreachable.returncode != 0
+    assert "the database cannot execute the operation now" in unreachable.stderr
     for body in (b'{"code": 14, "message": "upstream is not available"}', b'{"errors": 5}', b"[" * 100_000):
         with stranger(server.port, body):
             assert found_by_doctor(server)["port"]["result"] == "fail"
@@ -192,7 +192,7 @@ def test_commands_report_the_differences_on_postgresql(
         postgres_server.stop("fast")
         try:
             api = server.api()
-            wait_for(lambda: api("GET", "/readyz").status == 503, "the server has seen that it is gone")
+            wait_for(lambda: api("GET", "/readyz").status == 503, "the server reports the outage")
             findings = found_by_doctor(server)
             without_key = run(server, "accounts", UPLIFT_OPERATOR_KEY="")
         finally:

@@ -72,7 +72,7 @@ class Terminals:
             process.wait(60)
 
 
-def test_the_first_event_arrives_as_the_readme_says(tmp_path: Path) -> None:
+def test_the_readme_commands_deliver_an_event(tmp_path: Path) -> None:
     section = README.partition("## Send your first event")[2].partition("\n## ")[0]
     serve, receive, send = blocks(section, "sh")
     terminals = Terminals(tmp_path)

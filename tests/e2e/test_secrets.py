@@ -10,7 +10,7 @@ from uplift_server.core.timestamps import parse_timestamp
 from uplift_webhooks import Webhook, WebhookVerificationError
 
 from .harness import Api, Server, serving, wait_for
-from .receiving import Connection, Received, Receiver, answer
+from .receiving import Connection, Received, Receiver, respond
 
 CHOSEN = "a-token-of-my-own-choice"
 PHASE_S = 0.8
@@ -18,7 +18,7 @@ PHASE_S = 0.8
 IN_FLIGHT_S = 0.5
 """Time after which requests signed with an earlier secret have arrived."""
 UPLIFT_HEADER = "x-uplift-signature-256"
-_good, _bad = answer(200), answer(401)
+_good, _bad = respond(200), respond(401)
 
 
 class Verifying:
@@ -104,7 +104,7 @@ def test_rotations_under_load_fail_no_verification(server: Server, receiver: Rec
         time.sleep(IN_FLIGHT_S)
         verifying.knows = (made,)
         time.sleep(PHASE_S)
-    wait_for(lambda: {r.headers["webhook-id"] for r in receiver.on("/secrets")} >= set(load.sent), "all arrived")
+    wait_for(lambda: {r.headers["webhook-id"] for r in receiver.on("/secrets")} >= set(load.sent), "all events arrive")
     assert verifying.rejected == []
     assert verifying.followed.keys() == {first, CHOSEN, made}
     assert verifying.tokens.keys() == {1, 2}
@@ -120,7 +120,7 @@ def test_an_overlap_ends_also_while_the_server_is_down(tmp_path: Path, receiver:
         path = f"/v1/endpoints/{endpoint['id']}/secret"
         rotated = api.ok("POST", f"{path}/rotate", {"overlap_seconds": 1})
         server.kill()
-        wait_for(lambda: time.time() * 1000 > parse_timestamp(rotated["previous_expires_at"]), "the overlap ended")
+        wait_for(lambda: time.time() * 1000 > parse_timestamp(rotated["previous_expires_at"]), "the overlap has ended")
         verifying.knows = (rotated["secret"],)
         server.start()
         api.send(1)

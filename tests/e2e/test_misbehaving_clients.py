@@ -65,7 +65,7 @@ def test_incomplete_requests_and_idle_connections_do_not_block_others(server: Se
     _serves(api)
     receiver.wait("/hook", 10)
     # Truncated requests created no event.
-    assert len(api.everything(f"/v1/events?type={TYPE}")) == 10
+    assert len(api.list_all(f"/v1/events?type={TYPE}")) == 10
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_invalid_requests_are_rejected(server: Server, nonsense: bytes) -> None:
     _, api = server.account()
     with clients(server, 20, nonsense):
         _serves(api)
-    answer = _answer_to(server, nonsense, b"\r\n\r\n")
-    assert answer == b"" or answer.split(b" ")[1][:1] == b"4", answer[:200]
+    response = _answer_to(server, nonsense, b"\r\n\r\n")
+    assert response == b"" or response.split(b" ")[1][:1] == b"4", response[:200]
     assert not any("Traceback" in line for line in server.log)
 
 
@@ -128,8 +128,8 @@ def test_a_chunked_body_in_many_pieces_is_accepted(server: Server, receiver: Rec
     body = json.dumps({"type": TYPE, "data": {"number": 7, "text": "é" * 3000}}, ensure_ascii=False).encode()
     head = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n".encode()
     pieces = [b"%x\r\n%b\r\n" % (len(body[at : at + 501]), body[at : at + 501]) for at in range(0, len(body), 501)]
-    answer = _answer_to(server, head, *pieces, b"0\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 202"), answer
+    response = _answer_to(server, head, *pieces, b"0\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 202"), response
     [request] = receiver.wait("/hook", 1)
     assert request.json["data"] == {"number": 7, "text": "é" * 3000}
 
@@ -145,18 +145,18 @@ def test_callers_that_disconnect_early_do_not_affect_others(server: Server) -> N
     _serves(api)
     assert time.monotonic() - began < 5
     # Pipelined requests get their responses in order.
-    answer = b""
+    response = b""
     with clients(server, 1, whole * 3) as [client]:
-        while answer.count(b"HTTP/1.1 202") < 3:
+        while response.count(b"HTTP/1.1 202") < 3:
             part = client.recv(65_536)
-            assert part, answer
-            answer += part
+            assert part, response
+            response += part
     assert not any("Traceback" in line for line in server.log)
 
 
 def test_garbage_after_a_complete_request_does_not_prevent_its_response(server: Server) -> None:
     account, api = server.account()
-    before = len(api.everything("/v1/events"))
+    before = len(api.list_all("/v1/events"))
     body = json.dumps({"type": TYPE, "data": {"number": 1}}).encode()
     whole = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Content-Length: {len(body)}\r\n\r\n".encode() + body
     for garbage in (b"\x00\xff garbage\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
@@ -167,7 +167,7 @@ def test_garbage_after_a_complete_request_does_not_prevent_its_response(server: 
         with clients(server, 1, whole + b"\x00"):
             pass
     _serves(api)
-    assert len(api.everything("/v1/events")) >= before + 20
+    assert len(api.list_all("/v1/events")) >= before + 20
     assert not any("Traceback" in line for line in server.log)
 
 
