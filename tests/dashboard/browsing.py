@@ -17,7 +17,7 @@ WAIT_MS = 15_000
 HEIGHT = 800
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SCREENSHOTS = "DASHBOARD_SCREENSHOTS"
-"""Environment variable with a directory for screenshots of all judged pages."""
+"""Environment variable with a directory for screenshots of all checked pages."""
 
 # Log the details of Content-Security-Policy violations, which the browser's own message omits.
 LOG_VIOLATIONS = """document.addEventListener('securitypolicyviolation', (event) => console.error(
@@ -54,7 +54,7 @@ def launch(playwright: Playwright) -> Browser:
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         pytest.fail("Chromium is not on this machine. Install it (Debian: apt-get install -y chromium)", pytrace=False)
-    # Live pages of a busy server poll every 5 s only.
+    # Live pages of a busy server poll only every 5 s.
     expect.set_options(timeout=WAIT_MS)
     return playwright.chromium.launch(executable_path=found)
 
@@ -151,7 +151,7 @@ def screenshot(page: Page, name: str) -> None:
 
 
 def horizontal_overflow(page: Page) -> int:
-    """Return how far a page scrolls sideways, in pixels."""
+    """Return how far a page scrolls horizontally, in pixels."""
     found: float = page.evaluate(
         """() => {
             scrollTo({left: 100_000, behavior: 'instant'});
@@ -164,4 +164,4 @@ def horizontal_overflow(page: Page) -> int:
 
 
 OpenPage = Callable[..., Page]
-"""The type of `Desk.open`."""
+"""The type of `BrowserContexts.open`."""

@@ -29,7 +29,7 @@ def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="package")
 def shared_receiver() -> Iterator[Receiver]:
-    """A receiver for shared objects."""
+    """A receiver for accounts that several tests share."""
     receiver = Receiver()
     yield receiver
     receiver.close()
@@ -51,7 +51,7 @@ def origin(server: Server) -> str:
 
 @pytest.fixture
 def contexts(browser: Browser, origin: str, request: pytest.FixtureRequest) -> Iterator[BrowserContexts]:
-    """A desk that fails the test if a page did something forbidden."""
+    """Browser contexts that fail the test after an error or a forbidden request of a page."""
     contexts = BrowserContexts(browser, origin, request.node.name)
     yield contexts
     problems = contexts.close()
@@ -60,7 +60,7 @@ def contexts(browser: Browser, origin: str, request: pytest.FixtureRequest) -> I
 
 @pytest.fixture
 def open_page(contexts: BrowserContexts) -> OpenPage:
-    """Opens a page in its own context."""
+    """Return a function that opens a page in its own context."""
     return contexts.open
 
 

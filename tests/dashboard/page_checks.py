@@ -11,7 +11,7 @@ _ID = re.compile(r"\b[a-z]+_\w{20,}|/(enter|invitations|passwords)/\S+")
 
 
 def check_page(page: Page, name: str | None = None) -> None:
-    """Fail if a page has an accessibility violation or scrolls sideways. Save screenshots if requested.
+    """Fail if a page has an accessibility violation or scrolls horizontally. Save screenshots if requested.
 
     `name` is the name of the screenshots, by default the path. The page starts and ends on the desktop screen. On the
     phone, only the rules about colors and sizes run, because the content is the same.

@@ -14,7 +14,7 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src '
 
 @dataclass
 class PageServer:
-    """Serves HTML by path, and a stream at `/live` that sends one `change` when `said` is set."""
+    """Serves HTML by path, and a stream at `/live` that sends one `change` when `change` is set."""
 
     pages: dict[str, str] = field(default_factory=dict)
     url: str = ""
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving_pages() -> Iterator[PageServer]:
-    """Serve a stage until the block ends."""
+    """Serve pages until the block ends."""
     page_server = PageServer()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, page_server))
     server.daemon_threads = True

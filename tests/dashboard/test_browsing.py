@@ -1,4 +1,4 @@
-"""The watched browser reports violations, and the vendored scripts cause none."""
+"""The browser contexts record violations, and the vendored scripts cause none."""
 
 from collections.abc import Iterator
 

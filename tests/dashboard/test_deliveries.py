@@ -71,7 +71,7 @@ def test_a_pending_delivery_shows_its_wait_and_can_be_cancelled(server: Server, 
     url = receiver.url("/busy")
     api.endpoint(url)
     wait_for(lambda: receiver.count("/busy") == 1, "the registration event")
-    # From now on, it responds with Retry-After: 1 hour.
+    # The receiver now responds with Retry-After: 1 hour.
     receiver.url("/busy", receiving.respond(503, Retry_After="3600"))
     event = api.send(1).json["id"]
     [sent] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]

@@ -19,7 +19,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class EndpointOwner:
-    """An account with one endpoint and an owner."""
+    """Owner of an account with one endpoint."""
 
     def __init__(self, server: Server, url: str, **fields: Any) -> None:
         self.account, self.api = server.account()
@@ -124,13 +124,15 @@ def test_deliveries_are_filtered_by_the_url_and_paginated(server: Server, receiv
     second = owner.guest.get(older.replace("&amp;", "&"))
     owner.api.ok("POST", f"/v1/endpoints/{owner.endpoint}/disable")
     assert 'rel="next"' not in owner.post("pause").html
-    greeting = "<code>webhook.created</code>"
-    assert greeting in second.html
-    assert greeting not in owner.guest.get(f"{owner.page}?type={TYPE}&status=delivered").html
+    registration_event = "<code>webhook.created</code>"
+    assert registration_event in second.html
+    assert registration_event not in owner.guest.get(f"{owner.page}?type={TYPE}&status=delivered").html
     past = owner.guest.get(f"{owner.page}?created_before=2020-01-01T00:00")
     assert "No matching deliveries" in past.text
     assert 'value="2020-01-01T00:00:00"' in past.html
-    assert greeting in owner.guest.get(f"{owner.page}?type=webhook.created&created_after=2020-01-01T00:00").html
+    assert (
+        registration_event in owner.guest.get(f"{owner.page}?type=webhook.created&created_after=2020-01-01T00:00").html
+    )
     wrong = owner.guest.get(f"{owner.page}?created_after=then")
     assert (wrong.status, 'id="created_after-problem"' in wrong.html) == (422, True)
     assert "No matching deliveries" in owner.guest.get(f"{owner.page}?status=failed").text

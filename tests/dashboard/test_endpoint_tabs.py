@@ -21,7 +21,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class EndpointManager:
-    """An account with one endpoint."""
+    """Manager of an account with one endpoint."""
 
     def __init__(self, server: Server, url: str = "http://127.0.0.1:9/x", **fields: Any) -> None:
         self.server = server
@@ -60,7 +60,6 @@ def test_revealing_a_secret_adds_an_audit_log_entry(server: Server) -> None:
 
 
 def test_a_late_reveal_requires_the_operator_key(server: Server) -> None:
-    """Confirm the identity of an operator."""
     manager = EndpointManager(server)
     guest = operator(server)
     expire_confirmations(server)

@@ -13,7 +13,7 @@ _SECRET = re.compile(r'class="secret"[^>]*>([^<]+)<')
 
 @pytest.fixture
 def account(server: Server) -> tuple[str, Api]:
-    """A new account, and an operator who acts for it."""
+    """A new account, and an operator's API client for it."""
     return server.account()
 
 

@@ -125,7 +125,7 @@ def test_the_page_shows_data_deliveries_and_endpoints(server: Server, receiver: 
 
 
 def test_removed_deliveries_are_distinguished_from_missing_ones(server: Server, receiver: Receiver) -> None:
-    """Retention deletes the deliveries of an event first."""
+    """Retention deletes deliveries before their events."""
     account, api = server.account()
     subscribed = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
     api.endpoint(receiver.url("/b"), event_types=["export.*"])

@@ -102,7 +102,7 @@ def test_a_page_shows_missed_changes_after_a_server_restart(own_server: Server, 
         page.goto(f"/accounts/{account}/events")
     own_server.kill()
     own_server.start()
-    # Before the browser reconnects.
+    # The server accepts this event before the browser reconnects.
     missed = own_server.api(account=account).send(2).json["id"]
     expect(page.locator(f'#live a[href$="/events/{missed}"]')).to_be_visible(timeout=15_000)
     contexts.close()

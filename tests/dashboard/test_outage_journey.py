@@ -11,15 +11,15 @@ from uplift_webhooks import Webhook
 def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     made = api.endpoint(receiver.url("/hook"))
-    [greeting] = api.ok("GET", "/v1/deliveries")["data"]
-    settled(api, greeting["id"])
+    [registration_event] = api.ok("GET", "/v1/deliveries")["data"]
+    settled(api, registration_event["id"])
     receiver.url("/hook", respond(503))
     failed = api.send(1).json["id"]
     [delivery] = deliveries_of(api, failed)
     settled(api, delivery["id"])
     open_overview(page, member(server, account))
 
-    # The overview links to the failing endpoint.
+    # Open the failing endpoint.
     page.get_by_role("link", name="Endpoints", exact=True).click()
     page.get_by_role("link", name="/hook").first.click()
     expect(page.get_by_role("heading", name="Failing")).to_be_visible()
@@ -30,7 +30,7 @@ def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Pa
     held = [api.send(number).json["id"] for number in (2, 3)]
     expect(page.locator("tbody .status.held")).to_have_count(2)
 
-    # The receiver works again and receives the held deliveries in order, and the page updates.
+    # The receiver recovers. The server sends the held deliveries, and the page updates.
     receiver.url("/hook", respond(200))
     page.get_by_text("Enable endpoint…").click()
     expect(page.get_by_text("Held: 2")).to_be_visible()

@@ -57,7 +57,7 @@ def test_statistics_are_shown_as_figures_and_a_chart(server: Server) -> None:
     with closing(Receiver()) as receiver:
         # Retries are due much later, so the failing deliveries stay pending.
         actions = (("/good", respond(204)), ("/bad", respond(503, retry_after="600")))
-        good, bad = (api.endpoint(receiver.url(path, way)) for path, way in actions)
+        good, bad = (api.endpoint(receiver.url(path, action)) for path, action in actions)
         api.ok("PATCH", f"/v1/endpoints/{bad['id']}", {"event_types": ["export.completed"]})
         for number in range(3):
             api.send(number)

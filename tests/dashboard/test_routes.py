@@ -1,4 +1,4 @@
-"""The helpers that fill paths and read forms."""
+"""Test helpers that fill paths and read forms."""
 
 import pytest
 from starlette.responses import Response

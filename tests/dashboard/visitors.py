@@ -70,7 +70,7 @@ class Guest:
         return self._request("POST", path, urlencode(fields), follow=False, headers=headers)
 
     def share_session(self, page: Page) -> Page:
-        """Use this session in a browser."""
+        """Copy this session to a browser."""
         value = self.cookies[SESSION_COOKIE]
         page.context.add_cookies([{"name": SESSION_COOKIE, "value": value, "url": self.url}])
         return page

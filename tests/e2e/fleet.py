@@ -91,7 +91,7 @@ def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int =
 
 
 class ConcurrencyCounter:
-    """A receiver path that records how many requests are in flight."""
+    """Response action that records how many requests are in flight."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.most = 0
@@ -120,5 +120,5 @@ def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
 
 
 def wait_for_propagation() -> None:
-    """Wait for the second within which every process sees a change."""
+    """Wait until every process has seen a change, which takes at most a second."""
     time.sleep(1)

@@ -1,4 +1,4 @@
-"""Runs `uplift` like a user: a process with both output streams, and a network that can fail."""
+"""`uplift` as a separate process with both output streams, and a network that can fail."""
 
 import json
 import os

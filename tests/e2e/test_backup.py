@@ -1,4 +1,4 @@
-"""Restores of a backup of a busy server deliver the events that were pending."""
+"""A restored backup of a busy server delivers the pending events."""
 
 import os
 import shutil

@@ -88,10 +88,10 @@ def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
 def opened(link: str) -> str:
     """Return the page after a person opens a link and confirms."""
     base = link.partition("/enter/")[0]
-    requests = urllib3.request("GET", link, redirect=False)
-    assert requests.status == 200
-    [token] = set(re.findall(r'name="csrf" value="([^"]+)"', requests.data.decode()))
-    headers = {"cookie": _cookies(requests), "origin": base, "content-type": "application/x-www-form-urlencoded"}
+    form_page = urllib3.request("GET", link, redirect=False)
+    assert form_page.status == 200
+    [token] = set(re.findall(r'name="csrf" value="([^"]+)"', form_page.data.decode()))
+    headers = {"cookie": _cookies(form_page), "origin": base, "content-type": "application/x-www-form-urlencoded"}
     entered = urllib3.request("POST", link, body=urlencode({"csrf": token}), headers=headers, redirect=False)
     assert entered.status == 303, entered.data
     home = urllib3.request("GET", f"{base}/", headers={"cookie": _cookies(entered)}, redirect=False)

@@ -85,7 +85,7 @@ def test_deliveries_use_the_proxy_and_its_failures_do_not_count(
         api.send(1)
         receiver.wait("/hook", 1)
         wait_for(lambda: receiver.count("/hook") == 2, "the registration event arrives")
-        assert {requests[1:] for requests in proxy.requests} == {(f"127.0.0.1:{receiver.port}", "Basic dXNlcjpwQHNz")}
+        assert {request[1:] for request in proxy.requests} == {(f"127.0.0.1:{receiver.port}", "Basic dXNlcjpwQHNz")}
         # The server needs a new connection, and the proxy rejects it.
         proxy.reject_with = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
         event = api.send(2).json["id"]

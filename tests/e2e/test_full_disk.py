@@ -8,7 +8,7 @@ import pytest
 
 from .harness import TYPE, Api, ApiResponse, deliveries_of, serving, settled, wait_for
 from .receiving import Connection, Received, Receiver, respond
-from .storage import WAYS, small_storage
+from .storage import STORAGE_KINDS, small_storage
 
 pytestmark = pytest.mark.sqlite(reason="the disk of PostgreSQL is another machine's")
 
@@ -16,8 +16,8 @@ PADDING = "x" * 20_000
 SLOW = "test.slow"
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_full_disk_rejects_events_until_there_is_space(tmp_path: Path, receiver: Receiver, way: str) -> None:
+@pytest.mark.parametrize("storage_kind", STORAGE_KINDS)
+def test_a_full_disk_rejects_events_until_there_is_space(tmp_path: Path, receiver: Receiver, storage_kind: str) -> None:
     may_respond, has_responded = threading.Event(), threading.Event()
 
     def slow(connection: Connection, received: Received) -> bool:
@@ -26,7 +26,7 @@ def test_a_full_disk_rejects_events_until_there_is_space(tmp_path: Path, receive
         has_responded.set()
         return True
 
-    with small_storage(way, tmp_path / "data") as storage, serving(storage.data) as server:
+    with small_storage(storage_kind, tmp_path / "data") as storage, serving(storage.data) as server:
         account, api = server.account()
         api.ok("PUT", f"/v1/event-types/{SLOW}", {"description": "Goes to the slow endpoint."})
         api.endpoint(receiver.url("/hook"), event_types=[TYPE])

@@ -1,4 +1,4 @@
-"""A receiver or an account does not affect other accounts."""
+"""A slow receiver and an account do not affect other accounts."""
 
 import statistics
 import time

@@ -23,7 +23,7 @@ BATCH = 20
 
 
 class Load:
-    """Callers that send numbered events, and repeat unanswered ones with the same key."""
+    """Callers that send numbered events, and repeat requests without a response with the same key."""
 
     def __init__(self, server: Server, account: str) -> None:
         self._numbers = itertools.count()

@@ -30,7 +30,7 @@ def test_a_killed_server_loses_and_repeats_nothing(
     assert listening.printed("reconnected")
     wait_for(lambda: len(listening.printed("delivery")) == 500, "each delivery is printed")
     assert {each["status_code"] for each in listening.printed("delivery")} == {200}
-    # An announced stop is another way to end.
+    # The server announces a clean stop.
     server.stop()
     wait_for(lambda: any("restarting" in line for line in listening.err), "the command prints the reason")
     server.start()
@@ -124,7 +124,7 @@ def test_events_wait_for_an_unavailable_local_server(
     listening = start(environ, "--forward-to", str(port)).ready()
     assert f"http://localhost:{port}" in listening.wait_for_line("No server is listening on")
     send_batch(server, account, range(5))
-    time.sleep(0.5)  # The test cannot observe the waiting events.
+    time.sleep(0.5)  # The test cannot observe how many events are waiting.
     received_numbers: list[int] = []
     with _flask(port, received_numbers):
         wait_for(lambda: received_numbers == list(range(5)), f"all events arrive: {received_numbers}")

@@ -31,7 +31,7 @@ class Event:
 
 
 class Listener:
-    """A developer's machine: reads events, and responds to them."""
+    """Client of a listen stream: read events, and respond to them."""
 
     def __init__(self, server: Server, key: str, session: str, after: str | None = None) -> None:
         url = f"ws://127.0.0.1:{server.port}/v1/listen-sessions/{session}/stream"
@@ -72,7 +72,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def developer(server: Server, account: str, **fields: Any) -> tuple[Api, str]:
-    """A key of an account, with its text."""
+    """Return a client with a new key, and the key."""
     made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana", **fields})
     return server.api(made["key"]), made["key"]
 

@@ -47,7 +47,7 @@ def start(server: Server, port: int) -> None:
 
 
 def add_notifications(place: Place, *recipients: str) -> None:
-    """Store what a transition stores."""
+    """Add notifications to the outbox, as a failing endpoint does."""
     now = time.time_ns() // 1_000_000
     ids = [uuid7(now, number.to_bytes(10, "big")) for number in range(len(recipients))]
     place.run(
@@ -155,7 +155,7 @@ def test_an_email_in_progress_at_a_stop_is_sent_once(tmp_path: Path, postgres_ur
         wait_for(lambda: mail_server.is_hanging, "an email is in flight")
         mail_server.hang_at = None
         first.terminate()
-        # The endpoint has a second one.
+        # The stop waits for the email in flight.
         time.sleep(0.3)
         assert place.look(leader_query) == leader
         mail_server.resume()
@@ -173,7 +173,7 @@ def state_of(api: Api, endpoint: str) -> str:
 def test_warning_and_disable_emails_survive_kills(
     server_with_email: Server, mail_server: SmtpStub, receiver: Receiver
 ) -> None:
-    """The complete lifecycle in seconds instead of days. Enabling the endpoint releases its held deliveries."""
+    """Run the lifecycle in seconds instead of days."""
     server_with_email.environ |= {
         "UPLIFT_WARN_AFTER": "4s",
         "UPLIFT_DISABLE_AFTER": "10s",

@@ -26,7 +26,7 @@ WEBSOCKET = (
     "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 NEAR, FAR = "127.0.0.2", "127.0.0.3"
-"""The source addresses by which receivers tell the workers apart: one keeps its network, the other loses it."""
+"""Source addresses of the workers: the first keeps its network, the second loses it."""
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     disconnected.clear()
     network.mend(tell=False)
 
-    # It stopped before the other worker started, although it still had work.
+    # The worker stopped before the other one started, although it still had deliveries.
     began = [each.at for path in paths for each in receiver.on(path) if each.peer == NEAR]
     ended = [each.at for path in paths for each in receiver.on(path) if each.peer == FAR]
     assert max(ended) < cut_at + HEARTBEAT_TRUSTED_MS / 1000 + 0.5
@@ -93,7 +93,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     assert len(ended) > len(paths)
     message = "late outcomes dropped"
     wait_for(lambda: message in "".join(far.log), f"the worker logs the late outcomes: {far.log}", 25)
-    # It may have its endpoints again before the notification arrives, with their waiting deliveries.
+    # The worker can handle its endpoints again before the notification arrives.
     assert {each.path for each in receiver.requests[before:]} <= {"/late"}
     rejected.set()
     deliveries = [each for event in events for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
@@ -103,7 +103,7 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
         attempts = api.ok("GET", f"/v1/deliveries/{each['id']}/attempts")["data"]
         assert [(attempt["number"], attempt["status_code"]) for attempt in attempts] == [(1, 200)]
 
-    # It has rejoined, and owns its endpoints again.
+    # The worker has rejoined and handles its endpoints again.
     def both_deliver() -> bool:
         api.send(len(receiver.requests))
         return {each.peer for each in receiver.requests[before:]} == {NEAR, FAR}

@@ -106,10 +106,10 @@ def _pending(api: Any) -> int:
 
 
 @contextlib.contextmanager
-def stranger(port: int, body: bytes) -> Iterator[None]:
-    """Run another server on a port, which also cannot work."""
+def other_server(port: int, body: bytes) -> Iterator[None]:
+    """Run another HTTP server on a port. It responds with 503 and this body."""
 
-    class Stranger(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(503)
             self.end_headers()
@@ -117,7 +117,7 @@ def stranger(port: int, body: bytes) -> Iterator[None]:
 
         def log_request(self, code: object = "-", size: object = "-") -> None: ...
 
-    with HTTPServer(("127.0.0.1", port), Stranger) as other:
+    with HTTPServer(("127.0.0.1", port), Handler) as other:
         threading.Thread(target=other.serve_forever).start()
         try:
             yield
@@ -125,29 +125,29 @@ def stranger(port: int, body: bytes) -> Iterator[None]:
             other.shutdown()
 
 
-def found_by_doctor(server: Server) -> dict[str, Any]:
+def run_doctor(server: Server) -> dict[str, Any]:
     """Return the findings of `doctor` beside a server, by check."""
-    examined = run(server, "doctor", "--json")
-    assert examined.returncode == 1
-    return {found["check"]: found for found in map(json.loads, examined.stdout.splitlines())}
+    run_doctor_during_lock = run(server, "doctor", "--json")
+    assert run_doctor_during_lock.returncode == 1
+    return {found["check"]: found for found in map(json.loads, run_doctor_during_lock.stdout.splitlines())}
 
 
 def test_doctor_reports_a_blocked_database(tmp_path: Path, settings: dict[str, str]) -> None:
     """Neither `doctor` nor the server gets a response while another session blocks the database."""
 
-    async def examined(server: Server) -> dict[str, Any]:
-        stranger = await asyncpg.connect(settings["UPLIFT_DATABASE_URL"])
-        async with stranger.transaction():
-            await stranger.execute("LOCK TABLE event_types, endpoints IN ACCESS EXCLUSIVE MODE")
-            findings = await asyncio.to_thread(found_by_doctor, server)
-        await stranger.close()
+    async def run_doctor_during_lock(server: Server) -> dict[str, Any]:
+        session = await asyncpg.connect(settings["UPLIFT_DATABASE_URL"])
+        async with session.transaction():
+            await session.execute("LOCK TABLE event_types, endpoints IN ACCESS EXCLUSIVE MODE")
+            findings = await asyncio.to_thread(run_doctor, server)
+        await session.close()
         return findings
 
     with serving(tmp_path / "data", **settings) as server:
-        findings = asyncio.run(examined(server))
+        findings = asyncio.run(run_doctor_during_lock(server))
     assert "but not ready" in findings["server"]["text"]
     assert findings["database"]["result"] == "fail"
-    assert "mail" in findings, "events are still accepted"
+    assert "mail" in findings, "doctor skipped the remaining checks"
 
 
 def test_commands_report_the_differences_on_postgresql(
@@ -171,12 +171,12 @@ def test_commands_report_the_differences_on_postgresql(
     assert "set UPLIFT_SECRET_KEY" in rotated.stderr + rotated.stdout
     copied = run(server, "backup", "copy.db")
     assert "pg_dump" in copied.stderr
-    unreachable = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
-    assert unreachable.returncode != 0
-    assert "the database cannot execute the operation now" in unreachable.stderr
+    unreachable_result = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert unreachable_result.returncode != 0
+    assert "the database cannot execute the operation now" in unreachable_result.stderr
     for body in (b'{"code": 14, "message": "upstream is not available"}', b'{"errors": 5}', b"[" * 100_000):
-        with stranger(server.port, body):
-            assert found_by_doctor(server)["port"]["result"] == "fail"
+        with other_server(server.port, body):
+            assert run_doctor(server)["port"]["result"] == "fail"
     missing = run(server, "accounts", UPLIFT_DATABASE_URL=postgres_server.url("nowhere"))
     assert missing.returncode == 2
     assert "CREATE DATABASE" in missing.stderr
@@ -193,7 +193,7 @@ def test_commands_report_the_differences_on_postgresql(
         try:
             api = server.api()
             wait_for(lambda: api("GET", "/readyz").status == 503, "the server reports the outage")
-            findings = found_by_doctor(server)
+            findings = run_doctor(server)
             without_key = run(server, "accounts", UPLIFT_OPERATOR_KEY="")
         finally:
             postgres_server.start()

@@ -255,7 +255,7 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         worker = fleet.add("worker")
         account, [api] = account_of(fleet)
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
-        # Both belong to that worker: its port, and its operator key.
+        # The port and the operator key belong to the worker.
         environ = {**worker.environ, "UPLIFT_OPERATOR_KEY": OPERATOR_KEY}
 
         def result(*command: str) -> subprocess.CompletedProcess[str]:
@@ -346,7 +346,7 @@ def test_operators_see_the_running_processes(tmp_path: Path, postgres_url: str) 
 
 
 def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Path, postgres_url: str) -> None:
-    """Otherwise, no single key could decrypt all values later."""
+    """With two keys, no key could decrypt all values later."""
     with Fleet(tmp_path, postgres_url) as fleet:
         first = fleet.add("api")
         other = {**first.environ, "UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode()}
@@ -368,7 +368,7 @@ def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Pat
 
 
 def _oldest_due_s(server: Server) -> float:
-    """Read it from the metrics of a process."""
+    """Return the age of the oldest due delivery from the metrics of a process."""
     text = server.api()("GET", "/metrics").body.decode()
     found = re.search(r'^uplift_oldest_due_age_seconds\{held_up_by="server"\} (\S+)', text, re.MULTILINE)
     return 0.0 if found is None else float(found[1])

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 from .faults import fault_settings
 from .harness import PROGRAM, ApiResponse, Server, serving, wait_for
 from .receiving import Receiver, respond
-from .storage import WAYS, small_storage
+from .storage import STORAGE_KINDS, small_storage
 
 OF_A_FILE = pytest.mark.sqlite(reason="the database of PostgreSQL is no file of the server")
 
 
-def requests(server: Server) -> ApiResponse:
+def get_readyz(server: Server) -> ApiResponse:
     return server.api()("GET", "/readyz")
 
 
@@ -42,9 +42,9 @@ def doctor(server: Server) -> dict[str, Any]:
 
 
 def check_trouble(server: Server, cause: str) -> None:
-    """Wait until all three name the cause."""
-    wait_for(lambda: cause in requests(server).body.decode(), f"/readyz reports the cause: {cause}", every=0.1)
-    unready = requests(server)
+    """Wait until `/readyz`, the metric and `doctor` report the cause."""
+    wait_for(lambda: cause in get_readyz(server).body.decode(), f"/readyz reports the cause: {cause}", every=0.1)
+    unready = get_readyz(server)
     assert (unready.status, unready.json["code"]) == (503, "unavailable")
     assert unready.seconds < 5
     wait_for(lambda: store_up(server) == 0, "the metric changes", every=0.1)
@@ -54,14 +54,14 @@ def check_trouble(server: Server, cause: str) -> None:
 
 
 def check_recovery(server: Server) -> None:
-    wait_for(lambda: requests(server).status == 200, "the server is ready again", every=0.1)
+    wait_for(lambda: get_readyz(server).status == 200, "the server is ready again", every=0.1)
     wait_for(lambda: store_up(server) == 1, "the metric changes", every=0.1)
 
 
 @OF_A_FILE
-@pytest.mark.parametrize("way", WAYS)
-def test_a_full_disk_is_reported(tmp_path: Path, way: str) -> None:
-    with small_storage(way, tmp_path / "data") as storage, serving(storage.data) as server:
+@pytest.mark.parametrize("storage_kind", STORAGE_KINDS)
+def test_a_full_disk_is_reported(tmp_path: Path, storage_kind: str) -> None:
+    with small_storage(storage_kind, tmp_path / "data") as storage, serving(storage.data) as server:
         _, api = server.account()
         storage.fill(server)
         stop = threading.Event()
@@ -76,7 +76,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, way: str) -> None:
         sender = threading.Thread(target=send)
         sender.start()
         try:
-            check_trouble(server, "the disk is full" if way == "small disk" else "the disk")
+            check_trouble(server, "the disk is full" if storage_kind == "small disk" else "the disk")
         finally:
             stop.set()
             sender.join(10)
@@ -160,7 +160,7 @@ def test_a_table_lock_of_another_session_is_reported(tmp_path: Path) -> None:
         holder.start()
         try:
             assert locked.wait(10)
-            wait_for(lambda: requests(server).status == 503, "the server is not ready", every=0.1)
+            wait_for(lambda: get_readyz(server).status == 503, "the server is not ready", every=0.1)
             wait_for(lambda: store_up(server) == 0, "the metric changes", every=0.1)
         finally:
             release.set()

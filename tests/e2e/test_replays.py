@@ -35,9 +35,9 @@ def test_a_replay_continues_exactly_after_kills(tmp_path: Path, receiver: Receiv
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()
         endpoint = fail(api, receiver, COUNT)
-        requests = {"endpoint": endpoint, "types": [TYPE], "rate_per_second": 1000}
-        assert api.ok("POST", "/v1/replays", {**requests, "dry_run": True})["count"] == COUNT
-        path = f"/v1/replays/{api.ok('POST', '/v1/replays', requests)['id']}"
+        selection = {"endpoint": endpoint, "types": [TYPE], "rate_per_second": 1000}
+        assert api.ok("POST", "/v1/replays", {**selection, "dry_run": True})["count"] == COUNT
+        path = f"/v1/replays/{api.ok('POST', '/v1/replays', selection)['id']}"
         cut_off, sent = 0, []
         for part in (1, 2, 3):
             wait_for(

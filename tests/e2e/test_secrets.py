@@ -94,7 +94,7 @@ def test_rotations_under_load_fail_no_verification(server: Server, receiver: Rec
         time.sleep(PHASE_S)
         assert verifying.followed.keys() == {first}
         # A generated secret: the receiver knows it only after the response. The oldest secret is dropped. The receiver
-        # forgets it when all requests that it signed have arrived.
+        # discards it when all requests with its signature have arrived.
         made = api.ok("POST", f"{path}/rotate")["secret"]
         time.sleep(IN_FLIGHT_S)
         verifying.knows = (CHOSEN, made)

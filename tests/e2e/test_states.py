@@ -1,8 +1,4 @@
-"""Paused and disabled endpoints of real processes: held deliveries arrive once, in order and at the rate, despite
-kills.
-
-Also test deliveries.
-"""
+"""Paused and disabled endpoints: kills neither lose nor repeat held deliveries. Also test deliveries."""
 
 import json
 import subprocess

@@ -113,7 +113,7 @@ def test_batches_repeats_and_server_events_have_spans(tmp_path: Path, receiver: 
 
 
 def _registration_attempts(api: Api, found: Collector, endpoint: str) -> list[Span]:
-    """Return the attempt of the registration event."""
+    """Return the attempt spans of the registration event."""
 
     def attempts() -> Any:
         return [span for span in found.spans if span.attributes.get("uplift.event.type") == "webhook.created"]

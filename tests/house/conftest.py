@@ -1,4 +1,4 @@
-"""The repository, as the house tests read it."""
+"""Modules of the repository, for tests of its conventions."""
 
 import ast
 from dataclasses import dataclass

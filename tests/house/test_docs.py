@@ -1,4 +1,4 @@
-"""The documentation follows the code: generated regions are current, and what it names exists."""
+"""The documentation matches the code: generated regions are current, and named objects exist."""
 
 import ast
 import importlib
@@ -47,7 +47,6 @@ def test_generated_regions_are_current(root: Path) -> None:
 
 
 def test_a_stale_region_is_named_and_updated(root: Path, tmp_path: Path) -> None:
-    """And updated by `scripts/docs`."""
     program = [sys.executable, "-c", _STALE, root / "scripts", root, tmp_path]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
 
@@ -55,7 +54,6 @@ def test_a_stale_region_is_named_and_updated(root: Path, tmp_path: Path) -> None
 
 
 def test_every_region_is_generated(root: Path) -> None:
-    """A page without its region fails the check."""
     generated = (root / "scripts/docs_regions.py").read_text(encoding="utf-8")
     pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
     found = [
@@ -80,7 +78,7 @@ def test_every_field_code_is_described(root: Path) -> None:
 
 
 def _field_codes(tree: ast.Module) -> Iterator[str]:
-    """The codes of problems: the second argument of `Problem`, also in a condition."""
+    """Yield the codes of problems: the second argument of `Problem`, including both branches of a condition."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
             for constant in ast.walk(node.args[1]) if len(node.args) == 3 else ():
@@ -151,7 +149,6 @@ def test_the_latest_changelog_release_is_the_version_of_the_code(root: Path) -> 
 
 
 def test_links_are_not_broken(root: Path) -> None:
-    """To a file, or to an address that the server serves."""
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     links = [
         (page, target.partition("#")[0])

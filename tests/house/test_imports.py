@@ -1,11 +1,11 @@
-"""Imports go one way, and libraries stay in their packages."""
+"""Import rules: directions between packages, and the packages that can use a library."""
 
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-# Modules that make the result of a function depend on more than its arguments.
+# With these modules, the result of a function depends on more than its arguments.
 IMPURE = {"time", "random", "asyncio", "socket", "os", "logging", "threading", "secrets"}
 
 PACKAGES_OF = {

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-# Names without a meaning, whose modules collect unrelated code.
+# Modules with these vague names collect unrelated code.
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "base", "misc"}
 LINES_MAX = 500
 

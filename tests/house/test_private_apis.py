@@ -1,4 +1,4 @@
-"""Private parts of libraries: one module uses each of them, and an incompatible release fails here."""
+"""Private APIs of libraries: one module uses each of them, and an incompatible release fails a test."""
 
 import ast
 import inspect

@@ -47,11 +47,11 @@ class Received:
 
 
 Rejection = Callable[[str], str | None]
-"""From a recipient to a response that replaces acceptance."""
+"""Return the response that rejects a recipient, or None to accept it."""
 
 
 class SmtpStub:
-    """Stores messages in `received`, commands in `said`, and logins in `passwords`."""
+    """Store messages in `received`, commands in `commands`, and logins in `passwords`."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
@@ -133,7 +133,7 @@ class SmtpStub:
         return self._hanging is not None
 
     def resume(self) -> None:
-        """Send the missing responses."""
+        """Send the delayed responses."""
         assert self._loop is not None
         assert self._hanging is not None
         self.hang_at = None

@@ -1,4 +1,4 @@
-"""The words of each notification: endpoint, time, cause, consequence, steps and link."""
+"""Text of each notification: endpoint, time, cause, consequence, steps and link."""
 
 import pytest
 from tests.mail.examples import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example

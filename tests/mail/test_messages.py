@@ -1,4 +1,4 @@
-"""The form of a message: safe headers, both bodies, and the same bytes each time."""
+"""Format of email messages: safe headers, both bodies, and reproducible bytes."""
 
 import email
 import email.policy

@@ -1,4 +1,4 @@
-"""The outbox: emails are sent once, retried in time, and given up with a reason, without effects on deliveries."""
+"""Email outbox: emails are sent once, retried on schedule, and given up with a reason."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ COACH, DATA = "coach@rapids.example", "data@rapids.example"
 
 
 class OutboxSetup:
-    """A database with notifications, and outboxes that send them to a stub server."""
+    """Database with notifications, and outboxes that send them to a stub server."""
 
     def __init__(self, place: Place, smtp_server: SmtpStub) -> None:
         self.clock = VirtualClock()
@@ -89,7 +89,7 @@ async def outbox_setup(place: Place, smtp_server: SmtpStub) -> AsyncIterator[Out
 
 
 async def wait_until(condition: Any) -> None:
-    """Run the loop until a condition holds."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -145,7 +145,7 @@ async def test_temporary_failures_are_retried_for_three_days(
     with capture_logs() as logs:
         while (await outbox_setup.rows())[0].due_at is not None:
             outbox_setup.clock.now = (await outbox_setup.rows())[0].due_at
-            # Not earlier.
+            # One millisecond earlier, no email is due.
             outbox_setup.clock.now -= 1
             assert not attempts or not await outbox.send_due()
             outbox_setup.clock.now += 1
@@ -394,7 +394,7 @@ async def test_a_repeat_after_a_lost_response_is_the_same_message(outbox_setup: 
 async def test_a_late_stored_failure_causes_no_repeat(
     outbox_setup: OutboxSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process, which has the job by then, has sent the email."""
+    """Another process has taken over the job and sent the email."""
     outbox_setup.smtp_server.reject_recipient = lambda _: "450 mailbox busy"
     outbox_setup.smtp_server.open()
     await outbox_setup.add(COACH)
