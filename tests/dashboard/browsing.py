@@ -85,8 +85,8 @@ class ProblemMonitor:
 
     def _response(self, response: Response) -> None:
         # The test checks the page's own status. Its assets must exist.
-        judged = response.request.is_navigation_request() and response.status < 500
-        if response.status >= 400 and not judged:
+        is_checked_by_test = response.request.is_navigation_request() and response.status < 500
+        if response.status >= 400 and not is_checked_by_test:
             self.problems.append(f"{response.status} for {response.request.method} {response.url}")
 
 

@@ -33,14 +33,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def __init__(self, page_server: PageServer, *connection: object) -> None:
-        self._stage = page_server
+        self._page_server = page_server
         super().__init__(*connection)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
         if self.path == "/live":
             self._stream()
-        elif self.path in self._stage.pages:
-            self._respond(200, "text/html; charset=utf-8", self._stage.pages[self.path].encode())
+        elif self.path in self._page_server.pages:
+            self._respond(200, "text/html; charset=utf-8", self._page_server.pages[self.path].encode())
         elif self.path == "/vendor/icon":
             self._respond(200, "image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
         elif self.path.startswith("/vendor/"):
@@ -62,10 +62,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("connection", "close")
         self.end_headers()
         self.wfile.flush()
-        self._stage.change.wait(20)
+        self._page_server.change.wait(20)
         self.wfile.write(b"event: change\ndata: 1\n\n")
         self.wfile.flush()
-        self._stage.stopped.wait(20)
+        self._page_server.stopped.wait(20)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""

@@ -22,11 +22,11 @@ def failing(server: Server) -> tuple[str, Api, dict[str, Any]]:
     for number in range(3):
         acting.send(number)
 
-    def fails() -> bool:
+    def circuit_is_open() -> bool:
         health = acting.ok("GET", f"/v1/endpoints/{endpoint['id']}")["health"]
         return bool(health["status"] == "failing" and health["next_probe_at"])
 
-    wait_for(fails, "the circuit is open")
+    wait_for(circuit_is_open, "the circuit is open")
     return account, acting, endpoint
 
 
@@ -53,10 +53,10 @@ def test_due_deliveries_of_open_circuits_are_explained(server: Server) -> None:
     for number in range(20):
         acting.send(number)
 
-    def told() -> bool:
+    def is_explained() -> bool:
         return "all due deliveries are waiting for a probe" in operator(server).get("/operator").text
 
-    wait_for(told, "the page explains the due deliveries")
+    wait_for(is_explained, "the page explains the due deliveries")
     acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")
 
 
@@ -65,9 +65,9 @@ def test_unfinished_replays_are_listed(server: Server) -> None:
     replay = acting.ok("POST", "/v1/replays", {"endpoint": endpoint["id"], "status": ["failed", "cancelled"]})
     acting("POST", f"/v1/replays/{replay['id']}/pause")
     page = operator(server).get("/operator")
-    told = acting.ok("GET", f"/v1/replays/{replay['id']}")
+    current = acting.ok("GET", f"/v1/replays/{replay['id']}")
     shown = f'href="/accounts/{account}/replays/{replay["id"]}"' in page.html
-    assert shown == (told["state"] in ("running", "paused"))
+    assert shown == (current["state"] in ("running", "paused"))
 
 
 @pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])
@@ -103,11 +103,11 @@ def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
         acting.send(1)
         guest = operator(server)
 
-        def told() -> PageResponse | None:
+        def find_page() -> PageResponse | None:
             page = guest.get("/operator")
             return page if "10 endpoints began to fail within the same hour" in page.text else None
 
-        page = wait_for(told, "the page shows the mass failure")
+        page = wait_for(find_page, "the page shows the mass failure")
         assert page is not None
         assert "Mass failure: many endpoints began to fail at once." in page.text
         assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html

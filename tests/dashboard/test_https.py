@@ -36,11 +36,11 @@ def terminating_tls(upstream_port: Callable[[], int]) -> Iterator[int]:
         await asyncio.gather(pump(reader, to_server), pump(from_server, writer))
 
     async def listen() -> None:
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
-        stop.append(lambda: loop.call_soon_threadsafe(over.set))
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+        stop.append(lambda: loop.call_soon_threadsafe(stopped.set))
         listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
         port.set_result(listening.sockets[0].getsockname()[1])
-        await over.wait()
+        await stopped.wait()
         listening.close()
 
     thread = threading.Thread(target=asyncio.run, args=(listen(),), daemon=True)

@@ -130,9 +130,9 @@ def test_streams_end_after_sign_out_or_removal(server: Server) -> None:
     path, settings = f"/accounts/{account}/live", f"/accounts/{account}/settings"
     owner, leaver, removed = (member(server, account, role) for role in ("owner", "manager", "member"))
     with (
-        closing(open_stream(server, owner, path)) as stays,
-        closing(open_stream(server, leaver, path)) as left,
-        closing(open_stream(server, removed, path)) as put_out,
+        closing(open_stream(server, owner, path)) as open_connection,
+        closing(open_stream(server, leaver, path)) as left_stream,
+        closing(open_stream(server, removed, path)) as removed_stream,
     ):
         leaver.post("/sign-out", page="/you")
         people = server.api().ok("GET", f"/v1/accounts/{account}/members")["data"]
@@ -140,10 +140,10 @@ def test_streams_end_after_sign_out_or_removal(server: Server) -> None:
         owner.post(f"{settings}/members/{out}/remove", page=settings)
         api.send(1)
 
-        assert reports_change(stays, 20)
-        assert stream_ends(left, 20)
-        assert stream_ends(put_out, 20)
-        assert not stream_ends(stays, 0.5)
+        assert reports_change(open_connection, 20)
+        assert stream_ends(left_stream, 20)
+        assert stream_ends(removed_stream, 20)
+        assert not stream_ends(open_connection, 0.5)
 
 
 def test_stream_limits_leave_streams_for_other_accounts(server: Server) -> None:

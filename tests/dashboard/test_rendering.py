@@ -115,7 +115,7 @@ def test_rendering_a_long_page_does_not_block_the_event_loop(monkeypatch: pytest
     monkeypatch.setattr(rendering, "_template", lambda _name: template)
     turns = SimpleNamespace(count=0)
 
-    async def beside() -> None:
+    async def render_and_count() -> None:
         page = asyncio.ensure_future(rendering.render("long", {"numbers": range(200_000)}))
         while not page.done():
             turns.count += 1
@@ -123,7 +123,7 @@ def test_rendering_a_long_page_does_not_block_the_event_loop(monkeypatch: pytest
         assert (await page).endswith("199998,199999,")
 
     # The browser's event loop runs in this thread.
-    thread = threading.Thread(target=asyncio.run, args=(beside(),))
+    thread = threading.Thread(target=asyncio.run, args=(render_and_count(),))
     thread.start()
     thread.join()
     assert turns.count > 10

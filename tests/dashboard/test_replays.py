@@ -16,7 +16,7 @@ def delivered(api: Api, receiver: Receiver, count: int, path: str = "/hook") -> 
     events = [{"type": TYPE, "data": {"number": number}} for number in range(count)]
     api.ok("POST", "/v1/events/batch", {"events": events})
     receiver.wait(path, count)
-    for each in api.everything(f"/v1/endpoints/{endpoint}/deliveries"):
+    for each in api.list_all(f"/v1/endpoints/{endpoint}/deliveries"):
         settled(api, each["id"])
     return endpoint
 

@@ -29,11 +29,11 @@ def failed(server: Server) -> tuple[str, Api, dict[str, Any]]:
     acting.endpoint("http://127.0.0.1:1/other", event_types=["export.*"])
     event = acting.ok("POST", "/v1/events", {"type": TYPE, "data": {"object": {"n": 1}}})
 
-    def over() -> Any:
+    def find_failed() -> Any:
         [delivery] = acting.ok("GET", f"/v1/events/{event['id']}/deliveries")["data"]
         return delivery if delivery["status"] == "failed" else None
 
-    delivery: dict[str, Any] = wait_for(over, "the delivery has failed")
+    delivery: dict[str, Any] = wait_for(find_failed, "the delivery has failed")
     return account, acting, delivery
 
 

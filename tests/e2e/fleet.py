@@ -13,7 +13,7 @@ from .harness import PROGRAM, Api, Server, wait_for
 from .receiving import Connection, Received, respond
 
 SECRET_KEY = base64.b64encode(b"k" * 32).decode()
-SKEWED = (
+WITH_CLOCK_SKEW = (
     "import sys, time; real = time.time_ns; time.time_ns = lambda: real() + {ms} * 1_000_000;"
     " time.time = lambda: time.time_ns() / 1e9;"
     " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
@@ -37,7 +37,7 @@ class Fleet(AbstractContextManager["Fleet"]):
         server = Server(self._folder, "--role", role, **{**self._environ, **environ})
         if skew_ms:
             server._command = [
-                sys.executable, "-c", SKEWED.format(ms=skew_ms, program=PROGRAM), *server._command[1:],
+                sys.executable, "-c", WITH_CLOCK_SKEW.format(ms=skew_ms, program=PROGRAM), *server._command[1:],
             ]  # fmt: skip
         self.servers.append(server)
         return server.start()
@@ -98,7 +98,7 @@ class ConcurrencyCounter:
         self._now = 0
         self._lock = threading.Lock()
         self._seconds = seconds
-        self._answer = respond()
+        self._respond = respond()
 
     def __call__(self, connection: Connection, received: Received) -> bool:
         with self._lock:
@@ -108,7 +108,7 @@ class ConcurrencyCounter:
         # After the response, the next request may arrive before anything else happens here.
         with self._lock:
             self._now -= 1
-        return self._answer(connection, received)
+        return self._respond(connection, received)
 
 
 def account_of(fleet: Fleet) -> tuple[str, list[Api]]:

@@ -10,7 +10,7 @@ import pytest
 from .harness import PROGRAM, Server, sending, serving, wait_for
 from .receiving import Receiver, respond
 
-pytestmark = pytest.mark.sqlite(reason="PostgreSQL brings its own tools for copies")
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL has its own backup tools")
 
 SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60), "UPLIFT_BREAKER_FAILURES": "0"}
 

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 import urllib3
 
-pytestmark = pytest.mark.sqlite(reason="the demonstration brings its own database, a file")
+pytestmark = pytest.mark.sqlite(reason="the demo uses its own SQLite database")
 
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 SECONDS_MAX = 60

@@ -10,7 +10,7 @@ from .harness import TYPE, Api, ApiResponse, deliveries_of, serving, settled, wa
 from .receiving import Connection, Received, Receiver, respond
 from .storage import STORAGE_KINDS, small_storage
 
-pytestmark = pytest.mark.sqlite(reason="the disk of PostgreSQL is another machine's")
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL stores its data on another machine")
 
 PADDING = "x" * 20_000
 SLOW = "test.slow"

@@ -25,7 +25,7 @@ def test_twenty_concurrent_repeats_create_one_event(server: Server, receiver: Re
     api.endpoint(receiver.url("/hook"))
     for _ in range(5):
         same = _fresh(field)
-        responses = _at_once(lambda _, same=same: api.send(1, **same))
+        responses = _run_concurrently(lambda _, same=same: api.send(1, **same))
         assert [response.status for response in responses] == [202] * THREADS
         assert len({response.json["id"] for response in responses}) == 1
         assert [response.json["duplicate"] for response in responses].count(False) == 1
@@ -41,7 +41,7 @@ def test_twenty_concurrent_repeats_create_one_event(server: Server, receiver: Re
 def test_twenty_concurrent_requests_with_different_content_conflict(server: Server, field: str) -> None:
     _, api = server.account()
     same = _fresh(field)
-    responses = _at_once(lambda number: api.send(number, **same))
+    responses = _run_concurrently(lambda number: api.send(number, **same))
     assert sorted(response.status for response in responses) == [202] + [409] * (THREADS - 1)
     rejected = next(response for response in responses if response.status == 409)
     assert rejected.json["code"] == "idempotency_conflict"
@@ -60,7 +60,7 @@ def test_batches_that_overlap_concurrently_store_each_event_once(server: Server)
         ]
         return api("POST", "/v1/events/batch", {"events": events})
 
-    responses = _at_once(batch)
+    responses = _run_concurrently(batch)
     assert {response.status for response in responses} == {202}
     ids: dict[int, set[str]] = {}
     for offset, response in enumerate(responses):
@@ -102,7 +102,7 @@ def test_repeats_after_a_crash_create_one_event_each(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         keys = [str(uuid.uuid4()) for _ in range(THREADS)]
-        cut = threading.Event()
+        interrupted = threading.Event()
 
         def send_until_stored(thread: int) -> list[Any]:
             stored = []
@@ -110,12 +110,12 @@ def test_repeats_after_a_crash_create_one_event_each(tmp_path: Path) -> None:
                 key = f"{keys[thread]}-{number}"
                 stored.append(wait_for(lambda: _stored(api.send(number, idempotency_key=key)), "stored", 30))  # noqa: B023
                 if number == 8:
-                    cut.set()
+                    interrupted.set()
             return stored
 
         with ThreadPoolExecutor(THREADS) as pool:
             working = [pool.submit(send_until_stored, thread) for thread in range(THREADS)]
-            assert cut.wait(20)
+            assert interrupted.wait(20)
             server.kill()
             server.start()
             results = [stored for future in working for stored in future.result(60)]
@@ -138,7 +138,7 @@ def _expect_repeats(api: Api, sent: list[tuple[dict[str, str], int]], first: lis
         assert api.send(number + 1000, **same).status == 409
 
 
-def _at_once(send: Any) -> list[ApiResponse]:
+def _run_concurrently(send: Any) -> list[ApiResponse]:
     """Run THREADS calls that start together."""
     barrier = threading.Barrier(THREADS)
 

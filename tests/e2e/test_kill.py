@@ -29,7 +29,7 @@ class Load:
         self._numbers = itertools.count()
         self._server = server
         self._account = account
-        self._enough = threading.Event()
+        self._stopping = threading.Event()
         self.accepted: dict[int, str] = {}
         """The ID in the response, by number."""
         self.once = set[int]()
@@ -42,14 +42,14 @@ class Load:
 
     def finish(self) -> None:
         """Wait for the last response of every caller."""
-        self._enough.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join(30)
             assert not thread.is_alive(), "a caller received no response"
 
     def _single(self) -> None:
         api = self._server.api(account=self._account)
-        while not self._enough.wait(0.002):
+        while not self._stopping.wait(0.002):
             number = next(self._numbers)
             while not self._note([number], api.send(number, idempotency_key=f"n-{number}")):
                 time.sleep(0.02)
@@ -57,7 +57,7 @@ class Load:
     def _send_once(self) -> None:
         """Send without a key, and do not repeat."""
         api = self._server.api(account=self._account)
-        while not self._enough.wait(0.002):
+        while not self._stopping.wait(0.002):
             number = next(self._numbers)
             self.once.add(number)
             if not self._note([number], api.send(number)):
@@ -65,7 +65,7 @@ class Load:
 
     def _batch(self) -> None:
         api = self._server.api(account=self._account)
-        while not self._enough.wait(0.02):
+        while not self._stopping.wait(0.02):
             numbers = list(itertools.islice(self._numbers, BATCH))
             events = [{"type": TYPE, "data": {"number": n}, "idempotency_key": f"n-{n}"} for n in numbers]
             while not self._note(numbers, api("POST", "/v1/events/batch", {"events": events})):

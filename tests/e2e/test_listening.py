@@ -51,9 +51,9 @@ class Listener:
         assert header["kind"] == "event"
         return Event(header, body)
 
-    def response(self, event: Event, status: int | None = 200, **fields: Any) -> None:
-        said = {"kind": "answer", "place": event.header["place"], "status_code": status, "duration_ms": 3}
-        self.socket.send(json.dumps(said | fields))
+    def respond(self, event: Event, status: int | None = 200, **fields: Any) -> None:
+        message = {"kind": "answer", "place": event.header["place"], "status_code": status, "duration_ms": 3}
+        self.socket.send(json.dumps(message | fields))
         self.place = event.header["place"]
 
     def take(self, count: int) -> list[int]:
@@ -185,10 +185,10 @@ def test_a_test_event_goes_to_one_session_and_returns_the_response(server: Serve
     assert api("POST", path).status == 409
     listener = Listener(server, key, session)
     assert api("POST", path, {"type": "no.such"}).status == 422
-    unanswered = api.ok("POST", path, {"type": "export.completed"})
-    assert unanswered["answer"] is None
+    result = api.ok("POST", path, {"type": "export.completed"})
+    assert result["answer"] is None
     event = listener.event()
-    assert (event.header["event"], event.header["test"]) == (unanswered["event"], True)
+    assert (event.header["event"], event.header["test"]) == (result["event"], True)
     listener.respond(event, 401, body="who are you?")
     responses = wait_for(lambda: api.list_all(f"/v1/listen-sessions/{session}/answers"), "the response is stored")
     assert (responses[0]["status_code"], responses[0]["body"], responses[0]["type"]) == (
@@ -277,13 +277,13 @@ def test_a_stream_ends_when_its_session_key_or_connection_is_replaced(server: Se
     (found,) = server.api().ok("GET", f"/v1/accounts/{account}/keys")["data"]
     server.api().ok("DELETE", f"/v1/accounts/{account}/keys/{found['id']}")
     assert code_of(listener) == 4004
-    doomed, _ = server.account("Lions")
-    api, key = developer(server, doomed)
+    deleted_account, _ = server.account("Lions")
+    api, key = developer(server, deleted_account)
     own = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
     # An operator key outlives the account that it selects.
-    session = server.api(account=doomed).ok("POST", "/v1/listen-sessions")["id"]
+    session = server.api(account=deleted_account).ok("POST", "/v1/listen-sessions")["id"]
     operators = Listener(server, OPERATOR_KEY, session)
-    server.api().ok("DELETE", f"/v1/accounts/{doomed}")
+    server.api().ok("DELETE", f"/v1/accounts/{deleted_account}")
     assert code_of(own) == code_of(operators) == 4004
     api, key = developer(server, account)
     listener = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])

@@ -12,7 +12,7 @@ import pytest
 from .harness import TYPE, Api, ApiResponse, Server, deliveries_of, serving, settled, wait_for
 from .receiving import Receiver, respond
 
-pytestmark = pytest.mark.sqlite(reason="the whole database can only be locked where it is a file")
+pytestmark = pytest.mark.sqlite(reason="only a database file can be locked completely")
 
 LOCKED_S = 7
 LOCKER = """

@@ -12,7 +12,7 @@ import pytest
 
 from .harness import PROGRAM, Server, serving, wait_for
 
-pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no file of ours")
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no database file of the server")
 EXIT_WITHIN_S = 30
 
 

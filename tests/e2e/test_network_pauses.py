@@ -19,7 +19,7 @@ from .receiving import Connection, Received, Receiver, respond
 
 LEASE_S = 7
 ATTEMPT_S = 0.8
-ANSWER_S_MAX = 5
+RESPONSE_S_MAX = 5
 STOP_S_MAX = 20
 WEBSOCKET = (
     "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
@@ -140,7 +140,7 @@ def test_an_api_server_responds_in_time(fleet: Fleet, network: Between, receiver
         for thread in threads:
             thread.join()
     assert {each.status for each in responses} == {503}
-    assert max(each.seconds for each in responses) < ANSWER_S_MAX
+    assert max(each.seconds for each in responses) < RESPONSE_S_MAX
     network.mend(tell=False)
 
     def accepts() -> bool:
@@ -181,9 +181,9 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Between
         assert far.stop() == 0
         assert time.monotonic() - began < STOP_S_MAX
         pipeline.settimeout(5)
-        assert _all_of(pipeline).count(b"HTTP/1.1 503") == 1, "the connection stays open after the first response"
+        assert _read_all(pipeline).count(b"HTTP/1.1 503") == 1, "the connection stays open after the first response"
         stream.settimeout(5)
-        rejected = _all_of(stream)
+        rejected = _read_all(stream)
         assert rejected.startswith(b"HTTP/1.1 503"), rejected
         assert b"The server is stopping" in rejected
     for thread in threads:
@@ -193,7 +193,7 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Between
     assert not any("Traceback" in line for line in far.log), far.log
 
 
-def _all_of(connection: socket.socket) -> bytes:
+def _read_all(connection: socket.socket) -> bytes:
     """Return all bytes until the connection ends."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 

@@ -127,9 +127,9 @@ def other_server(port: int, body: bytes) -> Iterator[None]:
 
 def run_doctor(server: Server) -> dict[str, Any]:
     """Return the findings of `doctor` beside a server, by check."""
-    run_doctor_during_lock = run(server, "doctor", "--json")
-    assert run_doctor_during_lock.returncode == 1
-    return {found["check"]: found for found in map(json.loads, run_doctor_during_lock.stdout.splitlines())}
+    result = run(server, "doctor", "--json")
+    assert result.returncode == 1
+    return {found["check"]: found for found in map(json.loads, result.stdout.splitlines())}
 
 
 def test_doctor_reports_a_blocked_database(tmp_path: Path, settings: dict[str, str]) -> None:

@@ -123,8 +123,8 @@ def test_a_worker_suspended_during_an_incompatible_upgrade_stops(
         worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
         assert worker.process.wait(25) == 1
         worker.end()
-        [said] = [line for line in worker.log if line.startswith("{") and "error" in json.loads(line)]
-        assert "no longer works with release" in json.loads(said)["error"]["cause"]
+        [error_line] = [line for line in worker.log if line.startswith("{") and "error" in json.loads(line)]
+        assert "no longer works with release" in json.loads(error_line)["error"]["cause"]
         [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
         assert (delivery["status"], delivery["attempts_made"]) == ("delivered", 1)
         assert len(receiver.on("/hook")) == 1
@@ -139,9 +139,9 @@ def test_a_wrong_clock_does_not_change_due_times(tmp_path: Path, postgres_url: s
         wait_for_propagation()
         began = time.time()
         event = api.send(1).json["id"]
-        came = [each.at for each in receiver.wait("/hook", 3)]
-        waits = [later - earlier for earlier, later in itertools.pairwise(came)]
-        assert came[0] - began < 1
+        arrived = [each.at for each in receiver.wait("/hook", 3)]
+        waits = [later - earlier for earlier, later in itertools.pairwise(arrived)]
+        assert arrived[0] - began < 1
         assert all(1.7 < wait < 3.2 for wait in waits), waits
         [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
         assert settled(api, delivery["id"])["status"] == "failed"

@@ -18,7 +18,7 @@ from .harness import PROGRAM, ApiResponse, Server, serving, wait_for
 from .receiving import Receiver, respond
 from .storage import STORAGE_KINDS, small_storage
 
-OF_A_FILE = pytest.mark.sqlite(reason="the database of PostgreSQL is no file of the server")
+SQLITE_ONLY = pytest.mark.sqlite(reason="PostgreSQL has no database file of the server")
 
 
 def get_readyz(server: Server) -> ApiResponse:
@@ -58,7 +58,7 @@ def check_recovery(server: Server) -> None:
     wait_for(lambda: store_up(server) == 1, "the metric changes", every=0.1)
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 @pytest.mark.parametrize("storage_kind", STORAGE_KINDS)
 def test_a_full_disk_is_reported(tmp_path: Path, storage_kind: str) -> None:
     with small_storage(storage_kind, tmp_path / "data") as storage, serving(storage.data) as server:
@@ -85,7 +85,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, storage_kind: str) -> None:
         assert [line for line in server.log if "database write failed" in line]
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_full_disk_is_reported_without_traffic(tmp_path: Path) -> None:
     with small_storage("no write at all", tmp_path / "data") as storage, serving(storage.data) as server:
         check_recovery(server)
@@ -95,7 +95,7 @@ def test_a_full_disk_is_reported_without_traffic(tmp_path: Path) -> None:
         check_recovery(server)
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_lock_of_another_program_is_reported(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         with closing(sqlite3.connect(server.data / "uplift.db", isolation_level=None)) as other:
@@ -105,7 +105,7 @@ def test_a_lock_of_another_program_is_reported(tmp_path: Path) -> None:
         check_recovery(server)
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_hanging_write_is_reported(tmp_path: Path) -> None:
     fault, environ = fault_settings(tmp_path)
     with serving(tmp_path / "data", **environ) as server:
@@ -117,7 +117,7 @@ def test_a_hanging_write_is_reported(tmp_path: Path) -> None:
         check_recovery(server)
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None:
     """The server cannot find due deliveries."""
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="1h") as server:

@@ -46,7 +46,7 @@ def test_an_idle_server_stops_immediately(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
 
 
-@pytest.mark.sqlite(reason="any number of processes may share a PostgreSQL database")
+@pytest.mark.sqlite(reason="several processes can share a PostgreSQL database")
 def test_a_second_process_on_the_same_file_is_rejected(server: Server) -> None:
     environ = {**server.environ, "UPLIFT_PORT": str(free_port())}
     second = subprocess.run(

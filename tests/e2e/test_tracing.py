@@ -15,7 +15,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SENT = f"00-{TRACE}-{SPAN}-01"
 UNWANTED = f"00-{TRACE[::-1]}-{SPAN}-00"
 SERVER, CLIENT = 2, 3
-QUICKLY = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+FAST_EXPORT = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 
 
 def spans(found: Collector, event: str, count: int) -> list[Span]:
@@ -29,7 +29,7 @@ def spans(found: Collector, event: str, count: int) -> list[Span]:
 
 
 def test_attempts_are_children_of_their_event_after_a_restart(tmp_path: Path, receiver: Receiver) -> None:
-    settings = {"UPLIFT_RETRY_SCHEDULE": "3s", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test", **QUICKLY}
+    settings = {"UPLIFT_RETRY_SCHEDULE": "3s", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test", **FAST_EXPORT}
     with collector() as found:
         environ = {"UPLIFT_OTLP_ENDPOINT": found.url, "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=ours", **settings}
         with serving(tmp_path / "data", **environ) as server:
@@ -86,7 +86,10 @@ def test_attempts_are_children_of_their_event_after_a_restart(tmp_path: Path, re
 
 
 def test_batches_repeats_and_server_events_have_spans(tmp_path: Path, receiver: Receiver) -> None:
-    with collector() as found, serving(tmp_path / "data", OTEL_EXPORTER_OTLP_ENDPOINT=found.url, **QUICKLY) as server:
+    with (
+        collector() as found,
+        serving(tmp_path / "data", OTEL_EXPORTER_OTLP_ENDPOINT=found.url, **FAST_EXPORT) as server,
+    ):
         account, api = server.account()
         endpoint = api.endpoint(receiver.url("/hook", respond(200)))["id"]
         entry = {"type": "test.numbered", "data": {}}
@@ -124,7 +127,7 @@ def _registration_attempts(api: Api, found: Collector, endpoint: str) -> list[Sp
 
 
 def test_an_unavailable_collector_does_not_affect_deliveries(tmp_path: Path, receiver: Receiver) -> None:
-    with serving(tmp_path / "data", UPLIFT_OTLP_ENDPOINT="http://127.0.0.1:1", **QUICKLY) as server:
+    with serving(tmp_path / "data", UPLIFT_OTLP_ENDPOINT="http://127.0.0.1:1", **FAST_EXPORT) as server:
         _, api = server.account()
         api.endpoint(receiver.url("/hook", respond(200)))
         for number in range(20):

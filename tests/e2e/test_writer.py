@@ -8,7 +8,7 @@ from .faults import fault_settings
 from .harness import Server, serving, wait_for
 from .receiving import Receiver
 
-pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no such thread")
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL needs no writer thread")
 
 
 def ready(server: Server) -> int:

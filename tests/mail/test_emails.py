@@ -14,7 +14,7 @@ ABOUT_ENDPOINTS = [
     NotificationKind.ENDPOINT_RECOVERED,
 ]
 TEXTS = {"url", "description", "account", "cause", "remedy", "role", "invited_by"}
-NASTY = '<script>alert("x")</script> & \r\nBcc: all@evil.example\u202e\u2028\x00'
+UNSAFE = '<script>alert("x")</script> & \r\nBcc: all@evil.example\u202e\u2028\x00'
 
 
 def wording(kind: NotificationKind, **changed: object) -> Email:
@@ -210,10 +210,10 @@ def test_a_long_description_is_truncated_in_the_subject() -> None:
     long = wording(NotificationKind.ENDPOINT_WARNED, url="https://a.example/x", description="d" * 500)
     assert len(long.subject) < 200
     assert "ddd…)" in long.subject
-    crowded = wording(
+    with_long_url = wording(
         NotificationKind.ENDPOINT_WARNED, url=f"https://{'a' * 90}.example/{'b/' * 40}", description="d" * 500
     )
-    assert "(d" not in crowded.subject
+    assert "(d" not in with_long_url.subject
 
 
 def test_an_invitation_has_sender_account_expiry_and_link() -> None:
@@ -244,7 +244,7 @@ def test_a_password_reset_links_to_the_form() -> None:
 
 @pytest.mark.parametrize("kind", NotificationKind)
 def test_user_texts_are_escaped(kind: NotificationKind) -> None:
-    texts = {name: NASTY for name in FACTS[kind] if name in TEXTS}
+    texts = {name: UNSAFE for name in FACTS[kind] if name in TEXTS}
     email = wording(kind, **texts)
     assert "<script" not in html(email)
     everything = [email.subject, email.title, *email.opening, *email.steps, email.closing]
