@@ -143,7 +143,7 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
         assert receiver.count("/hook") == 1
 
 
-def test_a_receiver_of_the_other_ip_version_keeps_its_health(tmp_path: Path, receiver: Receiver) -> None:
+def test_an_endpoint_of_the_other_ip_version_keeps_its_health(tmp_path: Path, receiver: Receiver) -> None:
     """With only an IPv6 egress address, the server sends nothing over IPv4."""
     with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="::1") as server:
         _, api = server.account()
@@ -158,7 +158,7 @@ def test_a_receiver_of_the_other_ip_version_keeps_its_health(tmp_path: Path, rec
         assert receiver.count("/hook") == 0
 
 
-def test_private_endpoints_get_nothing_without_private_networks(tmp_path: Path, receiver: Receiver) -> None:
+def test_private_endpoints_receive_nothing_if_not_allowed(tmp_path: Path, receiver: Receiver) -> None:
     data = tmp_path / "data"
     with serving(data) as server:
         account, api = server.account()

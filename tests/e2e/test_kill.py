@@ -175,7 +175,7 @@ def test_a_kill_during_the_first_start_does_not_block_the_next_start(tmp_path: P
         server.end()
 
 
-def test_kills_during_a_start_with_waiting_deliveries_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
+def test_kills_during_a_start_with_pending_deliveries_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
     rng = random.Random(SEED)
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="100ms," + ",".join(["1s"] * 30)) as server:
         _, api = server.account()

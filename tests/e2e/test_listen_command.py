@@ -195,9 +195,7 @@ def test_the_documented_receiver_verifies_forwarded_requests(server: Server, sta
         article.stdout.close()
 
 
-def test_exit_codes_and_messages_at_the_end(
-    own_server: Server, receiver: Receiver, start: Callable[..., Listening]
-) -> None:
+def test_exit_codes_and_final_messages(own_server: Server, receiver: Receiver, start: Callable[..., Listening]) -> None:
     server = own_server
     account, _ = server.account()
     api, environ = developer_environment(server, account)

@@ -80,7 +80,7 @@ class Load:
             self.sent.append(found.json["id"])
 
 
-def test_rotations_under_load_fail_no_verification(server: Server, receiver: Receiver) -> None:
+def test_rotations_under_load_cause_no_failed_verification(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
     endpoint = api.endpoint("http://127.0.0.1:9/not-yet")
     first, path = endpoint["secret"], f"/v1/endpoints/{endpoint['id']}/secret"
@@ -112,7 +112,7 @@ def test_rotations_under_load_fail_no_verification(server: Server, receiver: Rec
     assert len(receiver.on("/secrets")) == len(load.sent)
 
 
-def test_an_overlap_ends_also_while_the_server_is_down(tmp_path: Path, receiver: Receiver) -> None:
+def test_an_overlap_ends_while_the_server_is_down(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data") as server:
         _, api = server.account()
         verifying_receiver = VerifyingReceiver(CHOSEN)

@@ -22,7 +22,7 @@ def _comments(path: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("package", PYTHON)
-def test_python_comments_follow_the_rules(package: str, root: Path) -> None:
+def test_python_comments_have_no_todo_and_no_bare_noqa(package: str, root: Path) -> None:
     wrong = [
         f"{path.relative_to(root)}:{line}: {comment}"
         for path in sorted((root / package).rglob("*.py"))

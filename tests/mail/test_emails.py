@@ -65,7 +65,7 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
             assert phrase in body
 
 
-def test_a_warning_without_end_and_cause() -> None:
+def test_a_warning_without_disable_time_and_cause() -> None:
     email = wording(NotificationKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
     text = line(plain(email))
     assert "disabled" not in email.subject

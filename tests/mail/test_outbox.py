@@ -375,7 +375,7 @@ async def test_a_stop_does_not_wait_for_a_silent_server(outbox_setup: OutboxSetu
     assert (await outbox_setup.rows())[0].due_at == START
 
 
-async def test_an_outbox_that_was_never_started_stops(outbox_setup: OutboxSetup) -> None:
+async def test_an_outbox_that_was_not_started_can_stop(outbox_setup: OutboxSetup) -> None:
     await outbox_setup.outbox(port=1).stop()
 
 

@@ -38,7 +38,7 @@ async def send_failure(to: SmtpServer) -> MailNotSent:
     return caught.value
 
 
-async def test_a_server_without_login_and_tls(smtp_server: SmtpStub) -> None:
+async def test_a_message_is_sent_without_login_and_tls(smtp_server: SmtpStub) -> None:
     smtp_server.open()
     await send(relay("smtp://127.0.0.1", smtp_server.port))
     (received,) = smtp_server.received
@@ -115,7 +115,7 @@ async def test_a_server_without_logins_has_its_own_error(smtp_server: SmtpStub, 
     assert "does not offer a supported authentication method" in failure.cause
 
 
-async def test_tls_to_a_port_without_it_has_its_own_error(smtp_server: SmtpStub) -> None:
+async def test_tls_to_a_plain_port_has_its_own_error(smtp_server: SmtpStub) -> None:
     smtp_server.open()
     failure = await send_failure(relay("smtps://127.0.0.1", smtp_server.port))
     assert "TLS" in failure.cause
@@ -159,7 +159,7 @@ async def test_the_connection_is_reused_after_a_rejected_message(smtp_server: Sm
     assert smtp_server.commands.count("EHLO") == 1
 
 
-async def test_a_connection_closed_by_the_server(smtp_server: SmtpStub) -> None:
+async def test_a_connection_closed_by_the_server_is_a_temporary_failure(smtp_server: SmtpStub) -> None:
     smtp_server.reject_recipient = lambda _: "421 going down"
     smtp_server.open()
     failure = await send_failure(relay("smtp://127.0.0.1", smtp_server.port))
@@ -174,14 +174,14 @@ async def test_responses_are_printable_and_short(smtp_server: SmtpStub) -> None:
     assert len(cause) < 300
 
 
-async def test_a_closed_port_and_an_unknown_host(smtp_server: SmtpStub) -> None:
+async def test_a_closed_port_and_an_unknown_host_have_a_cause(smtp_server: SmtpStub) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert "connection refused" in (await send_failure(relay("smtp://127.0.0.1", port))).cause
     assert "does not resolve" in (await send_failure(relay("smtp://nowhere.invalid", port))).cause
 
 
-async def test_a_missing_ca_file(smtp_server: SmtpStub) -> None:
+async def test_a_missing_ca_file_is_reported(smtp_server: SmtpStub) -> None:
     failure = await send_failure(relay("smtps://127.0.0.1", 1, "/no/such/file"))
     assert "UPLIFT_EGRESS_CA_FILE" in failure.remedy
 
