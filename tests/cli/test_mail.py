@@ -56,7 +56,7 @@ def test_two_test_emails_are_two(smtp_server: SmtpStub) -> None:
 
 
 def test_an_error_shows_its_fix(smtp_server: SmtpStub) -> None:
-    smtp_server.refuse_recipient = lambda _: "550 unknown user"
+    smtp_server.reject_recipient = lambda _: "550 unknown user"
     refused = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
     assert refused.exit_code == 1
     assert "550 unknown user" in refused.stderr
@@ -71,7 +71,7 @@ def test_the_doctor_connects_and_sends_nothing(smtp_server: SmtpStub) -> None:
     result = run("doctor", "--json", port=smtp_server.port, UPLIFT_OPERATOR_EMAIL="operations@uplift.example")
     assert findings(result)["mail"] == ("ok", f"127.0.0.1:{smtp_server.port} responds (not encrypted)")
     assert "operator mail" not in findings(result)
-    assert smtp_server.said == ["EHLO", "QUIT"]
+    assert smtp_server.commands == ["EHLO", "QUIT"]
     assert smtp_server.received == []
 
 

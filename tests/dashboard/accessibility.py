@@ -9,9 +9,9 @@ from playwright.sync_api import Page
 from tests.node_packages import installed
 
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
-OF_LOOKS = ("color-contrast", "target-size", "scrollable-region-focusable")
-GRAVE = {"serious", "critical"}
-SHOWN = 5
+VISUAL_RULES = ("color-contrast", "target-size", "scrollable-region-focusable")
+FAILING_IMPACTS = {"serious", "critical"}
+PLACES_MAX = 5
 """Maximum number of places in the message about one violation."""
 
 
@@ -19,11 +19,11 @@ SHOWN = 5
 def _axe() -> str:
     packages = installed(Path(__file__).with_name("node") / "package-lock.json")
     if isinstance(packages, str):
-        pytest.fail(f"axe-core cannot be had: {packages} (Debian: apt-get install -y npm)", pytrace=False)
+        pytest.fail(f"axe-core is not available: {packages} (Debian: apt-get install -y npm)", pytrace=False)
     return (packages / "axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
-def check_accessibility(page: Page, *, of_looks: bool = False) -> None:
+def check_accessibility(page: Page, *, visual_only: bool = False) -> None:
     """Fail if a page has a serious accessibility violation now (WCAG 2.2, A and AA).
 
     The script runs through the debugger protocol, so the page's Content-Security-Policy does not block it. With
@@ -33,25 +33,25 @@ def check_accessibility(page: Page, *, of_looks: bool = False) -> None:
         page.evaluate(_axe())
     results = page.evaluate(
         """async ([type, values]) => {
-            // Colours that are still on their way are nobody's choice; in a closed menu they would stay on it.
+            // Finish animations: a color in transition is not final, and a closed menu would keep it.
             for (const each of document.getAnimations()) each.finish();
             const run = await axe.run(document, {runOnly: {type, values}, resultTypes: ['violations']});
             return {passes: run.passes.length, violations: run.violations};
         }""",
-        ("rule", OF_LOOKS) if of_looks else ("tag", RULES),
+        ("rule", VISUAL_RULES) if visual_only else ("tag", RULES),
     )
-    assert results["passes"], "axe-core looked at nothing"
-    found = [each for each in results["violations"] if each["impact"] in GRAVE]
-    assert not found, f"{len(found)} barriers on {page.url}:\n" + "\n".join(map(_told, found))
+    assert results["passes"], "axe-core checked nothing"
+    found = [each for each in results["violations"] if each["impact"] in FAILING_IMPACTS]
+    assert not found, f"{len(found)} accessibility violations on {page.url}:\n" + "\n".join(map(_describe, found))
 
 
-def _told(violation: dict[str, Any]) -> str:
+def _describe(violation: dict[str, Any]) -> str:
     nodes = violation["nodes"]
     places = [
         f"    {' '.join(map(str, node['target']))}: {node['html'][:160]}\n"
         f"      {' '.join(each['message'] for kind in ('any', 'all', 'none') for each in node[kind])}"
-        for node in nodes[:SHOWN]
+        for node in nodes[:PLACES_MAX]
     ]
-    more = [f"    and {len(nodes) - SHOWN} more"] if len(nodes) > SHOWN else []
+    more = [f"    and {len(nodes) - PLACES_MAX} more"] if len(nodes) > PLACES_MAX else []
     head = f"  {violation['id']} ({violation['impact']}): {violation['help']}"
     return "\n".join([head, *places, *more])

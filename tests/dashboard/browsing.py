@@ -17,33 +17,35 @@ WAIT_MS = 15_000
 HEIGHT = 800
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SCREENSHOTS = "DASHBOARD_SCREENSHOTS"
-"""Environment variable with a directory for screenshots of all judged pages."""
+"""Environment variable with a directory for screenshots of all checked pages."""
 
 # Log the details of Content-Security-Policy violations, which the browser's own message omits.
-TELL_VIOLATIONS = """document.addEventListener('securitypolicyviolation', (event) => console.error(
+LOG_VIOLATIONS = """document.addEventListener('securitypolicyviolation', (event) => console.error(
     `Content-Security-Policy: ${event.effectiveDirective} forbids ${event.blockedURI || 'inline'}`
     + ` at ${event.sourceFile}:${event.lineNumber} ${event.sample}`))"""
 # Messages to ignore: the browser repeats the status of a response, and htmx reports the end of a live stream.
-OF_A_RESPONSE = re.compile(r"^Failed to load resource: the server responded with a status of \d+|^\[object Event\]$")
+EXPECTED_MESSAGES = re.compile(
+    r"^Failed to load resource: the server responded with a status of \d+|^\[object Event\]$"
+)
 
 
 @dataclass(frozen=True)
-class Look:
+class Screen:
     """Settings of a screen."""
 
     name: str
     width: int
-    colours: Literal["light", "dark"]
+    color_scheme: Literal["light", "dark"]
     scripts: bool = True
 
 
-DESK = Look("desk", 1280, "light")
-NIGHT = Look("night", 1280, "dark")
-PHONE = Look("phone", 360, "dark")
-WITHOUT_SCRIPTS = Look("without-scripts", 1280, "light", scripts=False)
-LOOKS = (DESK, PHONE)
+DESKTOP = Screen("desk", 1280, "light")
+DARK_DESKTOP = Screen("night", 1280, "dark")
+PHONE = Screen("phone", 360, "dark")
+WITHOUT_SCRIPTS = Screen("without-scripts", 1280, "light", scripts=False)
+SCREENS = (DESKTOP, PHONE)
 """Two screens that cover both widths and both themes."""
-DRAWN = (PHONE, NIGHT, DESK)
+SCREENSHOT_SCREENS = (PHONE, DARK_DESKTOP, DESKTOP)
 """Screens of the screenshots. The last one stays active."""
 
 
@@ -52,28 +54,28 @@ def launch(playwright: Playwright) -> Browser:
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         pytest.fail("Chromium is not on this machine. Install it (Debian: apt-get install -y chromium)", pytrace=False)
-    # Live pages of a busy server poll every 5 s only.
+    # Live pages of a busy server poll only every 5 s.
     expect.set_options(timeout=WAIT_MS)
     return playwright.chromium.launch(executable_path=found)
 
 
 @dataclass
-class Watch:
+class ProblemMonitor:
     """Errors and forbidden requests of pages of one origin."""
 
     origin: str
     problems: list[str] = field(default_factory=list)
 
-    def over(self, context: BrowserContext) -> None:
+    def attach(self, context: BrowserContext) -> None:
         """Watch a browser context."""
-        context.add_init_script(TELL_VIOLATIONS)
+        context.add_init_script(LOG_VIOLATIONS)
         context.on("console", self._console)
         context.on("weberror", lambda error: self.problems.append(f"error of a script: {error.error}"))
         context.on("request", self._request)
         context.on("response", self._response)
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"} and not OF_A_RESPONSE.match(message.text):
+        if message.type in {"error", "warning"} and not EXPECTED_MESSAGES.match(message.text):
             self.problems.append(f"console of {message.page.url if message.page else '?'}: {message.text}")
 
     def _request(self, request: Request) -> None:
@@ -83,12 +85,12 @@ class Watch:
 
     def _response(self, response: Response) -> None:
         # The test checks the page's own status. Its assets must exist.
-        judged = response.request.is_navigation_request() and response.status < 500
-        if response.status >= 400 and not judged:
+        is_checked_by_test = response.request.is_navigation_request() and response.status < 500
+        if response.status >= 400 and not is_checked_by_test:
             self.problems.append(f"{response.status} for {response.request.method} {response.url}")
 
 
-class Desk:
+class BrowserContexts:
     """Opens watched browser contexts, one for each person."""
 
     def __init__(self, browser: Browser, origin: str, name: str) -> None:
@@ -97,38 +99,38 @@ class Desk:
         self._name = name
         self._stack = ExitStack()
         self._pages: list[Page] = []
-        self.watch = Watch(origin)
+        self.monitor = ProblemMonitor(origin)
 
-    def open(self, look: Look = DESK) -> Page:
+    def open(self, screen: Screen = DESKTOP) -> Page:
         """Open an empty page in its own context. Paths are relative to the server."""
         context = self._browser.new_context(
             base_url=self._origin,
-            viewport={"width": look.width, "height": HEIGHT},
-            color_scheme=look.colours,
-            java_script_enabled=look.scripts,
+            viewport={"width": screen.width, "height": HEIGHT},
+            color_scheme=screen.color_scheme,
+            java_script_enabled=screen.scripts,
             locale="en-GB",
             timezone_id="Europe/Berlin",
         )
         self._stack.callback(context.close)
         context.set_default_timeout(WAIT_MS)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=self._origin)
-        self.watch.over(context)
+        self.monitor.attach(context)
         page = context.new_page()
         self._pages.append(page)
         return page
 
-    def leave(self) -> list[str]:
+    def close(self) -> list[str]:
         """Close all contexts and return the problems."""
         for page in self._pages:
             screenshot(page, self._name)
         self._stack.close()
-        return self.watch.problems
+        return self.monitor.problems
 
 
-def put_on(page: Page, look: Look) -> None:
+def set_screen(page: Page, screen: Screen) -> None:
     """Change the screen of an open page."""
-    page.emulate_media(color_scheme=look.colours)
-    page.set_viewport_size({"width": look.width, "height": HEIGHT})
+    page.emulate_media(color_scheme=screen.color_scheme)
+    page.set_viewport_size({"width": screen.width, "height": HEIGHT})
 
 
 def screenshot(page: Page, name: str) -> None:
@@ -137,15 +139,19 @@ def screenshot(page: Page, name: str) -> None:
     if directory is None or page.is_closed():
         return
     stem = re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")
-    taken = sum(1 for path in Path(directory).iterdir() if re.fullmatch(rf"{stem}(-\d+)?-{DESK.name}\.png", path.name))
-    for look in DRAWN:
-        put_on(page, look)
+    taken = sum(
+        1 for path in Path(directory).iterdir() if re.fullmatch(rf"{stem}(-\d+)?-{DESKTOP.name}\.png", path.name)
+    )
+    for screen in SCREENSHOT_SCREENS:
+        set_screen(page, screen)
         number = f"-{taken + 1}" if taken else ""
-        page.screenshot(path=Path(directory, f"{stem}{number}-{look.name}.png"), full_page=True, animations="disabled")
+        page.screenshot(
+            path=Path(directory, f"{stem}{number}-{screen.name}.png"), full_page=True, animations="disabled"
+        )
 
 
-def sideways(page: Page) -> int:
-    """Return how far a page scrolls sideways, in pixels."""
+def horizontal_overflow(page: Page) -> int:
+    """Return how far a page scrolls horizontally, in pixels."""
     found: float = page.evaluate(
         """() => {
             scrollTo({left: 100_000, behavior: 'instant'});
@@ -158,4 +164,4 @@ def sideways(page: Page) -> int:
 
 
 OpenPage = Callable[..., Page]
-"""The type of `Desk.open`."""
+"""The type of `BrowserContexts.open`."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from tests.dashboard.browsing import Desk, OpenPage, launch
+from tests.dashboard.browsing import BrowserContexts, OpenPage, launch
 from tests.e2e.harness import Server, serving
 from tests.e2e.receiving import Receiver
 from tests.engines import Engine
@@ -29,7 +29,7 @@ def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="package")
 def shared_receiver() -> Iterator[Receiver]:
-    """A receiver for shared objects."""
+    """A receiver for accounts that several tests share."""
     receiver = Receiver()
     yield receiver
     receiver.close()
@@ -50,18 +50,18 @@ def origin(server: Server) -> str:
 
 
 @pytest.fixture
-def desk(browser: Browser, origin: str, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    """A desk that fails the test if a page did something forbidden."""
-    desk = Desk(browser, origin, request.node.name)
-    yield desk
-    problems = desk.leave()
+def contexts(browser: Browser, origin: str, request: pytest.FixtureRequest) -> Iterator[BrowserContexts]:
+    """Browser contexts that fail the test after an error or a forbidden request of a page."""
+    contexts = BrowserContexts(browser, origin, request.node.name)
+    yield contexts
+    problems = contexts.close()
     assert not problems, "\n".join(problems)
 
 
 @pytest.fixture
-def open_page(desk: Desk) -> OpenPage:
-    """Opens a page in its own context."""
-    return desk.open
+def open_page(contexts: BrowserContexts) -> OpenPage:
+    """Return a function that opens a page in its own context."""
+    return contexts.open
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from playwright.sync_api import Page
 from tests.e2e.harness import OPERATOR_KEY
 
 
-def come_in(page: Page) -> Page:
+def sign_in_operator(page: Page) -> Page:
     """Sign in with the operator key."""
     page.goto("/sign-in/operator")
     page.get_by_label("Operator key").fill(OPERATOR_KEY)

@@ -15,10 +15,10 @@ def parameters(page: Page) -> tuple[str, ...]:
     return tuple(_PARAMETER.findall(page.path))
 
 
-def filled(page: Page, ids: Mapping[str, str]) -> str:
+def path_with_ids(page: Page, ids: Mapping[str, str]) -> str:
     """Return the path with IDs. Fail if an ID is missing."""
     missing = [name for name in parameters(page) if name not in ids]
-    assert not missing, f"{page.method} {page.path}: the walks know no id for {', '.join(missing)}"
+    assert not missing, f"{page.method} {page.path}: no ID for {', '.join(missing)}"
     return _PARAMETER.sub(lambda found: ids[found[1]], page.path)
 
 

@@ -1,49 +1,61 @@
-"""The watched browser reports violations, and the vendored scripts cause none."""
+"""The browser contexts record violations, and the vendored scripts cause none."""
 
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
 from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import DESK, LOOKS, PHONE, WITHOUT_SCRIPTS, Desk, Look, OpenPage, screenshot, sideways
-from tests.dashboard.stage import Stage, staged
+from tests.dashboard.browsing import (
+    DESKTOP,
+    PHONE,
+    SCREENS,
+    WITHOUT_SCRIPTS,
+    BrowserContexts,
+    OpenPage,
+    Screen,
+    horizontal_overflow,
+    screenshot,
+)
+from tests.dashboard.page_server import PageServer, serving_pages
 
 CONFIG = """<meta name="htmx-config" content='{"allowEval": false, "includeIndicatorStyles": false}'>"""
 HTMX = '<script src="/vendor/htmx.min.js" defer></script><script src="/vendor/htmx-ext-sse.min.js" defer></script>'
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    with staged() as stage:
-        yield stage
+def page_server() -> Iterator[PageServer]:
+    with serving_pages() as page_server:
+        yield page_server
 
 
 @pytest.fixture
-def origin(stage: Stage) -> str:
-    return stage.url
+def origin(page_server: PageServer) -> str:
+    return page_server.url
 
 
 def _live(number: int) -> str:
     return f'<p id="live" hx-get="/" hx-select="#live" hx-swap="outerHTML" hx-trigger="sse:change">number {number}</p>'
 
 
-def test_htmx_keeps_a_region_fresh_under_a_strict_policy(stage: Stage, open_page: OpenPage) -> None:
-    stage.show(f'<div hx-ext="sse" sse-connect="/live">{_live(1)}</div>', CONFIG + HTMX)
+def test_htmx_updates_a_region_under_a_strict_policy(page_server: PageServer, open_page: OpenPage) -> None:
+    page_server.set_page(f'<div hx-ext="sse" sse-connect="/live">{_live(1)}</div>', CONFIG + HTMX)
     page = open_page()
     page.goto("/")
     expect(page.locator("#live")).to_have_text("number 1")
 
-    stage.show(f'<div hx-ext="sse" sse-connect="/live">{_live(2)}</div>', CONFIG + HTMX)
-    stage.said.set()
+    page_server.set_page(f'<div hx-ext="sse" sse-connect="/live">{_live(2)}</div>', CONFIG + HTMX)
+    page_server.change.set()
 
     expect(page.locator("#live")).to_have_text("number 2")
     assert page.locator("#live").count() == 1
 
 
-def test_htmx_sends_a_form_and_selects_of_the_answer(stage: Stage, open_page: OpenPage) -> None:
-    stage.show('<form hx-get="/found" hx-target="#list" hx-select="ul"><button>Look</button></form><div id=list></div>')
-    stage.show("<ul><li>one</li></ul><p>no part</p>", path="/found")
-    stage.pages["/"] = stage.pages["/"].replace("</head>", f"{CONFIG}{HTMX}</head>")
+def test_htmx_submits_a_form_and_inserts_part_of_the_response(page_server: PageServer, open_page: OpenPage) -> None:
+    page_server.set_page(
+        '<form hx-get="/found" hx-target="#list" hx-select="ul"><button>Look</button></form><div id=list></div>'
+    )
+    page_server.set_page("<ul><li>one</li></ul><p>no part</p>", path="/found")
+    page_server.pages["/"] = page_server.pages["/"].replace("</head>", f"{CONFIG}{HTMX}</head>")
     page = open_page()
     page.goto("/")
 
@@ -53,7 +65,7 @@ def test_htmx_sends_a_form_and_selects_of_the_answer(stage: Stage, open_page: Op
 
 
 @pytest.mark.parametrize(
-    ("body", "head", "told"),
+    ("body", "head", "message"),
     [
         ("<script>1</script>", "", "script-src-elem forbids inline"),
         ('<p style="color: red">red</p>', "", "style-src-attr forbids inline"),
@@ -64,90 +76,95 @@ def test_htmx_sends_a_form_and_selects_of_the_answer(stage: Stage, open_page: Op
         ('<img alt="" src="/lost.png">', "", "404 for GET"),
     ],
 )
-def test_what_a_page_may_not_do_is_seen(stage: Stage, browser: Browser, body: str, head: str, told: str) -> None:
-    stage.show(body, head)
-    desk = Desk(browser, stage.url, "wrong")
-    page = desk.open()
+def test_forbidden_page_actions_are_recorded(
+    page_server: PageServer, browser: Browser, body: str, head: str, message: str
+) -> None:
+    page_server.set_page(body, head)
+    contexts = BrowserContexts(browser, page_server.url, "wrong")
+    page = contexts.open()
     page.goto("/")
     if page.get_by_role("link").count():
         page.get_by_role("link").click()
 
     for _ in range(100):
-        if any(told in problem for problem in desk.watch.problems):
+        if any(message in problem for problem in contexts.monitor.problems):
             break
         page.wait_for_timeout(20)
-    assert any(told in problem for problem in desk.leave()), desk.watch.problems
+    assert any(message in problem for problem in contexts.close()), contexts.monitor.problems
 
 
-def test_errors_of_scripts_are_seen(stage: Stage, browser: Browser) -> None:
-    stage.show("")
-    desk = Desk(browser, stage.url, "wrong")
-    page = desk.open()
+def test_script_errors_are_recorded(page_server: PageServer, browser: Browser) -> None:
+    page_server.set_page("")
+    contexts = BrowserContexts(browser, page_server.url, "wrong")
+    page = contexts.open()
     page.goto("/")
     page.evaluate("setTimeout(() => { throw new Error('of a script') })")
     page.evaluate("console.error('said by a script')")
 
-    problems = desk.leave()
+    problems = contexts.close()
 
     assert ["of a script" in problems[0], "said by a script" in problems[1]] == [True, True], problems
 
 
-def test_a_page_that_is_not_there_is_for_the_test_to_judge(stage: Stage, open_page: OpenPage) -> None:
-    answer = open_page().goto("/nowhere")
+def test_a_missing_page_is_not_recorded(page_server: PageServer, open_page: OpenPage) -> None:
+    response = open_page().goto("/nowhere")
 
-    assert answer is not None
-    assert answer.status == 404
+    assert response is not None
+    assert response.status == 404
 
 
-def test_barriers_are_found_and_the_policy_stays(stage: Stage, open_page: OpenPage) -> None:
-    stage.show("<p>All is well.</p>")
+def test_accessibility_violations_are_found_under_the_policy(page_server: PageServer, open_page: OpenPage) -> None:
+    page_server.set_page("<p>All is well.</p>")
     page = open_page()
     page.goto("/")
     check_accessibility(page)
 
-    stage.show("<button></button>")
+    page_server.set_page("<button></button>")
     page.goto("/")
 
     with pytest.raises(AssertionError, match=r"button-name \(critical\)(?s:.*)<button></button>"):
         check_accessibility(page)
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
-def test_a_look_is_what_the_page_sees(stage: Stage, open_page: OpenPage, look: Look) -> None:
-    stage.show("<p>A page.</p>")
-    page = open_page(look)
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.name)
+def test_a_screen_sets_width_and_color_scheme(page_server: PageServer, open_page: OpenPage, screen: Screen) -> None:
+    page_server.set_page("<p>A page.</p>")
+    page = open_page(screen)
     page.goto("/")
 
-    seen = page.evaluate("[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]")
-    assert seen == [look.width, look.colours == "dark"]
-    assert sideways(page) == 0
+    actual = page.evaluate("[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]")
+    assert actual == [screen.width, screen.color_scheme == "dark"]
+    assert horizontal_overflow(page) == 0
 
 
-def test_what_is_too_wide_for_a_phone_is_seen(stage: Stage, open_page: OpenPage) -> None:
-    stage.show(f"<pre>{'x' * 100}</pre>")
+def test_horizontal_overflow_is_measured(page_server: PageServer, open_page: OpenPage) -> None:
+    page_server.set_page(f"<pre>{'x' * 100}</pre>")
     page = open_page(PHONE)
     page.goto("/")
 
-    assert sideways(page) > 100
+    assert horizontal_overflow(page) > 100
 
 
-def test_a_browser_without_scripts_runs_none(stage: Stage, open_page: OpenPage) -> None:
-    stage.show("<p>A page.</p>", CONFIG + HTMX)
+def test_a_screen_without_scripts_runs_no_scripts(page_server: PageServer, open_page: OpenPage) -> None:
+    page_server.set_page("<p>A page.</p>", CONFIG + HTMX)
     kinds = []
-    for look in (DESK, WITHOUT_SCRIPTS):
-        page = open_page(look)
+    for screen in (DESKTOP, WITHOUT_SCRIPTS):
+        page = open_page(screen)
         page.goto("/")
         kinds.append(page.evaluate("typeof htmx"))
 
     assert kinds == ["object", "undefined"]
 
 
-def test_pages_are_drawn_where_the_environment_says(
-    stage: Stage, open_page: OpenPage, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+def test_screenshots_are_saved_in_the_configured_directory(
+    page_server: PageServer,
+    open_page: OpenPage,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     directory = tmp_path_factory.mktemp("drawn")
-    stage.show("<p>A page.</p>")
-    page = open_page(DESK)
+    page_server.set_page("<p>A page.</p>")
+    page = open_page(DESKTOP)
     page.goto("/")
     screenshot(page, "not yet")
     monkeypatch.setenv("DASHBOARD_SCREENSHOTS", str(directory))
@@ -155,6 +172,6 @@ def test_pages_are_drawn_where_the_environment_says(
     screenshot(page, "a [page]")
     screenshot(page, "a [page]")
 
-    expected = {f"a-page{number}-{look}.png" for number in ("", "-2") for look in ("desk", "night", "phone")}
+    expected = {f"a-page{number}-{screen}.png" for number in ("", "-2") for screen in ("desk", "night", "phone")}
     assert {path.name for path in directory.iterdir()} == expected
-    assert page.viewport_size == {"width": DESK.width, "height": 800}
+    assert page.viewport_size == {"width": DESKTOP.width, "height": 800}

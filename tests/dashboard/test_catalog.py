@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
-from tests.dashboard.visitors import bring, member
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import member, open_overview
 from tests.e2e import receiving
 from tests.e2e.harness import TYPE, Server
 from tests.e2e.receiving import Receiver
@@ -18,7 +18,7 @@ def publish(server: Server, name: str, **fields: Any) -> None:
     server.api().ok("PUT", f"/v1/event-types/{name}", {"description": "Something happened.", **fields})
 
 
-def test_types_stand_in_their_groups(server: Server) -> None:
+def test_event_types_are_listed_by_group(server: Server) -> None:
     account, _ = server.account()
     publish(server, "stadium.opened", group="venues", description=f"A stadium opened. {UNSAFE}")
     publish(server, "stadium.closed", group="venues", archived=True)
@@ -35,7 +35,7 @@ def test_types_stand_in_their_groups(server: Server) -> None:
     assert "No matching event types" in guest.get(f"/accounts/{account}/catalog?q=nothing-has-this").text
 
 
-def test_a_type_is_told_whole(server: Server, receiver: Receiver) -> None:
+def test_the_page_shows_schema_and_subscribed_endpoints(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     schema = {
         "type": "object",
@@ -43,7 +43,7 @@ def test_a_type_is_told_whole(server: Server, receiver: Receiver) -> None:
         "properties": {"object": {"type": "object", "properties": {"unit": {"type": "string", "enum": ["m", UNSAFE]}}}},
     }
     publish(server, "jump.measured", schema=schema, example={"object": {"unit": "m"}}, api_version="02/02/2026")
-    wants = api.endpoint(receiver.url("/a?token=hush"), event_types=["jump.*"])["id"]
+    subscribed = api.endpoint(receiver.url("/a?token=hush"), event_types=["jump.*"])["id"]
     other = api.endpoint(receiver.url("/b"), event_types=[TYPE])["id"]
     guest = member(server, account, "member")
     page = guest.get(f"/accounts/{account}/catalog/jump.measured")
@@ -52,15 +52,15 @@ def test_a_type_is_told_whole(server: Server, receiver: Receiver) -> None:
     assert f"unit string one of m, {UNSAFE}" in page.text
     assert "02/02/2026" in page.text
     assert "Custom: not part of the Uplift documentation" in page.text
-    wanted = page.html.partition("Subscribed endpoints")[2].partition("</section>")[0]
-    assert [each in wanted for each in (wants, other)] == [True, False]
+    listed = page.html.partition("Subscribed endpoints")[2].partition("</section>")[0]
+    assert [each in listed for each in (subscribed, other)] == [True, False]
     assert UNSAFE not in page.html
     assert "hush" not in page.html
     assert "Source Uplift" in guest.get(f"/accounts/{account}/catalog/movement.analytics.created").text
     assert guest.get(f"/accounts/{account}/catalog/no.such").status == 404
 
 
-def test_an_archived_type_is_shown_and_not_tested(server: Server, receiver: Receiver) -> None:
+def test_an_archived_type_cannot_be_tested(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"))["id"]
     publish(server, "old.news", archived=True)
@@ -69,14 +69,14 @@ def test_an_archived_type_is_shown_and_not_tested(server: Server, receiver: Rece
     page = guest.get(path)
     assert "Archived on" in page.text
     assert "Send test event" not in page.text
-    refused = guest.post(f"{path}/test", page=path, endpoint=endpoint)
-    assert refused.status == 422
+    rejected = guest.post(f"{path}/test", page=path, endpoint=endpoint)
+    assert rejected.status == 422
 
 
 @pytest.mark.parametrize("role", ["member", "owner"])
-def test_a_test_is_sent_and_its_delivery_shown(server: Server, receiver: Receiver, role: str) -> None:
+def test_a_test_event_is_sent_and_its_delivery_shown(server: Server, receiver: Receiver, role: str) -> None:
     account, api = server.account()
-    endpoint = api.endpoint(receiver.url("/a", receiving.answer(404)), event_types=["export.*"])["id"]
+    endpoint = api.endpoint(receiver.url("/a", receiving.respond(404)), event_types=["export.*"])["id"]
     guest = member(server, account, role)
     path = f"/accounts/{account}/catalog/{TYPE}"
     page = guest.post(f"{path}/test", page=path, endpoint=endpoint)
@@ -86,7 +86,7 @@ def test_a_test_is_sent_and_its_delivery_shown(server: Server, receiver: Receive
     assert [each.headers["x-uplift-event"] for each in receiver.on("/a")] == [TYPE]
 
 
-def test_a_test_goes_to_an_endpoint_of_the_account_only(server: Server, receiver: Receiver) -> None:
+def test_test_events_go_only_to_endpoints_of_the_account(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/mine"))
     _, stranger = server.account("Another")
@@ -94,18 +94,18 @@ def test_a_test_goes_to_an_endpoint_of_the_account_only(server: Server, receiver
     guest = member(server, account)
     path = f"/accounts/{account}/catalog/{TYPE}"
     for endpoint in (theirs, "", "ep_1"):
-        refused = guest.post(f"{path}/test", page=path, endpoint=endpoint)
-        assert (refused.status, "Select an endpoint of this account." in refused.text) == (422, True)
+        rejected = guest.post(f"{path}/test", page=path, endpoint=endpoint)
+        assert (rejected.status, "Select an endpoint of this account." in rejected.text) == (422, True)
     assert receiver.on("/theirs") == []
 
 
-def test_the_catalog_is_read_by_everybody(server: Server, receiver: Receiver, page: Page) -> None:
+def test_the_catalog_links_to_accessible_event_type_pages(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/a"))
-    bring(page, member(server, account))
+    open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/catalog")
     page.get_by_role("link", name="movement.analytics.created").click()
     expect(page.get_by_role("heading", name="Subscribed endpoints")).to_be_visible()
     for each in page.locator("main details").all():
         each.evaluate("each => { each.open = true }")
-    judge(page)
+    check_page(page)

@@ -28,7 +28,7 @@ def test_an_axis_ends_at_a_round_number(value: float, top: float) -> None:
     assert charts.ceiling(value) == top
 
 
-def test_parts_stand_upon_each_other_and_reach_as_high_as_their_number() -> None:
+def test_column_parts_are_stacked_at_their_heights() -> None:
     svg = charts.columns(hours((6, 4), (0, 0), (5, 0)), "Deliveries")
     ElementTree.fromstring(svg)
     good, bad = rects(svg, "delivered"), rects(svg, "failed")
@@ -38,12 +38,12 @@ def test_parts_stand_upon_each_other_and_reach_as_high_as_their_number() -> None
     assert good[0]["y"] + good[0]["h"] == charts.HEIGHT
 
 
-def test_little_beside_much_is_still_to_be_seen() -> None:
+def test_a_small_part_of_a_large_column_is_visible() -> None:
     svg = charts.columns(hours((100_000, 1)), "Deliveries")
     assert rects(svg, "failed")[0]["h"] == 1
 
 
-def test_every_column_tells_its_numbers_and_nobodys_markup() -> None:
+def test_columns_have_titles_with_escaped_labels() -> None:
     svg = charts.columns([Column("<b>", (Part("delivered", "delivered", 3),)), Column("1:00", ())], "<script>")
     ElementTree.fromstring(svg)
     assert "<title>&lt;b&gt;: 3 delivered</title>" in svg
@@ -51,13 +51,13 @@ def test_every_column_tells_its_numbers_and_nobodys_markup() -> None:
     assert "<script>" not in svg
 
 
-def test_great_numbers_are_whole_wherever_they_stand() -> None:
+def test_large_numbers_are_shown_in_full() -> None:
     svg = charts.columns(hours((1_234_567, 0)), "Deliveries")
     assert "1\u202f234\u202f567 delivered" in svg
     assert ">2\u202f000\u202f000</span>" in svg
 
 
-def test_a_line_is_broken_where_nothing_was_measured() -> None:
+def test_a_line_has_gaps_at_missing_values() -> None:
     line = Line("p95", "p95", (10.0, None, 20.0, 30.0))
     svg = charts.lines(["a", "b", "c", "d"], [line], "Latency")
     ElementTree.fromstring(svg)
@@ -69,7 +69,7 @@ def test_a_line_is_broken_where_nothing_was_measured() -> None:
     assert ">50 ms</span>" in svg
 
 
-def test_a_limit_is_drawn_where_it_is_in_sight() -> None:
+def test_a_limit_is_drawn_only_within_the_scale() -> None:
     near = charts.lines(["a"], [Line("p95", "p95", (9_000.0,))], "Latency", limit=15_000)
     far = charts.lines(["a"], [Line("p95", "p95", (90.0,))], "Latency", limit=15_000)
     assert 'class="limit"' in near
@@ -77,18 +77,18 @@ def test_a_limit_is_drawn_where_it_is_in_sight() -> None:
     assert ">100 ms<" in far
 
 
-def test_nothing_at_all_is_a_chart_too() -> None:
+def test_charts_without_data_are_valid() -> None:
     for svg in (charts.columns([], "x"), charts.lines([], [], "x"), charts.sparkline([], "x")):
         ElementTree.fromstring(svg)
 
 
-def test_a_sparkline_is_as_high_as_its_highest_hour() -> None:
+def test_a_sparkline_is_scaled_to_its_highest_hour() -> None:
     svg = charts.sparkline(hours((10, 0), (5, 5)), "24 hours")
     assert rects(svg, "delivered")[0]["h"] == charts.SPARK_HEIGHT - 1
     assert len(rects(svg, "failed")) == 1
 
 
-def test_a_bar_shares_its_width_and_tells_each_part() -> None:
+def test_a_bar_divides_its_width_and_labels_each_part() -> None:
     svg = charts.bar([Part("<DNS>", "dns", 1), Part("first byte", "wait", 3)], "Timings")
     ElementTree.fromstring(svg)
     assert [float(each) for each in re.findall(r'width="([\d.]+)"', svg)] == [charts.WIDTH / 4, charts.WIDTH * 3 / 4]

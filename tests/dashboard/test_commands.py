@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 import typer.main
 from tests.dashboard import visitors
-from tests.dashboard.owned import Owned
-from tests.dashboard.routes import filled
+from tests.dashboard.full_account import FullAccount
+from tests.dashboard.routes import path_with_ids
 from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver
 
@@ -25,7 +25,7 @@ PROGRAMS = {
     "uplift": typer.main.get_command(integrators_program),
 }
 _CODE = re.compile(r"<pre[^>]*><code>([^<]*)</code>")
-SHOWN = [
+GET_PAGES = [
     page
     for page in PAGES
     if page.method == "GET" and page.door in {Door.ACCOUNT, Door.OPERATOR} and not page.path.endswith("/live")
@@ -51,18 +51,18 @@ def commands(html: str) -> set[str]:
 
 
 @pytest.mark.parametrize("line", ["uplift endpoints update x", "uplift-server key create name", "uplift nothing"])
-def test_a_command_that_is_none_is_found(line: str) -> None:
+def test_unknown_commands_fail_to_parse(line: str) -> None:
     with pytest.raises(Exception, match=r"No such|unexpected"):
         parse(line)
 
 
-def test_every_command_on_a_page_is_known(server: Server, shared_receiver: Receiver) -> None:
-    owned = Owned(server, shared_receiver.url("/commanded"))
-    owner, operator = owned.member(), visitors.operator(server)
+def test_every_command_on_a_page_exists(server: Server, shared_receiver: Receiver) -> None:
+    full_account = FullAccount(server, shared_receiver.url("/commanded"))
+    owner, operator = full_account.member(), visitors.operator(server)
     shown: set[str] = set()
-    for page in SHOWN:
+    for page in GET_PAGES:
         for guest in (operator,) if page.door is Door.OPERATOR else (owner, operator):
-            shown |= commands(guest.get(filled(page, owned.ids)).html)
+            shown |= commands(guest.get(path_with_ids(page, full_account.ids)).html)
 
     called = {line for line in shown if line.startswith("curl ")}
     assert called
@@ -91,11 +91,14 @@ def api_call(line: str) -> tuple[str, str]:
 def test_members_see_only_calls_and_commands_of_their_role(
     role: Role, server: Server, shared_receiver: Receiver
 ) -> None:
-    mine, theirs = Owned(server, shared_receiver.url("/mine")), Owned(server, shared_receiver.url("/theirs"))
+    mine, theirs = (
+        FullAccount(server, shared_receiver.url("/mine")),
+        FullAccount(server, shared_receiver.url("/theirs")),
+    )
     scopes = sorted(SCOPES_OF_ROLE[role])
     key = server.api().ok("POST", f"/v1/accounts/{mine.id}/keys", {"name": role.text, "scopes": scopes})["key"]
     guest, api = mine.member(role.text), server.api(key)
-    pages = [guest.get(filled(page, mine.ids)).html for page in SHOWN if page.door is Door.ACCOUNT]
+    pages = [guest.get(path_with_ids(page, mine.ids)).html for page in GET_PAGES if page.door is Door.ACCOUNT]
     shown = {line for html in pages for line in commands(html)}
     calls = {api_call(line) for line in shown if line.startswith("curl ")}
 

@@ -5,8 +5,8 @@ from html import unescape
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
-from tests.dashboard.visitors import Guest, Seen, bring, member
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import Guest, PageResponse, member, open_overview
 from tests.e2e import receiving
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver
@@ -22,16 +22,16 @@ def delivery_of(api: Api, url: str, **fields: object) -> str:
     return str(delivery["id"])
 
 
-def shown(guest: Guest, account: str, delivery: str) -> Seen:
+def shown(guest: Guest, account: str, delivery: str) -> PageResponse:
     """Return the page of a delivery."""
     page = guest.get(f"/accounts/{account}/deliveries/{delivery}")
     assert page.status == 200
     return page
 
 
-def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Server, receiver: Receiver) -> None:
+def test_a_failed_delivery_shows_every_attempt_with_its_cause(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    crash = receiving.answer(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
+    crash = receiving.respond(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
     delivery = delivery_of(api, receiver.url("/crash", crash), headers={"Accept": "blue", "X-Jwt": "hush"})
     assert settled(api, delivery)["status"] == "failed"
     page = shown(member(server, account), account, delivery)
@@ -50,11 +50,11 @@ def test_a_failed_delivery_tells_every_attempt_with_cause_and_remedy(server: Ser
     assert UNSAFE in page.text
 
 
-def test_what_failed_can_be_resent(server: Server, receiver: Receiver) -> None:
+def test_a_failed_delivery_can_be_resent(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    delivery = delivery_of(api, receiver.url("/mended", receiving.answer(500)))
+    delivery = delivery_of(api, receiver.url("/mended", receiving.respond(500)))
     assert settled(api, delivery)["status"] == "failed"
-    receiver.url("/mended", receiving.answer())
+    receiver.url("/mended", receiving.respond())
     guest = member(server, account, "manager")
     path = f"/accounts/{account}/deliveries/{delivery}"
     page = guest.post(f"{path}/resend", page=path)
@@ -66,17 +66,20 @@ def test_what_failed_can_be_resent(server: Server, receiver: Receiver) -> None:
     assert "Attempt 6 Resend" in page.text
 
 
-def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:
+def test_a_pending_delivery_shows_its_wait_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     url = receiver.url("/busy")
     api.endpoint(url)
     wait_for(lambda: receiver.count("/busy") == 1, "the registration event")
-    # From now on, it responds with Retry-After: 1 hour.
-    receiver.url("/busy", receiving.answer(503, Retry_After="3600"))
+    # The receiver now responds with Retry-After: 1 hour.
+    receiver.url("/busy", receiving.respond(503, Retry_After="3600"))
     event = api.send(1).json["id"]
     [sent] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     delivery = sent["id"]
-    wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}")["waiting_for"] == "schedule", "it waits")
+    wait_for(
+        lambda: api.ok("GET", f"/v1/deliveries/{delivery}")["waiting_for"] == "schedule",
+        "the delivery waits for its schedule",
+    )
     guest = member(server, account)
     page = shown(guest, account, delivery)
     assert "Waiting for its scheduled time" in page.text
@@ -89,7 +92,7 @@ def test_a_pending_delivery_says_what_it_waits_for_and_can_be_cancelled(server: 
     assert "Attempts" in again.text
 
 
-def test_why_it_cannot_be_resent_is_told(server: Server, receiver: Receiver) -> None:
+def test_the_page_explains_why_a_resend_is_not_possible(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     delivery = delivery_of(api, receiver.url("/a"))
     assert settled(api, delivery)["status"] == "delivered"
@@ -107,9 +110,9 @@ def test_why_it_cannot_be_resent_is_told(server: Server, receiver: Receiver) -> 
     assert "Deleted endpoint" in page.text
 
 
-def test_members_read_and_change_nothing(server: Server, receiver: Receiver) -> None:
+def test_members_cannot_change_deliveries(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    delivery = delivery_of(api, receiver.url("/a", receiving.answer(500)))
+    delivery = delivery_of(api, receiver.url("/a", receiving.respond(500)))
     assert settled(api, delivery)["status"] == "failed"
     guest = member(server, account, "member")
     page = shown(guest, account, delivery)
@@ -137,13 +140,13 @@ def test_the_curl_command_sends_the_same_request(server: Server, receiver: Recei
     assert repeated.headers == original.headers
 
 
-def test_the_page_follows_a_resend_by_itself(server: Server, receiver: Receiver, page: Page) -> None:
+def test_the_page_updates_after_a_resend(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
-    delivery = delivery_of(api, receiver.url("/down", receiving.answer(503)))
+    delivery = delivery_of(api, receiver.url("/down", receiving.respond(503)))
     assert settled(api, delivery)["status"] == "failed"
-    receiver.url("/down", receiving.answer())
+    receiver.url("/down", receiving.respond())
     guest = member(server, account)
-    bring(page, guest)
+    open_overview(page, guest)
     page.goto(f"/accounts/{account}/deliveries/{delivery}")
     expect(page.get_by_text("Server error, 503")).to_have_count(5)
     path = f"/accounts/{account}/deliveries/{delivery}"
@@ -151,4 +154,4 @@ def test_the_page_follows_a_resend_by_itself(server: Server, receiver: Receiver,
     expect(page.get_by_text("Delivered, 200")).to_be_visible()
     for each in page.locator("details").all():
         each.evaluate("each => { each.open = true }")
-    judge(page)
+    check_page(page)

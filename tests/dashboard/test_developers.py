@@ -5,10 +5,10 @@ from contextlib import closing
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.visitors import bring, forget_confirmations, member, operator
+from tests.dashboard.visitors import expire_confirmations, member, open_overview, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 from tests.e2e.listening import Listening, environment
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 ALL_BUT_EVENTS_WRITE = {
     "events:read", "endpoints:read", "endpoints:write", "deliveries:read", "deliveries:write", "secrets:read",
@@ -27,24 +27,24 @@ def offered(text: str) -> set[str]:
     return set(re.findall(r'name="scopes" value="([a-z:]+)"', text))
 
 
-def test_a_key_that_reads_secrets_is_made_after_the_password(server: Server) -> None:
+def test_a_key_for_secrets_requires_a_confirmation(server: Server) -> None:
     account, _ = server.account()
     guest, path = operator(server), f"/accounts/{account}/developers"
-    forget_confirmations(server)
+    expire_confirmations(server)
     wanted = {"name": "reports", "scopes": "secrets:read"}
-    refused = guest.post(f"{path}/keys", page=path, **wanted)
-    assert (refused.status, keys_of(server, account)) == (403, [])
-    assert f'href="/confirm?next={path}"' in refused.html
-    assert 'value="reports"' in refused.html
+    rejected = guest.post(f"{path}/keys", page=path, **wanted)
+    assert (rejected.status, keys_of(server, account)) == (403, [])
+    assert f'href="/confirm?next={path}"' in rejected.html
+    assert 'value="reports"' in rejected.html
 
     assert guest.post("/confirm", password=OPERATOR_KEY, next=path).path == path
     assert guest.post(f"{path}/keys", page=path, **wanted).status == 200
     assert [made["scopes"] for made in keys_of(server, account)] == [["secrets:read"]]
 
 
-def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> None:
+def test_a_key_is_created_shown_once_and_revoked(server: Server, page: Page) -> None:
     account, _ = server.account()
-    bring(page, member(server, account, "admin", "ada@t2-developers.example"))
+    open_overview(page, member(server, account, "admin", "ada@t2-developers.example"))
     page.goto(f"/accounts/{account}/developers")
     page.get_by_label("Name").fill("reports")
     for scope in ALL_BUT_EVENTS_WRITE - {"events:read", "listen"}:
@@ -72,15 +72,15 @@ def test_a_key_is_made_shown_once_and_revoked(server: Server, page: Page) -> Non
     }
 
 
-def test_nobody_makes_a_key_that_may_do_more_than_they_may(server: Server) -> None:
+def test_a_key_cannot_exceed_the_permissions_of_its_creator(server: Server) -> None:
     account, _ = server.account()
     path = f"/accounts/{account}/developers"
     admin = member(server, account, "admin")
     assert offered(admin.get(path).html) == ALL_BUT_EVENTS_WRITE
-    refused = admin.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write")
-    assert refused.status == 422
-    assert "Your role does not include events:write" in refused.html
-    assert 'value="all"' in refused.html
+    rejected = admin.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write")
+    assert rejected.status == 422
+    assert "Your role does not include events:write" in rejected.html
+    assert 'value="all"' in rejected.html
     console = operator(server)
     assert offered(console.get(path).html) == ALL_BUT_EVENTS_WRITE | {"events:write"}
     assert console.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write").status == 200
@@ -88,7 +88,7 @@ def test_nobody_makes_a_key_that_may_do_more_than_they_may(server: Server) -> No
 
 
 @pytest.mark.parametrize("role", ["member", "manager"])
-def test_who_may_not_manage_keys_sees_and_changes_none(server: Server, role: str) -> None:
+def test_roles_without_key_permission_cannot_see_or_change_keys(server: Server, role: str) -> None:
     account, _ = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "hidden one"})
     path = f"/accounts/{account}/developers"
@@ -101,7 +101,7 @@ def test_who_may_not_manage_keys_sees_and_changes_none(server: Server, role: str
     assert [each["name"] for each in keys_of(server, account)] == ["hidden one"]
 
 
-def test_no_key_of_another_account_is_revoked(server: Server) -> None:
+def test_keys_of_another_account_cannot_be_revoked(server: Server) -> None:
     other, _ = server.account("Other")
     key = server.api().ok("POST", f"/v1/accounts/{other}/keys", {"name": "theirs"})
     account, _ = server.account()
@@ -113,27 +113,27 @@ def test_no_key_of_another_account_is_revoked(server: Server) -> None:
     assert len(keys_of(server, other)) == 1
 
 
-def test_a_form_sent_again_makes_one_key(server: Server) -> None:
+def test_a_resubmitted_form_creates_one_key(server: Server) -> None:
     account, _ = server.account()
     sent = {"name": "once", "scopes": "listen", "once": "0123456789abcdef"}
     admin = member(server, account, "admin")
-    answers = [
+    responses = [
         admin.post(f"/accounts/{account}/developers/keys", page="/you", follow=False, **sent).html for _ in range(2)
     ]
 
-    assert [bool(re.search(r"sk_[0-9a-f]{20}", each)) for each in answers] == [True, False]
-    assert "You already submitted this form" in answers[1]
+    assert [bool(re.search(r"sk_[0-9a-f]{20}", each)) for each in responses] == [True, False]
+    assert "You already submitted this form" in responses[1]
     assert len(keys_of(server, account)) == 1
 
 
-def test_the_published_addresses_are_there_for_everybody(server: Server) -> None:
+def test_members_see_the_source_ip_addresses(server: Server) -> None:
     account, _ = server.account()
     [address] = server.api().ok("GET", "/v1/source-ips")["current"]
     visitor = member(server, account, "member")
     assert f"<code>{address}</code>" in visitor.get(f"/accounts/{account}/developers").html
 
 
-def test_listen_sessions_are_shown_and_ended_by_whoever_may_listen(server: Server) -> None:
+def test_listen_sessions_require_the_listen_permission(server: Server) -> None:
     account, _ = server.account()
     path = f"/accounts/{account}/developers"
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
@@ -148,17 +148,17 @@ def test_listen_sessions_are_shown_and_ended_by_whoever_may_listen(server: Serve
     assert manager.get(f"{path}/listen-sessions/{made}").status == 404
 
 
-def test_who_listens_and_what_was_answered_shows_by_itself(server: Server, page: Page) -> None:
+def test_listen_sessions_and_responses_update_live(server: Server, page: Page) -> None:
     account, api = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "laptop"})["key"]
-    bring(page, member(server, account, "manager"))
+    open_overview(page, member(server, account, "manager"))
     page.goto(f"/accounts/{account}/developers")
     expect(page.get_by_text("No listen sessions")).to_be_visible()
     with closing(Receiver()) as receiver:
-        url = receiver.url("/here", answer(201, b"<b>taken</b>"))
-        listens = Listening(environment(server, key), "--forward-to", url)
+        url = receiver.url("/here", respond(201, b"<b>taken</b>"))
+        listening = Listening(environment(server, key), "--forward-to", url)
         try:
-            listens.ready()
+            listening.ready()
             page.reload()
             expect(page.get_by_role("region", name="Listen sessions")).to_contain_text("Connected")
             page.get_by_role("region", name="Listen sessions").get_by_role("link").click()
@@ -170,7 +170,7 @@ def test_who_listens_and_what_was_answered_shows_by_itself(server: Server, page:
             page.get_by_text("Body").click()
             expect(page.get_by_text("<b>taken</b>")).to_be_visible()
         finally:
-            listens.process.kill()
-            listens.ended()
+            listening.process.kill()
+            listening.wait()
         page.get_by_text("Body").click()
         expect(page.get_by_role("main")).to_contain_text("Disconnected")

@@ -5,7 +5,16 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 from tests.dashboard.accessibility import check_accessibility
-from tests.dashboard.browsing import DESK, LOOKS, PHONE, WITHOUT_SCRIPTS, OpenPage, put_on, screenshot, sideways
+from tests.dashboard.browsing import (
+    DESKTOP,
+    PHONE,
+    SCREENS,
+    WITHOUT_SCRIPTS,
+    OpenPage,
+    horizontal_overflow,
+    screenshot,
+    set_screen,
+)
 
 from uplift_server.api.documentation.documents import PAGES
 
@@ -13,10 +22,10 @@ from uplift_server.api.documentation.documents import PAGES
 def test_pages_fit_the_window_and_are_accessible(page: Page) -> None:
     for document in PAGES:
         page.goto(document.address)
-        for look in LOOKS:
-            put_on(page, look)
-            assert sideways(page) == 0, (document.address, look.name)
-            check_accessibility(page, of_looks=look is not LOOKS[0])
+        for screen in SCREENS:
+            set_screen(page, screen)
+            assert horizontal_overflow(page) == 0, (document.address, screen.name)
+            check_accessibility(page, visual_only=screen is not SCREENS[0])
         screenshot(page, f"documentation {document.title}")
 
 
@@ -50,7 +59,7 @@ def test_the_search_shows_when_nothing_matches(page: Page) -> None:
     expect(page.get_by_role("status")).to_have_text("No results")
 
 
-def test_the_script_and_the_search_page_rank_alike(page: Page) -> None:
+def test_the_script_and_the_search_page_show_the_same_order(page: Page) -> None:
     hrefs = "links => links.map(link => link.getAttribute('href'))"
     page.goto("/docs")
     for query in ("retry", "rotate secret", "whsec_"):
@@ -84,12 +93,12 @@ def test_code_blocks_have_copy_buttons(page: Page) -> None:
     assert copied == block.locator("code").inner_text().rstrip()
 
 
-def test_the_contents_lead_to_sections_on_wide_and_narrow_screens(open_page: OpenPage) -> None:
-    for look in (DESK, PHONE):
-        page = open_page(look)
+def test_the_contents_link_to_sections_on_wide_and_narrow_screens(open_page: OpenPage) -> None:
+    for screen in (DESKTOP, PHONE):
+        page = open_page(screen)
         page.goto("/docs/errors")
         contents = page.get_by_role("navigation", name="On this page")
-        if look is PHONE:
+        if screen is PHONE:
             expect(contents).to_be_hidden()
             page.get_by_text("On this page").first.click()
         contents.get_by_role("link", name="validation_failed").click()
@@ -97,6 +106,6 @@ def test_the_contents_lead_to_sections_on_wide_and_narrow_screens(open_page: Ope
         expect(page.locator("#validation_failed")).to_be_in_viewport()
 
 
-def test_an_anchor_that_moved_leads_to_its_new_page(page: Page) -> None:
+def test_a_moved_anchor_redirects_to_its_new_page(page: Page) -> None:
     page.goto("/docs#validation_failed")
     expect(page).to_have_url(re.compile(r"/docs/errors#validation_failed$"))

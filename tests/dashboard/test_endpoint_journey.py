@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.browsing import DESK, WITHOUT_SCRIPTS, Look, OpenPage
-from tests.dashboard.judging import judge
+from tests.dashboard.browsing import DESKTOP, WITHOUT_SCRIPTS, OpenPage, Screen
+from tests.dashboard.page_checks import check_page
 from tests.e2e.harness import Server
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def enter(page: Page, server: Server, account: str) -> None:
     page.wait_for_url(re.compile(account))
 
 
-@pytest.mark.parametrize("look", [DESK, WITHOUT_SCRIPTS], ids=lambda look: look.name)
-def test_somebody_registers_an_endpoint_and_sees_a_test_arrive(
-    server: Server, receiver: Receiver, open_page: OpenPage, look: Look
+@pytest.mark.parametrize("screen", [DESKTOP, WITHOUT_SCRIPTS], ids=lambda screen: screen.name)
+def test_an_owner_creates_tests_pauses_and_deletes_an_endpoint(
+    server: Server, receiver: Receiver, open_page: OpenPage, screen: Screen
 ) -> None:
     account, _ = server.account()
-    page = open_page(look)
+    page = open_page(screen)
     enter(page, server, account)
     page.goto(f"/accounts/{account}/endpoints")
     page.get_by_role("link", name="Create endpoint").first.click()
@@ -48,15 +48,15 @@ def test_somebody_registers_an_endpoint_and_sees_a_test_arrive(
     expect(page.get_by_role("heading", name="Secret")).to_be_visible()
     secret = page.locator("#secret-text").inner_text()
     assert secret.startswith("whsec_")
-    if look.scripts:
+    if screen.scripts:
         page.get_by_role("button", name="Copy secret", exact=True).click()
         assert page.evaluate("navigator.clipboard.readText()") == secret
 
     page.get_by_role("link", name="Send test event").click()
     page.get_by_role("button", name="Send test event").click()
     expect(page.get_by_text("Your server responded with 200.")).to_be_visible()
-    if look.scripts:
-        judge(page)
+    if screen.scripts:
+        check_page(page)
     page.get_by_role("link", name="Security").click()
     page.get_by_role("button", name="Reveal secret").click()
     expect(page.locator(".secret").first).to_have_text(secret)
@@ -75,9 +75,9 @@ def test_somebody_registers_an_endpoint_and_sees_a_test_arrive(
     expect(page.get_by_text("No endpoints yet")).to_be_visible()
 
 
-def test_the_page_follows_what_happens(server: Server, receiver: Receiver, page: Page) -> None:
+def test_the_page_updates_when_the_endpoint_fails(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
-    made = api.endpoint(receiver.url("/live", answer(500)))
+    made = api.endpoint(receiver.url("/live", respond(500)))
     enter(page, server, account)
     page.goto(f"/accounts/{account}/endpoints/{made['id']}")
     expect(page.get_by_role("heading", name="No attempts yet")).to_be_visible()

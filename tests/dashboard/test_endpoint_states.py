@@ -61,7 +61,7 @@ def failing(
     return ShownEndpoint(endpoint, {}, None, warn_at=warn_at, disable_at=disable_at)
 
 
-def test_who_is_told_and_when() -> None:
+def test_the_warning_row_shows_recipients_and_time() -> None:
     assert rows(failing())["Warning"] == ("email to 2 contacts", NOW + DAY)
     assert rows(failing(), contacts=1)["Warning"] == ("email to 1 contact", NOW + DAY)
     assert "no contacts" in rows(failing(), contacts=0)["Warning"][0]
@@ -69,39 +69,39 @@ def test_who_is_told_and_when() -> None:
     assert rows(failing())["Scheduled disable"][1] == NOW + 3 * DAY
 
 
-def test_one_that_was_enabled_is_not_said_to_have_got_nothing_ever() -> None:
+def test_the_title_without_attempts_depends_on_the_last_enable() -> None:
     assert card(ShownEndpoint(ENDPOINT, {}, None)).title == "No attempts yet"
     enabled = ShownEndpoint(replace(ENDPOINT, state_since=NOW), {}, None)
     assert card(enabled).title == "No attempts since the endpoint was enabled"
 
 
-def test_one_that_is_only_probed_says_how_to_end_that() -> None:
+def test_an_open_circuit_shows_the_next_probe_and_a_fix() -> None:
     text, at = rows(replace(failing(), next_probe_at=NOW + 5))["Next probe"]
     assert at == NOW + 5
     assert "resend one" in text
 
 
-def test_nobody_is_told_of_few_failures_however_long_ago_they_began() -> None:
+def test_a_few_failures_schedule_no_warning() -> None:
     few = failing(replace(FAILING, consecutive_failures=2), warn_at=NOW - 1)
     assert rows(few)["Warning"] == ("after 5 failed attempts, email to 2 contacts", None)
     assert card(few).sentence == "The last 2 attempts failed."
     assert card(failing(replace(FAILING, consecutive_failures=1))).sentence == "The last attempt failed."
 
 
-def test_after_the_warning_the_card_says_since_when() -> None:
+def test_a_warned_endpoint_shows_the_time_of_the_warning() -> None:
     warned = failing(replace(FAILING, warned_at=NOW - 5), warn_at=None)
     assert card(warned).kind == "warned"
     assert rows(warned)["Contacts warned"] == ("", NOW - 5)
     assert "Warning" not in rows(warned)
 
 
-def test_a_mass_failure_counts_for_nobody() -> None:
+def test_a_mass_failure_schedules_no_warning_or_disable() -> None:
     found = rows(failing(warn_at=None, disable_at=None))
     assert "mass failure" in found["Retries"][0]
     assert not {"Warning", "Scheduled disable"} & found.keys()
 
 
-def test_a_probe_is_never_in_the_past() -> None:
+def test_the_next_probe_is_never_in_the_past() -> None:
     assert rows(replace(failing(), next_probe_at=NOW - 10))["Next probe"][1] == NOW
     assert rows(replace(failing(), next_probe_at=NOW + 10))["Next probe"][1] == NOW + 10
 
@@ -114,7 +114,7 @@ def test_a_probe_is_never_in_the_past() -> None:
         (DisabledReason.OPERATOR, "An operator"),
     ],
 )
-def test_a_disabled_one_says_why(reason: DisabledReason, words: str) -> None:
+def test_a_disabled_endpoint_shows_the_reason(reason: DisabledReason, words: str) -> None:
     shown = ShownEndpoint(
         replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}, None
     )
@@ -135,14 +135,14 @@ def test_a_disabled_one_says_why(reason: DisabledReason, words: str) -> None:
         (None, "sent"),
     ],
 )
-def test_what_becomes_of_what_an_enabled_one_holds(action: HeldAction | None, words: str) -> None:
+def test_an_enabled_endpoint_shows_the_action_for_held_deliveries(action: HeldAction | None, words: str) -> None:
     shown = ShownEndpoint(replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, None, held_deliveries=1)
     text = rows(shown)["Held"][0]
     assert text.startswith("1 delivery, ")
     assert words in text
 
 
-def test_what_is_held_is_counted_up_to_a_limit() -> None:
+def test_held_deliveries_are_counted_up_to_a_limit() -> None:
     shown = ShownEndpoint(replace(ENDPOINT, state=EndpointState.PAUSED), {}, None, held_deliveries=HELD_COUNTED_MAX)
     assert rows(shown)["Held"] == ("1\u202f000 deliveries or more", None)
 
@@ -152,7 +152,7 @@ def event_type(name: str, *, archived: bool = False) -> EventType:
     return EventType(1, name, "g", "First. Second.", None, None, "v", False, 1, 1, 5 if archived else None)
 
 
-def test_the_catalog_is_offered_by_first_words_and_what_else_was_chosen_is_kept() -> None:
+def test_the_form_groups_event_types_and_keeps_other_patterns() -> None:
     types = [event_type("b.two"), event_type("b.one"), event_type("a"), event_type("b.old", archived=True)]
     found = groups(types, ["b.one", "b.*", "gone.*", "b.one.deep.*"])
     assert [group.title for group in found] == ["a", "b", "Other patterns"]
@@ -166,13 +166,13 @@ def test_the_catalog_is_offered_by_first_words_and_what_else_was_chosen_is_kept(
     assert found[1].types[0].text == "First."
 
 
-def test_names_that_a_chosen_group_includes_are_not_said_twice() -> None:
+def test_types_of_a_selected_group_are_not_stored_twice() -> None:
     form = Form([("event_types", each) for each in ("a.one", "a.*", "ab.one", "a.one.*", "c")])
     draft, problems = draft_of(form)
     assert (draft.event_types, problems) == (("a.*", "ab.one", "a.one.*", "c"), [])
 
 
-def test_details_of_the_audit_log_are_told_in_words() -> None:
+def test_audit_log_details_are_shown_as_text() -> None:
     changed = {"changed": ["url", "headers"], "from": {"url": "https://a/"}, "to": {"url": "https://b/"}}
     assert details_words(changed) == [("url", "https://a/ → https://b/"), ("headers", "updated")]
     assert details_words({"changed": ["headers"]}) == [("changed", "headers")]

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.dashboard.visitors import Guest, Seen, forget_confirmations, member, operator
+from tests.dashboard.visitors import Guest, PageResponse, expire_confirmations, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
-from tests.e2e.receiving import Receiver, answer, hang
+from tests.e2e.receiving import Receiver, hang, respond
 
 _SECRET = re.compile(r'<span class="secret">([^<]+)<')
 
@@ -20,8 +20,8 @@ def receiver() -> Iterator[Receiver]:
     receiver.close()
 
 
-class Owned:
-    """An account with one endpoint."""
+class EndpointManager:
+    """Manager of an account with one endpoint."""
 
     def __init__(self, server: Server, url: str = "http://127.0.0.1:9/x", **fields: Any) -> None:
         self.server = server
@@ -31,7 +31,7 @@ class Owned:
         self.page = f"/accounts/{self.account}/endpoints/{self.endpoint}"
         self.guest = member(server, self.account, "manager")
 
-    def post(self, action: str, guest: Guest | None = None, **fields: str) -> Seen:
+    def post(self, action: str, guest: Guest | None = None, **fields: str) -> PageResponse:
         """Submit a form of a tab."""
         guest = guest or self.guest
         return guest.post(f"{self.page}/{action}", page=f"{self.page}/{action.partition('/')[0]}", **fields)
@@ -42,128 +42,129 @@ class Owned:
         return found
 
 
-def shown(seen: Seen) -> str | None:
+def shown_secret(response: PageResponse) -> str | None:
     """Return the secret on a page."""
-    found = _SECRET.search(seen.html)
+    found = _SECRET.search(response.html)
     return None if found is None else found[1]
 
 
-def test_a_secret_is_shown_after_a_sign_in_and_the_audit_log_says_so(server: Server) -> None:
-    owned = Owned(server)
-    before = owned.guest.get(f"{owned.page}/security")
-    assert (shown(before), owned.secret in before.html) == (None, False)
-    seen = owned.post("security/reveal")
-    assert shown(seen) == owned.secret
-    assert f"export UPLIFT_WEBHOOK_SECRET={owned.secret}" in seen.text
-    assert "from uplift_webhooks.frameworks.flask import verified" in seen.text
-    assert [each["actor"]["kind"] for each in owned.actions("secret.revealed")] == ["member"]
+def test_revealing_a_secret_adds_an_audit_log_entry(server: Server) -> None:
+    manager = EndpointManager(server)
+    before = manager.guest.get(f"{manager.page}/security")
+    assert (shown_secret(before), manager.secret in before.html) == (None, False)
+    response = manager.post("security/reveal")
+    assert shown_secret(response) == manager.secret
+    assert f"export UPLIFT_WEBHOOK_SECRET={manager.secret}" in response.text
+    assert "from uplift_webhooks.frameworks.flask import verified" in response.text
+    assert [each["actor"]["kind"] for each in manager.actions("secret.revealed")] == ["member"]
 
 
-def test_after_a_while_the_password_is_asked_for(server: Server) -> None:
-    """Confirm the identity of an operator."""
-    owned = Owned(server)
+def test_a_late_reveal_requires_the_operator_key(server: Server) -> None:
+    manager = EndpointManager(server)
     guest = operator(server)
-    forget_confirmations(server)
-    page = guest.get(f"{owned.page}/security")
+    expire_confirmations(server)
+    page = guest.get(f"{manager.page}/security")
     assert "Operator key" in page.text
     for given in ("", "op_wrong"):
-        refused = owned.post("security/reveal", guest, password=given)
-        assert (refused.status, shown(refused)) == (422, None)
-        assert 'id="password-problem"' in refused.html
-    assert owned.actions("secret.revealed") == []
-    assert shown(owned.post("security/reveal", guest, password=OPERATOR_KEY)) == owned.secret
-    assert "Operator key" not in guest.get(f"{owned.page}/security").text
+        rejected = manager.post("security/reveal", guest, password=given)
+        assert (rejected.status, shown_secret(rejected)) == (422, None)
+        assert 'id="password-problem"' in rejected.html
+    assert manager.actions("secret.revealed") == []
+    assert shown_secret(manager.post("security/reveal", guest, password=OPERATOR_KEY)) == manager.secret
+    assert "Operator key" not in guest.get(f"{manager.page}/security").text
 
 
-def test_a_member_gives_the_password_and_whoever_has_none_comes_again(server: Server) -> None:
-    owned = Owned(server)
-    without = member(server, owned.account, "owner")
-    owned.guest.post("/you/password", page="/you", password="seven quiet otters")
-    forget_confirmations(server)
-    assert "sign in with a new link" in without.get(f"{owned.page}/security").text
-    refused = owned.post("security/reveal", without)
-    assert (refused.status, shown(refused)) == (422, None)
+def test_a_late_reveal_requires_a_password_or_a_new_sign_in(server: Server) -> None:
+    manager = EndpointManager(server)
+    without = member(server, manager.account, "owner")
+    manager.guest.post("/you/password", page="/you", password="seven quiet otters")
+    expire_confirmations(server)
+    assert "sign in with a new link" in without.get(f"{manager.page}/security").text
+    rejected = manager.post("security/reveal", without)
+    assert (rejected.status, shown_secret(rejected)) == (422, None)
 
-    assert "Your password" in owned.guest.get(f"{owned.page}/security").text
-    assert owned.post("security/reveal", password="eight quiet otters").status == 422
-    assert shown(owned.post("security/reveal", password="seven quiet otters")) == owned.secret
-    assert len(owned.actions("secret.revealed")) == 1
+    assert "Your password" in manager.guest.get(f"{manager.page}/security").text
+    assert manager.post("security/reveal", password="eight quiet otters").status == 422
+    assert shown_secret(manager.post("security/reveal", password="seven quiet otters")) == manager.secret
+    assert len(manager.actions("secret.revealed")) == 1
 
 
-def test_replacing_a_secret_shows_the_new_one_once(server: Server) -> None:
-    owned = Owned(server)
-    seen = owned.post("security/rotate", overlap_seconds="3600", uplift_header="new", once="once")
-    new = owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}/secret")
-    assert shown(seen) == new["secret"] != owned.secret
+def test_a_rotation_shows_the_new_secret_once(server: Server) -> None:
+    manager = EndpointManager(server)
+    response = manager.post("security/rotate", overlap_seconds="3600", uplift_header="new", once="once")
+    new = manager.api.ok("GET", f"/v1/endpoints/{manager.endpoint}/secret")
+    assert shown_secret(response) == new["secret"] != manager.secret
     assert new["uplift_header"] == "new"
-    assert f'<time datetime="{new["previous_expires_at"]}"' in seen.html
-    again = owned.post("security/rotate", overlap_seconds="3600", uplift_header="new", once="once")
-    assert (again.status, shown(again)) == (409, None)
-    assert "You already submitted this form" in again.text
-    assert len(owned.actions("secret.rotated")) == 1
+    assert f'<time datetime="{new["previous_expires_at"]}"' in response.html
+    repeated = manager.post("security/rotate", overlap_seconds="3600", uplift_header="new", once="once")
+    assert (repeated.status, shown_secret(repeated)) == (409, None)
+    assert "You already submitted this form" in repeated.text
+    assert len(manager.actions("secret.rotated")) == 1
 
-    ended = owned.post("security/expire-old")
+    ended = manager.post("security/expire-old")
     assert "Old secret expired" in ended.text
     assert "Old secret The old secret" not in ended.text
-    assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}/secret")["previous_expires_at"] is None
+    assert manager.api.ok("GET", f"/v1/endpoints/{manager.endpoint}/secret")["previous_expires_at"] is None
 
 
-def test_a_secret_of_ones_own_is_judged_at_its_field(server: Server) -> None:
-    owned = Owned(server)
-    refused = owned.post("security/rotate", secret="short", overlap_seconds="9999999", uplift_header="both")
-    assert refused.status == 422
+def test_an_invalid_custom_secret_shows_an_error_at_its_field(server: Server) -> None:
+    manager = EndpointManager(server)
+    rejected = manager.post("security/rotate", secret="short", overlap_seconds="9999999", uplift_header="both")
+    assert rejected.status == 422
     for field in ("secret", "overlap_seconds", "uplift_header"):
-        assert f'id="{field}-problem"' in refused.html
-    assert shown(owned.post("security/rotate", secret="my-own-0123456789")) == "my-own-0123456789"
-    assert owned.post("security/rotate", secret="my-own-0123456789").status == 422
+        assert f'id="{field}-problem"' in rejected.html
+    assert shown_secret(manager.post("security/rotate", secret="my-own-0123456789")) == "my-own-0123456789"
+    assert manager.post("security/rotate", secret="my-own-0123456789").status == 422
 
 
-def test_members_do_not_come_to_secrets(server: Server) -> None:
-    owned = Owned(server)
-    reader = member(server, owned.account, "member")
-    page = reader.get(f"{owned.page}/security")
+def test_members_cannot_access_secrets(server: Server) -> None:
+    manager = EndpointManager(server)
+    reader = member(server, manager.account, "member")
+    page = reader.get(f"{manager.page}/security")
     assert "Your role does not allow you to reveal secrets" in page.text
     for action in ("reveal", "rotate", "expire-old"):
-        refused = reader.post(f"{owned.page}/security/{action}", token=page.token)
-        assert (refused.status, owned.secret in refused.html) == (403, False)
-    assert owned.api.ok("GET", f"/v1/endpoints/{owned.endpoint}/secret")["secret"] == owned.secret
+        rejected = reader.post(f"{manager.page}/security/{action}", token=page.token)
+        assert (rejected.status, manager.secret in rejected.html) == (403, False)
+    assert manager.api.ok("GET", f"/v1/endpoints/{manager.endpoint}/secret")["secret"] == manager.secret
 
 
-def test_a_test_shows_request_and_answer(server: Server, receiver: Receiver) -> None:
-    owned = Owned(server, receiver.url("/t", answer(500, b'{"why": "<b>no</b>"}')), headers={"X-Token": "geheim"})
-    seen = owned.post("test", type="athlete.created")
-    assert (seen.status, seen.path) == (200, f"{owned.page}/test")
-    assert "500: it failed" in seen.text
-    assert "your server's log" in seen.text
-    assert "x-uplift-event: athlete.created" in seen.text
-    assert "X-Token: ********" in seen.text
-    assert "HTTP/1.1 500 Whatever" in seen.text
-    assert '"why": "<b>no</b>"' in seen.text
-    assert "<b>no" not in seen.html
+def test_a_test_event_shows_request_and_response(server: Server, receiver: Receiver) -> None:
+    manager = EndpointManager(
+        server, receiver.url("/t", respond(500, b'{"why": "<b>no</b>"}')), headers={"X-Token": "geheim"}
+    )
+    response = manager.post("test", type="athlete.created")
+    assert (response.status, response.path) == (200, f"{manager.page}/test")
+    assert "500: it failed" in response.text
+    assert "your server's log" in response.text
+    assert "x-uplift-event: athlete.created" in response.text
+    assert "X-Token: ********" in response.text
+    assert "HTTP/1.1 500 Whatever" in response.text
+    assert '"why": "<b>no</b>"' in response.text
+    assert "<b>no" not in response.html
     assert [each.headers["x-uplift-event"] for each in receiver.on("/t")][-1] == "athlete.created"
-    reader = member(server, owned.account, "member")
-    assert owned.post("test", reader).status == 200
-    assert len(owned.actions("endpoint.tested")) == 2
+    reader = member(server, manager.account, "member")
+    assert manager.post("test", reader).status == 200
+    assert len(manager.actions("endpoint.tested")) == 2
 
 
-def test_a_delivered_test_says_that_it_works(server: Server, receiver: Receiver) -> None:
-    owned = Owned(server, receiver.url("/ok"))
-    assert "Your server responded with 200." in owned.post("test").text
+def test_a_delivered_test_event_shows_its_success(server: Server, receiver: Receiver) -> None:
+    manager = EndpointManager(server, receiver.url("/ok"))
+    assert "Your server responded with 200." in manager.post("test").text
 
 
-def test_a_test_that_takes_long_is_followed(server: Server, receiver: Receiver) -> None:
-    owned = Owned(server, receiver.url("/hang", hang))
-    seen = owned.post("test")
-    assert "The attempt is in flight." in seen.text
-    refused = owned.post("test")
-    assert refused.status == 409
-    assert "already in flight" in refused.text
+def test_a_slow_test_event_is_shown_as_in_flight(server: Server, receiver: Receiver) -> None:
+    manager = EndpointManager(server, receiver.url("/hang", hang))
+    response = manager.post("test")
+    assert "The attempt is in flight." in response.text
+    rejected = manager.post("test")
+    assert rejected.status == 409
+    assert "already in flight" in rejected.text
 
 
-def test_unknown_types_and_foreign_deliveries_are_refused(server: Server, receiver: Receiver) -> None:
-    owned, other = Owned(server), Owned(server, receiver.url("/o"))
-    refused = owned.post("test", type="no.such")
-    assert (refused.status, 'id="type-problem"' in refused.html) == (422, True)
+def test_unknown_types_and_foreign_deliveries_are_rejected(server: Server, receiver: Receiver) -> None:
+    manager, other = EndpointManager(server), EndpointManager(server, receiver.url("/o"))
+    rejected = manager.post("test", type="no.such")
+    assert (rejected.status, 'id="type-problem"' in rejected.html) == (422, True)
     theirs = other.api.ok("GET", f"/v1/endpoints/{other.endpoint}/deliveries")["data"][0]["id"]
-    assert owned.guest.get(f"{owned.page}/test?delivery={theirs}").status == 404
-    assert owned.guest.get(f"{owned.page}/test?delivery=%3Cb%3E").status == 404
+    assert manager.guest.get(f"{manager.page}/test?delivery={theirs}").status == 404
+    assert manager.guest.get(f"{manager.page}/test?delivery=%3Cb%3E").status == 404

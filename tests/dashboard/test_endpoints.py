@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import Api, Server
 
 URL = "http://127.0.0.1:9/webhook"
@@ -13,7 +13,7 @@ _SECRET = re.compile(r'class="secret"[^>]*>([^<]+)<')
 
 @pytest.fixture
 def account(server: Server) -> tuple[str, Api]:
-    """A new account, and an operator who acts for it."""
+    """A new account, and an operator's API client for it."""
     return server.account()
 
 
@@ -22,7 +22,7 @@ def pages(account: str, *parts: str) -> str:
     return "/".join([f"/accounts/{account}/endpoints", *parts])
 
 
-def registered(guest: Guest, account: str, **fields: str | list[str]) -> Seen:
+def create_endpoint(guest: Guest, account: str, **fields: str | list[str]) -> PageResponse:
     """Create an endpoint with the form."""
     return guest.post(pages(account, "new"), **{"url": URL, "once": "once", **fields})
 
@@ -32,13 +32,13 @@ def newest(api: Api) -> Any:
     return api.ok("GET", "/v1/endpoints")["data"][0]
 
 
-def test_a_list_without_endpoints_tells_the_next_step(server: Server, account: tuple[str, Api]) -> None:
-    seen = member(server, account[0]).get(pages(account[0]))
-    assert "No endpoints yet" in seen.text
-    assert f'href="{pages(account[0], "new")}"' in seen.html
+def test_an_empty_list_links_to_the_create_form(server: Server, account: tuple[str, Api]) -> None:
+    response = member(server, account[0]).get(pages(account[0]))
+    assert "No endpoints yet" in response.text
+    assert f'href="{pages(account[0], "new")}"' in response.html
 
 
-def test_registering_shows_the_secret_once_and_only_once(server: Server, account: tuple[str, Api]) -> None:
+def test_creating_an_endpoint_shows_the_secret_once(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     guest = member(server, name)
     fields = {
@@ -48,31 +48,31 @@ def test_registering_shows_the_secret_once_and_only_once(server: Server, account
         "rate_limit_per_second": "20",
         "max_in_flight": "3",
     }
-    seen = registered(guest, name, **fields)
-    assert seen.status == 201
+    response = create_endpoint(guest, name, **fields)
+    assert response.status == 201
     made = newest(api)
     secret = api.ok("GET", f"/v1/endpoints/{made['id']}/secret")["secret"]
-    assert _SECRET.search(seen.html).group(1) == secret  # type: ignore[union-attr]
-    assert f"export UPLIFT_WEBHOOK_SECRET={secret}" in seen.text
+    assert _SECRET.search(response.html).group(1) == secret  # type: ignore[union-attr]
+    assert f"export UPLIFT_WEBHOOK_SECRET={secret}" in response.text
     assert (made["url"], made["description"]) == (URL, "Ana's <laptop>")
     assert made["event_types"] == ["movement.*", "test.numbered"]
     assert made["headers"] == {"Accept": "data", "X-Jwt": "********"}
     assert (made["rate_limit_per_second"], made["max_in_flight"]) == (20, 3)
 
-    again = registered(guest, name, **fields)
+    again = create_endpoint(guest, name, **fields)
     assert "You already submitted this form" in again.text
     assert secret not in again.html
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
 
 
-def test_a_secret_of_ones_own_is_quoted_for_shells(server: Server, account: tuple[str, Api]) -> None:
-    seen = registered(member(server, account[0]), account[0], secret="it's$(mine)-0123456789")
-    assert """export UPLIFT_WEBHOOK_SECRET='it'"'"'s$(mine)-0123456789'""" in seen.text
+def test_a_custom_secret_is_quoted_for_shells(server: Server, account: tuple[str, Api]) -> None:
+    response = create_endpoint(member(server, account[0]), account[0], secret="it's$(mine)-0123456789")
+    assert """export UPLIFT_WEBHOOK_SECRET='it'"'"'s$(mine)-0123456789'""" in response.text
 
 
-def test_everything_wrong_stands_at_its_field_with_what_was_sent(server: Server, account: tuple[str, Api]) -> None:
+def test_invalid_fields_show_errors_and_keep_their_values(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
-    seen = registered(
+    response = create_endpoint(
         member(server, name),
         name,
         url="http://203.0.113.7/<b>",
@@ -83,15 +83,15 @@ def test_everything_wrong_stands_at_its_field_with_what_was_sent(server: Server,
         max_in_flight="1000",
         description="d" * 1001,
     )
-    assert seen.status == 422
+    assert response.status == 422
     for field in ("url", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "description"):
-        assert f'id="{field}-problem"' in seen.html, field
-    assert "Host: The server sets this header" in seen.text
-    assert "Line 2 is not a header" in seen.text
-    assert "The header X-Team occurs twice" in seen.text
-    assert 'value="http://203.0.113.7/&lt;b&gt;"' in seen.html
-    assert re.search(r'value="nothing.here" checked', seen.html)
-    assert re.search(r'value="movement.\*" checked', seen.html)
+        assert f'id="{field}-problem"' in response.html, field
+    assert "Host: The server sets this header" in response.text
+    assert "Line 2 is not a header" in response.text
+    assert "The header X-Team occurs twice" in response.text
+    assert 'value="http://203.0.113.7/&lt;b&gt;"' in response.html
+    assert re.search(r'value="nothing.here" checked', response.html)
+    assert re.search(r'value="movement.\*" checked', response.html)
     assert api.ok("GET", "/v1/endpoints")["data"] == []
 
 
@@ -105,15 +105,15 @@ def test_everything_wrong_stands_at_its_field_with_what_was_sent(server: Server,
         ("https://example.com/#a", "#"),
     ],
 )
-def test_a_refused_url_tells_why(server: Server, account: tuple[str, Api], url: str, reason: str) -> None:
-    seen = registered(member(server, account[0]), account[0], url=url)
-    assert seen.status == 422
-    told = re.search(r'id="url-problem">([^<]*)<', seen.html)
-    assert told is not None
-    assert reason in told[1]
+def test_a_rejected_url_shows_the_reason(server: Server, account: tuple[str, Api], url: str, reason: str) -> None:
+    response = create_endpoint(member(server, account[0]), account[0], url=url)
+    assert response.status == 422
+    message = re.search(r'id="url-problem">([^<]*)<', response.html)
+    assert message is not None
+    assert reason in message[1]
 
 
-def test_filters_stand_in_the_url(server: Server, account: tuple[str, Api]) -> None:
+def test_the_url_filters_the_list(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     one = api.endpoint(URL, description="the one of <b>Ana</b>")["id"]
     two = api.endpoint("http://127.0.0.1:9/other")["id"]
@@ -137,7 +137,7 @@ def test_filters_stand_in_the_url(server: Server, account: tuple[str, Api]) -> N
     assert "<b>Ana" not in guest.get(pages(name)).html
 
 
-def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api]) -> None:
+def test_an_edit_keeps_masked_headers(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(URL, headers={"X-Jwt": "geheim", "Accept": "a"}, event_types=["movement.analytics.*"])
     guest, path = member(server, name), pages(name, made["id"], "edit")
@@ -145,22 +145,22 @@ def test_a_change_keeps_what_is_masked(server: Server, account: tuple[str, Api])
     assert "geheim" not in form.html
     assert re.search(r'value="movement.analytics.\*" checked', form.html)
 
-    seen = guest.post(
+    response = guest.post(
         path, url=URL, description="new", headers="X-Jwt: ********\nAccept: b", event_types="movement.analytics.*"
     )
-    assert "Endpoint updated" in seen.text
+    assert "Endpoint updated" in response.text
     [entry] = api.ok("GET", f"/v1/audit-log?subject={made['id']}&action=endpoint.changed")["data"]
     assert set(entry["details"]["changed"]) == {"description", "headers"}
 
-    refused = guest.post(path, url=URL, headers="X-New: ********")
-    assert refused.status == 422
-    assert "X-New: " in refused.text
+    rejected = guest.post(path, url=URL, headers="X-New: ********")
+    assert rejected.status == 422
+    assert "X-New: " in rejected.text
     changed = api.ok("GET", f"/v1/endpoints/{made['id']}")
     assert changed["headers"] == {"X-Jwt": "********", "Accept": "b"}
     assert (changed["description"], changed["event_types"]) == ("new", ["movement.analytics.*"])
 
 
-def test_a_form_that_is_sent_as_it_came_changes_nothing(server: Server, account: tuple[str, Api]) -> None:
+def test_an_unchanged_form_changes_nothing(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     given = {"event_types": ["test.*", "movement.*"], "headers": {"X-Token": "geheim"}, "max_in_flight": 3}
     made = api.endpoint(URL, **given)["id"]
@@ -170,7 +170,7 @@ def test_a_form_that_is_sent_as_it_came_changes_nothing(server: Server, account:
     assert api.ok("GET", f"/v1/audit-log?subject={made}&action=endpoint.changed")["data"] == []
 
 
-def test_what_may_be_a_token_is_shown_on_one_tab_only(server: Server, account: tuple[str, Api]) -> None:
+def test_a_url_query_is_shown_on_one_tab_only(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(f"{URL}?token=geheim")["id"]
     guest = member(server, name)
@@ -179,25 +179,25 @@ def test_what_may_be_a_token_is_shown_on_one_tab_only(server: Server, account: t
     assert f"{URL}?token=geheim" in guest.get(pages(name, made, "subscription")).text
 
 
-def test_deleting_takes_it_out_of_the_list(server: Server, account: tuple[str, Api]) -> None:
+def test_a_deleted_endpoint_is_not_found(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(URL)
     guest = member(server, name)
     page = pages(name, made["id"], "subscription")
-    seen = guest.post(pages(name, made["id"], "delete"), page=page)
-    assert (seen.status, seen.path) == (200, pages(name))
-    assert "Endpoint deleted" in seen.text
+    response = guest.post(pages(name, made["id"], "delete"), page=page)
+    assert (response.status, response.path) == (200, pages(name))
+    assert "Endpoint deleted" in response.text
     assert api("GET", f"/v1/endpoints/{made['id']}").status == 404
     assert guest.get(page).status == 404
 
 
-def test_members_see_and_managers_write(server: Server, account: tuple[str, Api]) -> None:
+def test_members_read_and_managers_write(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(URL)
     reader = member(server, name, "member")
-    seen = reader.get(pages(name))
-    assert (seen.status, "Create endpoint" in seen.text) == (200, False)
-    token = seen.token
+    response = reader.get(pages(name))
+    assert (response.status, "Create endpoint" in response.text) == (200, False)
+    token = response.token
     assert reader.get(pages(name, "new")).status == 403
     assert reader.get(pages(name, made["id"], "edit")).status == 403
     for path in (("new",), (made["id"], "edit"), (made["id"], "delete")):
@@ -206,7 +206,7 @@ def test_members_see_and_managers_write(server: Server, account: tuple[str, Api]
     assert member(server, name, "manager").get(pages(name, "new")).status == 200
 
 
-def test_mails_lead_to_the_page_of_those_who_may_see_it(server: Server, account: tuple[str, Api]) -> None:
+def test_email_links_open_the_endpoint_for_permitted_visitors(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     other, _ = server.account("Lakeside")
     made = api.endpoint(URL)
@@ -218,11 +218,11 @@ def test_mails_lead_to_the_page_of_those_who_may_see_it(server: Server, account:
     assert stranger.get(link).status == 404
     assert stranger.get("/endpoints/ep_" + "0" * 32).status == 404
     assert stranger.get("/endpoints/%3Cb%3E").status == 404
-    nobody = Guest(server.url).get(link, follow=False)
-    assert (nobody.status, nobody.headers["location"]) == (303, f"/sign-in?next=%2Fendpoints%2F{made['id']}")
+    signed_out = Guest(server.url).get(link, follow=False)
+    assert (signed_out.status, signed_out.headers["location"]) == (303, f"/sign-in?next=%2Fendpoints%2F{made['id']}")
 
 
-def test_nothing_of_another_account_can_be_reached(server: Server, account: tuple[str, Api]) -> None:
+def test_endpoints_of_another_account_are_not_found(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     other, _ = server.account("Lakeside")
     made = api.endpoint(URL)

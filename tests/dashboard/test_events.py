@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
+from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import links
-from tests.dashboard.visitors import Guest, bring, member, operator
+from tests.dashboard.visitors import Guest, member, open_overview, operator
 from tests.e2e.harness import TYPE, Api, Server, settled
 from tests.e2e.receiving import Receiver
 
@@ -17,12 +17,12 @@ from uplift_server.store.schema import deliveries, events
 UNSAFE = "<script>alert(1)</script>"
 
 
-def sent(api: Api, **fields: object) -> str:
+def send_event(api: Api, **fields: object) -> str:
     """Return the ID of a new event."""
     return str(api.send(1, **fields).json["id"])
 
 
-def test_the_list_tells_of_events_no_endpoint_wanted_and_shows_nothing_of_bodies(server: Server) -> None:
+def test_the_list_shows_events_without_deliveries_and_no_bodies(server: Server) -> None:
     account, api = server.account()
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {"name": "Mara Okonkwo"}})["id"]
     page = member(server, account, "member").get(f"/accounts/{account}/events")
@@ -36,7 +36,7 @@ def test_the_list_counts_deliveries_by_status(server: Server, receiver: Receiver
     account, api = server.account()
     for path in ("/a", "/b"):
         api.endpoint(receiver.url(path), event_types=[TYPE])
-    event = sent(api)
+    event = send_event(api)
     for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]:
         settled(api, each["id"])
     page = member(server, account).get(f"/accounts/{account}/events?type={TYPE}")
@@ -44,9 +44,9 @@ def test_the_list_counts_deliveries_by_status(server: Server, receiver: Receiver
     assert "webhook.created" not in page.text.partition("Deliveries")[2]
 
 
-def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
+def test_events_are_filtered_by_type_and_time_and_paginated(server: Server) -> None:
     account, api = server.account()
-    events = [sent(api) for _ in range(27)]
+    events = [send_event(api) for _ in range(27)]
     guest = member(server, account)
     path = f"/accounts/{account}/events"
     first = guest.get(f"{path}?type={TYPE}")
@@ -66,7 +66,7 @@ def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "message"),
     [
         ("created_after=yesterday", "Enter a UTC timestamp"),
         ("type=no.such", "The event type no.such does not exist"),
@@ -76,21 +76,21 @@ def test_events_are_narrowed_by_type_and_time_and_paged(server: Server) -> None:
         (f"type={UNSAFE}&created_before={UNSAFE}&id={UNSAFE}", "hexadecimal"),
     ],
 )
-def test_what_cannot_be_looked_for_is_said_at_its_field(server: Server, query: str, told: str) -> None:
+def test_an_invalid_filter_shows_an_error(server: Server, query: str, message: str) -> None:
     account, _ = server.account()
     page = operator(server).get(f"/accounts/{account}/events?{query}")
     assert page.status == 422
-    assert told in page.text
+    assert message in page.text
     assert UNSAFE not in page.html
 
 
-def test_an_event_is_found_by_the_beginning_of_its_id(server: Server) -> None:
+def test_an_event_is_found_by_an_id_prefix(server: Server) -> None:
     account, api = server.account()
     guest = member(server, account)
     path = f"/accounts/{account}/events"
     chosen = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"]
     for event in chosen:
-        assert sent(api, id=event) == event
+        assert send_event(api, id=event) == event
     assert guest.get(f"{path}?id={chosen[0].upper()}").path == f"{path}/{chosen[0]}"
     assert guest.get(f"{path}?id=aaaaaaaa-00004000-8000-000000000002").path == f"{path}/{chosen[1]}"
     several = guest.get(f"{path}?id=aaaaaa")
@@ -101,9 +101,9 @@ def test_an_event_is_found_by_the_beginning_of_its_id(server: Server) -> None:
     assert "No matching events" in member(server, stranger).get(f"/accounts/{stranger}/events?id={chosen[0]}").text
 
 
-def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
+def test_the_page_shows_data_deliveries_and_endpoints(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    wants = api.endpoint(receiver.url("/a?token=hush"), event_types=[TYPE], description=UNSAFE)["id"]
+    subscribed = api.endpoint(receiver.url("/a?token=hush"), event_types=[TYPE], description=UNSAFE)["id"]
     other = api.endpoint(receiver.url("/b"), event_types=["export.*"])["id"]
     data = {"number": 1.50, "text": UNSAFE, "large": 12345678901234567890}
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": data})["id"]
@@ -114,7 +114,7 @@ def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
     page = guest.get(f"/accounts/{account}/events/{event}")
     assert page.status == 200
     assert f"/accounts/{account}/deliveries/{delivery['id']}" in page.html
-    assert all(f"/accounts/{account}/endpoints/{each}" in page.html for each in (wants, other, later))
+    assert all(f"/accounts/{account}/endpoints/{each}" in page.html for each in (subscribed, other, later))
     assert "was delivered at" in page.text
     assert "Not subscribed. The endpoint" in page.text
     assert "Endpoint created later. The endpoint was" in page.text
@@ -124,14 +124,12 @@ def test_an_event_is_told_whole(server: Server, receiver: Receiver) -> None:
     assert f"uplift events show {event}" in page.text
 
 
-def test_what_is_known_of_removed_deliveries_is_told_apart_from_what_never_was(
-    server: Server, receiver: Receiver
-) -> None:
-    """Retention deletes the deliveries of an event first."""
+def test_removed_deliveries_are_distinguished_from_missing_ones(server: Server, receiver: Receiver) -> None:
+    """Retention deletes deliveries before their events."""
     account, api = server.account()
-    got = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
+    subscribed = api.endpoint(receiver.url("/a"), event_types=[TYPE])["id"]
     api.endpoint(receiver.url("/b"), event_types=["export.*"])
-    event = sent(api)
+    event = send_event(api)
     [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     settled(api, delivery["id"])
     seq = sa.select(events.c.seq).where(events.c.id == UUID(event).bytes).scalar_subquery()
@@ -141,26 +139,26 @@ def test_what_is_known_of_removed_deliveries_is_told_apart_from_what_never_was(
     known, _, why_not = page.html.partition("Endpoints without a delivery")
     assert "Removed deliveries" in known
     assert "was delivered" in known
-    assert f"/accounts/{account}/endpoints/{got}" in known.partition("Removed deliveries")[2]
+    assert f"/accounts/{account}/endpoints/{subscribed}" in known.partition("Removed deliveries")[2]
     assert "Not subscribed." in why_not
-    assert got not in why_not
+    assert subscribed not in why_not
     traced = operator(server).get(f"/operator/trace?id={event}").text
     assert "1 delivery removed after the retention period. Endpoints without a delivery: 1 (not subscribed)." in traced
     assert "No endpoint matched" not in traced
 
 
-def test_an_event_of_an_account_without_endpoints_says_what_to_do(server: Server) -> None:
+def test_an_event_without_endpoints_links_to_the_create_form(server: Server) -> None:
     account, api = server.account()
-    page = member(server, account).get(f"/accounts/{account}/events/{sent(api)}")
+    page = member(server, account).get(f"/accounts/{account}/events/{send_event(api)}")
     assert "No endpoints" in page.text
     assert f"/accounts/{account}/endpoints/new" in page.html
 
 
 @pytest.mark.parametrize("path", ["events/{event}", "events/nonsense", "deliveries/{delivery}", "deliveries/dlv_1"])
-def test_what_is_another_accounts_is_not_there(server: Server, receiver: Receiver, path: str) -> None:
+def test_objects_of_another_account_are_not_found(server: Server, receiver: Receiver, path: str) -> None:
     _, api = server.account()
     api.endpoint(receiver.url("/a"), event_types=[TYPE])
-    event = sent(api)
+    event = send_event(api)
     [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     stranger, _ = server.account("Another")
     guest: Guest = member(server, stranger)
@@ -169,24 +167,24 @@ def test_what_is_another_accounts_is_not_there(server: Server, receiver: Receive
     assert TYPE not in page.text
 
 
-def test_an_event_with_many_endpoints_is_told_page_by_page(server: Server, receiver: Receiver) -> None:
+def test_an_event_with_many_endpoints_is_paginated(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    owed = [api.endpoint(receiver.url(f"/wants/{number}"), event_types=[TYPE])["id"] for number in range(27)]
+    subscribed = [api.endpoint(receiver.url(f"/wants/{number}"), event_types=[TYPE])["id"] for number in range(27)]
     others = [api.endpoint(receiver.url(f"/other/{number}"), event_types=["export.*"])["id"] for number in range(52)]
-    event = sent(api)
+    event = send_event(api)
     guest = member(server, account)
     first = guest.get(f"/accounts/{account}/events/{event}")
     assert "27 " in first.text
     [older] = [each for each in links(first.html) if "cursor=" in each]
     second = guest.get(older)
-    shown = [{each for each in owed if f"/endpoints/{each}" in page.html} for page in (first, second)]
+    shown = [{each for each in subscribed if f"/endpoints/{each}" in page.html} for page in (first, second)]
     assert [len(each) for each in shown] == [25, 2]
-    assert set.union(*shown) == set(owed)
+    assert set.union(*shown) == set(subscribed)
     assert sum(f"/endpoints/{each}" in first.html for each in others) == 50
     assert "2 more are not shown." in first.text
 
 
-def test_the_type_of_an_event_may_have_left_the_catalog(server: Server) -> None:
+def test_an_event_keeps_a_deleted_event_type(server: Server) -> None:
     account, api = server.account()
     server.api().ok("PUT", "/v1/event-types/gone.soon", {"description": "Soon gone."})
     event = api.ok("POST", "/v1/events", {"type": "gone.soon", "data": {}})["id"]
@@ -197,13 +195,11 @@ def test_the_type_of_an_event_may_have_left_the_catalog(server: Server) -> None:
     assert event in guest.get(f"/accounts/{account}/events?type=gone.soon").html
 
 
-def test_events_come_to_the_list_by_themselves_and_lead_to_their_page(
-    server: Server, receiver: Receiver, page: Page
-) -> None:
+def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/a"), event_types=[TYPE], description="Main")
     api.endpoint(receiver.url("/b"), event_types=["export.*"])
-    bring(page, member(server, account))
+    open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/events")
     expect(page.get_by_role("cell", name="webhook.created").first).to_be_visible()
     # 256 KiB with HTML characters.
@@ -214,7 +210,7 @@ def test_events_come_to_the_list_by_themselves_and_lead_to_their_page(
     link.click()
     expect(page.get_by_text("1 delivered")).to_be_visible()
     expect(page.get_by_text("Not subscribed.")).to_be_visible()
-    judge(page)
+    check_page(page)
     page.get_by_role("button", name="Copy indented body").click()
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert copied["data"] == {"text": text}

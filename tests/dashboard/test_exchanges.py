@@ -35,7 +35,7 @@ def phases(attempt: Attempt) -> list[tuple[str, float]]:
     return [(part.kind, part.value) for part in told(attempt).phases]
 
 
-def test_phases_follow_each_other_to_the_whole_duration() -> None:
+def test_phases_add_up_to_the_duration() -> None:
     assert phases(ATTEMPT) == [("dns", 10), ("connect", 20), ("tls", 30), ("wait", 30), ("read", 10)]
     reused = replace(ATTEMPT, dns_ms=None, connect_ms=None, tls_ms=None)
     assert phases(reused) == [("wait", 90), ("read", 10)]
@@ -43,17 +43,17 @@ def test_phases_follow_each_other_to_the_whole_duration() -> None:
 
 
 @pytest.mark.parametrize("duration_us", [100_500, 1_000])
-def test_an_attempt_without_an_answer_ends_with_what_it_waited_for(duration_us: int) -> None:
+def test_an_attempt_without_a_response_ends_with_the_wait_phase(duration_us: int) -> None:
     silent = replace(ATTEMPT, first_byte_ms=None, tls_ms=None, status_code=None, duration_us=duration_us)
     assert phases(silent) == [("dns", 10), ("connect", 20), ("wait", max(0, duration_us // 1000 - 30))]
 
 
-def test_no_phase_takes_less_than_no_time() -> None:
+def test_no_phase_has_a_negative_duration() -> None:
     short = replace(ATTEMPT, first_byte_ms=59, duration_us=60_900)
     assert phases(short)[-2:] == [("wait", 0), ("read", 0)]
 
 
-def test_outcomes_have_signs_words_and_codes() -> None:
+def test_outcomes_have_labels_and_explanations() -> None:
     assert (told(ATTEMPT).status, told(ATTEMPT).outcome) == ("delivered", "Delivered, 200")
     assert told(ATTEMPT).explanation is None
     late = told(replace(ATTEMPT, outcome=Outcome.TIMEOUT, status_code=None))
@@ -61,14 +61,14 @@ def test_outcomes_have_signs_words_and_codes() -> None:
     assert late.explanation is not None
 
 
-def test_what_came_over_the_wire_cannot_steer() -> None:
+def test_received_control_characters_are_replaced() -> None:
     shown = told(ATTEMPT)
     assert shown.request_head == "POST /hook HTTP/1.1\nhost: a.example\ncontent-length: 2\nx-team: it's"
     assert shown.response_head == "HTTP/1.1 200 OK\nserver: ?[31m"
     assert shown.response_body == "ok?\ufffd"
 
 
-def test_curl_repeats_the_headers_that_it_does_not_write_itself() -> None:
+def test_the_curl_command_omits_headers_that_curl_adds() -> None:
     assert curl(ATTEMPT, "https://a.example/hook?a=1&b", b"{}") == (
         "curl --globoff 'https://a.example/hook?a=1&b' \\\n"
         "  -H 'x-team: it'\"'\"'s' \\\n  -H accept: \\\n  --data-binary '{}'"

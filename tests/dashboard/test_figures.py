@@ -16,13 +16,13 @@ BUSY = Statistics(
 HOURLY = Series(HOUR_MS, BUSY, (Bucket(0, Statistics()), Bucket(23 * HOUR_MS, BUSY)))
 
 
-def test_a_period_is_named_by_the_url_or_is_the_last_day() -> None:
+def test_the_period_defaults_to_the_last_day() -> None:
     assert figures.period_of("7d") is Period.LAST_7_DAYS
     assert figures.period_of("") is figures.period_of("1y") is Period.LAST_24_HOURS
     assert set(figures.PERIODS) == set(Period)
 
 
-def test_columns_tell_when_and_what() -> None:
+def test_columns_have_a_time_range_and_counts() -> None:
     first, second = figures.status_columns(HOURLY)
     assert first.title == "01 Jan, 00:00 to 01:00 UTC: none"
     assert second.title == "01 Jan, 23:00 to 00:00 UTC: 6 delivered, 2 pending, 1 held, 1 failed"
@@ -33,7 +33,7 @@ def test_columns_tell_when_and_what() -> None:
     assert figures.stretch(Bucket(0, BUSY), 24 * HOUR_MS) == "01 Jan"
 
 
-def test_lines_are_broken_where_nothing_was_measured() -> None:
+def test_latency_lines_have_gaps_without_attempts() -> None:
     labels, (p50, p95) = figures.latency_lines(HOURLY)
     assert len(labels) == 2
     assert p50.values == (None, BUSY.p50_ms)
@@ -41,14 +41,14 @@ def test_lines_are_broken_where_nothing_was_measured() -> None:
     assert BUSY.p50_ms is not None
 
 
-def test_failures_are_told_by_class_the_most_frequent_first() -> None:
+def test_failures_are_counted_by_class_in_descending_order() -> None:
     counted = Statistics(outcomes={Outcome.DELIVERED: 9, Outcome.DNS_ERROR: 1, Outcome.TIMEOUT: 2, Outcome.REDIRECT: 1})
     found = figures.failure_counts(counted)
     assert [(name, count) for name, count, _ in found] == [("Timeout", 2), ("Redirect", 1), ("DNS error", 1)]
     assert [tuple(part.value for part in parts) for _, _, parts in found] == [(2, 2), (1, 3), (1, 3)]
 
 
-def test_shares_and_words() -> None:
+def test_success_rates_and_summaries() -> None:
     assert figures.success_share(BUSY) == 6 / 9
     assert figures.success_share(Statistics()) is None
     assert figures.attempt_words(BUSY) == "6 attempts succeeded, 3 failed"

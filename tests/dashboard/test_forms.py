@@ -31,7 +31,7 @@ async def _messages(chunks: tuple[bytes, ...]) -> AsyncIterator[dict[str, Any]]:
         yield {"type": "http.request", "body": chunk, "more_body": number < len(chunks) - 1}
 
 
-def test_fields_are_texts_lines_lists_and_boxes() -> None:
+def test_fields_are_texts_lines_lists_and_checkboxes() -> None:
     form = read(request(b"url=+https%3A%2F%2Fa.example+&types=a&types=&types=b&h=A%3A+1%0D", b"%0A%0D%0AB%3A+2&on="))
     assert form.text("url") == "https://a.example"
     assert form.raw("url") == " https://a.example "
@@ -47,13 +47,13 @@ def test_fields_are_texts_lines_lists_and_boxes() -> None:
     ("text", "value", "wrong"),
     [("12", 12, 0), ("", None, 0), ("-1", None, 1), ("1.5", None, 1), ("٣", None, 1), ("9" * 19, None, 1)],
 )
-def test_a_number_is_one_or_a_problem(text: str, value: int | None, wrong: int) -> None:
+def test_an_invalid_number_is_reported(text: str, value: int | None, wrong: int) -> None:
     problems: list[Problem] = []
     assert Form([("limit", text)]).number("limit", problems) == value
     assert [each.field for each in problems] == ["limit"] * wrong
 
 
-def test_too_much_is_refused_before_it_is_kept() -> None:
+def test_an_oversized_form_is_rejected_before_it_is_complete() -> None:
     with pytest.raises(PayloadTooLarge):
         read(request(b"a=" + b"x" * FORM_BYTES_MAX, b"never read"))
 
@@ -67,12 +67,12 @@ def test_too_much_is_refused_before_it_is_kept() -> None:
         (b"{}", "application/json"),
     ],
 )
-def test_what_is_no_form_is_refused(body: bytes, content_type: str) -> None:
+def test_an_invalid_form_is_rejected(body: bytes, content_type: str) -> None:
     with pytest.raises(Malformed):
         read(request(body, content_type=content_type))
 
 
-def test_problems_stand_at_the_field_that_has_them() -> None:
+def test_problems_are_grouped_by_field() -> None:
     problems = [Problem("url", "a", "One."), Problem("event_types.3", "b", "Two."), Problem("url", "c", "Three.")]
     assert by_field(problems) == {"url": "One. Three.", "event_types": "Two."}
 
@@ -88,14 +88,14 @@ def test_problems_stand_at_the_field_that_has_them() -> None:
         ("", None),
     ],
 )
-def test_an_instant_is_in_utc_unless_it_says_otherwise(text: str, value: int | None) -> None:
+def test_a_timestamp_is_in_utc_by_default(text: str, value: int | None) -> None:
     problems: list[Problem] = []
     assert Form([("at", text)]).instant("at", problems) == value
     assert problems == []
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2025-13-01", "2025-11-24T25:00", "0001-01-01T00:00+23:00", "24"])
-def test_what_is_no_instant_is_a_problem(text: str) -> None:
+def test_an_invalid_timestamp_is_reported(text: str) -> None:
     problems: list[Problem] = []
     assert Form([("at", text)]).instant("at", problems) is None
     assert [(each.field, each.code) for each in problems] == [("at", "instant_invalid")]

@@ -4,18 +4,18 @@ from contextlib import closing
 
 from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import WITHOUT_SCRIPTS, OpenPage
-from tests.dashboard.visitors import bring, member, operator
+from tests.dashboard.visitors import member, open_overview, operator
 from tests.e2e.harness import Server
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
 
 
-def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Server, page: Page) -> None:
+def test_the_page_leads_to_the_first_2xx_without_a_reload(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        url = receiver.url("/webhook", answer(503))
-        bring(page, member(server, account, "manager", "ada@t2-get-started.example"))
+        url = receiver.url("/webhook", respond(503))
+        open_overview(page, member(server, account, "manager", "ada@t2-get-started.example"))
         page.get_by_role("link", name="Get started").first.click()
         expect(page.get_by_text("Create an endpoint first.")).to_be_visible()
 
@@ -29,20 +29,20 @@ def test_from_nothing_to_the_first_2xx_without_loading_the_page_again(server: Se
         expect(page.locator("#live")).to_contain_text("503: ")
         expect(page.locator("#live")).not_to_contain_text("Your server received an event.")
 
-        receiver.url("/webhook", answer(204))
+        receiver.url("/webhook", respond(204))
         page.get_by_role("button", name="Send test event").click()
 
         expect(page.locator("#live")).to_contain_text("Your server received an event.")
         expect(page.get_by_role("status").filter(has_text="Your server responded with 204")).to_be_visible()
 
 
-def test_it_works_without_scripts(server: Server, open_page: OpenPage) -> None:
+def test_the_page_works_without_scripts(server: Server, open_page: OpenPage) -> None:
     account, _ = server.account()
     with closing(Receiver()) as receiver:
         page = open_page(WITHOUT_SCRIPTS)
-        bring(page, member(server, account, "manager"))
+        open_overview(page, member(server, account, "manager"))
         page.goto(f"/accounts/{account}/get-started?framework=django")
-        page.get_by_label("URL").fill(receiver.url("/plain", answer(200)))
+        page.get_by_label("URL").fill(receiver.url("/plain", respond(200)))
         page.get_by_role("button", name="Create endpoint").click()
         expect(page.get_by_text("export UPLIFT_WEBHOOK_SECRET=whsec_")).to_be_visible()
         expect(page.get_by_text("def receive_with_django")).to_be_visible()
@@ -55,37 +55,37 @@ def test_it_works_without_scripts(server: Server, open_page: OpenPage) -> None:
         expect(page.get_by_text("async def receive_with_fastapi")).to_be_visible()
 
 
-def test_it_turns_green_by_itself(server: Server, page: Page) -> None:
+def test_the_page_shows_the_first_2xx_live(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        api.endpoint(receiver.url("/later", answer(500)))
-        bring(page, member(server, account, "member"))
+        api.endpoint(receiver.url("/later", respond(500)))
+        open_overview(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
         expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
-        receiver.url("/later", answer(200))
+        receiver.url("/later", respond(200))
         api.send(1)
 
         expect(page.locator("#live")).to_contain_text("Your server received an event.", timeout=15_000)
 
 
-def test_a_test_that_takes_its_time_shows_its_outcome_by_itself(server: Server, page: Page) -> None:
+def test_a_slow_test_event_shows_its_outcome_live(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        url = receiver.url("/slow", answer(500))
+        url = receiver.url("/slow", respond(500))
         api.endpoint(url)
-        bring(page, member(server, account, "member"))
+        open_overview(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
         expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
-        receiver.url("/slow", answer(204, after=5))
+        receiver.url("/slow", respond(204, after=5))
         page.get_by_role("button", name="Send test event").click()
         expect(page.get_by_role("status").filter(has_text="Test event in flight")).to_be_visible()
 
         expect(page.locator("#live")).to_contain_text("Your server received an event.")
 
 
-def test_sent_again_the_form_registers_nothing_more_and_tells_the_secret_no_more(server: Server) -> None:
+def test_a_resubmitted_form_creates_one_endpoint_and_shows_no_secret(server: Server) -> None:
     account, api = server.account()
     path = f"/accounts/{account}/get-started"
     visitor = member(server, account, "manager")
@@ -98,20 +98,20 @@ def test_sent_again_the_form_registers_nothing_more_and_tells_the_secret_no_more
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
 
 
-def test_what_is_wrong_with_a_url_stands_at_its_field(server: Server) -> None:
+def test_an_invalid_url_shows_an_error_at_its_field(server: Server) -> None:
     account, _ = server.account()
     visitor = member(server, account, "manager")
-    answered = visitor.post(
+    response = visitor.post(
         f"/accounts/{account}/get-started/endpoint", page="/you", follow=False, url="ftp://<b>x</b>"
     )
 
-    assert answered.status == 422
-    assert 'id="url-problem"' in answered.html
-    assert "ftp://&lt;b&gt;x&lt;/b&gt;" in answered.html
-    assert "<b>x</b>" not in answered.html
+    assert response.status == 422
+    assert 'id="url-problem"' in response.html
+    assert "ftp://&lt;b&gt;x&lt;/b&gt;" in response.html
+    assert "<b>x</b>" not in response.html
 
 
-def test_the_secret_is_shown_after_a_confirmation_that_was_just_given(server: Server) -> None:
+def test_the_secret_is_shown_soon_after_sign_in(server: Server) -> None:
     account, api = server.account()
     endpoint = api.endpoint("http://127.0.0.1:9/webhook")
     path, fields = f"/accounts/{account}/get-started", {"endpoint": endpoint["id"], "framework": "django"}
@@ -124,7 +124,7 @@ def test_the_secret_is_shown_after_a_confirmation_that_was_just_given(server: Se
     assert [each["action"] for each in api.ok("GET", "/v1/audit-log?action=secret.revealed")["data"]]
 
 
-def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(server: Server) -> None:
+def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> None:
     account, api = server.account()
     path = f"/accounts/{account}/get-started"
     visitor = member(server, account, "member")
@@ -135,12 +135,12 @@ def test_a_member_sees_how_far_it_is_and_neither_registers_nor_sees_secrets(serv
     assert visitor.post(f"{path}/secret", page="/you", follow=False, endpoint=endpoint).status == 403
     tested = visitor.post(f"{path}/test", page="/you", follow=False, endpoint=endpoint)
     assert tested.status == 303
-    told = visitor.get(tested.headers["location"]).text
-    assert "Test event failed" in told
-    assert "no program is listening on this address and port" in told
+    text = visitor.get(tested.headers["location"]).text
+    assert "Test event failed" in text
+    assert "no program is listening on this address and port" in text
 
 
-def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:
+def test_endpoints_of_another_account_are_not_found(server: Server) -> None:
     _, other = server.account("Other")
     foreign = other.endpoint("http://127.0.0.1:9/foreign")["id"]
     account, _ = server.account()
@@ -151,7 +151,7 @@ def test_nothing_of_another_account_is_shown_or_tested(server: Server) -> None:
     assert visitor.post(f"{path}/test", page="/you", follow=False, endpoint=foreign).status == 404
 
 
-def test_the_framework_stands_in_the_url(server: Server) -> None:
+def test_the_url_selects_the_framework(server: Server) -> None:
     account, _ = server.account()
     visitor = operator(server)
     for name in FRAMEWORKS:

@@ -36,11 +36,11 @@ def terminating_tls(upstream_port: Callable[[], int]) -> Iterator[int]:
         await asyncio.gather(pump(reader, to_server), pump(from_server, writer))
 
     async def listen() -> None:
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
-        stop.append(lambda: loop.call_soon_threadsafe(over.set))
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+        stop.append(lambda: loop.call_soon_threadsafe(stopped.set))
         listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
         port.set_result(listening.sockets[0].getsockname()[1])
-        await over.wait()
+        await stopped.wait()
         listening.close()
 
     thread = threading.Thread(target=asyncio.run, args=(listen(),), daemon=True)
@@ -66,7 +66,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[Server, str]]:
             server.end()
 
 
-def test_cookies_over_https_belong_to_the_host(secure: tuple[Server, str], page: Page) -> None:
+def test_cookies_over_https_have_the_host_prefix(secure: tuple[Server, str], page: Page) -> None:
     server, url = secure
     # The headers of a reverse proxy on this machine.
     guest = Guest(server.url)

@@ -19,13 +19,13 @@ from uplift_server.dashboard.live import TURN_SECONDS_MAX
 PAGES: Final = 8
 
 
-def connected(server: Server) -> socket.socket:
+def connect(server: Server) -> socket.socket:
     """Open a connection."""
     parts = urlsplit(server.url)
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20)
 
 
-def ask(connection: socket.socket, guest: Guest, path: str) -> None:
+def request_stream(connection: socket.socket, guest: Guest, path: str) -> None:
     """Request a stream."""
     cookie = f"uplift_session={guest.cookies['uplift_session']}"
     connection.sendall(
@@ -33,106 +33,106 @@ def ask(connection: socket.socket, guest: Guest, path: str) -> None:
     )
 
 
-def opened(server: Server, guest: Guest, path: str) -> socket.socket:
+def open_stream(server: Server, guest: Guest, path: str) -> socket.socket:
     """Open a stream and read its response headers."""
-    connection = connected(server)
-    ask(connection, guest, path)
-    told = b""
-    while b"retry:" not in told:
+    connection = connect(server)
+    request_stream(connection, guest, path)
+    data = b""
+    while b"retry:" not in data:
         received = connection.recv(4096)
-        assert received, told
-        told += received
-    assert b"200 OK" in told
-    assert b"content-type: text/event-stream" in told
+        assert received, data
+        data += received
+    assert b"200 OK" in data
+    assert b"content-type: text/event-stream" in data
     return connection
 
 
-def changes(connection: socket.socket, seconds: float) -> bool:
+def reports_change(connection: socket.socket, seconds: float) -> bool:
     """Whether the stream reports a change in time."""
     connection.settimeout(seconds)
-    told = b""
+    data = b""
     try:
-        while b"event: change" not in told:
-            told += connection.recv(4096)
+        while b"event: change" not in data:
+            data += connection.recv(4096)
     except TimeoutError:
         return False
     return True
 
 
-def change_at(connection: socket.socket) -> float:
+def time_of_change(connection: socket.socket) -> float:
     """Return when the stream reports a change."""
-    assert changes(connection, 20)
+    assert reports_change(connection, 20)
     return time.monotonic()
 
 
-def ends(connection: socket.socket, seconds: float) -> bool:
+def stream_ends(connection: socket.socket, seconds: float) -> bool:
     """Whether the stream ends in time."""
     connection.settimeout(seconds)
-    told = b""
+    data = b""
     try:
-        while not told.endswith(b"0\r\n\r\n"):
+        while not data.endswith(b"0\r\n\r\n"):
             received = connection.recv(4096)
             if not received:
                 return True
-            told += received
+            data += received
     except TimeoutError:
         return False
     return True
 
 
-def test_a_page_hears_of_what_happens_in_its_account_and_of_nothing_else(server: Server) -> None:
+def test_a_page_receives_only_changes_of_its_account(server: Server) -> None:
     account, api = server.account()
     other, _ = server.account()
     with (
-        closing(opened(server, member(server, account), f"/accounts/{account}/live")) as connection,
-        closing(opened(server, member(server, other), f"/accounts/{other}/live")) as elsewhere,
+        closing(open_stream(server, member(server, account), f"/accounts/{account}/live")) as connection,
+        closing(open_stream(server, member(server, other), f"/accounts/{other}/live")) as elsewhere,
     ):
-        assert not changes(connection, 1.5)
+        assert not reports_change(connection, 1.5)
         api.send(1)
-        assert changes(connection, 10)
-        assert not changes(elsewhere, 1.5)
+        assert reports_change(connection, 10)
+        assert not reports_change(elsewhere, 1.5)
 
 
 @pytest.mark.timing
-def test_open_pages_load_one_after_the_other(server: Server) -> None:
+def test_open_pages_reload_one_after_another(server: Server) -> None:
     account, api = server.account()
     guest = member(server, account)
     with ExitStack() as stack:
         streams = [
-            stack.enter_context(closing(opened(server, guest, f"/accounts/{account}/live"))) for _ in range(PAGES)
+            stack.enter_context(closing(open_stream(server, guest, f"/accounts/{account}/live"))) for _ in range(PAGES)
         ]
-        assert not changes(streams[0], 1.2)
+        assert not reports_change(streams[0], 1.2)
         api.send(1)
         with ThreadPoolExecutor(PAGES) as people:
-            told_at = sorted(people.map(change_at, streams))
+            reported_at = sorted(people.map(time_of_change, streams))
 
-    apart = [later - earlier for earlier, later in pairwise(told_at)]
-    # The process may have been busy during one of them.
-    assert statistics.median(apart) >= 0.8 * TURN_SECONDS_MAX
-    assert told_at[-1] - told_at[0] >= 0.8 * TURN_SECONDS_MAX * (PAGES - 1)
+    intervals = [later - earlier for earlier, later in pairwise(reported_at)]
+    # The process can be busy during one reload.
+    assert statistics.median(intervals) >= 0.8 * TURN_SECONDS_MAX
+    assert reported_at[-1] - reported_at[0] >= 0.8 * TURN_SECONDS_MAX * (PAGES - 1)
 
 
-def test_what_people_do_is_a_change_too(server: Server) -> None:
+def test_configuration_changes_are_reported(server: Server) -> None:
     account, api = server.account()
-    with closing(opened(server, member(server, account), f"/accounts/{account}/live")) as connection:
-        assert not changes(connection, 1.2)
+    with closing(open_stream(server, member(server, account), f"/accounts/{account}/live")) as connection:
+        assert not reports_change(connection, 1.2)
         api.endpoint("http://127.0.0.1:9/x", description="new")
-        assert changes(connection, 10)
+        assert reports_change(connection, 10)
 
 
-def test_operators_look_again_every_few_seconds(server: Server) -> None:
-    with closing(opened(server, operator(server), "/operator/live")) as connection:
-        assert changes(connection, 15)
+def test_operator_pages_receive_regular_changes(server: Server) -> None:
+    with closing(open_stream(server, operator(server), "/operator/live")) as connection:
+        assert reports_change(connection, 15)
 
 
-def test_nothing_more_is_told_to_whoever_signed_out_or_is_no_member_any_more(server: Server) -> None:
+def test_streams_end_after_sign_out_or_removal(server: Server) -> None:
     account, api = server.account()
     path, settings = f"/accounts/{account}/live", f"/accounts/{account}/settings"
     owner, leaver, removed = (member(server, account, role) for role in ("owner", "manager", "member"))
     with (
-        closing(opened(server, owner, path)) as stays,
-        closing(opened(server, leaver, path)) as left,
-        closing(opened(server, removed, path)) as put_out,
+        closing(open_stream(server, owner, path)) as open_connection,
+        closing(open_stream(server, leaver, path)) as left_stream,
+        closing(open_stream(server, removed, path)) as removed_stream,
     ):
         leaver.post("/sign-out", page="/you")
         people = server.api().ok("GET", f"/v1/accounts/{account}/members")["data"]
@@ -140,44 +140,44 @@ def test_nothing_more_is_told_to_whoever_signed_out_or_is_no_member_any_more(ser
         owner.post(f"{settings}/members/{out}/remove", page=settings)
         api.send(1)
 
-        assert changes(stays, 20)
-        assert ends(left, 20)
-        assert ends(put_out, 20)
-        assert not ends(stays, 0.5)
+        assert reports_change(open_connection, 20)
+        assert stream_ends(left_stream, 20)
+        assert stream_ends(removed_stream, 20)
+        assert not stream_ends(open_connection, 0.5)
 
 
-def test_an_account_has_its_share_and_others_still_get_theirs(server: Server) -> None:
+def test_stream_limits_leave_streams_for_other_accounts(server: Server) -> None:
     greedy = [server.account()[0] for _ in range(8)]
     other, _ = server.account()
     guests = [member(server, account) for account in greedy]
     with ExitStack() as stack:
         opened_by = [
-            len(asked_at_once(stack, server, guest, f"/accounts/{account}/live", 2 * STREAMS_PER_ACCOUNT_MAX))
+            len(open_streams(stack, server, guest, f"/accounts/{account}/live", 2 * STREAMS_PER_ACCOUNT_MAX))
             for guest, account in zip(guests, greedy, strict=True)
         ]
         # The first six accounts use three quarters of the streams, and the others share the last quarter.
         assert opened_by == [STREAMS_PER_ACCOUNT_MAX] * 6 + [STREAMS_PER_ACCOUNT_CROWDED_MAX] * 2
         assert guests[0].get(f"/accounts/{greedy[0]}/live").status == 429
-        stack.enter_context(closing(opened(server, member(server, other), f"/accounts/{other}/live")))
-        stack.enter_context(closing(opened(server, operator(server), "/operator/live")))
-    wait_for(lambda: all_free(server, guests[0], f"/accounts/{greedy[0]}/live"), "what was counted is free again")
+        stack.enter_context(closing(open_stream(server, member(server, other), f"/accounts/{other}/live")))
+        stack.enter_context(closing(open_stream(server, operator(server), "/operator/live")))
+    wait_for(lambda: can_open_all(server, guests[0], f"/accounts/{greedy[0]}/live"), "all streams are released")
 
 
-def asked_at_once(stack: ExitStack, server: Server, guest: Guest, path: str, count: int) -> list[socket.socket]:
+def open_streams(stack: ExitStack, server: Server, guest: Guest, path: str, count: int) -> list[socket.socket]:
     """Request `count` streams at once, and return the accepted connections."""
-    connections = [stack.enter_context(closing(connected(server))) for _ in range(count)]
+    connections = [stack.enter_context(closing(connect(server))) for _ in range(count)]
     for connection in connections:
-        ask(connection, guest, path)
-    given = []
+        request_stream(connection, guest, path)
+    accepted = []
     for connection in connections:
         if connection.recv(65_536).startswith(b"HTTP/1.1 200"):
-            given.append(connection)
+            accepted.append(connection)
         else:
             connection.close()
-    return given
+    return accepted
 
 
-def all_free(server: Server, guest: Guest, path: str) -> bool:
+def can_open_all(server: Server, guest: Guest, path: str) -> bool:
     """Whether an account can open all of its streams."""
     with ExitStack() as stack:
-        return len(asked_at_once(stack, server, guest, path, STREAMS_PER_ACCOUNT_MAX)) == STREAMS_PER_ACCOUNT_MAX
+        return len(open_streams(stack, server, guest, path, STREAMS_PER_ACCOUNT_MAX)) == STREAMS_PER_ACCOUNT_MAX

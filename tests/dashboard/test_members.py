@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import OpenPage
-from tests.dashboard.visitors import Guest, bring, member, operator
+from tests.dashboard.visitors import Guest, member, open_overview, operator
 from tests.e2e.harness import Server
 
 PASSWORD = "seven quiet otters swim"
@@ -29,7 +29,7 @@ def member_id(server: Server, account: str, name: str) -> str:
     return found[1]
 
 
-def joined(server: Server, account: str, role: str, email: str) -> Guest:
+def create_member(server: Server, account: str, role: str, email: str) -> Guest:
     """Return a member with a password, who accepted an invitation."""
     invited = operator(server).post(
         f"/accounts/{account}/settings/invitations", page=f"/accounts/{account}/settings", email=email, role=role
@@ -42,9 +42,9 @@ def joined(server: Server, account: str, role: str, email: str) -> Guest:
     return guest
 
 
-def test_an_owner_invites_somebody_who_joins_by_the_link(server: Server, page: Page, open_page: OpenPage) -> None:
+def test_an_owner_invites_a_person_who_joins_with_the_link(server: Server, page: Page, open_page: OpenPage) -> None:
     account, _ = server.account()
-    bring(page, joined(server, account, "owner", "olga@t2-members.example"))
+    open_overview(page, create_member(server, account, "owner", "olga@t2-members.example"))
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Email").fill("Ben@T2-members.example")
     page.get_by_label("Role", exact=True).select_option("manager")
@@ -65,7 +65,7 @@ def test_an_owner_invites_somebody_who_joins_by_the_link(server: Server, page: P
 
 def test_roles_are_changed_and_members_removed(server: Server, page: Page) -> None:
     account, _ = server.account()
-    bring(page, joined(server, account, "owner", "olga@t3-members.example"))
+    open_overview(page, create_member(server, account, "owner", "olga@t3-members.example"))
     ben = member(server, account, "member", "ben@t3-members.example")
     page.goto(f"/accounts/{account}/settings")
     page.get_by_role("combobox", name="Role of ben@t3-members.example").select_option("admin")
@@ -80,24 +80,24 @@ def test_roles_are_changed_and_members_removed(server: Server, page: Page) -> No
     assert ben.get(f"/accounts/{account}/overview").path == "/sign-in"
 
 
-def test_the_last_owner_stays(server: Server) -> None:
+def test_the_last_owner_cannot_be_removed(server: Server) -> None:
     account, _ = server.account()
-    olga = joined(server, account, "owner", "olga@t4-members.example")
+    olga = create_member(server, account, "owner", "olga@t4-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
-    for answer in (
+    for response in (
         olga.post(f"{settings}/members/{name}/remove", page=settings),
         olga.post(f"{settings}/members/{name}/role", page=settings, role="member"),
         olga.post("/you/leave", page="/you", account=account),
     ):
-        assert answer.status == 409
-        assert "An account must have an owner." in answer.text
+        assert response.status == 409
+        assert "An account must have an owner." in response.text
     assert members_of(server, account) == {"Olga": "owner"}
 
 
-def test_an_admin_touches_no_owner(server: Server) -> None:
+def test_an_admin_cannot_change_owners(server: Server) -> None:
     account, _ = server.account()
-    joined(server, account, "owner", "olga@t5-members.example")
-    admin = joined(server, account, "admin", "ada@t5-members.example")
+    create_member(server, account, "owner", "olga@t5-members.example")
+    admin = create_member(server, account, "admin", "ada@t5-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
     shown = admin.get(settings).html
     assert f"/members/{name}/" not in shown
@@ -111,14 +111,14 @@ def test_an_admin_touches_no_owner(server: Server) -> None:
 
 
 @pytest.mark.parametrize("role", ["member", "manager"])
-def test_others_are_led_to_the_contacts(server: Server, role: str) -> None:
+def test_other_roles_are_redirected_to_the_contacts(server: Server, role: str) -> None:
     account, _ = server.account()
     someone, settings = member(server, account, role), f"/accounts/{account}/settings"
     assert someone.get(settings).path == f"{settings}/contacts"
     assert someone.post(f"{settings}/invitations", page=settings, email="x@a.example", role="member").status == 403
 
 
-def test_an_invitation_is_seen_and_withdrawn(server: Server) -> None:
+def test_an_invitation_is_listed_and_withdrawn(server: Server) -> None:
     account, _ = server.account()
     admin, settings = member(server, account, "admin"), f"/accounts/{account}/settings"
     made = admin.post(f"{settings}/invitations", page=settings, email="ben@t8-members.example", role="member")
@@ -137,18 +137,16 @@ def test_an_invitation_is_seen_and_withdrawn(server: Server) -> None:
     ("fields", "field"),
     [({"email": "<b>", "role": "member"}, "email"), ({"email": "a@b.example", "role": "king"}, "role")],
 )
-def test_what_is_wrong_with_an_invitation_stands_at_its_field(
-    server: Server, fields: dict[str, str], field: str
-) -> None:
+def test_an_invalid_invitation_shows_an_error_at_its_field(server: Server, fields: dict[str, str], field: str) -> None:
     account, _ = server.account()
     admin, settings = member(server, account, "admin"), f"/accounts/{account}/settings"
-    answer = admin.post(f"{settings}/invitations", page=settings, **fields)
-    assert answer.status == 422
-    assert f'id="{field}-problem"' in answer.html
-    assert 'value="&lt;b&gt;"' in answer.html or field == "role"
+    response = admin.post(f"{settings}/invitations", page=settings, **fields)
+    assert response.status == 422
+    assert f'id="{field}-problem"' in response.html
+    assert 'value="&lt;b&gt;"' in response.html or field == "role"
 
 
-def test_nobody_of_another_account_is_touched(server: Server) -> None:
+def test_members_of_another_account_are_not_found(server: Server) -> None:
     other, _ = server.account("Other")
     member(server, other, "member", "theirs@t11-members.example")
     theirs = member_id(server, other, "theirs@t11-members.example")
@@ -161,9 +159,9 @@ def test_nobody_of_another_account_is_touched(server: Server) -> None:
     assert members_of(server, other) == {"theirs@t11-members.example": "member"}
 
 
-def test_an_operator_makes_a_link_for_a_forgotten_password(server: Server) -> None:
+def test_an_operator_creates_a_password_reset_link(server: Server) -> None:
     account, _ = server.account()
-    joined(server, account, "owner", "olga@t12-members.example")
+    create_member(server, account, "owner", "olga@t12-members.example")
     name, settings = member_id(server, account, "Olga"), f"/accounts/{account}/settings"
     made = operator(server).post(f"{settings}/members/{name}/password-link", page=settings)
     link = re.search(r"http://\S+/passwords/\S+", made.text)

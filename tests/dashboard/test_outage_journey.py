@@ -1,25 +1,25 @@
 """An outage in a browser: failure, pause, enable, resend and rotation."""
 
 from playwright.sync_api import Page, expect
-from tests.dashboard.visitors import bring, member
+from tests.dashboard.visitors import member, open_overview
 from tests.e2e.harness import Server, deliveries_of, settled
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 from uplift_webhooks import Webhook
 
 
-def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, page: Page) -> None:
+def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     made = api.endpoint(receiver.url("/hook"))
-    [greeting] = api.ok("GET", "/v1/deliveries")["data"]
-    settled(api, greeting["id"])
-    receiver.url("/hook", answer(503))
+    [registration_event] = api.ok("GET", "/v1/deliveries")["data"]
+    settled(api, registration_event["id"])
+    receiver.url("/hook", respond(503))
     failed = api.send(1).json["id"]
     [delivery] = deliveries_of(api, failed)
     settled(api, delivery["id"])
-    bring(page, member(server, account))
+    open_overview(page, member(server, account))
 
-    # The overview links to the failing endpoint.
+    # Open the failing endpoint.
     page.get_by_role("link", name="Endpoints", exact=True).click()
     page.get_by_role("link", name="/hook").first.click()
     expect(page.get_by_role("heading", name="Failing")).to_be_visible()
@@ -30,8 +30,8 @@ def test_an_owner_gets_through_an_outage(server: Server, receiver: Receiver, pag
     held = [api.send(number).json["id"] for number in (2, 3)]
     expect(page.locator("tbody .status.held")).to_have_count(2)
 
-    # The receiver works again and receives the held deliveries in order, and the page updates.
-    receiver.url("/hook", answer(200))
+    # The receiver recovers. The server sends the held deliveries, and the page updates.
+    receiver.url("/hook", respond(200))
     page.get_by_text("Enable endpoint…").click()
     expect(page.get_by_text("Held: 2")).to_be_visible()
     page.get_by_role("button", name="Enable").click()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from playwright.sync_api import Page
-from tests.dashboard.judging import judge
-from tests.dashboard.operators import come_in
+from tests.dashboard.operators import sign_in_operator
+from tests.dashboard.page_checks import check_page
 from tests.dashboard.visitors import member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server, serving
 from tests.mail.examples import example
@@ -22,10 +22,10 @@ ON_A_DISK, ON_POSTGRESQL = "free on the database", "dead rows and"
 """The results of the database check on each engine."""
 
 
-def owe(server: Server, *recipients: str) -> None:
+def add_emails(server: Server, *recipients: str) -> None:
     """Add emails to the outbox: the first is sent, the second has failed, the third waits for a retry."""
 
-    def owe_and_settle(connection: sa.Connection) -> None:
+    def add_and_settle(connection: sa.Connection) -> None:
         for number, recipient in enumerate(recipients):
             notice = (uuid7(NOW_MS, number.to_bytes(10, "big")), recipient)
             kind = NotificationKind.ENDPOINT_WARNED
@@ -39,18 +39,18 @@ def owe(server: Server, *recipients: str) -> None:
         ]
         outbox.settle(connection, results)
 
-    server.place.run(owe_and_settle)
+    server.place.run(add_and_settle)
 
 
-def test_the_outbox_tells_what_became_of_each_mail(tmp_path: Path) -> None:
+def test_the_outbox_shows_the_status_of_each_email(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         server.account("Rapids <b>Academy</b>")
-        owe(server, "sent@a.example", "given-up@a.example", "waiting@a.example")
+        add_emails(server, "sent@a.example", "given-up@a.example", "waiting@a.example")
         guest = operator(server)
         page = guest.get("/operator/mail")
         assert "Email is not configured" in page.text
-        for told in ("sent@a.example", "given-up@a.example", "waiting@a.example", "the mailbox <b>is</b> unknown"):
-            assert told in page.text
+        for text in ("sent@a.example", "given-up@a.example", "waiting@a.example", "the mailbox <b>is</b> unknown"):
+            assert text in page.text
         assert "Rapids <b>Academy</b>" in page.text
         assert "<b>" not in page.html
         assert "hush-hush" not in page.html
@@ -61,7 +61,7 @@ def test_the_outbox_tells_what_became_of_each_mail(tmp_path: Path) -> None:
             ]
 
 
-def test_the_system_tells_its_version_its_database_and_its_settings_without_secrets(server: Server) -> None:
+def test_the_system_page_shows_version_database_and_masked_settings(server: Server) -> None:
     page = operator(server).get("/operator/system")
     assert __version__ in page.text
     assert f"revision {schema_version.HEAD}" in page.text
@@ -72,7 +72,7 @@ def test_the_system_tells_its_version_its_database_and_its_settings_without_secr
     assert "•" * 8 in page.text
 
 
-def test_checks_find_what_doctor_finds(server: Server) -> None:
+def test_the_checks_are_those_of_doctor(server: Server) -> None:
     page = operator(server).get("/operator/system/checks")
     assert page.status == 200
     for check in ("clock", "disk" if server.place.file else "durability", "held", "trust", "dns", "mail"):
@@ -80,7 +80,7 @@ def test_checks_find_what_doctor_finds(server: Server) -> None:
     assert (ON_A_DISK if server.place.file else ON_POSTGRESQL) in page.text
 
 
-def test_members_see_nothing_of_it(server: Server) -> None:
+def test_members_cannot_see_operator_pages(server: Server) -> None:
     account, _ = server.account()
     guest = member(server, account)
     for path in ("/operator/mail", "/operator/system", "/operator/system/checks"):
@@ -89,8 +89,8 @@ def test_members_see_nothing_of_it(server: Server) -> None:
         assert "UPLIFT_" not in page.html
 
 
-def test_a_person_looks_after_the_server(server: Server, page: Page) -> None:
-    come_in(page).goto("/operator/system")
+def test_the_system_page_loads_its_checks(server: Server, page: Page) -> None:
+    sign_in_operator(page).goto("/operator/system")
     # The page loads the checks.
     page.get_by_text(ON_A_DISK if server.place.file else ON_POSTGRESQL).wait_for()
-    judge(page)
+    check_page(page)

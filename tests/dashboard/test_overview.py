@@ -3,70 +3,70 @@
 from contextlib import closing
 
 from playwright.sync_api import Page, expect
-from tests.dashboard.visitors import bring, member
+from tests.dashboard.visitors import member, open_overview
 from tests.e2e.harness import Api, Server, settled, wait_for
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 
-def sentence(server: Server, account: str) -> str:
+def summary(server: Server, account: str) -> str:
     """Return the text of the health card and the open problems."""
     page = member(server, account, "member").get(f"/accounts/{account}/overview")
     assert page.status == 200, page.html
     return page.text.partition("Latest deliveries")[0]
 
 
-def failing(api: Api, endpoint: str) -> bool:
+def is_failing(api: Api, endpoint: str) -> bool:
     """Whether an endpoint is failing."""
     return bool(api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["status"] == "failing")
 
 
-def test_every_condition_has_its_sentence(server: Server) -> None:
+def test_each_health_state_has_a_summary(server: Server) -> None:
     account, api = server.account()
-    assert "No endpoints yet." in sentence(server, account)
+    assert "No endpoints yet." in summary(server, account)
     with closing(Receiver()) as receiver:
-        good, bad = (api.endpoint(receiver.url(path, answer(code))) for path, code in (("/good", 204), ("/bad", 404)))
-        assert "No endpoints are failing." in sentence(server, account)
+        good, bad = (api.endpoint(receiver.url(path, respond(code))) for path, code in (("/good", 204), ("/bad", 404)))
+        assert "No endpoints are failing." in summary(server, account)
 
         api.send(1)
-        wait_for(lambda: failing(api, bad["id"]), "the endpoint fails")
-        told = sentence(server, account)
-        assert "Action required: 1 of 2 endpoints is failing." in told
-        assert "404: " in told
+        wait_for(lambda: is_failing(api, bad["id"]), "the endpoint is failing")
+        text = summary(server, account)
+        assert "Action required: 1 of 2 endpoints is failing." in text
+        assert "404: " in text
         # Failing endpoints of other tests can cause a mass failure on the shared server.
-        assert "Scheduled disable" in told or "mass failure" in told
+        assert "Scheduled disable" in text or "mass failure" in text
 
         api.ok("POST", f"/v1/endpoints/{bad['id']}/disable")
-        told = sentence(server, account)
-        assert "Action required: 1 of 2 endpoints is disabled." in told
-        assert "An operator of this service disabled the endpoint." in told
+        text = summary(server, account)
+        assert "Action required: 1 of 2 endpoints is disabled." in text
+        assert "An operator of this service disabled the endpoint." in text
 
         api.ok("DELETE", f"/v1/endpoints/{bad['id']}")
         api.ok("POST", f"/v1/endpoints/{good['id']}/pause")
-        assert "All endpoints are paused" in sentence(server, account)
+        assert "All endpoints are paused" in summary(server, account)
         api.send(2)
-        wait_for(lambda: "Held 1 delivery" in sentence(server, account), "the delivery is held")
+        wait_for(lambda: "Held 1 delivery" in summary(server, account), "the delivery is held")
 
         api.ok("POST", f"/v1/endpoints/{good['id']}/enable", {"held": "keep"})
-        told = sentence(server, account)
-        assert "Action required: 1 endpoint has held deliveries." in told
-        assert "Held 1 delivery, kept until you release or drop them" in told
+        text = summary(server, account)
+        assert "Action required: 1 endpoint has held deliveries." in text
+        assert "Held 1 delivery, kept until you release or drop them" in text
 
 
-def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server) -> None:
+def test_statistics_are_shown_as_figures_and_a_chart(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         # Retries are due much later, so the failing deliveries stay pending.
-        ways = (("/good", answer(204)), ("/bad", answer(503, retry_after="600")))
-        good, bad = (api.endpoint(receiver.url(path, way)) for path, way in ways)
+        actions = (("/good", respond(204)), ("/bad", respond(503, retry_after="600")))
+        good, bad = (api.endpoint(receiver.url(path, action)) for path, action in actions)
         api.ok("PATCH", f"/v1/endpoints/{bad['id']}", {"event_types": ["export.completed"]})
         for number in range(3):
             api.send(number)
-        someone = member(server, account, "member")
+        visitor = member(server, account, "member")
         overview = f"/accounts/{account}/overview"
-        wait_for(lambda: "4 delivered" in someone.get(overview).text, "three events and a greeting are counted")
+        wait_for(lambda: "4 delivered" in visitor.get(overview).text, "the statistics include four deliveries")
 
         for period, words in (("24h", "Last 24 hours"), ("7d", "Last 7 days")):
-            page = someone.get(f"{overview}?period={period}")
+            page = visitor.get(f"{overview}?period={period}")
             assert words in page.text
             assert 'aria-label="Deliveries by status in the last ' in page.html
             assert "/v1/stats?period=" + period in page.text
@@ -75,21 +75,21 @@ def test_what_was_counted_stands_there_in_figures_and_as_a_chart(server: Server)
         assert good["id"] in page.html
 
 
-def test_what_failed_for_good_is_told_until_the_time_is_over(server: Server) -> None:
+def test_failed_deliveries_are_shown_after_the_recovery(server: Server) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
         # Five consecutive failures: ten would open the circuit breaker.
-        endpoint = api.endpoint(receiver.url("/x", answer(204)))
-        wait_for(lambda: receiver.count("/x"), "the greeting")
-        receiver.url("/x", answer(500))
+        endpoint = api.endpoint(receiver.url("/x", respond(204)))
+        wait_for(lambda: receiver.count("/x"), "the registration event")
+        receiver.url("/x", respond(500))
         event = api.send(1).json["id"]
         [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
         settled(api, delivery["id"])
-        receiver.url("/x", answer(204))
+        receiver.url("/x", respond(204))
         api.send(2)
-        wait_for(lambda: not failing(api, endpoint["id"]), "the endpoint works again")
-        told = "No endpoints are failing now, but"
-        wait_for(lambda: told in sentence(server, account), "the failure is counted")
+        wait_for(lambda: not is_failing(api, endpoint["id"]), "the endpoint is healthy")
+        text = "No endpoints are failing now, but"
+        wait_for(lambda: text in summary(server, account), "the failure is counted")
 
         manager = member(server, account, "manager")
         overview = f"/accounts/{account}/overview"
@@ -101,11 +101,11 @@ def test_what_failed_for_good_is_told_until_the_time_is_over(server: Server) -> 
         assert "/replays/new" not in member(server, account, "member").get(overview).html
 
 
-def test_what_happens_shows_without_loading_the_page_again(server: Server, page: Page) -> None:
+def test_new_deliveries_appear_without_a_reload(server: Server, page: Page) -> None:
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        api.endpoint(receiver.url("/good", answer(204)))
-        bring(page, member(server, account, "member"))
+        api.endpoint(receiver.url("/good", respond(204)))
+        open_overview(page, member(server, account, "member"))
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         before = page.get_by_role("region", name="Latest deliveries").get_by_role("row")
         expect(before).to_have_count(2)
@@ -117,29 +117,29 @@ def test_what_happens_shows_without_loading_the_page_again(server: Server, page:
         expect(row).to_contain_text("Delivered")
 
 
-def test_of_many_problems_the_worst_are_told_in_full_and_others_in_a_line(server: Server) -> None:
+def test_only_the_worst_problems_are_shown_in_full(server: Server) -> None:
     account, api = server.account()
     made = [api.endpoint(f"http://127.0.0.1:9/{number}")["id"] for number in range(5)]
     for endpoint in made:
         api.ok("POST", f"/v1/endpoints/{endpoint}/pause")
     api.send(1)
     api.ok("POST", f"/v1/endpoints/{made[0]}/disable")
-    someone = member(server, account, "member")
+    visitor = member(server, account, "member")
     path = f"/accounts/{account}/overview"
-    wait_for(lambda: someone.get(path).html.count("2 deliveries held") == 2, "all hold a greeting and an event")
+    wait_for(lambda: visitor.get(path).html.count("2 deliveries held") == 2, "each endpoint holds two deliveries")
 
-    page = someone.get(path)
+    page = visitor.get(path)
     assert page.html.count('<article class="card state') == 3
     assert page.text.index("Disabled since") < page.text.index("Paused since")
     assert all(f"/endpoints/{endpoint}" in page.html for endpoint in made)
     assert "1 of 5 endpoints is disabled" in page.text
 
 
-def test_texts_of_others_are_shown_as_texts(server: Server) -> None:
+def test_user_texts_are_escaped(server: Server) -> None:
     account, api = server.account("<script>1</script>")
     endpoint = api.endpoint("http://127.0.0.1:9/?a=<b>", description="<img src=x onerror=1>")
     api.send(1)
-    wait_for(lambda: failing(api, endpoint["id"]), "the endpoint fails")
+    wait_for(lambda: is_failing(api, endpoint["id"]), "the endpoint is failing")
     visitor = member(server, account, "member")
     text = visitor.get(f"/accounts/{account}/overview").html
 
@@ -148,7 +148,7 @@ def test_texts_of_others_are_shown_as_texts(server: Server) -> None:
     assert "&lt;img src=x onerror=1&gt;" in text
 
 
-def test_an_account_sees_nothing_of_another(server: Server) -> None:
+def test_another_account_is_not_visible(server: Server) -> None:
     other, api = server.account("Other")
     api.endpoint("http://127.0.0.1:9/other")
     api.send(1)

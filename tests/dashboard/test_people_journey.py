@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.dashboard.browsing import DESK, WITHOUT_SCRIPTS, Look, OpenPage
-from tests.dashboard.judging import judge
-from tests.dashboard.visitors import Guest, bring, member
+from tests.dashboard.browsing import DESKTOP, WITHOUT_SCRIPTS, OpenPage, Screen
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import Guest, member, open_overview
 from tests.e2e.harness import Server
 
 from uplift_server.service.sign_ins import FAILURES_PER_EMAIL_MAX
@@ -43,10 +43,10 @@ def email_of(account: str, name: str = "ana") -> str:
     return f"{name}@{account.removeprefix('acc_')}.example"
 
 
-@pytest.mark.parametrize("look", [DESK, WITHOUT_SCRIPTS], ids=lambda look: look.name)
-def test_somebody_who_is_invited_joins_and_comes_again(server: Server, open_page: OpenPage, look: Look) -> None:
+@pytest.mark.parametrize("screen", [DESKTOP, WITHOUT_SCRIPTS], ids=lambda screen: screen.name)
+def test_an_invited_person_joins_and_signs_in_again(server: Server, open_page: OpenPage, screen: Screen) -> None:
     account, _ = server.account("Rapids")
-    email, page = email_of(account), open_page(look)
+    email, page = email_of(account), open_page(screen)
     link = invitation(server, account, email)
     page.goto(link)
     expect(page.get_by_text(f"({email}) to this account with the role owner")).to_be_visible()
@@ -55,8 +55,8 @@ def test_somebody_who_is_invited_joins_and_comes_again(server: Server, open_page
     page.get_by_role("button", name="Accept invitation").click()
     expect(page.locator("#password-problem")).to_contain_text("characters")
     expect(page.get_by_label("Your name")).to_have_value("Ana Otter")
-    if look.scripts:
-        judge(page)
+    if screen.scripts:
+        check_page(page)
 
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Accept invitation").click()
@@ -71,9 +71,9 @@ def test_somebody_who_is_invited_joins_and_comes_again(server: Server, open_page
     sign_in(page, email.upper())
     expect(page).to_have_url(f"{server.url}/accounts/{account}/overview")
 
-    answer = page.goto(link)
-    assert answer is not None
-    assert answer.status == 404
+    response = page.goto(link)
+    assert response is not None
+    assert response.status == 404
 
 
 def test_an_invitation_page_does_not_show_whether_the_email_has_an_account(server: Server, page: Page) -> None:
@@ -82,10 +82,10 @@ def test_an_invitation_page_does_not_show_whether_the_email_has_an_account(serve
     join(page, invitation(server, one, known))
     page.get_by_role("button", name="Sign out").click()
     link = invitation(server, two, known)
-    seen = [
+    pages = [
         (email, Guest(server.url).get(path)) for email, path in ((known, link), (new, invitation(server, two, new)))
     ]
-    texts = {shown.text.replace(email, "") for email, shown in seen}
+    texts = {shown.text.replace(email, "") for email, shown in pages}
     assert len(texts) == 1
 
     page.goto(link)
@@ -93,13 +93,13 @@ def test_an_invitation_page_does_not_show_whether_the_email_has_an_account(serve
     page.get_by_label("Password").fill("seven quiet otters sink")
     page.get_by_role("button", name="Accept invitation").click()
     expect(page.get_by_role("alert")).to_contain_text("password is not correct")
-    judge(page)
+    check_page(page)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Accept invitation").click()
     expect(page.get_by_text("Welcome to Two.")).to_be_visible()
 
 
-def test_signing_out_everywhere_reaches_the_other_computer(server: Server, open_page: OpenPage) -> None:
+def test_signing_out_everywhere_ends_other_sessions(server: Server, open_page: OpenPage) -> None:
     account, _ = server.account()
     here, there = open_page(), open_page()
     join(here, invitation(server, account, email_of(account)))
@@ -115,7 +115,7 @@ def test_signing_out_everywhere_reaches_the_other_computer(server: Server, open_
     expect(there).to_have_url(re.compile("/sign-in"))
 
 
-def test_guessing_ends_after_a_few_tries_and_says_for_how_long(server: Server, page: Page) -> None:
+def test_password_guessing_is_limited(server: Server, page: Page) -> None:
     account, _ = server.account()
     email = email_of(account)
     join(page, invitation(server, account, email))
@@ -131,7 +131,7 @@ def test_guessing_ends_after_a_few_tries_and_says_for_how_long(server: Server, p
     expect(page).to_have_url(re.compile("/overview$"))
 
 
-def test_a_secret_is_shown_to_whoever_gives_the_password_again(server: Server, page: Page) -> None:
+def test_a_secret_is_revealed_soon_after_sign_in(server: Server, page: Page) -> None:
     account, api = server.account()
     join(page, invitation(server, account, email_of(account)))
     made = api.endpoint("http://127.0.0.1:9/x")
@@ -141,10 +141,10 @@ def test_a_secret_is_shown_to_whoever_gives_the_password_again(server: Server, p
     expect(page.locator(".secret").first).to_have_text(made["secret"])
 
 
-def test_an_owner_invites_raises_and_removes_a_member(server: Server, open_page: OpenPage) -> None:
+def test_an_owner_invites_changes_and_removes_a_member(server: Server, open_page: OpenPage) -> None:
     account, _ = server.account("Rapids")
     owner, ben = open_page(), open_page()
-    bring(owner, member(server, account))
+    open_overview(owner, member(server, account))
     owner.get_by_role("link", name="Settings").click()
     owner.get_by_label("Email").fill("no address")
     owner.get_by_label("Email").evaluate("each => each.form.noValidate = true")
@@ -163,9 +163,9 @@ def test_an_owner_invites_raises_and_removes_a_member(server: Server, open_page:
     owner.get_by_label("Role of Ben Beaver", exact=True).select_option("member")
     owner.get_by_role("button", name="Change role of Ben Beaver").click()
     expect(owner.get_by_role("status").filter(has_text="changed to member")).to_be_visible()
-    answer = ben.reload()
-    assert answer is not None
-    assert answer.status == 403
+    response = ben.reload()
+    assert response is not None
+    assert response.status == 403
 
     row = owner.get_by_role("row").filter(has_text="Ben Beaver")
     row.get_by_text("Remove member…").click()

@@ -6,28 +6,28 @@ from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Page
-from tests.dashboard.judging import judge
-from tests.dashboard.operators import come_in
-from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.dashboard.operators import sign_in_operator
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 SCHEMA = {"type": "object", "properties": {"object": {"type": "object", "properties": {"n": {"type": "number"}}}}}
 LIST = "/operator/event-types"
 
 
-def named() -> str:
+def unique_name() -> str:
     """Return a unique name."""
     return f"console.t{uuid4().hex}.happened"
 
 
-def publish(guest: Guest, name: str, **fields: Any) -> Seen:
+def publish(guest: Guest, name: str, **fields: Any) -> PageResponse:
     """Submit the form."""
     sent = {"description": "It happened.", "schema": json.dumps(SCHEMA), "example": '{"object": {"n": 1}}', **fields}
     return guest.post(f"{LIST}/new-type", name=name, **sent)
 
 
-def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> None:
-    guest, name = operator(server), named()
+def test_an_event_type_is_created_updated_archived_and_deleted(server: Server) -> None:
+    guest, name = operator(server), unique_name()
     account, _ = server.account()
     acting = server.api(OPERATOR_KEY, account)
     page = publish(guest, name, description="<i>It</i> happened.")
@@ -61,7 +61,7 @@ def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> Non
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("name", "Not A Name", "The event type is not valid"),
         ("name", "movement.analytics.created", "The event type already exists."),
@@ -75,20 +75,20 @@ def test_a_type_is_published_changed_archived_and_deleted(server: Server) -> Non
         ("example", "{'a': 1}", "Invalid JSON"),
     ],
 )
-def test_what_is_wrong_stands_at_its_field_and_nothing_sent_is_lost(
-    server: Server, field: str, value: str, told: str
+def test_an_invalid_field_shows_an_error_and_keeps_the_input(
+    server: Server, field: str, value: str, message: str
 ) -> None:
-    guest, name = operator(server), named()
+    guest, name = operator(server), unique_name()
     page = publish(guest, name if field != "name" else value, **({field: value} if field != "name" else {}))
     assert page.status == 422
     problem = page.html.split(f'id="{field}-problem">')[1].split("</p>")[0]
-    assert told in Seen(0, "", page.headers, problem).text
+    assert message in PageResponse(0, "", page.headers, problem).text
     assert "It happened.</textarea>" in page.html
     assert guest.get(f"{LIST}/{name}").status == 404
 
 
-def test_a_change_that_is_wrong_changes_nothing(server: Server) -> None:
-    guest, name = operator(server), named()
+def test_an_invalid_update_changes_nothing(server: Server) -> None:
+    guest, name = operator(server), unique_name()
     publish(guest, name)
     page = guest.post(f"{LIST}/{name}", description="Other.", schema="{", example="")
     assert page.status == 422
@@ -96,29 +96,29 @@ def test_a_change_that_is_wrong_changes_nothing(server: Server) -> None:
     assert server.api().ok("GET", f"/v1/event-types/{name}")["description"] == "It happened."
 
 
-def test_members_may_not_publish(server: Server) -> None:
+def test_members_cannot_create_event_types(server: Server) -> None:
     account, _ = server.account()
     guest = member(server, account)
     assert guest.get(LIST).status == 404
     token = guest.get(f"/accounts/{account}/endpoints").token
-    name = named()
+    name = unique_name()
     assert guest.post(f"{LIST}/new-type", token=token, name=name, description="x").status == 404
     assert server.api()("GET", f"/v1/event-types/{name}").status == 404
 
 
-def test_a_person_publishes_a_type(server: Server, page: Page) -> None:
-    name = named()
-    come_in(page).goto(LIST)
+def test_an_operator_creates_and_deletes_an_event_type(server: Server, page: Page) -> None:
+    name = unique_name()
+    sign_in_operator(page).goto(LIST)
     page.get_by_role("link", name="Create event type").click()
     page.get_by_label("Name").fill(name)
     page.get_by_label("Example").fill('{"object": 1}')
     page.get_by_role("button", name="Create event type").click()
     page.get_by_text('At object: 1 is not of type "object". Compare it').wait_for()
-    judge(page)
+    check_page(page)
     page.get_by_label("Example").fill('{"object": {}}')
     page.get_by_role("button", name="Create event type").click()
     page.get_by_text(f"{name} created").wait_for()
-    judge(page)
+    check_page(page)
     page.get_by_text("Delete event type…").click()
     page.get_by_role("button", name="Delete event type").click()
     page.get_by_text(f"{name} deleted").wait_for()

@@ -24,7 +24,7 @@ from uplift_server.dashboard import rendering
         (-5, "0 s"),
     ],
 )
-def test_spans_have_one_unit_or_two(seconds: float, text: str) -> None:
+def test_durations_have_one_or_two_units(seconds: float, text: str) -> None:
     assert rendering.span(seconds) == text
 
 
@@ -32,7 +32,7 @@ def test_spans_have_one_unit_or_two(seconds: float, text: str) -> None:
     ("ms", "text"),
     [(0, "0 ms"), (1.23, "1.2 ms"), (12.6, "13 ms"), (999, "999 ms"), (1_234, "1.2 s"), (61_000, "1 min 1 s")],
 )
-def test_short_spans(ms: float, text: str) -> None:
+def test_short_durations(ms: float, text: str) -> None:
     assert rendering.span_ms(ms) == text
 
 
@@ -47,49 +47,49 @@ def test_short_spans(ms: float, text: str) -> None:
         (0.5, "50.0\u202f%"),
     ],
 )
-def test_nearly_all_is_not_all_and_nearly_nothing_not_nothing(share: float | None, text: str) -> None:
+def test_percentages_are_not_rounded_to_0_or_100(share: float | None, text: str) -> None:
     assert rendering.percent(share) == text
 
 
-def test_long_ids_keep_their_beginning_and_their_end() -> None:
+def test_long_ids_are_shortened_in_the_middle() -> None:
     assert rendering.shortened("ep_short") == "ep_short"
     assert rendering.shortened("ep_0197f0c2aaaaaaaaaaaaaaaaaaaabcde") == "ep_0197f0c2aa…bcde"
 
 
-def test_json_is_indented_and_anything_else_cannot_steer() -> None:
+def test_json_is_indented_and_control_characters_are_replaced() -> None:
     assert rendering.pretty(b'{"a":[1]}') == '{\n  "a": [\n    1\n  ]\n}'
     assert rendering.pretty(b"\x1b[31mno\xff") == "?[31mno\ufffd"
     assert rendering.pretty("[" * 100_000) == "[" * 100_000
 
 
-def test_what_indenting_would_blow_up_stays_as_it_is() -> None:
+def test_json_is_not_indented_if_that_is_too_large() -> None:
     wide = "[" * 60 + ",".join("0" * 100_000) + "]" * 60
     assert rendering.pretty(wide) == wide
     assert len(rendering.pretty(json.dumps(list(range(10_000))))) > 60_000
 
 
-def test_numbers_are_shown_as_they_were_written() -> None:
+def test_json_numbers_keep_their_notation() -> None:
     assert rendering.pretty('{"a":1.50,"b":12345678901234567890,"c":1e400}').split() == [
         *("{", '"a":', "1.50,", '"b":', "12345678901234567890,", '"c":', "1e400", "}"),
     ]
 
 
-def test_instants_within_a_sentence_become_the_visitors_own() -> None:
-    told = rendering.with_times("Due at 2020-11-25T21:46:37.062Z, <b> or 2026-99-99T99:99:99.000Z.")
+def test_timestamps_in_sentences_become_time_elements() -> None:
+    rendered = rendering.with_times("Due at 2020-11-25T21:46:37.062Z, <b> or 2026-99-99T99:99:99.000Z.")
     time = '<time datetime="2020-11-25T21:46:37.062Z" title="25 Nov 2020, 21:46:37 UTC">25 Nov 2020 21:46</time>'
-    assert told == f"Due at {time}, &lt;b&gt; or 2026-99-99T99:99:99.000Z."
+    assert rendered == f"Due at {time}, &lt;b&gt; or 2026-99-99T99:99:99.000Z."
 
 
-def test_a_dotted_name_may_break_at_its_dots() -> None:
+def test_dotted_names_can_break_at_dots() -> None:
     assert rendering.breakable("a.b.<c>") == "a.<wbr>b.<wbr>&lt;c&gt;"
 
 
-def test_fields_take_instants_without_an_offset() -> None:
+def test_form_fields_have_timestamps_without_an_offset() -> None:
     assert rendering.moment(1_764_000_000_999) == "2025-11-24T16:00:00"
     assert rendering.moment(None) == ""
 
 
-def test_instants_tell_their_year_where_it_does_not_go_without_saying() -> None:
+def test_old_timestamps_include_the_year() -> None:
     at = 1_764_000_000_000
     assert rendering.clock(at) == "24 Nov 2025, 16:00:00"
     assert rendering.short_clock(at, at + 1000) == "24 Nov 16:00:00"
@@ -106,16 +106,16 @@ def test_instants_tell_their_year_where_it_does_not_go_without_saying() -> None:
         ("one ` alone <i>", "one ` alone &lt;i&gt;"),
     ],
 )
-def test_what_stands_between_backticks_is_code(text: str, html: str) -> None:
+def test_text_in_backticks_is_code(text: str, html: str) -> None:
     assert rendering.with_code(text) == html
 
 
-def test_a_page_that_is_long_lets_everything_else_have_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_a_long_page_does_not_block_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     template = rendering._environment().from_string("{% for number in numbers %}{{ number }},{% endfor %}")
     monkeypatch.setattr(rendering, "_template", lambda _name: template)
     turns = SimpleNamespace(count=0)
 
-    async def beside() -> None:
+    async def render_and_count() -> None:
         page = asyncio.ensure_future(rendering.render("long", {"numbers": range(200_000)}))
         while not page.done():
             turns.count += 1
@@ -123,7 +123,7 @@ def test_a_page_that_is_long_lets_everything_else_have_its_turns(monkeypatch: py
         assert (await page).endswith("199998,199999,")
 
     # The browser's event loop runs in this thread.
-    thread = threading.Thread(target=asyncio.run, args=(beside(),))
+    thread = threading.Thread(target=asyncio.run, args=(render_and_count(),))
     thread.start()
     thread.join()
     assert turns.count > 10

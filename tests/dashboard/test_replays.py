@@ -3,9 +3,9 @@
 from urllib.parse import urlencode
 
 from playwright.sync_api import Page, expect
-from tests.dashboard.judging import judge
+from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import forms
-from tests.dashboard.visitors import Guest, Seen, bring, member, operator
+from tests.dashboard.visitors import Guest, PageResponse, member, open_overview, operator
 from tests.e2e.harness import TYPE, Api, Server, settled, wait_for
 from tests.e2e.receiving import Receiver
 
@@ -16,57 +16,57 @@ def delivered(api: Api, receiver: Receiver, count: int, path: str = "/hook") -> 
     events = [{"type": TYPE, "data": {"number": number}} for number in range(count)]
     api.ok("POST", "/v1/events/batch", {"events": events})
     receiver.wait(path, count)
-    for each in api.everything(f"/v1/endpoints/{endpoint}/deliveries"):
+    for each in api.list_all(f"/v1/endpoints/{endpoint}/deliveries"):
         settled(api, each["id"])
     return endpoint
 
 
-def planned(guest: Guest, account: str, **asked: str | list[str]) -> Seen:
+def preview(guest: Guest, account: str, **fields: str | list[str]) -> PageResponse:
     """Return the page with a preview."""
-    return guest.get(f"/accounts/{account}/replays/new?{urlencode({'plan': '1', **asked}, doseq=True)}")
+    return guest.get(f"/accounts/{account}/replays/new?{urlencode({'plan': '1', **fields}, doseq=True)}")
 
 
-def start(guest: Guest, account: str, plan: Seen) -> Seen:
+def start(guest: Guest, account: str, shown_preview: PageResponse) -> PageResponse:
     """Start the previewed replay."""
-    [form] = [form for form in forms(plan.html) if form.action == f"/accounts/{account}/replays"]
+    [form] = [form for form in forms(shown_preview.html) if form.action == f"/accounts/{account}/replays"]
     fields: dict[str, str | list[str]] = {name: value for name, value in form.fields.items() if name != "csrf"}
-    return guest.post(form.action, token=plan.token, **fields)
+    return guest.post(form.action, token=shown_preview.token, **fields)
 
 
-def test_a_plan_counts_and_its_start_sends(server: Server, receiver: Receiver) -> None:
+def test_a_preview_counts_deliveries_and_starts_a_replay(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 5)
     guest = member(server, account, "manager")
-    plan = planned(guest, account, endpoint=endpoint, status="delivered", types=TYPE, rate_per_second="100")
-    assert plan.status == 200
-    assert "5 deliveries to" in plan.text
-    assert "At 100 per second" in plan.text
-    assert '"rate_per_second": 100' in plan.text
-    assert "uplift-server" not in plan.text
-    console = planned(
+    shown_preview = preview(guest, account, endpoint=endpoint, status="delivered", types=TYPE, rate_per_second="100")
+    assert shown_preview.status == 200
+    assert "5 deliveries to" in shown_preview.text
+    assert "At 100 per second" in shown_preview.text
+    assert '"rate_per_second": 100' in shown_preview.text
+    assert "uplift-server" not in shown_preview.text
+    console = preview(
         operator(server), account, endpoint=endpoint, status="delivered", types=TYPE, rate_per_second="100"
     )
     assert f"uplift-server replay create {endpoint} --status delivered --type {TYPE} --rate 100" in console.text
     assert len(receiver.on("/hook")) == 5
-    page = start(guest, account, plan)
+    page = start(guest, account, shown_preview)
     assert "Replay started." in page.text
     assert page.path.startswith(f"/accounts/{account}/replays/rpl_")
     receiver.wait("/hook", 10)
     replay = page.path.rpartition("/")[2]
-    wait_for(lambda: api.ok("GET", f"/v1/replays/{replay}")["state"] == "completed", "it is completed")
+    wait_for(lambda: api.ok("GET", f"/v1/replays/{replay}")["state"] == "completed", "the replay is completed")
     page = guest.get(page.path)
     assert "5 of 5" in page.text
     assert "Delivered 5" in page.text
     # A second submit of the same form does not start a second replay.
-    again = start(guest, account, plan)
-    assert again.path == page.path
+    repeated = start(guest, account, shown_preview)
+    assert repeated.path == page.path
     assert len(receiver.on("/hook")) == 10
-    listed = guest.get(f"/accounts/{account}/replays")
-    assert replay in listed.html
-    assert "Completed" in listed.text
+    replay_list = guest.get(f"/accounts/{account}/replays")
+    assert replay in replay_list.html
+    assert "Completed" in replay_list.text
 
 
-def test_the_form_is_reached_with_its_choices_made(server: Server, receiver: Receiver) -> None:
+def test_the_url_fills_the_form(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"), description="Main")["id"]
     guest = member(server, account)
@@ -80,29 +80,29 @@ def test_the_form_is_reached_with_its_choices_made(server: Server, receiver: Rec
     assert 'value="failed" checked' in guest.get(f"/accounts/{account}/replays/new").html
 
 
-def test_a_plan_says_everything_that_is_wrong_at_its_field(server: Server, receiver: Receiver) -> None:
+def test_an_invalid_preview_shows_all_errors(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     api.endpoint(receiver.url("/a"))
     guest = member(server, account)
-    page = planned(guest, account, endpoint="ep_1", types="no.such", rate_per_second="0", created_after="<b>")
+    page = preview(guest, account, endpoint="ep_1", types="no.such", rate_per_second="0", created_after="<b>")
     assert page.status == 422
-    for told in (
+    for message in (
         "The endpoint does not exist.",
         "The list is empty.",
         "type matches no.such",
         "Enter a rate from 1 to 1000",
     ):
-        assert told in page.text
+        assert message in page.text
     assert "Enter a UTC timestamp" in page.text
-    refused = guest.post(f"/accounts/{account}/replays", page=f"/accounts/{account}/replays/new", status="failed")
-    assert refused.status == 422
-    assert "The field is required." in refused.text
+    rejected = guest.post(f"/accounts/{account}/replays", page=f"/accounts/{account}/replays/new", status="failed")
+    assert rejected.status == 422
+    assert "The field is required." in rejected.text
 
 
-def test_a_plan_of_nothing_offers_no_start(server: Server, receiver: Receiver) -> None:
+def test_a_preview_without_deliveries_cannot_be_started(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"))["id"]
-    page = planned(member(server, account), account, endpoint=endpoint, status="failed")
+    page = preview(member(server, account), account, endpoint=endpoint, status="failed")
     assert "No matching deliveries." in page.text
     assert "Start replay" not in page.text
 
@@ -111,10 +111,10 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Server, receiver: Rece
     account, api = server.account()
     endpoint = delivered(api, receiver, 20)
     guest = member(server, account)
-    page = start(guest, account, planned(guest, account, endpoint=endpoint, status="delivered", rate_per_second="1"))
+    page = start(guest, account, preview(guest, account, endpoint=endpoint, status="delivered", rate_per_second="1"))
     path = page.path
     assert "remaining" in page.text
-    busy = planned(guest, account, endpoint=endpoint, status="delivered")
+    busy = preview(guest, account, endpoint=endpoint, status="delivered")
     second = start(guest, account, busy)
     assert second.status == 409
     assert "already has the unfinished replay" in second.text
@@ -131,26 +131,26 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Server, receiver: Rece
     assert guest.post(f"{path}/resume", page=path).status == 409
 
 
-def test_members_see_replays_and_begin_none(server: Server, receiver: Receiver) -> None:
+def test_members_see_replays_and_cannot_start_any(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 1)
     owner = member(server, account)
-    page = start(owner, account, planned(owner, account, endpoint=endpoint, status="delivered"))
+    page = start(owner, account, preview(owner, account, endpoint=endpoint, status="delivered"))
     guest = member(server, account, "member")
-    listed = guest.get(f"/accounts/{account}/replays")
-    assert page.path in listed.html
-    assert "Create replay" not in listed.text
+    replay_list = guest.get(f"/accounts/{account}/replays")
+    assert page.path in replay_list.html
+    assert "Create replay" not in replay_list.text
     assert guest.get(page.path).status == 200
     assert guest.get(f"/accounts/{account}/replays/new").status == 403
     assert guest.post(f"{page.path}/cancel", page=page.path).status == 403
     assert guest.post(f"/accounts/{account}/replays", page=page.path, endpoint=endpoint).status == 403
 
 
-def test_the_replay_of_another_account_is_not_there(server: Server, receiver: Receiver) -> None:
+def test_a_replay_of_another_account_is_not_found(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 1)
     guest = member(server, account)
-    page = start(guest, account, planned(guest, account, endpoint=endpoint, status="delivered"))
+    page = start(guest, account, preview(guest, account, endpoint=endpoint, status="delivered"))
     stranger, _ = server.account("Another")
     other = member(server, stranger)
     path = page.path.replace(account, stranger)
@@ -158,16 +158,14 @@ def test_the_replay_of_another_account_is_not_there(server: Server, receiver: Re
     assert other.post(f"{path}/cancel", page=f"/accounts/{stranger}/replays").status == 404
     api_of_stranger = server.api(account=stranger)
     api_of_stranger.endpoint(receiver.url("/theirs"))
-    refused = planned(other, stranger, endpoint=endpoint, status="delivered")
-    assert (refused.status, "The endpoint does not exist." in refused.text) == (422, True)
+    rejected = preview(other, stranger, endpoint=endpoint, status="delivered")
+    assert (rejected.status, "The endpoint does not exist." in rejected.text) == (422, True)
 
 
-def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
-    server: Server, receiver: Receiver, page: Page
-) -> None:
+def test_timestamps_use_local_time_and_progress_updates_live(server: Server, receiver: Receiver, page: Page) -> None:
     account, api = server.account()
     endpoint = delivered(api, receiver, 3)
-    bring(page, member(server, account))
+    open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/replays/new?endpoint={endpoint}&created_after=2026-01-31T12:00")
     # The time in Berlin is UTC plus 1 hour.
     expect(page.get_by_label("Accepted after (local time)")).to_have_value("2026-01-31T13:00")
@@ -178,8 +176,8 @@ def test_instants_are_asked_in_the_visitors_time_and_progress_shows_itself(
     page.get_by_role("button", name="Preview replay").click()
     expect(page.get_by_text("3 deliveries")).to_be_visible()
     assert "created_after=2026-01-31T12%3A00%3A00" in page.url
-    judge(page)
+    check_page(page)
     page.get_by_role("button", name="Start replay").click()
     expect(page.get_by_text("3 of 3")).to_be_visible()
     expect(page.locator("#live .status.completed")).to_be_visible()
-    judge(page)
+    check_page(page)

@@ -1,27 +1,27 @@
-"""The helpers that fill paths and read forms."""
+"""Test helpers that fill paths and read forms."""
 
 import pytest
 from starlette.responses import Response
-from tests.dashboard.routes import Form, filled, forms, links, parameters
+from tests.dashboard.routes import Form, forms, links, parameters, path_with_ids
 
 from uplift_server.dashboard.routes import account_form
 from uplift_server.dashboard.visit import Visit
 
 
 async def _serve(_: Visit) -> Response:
-    raise AssertionError("nobody asks")
+    raise AssertionError("the route is not called")
 
 
-def test_a_page_is_filled_with_ids() -> None:
+def test_a_path_is_filled_with_ids() -> None:
     page = account_form("/events/{event:str}", _serve)
 
     assert parameters(page) == ("account", "event")
-    assert filled(page, {"account": "acc_1", "event": "e", "endpoint": "ep_1"}) == "/accounts/acc_1/events/e"
-    with pytest.raises(AssertionError, match=r"^POST \S+: the walks know no id for event"):
-        filled(page, {"account": "acc_1"})
+    assert path_with_ids(page, {"account": "acc_1", "event": "e", "endpoint": "ep_1"}) == "/accounts/acc_1/events/e"
+    with pytest.raises(AssertionError, match=r"^POST \S+: no ID for event"):
+        path_with_ids(page, {"account": "acc_1"})
 
 
-def test_forms_are_read_as_they_would_be_sent() -> None:
+def test_forms_have_the_values_that_a_browser_sends() -> None:
     html = """
         <input name=outside value=1><a href="/there?a=1&amp;b=2">there</a><a name=here>here</a>
         <form method=post action="/sign-out"><input type=hidden name=csrf value="a&amp;b"><button>Go</button></form>

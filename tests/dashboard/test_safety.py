@@ -26,7 +26,7 @@ def request(**headers: str) -> Request:
     return Request({"type": "http", "method": "POST", "headers": sent})
 
 
-def test_nothing_runs_loads_or_frames_but_what_is_ours() -> None:
+def test_the_policy_allows_only_own_content() -> None:
     headers = protected(Safety(KEY, "https://hooks.example")).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -36,13 +36,13 @@ def test_nothing_runs_loads_or_frames_but_what_is_ours() -> None:
     assert headers["cache-control"] == "no-store"
 
 
-def test_a_site_that_may_frame_it_is_named() -> None:
+def test_the_policy_allows_the_configured_frame_ancestor() -> None:
     headers = protected(Safety(KEY, "https://hooks.example", "https://app.example")).headers
     assert "frame-ancestors https://app.example" in headers["content-security-policy"]
     assert "x-frame-options" not in headers
 
 
-def test_cookies_are_for_this_site_and_for_tls_where_there_is_some() -> None:
+def test_cookie_attributes_depend_on_the_public_url() -> None:
     assert (
         cookie(Safety(KEY, "http://127.0.0.1:8420"))
         == "uplift_session=value; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"
@@ -53,7 +53,7 @@ def test_cookies_are_for_this_site_and_for_tls_where_there_is_some() -> None:
     assert framed.endswith("HttpOnly; Secure; SameSite=None; Partitioned")
 
 
-def test_a_notice_is_read_back_as_it_was_and_no_other() -> None:
+def test_only_signed_notices_are_read() -> None:
     safety, other = Safety(KEY, "https://a.example"), Safety(bytes([1]) * 32, "https://a.example")
     text = "Endpoint “Ümlaut” was paused."
     assert safety.read_notice(safety.notice_text(text)) == text
@@ -61,7 +61,7 @@ def test_a_notice_is_read_back_as_it_was_and_no_other() -> None:
         assert safety.read_notice(forged) is None
 
 
-def test_a_forms_token_belongs_to_its_cookie_and_its_server() -> None:
+def test_a_form_token_is_bound_to_its_cookie_and_server() -> None:
     safety, cookie = Safety(KEY, "https://a.example"), new_form_cookie()
     assert same(safety.form_token(cookie), safety.form_token(cookie))
     assert not same(safety.form_token(cookie), safety.form_token(new_form_cookie()))
@@ -84,5 +84,5 @@ def test_a_forms_token_belongs_to_its_cookie_and_its_server() -> None:
         ({"host": "a.example", "sec_fetch_site": "same-site"}, True),
     ],
 )
-def test_a_browser_says_whose_page_sent_a_form(headers: dict[str, str], foreign: bool) -> None:
+def test_forms_of_foreign_sites_are_detected(headers: dict[str, str], foreign: bool) -> None:
     assert is_foreign(request(**headers), "https://hooks.example:8443/at/a/path") is foreign

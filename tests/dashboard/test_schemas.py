@@ -23,7 +23,7 @@ def lines(node: Node, depth: int = 0) -> list[str]:
     return [own, *(line for child in node.children for line in lines(child, depth + 1))]
 
 
-def test_objects_lists_and_alternatives_are_told() -> None:
+def test_objects_arrays_and_alternatives_are_shown() -> None:
     schema = {
         "required": ["a"],
         "properties": {
@@ -54,7 +54,7 @@ def test_objects_lists_and_alternatives_are_told() -> None:
     assert read(schema).children[0].description == "First."
 
 
-def test_references_within_a_schema_are_followed_and_others_named() -> None:
+def test_local_references_are_resolved_and_others_are_named() -> None:
     schema = {
         "$defs": {"a/b": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}}, "n": {"type": "integer"}},
         "properties": {
@@ -72,7 +72,7 @@ def test_references_within_a_schema_are_followed_and_others_named() -> None:
     ]
 
 
-def test_a_schema_that_refers_to_itself_has_an_end() -> None:
+def test_a_recursive_schema_has_a_limited_tree() -> None:
     node = read({"type": "object", "properties": {"again": {"$ref": "#"}}})
     assert len(lines(node)) == DEPTH_MAX + 1
     read({"$ref": "#"})
@@ -83,7 +83,7 @@ def test_a_schema_that_refers_to_itself_has_an_end() -> None:
     read(array)
 
 
-def test_what_is_left_out_is_said() -> None:
+def test_omitted_parts_are_marked() -> None:
     node = read({"properties": {f"p{number}": {} for number in range(NODES_MAX + 5)}})
     assert node.children[-1].name == "…"
     assert len(node.children) == NODES_MAX
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_said() -> None:
 
 
 @pytest.mark.parametrize("schema", [True, False])
-def test_schemas_that_are_no_objects(schema: bool) -> None:
+def test_boolean_schemas(schema: bool) -> None:
     assert read(schema).kind == ("anything" if schema else "nothing")
 
 
@@ -111,11 +111,11 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_no_text_of_an_operator_breaks_the_page(schema: Any) -> None:
+def test_any_schema_has_a_tree(schema: Any) -> None:
     assert lines(read(schema))
 
 
-def test_the_built_in_types_are_told_with_descriptions() -> None:
+def test_built_in_event_types_have_a_tree() -> None:
     for each in EVENT_TYPES:
         node = read(each.schema)
         assert node.kind == "object"

@@ -18,15 +18,15 @@ def entries(text: str) -> list[str]:
     return re.findall(r'data-label="Action"><div><code>([a-z_.]+)</code>', text)
 
 
-def test_an_admin_changes_the_contacts(server: Server) -> None:
+def test_an_admin_updates_the_contacts(server: Server) -> None:
     account, _ = server.account()
     path = f"/accounts/{account}/settings/contacts"
     admin = member(server, account, "admin", "ada@t2-settings.example")
     assert "data@rapids.example" in admin.get(path).html
-    answered = admin.post(
+    response = admin.post(
         path, page="/you", follow=False, contact_emails="one@rapids.example\r\n\r\n two@rapids.example "
     )
-    assert (answered.status, answered.headers["location"]) == (303, path)
+    assert (response.status, response.headers["location"]) == (303, path)
     assert "one@rapids.example\ntwo@rapids.example" in admin.get(path).html
 
     assert contacts_of(server, account) == ["one@rapids.example", "two@rapids.example"]
@@ -35,21 +35,21 @@ def test_an_admin_changes_the_contacts(server: Server) -> None:
     assert entry["details"]["to"] == {"contact_emails": ["one@rapids.example", "two@rapids.example"]}
 
 
-def test_what_is_wrong_with_a_contact_stands_at_the_field_with_what_was_written(server: Server) -> None:
+def test_an_invalid_contact_shows_an_error_and_keeps_the_input(server: Server) -> None:
     account, _ = server.account()
     admin = member(server, account, "admin")
-    answered = admin.post(
+    response = admin.post(
         f"/accounts/{account}/settings/contacts", page="/you", follow=False, contact_emails="<b>nobody</b>"
     )
 
-    assert answered.status == 422
-    assert 'id="contact_emails-problem"' in answered.html
-    assert "&lt;b&gt;nobody&lt;/b&gt;</textarea>" in answered.html
+    assert response.status == 422
+    assert 'id="contact_emails-problem"' in response.html
+    assert "&lt;b&gt;nobody&lt;/b&gt;</textarea>" in response.html
     assert contacts_of(server, account) == ["data@rapids.example"]
 
 
 @pytest.mark.parametrize("role", ["member", "manager"])
-def test_others_see_the_contacts_and_change_none(server: Server, role: str) -> None:
+def test_other_roles_see_contacts_and_cannot_update_them(server: Server, role: str) -> None:
     account, _ = server.account()
     path = f"/accounts/{account}/settings/contacts"
     visitor = member(server, account, role)
@@ -60,7 +60,7 @@ def test_others_see_the_contacts_and_change_none(server: Server, role: str) -> N
     assert contacts_of(server, account) == ["data@rapids.example"]
 
 
-def test_nobody_changes_another_accounts_contacts(server: Server) -> None:
+def test_contacts_of_another_account_cannot_be_updated(server: Server) -> None:
     other, _ = server.account("Other")
     account, _ = server.account()
     admin = member(server, account, "admin")
@@ -93,16 +93,16 @@ def test_the_audit_log_is_filtered_by_actor_action_and_time(server: Server) -> N
 
 
 @pytest.mark.parametrize("wrong", ["action=nothing.done", "created_after=yesterday", "cursor=x"])
-def test_a_filter_that_means_nothing_is_refused_at_its_field(server: Server, wrong: str) -> None:
+def test_an_invalid_filter_shows_an_error_at_its_field(server: Server, wrong: str) -> None:
     account, _ = server.account()
     admin = member(server, account, "admin")
-    answered = admin.get(f"/accounts/{account}/settings/audit-log?{wrong}")
+    response = admin.get(f"/accounts/{account}/settings/audit-log?{wrong}")
 
-    assert answered.status == 422
-    assert wrong.startswith("cursor") or f'id="{wrong.partition("=")[0]}-problem"' in answered.html
+    assert response.status == 422
+    assert wrong.startswith("cursor") or f'id="{wrong.partition("=")[0]}-problem"' in response.html
 
 
-def test_accounts_are_not_told_where_operators_sit(server: Server) -> None:
+def test_ip_addresses_of_operators_are_hidden_from_accounts(server: Server) -> None:
     account, api = server.account()
     api.endpoint("http://127.0.0.1:9/x")
     path = f"/accounts/{account}/settings/audit-log?action=endpoint.created"
@@ -113,7 +113,7 @@ def test_accounts_are_not_told_where_operators_sit(server: Server) -> None:
 
 
 @pytest.mark.parametrize("role", ["member", "manager"])
-def test_the_audit_log_is_for_admins(server: Server, role: str) -> None:
+def test_the_audit_log_requires_an_admin(server: Server, role: str) -> None:
     account, _ = server.account()
     visitor = member(server, account, role)
     assert visitor.get(f"/accounts/{account}/settings/audit-log").status == 403

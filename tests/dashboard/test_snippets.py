@@ -16,18 +16,18 @@ def documents(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_the_documentation_has_the_same_code(framework: str) -> None:
+def test_the_documentation_contains_the_code_sample(framework: str) -> None:
     assert documents(snippet(framework))
 
 
 @pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "python"])
-def test_the_documentation_has_the_same_command(framework: str) -> None:
+def test_the_documentation_contains_the_command(framework: str) -> None:
     command = receiver(framework).command
     assert command is not None
     assert all(command in text for text in documents(snippet(framework)))
 
 
-def test_a_shell_takes_the_secret_as_it_is() -> None:
+def test_the_secret_is_quoted_for_shells() -> None:
     assert variable_line("whsec_a/b+c=") == "export UPLIFT_WEBHOOK_SECRET=whsec_a/b+c="
     assert variable_line("a`b`'$c") == """export UPLIFT_WEBHOOK_SECRET='a`b`'"'"'$c'"""
     assert variable_line(None).startswith("export UPLIFT_WEBHOOK_SECRET=")

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Page
-from tests.dashboard.judging import judge
-from tests.dashboard.operators import come_in
-from tests.dashboard.visitors import Seen, member, operator
+from tests.dashboard.operators import sign_in_operator
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import PageResponse, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Api, Server, deliveries_of, settled, wait_for
 from tests.e2e.receiving import Receiver
 
@@ -16,7 +16,7 @@ TYPE = "movement.analytics.created"
 NOWHERE = "http://127.0.0.1:1/hook?x=<script>alert(1)</script>"
 
 
-def traced(server: Server, text: str) -> Seen:
+def traced(server: Server, text: str) -> PageResponse:
     """Return the trace of an ID."""
     return operator(server).get(f"/operator/trace?id={text}")
 
@@ -29,15 +29,15 @@ def failed(server: Server) -> tuple[str, Api, dict[str, Any]]:
     acting.endpoint("http://127.0.0.1:1/other", event_types=["export.*"])
     event = acting.ok("POST", "/v1/events", {"type": TYPE, "data": {"object": {"n": 1}}})
 
-    def over() -> Any:
+    def find_failed() -> Any:
         [delivery] = acting.ok("GET", f"/v1/events/{event['id']}/deliveries")["data"]
         return delivery if delivery["status"] == "failed" else None
 
-    delivery: dict[str, Any] = wait_for(over, "the delivery has failed")
+    delivery: dict[str, Any] = wait_for(find_failed, "the delivery has failed")
     return account, acting, delivery
 
 
-def test_every_id_of_a_delivery_leads_through_all_its_steps(server: Server) -> None:
+def test_every_id_of_a_delivery_finds_its_trace(server: Server) -> None:
     account, acting, delivery = failed(server)
     attempt = acting.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"][0]
     for text in (delivery["event"], delivery["id"], attempt["id"]):
@@ -52,7 +52,7 @@ def test_every_id_of_a_delivery_leads_through_all_its_steps(server: Server) -> N
         assert ("matches your search" in page.text) == (text != delivery["event"])
 
 
-def test_instants_in_sentences_are_told_as_everywhere(server: Server, shared_receiver: Receiver) -> None:
+def test_timestamps_in_sentences_are_time_elements(server: Server, shared_receiver: Receiver) -> None:
     account, _ = server.account()
     acting = server.api(OPERATOR_KEY, account)
     acting.endpoint(shared_receiver.url("/told"))
@@ -64,7 +64,7 @@ def test_instants_in_sentences_are_told_as_everywhere(server: Server, shared_rec
     assert not re.search(r"\d\.\d{3}Z", page.text)
 
 
-def test_an_idempotency_key_finds_its_event_and_no_body_is_shown(server: Server) -> None:
+def test_an_idempotency_key_finds_its_event_without_its_body(server: Server) -> None:
     account, _ = server.account()
     acting = server.api(OPERATOR_KEY, account)
     name = f"athlete-{uuid4()}"
@@ -76,7 +76,7 @@ def test_an_idempotency_key_finds_its_event_and_no_body_is_shown(server: Server)
     assert name not in page.html
 
 
-def test_an_id_that_two_accounts_have_shows_both(server: Server) -> None:
+def test_an_id_in_two_accounts_shows_both_events(server: Server) -> None:
     event_id = str(uuid4())
     for name in ("Twin one", "Twin two"):
         account, _ = server.account(name)
@@ -101,7 +101,7 @@ def test_endpoints_accounts_and_replays_are_found(server: Server) -> None:
     assert f'href="/accounts/{account}/replays/{replay["id"]}"' in page.html
 
 
-def test_what_was_deleted_is_traced_and_nothing_leads_to_its_pages(server: Server) -> None:
+def test_deleted_objects_are_traced_without_links_to_their_pages(server: Server) -> None:
     account, acting, delivery = failed(server)
     acting.ok("DELETE", f"/v1/endpoints/{delivery['endpoint']}")
     page = traced(server, delivery["endpoint"])
@@ -118,26 +118,26 @@ def test_what_was_deleted_is_traced_and_nothing_leads_to_its_pages(server: Serve
 @pytest.mark.parametrize(
     "text", ["nothing", "ep_" + "0" * 32, "%00", "dlv_" + "0" * 44, "x" * 400, "01985aa0-0000-7000-8000-000000000000"]
 )
-def test_what_is_nothing_is_said_to_be_nothing(server: Server, text: str) -> None:
+def test_an_unknown_id_is_not_found(server: Server, text: str) -> None:
     page = traced(server, text)
     assert page.status == 404
     assert "No matching objects" in page.text
 
 
-def test_only_operators_may_trace(server: Server) -> None:
+def test_only_operators_can_trace(server: Server) -> None:
     account, _, delivery = failed(server)
     page = member(server, account).get(f"/operator/trace?id={delivery['id']}")
     assert page.status == 404
     assert TYPE not in page.html
 
 
-def test_a_person_finds_a_delivery_and_goes_on_to_its_account(server: Server, page: Page) -> None:
+def test_an_operator_opens_an_endpoint_from_a_trace(server: Server, page: Page) -> None:
     _, _, delivery = failed(server)
-    come_in(page).goto("/operator/trace")
+    sign_in_operator(page).goto("/operator/trace")
     page.get_by_label("ID of an event").fill(delivery["id"])
     page.get_by_role("button", name="Search").click()
     page.get_by_role("heading", name="Accepted").wait_for()
-    judge(page)
+    check_page(page)
     page.get_by_text("Endpoints without a delivery", exact=True).click()
     page.get_by_role("link", name="http://127.0.0.1:1/other").click()
     page.wait_for_url("**/accounts/*/endpoints/*")

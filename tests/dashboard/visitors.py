@@ -19,7 +19,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 @dataclass
-class Seen:
+class PageResponse:
     """A response."""
 
     status: int
@@ -47,9 +47,9 @@ class Guest:
     cookies: dict[str, str] = field(default_factory=dict)
     _http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=20))
 
-    def get(self, path: str, *, follow: bool = True, **headers: str) -> Seen:
+    def get(self, path: str, *, follow: bool = True, **headers: str) -> PageResponse:
         """Get a page."""
-        return self._ask("GET", path, None, follow=follow, headers=headers)
+        return self._request("GET", path, None, follow=follow, headers=headers)
 
     def post(
         self,
@@ -59,38 +59,40 @@ class Guest:
         follow: bool = True,
         token: str | None = None,
         **fields: str | list[str],
-    ) -> Seen:
+    ) -> PageResponse:
         """Submit a form with the token of `page`, by default of the path itself."""
         sent = self.get(page or path).token if token is None else token
         body = urlencode({CSRF_FIELD: sent, **fields}, doseq=True)
-        return self._ask("POST", path, body, follow=follow, headers={})
+        return self._request("POST", path, body, follow=follow, headers={})
 
-    def send(self, path: str, fields: Mapping[str, str], **headers: str) -> Seen:
+    def send(self, path: str, fields: Mapping[str, str], **headers: str) -> PageResponse:
         """Submit exactly these fields without following redirects."""
-        return self._ask("POST", path, urlencode(fields), follow=False, headers=headers)
+        return self._request("POST", path, urlencode(fields), follow=False, headers=headers)
 
-    def lend(self, page: Page) -> Page:
-        """Use this session in a browser."""
+    def share_session(self, page: Page) -> Page:
+        """Copy this session to a browser."""
         value = self.cookies[SESSION_COOKIE]
         page.context.add_cookies([{"name": SESSION_COOKIE, "value": value, "url": self.url}])
         return page
 
-    def _ask(self, method: str, path: str, body: str | None, *, follow: bool, headers: dict[str, str]) -> Seen:
+    def _request(
+        self, method: str, path: str, body: str | None, *, follow: bool, headers: dict[str, str]
+    ) -> PageResponse:
         sent = {"accept": "text/html", **{name.replace("_", "-"): value for name, value in headers.items()}}
         if self.cookies:
             sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         if body is not None:
             sent["content-type"] = "application/x-www-form-urlencoded"
-        got = self._http.request(method, urljoin(self.url, path), body=body, headers=sent, redirect=False)
-        for cookie in got.headers.getlist("set-cookie"):
+        response = self._http.request(method, urljoin(self.url, path), body=body, headers=sent, redirect=False)
+        for cookie in response.headers.getlist("set-cookie"):
             name, _, value = cookie.partition(";")[0].partition("=")
             if value:
                 self.cookies[name] = value
             else:
                 self.cookies.pop(name, None)
-        if follow and got.status == 303:
-            return self._ask("GET", got.headers["location"], None, follow=True, headers={})
-        return Seen(got.status, urlsplit(path).path, got.headers, got.data.decode())
+        if follow and response.status == 303:
+            return self._request("GET", response.headers["location"], None, follow=True, headers={})
+        return PageResponse(response.status, urlsplit(path).path, response.headers, response.data.decode())
 
 
 def operator(server: Server) -> Guest:
@@ -120,11 +122,11 @@ def member(server: Server, account: str, role: str = "owner", email: str | None 
     return guest
 
 
-def bring(page: Page, guest: Guest) -> None:
+def open_overview(page: Page, guest: Guest) -> None:
     """Use a guest's session in a browser, and open the overview of the first account."""
-    guest.lend(page).goto("/")
+    guest.share_session(page).goto("/")
 
 
-def forget_confirmations(server: Server) -> None:
+def expire_confirmations(server: Server) -> None:
     """Expire all password confirmations."""
     server.place.run(lambda connection: connection.execute(sa.update(sessions).values(confirmed_at=0)).rowcount)

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .harness import PROGRAM, Api, Server, wait_for
-from .receiving import Connection, Received, answer
+from .receiving import Connection, Received, respond
 
 SECRET_KEY = base64.b64encode(b"k" * 32).decode()
-SKEWED = (
+WITH_CLOCK_SKEW = (
     "import sys, time; real = time.time_ns; time.time_ns = lambda: real() + {ms} * 1_000_000;"
     " time.time = lambda: time.time_ns() / 1e9;"
     " sys.argv[0] = {program!r}; from uplift_server.cli.main import run; run()"
@@ -37,7 +37,7 @@ class Fleet(AbstractContextManager["Fleet"]):
         server = Server(self._folder, "--role", role, **{**self._environ, **environ})
         if skew_ms:
             server._command = [
-                sys.executable, "-c", SKEWED.format(ms=skew_ms, program=PROGRAM), *server._command[1:],
+                sys.executable, "-c", WITH_CLOCK_SKEW.format(ms=skew_ms, program=PROGRAM), *server._command[1:],
             ]  # fmt: skip
         self.servers.append(server)
         return server.start()
@@ -90,15 +90,15 @@ def send_all(apis: list[Api], numbers: range, accepted: set[int], threads: int =
     return started
 
 
-class Counting:
-    """A receiver path that records how many requests are in flight."""
+class ConcurrencyCounter:
+    """Response action that records how many requests are in flight."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.most = 0
         self._now = 0
         self._lock = threading.Lock()
         self._seconds = seconds
-        self._answer = answer()
+        self._respond = respond()
 
     def __call__(self, connection: Connection, received: Received) -> bool:
         with self._lock:
@@ -108,7 +108,7 @@ class Counting:
         # After the response, the next request may arrive before anything else happens here.
         with self._lock:
             self._now -= 1
-        return self._answer(connection, received)
+        return self._respond(connection, received)
 
 
 def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
@@ -119,6 +119,6 @@ def account_of(fleet: Fleet) -> tuple[str, list[Api]]:
     return account, apis
 
 
-def known_everywhere() -> None:
-    """Wait for the second within which every process sees a change."""
+def wait_for_propagation() -> None:
+    """Wait until every process has seen a change, which takes at most a second."""
     time.sleep(1)

@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 @dataclass
-class Answer:
+class ApiResponse:
     """A response of the API, and its duration."""
 
     status: int
@@ -80,7 +80,7 @@ class Api:
             maxsize=64, retries=False, timeout=urllib3.Timeout(connect=5, read=15), block=False
         )
 
-    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> ApiResponse:
         """Send one request without retries."""
         began = time.monotonic()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -88,20 +88,20 @@ class Api:
         try:
             got = self._http.request(method, self._url + path, body=content, headers={**self._headers, **named})
         except urllib3.exceptions.HTTPError as error:
-            return Answer(0, {}, str(error).encode(), time.monotonic() - began)
-        return Answer(got.status, got.headers, got.data, time.monotonic() - began)
+            return ApiResponse(0, {}, str(error).encode(), time.monotonic() - began)
+        return ApiResponse(got.status, got.headers, got.data, time.monotonic() - began)
 
     def ok(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Send a request that must succeed. Return its JSON."""
-        answer = self(method, path, body, **headers)
-        assert 200 <= answer.status < 300, (method, path, answer)
-        return answer.json if answer.body else None
+        response = self(method, path, body, **headers)
+        assert 200 <= response.status < 300, (method, path, response)
+        return response.json if response.body else None
 
     def close(self) -> None:
         """Close all connections."""
         self._http.clear()
 
-    def send(self, number: int, **fields: Any) -> Answer:
+    def send(self, number: int, **fields: Any) -> ApiResponse:
         """Send an event with a number."""
         return self("POST", "/v1/events", {"type": TYPE, "data": {"number": number}, **fields})
 
@@ -109,7 +109,7 @@ class Api:
         """Create an endpoint."""
         return self.ok("POST", "/v1/endpoints", {"url": url, **fields})
 
-    def everything(self, path: str) -> list[Any]:
+    def list_all(self, path: str) -> list[Any]:
         """Return all items of a list."""
         found: list[Any] = []
         cursor = ""
@@ -282,11 +282,11 @@ def sending(api: Api) -> Iterator[list[int]]:
 def settled(api: Api, delivery: str, within: float = 20) -> Any:
     """Wait until the delivery is completed, and return it."""
 
-    def over() -> Any:
+    def completed() -> Any:
         found = api.ok("GET", f"/v1/deliveries/{delivery}")
         return found if found["status"] not in {"pending", "held"} else None
 
-    return wait_for(over, f"delivery {delivery} is over", within, every=0.05)
+    return wait_for(completed, f"delivery {delivery} is completed", within, every=0.05)
 
 
 def deliveries_of(api: Api, event: str) -> list[Any]:

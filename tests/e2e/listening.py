@@ -1,4 +1,4 @@
-"""Runs `uplift` like a user: a process with both output streams, and a network that can fail."""
+"""`uplift` as a separate process with both output streams, and a network that can fail."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def environment(server: Server, key: str, url: str | None = None) -> dict[str, s
     return {**inherited, **home, "UPLIFT_API_URL": url or server.url, "UPLIFT_API_KEY": key}
 
 
-def developer(server: Server, account: str) -> tuple[Api, dict[str, str]]:
+def developer_environment(server: Server, account: str) -> tuple[Api, dict[str, str]]:
     """Create a key of an account. Return the environment of its developer."""
     made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})
     return server.api(made["key"]), environment(server, made["key"])
@@ -44,7 +44,7 @@ def uplift(environ: dict[str, str], *arguments: str, within: float = 30) -> "sub
 @contextmanager
 def on_terminal(environ: dict[str, str], *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", bytearray]]:
     """Run a command in a terminal of 80 columns. Return its output."""
-    keeper, terminal = pty.openpty()
+    terminal_fd, terminal = pty.openpty()
     shown = bytearray()
     process = subprocess.Popen(
         [PROGRAM, *arguments], env={**environ, "COLUMNS": "80"}, stdin=terminal, stdout=terminal, stderr=terminal
@@ -54,7 +54,7 @@ def on_terminal(environ: dict[str, str], *arguments: str) -> Iterator[tuple["sub
     def read() -> None:
         # On Linux, a read returns EIO after the other side is closed.
         with suppress(OSError):
-            while data := os.read(keeper, 65_536):
+            while data := os.read(terminal_fd, 65_536):
                 shown.extend(data)
 
     reader = threading.Thread(target=read, daemon=True)
@@ -65,7 +65,7 @@ def on_terminal(environ: dict[str, str], *arguments: str) -> Iterator[tuple["sub
         process.kill()
         process.wait(10)
         reader.join(5)
-        os.close(keeper)
+        os.close(terminal_fd)
 
 
 class Listening:
@@ -86,24 +86,24 @@ class Listening:
         for thread in self._threads:
             thread.start()
 
-    def until(self, beginning: str, within: float = 20) -> str:
+    def wait_for_line(self, prefix: str, within: float = 20) -> str:
         """Wait for a status line with this prefix."""
         return wait_for(
-            lambda: next((line for line in list(self.err) if line.startswith(beginning)), None),
-            f"{beginning!r} in {self.err}",
+            lambda: next((line for line in list(self.err) if line.startswith(prefix)), None),
+            f"{prefix!r} in {self.err}",
             within,
         )
 
     def ready(self) -> "Listening":
         """Wait until it reports that it is ready."""
-        self.until("Ready")
+        self.wait_for_line("Ready")
         return self
 
-    def count(self, beginning: str) -> int:
+    def count(self, prefix: str) -> int:
         """Count the status lines with this prefix."""
-        return sum(line.startswith(beginning) for line in list(self.err))
+        return sum(line.startswith(prefix) for line in list(self.err))
 
-    def told(self, kind: str) -> list[dict[str, Any]]:
+    def printed(self, kind: str) -> list[dict[str, Any]]:
         """Return the printed objects of a kind."""
         found = [json.loads(line) for line in list(self.out)]
         return [each for each in found if each["kind"] == kind]
@@ -112,9 +112,9 @@ class Listening:
         """Stop it. Return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.ended()
+        return self.wait()
 
-    def ended(self, within: float = 20) -> int:
+    def wait(self, within: float = 20) -> int:
         """Wait until it exits. Return its exit code."""
         code = self.process.wait(within)
         for thread in self._threads:
@@ -125,7 +125,7 @@ class Listening:
         """End the process, and clean up."""
         if self.process.poll() is None:
             self.process.kill()
-        self.ended()
+        self.wait()
 
 
 def _drain(stream: Any, lines: list[str]) -> None:
@@ -161,7 +161,7 @@ class Network:
         """Forward nothing, and close nothing, like an unplugged cable."""
         self._silent.set()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Forward new connections again. Silenced connections stay silent."""
         self._down = False
         self._silent = threading.Event()
@@ -194,14 +194,14 @@ class Network:
     def _serve(self, near: socket.socket, far: socket.socket, silent: threading.Event) -> None:
         with near, far:
             self._pairs.add((near, far))
-            back = threading.Thread(target=_carry, args=(far, near, silent), daemon=True)
+            back = threading.Thread(target=_forward, args=(far, near, silent), daemon=True)
             back.start()
-            _carry(near, far, silent)
+            _forward(near, far, silent)
             back.join()
             self._pairs.discard((near, far))
 
 
-def _carry(one: socket.socket, other: socket.socket, silent: threading.Event) -> None:
+def _forward(one: socket.socket, other: socket.socket, silent: threading.Event) -> None:
     with suppress(OSError):
         while data := one.recv(65_536):
             if not silent.is_set():
@@ -211,7 +211,7 @@ def _carry(one: socket.socket, other: socket.socket, silent: threading.Event) ->
             each.shutdown(socket.SHUT_RDWR)
 
 
-def batch(server: Server, account: str, numbers: range) -> None:
+def send_batch(server: Server, account: str, numbers: range) -> None:
     """Send numbered events in order."""
     for start in range(numbers.start, numbers.stop, 500):
         events = [
@@ -221,10 +221,10 @@ def batch(server: Server, account: str, numbers: range) -> None:
         server.api().ok("POST", "/v1/events/batch", {"events": events})
 
 
-def numbers(receiver: Receiver, *, again: bool = False) -> list[int]:
+def numbers(receiver: Receiver, *, redelivered: bool = False) -> list[int]:
     """Return the numbers of received events in order: the forwarded duplicates, or the others."""
     return [
         request.json["data"]["number"]
         for request in receiver.on(PATH)
-        if ("x-uplift-redelivered" in request.headers) is again
+        if ("x-uplift-redelivered" in request.headers) is redelivered
     ]

@@ -51,7 +51,7 @@ class Connection:
         """Write bytes. A closed connection ends the action."""
         self.sock.sendall(data)
 
-    def gone(self, within: float) -> bool:
+    def wait_until_closed(self, within: float) -> bool:
         """Wait for a limited time until the client closes the connection."""
         deadline = time.monotonic() + within
         self.sock.settimeout(0.1)
@@ -65,7 +65,7 @@ Action = Callable[[Connection, Received], bool]
 """A response action. Returns whether to keep the connection."""
 
 
-def answer(status: int = 200, body: bytes = b"ok", after: float = 0, **headers: str) -> Action:
+def respond(status: int = 200, body: bytes = b"ok", after: float = 0, **headers: str) -> Action:
     """Send a valid response, optionally after a delay."""
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -82,7 +82,7 @@ def answer(status: int = 200, body: bytes = b"ok", after: float = 0, **headers: 
 
 def hang(connection: Connection, _: Received) -> bool:
     """Send no response until the client closes the connection."""
-    connection.gone(60)
+    connection.wait_until_closed(60)
     return False
 
 
@@ -102,7 +102,7 @@ def close(_: Connection, __: Received) -> bool:
 def once_per_connection() -> Action:
     """Respond to the first request of a connection. Read the second one, and close without a response."""
     seen: set[object] = set()
-    good = answer()
+    good = respond()
 
     def act(connection: Connection, received: Received) -> bool:
         peer = connection.sock.getpeername()
@@ -154,7 +154,7 @@ def endless(connection: Connection, _: Received) -> bool:
 def after_failing(times: int, status: int = 500) -> Action:
     """Fail the first attempts of each event, then accept it."""
     seen: Counter[str] = Counter()
-    good, bad = answer(), answer(status)
+    good, bad = respond(), respond(status)
 
     def act(connection: Connection, received: Received) -> bool:
         event = received.headers["webhook-id"]
@@ -170,7 +170,7 @@ class Receiver:
     def __init__(self) -> None:
         self.requests: list[Received] = []
         self._actions: dict[str, Action] = {}
-        self._default = answer()
+        self._default = respond()
         self._closing = threading.Event()
         self._connections: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -256,6 +256,6 @@ def sent_unsettled(server: Server, receiver: Receiver, path: str) -> int:
         time.sleep(0.1)
         counts.append(len(receiver.requests))
     query = "SELECT e.id FROM deliveries d JOIN events e ON e.seq = d.event_seq WHERE d.status = 0"
-    in_hand = {event.hex() for (event,) in server.place.query(query)}
-    came = Counter(r.headers["webhook-id"].replace("-", "") for r in receiver.on(path))
-    return sum(came[event] for event in in_hand)
+    in_flight = {event.hex() for (event,) in server.place.query(query)}
+    arrived = Counter(r.headers["webhook-id"].replace("-", "") for r in receiver.on(path))
+    return sum(arrived[event] for event in in_flight)

@@ -1,4 +1,4 @@
-"""Data directories that run out of space and get it back, by the means that this machine supports."""
+"""Data directories that run out of space and get it back. The machine determines the available kinds."""
 
 import contextlib
 import os
@@ -54,11 +54,11 @@ Storage = FileLimit | SmallDisk
 
 
 @contextlib.contextmanager
-def small_storage(way: str, data: Path) -> Iterator[Storage]:
-    """Create a data directory of one of WAYS."""
+def small_storage(storage_kind: str, data: Path) -> Iterator[Storage]:
+    """Create a data directory of one of STORAGE_KINDS."""
     data.mkdir()
-    if way != "small disk":
-        yield FileLimit(data, LEFT_BYTES if way == "file limit" else None)
+    if storage_kind != "small disk":
+        yield FileLimit(data, LEFT_BYTES if storage_kind == "file limit" else None)
         return
     _mount(data)
     try:
@@ -82,5 +82,5 @@ def _can_mount() -> bool:
     return True
 
 
-WAYS = ["file limit", "no write at all", *(["small disk"] if _can_mount() else [])]
-"""Mounting needs privileges that not every user has. The limits need none."""
+STORAGE_KINDS = ["file limit", "no write at all", *(["small disk"] if _can_mount() else [])]
+"""Mounting requires privileges. The file limits do not."""

@@ -1,4 +1,4 @@
-"""Restores of a backup of a busy server deliver the events that were pending."""
+"""A restored backup of a busy server delivers the pending events."""
 
 import os
 import shutil
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from .harness import PROGRAM, Server, sending, serving, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
-pytestmark = pytest.mark.sqlite(reason="PostgreSQL brings its own tools for copies")
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL has its own backup tools")
 
 SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["2s"] * 60), "UPLIFT_BREAKER_FAILURES": "0"}
 
@@ -29,18 +29,18 @@ def backup(server: Server, to: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_backup_made_under_traffic_delivers_pending_events(tmp_path: Path, receiver: Receiver) -> None:
-    url = receiver.url("/down", answer(500))
+    url = receiver.url("/down", respond(500))
     with serving(tmp_path / "first", **SETTINGS) as server:
         account, api = server.account()
         api.endpoint(url)
         with sending(api) as accepted:
-            wait_for(lambda: len(accepted) > 100, "there is traffic")
+            wait_for(lambda: len(accepted) > 100, "events are accepted")
             before = list(accepted)
             made = backup(server, tmp_path / "copy.db")
             during = len(accepted)
         assert made.returncode == 0, made
         assert str(server.data / "secret.key") in made.stderr
-        assert during > len(before), "nothing was accepted while the copy was made"
+        assert during > len(before), "no event was accepted during the backup"
         again = backup(server, tmp_path / "copy.db")
         assert again.returncode == 2
         assert "already exists" in again.stderr
@@ -53,14 +53,14 @@ def test_a_backup_made_under_traffic_delivers_pending_events(tmp_path: Path, rec
     shutil.copy(tmp_path / "copy.db", restored / "uplift.db")
     shutil.copy(tmp_path / "first" / "secret.key", restored / "secret.key")
     receiver.requests.clear()
-    receiver.url("/down", answer(200))
+    receiver.url("/down", respond(200))
     with serving(restored, **SETTINGS) as server:
         api = server.api(account=account)
 
         def none_pending() -> bool:
             return not api.ok("GET", "/v1/deliveries?status=pending")["data"]
 
-        wait_for(none_pending, "all is delivered from the copy")
+        wait_for(none_pending, "the copy has no pending deliveries")
         assert not set(before) - set(receiver.numbers("/down"))
 
 

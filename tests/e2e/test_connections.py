@@ -16,7 +16,7 @@ async def _respond(_scope: Any, _receive: Any, _send: Any) -> None:
     raise AssertionError("no request was sent")
 
 
-def test_a_busy_server_accepts_several_connections_in_a_turn_of_the_event_loop() -> None:
+def test_a_busy_server_accepts_several_connections_per_loop_turn() -> None:
     """With one connection per turn of 20 ms, a client would wait 20 ms for each earlier connection."""
     turns = uvloop.run(_turns_until_accepted())
     assert turns <= CONNECTIONS // ACCEPTS_PER_TURN + 10

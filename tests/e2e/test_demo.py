@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 import urllib3
 
-pytestmark = pytest.mark.sqlite(reason="the demonstration brings its own database, a file")
+pytestmark = pytest.mark.sqlite(reason="the demo uses its own SQLite database")
 
 PROGRAM = str(Path(sys.executable).with_name("uplift-server"))
 SECONDS_MAX = 60
@@ -88,10 +88,10 @@ def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
 def opened(link: str) -> str:
     """Return the page after a person opens a link and confirms."""
     base = link.partition("/enter/")[0]
-    asked = urllib3.request("GET", link, redirect=False)
-    assert asked.status == 200
-    [token] = set(re.findall(r'name="csrf" value="([^"]+)"', asked.data.decode()))
-    headers = {"cookie": _cookies(asked), "origin": base, "content-type": "application/x-www-form-urlencoded"}
+    form_page = urllib3.request("GET", link, redirect=False)
+    assert form_page.status == 200
+    [token] = set(re.findall(r'name="csrf" value="([^"]+)"', form_page.data.decode()))
+    headers = {"cookie": _cookies(form_page), "origin": base, "content-type": "application/x-www-form-urlencoded"}
     entered = urllib3.request("POST", link, body=urlencode({"csrf": token}), headers=headers, redirect=False)
     assert entered.status == 303, entered.data
     home = urllib3.request("GET", f"{base}/", headers={"cookie": _cookies(entered)}, redirect=False)

@@ -11,9 +11,9 @@ from .receiving import Receiver
 
 def shown(url: str) -> str:
     """Return a page as a visitor without a key sees it."""
-    answer = urllib3.request("GET", url, retries=False, timeout=10)
-    assert answer.status == 200, url
-    return answer.data.decode()
+    response = urllib3.request("GET", url, retries=False, timeout=10)
+    assert response.status == 200, url
+    return response.data.decode()
 
 
 def test_user_agent_and_problem_type_link_to_the_documentation(server: Server, receiver: Receiver) -> None:
@@ -27,9 +27,9 @@ def test_user_agent_and_problem_type_link_to_the_documentation(server: Server, r
     assert "<h1" in shown(guide[1])
     assert 'id="before-you-go-live"' in shown(guide[1])
 
-    refused = api("POST", "/v1/endpoints", {"url": "https://example.com", "urll": 1}).json
-    page, _, anchor = urljoin(f"{server.url}/v1/endpoints", refused["type"]).partition("#")
-    assert anchor == refused["code"] == "validation_failed"
+    rejected = api("POST", "/v1/endpoints", {"url": "https://example.com", "urll": 1}).json
+    page, _, anchor = urljoin(f"{server.url}/v1/endpoints", rejected["type"]).partition("#")
+    assert anchor == rejected["code"] == "validation_failed"
     assert f'<h2 id="{anchor}">' in shown(page)
 
 

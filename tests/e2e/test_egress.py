@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from .harness import deliveries_of, serving, settled, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 
 class ConnectProxy:
     """A proxy that only supports CONNECT and records the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, str]] = []
+        self.requests: list[tuple[str, str, str]] = []
         """Peer, target and credentials."""
-        self.refuse_with: bytes | None = None
+        self.reject_with: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._listen, daemon=True).start()
@@ -44,9 +44,9 @@ class ConnectProxy:
             method, target, _ = lines[0].split(" ")
             assert method == "CONNECT"
             credentials = [line for line in lines if line.lower().startswith("proxy-authorization: ")]
-            self.asked.append((peer, target, credentials[0].split(": ")[1] if credentials else ""))
-            if self.refuse_with is not None:
-                client.sendall(self.refuse_with)
+            self.requests.append((peer, target, credentials[0].split(": ")[1] if credentials else ""))
+            if self.reject_with is not None:
+                client.sendall(self.reject_with)
                 return
             host, _, port = target.rpartition(":")
             with socket.create_connection((host, int(port)), timeout=5) as onward:
@@ -84,17 +84,19 @@ def test_deliveries_use_the_proxy_and_its_failures_do_not_count(
         endpoint = api.endpoint(receiver.url("/hook", _closing))["id"]
         api.send(1)
         receiver.wait("/hook", 1)
-        wait_for(lambda: receiver.count("/hook") == 2, "the greeting arrives, too")
-        assert {asked[1:] for asked in proxy.asked} == {(f"127.0.0.1:{receiver.port}", "Basic dXNlcjpwQHNz")}
+        wait_for(lambda: receiver.count("/hook") == 2, "the registration event arrives")
+        assert {request[1:] for request in proxy.requests} == {(f"127.0.0.1:{receiver.port}", "Basic dXNlcjpwQHNz")}
         # The server needs a new connection, and the proxy rejects it.
-        proxy.refuse_with = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+        proxy.reject_with = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
         event = api.send(2).json["id"]
         delivery = deliveries_of(api, event)[0]["id"]
-        attempts = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt fails")
+        attempts = wait_for(
+            lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt is stored"
+        )
         assert attempts[0]["outcome"] == "connect_error"
         assert "could not open an outbound connection" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
-        proxy.refuse_with = None
+        proxy.reject_with = None
         # Without this, the next attempt would follow after a minute, because the failed one did not count.
         api.ok("POST", f"/v1/deliveries/{delivery}/resend")
         assert settled(api, delivery)["status"] == "delivered"
@@ -122,13 +124,13 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
     with serving(tmp_path / "data", **settings) as server:
         _, api = server.account()
         endpoint = api.endpoint(receiver.url("/hook", _closing))["id"]
-        wait_for(lambda: receiver.count("/hook") == 1, "the greeting arrives")
+        wait_for(lambda: receiver.count("/hook") == 1, "the registration event arrives")
         proxy.close()
         deliveries = [deliveries_of(api, api.send(number).json["id"])[0]["id"] for number in range(5)]
         for delivery in deliveries:
             [attempt] = wait_for(
                 lambda delivery=delivery: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"],
-                "it is attempted",
+                "an attempt is stored",
             )
             assert attempt["outcome"] == "connect_error"
             assert attempt["error"].startswith("the egress proxy failed: could not connect to")
@@ -141,44 +143,48 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
         assert receiver.count("/hook") == 1
 
 
-def test_a_receiver_of_the_other_ip_version_keeps_its_health(tmp_path: Path, receiver: Receiver) -> None:
+def test_an_endpoint_of_the_other_ip_version_keeps_its_health(tmp_path: Path, receiver: Receiver) -> None:
     """With only an IPv6 egress address, the server sends nothing over IPv4."""
     with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="::1") as server:
         _, api = server.account()
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
         delivery = deliveries_of(api, api.send(1).json["id"])[0]["id"]
-        attempts = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "it is attempted")
+        attempts = wait_for(
+            lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt is stored"
+        )
         assert (attempts[0]["outcome"], attempts[0]["error"]) == ("blocked", "there is no egress address for IPv4")
         assert "AAAA for IPv6" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         assert receiver.count("/hook") == 0
 
 
-def test_a_private_endpoint_gets_nothing_when_private_networks_are_not_allowed(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_private_endpoints_receive_nothing_if_not_allowed(tmp_path: Path, receiver: Receiver) -> None:
     data = tmp_path / "data"
     with serving(data) as server:
         account, api = server.account()
         endpoints = [api.endpoint(receiver.url(path))["id"] for path in ("/one", "/two")]
-        wait_for(lambda: receiver.count("/one") == receiver.count("/two") == 1, "the greetings arrive")
+        wait_for(lambda: receiver.count("/one") == receiver.count("/two") == 1, "the registration events arrive")
     with serving(data, UPLIFT_ALLOW_PRIVATE_NETWORKS="false", UPLIFT_RETRY_SCHEDULE="100ms") as server:
         api = server.api(account=account)
         for delivery in deliveries_of(api, api.send(1).json["id"]):
-            over = settled(api, delivery["id"])
-            assert (over["status"], over["last_outcome"], over["attempts_made"]) == ("failed", "blocked", 2)
+            completed = settled(api, delivery["id"])
+            assert (completed["status"], completed["last_outcome"], completed["attempts_made"]) == (
+                "failed",
+                "blocked",
+                2,
+            )
             for attempt in api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"]:
                 assert attempt["remote_address"] is None
                 assert "are not allowed: loopback" in attempt["error"]
                 assert "an address that is not allowed" in attempt["hint"]
         for endpoint in endpoints:
             assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
-        answer = api("POST", "/v1/endpoints", {"url": receiver.url("/three")})
-        assert (answer.status, answer.json["errors"][0]["code"]) == (422, "https_required")
+        response = api("POST", "/v1/endpoints", {"url": receiver.url("/three")})
+        assert (response.status, response.json["errors"][0]["code"]) == (422, "https_required")
         assert (receiver.count("/one"), receiver.count("/two")) == (1, 1)
 
 
 def _closing(connection: object, received: object) -> bool:
     """Respond with success, then close the connection."""
-    answer(connection="close")(connection, received)  # type: ignore[arg-type]
+    respond(connection="close")(connection, received)  # type: ignore[arg-type]
     return False

@@ -85,7 +85,7 @@ def check_delivery(api: Api, receiver: Receiver, path: str, secrets: list[str]) 
         Webhook(secret).verify(request.body, request.headers)
 
 
-def test_a_database_of_0_1_1_is_upgraded_and_a_moved_value_is_not_shown(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_0_1_1_database_is_upgraded_and_moved_values_are_rejected(tmp_path: Path, receiver: Receiver) -> None:
     data = tmp_path / "data"
     with serving(data, **SETTINGS) as server:
         account, api = server.account()
@@ -99,24 +99,24 @@ def test_a_database_of_0_1_1_is_upgraded_and_a_moved_value_is_not_shown(tmp_path
 
     with serving(data, **SETTINGS) as server:
         api = server.api(account=account)
-        wait_for(lambda: versions(server.place) == {2}, "all values are bound")
+        wait_for(lambda: versions(server.place) == {2}, "all values have the new encryption")
         assert secret_of(api, made["id"]) == rotated
         check_delivery(api, receiver, "/hook", [made["secret"], rotated])
         server.place.run(lambda c: c.execute(sa.text("UPDATE endpoints SET secret = headers")))
-        answer = api("GET", f"/v1/endpoints/{made['id']}/secret")
-        assert answer.status == 500
-        assert "hush" not in str(answer)
+        response = api("GET", f"/v1/endpoints/{made['id']}/secret")
+        assert response.status == 500
+        assert "hush" not in str(response)
         server.stop()
 
-        again = Server(data, **SETTINGS)
-        again.launch()
-        assert again.process is not None
-        assert again.process.wait(20) == 2
-        again.end()
-        assert "cannot be decrypted" in "".join(again.log)
+        second_start = Server(data, **SETTINGS)
+        second_start.launch()
+        assert second_start.process is not None
+        assert second_start.process.wait(20) == 2
+        second_start.end()
+        assert "cannot be decrypted" in "".join(second_start.log)
 
 
-def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_stops(
+def test_servers_of_both_releases_read_all_values_during_the_upgrade(
     tmp_path: Path, receiver: Receiver, postgres_server: PostgresServer
 ) -> None:
     url = postgres_server.new_database(empty=True)
@@ -126,8 +126,8 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
     make_earlier(first.place)
     asyncio.run(schema_version.upgrade(url))
     # A server of release 0.1.1, which sends heartbeats while it runs.
-    ahead = (time.time_ns() // 1_000_000) + 3_600_000
-    row = {"role": "all", "host": "a", "pid": 17, "version": "0.1.1", "started_at": 1, "seen_at": ahead, "view": 0}
+    future_ms = (time.time_ns() // 1_000_000) + 3_600_000
+    row = {"role": "all", "host": "a", "pid": 17, "version": "0.1.1", "started_at": 1, "seen_at": future_ms, "view": 0}
     first.place.run(lambda c: c.execute(sa.insert(processes).values(**row, delivers=False)))
 
     with ExitStack() as stack:
@@ -143,20 +143,22 @@ def test_servers_of_both_releases_read_all_values_until_the_last_earlier_one_sto
             check_delivery(api, receiver, "/hook", [made["secret"], rotated])
 
         first.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.version == "0.1.1")))
-        wait_for(lambda: versions(first.place) == {2}, "all values are bound")
+        wait_for(lambda: versions(first.place) == {2}, "all values have the new encryption")
         for api in apis:
             check_delivery(api, receiver, "/hook", [made["secret"], rotated])
             assert secret_of(api, later["id"]) == later["secret"]
         newest = apis[0].endpoint(receiver.url("/newest"), headers={"X-Jwt": "hush"})
         path = f"/v1/endpoints/{newest['id']}/secret"
-        wait_for(lambda: apis[1]("GET", path).status == 200, "both know the endpoint")
+        wait_for(lambda: apis[1]("GET", path).status == 200, "the second server knows the endpoint")
         assert secret_of(apis[1], newest["id"]) == newest["secret"]
         assert versions(first.place) == {2}
         # The earlier release cannot start again, and its values are rejected.
         assert first.place.query("SELECT value FROM marks WHERE name = 'schema.needs_release'") == [(1002,)]
         encrypt_as_0_1_1(first.place)
         path = f"/v1/endpoints/{made['id']}/secret"
-        wait_for(lambda: {api("GET", path).status for api in apis} == {500}, "other values are rejected")
+        wait_for(
+            lambda: {api("GET", path).status for api in apis} == {500}, "values of the earlier release are rejected"
+        )
 
 
 def as_0_1_1_secret(place: Place, endpoint: str) -> str:

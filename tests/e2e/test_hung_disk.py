@@ -9,7 +9,7 @@ import pytest
 from .harness import Server, wait_for
 from .receiving import Receiver
 
-pytestmark = pytest.mark.sqlite(reason="PostgreSQL has its disk elsewhere")
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL stores its data on another machine")
 
 TRY_LATER = 75
 # When a file appears, commits of the driver never return.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .harness import TYPE, Answer, Api, Server, deliveries_of, serving, settled, wait_for
+from .harness import TYPE, Api, ApiResponse, Server, deliveries_of, serving, settled, wait_for
 from .receiving import Receiver
 
 FIELDS = ["idempotency_key", "id"]
@@ -25,11 +25,11 @@ def test_twenty_concurrent_repeats_create_one_event(server: Server, receiver: Re
     api.endpoint(receiver.url("/hook"))
     for _ in range(5):
         same = _fresh(field)
-        answers = _at_once(lambda _, same=same: api.send(1, **same))
-        assert [answer.status for answer in answers] == [202] * THREADS
-        assert len({answer.json["id"] for answer in answers}) == 1
-        assert [answer.json["duplicate"] for answer in answers].count(False) == 1
-    events = api.everything(f"/v1/events?type={TYPE}")
+        responses = _run_concurrently(lambda _, same=same: api.send(1, **same))
+        assert [response.status for response in responses] == [202] * THREADS
+        assert len({response.json["id"] for response in responses}) == 1
+        assert [response.json["duplicate"] for response in responses].count(False) == 1
+    events = api.list_all(f"/v1/events?type={TYPE}")
     assert len(events) == 5
     for event in events:
         assert sum(event["deliveries"].values()) == 1
@@ -41,33 +41,33 @@ def test_twenty_concurrent_repeats_create_one_event(server: Server, receiver: Re
 def test_twenty_concurrent_requests_with_different_content_conflict(server: Server, field: str) -> None:
     _, api = server.account()
     same = _fresh(field)
-    answers = _at_once(lambda number: api.send(number, **same))
-    assert sorted(answer.status for answer in answers) == [202] + [409] * (THREADS - 1)
-    refused = next(answer for answer in answers if answer.status == 409)
-    assert refused.json["code"] == "idempotency_conflict"
-    assert refused.headers["content-type"] == "application/problem+json"
-    assert len(api.everything(f"/v1/events?type={TYPE}")) == 1
+    responses = _run_concurrently(lambda number: api.send(number, **same))
+    assert sorted(response.status for response in responses) == [202] + [409] * (THREADS - 1)
+    rejected = next(response for response in responses if response.status == 409)
+    assert rejected.json["code"] == "idempotency_conflict"
+    assert rejected.headers["content-type"] == "application/problem+json"
+    assert len(api.list_all(f"/v1/events?type={TYPE}")) == 1
 
 
 def test_batches_that_overlap_concurrently_store_each_event_once(server: Server) -> None:
     account, api = server.account()
     keys = [str(uuid.uuid4()) for _ in range(30)]
 
-    def batch(offset: int) -> Answer:
+    def batch(offset: int) -> ApiResponse:
         events = [
             {"type": TYPE, "data": {"number": n}, "account": account, "idempotency_key": keys[n]}
             for n in range(offset, offset + 10)
         ]
         return api("POST", "/v1/events/batch", {"events": events})
 
-    answers = _at_once(batch)
-    assert {answer.status for answer in answers} == {202}
+    responses = _run_concurrently(batch)
+    assert {response.status for response in responses} == {202}
     ids: dict[int, set[str]] = {}
-    for offset, answer in enumerate(answers):
-        for place, stored in enumerate(answer.json["data"]):
+    for offset, response in enumerate(responses):
+        for place, stored in enumerate(response.json["data"]):
             ids.setdefault(offset + place, set()).add(stored["id"])
     assert all(len(each) == 1 for each in ids.values())
-    assert len(api.everything(f"/v1/events?type={TYPE}")) == len(ids)
+    assert len(api.list_all(f"/v1/events?type={TYPE}")) == len(ids)
 
 
 def test_two_accounts_can_use_the_same_key_and_id(server: Server) -> None:
@@ -94,42 +94,42 @@ def test_keys_survive_a_restart_and_a_crash(tmp_path: Path, receiver: Receiver) 
         server.start()
         api = server.api(account=account)
         _expect_repeats(api, sent + more, first)
-        assert len(api.everything(f"/v1/events?type={TYPE}")) == len(first)
-        wait_for(lambda: set(receiver.numbers("/hook")) == {n for _, n in sent + more}, "everything arrives")
+        assert len(api.list_all(f"/v1/events?type={TYPE}")) == len(first)
+        wait_for(lambda: set(receiver.numbers("/hook")) == {n for _, n in sent + more}, "all events arrive")
 
 
 def test_repeats_after_a_crash_create_one_event_each(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         keys = [str(uuid.uuid4()) for _ in range(THREADS)]
-        cut = threading.Event()
+        interrupted = threading.Event()
 
-        def insist(thread: int) -> list[Any]:
+        def send_until_stored(thread: int) -> list[Any]:
             stored = []
             for number in range(25):
                 key = f"{keys[thread]}-{number}"
-                stored.append(wait_for(lambda: _stored(api.send(number, idempotency_key=key)), "is stored", 30))  # noqa: B023
+                stored.append(wait_for(lambda: _stored(api.send(number, idempotency_key=key)), "stored", 30))  # noqa: B023
                 if number == 8:
-                    cut.set()
+                    interrupted.set()
             return stored
 
         with ThreadPoolExecutor(THREADS) as pool:
-            working = [pool.submit(insist, thread) for thread in range(THREADS)]
-            assert cut.wait(20)
+            working = [pool.submit(send_until_stored, thread) for thread in range(THREADS)]
+            assert interrupted.wait(20)
             server.kill()
             server.start()
             results = [stored for future in working for stored in future.result(60)]
         ids = {stored["id"] for stored in results}
         assert len(ids) == len(results) == THREADS * 25
-        assert len(server.api(account=account).everything(f"/v1/events?type={TYPE}")) == len(ids)
+        assert len(server.api(account=account).list_all(f"/v1/events?type={TYPE}")) == len(ids)
 
 
-def _stored(answer: Answer) -> Any:
-    assert answer.status in {0, 202, 503}, answer
-    return answer.json if answer.status == 202 else None
+def _stored(response: ApiResponse) -> Any:
+    assert response.status in {0, 202, 503}, response
+    return response.json if response.status == 202 else None
 
 
-def _expect_repeats(api: Api, sent: list[tuple[dict[str, str], int]], first: list[Answer]) -> None:
+def _expect_repeats(api: Api, sent: list[tuple[dict[str, str], int]], first: list[ApiResponse]) -> None:
     for (same, number), before in zip(sent, first, strict=True):
         again = api.send(number, **same)
         assert (again.status, again.json["duplicate"]) == (202, True)
@@ -138,11 +138,11 @@ def _expect_repeats(api: Api, sent: list[tuple[dict[str, str], int]], first: lis
         assert api.send(number + 1000, **same).status == 409
 
 
-def _at_once(send: Any) -> list[Answer]:
+def _run_concurrently(send: Any) -> list[ApiResponse]:
     """Run THREADS calls that start together."""
     barrier = threading.Barrier(THREADS)
 
-    def call(number: int) -> Answer:
+    def call(number: int) -> ApiResponse:
         barrier.wait(10)
         return send(number)
 

@@ -1,4 +1,4 @@
-"""A receiver or an account does not affect other accounts."""
+"""A slow receiver and an account do not affect other accounts."""
 
 import statistics
 import time
@@ -25,13 +25,13 @@ def test_a_hanging_endpoint_does_not_delay_another(tmp_path: Path, receiver: Rec
         for number in range(EVENTS):
             assert hanging.send(number).status == 202
         wait_for(lambda: receiver.count("/hanging") >= 4, "the hanging endpoint holds some slots")
-        beside = _latencies(healthy, receiver, first=EVENTS)
-        assert receiver.count("/hanging") <= 16, "it still hangs, and has no more than its share"
+        under_load = _latencies(healthy, receiver, first=EVENTS)
+        assert receiver.count("/hanging") <= 16, "the hanging endpoint exceeds its share"
         server.kill()  # A clean stop would wait for hanging requests.
     p50_alone, p99_alone = _quantiles(alone)
-    p50_beside, p99_beside = _quantiles(beside)
-    assert p99_beside < max(5 * p99_alone, 0.25), (p99_alone, p99_beside)
-    assert p50_beside < max(3 * p50_alone, 0.05), (p50_alone, p50_beside)
+    p50_under_load, p99_under_load = _quantiles(under_load)
+    assert p99_under_load < max(5 * p99_alone, 0.25), (p99_alone, p99_under_load)
+    assert p50_under_load < max(3 * p50_alone, 0.05), (p50_alone, p50_under_load)
 
 
 def _latencies(api: Api, receiver: Receiver, first: int) -> list[float]:
@@ -40,7 +40,7 @@ def _latencies(api: Api, receiver: Receiver, first: int) -> list[float]:
         sent[number] = time.time()
         assert api.send(number).status == 202
         time.sleep(0.002)
-    wait_for(lambda: set(sent) <= set(receiver.numbers("/healthy")), "all arrive")
+    wait_for(lambda: set(sent) <= set(receiver.numbers("/healthy")), "all events arrive")
     return [r.at - sent[n] for r in receiver.on("/healthy") if (n := r.json["data"]["number"]) in sent]
 
 
@@ -52,13 +52,13 @@ def test_an_account_cannot_see_or_change_another(server: Server, receiver: Recei
     mine_id, mine = server.account("Mine")
     other_id, other = server.account("Other")
     key = server.api().ok("POST", f"/v1/accounts/{other_id}/keys", {"name": "all"})["key"]
-    stranger = server.api(key)
+    foreign_client = server.api(key)
     endpoint = mine.endpoint(receiver.url("/mine"))["id"]
     event = mine.send(1).json["id"]
     delivery = deliveries_of(mine, event)[0]["id"]
     settled(mine, delivery)
     for path in ("/v1/events", "/v1/endpoints", "/v1/deliveries"):
-        assert stranger.ok("GET", path)["data"] == []
+        assert foreign_client.ok("GET", path)["data"] == []
         assert other.ok("GET", path)["data"] == []
         assert mine.ok("GET", path)["data"] != []
     calls = [
@@ -73,14 +73,14 @@ def test_an_account_cannot_see_or_change_another(server: Server, receiver: Recei
     ]
     for method, path in calls:
         body = {"description": "theirs now"} if method == "PATCH" else None
-        for caller in (stranger, other):
+        for caller in (foreign_client, other):
             got = caller(method, path, body)
             assert (got.status, got.json["code"]) == (404, "not_found"), (method, path)
     # A request cannot select another account, and sending needs a scope that the key does not have.
-    assert stranger("GET", "/v1/events", uplift_account=mine_id).status == 404
-    assert stranger.send(1).status == 403
+    assert foreign_client("GET", "/v1/events", uplift_account=mine_id).status == 404
+    assert foreign_client.send(1).status == 403
     for path in ("/v1/accounts", f"/v1/accounts/{mine_id}", f"/v1/accounts/{other_id}/keys"):
-        assert stranger("GET", path).status in {403, 404}
+        assert foreign_client("GET", path).status in {403, 404}
     # An event of one account reaches no endpoint of another account.
     other.endpoint(receiver.url("/other"))
     number = 77
@@ -102,25 +102,25 @@ def test_a_revoked_key_is_rejected_immediately(server: Server) -> None:
     assert holder("GET", "/v1/events").status == 200
     operator.ok("DELETE", f"/v1/accounts/{account}/keys/{key['id']}")
     revoked_at = time.monotonic()
-    wait_for(lambda: holder("GET", "/v1/events").status == 401, "the key is refused", within=1)
+    wait_for(lambda: holder("GET", "/v1/events").status == 401, "the key is rejected", within=1)
     assert time.monotonic() - revoked_at < 1
     assert holder("GET", "/v1/endpoints").json["code"] == "unauthorized"
 
 
 def test_a_deleted_endpoint_receives_nothing_more(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
-    gone = api.endpoint(receiver.url("/gone", receiving.answer(500)), event_types=[TYPE])["id"]
+    deleted = api.endpoint(receiver.url("/gone", receiving.respond(500)), event_types=[TYPE])["id"]
     api.endpoint(receiver.url("/stays"))
     waiting = api.send(1).json["id"]
     receiver.wait("/gone", 1)
-    api.ok("DELETE", f"/v1/endpoints/{gone}")
+    api.ok("DELETE", f"/v1/endpoints/{deleted}")
     deleted_at = time.time()
     api.send(2)
     receiver.wait("/stays", 2)
-    delivery = next(d for d in deliveries_of(api, waiting) if d["endpoint"] == gone)
+    delivery = next(d for d in deliveries_of(api, waiting) if d["endpoint"] == deleted)
     assert settled(api, delivery["id"])["status"] in {"cancelled", "failed"}
     # The schedule of this server would have sent the next retry within this time.
     time.sleep(max(0.0, deleted_at + 0.5 - time.time()))
     assert [request for request in receiver.on("/gone") if request.at > deleted_at + 0.05] == []
     assert set(receiver.numbers("/gone")) == {1}
-    assert api("GET", f"/v1/endpoints/{gone}").status == 404
+    assert api("GET", f"/v1/endpoints/{deleted}").status == 404

@@ -23,41 +23,41 @@ BATCH = 20
 
 
 class Load:
-    """Callers that send numbered events, and repeat unanswered ones with the same key."""
+    """Callers that send numbered events, and repeat requests without a response with the same key."""
 
     def __init__(self, server: Server, account: str) -> None:
         self._numbers = itertools.count()
         self._server = server
         self._account = account
-        self._enough = threading.Event()
+        self._stopping = threading.Event()
         self.accepted: dict[int, str] = {}
         """The ID in the response, by number."""
         self.once = set[int]()
         """Numbers that the caller no longer repeats: accepted or given up."""
-        self.unforeseen: list[Any] = []
-        roles = [self._single, self._single, self._careless, self._batch]
+        self.unexpected_responses: list[Any] = []
+        roles = [self._single, self._single, self._send_once, self._batch]
         self._threads = [threading.Thread(target=role) for role in roles]
         for thread in self._threads:
             thread.start()
 
     def finish(self) -> None:
         """Wait for the last response of every caller."""
-        self._enough.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join(30)
-            assert not thread.is_alive(), "a caller never got an answer"
+            assert not thread.is_alive(), "a caller received no response"
 
     def _single(self) -> None:
         api = self._server.api(account=self._account)
-        while not self._enough.wait(0.002):
+        while not self._stopping.wait(0.002):
             number = next(self._numbers)
             while not self._note([number], api.send(number, idempotency_key=f"n-{number}")):
                 time.sleep(0.02)
 
-    def _careless(self) -> None:
+    def _send_once(self) -> None:
         """Send without a key, and do not repeat."""
         api = self._server.api(account=self._account)
-        while not self._enough.wait(0.002):
+        while not self._stopping.wait(0.002):
             number = next(self._numbers)
             self.once.add(number)
             if not self._note([number], api.send(number)):
@@ -65,24 +65,24 @@ class Load:
 
     def _batch(self) -> None:
         api = self._server.api(account=self._account)
-        while not self._enough.wait(0.02):
+        while not self._stopping.wait(0.02):
             numbers = list(itertools.islice(self._numbers, BATCH))
             events = [{"type": TYPE, "data": {"number": n}, "idempotency_key": f"n-{n}"} for n in numbers]
             while not self._note(numbers, api("POST", "/v1/events/batch", {"events": events})):
                 time.sleep(0.02)
 
-    def _note(self, numbers: list[int], answer: Any) -> bool:
-        if answer.status == 202:
-            stored = answer.json["data"] if len(numbers) > 1 else [answer.json]
+    def _note(self, numbers: list[int], response: Any) -> bool:
+        if response.status == 202:
+            stored = response.json["data"] if len(numbers) > 1 else [response.json]
             self.accepted.update(zip(numbers, (each["id"] for each in stored), strict=True))
             return True
-        if answer.status not in {0, 503}:
-            self.unforeseen.append(answer)
+        if response.status not in {0, 503}:
+            self.unexpected_responses.append(response)
         return False
 
 
 def test_accepted_events_survive_kills_under_load(tmp_path: Path, receiver: Receiver) -> None:
-    dice = random.Random(SEED)
+    rng = random.Random(SEED)
     receiver.url("/flapping", receiving.after_failing(1))
     settings = {"UPLIFT_RETRY_SCHEDULE": ",".join(["200ms"] * 20), "UPLIFT_BREAKER_FAILURES": "0"}
     cut_off = 0
@@ -92,19 +92,21 @@ def test_accepted_events_survive_kills_under_load(tmp_path: Path, receiver: Rece
             api.endpoint(receiver.url(path), max_in_flight=64)
         load = Load(server, account)
         for _ in range(KILLS):
-            time.sleep(dice.uniform(0.05, 0.9))
+            time.sleep(rng.uniform(0.05, 0.9))
             server.kill()
             cut_off += _sent_but_leased(server, receiver)
             server.start()
-        time.sleep(dice.uniform(0.05, 0.5))
+        time.sleep(rng.uniform(0.05, 0.5))
         load.finish()
-        assert load.unforeseen == []
-        assert len(load.accepted) > 50 * KILLS, "there was load"
-        wanted = set(load.accepted)
+        assert load.unexpected_responses == []
+        assert len(load.accepted) > 50 * KILLS, "too few events were accepted"
+        expected = set(load.accepted)
         for path in PATHS:
-            wait_for(lambda path=path: wanted <= _delivered(receiver, path), f"all arrive at {path}", 40, every=0.2)
+            wait_for(
+                lambda path=path: expected <= _delivered(receiver, path), f"all events arrive at {path}", 40, every=0.2
+            )
         # Stored events without a response may also arrive. Wait for them before counting repeats.
-        wait_for(lambda: _open(api) == 0, "nothing is pending", 30, every=0.2)
+        wait_for(lambda: _open(api) == 0, "no delivery is pending", 30, every=0.2)
         _check(receiver, load, cut_off)
 
 
@@ -112,21 +114,21 @@ def _check(receiver: Receiver, load: Load, cut_off: int) -> None:
     duplicates = 0
     for path in PATHS:
         attempts_needed = 2 if path == "/flapping" else 1
-        came: dict[str, list[receiving.Received]] = {}
+        arrived: dict[str, list[receiving.Received]] = {}
         for request in receiver.on(path):
-            came.setdefault(request.headers["webhook-id"], []).append(request)
-        for requests in came.values():
-            assert len({request.digest for request in requests}) == 1, "the same bytes on every attempt"
+            arrived.setdefault(request.headers["webhook-id"], []).append(request)
+        for requests in arrived.values():
+            assert len({request.digest for request in requests}) == 1, "attempts have different bodies"
             duplicates += len(requests) - attempts_needed
         by_number: dict[int, set[str]] = {}
-        for event, requests in came.items():
+        for event, requests in arrived.items():
             by_number.setdefault(requests[0].json["data"]["number"], set()).add(event)
         for number, events in by_number.items():
             assert len(events) == 1, f"number {number} was stored twice"
             if number in load.accepted:
                 assert events == {load.accepted[number]}
             else:
-                assert number in load.once, "only who does not repeat is left without an answer"
+                assert number in load.once, "an event of a repeating caller has no response"
     print(f"{len(load.accepted)} accepted, {duplicates} duplicates, {cut_off} sent and unsettled at {KILLS} kills")
     assert duplicates <= cut_off
 
@@ -142,9 +144,9 @@ def _sent_but_leased(server: Server, receiver: Receiver) -> int:
         " JOIN endpoints n ON n.seq = d.endpoint_seq WHERE d.status = 0 AND d.lease_owner <> 0"
     )
     leased = server.place.query(query)
-    came = Counter((r.headers["webhook-id"].replace("-", ""), r.path) for r in list(receiver.requests))
-    # `came` counts all requests. Those beyond the stored attempts were sent but not recorded.
-    return sum(max(0, came[event.hex(), "/" + url.rsplit("/", 1)[1]] - made) for event, url, made in leased)
+    arrived = Counter((r.headers["webhook-id"].replace("-", ""), r.path) for r in list(receiver.requests))
+    # `arrived` counts all requests. Those beyond the stored attempts were sent but not recorded.
+    return sum(max(0, arrived[event.hex(), "/" + url.rsplit("/", 1)[1]] - made) for event, url, made in leased)
 
 
 def _delivered(receiver: Receiver, path: str) -> set[int]:
@@ -157,12 +159,12 @@ def _open(api: Any) -> int:
 
 
 def test_a_kill_during_the_first_start_does_not_block_the_next_start(tmp_path: Path, receiver: Receiver) -> None:
-    dice = random.Random(SEED)
+    rng = random.Random(SEED)
     server = Server(tmp_path)
     try:
         for _ in range(max(3, KILLS // 2)):
             server.launch()
-            time.sleep(dice.uniform(0.3, 1.2))
+            time.sleep(rng.uniform(0.3, 1.2))
             server.kill()
         server.start()
         _, api = server.account()
@@ -173,21 +175,21 @@ def test_a_kill_during_the_first_start_does_not_block_the_next_start(tmp_path: P
         server.end()
 
 
-def test_kills_during_a_start_with_waiting_deliveries_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
-    dice = random.Random(SEED)
+def test_kills_during_a_start_with_pending_deliveries_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
+    rng = random.Random(SEED)
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="100ms," + ",".join(["1s"] * 30)) as server:
         _, api = server.account()
-        api.endpoint(receiver.url("/hook", receiving.answer(500)))
+        api.endpoint(receiver.url("/hook", receiving.respond(500)))
         events = [{"type": TYPE, "data": {"number": n}} for n in range(200)]
         ids = [stored["id"] for stored in api.ok("POST", "/v1/events/batch", {"events": events})["data"]]
         server.kill()
         for _ in range(2):
             server.launch()
-            time.sleep(dice.uniform(0.6, 1.6))
+            time.sleep(rng.uniform(0.6, 1.6))
             server.kill()
-        receiver.url("/hook", receiving.answer())
+        receiver.url("/hook", receiving.respond())
         server.start()
-        wait_for(lambda: len({r.headers["webhook-id"] for r in receiver.on("/hook")}) == 200, "all arrive", 30)
-        wait_for(lambda: _open(api) == 0, "all are settled", 30)
+        wait_for(lambda: len({r.headers["webhook-id"] for r in receiver.on("/hook")}) == 200, "all events arrive", 30)
+        wait_for(lambda: _open(api) == 0, "no delivery is pending", 30)
         assert {r.headers["webhook-id"] for r in receiver.on("/hook")} == set(ids)
-        assert len(api.everything("/v1/deliveries?status=delivered")) >= 200
+        assert len(api.list_all("/v1/deliveries?status=delivered")) >= 200

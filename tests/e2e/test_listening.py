@@ -31,7 +31,7 @@ class Event:
 
 
 class Listener:
-    """A developer's machine: reads events, and responds to them."""
+    """Client of a listen stream: read events, and respond to them."""
 
     def __init__(self, server: Server, key: str, session: str, after: str | None = None) -> None:
         url = f"ws://127.0.0.1:{server.port}/v1/listen-sessions/{session}/stream"
@@ -51,9 +51,9 @@ class Listener:
         assert header["kind"] == "event"
         return Event(header, body)
 
-    def answer(self, event: Event, status: int | None = 200, **fields: Any) -> None:
-        said = {"kind": "answer", "place": event.header["place"], "status_code": status, "duration_ms": 3}
-        self.socket.send(json.dumps(said | fields))
+    def respond(self, event: Event, status: int | None = 200, **fields: Any) -> None:
+        message = {"kind": "answer", "place": event.header["place"], "status_code": status, "duration_ms": 3}
+        self.socket.send(json.dumps(message | fields))
         self.place = event.header["place"]
 
     def take(self, count: int) -> list[int]:
@@ -61,7 +61,7 @@ class Listener:
         for _ in range(count):
             event = self.event()
             numbers.append(event.number)
-            self.answer(event)
+            self.respond(event)
         return numbers
 
 
@@ -72,7 +72,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def developer(server: Server, account: str, **fields: Any) -> tuple[Api, str]:
-    """A key of an account, with its text."""
+    """Return a client with a new key, and the key."""
     made = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana", **fields})
     return server.api(made["key"]), made["key"]
 
@@ -87,9 +87,9 @@ def test_a_stream_sends_exact_bytes_in_order_and_resumes_after_a_kill(server: Se
     sent = [operator.send(number).json["id"] for number in range(20)]
     first = listener.event()
     assert (first.header["event"], first.header["type"], first.number) == (sent[0], "test.numbered", 0)
-    wait_for(lambda: receiver.on("/production"), "the endpoint has it too")
+    wait_for(lambda: receiver.on("/production"), "the endpoint receives the event")
     assert first.body in [request.body for request in receiver.on("/production")]
-    listener.answer(first)
+    listener.respond(first)
     assert listener.take(9) == list(range(1, 10))
     # Events in flight at the kill may still be received, which advances the position.
     place = listener.place
@@ -105,12 +105,16 @@ def test_a_stream_sends_exact_bytes_in_order_and_resumes_after_a_kill(server: Se
     assert (shown["connected"], shown["expires_at"], shown["description"]) == (True, None, "ana-laptop")
     assert "secret" not in shown
     again.socket.close()
-    wait_for(lambda: not api.ok("GET", f"/v1/listen-sessions/{session['id']}")["connected"], "it is disconnected")
+    wait_for(
+        lambda: not api.ok("GET", f"/v1/listen-sessions/{session['id']}")["connected"], "the session is disconnected"
+    )
     # Without a position, the stream continues after the last response.
     operator.send(30)
     assert Listener(server, key, session["id"]).take(1) == [30]
-    answers = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session['id']}/answers"), "answers are kept")
-    assert answers[0]["status_code"] == 200
+    responses = wait_for(
+        lambda: api.list_all(f"/v1/listen-sessions/{session['id']}/answers"), "the responses are stored"
+    )
+    assert responses[0]["status_code"] == 200
     # A later session of the same key has the same secret.
     assert api.ok("POST", "/v1/listen-sessions")["secret"] == session["secret"]
 
@@ -131,7 +135,7 @@ def test_a_slow_listener_does_not_affect_others(server: Server, receiver: Receiv
     # The first listener does not read for a while. The others do not wait for it.
     for listener in listeners[1:]:
         assert listener.take(EVENTS) == list(range(EVENTS))
-    wait_for(lambda: len(receiver.on("/production")) == EVENTS, "the endpoint gets everything meanwhile")
+    wait_for(lambda: len(receiver.on("/production")) == EVENTS, "the endpoint receives all events")
     assert listeners[0].take(EVENTS) == list(range(EVENTS))
     for listener in listeners:
         with pytest.raises(TimeoutError):
@@ -168,9 +172,9 @@ def test_since_accepts_a_timestamp_or_an_event(server: Server) -> None:
     from_one = api.ok("POST", "/v1/listen-sessions", {"since": sent[1]["created_at"]})
     assert Listener(server, key, from_one["id"]).take(4) == [1, 2, 3, 4]
     for wrong in ("yesterday", "01999999-0000-7000-8000-000000000000"):
-        refused = api("POST", "/v1/listen-sessions", {"since": wrong})
-        assert refused.status == 422
-        assert refused.json["errors"][0]["field"] == "since"
+        rejected = api("POST", "/v1/listen-sessions", {"since": wrong})
+        assert rejected.status == 422
+        assert rejected.json["errors"][0]["field"] == "since"
 
 
 def test_a_test_event_goes_to_one_session_and_returns_the_response(server: Server) -> None:
@@ -181,13 +185,13 @@ def test_a_test_event_goes_to_one_session_and_returns_the_response(server: Serve
     assert api("POST", path).status == 409
     listener = Listener(server, key, session)
     assert api("POST", path, {"type": "no.such"}).status == 422
-    unanswered = api.ok("POST", path, {"type": "export.completed"})
-    assert unanswered["answer"] is None
+    result = api.ok("POST", path, {"type": "export.completed"})
+    assert result["answer"] is None
     event = listener.event()
-    assert (event.header["event"], event.header["test"]) == (unanswered["event"], True)
-    listener.answer(event, 401, body="who are you?")
-    answers = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session}/answers"), "the answer is kept")
-    assert (answers[0]["status_code"], answers[0]["body"], answers[0]["type"]) == (
+    assert (event.header["event"], event.header["test"]) == (result["event"], True)
+    listener.respond(event, 401, body="who are you?")
+    responses = wait_for(lambda: api.list_all(f"/v1/listen-sessions/{session}/answers"), "the response is stored")
+    assert (responses[0]["status_code"], responses[0]["body"], responses[0]["type"]) == (
         401,
         "who are you?",
         "export.completed",
@@ -202,8 +206,8 @@ def test_any_local_response_is_stored_as_text(server: Server) -> None:
     operator.send(0)
     event = listener.event()
     # JSON can contain lone surrogates.
-    listener.answer(event, None, body="a\ud800", error="\udfff")
-    (kept,) = wait_for(lambda: api.everything(f"/v1/listen-sessions/{session}/answers"), "the answer is kept")
+    listener.respond(event, None, body="a\ud800", error="\udfff")
+    (kept,) = wait_for(lambda: api.list_all(f"/v1/listen-sessions/{session}/answers"), "the response is stored")
     assert (kept["body"], kept["error"]) == ("a?", "?")
     operator.send(1)
     assert listener.take(1) == [1]
@@ -218,14 +222,14 @@ def test_rejected_handshakes_get_a_problem_response(server: Server) -> None:
     _, lacking = developer(server, account, scopes=["events:read"])
     session = api.ok("POST", "/v1/listen-sessions")["id"]
     for used, status in ((foreign_key, 404), (other_key, 403), (lacking, 403), ("sk_wrong", 401)):
-        with pytest.raises(InvalidStatus) as refused:
+        with pytest.raises(InvalidStatus) as rejected:
             Listener(server, used, session)
-        assert refused.value.response.status_code == status
-        assert json.loads(refused.value.response.body or b"")["status"] == status
-    with pytest.raises(InvalidStatus) as refused:
+        assert rejected.value.response.status_code == status
+        assert json.loads(rejected.value.response.body or b"")["status"] == status
+    with pytest.raises(InvalidStatus) as rejected:
         Listener(server, key, session, after="nonsense")
-    assert refused.value.response.status_code == 422
-    [wrong] = json.loads(refused.value.response.body or b"")["errors"]
+    assert rejected.value.response.status_code == 422
+    [wrong] = json.loads(rejected.value.response.body or b"")["errors"]
     assert (wrong["field"], "`place`" in wrong["message"]) == ("after", True)
     assert server.stop() == 0
     assert not any("handshake" in line or "Traceback" in line for line in server.log), server.log
@@ -245,9 +249,9 @@ def test_a_new_session_gets_nothing_from_a_deleted_one(server: Server) -> None:
         api("DELETE", f"/v1/listen-sessions/{session}")
         # The session gets a database number that was freed before the last response was saved.
         next_one = foreign_api.ok("POST", "/v1/listen-sessions")["id"]
-        answers = f"/v1/listen-sessions/{other_id}/answers"
-        wait_for(lambda: len(api.everything(answers)) == number + 1, "what was answered is written")  # noqa: B023
-        assert foreign_api.everything(f"/v1/listen-sessions/{next_one}/answers") == []
+        responses = f"/v1/listen-sessions/{other_id}/answers"
+        wait_for(lambda: len(api.list_all(responses)) == number + 1, "the response is stored")  # noqa: B023
+        assert foreign_api.list_all(f"/v1/listen-sessions/{next_one}/answers") == []
         foreign_api("DELETE", f"/v1/listen-sessions/{next_one}")
 
 
@@ -273,13 +277,13 @@ def test_a_stream_ends_when_its_session_key_or_connection_is_replaced(server: Se
     (found,) = server.api().ok("GET", f"/v1/accounts/{account}/keys")["data"]
     server.api().ok("DELETE", f"/v1/accounts/{account}/keys/{found['id']}")
     assert code_of(listener) == 4004
-    doomed, _ = server.account("Lions")
-    api, key = developer(server, doomed)
+    deleted_account, _ = server.account("Lions")
+    api, key = developer(server, deleted_account)
     own = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])
     # An operator key outlives the account that it selects.
-    session = server.api(account=doomed).ok("POST", "/v1/listen-sessions")["id"]
+    session = server.api(account=deleted_account).ok("POST", "/v1/listen-sessions")["id"]
     operators = Listener(server, OPERATOR_KEY, session)
-    server.api().ok("DELETE", f"/v1/accounts/{doomed}")
+    server.api().ok("DELETE", f"/v1/accounts/{deleted_account}")
     assert code_of(own) == code_of(operators) == 4004
     api, key = developer(server, account)
     listener = Listener(server, key, api.ok("POST", "/v1/listen-sessions")["id"])

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from .harness import TYPE, Answer, Api, Server, deliveries_of, serving, settled, wait_for
-from .receiving import Receiver, answer
+from .harness import TYPE, Api, ApiResponse, Server, deliveries_of, serving, settled, wait_for
+from .receiving import Receiver, respond
 
-pytestmark = pytest.mark.sqlite(reason="the whole database can only be locked where it is a file")
+pytestmark = pytest.mark.sqlite(reason="only a database file can be locked completely")
 
 LOCKED_S = 7
 LOCKER = """
@@ -29,37 +29,37 @@ def test_responses_arrive_in_time_and_no_event_is_lost(tmp_path: Path, receiver:
     with serving(tmp_path / "data", UPLIFT_ATTEMPT_TIMEOUT="1s", UPLIFT_LEASE="6s") as server:
         account, api = server.account()
         api.endpoint(receiver.url("/hook"))
-        slow = api.endpoint(receiver.url("/slow", answer(after=0.5)))["id"]
+        slow = api.endpoint(receiver.url("/slow", respond(after=0.5)))["id"]
         before = [api.send(number).json["id"] for number in range(10)]
         receiver.wait("/slow", 10)
-        answers: list[Answer] = []
+        responses: list[ApiResponse] = []
         accepted: dict[int, str] = dict(enumerate(before))
         with _locked(server):
             until = time.monotonic() + LOCKED_S
             callers = [
-                threading.Thread(target=_call, args=(server.api(account=account), first, until, answers, accepted))
+                threading.Thread(target=_call, args=(server.api(account=account), first, until, responses, accepted))
                 for first in range(1000, 9000, 1000)
             ]
-            callers.append(threading.Thread(target=_read_and_change, args=(api, slow, until, answers)))
+            callers.append(threading.Thread(target=_read_and_change, args=(api, slow, until, responses)))
             for caller in callers:
                 caller.start()
             for caller in callers:
                 caller.join(LOCKED_S + 10)
-        print(f"{len(answers)} answers, the slowest after {max(each.seconds for each in answers):.2f} s")
-        slowest = max(answers, key=lambda each: each.seconds)
+        print(f"{len(responses)} answers, the slowest after {max(each.seconds for each in responses):.2f} s")
+        slowest = max(responses, key=lambda each: each.seconds)
         assert slowest.seconds < 5, slowest
-        assert {each.status for each in answers} <= {200, 202, 503}
-        refused = [each for each in answers if each.status == 503]
-        assert len(refused) >= 8
-        assert all(each.headers["retry-after"] and each.json["code"] == "unavailable" for each in refused)
-        number = wait_for(lambda: 9999 if _accept(api, 9999, accepted) else 0, "it accepts again", 5)
+        assert {each.status for each in responses} <= {200, 202, 503}
+        rejected = [each for each in responses if each.status == 503]
+        assert len(rejected) >= 8
+        assert all(each.headers["retry-after"] and each.json["code"] == "unavailable" for each in rejected)
+        number = wait_for(lambda: 9999 if _accept(api, 9999, accepted) else 0, "the server accepts events again", 5)
         wait_for(
-            lambda: set(accepted) <= set(receiver.numbers("/hook")), f"what was answered 202 arrives, {number} too"
+            lambda: set(accepted) <= set(receiver.numbers("/hook")), f"all accepted events arrive, including {number}"
         )
         for event in before:
             for delivery in deliveries_of(api, event):
-                over = settled(api, delivery["id"])
-                assert (over["status"], over["attempts_made"]) == ("delivered", 1), "an outcome was forgotten"
+                completed = settled(api, delivery["id"])
+                assert (completed["status"], completed["attempts_made"]) == ("delivered", 1), "an outcome was lost"
         assert set(receiver.numbers("/hook").values()) == {1}
         assert server.stop() == 0
 
@@ -67,7 +67,7 @@ def test_responses_arrive_in_time_and_no_event_is_lost(tmp_path: Path, receiver:
 def test_a_stop_while_locked_ends_in_time_and_loses_nothing(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
-        api.endpoint(receiver.url("/slow", answer(after=1)))
+        api.endpoint(receiver.url("/slow", respond(after=1)))
         for number in range(3):
             assert api.send(number).status == 202
         receiver.wait("/slow", 3)
@@ -77,7 +77,7 @@ def test_a_stop_while_locked_ends_in_time_and_loses_nothing(tmp_path: Path, rece
             assert time.monotonic() - began < 20
         server.start()
         api = server.api(account=account)
-        wait_for(lambda: api.ok("GET", "/v1/deliveries?status=pending")["data"] == [], "all are delivered")
+        wait_for(lambda: api.ok("GET", "/v1/deliveries?status=pending")["data"] == [], "all events are delivered")
         assert set(receiver.numbers("/slow")) == {0, 1, 2}
 
 
@@ -100,7 +100,7 @@ class _locked:
         self._process.communicate(timeout=10)
 
 
-def _call(api: Api, first: int, until: float, answers: list[Answer], accepted: dict[int, str]) -> None:
+def _call(api: Api, first: int, until: float, responses: list[ApiResponse], accepted: dict[int, str]) -> None:
     number = first
     while time.monotonic() < until:
         if number % 2:
@@ -112,7 +112,7 @@ def _call(api: Api, first: int, until: float, answers: list[Answer], accepted: d
             got = api.send(number)
             if got.status == 202:
                 accepted[number] = got.json["id"]
-        answers.append(got)
+        responses.append(got)
         number += 1
 
 
@@ -123,7 +123,7 @@ def _accept(api: Api, number: int, accepted: dict[int, str]) -> bool:
     return got.status == 202
 
 
-def _read_and_change(api: Api, endpoint: str, until: float, answers: list[Answer]) -> None:
+def _read_and_change(api: Api, endpoint: str, until: float, responses: list[ApiResponse]) -> None:
     calls: list[tuple[str, str, Any]] = [
         ("GET", "/v1/events", None),
         ("PATCH", f"/v1/endpoints/{endpoint}", {"description": "changed"}),
@@ -133,6 +133,6 @@ def _read_and_change(api: Api, endpoint: str, until: float, answers: list[Answer
     while time.monotonic() < until:
         for method, path, body in calls:
             got = api(method, path, body)
-            answers.append(got)
+            responses.append(got)
             # Reads need no lock. A server that cannot write is not ready.
             assert method == "PATCH" or path == "/readyz" or got.status == 200

@@ -12,7 +12,7 @@ import pytest
 
 from .harness import PROGRAM, Server, serving, wait_for
 
-pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no file of ours")
+pytestmark = pytest.mark.sqlite(reason="PostgreSQL has no database file of the server")
 EXIT_WITHIN_S = 30
 
 
@@ -49,11 +49,11 @@ def _events(database: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("lose", "said"),
+    ("lose", "message"),
     [(_delete, "was deleted"), (_replace, "was replaced"), (_delete_log, "-wal was deleted")],
 )
 def test_a_lost_file_stops_the_server_and_its_data_is_saved(
-    tmp_path: Path, lose: Callable[[Path], None], said: str
+    tmp_path: Path, lose: Callable[[Path], None], message: str
 ) -> None:
     with serving(tmp_path / "data") as server:
         _, api = server.account()
@@ -63,7 +63,7 @@ def test_a_lost_file_stops_the_server_and_its_data_is_saved(
         assert _lose(server, lose) == 1
 
         [error] = [json.loads(line)["error"] for line in server.log if line.startswith('{"error"')]
-        assert said in error["cause"]
+        assert message in error["cause"]
         [saved] = server.data.glob("uplift.db.rescued-*")
         assert str(saved) in error["remedy"] + error["cause"]
         assert _events(saved) == 20
@@ -82,7 +82,7 @@ def test_the_saved_file_replaces_the_lost_file(tmp_path: Path) -> None:
 
         server.start()
 
-        assert len(server.api(account=account).everything("/v1/events")) == 1
+        assert len(server.api(account=account).list_all("/v1/events")) == 1
 
 
 # Saving takes longer than any other stop.
@@ -113,8 +113,8 @@ def test_a_large_lost_file_is_saved_completely(tmp_path: Path) -> None:
         assert server.place.file is not None
         assert server.process is not None
         server.place.file.unlink()
-        begun = wait_for(lambda: list(tmp_path.glob("uplift.db.rescued-*")), "it is being saved")
-        assert all(".partial" in each.name for each in begun), "an incomplete file must not look like a database"
+        begun = wait_for(lambda: list(tmp_path.glob("uplift.db.rescued-*")), "the server saves the database")
+        assert all(".partial" in each.name for each in begun), "an incomplete file looks like a database"
         assert server.process.wait(EXIT_WITHIN_S) == 1
         [saved] = tmp_path.glob("uplift.db.rescued-*")
         assert ".partial" not in saved.name
@@ -145,9 +145,9 @@ def test_a_truncated_file_stops_the_server(tmp_path: Path) -> None:
                 raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
             return database.stat().st_size > 4096
 
-        wait_for(merged, "the file is larger than a page")
+        wait_for(merged, "the database file is larger than a page")
         # The server must have read the size of the file.
-        wait_for(lambda: server.api().ok("GET", "/v1/accounts"), "it responds", every=2)
+        wait_for(lambda: server.api().ok("GET", "/v1/accounts"), "the server responds", every=2)
 
         assert _lose(server, _truncate) == 1
         [error] = [json.loads(line)["error"] for line in server.log if line.startswith('{"error"')]
@@ -179,15 +179,15 @@ def test_a_start_without_the_database_needs_the_option_new_database(tmp_path: Pa
             new = Server(server.data, "--new-database")
             try:
                 new.start()
-                assert new.api().everything("/v1/accounts") == []
+                assert new.api().list_all("/v1/accounts") == []
                 assert new.stop() == 0
             finally:
                 new.end()
-        again = Server(server.data, "--new-database")
-        again.launch()
-        assert again.process is not None
-        assert again.process.wait(30) == 2
-        again.end()
+        second_start = Server(server.data, "--new-database")
+        second_start.launch()
+        assert second_start.process is not None
+        assert second_start.process.wait(30) == 2
+        second_start.end()
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["hard link", "removed lock"])
@@ -207,6 +207,6 @@ def test_a_second_server_is_rejected(tmp_path: Path, removed: bool) -> None:
         try:
             assert other.process is not None
             assert other.process.wait(30) == 75
-            wait_for(lambda: any("another server" in line for line in other.log), "it says why")
+            wait_for(lambda: any("another server" in line for line in other.log), "the log has the reason")
         finally:
             other.end()

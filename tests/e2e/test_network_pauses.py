@@ -13,20 +13,20 @@ from tests.unreliable_network import UnreliableNetwork
 from uplift_server.core import ids
 from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, HEARTBEAT_TRUSTED_MS
 
-from .fleet import Fleet, account_of, known_everywhere
-from .harness import OPERATOR_KEY, Answer, settled, wait_for
-from .receiving import Connection, Received, Receiver, answer
+from .fleet import Fleet, account_of, wait_for_propagation
+from .harness import OPERATOR_KEY, ApiResponse, settled, wait_for
+from .receiving import Connection, Received, Receiver, respond
 
 LEASE_S = 7
 ATTEMPT_S = 0.8
-ANSWER_S_MAX = 5
+RESPONSE_S_MAX = 5
 STOP_S_MAX = 20
 WEBSOCKET = (
     "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
     "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 NEAR, FAR = "127.0.0.2", "127.0.0.3"
-"""The source addresses by which receivers tell the workers apart: one keeps its network, the other loses it."""
+"""Source addresses of the workers: the first keeps its network, the second loses it."""
 
 
 @pytest.fixture
@@ -44,17 +44,17 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
     api_server = fleet.add("api")
     far = fleet.add("worker", UPLIFT_DATABASE_URL=network.url, UPLIFT_EGRESS_ADDRESS=FAR)
     _, [api] = account_of(fleet)
-    away, refused = threading.Event(), threading.Event()
+    disconnected, rejected = threading.Event(), threading.Event()
 
     def act(connection: Connection, received: Received) -> bool:
         if received.peer == NEAR or received.json["type"] != "test.numbered":
-            return answer()(connection, received)
+            return respond()(connection, received)
         connection.closing.wait(ATTEMPT_S)
-        return answer(500 if away.is_set() else 200)(connection, received)
+        return respond(500 if disconnected.is_set() else 200)(connection, received)
 
     def act_late(connection: Connection, received: Received) -> bool:
         if received.peer == NEAR:
-            refused.wait(60)
+            rejected.wait(60)
         return act(connection, received)
 
     paths = [f"/h{number}" for number in range(6)]
@@ -62,38 +62,40 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
         api.endpoint(receiver.url(path, act), max_in_flight=1)
     # When the worker is back, these deliveries are in flight in another process, and have no outcome yet.
     api.endpoint(receiver.url("/late", act_late))
-    known_everywhere()
+    wait_for_propagation()
     events = [api.send(number).json["id"] for number in range(6)]
     receiver.wait("/late", 6)
     for path in paths:
         receiver.wait(path, 1)
 
-    away.set()
+    disconnected.set()
     cut(network)
     cut_at = time.time()
     fleet.add("worker", UPLIFT_EGRESS_ADDRESS=NEAR, UPLIFT_ATTEMPT_TIMEOUT="60s", UPLIFT_LEASE="70s")
-    wait_for(lambda: {each.peer for each in receiver.on("/late")} == {NEAR, FAR}, "it is attempted again", 40)
+    wait_for(
+        lambda: {each.peer for each in receiver.on("/late")} == {NEAR, FAR}, "both workers attempted deliveries", 40
+    )
     for path in paths:
-        wait_for(lambda path=path: set(receiver.numbers(path)) == set(range(6)), f"all came to {path}", 40)
+        wait_for(lambda path=path: set(receiver.numbers(path)) == set(range(6)), f"all events arrive at {path}", 40)
     time.sleep(max(0.0, cut_at + LEASE_S + 1 - time.time()))
     unready = far.api()("GET", "/readyz")
     assert (unready.status, unready.seconds < 1) == (503, True)
     assert "The last heartbeat of this process is " in unready.json["detail"]
     before = len(receiver.requests)
-    away.clear()
+    disconnected.clear()
     network.restore(reset_lost=False)
 
-    # It stopped before the other worker started, although it still had work.
+    # The worker stopped before the other one started, although it still had deliveries.
     began = [each.at for path in paths for each in receiver.on(path) if each.peer == NEAR]
     ended = [each.at for path in paths for each in receiver.on(path) if each.peer == FAR]
     assert max(ended) < cut_at + HEARTBEAT_TRUSTED_MS / 1000 + 0.5
     assert max(ended) < min(began)
     assert len(ended) > len(paths)
-    said = "late outcomes dropped"
-    wait_for(lambda: said in "".join(far.log), f"the worker was told that it comes too late: {far.log}", 25)
-    # It may have its endpoints again before the notification arrives, with their waiting deliveries.
+    message = "late outcomes dropped"
+    wait_for(lambda: message in "".join(far.log), f"the worker logs the late outcomes: {far.log}", 25)
+    # The worker can handle its endpoints again before the notification arrives.
     assert {each.path for each in receiver.requests[before:]} <= {"/late"}
-    refused.set()
+    rejected.set()
     deliveries = [each for event in events for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
     assert len(deliveries) == 6 * 7
     for each in [settled(api, each["id"]) for each in deliveries]:
@@ -101,18 +103,18 @@ def test_late_outcomes_of_an_evicted_worker_are_rejected(
         attempts = api.ok("GET", f"/v1/deliveries/{each['id']}/attempts")["data"]
         assert [(attempt["number"], attempt["status_code"]) for attempt in attempts] == [(1, 200)]
 
-    # It has rejoined, and owns its endpoints again.
+    # The worker has rejoined and handles its endpoints again.
     def both_deliver() -> bool:
         api.send(len(receiver.requests))
         return {each.peer for each in receiver.requests[before:]} == {NEAR, FAR}
 
-    wait_for(both_deliver, f"both deliver: {far.log}", 20, every=0.5)
+    wait_for(both_deliver, f"both workers deliver: {far.log}", 20, every=0.5)
 
     def both_ready() -> bool:
         return all(each.api()("GET", "/readyz").status == 200 for each in (far, api_server))
 
     # A failed read counts until the same read succeeds.
-    wait_for(both_ready, f"both are ready: {far.log}", 70, every=0.5)
+    wait_for(both_ready, f"both workers are ready: {far.log}", 70, every=0.5)
 
 
 def test_an_api_server_responds_in_time(fleet: Fleet, network: UnreliableNetwork, receiver: Receiver) -> None:
@@ -120,25 +122,25 @@ def test_an_api_server_responds_in_time(fleet: Fleet, network: UnreliableNetwork
     far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)
     api.endpoint(receiver.url("/hook"))
-    known_everywhere()
+    wait_for_propagation()
     accepted = {number for number in range(5) if api.send(number).status == 202}
     network.lose()
     cut_at = time.monotonic()
-    answers: list[Answer] = []
-    ask: list[Callable[[], Answer]] = [
+    responses: list[ApiResponse] = []
+    requests: list[Callable[[], ApiResponse]] = [
         lambda: api("GET", "/v1/endpoints"),
         lambda: api("GET", "/readyz"),
         lambda: api.send(-1),
         lambda: api("POST", "/v1/endpoints", {"url": receiver.url("/other")}),
     ]
     while time.monotonic() - cut_at < HEARTBEAT_EXPIRES_MS / 1000 + 1:
-        threads = [threading.Thread(target=lambda each=each: answers.append(each())) for each in ask]
+        threads = [threading.Thread(target=lambda each=each: responses.append(each())) for each in requests]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert {each.status for each in answers} == {503}
-    assert max(each.seconds for each in answers) < ANSWER_S_MAX
+    assert {each.status for each in responses} == {503}
+    assert max(each.seconds for each in responses) < RESPONSE_S_MAX
     network.restore(reset_lost=False)
 
     def accepts() -> bool:
@@ -147,10 +149,10 @@ def test_an_api_server_responds_in_time(fleet: Fleet, network: UnreliableNetwork
             accepted.add(number)
         return len(accepted) > 20
 
-    wait_for(accepts, f"it accepts again: {far.log}")
-    wait_for(lambda: api("GET", "/readyz").status == 200, "it is ready again")
+    wait_for(accepts, f"the API server accepts events again: {far.log}")
+    wait_for(lambda: api("GET", "/readyz").status == 200, "the server is ready again")
     # Every accepted event arrives exactly once. Rejected events may arrive.
-    wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all that was accepted comes", 40)
+    wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all accepted events arrive", 40)
     assert Counter({**receiver.numbers("/hook"), -1: 1}) == Counter([*accepted, -1])
 
 
@@ -159,11 +161,11 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Unrelia
     far = fleet.add("api", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)
     api.endpoint(receiver.url("/hook"))
-    known_everywhere()
+    wait_for_propagation()
     network.lose()
-    ask: list[Callable[[], Answer]] = [lambda: api.send(1), lambda: api("GET", "/v1/events")]
-    answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda each=each: answers.append(each())) for each in ask]
+    requests: list[Callable[[], ApiResponse]] = [lambda: api.send(1), lambda: api("GET", "/v1/events")]
+    responses: list[ApiResponse] = []
+    threads = [threading.Thread(target=lambda each=each: responses.append(each())) for each in requests]
     for thread in threads:
         thread.start()
     rights = f"host: x\r\nauthorization: Bearer {OPERATOR_KEY}\r\n"
@@ -179,19 +181,19 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Unrelia
         assert far.stop() == 0
         assert time.monotonic() - began < STOP_S_MAX
         pipeline.settimeout(5)
-        assert _all_of(pipeline).count(b"HTTP/1.1 503") == 1, "the connection is closed behind the first answer"
+        assert _read_all(pipeline).count(b"HTTP/1.1 503") == 1, "the connection stays open after the first response"
         stream.settimeout(5)
-        refused = _all_of(stream)
-        assert refused.startswith(b"HTTP/1.1 503"), refused
-        assert b"The server is stopping" in refused
+        rejected = _read_all(stream)
+        assert rejected.startswith(b"HTTP/1.1 503"), rejected
+        assert b"The server is stopping" in rejected
     for thread in threads:
         thread.join()
-    assert [(each.status, each.json["code"]) for each in answers] == [(503, "unavailable")] * 2
-    assert {each.json["detail"].partition(",")[0] for each in answers} == {"The server is stopping"}
+    assert [(each.status, each.json["code"]) for each in responses] == [(503, "unavailable")] * 2
+    assert {each.json["detail"].partition(",")[0] for each in responses} == {"The server is stopping"}
     assert not any("Traceback" in line for line in far.log), far.log
 
 
-def _all_of(connection: socket.socket) -> bytes:
+def _read_all(connection: socket.socket) -> bytes:
     """Return all bytes until the connection ends."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -202,8 +204,8 @@ def test_a_worker_without_its_database_stops_in_time(
     fleet.add("api")
     far = fleet.add("worker", UPLIFT_DATABASE_URL=network.url)
     _, [api] = account_of(fleet)
-    api.endpoint(receiver.url("/hook", answer(after=1)), max_in_flight=1)
-    known_everywhere()
+    api.endpoint(receiver.url("/hook", respond(after=1)), max_in_flight=1)
+    wait_for_propagation()
     for number in range(3):
         api.send(number)
     receiver.wait("/hook", 1)

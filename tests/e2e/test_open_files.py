@@ -5,7 +5,7 @@ import resource
 from pathlib import Path
 
 from .harness import PROGRAM, Server, deliveries_of, serving, settled, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 LIMIT = 300
 
@@ -18,21 +18,21 @@ def test_a_low_limit_leaves_the_api_reachable_and_delivers_everything(tmp_path: 
         account, api = server.account()
         paths = [f"/slow/{number}" for number in range(6)]
         for path in paths:
-            api.endpoint(receiver.url(path, answer(after=1)), max_in_flight=256)
+            api.endpoint(receiver.url(path, respond(after=1)), max_in_flight=256)
         events = [api.send(number) for number in range(80)]
         assert all(each.status == 202 for each in events)
         most = 0
         while any(len(receiver.numbers(path)) < len(events) for path in paths):
             other = server.api(account=account)
-            assert other("GET", "/healthz").status == 200, "a new connection is served"
+            assert other("GET", "/healthz").status == 200, "a new connection is not served"
             assert other("GET", "/v1/endpoints").status == 200
             other.close()
             most = max(most, len(_used(server)))
         assert LIMIT // 3 < most < LIMIT
         assert all(set(receiver.numbers(path).values()) == {1} for path in paths)
         for delivery in deliveries_of(api, events[-1].json["id"]):
-            over = settled(api, delivery["id"])
-            assert (over["status"], over["attempts_made"]) == ("delivered", 1)
+            completed = settled(api, delivery["id"])
+            assert (completed["status"], completed["attempts_made"]) == ("delivered", 1)
         [warning] = [each for each in _lines(server) if each["message"].startswith("file descriptor limit too low")]
         assert warning["limit"] == LIMIT
         assert warning["needed"] > LIMIT
@@ -59,20 +59,22 @@ def test_idle_connections_are_closed_without_a_free_descriptor(tmp_path: Path, r
             _, other = server.account(f"account {number}")
             other.endpoint(receiver.url(f"/kept/{number}"))
         _, api = server.account()
-        url = receiver.url("/hook", answer(connection="close"))
+        url = receiver.url("/hook", respond(connection="close"))
         endpoint = api.endpoint(url)["id"]
         wait_for(lambda: receiver.count("/hook") == 1, "the registration event")
-        wait_for(lambda: all(receiver.count(f"/kept/{number}") for number in range(12)), "idle connections")
+        wait_for(
+            lambda: all(receiver.count(f"/kept/{number}") for number in range(12)), "the idle connections are open"
+        )
         before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (_lowest_free(server), before[1]))
         sent = api.send(1)
         assert sent.status == 202
         receiver.wait("/hook", 1)
         [delivery] = deliveries_of(api, sent.json["id"])
-        over = settled(api, delivery["id"])
-        assert (over["status"], over["attempts_made"]) == ("delivered", 1)
+        completed = settled(api, delivery["id"])
+        assert (completed["status"], completed["attempts_made"]) == ("delivered", 1)
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
-        assert server.api()("GET", "/healthz").status == 200, "a new connection is served"
+        assert server.api()("GET", "/healthz").status == 200, "a new connection is not served"
         assert [each["message"] for each in _lines(server)].count("out of file descriptors") == 1
 
 

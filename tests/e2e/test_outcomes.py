@@ -11,7 +11,7 @@ from tests.engines import chosen
 
 from . import receiving
 from .harness import Api, Server, deliveries_of, serving, settled, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 pytestmark = pytest.mark.timing
 
@@ -26,19 +26,19 @@ GIB = 1024**3
 
 
 def test_every_failure_has_an_outcome_a_retry_and_an_explanation(tmp_path: Path, receiver: Receiver) -> None:
-    with socket.socket() as refusing:
-        refusing.bind(("127.0.0.1", 0))  # bound, but not listening: connections are refused
+    with socket.socket() as non_listening_socket:
+        non_listening_socket.bind(("127.0.0.1", 0))  # without listen(): connections are refused
         target = receiver.url("/redirect-target")
         cases = {
-            receiver.url("/301", answer(301, location=target)): ("redirect", 301),
-            receiver.url("/307", answer(307, location=target)): ("redirect", 307),
-            receiver.url("/404", answer(404)): ("client_error", 404),
-            receiver.url("/410", answer(410)): ("client_error", 410),
-            receiver.url("/429", answer(429)): ("throttled", 429),
-            receiver.url("/500", answer(500)): ("server_error", 500),
+            receiver.url("/301", respond(301, location=target)): ("redirect", 301),
+            receiver.url("/307", respond(307, location=target)): ("redirect", 307),
+            receiver.url("/404", respond(404)): ("client_error", 404),
+            receiver.url("/410", respond(410)): ("client_error", 410),
+            receiver.url("/429", respond(429)): ("throttled", 429),
+            receiver.url("/500", respond(500)): ("server_error", 500),
             receiver.url("/hang", receiving.hang): ("timeout", None),
             receiver.url("/drip", receiving.drip): ("timeout", 200),
-            f"http://127.0.0.1:{refusing.getsockname()[1]}/refused": ("connect_error", None),
+            f"http://127.0.0.1:{non_listening_socket.getsockname()[1]}/refused": ("connect_error", None),
             receiver.url("/close", receiving.close): ("protocol_error", None),
             receiver.url("/reset", receiving.reset): ("protocol_error", 200),
             receiver.url("/garbage", receiving.garbage): ("protocol_error", None),
@@ -49,7 +49,7 @@ def test_every_failure_has_an_outcome_a_retry_and_an_explanation(tmp_path: Path,
             event = api.send(1).json["id"]
             deliveries = wait_for(
                 lambda: (found := deliveries_of(api, event)) and all(d["status"] != "pending" for d in found) and found,
-                "all deliveries are over",
+                "all deliveries are completed",
             )
             assert len(deliveries) == len(cases)
             for delivery in deliveries:
@@ -63,7 +63,7 @@ def test_every_failure_has_an_outcome_a_retry_and_an_explanation(tmp_path: Path,
             for path in ("/404", "/hang", "/garbage"):
                 _check_requests(receiver, path, event)
             assert receiver.count("/redirect-target") == 0
-            health = next(e for e in api.everything("/v1/endpoints") if e["url"].endswith("/500"))["health"]
+            health = next(e for e in api.list_all("/v1/endpoints") if e["url"].endswith("/500"))["health"]
             assert (health["status"], health["last_outcome"]) == ("failing", "server_error")
             assert health["hint"]
     # The stored attempts do not contain the value either.
@@ -76,14 +76,14 @@ def _check_attempts(attempts: list[Any], outcome: str, status: int | None) -> No
         assert attempt["outcome"] == outcome, attempt
         if outcome != "protocol_error":
             assert attempt["status_code"] == status, attempt
-        assert attempt["hint"].count(". ") >= 1, "a cause and a remedy"
+        assert attempt["hint"].count(". ") >= 1, "the hint lacks a cause or a fix"
         assert attempt["duration_ms"] < 2000
         assert set(attempt["timings"]) == {"dns_ms", "connect_ms", "tls_ms", "first_byte_ms"}
         if outcome != "connect_error":
             assert attempt["remote_address"].startswith("127.0.0.1:")
         headers = attempt["request"]["headers"]
         assert headers["x-uplift-attempt"] == str(attempt["number"])
-        assert "s3cret" not in str(attempt), "a custom header is shown masked"
+        assert "s3cret" not in str(attempt), "a custom header is not masked"
         assert headers["x-jwt"]
         if status is not None and outcome not in {"protocol_error", "timeout"}:
             assert attempt["timings"]["first_byte_ms"] is not None
@@ -99,7 +99,7 @@ def _check_requests(receiver: Receiver, path: str, event: str) -> None:
     """Compare the attempts with the requests that the receiver read."""
     seen = receiver.on(path)
     assert len(seen) == len(SCHEDULE_MS) + 1
-    assert len({request.body for request in seen}) == 1, "the same bytes on every attempt"
+    assert len({request.body for request in seen}) == 1, "attempts have different bodies"
     assert {request.headers["webhook-id"] for request in seen} == {event}
     assert [request.headers["x-uplift-attempt"] for request in seen] == ["1", "2", "3", "4"]
     assert {request.headers["x-jwt"] for request in seen} == {"s3cret-of-theirs"}
@@ -107,7 +107,7 @@ def _check_requests(receiver: Receiver, path: str, event: str) -> None:
         {request.headers["webhook-timestamp"] for request in seen}
     )
     for earlier, later, wait_ms in zip(seen, seen[1:], SCHEDULE_MS, strict=False):
-        assert later.at - earlier.at >= wait_ms * 0.9 / 1000 - 0.002, "never early"
+        assert later.at - earlier.at >= wait_ms * 0.9 / 1000 - 0.002, "an attempt was early"
 
 
 def test_huge_and_endless_responses_end_quickly_without_memory(tmp_path: Path, receiver: Receiver) -> None:
@@ -124,12 +124,12 @@ def test_huge_and_endless_responses_end_quickly_without_memory(tmp_path: Path, r
         before = server.resident_mib()
         events = [api.send(number).json["id"] for number in range(1, 6)]
         expected = {"/ok": "delivered", "/huge": "delivered", "/huge-500": "server_error", "/endless": "delivered"}
-        paths = {endpoint["id"]: endpoint["url"] for endpoint in api.everything("/v1/endpoints")}
+        paths = {endpoint["id"]: endpoint["url"] for endpoint in api.list_all("/v1/endpoints")}
         for event in events:
             for delivery in deliveries_of(api, event):
                 path = "/" + paths[delivery["endpoint"]].rsplit("/", 1)[1]
-                over = settled(api, delivery["id"])
-                assert over["last_outcome"] == expected[path]
+                completed = settled(api, delivery["id"])
+                assert completed["last_outcome"] == expected[path]
                 attempt = api.ok("GET", f"/v1/deliveries/{delivery['id']}/attempts")["data"][0]
                 assert attempt["response"]["body_truncated"] is (path != "/ok")
                 assert len(attempt["response"]["body"]) <= 4096
@@ -141,7 +141,7 @@ def test_huge_and_endless_responses_end_quickly_without_memory(tmp_path: Path, r
 
 def test_a_slow_success_within_the_timeout_is_delivered_once(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
-    api.endpoint(receiver.url("/slow", answer(204, b"", after=0.4)))
+    api.endpoint(receiver.url("/slow", respond(204, b"", after=0.4)))
     api.endpoint(receiver.url("/recovers", receiving.after_failing(2, 503)))
     event = api.send(1).json["id"]
     for delivery in deliveries_of(api, event):
@@ -150,9 +150,7 @@ def test_a_slow_success_within_the_timeout_is_delivered_once(server: Server, rec
     assert len(receiver.on("/recovers")) == 3
 
 
-def test_every_request_a_receiver_read_is_an_attempt_or_a_counted_duplicate(
-    own_server: Server, receiver: Receiver
-) -> None:
+def test_every_received_request_is_an_attempt_or_counted_duplicate(own_server: Server, receiver: Receiver) -> None:
     _, api = own_server.account()
     api.endpoint(receiver.url("/once", receiving.once_per_connection()))
     attempts = []
@@ -166,12 +164,12 @@ def test_every_request_a_receiver_read_is_an_attempt_or_a_counted_duplicate(
     assert {attempt["outcome"] for attempt in twice} == {"delivered"}
     text = own_server.api()("GET", "/metrics").body.decode()
     (line,) = re.findall(r"^uplift_requests_repeated_total ([0-9.]+)$", text, re.MULTILINE)
-    assert float(line) == receiver.count("/once") - len(api.everything("/v1/deliveries"))
+    assert float(line) == receiver.count("/once") - len(api.list_all("/v1/deliveries"))
 
 
 def test_retry_after_delays_the_next_attempt(server: Server, receiver: Receiver) -> None:
     _, api = server.account()
-    api.endpoint(receiver.url("/busy", answer(503, retry_after="2")))
+    api.endpoint(receiver.url("/busy", respond(503, retry_after="2")))
     api.send(1)
     first, second = receiver.wait("/busy", 2)[:2]
     assert second.at - first.at >= 2

@@ -54,10 +54,10 @@ def test_sent_events_arrive_and_are_counted(tmp_path: Path, receiver: Receiver, 
         events = [{"type": TYPE, "data": {"number": number}} for number in range(200)]
         api.ok("POST", "/v1/events/batch", {"events": events})
         for path in paths:
-            wait_for(lambda path=path: len(receiver.numbers(path)) == 200, f"all arrive at {path}")
+            wait_for(lambda path=path: len(receiver.numbers(path)) == 200, f"all events arrive at {path}")
             assert set(receiver.numbers(path).values()) == {1}
-        wait_for(lambda: not api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"], "all are settled")
-        assert len(api.everything("/v1/deliveries?status=delivered")) >= 600
+        wait_for(lambda: not api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"], "no delivery is pending")
+        assert len(api.list_all("/v1/deliveries?status=delivered")) >= 600
         followed = api.ok("GET", "/v1/events?order=asc&limit=500")
         assert len(followed["data"]) >= 200
         # All data is in the database. Not even the key is stored beside the server.
@@ -89,16 +89,16 @@ def test_kills_and_outages_of_the_database_lose_nothing(
             postgres_server.start()
             wait_for(lambda before=before: len(load.accepted) > before + 20, "events are accepted again")
         load.finish()
-        assert load.unforeseen == []
-        wanted = set(load.accepted)
-        wait_for(lambda: wanted <= set(receiver.numbers("/hook")), "all arrive", 40, every=0.2)
-        wait_for(lambda: _pending(api) == 0, "all are settled", 40, every=0.2)
+        assert load.unexpected_responses == []
+        expected = set(load.accepted)
+        wait_for(lambda: expected <= set(receiver.numbers("/hook")), "all events arrive", 40, every=0.2)
+        wait_for(lambda: _pending(api) == 0, "no delivery is pending", 40, every=0.2)
         ids: dict[int, set[str]] = {}
         for request in receiver.on("/hook"):
             ids.setdefault(request.json["data"]["number"], set()).add(request.headers["webhook-id"])
         # Callers that repeat with a key create one event. Callers without a key may have stored an event without a
         # response.
-        assert {number: ids[number] for number in wanted} == {n: {each} for n, each in load.accepted.items()}
+        assert {number: ids[number] for number in expected} == {n: {each} for n, each in load.accepted.items()}
 
 
 def _pending(api: Any) -> int:
@@ -106,10 +106,10 @@ def _pending(api: Any) -> int:
 
 
 @contextlib.contextmanager
-def stranger(port: int, body: bytes) -> Iterator[None]:
-    """Run another server on a port, which also cannot work."""
+def other_server(port: int, body: bytes) -> Iterator[None]:
+    """Run another HTTP server on a port. It responds with 503 and this body."""
 
-    class Stranger(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(503)
             self.end_headers()
@@ -117,7 +117,7 @@ def stranger(port: int, body: bytes) -> Iterator[None]:
 
         def log_request(self, code: object = "-", size: object = "-") -> None: ...
 
-    with HTTPServer(("127.0.0.1", port), Stranger) as other:
+    with HTTPServer(("127.0.0.1", port), Handler) as other:
         threading.Thread(target=other.serve_forever).start()
         try:
             yield
@@ -125,29 +125,29 @@ def stranger(port: int, body: bytes) -> Iterator[None]:
             other.shutdown()
 
 
-def found_by_doctor(server: Server) -> dict[str, Any]:
+def run_doctor(server: Server) -> dict[str, Any]:
     """Return the findings of `doctor` beside a server, by check."""
-    examined = run(server, "doctor", "--json")
-    assert examined.returncode == 1
-    return {found["check"]: found for found in map(json.loads, examined.stdout.splitlines())}
+    result = run(server, "doctor", "--json")
+    assert result.returncode == 1
+    return {found["check"]: found for found in map(json.loads, result.stdout.splitlines())}
 
 
 def test_doctor_reports_a_blocked_database(tmp_path: Path, settings: dict[str, str]) -> None:
     """Neither `doctor` nor the server gets a response while another session blocks the database."""
 
-    async def examined(server: Server) -> dict[str, Any]:
-        stranger = await asyncpg.connect(settings["UPLIFT_DATABASE_URL"])
-        async with stranger.transaction():
-            await stranger.execute("LOCK TABLE event_types, endpoints IN ACCESS EXCLUSIVE MODE")
-            findings = await asyncio.to_thread(found_by_doctor, server)
-        await stranger.close()
+    async def run_doctor_during_lock(server: Server) -> dict[str, Any]:
+        session = await asyncpg.connect(settings["UPLIFT_DATABASE_URL"])
+        async with session.transaction():
+            await session.execute("LOCK TABLE event_types, endpoints IN ACCESS EXCLUSIVE MODE")
+            findings = await asyncio.to_thread(run_doctor, server)
+        await session.close()
         return findings
 
     with serving(tmp_path / "data", **settings) as server:
-        findings = asyncio.run(examined(server))
+        findings = asyncio.run(run_doctor_during_lock(server))
     assert "but not ready" in findings["server"]["text"]
     assert findings["database"]["result"] == "fail"
-    assert "mail" in findings, "it goes on"
+    assert "mail" in findings, "doctor skipped the remaining checks"
 
 
 def test_commands_report_the_differences_on_postgresql(
@@ -171,12 +171,12 @@ def test_commands_report_the_differences_on_postgresql(
     assert "set UPLIFT_SECRET_KEY" in rotated.stderr + rotated.stdout
     copied = run(server, "backup", "copy.db")
     assert "pg_dump" in copied.stderr
-    away = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
-    assert away.returncode != 0
-    assert "the database cannot execute the operation now" in away.stderr
+    unreachable_result = run(server, "accounts", UPLIFT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert unreachable_result.returncode != 0
+    assert "the database cannot execute the operation now" in unreachable_result.stderr
     for body in (b'{"code": 14, "message": "upstream is not available"}', b'{"errors": 5}', b"[" * 100_000):
-        with stranger(server.port, body):
-            assert found_by_doctor(server)["port"]["result"] == "fail"
+        with other_server(server.port, body):
+            assert run_doctor(server)["port"]["result"] == "fail"
     missing = run(server, "accounts", UPLIFT_DATABASE_URL=postgres_server.url("nowhere"))
     assert missing.returncode == 2
     assert "CREATE DATABASE" in missing.stderr
@@ -192,8 +192,8 @@ def test_commands_report_the_differences_on_postgresql(
         postgres_server.stop("fast")
         try:
             api = server.api()
-            wait_for(lambda: api("GET", "/readyz").status == 503, "the server has seen that it is gone")
-            findings = found_by_doctor(server)
+            wait_for(lambda: api("GET", "/readyz").status == 503, "the server reports the outage")
+            findings = run_doctor(server)
             without_key = run(server, "accounts", UPLIFT_OPERATOR_KEY="")
         finally:
             postgres_server.start()

@@ -11,7 +11,7 @@ from tests.postgres import PostgresServer
 from uplift_server.store.postgres import PostgresDatabase
 
 from .harness import Server, sending, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 from .test_postgres import KEY, run
 
 SETTINGS: Final = {
@@ -51,17 +51,17 @@ def test_a_dump_made_under_traffic_delivers_pending_events(
     server = Server(tmp_path / "first", **SETTINGS, UPLIFT_DATABASE_URL=url).start()
     try:
         account, api = server.account()
-        api.endpoint(receiver.url("/down", answer(500)))
+        api.endpoint(receiver.url("/down", respond(500)))
         with sending(api) as accepted:
-            wait_for(lambda: len(accepted) > 50, "there is traffic")
+            wait_for(lambda: len(accepted) > 50, "events are accepted")
             another_partition(url)
-            wait_for(lambda: len(accepted) > 100, "it goes on")
+            wait_for(lambda: len(accepted) > 100, "events are still accepted")
             before = list(accepted)
             tool(postgres_server, "pg_dump", "--format=custom", f"--file={tmp_path}/uplift.dump", url)
             during = len(accepted)
     finally:
         server.end()
-    assert during > len(before), "nothing was accepted while the dump was made"
+    assert during > len(before), "no event was accepted during the dump"
 
     tool(postgres_server, "createdb", "--template=template0", RESTORED)
     tool(
@@ -69,7 +69,7 @@ def test_a_dump_made_under_traffic_delivers_pending_events(
         f"{tmp_path}/uplift.dump",
     )  # fmt: skip
     receiver.requests.clear()
-    receiver.url("/down", answer(200))
+    receiver.url("/down", respond(200))
     restored = Server(
         tmp_path / "second", **SETTINGS, UPLIFT_DATABASE_URL=postgres_server.url(RESTORED), UPLIFT_RETENTION="30d"
     )
@@ -78,10 +78,12 @@ def test_a_dump_made_under_traffic_delivers_pending_events(
     restored.start()
     try:
         api = restored.api(account=account)
-        wait_for(lambda: not api.ok("GET", "/v1/deliveries?status=pending")["data"], "all is delivered from the copy")
+        wait_for(
+            lambda: not api.ok("GET", "/v1/deliveries?status=pending")["data"], "the copy has no pending deliveries"
+        )
         assert not set(before) - set(receiver.numbers("/down"))
         assert api.send(-1).status == 202
-        wait_for(lambda: -1 in receiver.numbers("/down"), "what is new arrives, too")
+        wait_for(lambda: -1 in receiver.numbers("/down"), "the new event arrives")
         another_partition(postgres_server.url(RESTORED))
         assert api.send(-2).status == 202
     finally:

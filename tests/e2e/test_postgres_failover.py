@@ -9,7 +9,7 @@ import pytest
 from tests.postgres import FAST, PostgresServer
 from tests.unreliable_network import UnreliableNetwork
 
-from .fleet import Fleet, account_of, known_everywhere, send_all
+from .fleet import Fleet, account_of, send_all, wait_for_propagation
 from .harness import free_port, wait_for
 from .receiving import Receiver
 
@@ -47,10 +47,10 @@ def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], 
         fleet.add("worker")
         _, apis = account_of(fleet)
         apis[0].endpoint(receiver.url("/hook"))
-        known_everywhere()
+        wait_for_propagation()
         accepted: set[int] = set()
         sending = send_all(apis, range(EVENTS), accepted)
-        wait_for(lambda: len(accepted) > EVENTS / 6, "some are accepted")
+        wait_for(lambda: len(accepted) > EVENTS / 6, "some events are accepted")
         break_it()
         # Each sender may still get one response to a request in flight.
         before = len(accepted) + len(sending)
@@ -59,7 +59,7 @@ def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], 
         for thread in sending:
             thread.join()
         assert accepted == set(range(EVENTS))
-        wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all are delivered", FOUND_WITHIN_S)
+        wait_for(lambda: set(receiver.numbers("/hook")) >= accepted, "all events are delivered", FOUND_WITHIN_S)
 
 
 def test_a_promoted_standby_takes_over_without_loss(
@@ -78,7 +78,7 @@ def test_a_promoted_standby_takes_over_without_loss(
 
 
 def test_an_unresponsive_host_is_replaced_by_the_next(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
-    """Like a machine without its network: connections are neither refused nor answered."""
+    """Like a machine without its network: the host neither accepts nor refuses connections."""
     first, second = UnreliableNetwork(postgres_url), UnreliableNetwork(postgres_url)
     with contextlib.closing(first), contextlib.closing(second):
         hosts = ",".join(f"127.0.0.1:{urlsplit(each.url).port}" for each in (first, second))

@@ -21,9 +21,9 @@ from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 from websockets.exceptions import ConnectionClosed
 
-from .fleet import Counting, Fleet, account_of, known_everywhere, running, send_all
+from .fleet import ConcurrencyCounter, Fleet, account_of, running, send_all, wait_for_propagation
 from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, free_port, settled, wait_for
-from .receiving import Connection, Received, Receiver, answer
+from .receiving import Connection, Received, Receiver, respond
 from .test_listening import Listener, developer
 
 
@@ -41,10 +41,10 @@ def fleet(
 
 def test_events_arrive_once_within_the_concurrency_limits(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
-    paths = {f"/{name}": Counting(0.002) for name in "abc"}
+    paths = {f"/{name}": ConcurrencyCounter(0.002) for name in "abc"}
     for path, action in paths.items():
         apis[0].endpoint(receiver.url(path, action), max_in_flight=4)
-    known_everywhere()
+    wait_for_propagation()
     accepted: set[int] = set()
     for thread in send_all(apis, range(2000), accepted):
         thread.join()
@@ -58,17 +58,17 @@ def test_events_arrive_once_within_the_concurrency_limits(fleet: Fleet, receiver
 def test_a_rate_limit_applies_to_all_processes(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     apis[0].endpoint(receiver.url("/limited"), rate_limit_per_second=20)
-    known_everywhere()
+    wait_for_propagation()
     for thread in send_all(apis, range(60), set()):
         thread.join()
-    came = sorted(each.at for each in receiver.wait("/limited", 60))
-    assert all(later - earlier >= 0.95 for earlier, later in zip(came, came[20:], strict=False))
+    arrived = sorted(each.at for each in receiver.wait("/limited", 60))
+    assert all(later - earlier >= 0.95 for earlier, later in zip(arrived, arrived[20:], strict=False))
 
 
 def test_a_pause_through_one_process_applies_to_all_within_a_second(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     made = apis[0].endpoint(receiver.url("/hook"))
-    known_everywhere()
+    wait_for_propagation()
     apis[0].send(1)
     receiver.wait("/hook", 1)
     apis[0].ok("POST", f"/v1/endpoints/{made['id']}/pause")
@@ -82,10 +82,10 @@ def test_a_pause_through_one_process_applies_to_all_within_a_second(fleet: Fleet
     receiver.wait("/hook", 3)
 
 
-def test_tests_resends_and_cancels_reach_the_owner(fleet: Fleet, receiver: Receiver) -> None:
+def test_tests_resends_and_cancels_reach_the_worker(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     made = [apis[0].endpoint(receiver.url(f"/h{n}"), max_in_flight=1) for n in range(4)]
-    known_everywhere()
+    wait_for_propagation()
     for number, endpoint in enumerate(made):
         attempt = apis[number % 2].ok("POST", f"/v1/endpoints/{endpoint['id']}/test")
         assert (attempt["status_code"], attempt["trigger"]) == (200, "test"), attempt
@@ -93,10 +93,10 @@ def test_tests_resends_and_cancels_reach_the_owner(fleet: Fleet, receiver: Recei
         "data"
     ]
     apis[1].ok("POST", f"/v1/deliveries/{first['id']}/resend")
-    wait_for(lambda: settled(apis[0], first["id"])["attempts_made"] == 2, "it was resent")
+    wait_for(lambda: settled(apis[0], first["id"])["attempts_made"] == 2, "the delivery is resent")
 
-    slow = apis[0].endpoint(receiver.url("/slow", answer(after=5)), max_in_flight=1)
-    known_everywhere()
+    slow = apis[0].endpoint(receiver.url("/slow", respond(after=5)), max_in_flight=1)
+    wait_for_propagation()
     events = [apis[0].send(number).json["id"] for number in range(3)]
     time.sleep(0.5)
     last = next(
@@ -109,7 +109,7 @@ def test_tests_resends_and_cancels_reach_the_owner(fleet: Fleet, receiver: Recei
 
 
 @pytest.mark.timing
-def test_changes_apply_within_two_seconds_without_notifications(
+def test_changes_apply_in_two_seconds_without_notifications(
     tmp_path: Path, postgres_url: str, pooler: Pooler, receiver: Receiver
 ) -> None:
     """Through a pooler without a direct connection, no process receives notifications."""
@@ -125,16 +125,16 @@ def test_changes_apply_within_two_seconds_without_notifications(
             return done
 
         fast = api.endpoint(receiver.url("/fast"))["id"]
-        slow = api.endpoint(receiver.url("/slow", answer(after=8)), max_in_flight=1)["id"]
+        slow = api.endpoint(receiver.url("/slow", respond(after=8)), max_in_flight=1)["id"]
         time.sleep(within_s)
         assert timed(f"/v1/endpoints/{fast}/test")["status_code"] == 200
         event = api.send(1).json["id"]
         [delivered] = [
             each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"] if each["endpoint"] == fast
         ]
-        wait_for(lambda: settled(api, delivered)["status"] == "delivered", "it was sent", within_s)
+        wait_for(lambda: settled(api, delivered)["status"] == "delivered", "the delivery is sent", within_s)
         timed(f"/v1/deliveries/{delivered}/resend")
-        wait_for(lambda: settled(api, delivered)["attempts_made"] == 2, "it was resent", within_s)
+        wait_for(lambda: settled(api, delivered)["attempts_made"] == 2, "the delivery is resent", within_s)
         for number in range(2, 5):
             api.send(number)
         time.sleep(within_s)
@@ -143,52 +143,52 @@ def test_changes_apply_within_two_seconds_without_notifications(
         assert timed(f"/v1/deliveries/{waiting['id']}/cancel")["status"] == "cancelled"
         timed(f"/v1/endpoints/{fast}/pause")
         time.sleep(within_s)
-        came = receiver.count("/fast")
+        arrived = receiver.count("/fast")
         api.send(5)
         time.sleep(1)
-        assert receiver.count("/fast") == came
+        assert receiver.count("/fast") == arrived
         timed(f"/v1/endpoints/{fast}/enable")
-        wait_for(lambda: receiver.count("/fast") == came + 1, "what it held was sent", within_s)
+        wait_for(lambda: receiver.count("/fast") == arrived + 1, "the held delivery is sent", within_s)
 
 
 @pytest.mark.timing
 def test_a_process_reports_that_a_worker_handles_a_delivery(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
-    answering = threading.Event()
+    may_respond = threading.Event()
 
     def act(connection: Connection, received: Received) -> bool:
         if received.json["type"] == TYPE:  # without the registration event
-            answering.wait(14)
-        return answer()(connection, received)
+            may_respond.wait(14)
+        return respond()(connection, received)
 
     made = apis[0].endpoint(receiver.url("/slow", act), max_in_flight=1)
-    known_everywhere()
+    wait_for_propagation()
     for number in range(3):
         apis[number % 2].send(number)
     path = f"/v1/endpoints/{made['id']}/deliveries?status=pending&type={TYPE}"
 
-    def stand(api: Api) -> list[str | None]:
+    def waiting_reasons(api: Api) -> list[str | None]:
         return [each["waiting_for"] for each in api.ok("GET", path)["data"]]
 
     for api in apis:
-        wait_for(lambda api=api: stand(api) == ["worker"] * 3, "a worker has leased all")
+        wait_for(lambda api=api: waiting_reasons(api) == ["worker"] * 3, "a worker has leased all deliveries")
     for each in apis[0].ok("GET", path)["data"]:
         [explained] = apis[1].ok("GET", f"/v1/events/{each['event']}/explain?endpoint={made['id']}")["data"]
         assert "is in flight or queued" in explained["text"]
     for worker in fleet.workers:
         worker.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
     try:
-        silent = apis[0]("GET", path)
+        without_workers = apis[0]("GET", path)
     finally:
         for worker in fleet.workers:
             worker.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
-    assert silent.seconds < 2
-    assert [each["waiting_for"] for each in silent.json["data"]] == ["worker"] * 3
-    answering.set()
+    assert without_workers.seconds < 2
+    assert [each["waiting_for"] for each in without_workers.json["data"]] == ["worker"] * 3
+    may_respond.set()
 
 
 @pytest.mark.timing
-def test_a_stream_gets_events_and_deletions_of_another_process_within_a_second(fleet: Fleet) -> None:
+def test_a_stream_gets_changes_of_other_processes_within_a_second(fleet: Fleet) -> None:
     account, apis = account_of(fleet)
     developing, key = developer(fleet.apis[0], account, scopes=["listen", "events:write"])
     session = developing.ok("POST", "/v1/listen-sessions", {})["id"]
@@ -206,23 +206,21 @@ def test_a_stream_gets_events_and_deletions_of_another_process_within_a_second(f
     assert time.monotonic() - began < 1
 
 
-def test_due_deliveries_without_a_worker_are_sent_by_the_next_worker(
-    tmp_path: Path, postgres_url: str, receiver: Receiver
-) -> None:
+def test_the_next_worker_sends_due_deliveries(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
     with Fleet(tmp_path, postgres_url, UPLIFT_LEASE="5m") as fleet:
         fleet.add("api")
         _, [api] = account_of(fleet)
         api.endpoint(receiver.url("/hook"))
         event = api.send(1).json["id"]
-        [told] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
-        assert told["text"] == "Attempt 1 is due, but the server is not sending deliveries. No attempt was made."
-        assert "no worker is running" in told["hint"]
-        tested = api("POST", f"/v1/endpoints/{told['endpoint']}/test", {"type": TYPE})
+        [explanation] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
+        assert explanation["text"] == "Attempt 1 is due, but the server is not sending deliveries. No attempt was made."
+        assert "no worker is running" in explanation["hint"]
+        tested = api("POST", f"/v1/endpoints/{explanation['endpoint']}/test", {"type": TYPE})
         assert (tested.status, "database" in tested.json["detail"]) == (503, False)
-        wait_for(lambda: _oldest_due_s(fleet.apis[0]) > 1, "what is due is seen from outside")
+        wait_for(lambda: _oldest_due_s(fleet.apis[0]) > 1, "the metric shows the due delivery")
         worker = fleet.add("worker")
         receiver.wait("/hook", 1)
-        wait_for(lambda: _oldest_due_s(fleet.apis[0]) == 0, "nothing is due any more")
+        wait_for(lambda: _oldest_due_s(fleet.apis[0]) == 0, "the metric shows no due delivery")
         [delivery] = [each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
         assert settled(api, delivery)["status"] == "delivered"
         worker.stop()
@@ -230,25 +228,25 @@ def test_due_deliveries_without_a_worker_are_sent_by_the_next_worker(
         # The command does not wait for the end of a lease.
         time.sleep(2)
         worker.start()
-        wait_for(lambda: settled(api, delivery)["attempts_made"] == 2, "it was resent", every=0.1)
+        wait_for(lambda: settled(api, delivery)["attempts_made"] == 2, "the delivery is resent", every=0.1)
 
 
 def test_a_database_command_detects_a_running_worker(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
     with Fleet(tmp_path, postgres_url) as fleet:
         server = fleet.add("all")
         _, [api] = account_of(fleet)
-        api.endpoint(receiver.url("/hook", answer(after=10)), max_in_flight=1)
-        known_everywhere()
+        api.endpoint(receiver.url("/hook", respond(after=10)), max_in_flight=1)
+        wait_for_propagation()
         event = api.send(1).json["id"]
-        [told] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
+        [explanation] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
         command = [PROGRAM, "explain", event, "--json"]
         environ = {**server.environ, "UPLIFT_OPERATOR_KEY": ""}
-        said = subprocess.run(
+        result = subprocess.run(
             command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
         )
-        assert "waiting in the queue" in told["text"]
-        assert "A worker has the delivery" in said.stdout
-        assert "sends nothing" not in said.stdout
+        assert "waiting in the queue" in explanation["text"]
+        assert "A worker has the delivery" in result.stdout
+        assert "sends nothing" not in result.stdout
 
 
 def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:
@@ -257,24 +255,24 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         worker = fleet.add("worker")
         account, [api] = account_of(fleet)
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
-        # Both belong to that worker: its port, and its operator key.
+        # The port and the operator key belong to the worker.
         environ = {**worker.environ, "UPLIFT_OPERATOR_KEY": OPERATOR_KEY}
 
-        def said(*command: str) -> subprocess.CompletedProcess[str]:
+        def result(*command: str) -> subprocess.CompletedProcess[str]:
             given = [PROGRAM, *command]
             return subprocess.run(
                 given, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
             )
 
-        assert json.loads(said("accounts", "--json").stdout)["id"] == account
+        assert json.loads(result("accounts", "--json").stdout)["id"] == account
         (tmp_path / "data.json").write_text('{"number": 1}')
-        sent = said("send", TYPE, "--account", account, "--data", "data.json", "--json")
+        sent = result("send", TYPE, "--account", account, "--data", "data.json", "--json")
         assert sent.returncode == 0, sent
         receiver.wait("/hook", 1)
-        tested = said("endpoint", "test", endpoint)
+        tested = result("endpoint", "test", endpoint)
         assert tested.returncode == 75, tested
-        told = " ".join(tested.stderr.split())
-        assert "set UPLIFT_HOST and UPLIFT_PORT to a server with the role api" in told
+        explanation = " ".join(tested.stderr.split())
+        assert "set UPLIFT_HOST and UPLIFT_PORT to a server with the role api" in explanation
 
 
 def test_a_resend_without_a_worker_does_not_wait_for_a_lease(
@@ -288,7 +286,7 @@ def test_a_resend_without_a_worker_does_not_wait_for_a_lease(
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
         [delivery] = [each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
-        wait_for(lambda: settled(api, delivery)["status"] == "delivered", "its outcome is stored")
+        wait_for(lambda: settled(api, delivery)["status"] == "delivered", "the outcome is stored")
         worker.stop()
         environ = {**server.environ, "UPLIFT_OPERATOR_KEY": ""}
         command = [PROGRAM, "delivery", "resend", delivery]
@@ -307,55 +305,59 @@ def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> No
         )  # fmt: skip
 
     with Fleet(tmp_path, postgres_url) as fleet:
-        said = link(fleet.add("worker"))
-        assert said.returncode == 1, said
-        assert "set UPLIFT_HOST and UPLIFT_PORT" in said.stderr
+        result = link(fleet.add("worker"))
+        assert result.returncode == 1, result
+        assert "set UPLIFT_HOST and UPLIFT_PORT" in result.stderr
         api = fleet.add("api")
         account, _ = api.account()
         # The command would use its own key, which the server that opens the link does not have.
-        said = link(api, UPLIFT_OPERATOR_KEY="")
-        assert said.returncode == 3, said
-        assert "set UPLIFT_OPERATOR_KEY" in said.stderr
-        for said in (link(api), link(api, "--account", account, UPLIFT_OPERATOR_KEY="")):
-            url = json.loads(said.stdout)["url"]
+        result = link(api, UPLIFT_OPERATOR_KEY="")
+        assert result.returncode == 3, result
+        assert "set UPLIFT_OPERATOR_KEY" in result.stderr
+        for result in (link(api), link(api, "--account", account, UPLIFT_OPERATOR_KEY="")):
+            url = json.loads(result.stdout)["url"]
             assert url.startswith(api.url)
             guest = Guest(api.url)
             guest.post(urlsplit(url).path, follow=False)
             assert "uplift_session" in guest.cookies
 
 
-def test_operators_see_which_processes_run(tmp_path: Path, postgres_url: str) -> None:
+def test_operators_see_the_running_processes(tmp_path: Path, postgres_url: str) -> None:
     with Fleet(tmp_path, postgres_url) as fleet:
         api = fleet.add("api")
         worker = fleet.add("worker")
         guest = operator(api)
 
-        def told(text: str) -> bool:
+        def explanation(text: str) -> bool:
             return text in guest.get("/operator").text
 
-        wait_for(lambda: told(f"process {worker.pid}"), "the page tells of the worker")
+        wait_for(lambda: explanation(f"process {worker.pid}"), "the page shows the worker")
         page = guest.get("/operator").text
         for server in (api, worker):
             assert f"{socket.gethostname()}, process {server.pid}" in page
         assert "no worker is running" not in page
         worker.stop()
-        wait_for(lambda: told("No deliveries: no worker is running."), "the page tells that none runs")
+        wait_for(
+            lambda: explanation("No deliveries: no worker is running."), "the page shows that no worker is running"
+        )
         metrics = api.api()("GET", "/metrics").body.decode()
         assert 'uplift_processes{role="worker"} 0.0' in metrics
         assert 'uplift_processes{role="api"} 1.0' in metrics
 
 
 def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Path, postgres_url: str) -> None:
-    """Otherwise, no single key could decrypt all values later."""
+    """With two keys, no key could decrypt all values later."""
     with Fleet(tmp_path, postgres_url) as fleet:
         first = fleet.add("api")
         other = {**first.environ, "UPLIFT_SECRET_KEY": base64.b64encode(b"o" * 32).decode()}
         other |= {"UPLIFT_PORT": str(free_port()), "UPLIFT_OPERATOR_KEY": ""}
         command = [PROGRAM, "serve", "--role", "worker"]
-        said = subprocess.run(command, env=other, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-        assert said.returncode == 2, said
-        assert "differs from the key of the other servers" in " ".join(said.stderr.split())
-        assert "Traceback" not in said.stderr
+        result = subprocess.run(
+            command, env=other, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert result.returncode == 2, result
+        assert "differs from the key of the other servers" in " ".join(result.stderr.split())
+        assert "Traceback" not in result.stderr
         assert PostgresPlace(postgres_url, postgres_url).query("SELECT * FROM api_keys") == []
         first.stop()
         # There are no encrypted values, and no other process runs: an operator who lost the key can start with another
@@ -366,7 +368,7 @@ def test_a_process_with_another_key_is_rejected_before_it_encrypts(tmp_path: Pat
 
 
 def _oldest_due_s(server: Server) -> float:
-    """Read it from the metrics of a process."""
+    """Return the age of the oldest due delivery from the metrics of a process."""
     text = server.api()("GET", "/metrics").body.decode()
     found = re.search(r'^uplift_oldest_due_age_seconds\{held_up_by="server"\} (\S+)', text, re.MULTILINE)
     return 0.0 if found is None else float(found[1])
@@ -376,5 +378,5 @@ def test_a_worker_serves_only_health_and_metrics(fleet: Fleet) -> None:
     worker = fleet.workers[0].api()
     assert worker("GET", "/healthz").status == worker("GET", "/readyz").status == 200
     assert worker("GET", "/metrics").status == 200
-    refused = worker("GET", "/v1/accounts")
-    assert (refused.status, refused.json["code"]) == (421, "misdirected")
+    rejected = worker("GET", "/v1/accounts")
+    assert (rejected.status, rejected.json["code"]) == (421, "misdirected")

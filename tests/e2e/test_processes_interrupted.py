@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from uplift_server.store.admission import require_release
 from uplift_server.store.schema_processes import processes
 
-from .fleet import Counting, Fleet, account_of, known_everywhere, running, send_all
+from .fleet import ConcurrencyCounter, Fleet, account_of, running, send_all, wait_for_propagation
 from .harness import settled, wait_for
-from .receiving import Connection, Received, Receiver, answer
+from .receiving import Connection, Received, Receiver, respond
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def own_fleet(tmp_path: Path, direct_or_pooled_url: str) -> Iterator[Fleet]:
 
 def test_killing_processes_at_random_loses_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(own_fleet)
-    counting = {f"/k{n}": Counting(0.01) for n in range(6)}
-    for path, action in counting.items():
+    counter = {f"/k{n}": ConcurrencyCounter(0.01) for n in range(6)}
+    for path, action in counter.items():
         apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
-    known_everywhere()
+    wait_for_propagation()
     accepted: set[int] = set()
     threads = send_all(apis, range(600), accepted)
     chance = random.Random(7)
@@ -44,17 +44,17 @@ def test_killing_processes_at_random_loses_nothing(own_fleet: Fleet, receiver: R
     for thread in threads:
         thread.join()
     assert accepted == set(range(600))
-    for path, action in counting.items():
-        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all came to {path}", within=60)
+    for path, action in counter.items():
+        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all events arrive at {path}", within=60)
         assert action.most <= 3
 
 
 def test_a_rolling_restart_loses_and_repeats_nothing(own_fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(own_fleet)
-    counting = {f"/r{n}": Counting(0.01) for n in range(4)}
-    for path, action in counting.items():
+    counter = {f"/r{n}": ConcurrencyCounter(0.01) for n in range(4)}
+    for path, action in counter.items():
         apis[0].endpoint(receiver.url(path, action), max_in_flight=3)
-    known_everywhere()
+    wait_for_propagation()
     accepted: set[int] = set()
     threads = send_all(apis, range(400), accepted)
     for server in own_fleet.servers:
@@ -63,8 +63,8 @@ def test_a_rolling_restart_loses_and_repeats_nothing(own_fleet: Fleet, receiver:
     for thread in threads:
         thread.join()
     assert accepted == set(range(400))
-    for path, action in counting.items():
-        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all came to {path}", within=60)
+    for path, action in counter.items():
+        wait_for(lambda path=path: set(receiver.numbers(path)) >= accepted, f"all events arrive at {path}", within=60)
         assert receiver.numbers(path) == Counter(range(400))
         assert action.most <= 3
 
@@ -83,11 +83,11 @@ def test_late_outcomes_of_a_suspended_worker_are_rejected(
         def act(connection: Connection, received: Received) -> bool:
             seen.append(received.at)
             if received.json["type"] != "test.numbered":
-                return answer()(connection, received)
-            return answer(next(statuses, 200), after=1.5)(connection, received)
+                return respond()(connection, received)
+            return respond(next(statuses, 200), after=1.5)(connection, received)
 
         api.endpoint(receiver.url("/hook", act))
-        known_everywhere()
+        wait_for_propagation()
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
         suspended.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
@@ -105,7 +105,7 @@ def test_late_outcomes_of_a_suspended_worker_are_rejected(
         assert [each["status_code"] for each in attempts] == [200]
 
 
-def test_a_worker_suspended_during_an_incompatible_upgrade_stops_with_an_error(
+def test_a_worker_suspended_during_an_incompatible_upgrade_stops(
     tmp_path: Path, postgres_url: str, receiver: Receiver
 ) -> None:
     """The process settles attempts in flight, and starts no others."""
@@ -114,8 +114,8 @@ def test_a_worker_suspended_during_an_incompatible_upgrade_stops_with_an_error(
         worker = fleet.add("worker")
         assert worker.process is not None
         _, [api] = account_of(fleet)
-        api.endpoint(receiver.url("/hook", answer(after=1.5)))
-        known_everywhere()
+        api.endpoint(receiver.url("/hook", respond(after=1.5)))
+        wait_for_propagation()
         event = api.send(1).json["id"]
         receiver.wait("/hook", 1)
         # The state after an upgrade that evicted the process.
@@ -123,8 +123,8 @@ def test_a_worker_suspended_during_an_incompatible_upgrade_stops_with_an_error(
         worker.place.run(lambda c: c.execute(sa.delete(processes).where(processes.c.role == "worker")))
         assert worker.process.wait(25) == 1
         worker.end()
-        [said] = [line for line in worker.log if line.startswith("{") and "error" in json.loads(line)]
-        assert "no longer works with release" in json.loads(said)["error"]["cause"]
+        [error_line] = [line for line in worker.log if line.startswith("{") and "error" in json.loads(line)]
+        assert "no longer works with release" in json.loads(error_line)["error"]["cause"]
         [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
         assert (delivery["status"], delivery["attempts_made"]) == ("delivered", 1)
         assert len(receiver.on("/hook")) == 1
@@ -135,13 +135,13 @@ def test_a_wrong_clock_does_not_change_due_times(tmp_path: Path, postgres_url: s
         fleet.add("api", skew_ms=-120_000)
         fleet.add("worker", skew_ms=120_000)
         _, [api] = account_of(fleet)
-        api.endpoint(receiver.url("/hook", answer(500)))
-        known_everywhere()
+        api.endpoint(receiver.url("/hook", respond(500)))
+        wait_for_propagation()
         began = time.time()
         event = api.send(1).json["id"]
-        came = [each.at for each in receiver.wait("/hook", 3)]
-        waits = [later - earlier for earlier, later in itertools.pairwise(came)]
-        assert came[0] - began < 1
+        arrived = [each.at for each in receiver.wait("/hook", 3)]
+        waits = [later - earlier for earlier, later in itertools.pairwise(arrived)]
+        assert arrived[0] - began < 1
         assert all(1.7 < wait < 3.2 for wait in waits), waits
         [delivery] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
         assert settled(api, delivery["id"])["status"] == "failed"

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from .faults import serving_with_faults
-from .harness import PROGRAM, Answer, Server, serving, wait_for
-from .receiving import Receiver, answer
-from .storage import WAYS, small_storage
+from .faults import fault_settings
+from .harness import PROGRAM, ApiResponse, Server, serving, wait_for
+from .receiving import Receiver, respond
+from .storage import STORAGE_KINDS, small_storage
 
-OF_A_FILE = pytest.mark.sqlite(reason="the database of PostgreSQL is no file of the server")
+SQLITE_ONLY = pytest.mark.sqlite(reason="PostgreSQL has no database file of the server")
 
 
-def asked(server: Server) -> Answer:
+def get_readyz(server: Server) -> ApiResponse:
     return server.api()("GET", "/readyz")
 
 
@@ -42,26 +42,26 @@ def doctor(server: Server) -> dict[str, Any]:
 
 
 def check_trouble(server: Server, cause: str) -> None:
-    """Wait until all three name the cause."""
-    wait_for(lambda: cause in asked(server).body.decode(), f"/readyz names it: {cause}", every=0.1)
-    unready = asked(server)
+    """Wait until `/readyz`, the metric and `doctor` report the cause."""
+    wait_for(lambda: cause in get_readyz(server).body.decode(), f"/readyz reports the cause: {cause}", every=0.1)
+    unready = get_readyz(server)
     assert (unready.status, unready.json["code"]) == (503, "unavailable")
     assert unready.seconds < 5
-    wait_for(lambda: store_up(server) == 0, "metrics show it", every=0.1)
+    wait_for(lambda: store_up(server) == 0, "the metric changes", every=0.1)
     found = doctor(server)
     assert (found["result"], found["exit_code"]) == ("fail", 1)
     assert cause in str(found)
 
 
 def check_recovery(server: Server) -> None:
-    wait_for(lambda: asked(server).status == 200, "it is ready again", every=0.1)
-    wait_for(lambda: store_up(server) == 1, "metrics show it", every=0.1)
+    wait_for(lambda: get_readyz(server).status == 200, "the server is ready again", every=0.1)
+    wait_for(lambda: store_up(server) == 1, "the metric changes", every=0.1)
 
 
-@OF_A_FILE
-@pytest.mark.parametrize("way", WAYS)
-def test_a_full_disk_is_reported(tmp_path: Path, way: str) -> None:
-    with small_storage(way, tmp_path / "data") as storage, serving(storage.data) as server:
+@SQLITE_ONLY
+@pytest.mark.parametrize("storage_kind", STORAGE_KINDS)
+def test_a_full_disk_is_reported(tmp_path: Path, storage_kind: str) -> None:
+    with small_storage(storage_kind, tmp_path / "data") as storage, serving(storage.data) as server:
         _, api = server.account()
         storage.fill(server)
         stop = threading.Event()
@@ -76,7 +76,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, way: str) -> None:
         sender = threading.Thread(target=send)
         sender.start()
         try:
-            check_trouble(server, "the disk is full" if way == "small disk" else "the disk")
+            check_trouble(server, "the disk is full" if storage_kind == "small disk" else "the disk")
         finally:
             stop.set()
             sender.join(10)
@@ -85,7 +85,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, way: str) -> None:
         assert [line for line in server.log if "database write failed" in line]
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_full_disk_is_reported_without_traffic(tmp_path: Path) -> None:
     with small_storage("no write at all", tmp_path / "data") as storage, serving(storage.data) as server:
         check_recovery(server)
@@ -95,7 +95,7 @@ def test_a_full_disk_is_reported_without_traffic(tmp_path: Path) -> None:
         check_recovery(server)
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_lock_of_another_program_is_reported(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         with closing(sqlite3.connect(server.data / "uplift.db", isolation_level=None)) as other:
@@ -105,9 +105,9 @@ def test_a_lock_of_another_program_is_reported(tmp_path: Path) -> None:
         check_recovery(server)
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_hanging_write_is_reported(tmp_path: Path) -> None:
-    fault, environ = serving_with_faults(tmp_path)
+    fault, environ = fault_settings(tmp_path)
     with serving(tmp_path / "data", **environ) as server:
         _, api = server.account()
         fault.write_text("stall")
@@ -117,12 +117,12 @@ def test_a_hanging_write_is_reported(tmp_path: Path) -> None:
         check_recovery(server)
 
 
-@OF_A_FILE
+@SQLITE_ONLY
 def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None:
     """The server cannot find due deliveries."""
     with serving(tmp_path / "data", UPLIFT_RETRY_SCHEDULE="1h") as server:
         _, api = server.account()
-        api.endpoint(receiver.url("/hook", answer(500)))
+        api.endpoint(receiver.url("/hook", respond(500)))
         api.send(1)
         receiver.wait("/hook", 1)
         server.stop()
@@ -135,7 +135,7 @@ def test_a_damaged_index_is_reported(tmp_path: Path, receiver: Receiver) -> None
             opened.seek((root - 1) * size)
             opened.write(b"\xff" * size)
         server.launch()
-        wait_for(lambda: server.api()("GET", "/healthz").status == 200, "it lives")
+        wait_for(lambda: server.api()("GET", "/healthz").status == 200, "the server is live")
         check_trouble(server, "damaged")
         lines = [line for line in server.log if "database read failed" in line]
         assert len(lines) >= 1
@@ -160,8 +160,8 @@ def test_a_table_lock_of_another_session_is_reported(tmp_path: Path) -> None:
         holder.start()
         try:
             assert locked.wait(10)
-            wait_for(lambda: asked(server).status == 503, "it is not ready", every=0.1)
-            wait_for(lambda: store_up(server) == 0, "metrics show it", every=0.1)
+            wait_for(lambda: get_readyz(server).status == 503, "the server is not ready", every=0.1)
+            wait_for(lambda: store_up(server) == 0, "the metric changes", every=0.1)
         finally:
             release.set()
             holder.join(10)

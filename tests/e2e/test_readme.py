@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str, *languages: str) -> list[str]:
-    """The code blocks of a page, also those in lists."""
+    """Return the code blocks of a page, including those in lists."""
     found = re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
     return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, name, code in found if name in languages]
 
@@ -35,11 +35,11 @@ class Terminals:
         self._environ = {**kept, "PATH": path, "UPLIFT_PORT": str(free_port())}
 
     def script(self, block: str) -> str:
-        """The block with the receiver's port, without the setup of the checkout."""
+        """Return the block with the receiver's port and without the setup of the checkout."""
         return block.replace("5000", self.receiver_port).replace("scripts/setup\n", "")
 
     def run(self, block: str) -> str:
-        """Run a block to its end; what it printed."""
+        """Run a block to its end. Return its output."""
         done = subprocess.run(
             ["bash", "-euc", self.script(block)],
             cwd=self.directory,
@@ -54,7 +54,7 @@ class Terminals:
 
     @contextlib.contextmanager
     def running(self, block: str, name: str) -> Iterator[Path]:
-        """Run a block that does not end; the file of its output."""
+        """Run a block in the background. Yield the file with its output."""
         output = self.directory / f"{name}.log"
         with output.open("w") as stream:
             process = subprocess.Popen(
@@ -72,7 +72,7 @@ class Terminals:
             process.wait(60)
 
 
-def test_the_first_event_arrives_as_the_readme_says(tmp_path: Path) -> None:
+def test_the_readme_commands_deliver_an_event(tmp_path: Path) -> None:
     section = README.partition("## Send your first event")[2].partition("\n## ")[0]
     serve, receive, send = blocks(section, "sh")
     terminals = Terminals(tmp_path)

@@ -105,12 +105,12 @@ def test_a_receiver_with_a_wrong_secret_rejects_all_requests(server: Server, pro
     _, api = server.account()
     with running(program, "whsec_" + "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=") as url:
         endpoint = api.endpoint(url + "/webhook/submit")
-        wait_for(lambda: _received(url)["rejected"] >= 1, "the greeting was rejected")
+        wait_for(lambda: _received(url)["rejected"] >= 1, "the receiver rejects the registration event")
         assert _received(url)["verified"] == 0
         delivery = api.ok("GET", f"/v1/endpoints/{endpoint['id']}/deliveries")["data"][0]["id"]
-        attempt = wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt is kept")[
-            0
-        ]
+        attempt = wait_for(
+            lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt is stored"
+        )[0]
         assert attempt["outcome"] == "client_error"
         assert attempt["hint"]
 

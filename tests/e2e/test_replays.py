@@ -18,14 +18,14 @@ SETTINGS = {"UPLIFT_RETRY_SCHEDULE": "", "UPLIFT_BREAKER_FAILURES": "0"}
 
 def fail(api: Any, receiver: Receiver, count: int) -> str:
     """Create an endpoint with this many failed deliveries. It responds with success from now on."""
-    endpoint: str = api.endpoint(receiver.url("/hook", receiving.answer(500)))["id"]
+    endpoint: str = api.endpoint(receiver.url("/hook", receiving.respond(500)))["id"]
     for first in range(0, count, BATCH):
         events = [{"type": TYPE, "data": {"number": n}} for n in range(first, min(first + BATCH, count))]
         api.ok("POST", "/v1/events/batch", {"events": events})
     wait_for(
         lambda: not api.ok("GET", "/v1/deliveries?status=pending&limit=1")["data"], "all have failed", 40, every=0.2
     )
-    receiver.url("/hook", receiving.answer())
+    receiver.url("/hook", receiving.respond())
     receiver.requests.clear()
     return endpoint
 
@@ -35,12 +35,17 @@ def test_a_replay_continues_exactly_after_kills(tmp_path: Path, receiver: Receiv
     with serving(tmp_path / "data", **SETTINGS) as server:
         _, api = server.account()
         endpoint = fail(api, receiver, COUNT)
-        asked = {"endpoint": endpoint, "types": [TYPE], "rate_per_second": 1000}
-        assert api.ok("POST", "/v1/replays", {**asked, "dry_run": True})["count"] == COUNT
-        path = f"/v1/replays/{api.ok('POST', '/v1/replays', asked)['id']}"
+        selection = {"endpoint": endpoint, "types": [TYPE], "rate_per_second": 1000}
+        assert api.ok("POST", "/v1/replays", {**selection, "dry_run": True})["count"] == COUNT
+        path = f"/v1/replays/{api.ok('POST', '/v1/replays', selection)['id']}"
         cut_off, sent = 0, []
         for part in (1, 2, 3):
-            wait_for(lambda part=part: len(receiver.on("/hook")) >= part * COUNT // 5, "some are sent", 30, every=0.005)
+            wait_for(
+                lambda part=part: len(receiver.on("/hook")) >= part * COUNT // 5,
+                "some deliveries are sent",
+                30,
+                every=0.005,
+            )
             server.kill()
             cut_off += sent_unsettled(server, receiver, "/hook")
             server.start()
@@ -55,7 +60,7 @@ def test_a_replay_continues_exactly_after_kills(tmp_path: Path, receiver: Receiv
         duplicates = sum(times.values()) - COUNT
         print(f"{duplicates} duplicates, {cut_off} sent and unsettled at 3 kills")
         assert duplicates <= cut_off
-        assert len(api.everything(f"/v1/deliveries?status=delivered&endpoint={endpoint}&type={TYPE}")) == COUNT
+        assert len(api.list_all(f"/v1/deliveries?status=delivered&endpoint={endpoint}&type={TYPE}")) == COUNT
 
 
 @pytest.mark.timing
@@ -76,4 +81,4 @@ def test_a_cancel_takes_effect_within_a_second(tmp_path: Path, receiver: Receive
         assert (ended["state"], ended["sent"]) == ("cancelled", sent)
         time.sleep(0.5)
         assert len(receiver.on("/hook")) == sent
-        assert len(api.everything(f"/v1/deliveries?status=failed&endpoint={endpoint}&type={TYPE}")) == 1000 - sent
+        assert len(api.list_all(f"/v1/deliveries?status=failed&endpoint={endpoint}&type={TYPE}")) == 1000 - sent

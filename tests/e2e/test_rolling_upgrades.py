@@ -41,9 +41,9 @@ def test_a_server_works_beside_the_schema_of_the_next_release(
         assert server.stop() == 0
     assert not [line for line in server.log if "error" in line], server.log
 
-    again = Server(tmp_path, UPLIFT_DATABASE_URL=url, **SETTINGS)
-    again.launch()
-    assert again.process is not None
-    assert again.process.wait(20) == 1
-    again.end()
-    assert f"has the schema {later_releases.ADDS}, newer" in "".join(again.log)
+    second_start = Server(tmp_path, UPLIFT_DATABASE_URL=url, **SETTINGS)
+    second_start.launch()
+    assert second_start.process is not None
+    assert second_start.process.wait(20) == 1
+    second_start.end()
+    assert f"has the schema {later_releases.ADDS}, newer" in "".join(second_start.log)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .harness import Server, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 QUEUE_LINES = 60
 SMALL_QUEUE = (
@@ -82,7 +82,7 @@ def test_a_stalled_log_reader_does_not_stop_the_server(tmp_path: Path, receiver:
     with stalled(tmp_path / "data", output_too=output_too) as server:
         _, api = server.account()
         api.endpoint(receiver.url("/hook"))
-        api.endpoint(receiver.url("/broken", answer(500)))
+        api.endpoint(receiver.url("/broken", respond(500)))
         server.garbage()
         for number in range(20):
             assert api.send(number).status == 202
@@ -101,9 +101,12 @@ def test_dropped_lines_are_counted_and_reported(tmp_path: Path, receiver: Receiv
         for number in range(3 * QUEUE_LINES):
             assert api.send(number).status == 202
         receiver.wait("/hook", 3 * QUEUE_LINES)
-        dropped = wait_for(lambda: _dropped(server), "lines are dropped")
+        dropped = wait_for(lambda: _dropped(server), "log lines are dropped")
         server.read()
-        notice = wait_for(lambda: [each for each in _lines(server) if each["message"] == "log lines dropped"], "notice")
+        notice = wait_for(
+            lambda: [each for each in _lines(server) if each["message"] == "log lines dropped"],
+            "the dropped lines are logged",
+        )
         assert notice[0]["count"] >= dropped
         assert api.send(1000).status == 202
         receiver.wait("/hook", 3 * QUEUE_LINES + 1)

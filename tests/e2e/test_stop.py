@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from .harness import PROGRAM, Server, free_port, serving, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 
 def test_a_stop_under_load_settles_attempts_without_duplicates(tmp_path: Path, receiver: Receiver) -> None:
     with serving(tmp_path / "data") as server:
         account, api = server.account()
         api.endpoint(receiver.url("/quick"))
-        api.endpoint(receiver.url("/slow", answer(after=2)), max_in_flight=64)
+        api.endpoint(receiver.url("/slow", respond(after=2)), max_in_flight=64)
         accepted: set[int] = set()
         callers = [threading.Thread(target=_send_until_closed, args=(server, account, n, accepted)) for n in (0, 10**6)]
         for caller in callers:
@@ -28,12 +28,14 @@ def test_a_stop_under_load_settles_attempts_without_duplicates(tmp_path: Path, r
             caller.join(20)
         assert not any("Traceback" in line for line in server.log), server.log
         seen_before = len(receiver.on("/slow"))
-        assert seen_before < len(accepted), "some wait for the next start"
-        receiver.url("/slow", answer())
+        assert seen_before < len(accepted), "no delivery is left for the next start"
+        receiver.url("/slow", respond())
         server.start()
         for path in ("/quick", "/slow"):
-            wait_for(lambda path=path: accepted <= set(receiver.numbers(path)), f"all arrive at {path}", 30, every=0.1)
-            assert set(receiver.numbers(path).values()) == {1}, "nothing was sent twice"
+            wait_for(
+                lambda path=path: accepted <= set(receiver.numbers(path)), f"all events arrive at {path}", 30, every=0.1
+            )
+            assert set(receiver.numbers(path).values()) == {1}, "a delivery was sent twice"
 
 
 def test_an_idle_server_stops_immediately(tmp_path: Path) -> None:
@@ -44,8 +46,8 @@ def test_an_idle_server_stops_immediately(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
 
 
-@pytest.mark.sqlite(reason="any number of processes may share a PostgreSQL database")
-def test_a_second_process_on_the_same_file_fails_with_an_error(server: Server) -> None:
+@pytest.mark.sqlite(reason="several processes can share a PostgreSQL database")
+def test_a_second_process_on_the_same_file_is_rejected(server: Server) -> None:
     environ = {**server.environ, "UPLIFT_PORT": str(free_port())}
     second = subprocess.run(
         [PROGRAM, "serve"], cwd=server.data, env=environ, capture_output=True, text=True, timeout=20, check=False
@@ -54,7 +56,7 @@ def test_a_second_process_on_the_same_file_fails_with_an_error(server: Server) -
     assert f"process {server.pid}" in second.stderr
     assert "UPLIFT_DATABASE_URL" in second.stderr
     assert "Traceback" not in second.stderr
-    assert server.api()("GET", "/readyz").status == 200, "the first one did not notice"
+    assert server.api()("GET", "/readyz").status == 200, "the first process is not ready"
 
 
 def _send_until_closed(server: Server, account: str, first: int, accepted: set[int]) -> None:

@@ -9,13 +9,13 @@ from uplift_server.core.http.trace_context import event_span
 
 from .collector import Collector, Span, collector
 from .harness import Api, deliveries_of, serving, settled, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SENT = f"00-{TRACE}-{SPAN}-01"
 UNWANTED = f"00-{TRACE[::-1]}-{SPAN}-00"
 SERVER, CLIENT = 2, 3
-QUICKLY = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+FAST_EXPORT = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 
 
 def spans(found: Collector, event: str, count: int) -> list[Span]:
@@ -29,19 +29,19 @@ def spans(found: Collector, event: str, count: int) -> list[Span]:
 
 
 def test_attempts_are_children_of_their_event_after_a_restart(tmp_path: Path, receiver: Receiver) -> None:
-    settings = {"UPLIFT_RETRY_SCHEDULE": "3s", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test", **QUICKLY}
+    settings = {"UPLIFT_RETRY_SCHEDULE": "3s", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test", **FAST_EXPORT}
     with collector() as found:
         environ = {"UPLIFT_OTLP_ENDPOINT": found.url, "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=ours", **settings}
         with serving(tmp_path / "data", **environ) as server:
             account, api = server.account()
-            url = receiver.url("/hook?token=s3cret", answer(500))
+            url = receiver.url("/hook?token=s3cret", respond(500))
             endpoint = api.endpoint(url)["id"]
             event = api.send(1, id="0197f0c2-0000-7000-8000-000000000001").json["id"]
             traced = api("POST", "/v1/events", {"type": "test.numbered", "data": {"secret": "body"}}, traceparent=SENT)
             in_trace = traced.json["id"]
             spans(found, in_trace, 2)
             server.stop()
-            receiver.url("/hook?token=s3cret", answer(200))
+            receiver.url("/hook?token=s3cret", respond(200))
             server.start()
             first, *attempts = spans(found, in_trace, 3)
             own, *own_attempts = spans(found, event, 3)
@@ -86,9 +86,12 @@ def test_attempts_are_children_of_their_event_after_a_restart(tmp_path: Path, re
 
 
 def test_batches_repeats_and_server_events_have_spans(tmp_path: Path, receiver: Receiver) -> None:
-    with collector() as found, serving(tmp_path / "data", OTEL_EXPORTER_OTLP_ENDPOINT=found.url, **QUICKLY) as server:
+    with (
+        collector() as found,
+        serving(tmp_path / "data", OTEL_EXPORTER_OTLP_ENDPOINT=found.url, **FAST_EXPORT) as server,
+    ):
         account, api = server.account()
-        greeted = api.endpoint(receiver.url("/hook", answer(200)))["id"]
+        endpoint = api.endpoint(receiver.url("/hook", respond(200)))["id"]
         entry = {"type": "test.numbered", "data": {}}
         batch = api.ok("POST", "/v1/events/batch", {"events": [entry, {**entry, "account": account}]}, traceparent=SENT)
         once = api.send(1, idempotency_key="k").json["id"]
@@ -97,7 +100,7 @@ def test_batches_repeats_and_server_events_have_spans(tmp_path: Path, receiver: 
         settled(api, deliveries_of(api, unwanted)[0]["id"])
         both = [spans(found, each["id"], 2) for each in batch["data"]]
         first, repeated, attempt = spans(found, once, 3)
-        [greeting] = _greeting(api, found, greeted)
+        [registration_attempt] = _registration_attempts(api, found, endpoint)
 
     assert again.json == {**again.json, "id": once, "duplicate": True}
     assert {span.trace_id for each in both for span in each} == {TRACE}
@@ -107,26 +110,26 @@ def test_batches_repeats_and_server_events_have_spans(tmp_path: Path, receiver: 
     own, other = by_trace[attempt.trace_id], by_trace[TRACE]
     assert (own.attributes["uplift.event.repeated"], other.attributes["uplift.event.repeated"]) == (False, True)
     assert attempt.parent_id == own.span_id != other.span_id
-    assert greeting.parent_id == ""
+    assert registration_attempt.parent_id == ""
     # The sender did not sample the trace.
     assert not [span for span in found.spans if span.attributes["uplift.event.id"] == unwanted]
 
 
-def _greeting(api: Api, found: Collector, endpoint: str) -> list[Span]:
-    """Return the attempt of the registration event."""
+def _registration_attempts(api: Api, found: Collector, endpoint: str) -> list[Span]:
+    """Return the attempt spans of the registration event."""
 
     def attempts() -> Any:
         return [span for span in found.spans if span.attributes.get("uplift.event.type") == "webhook.created"]
 
-    got: list[Span] = wait_for(attempts, "a span of the greeting")
+    got: list[Span] = wait_for(attempts, "the span of the registration event")
     assert {span.attributes["uplift.endpoint.id"] for span in got} == {endpoint}
     return got
 
 
 def test_an_unavailable_collector_does_not_affect_deliveries(tmp_path: Path, receiver: Receiver) -> None:
-    with serving(tmp_path / "data", UPLIFT_OTLP_ENDPOINT="http://127.0.0.1:1", **QUICKLY) as server:
+    with serving(tmp_path / "data", UPLIFT_OTLP_ENDPOINT="http://127.0.0.1:1", **FAST_EXPORT) as server:
         _, api = server.account()
-        api.endpoint(receiver.url("/hook", answer(200)))
+        api.endpoint(receiver.url("/hook", respond(200)))
         for number in range(20):
             event = api.send(number).json["id"]
         assert settled(api, deliveries_of(api, event)[0]["id"])["status"] == "delivered"

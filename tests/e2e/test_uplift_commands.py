@@ -9,7 +9,7 @@ import pytest
 
 from .harness import TYPE, Api, Server, settled, wait_for
 from .listening import Listening, environment, on_terminal, uplift
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 
 @dataclass
@@ -51,7 +51,7 @@ def test_trigger_sends_to_the_listener_and_shows_the_response(
     [got] = receiver.wait("/local", 1)
     assert (tested["event"], tested["type"]) == (got.headers["webhook-id"], "export.completed")
     assert tested["answer"]["status_code"] == 200
-    receiver.url("/local", answer(500))
+    receiver.url("/local", respond(500))
     code, _, err = integrator("trigger", "--session", tested["session"][:16])
     assert (code, err.splitlines()[0]) == (1, "Error: your server responded with 500")
     assert integrator("trigger", "export.complete") == (
@@ -66,8 +66,8 @@ def test_trigger_sends_to_the_listener_and_shows_the_response(
 def test_trigger_to_a_listener_that_only_prints(integrator: Integrator) -> None:
     printing = Listening(integrator.environ, "--json").ready()
     assert integrator("trigger", TYPE)[0] == 0
-    [told] = wait_for(lambda: printing.told("delivery"), "it is printed")
-    assert (told["type"], told["test"], told["status_code"]) == (TYPE, True, None)
+    [delivery] = wait_for(lambda: printing.printed("delivery"), "the delivery is printed")
+    assert (delivery["type"], delivery["test"], delivery["status_code"]) == (TYPE, True, None)
     assert printing.stop() == 0
     printing.close()
 
@@ -89,7 +89,7 @@ def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator,
     assert (tested["outcome"], tested["trigger"]) == ("delivered", "test")
     [tested] = integrator.json("trigger", TYPE, "--endpoint", made["id"])
     assert tested["outcome"] == "delivered"
-    receiver.url("/x", answer(404))
+    receiver.url("/x", respond(404))
     code, out, err = integrator("endpoints", "test", made["id"])
     assert (code, err.splitlines()[0]) == (1, "Error: the test attempt failed: client_error")
     code, _, err = integrator("endpoints", "test", made["id"], "--type", "test.numberd")
@@ -107,7 +107,7 @@ def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator,
 
 
 def test_events_and_deliveries_are_listed_shown_and_resent(integrator: Integrator, receiver: Receiver) -> None:
-    endpoint = integrator.operator.endpoint(receiver.url("/x", answer(500)), event_types=[TYPE])["id"]
+    endpoint = integrator.operator.endpoint(receiver.url("/x", respond(500)), event_types=[TYPE])["id"]
     event = integrator.operator.send(1).json["id"]
     [delivery] = integrator.api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
     settled(integrator.api, delivery["id"])
@@ -125,7 +125,7 @@ def test_events_and_deliveries_are_listed_shown_and_resent(integrator: Integrato
     [shown] = integrator.json("deliveries", delivery["id"])
     assert [each["status_code"] for each in shown["attempts"]] == [500] * 5
     assert "server_error" in integrator("deliveries", "show", delivery["id"])[1]
-    receiver.url("/x", answer(200))
+    receiver.url("/x", respond(200))
     assert integrator("deliveries", "resend", delivery["id"])[0] == 0
     assert settled(integrator.api, delivery["id"])["status"] == "delivered"
     assert integrator("deliveries", "dlv_nonsense")[0] == 4

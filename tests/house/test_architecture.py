@@ -5,10 +5,10 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "ARCHITECTURE.md"
 SERVER = Path("server/src/uplift_server")
-ROOMS = sorted(path.name for path in (DOCUMENT.parent / SERVER).iterdir() if (path / "__init__.py").exists())
-BEGINNINGS = "|".join([*ROOMS, "bench", "docs", "receiver", "scripts", "server", "tests"])
+PACKAGES = sorted(path.name for path in (DOCUMENT.parent / SERVER).iterdir() if (path / "__init__.py").exists())
+PREFIXES = "|".join([*PACKAGES, "bench", "docs", "receiver", "scripts", "server", "tests"])
 # Not part of a longer path, and not a route such as /v1/events.
-PATH = re.compile(rf"(?<![\w./-])(?:{BEGINNINGS})/[\w./-]*\w/?|(?<![\w./-])(?:{BEGINNINGS})/(?!\w)")
+PATH = re.compile(rf"(?<![\w./-])(?:{PREFIXES})/[\w./-]*\w/?|(?<![\w./-])(?:{PREFIXES})/(?!\w)")
 
 
 def named_paths() -> list[str]:
@@ -16,9 +16,9 @@ def named_paths() -> list[str]:
     return sorted(set(PATH.findall(DOCUMENT.read_text(encoding="utf-8"))))
 
 
-def test_every_path_named_exists(root: Path) -> None:
+def test_every_named_path_exists(root: Path) -> None:
     def exists(path: str) -> bool:
-        found = root / SERVER / path if path.partition("/")[0] in ROOMS else root / path
+        found = root / SERVER / path if path.partition("/")[0] in PACKAGES else root / path
         return found.is_dir() if path.endswith("/") else found.exists()
 
     assert not [path for path in named_paths() if not exists(path)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PYTHON = ("receiver", "server", "tests", "bench")
-LATER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+TODO_MARKERS = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 BARE_IGNORE = re.compile(r"#\s*type:\s*ignore(?!\[)")
 BARE_NOQA = re.compile(r"#\s*noqa(?!:\s*[A-Z]+[0-9]+)", re.IGNORECASE)
 
@@ -21,13 +21,13 @@ def _comments(path: Path) -> list[tuple[int, str]]:
         ]
 
 
-@pytest.mark.parametrize("room", PYTHON)
-def test_python_comments_follow_the_rules(room: str, root: Path) -> None:
+@pytest.mark.parametrize("package", PYTHON)
+def test_python_comments_have_no_todo_and_no_bare_noqa(package: str, root: Path) -> None:
     wrong = [
         f"{path.relative_to(root)}:{line}: {comment}"
-        for path in sorted((root / room).rglob("*.py"))
+        for path in sorted((root / package).rglob("*.py"))
         for line, comment in _comments(path)
-        if LATER.search(comment) or BARE_IGNORE.search(comment) or BARE_NOQA.search(comment)
+        if TODO_MARKERS.search(comment) or BARE_IGNORE.search(comment) or BARE_NOQA.search(comment)
     ]
     assert not wrong
 
@@ -45,6 +45,6 @@ def test_other_files_contain_no_todo(root: Path) -> None:
         for path in files
         if path.is_file()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if LATER.search(line)
+        if TODO_MARKERS.search(line)
     ]
     assert not wrong

@@ -1,4 +1,4 @@
-"""The documentation follows the code: generated regions are current, and what it names exists."""
+"""The documentation matches the code: generated regions are current, and named objects exist."""
 
 import ast
 import importlib
@@ -15,7 +15,7 @@ import uplift_webhooks
 from uplift_server.api.documentation.documents import ADDRESSES
 from uplift_server.core.deliveries.outcomes import Outcome
 
-OF_THE_DASHBOARD: Final = {"password_easy", "password_long", "password_short", "taken"}
+DASHBOARD_CODES: Final = {"password_easy", "password_long", "password_short", "taken"}
 """Field codes that the API never returns."""
 _STALE: Final = """
 import shutil, sys
@@ -36,7 +36,7 @@ print(stale_regions(Path(copy), write=False))
 
 def _document(root: Path, name: str) -> str:
     path = root / "docs" / name
-    assert path.exists(), f"docs/{name} has not been written"
+    assert path.exists(), f"docs/{name} does not exist"
     return path.read_text(encoding="utf-8")
 
 
@@ -46,8 +46,7 @@ def test_generated_regions_are_current(root: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_stale_region_is_named(root: Path, tmp_path: Path) -> None:
-    """And updated by `scripts/docs`."""
+def test_a_stale_region_is_named_and_updated(root: Path, tmp_path: Path) -> None:
     program = [sys.executable, "-c", _STALE, root / "scripts", root, tmp_path]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
 
@@ -55,7 +54,6 @@ def test_a_stale_region_is_named(root: Path, tmp_path: Path) -> None:
 
 
 def test_every_region_is_generated(root: Path) -> None:
-    """A page without its region fails the check."""
     generated = (root / "scripts/docs_regions.py").read_text(encoding="utf-8")
     pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
     found = [
@@ -74,13 +72,13 @@ def test_every_field_code_is_described(root: Path) -> None:
         for path in (root / "server/src/uplift_server" / package).rglob("*.py"):
             used |= set(_field_codes(ast.parse(path.read_text(encoding="utf-8"))))
 
-    assert used - described == OF_THE_DASHBOARD
+    assert used - described == DASHBOARD_CODES
     sources = (root / "server/src/uplift_server").rglob("*.py")
     assert not described - set(re.findall(r'"(\w+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
 
 
 def _field_codes(tree: ast.Module) -> Iterator[str]:
-    """The codes of problems: the second argument of `Problem`, also in a condition."""
+    """Yield the codes of problems: the second argument of `Problem`, including both branches of a condition."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
             for constant in ast.walk(node.args[1]) if len(node.args) == 3 else ():
@@ -94,7 +92,7 @@ def test_every_outcome_has_a_section(root: Path) -> None:
     assert not [outcome.text for outcome in Outcome if f"\n## `{outcome.text}`\n" not in text]
 
 
-def test_every_refusal_of_a_url_is_in_the_addresses_page(root: Path) -> None:
+def test_every_url_rejection_is_in_the_addresses_page(root: Path) -> None:
     text = _document(root, "addresses.md")
     sources = [(root / f"server/src/uplift_server/core/http/{name}.py").read_text() for name in ("urls", "addresses")]
     codes = set(re.findall(r'"(url_[a-z]+|https_required|address_not_allowed)"', "".join(sources)))
@@ -103,7 +101,7 @@ def test_every_refusal_of_a_url_is_in_the_addresses_page(root: Path) -> None:
     assert {code for code in codes if f"\n| `{code}` |" in text} == codes
 
 
-def test_every_command_of_integrators_is_in_its_page(root: Path) -> None:
+def test_every_uplift_command_is_documented(root: Path) -> None:
     import typer
 
     text = _document(root, "uplift.md")
@@ -120,7 +118,7 @@ def test_every_command_of_integrators_is_in_its_page(root: Path) -> None:
     assert not [name for name in found if not re.search(rf"{re.escape(name)}\b", text)]
 
 
-def test_pages_install_extras_that_exist(root: Path) -> None:
+def test_installed_extras_exist(root: Path) -> None:
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     installs = [
         (page.name, found)
@@ -141,7 +139,7 @@ def test_pages_install_extras_that_exist(root: Path) -> None:
     ]
 
 
-def test_the_changelog_has_the_version_of_the_code_as_its_latest_release(root: Path) -> None:
+def test_the_latest_changelog_release_is_the_version_of_the_code(root: Path) -> None:
     text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## \[(.+?)\](.*)$", text, re.MULTILINE)
 
@@ -150,8 +148,7 @@ def test_the_changelog_has_the_version_of_the_code_as_its_latest_release(root: P
     assert all(re.fullmatch(r" - \d{4}-\d{2}-\d{2}", date) for _, date in headings[1:])
 
 
-def test_links_lead_somewhere(root: Path) -> None:
-    """To a file, or to an address that the server serves."""
+def test_links_are_not_broken(root: Path) -> None:
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     links = [
         (page, target.partition("#")[0])

@@ -1,14 +1,14 @@
-"""Imports go one way, and libraries stay in their packages."""
+"""Import rules: directions between packages, and the packages that can use a library."""
 
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-# Modules that make the result of a function depend on more than its arguments.
+# With these modules, the result of a function depends on more than its arguments.
 IMPURE = {"time", "random", "asyncio", "socket", "os", "logging", "threading", "secrets"}
 
-ROOMS_OF = {
+PACKAGES_OF = {
     "fastapi": (
         "uplift_server.api",
         "uplift_server.dashboard",
@@ -39,7 +39,7 @@ def test_import_contracts_hold(root: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_the_core_imports_only_itself_and_pure_parts_of_the_standard_library(core_modules: Any) -> None:
+def test_the_core_imports_only_itself_and_pure_standard_modules(core_modules: Any) -> None:
     wrong = [
         f"{module.name}, line {line}: {name}"
         for module in core_modules
@@ -52,11 +52,11 @@ def test_the_core_imports_only_itself_and_pure_parts_of_the_standard_library(cor
 
 def test_each_library_stays_in_its_packages(modules: Any) -> None:
     wrong = [
-        f"{module.name}, line {line}: {name} belongs in {', '.join(rooms)}"
+        f"{module.name}, line {line}: {name} belongs in {', '.join(packages)}"
         for module in modules
         for line, name in module.imports()
-        if (rooms := ROOMS_OF.get(name.partition(".")[0]))
-        and not any(module.name == room or module.name.startswith(f"{room}.") for room in rooms)
+        if (packages := PACKAGES_OF.get(name.partition(".")[0]))
+        and not any(module.name == package or module.name.startswith(f"{package}.") for package in packages)
     ]
     assert not wrong
 
@@ -73,7 +73,7 @@ EXTRAS = {
 def test_the_receiver_library_imports_only_itself_and_the_standard_library(library_modules: Any) -> None:
     def allowed(module: Any) -> set[str]:
         extras = EXTRAS.get(module.name, set())
-        if _of_the_command(module.name):
+        if _belongs_to_command(module.name):
             extras = {"typer", "rich", "websockets", "tomli"}
         return {*sys.stdlib_module_names, "uplift_webhooks", *extras}
 
@@ -90,13 +90,13 @@ def test_the_receiver_library_does_not_need_its_command(library_modules: Any) ->
     wrong = [
         f"{module.name}, line {line}: {name}"
         for module in library_modules
-        if not _of_the_command(module.name)
+        if not _belongs_to_command(module.name)
         for line, name in module.imports()
-        if _of_the_command(name)
+        if _belongs_to_command(name)
     ]
     assert not wrong
 
 
-def _of_the_command(name: str) -> bool:
+def _belongs_to_command(name: str) -> bool:
     """Whether a module belongs to the command `uplift`, whose packages are an extra."""
     return name == "uplift_webhooks.cli" or name.startswith("uplift_webhooks.cli.")

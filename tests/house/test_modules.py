@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-# Names without a meaning, whose modules collect unrelated code.
-EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "base", "misc"}
+# Modules with these vague names collect unrelated code.
+VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "base", "misc"}
 LINES_MAX = 500
 
 
@@ -15,7 +15,7 @@ def test_module_names_are_specific(modules: Any) -> None:
     def words(name: str) -> set[str]:
         return {word for part in name.split(".") for word in part.strip("_").split("_")}
 
-    assert not [module.name for module in modules if words(module.name) & EMPTY_NAMES]
+    assert not [module.name for module in modules if words(module.name) & VAGUE_NAMES]
 
 
 def test_modules_are_small(modules: Any) -> None:

@@ -21,7 +21,7 @@ from uplift_server.observe.metrics import METRICS, samples_of
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 DASHBOARDS = sorted((ROOT / "deploy/grafana").glob("*.json"))
-SHARED = {
+PROCESS_METRICS = {
     "process_start_time_seconds",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
@@ -40,7 +40,7 @@ VALUES = {
     "kind": {"due", "later", "leased", "held"},
     "state": {"unknown", "healthy", "failing", "warned", "paused", "disabled", "running"},
 }
-OF_PROMETHEUS = {"job", "instance", "le"}
+PROMETHEUS_LABELS = {"job", "instance", "le"}
 EXPRESSION = r"^ +expr: (?:>-\n)?((?:.+\n)+?)(?= +(?:for|labels):)"
 """The expression of an alert, on one line or several."""
 
@@ -68,13 +68,13 @@ def test_queries_use_existing_metrics_and_labels() -> None:
 
         assert named, where
         for name, selector in named:
-            assert name in KNOWN | SHARED, where
+            assert name in KNOWN | PROCESS_METRICS, where
             for label, _, value in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', selector):
-                assert label in {*OF_PROMETHEUS, LABELS.get(name)}, where
-                if label not in OF_PROMETHEUS:
+                assert label in {*PROMETHEUS_LABELS, LABELS.get(name)}, where
+                if label not in PROMETHEUS_LABELS:
                     assert {*value.split("|")} <= VALUES[label], where
         wanted = {label for labels in re.findall(r"by \(([^)]*)\)", expression) for label in labels.split(", ")}
-        assert wanted <= {*OF_PROMETHEUS, *(LABELS.get(name) for name, _ in named)}, where
+        assert wanted <= {*PROMETHEUS_LABELS, *(LABELS.get(name) for name, _ in named)}, where
 
 
 def test_every_metric_is_on_a_dashboard() -> None:

@@ -4,8 +4,8 @@ import ast
 from typing import Any
 
 # Impure calls of otherwise pure modules, and built-in input and output.
-CLOCKS_AND_CHANCE = {"now", "utcnow", "today", "uuid1", "uuid4"}
-INPUT_AND_OUTPUT = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
+CLOCK_AND_RANDOM_CALLS = {"now", "utcnow", "today", "uuid1", "uuid4"}
+IO_CALLS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 
 
 def test_the_core_is_pure(core_modules: Any) -> None:
@@ -15,7 +15,7 @@ def test_the_core_is_pure(core_modules: Any) -> None:
             wrong.append(f"{where}, line {node.lineno}: {type(node).__name__}")
         elif isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            known = CLOCKS_AND_CHANCE if isinstance(node.func, ast.Attribute) else INPUT_AND_OUTPUT
+            known = CLOCK_AND_RANDOM_CALLS if isinstance(node.func, ast.Attribute) else IO_CALLS
             if name in known:
                 wrong.append(f"{where}, line {node.lineno}: {name}()")
     assert not wrong

@@ -21,10 +21,10 @@ def test_vendored_files_match_the_table(root: Path) -> None:
 
 def test_every_vendored_file_has_a_license(root: Path) -> None:
     rows = ROW.findall((root / VENDORED / "README.md").read_text(encoding="utf-8"))
-    licences = {licence for _, _, _, licence, _ in rows}
+    licenses = {license_name for _, _, _, license_name, _ in rows}
 
-    assert licences == {path.name for path in (root / VENDORED).iterdir() if path.suffix == ".LICENSE"}
-    assert all("Permission to use, copy" in (root / VENDORED / name).read_text(encoding="utf-8") for name in licences)
+    assert licenses == {path.name for path in (root / VENDORED).iterdir() if path.suffix == ".LICENSE"}
+    assert all("Permission to use, copy" in (root / VENDORED / name).read_text(encoding="utf-8") for name in licenses)
 
 
 def test_htmx_has_the_version_of_the_table(root: Path) -> None:

@@ -26,7 +26,7 @@ def smtp_server() -> Iterator[SmtpStub]:
 
 
 class Authority:
-    """A certificate authority with a file of its certificate."""
+    """Certificate authority with its certificate in a file."""
 
     def __init__(self, folder: Path) -> None:
         self._authority = trustme.CA()
@@ -42,5 +42,5 @@ class Authority:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that clients trust if they get its file."""
+    """A certificate authority. Clients trust it if they load its file."""
     return Authority(tmp_path_factory.mktemp("authority"))

@@ -46,23 +46,23 @@ class Received:
         return str(part.get_content())
 
 
-Refusal = Callable[[str], str | None]
-"""From a recipient to a response that replaces acceptance."""
+Rejection = Callable[[str], str | None]
+"""Return the response that rejects a recipient, or None to accept it."""
 
 
 class SmtpStub:
-    """Stores messages in `received`, commands in `said`, and logins in `passwords`."""
+    """Store messages in `received`, commands in `commands`, and logins in `passwords`."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
-        self.said: list[str] = []
+        self.commands: list[str] = []
         self.passwords: list[tuple[str, str]] = []
-        self.refuse_sender: str | None = None
-        self.refuse_recipient: Refusal = lambda _: None
-        self.refuse_message: Refusal = lambda _: None
+        self.reject_sender: str | None = None
+        self.reject_recipient: Rejection = lambda _: None
+        self.reject_message: Rejection = lambda _: None
         self.hang_at: str | None = None
         """`MAIL` or `DATA`: no response from there on."""
-        self.hold_answer = False
+        self.hold_response = False
         """Accept a message without a response."""
         self.names: list[str] = []
         """The EHLO names of clients."""
@@ -77,50 +77,50 @@ class SmtpStub:
     ) -> list[str]:
         session.host_name = hostname
         self.names.append(hostname)
-        self.said.append("EHLO")
+        self.commands.append("EHLO")
         # aiosmtpd always offers logins over TLS.
         return [each for each in responses if self._login or "AUTH" not in each]
 
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        self.said.append("MAIL")
+        self.commands.append("MAIL")
         if self.hang_at == "MAIL":
             await self._hang()
-        if self.refuse_sender is not None:
-            return self.refuse_sender
+        if self.reject_sender is not None:
+            return self.reject_sender
         envelope.mail_from = address
         return "250 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        self.said.append("RCPT")
-        refusal = self.refuse_recipient(address)
-        if refusal is not None:
-            return refusal
+        self.commands.append("RCPT")
+        rejection = self.reject_recipient(address)
+        if rejection is not None:
+            return rejection
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        self.said.append("DATA")
+        self.commands.append("DATA")
         if self.hang_at == "DATA":
             await self._hang()
         (recipient,) = envelope.rcpt_tos
-        refusal = self.refuse_message(recipient)
-        if refusal is not None:
-            return refusal
+        rejection = self.reject_message(recipient)
+        if rejection is not None:
+            return rejection
         content, sender = envelope.content, envelope.mail_from
         assert isinstance(content, bytes)
         assert sender is not None
         encrypted = session.ssl is not None or server.transport.get_extra_info("sslcontext") is not None
         self.received.append(Received(sender, recipient, content, encrypted, bool(session.authenticated)))
-        if self.hold_answer:
+        if self.hold_response:
             await self._hang()
         return "250 OK"
 
     async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        self.said.append("QUIT")
+        self.commands.append("QUIT")
         return "221 Bye"
 
     async def _hang(self) -> None:
@@ -128,12 +128,12 @@ class SmtpStub:
         await self._hanging.wait()
 
     @property
-    def hangs(self) -> bool:
+    def is_hanging(self) -> bool:
         """Whether a client waits for a response."""
         return self._hanging is not None
 
-    def go_on(self) -> None:
-        """Send the missing responses."""
+    def resume(self) -> None:
+        """Send the delayed responses."""
         assert self._loop is not None
         assert self._hanging is not None
         self.hang_at = None
@@ -211,7 +211,7 @@ class SmtpStub:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[int]:
+def silent_port() -> Iterator[int]:
     """A port that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The words of each notification: endpoint, time, cause, consequence, steps and link."""
+"""Text of each notification: endpoint, time, cause, consequence, steps and link."""
 
 import pytest
 from tests.mail.examples import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example
@@ -14,10 +14,10 @@ ABOUT_ENDPOINTS = [
     NotificationKind.ENDPOINT_RECOVERED,
 ]
 TEXTS = {"url", "description", "account", "cause", "remedy", "role", "invited_by"}
-NASTY = '<script>alert("x")</script> & \r\nBcc: all@evil.example\u202e\u2028\x00'
+UNSAFE = '<script>alert("x")</script> & \r\nBcc: all@evil.example\u202e\u2028\x00'
 
 
-def words(kind: NotificationKind, **changed: object) -> Email:
+def wording(kind: NotificationKind, **changed: object) -> Email:
     return compose_email(example(kind, **changed), PUBLIC_URL, LINK_KEY)
 
 
@@ -26,18 +26,18 @@ def line(text: str) -> str:
     return " ".join(text.split())
 
 
-def bodies(written: Email) -> tuple[str, str]:
+def bodies(email: Email) -> tuple[str, str]:
     """Return the plain body, and the visible text of the HTML body."""
-    found = html(written).partition("<body")[2]
-    return line(plain(written)), line(found.replace("&#39;", "'"))
+    found = html(email).partition("<body")[2]
+    return line(plain(email)), line(found.replace("&#39;", "'"))
 
 
 @pytest.mark.parametrize("kind", ABOUT_ENDPOINTS)
 def test_emails_name_the_endpoint_and_link_to_it(kind: NotificationKind) -> None:
-    written = words(kind)
-    assert "hooks.rapids.example:8443" in written.subject
-    for body in bodies(written):
-        for told in (
+    email = wording(kind)
+    assert "hooks.rapids.example:8443" in email.subject
+    for body in bodies(email):
+        for phrase in (
             "hooks.rapids.example:8443",
             ENDPOINT_ID,
             "https://hooks.rapids.example:8443/uplift/captures",
@@ -46,15 +46,15 @@ def test_emails_name_the_endpoint_and_link_to_it(kind: NotificationKind) -> None
             f"https://hooks.uplift.example/endpoints/{ENDPOINT_ID}",
             "Next steps",
         ):
-            assert told in body
+            assert phrase in body
 
 
 def test_a_warning_has_time_cause_consequence_and_steps() -> None:
-    written = words(NotificationKind.ENDPOINT_WARNED)
-    assert "disabled on November 26, 2025" in written.subject
-    assert "16:00" not in written.subject
-    for body in bodies(written):
-        for told in (
+    email = wording(NotificationKind.ENDPOINT_WARNED)
+    assert "disabled on November 26, 2025" in email.subject
+    assert "16:00" not in email.subject
+    for body in bodies(email):
+        for phrase in (
             "November 21, 2025 at 16:00 UTC",
             "1,234 attempts",
             "Your server responded with 302, a redirect to https://login.example/in",
@@ -62,23 +62,23 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
             "On November 26, 2025 at 16:00 UTC, Uplift Webhooks will disable the endpoint",
             "Deliveries to a disabled endpoint are held",
         ):
-            assert told in body
+            assert phrase in body
 
 
-def test_a_warning_without_end_and_cause() -> None:
-    written = words(NotificationKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
-    text = line(plain(written))
-    assert "disabled" not in written.subject
+def test_a_warning_without_disable_time_and_cause() -> None:
+    email = wording(NotificationKind.ENDPOINT_WARNED, disable_at=None, cause="", remedy="", failing_since=None)
+    text = line(plain(email))
+    assert "disabled" not in email.subject
     assert "Uplift Webhooks will disable the endpoint unless a delivery succeeds" in text
     assert "Latest error" not in text
     assert "Scheduled disable" not in text
-    assert not any(not step for step in written.steps)
-    assert all(value for _, value in written.details)
+    assert not any(not step for step in email.steps)
+    assert all(value for _, value in email.details)
 
 
 def test_a_disabled_endpoint_has_a_reason_and_steps() -> None:
-    for body in bodies(words(NotificationKind.ENDPOINT_DISABLED)):
-        for told in (
+    for body in bodies(wording(NotificationKind.ENDPOINT_DISABLED)):
+        for phrase in (
             "since November 19, 2025 at 16:00 UTC",
             "99 attempts",
             "redirects are not followed",
@@ -86,60 +86,64 @@ def test_a_disabled_endpoint_has_a_reason_and_steps() -> None:
             "holds pending and new deliveries",
             "Enable the endpoint, and choose whether to send, keep or drop the held deliveries",
         ):
-            assert told in body
-    assert "410 Gone" in plain(words(NotificationKind.ENDPOINT_DISABLED, reason="gone"))
-    by_hand = line(plain(words(NotificationKind.ENDPOINT_DISABLED, reason="operator", cause="", remedy="")))
+            assert phrase in body
+    assert "410 Gone" in plain(wording(NotificationKind.ENDPOINT_DISABLED, reason="gone"))
+    by_hand = line(plain(wording(NotificationKind.ENDPOINT_DISABLED, reason="operator", cause="", remedy="")))
     assert "An operator of Uplift Webhooks disabled your endpoint" in by_hand
     assert "Ask the operator before" in by_hand
 
 
 def test_a_recovery_has_both_times_and_no_steps() -> None:
-    for body in bodies(words(NotificationKind.ENDPOINT_RECOVERED)):
-        for told in (
+    for body in bodies(wording(NotificationKind.ENDPOINT_RECOVERED)):
+        for phrase in (
             "on November 24, 2025 at 16:00 UTC",
             "since November 20, 2025 at 16:00 UTC",
             "will not be disabled",
             "You do not need to do anything",
         ):
-            assert told in body
+            assert phrase in body
     assert "A delivery to your endpoint succeeded." in plain(
-        words(NotificationKind.ENDPOINT_RECOVERED, failed_since=None, recovered_at=None)
+        wording(NotificationKind.ENDPOINT_RECOVERED, failed_since=None, recovered_at=None)
     )
 
 
 def test_a_mass_failure_has_counts_and_causes() -> None:
-    written = words(NotificationKind.MASS_FAILURE_BEGAN)
-    assert "412 of 500 endpoints" in written.subject
-    for body in bodies(written):
-        for told in (
+    email = wording(NotificationKind.MASS_FAILURE_BEGAN)
+    assert "412 of 500 endpoints" in email.subject
+    for body in bodies(email):
+        for phrase in (
             "412 endpoints",
             "November 24, 2025 at 16:00 UTC",
             "does not warn about or disable endpoints",
             "uplift-server doctor",
         ):
-            assert told in body
+            assert phrase in body
         # The most frequent cause comes first.
         assert body.index("Connect error") < body.index("Timeout")
-    assert plain(words(NotificationKind.MASS_FAILURE_BEGAN, causes={}, since=None))
+    assert plain(wording(NotificationKind.MASS_FAILURE_BEGAN, causes={}, since=None))
 
 
 def test_the_end_of_a_mass_failure_has_times_and_counts() -> None:
-    for body in bodies(words(NotificationKind.MASS_FAILURE_ENDED)):
-        for told in ("November 24, 2025 at 16:00 UTC", "November 24, 2025 at 18:00 UTC", "1 endpoint is still failing"):
-            assert told in body
+    for body in bodies(wording(NotificationKind.MASS_FAILURE_ENDED)):
+        for phrase in (
+            "November 24, 2025 at 16:00 UTC",
+            "November 24, 2025 at 18:00 UTC",
+            "1 endpoint is still failing",
+        ):
+            assert phrase in body
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-def test_missing_values_stop_no_email(kind: NotificationKind) -> None:
-    written = words(kind, **dict.fromkeys(FACTS[kind]))
-    assert "None" not in plain(written) + html(written)
-    assert written.subject
+def test_missing_values_do_not_prevent_an_email(kind: NotificationKind) -> None:
+    email = wording(kind, **dict.fromkeys(FACTS[kind]))
+    assert "None" not in plain(email) + html(email)
+    assert email.subject
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
 def test_emails_contain_no_secrets(kind: NotificationKind) -> None:
-    written = words(kind)
-    for body in (written.subject, plain(written), html(written)):
+    email = wording(kind)
+    for body in (email.subject, plain(email), html(email)):
         assert "geheim" not in body
         assert "pw@" not in body
 
@@ -156,12 +160,12 @@ def test_emails_contain_no_secrets(kind: NotificationKind) -> None:
     ],
 )
 def test_a_url_is_shown_without_secrets(url: str, shown: str) -> None:
-    assert ("URL", shown) in words(NotificationKind.ENDPOINT_WARNED, url=url).details
+    assert ("URL", shown) in wording(NotificationKind.ENDPOINT_WARNED, url=url).details
 
 
 def test_invalid_and_long_urls_are_shown() -> None:
-    assert "unknown host" in words(NotificationKind.ENDPOINT_WARNED, url="https://[").subject
-    long = words(NotificationKind.ENDPOINT_WARNED, url=f"https://{'a' * 300}.example/{'b' * 2000}")
+    assert "unknown host" in wording(NotificationKind.ENDPOINT_WARNED, url="https://[").subject
+    long = wording(NotificationKind.ENDPOINT_WARNED, url=f"https://{'a' * 300}.example/{'b' * 2000}")
     assert len(long.subject) < 200
     assert max(len(value) for _, value in long.details) <= 300
 
@@ -175,11 +179,11 @@ ENDPOINT_KINDS = (
 
 @pytest.mark.parametrize("kind", ENDPOINT_KINDS)
 def test_endpoints_of_one_host_have_different_subjects(kind: NotificationKind) -> None:
-    one, other = (words(kind, url=f"https://a.example/{path}", description=None) for path in ("runs", "rides"))
+    one, other = (wording(kind, url=f"https://a.example/{path}", description=None) for path in ("runs", "rides"))
     assert "to a.example/runs " in one.subject
     assert "to a.example/rides " in other.subject
     assert "a.example/runs" in one.title
-    described = words(kind, url="https://a.example/", description="Test\r\nBcc: x@y.example")
+    described = wording(kind, url="https://a.example/", description="Test\r\nBcc: x@y.example")
     assert "to a.example (Test Bcc: x@y.example) " in described.subject
     assert "a.example (Test" in described.title
 
@@ -196,79 +200,79 @@ def test_endpoints_of_one_host_have_different_subjects(kind: NotificationKind) -
     ],
 )
 def test_the_path_in_a_subject_is_short_and_has_no_tokens(path: str, shown: str) -> None:
-    subject = words(NotificationKind.ENDPOINT_DISABLED, url=f"https://a.example{path}", description=None).subject
+    subject = wording(NotificationKind.ENDPOINT_DISABLED, url=f"https://a.example{path}", description=None).subject
     found = subject.removeprefix("Webhooks to a.example").removesuffix(" are disabled")
     assert found == shown
     assert len(found) <= 40
 
 
 def test_a_long_description_is_truncated_in_the_subject() -> None:
-    long = words(NotificationKind.ENDPOINT_WARNED, url="https://a.example/x", description="d" * 500)
+    long = wording(NotificationKind.ENDPOINT_WARNED, url="https://a.example/x", description="d" * 500)
     assert len(long.subject) < 200
     assert "ddd…)" in long.subject
-    crowded = words(
+    with_long_url = wording(
         NotificationKind.ENDPOINT_WARNED, url=f"https://{'a' * 90}.example/{'b/' * 40}", description="d" * 500
     )
-    assert "(d" not in crowded.subject
+    assert "(d" not in with_long_url.subject
 
 
 def test_an_invitation_has_sender_account_expiry_and_link() -> None:
-    written = words(NotificationKind.MEMBER_INVITED)
-    assert "Rapids Academy" in written.subject
+    email = wording(NotificationKind.MEMBER_INVITED)
+    assert "Rapids Academy" in email.subject
     invitation = token(LINK_KEY, Purpose.INVITATION, bytes(range(16)))
-    assert written.link[1] == f"{PUBLIC_URL}/invitations/{invitation}"
-    for body in bodies(written):
-        for told in (
+    assert email.link[1] == f"{PUBLIC_URL}/invitations/{invitation}"
+    for body in bodies(email):
+        for phrase in (
             "ann@rapids.example",
             "Rapids Academy with the role manager",
             "December 1, 2025 at 16:00 UTC",
             f"/invitations/{invitation}",
             PUBLIC_URL,
         ):
-            assert told in body
+            assert phrase in body
 
 
-def test_a_reset_links_to_the_form_and_says_that_nothing_changed() -> None:
-    written = words(NotificationKind.PASSWORD_RESET)
-    made = written.link[1].removeprefix(f"{PUBLIC_URL}/passwords/")
+def test_a_password_reset_links_to_the_form() -> None:
+    email = wording(NotificationKind.PASSWORD_RESET)
+    made = email.link[1].removeprefix(f"{PUBLIC_URL}/passwords/")
     assert is_valid_reset_token(LINK_KEY, made, "ab" * 32)
     assert parse_reset_token(made) == (bytes(range(16)), AT + 3_600_000)
-    for body in bodies(written):
-        for told in ("November 24, 2025 at 17:00 UTC", "works until you set a new one", "works once", made):
-            assert told in body
+    for body in bodies(email):
+        for phrase in ("November 24, 2025 at 17:00 UTC", "works until you set a new one", "works once", made):
+            assert phrase in body
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-def test_foreign_texts_are_escaped(kind: NotificationKind) -> None:
-    texts = {name: NASTY for name in FACTS[kind] if name in TEXTS}
-    written = words(kind, **texts)
-    assert "<script" not in html(written)
-    everything = [written.subject, written.title, *written.opening, *written.steps, written.closing]
-    for text in [*everything, *(part for row in written.details for part in row)]:
+def test_user_texts_are_escaped(kind: NotificationKind) -> None:
+    texts = {name: UNSAFE for name in FACTS[kind] if name in TEXTS}
+    email = wording(kind, **texts)
+    assert "<script" not in html(email)
+    everything = [email.subject, email.title, *email.opening, *email.steps, email.closing]
+    for text in [*everything, *(part for row in email.details for part in row)]:
         assert text.isprintable()
 
 
-def test_foreign_causes_are_escaped() -> None:
-    written = words(NotificationKind.MASS_FAILURE_BEGAN, causes={"<b>\n": 3, "timeout": "many"})
-    assert "<b>" not in html(written)
-    assert ("<b>", "3 endpoints") in written.details
-    assert "Timeout" not in plain(written)
+def test_causes_are_escaped() -> None:
+    email = wording(NotificationKind.MASS_FAILURE_BEGAN, causes={"<b>\n": 3, "timeout": "many"})
+    assert "<b>" not in html(email)
+    assert ("<b>", "3 endpoints") in email.details
+    assert "Timeout" not in plain(email)
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
 def test_the_html_has_no_external_resources(kind: NotificationKind) -> None:
-    written = words(kind)
-    page = html(written)
+    email = wording(kind)
+    page = html(email)
     assert page.count("href=") == 1
-    assert f'href="{written.link[1]}"' in page
+    assert f'href="{email.link[1]}"' in page
     assert not any(each in page for each in ("src=", "url(", "@import", "<script", "<link"))
 
 
-def test_a_test_email_says_so() -> None:
+def test_a_test_email_identifies_itself() -> None:
     assert "An operator sent this email" in line(plain(compose_test_email(PUBLIC_URL)))
 
 
-def test_times_are_calendar_dates() -> None:
-    text = plain(words(NotificationKind.ENDPOINT_RECOVERED, failed_since=AT - 365 * DAY, recovered_at=0))
+def test_times_include_the_date() -> None:
+    text = plain(wording(NotificationKind.ENDPOINT_RECOVERED, failed_since=AT - 365 * DAY, recovered_at=0))
     assert "November 24, 2024" in line(text)
     assert "January 1, 1970 at 00:00 UTC" in line(text)

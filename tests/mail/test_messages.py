@@ -1,4 +1,4 @@
-"""The form of a message: safe headers, both bodies, and the same bytes each time."""
+"""Format of email messages: safe headers, both bodies, and reproducible bytes."""
 
 import email
 import email.policy
@@ -41,7 +41,7 @@ def parsed(content: bytes) -> EmailMessage:
     return found
 
 
-def test_the_headers() -> None:
+def test_message_headers() -> None:
     found = parsed(raw())
     assert set(found.keys()) == HEADERS
     assert len(found.keys()) == len(HEADERS)
@@ -73,7 +73,7 @@ def test_the_same_notification_is_the_same_message() -> None:
     assert raw() == raw()
 
 
-def test_names_in_all_scripts_arrive() -> None:
+def test_names_in_all_scripts_are_preserved() -> None:
     name = "Ακαδημία 東京 Zürich"
     found = parsed(raw(account=name, description=name, sender=Mailbox("Uplift Wébhooks, Zürich", SENDER.address)))
     assert found["From"].addresses[0].display_name == "Uplift Wébhooks, Zürich"
@@ -83,11 +83,11 @@ def test_names_in_all_scripts_arrive() -> None:
         assert name in body.get_content()
 
 
-def test_a_host_in_another_script_arrives_in_the_subject() -> None:
+def test_a_host_in_another_script_is_preserved_in_the_subject() -> None:
     assert "bücher.example" in parsed(raw(url="https://bücher.example/"))["Subject"]
 
 
-def test_a_long_address_stays_an_address() -> None:
+def test_a_long_address_is_preserved() -> None:
     domain = ".".join(["d" * 60] * 3) + ".example"
     found = parsed(raw(recipient=f"{'c' * 60}@{domain}", sender=Mailbox("", f"webhooks@{domain}")))
     assert found["To"].addresses[0].addr_spec == f"{'c' * 60}@{domain}"
@@ -98,7 +98,7 @@ def test_a_long_address_stays_an_address() -> None:
 
 @pytest.mark.parametrize("break_", ["\r\n", "\n", "\r", "\x0b", "\x0c", "\x1e", "\x85", "\u2028", "\u2029"])
 @pytest.mark.parametrize("field", ["url", "description", "account", "cause"])
-def test_a_line_break_in_foreign_text_creates_no_header(field: str, break_: str) -> None:
+def test_a_line_break_in_user_text_creates_no_header(field: str, break_: str) -> None:
     attack = f"https://x.example{break_}Bcc: all@evil.example{break_}{break_}<h1>body</h1>"
     found = parsed(raw(**{field: attack}))
     assert set(found.keys()) == HEADERS
@@ -113,7 +113,7 @@ def test_text_has_no_bidirectional_marks(mark: str) -> None:
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
-def test_foreign_text_does_not_change_the_headers(url: str, description: str, account: str) -> None:
+def test_user_text_does_not_change_the_headers(url: str, description: str, account: str) -> None:
     found = parsed(raw(url=url, description=description, account=account))
     assert set(found.keys()) == HEADERS
     assert found["To"] == "coach@rapids.example"

@@ -1,4 +1,4 @@
-"""The outbox: emails are sent once, retried in time, and given up with a reason, without effects on deliveries."""
+"""Email outbox: emails are sent once, retried on schedule, and given up with a reason."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.delivery.world import START, VirtualClock
 from tests.engines import Place
 from tests.mail.examples import LINK_KEY, PUBLIC_URL, example
-from tests.mail.smtp_server import SmtpStub, silence
+from tests.mail.smtp_server import SmtpStub, silent_port
 
 from uplift_server.core.people.mail_settings import Mailbox, parse_mail_server
 from uplift_server.core.people.notifications import NotificationKind
@@ -31,8 +31,8 @@ DAY = 24 * HOUR
 COACH, DATA = "coach@rapids.example", "data@rapids.example"
 
 
-class Office:
-    """A database with notifications, and outboxes that send them to a stub server."""
+class OutboxSetup:
+    """Database with notifications, and outboxes that send them to a stub server."""
 
     def __init__(self, place: Place, smtp_server: SmtpStub) -> None:
         self.clock = VirtualClock()
@@ -76,20 +76,20 @@ class Office:
         return await self.database.read(lambda c: list(c.execute(sa.select(table).order_by(table.c.seq))))
 
     @property
-    def arrived(self) -> list[str]:
+    def delivered(self) -> list[str]:
         return [each.recipient for each in self.smtp_server.received]
 
 
 @pytest.fixture
-async def office(place: Place, smtp_server: SmtpStub) -> AsyncIterator[Office]:
-    office = Office(place, smtp_server)
-    await office.open()
-    yield office
-    await office.database.close()
+async def outbox_setup(place: Place, smtp_server: SmtpStub) -> AsyncIterator[OutboxSetup]:
+    outbox_setup = OutboxSetup(place, smtp_server)
+    await outbox_setup.open()
+    yield outbox_setup
+    await outbox_setup.database.close()
 
 
-async def until(condition: Any) -> None:
-    """Run the loop until a condition holds."""
+async def wait_until(condition: Any) -> None:
+    """Wait until a condition holds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -97,189 +97,195 @@ async def until(condition: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", NotificationKind)
-async def test_each_contact_gets_one_message_with_both_bodies(office: Office, kind: NotificationKind) -> None:
-    office.smtp_server.open()
-    await office.add(COACH, DATA, kind=kind)
-    outbox = office.outbox()
+async def test_each_contact_gets_one_message_with_both_bodies(
+    outbox_setup: OutboxSetup, kind: NotificationKind
+) -> None:
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, DATA, kind=kind)
+    outbox = outbox_setup.outbox()
     assert await outbox.send_due()
     assert not await outbox.send_due()
-    assert sorted(office.arrived) == [COACH, DATA]
-    first, second = office.smtp_server.received
+    assert sorted(outbox_setup.delivered) == [COACH, DATA]
+    first, second = outbox_setup.smtp_server.received
     assert first.message["Message-ID"] != second.message["Message-ID"]
     for received in (first, second):
         assert received.sender == "webhooks@uplift.example"
         assert received.message["To"] == received.recipient
         assert f"{PUBLIC_URL}" in received.text
         assert f"{PUBLIC_URL}" in received.html
-    assert office.smtp_server.said.count("EHLO") == 1
-    for row in await office.rows():
+    assert outbox_setup.smtp_server.commands.count("EHLO") == 1
+    for row in await outbox_setup.rows():
         assert (row.sent_at, row.due_at, row.attempts_made, row.last_error) == (START, None, 1, None)
 
 
-async def test_without_due_emails_there_is_no_connection(office: Office) -> None:
-    office.smtp_server.open()
-    assert not await office.outbox().send_due()
-    assert office.smtp_server.said == []
+async def test_without_due_emails_there_is_no_connection(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.open()
+    assert not await outbox_setup.outbox().send_due()
+    assert outbox_setup.smtp_server.commands == []
 
 
-async def test_many_emails_are_sent_in_batches(office: Office) -> None:
-    office.smtp_server.open()
-    await office.add(*(f"n{number}@rapids.example" for number in range(BATCH_SIZE + 3)))
-    outbox = office.outbox()
+async def test_many_emails_are_sent_in_batches(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(*(f"n{number}@rapids.example" for number in range(BATCH_SIZE + 3)))
+    outbox = outbox_setup.outbox()
     await outbox.send_due()
-    assert len(office.arrived) == BATCH_SIZE
+    assert len(outbox_setup.delivered) == BATCH_SIZE
     await outbox.send_due()
-    assert len(set(office.arrived)) == len(office.arrived) == BATCH_SIZE + 3
+    assert len(set(outbox_setup.delivered)) == len(outbox_setup.delivered) == BATCH_SIZE + 3
 
 
 async def test_temporary_failures_are_retried_for_three_days(
-    office: Office,
+    outbox_setup: OutboxSetup,
 ) -> None:
-    office.smtp_server.refuse_recipient = lambda _: "450 mailbox busy"
-    office.smtp_server.open()
-    await office.add(COACH)
-    outbox = office.outbox()
-    tried: list[int] = []
+    outbox_setup.smtp_server.reject_recipient = lambda _: "450 mailbox busy"
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH)
+    outbox = outbox_setup.outbox()
+    attempts: list[int] = []
     with capture_logs() as logs:
-        while (await office.rows())[0].due_at is not None:
-            office.clock.now = (await office.rows())[0].due_at
-            # Not earlier.
-            office.clock.now -= 1
-            assert not tried or not await outbox.send_due()
-            office.clock.now += 1
+        while (await outbox_setup.rows())[0].due_at is not None:
+            outbox_setup.clock.now = (await outbox_setup.rows())[0].due_at
+            # One millisecond earlier, no email is due.
+            outbox_setup.clock.now -= 1
+            assert not attempts or not await outbox.send_due()
+            outbox_setup.clock.now += 1
             assert await outbox.send_due()
-            tried.append(office.clock.now - START)
-    assert tried[:6] == [0, MINUTE, 6 * MINUTE, 36 * MINUTE, 156 * MINUTE, 516 * MINUTE]
-    assert tried[-1] == 3 * DAY
-    assert all(later - earlier <= 12 * HOUR for earlier, later in itertools.pairwise(tried))
-    (row,) = await office.rows()
-    assert (row.sent_at, row.attempts_made) == (None, len(tried))
+            attempts.append(outbox_setup.clock.now - START)
+    assert attempts[:6] == [0, MINUTE, 6 * MINUTE, 36 * MINUTE, 156 * MINUTE, 516 * MINUTE]
+    assert attempts[-1] == 3 * DAY
+    assert all(later - earlier <= 12 * HOUR for earlier, later in itertools.pairwise(attempts))
+    (row,) = await outbox_setup.rows()
+    assert (row.sent_at, row.attempts_made) == (None, len(attempts))
     assert "450 mailbox busy" in row.last_error
     (given_up,) = [each for each in logs if each["log_level"] == "error"]
     assert "450 mailbox busy" in given_up["cause"]
-    assert office.arrived == []
+    assert outbox_setup.delivered == []
 
 
-async def test_a_retry_can_succeed(office: Office) -> None:
-    office.smtp_server.refuse_message = lambda recipient: "451 later" if recipient == COACH else None
-    office.smtp_server.open()
-    await office.add(COACH, DATA)
-    outbox = office.outbox()
+async def test_a_retry_can_succeed(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.reject_message = lambda recipient: "451 later" if recipient == COACH else None
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, DATA)
+    outbox = outbox_setup.outbox()
     await outbox.send_due()
-    assert office.arrived == [DATA]
-    office.smtp_server.refuse_message = lambda _: None
+    assert outbox_setup.delivered == [DATA]
+    outbox_setup.smtp_server.reject_message = lambda _: None
     assert not await outbox.send_due()
-    office.clock.now += MINUTE
+    outbox_setup.clock.now += MINUTE
     await outbox.send_due()
-    assert office.arrived == [DATA, COACH]
-    first, second = await office.rows()
+    assert outbox_setup.delivered == [DATA, COACH]
+    first, second = await outbox_setup.rows()
     assert (first.sent_at, first.attempts_made, first.last_error) == (START + MINUTE, 2, None)
     assert (second.sent_at, second.attempts_made) == (START, 1)
 
 
-async def test_a_permanent_failure_does_not_affect_others(office: Office) -> None:
-    office.smtp_server.refuse_recipient = lambda recipient: "550 unknown user" if recipient == COACH else None
-    office.smtp_server.open()
-    await office.add(COACH, DATA)
-    outbox = office.outbox()
+async def test_a_permanent_failure_does_not_affect_others(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.reject_recipient = lambda recipient: "550 unknown user" if recipient == COACH else None
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, DATA)
+    outbox = outbox_setup.outbox()
     with capture_logs() as logs:
         await outbox.send_due()
-    office.clock.now += DAY
+    outbox_setup.clock.now += DAY
     assert not await outbox.send_due()
-    assert office.arrived == [DATA]
-    failed = (await office.rows())[0]
+    assert outbox_setup.delivered == [DATA]
+    failed = (await outbox_setup.rows())[0]
     assert (failed.sent_at, failed.due_at, failed.attempts_made) == (None, None, 1)
     assert "550 unknown user" in failed.last_error
     assert [each["log_level"] for each in logs] == ["error", "info"]
 
 
-async def test_an_unreachable_server_delays_all_emails_with_one_log_line(office: Office) -> None:
-    await office.add(COACH, DATA)
+async def test_an_unreachable_server_delays_all_emails_with_one_log_line(outbox_setup: OutboxSetup) -> None:
+    await outbox_setup.add(COACH, DATA)
     with capture_logs() as logs:
-        await office.outbox(port=1).send_due()
-    assert [row.due_at for row in await office.rows()] == [START + MINUTE] * 2
+        await outbox_setup.outbox(port=1).send_due()
+    assert [row.due_at for row in await outbox_setup.rows()] == [START + MINUTE] * 2
     (warning,) = logs
     assert (warning["log_level"], warning["emails"]) == ("warning", 2)
     assert "connection refused" in warning["cause"]
-    office.smtp_server.open()
-    office.clock.now += MINUTE
-    await office.outbox().send_due()
-    assert sorted(office.arrived) == [COACH, DATA]
+    outbox_setup.smtp_server.open()
+    outbox_setup.clock.now += MINUTE
+    await outbox_setup.outbox().send_due()
+    assert sorted(outbox_setup.delivered) == [COACH, DATA]
 
 
-async def test_after_a_long_downtime_there_is_one_attempt(office: Office) -> None:
-    await office.add(COACH)
-    office.clock.now += 10 * DAY
-    await office.outbox(port=1).send_due()
-    (row,) = await office.rows()
+async def test_a_long_downtime_is_followed_by_one_attempt(outbox_setup: OutboxSetup) -> None:
+    await outbox_setup.add(COACH)
+    outbox_setup.clock.now += 10 * DAY
+    await outbox_setup.outbox(port=1).send_due()
+    (row,) = await outbox_setup.rows()
     assert (row.due_at, row.attempts_made) == (None, 1)
-    await office.add(COACH)
-    office.clock.now += 10 * DAY
-    office.smtp_server.open()
-    await office.outbox().send_due()
-    assert office.arrived == [COACH]
+    await outbox_setup.add(COACH)
+    outbox_setup.clock.now += 10 * DAY
+    outbox_setup.smtp_server.open()
+    await outbox_setup.outbox().send_due()
+    assert outbox_setup.delivered == [COACH]
 
 
 @pytest.mark.parametrize("step", ["MAIL", "DATA"])
-async def test_after_a_timeout_the_next_message_has_a_new_connection(office: Office, step: str) -> None:
-    office.smtp_server.hang_at = step
-    office.smtp_server.open()
-    await office.add(COACH, DATA)
-    outbox = office.outbox(seconds=0.3)
+async def test_a_timeout_is_followed_by_a_new_connection(outbox_setup: OutboxSetup, step: str) -> None:
+    outbox_setup.smtp_server.hang_at = step
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, DATA)
+    outbox = outbox_setup.outbox(seconds=0.3)
     await outbox.send_due()
-    assert [row.attempts_made for row in await office.rows()] == [1, 0]
-    office.smtp_server.hang_at = None
+    assert [row.attempts_made for row in await outbox_setup.rows()] == [1, 0]
+    outbox_setup.smtp_server.hang_at = None
     await outbox.send_due()
-    assert office.arrived == [DATA]
+    assert outbox_setup.delivered == [DATA]
 
 
-async def test_a_failed_rendering_does_not_affect_others(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    office.smtp_server.open()
-    await office.add(COACH, kind=NotificationKind.ENDPOINT_WARNED)
-    await office.add(DATA, kind=NotificationKind.ENDPOINT_RECOVERED)
+async def test_a_failed_rendering_does_not_affect_others(
+    outbox_setup: OutboxSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, kind=NotificationKind.ENDPOINT_WARNED)
+    await outbox_setup.add(DATA, kind=NotificationKind.ENDPOINT_RECOVERED)
     monkeypatch.delitem(
         __import__("uplift_server.mail.emails", fromlist=["_WORDING"])._WORDING, NotificationKind.ENDPOINT_WARNED
     )
     with capture_logs() as logs:
-        await office.outbox().send_due()
-    assert office.arrived == [DATA]
-    assert "internal error" in (await office.rows())[0].last_error
+        await outbox_setup.outbox().send_due()
+    assert outbox_setup.delivered == [DATA]
+    assert "internal error" in (await outbox_setup.rows())[0].last_error
     assert logs[0]["exc_info"]
 
 
-async def test_without_stored_results_nothing_is_sent_twice(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    office.smtp_server.open()
-    await office.add(COACH)
-    outbox = office.outbox()
-    tried = 0
+async def test_emails_without_stored_results_are_not_sent_twice(
+    outbox_setup: OutboxSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH)
+    outbox = outbox_setup.outbox()
+    attempts = 0
 
-    async def away(_body: object) -> None:
-        nonlocal tried
-        tried += 1
+    async def fail(_body: object) -> None:
+        nonlocal attempts
+        attempts += 1
         raise Unavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(office.database, "write", away)
+        patch.setattr(outbox_setup.database, "write", fail)
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await outbox.send_due()
-    assert (len(office.arrived), tried) == (1, 3)
+    assert (len(outbox_setup.delivered), attempts) == (1, 3)
     assert not await outbox.send_due()
-    assert (await office.rows())[0].sent_at == START
-    assert office.arrived == [COACH]
+    assert (await outbox_setup.rows())[0].sent_at == START
+    assert outbox_setup.delivered == [COACH]
 
 
-async def test_after_a_restart_only_the_rest_is_sent(office: Office) -> None:
-    office.smtp_server.refuse_recipient = lambda recipient: "451 later" if recipient == DATA else None
-    office.smtp_server.open()
-    await office.add(COACH, DATA)
-    await office.outbox().send_due()
-    office.smtp_server.refuse_recipient = lambda _: None
-    await office.database.close()
-    await office.open()
-    office.clock.now += MINUTE
-    await office.outbox().send_due()
-    assert office.arrived == [COACH, DATA]
+async def test_only_unsent_emails_are_sent_after_a_restart(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.reject_recipient = lambda recipient: "451 later" if recipient == DATA else None
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, DATA)
+    await outbox_setup.outbox().send_due()
+    outbox_setup.smtp_server.reject_recipient = lambda _: None
+    await outbox_setup.database.close()
+    await outbox_setup.open()
+    outbox_setup.clock.now += MINUTE
+    await outbox_setup.outbox().send_due()
+    assert outbox_setup.delivered == [COACH, DATA]
 
 
 @contextlib.asynccontextmanager
@@ -289,21 +295,21 @@ async def running(outbox: Outbox) -> AsyncIterator[None]:
     await outbox.stop()
 
 
-async def test_the_loop_polls_every_two_seconds(office: Office) -> None:
-    office.smtp_server.open()
-    async with running(office.outbox()):
-        await until(lambda: office.clock.waiting)
-        await office.add(COACH)
-        office.clock.now += POLL_INTERVAL_MS - 1
-        assert office.arrived == []
-        office.clock.fire()
-        await until(lambda: office.arrived == [COACH])
-    assert (await office.rows())[0].sent_at is not None
+async def test_the_loop_polls_every_two_seconds(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.open()
+    async with running(outbox_setup.outbox()):
+        await wait_until(lambda: outbox_setup.clock.waiting)
+        await outbox_setup.add(COACH)
+        outbox_setup.clock.now += POLL_INTERVAL_MS - 1
+        assert outbox_setup.delivered == []
+        outbox_setup.clock.fire()
+        await wait_until(lambda: outbox_setup.delivered == [COACH])
+    assert (await outbox_setup.rows())[0].sent_at is not None
 
 
-async def test_the_loop_continues_after_errors(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    office.smtp_server.open()
-    await office.add(COACH)
+async def test_the_loop_continues_after_errors(outbox_setup: OutboxSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH)
     errors: list[Exception] = [Unavailable("away"), RuntimeError("a defect")]
     due = outbox.due
 
@@ -314,116 +320,120 @@ async def test_the_loop_continues_after_errors(office: Office, monkeypatch: pyte
 
     monkeypatch.setattr("uplift_server.store.outbox.due", failing)
     with capture_logs() as logs:
-        async with running(office.outbox()):
+        async with running(outbox_setup.outbox()):
             for left in (1, 0):
-                await until(lambda left=left: len(errors) == left and office.clock.waiting)
-                office.clock.fire()
+                await wait_until(lambda left=left: len(errors) == left and outbox_setup.clock.waiting)
+                outbox_setup.clock.fire()
                 await asyncio.sleep(0.05)
-            await until(lambda: office.arrived == [COACH])
+            await wait_until(lambda: outbox_setup.delivered == [COACH])
     errors_logged = [each["event"] for each in logs if each["log_level"] == "error"]
     assert errors_logged == ["database read failed", "outbox failed"]
 
 
-async def test_a_stop_waits_for_the_email_in_flight(office: Office) -> None:
-    office.smtp_server.hang_at = "MAIL"
-    office.smtp_server.open()
-    await office.add(COACH, DATA)
-    outbox = office.outbox()
+async def test_a_stop_waits_for_the_email_in_flight(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.hang_at = "MAIL"
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH, DATA)
+    outbox = outbox_setup.outbox()
     outbox.start()
-    await until(lambda: "MAIL" in office.smtp_server.said)
+    await wait_until(lambda: "MAIL" in outbox_setup.smtp_server.commands)
     stopping = asyncio.ensure_future(outbox.stop())
     await asyncio.sleep(0.1)
-    office.smtp_server.go_on()
+    outbox_setup.smtp_server.resume()
     await stopping
-    assert office.arrived == [COACH]
-    assert [row.sent_at for row in await office.rows()] == [START, None]
-    assert [row.due_at for row in await office.rows()] == [None, START]
+    assert outbox_setup.delivered == [COACH]
+    assert [row.sent_at for row in await outbox_setup.rows()] == [START, None]
+    assert [row.due_at for row in await outbox_setup.rows()] == [None, START]
 
 
 @pytest.mark.parametrize("step", ["MAIL", "DATA"])
-async def test_a_stop_interrupts_a_hanging_email_within_a_second(office: Office, step: str) -> None:
-    office.smtp_server.hang_at = step
-    office.smtp_server.open()
-    await office.add(COACH)
-    outbox = office.outbox(seconds=60)
+async def test_a_stop_interrupts_a_hanging_email_within_a_second(outbox_setup: OutboxSetup, step: str) -> None:
+    outbox_setup.smtp_server.hang_at = step
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH)
+    outbox = outbox_setup.outbox(seconds=60)
     outbox.start()
-    await until(lambda: step in office.smtp_server.said)
+    await wait_until(lambda: step in outbox_setup.smtp_server.commands)
     began = time.monotonic()
     with capture_logs() as logs:
         await outbox.stop()
     assert time.monotonic() - began < 10
-    (row,) = await office.rows()
+    (row,) = await outbox_setup.rows()
     assert (row.sent_at, row.due_at, row.attempts_made) == (None, START, 0)
     assert logs == []
 
 
-async def test_a_stop_does_not_wait_for_a_silent_server(office: Office) -> None:
-    await office.add(COACH)
-    with silence() as port:
-        outbox = office.outbox(seconds=60, port=port)
+async def test_a_stop_does_not_wait_for_a_silent_server(outbox_setup: OutboxSetup) -> None:
+    await outbox_setup.add(COACH)
+    with silent_port() as port:
+        outbox = outbox_setup.outbox(seconds=60, port=port)
         outbox.start()
         await asyncio.sleep(0.2)
         began = time.monotonic()
         await outbox.stop()
         assert time.monotonic() - began < 10
-    assert (await office.rows())[0].due_at == START
+    assert (await outbox_setup.rows())[0].due_at == START
 
 
-async def test_an_outbox_that_was_never_started_stops(office: Office) -> None:
-    await office.outbox(port=1).stop()
+async def test_an_outbox_that_was_not_started_can_stop(outbox_setup: OutboxSetup) -> None:
+    await outbox_setup.outbox(port=1).stop()
 
 
-async def test_a_repeat_after_a_lost_response_is_the_same_message(office: Office) -> None:
-    office.smtp_server.hold_answer = True
-    office.smtp_server.open()
-    await office.add(COACH)
-    await office.outbox(seconds=0.3).send_due()
-    office.smtp_server.hold_answer = False
-    office.clock.now += MINUTE
-    await office.outbox().send_due()
-    first, second = office.smtp_server.received
+async def test_a_repeat_after_a_lost_response_is_the_same_message(outbox_setup: OutboxSetup) -> None:
+    outbox_setup.smtp_server.hold_response = True
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH)
+    await outbox_setup.outbox(seconds=0.3).send_due()
+    outbox_setup.smtp_server.hold_response = False
+    outbox_setup.clock.now += MINUTE
+    await outbox_setup.outbox().send_due()
+    first, second = outbox_setup.smtp_server.received
     assert first.content == second.content
 
 
-async def test_a_late_stored_failure_causes_no_repeat(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process, which has the job by then, has sent the email."""
-    office.smtp_server.refuse_recipient = lambda _: "450 mailbox busy"
-    office.smtp_server.open()
-    await office.add(COACH)
-    slow = office.outbox()
+async def test_a_late_stored_failure_causes_no_repeat(
+    outbox_setup: OutboxSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has taken over the job and sent the email."""
+    outbox_setup.smtp_server.reject_recipient = lambda _: "450 mailbox busy"
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH)
+    slow = outbox_setup.outbox()
 
-    async def away(_body: object) -> None:
+    async def fail(_body: object) -> None:
         raise Unavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(office.database, "write", away)
+        patch.setattr(outbox_setup.database, "write", fail)
         with pytest.raises(Unavailable):
             await slow.send_due()
-    office.smtp_server.refuse_recipient = lambda _: None
-    await office.outbox().send_due()
+    outbox_setup.smtp_server.reject_recipient = lambda _: None
+    await outbox_setup.outbox().send_due()
     assert not await slow.send_due()
-    office.clock.now += HOUR
+    outbox_setup.clock.now += HOUR
     assert not await slow.send_due()
-    assert office.arrived == [COACH]
-    (row,) = await office.rows()
+    assert outbox_setup.delivered == [COACH]
+    (row,) = await outbox_setup.rows()
     assert (row.sent_at, row.due_at, row.last_error) == (START, None, None)
 
 
-async def test_results_are_stored_after_the_job_moved(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    office.smtp_server.open()
-    await office.add(COACH)
-    outbox = office.outbox()
+async def test_results_are_stored_after_the_job_has_moved(
+    outbox_setup: OutboxSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox_setup.smtp_server.open()
+    await outbox_setup.add(COACH)
+    outbox = outbox_setup.outbox()
 
-    async def away(_body: object) -> None:
+    async def fail(_body: object) -> None:
         monkeypatch.setattr(LocalShards, "holds", lambda _self, _job: False)
         raise Unavailable("away")
 
     async with running(outbox):
         with monkeypatch.context() as patch:
-            patch.setattr(office.database, "write", away)
-            await until(lambda: office.arrived == [COACH] and office.clock.waiting)
-        assert (await office.rows())[0].sent_at is None
-        office.clock.fire()
+            patch.setattr(outbox_setup.database, "write", fail)
+            await wait_until(lambda: outbox_setup.delivered == [COACH] and outbox_setup.clock.waiting)
+        assert (await outbox_setup.rows())[0].sent_at is None
+        outbox_setup.clock.fire()
         async with asyncio.timeout(10):
-            while (await office.rows())[0].sent_at != START:
+            while (await outbox_setup.rows())[0].sent_at != START:
                 await asyncio.sleep(0.01)

@@ -223,7 +223,7 @@ def test_the_commands_about_sending_work(account: Account, tmp_path: Path) -> No
     assert account.operator.ok("GET", f"/v1/events/{expiring['id']}")["expires_at"] == "2100-01-01T00:00:00.000Z"
     assert event_type["name"] == "session.scheduled"
     # The registration event of the endpoint, the four above, and one of the program.
-    assert len(account.api.everything("/v1/events")) == 6
+    assert len(account.api.list_all("/v1/events")) == 6
 
 
 def test_a_recorded_request_is_verified(account: Account, tmp_path: Path) -> None:

@@ -6,21 +6,21 @@ from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Page
-from tests.dashboard.judging import judge
-from tests.dashboard.operators import come_in
-from tests.dashboard.visitors import Guest, Seen, member, operator
+from tests.dashboard.operators import sign_in_operator
+from tests.dashboard.page_checks import check_page
+from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 ACCOUNTS, ENDPOINTS = "/operator/accounts", "/operator/endpoints"
 
 
-def problem(page: Seen, field: str) -> str:
+def problem(page: PageResponse, field: str) -> str:
     """Return the error message at a field."""
     assert page.status == 422
     return page.html.split(f'id="{field}-problem">')[1].split("</p>")[0]
 
 
-def test_an_account_is_made_changed_opened_and_deleted(server: Server) -> None:
+def test_an_account_is_created_updated_opened_and_deleted(server: Server) -> None:
     guest, name = operator(server), f"Club <b>{uuid4().hex}</b>"
     page = guest.post(f"{ACCOUNTS}/new", name=name, contact_emails="a@a.example\r\n\r\nb@a.example")
     account = page.path.rpartition("/")[2]
@@ -43,7 +43,7 @@ def test_an_account_is_made_changed_opened_and_deleted(server: Server) -> None:
     assert server.api()("GET", f"/v1/accounts/{account}").status == 404
 
 
-def test_a_form_sent_twice_makes_one_account(server: Server) -> None:
+def test_a_resubmitted_form_creates_one_account(server: Server) -> None:
     guest, name = operator(server), f"Once {uuid4().hex}"
     form = guest.get(f"{ACCOUNTS}/new")
     once = re.findall(r'name="once" value="([^"]+)"', form.html)[0]
@@ -52,7 +52,7 @@ def test_a_form_sent_twice_makes_one_account(server: Server) -> None:
     assert guest.get(f"{ACCOUNTS}?search={name.split()[1]}").html.count(name) == 1
 
 
-def test_what_is_wrong_with_an_account_stands_at_its_fields(server: Server) -> None:
+def test_an_invalid_account_shows_errors_at_its_fields(server: Server) -> None:
     guest = operator(server)
     page = guest.post(f"{ACCOUNTS}/new", name="", contact_emails="a@a.example\nnobody")
     assert problem(page, "name")
@@ -64,19 +64,19 @@ def test_what_is_wrong_with_an_account_stands_at_its_fields(server: Server) -> N
     assert server.api().ok("GET", f"/v1/accounts/{account}")["name"] == "Rapids"
 
 
-def test_a_portal_link_lets_in_whom_it_is_for_with_the_role_chosen(server: Server) -> None:
+def test_a_portal_link_has_the_selected_email_and_role(server: Server) -> None:
     account, _ = server.account("Portal")
-    guest, here = operator(server), f"{ACCOUNTS}/{account}"
-    page = guest.post(f"{here}/portal-links", page=here, email="new@a.example", role="admin")
+    guest, path = operator(server), f"{ACCOUNTS}/{account}"
+    page = guest.post(f"{path}/portal-links", page=path, email="new@a.example", role="admin")
     assert page.status == 201
     link = re.findall(r"<code>(http[^<]*/enter/[^<]+)</code>", page.html)[0]
     assert link not in guest.get(f"{ACCOUNTS}/{account}").html
     other = Guest(server.url)
     other.post(urlsplit(link).path, follow=False)
     assert "new@a.example" in other.get(f"/accounts/{account}/overview").text
-    page = guest.post(f"{here}/portal-links", page=here, email="", role="owner")
+    page = guest.post(f"{path}/portal-links", page=path, email="", role="owner")
     assert "Use admin or a lower role" in problem(page, "role")
-    page = guest.post(f"{here}/portal-links", page=here, email="nobody", role="member")
+    page = guest.post(f"{path}/portal-links", page=path, email="nobody", role="member")
     assert problem(page, "email")
     assert 'value="nobody"' in page.html
 
@@ -92,16 +92,16 @@ def test_accounts_are_found_by_name_contact_and_id(server: Server) -> None:
     assert "No matching accounts" in guest.get(f"{ACCOUNTS}?search={word}x").text
 
 
-def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
+def test_operators_disable_and_enable_endpoints(server: Server) -> None:
     account, _ = server.account("Switched <b>off</b>")
     acting, guest = server.api(OPERATOR_KEY, account), operator(server)
     endpoint = acting.endpoint("http://127.0.0.1:1/<i>hook</i>", description="<u>mine</u>")["id"]
-    here = f"{ENDPOINTS}?search={endpoint}"
-    page = guest.get(here)
+    path = f"{ENDPOINTS}?search={endpoint}"
+    page = guest.get(path)
     assert page.html.count(f'href="/accounts/{account}/endpoints/{endpoint}"') == 1
     for tag in ("<b>", "<i>", "<u>"):
         assert tag not in page.html
-    page = guest.post(f"{ENDPOINTS}/{endpoint}/disable", page=here)
+    page = guest.post(f"{ENDPOINTS}/{endpoint}/disable", page=path)
     assert "Endpoint disabled" in page.text
     assert "by an operator" in page.text
     found = acting.ok("GET", f"/v1/endpoints/{endpoint}")
@@ -113,14 +113,14 @@ def test_endpoints_are_switched_off_and_on_by_operators(server: Server) -> None:
         assert endpoint in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").html
     for name in ("failing", "warned", "paused"):
         assert "No matching endpoints" in guest.get(f"{ENDPOINTS}?filter={name}&search={account}").text
-    page = guest.post(f"{ENDPOINTS}/{endpoint}/enable", page=here, held="drop")
+    page = guest.post(f"{ENDPOINTS}/{endpoint}/enable", page=path, held="drop")
     assert "Endpoint enabled." in page.text
     assert acting.ok("GET", f"/v1/endpoints/{endpoint}")["state"] == "enabled"
-    told = [each["action"] for each in acting.ok("GET", "/v1/audit-log")["data"]]
-    assert told[:2] == ["endpoint.enabled", "endpoint.disabled"]
+    actions = [each["action"] for each in acting.ok("GET", "/v1/audit-log")["data"]]
+    assert actions[:2] == ["endpoint.enabled", "endpoint.disabled"]
 
 
-def test_members_neither_look_nor_change(server: Server) -> None:
+def test_members_cannot_see_or_change_operator_pages(server: Server) -> None:
     account, _ = server.account("Curious")
     guest = member(server, account)
     endpoint = server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")["id"]
@@ -140,7 +140,7 @@ def test_members_neither_look_nor_change(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{ACCOUNTS}/acc_{'0' * 32}", f"{ACCOUNTS}/nothing"])
-def test_an_account_that_is_not_there_is_not_found(server: Server, path: str) -> None:
+def test_an_unknown_account_is_not_found(server: Server, path: str) -> None:
     guest = operator(server)
     assert guest.get(path).status == 404
     token = guest.get(ACCOUNTS + "/new").token
@@ -149,14 +149,14 @@ def test_an_account_that_is_not_there_is_not_found(server: Server, path: str) ->
     assert guest.post(f"{ENDPOINTS}/ep_{'0' * 32}/disable", token=token).status == 404
 
 
-def test_a_person_makes_an_account_and_switches_its_endpoint_off(server: Server, page: Page) -> None:
+def test_an_operator_creates_an_account_and_disables_its_endpoint(server: Server, page: Page) -> None:
     name = f"Journey {uuid4().hex[:8]}"
-    come_in(page).goto(ACCOUNTS)
+    sign_in_operator(page).goto(ACCOUNTS)
     page.get_by_role("link", name="Create account").first.click()
     page.get_by_label("Name").fill(name)
     page.get_by_role("button", name="Create account").click()
     page.get_by_text(f"Account {name} created.").wait_for()
-    judge(page)
+    check_page(page)
     account = page.url.rpartition("/")[2]
     server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")
     page.goto(f"{ENDPOINTS}?search={account}")

@@ -13,7 +13,7 @@ import pytest
 from .harness import TYPE, Api, Server, serving, wait_for
 
 PING, CONTINUED, TEXT = 9, 0, 1
-ANSWERED_WITHIN_S = 2.0
+RESPONSE_WITHIN_S = 2.0
 FLOOD_S = 4.0
 
 
@@ -51,10 +51,10 @@ def _open(raw: socket.socket, server: Server, session: str, key: str) -> None:
 
 def developer(server: Server) -> tuple[Api, Api, str, str]:
     """Return the sender, the developer, their key and their session."""
-    account, emits = server.account()
+    account, sender = server.account()
     key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})["key"]
-    listens = server.api(key)
-    return emits, listens, key, listens.ok("POST", "/v1/listen-sessions")["id"]
+    developer_api = server.api(key)
+    return sender, developer_api, key, developer_api.ok("POST", "/v1/listen-sessions")["id"]
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def developer(server: Server) -> tuple[Api, Api, str, str]:
     ids=["pings", "fragments"],
 )
 @pytest.mark.timing
-def test_a_flood_of_frames_ends_the_stream_and_delays_no_one_else(server: Server, first: bytes, flood: bytes) -> None:
-    emits, listens, key, session = developer(server)
+def test_a_flood_of_frames_ends_the_stream_without_delays(server: Server, first: bytes, flood: bytes) -> None:
+    sender, developer_api, key, session = developer(server)
     with stream(server, session, key) as raw:
         raw.sendall(first)
         cut = threading.Event()
 
-        def pour() -> None:
+        def flood_stream() -> None:
             until = time.monotonic() + FLOOD_S
             try:
                 while time.monotonic() < until:
@@ -77,29 +77,29 @@ def test_a_flood_of_frames_ends_the_stream_and_delays_no_one_else(server: Server
             except OSError:
                 cut.set()
 
-        pouring = threading.Thread(target=pour)
-        pouring.start()
+        flooding = threading.Thread(target=flood_stream)
+        flooding.start()
         slowest = 0.0
-        while pouring.is_alive():
+        while flooding.is_alive():
             began = time.monotonic()
-            emits.send(1)
+            sender.send(1)
             slowest = max(slowest, time.monotonic() - began)
     assert cut.is_set()
-    assert slowest < ANSWERED_WITHIN_S
-    wait_for(lambda: not listens.ok("GET", f"/v1/listen-sessions/{session}")["connected"], "the stream is over")
+    assert slowest < RESPONSE_WITHIN_S
+    wait_for(lambda: not developer_api.ok("GET", f"/v1/listen-sessions/{session}")["connected"], "the stream is closed")
     assert not any("Traceback" in line for line in server.log), server.log
 
 
 def test_an_unread_stream_ends_with_its_session(server: Server) -> None:
-    emits, listens, key, session = developer(server)
+    sender, developer_api, key, session = developer(server)
     with stream(server, session, key) as raw:
         for _ in range(64):
-            emits.ok("POST", "/v1/events", {"type": TYPE, "data": {"pad": "x" * 200_000}})
+            sender.ok("POST", "/v1/events", {"type": TYPE, "data": {"pad": "x" * 200_000}})
         # The buffers are full: further data waits in the server.
         time.sleep(1)
-        listens.ok("DELETE", f"/v1/listen-sessions/{session}")
+        developer_api.ok("DELETE", f"/v1/listen-sessions/{session}")
 
-        def over() -> bool:
+        def is_reset() -> bool:
             """Whether the other end has reset the connection, detected by a write."""
             try:
                 raw.sendall(frame(PING))
@@ -107,6 +107,6 @@ def test_an_unread_stream_ends_with_its_session(server: Server) -> None:
                 return True
             return False
 
-        wait_for(over, "the connection is reset", 8)
+        wait_for(is_reset, "the connection is reset", 8)
     assert server.stop() == 0
     assert not any("Traceback" in line for line in server.log), server.log

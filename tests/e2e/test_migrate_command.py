@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.postgres import PostgresServer
 
 from .harness import PROGRAM, TYPE, Server, serving, wait_for
-from .receiving import Receiver, answer
+from .receiving import Receiver, respond
 
 SETTINGS = {"UPLIFT_RETRY_SCHEDULE": ",".join(["500ms"] * 60), "UPLIFT_BREAKER_FAILURES": "0"}
 
@@ -24,7 +24,7 @@ def test_a_transfer_to_postgresql_continues_a_killed_sqlite_server(
     tmp_path: Path, receiver: Receiver, postgres_server: PostgresServer
 ) -> None:
     target = postgres_server.new_database(empty=True)
-    url = receiver.url("/moved", answer(500))
+    url = receiver.url("/moved", respond(500))
     with serving(tmp_path / "sqlite", **SETTINGS) as server:
         account, api = server.account()
         key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "theirs"})["key"]
@@ -40,7 +40,7 @@ def test_a_transfer_to_postgresql_continues_a_killed_sqlite_server(
     shutil.rmtree(tmp_path / "sqlite")
 
     receiver.requests.clear()
-    receiver.url("/moved", answer(200))
+    receiver.url("/moved", respond(200))
     with serving(tmp_path / "postgres", UPLIFT_DATABASE_URL=target, UPLIFT_SECRET_KEY=secret_key, **SETTINGS) as server:
         theirs, api = server.api(key), server.api(account=account)
         receiver.wait("/moved", 40)
@@ -57,4 +57,4 @@ def test_a_transfer_to_postgresql_continues_a_killed_sqlite_server(
         def none_pending() -> bool:
             return not api.ok("GET", "/v1/deliveries?status=pending")["data"]
 
-        wait_for(none_pending, "all is delivered")
+        wait_for(none_pending, "all events are delivered")

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 from tests.dashboard import visitors
-from tests.dashboard.owned import Owned
-from tests.dashboard.routes import filled, forms, links, parameters
-from tests.dashboard.visitors import Guest, Seen
+from tests.dashboard.full_account import FullAccount
+from tests.dashboard.routes import forms, links, parameters, path_with_ids
+from tests.dashboard.visitors import Guest, PageResponse
 from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver
 
@@ -21,11 +21,11 @@ from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door, Page
 from uplift_server.dashboard.security import CSRF_FIELD
 
-OF_ACCOUNTS = [page for page in PAGES if page.door is Door.ACCOUNT]
-SHOWN = [page for page in OF_ACCOUNTS if page.method == "GET" and not page.path.endswith("/live")]
+ACCOUNT_PAGES = [page for page in PAGES if page.door is Door.ACCOUNT]
+GET_PAGES = [page for page in ACCOUNT_PAGES if page.method == "GET" and not page.path.endswith("/live")]
 FORMS = [page for page in PAGES if page.method == "POST"]
 
-NEEDS: Mapping[str, Scope | Right | None] = {
+PAGE_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "": None,
     "/get-started": None,
     "/overview": Scope.ENDPOINTS_READ,
@@ -52,7 +52,7 @@ NEEDS: Mapping[str, Scope | Right | None] = {
     "/settings/audit-log": Right.AUDIT_READ,
 }
 """The permission that each page requires. None: any member."""
-DOES: Mapping[str, Scope | Right | None] = {
+FORM_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/get-started/endpoint": Scope.ENDPOINTS_WRITE,
     "/get-started/secret": Scope.SECRETS_READ,
     "/get-started/test": Right.ENDPOINTS_TEST,
@@ -82,12 +82,12 @@ DOES: Mapping[str, Scope | Right | None] = {
     "/settings/contacts": Right.ACCOUNT_MANAGE,
 }
 """The permission that each form requires."""
-OPERATORS = {"/settings/members/{member}/password-link"}
+OPERATOR_FORMS = {"/settings/members/{member}/password-link"}
 """Forms of account pages that only operators can submit."""
 
 
 _CODE = re.compile(r"<pre[^>]*><code>(.*?)</code></pre>", re.DOTALL)
-SHARED = {"type", "name"}
+SHARED_PARAMETERS = {"type", "name"}
 """Parameters that all accounts share."""
 
 
@@ -96,19 +96,19 @@ def _name(page: Page) -> str:
 
 
 @pytest.fixture(scope="module")
-def mine(server: Server, shared_receiver: Receiver) -> Owned:
+def mine(server: Server, shared_receiver: Receiver) -> FullAccount:
     """The account of the member."""
-    return Owned(server, shared_receiver.url("/mine"))
+    return FullAccount(server, shared_receiver.url("/mine"))
 
 
 @pytest.fixture(scope="module")
-def theirs(server: Server, shared_receiver: Receiver) -> Owned:
+def theirs(server: Server, shared_receiver: Receiver) -> FullAccount:
     """Another account."""
-    return Owned(server, shared_receiver.url("/theirs"), "Otters")
+    return FullAccount(server, shared_receiver.url("/theirs"), "Otters")
 
 
 @dataclass(frozen=True)
-class Walker:
+class SignedInVisitor:
     """A signed-in visitor who follows no redirects."""
 
     guest: Guest
@@ -116,177 +116,191 @@ class Walker:
     """The form token of the session."""
 
     @classmethod
-    def of(cls, guest: Guest) -> "Walker":
+    def of(cls, guest: Guest) -> "SignedInVisitor":
         return cls(guest, guest.get("/accounts/acc_none/overview").token)
 
-    def get(self, path: str) -> Seen:
+    def get(self, path: str) -> PageResponse:
         return self.guest.get(path, follow=False)
 
-    def post(self, path: str, fields: Mapping[str, str], **headers: str) -> Seen:
+    def post(self, path: str, fields: Mapping[str, str], **headers: str) -> PageResponse:
         return self.guest.send(path, {CSRF_FIELD: self.token, **fields}, **headers)
 
 
 @pytest.fixture(scope="module")
-def owner(mine: Owned) -> Walker:
+def owner(mine: FullAccount) -> SignedInVisitor:
     """The owner of one account, without access to the other."""
-    return Walker.of(mine.member())
+    return SignedInVisitor.of(mine.member())
 
 
 @pytest.fixture(scope="module")
-def operator(server: Server) -> Walker:
+def operator(server: Server) -> SignedInVisitor:
     """An operator."""
-    return Walker.of(visitors.operator(server))
+    return SignedInVisitor.of(visitors.operator(server))
 
 
 @pytest.fixture(scope="module")
-def written(owner: Walker, mine: Owned) -> Mapping[str, dict[str, str]]:
+def form_fields(owner: SignedInVisitor, mine: FullAccount) -> Mapping[str, dict[str, str]]:
     """The fields of all forms of the account's pages, by path."""
     found = {}
-    for page in SHOWN:
-        for form in forms(owner.get(filled(page, mine.ids)).html):
+    for page in GET_PAGES:
+        for form in forms(owner.get(path_with_ids(page, mine.ids)).html):
             if form.method == "POST":
                 found[form.action] = form.fields
     return found
 
 
-@pytest.mark.parametrize("page", SHOWN, ids=_name)
-def test_every_page_is_shown_to_its_owner(page: Page, owner: Walker, mine: Owned) -> None:
-    answer = owner.get(filled(page, mine.ids))
+@pytest.mark.parametrize("page", GET_PAGES, ids=_name)
+def test_the_owner_sees_every_page(page: Page, owner: SignedInVisitor, mine: FullAccount) -> None:
+    response = owner.get(path_with_ids(page, mine.ids))
 
-    assert answer.status == 200
-    assert {form.fields.get(CSRF_FIELD) for form in forms(answer.html) if form.method == "POST"} == {owner.token}
+    assert response.status == 200
+    assert {form.fields.get(CSRF_FIELD) for form in forms(response.html) if form.method == "POST"} == {owner.token}
 
 
-def test_no_link_of_any_page_leads_nowhere(owner: Walker, mine: Owned) -> None:
+def test_no_link_is_broken(owner: SignedInVisitor, mine: FullAccount) -> None:
     found = {
         link: page.path
-        for page in SHOWN
-        for link in links(owner.get(filled(page, mine.ids)).html)
+        for page in GET_PAGES
+        for link in links(owner.get(path_with_ids(page, mine.ids)).html)
         if link.startswith("/")
     }
-    lost = [f"{link} on {path}" for link, path in found.items() if owner.get(link).status >= 400]
+    broken = [f"{link} on {path}" for link, path in found.items() if owner.get(link).status >= 400]
 
-    assert len(found) >= len(SHOWN)
-    assert not lost
+    assert len(found) >= len(GET_PAGES)
+    assert not broken
 
 
-def test_no_link_of_the_operators_console_leads_nowhere(server: Server, mine: Owned) -> None:
+def test_no_link_of_the_operator_pages_is_broken(server: Server, mine: FullAccount) -> None:
     operator = visitors.operator(server)
     console = [page for page in PAGES if page.door is Door.OPERATOR and page.method == "GET"]
     shown = [page for page in console if not page.path.endswith("/live")]
     traced = ("account", "endpoint", "event", "delivery", "replay")
-    paths = [filled(page, mine.ids) for page in shown] + [f"/operator/trace?id={mine.ids[name]}" for name in traced]
+    paths = [path_with_ids(page, mine.ids) for page in shown] + [
+        f"/operator/trace?id={mine.ids[name]}" for name in traced
+    ]
     found = {link: path for path in paths for link in links(operator.get(path).html) if link.startswith("/")}
-    lost = [f"{link} on {path}" for link, path in found.items() if operator.get(link).status >= 400]
+    broken = [f"{link} on {path}" for link, path in found.items() if operator.get(link).status >= 400]
 
     assert len(found) >= len(paths)
-    assert not lost
+    assert not broken
 
 
-@pytest.mark.parametrize("page", OF_ACCOUNTS, ids=_name)
-def test_nothing_of_another_account_is_found(
-    page: Page, owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
+@pytest.mark.parametrize("page", ACCOUNT_PAGES, ids=_name)
+def test_objects_of_another_account_are_not_found(
+    page: Page,
+    owner: SignedInVisitor,
+    mine: FullAccount,
+    theirs: FullAccount,
+    form_fields: Mapping[str, dict[str, str]],
 ) -> None:
     """Replace the account, and then each other ID, with those of the other account."""
-    before = theirs.seen()
-    fields = written.get(filled(page, mine.ids), {})
-    ways = [theirs.ids, {**mine.ids, "account": theirs.id}]
-    ways += [{**mine.ids, name: theirs.ids[name]} for name in parameters(page) if name not in {"account", *SHARED}]
-    for ids in ways:
-        path = filled(page, ids)
-        answer = owner.get(path) if page.method == "GET" else owner.post(path, {**fields, CSRF_FIELD: owner.token})
+    before = theirs.state()
+    fields = form_fields.get(path_with_ids(page, mine.ids), {})
+    id_sets = [theirs.ids, {**mine.ids, "account": theirs.id}]
+    id_sets += [
+        {**mine.ids, name: theirs.ids[name]} for name in parameters(page) if name not in {"account", *SHARED_PARAMETERS}
+    ]
+    for ids in id_sets:
+        path = path_with_ids(page, ids)
+        response = owner.get(path) if page.method == "GET" else owner.post(path, {**fields, CSRF_FIELD: owner.token})
 
-        assert answer.status == 404, (path, answer.status, answer.headers.get("location"))
+        assert response.status == 404, (path, response.status, response.headers.get("location"))
         # The page may repeat the path.
-        assert "/theirs" not in answer.html
-    assert theirs.seen() == before
+        assert "/theirs" not in response.html
+    assert theirs.state() == before
 
 
-def test_no_form_takes_an_id_of_another_account(
-    owner: Walker, mine: Owned, theirs: Owned, written: Mapping[str, dict[str, str]]
+def test_no_form_accepts_an_id_of_another_account(
+    owner: SignedInVisitor, mine: FullAccount, theirs: FullAccount, form_fields: Mapping[str, dict[str, str]]
 ) -> None:
-    before = theirs.seen()
-    swapped = {mine.ids[name]: theirs.ids[name] for name in mine.ids if name not in SHARED}
-    asked = 0
-    for action, fields in written.items():
+    before = theirs.state()
+    swapped = {mine.ids[name]: theirs.ids[name] for name in mine.ids if name not in SHARED_PARAMETERS}
+    submitted = 0
+    for action, fields in form_fields.items():
         if not set(fields.values()) & set(swapped):
             continue
-        answer = owner.post(action, {name: swapped.get(value, value) for name, value in fields.items()})
-        assert answer.status in {404, 422}, (action, fields, answer.status)
-        asked += 1
-    assert asked
-    assert theirs.seen() == before
+        response = owner.post(action, {name: swapped.get(value, value) for name, value in fields.items()})
+        assert response.status in {404, 422}, (action, fields, response.status)
+        submitted += 1
+    assert submitted
+    assert theirs.state() == before
 
 
-@pytest.mark.parametrize("page", SHOWN, ids=_name)
-def test_no_link_puts_a_command_into_what_is_copied(page: Page, owner: Walker, mine: Owned) -> None:
+@pytest.mark.parametrize("page", GET_PAGES, ids=_name)
+def test_query_values_cannot_add_shell_commands(page: Page, owner: SignedInVisitor, mine: FullAccount) -> None:
     for field in ("type", "types", "status", "text", "period", "endpoint"):
         for command in ("x; touch it", "x'; touch it; '"):
-            answer = owner.get(f"{filled(page, mine.ids)}?{urlencode({field: command})}")
-            for code in _CODE.findall(answer.html):
+            response = owner.get(f"{path_with_ids(page, mine.ids)}?{urlencode({field: command})}")
+            for code in _CODE.findall(response.html):
                 if "touch" in code:
                     words = shlex.shlex(unescape(code), posix=True, punctuation_chars=True)
                     assert ";" not in list(words), code
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.door is Door.OPERATOR], ids=_name)
-def test_the_operators_pages_are_not_there_for_members(page: Page, owner: Walker, mine: Owned) -> None:
-    path = filled(page, mine.ids)
-    answer = owner.get(path) if page.method == "GET" else owner.post(path, {})
+def test_members_cannot_see_operator_pages(page: Page, owner: SignedInVisitor, mine: FullAccount) -> None:
+    path = path_with_ids(page, mine.ids)
+    response = owner.get(path) if page.method == "GET" else owner.post(path, {})
 
-    assert answer.status == 404
+    assert response.status == 404
 
 
 @pytest.mark.parametrize("page", FORMS, ids=_name)
-def test_nothing_is_done_for_a_form_that_is_not_of_this_session(
-    page: Page, owner: Walker, operator: Walker, mine: Owned, written: Mapping[str, dict[str, str]]
+def test_a_form_of_another_session_or_site_changes_nothing(
+    page: Page,
+    owner: SignedInVisitor,
+    operator: SignedInVisitor,
+    mine: FullAccount,
+    form_fields: Mapping[str, dict[str, str]],
 ) -> None:
     visitor, other = (operator, owner) if page.door is Door.OPERATOR else (owner, operator)
-    path = filled(page, {**mine.ids, "token": "t" * 43})
-    fields = {name: value for name, value in written.get(path, {}).items() if name != CSRF_FIELD}
-    before = mine.seen()
+    path = path_with_ids(page, {**mine.ids, "token": "t" * 43})
+    fields = {name: value for name, value in form_fields.get(path, {}).items() if name != CSRF_FIELD}
+    before = mine.state()
 
     for token in ("", visitor.token[:-1], visitor.token[::-1], other.token):
         assert visitor.post(path, {**fields, CSRF_FIELD: token}).status == 403
     for name, site in (("origin", "https://evil.example"), ("sec_fetch_site", "cross-site")):
         assert visitor.post(path, {**fields, CSRF_FIELD: visitor.token}, **{name: site}).status == 403
 
-    assert mine.seen() == before
+    assert mine.state() == before
     assert visitor.get("/").headers["location"] != "/sign-in"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.door is not Door.ANYBODY], ids=_name)
-def test_nobody_comes_in_without_a_session(page: Page, server: Server, mine: Owned) -> None:
-    path = filled(page, mine.ids)
+def test_pages_require_a_session(page: Page, server: Server, mine: FullAccount) -> None:
+    path = path_with_ids(page, mine.ids)
     stranger = Guest(server.url)
     if page.method == "GET":
-        answer = stranger.get(path, follow=False)
-        assert (answer.status, answer.headers["location"].partition("=")[0]) == (303, "/sign-in?next")
+        response = stranger.get(path, follow=False)
+        assert (response.status, response.headers["location"].partition("=")[0]) == (303, "/sign-in?next")
     else:
         assert stranger.send(path, {CSRF_FIELD: "0" * 32}).status == 403
 
 
 @pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
-def test_each_role_sees_the_pages_it_may_see(role: Role, mine: Owned) -> None:
+def test_each_role_sees_only_its_pages(role: Role, mine: FullAccount) -> None:
     granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
     guest = mine.member(role.text)
-    for page in SHOWN:
-        needed = NEEDS[page.path.removeprefix("/accounts/{account}")]
+    for page in GET_PAGES:
+        needed = PAGE_PERMISSIONS[page.path.removeprefix("/accounts/{account}")]
         expected = 200 if needed is None or needed in granted else 403
-        assert guest.get(filled(page, mine.ids)).status == expected, page.path
+        assert guest.get(path_with_ids(page, mine.ids)).status == expected, page.path
 
 
 @pytest.mark.parametrize("role", Role, ids=lambda role: role.text)
-def test_no_role_does_more_than_it_may(role: Role, mine: Owned, written: Mapping[str, dict[str, str]]) -> None:
+def test_no_role_exceeds_its_permissions(
+    role: Role, mine: FullAccount, form_fields: Mapping[str, dict[str, str]]
+) -> None:
     """Submit the owner's forms with a valid token: forms that a role does not see are rejected."""
     granted = SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]
-    walker = Walker.of(mine.member(role.text))
-    before = mine.seen()
-    for page in OF_ACCOUNTS:
+    visitor = SignedInVisitor.of(mine.member(role.text))
+    before = mine.state()
+    for page in ACCOUNT_PAGES:
         name = page.path.removeprefix("/accounts/{account}")
-        if page.method == "GET" or (name not in OPERATORS and DOES[name] in granted):
+        if page.method == "GET" or (name not in OPERATOR_FORMS and FORM_PERMISSIONS[name] in granted):
             continue
-        path = filled(page, mine.ids)
-        fields = {field: value for field, value in written.get(path, {}).items() if field != CSRF_FIELD}
-        assert walker.post(path, fields).status == (404 if name in OPERATORS else 403), name
-    assert mine.seen() == before
+        path = path_with_ids(page, mine.ids)
+        fields = {field: value for field, value in form_fields.get(path, {}).items() if field != CSRF_FIELD}
+        assert visitor.post(path, fields).status == (404 if name in OPERATOR_FORMS else 403), name
+    assert mine.state() == before

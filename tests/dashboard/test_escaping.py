@@ -5,16 +5,16 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from tests.dashboard import visitors
-from tests.dashboard.owned import Owned
-from tests.dashboard.routes import filled
+from tests.dashboard.full_account import FullAccount
+from tests.dashboard.routes import path_with_ids
 from tests.dashboard.visitors import Guest
 from tests.e2e.harness import Server, deliveries_of, settled
-from tests.e2e.receiving import Receiver, answer
+from tests.e2e.receiving import Receiver, respond
 
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door, Page
 
-SHOWN = [page for page in PAGES if page.method == "GET" and not page.path.endswith("/live")]
+GET_PAGES = [page for page in PAGES if page.method == "GET" and not page.path.endswith("/live")]
 TYPE = "marked.type"
 
 
@@ -42,10 +42,10 @@ class _Marks(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def owned(server: Server, shared_receiver: Receiver) -> Owned:
+def full_account(server: Server, shared_receiver: Receiver) -> FullAccount:
     """An account with a mark in every field."""
-    owned = Owned(server, shared_receiver.url("/first"), mark("account name")[:100])
-    operator, api = server.api(), owned.api
+    full_account = FullAccount(server, shared_receiver.url("/first"), mark("account name")[:100])
+    operator, api = server.api(), full_account.api
     operator.ok(
         "PUT",
         f"/v1/event-types/{TYPE}",
@@ -56,7 +56,7 @@ def owned(server: Server, shared_receiver: Receiver) -> Owned:
             "example": {mark("example"): 1},
         },
     )
-    reply = answer(500, mark("response body").encode(), x_marked=mark("response header"))
+    reply = respond(500, mark("response body").encode(), x_marked=mark("response header"))
     url = shared_receiver.url(f"/marked?{quote(mark('url'), safe='')}", reply)
     endpoint = api.endpoint(
         url, description=mark("endpoint description"), headers={"X-Own": mark("header")}, event_types=[TYPE]
@@ -64,15 +64,17 @@ def owned(server: Server, shared_receiver: Receiver) -> Owned:
     event = api.ok("POST", "/v1/events", {"type": TYPE, "data": {mark("event data"): mark("event data")}})["id"]
     [delivery] = [each for each in deliveries_of(api, event) if each["endpoint"] == endpoint["id"]]
     settled(api, delivery["id"])
-    made = api.ok("POST", f"/v1/accounts/{owned.id}/keys", {"name": mark("key name")})
+    made = api.ok("POST", f"/v1/accounts/{full_account.id}/keys", {"name": mark("key name")})
     session = server.api(made["key"]).ok("POST", "/v1/listen-sessions", {"event_types": [TYPE]})
-    people = f"/v1/accounts/{owned.id}/members"
-    invitation = operator.ok("POST", people, {"email": f"marked@{owned.id[4:]}.example", "role": "manager"})["url"]
+    people = f"/v1/accounts/{full_account.id}/members"
+    invitation = operator.ok("POST", people, {"email": f"marked@{full_account.id[4:]}.example", "role": "manager"})[
+        "url"
+    ]
     joined = Guest(server.url).post(
         urlsplit(invitation).path, name=mark("member name"), password="seven quiet otters swim", follow=False
     )
     assert joined.status == 303
-    owned.ids |= {
+    full_account.ids |= {
         "endpoint": endpoint["id"],
         "event": event,
         "delivery": delivery["id"],
@@ -83,33 +85,33 @@ def owned(server: Server, shared_receiver: Receiver) -> Owned:
         "name": TYPE,
         "token": quote(mark("token"), safe=""),
     }
-    return owned
+    return full_account
 
 
 @pytest.fixture(scope="module")
-def shown(server: Server, owned: Owned) -> list[tuple[Page, str, str]]:
+def pages(server: Server, full_account: FullAccount) -> list[tuple[Page, str, str]]:
     """All pages for the owner and an operator: page, path and HTML."""
-    owner, operator, stranger = owned.member(), visitors.operator(server), Guest(server.url)
+    owner, operator, stranger = full_account.member(), visitors.operator(server), Guest(server.url)
     found = []
-    for page in SHOWN:
-        path = filled(page, owned.ids)
+    for page in GET_PAGES:
+        path = path_with_ids(page, full_account.ids)
         guests = {Door.OPERATOR: (operator,), Door.ANYBODY: (stranger,)}.get(page.door, (owner, operator))
         for guest in guests:
-            queries = ("", _query(), f"id={owned.ids['endpoint']}", f"id={owned.ids['event']}")
-            asked = [f"{path}?{query}" for query in queries]
-            found += [(page, each, guest.get(each).html) for each in asked]
+            queries = ("", _query(), f"id={full_account.ids['endpoint']}", f"id={full_account.ids['event']}")
+            requested = [f"{path}?{query}" for query in queries]
+            found += [(page, each, guest.get(each).html) for each in requested]
     return found
 
 
 @pytest.fixture(scope="module")
-def texts(shown: list[tuple[Page, str, str]]) -> str:
+def texts(pages: list[tuple[Page, str, str]]) -> str:
     """The text of all pages. Fails if a mark became an element."""
     read, wrong = "", []
-    for _, asked, html in shown:
+    for _, requested, html in pages:
         marks = _Marks()
         marks.feed(html)
         read += marks.texts
-        wrong += [f"{found} on {asked}" for found in marks.elements]
+        wrong += [f"{found} on {requested}" for found in marks.elements]
     assert not wrong
     return read
 
@@ -149,33 +151,33 @@ def _query() -> str:
         "member name",
     ],
 )
-def test_what_is_stored_is_shown_as_it_is(field: str, texts: str) -> None:
+def test_stored_values_are_shown_unchanged(field: str, texts: str) -> None:
     assert mark(field)[:100] in texts or mark(field).replace('"', '\\"') in texts
 
 
-def test_what_may_be_a_token_in_a_url_is_shown_only_where_the_url_is_looked_at(
-    shown: list[tuple[Page, str, str]],
+def test_url_queries_are_shown_only_on_pages_about_the_url(
+    pages: list[tuple[Page, str, str]],
 ) -> None:
-    telling = {page.path for page, _, html in shown if quote(mark("url"), safe="") in html}
+    paths = {page.path for page, _, html in pages if quote(mark("url"), safe="") in html}
 
-    assert telling == {
+    assert paths == {
         "/accounts/{account}/endpoints/{endpoint}/edit",
         "/accounts/{account}/endpoints/{endpoint}/subscription",
         "/accounts/{account}/deliveries/{delivery}",
     }
 
 
-def test_a_form_that_is_refused_shows_what_was_sent_as_text(server: Server, owned: Owned) -> None:
-    guest = owned.member()
-    path = f"/accounts/{owned.id}/endpoints/new"
+def test_a_rejected_form_shows_its_input_as_text(server: Server, full_account: FullAccount) -> None:
+    guest = full_account.member()
+    path = f"/accounts/{full_account.id}/endpoints/new"
     fields = {"url": mark("sent"), "description": mark("sent"), "secret": mark("sent"), "headers": mark("sent")}
-    for answered in (
+    for response in (
         guest.post(path, follow=False, **fields),
         guest.post("/sign-in/operator", page=path, follow=False, key=mark("sent"), next=mark("sent")),
         guest.post("/sign-in", page=path, follow=False, email=mark("sent"), password=mark("sent"), next=mark("sent")),
     ):
-        assert answered.status in {401, 422}
+        assert response.status in {401, 422}
         marks = _Marks()
-        marks.feed(answered.html)
+        marks.feed(response.html)
         assert marks.elements == []
         assert mark("sent") in marks.texts

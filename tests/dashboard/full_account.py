@@ -5,7 +5,7 @@ from typing import Any
 from tests.dashboard.visitors import Guest, member
 from tests.e2e.harness import TYPE, Server, deliveries_of, settled
 
-SEEN = (
+STATE_PATHS = (
     "/v1/accounts/{account}/keys",
     "/v1/accounts/{account}/members",
     "/v1/event-types",
@@ -19,7 +19,7 @@ SEEN = (
 )
 
 
-class Owned:
+class FullAccount:
     """An account whose deliveries are completed, so that only tests change it."""
 
     def __init__(self, server: Server, url: str, name: str = "Rapids Academy") -> None:
@@ -53,6 +53,6 @@ class Owned:
         """Return a signed-in member of the account."""
         return member(self.server, self.id, role)
 
-    def seen(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Return everything that forms can change."""
-        return {path: self.api.ok("GET", f"{path.format(**self.ids)}?limit=500") for path in SEEN}
+        return {path: self.api.ok("GET", f"{path.format(**self.ids)}?limit=500") for path in STATE_PATHS}

@@ -13,15 +13,15 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src '
 
 
 @dataclass
-class Stage:
-    """Serves HTML by path, and a stream at `/live` that sends one `change` when `said` is set."""
+class PageServer:
+    """Serves HTML by path, and a stream at `/live` that sends one `change` when `change` is set."""
 
     pages: dict[str, str] = field(default_factory=dict)
     url: str = ""
-    said: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
+    change: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
-    def show(self, body: str, head: str = "", path: str = "/") -> None:
+    def set_page(self, body: str, head: str = "", path: str = "/") -> None:
         """Set a page."""
         self.pages[path] = (
             f"<!doctype html><html lang=en><head><title>A page</title><link rel=icon href=/vendor/icon>{head}</head>"
@@ -32,23 +32,23 @@ class Stage:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, stage: Stage, *connection: object) -> None:
-        self._stage = stage
+    def __init__(self, page_server: PageServer, *connection: object) -> None:
+        self._page_server = page_server
         super().__init__(*connection)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
         if self.path == "/live":
             self._stream()
-        elif self.path in self._stage.pages:
-            self._answer(200, "text/html; charset=utf-8", self._stage.pages[self.path].encode())
+        elif self.path in self._page_server.pages:
+            self._respond(200, "text/html; charset=utf-8", self._page_server.pages[self.path].encode())
         elif self.path == "/vendor/icon":
-            self._answer(200, "image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+            self._respond(200, "image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
         elif self.path.startswith("/vendor/"):
-            self._answer(200, "text/javascript", (VENDORED / self.path.removeprefix("/vendor/")).read_bytes())
+            self._respond(200, "text/javascript", (VENDORED / self.path.removeprefix("/vendor/")).read_bytes())
         else:
-            self._answer(404, "text/plain", b"not here")
+            self._respond(404, "text/plain", b"not here")
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
+    def _respond(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
@@ -62,29 +62,29 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("connection", "close")
         self.end_headers()
         self.wfile.flush()
-        self._stage.said.wait(20)
+        self._page_server.change.wait(20)
         self.wfile.write(b"event: change\ndata: 1\n\n")
         self.wfile.flush()
-        self._stage.over.wait(20)
+        self._page_server.stopped.wait(20)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
 
 @contextmanager
-def staged() -> Iterator[Stage]:
-    """Serve a stage until the block ends."""
-    stage = Stage()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, stage))
+def serving_pages() -> Iterator[PageServer]:
+    """Serve pages until the block ends."""
+    page_server = PageServer()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, page_server))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    stage.url = f"http://127.0.0.1:{server.server_port}"
+    page_server.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield stage
+        yield page_server
     finally:
-        stage.said.set()
-        stage.over.set()
+        page_server.change.set()
+        page_server.stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()

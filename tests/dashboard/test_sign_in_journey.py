@@ -15,7 +15,7 @@ def enter(page: Page, link: str) -> None:
     page.wait_for_url(lambda url: link not in url)
 
 
-def test_a_portal_link_lets_somebody_in_once(server: Server, page: Page, open_page: OpenPage) -> None:
+def test_a_portal_link_works_once(server: Server, page: Page, open_page: OpenPage) -> None:
     account, _ = server.account("Rapids")
     link = portal_link(server, account, email="ana@rapids.example", role="manager")
 
@@ -42,7 +42,7 @@ def test_an_operator_signs_in_with_a_key(server: Server, page: Page) -> None:
     expect(page).to_have_url(f"{server.url}/operator")
 
 
-def test_signing_out_ends_the_session_for_good(server: Server, page: Page) -> None:
+def test_signing_out_ends_the_session(server: Server, page: Page) -> None:
     enter(page, operator_link(server))
     cookies = page.context.cookies()
     page.get_by_role("button", name="Sign out").click()
@@ -54,7 +54,7 @@ def test_signing_out_ends_the_session_for_good(server: Server, page: Page) -> No
     expect(page).to_have_url(f"{server.url}/sign-in")
 
 
-def test_cookies_are_out_of_reach_of_scripts_and_other_sites(server: Server, page: Page) -> None:
+def test_scripts_and_other_sites_cannot_use_cookies(server: Server, page: Page) -> None:
     enter(page, operator_link(server))
 
     assert page.evaluate("document.cookie") == ""

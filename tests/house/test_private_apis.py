@@ -1,4 +1,4 @@
-"""Private parts of libraries: one module uses each of them, and an incompatible release fails here."""
+"""Private APIs of libraries: one module uses each of them, and an incompatible release fails a test."""
 
 import ast
 import inspect
@@ -52,7 +52,7 @@ EXTENDED = [
 
 
 @pytest.mark.parametrize("pattern", ONLY_IN)
-def test_one_module_imports_private_parts(pattern: str) -> None:
+def test_one_module_imports_private_modules(pattern: str) -> None:
     importers = {each.name for each in MODULES for _, name in each.imports() if re.fullmatch(pattern, name)}
     assert importers <= {ONLY_IN[pattern]}
 

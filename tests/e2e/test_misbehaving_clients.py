@@ -35,7 +35,7 @@ def clients(server: Server, count: int, first: bytes = b"") -> Iterator[list[soc
             each.close()
 
 
-def _serves(api: Api) -> None:
+def _check_other_clients(api: Api) -> None:
     """Check that well-behaved clients are not affected."""
     for number in range(5):
         for got in (api.send(number), api("GET", "/v1/events"), api("GET", "/readyz")):
@@ -43,7 +43,7 @@ def _serves(api: Api) -> None:
             assert got.seconds < 1
 
 
-def _answer_to(server: Server, *parts: bytes) -> bytes:
+def _response_to(server: Server, *parts: bytes) -> bytes:
     """Return the response to these bytes. Empty if the connection ends."""
     with clients(server, 1) as [client]:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -61,11 +61,11 @@ def test_incomplete_requests_and_idle_connections_do_not_block_others(server: Se
     half_head = f"{HEAD}Uplift-Account: {account}\r\nX-Unfinished: ".encode()
     half_body = f'{HEAD}Uplift-Account: {account}\r\n{JSON}Content-Length: 1000\r\n\r\n{{"type"'.encode()
     with clients(server, 300), clients(server, 50, half_head), clients(server, 50, half_body):
-        _serves(api)
-    _serves(api)
+        _check_other_clients(api)
+    _check_other_clients(api)
     receiver.wait("/hook", 10)
     # Truncated requests created no event.
-    assert len(api.everything(f"/v1/events?type={TYPE}")) == 10
+    assert len(api.list_all(f"/v1/events?type={TYPE}")) == 10
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_incomplete_requests_and_idle_connections_do_not_block_others(server: Se
 def test_invalid_requests_are_rejected(server: Server, nonsense: bytes) -> None:
     _, api = server.account()
     with clients(server, 20, nonsense):
-        _serves(api)
-    answer = _answer_to(server, nonsense, b"\r\n\r\n")
-    assert answer == b"" or answer.split(b" ")[1][:1] == b"4", answer[:200]
+        _check_other_clients(api)
+    response = _response_to(server, nonsense, b"\r\n\r\n")
+    assert response == b"" or response.split(b" ")[1][:1] == b"4", response[:200]
     assert not any("Traceback" in line for line in server.log)
 
 
@@ -100,26 +100,26 @@ def test_endless_headers_use_no_memory(server: Server) -> None:
                 with contextlib.suppress(OSError):
                     for _ in range(16):
                         client.sendall(filler)
-            _serves(api)
+            _check_other_clients(api)
             assert server.resident_mib() - before < 30
     # Headers of usual size in many small pieces are accepted.
     pieces = [b"GET /healthz HTTP/1.1\r\nHost: x\r\n", *[b"X-%d: " % n + b"v" * 200 + b"\r\n" for n in range(50)]]
-    assert _answer_to(server, *pieces, b"\r\n").startswith(b"HTTP/1.1 200")
+    assert _response_to(server, *pieces, b"\r\n").startswith(b"HTTP/1.1 200")
 
 
 def test_oversized_bodies_are_rejected_before_they_are_read(server: Server) -> None:
     account, api = server.account()
     head = f"{HEAD}Uplift-Account: {account}\r\n{JSON}"
     before = server.resident_mib()
-    declared = _answer_to(server, f"{head}Content-Length: {10 * MIB}\r\n\r\n".encode(), b"x" * 1000)
+    declared = _response_to(server, f"{head}Content-Length: {10 * MIB}\r\n\r\n".encode(), b"x" * 1000)
     assert declared.startswith(b"HTTP/1.1 413"), declared[:100]
     chunk = b"100000\r\n" + b"x" * MIB + b"\r\n"
-    chunked = _answer_to(server, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[chunk] * 64)
+    chunked = _response_to(server, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[chunk] * 64)
     assert chunked == b"" or chunked.startswith(b"HTTP/1.1 413"), chunked[:100]
     deep = api("POST", "/v1/events", b'{"type":"' + TYPE.encode() + b'","data":{"a":' + b"[" * 100_000)
     assert deep.status in {400, 422}
     assert server.resident_mib() - before < 30
-    _serves(api)
+    _check_other_clients(api)
 
 
 def test_a_chunked_body_in_many_pieces_is_accepted(server: Server, receiver: Receiver) -> None:
@@ -128,8 +128,8 @@ def test_a_chunked_body_in_many_pieces_is_accepted(server: Server, receiver: Rec
     body = json.dumps({"type": TYPE, "data": {"number": 7, "text": "é" * 3000}}, ensure_ascii=False).encode()
     head = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n".encode()
     pieces = [b"%x\r\n%b\r\n" % (len(body[at : at + 501]), body[at : at + 501]) for at in range(0, len(body), 501)]
-    answer = _answer_to(server, head, *pieces, b"0\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 202"), answer
+    response = _response_to(server, head, *pieces, b"0\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 202"), response
     [request] = receiver.wait("/hook", 1)
     assert request.json["data"] == {"number": 7, "text": "é" * 3000}
 
@@ -142,32 +142,32 @@ def test_callers_that_disconnect_early_do_not_affect_others(server: Server) -> N
         with clients(server, 1, whole):
             pass
     began = time.monotonic()
-    _serves(api)
+    _check_other_clients(api)
     assert time.monotonic() - began < 5
     # Pipelined requests get their responses in order.
-    answer = b""
+    response = b""
     with clients(server, 1, whole * 3) as [client]:
-        while answer.count(b"HTTP/1.1 202") < 3:
+        while response.count(b"HTTP/1.1 202") < 3:
             part = client.recv(65_536)
-            assert part, answer
-            answer += part
+            assert part, response
+            response += part
     assert not any("Traceback" in line for line in server.log)
 
 
 def test_garbage_after_a_complete_request_does_not_prevent_its_response(server: Server) -> None:
     account, api = server.account()
-    before = len(api.everything("/v1/events"))
+    before = len(api.list_all("/v1/events"))
     body = json.dumps({"type": TYPE, "data": {"number": 1}}).encode()
     whole = f"{HEAD}Uplift-Account: {account}\r\n{JSON}Content-Length: {len(body)}\r\n\r\n".encode() + body
     for garbage in (b"\x00\xff garbage\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
         for _ in range(10):
             with clients(server, 1, whole + garbage) as [client]:
-                assert _everything(client).startswith(b"HTTP/1.1 202")
+                assert _read_all(client).startswith(b"HTTP/1.1 202")
     for _ in range(20):  # and closed before the response
         with clients(server, 1, whole + b"\x00"):
             pass
-    _serves(api)
-    assert len(api.everything("/v1/events")) >= before + 20
+    _check_other_clients(api)
+    assert len(api.list_all("/v1/events")) >= before + 20
     assert not any("Traceback" in line for line in server.log)
 
 
@@ -183,7 +183,7 @@ def test_ordinary_clients_get_413_for_an_oversized_body(server: Server) -> None:
                     urlopen(sent, timeout=20)
                 assert caught.value.code == 413
                 assert json.load(caught.value)["code"] == "payload_too_large"
-    _serves(api)
+    _check_other_clients(api)
 
 
 def test_bodies_of_keys_without_the_scope_are_not_read(server: Server) -> None:
@@ -194,13 +194,13 @@ def test_bodies_of_keys_without_the_scope_are_not_read(server: Server) -> None:
     with clients(server, 400, head.encode() + b" " * 200_000) as opened:
         for client in opened:
             assert client.recv(65_536).startswith(b"HTTP/1.1 403")
-        _serves(api)
+        _check_other_clients(api)
         assert server.resident_mib() - before < 40
         # None of them keeps its connection by holding back the rest.
         for client in opened:
             client.settimeout(20)
             with contextlib.suppress(ConnectionResetError):
-                assert _everything(client) is not None
+                assert _read_all(client) is not None
 
 
 def test_unfinished_bodies_are_limited_in_bytes_and_time(server: Server) -> None:
@@ -214,9 +214,9 @@ def test_unfinished_bodies_are_limited_in_bytes_and_time(server: Server) -> None
         clients(server, 100, announced + b" " * 200_000) as some,
         clients(server, 100, chunked + b" " * 200_000) as more,
     ):
-        _serves(api)
+        _check_other_clients(api)
         began = time.monotonic()
-        statuses = Counter(_everything(client)[9:12] for client in (*some, *more))
+        statuses = Counter(_read_all(client)[9:12] for client in (*some, *more))
         assert statuses.keys() == {b"408", b"429"}
         assert time.monotonic() - began < 25
         assert server.resident_mib() - before < 40
@@ -225,10 +225,10 @@ def test_unfinished_bodies_are_limited_in_bytes_and_time(server: Server) -> None
     body = json.dumps({"type": TYPE, "data": {"number": 1, "text": "x" * 200_000}}).encode()
     with clients(server, 1, f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()) as [client]:
         client.sendall(body)
-        assert _everything(client).startswith(b"HTTP/1.1 202")
+        assert _read_all(client).startswith(b"HTTP/1.1 202")
 
 
-def _everything(client: socket.socket) -> bytes:
+def _read_all(client: socket.socket) -> bytes:
     """Return all bytes until the connection ends."""
     client.settimeout(20)
     received = b""
