@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from tests.delivery.world import START, ScriptedSender, World
+from tests.delivery.world import SECOND, START, ScriptedSender, World
 from tests.engines import Place
 
 from uplift_server.app.cluster_parts import ClusteredFoundation
@@ -236,3 +236,24 @@ def _note_changes(connection: Connection) -> None:
             connection.exec_driver_sql(
                 f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} WHEN {condition}" + note.format(table=table)
             )
+
+
+async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
+    """Start workers that agree on the owners of the endpoints."""
+    for _ in range(peers):
+        await fleet.start()
+    await fleet.run_for(3 * SECOND)
+    seqs = [(await fleet.endpoint(f"h{number}.test", **settings)).seq for number in range(hosts)]  # type: ignore[arg-type]
+    await fleet.run_for(3 * SECOND)
+    return seqs
+
+
+def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
+    """Return the process that owns an endpoint, and another one."""
+    owner = fleet.owner_of(seq)
+    assert owner is not None
+    return owner, next(peer for peer in fleet.peers if peer is not owner)
+
+
+async def unavailable() -> None:
+    raise Unavailable("the database is unavailable")

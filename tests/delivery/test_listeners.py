@@ -12,9 +12,8 @@ from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, EndReason, S
 from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
 
-from .fleet import Fleet, Peer
+from .fleet import Fleet, Peer, unavailable
 from .test_feed_interrupted import new_event_type
-from .test_processes import away
 from .test_relay import session_of, sessions
 from .world import SECOND
 
@@ -153,7 +152,7 @@ async def test_a_stream_gets_events_of_a_type_that_its_cache_lacks(place: Place)
         streaming, other = await two(fleet)
         everything = Reading(fleet, await connected(fleet, streaming))
         some = Reading(fleet, await connected(fleet, streaming, await session_of(fleet, wanted=("a.b",))))
-        streaming.cache_sync.sync = away  # type: ignore[method-assign]
+        streaming.cache_sync.sync = unavailable  # type: ignore[method-assign]
         record = await fleet.database.write(new_event_type)
         other.directory.put_event_type(record)
         assert record.name not in streaming.directory.event_types

@@ -20,9 +20,8 @@ from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.processes import Process
 from uplift_server.store.records import EndpointState
 
-from .fleet import Fleet
+from .fleet import Fleet, fleet_with_endpoints, owner_and_other, unavailable
 from .owner import Owner
-from .test_processes import away, fleet_with_endpoints, owner_and_other
 from .test_replays import failed, replay, stored
 from .world import SECOND, World, answer
 
@@ -70,7 +69,7 @@ async def test_the_health_seen_by_an_evicted_process_has_no_effect(place: Place)
         assert fleet.sender.in_flight["h0.test"] == 1
         assert cut_off.directory.endpoints[seq].health.warned
         cut_off.line.cut = True
-        look, cut_off.cache_sync.sync = cut_off.cache_sync.sync, away  # type: ignore[method-assign]
+        look, cut_off.cache_sync.sync = cut_off.cache_sync.sync, unavailable  # type: ignore[method-assign]
         del fleet.sender.latency_ms["h0.test"], fleet.sender.scripts["h0.test"]
         await fleet.run_for(20 * SECOND)
         assert cut_off.directory.endpoints[seq].health.failing_since is not None
@@ -123,7 +122,7 @@ async def test_outcomes_from_before_an_eviction_are_not_stored_after_it(place: P
         number = cut_off.process_id
         fleet.database.refused = number
         cut_off.line.cut = True
-        look, cut_off.cache_sync.sync = cut_off.cache_sync.sync, away  # type: ignore[method-assign]
+        look, cut_off.cache_sync.sync = cut_off.cache_sync.sync, unavailable  # type: ignore[method-assign]
         await fleet.run_for(10 * SECOND)
         assert fleet.database.refused_health
         assert await fleet.statuses() == {Status.DELIVERED: 1}
@@ -182,7 +181,7 @@ async def test_an_evicted_process_sends_nothing_before_it_rejoins(place: Place) 
         await fleet.start(ProcessRole.API)
         membership = fleet.peers[0].membership
         number, join = fleet.peers[0].process_id, membership.join
-        membership.join = away  # type: ignore[method-assign]
+        membership.join = unavailable  # type: ignore[method-assign]
         await fleet.database.write(lambda c: processes.remove(c, number))
         await fleet.run_for(SECOND)
         await fleet.accept(1)
