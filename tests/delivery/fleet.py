@@ -1,7 +1,7 @@
 """Several engines on one database, like several processes, under a virtual clock.
 
-On SQLite, they share a file, which real processes cannot. Triggers of the tests record changes like those of
-PostgreSQL.
+On SQLite, the engines share a file, which real processes cannot. Test triggers record changes as the triggers on
+PostgreSQL do.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class Peer:
     def __init__(self, parts: EngineParts, foundation: ClusteredFoundation, sender: PeerSender, line: BusLine) -> None:
         self.parts = parts
         self.engine = parts.engine
-        self.directory = parts.cache
+        self.cache = parts.cache
         self.membership: Membership = foundation.cluster.membership
         self.cache_sync: CacheSync = foundation.cluster.cache_sync
         self.sender = sender
@@ -142,7 +142,7 @@ class Fleet(World):
         for peer in self.peers:
             await self._end(peer)
         await self.database.close()
-        self.judge(failure)
+        self.assert_no_failed_loop(failure)
 
     async def start(self, role: ProcessRole = ProcessRole.ALL) -> Peer:
         """Start another process. The world uses the first one."""
@@ -183,7 +183,7 @@ class Fleet(World):
 
     def at(self, peer: Peer) -> None:
         """Use this process from now on."""
-        self.parts, self.engine, self.directory = peer.parts, peer.engine, peer.directory
+        self.parts, self.engine, self.cache = peer.parts, peer.engine, peer.cache
 
     def owner_of(self, endpoint_seq: int) -> Peer | None:
         """Return the process that owns an endpoint."""
@@ -256,4 +256,4 @@ def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
 
 
 async def unavailable() -> None:
-    raise Unavailable("the database is unavailable")
+    raise Unavailable("the database is not seen")

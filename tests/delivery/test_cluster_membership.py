@@ -5,7 +5,7 @@ from collections import Counter
 import sqlalchemy as sa
 from tests.delivery.fleet import Fleet, fleet_with_endpoints, unavailable
 from tests.delivery.watching import kinds
-from tests.delivery.world import HOUR, SECOND, answer
+from tests.delivery.world import HOUR, SECOND, respond
 from tests.engines import Place
 
 from uplift_server.core.deliveries.health import HealthRule
@@ -19,7 +19,7 @@ from uplift_server.store.records import EndpointState
 from uplift_server.store.schema import deliveries
 
 
-def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
+def count_by_owner(fleet: Fleet, seqs: list[int]) -> Counter[int]:
     """Return the number of endpoints by process; 0: without an owner."""
     found = [fleet.owner_of(seq) for seq in seqs]
     return Counter(0 if peer is None else peer.process_id for peer in found)
@@ -28,7 +28,7 @@ def owners(fleet: Fleet, seqs: list[int]) -> Counter[int]:
 async def test_endpoints_are_shared_and_each_event_is_delivered_once(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=3, hosts=30)
-        shares = owners(fleet, seqs)
+        shares = count_by_owner(fleet, seqs)
         assert set(shares) == {peer.process_id for peer in fleet.peers}
         for peer in fleet.peers:
             fleet.at(peer)
@@ -95,14 +95,14 @@ async def test_a_new_worker_respects_the_concurrency_limit(place: Place) -> None
         await fleet.run_for(SECOND)
         await fleet.start()
         await fleet.run_for(2 * SECOND)
-        assert len(owners(fleet, seqs)) == 2
+        assert len(count_by_owner(fleet, seqs)) == 2
         await fleet.run_for(20 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 12 * 20}
         assert max(fleet.sender.in_flight_most.values()) == 3
         assert len(fleet.sender.sent) == 12 * 20
 
 
-async def test_other_processes_attempt_the_deliveries_of_a_dead_process_within_seconds(place: Place) -> None:
+async def test_other_processes_take_over_the_deliveries_of_a_dead_process(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=3, hosts=20)
         fleet.sender.latency_ms.update({f"h{number}.test": 60 * SECOND for number in range(20)})
@@ -114,7 +114,7 @@ async def test_other_processes_attempt_the_deliveries_of_a_dead_process_within_s
         fleet.sender.latency_ms.clear()
         fleet.at(fleet.peers[0])
         await fleet.run_for(8 * SECOND)
-        assert 0 not in owners(fleet, seqs)
+        assert 0 not in count_by_owner(fleet, seqs)
         assert len(fleet.sender.sent) == 40 + victim.sender.sent
         assert await fleet.statuses() == {Status.DELIVERED: victim.sender.sent, Status.PENDING: 40 - victim.sender.sent}
 
@@ -126,7 +126,7 @@ async def test_a_stop_hands_over_all_endpoints_immediately(place: Place) -> None
         fleet.at(fleet.peers[0])
         await fleet.stop_peer(leaving)
         await fleet.run_for(200)
-        assert set(owners(fleet, seqs)) == {fleet.peers[0].process_id}
+        assert set(count_by_owner(fleet, seqs)) == {fleet.peers[0].process_id}
         await fleet.accept(4)
         await fleet.run_for(SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 40}
@@ -135,26 +135,26 @@ async def test_a_stop_hands_over_all_endpoints_immediately(place: Place) -> None
 async def test_a_process_without_heartbeats_stops_before_its_eviction(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
-        cut_off = fleet.peers[1]
-        cut_off.line.cut = True
+        disconnected = fleet.peers[1]
+        disconnected.line.cut = True
         fleet.at(fleet.peers[0])
         await fleet.run_for(4500)
-        sent = cut_off.sender.sent
+        sent = disconnected.sender.sent
         assert [peer.parts.status.heartbeat_age_ms() is None for peer in fleet.peers] == [True, False]
         # A process without notifications also receives none.
         assert [len(peer.parts.status.processes()) for peer in fleet.peers] == [2, 0]
         await fleet.accept(3)
         await fleet.run_for(10 * SECOND)
-        assert cut_off.sender.sent == sent
+        assert disconnected.sender.sent == sent
         assert await fleet.statuses() == {Status.DELIVERED: 30}
-        cut_off.line.cut = False
+        disconnected.line.cut = False
         await fleet.run_for(5 * SECOND)
-        assert cut_off.parts.status.heartbeat_age_ms() is None
-        assert len(owners(fleet, seqs)) == 2
+        assert disconnected.parts.status.heartbeat_age_ms() is None
+        assert len(count_by_owner(fleet, seqs)) == 2
         await fleet.accept(3)
         await fleet.run_for(2 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 60}
-        assert cut_off.sender.sent > sent
+        assert disconnected.sender.sent > sent
 
 
 async def test_late_leases_of_an_evicted_process_are_ended(place: Place) -> None:
@@ -199,34 +199,34 @@ async def test_singleton_jobs_move_when_their_process_dies(place: Place) -> None
     async with Fleet(place) as fleet:
         await fleet_with_endpoints(fleet, peers=2, hosts=4)
 
-        def on_duty(duty: SingletonJob) -> list[int]:
-            return [n for n, peer in enumerate(fleet.peers) if peer.parts.jobs.holds(duty)]
+        def holders(job: SingletonJob) -> list[int]:
+            return [n for n, peer in enumerate(fleet.peers) if peer.parts.jobs.holds(job)]
 
-        assert all(len(on_duty(duty)) == 1 for duty in SingletonJob)
-        [first] = on_duty(SingletonJob.STATISTICS)
+        assert all(len(holders(job)) == 1 for job in SingletonJob)
+        [first] = holders(SingletonJob.STATISTICS)
         await fleet.kill_peer(fleet.peers[first])
         await fleet.run_for(SECOND)
-        assert on_duty(SingletonJob.STATISTICS) == []
+        assert holders(SingletonJob.STATISTICS) == []
         await fleet.run_for(8 * SECOND)
-        assert on_duty(SingletonJob.STATISTICS) == [0]
+        assert holders(SingletonJob.STATISTICS) == [0]
 
 
 async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) -> None:
-    watch = HealthSettings(HealthRule(30 * SECOND, 60 * SECOND), sends_email=True, operator_email="ops@uplift.example")
-    async with Fleet(place, delays_ms=[5 * SECOND] * 100, watch=watch) as fleet:
+    health = HealthSettings(HealthRule(30 * SECOND, 60 * SECOND), sends_email=True, operator_email="ops@uplift.example")
+    async with Fleet(place, delays_ms=[5 * SECOND] * 100, health_settings=health) as fleet:
         await fleet.start()
         account = await fleet.new_account(("coach@rapids.example",))
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=12, account=account)
-        assert len(owners(fleet, seqs)) == 3
-        fleet.sender.scripts.update({f"h{number}.test": lambda _: answer(503) for number in range(10)})
+        assert len(count_by_owner(fleet, seqs)) == 3
+        fleet.sender.scripts.update({f"h{number}.test": lambda _: respond(503) for number in range(10)})
         await fleet.accept(1, account=account)
         began = [(NotificationKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
         await fleet.run_for(70 * SECOND)
         assert await kinds(fleet) == began
         assert all(peer.parts.status.outage is not None for peer in fleet.peers)
         # Later evaluations use the stored mass failure.
-        [judge] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD)]
-        await fleet.kill_peer(judge)
+        [guard] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD)]
+        await fleet.kill_peer(guard)
         fleet.at(fleet.peers[0])
         await fleet.run_for(20 * SECOND)
         assert await kinds(fleet) == began

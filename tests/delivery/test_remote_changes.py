@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from tests.delivery.fleet import Fleet, fleet_with_endpoints, owner_and_other, unavailable
 from tests.delivery.owner import Owner
-from tests.delivery.world import HOUR, SECOND, answer
+from tests.delivery.world import HOUR, SECOND, respond
 from tests.engines import Place
 
 from uplift_server.core.endpoint_settings import EndpointSettings
@@ -27,7 +27,7 @@ from uplift_server.store.schema_processes import commands as commands_table
 
 
 async def execute(fleet: Fleet, kind: CommandKind, event_seq: int, endpoint_seq: int) -> Result:
-    """Cancel or resend a delivery like the service."""
+    """Cancel or resend a delivery as the service does."""
     entry = AuditEntry(fleet.account.seq, fleet.clock.now, SYSTEM, f"delivery.{kind}", "dlv_", {})
     command = Command(kind, fleet.account.seq, endpoint_seq, entry, event_seq)
     executing = asyncio.ensure_future(fleet.parts.commands.execute(command))
@@ -53,7 +53,7 @@ async def test_a_pause_takes_effect_in_all_processes_within_a_second(place: Plac
         fleet.at(other)
         await fleet.pause(seqs[0])
         await fleet.run_for(SECOND)
-        assert all(not peer.directory.endpoints[seqs[0]].takes_deliveries for peer in fleet.peers)
+        assert all(not peer.cache.endpoints[seqs[0]].takes_deliveries for peer in fleet.peers)
         for peer in fleet.peers:
             fleet.at(peer)
             await fleet.accept(2)
@@ -74,18 +74,18 @@ async def test_a_change_during_a_second_read_persists(place: Place) -> None:
         [peer] = fleet.peers
         account = await fleet.new_account()
         renamed = replace(account, name="Renamed meanwhile")
-        feed = peer.cache_sync
-        database = feed._database
+        cache_sync = peer.cache_sync
+        database = cache_sync._database
 
         class Slow:
             async def read_with_priority(self, body: Callable[..., object]) -> object:
                 found = await database.read_with_priority(body)
-                peer.directory.put_account(renamed)
+                peer.cache.put_account(renamed)
                 return found
 
-        feed._database = Slow()  # type: ignore[assignment]
-        await feed._read([("accounts", account.seq)])
-        assert peer.directory.accounts[account.seq] == renamed
+        cache_sync._database = Slow()  # type: ignore[assignment]
+        await cache_sync._read([("accounts", account.seq)])
+        assert peer.cache.accounts[account.seq] == renamed
 
 
 async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
@@ -95,68 +95,68 @@ async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
     monkeypatch.setattr("uplift_server.delivery.cluster.change_log.RETENTION_MS", kept_ms)
     async with Fleet(place) as fleet:
         [deleted, changed] = await fleet_with_endpoints(fleet, peers=2, hosts=2)
-        [on_duty] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.RETENTION)]
-        other = next(peer for peer in fleet.peers if peer is not on_duty)
-        noted = await fleet.database.read(change_log.oldest_active_xid)
-        fleet.at(on_duty)
-        look = other.cache_sync.sync
+        [cleaner] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.RETENTION)]
+        other = next(peer for peer in fleet.peers if peer is not cleaner)
+        xid = await fleet.database.read(change_log.oldest_active_xid)
+        fleet.at(cleaner)
+        sync = other.cache_sync.sync
         other.cache_sync.sync = unavailable  # type: ignore[method-assign]
         await fleet.delete_endpoint(deleted)
         await fleet.pause(changed)
         created = (await fleet.endpoint("new.test")).seq
         account = await fleet.new_account()
         await fleet.run_for(kept_ms - CLEANUP_EVERY_MS // 2)
-        assert (await fleet.database.read(lambda c: change_log.since(c, noted))).pruned_before == 0
+        assert (await fleet.database.read(lambda c: change_log.since(c, xid))).pruned_before == 0
         await fleet.run_for(2 * CLEANUP_EVERY_MS)
-        changes = await fleet.database.read(lambda c: change_log.since(c, noted))
+        changes = await fleet.database.read(lambda c: change_log.since(c, xid))
         assert changes.found == []
-        assert changes.pruned_before > noted
-        assert deleted in other.directory.endpoints
-        other.cache_sync.sync = look  # type: ignore[method-assign]
+        assert changes.pruned_before > xid
+        assert deleted in other.cache.endpoints
+        other.cache_sync.sync = sync  # type: ignore[method-assign]
         await fleet.run_for(2 * SECOND)
         for peer in fleet.peers:
-            assert set(peer.directory.endpoints) == {changed, created}
-            assert not peer.directory.endpoints[changed].takes_deliveries
-            assert account.seq in peer.directory.accounts
+            assert set(peer.cache.endpoints) == {changed, created}
+            assert not peer.cache.endpoints[changed].takes_deliveries
+            assert account.seq in peer.cache.accounts
 
 
 async def test_transaction_numbers_that_go_back_reload_the_cache(place: Place) -> None:
     """A failover that lost the latest transactions reuses their numbers."""
     async with Fleet(place) as fleet:
         [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        here, other = fleet.peers
+        first, other = fleet.peers
         other.cache_sync._next_xid = 1 << 60
-        fleet.at(here)
+        fleet.at(first)
         await fleet.pause(paused)
         await fleet.run_for(2 * SECOND)
-        assert not other.directory.endpoints[paused].takes_deliveries
+        assert not other.cache.endpoints[paused].takes_deliveries
 
 
 async def test_an_endpoint_deleted_through_another_process_gets_no_delivery(place: Place) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        fleet.sender.scripts["h0.test"] = lambda _: respond(500)
         await fleet.accept(3)
         await fleet.run_for(SECOND)
         fleet.at(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
         await fleet.delete_endpoint(seqs[0])
         await fleet.run_for(2 * SECOND)
-        assert all(seqs[0] not in peer.directory.endpoints for peer in fleet.peers)
+        assert all(seqs[0] not in peer.cache.endpoints for peer in fleet.peers)
         assert await fleet.statuses() == {Status.CANCELLED: 3}
 
 
 async def test_every_process_knows_the_health_of_an_endpoint(place: Place) -> None:
     async with Fleet(place, delays_ms=[SECOND] * 50, breaker_failures=4) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        fleet.sender.scripts["h0.test"] = lambda _: answer(500)
+        fleet.sender.scripts["h0.test"] = lambda _: respond(500)
         await fleet.accept(1)
         await fleet.run_for(90 * SECOND)
         owner = fleet.owner_of(seqs[0])
         assert owner is not None
         other = next(peer for peer in fleet.peers if peer is not owner)
-        known, told = (peer.directory.endpoints[seqs[0]].health for peer in (owner, other))
-        assert known == told
-        assert known.consecutive_failures > 8
+        health, other_health = (peer.cache.endpoints[seqs[0]].health for peer in (owner, other))
+        assert health == other_health
+        assert health.consecutive_failures > 8
         probe_at = owner.parts.status.next_probe_at(seqs[0])
         assert probe_at is not None
         assert other.parts.status.next_probe_at(seqs[0]) == pytest.approx(probe_at, abs=SECOND)
@@ -165,7 +165,7 @@ async def test_every_process_knows_the_health_of_an_endpoint(place: Place) -> No
         fleet.at(other)
         await fleet.kill_peer(owner)
         await fleet.run_for(8 * SECOND)
-        assert len(fleet.sender.sent) <= sent + 1  # its breaker is open here, too
+        assert len(fleet.sender.sent) <= sent + 1  # the circuit breaker is open here, too
         assert fleet.owner_of(seqs[0]) is other
 
 
@@ -200,7 +200,7 @@ async def test_an_unleased_delivery_is_changed_immediately(place: Place, silent:
     """The resend starts although the endpoint's circuit breaker is open."""
     async with Fleet(place, delays_ms=[HOUR, HOUR], breaker_failures=1) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        fleet.sender.scripts["h0.test"] = lambda _: answer(503, retry_after="3600")
+        fleet.sender.scripts["h0.test"] = lambda _: respond(503, retry_after="3600")
         owner, other = owner_and_other(fleet, seq)
         fleet.at(owner)
         resent, cancelled = [each.seq for each in await fleet.accept(2)]
@@ -225,12 +225,12 @@ async def test_an_endpoint_of_another_process_is_tested(place: Place, silent: bo
         fleet.bus.silent = silent
         fleet.sender.latency_ms["h0.test"] = SECOND
         began = fleet.clock.now
-        trial = await Owner(fleet).test(seq, key="once")
+        result = await Owner(fleet).test(seq, key="once")
         assert fleet.clock.now - began <= 3 * SECOND
-        assert trial.attempt is not None
-        assert (trial.delivery.status, owner.sender.sent) == (Status.DELIVERED, 1)
+        assert result.attempt is not None
+        assert (result.delivery.status, owner.sender.sent) == (Status.DELIVERED, 1)
         again = await Owner(fleet).test(seq, key="once")
-        assert (again.delivery.event_id, again.repeated) == (trial.delivery.event_id, True)
+        assert (again.delivery.event_id, again.repeated) == (result.delivery.event_id, True)
         fleet.sender.latency_ms["h0.test"] = 20 * SECOND
         slow = await Owner(fleet).test(seq)
         assert (slow.delivery.status, slow.attempt) == (Status.PENDING, None)
@@ -329,13 +329,13 @@ async def test_limits_changed_through_one_process_apply_to_all(place: Place) -> 
             lambda c: endpoints.update(
                 c,
                 None,
-                owner.directory.endpoints[seqs[0]].record.id,
+                owner.cache.endpoints[seqs[0]].record.id,
                 lambda record: replace(record, settings=EndpointSettings(max_in_flight=2), updated_at=fleet.clock.now),
             )
         )
         await fleet.run_for(SECOND)
-        assert owner.directory.endpoints[seqs[0]].record.settings.max_in_flight == 2
-        assert owner.directory.endpoints[seqs[0]].record.state is EndpointState.ENABLED
+        assert owner.cache.endpoints[seqs[0]].record.settings.max_in_flight == 2
+        assert owner.cache.endpoints[seqs[0]].record.state is EndpointState.ENABLED
         fleet.sender.latency_ms["h0.test"] = 100
         fleet.at(owner)
         await fleet.accept(9)
