@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.postgres import PostgresServer
-from tests.store.moved_file import TABLES, filled, in_postgres, in_sqlite
+from tests.store.filled_file import TABLES, filled, in_postgres, in_sqlite
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app

@@ -3,8 +3,8 @@
 from collections import Counter
 
 import sqlalchemy as sa
+from tests.delivery.failing_owners import kinds
 from tests.delivery.fleet import Fleet, fleet_with_endpoints, unavailable
-from tests.delivery.watching import kinds
 from tests.delivery.world import HOUR, SECOND, respond
 from tests.engines import Place
 

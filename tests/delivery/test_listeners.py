@@ -13,7 +13,7 @@ from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
 
 from .fleet import Fleet, Peer, unavailable
-from .test_feed_interrupted import new_event_type
+from .test_cache_sync_interrupted import new_event_type
 from .test_relay import session_of, sessions
 from .world import SECOND
 

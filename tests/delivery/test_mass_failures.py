@@ -10,8 +10,7 @@ from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 
-from .test_watch_interrupted import LosesResponse
-from .watching import (
+from .failing_owners import (
     ENDED,
     RULE,
     SLACK,
@@ -25,6 +24,7 @@ from .watching import (
     read_emails,
     stored,
 )
+from .test_health_monitor_interrupted import LosesResponse
 from .world import DAY, HOUR, SECOND, START, World
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.engines import PostgresPlace
-from tests.store.pauses import pauses
+from tests.store.slow_statements import pauses
 
 from uplift_server.core.security.rights import Role
 from uplift_server.service.accounts import AccountDraft

@@ -1,7 +1,7 @@
 """The conformance suite of the store's contract, for every engine.
 
 Each check takes a `Bench`: an open, empty database that can be opened again. An engine provides a harness (see
-test_sqlite.py). Stores with deliberate defects show that the checks detect them (test_broken.py).
+test_sqlite.py). Stores with deliberate defects show that the checks detect them (test_broken_stores.py).
 """
 
 import asyncio

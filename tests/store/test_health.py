@@ -10,7 +10,7 @@ from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.outbox import EmailResult
 from uplift_server.store.records import DisabledReason, EndpointState
 
-from .test_nouns import new_account, new_endpoint
+from .test_store_functions import new_account, new_endpoint
 
 
 def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa.Connection) -> None:

@@ -8,7 +8,7 @@ from uplift_server.store import outbox
 from uplift_server.store.outbox import EmailResult
 from uplift_server.store.schema import notices as table
 
-from .test_nouns import add_notice, new_account, new_endpoint
+from .test_store_functions import add_notice, new_account, new_endpoint
 
 
 def test_emails_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:

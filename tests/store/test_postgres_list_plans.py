@@ -12,7 +12,7 @@ from tests.postgres import PostgresServer
 from uplift_server.store import cleanup, statistics
 from uplift_server.store.postgres.connection import Opener
 
-from .parted import PARTITIONS, index_of_all, parted
+from .many_partitions import PARTITIONS, index_of_all, parted
 from .postgres_connection import connected
 from .test_plans import LIST_VERBS, OLD_BY, UPKEEP, Verb
 

@@ -31,8 +31,8 @@ from uplift_server.store.replays import NewReplay, ReplaySelection
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .bench import NOW, Bench, due
-from .pauses import pauses
-from .test_nouns import new_account, new_endpoint, new_event, new_type
+from .slow_statements import pauses
+from .test_store_functions import new_account, new_endpoint, new_event, new_type
 
 Databases = tuple[PostgresDatabase, PostgresDatabase]
 

@@ -27,7 +27,7 @@ from uplift_server.store.schema_partitions import NUMBERS
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled
-from .parted import PARTITIONS, index_of_all, last_number, parted
+from .many_partitions import PARTITIONS, index_of_all, last_number, parted
 
 ROWS = 100_000
 PAGES_MAX = 800

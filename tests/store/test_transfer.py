@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from tests.postgres import PostgresServer
-from tests.store.moved_file import ROWS, TABLES, TEXTS, filled, in_postgres, in_sqlite
+from tests.store.filled_file import ROWS, TABLES, TEXTS, filled, in_postgres, in_sqlite
 
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.store import processes, schema_version, transfer_tables

@@ -24,7 +24,7 @@ from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids
 
-from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, partitions, retained, rows
+from .partition_days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, partitions, retained, rows
 
 
 async def test_the_next_partition_starts_when_the_current_one_is_old_enough(bench: Bench) -> None:

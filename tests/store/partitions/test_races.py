@@ -17,7 +17,7 @@ from uplift_server.store.postgres.partitions import ASIDE_LOCK, PostgresPartitio
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_partitions import NUMBERS
 
-from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, retained, rows
+from .partition_days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, retained, rows
 
 
 async def test_a_partition_starts_under_traffic(bench: Bench) -> None:

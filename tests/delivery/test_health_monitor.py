@@ -10,9 +10,7 @@ from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store import health
 from uplift_server.store.records import DisabledReason, EndpointState
 
-from .test_engine import resend
-from .test_states import events_sent
-from .watching import (
+from .failing_owners import (
     CONTACTS,
     DISABLED,
     RECOVERED,
@@ -27,6 +25,8 @@ from .watching import (
     read_emails,
     stored,
 )
+from .test_engine import resend
+from .test_states import events_sent
 from .world import DAY, HOUR, SECOND, START, respond
 
 

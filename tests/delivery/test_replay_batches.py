@@ -47,7 +47,10 @@ async def start_partial_replay(world: World, count: int) -> tuple[LiveEndpoint, 
 
 
 def unsent_events(world: World, endpoint: LiveEndpoint) -> set[int]:
-    """Return the events of released, unsent deliveries. Deliveries to a receiver that responds immediately have no other delay."""
+    """Return the events of released, unsent deliveries.
+
+    If the receiver responds immediately, only the rate of the replay delays its deliveries.
+    """
     return world.parts.status.waiting_events(endpoint.seq)
 
 

@@ -9,7 +9,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 from uplift_server.store.schema import endpoints as endpoints_table
 
-from .watching import (
+from .failing_owners import (
     DISABLED,
     RECOVERED,
     SLACK,
