@@ -77,6 +77,7 @@ async def read_emails(world: World) -> list[tuple[NotificationKind, str, dict[st
 
 
 async def kinds(world: World) -> list[tuple[NotificationKind, str]]:
+    """Return the kind and the recipient of all emails, oldest first."""
     return [(kind, recipient) for kind, recipient, _ in await read_emails(world)]
 
 
@@ -100,14 +101,14 @@ async def stored(world: World, owner: Owner) -> sa.Row[Any]:
     return await world.database.read(lambda c: c.execute(query).one())
 
 
-def both(kind: NotificationKind) -> list[tuple[NotificationKind, str]]:
+def to_all_contacts(kind: NotificationKind) -> list[tuple[NotificationKind, str]]:
     return [(kind, contact) for contact in CONTACTS]
 
 
-WARNED = both(NotificationKind.ENDPOINT_WARNED)
+WARNED = to_all_contacts(NotificationKind.ENDPOINT_WARNED)
 
 
-DISABLED = both(NotificationKind.ENDPOINT_DISABLED)
+DISABLED = to_all_contacts(NotificationKind.ENDPOINT_DISABLED)
 
 
-RECOVERED = both(NotificationKind.ENDPOINT_RECOVERED)
+RECOVERED = to_all_contacts(NotificationKind.ENDPOINT_RECOVERED)

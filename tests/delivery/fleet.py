@@ -114,7 +114,7 @@ class Peer:
 
 
 class Fleet(World):
-    """A world with several engines. `at` selects the one that methods of `World` use."""
+    """A world with several engines. `switch_to` selects the engine that methods of `World` use."""
 
     def __init__(self, place: Place, **settings: Any) -> None:
         super().__init__(place, **settings)
@@ -176,12 +176,12 @@ class Fleet(World):
         peer = Peer(parts, foundation, sender, line)
         self.peers.append(peer)
         if len(self.peers) == 1:
-            self.at(peer)
+            self.switch_to(peer)
         await parts.engine.start()
         await self.settle()
         return peer
 
-    def at(self, peer: Peer) -> None:
+    def switch_to(self, peer: Peer) -> None:
         """Use this process from now on."""
         self.parts, self.engine, self.cache = peer.parts, peer.engine, peer.cache
 

@@ -31,7 +31,7 @@ async def test_endpoints_are_shared_and_each_event_is_delivered_once(place: Plac
         shares = count_by_owner(fleet, seqs)
         assert set(shares) == {peer.process_id for peer in fleet.peers}
         for peer in fleet.peers:
-            fleet.at(peer)
+            fleet.switch_to(peer)
             await fleet.accept(5)
         await fleet.run_for(3 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 3 * 5 * 30}
@@ -44,7 +44,7 @@ async def test_the_owner_sends_within_a_second_without_notifications(
 ) -> None:
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
-        fleet.at(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
+        fleet.switch_to(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
         await fleet.accept(1)
         await fleet.run_for(10)
         assert len(fleet.sender.sent) == 1
@@ -72,7 +72,7 @@ async def test_the_loads_of_all_processes_are_summed(place: Place) -> None:
         await fleet_with_endpoints(fleet, peers=2, hosts=6)
         api = await fleet.start(ProcessRole.API)
         await fleet.run_for(3 * SECOND)
-        fleet.at(api)
+        fleet.switch_to(api)
         await fleet.accept(3)
         await fleet.run_for(3 * SECOND)
         parts = [peer.parts for peer in fleet.peers]
@@ -112,7 +112,7 @@ async def test_other_processes_take_over_the_deliveries_of_a_dead_process(place:
         victim = fleet.peers[0]
         await fleet.kill_peer(victim)
         fleet.sender.latency_ms.clear()
-        fleet.at(fleet.peers[0])
+        fleet.switch_to(fleet.peers[0])
         await fleet.run_for(8 * SECOND)
         assert 0 not in count_by_owner(fleet, seqs)
         assert len(fleet.sender.sent) == 40 + victim.sender.sent
@@ -123,7 +123,7 @@ async def test_a_stop_hands_over_all_endpoints_immediately(place: Place) -> None
     async with Fleet(place) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
         leaving = fleet.peers[1]
-        fleet.at(fleet.peers[0])
+        fleet.switch_to(fleet.peers[0])
         await fleet.stop_peer(leaving)
         await fleet.run_for(200)
         assert set(count_by_owner(fleet, seqs)) == {fleet.peers[0].process_id}
@@ -137,7 +137,7 @@ async def test_a_process_without_heartbeats_stops_before_its_eviction(place: Pla
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=10)
         disconnected = fleet.peers[1]
         disconnected.line.cut = True
-        fleet.at(fleet.peers[0])
+        fleet.switch_to(fleet.peers[0])
         await fleet.run_for(4500)
         sent = disconnected.sender.sent
         assert [peer.parts.status.heartbeat_age_ms() is None for peer in fleet.peers] == [True, False]
@@ -164,7 +164,7 @@ async def test_late_leases_of_an_evicted_process_are_ended(place: Place) -> None
         assert owner is not None
         other = next(peer for peer in fleet.peers if peer is not owner)
         await fleet.pause(seq)
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.run_for(SECOND)
         before = other.process_id
         other.line.cut = True
@@ -227,7 +227,7 @@ async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) 
         # Later evaluations use the stored mass failure.
         [guard] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.OUTAGE_GUARD)]
         await fleet.kill_peer(guard)
-        fleet.at(fleet.peers[0])
+        fleet.switch_to(fleet.peers[0])
         await fleet.run_for(20 * SECOND)
         assert await kinds(fleet) == began
         assert all(peer.parts.status.outage is not None for peer in fleet.peers)

@@ -77,7 +77,7 @@ async def test_an_unsent_recovery_is_notified_at_the_next_start(place: Place) ->
         assert await kinds(world) == WARNED + RECOVERED
 
 
-async def test_a_pause_during_a_disable_wins(place: Place) -> None:
+async def test_a_pause_during_a_disable_takes_precedence(place: Place) -> None:
     """When the monitor acts, the pause is in the store, but not in the cache."""
     async with long_world(place) as world:
         owner = await owner_of(world)

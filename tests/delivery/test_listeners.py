@@ -58,7 +58,7 @@ async def test_a_stream_gets_events_that_another_process_accepts(place: Place, s
         reading = Reading(fleet, await connected(fleet, streaming))
         await fleet.run_for(SECOND)
         fleet.bus.silent = silent
-        fleet.at(other)
+        fleet.switch_to(other)
         began = fleet.clock.now
         await fleet.accept(3)
         await fleet.run_for(2 * LOOK_EVERY_MS)
@@ -72,7 +72,7 @@ async def test_processes_send_no_notifications_without_streams(place: Place, mon
         sent: list[str] = []
         publish = fleet.bus.publish
         monkeypatch.setattr(fleet.bus, "publish", lambda text: (sent.append(text), publish(text)))
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.accept(3)
         await fleet.run_for(SECOND)
         assert sent == []
@@ -116,7 +116,7 @@ async def test_a_session_that_connects_to_another_process_streams_only_there(pla
         second = await connected(fleet, other, session)
         assert (first.end_reason, second.end_reason) == (EndReason.REPLACED, None)
         other_reading = Reading(fleet, second)
-        fleet.at(streaming)
+        fleet.switch_to(streaming)
         await fleet.accept(2)
         await fleet.run_for(SECOND)
         assert (len(reading.items), len(other_reading.items)) == (0, 2)
@@ -147,7 +147,7 @@ async def test_the_later_of_two_connections_stays_despite_late_notifications(pla
         assert (first.end_reason, second.end_reason) == (EndReason.REPLACED, None)
 
 
-async def test_a_stream_gets_events_of_a_type_that_its_cache_lacks(place: Place) -> None:
+async def test_a_stream_gets_events_of_an_uncached_type(place: Place) -> None:
     async with Fleet(place) as fleet:
         streaming, other = await start_two(fleet)
         unfiltered = Reading(fleet, await connected(fleet, streaming))
@@ -156,7 +156,7 @@ async def test_a_stream_gets_events_of_a_type_that_its_cache_lacks(place: Place)
         record = await fleet.database.write(new_event_type)
         other.cache.put_event_type(record)
         assert record.name not in streaming.cache.event_types
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.accept(1, event_type=record.name)
         await fleet.accept(1)
         await fleet.run_for(2 * LOOK_EVERY_MS)

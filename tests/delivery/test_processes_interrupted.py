@@ -33,20 +33,20 @@ async def test_a_heartbeat_during_an_eviction_prevents_it(place: Place) -> None:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         suspended, other = owner_and_other(fleet, seq)
         fleet.sender.latency_ms["h0.test"] = 3 * SECOND
-        fleet.at(suspended)
+        fleet.switch_to(suspended)
         await fleet.accept(5)
         number = suspended.process_id
         suspended.line.cut = True
         evict = other.membership._evict
         evicted = []
 
-        async def too_late(process: Process) -> None:
+        async def evict_too_late(process: Process) -> None:
             evicted.append(process.seq)
             suspended.line.cut = False
             await suspended.membership.send_heartbeat()
             await evict(process)
 
-        other.membership._evict = too_late  # type: ignore[method-assign]
+        other.membership._evict = evict_too_late  # type: ignore[method-assign]
         await fleet.run_for(30 * SECOND)
         assert evicted == [number]
         assert suspended.process_id == number
@@ -60,7 +60,7 @@ async def test_health_from_an_evicted_process_has_no_effect(place: Place) -> Non
     async with Fleet(place, delays_ms=[5 * SECOND] * 100, health_settings=health_settings) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         disconnected, _ = owner_and_other(fleet, seq)
-        fleet.at(disconnected)
+        fleet.switch_to(disconnected)
         fleet.sender.scripts["h0.test"] = lambda _: respond(500)
         await fleet.accept(1)
         await fleet.run_for(28 * SECOND)
@@ -87,7 +87,7 @@ async def test_a_success_during_a_handover_recovers_the_endpoint(place: Place) -
     async with Fleet(place, delays_ms=[5 * SECOND] * 100) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         leaving, other = owner_and_other(fleet, seq)
-        fleet.at(leaving)
+        fleet.switch_to(leaving)
         fleet.sender.scripts["h0.test"] = lambda _: respond(500)
         await fleet.accept(1)
         await fleet.run_for(8 * SECOND)
@@ -97,7 +97,7 @@ async def test_a_success_during_a_handover_recovers_the_endpoint(place: Place) -
         await fleet.run_for(5 * SECOND)
         assert fleet.sender.in_flight["h0.test"] == 1
         await fleet.stop_peer(leaving)
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.run_for(2 * SECOND)
         assert other.owns(seq)
         assert await fleet.statuses() == {Status.DELIVERED: 1}
@@ -113,7 +113,7 @@ async def test_outcomes_from_before_an_eviction_are_not_stored_after_it(place: P
     async with Fleet(place, database=RejectsProcess) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         disconnected, _ = owner_and_other(fleet, seq)
-        fleet.at(disconnected)
+        fleet.switch_to(disconnected)
         fleet.sender.scripts["h0.test"] = lambda _: respond(500)
         fleet.sender.latency_ms["h0.test"] = SECOND
         await fleet.accept(1)
@@ -199,13 +199,13 @@ async def test_a_process_sends_heartbeats_while_it_ends_many_leases(place: Place
         await fleet.accept(1)
         reclaim, ended = fleet.database.reclaim, []
 
-        async def slow(**named: Any) -> int:
+        async def reclaim_slowly(**named: Any) -> int:
             if "process_id" in named:
                 await fleet.clock.wait(asyncio.Event(), 8 * SECOND)
                 ended.append(named["process_id"])
             return int(await reclaim(**named))
 
-        fleet.database.reclaim = slow
+        fleet.database.reclaim = reclaim_slowly
         victim = fleet.peers[2]
         await fleet.kill_peer(victim)
         numbers = [peer.process_id for peer in fleet.peers]
@@ -221,38 +221,38 @@ async def test_leases_of_an_evicted_process_end_after_a_lost_response(place: Pla
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         victim, other = owner_and_other(fleet, seq)
         fleet.sender.latency_ms["h0.test"] = 3 * SECOND
-        fleet.at(victim)
+        fleet.switch_to(victim)
         await fleet.accept(3)
         write, lost = other.line.write, []
 
-        async def losing(body: Callable[..., object]) -> object:
+        async def lose_response(body: Callable[..., object]) -> object:
             result = await write(body)
             if result is True and not lost:
                 lost.append(True)
                 raise Unavailable("no answer")
             return result
 
-        other.line.write = losing  # type: ignore[method-assign]
+        other.line.write = lose_response  # type: ignore[method-assign]
         await fleet.kill_peer(victim)
-        fleet.at(other)
+        fleet.switch_to(other)
         # Much earlier than the end of a lease.
         await fleet.run_for(8 * SECOND)
         assert lost
         assert fleet.sender.in_flight["h0.test"] == 1
 
 
-async def test_a_test_waits_for_an_endpoint_that_the_worker_lacks(place: Place) -> None:
+async def test_a_test_waits_until_the_worker_has_the_endpoint(place: Place) -> None:
     async with Fleet(place) as fleet:
         api, worker = await fleet.start(ProcessRole.API), await fleet.start(ProcessRole.WORKER)
         await fleet.run_for(3 * SECOND)
         seq = (await fleet.endpoint("new.test")).seq
         assert seq not in worker.cache.endpoints
-        fleet.at(api)
+        fleet.switch_to(api)
         result = await Owner(fleet).test(seq)
         assert result.delivery.status is Status.DELIVERED
 
 
-async def test_a_new_process_knows_the_workers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_process_lists_the_workers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     arrive, known = Cluster.arrive, []
 
     async with Fleet(place) as fleet:
@@ -276,7 +276,7 @@ async def test_a_replay_of_an_endpoint_deleted_without_a_worker_is_cancelled(pla
         endpoint = await create_failed(fleet, 5)
         await fleet.run_for(SECOND)
         await fleet.stop_peer(worker)
-        fleet.at(api)
+        fleet.switch_to(api)
         job = await replay(fleet, endpoint)
         await fleet.delete_endpoint(endpoint.seq)
         await fleet.run_for(3 * SECOND)
@@ -336,10 +336,10 @@ async def test_a_failed_loop_stops_an_api_process(place: Place) -> None:
         stopped: list[bool] = []
         fleet.on_loop_failure = lambda _: stopped.append(True)
 
-        async def defective() -> None:
+        async def fail() -> None:
             raise RuntimeError("a defect")
 
-        api.cache_sync.sync = defective  # type: ignore[method-assign]
+        api.cache_sync.sync = fail  # type: ignore[method-assign]
         await fleet.run_for(SECOND)
         assert stopped == [True]
 

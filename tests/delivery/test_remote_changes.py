@@ -50,17 +50,17 @@ async def test_a_pause_takes_effect_in_all_processes_within_a_second(place: Plac
         owner = fleet.owner_of(seqs[0])
         other = next(peer for peer in fleet.peers if peer is not owner)
         fleet.bus.silent = silent
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.pause(seqs[0])
         await fleet.run_for(SECOND)
         assert all(not peer.cache.endpoints[seqs[0]].takes_deliveries for peer in fleet.peers)
         for peer in fleet.peers:
-            fleet.at(peer)
+            fleet.switch_to(peer)
             await fleet.accept(2)
         await fleet.run_for(10 * SECOND)
         assert fleet.sender.sent == []
         assert await fleet.statuses() == {Status.HELD: 4}
-        fleet.at(other)
+        fleet.switch_to(other)
         enabling = fleet.enable(seqs[0])
         await fleet.stepping(enabling)
         await fleet.run_for(3 * SECOND)
@@ -77,13 +77,13 @@ async def test_a_change_during_a_second_read_persists(place: Place) -> None:
         cache_sync = peer.cache_sync
         database = cache_sync._database
 
-        class Slow:
+        class ChangesDuringRead:
             async def read_with_priority(self, body: Callable[..., object]) -> object:
                 found = await database.read_with_priority(body)
                 peer.cache.put_account(renamed)
                 return found
 
-        cache_sync._database = Slow()  # type: ignore[assignment]
+        cache_sync._database = ChangesDuringRead()  # type: ignore[assignment]
         await cache_sync._read([("accounts", account.seq)])
         assert peer.cache.accounts[account.seq] == renamed
 
@@ -98,7 +98,7 @@ async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
         [cleaner] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.RETENTION)]
         other = next(peer for peer in fleet.peers if peer is not cleaner)
         xid = await fleet.database.read(change_log.oldest_active_xid)
-        fleet.at(cleaner)
+        fleet.switch_to(cleaner)
         sync = other.cache_sync.sync
         other.cache_sync.sync = unavailable  # type: ignore[method-assign]
         await fleet.delete_endpoint(deleted)
@@ -120,13 +120,13 @@ async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
             assert account.seq in peer.cache.accounts
 
 
-async def test_transaction_numbers_that_go_back_reload_the_cache(place: Place) -> None:
+async def test_decreasing_transaction_numbers_reload_the_cache(place: Place) -> None:
     """A failover that lost the latest transactions reuses their numbers."""
     async with Fleet(place) as fleet:
         [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         first, other = fleet.peers
         other.cache_sync._next_xid = 1 << 60
-        fleet.at(first)
+        fleet.switch_to(first)
         await fleet.pause(paused)
         await fleet.run_for(2 * SECOND)
         assert not other.cache.endpoints[paused].takes_deliveries
@@ -138,14 +138,14 @@ async def test_an_endpoint_deleted_through_another_process_gets_no_delivery(plac
         fleet.sender.scripts["h0.test"] = lambda _: respond(500)
         await fleet.accept(3)
         await fleet.run_for(SECOND)
-        fleet.at(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
+        fleet.switch_to(next(peer for peer in fleet.peers if not peer.owns(seqs[0])))
         await fleet.delete_endpoint(seqs[0])
         await fleet.run_for(2 * SECOND)
         assert all(seqs[0] not in peer.cache.endpoints for peer in fleet.peers)
         assert await fleet.statuses() == {Status.CANCELLED: 3}
 
 
-async def test_every_process_knows_the_health_of_an_endpoint(place: Place) -> None:
+async def test_endpoint_health_is_synced_to_every_process(place: Place) -> None:
     async with Fleet(place, delays_ms=[SECOND] * 50, breaker_failures=4) as fleet:
         seqs = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         fleet.sender.scripts["h0.test"] = lambda _: respond(500)
@@ -162,7 +162,7 @@ async def test_every_process_knows_the_health_of_an_endpoint(place: Place) -> No
         assert other.parts.status.next_probe_at(seqs[0]) == pytest.approx(probe_at, abs=SECOND)
         assert other.parts.status.disable_at(seqs[0]) == owner.parts.status.disable_at(seqs[0])
         sent = len(fleet.sender.sent)
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.kill_peer(owner)
         await fleet.run_for(8 * SECOND)
         assert len(fleet.sender.sent) <= sent + 1  # the circuit breaker is open here, too
@@ -175,9 +175,9 @@ async def test_a_leased_delivery_of_another_process_is_cancelled_and_resent(plac
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         fleet.sender.latency_ms["h0.test"] = 9 * SECOND
         owner, other = owner_and_other(fleet, seq)
-        fleet.at(owner)
+        fleet.switch_to(owner)
         in_flight, waiting, resent = [each.seq for each in await fleet.accept(3)]
-        fleet.at(other)
+        fleet.switch_to(other)
         assert other.parts.status.waiting_events(seq) is None
         assert set(owner.parts.status.waiting_events(seq) or ()) == {waiting, resent}
         fleet.bus.silent = silent
@@ -202,10 +202,10 @@ async def test_an_unleased_delivery_is_changed_immediately(place: Place, silent:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         fleet.sender.scripts["h0.test"] = lambda _: respond(503, retry_after="3600")
         owner, other = owner_and_other(fleet, seq)
-        fleet.at(owner)
+        fleet.switch_to(owner)
         resent, cancelled = [each.seq for each in await fleet.accept(2)]
         await fleet.run_for(3 * SECOND)
-        fleet.at(other)
+        fleet.switch_to(other)
         fleet.bus.silent = silent
         began = fleet.clock.now
         await execute(fleet, CommandKind.CANCEL, cancelled, seq)
@@ -221,7 +221,7 @@ async def test_an_endpoint_of_another_process_is_tested(place: Place, silent: bo
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
         owner, other = owner_and_other(fleet, seq)
-        fleet.at(other)
+        fleet.switch_to(other)
         fleet.bus.silent = silent
         fleet.sender.latency_ms["h0.test"] = SECOND
         began = fleet.clock.now
@@ -244,9 +244,9 @@ async def test_a_command_is_executed_by_the_next_owner_if_its_process_dies(place
         [seq] = await fleet_with_endpoints(fleet, peers=3, hosts=1, max_in_flight=1)
         fleet.sender.scripts["h0.test"] = lambda _: None
         owner, other = owner_and_other(fleet, seq)
-        fleet.at(owner)
+        fleet.switch_to(owner)
         _, waiting, _ = [each.seq for each in await fleet.accept(3)]
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.kill_peer(owner)
         assert not (await execute(fleet, kind, waiting, seq)).is_executed
         await fleet.run_for(20 * SECOND)
@@ -271,9 +271,9 @@ async def test_a_stored_command_waits_for_a_worker_until_its_delivery_ends(
         seq = (await fleet.endpoint("h0.test", max_in_flight=1)).seq
         await fleet.run_for(3 * SECOND)
         fleet.sender.scripts["h0.test"] = lambda _: None
-        fleet.at(worker)
+        fleet.switch_to(worker)
         _, waiting, _ = [each.seq for each in await fleet.accept(3)]
-        fleet.at(api)
+        fleet.switch_to(api)
         await fleet.kill_peer(worker)
         assert not (await execute(fleet, kind, waiting, seq)).is_executed
         await fleet.run_for(2 * RESULT_KEPT_MS)
@@ -297,7 +297,7 @@ async def test_a_test_does_not_start_after_its_caller_disconnected(place: Place)
     async with Fleet(place) as fleet:
         [seq] = await fleet_with_endpoints(fleet, peers=3, hosts=1)
         owner, other = owner_and_other(fleet, seq)
-        fleet.at(other)
+        fleet.switch_to(other)
         await fleet.kill_peer(owner)
         with pytest.raises(Busy):
             await Owner(fleet).test(seq)
@@ -312,9 +312,9 @@ async def test_commands_are_bounded_for_each_account(place: Place, monkeypatch: 
         [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1, max_in_flight=1)
         fleet.sender.scripts["h0.test"] = lambda _: None
         owner, other = owner_and_other(fleet, seq)
-        fleet.at(owner)
+        fleet.switch_to(owner)
         _, first, second = [each.seq for each in await fleet.accept(3)]
-        fleet.at(other)
+        fleet.switch_to(other)
         assert (await execute(fleet, CommandKind.CANCEL, first, seq)).is_executed
         with pytest.raises(Unavailable):
             await execute(fleet, CommandKind.CANCEL, second, seq)
@@ -337,7 +337,7 @@ async def test_limits_changed_through_one_process_apply_to_all(place: Place) -> 
         assert owner.cache.endpoints[seqs[0]].record.settings.max_in_flight == 2
         assert owner.cache.endpoints[seqs[0]].record.state is EndpointState.ENABLED
         fleet.sender.latency_ms["h0.test"] = 100
-        fleet.at(owner)
+        fleet.switch_to(owner)
         await fleet.accept(9)
         await fleet.run_for(3 * SECOND)
         assert fleet.sender.in_flight_most["h0.test"] == 2

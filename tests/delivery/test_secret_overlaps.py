@@ -177,11 +177,11 @@ async def test_a_failing_database_only_delays_the_erasure(place: Place, monkeypa
         await rotate(world, live)
         await world.run_for(DAY - 1)
 
-        async def refuse(_: Any) -> None:
+        async def unavailable(_: Any) -> None:
             raise Unavailable("the disk is full")
 
         with monkeypatch.context() as failing:
-            failing.setattr(world.database, "write", refuse)
+            failing.setattr(world.database, "write", unavailable)
             await world.run_for(1)
         assert (await stored(world, live)).previous_secret is not None
         request = await sent(world)

@@ -91,7 +91,7 @@ class Walk:
         return (self.expires_at[key] or self.now + 1) <= self.now
 
     def facts(self, key: Key) -> set[Fact]:
-        return self.rows[key].remembering() | ({Fact.EXPIRED} if self.is_expired(key) else set())
+        return self.rows[key].remembered_facts() | ({Fact.EXPIRED} if self.is_expired(key) else set())
 
     def in_state(self, *states: State, endpoint: int | None = None) -> list[Key]:
         found = (key for key, row in sorted(self.rows.items()) if row.state in states)
@@ -213,7 +213,7 @@ class Walk:
         assert done == (self.expect(key, Event.CANCEL, facts, Call(self.now)) is not None)
 
     async def resend(self) -> None:
-        """By the owner of the endpoint, which may hold the lease, or by another process, which leases nothing."""
+        """Resend through the owner, which may hold the lease, or through another process, which leases nothing."""
         key, fence, facts = self.random_command()
         call = self.random_call(Trigger.RESEND)
         by_owner = self.random.random() < 0.7
@@ -303,7 +303,9 @@ class Walk:
         event = self.random.choice((Event.SUCCEED, Event.FAIL, Event.FAIL, Event.FAIL, Event.SKIP, Event.SKIP))
         before = previous(leased.resume_status, leased.resume_due_at or leased.lease_until)
         is_inactive, is_deleted = self.random.random() < 0.4, self.random.random() < 0.2
-        facts = row.remembering() | ({Fact.OFF} if is_inactive else set()) | ({Fact.DELETED} if is_deleted else set())
+        facts = (
+            row.remembered_facts() | ({Fact.OFF} if is_inactive else set()) | ({Fact.DELETED} if is_deleted else set())
+        )
         # Without a due time, a returned pending delivery is due at the end of the lease.
         remembered = replace(row, resume_due_at=None if before is None else before.due_at)
         if event is Event.SKIP:
@@ -444,4 +446,4 @@ async def test_every_row_follows_the_table_of_transitions(any_bench: Bench) -> N
         await walk.step()
         if step >= STEPS_MIN and walk.covered == set(TRANSITIONS):
             return
-    assert walk.covered == set(TRANSITIONS), "the walk did not take every row of the table"
+    assert walk.covered == set(TRANSITIONS), "the walk did not cover every transition"

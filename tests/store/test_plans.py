@@ -301,7 +301,7 @@ def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, 
         column: bytes([number]) if isinstance(column.type, sa.LargeBinary) else number
         for column, number in numbered.items()
     }
-    key, place = (tuple(values[column] for column in columns) for columns in (kept.key, kept.order))
+    key, position = (tuple(values[column] for column in columns) for columns in (kept.key, kept.order))
     with bound(raw) as connection:
         plans: list[str] = []
 
@@ -310,7 +310,7 @@ def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, 
             plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", first))
 
         sa.event.listen(connection, "before_cursor_execute", explain)
-        cleanup.find_expired(connection, kept, before=1, after=place)
+        cleanup.find_expired(connection, kept, before=1, after=position)
         assert plans[0].startswith(f"SEARCH {kept.name} USING "), plans
         assert OLD_BY[kept.name] in plans[0], plans
         cleanup.find_expired(connection, kept, before=1, after=None)

@@ -193,11 +193,11 @@ async def test_operations_work_again_after_an_outage() -> None:
 
 
 async def test_a_missing_database_is_unavailable(postgres_server: PostgresServer) -> None:
-    for url, said in (
+    for url, message in (
         (postgres_server.url("nowhere"), "nowhere"),
         ("postgresql://nobody@127.0.0.1:1/none", "127.0.0.1"),
     ):
-        with pytest.raises(Unavailable, match=said):
+        with pytest.raises(Unavailable, match=message):
             await PostgresDatabase(url).open()
 
 

@@ -46,7 +46,7 @@ def authority() -> trustme.CA:
 def encrypted(
     server: PostgresServer, authority: trustme.CA, *, client_auth: str, certificate: trustme.LeafCert | None = None
 ) -> Iterator[Address]:
-    """A database at `localhost` that requires TLS. `wants` is the required client authentication."""
+    """A database at `localhost` that requires TLS. `client_auth` is the required client authentication."""
     certificate = certificate or authority.issue_cert("localhost")
     pooler = Pooler(
         server.directory,
@@ -186,10 +186,10 @@ async def test_an_expired_or_future_certificate_is_a_temporary_error(
     postgres_server: PostgresServer, authority: trustme.CA
 ) -> None:
     """The URL is right: the certificate must be renewed, or a clock corrected."""
-    for begins, ends, remedy in ((-2, -1, "renew the certificate"), (1, 2, "correct the clock of this machine")):
+    for begins, ends, fix in ((-2, -1, "renew the certificate"), (1, 2, "correct the clock of this machine")):
         certificate = authority.issue_cert("localhost", not_before=NOW + begins * DAY, not_after=NOW + ends * DAY)
         with encrypted(postgres_server, authority, client_auth="require", certificate=certificate) as address:
-            with pytest.raises(Unavailable, match=f"its certificate is not valid: .*; .*{remedy}") as raised:
+            with pytest.raises(Unavailable, match=f"its certificate is not valid: .*; .*{fix}") as raised:
                 await reach(address("sslmode=verify-full"))
             assert not isinstance(raised.value, Misaddressed)
 
@@ -241,7 +241,7 @@ async def _setting(url: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("user", "remedy"),
+    ("user", "fix"),
     [
         ("keyed", "correct the user and password"),
         ("keyed:wrong", "correct the user and password"),
@@ -250,8 +250,8 @@ async def _setting(url: str, name: str) -> str:
         ("closed", "allow the connection"),
     ],
 )
-async def test_rejected_users_get_a_fix(plain: Address, user: str, remedy: str) -> None:
-    with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{remedy}"):
+async def test_rejected_users_get_a_fix(plain: Address, user: str, fix: str) -> None:
+    with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{fix}"):
         await reach(plain("sslmode=disable", user=user))
     await reach(plain("sslmode=prefer", user="keyed:right"))
 

@@ -193,11 +193,11 @@ async def test_a_cancellation_while_late_attempts_are_cancelled_is_kept() -> Non
 async def test_hosts_can_be_parameters_or_socket_directories(network: Between, postgres_url: str) -> None:
     port = urlsplit(network.url).port
     name = urlsplit(postgres_url).path
-    socket_there = urlsplit(postgres_url).query.removeprefix("host=")
+    socket_directory = urlsplit(postgres_url).query.removeprefix("host=")
     for query in (
         f"host=127.0.0.1,127.0.0.1&port={free_port()},{port}",
         f"host=127.0.0.1:{free_port()},127.0.0.1:{port}",
-        f"host=[::1]:{free_port()},{socket_there}",
+        f"host=[::1]:{free_port()},{socket_directory}",
     ):
         assert await seconds_to_open(Opener(f"postgresql://postgres@{name}?{query}")) < SOON_S, query
 

@@ -96,14 +96,14 @@ def explained(
     connection: sa.Connection, verb: Verb, *, analyze: bool = False
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return the statements of a function with their plans; with `analyze`, also with row counts."""
-    how = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
+    options = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
     found: list[tuple[str, list[dict[str, Any]]]] = []
 
     def explain(c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, many: bool) -> None:
         if statement.startswith("EXPLAIN"):
             return
         values = parameters[0] if many else parameters
-        [(plan,)] = c.exec_driver_sql(f"EXPLAIN ({how}) {statement}", values).all()
+        [(plan,)] = c.exec_driver_sql(f"EXPLAIN ({options}) {statement}", values).all()
         [plan] = json.loads(plan) if isinstance(plan, str) else plan
         found.append((statement, list(steps(plan["Plan"]))))
 

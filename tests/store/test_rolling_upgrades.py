@@ -183,5 +183,5 @@ def test_breaking_migrations_define_the_needed_release(monkeypatch: pytest.Monke
         source = path.read_text()
         if path.name >= FIRST_WITH_RULES and is_breaking(source):
             needed = re.search('^needs_release = "(.+)"$', source, re.MULTILINE)
-            assert needed, f"{path.name}: which release do servers need afterwards?"
+            assert needed, f"{path.name} does not define needs_release"
             assert release_order(needed[1]) <= release_order(__version__), f"{path.name} blocks this release"

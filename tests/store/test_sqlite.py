@@ -181,14 +181,14 @@ async def test_a_full_disk_rejects_writes_and_recovers(bench: Bench, tmp_path: P
     await bench.append(bench.event(due(1)))
     size = (await bench.database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())) or 0
     await limited(bench, tmp_path, size + 3)
-    refused = 0
+    rejected = 0
     for _ in range(50):
         try:
             await bench.append(bench.event(due(1), data=b'{"pad":"%b"}' % (b"x" * 4000)))
         except Unavailable:
-            refused += 1
-    assert refused > 0
-    stored = 50 - refused + 1
+            rejected += 1
+    assert rejected > 0
+    stored = 50 - rejected + 1
     assert await bench.count(events) == stored
     assert len(await bench.lease(1)) <= stored
     await limited(bench, tmp_path, size + 10_000)

@@ -165,7 +165,7 @@ async def test_old_or_long_partitions_are_deleted_row_by_row(bench: Bench, other
     assert await rows(bench, events.c.seq) == [NUMBERS]
 
 
-async def test_an_upgraded_database_knows_its_oldest_event(postgres_server: PostgresServer) -> None:
+async def test_an_upgrade_records_the_time_of_the_oldest_event(postgres_server: PostgresServer) -> None:
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     pair = await Opener(url).pair()
     async with pair.raw.transaction():
