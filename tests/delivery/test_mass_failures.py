@@ -88,7 +88,7 @@ async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator(pla
 
 
 @pytest.mark.parametrize(("failing", "healthy"), [(9, 0), (10, 11)])
-async def test_few_failing_endpoints_are_no_mass_failure(place: Place, failing: int, healthy: int) -> None:
+async def test_fewer_than_ten_or_half_failing_is_no_mass_failure(place: Place, failing: int, healthy: int) -> None:
     async with long_world(place) as world:
         owners = await create_owners(world, failing + healthy)
         for owner in owners[failing:]:

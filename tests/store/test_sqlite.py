@@ -62,7 +62,7 @@ async def test_conforms(check: Check, bench: Bench) -> None:
     await check(bench)
 
 
-async def test_a_second_process_is_rejected(bench: Bench, tmp_path: Path) -> None:
+async def test_a_second_process_is_rejected_with_the_id_of_the_first(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=rf"another server \(process {os.getpid()}\) is using .*UPLIFT_DATABASE_URL"):
         SqliteDatabase(tmp_path / "uplift.db").lock()
 
