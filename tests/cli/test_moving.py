@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.postgres import PostgresServer
-from tests.store.moved_file import TABLES, filled, in_postgres, in_sqlite
+from tests.store.filled_file import TABLES, create_file, rows_in_postgres, rows_in_sqlite
 from typer.testing import CliRunner, Result
 
 from uplift_server.cli.main import app
@@ -26,7 +26,7 @@ OTHER = base64.b64encode(b"o" * 32).decode()
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with rows in every table, and its encryption key file."""
     monkeypatch.chdir(tmp_path)
-    path = filled(tmp_path / "uplift.db")
+    path = create_file(tmp_path / "uplift.db")
     cipher = Cipher(parse_key(KEY))
     with closing(connect(path, read_only=False)) as raw:
         raw.execute("UPDATE endpoints SET headers = NULL, previous_secret = NULL, deleted_at = NULL")
@@ -61,7 +61,7 @@ def test_a_move_reports_rows_and_next_steps(source: Path, target: str) -> None:
     assert KEY not in result.output
     assert "op_whatever" not in result.output
     assert "NUL characters" in told
-    assert asyncio.run(in_postgres(target)) == in_sqlite(source)
+    assert asyncio.run(rows_in_postgres(target)) == rows_in_sqlite(source)
 
 
 def test_a_target_error_names_its_option_or_setting(source: Path, target: str) -> None:

@@ -1,7 +1,7 @@
 """Several engines on one database, like several processes, under a virtual clock.
 
-On SQLite, they share a file, which real processes cannot. Triggers of the tests record changes like those of
-PostgreSQL.
+On SQLite, the engines share a file, which real processes cannot. Test triggers record changes as the triggers on
+PostgreSQL do.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from tests.delivery.world import START, ScriptedSender, World
+from tests.delivery.world import SECOND, START, ScriptedSender, World
 from tests.engines import Place
 
 from uplift_server.app.cluster_parts import ClusteredFoundation
@@ -99,7 +99,7 @@ class Peer:
     def __init__(self, parts: EngineParts, foundation: ClusteredFoundation, sender: PeerSender, line: BusLine) -> None:
         self.parts = parts
         self.engine = parts.engine
-        self.directory = parts.cache
+        self.cache = parts.cache
         self.membership: Membership = foundation.cluster.membership
         self.cache_sync: CacheSync = foundation.cluster.cache_sync
         self.sender = sender
@@ -114,7 +114,7 @@ class Peer:
 
 
 class Fleet(World):
-    """A world with several engines. `at` selects the one that methods of `World` use."""
+    """A world with several engines. `switch_to` selects the engine that methods of `World` use."""
 
     def __init__(self, place: Place, **settings: Any) -> None:
         super().__init__(place, **settings)
@@ -142,7 +142,7 @@ class Fleet(World):
         for peer in self.peers:
             await self._end(peer)
         await self.database.close()
-        self.judge(failure)
+        self.assert_no_failed_loop(failure)
 
     async def start(self, role: ProcessRole = ProcessRole.ALL) -> Peer:
         """Start another process. The world uses the first one."""
@@ -176,14 +176,14 @@ class Fleet(World):
         peer = Peer(parts, foundation, sender, line)
         self.peers.append(peer)
         if len(self.peers) == 1:
-            self.at(peer)
+            self.switch_to(peer)
         await parts.engine.start()
         await self.settle()
         return peer
 
-    def at(self, peer: Peer) -> None:
+    def switch_to(self, peer: Peer) -> None:
         """Use this process from now on."""
-        self.parts, self.engine, self.directory = peer.parts, peer.engine, peer.directory
+        self.parts, self.engine, self.cache = peer.parts, peer.engine, peer.cache
 
     def owner_of(self, endpoint_seq: int) -> Peer | None:
         """Return the process that owns an endpoint."""
@@ -236,3 +236,24 @@ def _note_changes(connection: Connection) -> None:
             connection.exec_driver_sql(
                 f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} WHEN {condition}" + note.format(table=table)
             )
+
+
+async def fleet_with_endpoints(fleet: Fleet, peers: int, hosts: int, **settings: object) -> list[int]:
+    """Start workers that agree on the owners of the endpoints."""
+    for _ in range(peers):
+        await fleet.start()
+    await fleet.run_for(3 * SECOND)
+    seqs = [(await fleet.endpoint(f"h{number}.test", **settings)).seq for number in range(hosts)]  # type: ignore[arg-type]
+    await fleet.run_for(3 * SECOND)
+    return seqs
+
+
+def owner_and_other(fleet: Fleet, seq: int) -> tuple[Peer, Peer]:
+    """Return the process that owns an endpoint, and another one."""
+    owner = fleet.owner_of(seq)
+    assert owner is not None
+    return owner, next(peer for peer in fleet.peers if peer is not owner)
+
+
+async def unavailable() -> None:
+    raise Unavailable("the database is not seen")

@@ -21,7 +21,7 @@ from uplift_server.store.records import Delivery, HeldAction
 from .world import World
 
 
-async def _nowhere(_host: str) -> list[str]:
+async def _resolve_nothing(_host: str) -> list[str]:
     return []
 
 
@@ -30,20 +30,20 @@ class Owner:
 
     def __init__(self, world: World) -> None:
         cursors, sequence = Cursors(bytes(32)), world.parts.event_ingest.ids
-        means = ServiceContext(
-            world.database, world.directory, world.clock, world.parts.link(), cursors, id_sequence=sequence
+        context = ServiceContext(
+            world.database, world.cache, world.clock, world.parts.link(), cursors, id_sequence=sequence
         )
-        registrar = UrlChecker(AddressPolicy(allow_private_networks=False), _nowhere)
-        owned = Endpoints(means, Cipher(b"k" * 32), registrar, RegistrationEvents(means))
+        url_checker = UrlChecker(AddressPolicy(allow_private_networks=False), _resolve_nothing)
+        endpoints = Endpoints(context, Cipher(b"k" * 32), url_checker, RegistrationEvents(context))
         self._world = world
-        self._states = EndpointStates(means, owned)
-        self._deliveries = Deliveries(means)
-        self._endpoint_tests = EndpointTests(means, owned)
+        self._states = EndpointStates(context, endpoints)
+        self._deliveries = Deliveries(context)
+        self._endpoint_tests = EndpointTests(context, endpoints)
         seq = world.account.seq
         self.caller = Caller(Principal.of_key(b"k" * 16, seq, frozenset(Scope), "owner"), seq)
 
     def _endpoint(self, seq: int) -> str:
-        return self._world.directory.endpoints[seq].id_text
+        return self._world.cache.endpoints[seq].id_text
 
     async def pause(self, seq: int) -> None:
         """Pause an endpoint."""
@@ -63,29 +63,29 @@ class Owner:
 
     async def test(self, seq: int, *, key: str | None = None) -> EndpointTest:
         """Test an endpoint, and advance the clock until the response."""
-        repeat = None if key is None else IdempotencyKey(key, b"")
-        trial = asyncio.ensure_future(
-            self._endpoint_tests.send(self.caller, self._endpoint(seq), None, idempotency_key=repeat)
+        key_or_none = None if key is None else IdempotencyKey(key, b"")
+        task = asyncio.ensure_future(
+            self._endpoint_tests.send(self.caller, self._endpoint(seq), None, idempotency_key=key_or_none)
         )
-        self._world.callers.add(trial)
-        await self._world.stepping(asyncio.wait([trial]))
-        self._world.callers.remove(trial)
-        return trial.result()
+        self._world.callers.add(task)
+        await self._world.stepping(asyncio.wait([task]))
+        self._world.callers.remove(task)
+        return task.result()
 
-    async def test_at_once(self, seqs: Sequence[int]) -> list[EndpointTest | BaseException]:
+    async def test_concurrently(self, seqs: Sequence[int]) -> list[EndpointTest | BaseException]:
         """Test many endpoints concurrently. Return the outcome or error of each."""
-        trials = [
+        tasks = [
             asyncio.ensure_future(self._endpoint_tests.send(self.caller, self._endpoint(seq), None)) for seq in seqs
         ]
-        self._world.callers.update(trials)
-        await self._world.stepping(asyncio.wait(trials))
-        self._world.callers.difference_update(trials)
-        return await asyncio.gather(*trials, return_exceptions=True)
+        self._world.callers.update(tasks)
+        await self._world.stepping(asyncio.wait(tasks))
+        self._world.callers.difference_update(tasks)
+        return await asyncio.gather(*tasks, return_exceptions=True)
 
     def delivery(self, event_id: bytes, seq: int) -> str:
         """Return the ID of a delivery."""
-        return delivery_id(event_id, self._world.directory.endpoints[seq].record.id)
+        return delivery_id(event_id, self._world.cache.endpoints[seq].record.id)
 
     def endpoint_id(self, seq: int) -> str:
         """Return the ID of an endpoint."""
-        return prefixed("ep", self._world.directory.endpoints[seq].record.id)
+        return prefixed("ep", self._world.cache.endpoints[seq].record.id)

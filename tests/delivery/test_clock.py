@@ -19,10 +19,10 @@ from uplift_server.store.hot_records import Appended
 from uplift_server.store.schema import events
 
 from .owner import Owner
-from .world import SECOND, START, ScriptedSender, World, answer
+from .world import SECOND, START, ScriptedSender, World, respond
 
 MINUTE = 60 * SECOND
-ASKED_EVERY_MS = 100
+READ_EVERY_MS = 100
 
 
 class Machine:
@@ -38,9 +38,9 @@ class Machine:
         """Advance the time. The engine reads its clock ten times per second. Return its time."""
         now = self.clock.now_ms()
         while ms > 0:
-            self.wall += min(ms, ASKED_EVERY_MS) * 1_000_000
-            self.monotonic += min(ms, ASKED_EVERY_MS) * 1_000_000
-            ms -= ASKED_EVERY_MS
+            self.wall += min(ms, READ_EVERY_MS) * 1_000_000
+            self.monotonic += min(ms, READ_EVERY_MS) * 1_000_000
+            ms -= READ_EVERY_MS
             now = self.clock.now_ms()
         return now
 
@@ -56,20 +56,20 @@ async def test_events_keep_their_order_after_the_clock_is_set_back(place: Place)
         machine = Machine()
         world.clock.now_ms = machine.clock.now_ms  # type: ignore[method-assign] - the world's time stands still
         endpoint = await world.endpoint("one.test")
-        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}")
         stored = [await world.accept(100)]
-        stored.append(await in_one_request(world, draft))
+        stored.append(await accept_in_one_request(world, draft))
         await Owner(world).test(endpoint.seq)
         stored.append([Appended(row.seq, row.id, row.created_at) for row in await newest(world)])
         machine.set(-MINUTE)
         stored.append(await world.accept(100))
-        stored.append(await in_one_request(world, draft))
+        stored.append(await accept_in_one_request(world, draft))
         order = [(event.created_at, event.id) for events in stored for event in events]
         assert all(one < two for one, two in pairwise(order))
         assert all(one < two for (_, one), (_, two) in pairwise(order))
 
 
-async def in_one_request(world: World, draft: Draft) -> list[Appended]:
+async def accept_in_one_request(world: World, draft: Draft) -> list[Appended]:
     stored = await world.parts.event_ingest.accept(world.account.seq, [draft] * 1000)
     assert isinstance(stored, list)
     return stored
@@ -128,7 +128,7 @@ def test_clock_catches_up_in_ten_times_the_step() -> None:
     assert machine.run(MINUTE) == machine.clock.wall_ms()
 
 
-def test_a_second_step_back_during_a_slew() -> None:
+def test_a_second_step_back_extends_the_slew() -> None:
     machine = Machine()
     machine.set(-MINUTE)
     machine.run(1000)
@@ -136,7 +136,7 @@ def test_a_second_step_back_during_a_slew() -> None:
     assert machine.run(1000) == START + 1800
 
 
-def test_a_step_back_long_after_an_earlier_one() -> None:
+def test_a_later_step_back_starts_a_new_slew() -> None:
     machine = Machine()
     machine.set(-1)
     machine.run(MINUTE)
@@ -146,7 +146,7 @@ def test_a_step_back_long_after_an_earlier_one() -> None:
     assert machine.run(1000) == before + 900
 
 
-def test_a_step_forward_during_a_slew() -> None:
+def test_a_step_forward_ends_the_slew() -> None:
     machine = Machine()
     machine.set(-MINUTE)
     machine.run(1000)
@@ -160,12 +160,12 @@ STEPS = st.lists(st.tuples(st.integers(-10_000_000, 10_000_000), st.integers(1, 
 def test_clock_never_goes_back_lags_or_stops(steps: list[tuple[int, int]]) -> None:
     machine = Machine()
     last = machine.clock.now_ms()
-    for step, passed in steps:
+    for step, elapsed in steps:
         stepped = machine.set(step)
         assert stepped >= max(last, machine.clock.wall_ms())
-        last = machine.run(passed)
+        last = machine.run(elapsed)
         assert last >= machine.clock.wall_ms()
-        assert last - stepped >= passed * 9 // 10 - ASKED_EVERY_MS
+        assert last - stepped >= elapsed * 9 // 10 - READ_EVERY_MS
 
 
 async def test_a_scheduled_call_runs_on_time_after_the_clock_is_set_back() -> None:
@@ -177,7 +177,7 @@ async def test_a_scheduled_call_runs_on_time_after_the_clock_is_set_back() -> No
         await called.wait()
 
 
-# ---- the engine on such a machine
+# ---- the engine while the clock changes
 
 
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -SECOND, 10 * MINUTE])
@@ -194,7 +194,7 @@ async def test_signatures_use_the_machine_time(place: Place, step_ms: int) -> No
 async def test_a_forward_step_ends_waits_within_one_scan(place: Place) -> None:
     """Timers use the monotonic clock, and would fire minutes late."""
     async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
-        await world.endpoint("one.test", lambda _: answer(500))
+        await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(20)
         await world.run_for(200 * SECOND)
         probe_at = world.parts.status.next_probe_at(1)
@@ -221,7 +221,7 @@ class SteppedClock(SystemClock):
 
     @property
     def now(self) -> int:
-        """The time, as worlds read it."""
+        """The current time, as `World` reads it."""
         return self.now_ms()
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
@@ -244,9 +244,9 @@ class SteppedWorld(World):
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -24 * 60 * MINUTE])
 async def test_a_clock_set_back_does_not_delay_sends_probes_or_retries(place: Place, step_ms: int) -> None:
     async with SteppedWorld(place, breaker_failures=3, delays_ms=[300] * 3) as world:
-        well_at = time.monotonic() + 0.2
+        healthy_at = time.monotonic() + 0.2
         await world.endpoint("paced.test", rate_limit_per_second=20)
-        probed = await world.endpoint("probed.test", lambda _: answer(200 if time.monotonic() > well_at else 500))
+        probed = await world.endpoint("probed.test", lambda _: respond(200 if time.monotonic() > healthy_at else 500))
         await world.accept(10)
         assert world.parts.status.next_probe_at(probed.seq) is not None
         assert len(world.sender.times("paced.test")) < 10

@@ -23,15 +23,15 @@ class Upgraded:
 
 async def test_an_unused_endpoint_signs_after_the_encryption_upgrade() -> None:
     cipher = Cipher(b"k" * 32, accepts_unbound=True)
-    directory = endpoint_cache(cipher)
+    cache = endpoint_cache(cipher)
     earlier = endpoint(secret=CIPHER.encrypt(SECRET, bytes([1]) * 16, "secret", bound=False))
-    directory.load([account()], [], [], [earlier])
+    cache.load([account()], [], [], [earlier])
     clock, stopping = VirtualClock(), asyncio.Event()
-    running = asyncio.create_task(EncryptionUpgrade(cast(Database, Upgraded()), directory, clock).run(stopping))
+    running = asyncio.create_task(EncryptionUpgrade(cast(Database, Upgraded()), cache, clock).run(stopping))
     while cipher.accepts_unbound:
         await asyncio.sleep(0)
         if clock.next_at() is not None:
             clock.fire()
-    assert directory.endpoints[1].parts.signer.sign(b"id", b"1", b"{}")
+    assert cache.endpoints[1].parts.signer.sign(b"id", b"1", b"{}")
     stopping.set()
     await running

@@ -118,7 +118,7 @@ def test_matches_follow_changes_of_endpoints(cache: EndpointCache) -> None:
     assert matching(cache, "a.b") == []
 
 
-# ---- putting and dropping
+# ---- adding and dropping
 
 
 def test_loaded_objects_are_found() -> None:
@@ -319,7 +319,7 @@ def test_request_parts_are_created_on_first_use() -> None:
     began = time.process_time()
     for record in records:
         put.put_endpoint(record)
-    assert loading * 1.2 < time.process_time() - began, "most of the work is left until it is needed"
+    assert loading * 1.2 < time.process_time() - began, "request parts were created before their first use"
     one, other = loaded.endpoints[7], put.endpoints[7]
     assert one.parts.target == other.parts.target
     assert (one.parts.url, one.parts.head.custom) == (other.parts.url, other.parts.head.custom)

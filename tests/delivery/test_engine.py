@@ -1,4 +1,4 @@
-"""The whole engine under a virtual clock: promises 1, 2, 3 and 6."""
+"""The engine under a virtual clock: retries, restarts, concurrency, resends and outages."""
 
 import asyncio
 import hashlib
@@ -17,7 +17,7 @@ from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store.commands import Command, CommandKind
 from uplift_server.store.errors import Unavailable
 
-from .world import HOUR, MINUTE, SECOND, SECRET, START, World, answer
+from .world import HOUR, MINUTE, SECOND, SECRET, START, World, respond
 
 DEFAULT_DELAYS = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
 
@@ -46,7 +46,7 @@ async def test_an_event_is_delivered_immediately(place: Place) -> None:
 
 async def test_every_attempt_sends_the_same_body_with_both_signatures(place: Place) -> None:
     async with World(place) as world:
-        await world.endpoint("one.test", lambda _: answer(500))
+        await world.endpoint("one.test", lambda _: respond(500))
         (stored,) = await world.accept()
         await world.run_for(400 * SECOND)
         requests = [request for _, _, request in world.sender.sent]
@@ -68,7 +68,7 @@ async def test_every_attempt_sends_the_same_body_with_both_signatures(place: Pla
 
 async def test_the_default_schedule_makes_ten_attempts_in_three_days(place: Place) -> None:
     async with World(place, delays_ms=[seconds * SECOND for seconds in DEFAULT_DELAYS], scan_every_ms=HOUR) as world:
-        await world.endpoint("one.test", lambda _: answer(500))
+        await world.endpoint("one.test", lambda _: respond(500))
         await world.accept()
         await world.run_for(100 * HOUR)
         times = world.sender.times("one.test")
@@ -85,9 +85,9 @@ async def test_the_default_schedule_makes_ten_attempts_in_three_days(place: Plac
 
 @pytest.mark.parametrize("status", [301, 404, 410, 500, 503])
 async def test_responses_other_than_2xx_are_retried(place: Place, status: int) -> None:
-    answers = [answer(status), answer(204)]
+    responses = [respond(status), respond(204)]
     async with World(place) as world:
-        await world.endpoint("one.test", lambda _: answers.pop(0))
+        await world.endpoint("one.test", lambda _: responses.pop(0))
         await world.accept()
         assert await world.statuses() == {Status.PENDING: 1}
         await world.run_for(6 * SECOND)
@@ -97,9 +97,9 @@ async def test_responses_other_than_2xx_are_retried(place: Place, status: int) -
 @pytest.mark.parametrize("status", [301, 404, 429, 500, 502, 503])
 async def test_retry_after_lengthens_a_wait_and_never_shortens_it(place: Place, status: int) -> None:
     async with World(place) as world:
-        await world.endpoint("long.test", lambda _: answer(status, retry_after="60"))
-        await world.endpoint("fraction.test", lambda _: answer(status, retry_after="7.25"))
-        await world.endpoint("short.test", lambda _: answer(status, retry_after="1"))
+        await world.endpoint("long.test", lambda _: respond(status, retry_after="60"))
+        await world.endpoint("fraction.test", lambda _: respond(status, retry_after="7.25"))
+        await world.endpoint("short.test", lambda _: respond(status, retry_after="1"))
         await world.accept()
         waits = {row.endpoint_seq: row.due_at - START for row in await world.deliveries()}
         assert (waits[1], waits[2]) == (60 * SECOND, 7250)
@@ -108,7 +108,7 @@ async def test_retry_after_lengthens_a_wait_and_never_shortens_it(place: Place, 
 
 async def test_expired_events_are_not_sent(place: Place) -> None:
     async with World(place) as world:
-        await world.endpoint("one.test", lambda _: answer(500))
+        await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(expires_at=START + 60 * SECOND)
         await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == 2
@@ -118,12 +118,12 @@ async def test_expired_events_are_not_sent(place: Place) -> None:
 
 async def test_retries_continue_after_a_restart(place: Place) -> None:
     async with World(place) as world:
-        await world.endpoint("one.test", lambda _: answer(500))
+        await world.endpoint("one.test", lambda _: respond(500))
         await world.accept()
         await world.restart()
         await world.run_for(6 * SECOND)
         await world.restart()
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.run_for(400 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
         assert [row.number for row in await world.attempts()] == [1, 2, 3]
@@ -134,7 +134,7 @@ async def test_deliveries_in_flight_at_a_kill_are_attempted_again(place: Place) 
         await world.endpoint("one.test", lambda _: None)
         await world.accept(20)
         assert world.sender.in_flight["one.test"] == 4
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.kill()
         await world.run_for(2 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 20}
@@ -213,7 +213,7 @@ async def test_a_rate_limit_is_respected(place: Place) -> None:
 
 async def test_probes_do_not_count_as_scheduled_attempts(place: Place) -> None:
     async with World(place, breaker_failures=10, delays_ms=[60 * SECOND] * 9) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(100)
         await world.run_for(30 * SECOND)
         sent = len(world.sender.sent)
@@ -229,7 +229,7 @@ async def test_probes_do_not_count_as_scheduled_attempts(place: Place) -> None:
         assert sent <= 16 + 9 + 6
         untouched = [row for row in await world.deliveries() if row.attempts_made == 0]
         assert len(untouched) >= 100 - sent
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.run_for(90 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 100}
 
@@ -247,11 +247,11 @@ async def test_deleting_an_endpoint_cancels_its_deliveries(place: Place) -> None
 
 
 async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
-    """Resend a delivery like the service."""
+    """Resend a delivery as the service does."""
     entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "delivery.resent", "dlv_", {})
     command = Command(CommandKind.RESEND, world.account.seq, endpoint_seq, entry, event_seq)
     resending = asyncio.ensure_future(world.parts.commands.execute(command))
-    # Its wait for the clock must not count as that of a loop.
+    # Its wait for the clock must not count as the wait of a loop.
     world.callers.add(resending)
     await world.stepping(asyncio.wait([resending]))
     world.callers.remove(resending)
@@ -261,9 +261,9 @@ async def resend(world: World, event_seq: int, endpoint_seq: int) -> None:
 
 async def test_a_successful_resend_completes_the_delivery(place: Place) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         (stored,) = await world.accept()
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await resend(world, stored.seq, endpoint.seq)
         assert await world.statuses() == {Status.DELIVERED: 1}
         await world.run_for(10 * MINUTE)
@@ -273,7 +273,7 @@ async def test_a_successful_resend_completes_the_delivery(place: Place) -> None:
 
 async def test_a_failed_resend_does_not_change_the_schedule(place: Place) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         (stored,) = await world.accept()
         (before,) = await world.deliveries()
         await world.run_for(SECOND)
@@ -363,9 +363,9 @@ async def test_unwritten_outcomes_are_kept_and_stop_new_attempts(place: Place) -
 
 async def test_dispatch_survives_an_unavailable_database(place: Place) -> None:
     async with World(place, database=Failing) as world:
-        await world.endpoint("one.test", lambda _: answer(500))
+        await world.endpoint("one.test", lambda _: respond(500))
         await world.accept()
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         world.database.broken = frozenset({"lease_due"})
         await world.run_for(20 * SECOND)
         assert len(world.sender.sent) == 1
@@ -379,11 +379,11 @@ class Silent:
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.told = asyncio.Event()
+        self.may_return = asyncio.Event()
 
     async def append(self, *args: Any, **kwargs: Any) -> Any:
         result = await super().append(*args, **kwargs)
-        await self.told.wait()
+        await self.may_return.wait()
         return result
 
 
@@ -395,7 +395,7 @@ async def test_a_caller_gets_a_response_while_the_database_is_down(place: Place)
         await world.run_for(5 * SECOND)
         with pytest.raises(Unavailable, match="does not respond"):
             await task
-        world.database.told.set()
+        world.database.may_return.set()
         await world.settle()
         # The commit succeeded, so the event is delivered.
         assert await world.statuses() == {Status.DELIVERED: 1}

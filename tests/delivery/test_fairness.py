@@ -1,4 +1,4 @@
-"""Hanging receivers of one account do not delay other accounts, however their attempts start."""
+"""Hanging receivers of one account do not delay other accounts, regardless of how attempts start."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +17,7 @@ from uplift_server.store.hot_records import Appended
 from .owner import Owner
 from .test_engine import Silent
 from .test_replays import replay
-from .world import SECOND, World, answer
+from .world import SECOND, World, respond
 
 IN_FLIGHT_MAX = 40
 HANGING = 60
@@ -26,7 +26,7 @@ Flood = Callable[[World, Sequence[LiveEndpoint], Appended], Awaitable[object]]
 
 
 async def with_tests(world: World, hanging: Sequence[LiveEndpoint], _: Appended) -> None:
-    found = await Owner(world).test_at_once([endpoint.seq for endpoint in hanging])
+    found = await Owner(world).test_concurrently([endpoint.seq for endpoint in hanging])
     rejected = [each for each in found if isinstance(each, errors.ServiceError)]
     assert rejected
     assert all(isinstance(each, errors.Busy | errors.RateLimited) for each in rejected)
@@ -53,12 +53,12 @@ async def with_events(world: World, _hanging: Sequence[LiveEndpoint], _: Appende
 async def test_hanging_receivers_of_one_account_leave_slots_for_other_accounts(
     place: Place, flood: Flood, code: int
 ) -> None:
-    """Whether or not the hanging endpoints, or the other one, have responded well before."""
+    """Regardless of whether the endpoints have responded successfully before."""
     async with World(place, in_flight_max=IN_FLIGHT_MAX, delays_ms=()) as world:
         other = await world.new_account()
         await world.endpoint("known.test", account=other)
         await world.accept(1, account=other)
-        hanging = [await world.endpoint(f"r{number}.test", lambda _: answer(code)) for number in range(HANGING)]
+        hanging = [await world.endpoint(f"r{number}.test", lambda _: respond(code)) for number in range(HANGING)]
         [event, *_] = await world.accept(5)
         await world.run_for(SECOND)
         for number in range(HANGING):
@@ -76,7 +76,7 @@ async def test_hanging_receivers_of_one_account_leave_slots_for_other_accounts(
 
 async def test_resends_without_a_slot_use_no_memory_and_run_later(place: Place) -> None:
     async with World(place, in_flight_max=8, endpoint_in_flight_max=4, delays_ms=()) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         stored = await world.accept(50)
         await world.run_for(SECOND)
         world.sender.scripts["one.test"] = lambda _: None
@@ -84,7 +84,7 @@ async def test_resends_without_a_slot_use_no_memory_and_run_later(place: Place) 
         for event in stored:
             await owner.resend(event.id, endpoint.seq)
         assert world.parts.status.load().waiting <= 4
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.run_for(60 * SECOND)
         statuses = await world.statuses()
         assert statuses[Status.DELIVERED] >= 45
@@ -108,18 +108,18 @@ async def test_all_endpoints_of_an_account_share_a_limit_for_each_host(place: Pl
     async with World(place) as world:
         other = await world.new_account()
         for _ in range(100):
-            await world.endpoint("shared.test", lambda _: answer(200))
+            await world.endpoint("shared.test", lambda _: respond(200))
         await world.endpoint("other.test")
-        theirs = await world.endpoint("shared.test", account=other)
+        other_live = await world.endpoint("shared.test", account=other)
         world.sender.latency_ms["shared.test"] = SECOND
         await world.accept(5)
         assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX
         assert len(world.sender.times("other.test")) == 5
         # Tests count, too. The limit applies per account.
-        mine = next(
-            e for e in world.directory.endpoints.values() if e.parts.url.host == "shared.test" and e.seq != theirs.seq
+        own = next(
+            e for e in world.cache.endpoints.values() if e.parts.url.host == "shared.test" and e.seq != other_live.seq
         )
-        [rejected] = await Owner(world).test_at_once([mine.seq])
+        [rejected] = await Owner(world).test_concurrently([own.seq])
         assert isinstance(rejected, errors.RateLimited)
         await world.accept(1, account=other)
         assert world.sender.in_flight["shared.test"] == HOST_IN_FLIGHT_MAX + 1
@@ -130,7 +130,7 @@ async def test_all_endpoints_of_an_account_share_a_limit_for_each_host(place: Pl
         assert await world.statuses() == {Status.DELIVERED: 506}
 
 
-async def test_an_endpoint_that_moves_to_another_host_no_longer_waits_for_the_first(place: Place) -> None:
+async def test_a_moved_endpoint_does_not_wait_for_its_old_host(place: Place) -> None:
     async with World(place) as world:
         seqs = [(await world.endpoint("shared.test", lambda _: None)).seq for _ in range(100)]
         await world.accept(1)
@@ -145,13 +145,13 @@ async def test_many_rows_of_one_account_do_not_block_other_accounts(place: Place
         other = await world.new_account()
         for number in range(300):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}")
         event_ingest = world.parts.event_ingest
-        heavy = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
-        light = event_ingest.accept(other.seq, [draft])
-        await light
-        assert sum(each.done() for each in heavy) <= 30
-        stored = [await each for each in heavy]
+        many = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
+        single = event_ingest.accept(other.seq, [draft])
+        await single
+        assert sum(each.done() for each in many) <= 30
+        stored = [await each for each in many]
         seqs = [event.seq for each in stored if isinstance(each, list) for event in each]
         assert len(set(seqs)) == 60
         assert event_ingest.waiting_events == 0
@@ -161,15 +161,15 @@ async def test_requests_that_wait_too_long_are_rejected_and_not_stored(place: Pl
     async with World(place, database=Silent) as world:
         for number in range(300):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}")
         event_ingest = world.parts.event_ingest
-        answers = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
+        accepting = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
         await asyncio.sleep(0)
         world.clock.now += 5 * SECOND
         event_ingest.expire_waiting()
-        assert all(isinstance(each.exception(), Unavailable) for each in answers)
+        assert all(isinstance(each.exception(), Unavailable) for each in accepting)
         assert 0 < event_ingest.waiting_events < 30
-        world.database.told.set()
+        world.database.may_return.set()
         await world.settle()
         assert event_ingest.waiting_events == 0
         assert len(await world.event_ids()) < 30
@@ -180,20 +180,20 @@ async def test_queueing_time_counts_toward_the_response_timeout(place: Place) ->
     async with World(place, database=Silent) as world:
         for number in range(300):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}")
         event_ingest = world.parts.event_ingest
-        answers = [event_ingest.accept(world.account.seq, [draft]) for _ in range(10)]
+        accepting = [event_ingest.accept(world.account.seq, [draft]) for _ in range(10)]
         await asyncio.sleep(0)
         world.clock.now += 3 * SECOND
         # The first turn has ended, and the next one has not.
-        world.database.told.set()
-        await answers[0]
-        world.database.told.clear()
-        assert not answers[-1].done()
+        world.database.may_return.set()
+        await accepting[0]
+        world.database.may_return.clear()
+        assert not accepting[-1].done()
         world.clock.now += 2 * SECOND
         event_ingest.expire_waiting()
-        assert isinstance(answers[-1].exception(), Unavailable)
-        world.database.told.set()
+        assert isinstance(accepting[-1].exception(), Unavailable)
+        world.database.may_return.set()
         await world.settle()
 
 
@@ -202,14 +202,14 @@ async def test_one_account_cannot_fill_the_ingest_queue(place: Place) -> None:
         other = await world.new_account()
         for number in range(100):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}")
         event_ingest = world.parts.event_ingest
         # 1,010 rows each.
-        taken = [event_ingest.accept(world.account.seq, [draft] * 10) for _ in range(70)]
+        accepting = [event_ingest.accept(world.account.seq, [draft] * 10) for _ in range(70)]
         with pytest.raises(Unavailable):
             event_ingest.accept(world.account.seq, [draft] * 100)
-        light = event_ingest.accept(other.seq, [draft])
-        assert isinstance(await light, list)
-        await asyncio.gather(*taken)
+        single = event_ingest.accept(other.seq, [draft])
+        assert isinstance(await single, list)
+        await asyncio.gather(*accepting)
         assert event_ingest.waiting_events == 0
         assert isinstance(await event_ingest.accept(world.account.seq, [draft]), list)

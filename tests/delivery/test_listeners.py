@@ -12,17 +12,16 @@ from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, EndReason, S
 from uplift_server.store import listening
 from uplift_server.store.listening import ListenSession
 
-from .fleet import Fleet, Peer
-from .test_feed_interrupted import new_event_type
-from .test_processes import away
+from .fleet import Fleet, Peer, unavailable
+from .test_cache_sync_interrupted import new_event_type
 from .test_relay import session_of, sessions
 from .world import SECOND
 
 SOON_MS = 200
 
 
-async def two(fleet: Fleet) -> tuple[Peer, Peer]:
-    """Two API processes."""
+async def start_two(fleet: Fleet) -> tuple[Peer, Peer]:
+    """Start two API processes."""
     streaming, other = [await fleet.start(ProcessRole.API) for _ in range(2)]
     await fleet.run_for(3 * SECOND)
     return streaming, other
@@ -41,39 +40,39 @@ class Reading:
     def __init__(self, fleet: Fleet, stream: Stream) -> None:
         self._fleet = fleet
         self._stream = stream
-        self.came: list[tuple[int, StreamItem]] = []
+        self.items: list[tuple[int, StreamItem]] = []
         self.ended_at: int | None = None
         self.task = asyncio.ensure_future(self._read())
         fleet.callers.add(self.task)
 
     async def _read(self) -> None:
         while (found := await self._stream.next()) is not None:
-            self.came += [(self._fleet.clock.now, item) for item in found]
+            self.items += [(self._fleet.clock.now, item) for item in found]
         self.ended_at = self._fleet.clock.now
 
 
 @pytest.mark.parametrize("silent", [False, True])
 async def test_a_stream_gets_events_that_another_process_accepts(place: Place, silent: bool) -> None:
     async with Fleet(place) as fleet:
-        streaming, other = await two(fleet)
+        streaming, other = await start_two(fleet)
         reading = Reading(fleet, await connected(fleet, streaming))
         await fleet.run_for(SECOND)
         fleet.bus.silent = silent
-        fleet.at(other)
+        fleet.switch_to(other)
         began = fleet.clock.now
         await fleet.accept(3)
         await fleet.run_for(2 * LOOK_EVERY_MS)
-        assert len(reading.came) == 3
-        assert all(at - began <= (LOOK_EVERY_MS if silent else SOON_MS) for at, _ in reading.came)
+        assert len(reading.items) == 3
+        assert all(at - began <= (LOOK_EVERY_MS if silent else SOON_MS) for at, _ in reading.items)
 
 
 async def test_processes_send_no_notifications_without_streams(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Fleet(place) as fleet:
-        streaming, other = await two(fleet)
+        streaming, other = await start_two(fleet)
         sent: list[str] = []
-        tell = fleet.bus.publish
-        monkeypatch.setattr(fleet.bus, "publish", lambda text: (sent.append(text), tell(text)))
-        fleet.at(other)
+        publish = fleet.bus.publish
+        monkeypatch.setattr(fleet.bus, "publish", lambda text: (sent.append(text), publish(text)))
+        fleet.switch_to(other)
         await fleet.accept(3)
         await fleet.run_for(SECOND)
         assert sent == []
@@ -81,7 +80,7 @@ async def test_processes_send_no_notifications_without_streams(place: Place, mon
         await fleet.accept(3)
         await fleet.run_for(SECOND)
         assert sum('"stored"' in text for text in sent) == 1
-        # Also if it could not announce its end.
+        # This also holds if the process could not announce the end of the stream.
         fleet.bus.silent = True
         streaming.parts.relay.disconnect(stream)
         await fleet.run_for(EXPIRES_AFTER_MS + SECOND)
@@ -94,7 +93,7 @@ async def test_processes_send_no_notifications_without_streams(place: Place, mon
 @pytest.mark.parametrize("silent", [False, True])
 async def test_a_session_deleted_through_another_process_ends(place: Place, silent: bool) -> None:
     async with Fleet(place) as fleet:
-        streaming, other = await two(fleet)
+        streaming, other = await start_two(fleet)
         session = await session_of(fleet)
         stream = await connected(fleet, streaming, session)
         reading = Reading(fleet, stream)
@@ -110,19 +109,19 @@ async def test_a_session_deleted_through_another_process_ends(place: Place, sile
 
 async def test_a_session_that_connects_to_another_process_streams_only_there(place: Place) -> None:
     async with Fleet(place) as fleet:
-        streaming, other = await two(fleet)
+        streaming, other = await start_two(fleet)
         session = await session_of(fleet)
         first = await connected(fleet, streaming, session)
         reading = Reading(fleet, first)
         second = await connected(fleet, other, session)
         assert (first.end_reason, second.end_reason) == (EndReason.REPLACED, None)
-        reading_on = Reading(fleet, second)
-        fleet.at(streaming)
+        other_reading = Reading(fleet, second)
+        fleet.switch_to(streaming)
         await fleet.accept(2)
         await fleet.run_for(SECOND)
-        assert (len(reading.came), len(reading_on.came)) == (0, 2)
-        place = max(item.position for _, item in reading_on.came)
-        for _, item in reading_on.came:
+        assert (len(reading.items), len(other_reading.items)) == (0, 2)
+        place = max(item.position for _, item in other_reading.items)
+        for _, item in other_reading.items:
             second.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
         await fleet.run_for(SECOND)
         # The first process has an older state.
@@ -134,32 +133,32 @@ async def test_a_session_that_connects_to_another_process_streams_only_there(pla
 async def test_the_later_of_two_connections_stays_despite_late_notifications(place: Place) -> None:
     """A late notification about an old connection does not end the new one."""
     async with Fleet(place) as fleet:
-        streaming, other = await two(fleet)
+        streaming, other = await start_two(fleet)
         session = await session_of(fleet)
-        told: list[str] = []
-        tell = fleet.bus.publish
-        fleet.bus.publish = told.append  # type: ignore[method-assign]
+        delayed: list[str] = []
+        publish = fleet.bus.publish
+        fleet.bus.publish = delayed.append  # type: ignore[method-assign]
         first = await connected(fleet, streaming, session)
-        fleet.bus.publish = tell  # type: ignore[method-assign]
+        fleet.bus.publish = publish  # type: ignore[method-assign]
         second = await connected(fleet, other, session)
-        for text in told:
+        for text in delayed:
             fleet.bus.publish(text)
         await fleet.run_for(SECOND)
         assert (first.end_reason, second.end_reason) == (EndReason.REPLACED, None)
 
 
-async def test_a_stream_gets_events_of_a_type_that_its_cache_lacks(place: Place) -> None:
+async def test_a_stream_gets_events_of_an_uncached_type(place: Place) -> None:
     async with Fleet(place) as fleet:
-        streaming, other = await two(fleet)
-        everything = Reading(fleet, await connected(fleet, streaming))
-        some = Reading(fleet, await connected(fleet, streaming, await session_of(fleet, wanted=("a.b",))))
-        streaming.cache_sync.sync = away  # type: ignore[method-assign]
+        streaming, other = await start_two(fleet)
+        unfiltered = Reading(fleet, await connected(fleet, streaming))
+        filtered = Reading(fleet, await connected(fleet, streaming, await session_of(fleet, event_types=("a.b",))))
+        streaming.cache_sync.sync = unavailable  # type: ignore[method-assign]
         record = await fleet.database.write(new_event_type)
-        other.directory.put_event_type(record)
-        assert record.name not in streaming.directory.event_types
-        fleet.at(other)
+        other.cache.put_event_type(record)
+        assert record.name not in streaming.cache.event_types
+        fleet.switch_to(other)
         await fleet.accept(1, event_type=record.name)
         await fleet.accept(1)
         await fleet.run_for(2 * LOOK_EVERY_MS)
-        assert [item.type for _, item in everything.came] == [record.name, "a.b"]
-        assert [item.type for _, item in some.came] == ["a.b"]
+        assert [item.type for _, item in unfiltered.items] == [record.name, "a.b"]
+        assert [item.type for _, item in filtered.items] == ["a.b"]

@@ -1,4 +1,4 @@
-"""While most endpoints fail at once, no endpoint is warned or disabled (promise 7)."""
+"""During a mass failure, no endpoint is warned or disabled."""
 
 from typing import Any
 
@@ -10,43 +10,43 @@ from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 
-from .test_watch_interrupted import Losing
-from .watching import (
+from .failing_owners import (
     ENDED,
     RULE,
     SLACK,
     WARNED,
     Owner,
     actions,
-    deliver_mails,
+    deliver_emails,
     kinds,
     long_world,
-    owed,
     owner_of,
+    read_emails,
     stored,
 )
+from .test_health_monitor_interrupted import LosesResponse
 from .world import DAY, HOUR, SECOND, START, World
 
 
-async def many(world: World, count: int) -> list[Owner]:
+async def create_owners(world: World, count: int) -> list[Owner]:
     return [await owner_of(world, f"e{n}.test", ("x@club.example",)) for n in range(count)]
 
 
-async def event_to_each(world: World, owners: list[Owner]) -> None:
+async def accept_for_each(world: World, owners: list[Owner]) -> None:
     for owner in owners:
         await world.accept(1, account=owner.account)
 
 
-async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator_once(place: Place) -> None:
+async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator(place: Place) -> None:
     """18 of 20 endpoints fail. After the recovery, that time does not count for two that still fail."""
     async with long_world(place) as world:
-        owners = await many(world, 20)
+        owners = await create_owners(world, 20)
         for owner in owners[18:]:
             owner.receiver.status = 200
-        await event_to_each(world, owners)
+        await accept_for_each(world, owners)
         await world.run_for(SLACK)
         assert await kinds(world) == [(NotificationKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
-        facts = (await owed(world))[0][2]
+        facts = (await read_emails(world))[0][2]
         assert (facts["since"], facts["endpoints"], facts["attempted"]) == (START, 18, 20)
         assert facts["causes"] == {"server_error": 18}
         assert (
@@ -54,31 +54,31 @@ async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator_onc
             is world.parts.status.disable_at(owners[0].endpoint.seq)
             is None
         )
-        present = world.parts.status.outage
-        assert present is not None
-        assert (present.since, present.endpoints) == (START, 18)
+        outage = world.parts.status.outage
+        assert outage is not None
+        assert (outage.since, outage.endpoints) == (START, 18)
         await world.run_for(3 * DAY)
-        await event_to_each(world, owners[18:])
+        await accept_for_each(world, owners[18:])
         await world.kill()
         await world.run_for(3 * DAY)
         assert len(await kinds(world)) == 1
         for owner in owners[2:18]:
             owner.receiver.status = 200
-        await event_to_each(world, owners[2:18])
+        await accept_for_each(world, owners[2:18])
         ended_at = world.clock.now
         await world.run_for(2 * SLACK)
         assert (await kinds(world))[1:] == [(NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example")]
         assert world.parts.status.outage is None
-        facts = (await owed(world))[-1][2]
+        facts = (await read_emails(world))[-1][2]
         assert (facts["since"], facts["endpoints"], facts["still_failing"]) == (START, 18, 2)
         assert ended_at <= facts["ended_at"] <= ended_at + SLACK
-        live = [world.directory.endpoints[owner.endpoint.seq] for owner in owners]
+        live = [world.cache.endpoints[owner.endpoint.seq] for owner in owners]
         assert all(endpoint.record.state is EndpointState.ENABLED for endpoint in live)
         await world.run_for(3 * DAY - 3 * SLACK)
         assert len(await kinds(world)) == 2
         await world.run_for(3 * SLACK)
         assert (await kinds(world))[2:] == [(NotificationKind.ENDPOINT_WARNED, "x@club.example")] * 2
-        await deliver_mails(world)
+        await deliver_emails(world)
         await world.run_for(2 * DAY - 3 * SLACK)
         assert all(endpoint.record.state is EndpointState.ENABLED for endpoint in live)
         await world.run_for(4 * SLACK)
@@ -87,36 +87,36 @@ async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator_onc
         assert system == ["mass_failure.began", ENDED]
 
 
-@pytest.mark.parametrize(("failing", "well"), [(9, 0), (10, 11)])
-async def test_fewer_than_ten_or_than_half_are_no_mass_failure(place: Place, failing: int, well: int) -> None:
+@pytest.mark.parametrize(("failing", "healthy"), [(9, 0), (10, 11)])
+async def test_fewer_than_ten_or_half_failing_is_no_mass_failure(place: Place, failing: int, healthy: int) -> None:
     async with long_world(place) as world:
-        owners = await many(world, failing + well)
+        owners = await create_owners(world, failing + healthy)
         for owner in owners[failing:]:
             owner.receiver.status = 200
-        # Responding endpoints come first, because an endpoint without attempts shows nothing.
-        await event_to_each(world, owners[failing:])
-        await event_to_each(world, owners[:failing])
+        # Healthy endpoints come first, because endpoints without attempts are not evaluated.
+        await accept_for_each(world, owners[failing:])
+        await accept_for_each(world, owners[:failing])
         for _ in range(3):
             await world.run_for(DAY - HOUR)
-            await event_to_each(world, owners[failing:])
+            await accept_for_each(world, owners[failing:])
             await world.run_for(HOUR)
         await world.run_for(SLACK)
         assert await kinds(world) == [(NotificationKind.ENDPOINT_WARNED, "x@club.example")] * failing
 
 
-async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(place: Place) -> None:
-    """An endpoint that failed for a day before gets its warning one hour later."""
+async def test_a_mass_failure_excuses_only_its_own_duration(place: Place) -> None:
+    """An endpoint that had already failed for a day gets its warning one hour later."""
     async with long_world(place) as world:
         early = await owner_of(world)
         await world.accept(1, account=early.account)
         await world.run_for(DAY)
-        owners = await many(world, 12)
-        await event_to_each(world, owners)
+        owners = await create_owners(world, 12)
+        await accept_for_each(world, owners)
         began_at = world.clock.now
         await world.run_for(HOUR)
         for owner in owners:
             owner.receiver.status = 200
-        await event_to_each(world, owners)
+        await accept_for_each(world, owners)
         await world.run_for(2 * SLACK)
         names = dict(await actions(world))
         excused = names[ENDED] - began_at
@@ -128,10 +128,10 @@ async def test_the_mass_failure_of_one_hour_excuses_no_more_than_that_hour(place
         assert (await kinds(world))[-2:] == WARNED
 
 
-async def test_a_mass_failure_that_returns_is_notified_once_and_excuses_no_time_twice(place: Place) -> None:
+async def test_a_returning_mass_failure_notifies_and_excuses_once(place: Place) -> None:
     async with long_world(place) as world:
-        owners = await many(world, 10)
-        await event_to_each(world, owners)
+        owners = await create_owners(world, 10)
+        await accept_for_each(world, owners)
         await world.run_for(HOUR // 2)
         owners[0].receiver.status = 200
         await world.accept(1, account=owners[0].account)
@@ -141,11 +141,11 @@ async def test_a_mass_failure_that_returns_is_notified_once_and_excuses_no_time_
         await world.run_for(SLACK)
         names = [name for name, _ in await actions(world)]
         assert names == ["mass_failure.began", ENDED, "mass_failure.began"]
-        told = [
+        expected = [
             (NotificationKind.MASS_FAILURE_BEGAN, "ops@uplift.example"),
             (NotificationKind.MASS_FAILURE_ENDED, "ops@uplift.example"),
         ]
-        assert await kinds(world) == told
+        assert await kinds(world) == expected
         await world.run_for(HOUR // 2)
         for owner in owners[:5]:
             owner.receiver.status = 200
@@ -155,23 +155,23 @@ async def test_a_mass_failure_that_returns_is_notified_once_and_excuses_no_time_
         assert [name for name, _ in at][3:] == [ENDED]
         excused = owners[-1].endpoint.health.excused_ms
         assert at[-1][1] - START - SLACK <= excused <= at[-1][1] - START
-        assert await kinds(world) == told
+        assert await kinds(world) == expected
 
 
 async def test_a_mass_failure_ends_once_after_a_failed_write(place: Place) -> None:
     async with long_world(place) as world:
-        owners = await many(world, 12)
-        await event_to_each(world, owners)
+        owners = await create_owners(world, 12)
+        await accept_for_each(world, owners)
         await world.run_for(HOUR)
         write = world.database.write
 
-        def refusing(_: Any) -> Any:
+        def unavailable(_: Any) -> Any:
             raise Unavailable("no space is left on the disk")
 
         for owner in owners[:8]:
             owner.receiver.status = 200
-        await event_to_each(world, owners[:8])
-        world.database.write = refusing  # type: ignore[method-assign,assignment]
+        await accept_for_each(world, owners[:8])
+        world.database.write = unavailable  # type: ignore[method-assign,assignment]
         await world.run_for(HOUR // 2)
         world.database.write = write  # type: ignore[method-assign]
         await world.run_for(SLACK)
@@ -183,16 +183,16 @@ async def test_a_mass_failure_ends_once_after_a_failed_write(place: Place) -> No
 
 @pytest.mark.parametrize("verb", ["begin", "end"])
 async def test_a_lost_response_notifies_and_excuses_once(place: Place, verb: str) -> None:
-    async with long_world(place, database=Losing) as world:
-        owners = await many(world, 12)
-        world.database.losing = verb
-        await event_to_each(world, owners)
+    async with long_world(place, database=LosesResponse) as world:
+        owners = await create_owners(world, 12)
+        world.database.lost_operation = verb
+        await accept_for_each(world, owners)
         await world.run_for(HOUR)
         for owner in owners[:8]:
             owner.receiver.status = 200
-        await event_to_each(world, owners[:8])
+        await accept_for_each(world, owners[:8])
         await world.run_for(HOUR // 2)
-        assert world.database.losing == ""
+        assert world.database.lost_operation == ""
         assert [name for name, _ in await actions(world)] == ["mass_failure.began", ENDED]
         assert [kind for kind, _ in await kinds(world)] == [
             NotificationKind.MASS_FAILURE_BEGAN, NotificationKind.MASS_FAILURE_ENDED,
@@ -204,8 +204,8 @@ async def test_a_lost_response_notifies_and_excuses_once(place: Place, verb: str
 
 async def test_a_410_response_disables_no_endpoint_during_a_mass_failure(place: Place) -> None:
     """A local proxy responds with 410 for all endpoints."""
-    async with long_world(place, watch=HealthSettings(RULE, gone_disables=True)) as world:
-        owners = await many(world, 12)
+    async with long_world(place, health_settings=HealthSettings(RULE, gone_disables=True)) as world:
+        owners = await create_owners(world, 12)
         for owner in owners:
             owner.receiver.status = 410
         for owner in owners:

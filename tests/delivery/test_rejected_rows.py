@@ -1,4 +1,4 @@
-"""A row that contradicts stored rows is set aside; everything else is stored and sent."""
+"""Rows that contradict stored rows are set aside. All other rows are stored and sent."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.hot_records import HealthRow, NewEvent, Settlement
 from uplift_server.store.schema import attempts, deliveries
 
-from .world import SECOND, World, answer
+from .world import SECOND, World, respond
 
 SET_ASIDE = "row set aside"
 
 
-def an_attempt_is_there_already(place: Place, event_seq: int, endpoint_seq: int, number: int = 1) -> None:
-    """Store a record of an attempt that the server has not made."""
+def store_conflicting_attempt(place: Place, event_seq: int, endpoint_seq: int, number: int = 1) -> None:
+    """Store the row of an attempt that the server has not made."""
     place.run(
         lambda c: c.execute(
             sa.insert(attempts).values(
@@ -37,14 +37,14 @@ def set_aside_lines(logs: Sequence[Any], kind: SetAside) -> list[Any]:
     return [line for line in logs if line["event"] == SET_ASIDE and line["kind"] == kind.text]
 
 
-async def test_an_outcome_is_stored_without_the_record_that_is_rejected(place: Place) -> None:
+async def test_an_outcome_is_stored_without_its_rejected_attempt(place: Place) -> None:
     async with World(place) as world:
         other = await world.new_account()
         first = await world.endpoint("one.test")
         await world.endpoint("two.test", account=other)
         world.sender.latency_ms["one.test"] = world.sender.latency_ms["two.test"] = SECOND
         stored = await world.accept(40) + await world.accept(40, account=other)
-        an_attempt_is_there_already(place, stored[7].seq, first.seq)
+        store_conflicting_attempt(place, stored[7].seq, first.seq)
         before = sum(world.database.measures.commits.counts)
         with capture_logs() as logs:
             await world.run_for(10 * SECOND)
@@ -55,25 +55,25 @@ async def test_an_outcome_is_stored_without_the_record_that_is_rejected(place: P
         assert (line["event_seq"], line["endpoint_seq"], line["number"]) == (stored[7].seq, first.seq, 1)
         assert world.parts.counters.set_aside == [0, 1, 0, 0]
         assert len(await world.attempts()) == 80
-        # One at a time would need a commit for each.
+        # Writing the outcomes one at a time would need a commit for each.
         assert commits < 60, commits
         await world.accept(1, account=other)
         await world.run_for(2 * SECOND)
         assert (await world.statuses())[Status.DELIVERED] == 81
 
 
-async def test_a_retry_comes_by_the_schedule_though_no_attempt_can_be_recorded(place: Place) -> None:
+async def test_retries_follow_the_schedule_if_an_attempt_is_rejected(place: Place) -> None:
     async with World(place, delays_ms=(5 * SECOND, 5 * SECOND)) as world:
-        endpoint = await world.endpoint("hooks.test", lambda _: answer(500))
+        endpoint = await world.endpoint("hooks.test", lambda _: respond(500))
         world.sender.latency_ms["hooks.test"] = SECOND
         [event] = await world.accept(1)
-        an_attempt_is_there_already(place, event.seq, endpoint.seq)
+        store_conflicting_attempt(place, event.seq, endpoint.seq)
         await world.run_for(60 * SECOND)
         assert await world.statuses() == {Status.FAILED: 1}
         assert len(world.sender.sent) == 3
 
 
-class RejectsOne:
+class RejectsOutcome:
     """A layer over an engine that rejects the outcome of one event in every form."""
 
     rejected: int | None = None
@@ -90,8 +90,8 @@ class RejectsOne:
         return super().settle(settlements, health, process_id=process_id)  # type: ignore[misc]
 
 
-async def test_a_delivery_whose_outcome_is_rejected_is_sent_once_until_a_restart(place: Place) -> None:
-    async with World(place, database=RejectsOne) as world:
+async def test_a_rejected_outcome_repeats_no_attempt_before_a_restart(place: Place) -> None:
+    async with World(place, database=RejectsOutcome) as world:
         await world.endpoint("hooks.test")
         world.sender.latency_ms["hooks.test"] = SECOND
         stored = await world.accept(40)
@@ -112,12 +112,12 @@ async def test_a_delivery_whose_outcome_is_rejected_is_sent_once_until_a_restart
         assert len(world.sender.sent) == 46
 
 
-async def test_the_health_of_endpoints_survives_a_rejected_outcome(place: Place) -> None:
+async def test_health_is_stored_despite_a_rejected_attempt(place: Place) -> None:
     async with World(place, delays_ms=(600 * SECOND,)) as world:
-        endpoint = await world.endpoint("hooks.test", lambda _: answer(500))
+        endpoint = await world.endpoint("hooks.test", lambda _: respond(500))
         world.sender.latency_ms["hooks.test"] = SECOND
         stored = await world.accept(2)
-        an_attempt_is_there_already(place, stored[0].seq, endpoint.seq)
+        store_conflicting_attempt(place, stored[0].seq, endpoint.seq)
         await world.run_for(5 * SECOND)
         [(failures,)] = place.query("SELECT consecutive_failures FROM endpoints")
         assert failures == 2
@@ -138,9 +138,9 @@ class RejectsHealth:
         return super().settle(settlements, health, process_id=process_id)  # type: ignore[misc]
 
 
-async def test_the_health_of_one_endpoint_is_set_aside_alone(place: Place) -> None:
+async def test_rejected_health_affects_only_its_endpoint(place: Place) -> None:
     async with World(place, database=RejectsHealth, delays_ms=(600 * SECOND,)) as world:
-        found = [await world.endpoint(f"r{number}.test", lambda _: answer(500)) for number in range(9)]
+        found = [await world.endpoint(f"r{number}.test", lambda _: respond(500)) for number in range(9)]
         world.database.rejected = found[4].seq
         with capture_logs() as logs:
             await world.accept(2)
@@ -153,17 +153,17 @@ async def test_the_health_of_one_endpoint_is_set_aside_alone(place: Place) -> No
         assert len(await world.attempts()) == 18
 
 
-async def accepted(world: World, count: int) -> list[Any]:
+async def accept_together(world: World, count: int) -> list[Any]:
     """Accept events in one turn of the event loop. Return the response or error of each."""
-    live = world.directory.event_types["a.b"]
+    live = world.cache.event_types["a.b"]
     drafts = [Draft(live, b'{"n":%d}' % n) for n in range(count)]
-    answers = [world.parts.event_ingest.accept(world.account.seq, [draft]) for draft in drafts]
-    found = await asyncio.gather(*answers, return_exceptions=True)
+    accepting = [world.parts.event_ingest.accept(world.account.seq, [draft]) for draft in drafts]
+    found = await asyncio.gather(*accepting, return_exceptions=True)
     await world.settle()
     return found
 
 
-async def test_a_leftover_row_with_the_number_of_a_new_event_stops_no_event(place: Place) -> None:
+async def test_a_leftover_row_does_not_block_new_events(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("hooks.test")
         [known] = await world.accept(1)
@@ -176,12 +176,12 @@ async def test_a_leftover_row_with_the_number_of_a_new_event_stops_no_event(plac
             )
         )  # fmt: skip
         for _ in range(3):
-            await accepted(world, 1)
-        results = await accepted(world, 16) + await accepted(world, 1)
+            await accept_together(world, 1)
+        results = await accept_together(world, 16) + await accept_together(world, 1)
         assert [each for each in results if isinstance(each, BaseException)] == []
 
 
-class RejectsNumberSeven:
+class RejectsEventSeven:
     """A layer over an engine that rejects one event."""
 
     appends = 0
@@ -195,11 +195,11 @@ class RejectsNumberSeven:
         return super().append(groups)  # type: ignore[misc]
 
 
-async def test_one_event_that_cannot_be_stored_fails_alone(place: Place) -> None:
-    async with World(place, database=RejectsNumberSeven) as world:
+async def test_an_unstorable_event_fails_alone(place: Place) -> None:
+    async with World(place, database=RejectsEventSeven) as world:
         await world.endpoint("hooks.test")
         with capture_logs() as logs:
-            results = await accepted(world, 64)
+            results = await accept_together(world, 64)
         assert [n for n, each in enumerate(results) if isinstance(each, BaseException)] == [7]
         assert isinstance(results[7], Unavailable)
         assert len(set_aside_lines(logs, SetAside.EVENT)) == 1

@@ -31,7 +31,9 @@ UNSTORABLE = 1 << 64
 """Not a valid number for any column."""
 
 
-async def session_of(world: World, account: Account | None = None, *, wanted: tuple[str, ...] = ()) -> ListenSession:
+async def session_of(
+    world: World, account: Account | None = None, *, event_types: tuple[str, ...] = ()
+) -> ListenSession:
     session_id, key_id = world.fresh_id(), world.fresh_id()
     owner, now = account or world.account, world.clock.now
 
@@ -42,7 +44,7 @@ async def session_of(world: World, account: Account | None = None, *, wanted: tu
         )  # fmt: skip
         return listening.create(
             connection, session_id=session_id, account_seq=owner.seq, key_id=key_id, description="ana-laptop",
-            event_types=wanted, since=None, after_event=None, stream_position=STREAM_POSITION_MAX, now=now,
+            event_types=event_types, since=None, after_event=None, stream_position=STREAM_POSITION_MAX, now=now,
         )  # fmt: skip
 
     return await world.database.write(create)
@@ -52,7 +54,7 @@ async def sessions(world: World) -> list[ListenSession]:
     return (await world.database.read(lambda c: listening.page(c, world.account.seq, limit=500))).items
 
 
-async def taken(stream: Stream, count: int) -> list[StreamItem]:
+async def take_acknowledged(stream: Stream, count: int) -> list[StreamItem]:
     """Return the next events, with a response to each."""
     found: list[StreamItem] = []
     while len(found) < count:
@@ -64,7 +66,7 @@ async def taken(stream: Stream, count: int) -> list[StreamItem]:
     return found
 
 
-async def answers(world: World, session: ListenSession) -> list[ListenResponse]:
+async def stored_responses(world: World, session: ListenSession) -> list[ListenResponse]:
     return (await world.database.read(lambda c: listening.page_of_responses(c, session.seq, limit=5000))).items
 
 
@@ -106,7 +108,7 @@ async def test_a_session_that_connects_when_it_expires_stays(place: Place) -> No
         assert stream.end_reason is None
         assert [each.id for each in await sessions(world)] == [session.id]
         [event] = await world.accept()
-        assert [item.position for item in await taken(stream, 1)] == [event.seq]
+        assert [item.position for item in await take_acknowledged(stream, 1)] == [event.seq]
 
 
 async def test_no_stream_begins_for_a_deleted_session(place: Place) -> None:
@@ -181,7 +183,7 @@ async def test_unacknowledged_events_are_bounded_and_hold_the_position(place: Pl
         assert found.position == stored[2].seq
         again = await world.parts.relay.connect(found, None)
         assert again is not None
-        assert [item.position for item in await taken(again, 71)] == [each.seq for each in stored[3:]]
+        assert [item.position for item in await take_acknowledged(again, 71)] == [each.seq for each in stored[3:]]
 
 
 async def test_an_event_stored_during_a_read_is_sent_at_once(place: Place) -> None:
@@ -204,7 +206,7 @@ async def test_an_event_stored_during_a_read_is_sent_at_once(place: Place) -> No
 
         relay.database = Interrupted()  # type: ignore[assignment]
         began = world.clock.now
-        assert [item.position for item in await taken(stream, 1)] == [stored[0].seq]
+        assert [item.position for item in await take_acknowledged(stream, 1)] == [stored[0].seq]
         assert world.clock.now == began
 
 
@@ -227,7 +229,7 @@ async def test_a_stream_continues_after_a_database_error(place: Place) -> None:
                 return await database.read(body)
 
         relay.database = Failing()  # type: ignore[assignment]
-        taking = asyncio.ensure_future(taken(stream, 1))
+        taking = asyncio.ensure_future(take_acknowledged(stream, 1))
         await world.run_for(SECOND)
         # The virtual clock does not wait for unknown calls, so the read may take a moment.
         assert [item.position for item in await asyncio.wait_for(taking, 10)] == [event.seq]
@@ -251,7 +253,7 @@ async def test_unacknowledged_bytes_are_bounded_except_for_the_last_event(place:
         assert len(more) <= 2
         for item in [*batch[2:], *more]:
             stream.record_response(item.position, LocalResponse("", 200, 1, None, "", redelivered=False))
-        rest = await taken(stream, 40 - len(batch) - len(more))
+        rest = await take_acknowledged(stream, 40 - len(batch) - len(more))
         assert [item.position for item in [*batch, *more, *rest]] == [each.seq for each in stored]
 
 
@@ -292,17 +294,17 @@ async def test_a_late_or_early_response_to_a_test_event(place: Place) -> None:
         session = await session_of(world)
         stream = await world.parts.relay.connect(session, None)
         assert stream is not None
-        given_up = stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"{}")
-        assert given_up is not None
+        abandoned = stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"{}")
+        assert abandoned is not None
         [sent] = await stream.next() or []
-        given_up.cancel()
+        abandoned.cancel()
         stream.record_response(sent.position, LocalResponse("", 401, 1, None, "", redelivered=False))
         assert stream.send_test(world.fresh_id(), "a.b", world.clock.now, b"{}") is not None
         stream.record_response(sent.position - 1, LocalResponse("", 200, 1, None, "", redelivered=False))
         [event] = await world.accept()
         assert [item.position for item in await stream.next() or ()] == [event.seq]
         await world.run_for(SECOND)
-        assert [answer.status_code for answer in await answers(world, session)] == [200, 401]
+        assert [response.status_code for response in await stored_responses(world, session)] == [200, 401]
 
 
 async def test_a_replaced_stream_does_not_change_the_position(place: Place) -> None:
@@ -315,7 +317,7 @@ async def test_a_replaced_stream_does_not_change_the_position(place: Place) -> N
         assert batch is not None
         second = await relay.connect(session, None)
         assert second is not None
-        await taken(second, 3)
+        await take_acknowledged(second, 3)
         await world.run_for(SECOND)
         # Its connection ends late, and so do its messages.
         first.record_response(batch[0].position, LocalResponse("", 503, 1, None, "", redelivered=False))
@@ -323,7 +325,7 @@ async def test_a_replaced_stream_does_not_change_the_position(place: Place) -> N
         await world.run_for(SECOND)
         (found,) = await sessions(world)
         assert found.position == stored[2].seq
-        assert [answer.status_code for answer in await answers(world, session)] == [503, 200, 200, 200]
+        assert [response.status_code for response in await stored_responses(world, session)] == [503, 200, 200, 200]
 
 
 async def test_all_unused_sessions_are_deleted_at_once(place: Place) -> None:
@@ -342,10 +344,10 @@ async def test_the_newest_responses_are_kept(place: Place) -> None:
         stream = await world.parts.relay.connect(session, None)
         assert stream is not None
         stored = await world.accept(LOCAL_RESPONSES_KEPT_MAX + 50)
-        await taken(stream, len(stored))
+        await take_acknowledged(stream, len(stored))
         await world.run_for(2 * SECOND)
-        kept = await answers(world, session)
-        assert [answer.event_id for answer in kept] == [each.id for each in reversed(stored[50:])]
+        kept = await stored_responses(world, session)
+        assert [response.event_id for response in kept] == [each.id for each in reversed(stored[50:])]
 
 
 async def test_a_stop_ends_every_stream_and_later_ones(place: Place) -> None:
@@ -369,18 +371,18 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
             await session_of(world)
         relay, streams = world.parts.relay, []
 
-        async def connected(made: list[ListenSession]) -> int:
+        async def connected(created: list[ListenSession]) -> int:
             """Return the number of sessions that could connect."""
             before = len(streams)
             with suppress(TooManyStreams):
-                for session in made:
+                for session in created:
                     streams.append(await relay.connect(session, 0))
             return len(streams) - before
 
-        made = await sessions(world)
-        assert await connected(made) == STREAMS_PER_ACCOUNT_MAX
+        created = await sessions(world)
+        assert await connected(created) == STREAMS_PER_ACCOUNT_MAX
         # Reconnecting a session uses no additional capacity.
-        await relay.connect(made[0], 0)
+        await relay.connect(created[0], 0)
         counts = []
         for _ in range(8):
             account = await world.new_account()
@@ -388,7 +390,7 @@ async def test_sessions_and_streams_are_bounded(place: Place) -> None:
         assert counts == [STREAMS_PER_ACCOUNT_MAX] * 5 + [STREAMS_PER_ACCOUNT_CROWDED_MAX] * 3
         for stream in streams:
             relay.disconnect(stream)
-        assert await connected(made) == STREAMS_PER_ACCOUNT_MAX
+        assert await connected(created) == STREAMS_PER_ACCOUNT_MAX
 
 
 async def test_only_a_rejected_response_is_lost(place: Place) -> None:
@@ -403,7 +405,7 @@ async def test_only_a_rejected_response_is_lost(place: Place) -> None:
                 status = UNSTORABLE if stream is streams[0] and item.position == stored[1].seq else 200
                 stream.record_response(item.position, LocalResponse("", status, 1, None, "fine", redelivered=False))
         await world.run_for(2 * SECOND)
-        kept = [[answer.event_id for answer in await answers(world, session)] for session in sessions_made]
+        kept = [[response.event_id for response in await stored_responses(world, session)] for session in sessions_made]
         newest_first = [each.id for each in reversed(stored)]
         assert kept == [[newest_first[0], newest_first[2]], newest_first]
         assert {session.position for session in await sessions(world)} == {stored[2].seq}
@@ -411,9 +413,9 @@ async def test_only_a_rejected_response_is_lost(place: Place) -> None:
         await world.accept()
         for stream in streams:
             assert stream is not None
-            await taken(stream, 1)
+            await take_acknowledged(stream, 1)
         await world.run_for(2 * SECOND)
-        assert [len(await answers(world, session)) for session in sessions_made] == [3, 4]
+        assert [len(await stored_responses(world, session)) for session in sessions_made] == [3, 4]
 
 
 async def test_a_database_error_between_single_writes_loses_and_repeats_nothing(
@@ -443,5 +445,5 @@ async def test_a_database_error_between_single_writes_loses_and_repeats_nothing(
 
         relay.database = Failing()  # type: ignore[assignment]
         await world.run_for(5 * SECOND)
-        kept = [answer.event_id for answer in await answers(world, session)]
+        kept = [response.event_id for response in await stored_responses(world, session)]
         assert sorted(kept) == sorted(each.id for each in stored[1:])

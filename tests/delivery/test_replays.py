@@ -22,18 +22,18 @@ from uplift_server.store.schema import audit_log, deliveries, events
 from uplift_server.store.schema import replays as jobs
 
 from .test_engine import resend
-from .world import HOUR, MINUTE, SECOND, World, answer
+from .world import HOUR, MINUTE, SECOND, World, respond
 
 HOST = "one.test"
 
 
-async def failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
+async def create_failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
     """Create an endpoint with failed deliveries that is healthy now."""
-    endpoint = await world.endpoint(HOST, lambda _: answer(500), **settings)
+    endpoint = await world.endpoint(HOST, lambda _: respond(500), **settings)
     await world.accept(count)
     await world.run_for(SECOND)
     assert await world.statuses() == {Status.FAILED: count}
-    world.sender.scripts[HOST] = lambda _: answer(200)
+    world.sender.scripts[HOST] = lambda _: respond(200)
     world.sender.sent.clear()
     return endpoint
 
@@ -41,14 +41,14 @@ async def failed(world: World, count: int, **settings: Any) -> LiveEndpoint:
 async def replay(
     world: World, endpoint: LiveEndpoint, *, rate: int = 10, statuses: tuple[Status, ...] = (Status.FAILED,)
 ) -> int:
-    """Start a replay of all deliveries like the service. Return its number."""
+    """Start a replay of all deliveries as the service does. Return its number."""
     choice = ReplaySelection(endpoint.seq, statuses, (), None, None, world.clock.now)
     last = await world.database.read(lambda c: c.scalar(sa.select(sa.func.max(events.c.seq)))) or 0
     new = NewReplay(world.fresh_id(), endpoint.record.account_seq, choice, (), rate, 0, 0, 1, last)
-    made = await world.database.write(lambda c: replays.create(c, new))
-    world.parts.replays.put(made)
+    created = await world.database.write(lambda c: replays.create(c, new))
+    world.parts.replays.put(created)
     await world.settle()
-    return made.seq
+    return created.seq
 
 
 async def stored(world: World, seq: int) -> Replay:
@@ -56,8 +56,8 @@ async def stored(world: World, seq: int) -> Replay:
     return await world.database.read(lambda c: replays.one(c, jobs.c.seq == seq))
 
 
-async def put_into(world: World, seq: int, state: ReplayState) -> Replay:
-    """Pause, resume or cancel a replay like the service."""
+async def change_state(world: World, seq: int, state: ReplayState) -> Replay:
+    """Pause, resume or cancel a replay as the service does."""
     job = await stored(world, seq)
     changed = await world.database.write(lambda c: replays.change_state(c, None, job.id, state, now=world.clock.now))
     assert changed is not None
@@ -81,14 +81,14 @@ async def replayed(world: World) -> list[int]:
     return [row.event_seq for row in await world.attempts() if row.trigger == Trigger.REPLAY]
 
 
-async def in_hand(world: World) -> int:
+async def count_leased(world: World) -> int:
     """Return the number of deliveries that replays have leased."""
     return sum(row.replay_seq is not None for row in await world.deliveries())
 
 
-async def test_failed_deliveries_are_sent_again_in_order_of_acceptance_and_at_an_even_pace(place: Place) -> None:
+async def test_a_replay_sends_in_order_at_an_even_rate(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 30)
+        endpoint = await create_failed(world, 30)
         began = world.clock.now
         job = await replay(world, endpoint, rate=10)
         await world.run_for(10 * SECOND)
@@ -103,21 +103,21 @@ async def test_failed_deliveries_are_sent_again_in_order_of_acceptance_and_at_an
         done = await stored(world, job)
         assert (done.state, counts(done)) == (ReplayState.COMPLETED, (30, 30, 0, 0))
         assert done.completed_at is not None
-        assert await in_hand(world) == 0
+        assert await count_leased(world) == 0
 
 
 async def test_a_high_rate_is_reached_with_few_outstanding_deliveries(
     place: Place,
 ) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 600)
+        endpoint = await create_failed(world, 600)
         world.sender.latency_ms[HOST] = 5
         began = world.clock.now
         job = await replay(world, endpoint, rate=500)
         most = 0
         while (await stored(world, job)).state is not ReplayState.COMPLETED:
             await world.run_for(50)
-            most = max(most, await in_hand(world))
+            most = max(most, await count_leased(world))
         assert most <= 500 / 5
         assert 1200 <= world.sender.times(HOST)[-1] - began <= 1400
         assert Counter(sent_events(world)).most_common(1)[0][1] == 1
@@ -126,9 +126,9 @@ async def test_a_high_rate_is_reached_with_few_outstanding_deliveries(
 
 async def test_a_failed_replay_attempt_keeps_the_previous_status(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 3)
+        endpoint = await create_failed(world, 3)
         before = await world.deliveries()
-        world.sender.scripts[HOST] = lambda _: answer(503)
+        world.sender.scripts[HOST] = lambda _: respond(503)
         job = await replay(world, endpoint)
         await world.run_for(5 * SECOND)
         assert counts(await stored(world, job)) == (3, 0, 3, 0)
@@ -140,7 +140,7 @@ async def test_a_failed_replay_attempt_keeps_the_previous_status(place: Place) -
 
 async def test_a_replay_selects_undelivered_or_delivered_events(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 4)
+        endpoint = await create_failed(world, 4)
         await world.database.write(
             lambda c: c.execute(
                 sa.update(deliveries).where(deliveries.c.event_seq <= 2).values(status=int(Status.CANCELLED))
@@ -151,7 +151,7 @@ async def test_a_replay_selects_undelivered_or_delivered_events(place: Place) ->
         never = await replay(world, endpoint, statuses=(Status.FAILED, Status.CANCELLED))
         await world.run_for(2 * SECOND)
         assert (counts(await stored(world, never)), len(world.sender.sent)) == ((4, 4, 0, 0), 4)
-        world.sender.scripts[HOST] = lambda _: answer(500)
+        world.sender.scripts[HOST] = lambda _: respond(500)
         again = await replay(world, endpoint, statuses=(Status.DELIVERED,))
         await world.run_for(2 * SECOND)
         # These deliveries were delivered before, and stay delivered.
@@ -161,8 +161,8 @@ async def test_a_replay_selects_undelivered_or_delivered_events(place: Place) ->
 
 async def test_deliveries_that_end_later_are_not_replayed(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 20)
-        world.sender.scripts[HOST] = lambda _: answer(500)
+        endpoint = await create_failed(world, 20)
+        world.sender.scripts[HOST] = lambda _: respond(500)
         job = await replay(world, endpoint, rate=2)
         await world.run_for(SECOND)
         await world.accept(5)
@@ -173,12 +173,12 @@ async def test_deliveries_that_end_later_are_not_replayed(place: Place) -> None:
 
 async def test_a_resume_continues_at_the_position_of_the_pause(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 40, max_in_flight=2)
+        endpoint = await create_failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
         await world.run_for(1000)
-        assert 4 <= await in_hand(world) <= 100 / 5
-        await put_into(world, job, ReplayState.PAUSED)
+        assert 4 <= await count_leased(world) <= 100 / 5
+        await change_state(world, job, ReplayState.PAUSED)
         sent = len(world.sender.sent)
         await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == sent
@@ -186,7 +186,7 @@ async def test_a_resume_continues_at_the_position_of_the_pause(place: Place) -> 
         paused = await stored(world, job)
         assert (paused.state, paused.delivered) == (ReplayState.PAUSED, sent)
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 40 - sent}
-        await put_into(world, job, ReplayState.RUNNING)
+        await change_state(world, job, ReplayState.RUNNING)
         await world.run_for(60 * SECOND)
         assert counts(await stored(world, job)) == (40, 40, 0, 0)
         order = await replayed(world)
@@ -196,19 +196,19 @@ async def test_a_resume_continues_at_the_position_of_the_pause(place: Place) -> 
 
 async def test_a_cancel_within_a_second_keeps_the_rest_unchanged(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 40, max_in_flight=2)
+        endpoint = await create_failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
         await world.run_for(1000)
-        assert await in_hand(world) > 2
-        cancelled = await put_into(world, job, ReplayState.CANCELLED)
+        assert await count_leased(world) > 2
+        cancelled = await change_state(world, job, ReplayState.CANCELLED)
         assert cancelled.state is ReplayState.CANCELLED
         sent = len(world.sender.sent)
         await world.run_for(2 * SECOND)
         assert len(world.sender.sent) == sent
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 40 - sent}
         ended = await stored(world, job)
-        assert (ended.state, ended.delivered, await in_hand(world)) == (ReplayState.CANCELLED, sent, 0)
+        assert (ended.state, ended.delivered, await count_leased(world)) == (ReplayState.CANCELLED, sent, 0)
         assert ended.completed_at is not None
         # Another replay can start with the remaining deliveries.
         rest = await replay(world, endpoint, rate=100)
@@ -219,7 +219,7 @@ async def test_a_cancel_within_a_second_keeps_the_rest_unchanged(place: Place) -
 @pytest.mark.parametrize("how", ["restart", "kill"])
 async def test_a_replay_continues_after_a_restart(place: Place, how: str) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 60)
+        endpoint = await create_failed(world, 60)
         job = await replay(world, endpoint, rate=20)
         for _ in range(4):
             await world.run_for(500)
@@ -234,17 +234,17 @@ async def test_a_replay_continues_after_a_restart(place: Place, how: str) -> Non
         assert len(times_sent) == 60
         # Only deliveries in flight at the kill are sent twice.
         assert sum(count - 1 for count in times_sent.values()) <= (0 if how == "restart" else 4 * 6)
-        assert await in_hand(world) == 0
+        assert await count_leased(world) == 0
 
 
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
 async def test_a_restart_returns_the_leases_of_a_stopped_replay(place: Place, state: ReplayState) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 20)
+        endpoint = await create_failed(world, 20)
         world.sender.scripts[HOST] = lambda _: None
         job = await replay(world, endpoint, rate=100)
         await world.run_for(SECOND)
-        await put_into(world, job, state)
+        await change_state(world, job, state)
         assert (await world.statuses())[Status.PENDING] == 4
         world.sender.sent.clear()
         await world.kill()
@@ -263,11 +263,11 @@ async def test_a_replay_waits_while_its_endpoint_is_paused_or_disabled(
     place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
     async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
-        endpoint = await failed(world, 30, max_in_flight=2)
+        endpoint = await create_failed(world, 30, max_in_flight=2)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=100)
         await world.run_for(1000)
-        await world.switch_off(endpoint.seq, state, reason)
+        await world.deactivate(endpoint.seq, state, reason)
         sent = len(world.sender.sent)
         await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == sent
@@ -283,7 +283,7 @@ async def test_a_replay_waits_while_its_endpoint_is_paused_or_disabled(
 
 async def test_deleting_the_endpoint_cancels_its_replay(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 30)
+        endpoint = await create_failed(world, 30)
         job = await replay(world, endpoint)
         await world.run_for(SECOND)
         sent = len(world.sender.sent)
@@ -291,7 +291,7 @@ async def test_deleting_the_endpoint_cancels_its_replay(place: Place) -> None:
         await world.run_for(2 * SECOND)
         assert len(world.sender.sent) == sent
         ended = await stored(world, job)
-        assert (ended.state, ended.delivered, await in_hand(world)) == (ReplayState.CANCELLED, sent, 0)
+        assert (ended.state, ended.delivered, await count_leased(world)) == (ReplayState.CANCELLED, sent, 0)
         assert ended.completed_at is not None
         (entry,) = await world.database.read(lambda c: list(c.execute(sa.select(audit_log))))
         assert (entry.action, entry.actor_name) == ("replay.cancelled", "Uplift Webhooks")
@@ -299,12 +299,12 @@ async def test_deleting_the_endpoint_cancels_its_replay(place: Place) -> None:
 
 async def test_a_replay_waits_until_its_endpoint_is_in_the_cache(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 5)
-        world.directory.drop_endpoint(endpoint.seq)
+        endpoint = await create_failed(world, 5)
+        world.cache.drop_endpoint(endpoint.seq)
         job = await replay(world, endpoint)
         await world.run_for(5 * SECOND)
         assert (await stored(world, job)).state is ReplayState.RUNNING
-        world.directory.put_endpoint(endpoint.record)
+        world.cache.put_endpoint(endpoint.record)
         await world.run_for(10 * SECOND)
         assert (await stored(world, job)).state is ReplayState.COMPLETED
         assert await world.statuses() == {Status.DELIVERED: 5}
@@ -312,9 +312,9 @@ async def test_a_replay_waits_until_its_endpoint_is_in_the_cache(place: Place) -
 
 async def test_deleting_the_endpoint_cancels_a_paused_replay(place: Place) -> None:
     async with World(place, delays_ms=(), scan_every_ms=60 * SECOND) as world:
-        endpoint = await failed(world, 5)
+        endpoint = await create_failed(world, 5)
         job = await replay(world, endpoint, rate=1)
-        await put_into(world, job, ReplayState.PAUSED)
+        await change_state(world, job, ReplayState.PAUSED)
         await world.run_for(10 * MINUTE)
         await world.delete_endpoint(endpoint.seq)
         await world.run_for(2 * SECOND)
@@ -323,10 +323,10 @@ async def test_deleting_the_endpoint_cancels_a_paused_replay(place: Place) -> No
 
 async def test_expired_deleted_and_resent_deliveries_are_skipped(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await world.endpoint(HOST, lambda _: answer(500))
+        endpoint = await world.endpoint(HOST, lambda _: respond(500))
         await world.accept(5, expires_at=world.clock.now + 2500)
         await world.accept(20)
-        world.sender.scripts[HOST] = lambda _: answer(200)
+        world.sender.scripts[HOST] = lambda _: respond(200)
         world.sender.sent.clear()
         job = await replay(world, endpoint, rate=1)
         await world.run_for(2400)
@@ -348,16 +348,16 @@ async def test_expired_deleted_and_resent_deliveries_are_skipped(place: Place) -
 
 async def test_a_delivery_resent_during_a_pause_leaves_the_replay(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 10, max_in_flight=1)
+        endpoint = await create_failed(world, 10, max_in_flight=1)
         world.sender.latency_ms[HOST] = 400
         job = await replay(world, endpoint, rate=20)
         await world.run_for(250)
-        await put_into(world, job, ReplayState.PAUSED)
+        await change_state(world, job, ReplayState.PAUSED)
         await world.run_for(SECOND)
-        (given_back, *_) = (row.event_seq for row in await world.deliveries() if row.replay_seq is not None)
-        await resend(world, given_back, endpoint.seq)
+        (returned, *_) = (row.event_seq for row in await world.deliveries() if row.replay_seq is not None)
+        await resend(world, returned, endpoint.seq)
         await world.run_for(SECOND)
-        await put_into(world, job, ReplayState.RUNNING)
+        await change_state(world, job, ReplayState.RUNNING)
         await world.run_for(30 * SECOND)
         assert counts(await stored(world, job)) == (10, 9, 0, 1)
         assert len(world.sender.sent) == 10
@@ -365,7 +365,7 @@ async def test_a_delivery_resent_during_a_pause_leaves_the_replay(place: Place) 
 
 async def test_a_replay_waits_for_probes_of_an_open_breaker(place: Place) -> None:
     async with World(place, delays_ms=(), breaker_failures=5) as world:
-        endpoint = await world.endpoint(HOST, lambda _: answer(500))
+        endpoint = await world.endpoint(HOST, lambda _: respond(500))
         await world.accept(4)
         job = await replay(world, endpoint, rate=100)
         await world.accept(1)
@@ -376,7 +376,7 @@ async def test_a_replay_waits_for_probes_of_an_open_breaker(place: Place) -> Non
 
 async def test_new_events_come_first_and_replays_still_progress(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 40, max_in_flight=2)
+        endpoint = await create_failed(world, 40, max_in_flight=2)
         world.sender.latency_ms[HOST] = 100
         job = await replay(world, endpoint, rate=100)
         for _ in range(20):
@@ -398,7 +398,7 @@ async def test_many_deliveries_are_counted_and_scanned_in_batches(
     monkeypatch.setattr(loop, "AHEAD_MIN", 3)
     monkeypatch.setattr(loop, "AHEAD_MS", 0)
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 50)
+        endpoint = await create_failed(world, 50)
         await world.accept(50)
         world.sender.sent.clear()
         job = await replay(world, endpoint, rate=100)
@@ -409,7 +409,7 @@ async def test_many_deliveries_are_counted_and_scanned_in_batches(
 
 async def test_retention_during_a_replay_keeps_the_counts_correct(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 30)
+        endpoint = await create_failed(world, 30)
         job = await replay(world, endpoint, rate=2)
         await world.run_for(3 * SECOND)
         (kept,) = (replace(kept, batch_rows=1000) for kept in cleanup.RETENTION_RULES if kept.name == "events")

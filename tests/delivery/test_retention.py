@@ -22,34 +22,34 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import attempts, audit_log, deliveries, events, idempotency_keys
 
 from .owner import Owner
-from .world import DAY, HOUR, SECOND, START, World, answer
+from .world import DAY, HOUR, SECOND, START, World, respond
 
 KEEP_MS = 24 * HOUR
 (BATCH_ROWS,) = (kept.batch_rows for kept in RETENTION_RULES if kept.table is events)
 
 
 async def count(world: World, table: sa.Table) -> int:
-    """How many rows a table has."""
+    """Return the number of rows of a table."""
     found = await world.database.read(lambda c: c.scalar(sa.select(sa.func.count()).select_from(table)))
     assert isinstance(found, int)
     return found
 
 
 async def seqs(world: World, table: sa.Table) -> list[int]:
-    """The numbers of a table's rows."""
+    """Return the sequence numbers of a table."""
     return await world.database.read(lambda c: sorted(c.scalars(sa.select(table.c.seq))))
 
 
-async def counted(world: World) -> None:
-    """Count all rows: only counted events are deleted."""
+async def count_all(world: World) -> None:
+    """Count all rows, because retention deletes only counted events."""
     await world.stepping(world.parts.statistics.count_all(asyncio.Event()))
 
 
-async def pruned(world: World, retention: Retention | None = None) -> dict[str, int]:
-    """Run a pass of retention, of a new one by default; return the deleted rows by table."""
-    await counted(world)
-    chosen = retention or Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
-    task = asyncio.create_task(chosen.prune_once(asyncio.Event()))
+async def prune(world: World, retention: Retention | None = None) -> dict[str, int]:
+    """Run a retention pass. Return the number of deleted rows by table."""
+    await count_all(world)
+    used = retention or Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
+    task = asyncio.create_task(used.prune_once(asyncio.Event()))
     # The clock stands still until all loops wait for it.
     world.engine.tasks.append(task)  # type: ignore[arg-type]
     with contextlib.suppress(Unavailable):
@@ -74,7 +74,7 @@ class Counting:
         return await self._database.write(body)
 
 
-async def running(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio.Task[None], asyncio.Event]:
+async def start_retention(world: World, *, retention_ms: int = KEEP_MS) -> tuple[asyncio.Task[None], asyncio.Event]:
     """Run retention. Return the task and the event that stops it."""
     stopping = asyncio.Event()
     task = asyncio.create_task(
@@ -90,7 +90,7 @@ async def test_expired_rows_are_deleted_in_the_next_round(place: Place) -> None:
         await world.endpoint("one.test")
         traced = {stored.seq: "00-…" for stored in await world.accept(3)}
         await world.database.write(lambda c: trace_parents.put(c, traced))
-        task, stopping = await running(world, retention_ms=2 * HOUR)
+        task, stopping = await start_retention(world, retention_ms=2 * HOUR)
         await world.run_for(2 * HOUR)
         assert await count(world, events) == 3
         await world.run_for(2 * ROUND_EVERY_MS)
@@ -101,11 +101,11 @@ async def test_expired_rows_are_deleted_in_the_next_round(place: Place) -> None:
         await task
 
 
-async def test_after_the_clock_jumps_forward_nothing_is_deleted_until_it_is_confirmed(place: Place) -> None:
+async def test_a_forward_clock_jump_deletes_nothing_until_confirmed(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(3)
-        first, stopping = await running(world)
+        first, stopping = await start_retention(world)
         await world.run_for(2 * ROUND_EVERY_MS)
         stopping.set()
         await world.run_for(2 * ROUND_EVERY_MS)
@@ -113,7 +113,7 @@ async def test_after_the_clock_jumps_forward_nothing_is_deleted_until_it_is_conf
         world.clock.now += KEEP_MS + HOUR
 
         # Like a restart of a machine with a wrong clock.
-        second, stopping = await running(world)
+        second, stopping = await start_retention(world)
         await world.run_for(3 * ROUND_EVERY_MS)
         assert await count(world, events) == 3
 
@@ -134,7 +134,7 @@ async def test_rows_that_are_still_needed_stay(place: Place) -> None:
         await world.run_for(KEEP_MS + ROUND_EVERY_MS)
         retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         pending = (await world.statuses()).get(Status.PENDING, 0)
-        await pruned(world, retention)
+        await prune(world, retention)
         assert pending == (await world.statuses()).get(Status.PENDING, 0) == 1
         assert await count(world, events) == 2
 
@@ -144,7 +144,7 @@ async def test_expired_rows_are_deleted_in_batches_with_pauses(place: Place) -> 
         await world.accept(2 * BATCH_ROWS + 2)
         world.clock.now += KEEP_MS + 1
         began = world.clock.now
-        assert await pruned(world) == {"events": 2 * BATCH_ROWS + 1}
+        assert await prune(world) == {"events": 2 * BATCH_ROWS + 1}
         assert world.clock.now - began == 2 * BATCH_PAUSE_MS
         assert await count(world, events) == 1
 
@@ -153,19 +153,19 @@ async def test_idempotency_keys_expire_without_an_expired_event(place: Place) ->
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(1, idempotency_key="a")
         world.clock.now += KEEP_MS + 1
-        await pruned(world)
+        await prune(world)
         assert (await count(world, events), await count(world, idempotency_keys)) == (1, 0)
 
 
-def cut_off_at(patch: pytest.MonkeyPatch, table: str) -> None:
+def interrupt_batch(patch: pytest.MonkeyPatch, table: str) -> None:
     """Make the database unavailable for the next batch of a table."""
 
-    def cut_off(connection: sa.Connection, kept: RetentionRule, keys: Any, **options: Any) -> int:
+    def interrupted(connection: sa.Connection, kept: RetentionRule, keys: Any, **options: Any) -> int:
         if kept.name == table:
             raise Unavailable("cut off")
         return delete_expired(connection, kept, keys, **options)
 
-    patch.setattr("uplift_server.delivery.maintenance.retention.delete_expired", cut_off)
+    patch.setattr("uplift_server.delivery.maintenance.retention.delete_expired", interrupted)
 
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events"])
@@ -177,9 +177,9 @@ async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
         await world.accept(1, idempotency_key="a")
         await world.accept(1)
         world.clock.now += KEEP_MS + 1
-        cut_off_at(monkeypatch, table)
+        interrupt_batch(monkeypatch, table)
         with pytest.raises(Unavailable):
-            await pruned(world)
+            await prune(world)
 
         # Before its key is deleted, the repeated event is recognized. Afterwards, it is a new event.
         (again,) = await world.accept(1, idempotency_key="a")
@@ -188,13 +188,13 @@ async def test_a_repeated_request_is_accepted_after_an_interrupted_round(
 
 
 @pytest.mark.parametrize("table", ["idempotency_keys", "events", "audit_log", "endpoints"])
-async def test_a_kill_between_two_batches_leaves_the_rest_to_the_next_start(
+async def test_retention_continues_after_a_kill_between_two_batches(
     place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """A deleted account is deleted with all its rows, even after a kill at any point."""
     async with World(place, scan_every_ms=24 * HOUR) as world:
         other = await world.new_account()
-        gone = await world.endpoint("gone.test", account=other)
+        deleted = await world.endpoint("gone.test", account=other)
         await world.endpoint("one.test")
         newest = await world.new_account()
         await world.accept(BATCH_ROWS + 2, account=other, idempotency_key=None)
@@ -202,25 +202,25 @@ async def test_a_kill_between_two_batches_leaves_the_rest_to_the_next_start(
         entry = AuditEntry(other.seq, world.clock.now, SYSTEM, "account.deleted", "x", {})
         await world.database.write(lambda c: (audit.add(c, entry), audit.add(c, entry)))
         await world.database.write(lambda c: accounts.delete(c, other.id, now=world.clock.now))
-        world.directory.drop_endpoint(gone.seq)
-        world.directory.drop_account(other.seq)
+        world.cache.drop_endpoint(deleted.seq)
+        world.cache.drop_account(other.seq)
         world.clock.now += KEEP_MS + 1
         await world.accept(1)
 
         with monkeypatch.context() as patch:
-            cut_off_at(patch, table)
+            interrupt_batch(patch, table)
             with pytest.raises(Unavailable):
-                await pruned(world)
+                await prune(world)
         await world.kill()
         await world.accept(1)
-        await pruned(world)
+        await prune(world)
 
         # The newest audit log entry stays, and so does its account.
         assert [await count(world, t) for t in (events, deliveries, idempotency_keys, audit_log)] == [2, 2, 0, 1]
-        assert await seqs(world, schema.endpoints) == [gone.seq + 1]
+        assert await seqs(world, schema.endpoints) == [deleted.seq + 1]
         assert await seqs(world, schema.accounts) == [world.account.seq, other.seq, newest.seq]
         await world.database.write(lambda c: audit.add(c, replace(entry, at=world.clock.now, account_seq=None)))
-        await pruned(world)
+        await prune(world)
         assert await seqs(world, schema.accounts) == [world.account.seq, newest.seq]
 
 
@@ -228,11 +228,11 @@ async def test_deliveries_during_retention_are_neither_lost_nor_late(place: Plac
     """Events are accepted, delivered and failed while expired ones are deleted."""
     async with World(place, delays_ms=(SECOND,), scan_every_ms=SECOND) as world:
         await world.endpoint("one.test")
-        await world.endpoint("fails.test", lambda _: answer(500))
+        await world.endpoint("fails.test", lambda _: respond(500))
         await world.accept(4 * BATCH_ROWS)
         await world.run_for(10 * SECOND)
         world.clock.now += KEEP_MS
-        task, stopping = await running(world)
+        task, stopping = await start_retention(world)
         accepted = []
         for _ in range(30):
             began = world.clock.now
@@ -256,17 +256,17 @@ async def test_needed_rows_are_skipped_for_an_hour(place: Place) -> None:
         database: Any = Counting(world)
         retention = Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
 
-        await pruned(world, retention)
+        await prune(world, retention)
         assert (database.reads, database.writes) == (len(RETENTION_RULES) + 2, 0)
-        await pruned(world, retention)
+        await prune(world, retention)
         assert (database.reads, database.writes) == (2 * len(RETENTION_RULES) + 2, 0)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
         # Deletion itself has some pauses.
         world.clock.now += RECHECK_EVERY_MS - 60 * SECOND
-        await pruned(world, retention)
+        await prune(world, retention)
         assert await count(world, events) == 2 * BATCH_ROWS + 1
         world.clock.now += 60 * SECOND
-        await pruned(world, retention)
+        await prune(world, retention)
         assert await count(world, events) == 1
 
 
@@ -276,10 +276,10 @@ async def test_a_clock_set_back_does_not_delay_the_recheck(place: Place) -> None
         await world.accept(2)
         world.clock.now += 9 * KEEP_MS
         retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
-        await pruned(world, retention)
+        await prune(world, retention)
         await world.database.write(lambda c: c.execute(sa.update(deliveries).values(status=int(Status.CANCELLED))))
         world.clock.now -= 5 * KEEP_MS
-        await pruned(world, retention)
+        await prune(world, retention)
         assert await count(world, events) == 1
 
 
@@ -288,7 +288,7 @@ async def test_nothing_is_written_without_expired_rows(place: Place) -> None:
         await world.endpoint("one.test")
         await world.accept(3)
         database: Any = Counting(world)
-        await pruned(world, Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS))
+        await prune(world, Retention(database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS))
         assert (database.reads, database.writes) == (len(RETENTION_RULES), 0)
 
 
@@ -296,7 +296,7 @@ async def test_a_retention_of_zero_keeps_everything(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.endpoint("one.test")
         await world.accept(3)
-        await counted(world)
+        await count_all(world)
         before = [await count(world, each.table) for each in RETENTION_RULES]
         assert sum(before) > 3
         world.clock.now += 1000 * DAY
@@ -304,19 +304,19 @@ async def test_a_retention_of_zero_keeps_everything(place: Place) -> None:
         assert [await count(world, each.table) for each in RETENTION_RULES] == before
 
 
-async def test_retention_tries_again_after_the_database_was_unavailable(
+async def test_retention_retries_after_the_database_was_unavailable(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(2)
-        await counted(world)
-        task, stopping = await running(world, retention_ms=1000)
+        await count_all(world)
+        task, stopping = await start_retention(world, retention_ms=1000)
 
-        async def away(_body: object) -> None:
+        async def unavailable(_body: object) -> None:
             raise Unavailable("away")
 
         with monkeypatch.context() as patch:
-            patch.setattr(world.database, "write", away)
+            patch.setattr(world.database, "write", unavailable)
             await world.run_for(ROUND_EVERY_MS)
         assert not task.done()
         assert await count(world, events) == 2
@@ -330,7 +330,7 @@ async def test_retention_stops_within_a_batch(place: Place) -> None:
     async with World(place, scan_every_ms=24 * HOUR) as world:
         await world.accept(BATCH_ROWS + 2)
         world.clock.now += KEEP_MS + 1
-        task, stopping = await running(world)
+        task, stopping = await start_retention(world)
         while await count(world, events) > 2:
             world.clock.fire()
             await world.settle()
@@ -347,7 +347,7 @@ async def test_uncounted_rows_stay(place: Place) -> None:
         world.clock.now += KEEP_MS + 1
         retention = Retention(world.database, LocalShards(), world.clock, EngineCounters(), retention_ms=KEEP_MS)
         assert +await retention.prune_once(asyncio.Event()) == {}
-        await counted(world)
+        await count_all(world)
         world.clock.now += RECHECK_EVERY_MS
         assert +await retention.prune_once(asyncio.Event()) == {"events": 2, "rollups": 3}
 
@@ -365,11 +365,11 @@ class Removing:
 
 
 @pytest.mark.parametrize("change", [Owner.resend, Owner.cancel])
-async def test_a_delivery_that_retention_deletes_now_is_missing(
+async def test_a_delivery_that_retention_just_deleted_is_not_found(
     place: Place, change: Callable[[Owner, bytes, int], Awaitable[object]]
 ) -> None:
     async with World(place, database=Removing, delays_ms=()) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         (stored,) = await world.accept()
         world.database.removes = True
         with pytest.raises(errors.NotFound):

@@ -9,7 +9,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.store.errors import Unavailable
 
 from .fleet import Fleet
-from .world import SECOND, START, World, answer
+from .world import SECOND, START, World, respond
 
 DELAY_MS_MAX = 100
 
@@ -34,7 +34,7 @@ def assert_on_time(world: World, times: dict[str, list[int]]) -> None:
 @pytest.mark.parametrize("delay_ms", [200, 5 * SECOND])
 async def test_retries_of_one_endpoint_start_at_their_scheduled_times(place: Place, delay_ms: int) -> None:
     async with World(place, delays_ms=[delay_ms, 300 * SECOND]) as world:
-        await world.endpoint("1.test", lambda _: answer(500))
+        await world.endpoint("1.test", lambda _: respond(500))
         await world.accept(9)
         times = await scheduled(world)
         assert len(set(times["1.test"])) > 1
@@ -46,7 +46,7 @@ async def test_retries_of_one_endpoint_start_at_their_scheduled_times(place: Pla
 async def test_retries_start_at_their_scheduled_times_after_a_crash(place: Place) -> None:
     async with World(place) as world:
         for host in ("1.test", "2.test"):
-            await world.endpoint(host, lambda _: answer(500))
+            await world.endpoint(host, lambda _: respond(500))
         await world.accept(9)
         await world.kill()
         times = await scheduled(world)
@@ -70,9 +70,9 @@ class SlowToSettle:
         raise Unavailable("disk full")
 
 
-async def test_a_retry_that_fell_due_before_its_attempt_was_settled_starts_at_once(place: Place) -> None:
+async def test_a_retry_already_due_when_settled_starts_immediately(place: Place) -> None:
     async with World(place, delays_ms=[200, 300 * SECOND], database=SlowToSettle) as world:
-        await world.endpoint("1.test", lambda _: answer(500))
+        await world.endpoint("1.test", lambda _: respond(500))
         await world.accept()
         await world.run_for(400)
         first, second = world.sender.times("1.test")
@@ -84,7 +84,7 @@ async def test_retries_start_at_their_scheduled_times_in_several_processes(place
         await fleet.start()
         await fleet.start()
         for number in range(1, 7):
-            await fleet.endpoint(f"{number}.test", lambda _: answer(500))
+            await fleet.endpoint(f"{number}.test", lambda _: respond(500))
         await fleet.run_for(3 * SECOND)
         await fleet.accept(9)
         await fleet.run_for(SECOND)

@@ -1,5 +1,4 @@
-"""A seeded simulation: random failures of receivers, kills, restarts, database outages, and owners who pause, enable,
-cancel, resend and test (promises 1 to 3, 6).
+"""A seeded simulation with random receiver failures, kills, restarts, database outages and actions of owners.
 
 To reproduce a failure, run the test again with `-k seed`.
 """
@@ -25,7 +24,7 @@ from uplift_server.store.statistics import ALL_ACCOUNTS, by_hour
 
 from .owner import Owner
 from .test_engine import Failing, header
-from .world import SECOND, Script, World, answer
+from .world import SECOND, Script, World, respond
 
 DELAYS_MS = (2 * SECOND, 10 * SECOND, 30 * SECOND)
 STEPS = 60
@@ -33,10 +32,10 @@ ACTS = (*("pause",) * 3, "send", "send", "drop", "keep", *("cancel",) * 3, "rese
 
 
 @dataclass
-class Witness:
-    """The knowledge of an observer who sees only responses and requests."""
+class Observations:
+    """The state that requests and responses alone show."""
 
-    owed: set[tuple[bytes, int]] = field(default_factory=set)
+    expected: set[tuple[bytes, int]] = field(default_factory=set)
     """The event ID and endpoint number of each accepted event."""
     bodies: dict[str, bytes] = field(default_factory=dict)
     sent: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -45,7 +44,7 @@ class Witness:
     lost_in_flight: int = 0
     """Attempts that kills interrupted, or whose outcome was not stored."""
     deleted_at: dict[str, int] = field(default_factory=dict)
-    off: set[str] = field(default_factory=set)
+    paused: set[str] = field(default_factory=set)
     """Hosts with a paused endpoint: from the response to the pause to the call that enables it."""
     first_sent: dict[str, int] = field(default_factory=dict)
     """The number of the first request, by delivery."""
@@ -58,37 +57,39 @@ class Witness:
     resends: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
-def script(world: World, dice: random.Random, witness: Witness, host: str, mood: dict[str, float]) -> Script:
+def script(
+    world: World, rng: random.Random, observed: Observations, host: str, success_rates: dict[str, float]
+) -> Script:
     """Return a receiver that responds with 200 with a given probability, and otherwise randomly."""
 
-    def answering(request: Request) -> Exchange | None:
+    def respond_randomly(request: Request) -> Exchange | None:
         key = header(request, "x-uplift-delivery")
-        assert witness.bodies.setdefault(header(request, "webhook-id"), request.body) == request.body
-        assert host not in witness.deleted_at
+        assert observed.bodies.setdefault(header(request, "webhook-id"), request.body) == request.body
+        assert host not in observed.deleted_at
         if is_test(request):
-            assert key not in witness.sent, "a test was made twice"
+            assert key not in observed.sent, "a test event was sent twice"
         else:
-            assert host not in witness.off, "an attempt at an endpoint that is off"
-            assert key not in witness.cancelled, "an attempt of a cancelled delivery"
-        witness.first_sent.setdefault(key, len(witness.first_sent))
-        witness.sent[key].append(world.clock.now)
-        if dice.random() < mood[host]:
-            witness.delivered[key] += 1
-            return answer(200)
-        kind = dice.randrange(5)
+            assert host not in observed.paused, "an attempt to a paused endpoint"
+            assert key not in observed.cancelled, "an attempt of a cancelled delivery"
+        observed.first_sent.setdefault(key, len(observed.first_sent))
+        observed.sent[key].append(world.clock.now)
+        if rng.random() < success_rates[host]:
+            observed.delivered[key] += 1
+            return respond(200)
+        kind = rng.randrange(5)
         if kind == 0:
             return None
         if kind == 1:
             return Exchange(world.clock.now, 500, failure=Failure.CONNECT, error="refused")
         if kind == 2:
-            return answer(429, retry_after="3")
-        return answer(dice.choice([301, 404, 500, 503]))
+            return respond(429, retry_after="3")
+        return respond(rng.choice([301, 404, 500, 503]))
 
-    return answering
+    return respond_randomly
 
 
 def is_test(request: Request) -> bool:
-    """Whether a request is a test event: it has no number in its data."""
+    """Return whether a request is a test event, which has no number in its data."""
     return request.body.endswith(b'"data":' + DATA_WITHOUT_EXAMPLE + b"}")
 
 
@@ -97,133 +98,133 @@ def unsettled(world: World) -> int:
     return sum(world.sender.in_flight.values()) + len(world.parts.settler._gathered)
 
 
-async def step(world: World, dice: random.Random, witness: Witness, hosts: dict[str, int]) -> None:
+async def step(world: World, rng: random.Random, observed: Observations, hosts: dict[str, int]) -> None:
     """Run one random step."""
-    what = dice.random()
-    if what < 0.45:
+    choice = rng.random()
+    if choice < 0.45:
         try:
-            for appended in await world.accept(dice.randrange(1, 6)):
-                witness.owed.update((appended.id, endpoint) for endpoint in hosts.values())
+            for appended in await world.accept(rng.randrange(1, 6)):
+                observed.expected.update((appended.id, endpoint) for endpoint in hosts.values())
         except Unavailable:
             pass
-    elif what < 0.5:
-        witness.lost_in_flight += unsettled(world)
-        witness.kill_times.append(world.clock.now)
+    elif choice < 0.5:
+        observed.lost_in_flight += unsettled(world)
+        observed.kill_times.append(world.clock.now)
         await world.kill()
-    elif what < 0.54:
+    elif choice < 0.54:
         if "settle" in world.database.broken:
-            witness.lost_in_flight += unsettled(world)
+            observed.lost_in_flight += unsettled(world)
         await world.restart()
-    elif what < 0.6:
+    elif choice < 0.6:
         verbs = ["append", "settle", "lease_due", "release_held", "write", "append_then"]
-        world.database.broken = frozenset(dice.sample(verbs, dice.randrange(1, 4)))
-    elif what < 0.72:
+        world.database.broken = frozenset(rng.sample(verbs, rng.randrange(1, 4)))
+    elif choice < 0.72:
         world.database.broken = frozenset()
-    elif what < 0.98:
+    elif choice < 0.98:
         with contextlib.suppress(Unavailable, errors.ServiceError):
-            await act(world, dice, witness, hosts)
+            await act(world, rng, observed, hosts)
     elif len(hosts) > 2:
-        host = dice.choice(sorted(hosts))
+        host = rng.choice(sorted(hosts))
         with contextlib.suppress(Unavailable):
             await world.delete_endpoint(hosts[host])
-            witness.deleted_at[host] = world.clock.now
+            observed.deleted_at[host] = world.clock.now
             del hosts[host]
-    await world.run_for(dice.randrange(1, 8 * SECOND))
+    await world.run_for(rng.randrange(1, 8 * SECOND))
 
 
-async def act(world: World, dice: random.Random, witness: Witness, hosts: dict[str, int]) -> None:
+async def act(world: World, rng: random.Random, observed: Observations, hosts: dict[str, int]) -> None:
     """Run one random action of an owner. A rejected action has no effect."""
     owner = Owner(world)
-    host = dice.choice(sorted(hosts))
+    host = rng.choice(sorted(hosts))
     seq = hosts[host]
-    what = dice.choice(ACTS)
-    if what == "pause":
+    choice = rng.choice(ACTS)
+    if choice == "pause":
         await owner.pause(seq)
-        witness.off.add(host)
-    elif what == "test":
+        observed.paused.add(host)
+    elif choice == "test":
         await owner.test(seq)
-    elif what in ("cancel", "resend"):
+    elif choice in ("cancel", "resend"):
         rows = {(bytes(row.event_id), row.endpoint_seq) for row in await world.delivery_ids()}
-        event_id = dice.choice(sorted(event for event, endpoint in rows if endpoint == seq) or [bytes(16)])
+        event_id = rng.choice(sorted(event for event, endpoint in rows if endpoint == seq) or [bytes(16)])
         key = owner.delivery(event_id, seq)
-        if what == "cancel":
+        if choice == "cancel":
             await owner.cancel(event_id, seq)
-            witness.cancelled.add(key)
-            witness.may_be_cancelled.add(key)
-        elif key in witness.cancelled:
+            observed.cancelled.add(key)
+            observed.may_be_cancelled.add(key)
+        elif key in observed.cancelled:
             # The request is sent before the response.
-            witness.cancelled.discard(key)
+            observed.cancelled.discard(key)
             try:
                 await owner.resend(event_id, seq)
             except (Unavailable, errors.ServiceError):
-                witness.cancelled.add(key)
+                observed.cancelled.add(key)
                 raise
-            witness.resends[key] += 1
+            observed.resends[key] += 1
         else:
             await owner.resend(event_id, seq)
-            witness.resends[key] += 1
+            observed.resends[key] += 1
     else:
-        await enable(world, witness, host, seq, HeldAction[what.upper()])
+        await enable(world, observed, host, seq, HeldAction[choice.upper()])
 
 
-async def enable(world: World, witness: Witness, host: str, seq: int, held: HeldAction) -> None:
+async def enable(world: World, observed: Observations, host: str, seq: int, held: HeldAction) -> None:
     """Enable an endpoint, and record its held deliveries."""
     owner = Owner(world)
     ids = {row.event_seq: bytes(row.event_id) for row in await world.event_ids()}
     own = [row for row in await world.deliveries() if row.endpoint_seq == seq]
     keys = [owner.delivery(ids[row.event_seq], seq) for row in own if row.status == Status.HELD]
-    was_off = host in witness.off
-    # Deliveries that were pending at the pause and not leased are held first, if that is not complete.
-    waiting = [row for row in own if was_off and row.status == Status.PENDING and row.lease_owner == 0]
+    was_paused = host in observed.paused
+    # The enable first holds deliveries that were pending at the pause and not leased, if some are left.
+    waiting = [row for row in own if was_paused and row.status == Status.PENDING and row.lease_owner == 0]
     pending = [owner.delivery(ids[row.event_seq], seq) for row in waiting]
-    # The endpoint receives requests before the response.
-    witness.off.discard(host)
+    # The endpoint receives requests before the caller gets the response.
+    observed.paused.discard(host)
     try:
         await owner.enable(seq, held)
     except Unavailable:
-        if was_off:
-            witness.off.add(host)
+        if was_paused:
+            observed.paused.add(host)
         raise
-    witness.held.append([key for key in keys if key not in witness.first_sent])
+    observed.held.append([key for key in keys if key not in observed.first_sent])
     if held is HeldAction.DROP:
-        witness.may_be_cancelled.update(keys, pending)
+        observed.may_be_cancelled.update(keys, pending)
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_every_promise_holds_under_random_faults(seed: int, place: Place) -> None:
-    dice = random.Random(seed)
-    witness = Witness()
-    mood = {f"r{number}.test": dice.choice([1.0, 0.9, 0.5, 0.1, 0.0]) for number in range(4)}
-    async with World(place, database=Failing, delays_ms=DELAYS_MS, breaker_failures=dice.choice([0, 10])) as world:
+async def test_every_invariant_holds_under_random_faults(seed: int, place: Place) -> None:
+    rng = random.Random(seed)
+    observed = Observations()
+    success_rates = {f"r{number}.test": rng.choice([1.0, 0.9, 0.5, 0.1, 0.0]) for number in range(4)}
+    async with World(place, database=Failing, delays_ms=DELAYS_MS, breaker_failures=rng.choice([0, 10])) as world:
         hosts = {}
-        for host in mood:
-            endpoint = await world.endpoint(host, script(world, dice, witness, host, mood))
-            world.sender.latency_ms[host] = dice.choice([0, 0, 50, 4000])
+        for host in success_rates:
+            endpoint = await world.endpoint(host, script(world, rng, observed, host, success_rates))
+            world.sender.latency_ms[host] = rng.choice([0, 0, 50, 4000])
             hosts[host] = endpoint.seq
         for _ in range(STEPS):
-            await step(world, dice, witness, hosts)
+            await step(world, rng, observed, hosts)
         world.database.broken = frozenset()
-        for host in mood:
-            mood[host] = 1.0
+        for host in success_rates:
+            success_rates[host] = 1.0
         await world.settle()
         for host, seq in hosts.items():
-            await enable(world, witness, host, seq, HeldAction.SEND)
+            await enable(world, observed, host, seq, HeldAction.SEND)
         for _ in range(20):
             await world.run_for(60 * SECOND)
             if not {Status.PENDING, Status.HELD} & set(await world.statuses()):
                 break
-        await check(world, witness, hosts)
+        await check(world, observed, hosts)
 
 
-async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
-    """Check every promise with the stored rows and the observations."""
+async def check(world: World, observed: Observations, hosts: dict[str, int]) -> None:
+    """Check every invariant with the stored rows and the observations."""
     rows = {(row.event_seq, row.endpoint_seq): row for row in await world.deliveries()}
     ids = {row.event_seq: bytes(row.event_id) for row in await world.event_ids()}
     stored = {(bytes(row.event_id), row.endpoint_seq): row for row in await world.delivery_ids()}
-    assert witness.owed <= set(stored), "an accepted event was lost"
+    assert observed.expected <= set(stored), "an accepted event was lost"
     attempts_max = len(DELAYS_MS) + 1
     for key, row in rows.items():
-        assert row.status not in (Status.PENDING, Status.HELD), f"{key} was never finished"
+        assert row.status not in (Status.PENDING, Status.HELD), f"{key} has no final status"
         assert row.scheduled_attempts <= attempts_max
         if row.trigger == Trigger.TEST:
             assert row.attempts_made <= 1
@@ -232,35 +233,35 @@ async def check(world: World, witness: Witness, hosts: dict[str, int]) -> None:
             assert row.failed_reason == FailedReason.EXHAUSTED
             assert row.scheduled_attempts == attempts_max
         if row.status == Status.CANCELLED and row.endpoint_seq in hosts.values():
-            assert Owner(world).delivery(ids[row.event_seq], row.endpoint_seq) in witness.may_be_cancelled
+            assert Owner(world).delivery(ids[row.event_seq], row.endpoint_seq) in observed.may_be_cancelled
     numbers = defaultdict(list)
     for attempt in await world.attempts():
         numbers[attempt.event_seq, attempt.endpoint_seq].append(attempt.number)
     for key, row in rows.items():
         assert numbers[key] == list(range(1, row.attempts_made + 1))
-    duplicates = sum(max(0, count - 1 - witness.resends.get(key, 0)) for key, count in witness.delivered.items())
-    assert duplicates <= witness.lost_in_flight, "more duplicates than attempts cut off by kills"
-    for held in witness.held:
-        order = [witness.first_sent[key] for key in held if key in witness.first_sent and key not in witness.resends]
-        assert order == sorted(order), "held deliveries came in another order than that of acceptance"
-    for key, times in witness.sent.items():
-        if key in witness.resends:
+    duplicates = sum(max(0, count - 1 - observed.resends.get(key, 0)) for key, count in observed.delivered.items())
+    assert duplicates <= observed.lost_in_flight, "more duplicates than attempts interrupted by kills"
+    for held in observed.held:
+        order = [observed.first_sent[key] for key in held if key in observed.first_sent and key not in observed.resends]
+        assert order == sorted(order), "held deliveries were not sent in order of acceptance"
+    for key, times in observed.sent.items():
+        if key in observed.resends:
             continue
         for before, after in pairwise(times):
-            if not any(before <= kill <= after for kill in witness.kill_times):
-                assert after - before >= 0.9 * DELAYS_MS[0], "a retry came before it was due"
+            if not any(before <= kill <= after for kill in observed.kill_times):
+                assert after - before >= 0.9 * DELAYS_MS[0], "a retry started before it was due"
     assert world.parts.lanes.bytes_held == 0
-    await check_numbers(world)
+    await check_statistics(world)
 
 
-async def check_numbers(world: World) -> None:
+async def check_statistics(world: World) -> None:
     """After all kills, restarts and outages, the statistics match the tables, without test deliveries."""
     await world.run_for(10 * SECOND)
     own = [row for row in await world.deliveries() if row.trigger != Trigger.TEST]
-    made = [row for row in await world.attempts() if row.trigger != Trigger.TEST]
+    recorded = [row for row in await world.attempts() if row.trigger != Trigger.TEST]
     hours = (await world.database.read(lambda c: by_hour(c, [ALL_ACCOUNTS], since=0)))[ALL_ACCOUNTS]
-    told = total(each for _, each in hours)
-    assert (told.deliveries, told.attempts) == (len(own), len(made))
-    assert told.outcomes == Counter(row.outcome for row in made)
+    totals = total(each for _, each in hours)
+    assert (totals.deliveries, totals.attempts) == (len(own), len(recorded))
+    assert totals.outcomes == Counter(row.outcome for row in recorded)
     ended = Counter(Status(row.status) for row in own)
-    assert {status: getattr(told, status.text) for status in Status} == {status: ended[status] for status in Status}
+    assert {status: getattr(totals, status.text) for status in Status} == {status: ended[status] for status in Status}

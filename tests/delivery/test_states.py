@@ -1,4 +1,4 @@
-"""Paused, disabled and enabled endpoints, and their held deliveries (promises 1 and 2)."""
+"""Paused, disabled and enabled endpoints, and their held deliveries."""
 
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ from uplift_server.store.endpoints import set_held_action
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 
 from .test_engine import header
-from .world import DAY, HOUR, MINUTE, SECOND, START, World, answer
+from .world import DAY, HOUR, MINUTE, SECOND, START, World, respond
 
 RATE = 50
 
@@ -31,7 +31,7 @@ def ids(stored: list[Any]) -> list[str]:
     return found
 
 
-def most_within(times: list[int], ms: int) -> int:
+def max_within(times: list[int], ms: int) -> int:
     """Return the largest number of times within any period of a length."""
     return max(sum(start <= at < start + ms for at in times) for start in times)
 
@@ -58,14 +58,14 @@ async def test_held_deliveries_are_released_once_in_order_at_a_bounded_rate(plac
         assert await world.statuses() == {Status.DELIVERED: 281}
         times = world.sender.times("one.test")
         assert times[-1] - enabled_at >= 280 / RATE * SECOND - SECOND
-        assert most_within(times, SECOND) <= RATE * 1.2
+        assert max_within(times, SECOND) <= RATE * 1.2
         assert all(row.attempts_made == 1 for row in await world.deliveries())
 
 
 async def test_pending_deliveries_of_a_paused_endpoint_are_held(place: Place) -> None:
     """Deliveries in memory, due deliveries in the database, and those scheduled for later."""
     async with World(place) as world:
-        later = await world.endpoint("later.test", lambda _: answer(500))
+        later = await world.endpoint("later.test", lambda _: respond(500))
         await world.accept(5)
         assert len(world.sender.sent) == 5
         endpoint = await world.endpoint("one.test", lambda _: None)
@@ -92,13 +92,13 @@ async def test_a_success_in_flight_during_a_pause_counts(place: Place) -> None:
         await world.pause(endpoint.seq)
         await world.run_for(2 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
-        # The health does not change meanwhile.
+        # The health does not change during the pause.
         assert endpoint.health == Health()
 
 
 async def test_the_last_failure_in_flight_during_a_pause_ends_the_delivery(place: Place) -> None:
     async with World(place, delays_ms=[]) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         world.sender.latency_ms["one.test"] = 1000
         await world.accept(1)
         await world.pause(endpoint.seq)
@@ -109,15 +109,15 @@ async def test_the_last_failure_in_flight_during_a_pause_ends_the_delivery(place
 
 async def test_enabling_resets_health_and_breaker(place: Place) -> None:
     async with World(place, breaker_failures=3) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(10)
         assert world.parts.status.next_probe_at(endpoint.seq) is not None
         assert endpoint.health.status == "failing"
         world.sender.latency_ms["one.test"] = 3000
         await world.run_for(2 * SECOND)
-        await world.switch_off(endpoint.seq, EndpointState.DISABLED, DisabledReason.FAILING)
+        await world.deactivate(endpoint.seq, EndpointState.DISABLED, DisabledReason.FAILING)
         assert world.parts.status.next_probe_at(endpoint.seq) is None
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.enable(endpoint.seq)
         assert endpoint.health == endpoint.record.health == Health()
         assert world.parts.status.next_probe_at(endpoint.seq) is None
@@ -129,19 +129,19 @@ async def test_enabling_resets_health_and_breaker(place: Place) -> None:
         await world.run_for(2 * SECOND)
         assert endpoint.health.status == "healthy"
         await world.kill()
-        assert world.directory.endpoints[endpoint.seq].health.status == "healthy"
+        assert world.cache.endpoints[endpoint.seq].health.status == "healthy"
 
 
 async def test_health_counts_after_a_restart_with_a_clock_that_was_set_back(place: Place) -> None:
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.pause(endpoint.seq)
         await world.enable(endpoint.seq)
         await world._abandon()
         world.clock.now -= HOUR
         await world._open()
         await world.accept(1)
-        assert world.directory.endpoints[endpoint.seq].health.status == "failing"
+        assert world.cache.endpoints[endpoint.seq].health.status == "failing"
 
 
 async def test_kept_deliveries_stay_until_the_next_enable(place: Place) -> None:
@@ -156,16 +156,16 @@ async def test_kept_deliveries_stay_until_the_next_enable(place: Place) -> None:
         await world.run_for(60 * SECOND)
         assert events_sent(world) == ids(fresh)
         assert await world.statuses() == {Status.HELD: 8, Status.DELIVERED: 2}
-        await treat(world, endpoint.seq, HeldAction.SEND)
+        await set_action(world, endpoint.seq, HeldAction.SEND)
         await world.run_for(SECOND)
         assert events_sent(world) == ids(fresh) + ids(kept)
 
 
-async def treat(world: World, endpoint_seq: int, held: HeldAction) -> None:
-    """Set the action for held deliveries of an enabled endpoint like the service."""
+async def set_action(world: World, endpoint_seq: int, held: HeldAction) -> None:
+    """Set the action for held deliveries of an enabled endpoint as the service does."""
     record = await world.database.write(lambda c: set_held_action(c, endpoint_seq, held))
     assert record is not None
-    world.directory.put_endpoint(record)
+    world.cache.put_endpoint(record)
     world.parts.changes.held_action_changed(endpoint_seq)
 
 
@@ -220,7 +220,7 @@ async def test_a_pause_during_a_drop_does_not_undo_it(place: Place) -> None:
 async def test_a_pause_after_a_drop_holds_deliveries_in_flight_during_the_drop(place: Place, killed: bool) -> None:
     """The action applies to deliveries that are held when it is requested."""
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         world.sender.latency_ms["one.test"] = SECOND
         await world.accept(1)
         await world.pause(endpoint.seq)
@@ -235,7 +235,7 @@ async def test_a_pause_after_a_drop_holds_deliveries_in_flight_during_the_drop(p
         assert await world.statuses() == {Status.CANCELLED: 9, Status.HELD: 1}
 
 
-async def pause_amid_dropping(world: World, endpoint_seq: int, count: int) -> None:
+async def pause_during_drop(world: World, endpoint_seq: int, count: int) -> None:
     await world.pause(endpoint_seq)
     await world.accept(count)
     await world.enable(endpoint_seq, HeldAction.DROP)
@@ -246,10 +246,10 @@ async def pause_amid_dropping(world: World, endpoint_seq: int, count: int) -> No
 async def test_a_delivery_that_fails_during_a_drop_is_not_dropped(place: Place) -> None:
     """It was in flight at the request to drop, and fails while the endpoint is paused again."""
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         world.sender.latency_ms["one.test"] = 50
         await world.accept(1)
-        await pause_amid_dropping(world, endpoint.seq, 1500)
+        await pause_during_drop(world, endpoint.seq, 1500)
         await world.run_for(60 * SECOND)
         assert await world.statuses() == {Status.CANCELLED: 1500, Status.HELD: 1}
 
@@ -258,11 +258,11 @@ async def test_a_delivery_that_fails_during_a_drop_is_not_dropped(place: Place) 
 async def test_a_drop_continues_after_a_restart_of_a_paused_endpoint(place: Place, way: str) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
-        await pause_amid_dropping(world, endpoint.seq, 1500)
+        await pause_during_drop(world, endpoint.seq, 1500)
         await getattr(world, way)()
         await world.run_for(60 * SECOND)
         assert await world.statuses() == {Status.CANCELLED: 1500}
-        assert world.directory.endpoints[endpoint.seq].record.held_action is None
+        assert world.cache.endpoints[endpoint.seq].record.held_action is None
 
 
 async def test_expired_held_deliveries_fail_at_the_release(place: Place) -> None:
@@ -303,13 +303,13 @@ async def test_pausing_again_stops_the_release(place: Place) -> None:
 
 async def test_held_retries_and_first_attempts_keep_their_order(place: Place) -> None:
     async with World(place, endpoint_in_flight_max=1, release_rate_per_second=1000) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         stored = await world.accept(30)
         await world.pause(endpoint.seq)
         stored += await world.accept(30)
         await world.run_for(10 * SECOND)
         before = len(world.sender.sent)
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         world.sender.latency_ms["one.test"] = 20
         await world.enable(endpoint.seq)
         await world.run_for(10 * SECOND)
@@ -330,14 +330,14 @@ async def test_a_delivery_that_waits_too_long_in_memory_keeps_its_place(place: P
 
 async def test_a_release_waits_for_a_slow_endpoint(place: Place) -> None:
     async with World(place, breaker_failures=3) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.pause(endpoint.seq)
         await world.accept(500)
         await world.enable(endpoint.seq)
         await world.run_for(60 * SECOND)
         counts = await world.statuses()
         assert counts[Status.HELD] > 450
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.run_for(10 * MINUTE)
         assert await world.statuses() == {Status.DELIVERED: 500}
 
@@ -355,7 +355,7 @@ async def test_held_deliveries_of_a_deleted_endpoint_are_cancelled_after_a_kill(
 
 async def test_many_endpoints_are_held_and_released_concurrently(place: Place) -> None:
     async with World(place) as world:
-        seqs = [(await world.endpoint(f"e{number}.test", lambda _: answer(500))).seq for number in range(40)]
+        seqs = [(await world.endpoint(f"e{number}.test", lambda _: respond(500))).seq for number in range(40)]
         await world.accept(50)
         for seq in seqs:
             await world.pause(seq)
@@ -363,7 +363,7 @@ async def test_many_endpoints_are_held_and_released_concurrently(place: Place) -
         assert await world.statuses() == {Status.HELD: 2000}
         before = len(world.sender.sent)
         for number, seq in enumerate(seqs):
-            world.sender.scripts[f"e{number}.test"] = lambda _: answer(200)
+            world.sender.scripts[f"e{number}.test"] = lambda _: respond(200)
             await world.enable(seq)
         await world.run_for(3 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 2000}

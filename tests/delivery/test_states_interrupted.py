@@ -1,4 +1,4 @@
-"""Pauses and enables during work on the deliveries, or without the database (promises 1 and 2)."""
+"""Endpoints are paused and enabled while deliveries change or the database is unavailable."""
 
 import asyncio
 from dataclasses import replace
@@ -20,16 +20,16 @@ from uplift_server.store.records import EndpointState, HeldAction
 
 from .owner import Owner
 from .test_engine import resend
-from .test_states import events_sent, ids, pause_amid_dropping
-from .world import HOUR, MINUTE, SECOND, START, World, answer
+from .test_states import events_sent, ids, pause_during_drop
+from .world import HOUR, MINUTE, SECOND, START, World, respond
 
 
 @pytest.mark.parametrize("way", ["kill", "restart"])
 async def test_an_interrupted_hold_or_release_continues_after_a_restart(place: Place, way: str) -> None:
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         stored = await world.accept(1000)
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.pause(endpoint.seq)
         await world.settle()
         # Some deliveries are held, others are not yet.
@@ -47,7 +47,7 @@ async def test_an_interrupted_hold_or_release_continues_after_a_restart(place: P
         assert events_sent(world, before) == ids(stored)
 
 
-class Slow:
+class CallsBack:
     """A database that calls back before or after an operation."""
 
     before: Any = None
@@ -62,15 +62,15 @@ class Slow:
         await self._interrupt(True)
         return released
 
-    async def _interrupt(self, wanted: bool) -> None:
-        if wanted and self.before is not None:
+    async def _interrupt(self, should_call: bool) -> None:
+        if should_call and self.before is not None:
             interrupt, self.before = self.before, None
             await interrupt()
 
 
 async def test_deliveries_leased_during_a_pause_are_not_sent(place: Place) -> None:
-    async with World(place, database=Slow) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+    async with World(place, database=CallsBack) as world:
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(5)
         before = len(world.sender.sent)
         world.database.before = lambda: world.pause(endpoint.seq)  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ async def test_deliveries_leased_during_a_pause_are_not_sent(place: Place) -> No
 
 @pytest.mark.parametrize("is_waited_for", [False, True])
 async def test_deliveries_released_during_a_pause_are_held_again(place: Place, is_waited_for: bool) -> None:
-    async with World(place, database=Slow) as world:
+    async with World(place, database=CallsBack) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(10)
@@ -101,27 +101,27 @@ async def test_deliveries_released_during_a_pause_are_held_again(place: Place, i
         assert await world.statuses() == {status: count for status, count in held_and_sent.items() if count}
 
 
-class InTurn:
+class SerialWrites:
     """A database that stores events after an earlier ordinary write, as SQLite does."""
 
-    begun: "asyncio.Future[Any] | None" = None
+    last_write: "asyncio.Future[Any] | None" = None
 
     def write(self, body: Any) -> Any:
-        self.begun = asyncio.ensure_future(super().write(body))
-        return self.begun
+        self.last_write = asyncio.ensure_future(super().write(body))
+        return self.last_write
 
     async def append(self, groups: Any) -> Any:
-        if self.begun is not None:
-            await asyncio.wait([self.begun])
+        if self.last_write is not None:
+            await asyncio.wait([self.last_write])
         return await super().append(groups)
 
 
 async def test_an_event_stored_during_an_enable_is_sent(place: Place) -> None:
-    async with World(place, database=InTurn) as world:
+    async with World(place, database=SerialWrites) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(2)
-        enabling = asyncio.ensure_future(world.switch_on(endpoint.seq, HeldAction.KEEP))
+        enabling = asyncio.ensure_future(world.store_enabled(endpoint.seq, HeldAction.KEEP))
         await asyncio.sleep(0)
         # The event is accepted while the cache has the endpoint as paused, and stored after the enable.
         assert endpoint.record.state is EndpointState.PAUSED
@@ -135,7 +135,7 @@ async def test_an_event_stored_during_an_enable_is_sent(place: Place) -> None:
 @pytest.mark.parametrize("ended", [Status.DELIVERED, Status.FAILED])
 async def test_a_resend_interrupted_by_a_pause_restores_the_status(place: Place, ended: Status) -> None:
     async with World(place, delays_ms=[], endpoint_in_flight_max=1) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(200 if ended is Status.DELIVERED else 500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(200 if ended is Status.DELIVERED else 500))
         first, second = await world.accept(2)
         (before, _) = await world.deliveries()
         world.sender.scripts["one.test"] = lambda _: None
@@ -154,7 +154,7 @@ async def test_a_resend_interrupted_by_a_pause_restores_the_status(place: Place,
 
 async def test_an_interrupted_resend_of_a_pending_delivery_is_held(place: Place) -> None:
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         (stored,) = await world.accept(1)
         world.sender.latency_ms["one.test"] = 1000
         await resend(world, stored.seq, endpoint.seq)
@@ -167,13 +167,13 @@ async def test_an_interrupted_resend_of_a_pending_delivery_is_held(place: Place)
 async def test_deliveries_of_an_endpoint_missing_in_the_cache_wait(place: Place) -> None:
     """A scan may find the registration event of a new endpoint before the cache has the endpoint."""
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(1)
-        world.directory.drop_endpoint(endpoint.seq)
+        world.cache.drop_endpoint(endpoint.seq)
         await world.run_for(20 * SECOND)
         assert await world.statuses() == {Status.PENDING: 1}
-        world.sender.scripts["one.test"] = lambda _: answer(200)
-        world.directory.put_endpoint(endpoint.record)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
+        world.cache.put_endpoint(endpoint.record)
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
 
@@ -204,33 +204,33 @@ async def test_a_change_at_the_end_of_a_drop_persists(place: Place, what: str) -
 
         async def paused_and_enabled() -> None:
             await world.pause(endpoint.seq)
-            await world.switch_on(endpoint.seq, HeldAction.KEEP)
+            await world.store_enabled(endpoint.seq, HeldAction.KEEP)
 
         world.database.after = deleted if what == "deleted" else paused_and_enabled
         await world.run_for(5 * SECOND)
         assert world.database.after is None
-        assert (endpoint.seq in world.directory.endpoints) == (what != "deleted")
+        assert (endpoint.seq in world.cache.endpoints) == (what != "deleted")
         assert endpoint.record.held_action is (HeldAction.KEEP if what != "deleted" else None)
         assert await world.statuses() == {Status.CANCELLED: 5}
 
 
-@pytest.mark.parametrize("said", [None, HeldAction.DROP])
+@pytest.mark.parametrize("action", [None, HeldAction.DROP])
 async def test_deliveries_that_another_process_sends_or_drops_are_not_held(
-    place: Place, said: HeldAction | None
+    place: Place, action: HeldAction | None
 ) -> None:
     """This process only knows that the endpoint was paused."""
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(3)
         before = endpoint.record
 
-        def elsewhere(connection: Transaction) -> None:
-            if said is HeldAction.DROP:
-                endpoints.enable(connection, endpoint.seq, said, now=START)
+        def change_in_another_process(connection: Transaction) -> None:
+            if action is HeldAction.DROP:
+                endpoints.enable(connection, endpoint.seq, action, now=START)
                 endpoints.deactivate(connection, endpoint.seq, EndpointState.PAUSED, None, now=START)
 
-        world.directory.put_endpoint(replace(before, state=EndpointState.PAUSED, state_since=START))
-        await world.database.write(elsewhere)
+        world.cache.put_endpoint(replace(before, state=EndpointState.PAUSED, state_since=START))
+        await world.database.write(change_in_another_process)
         assert await world.parts.changes.finish_holding(endpoint.seq, SECOND)
         assert await world.statuses() == {Status.PENDING: 3}
 
@@ -238,16 +238,16 @@ async def test_deliveries_that_another_process_sends_or_drops_are_not_held(
 async def test_a_drop_does_not_complete_during_a_concurrent_hold(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint("one.test")
-        await pause_amid_dropping(world, endpoint.seq, 1500)
-        cancel_held, late = endpoint_backlog.cancel_held, [0]
+        await pause_during_drop(world, endpoint.seq, 1500)
+        cancel_held, missed = endpoint_backlog.cancel_held, [0]
 
-        def one_comes_late(*arguments: Any, **named: Any) -> int:
+        def miss_one_delivery(*arguments: Any, **named: Any) -> int:
             # The delivery is held directly afterwards.
-            return late.pop() if late else cancel_held(*arguments, **named)
+            return missed.pop() if missed else cancel_held(*arguments, **named)
 
-        monkeypatch.setattr(endpoint_backlog, "cancel_held", one_comes_late)
+        monkeypatch.setattr(endpoint_backlog, "cancel_held", miss_one_delivery)
         await world.stepping(world.parts.changes.finish_holding(endpoint.seq, 3 * SECOND))
-        assert not late
+        assert not missed
         assert await world.statuses() == {Status.CANCELLED: 1500}
 
 
@@ -256,7 +256,7 @@ async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) 
     async with Fleet(place) as fleet:
         await fleet.start(ProcessRole.API)
         worker = await fleet.start(ProcessRole.WORKER)
-        endpoint = await fleet.endpoint("one.test", lambda _: answer(500))
+        endpoint = await fleet.endpoint("one.test", lambda _: respond(500))
         await fleet.run_for(3 * SECOND)
         fleet.sender.latency_ms["one.test"] = 4 * SECOND
         await fleet.accept(1)
@@ -269,7 +269,7 @@ async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) 
         await fleet.pause(endpoint.seq)
         await fleet.run_for(1300)
         assert fleet.sender.in_flight["one.test"] == 0
-        live = worker.directory.endpoints[endpoint.seq]
+        live = worker.cache.endpoints[endpoint.seq]
         assert live.record.held_action is HeldAction.DROP
         await fleet.stepping(fleet.parts.changes.finish_holding(endpoint.seq, 3 * SECOND))
         assert await fleet.statuses() == {Status.CANCELLED: 9000, Status.HELD: 1}
@@ -278,48 +278,48 @@ async def test_a_drop_skips_deliveries_that_another_process_holds(place: Place) 
         assert await fleet.statuses() == {Status.CANCELLED: 9000, Status.HELD: 1}
 
 
-class Gone:
+class CanBeUnavailable:
     """A database that can be unavailable for operations on held deliveries."""
 
-    gone = False
+    is_unavailable = False
 
     def release_held(self, requests: Any, *, now: int) -> Any:
-        return self._away() if self.gone else super().release_held(requests, now=now)
+        return self._raise_unavailable() if self.is_unavailable else super().release_held(requests, now=now)
 
     def write(self, body: Any) -> Any:
-        return self._away() if self.gone else super().write(body)
+        return self._raise_unavailable() if self.is_unavailable else super().write(body)
 
-    async def _away(self) -> Any:
+    async def _raise_unavailable(self) -> Any:
         raise Unavailable("disk full")
 
 
 @pytest.mark.parametrize("held", list(HeldAction))
 async def test_an_unavailable_database_loses_nothing(place: Place, held: HeldAction) -> None:
-    async with World(place, database=Gone) as world:
+    async with World(place, database=CanBeUnavailable) as world:
         endpoint = await world.endpoint("one.test")
         await world.pause(endpoint.seq)
         await world.accept(20)
         await world.enable(endpoint.seq, held)
-        world.database.gone = True  # type: ignore[attr-defined]
+        world.database.is_unavailable = True  # type: ignore[attr-defined]
         await world.run_for(10 * SECOND)
         assert (await world.statuses())[Status.HELD] >= 15
-        world.database.gone = False  # type: ignore[attr-defined]
+        world.database.is_unavailable = False  # type: ignore[attr-defined]
         await world.run_for(10 * SECOND)
-        became = {HeldAction.SEND: Status.DELIVERED, HeldAction.DROP: Status.CANCELLED, HeldAction.KEEP: Status.HELD}
-        assert await world.statuses() == {became[held]: 20}
+        expected = {HeldAction.SEND: Status.DELIVERED, HeldAction.DROP: Status.CANCELLED, HeldAction.KEEP: Status.HELD}
+        assert await world.statuses() == {expected[held]: 20}
 
 
 async def test_a_release_continues_after_another_batch_failed(place: Place) -> None:
-    async with World(place, database=Gone, scan_every_ms=HOUR) as world:
-        releasing, pausing = await world.endpoint("one.test"), await world.endpoint("two.test", lambda _: answer(500))
+    async with World(place, database=CanBeUnavailable, scan_every_ms=HOUR) as world:
+        releasing, pausing = await world.endpoint("one.test"), await world.endpoint("two.test", lambda _: respond(500))
         await world.pause(releasing.seq)
         await world.accept(20)
         await world.enable(releasing.seq)
-        world.database.gone = True  # type: ignore[attr-defined]
-        world.directory.put_endpoint(replace(pausing.record, state=EndpointState.PAUSED))
+        world.database.is_unavailable = True  # type: ignore[attr-defined]
+        world.cache.put_endpoint(replace(pausing.record, state=EndpointState.PAUSED))
         world.parts.changes.disabled(pausing.seq)
         await world.run_for(10 * SECOND)
-        world.database.gone = False  # type: ignore[attr-defined]
+        world.database.is_unavailable = False  # type: ignore[attr-defined]
         await world.run_for(10 * SECOND)
         assert len(world.sender.times("one.test")) == 20
 
@@ -327,15 +327,15 @@ async def test_a_release_continues_after_another_batch_failed(place: Place) -> N
 async def test_deliveries_pending_at_a_remote_pause_are_dropped(place: Place) -> None:
     """The process that enables the endpoint does not know of the pause yet."""
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(5)
-        await paused_elsewhere(world, endpoint.seq)
+        await pause_in_another_process(world, endpoint.seq)
         before = len(world.sender.sent)
         await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
         await world.run_for(10 * MINUTE)
         assert len(world.sender.sent) == before
         assert await world.statuses() == {Status.CANCELLED: 5}
-        assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
+        assert world.cache.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
 
 
 async def test_the_latest_of_two_pauses_applies(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,30 +345,30 @@ async def test_the_latest_of_two_pauses_applies(place: Place, monkeypatch: pytes
         await world.pause(endpoint.seq)
         await world.run_for(10 * MINUTE)
         await world.database.write(lambda c: endpoints.enable(c, endpoint.seq, HeldAction.SEND, now=world.clock.now))
-        await paused_elsewhere(world, endpoint.seq)
+        await pause_in_another_process(world, endpoint.seq)
         held_after: list[int | None] = []
         finish_holding = world.parts.changes.finish_holding
 
-        async def noted(seq: int, within_ms: int) -> bool:
-            held_after.append(world.directory.endpoints[seq].record.state_since)
+        async def record_state(seq: int, within_ms: int) -> bool:
+            held_after.append(world.cache.endpoints[seq].record.state_since)
             return await finish_holding(seq, within_ms)
 
-        monkeypatch.setattr(world.parts.changes, "finish_holding", noted)
+        monkeypatch.setattr(world.parts.changes, "finish_holding", record_state)
         now = world.clock.now
         await world.stepping(Owner(world).enable(endpoint.seq, HeldAction.DROP))
         assert held_after == [now - 10 * MINUTE, now]
-        assert world.directory.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
+        assert world.cache.endpoints[endpoint.seq].record.state is EndpointState.ENABLED
 
 
 async def test_an_endpoint_stays_paused_if_holding_times_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(place) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(5)
-        await paused_elsewhere(world, endpoint.seq)
+        await pause_in_another_process(world, endpoint.seq)
         before = len(world.sender.sent)
 
         async def too_slow(seq: int, _within_ms: int) -> bool:
-            return world.directory.endpoints[seq].record.state is EndpointState.ENABLED
+            return world.cache.endpoints[seq].record.state is EndpointState.ENABLED
 
         with monkeypatch.context() as patch:
             patch.setattr(world.parts.changes, "finish_holding", too_slow)
@@ -379,7 +379,7 @@ async def test_an_endpoint_stays_paused_if_holding_times_out(place: Place, monke
         assert await world.statuses() == {Status.HELD: 5}
 
 
-async def paused_elsewhere(world: World, seq: int) -> None:
+async def pause_in_another_process(world: World, seq: int) -> None:
     """Let another process pause an endpoint without a notification."""
     now = world.clock.now
     await world.database.write(lambda c: endpoints.deactivate(c, seq, EndpointState.PAUSED, None, now=now))

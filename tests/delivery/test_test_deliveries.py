@@ -19,7 +19,7 @@ from uplift_server.store.records import DisabledReason, EndpointState
 from .owner import Owner
 from .test_engine import Failing
 from .test_replays import counts, replay, stored
-from .world import HOUR, SECOND, World, answer
+from .world import HOUR, SECOND, World, respond
 
 HOST = "one.test"
 
@@ -28,32 +28,32 @@ HOST = "one.test"
 @pytest.mark.parametrize("code", [200, 500])
 async def test_a_test_makes_one_attempt_in_every_endpoint_state(place: Place, state: EndpointState, code: int) -> None:
     async with World(place, scan_every_ms=60 * SECOND) as world:
-        endpoint = await world.endpoint(HOST, lambda _: answer(code))
+        endpoint = await world.endpoint(HOST, lambda _: respond(code))
         other = await world.endpoint("other.test")
         if state is not EndpointState.ENABLED:
             reason = DisabledReason.FAILING if state is EndpointState.DISABLED else None
-            await world.switch_off(endpoint.seq, state, reason)
-        trial = await Owner(world).test(endpoint.seq)
-        assert trial.attempt is not None
-        assert (trial.attempt.trigger, trial.attempt.number) == (Trigger.TEST, 1)
-        assert trial.attempt.status_code == code
-        assert trial.delivery.status is (Status.DELIVERED if code == 200 else Status.FAILED)
-        assert trial.delivery.completed_at is not None
+            await world.deactivate(endpoint.seq, state, reason)
+        result = await Owner(world).test(endpoint.seq)
+        assert result.attempt is not None
+        assert (result.attempt.trigger, result.attempt.number) == (Trigger.TEST, 1)
+        assert result.attempt.status_code == code
+        assert result.delivery.status is (Status.DELIVERED if code == 200 else Status.FAILED)
+        assert result.delivery.completed_at is not None
         await world.run_for(HOUR)
         await world.restart()
         await world.run_for(HOUR)
         assert [host for _, host, _ in world.sender.sent] == [HOST]
         (row,) = await world.deliveries()
-        assert (row.status, row.attempts_made, row.scheduled_attempts) == (trial.delivery.status, 1, 0)
-        assert world.directory.endpoints[endpoint.seq].health == Health()
-        assert world.directory.endpoints[endpoint.seq].record.state is state
+        assert (row.status, row.attempts_made, row.scheduled_attempts) == (result.delivery.status, 1, 0)
+        assert world.cache.endpoints[endpoint.seq].health == Health()
+        assert world.cache.endpoints[endpoint.seq].record.state is state
         assert other.seq != row.endpoint_seq
 
 
 async def test_tests_do_not_count_for_health(place: Place) -> None:
     """No effect on health, circuit breaker, lane or the explanation of failures."""
     async with World(place, breaker_failures=2, delays_ms=[100 * HOUR]) as world:
-        endpoint = await world.endpoint(HOST, lambda _: answer(404))
+        endpoint = await world.endpoint(HOST, lambda _: respond(404))
         await world.accept(1)
         fared, lane = endpoint.health, world.parts.lanes.of(endpoint)
         assert fared.status == "failing"
@@ -62,7 +62,7 @@ async def test_tests_do_not_count_for_health(place: Place) -> None:
         for _ in range(5):
             await Owner(world).test(endpoint.seq)
             await world.run_for(20 * SECOND)
-        world.sender.scripts[HOST] = lambda _: answer(200)
+        world.sender.scripts[HOST] = lambda _: respond(200)
         await Owner(world).test(endpoint.seq)
         assert (endpoint.health, lane.window, lane.mean_us) == (fared, window, mean_us)
         assert world.parts.status.next_probe_at(endpoint.seq) is None
@@ -80,9 +80,9 @@ async def test_a_test_ignores_the_breaker_and_the_concurrency_limit(place: Place
         assert probe_at is not None
         await world.run_for(probe_at - world.clock.now + SECOND)
         assert world.sender.in_flight[HOST] == 1
-        world.sender.scripts[HOST] = lambda _: answer(200)
-        trial = await Owner(world).test(endpoint.seq)
-        assert trial.delivery.status is Status.DELIVERED
+        world.sender.scripts[HOST] = lambda _: respond(200)
+        result = await Owner(world).test(endpoint.seq)
+        assert result.delivery.status is Status.DELIVERED
         assert world.sender.in_flight_most[HOST] == 2
 
 
@@ -91,8 +91,8 @@ async def test_one_test_runs_at_a_time_and_slow_tests_return_early(place: Place)
         endpoint = await world.endpoint(HOST)
         world.sender.latency_ms[HOST] = 6 * SECOND
         began = world.clock.now
-        trial = await Owner(world).test(endpoint.seq)
-        assert (trial.attempt, trial.delivery.status, trial.delivery.leased) == (None, Status.PENDING, True)
+        result = await Owner(world).test(endpoint.seq)
+        assert (result.attempt, result.delivery.status, result.delivery.leased) == (None, Status.PENDING, True)
         assert world.clock.now - began < 4 * SECOND
         with pytest.raises(errors.Conflict, match="in flight"):
             await Owner(world).test(endpoint.seq)
@@ -146,14 +146,14 @@ async def test_a_test_is_rejected_beyond_the_rate_limit(place: Place) -> None:
         assert len(world.sender.times(HOST)) == 3
 
 
-@pytest.mark.parametrize("off", [False, True])
-async def test_a_test_interrupted_by_a_kill_fails_without_a_retry(place: Place, off: bool) -> None:
+@pytest.mark.parametrize("is_paused", [False, True])
+async def test_a_test_interrupted_by_a_kill_fails_without_a_retry(place: Place, is_paused: bool) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint(HOST, lambda _: None)
-        if off:
+        if is_paused:
             await world.pause(endpoint.seq)
-        trial = await Owner(world).test(endpoint.seq)
-        assert trial.attempt is None
+        result = await Owner(world).test(endpoint.seq)
+        assert result.attempt is None
         await world.kill()
         await world.run_for(10 * SECOND)
         (row,) = await world.deliveries()
@@ -162,7 +162,7 @@ async def test_a_test_interrupted_by_a_kill_fails_without_a_retry(place: Place, 
         assert len(world.sender.sent) == 1
         assert await world.database.read(lambda c: test_deliveries.is_test(c, row.event_seq))
         # It does not delay the next one.
-        world.sender.scripts[HOST] = lambda _: answer(200)
+        world.sender.scripts[HOST] = lambda _: respond(200)
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED
 
 
@@ -200,16 +200,16 @@ async def test_a_test_is_rejected_while_outcomes_cannot_be_written(place: Place)
 class Interrupted:
     """A database that calls back before or after a test is stored."""
 
-    looked: Callable[[], Awaitable[None]] | None = None
+    after_read: Callable[[], Awaitable[None]] | None = None
     """Called once, after the next read."""
     before: Callable[[], Awaitable[None]] | None = None
     after: Callable[[], Awaitable[None]] | None = None
 
     async def read(self, body: Callable[[Any], Any]) -> Any:
-        looked, self.looked = self.looked, None
+        after_read, self.after_read = self.after_read, None
         result = await super().read(body)
-        if looked is not None:
-            await looked()
+        if after_read is not None:
+            await after_read()
         return result
 
     async def append_then(self, event: NewEvent, body: Callable[[Any, int], Any]) -> Any:
@@ -221,7 +221,7 @@ class Interrupted:
         return result
 
 
-@pytest.mark.parametrize("when", ["looked", "before", "after"])
+@pytest.mark.parametrize("when", ["after_read", "before", "after"])
 async def test_a_test_of_a_deleted_endpoint_is_not_sent(place: Place, when: str) -> None:
     async with World(place, database=Interrupted) as world:
         endpoint = await world.endpoint(HOST)
@@ -232,8 +232,8 @@ async def test_a_test_of_a_deleted_endpoint_is_not_sent(place: Place, when: str)
                 await Owner(world).test(endpoint.seq, key="k")
             assert await world.deliveries() == []
         else:
-            trial = await Owner(world).test(endpoint.seq)
-            assert (trial.attempt, trial.delivery.status) == (None, Status.FAILED)
+            result = await Owner(world).test(endpoint.seq)
+            assert (result.attempt, result.delivery.status) == (None, Status.FAILED)
         assert (world.sender.sent, world.parts.lanes.in_flight) == ([], 0)
 
 
@@ -245,8 +245,8 @@ async def test_a_test_is_rejected_during_a_drain(place: Place) -> None:
             world.parts.lanes.draining = True
 
         world.database.after = stop  # type: ignore[attr-defined]
-        trial = await Owner(world).test(endpoint.seq)
-        assert (trial.attempt, world.sender.sent, world.parts.lanes.in_flight) == (None, [], 0)
+        result = await Owner(world).test(endpoint.seq)
+        assert (result.attempt, world.sender.sent, world.parts.lanes.in_flight) == (None, [], 0)
         await world.restart()
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.FAILED: 1}
@@ -256,12 +256,12 @@ async def test_a_test_is_rejected_during_a_drain(place: Place) -> None:
 async def test_a_test_is_never_repeated(place: Place) -> None:
     """Neither by a resend nor by a replay of failed deliveries."""
     async with World(place, delays_ms=()) as world:
-        endpoint = await world.endpoint(HOST, lambda _: answer(500))
-        trial = await Owner(world).test(endpoint.seq)
+        endpoint = await world.endpoint(HOST, lambda _: respond(500))
+        result = await Owner(world).test(endpoint.seq)
         (event,) = await world.accept(1)
         with pytest.raises(errors.Conflict, match="Send another test"):
-            await Owner(world).resend(trial.delivery.event_id, endpoint.seq)
-        world.sender.scripts[HOST] = lambda _: answer(200)
+            await Owner(world).resend(result.delivery.event_id, endpoint.seq)
+        world.sender.scripts[HOST] = lambda _: respond(200)
         await world.run_for(SECOND)
         job = await replay(world, endpoint)
         await world.run_for(10 * SECOND)
@@ -275,9 +275,9 @@ async def test_a_test_is_never_repeated(place: Place) -> None:
 async def test_a_test_in_flight_cannot_be_cancelled_or_held(place: Place) -> None:
     async with World(place) as world:
         endpoint = await world.endpoint(HOST, lambda _: None)
-        trial = await Owner(world).test(endpoint.seq)
+        result = await Owner(world).test(endpoint.seq)
         with pytest.raises(errors.Conflict, match="in flight"):
-            await Owner(world).cancel(trial.delivery.event_id, endpoint.seq)
+            await Owner(world).cancel(result.delivery.event_id, endpoint.seq)
         await Owner(world).pause(endpoint.seq)
         await world.run_for(20 * SECOND)
         (row,) = await world.deliveries()

@@ -16,7 +16,7 @@ from uplift_server.observe.trace_records import AcceptedEvent, EndedAttempt
 from uplift_server.store import trace_parents
 from uplift_server.store.errors import Unavailable
 
-from .world import SECOND, World, answer
+from .world import SECOND, World, respond
 
 SENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SENDER = parse_traceparent(SENT)
@@ -60,7 +60,7 @@ def accepted(stored: Any, sender_span: TraceContext | None = SENDER, *, repeated
 
 async def test_attempts_have_the_parent_span_of_their_event_after_a_restart(place: Place) -> None:
     async with World(place) as world:
-        replies = iter([answer(500), answer(200), answer(500)])
+        replies = iter([respond(500), respond(200), respond(500)])
         await world.endpoint("one.test", lambda _: next(replies))
         tracer = Recorder()
         gathered = Traces(world.database, world.clock, tracer)

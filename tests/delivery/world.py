@@ -115,7 +115,7 @@ class VirtualClock:
         timer.call()
 
 
-def answer(status: int, *, retry_after: str | None = None) -> Exchange:
+def respond(status: int, *, retry_after: str | None = None) -> Exchange:
     """Return a complete response."""
     return Exchange(
         0, 1000, status_code=status, retry_after=retry_after, response_head=b"HTTP/1.1 %d X\r\n\r\n" % status
@@ -150,7 +150,7 @@ class ScriptedSender:
         self.sent.append((started_at, host, request))
         self.in_flight[host] += 1
         self.in_flight_most[host] = max(self.in_flight_most[host], self.in_flight[host])
-        exchange = self.scripts.get(host, lambda _: answer(200))(request)
+        exchange = self.scripts.get(host, lambda _: respond(200))(request)
         wait_ms = self._timeout_ms if exchange is None else self.latency_ms[host]
         if exchange is None:
             exchange = Exchange(started_at, self._timeout_ms * 1000, failure=Failure.TIMEOUT, error="no answer")
@@ -185,8 +185,8 @@ VERBS = (
 def _watched(name: str) -> Callable[..., "asyncio.Future[Any]"]:
     def call(self: "Watched", *arguments: Any, **named: Any) -> "asyncio.Future[Any]":
         result = asyncio.ensure_future(getattr(super(Watched, self), name)(*arguments, **named))
-        self.under_way.add(result)
-        result.add_done_callback(self.under_way.discard)
+        self.in_progress.add(result)
+        result.add_done_callback(self.in_progress.discard)
         return result
 
     return call
@@ -197,7 +197,7 @@ class Watched:
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.under_way: set[asyncio.Future[Any]] = set()
+        self.in_progress: set[asyncio.Future[Any]] = set()
 
 
 for verb in VERBS:
@@ -217,7 +217,7 @@ class World:
         endpoint_in_flight_max: int = 16,
         scan_every_ms: int = SECOND,
         release_rate_per_second: int = 50,
-        watch: HealthSettings | None = None,
+        health_settings: HealthSettings | None = None,
         database: type | None = None,
     ) -> None:
         self.clock = VirtualClock()
@@ -229,7 +229,7 @@ class World:
             in_flight_max=in_flight_max,
             endpoint_in_flight_max=endpoint_in_flight_max,
             retention_ms=0,
-            health=watch
+            health=health_settings
             or HealthSettings(HealthRule(3 * DAY, 5 * DAY), sends_email=True, operator_email="ops@uplift.example"),
             release_rate_per_second=release_rate_per_second,
             scan_every_ms=scan_every_ms,
@@ -242,12 +242,12 @@ class World:
         self.callers: set[asyncio.Future[Any]] = set()
         """Calls that wait only for the database and the clock. `settle` treats them like loops."""
         self.lines: list[AttemptLine] = []
-        self.on_loop_failure: Callable[[BaseException | None], None] = self.note_end
+        self.on_loop_failure: Callable[[BaseException | None], None] = self.record_failure
         self.defects = 0
         """The number of loops that failed. Tests of other subjects expect none."""
         self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
         self.database: Any
-        self.directory: EndpointCache
+        self.cache: EndpointCache
         self.parts: EngineParts
         self.engine: Engine
         self.account: Account
@@ -267,13 +267,13 @@ class World:
                 archived=False, now=START,
             )
         )  # fmt: skip
-        self.directory.put_event_type(record)
+        self.cache.put_event_type(record)
 
     async def __aexit__(self, failure: object, *_: object) -> None:
         await self._abandon()
-        self.judge(failure)
+        self.assert_no_failed_loop(failure)
 
-    def note_end(self, _error: BaseException | None) -> None:
+    def record_failure(self, _error: BaseException | None) -> None:
         """Record a failed loop."""
         self.defects += 1
 
@@ -281,9 +281,9 @@ class World:
         """Report a failed loop. A test may replace `on_loop_failure`."""
         self.on_loop_failure(error)
 
-    def judge(self, failure: object) -> None:
-        """Fail the test if a loop failed: a process would have stopped."""
-        assert failure is not None or not self.defects, "a loop has ended by a defect: the log tells which"
+    def assert_no_failed_loop(self, failure: object) -> None:
+        """Fail the test if a loop failed, because a real process would have stopped."""
+        assert failure is not None or not self.defects, "a loop failed because of a defect; see the log"
 
     async def restart(self) -> None:
         """Drain, and restart like a new process."""
@@ -323,8 +323,8 @@ class World:
             on_lines=self.lines.extend,
             on_loop_failure=self.loop_ended,
         )
-        self.engine, self.directory = self.parts.engine, self.parts.cache
-        self.directory.load(
+        self.engine, self.cache = self.parts.engine, self.parts.cache
+        self.cache.load(
             await self.database.read(accounts.list_live),
             [],
             await self.database.read(event_types.list_live),
@@ -341,7 +341,7 @@ class World:
         account = await self.database.write(
             lambda c: accounts.create(c, account_id=account_id, name="a", contact_emails=contacts, now=self.clock.now)
         )
-        self.directory.put_account(account)
+        self.cache.put_account(account)
         return account
 
     async def endpoint(
@@ -366,19 +366,19 @@ class World:
         )
         if script is not None:
             self.sender.scripts[host] = script
-        self.directory.put_endpoint(record)
-        return self.directory.endpoints[record.seq]
+        self.cache.put_endpoint(record)
+        return self.cache.endpoints[record.seq]
 
     async def accept(
         self, count: int = 1, *, account: Account | None = None, pad: int = 0, event_type: str = "a.b", **fields: Any
     ) -> list[Appended]:
         """Accept single events in one turn of the event loop. `pad` adds bytes to their data."""
-        live = self.directory.event_types[event_type]
+        live = self.cache.event_types[event_type]
         data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
         drafts = [Draft(live, data % n, **fields) for n in range(count)]
         owner = account or self.account
-        answers = [self.parts.event_ingest.accept(owner.seq, [draft]) for draft in drafts]
-        results = await asyncio.gather(*answers)
+        accepting = [self.parts.event_ingest.accept(owner.seq, [draft]) for draft in drafts]
+        results = await asyncio.gather(*accepting)
         stored: list[Appended] = []
         for result in results:
             assert not isinstance(result, IdempotencyConflict)
@@ -387,18 +387,18 @@ class World:
         return stored
 
     async def settle(self) -> None:
-        """Wait until nothing more happens at this time."""
+        """Wait until no task can run before the clock advances."""
         loop: Any = asyncio.get_running_loop()
         while True:
-            while self.database.under_way:
-                await asyncio.wait(self.database.under_way)
+            while self.database.in_progress:
+                await asyncio.wait(self.database.in_progress)
             await asyncio.sleep(0)
-            # Everything else that can run is in this queue of asyncio.
-            if not loop._ready and not self.database.under_way and self._loops_wait():
+            # All other tasks that can run are in this queue of asyncio.
+            if not loop._ready and not self.database.in_progress and self._loops_wait():
                 return
 
     def _loops_wait(self) -> bool:
-        """Whether all loops of the engine wait, and none works on another thread."""
+        """Return whether all loops of the engine wait, and none works on another thread."""
         return self.clock.waiting >= sum(not task.done() for task in [*self.engine.tasks, *self.callers])
 
     async def run_for(self, ms: int) -> None:
@@ -414,7 +414,7 @@ class World:
         await self.settle()
 
     async def stepping(self, work: Any) -> None:
-        """Await something that itself waits for the clock."""
+        """Await work that waits for the clock, and advance the clock meanwhile."""
         task = asyncio.ensure_future(work)
         while not task.done():
             await self.settle()
@@ -438,9 +438,9 @@ class World:
 
     async def delivery_ids(self) -> list[sa.Row[Any]]:
         """Return the event ID and endpoint number of every stored delivery."""
-        owed, event = deliveries_table, events_table
-        query = sa.select(event.c.id.label("event_id"), owed.c.endpoint_seq).join(
-            event, event.c.seq == owed.c.event_seq
+        delivery, event = deliveries_table, events_table
+        query = sa.select(event.c.id.label("event_id"), delivery.c.endpoint_seq).join(
+            event, event.c.seq == delivery.c.event_seq
         )
         return await self.database.read(lambda c: list(c.execute(query).all()))
 
@@ -450,44 +450,44 @@ class World:
         return await self.database.read(lambda c: list(c.execute(query).all()))
 
     async def delete_endpoint(self, seq: int) -> None:
-        """Delete an endpoint like the service."""
-        record = self.directory.endpoints[seq].record
+        """Delete an endpoint as the service does."""
+        record = self.cache.endpoints[seq].record
         await self.database.write(lambda c: endpoints.delete(c, record.account_seq, record.id, now=self.clock.now))
-        self.directory.drop_endpoint(seq)
+        self.cache.drop_endpoint(seq)
         self.parts.changes.deleted(seq)
 
     async def move(self, seq: int, host: str) -> None:
-        """Change the host of an endpoint like the service."""
+        """Change the host of an endpoint as the service does."""
         record = await self.database.write(
             lambda c: endpoints.update(
-                c, None, self.directory.endpoints[seq].record.id, lambda old: replace(old, url=f"https://{host}/hook")
+                c, None, self.cache.endpoints[seq].record.id, lambda old: replace(old, url=f"https://{host}/hook")
             )
         )
         assert record is not None
-        self.directory.put_endpoint(record)
+        self.cache.put_endpoint(record)
         await self.settle()
 
     async def pause(self, seq: int) -> None:
-        """Pause an endpoint like the service."""
-        await self.switch_off(seq, EndpointState.PAUSED, None)
+        """Pause an endpoint as the service does."""
+        await self.deactivate(seq, EndpointState.PAUSED, None)
 
-    async def switch_off(self, seq: int, state: EndpointState, reason: DisabledReason | None) -> None:
-        """Pause or disable an endpoint like the service."""
+    async def deactivate(self, seq: int, state: EndpointState, reason: DisabledReason | None) -> None:
+        """Pause or disable an endpoint as the service does."""
         record = await self.database.write(lambda c: endpoints.deactivate(c, seq, state, reason, now=self.clock.now))
         assert record is not None
-        self.directory.put_endpoint(record)
+        self.cache.put_endpoint(record)
         self.parts.changes.disabled(seq)
 
     async def enable(self, seq: int, held: HeldAction = HeldAction.SEND) -> None:
-        """Enable an endpoint like the service."""
+        """Enable an endpoint as the service does."""
         assert await self.parts.changes.finish_holding(seq, 3 * SECOND)
-        await self.switch_on(seq, held)
+        await self.store_enabled(seq, held)
 
-    async def switch_on(self, seq: int, held: HeldAction) -> None:
-        """The second step of enabling."""
+    async def store_enabled(self, seq: int, held: HeldAction) -> None:
+        """Run the second step of `enable`."""
         record = await self.database.write(lambda c: endpoints.enable(c, seq, held, now=self.clock.now))
         assert record is not None
-        self.directory.put_endpoint(record)
+        self.cache.put_endpoint(record)
         self.parts.changes.enabled(seq)
 
     async def attempts(self) -> list[sa.Row[Any]]:

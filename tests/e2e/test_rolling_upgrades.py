@@ -26,7 +26,7 @@ def test_a_server_works_beside_the_schema_of_the_next_release(
         for number in range(20):
             assert api.send(number).status == 202
         with monkeypatch.context() as later:
-            later_releases.come(later, tmp_path, later_releases.ADDS)
+            later_releases.pretend_release(later, tmp_path, later_releases.ADDS)
             asyncio.run(schema_version.upgrade(url))
         for number in range(20, 40):
             assert api.send(number, idempotency_key=f"n-{number}").status == 202

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.engines import PostgresPlace
-from tests.store.pauses import pauses
+from tests.store.slow_statements import slow_statements
 
 from uplift_server.core.security.rights import Role
 from uplift_server.service.accounts import AccountDraft
@@ -56,7 +56,7 @@ async def test_two_processes_start_on_an_empty_database(worlds: tuple[World, Wor
 async def test_concurrent_changes_keep_one_owner(worlds: tuple[World, World], postgres_url: str, removes: bool) -> None:
     account = await shared_account(*worlds)
     owners = [await worlds[0].member(account, email, Role.OWNER) for email in (ANN, BOB)]
-    async with pauses(postgres_url, "DELETE ON members", "UPDATE ON members"):
+    async with slow_statements(postgres_url, "DELETE ON members", "UPDATE ON members"):
         results = await asyncio.gather(
             *(
                 world.services.members.remove(world.operator, account, owner)
@@ -72,7 +72,7 @@ async def test_concurrent_changes_keep_one_owner(worlds: tuple[World, World], po
 
 
 async def test_the_same_idempotency_key_creates_one_account(worlds: tuple[World, World], postgres_url: str) -> None:
-    async with pauses(postgres_url, "INSERT ON accounts"):
+    async with slow_statements(postgres_url, "INSERT ON accounts"):
         (one, first), (two, second) = await asyncio.gather(
             *(
                 world.services.accounts.create(world.operator, AccountDraft("a"), idempotency_key=KEY)
@@ -87,7 +87,7 @@ async def test_the_same_idempotency_key_creates_one_account(worlds: tuple[World,
 async def test_the_same_idempotency_key_creates_one_key(worlds: tuple[World, World], postgres_url: str) -> None:
     account = await shared_account(*worlds)
     draft = KeyDraft(name="k", scopes=["events:write"])
-    async with pauses(postgres_url, "INSERT ON api_keys"):
+    async with slow_statements(postgres_url, "INSERT ON api_keys"):
         created = await asyncio.gather(
             *(world.services.keys.create(world.operator, account, draft, idempotency_key=KEY) for world in worlds)
         )
@@ -101,7 +101,7 @@ async def test_a_concurrent_password_change_ends_the_new_session(
     account = await shared_account(*worlds)
     await worlds[0].member(account, ANN)
     visitor = await worlds[0].sign_in(ANN)
-    async with pauses(postgres_url, "INSERT ON sessions", seconds=2):
+    async with slow_statements(postgres_url, "INSERT ON sessions", seconds=2):
         cookie, _ = await asyncio.gather(
             worlds[0].services.sessions.sign_in(ANN, PASSWORD, address=ADDRESS),
             worlds[1].services.sessions.change_password(visitor, PASSWORD, "another good one", address=ADDRESS),
@@ -114,7 +114,7 @@ async def test_portal_links_to_one_email_create_one_person(worlds: tuple[World, 
     """The links are for two accounts."""
     accounts = [await shared_account(*worlds, name) for name in ("one", "two")]
     tokens = [await worlds[0].portal(account, email=ANN) for account in accounts]
-    async with pauses(postgres_url, "INSERT ON people"):
+    async with slow_statements(postgres_url, "INSERT ON people"):
         cookies = await asyncio.gather(
             *(
                 world.services.sessions.open_link(token, address=None)
@@ -129,7 +129,7 @@ async def test_portal_links_to_one_email_create_one_person(worlds: tuple[World, 
 async def test_portal_links_of_guests_create_one_guest(worlds: tuple[World, World], postgres_url: str) -> None:
     account = await shared_account(*worlds)
     tokens = [await worlds[0].portal(account) for _ in worlds]
-    async with pauses(postgres_url, "INSERT ON people"):
+    async with slow_statements(postgres_url, "INSERT ON people"):
         await asyncio.gather(
             *(
                 world.services.sessions.open_link(token, address=None)
@@ -146,7 +146,7 @@ async def test_a_person_who_switches_accounts_concurrently_is_kept(
     one, two = [await shared_account(*worlds, name) for name in ("one", "two")]
     member = await worlds[0].member(one, ANN)
     token = await worlds[0].portal(two, email=ANN)
-    async with pauses(postgres_url, "INSERT ON members"):
+    async with slow_statements(postgres_url, "INSERT ON members"):
         opening = asyncio.create_task(worlds[0].services.sessions.open_link(token, address=None))
         await asyncio.sleep(0.1)
         await worlds[1].services.members.remove(worlds[1].operator, one, member)
@@ -157,7 +157,7 @@ async def test_a_person_who_switches_accounts_concurrently_is_kept(
 
 async def test_concurrent_invitations_of_one_email_create_one(worlds: tuple[World, World], postgres_url: str) -> None:
     account = await shared_account(*worlds)
-    async with pauses(postgres_url, "INSERT ON invitations"):
+    async with slow_statements(postgres_url, "INSERT ON invitations"):
         await asyncio.gather(
             *(
                 world.services.members.invite(world.operator, account, InvitationDraft(ANN, "member"))

@@ -74,8 +74,8 @@ async def a_chosen_id_works_like_a_key(bench: Bench) -> None:
     assert (first.id, again.seq, again.duplicate) == (chosen, first.seq, True)
     (other,) = await bench.append(bench.event(chosen_id=chosen, account=2))
     assert not other.duplicate
-    (refused,) = await bench.database.append([[bench.event(chosen_id=chosen, data=b'{"n":2}')]])
-    assert refused == IdempotencyConflict(0, "id", chosen)
+    (conflict,) = await bench.database.append([[bench.event(chosen_id=chosen, data=b'{"n":2}')]])
+    assert conflict == IdempotencyConflict(0, "id", chosen)
 
 
 async def a_chosen_id_can_be_a_generated_one(bench: Bench) -> None:
@@ -83,8 +83,8 @@ async def a_chosen_id_can_be_a_generated_one(bench: Bench) -> None:
     (first,) = await bench.append(bench.event())
     (again,) = await bench.append(bench.event(chosen_id=first.id))
     assert (again.seq, again.duplicate) == (first.seq, True)
-    (refused,) = await bench.database.append([[bench.event(chosen_id=first.id, data=b'{"n":2}')]])
-    assert refused == IdempotencyConflict(0, "id", first.id)
+    (conflict,) = await bench.database.append([[bench.event(chosen_id=first.id, data=b'{"n":2}')]])
+    assert conflict == IdempotencyConflict(0, "id", first.id)
 
 
 async def keys_belong_to_accounts(bench: Bench) -> None:
@@ -109,8 +109,8 @@ async def different_content_with_a_key_rejects_the_group(bench: Bench) -> None:
 async def a_different_expiry_or_type_is_different_content(bench: Bench) -> None:
     await bench.append(bench.event(key="k"))
     for change in ({"expires_at": NOW + 1}, {"type_seq": 2}):
-        (refused,) = await bench.database.append([[bench.event(key="k")._replace(**change)]])
-        assert isinstance(refused, IdempotencyConflict)
+        (conflict,) = await bench.database.append([[bench.event(key="k")._replace(**change)]])
+        assert isinstance(conflict, IdempotencyConflict)
 
 
 APPEND_CHECKS: Sequence[Check] = [

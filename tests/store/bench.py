@@ -43,7 +43,7 @@ class Bench:
 
     def event(
         self,
-        *owed: NewDelivery,
+        *new_deliveries: NewDelivery,
         data: bytes = b'{"n":1}',
         key: str | None = None,
         chosen_id: bytes | None = None,
@@ -55,7 +55,9 @@ class Bench:
         self._count += 1
         event_id = chosen_id or uuid7(created_at, self._count.to_bytes(10, "big"))
         body = envelope.build(uuid_text(event_id), "a.b", "01/01/2022", created_at, data)
-        return NewEvent(event_id, account, 1, created_at, expires_at, body, owed, key, chosen_id is not None, data)
+        return NewEvent(
+            event_id, account, 1, created_at, expires_at, body, new_deliveries, key, chosen_id is not None, data
+        )
 
     async def append(self, *events: NewEvent) -> list[Appended]:
         """Append a group, which must be stored."""

@@ -1,7 +1,7 @@
 """The conformance suite of the store's contract, for every engine.
 
 Each check takes a `Bench`: an open, empty database that can be opened again. An engine provides a harness (see
-test_sqlite.py). Stores with deliberate defects show that the checks detect them (test_broken.py).
+test_sqlite.py). Stores with deliberate defects show that the checks detect them (test_broken_stores.py).
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from .settle_conformance import SETTLE_CHECKS
 
 
 async def a_rejected_write_rolls_back_alone(bench: Bench) -> None:
-    def refused(connection: sa.Connection) -> None:
+    def update_and_fail(connection: sa.Connection) -> None:
         connection.execute(sa.update(events).values(type_seq=99))
         raise Conflict("no")
 
     await bench.append(bench.event())
     kept, failed = await asyncio.gather(
-        bench.append(bench.event()), bench.database.write(refused), return_exceptions=True
+        bench.append(bench.event()), bench.database.write(update_and_fail), return_exceptions=True
     )
     assert isinstance(kept, list)
     assert isinstance(failed, Conflict)
@@ -55,21 +55,21 @@ async def an_error_in_one_write_does_not_affect_others(bench: Bench) -> None:
 
 async def events_of_a_write_are_stored_with_it_or_not_at_all(bench: Bench) -> None:
     await bench.append(bench.event())
-    owed = [bench.event(due(1))]
+    new_events = [bench.event(due(1))]
 
-    def changed(connection: sa.Connection) -> tuple[str, list[NewEvent]]:
+    def update_and_return_events(connection: sa.Connection) -> tuple[str, list[NewEvent]]:
         connection.execute(sa.update(events).values(type_seq=5))
-        return "done", owed
+        return "done", new_events
 
-    def refused(connection: sa.Connection) -> tuple[str, list[NewEvent]]:
+    def update_and_fail(connection: sa.Connection) -> tuple[str, list[NewEvent]]:
         connection.execute(sa.update(events).values(type_seq=6))
         raise Conflict("no")
 
-    assert await bench.database.write_with_events(changed) == "done"
-    assert [(row.type_seq, row.id) for row in await bench.rows(events)][1] == (1, owed[0].id)
+    assert await bench.database.write_with_events(update_and_return_events) == "done"
+    assert [(row.type_seq, row.id) for row in await bench.rows(events)][1] == (1, new_events[0].id)
     assert len(await bench.lease(1)) == 1
     with pytest.raises(Conflict):
-        await bench.database.write_with_events(refused)
+        await bench.database.write_with_events(update_and_fail)
     assert [row.type_seq for row in await bench.rows(events)] == [5, 1]
     (later,) = await bench.append(bench.event())
     assert later.seq == 3
@@ -78,18 +78,18 @@ async def events_of_a_write_are_stored_with_it_or_not_at_all(bench: Bench) -> No
 async def an_event_and_its_function_are_stored_together_or_not_at_all(bench: Bench) -> None:
     (first,) = await bench.append(bench.event(due(1)))
 
-    def name(connection: sa.Connection, seq: int) -> int:
+    def rename(connection: sa.Connection, seq: int) -> int:
         connection.execute(sa.update(events).where(events.c.seq == seq).values(type_seq=7))
         return seq
 
-    def refuse(connection: sa.Connection, seq: int) -> int:
-        name(connection, seq)
+    def rename_and_fail(connection: sa.Connection, seq: int) -> int:
+        rename(connection, seq)
         raise Conflict("no")
 
-    seq = await bench.database.append_then(bench.event(due(1)), name)
+    seq = await bench.database.append_then(bench.event(due(1)), rename)
     assert [(row.seq, row.type_seq) for row in await bench.rows(events)] == [(first.seq, 1), (seq, 7)]
     with pytest.raises(Conflict):
-        await bench.database.append_then(bench.event(due(1)), refuse)
+        await bench.database.append_then(bench.event(due(1)), rename_and_fail)
     assert (await bench.count(events), await bench.count(deliveries)) == (2, 2)
     (later,) = await bench.append(bench.event())
     assert later.seq > seq

@@ -41,7 +41,7 @@ class Row:
         """The row's state in the table."""
         return State.NEW if self.status is None else STATES[self.status, self.lease_owner != 0]
 
-    def remembering(self) -> set[Fact]:
+    def remembered_facts(self) -> set[Fact]:
         """Return the facts that the delivery remembers about its state and trigger."""
         facts = {Fact.TEST} if self.trigger is Trigger.TEST else set()
         if self.resume_status is not None:
@@ -75,11 +75,11 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
     if Effect.NEW_FENCE in step.effects:
         new = replace(new, fence=row.fence + 1)
     if Effect.COUNT in step.effects:
-        spent = memory.trigger is Trigger.SCHEDULE
+        is_scheduled = memory.trigger is Trigger.SCHEDULE
         new = replace(
             new,
             attempts_made=row.attempts_made + 1,
-            scheduled_attempts=row.scheduled_attempts + spent,
+            scheduled_attempts=row.scheduled_attempts + is_scheduled,
             last_outcome=call.outcome,
         )
     if {Effect.COUNT, Effect.LEAVE_REPLAY}.intersection(step.effects):

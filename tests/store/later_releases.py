@@ -1,4 +1,4 @@
-"""Two fictional later releases: the first one's migration only adds, the second one's removes."""
+"""Two fictional later releases: the first migration only adds, and the second one removes."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from uplift_server.store import schema_version
 from uplift_server.store.postgres import schema_version as postgres_version
 
 MIGRATIONS: Final = Path(uplift_server.store.__file__).parent / "migrations"
-ADDS, TAKES = "9001", "9002"
+ADDS, REMOVES = "9001", "9002"
 NEEDS: Final = "7.2.0"
 _ADDING: Final = f'''
 import sqlalchemy as sa
@@ -25,9 +25,9 @@ def upgrade() -> None:
     op.create_table("later", sa.Column("seq", sa.BigInteger(), primary_key=True))
     op.create_index("attempts_by_outcome", "attempts", ["outcome"])
 '''
-_TAKING: Final = f'''
+_REMOVING: Final = f'''
 from alembic import op
-revision, down_revision = "{TAKES}", "{ADDS}"
+revision, down_revision = "{REMOVES}", "{ADDS}"
 needs_release = "{NEEDS}"
 
 def upgrade() -> None:
@@ -35,11 +35,11 @@ def upgrade() -> None:
 '''
 
 
-def come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: str) -> None:
+def pretend_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: str) -> None:
     """Pretend that the program is a later release with this revision."""
     migrations = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, migrations, dirs_exist_ok=True)
-    for revision, text in ((ADDS, _ADDING), (TAKES, _TAKING)):
+    for revision, text in ((ADDS, _ADDING), (REMOVES, _REMOVING)):
         if revision <= head:
             (migrations / "versions" / f"{revision}_later.py").write_text(text)
     monkeypatch.setattr(schema_version, "_MIGRATIONS", str(migrations))

@@ -113,9 +113,9 @@ async def released_leases_are_due_again(bench: Bench) -> None:
 async def released_deliveries_keep_their_place(bench: Bench) -> None:
     """For both kinds of release, with waiting deliveries in between."""
     await bench.append(*(bench.event(due(1)) for _ in range(6)))
-    given_back, cut_off = await bench.lease(1, 1), await bench.lease(1, 2, until=NOW + 10)
-    await bench.database.release([(each.event_seq, 1, each.fence) for each in given_back], now=NOW + 20)
-    assert await bench.database.reclaim(now=NOW + 20) == len(cut_off) == 2
+    released, expiring = await bench.lease(1, 1), await bench.lease(1, 2, until=NOW + 10)
+    await bench.database.release([(each.event_seq, 1, each.fence) for each in released], now=NOW + 20)
+    assert await bench.database.reclaim(now=NOW + 20) == len(expiring) == 2
     assert [each.event_seq for each in await bench.lease(1, now=NOW + 20)] == [1, 2, 3, 4, 5, 6]
 
 

@@ -26,7 +26,7 @@ CHOICE = ReplaySelection(1, (Status.FAILED,), (), None, None, NOW)
 LEASE = ReplayLease(NOW + 1, LEASE_UNTIL, OWNER, limit=10, outstanding_max=10, body_bytes_max=1 << 20)
 
 
-async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, list[Candidate]]:
+async def create_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, list[Candidate]]:
     """Create a running replay of `count` failed deliveries. Return it with its first batch."""
     await bench.append(*(bench.event(due(1), **expiring) for _ in range(count)))
     await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
@@ -40,12 +40,12 @@ async def a_replay(bench: Bench, count: int, **expiring: int) -> tuple[Replay, l
         return replays.create(connection, NewReplay(b"r" * 16, 1, CHOICE, (), 50, count, count, 1, count))
 
     job = await bench.database.write(create)
-    candidates = (await look(bench, job)).candidates
+    candidates = (await read_batch(bench, job)).candidates
     assert len(candidates) == count
     return job, list(candidates)
 
 
-async def look(
+async def read_batch(
     bench: Bench, job: Replay, *, first: int = 1, rows: int = 100, limit: int = 100, body_bytes_max: int = 1 << 20
 ) -> ReplayBatch:
     """Read the next batch of a replay."""
@@ -60,44 +60,44 @@ async def stored(bench: Bench) -> sa.Row[tuple[object, ...]]:
     return row
 
 
-def numbers(released: ReplayRelease) -> list[int]:
+def leased_seqs(released: ReplayRelease) -> list[int]:
     """Return the events of the leased deliveries."""
     return [each.event_seq for each in released.leased]
 
 
-def seen(ahead: ReplayBatch) -> list[int]:
+def event_seqs(ahead: ReplayBatch) -> list[int]:
     """Return the events of a batch."""
     return [each.delivery.event_seq for each in ahead.candidates]
 
 
 async def a_replay_batch_stops_at_its_limits(bench: Bench) -> None:
-    job, candidates = await a_replay(bench, 5)
+    job, candidates = await create_replay(bench, 5)
     size = len(candidates[0].delivery.body)
     assert [each.delivery.event_seq for each in candidates] == [1, 2, 3, 4, 5]
-    assert (await look(bench, job)).through == 5
-    by_limit, by_bytes = await look(bench, job, limit=3), await look(bench, job, body_bytes_max=size)
-    assert (seen(by_limit), by_limit.through) == ([1, 2, 3], 3)
-    assert (seen(by_bytes), by_bytes.through) == ([1, 2], 2)
-    rest = await look(bench, job, first=4)
-    assert (seen(rest), rest.through) == ([4, 5], 5)
+    assert (await read_batch(bench, job)).through == 5
+    by_limit, by_bytes = await read_batch(bench, job, limit=3), await read_batch(bench, job, body_bytes_max=size)
+    assert (event_seqs(by_limit), by_limit.through) == ([1, 2, 3], 3)
+    assert (event_seqs(by_bytes), by_bytes.through) == ([1, 2], 2)
+    rest = await read_batch(bench, job, first=4)
+    assert (event_seqs(rest), rest.through) == ([4, 5], 5)
 
 
 async def a_replay_batch_reads_a_limited_number_of_rows(bench: Bench) -> None:
-    job, _ = await a_replay(bench, 30)
+    job, _ = await create_replay(bench, 30)
     others = sa.update(deliveries).where(deliveries.c.event_seq % 10 != 0).values(status=int(Status.DELIVERED))
     await bench.database.write(lambda c: c.execute(others))
     # Two own deliveries are not enough, so it scans up to the limit.
-    few = await look(bench, job, rows=25, limit=8)
-    assert (seen(few), few.through) == ([10, 20], 25)
-    none = await look(bench, job, first=21, rows=6, limit=4)
-    assert (seen(none), none.through) == ([], 26)
-    last = await look(bench, job, first=few.through + 1, rows=25, limit=8)
-    assert (seen(last), last.through) == ([30], 30)
+    few = await read_batch(bench, job, rows=25, limit=8)
+    assert (event_seqs(few), few.through) == ([10, 20], 25)
+    none = await read_batch(bench, job, first=21, rows=6, limit=4)
+    assert (event_seqs(none), none.through) == ([], 26)
+    last = await read_batch(bench, job, first=few.through + 1, rows=25, limit=8)
+    assert (event_seqs(last), last.through) == ([30], 30)
 
 
 async def replay_batches_match_the_count(bench: Bench) -> None:
     """Two statements have the conditions of a selection, and must agree."""
-    job, _ = await a_replay(bench, 24)
+    job, _ = await create_replay(bench, 24)
 
     def vary(connection: sa.Connection) -> None:
         of, statuses = deliveries.c.event_seq, (Status.FAILED, Status.DELIVERED, Status.CANCELLED, Status.HELD)
@@ -120,21 +120,21 @@ async def replay_batches_match_the_count(bench: Bench) -> None:
         replace(CHOICE, statuses=every, created_after=NOW + 9, created_before=NOW + 18): [10, 13, 14, 17],
     }
     for choice, expected in choices.items():
-        ahead = await look(bench, replace(job, selection=choice))
+        ahead = await read_batch(bench, replace(job, selection=choice))
         counted = await bench.database.read(lambda c, of=choice: releases.count(c, of, first=1, last=24, rows=100))
-        assert (seen(ahead), ahead.through, counted.count) == (expected, 24, len(expected)), choice
+        assert (event_seqs(ahead), ahead.through, counted.count) == (expected, 24, len(expected)), choice
 
 
 async def a_replay_leases_its_batch_in_order_up_to_its_limits(bench: Bench) -> None:
-    _, candidates = await a_replay(bench, 5)
+    _, candidates = await create_replay(bench, 5)
     ahead = ReplayBatch(candidates, 5)
     first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
-    assert (numbers(first), first.outstanding, first.next_event_seq) == ([1, 2], 2, 3)
+    assert (leased_seqs(first), first.outstanding, first.next_event_seq) == ([1, 2], 2, 3)
     assert [(each.fence, each.lease_until, each.replay_seq) for each in first.leased] == [(2, LEASE_UNTIL, 1)] * 2
     second = await bench.database.release_replay(1, CHOICE, ahead.after(2), LEASE._replace(outstanding_max=3))
-    assert (numbers(second), second.outstanding, second.state) == ([3], 3, ReplayState.RUNNING)
+    assert (leased_seqs(second), second.outstanding, second.state) == ([3], 3, ReplayState.RUNNING)
     none = await bench.database.release_replay(1, CHOICE, ahead.after(3), LEASE._replace(outstanding_max=3))
-    assert (numbers(none), none.next_event_seq) == ([], 4)
+    assert (leased_seqs(none), none.next_event_seq) == ([], 4)
     rows = await bench.rows(deliveries)
     assert [(row.status, row.replay_seq, row.lease_owner, row.trigger) for row in rows[:3]] == [
         (Status.PENDING, 1, OWNER, Trigger.REPLAY)
@@ -147,18 +147,18 @@ async def a_replay_leases_its_batch_in_order_up_to_its_limits(bench: Bench) -> N
 
 
 async def a_repeated_release_leases_nothing_twice(bench: Bench) -> None:
-    _, candidates = await a_replay(bench, 3)
+    _, candidates = await create_replay(bench, 3)
     ahead = ReplayBatch(candidates, 3)
     first = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
-    assert numbers(first) == [1, 2]
+    assert leased_seqs(first) == [1, 2]
     again = await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))
-    assert (numbers(again), again.outstanding) == ([3], 3)
+    assert (leased_seqs(again), again.outstanding) == ([3], 3)
     ended = await bench.database.release_replay(1, CHOICE, ahead, LEASE)
-    assert (numbers(ended), ended.outstanding, (await stored(bench)).skipped) == ([], 3, 0)
+    assert (leased_seqs(ended), ended.outstanding, (await stored(bench)).skipped) == ([], 3, 0)
 
 
 async def changed_deliveries_are_read_again(bench: Bench) -> None:
-    _, candidates = await a_replay(bench, 4)
+    _, candidates = await create_replay(bench, 4)
 
     def change(connection: sa.Connection) -> None:
         of = deliveries.c.event_seq
@@ -177,18 +177,18 @@ async def changed_deliveries_are_read_again(bench: Bench) -> None:
 
 
 async def expired_deliveries_are_skipped(bench: Bench) -> None:
-    _, candidates = await a_replay(bench, 2, expires_at=NOW + 5)
+    _, candidates = await create_replay(bench, 2, expires_at=NOW + 5)
     released = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE._replace(now=NOW + 5))
-    assert (numbers(released), released.state) == ([], ReplayState.COMPLETED)
+    assert (leased_seqs(released), released.state) == ([], ReplayState.COMPLETED)
     row = await stored(bench)
     assert (row.skipped, row.completed_at) == (2, NOW + 5)
 
 
 async def returned_deliveries_come_first_if_they_still_match(bench: Bench) -> None:
-    _, candidates = await a_replay(bench, 4)
+    _, candidates = await create_replay(bench, 4)
     ahead = ReplayBatch(candidates, 4)
     leased = (await bench.database.release_replay(1, CHOICE, ahead, LEASE._replace(limit=2))).leased
-    await bench.database.settle([given_back(each) for each in leased])
+    await bench.database.settle([unattempted(each) for each in leased])
     await bench.database.write(
         lambda c: c.execute(sa.update(deliveries).where(deliveries.c.event_seq == 1).values(completed_at=NOW + 1))
     )
@@ -198,16 +198,16 @@ async def returned_deliveries_come_first_if_they_still_match(bench: Bench) -> No
     assert [row.replay_seq for row in await bench.rows(deliveries)] == [None, 1, 1, None]
 
 
-def given_back(leased: LeasedDelivery) -> Settlement:
+def unattempted(leased: LeasedDelivery) -> Settlement:
     """Return the settlement of a delivery without an attempt."""
     return settled(leased, Status.FAILED)._replace(attempt=None, attempts_made=leased.attempts_made, last_outcome=None)
 
 
 async def a_replay_completes_when_empty_and_only_a_running_one_leases(bench: Bench) -> None:
-    job, candidates = await a_replay(bench, 2)
+    job, candidates = await create_replay(bench, 2)
     await bench.database.write(lambda c: replays.change_state(c, 1, job.id, ReplayState.PAUSED, now=NOW))
     paused = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE)
-    assert (paused.state, numbers(paused), paused.next_event_seq) == (ReplayState.PAUSED, [], 1)
+    assert (paused.state, leased_seqs(paused), paused.next_event_seq) == (ReplayState.PAUSED, [], 1)
     await bench.database.write(lambda c: replays.change_state(c, 1, job.id, ReplayState.RUNNING, now=NOW))
     released = await bench.database.release_replay(1, CHOICE, ReplayBatch(candidates, 2), LEASE)
     assert (released.state, released.next_event_seq) == (ReplayState.RUNNING, 3)

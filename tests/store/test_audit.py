@@ -12,7 +12,7 @@ KEY = Actor(ActorKind.KEY, "receiver", "key_1", "192.0.2.1")
 HOUR = 3_600_000
 
 
-def note(
+def add_entry(
     connection: sa.Connection,
     at: int,
     *,
@@ -25,15 +25,15 @@ def note(
     audit.add(connection, AuditEntry(account_seq, at, actor, action, subject, {"n": at}))
 
 
-def found(connection: sa.Connection, wanted: AuditFilter, account_seq: int | None = 1) -> list[int]:
+def find_times(connection: sa.Connection, audit_filter: AuditFilter, account_seq: int | None = 1) -> list[int]:
     """Return the timestamps of all matching entries, page by page."""
-    instants, before = [], None
+    times, before = [], None
     while True:
-        page = audit.page(connection, account_seq, wanted, limit=2, before=before)
-        instants += [entry.at for entry in page.items]
+        page = audit.page(connection, account_seq, audit_filter, limit=2, before=before)
+        times += [entry.at for entry in page.items]
         before = page.next_key
         if before is None:
-            return instants
+            return times
 
 
 def test_a_stored_entry_is_returned_with_its_account_id(connection: sa.Connection) -> None:
@@ -49,40 +49,40 @@ def test_a_stored_entry_is_returned_with_its_account_id(connection: sa.Connectio
 
 
 def test_an_account_sees_only_its_own_entries(connection: sa.Connection) -> None:
-    note(connection, 1, account_seq=1)
-    note(connection, 2, account_seq=2)
-    note(connection, 3, account_seq=None)
+    add_entry(connection, 1, account_seq=1)
+    add_entry(connection, 2, account_seq=2)
+    add_entry(connection, 3, account_seq=None)
 
-    assert found(connection, AuditFilter(), 1) == [1]
-    assert found(connection, AuditFilter(), None) == [3, 2, 1]
+    assert find_times(connection, AuditFilter(), 1) == [1]
+    assert find_times(connection, AuditFilter(), None) == [3, 2, 1]
 
 
 def test_entries_are_filtered_by_actor_actor_kind_and_action(connection: sa.Connection) -> None:
-    note(connection, 1, actor=SYSTEM, action="endpoint.disabled")
-    note(connection, 2, actor=Actor(ActorKind.KEY, "other", "key_2"))
-    note(connection, 3, action="endpoint.deleted")
+    add_entry(connection, 1, actor=SYSTEM, action="endpoint.disabled")
+    add_entry(connection, 2, actor=Actor(ActorKind.KEY, "other", "key_2"))
+    add_entry(connection, 3, action="endpoint.deleted")
 
-    assert found(connection, AuditFilter(actor="key_1")) == [3]
-    assert found(connection, AuditFilter(actor="key")) == [3, 2]
-    assert found(connection, AuditFilter(actor="system")) == [1]
-    assert found(connection, AuditFilter(actor="key", action="endpoint.changed")) == [2]
+    assert find_times(connection, AuditFilter(actor="key_1")) == [3]
+    assert find_times(connection, AuditFilter(actor="key")) == [3, 2]
+    assert find_times(connection, AuditFilter(actor="system")) == [1]
+    assert find_times(connection, AuditFilter(actor="key", action="endpoint.changed")) == [2]
 
 
 def test_timestamps_are_exclusive_and_entries_out_of_order_are_found(connection: sa.Connection) -> None:
     """A timestamp is set before the entry is stored, so numbers and timestamps can be in different order."""
     late = 3 * HOUR - DISORDER_MS
     for at in (HOUR, 3 * HOUR, late + 1, 3 * HOUR + 1, 3 * HOUR + DISORDER_MS, 9 * HOUR):
-        note(connection, at)
+        add_entry(connection, at)
 
-    assert found(connection, AuditFilter(created_after=late, created_before=3 * HOUR)) == [late + 1]
-    assert found(connection, AuditFilter(created_after=3 * HOUR - 1)) == [
+    assert find_times(connection, AuditFilter(created_after=late, created_before=3 * HOUR)) == [late + 1]
+    assert find_times(connection, AuditFilter(created_after=3 * HOUR - 1)) == [
         9 * HOUR,
         3 * HOUR + DISORDER_MS,
         3 * HOUR + 1,
         3 * HOUR,
     ]
-    assert found(connection, AuditFilter(created_before=HOUR + 1)) == [HOUR]
-    assert found(connection, AuditFilter(created_before=HOUR)) == []
+    assert find_times(connection, AuditFilter(created_before=HOUR + 1)) == [HOUR]
+    assert find_times(connection, AuditFilter(created_before=HOUR)) == []
 
 
 def test_a_page_with_few_matches_ends_early_without_missing_any(
@@ -90,18 +90,18 @@ def test_a_page_with_few_matches_ends_early_without_missing_any(
 ) -> None:
     monkeypatch.setattr(audit, "WINDOW_ROWS", 3)
     for at in range(1, 13):
-        note(connection, at, action="endpoint.deleted" if at in (1, 6) else "endpoint.changed")
+        add_entry(connection, at, action="endpoint.deleted" if at in (1, 6) else "endpoint.changed")
 
     first = audit.page(connection, 1, AuditFilter(action="endpoint.deleted"), limit=2)
     assert (first.items, first.next_key is None) == ([], False)
-    assert found(connection, AuditFilter(action="endpoint.deleted")) == [6, 1]
-    assert found(connection, AuditFilter()) == list(range(12, 0, -1))
+    assert find_times(connection, AuditFilter(action="endpoint.deleted")) == [6, 1]
+    assert find_times(connection, AuditFilter()) == list(range(12, 0, -1))
 
 
 def test_entries_about_an_object_are_found_by_its_id(connection: sa.Connection) -> None:
     for at in range(1, 7):
-        note(connection, at, subject="ep_2" if at in (2, 5) else "ep_1")
+        add_entry(connection, at, subject="ep_2" if at in (2, 5) else "ep_1")
 
-    assert found(connection, AuditFilter(subject="ep_2")) == [5, 2]
-    assert found(connection, AuditFilter(subject="ep_2"), account_seq=2) == []
-    assert found(connection, AuditFilter(subject="ep_")) == []
+    assert find_times(connection, AuditFilter(subject="ep_2")) == [5, 2]
+    assert find_times(connection, AuditFilter(subject="ep_2"), account_seq=2) == []
+    assert find_times(connection, AuditFilter(subject="ep_")) == []

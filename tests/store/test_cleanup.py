@@ -114,7 +114,7 @@ def test_a_resent_delivery_returns_to_its_final_status(connection: sa.Connection
     assert cancel_waiting(connection, 1, now=NEW, limit=10) == 2
 
     rows = connection.execute(sa.select(deliveries).order_by(deliveries.c.event_seq)).all()
-    assert [(row.status, row.due_at, row.resume_status) for row in rows] == [
+    assert [(insert.status, insert.due_at, insert.resume_status) for insert in rows] == [
         (Status.DELIVERED, None, None),
         (Status.FAILED, None, None),
     ]
@@ -141,28 +141,30 @@ def test_deliveries_are_cancelled_in_batches(connection: sa.Connection) -> None:
 KINDS = {kept.name: kept for kept in RETENTION_RULES}
 
 
-def bite(connection: sa.Connection, kept: RetentionRule, after: Any = None, rows: int = 10) -> tuple[int, Any, bool]:
+def delete_batch(
+    connection: sa.Connection, kept: RetentionRule, after: Any = None, rows: int = 10
+) -> tuple[int, Any, bool]:
     """Find and delete a batch. Return the number of rows, the position, and whether there can be more."""
-    seen = find_expired(connection, replace(kept, batch_rows=rows), before=BEFORE, after=after)
-    return delete_expired(connection, kept, seen.keys, before=BEFORE), seen.position, seen.has_more
+    batch = find_expired(connection, replace(kept, batch_rows=rows), before=BEFORE, after=after)
+    return delete_expired(connection, kept, batch.keys, before=BEFORE), batch.position, batch.has_more
 
 
-def bites(connection: sa.Connection, kept: RetentionRule, rows: int) -> list[int]:
+def delete_batches(connection: sa.Connection, kept: RetentionRule, rows: int) -> list[int]:
     """Return the deleted rows of each batch."""
     counts, after, more = [], None, True
     while more:
-        count, after, more = bite(connection, kept, after, rows)
+        count, after, more = delete_batch(connection, kept, after, rows)
         counts.append(count)
     return counts
 
 
 def prune(connection: sa.Connection) -> dict[str, int]:
     """Run all rules. Return the deleted rows by table."""
-    counts = {kept.name: sum(bites(connection, kept, rows=3)) for kept in RETENTION_RULES}
+    counts = {kept.name: sum(delete_batches(connection, kept, rows=3)) for kept in RETENTION_RULES}
     return {name: count for name, count in counts.items() if count}
 
 
-def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: Any) -> None:
+def insert(connection: sa.Connection, table: sa.Table, number: int = 1, **values: Any) -> None:
     """Store a row of any table with neutral default values."""
     filled: dict[str, Any] = {}
     for column in table.c:
@@ -178,7 +180,7 @@ def row(connection: sa.Connection, table: sa.Table, number: int = 1, **values: A
     connection.execute(sa.insert(table).values(filled))
 
 
-ENDS = {
+REQUIRED_VALUES = {
     "idempotency_keys": {"account_seq": 1, "event_seq": 1},
     "idempotent_creates": {"account_seq": 1},
     "events": {"account_seq": 1, "type_seq": 1},
@@ -186,39 +188,39 @@ ENDS = {
 """Values of a row without references."""
 
 
-def ended(connection: sa.Connection, kept: RetentionRule, number: int, at: int | None) -> None:
+def add_row(connection: sa.Connection, kept: RetentionRule, number: int, at: int | None) -> None:
     """Store an unreferenced row whose retention starts at a time."""
     since = None if at is None else at - kept.extra_ms
-    row(connection, kept.table, number, **{**ENDS.get(kept.name, {}), kept.since.name: since})
+    insert(connection, kept.table, number, **{**REQUIRED_VALUES.get(kept.name, {}), kept.since.name: since})
 
 
-def left(connection: sa.Connection, table: sa.Table) -> list[Any]:
+def remaining(connection: sa.Connection, table: sa.Table) -> list[Any]:
     """Return the remaining rows of a table, by the last column of the key."""
     return sorted(connection.scalars(sa.select(list(table.primary_key)[-1])))
 
 
 def test_every_growing_table_has_a_retention_rule() -> None:
     """New tables need a rule, or an exception here."""
-    with_events = {column.table.name for kept in RETENTION_RULES for column in kept.children}
-    for_ever = {"marks"}
-    with_accounts = {"people", "members"}  # people without a membership are deleted immediately
-    by_the_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand responses each
-    until_counted = {"delivery_changes"}
-    by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, job and cached object
-    by_number = {"told_texts"}  # by the process that adds more
-    until_expired = {"commands"}  # a minute after their execution; at most COMMANDS_WAITING_MAX
-    with_old_events = {"event_partitions"}
+    deleted_with_events = {column.table.name for kept in RETENTION_RULES for column in kept.children}
+    kept_forever = {"marks"}
+    deleted_with_accounts = {"people", "members"}  # people without a membership are deleted immediately
+    deleted_by_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand responses each
+    deleted_when_counted = {"delivery_changes"}
+    bounded_by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, job and cached object
+    bounded_by_number = {"told_texts"}  # by the process that adds more
+    deleted_after_execution = {"commands"}  # a minute after their execution; at most COMMANDS_WAITING_MAX
+    deleted_with_partitions = {"event_partitions"}
     known = (
         set(KINDS)
-        | with_old_events
-        | by_number
-        | until_expired
-        | with_events
-        | for_ever
-        | with_accounts
-        | by_the_relay
-        | until_counted
-        | by_processes
+        | deleted_with_partitions
+        | bounded_by_number
+        | deleted_after_execution
+        | deleted_with_events
+        | kept_forever
+        | deleted_with_accounts
+        | deleted_by_relay
+        | deleted_when_counted
+        | bounded_by_processes
     )
     assert known == set(metadata.tables)
 
@@ -226,19 +228,19 @@ def test_every_growing_table_has_a_retention_rule() -> None:
 @pytest.mark.parametrize("kept", RETENTION_RULES, ids=KINDS)
 def test_expired_rows_are_deleted_in_batches(connection: sa.Connection, kept: RetentionRule) -> None:
     for number in range(1, 6):
-        ended(connection, kept, number, OLD)
-    ended(connection, kept, 6, BEFORE)
-    ended(connection, kept, 7, NEW)
+        add_row(connection, kept, number, OLD)
+    add_row(connection, kept, 6, BEFORE)
+    add_row(connection, kept, 7, NEW)
 
-    assert bites(connection, kept, rows=2) == [2, 2, 1]
-    assert len(left(connection, kept.table)) == 2
-    assert bites(connection, kept, rows=2) == [0]
+    assert delete_batches(connection, kept, rows=2) == [2, 2, 1]
+    assert len(remaining(connection, kept.table)) == 2
+    assert delete_batches(connection, kept, rows=2) == [0]
 
 
 @pytest.mark.parametrize("kept", [kept for kept in RETENTION_RULES if kept.since.nullable], ids=lambda kept: kept.name)
 def test_rows_in_use_stay(connection: sa.Connection, kept: RetentionRule) -> None:
-    ended(connection, kept, 1, None)
-    ended(connection, kept, 2, NEW)
+    add_row(connection, kept, 1, None)
+    add_row(connection, kept, 2, NEW)
     assert prune(connection) == {}
 
 
@@ -249,18 +251,18 @@ def test_numbers_are_never_reused(connection: sa.Connection, kept: RetentionRule
     """The newest row stays, because the next number follows it."""
     assert prune(connection) == {}
     for number in (1, 2):
-        ended(connection, kept, number, OLD)
+        add_row(connection, kept, number, OLD)
 
     assert prune(connection) == {kept.name: 1}
     assert prune(connection) == {}
-    assert left(connection, kept.table) == [2]
+    assert remaining(connection, kept.table) == [2]
 
 
 def test_an_expired_event_is_deleted_with_its_children(connection: sa.Connection) -> None:
     event(connection, 1, Status.DELIVERED, Status.FAILED, Status.CANCELLED)
     event(connection, 2, Status.DELIVERED, created_at=NEW)
 
-    assert bite(connection, KINDS["events"]) == (1, (1,), False)
+    assert delete_batch(connection, KINDS["events"]) == (1, (1,), False)
 
     assert seqs(connection) == [2]
     assert seqs(connection, deliveries.c.event_seq) == [2]
@@ -273,7 +275,7 @@ def test_an_event_with_open_deliveries_stays_complete(connection: sa.Connection,
     event(connection, 2, Status.DELIVERED)
     event(connection, 3, created_at=NEW)
 
-    assert bite(connection, KINDS["events"]) == (1, (2,), False)
+    assert delete_batch(connection, KINDS["events"]) == (1, (2,), False)
 
     assert seqs(connection) == [1, 3]
     assert seqs(connection, attempts.c.event_seq) == [1, 1]
@@ -283,23 +285,23 @@ def test_an_event_that_is_resent_before_its_deletion_stays(connection: sa.Connec
     event(connection, 1, Status.DELIVERED)
     event(connection, 2, Status.FAILED)
     event(connection, 3, created_at=NEW)
-    seen = find_expired(connection, KINDS["events"], before=BEFORE, after=None)
-    assert seen.keys == [(1,), (2,)]
+    batch = find_expired(connection, KINDS["events"], before=BEFORE, after=None)
+    assert batch.keys == [(1,), (2,)]
     connection.execute(sa.update(deliveries).where(deliveries.c.event_seq == 2).values(status=Status.PENDING))
 
-    assert delete_expired(connection, KINDS["events"], seen.keys, before=BEFORE) == 1
+    assert delete_expired(connection, KINDS["events"], batch.keys, before=BEFORE) == 1
     assert seqs(connection) == [2, 3]
     assert seqs(connection, attempts.c.event_seq) == [2]
 
 
 def test_a_type_that_is_created_again_before_its_deletion_stays(connection: sa.Connection) -> None:
     kept = KINDS["event_types"]
-    ended(connection, kept, 1, OLD)
-    ended(connection, kept, 2, NEW)
-    seen = find_expired(connection, replace(kept, batch_rows=2), before=BEFORE, after=None)
+    add_row(connection, kept, 1, OLD)
+    add_row(connection, kept, 2, NEW)
+    batch = find_expired(connection, replace(kept, batch_rows=2), before=BEFORE, after=None)
     connection.execute(sa.update(event_types).where(event_types.c.seq == 1).values(deleted_at=None))
 
-    assert delete_expired(connection, kept, seen.keys, before=BEFORE) == 0
+    assert delete_expired(connection, kept, batch.keys, before=BEFORE) == 0
 
 
 def test_cleanup_continues_after_events_that_stay(connection: sa.Connection) -> None:
@@ -310,7 +312,7 @@ def test_cleanup_continues_after_events_that_stay(connection: sa.Connection) -> 
         event(connection, seq, Status.DELIVERED)
     event(connection, 8, created_at=NEW)
 
-    assert bites(connection, KINDS["events"], rows=2) == [0, 0, 2, 1]
+    assert delete_batches(connection, KINDS["events"], rows=2) == [0, 0, 2, 1]
     assert seqs(connection) == [1, 2, 3, 4, 8]
 
 
@@ -321,22 +323,22 @@ def test_rows_with_one_timestamp_are_read_in_the_order_of_their_keys(
     connection: sa.Connection, kept: RetentionRule
 ) -> None:
     for number in range(1, 6):
-        ended(connection, kept, number, OLD)
-    seen, after, more = [], None, True
+        add_row(connection, kept, number, OLD)
+    batch, after, more = [], None, True
     while more:
         found = find_expired(connection, replace(kept, batch_rows=2), before=BEFORE, after=after)
-        seen += found.keys
+        batch += found.keys
         after, more = found.position, found.has_more
 
-    assert len(seen) == len(set(seen)) == (4 if "seq" in kept.table.c else 5)
+    assert len(batch) == len(set(batch)) == (4 if "seq" in kept.table.c else 5)
 
 
 def test_an_unsent_email_stays(connection: sa.Connection) -> None:
-    row(connection, notices, 1, created_at=OLD, due_at=NEW)
-    row(connection, notices, 2, created_at=OLD)
-    row(connection, notices, 3, created_at=NEW, due_at=NEW)
+    insert(connection, notices, 1, created_at=OLD, due_at=NEW)
+    insert(connection, notices, 2, created_at=OLD)
+    insert(connection, notices, 3, created_at=NEW, due_at=NEW)
     assert prune(connection) == {"notices": 1}
-    assert left(connection, notices) == [1, 3]
+    assert remaining(connection, notices) == [1, 3]
 
 
 REFERENCES = {
@@ -362,39 +364,41 @@ REFERENCES = {
 )
 def test_referenced_rows_stay(connection: sa.Connection, name: str, table: sa.Table, values: dict[str, Any]) -> None:
     kept = KINDS[name]
-    row(connection, accounts, 8)
+    insert(connection, accounts, 8)
     for number in (1, 2):
-        ended(connection, kept, number, OLD)
-    ended(connection, kept, 9, NEW)
-    row(connection, table, **values)
+        add_row(connection, kept, number, OLD)
+    add_row(connection, kept, 9, NEW)
+    insert(connection, table, **values)
 
-    assert bite(connection, kept)[0] == 1
-    assert 1 in left(connection, kept.table)
+    assert delete_batch(connection, kept)[0] == 1
+    assert 1 in remaining(connection, kept.table)
     connection.execute(sa.delete(table))
-    assert bite(connection, kept)[0] == 1
-    assert 1 not in left(connection, kept.table)
+    assert delete_batch(connection, kept)[0] == 1
+    assert 1 not in remaining(connection, kept.table)
 
 
 def test_references_are_deleted_first(connection: sa.Connection) -> None:
     """One pass deletes an expired account with its objects."""
     for number, at in ((1, OLD), (2, None)):
-        row(connection, accounts, number, deleted_at=at)
-        row(connection, api_keys, number, account_seq=number, revoked_at=at)
-        row(connection, event_types, number, deleted_at=at)
-        row(connection, endpoints, number, account_seq=number, deleted_at=at)
-        row(connection, events, number, account_seq=number, type_seq=number, created_at=at or NEW)
-        row(connection, deliveries, event_seq=number, endpoint_seq=number, account_seq=number, status=Status.CANCELLED)
-        row(connection, replays, number, account_seq=number, endpoint_seq=number, completed_at=at)
-        row(connection, audit_log, number, account_seq=number, at=at or NEW)
-        row(connection, idempotency_keys, number, account_seq=number, event_seq=number, created_at=at or NEW)
-        row(connection, idempotent_creates, number, account_seq=number, created_at=at or NEW)
-        row(connection, notices, number, account_seq=number, created_at=at or NEW)
-        row(connection, sessions, number, account_seq=number, ends_at=at or NEW)
-        row(connection, links, number, account_seq=number, expires_at=at or NEW)
-        row(connection, invitations, number, account_seq=number, expires_at=at or NEW)
-        row(connection, rollups, number, at=(at or NEW) - HOUR_MS)
+        insert(connection, accounts, number, deleted_at=at)
+        insert(connection, api_keys, number, account_seq=number, revoked_at=at)
+        insert(connection, event_types, number, deleted_at=at)
+        insert(connection, endpoints, number, account_seq=number, deleted_at=at)
+        insert(connection, events, number, account_seq=number, type_seq=number, created_at=at or NEW)
+        insert(
+            connection, deliveries, event_seq=number, endpoint_seq=number, account_seq=number, status=Status.CANCELLED
+        )
+        insert(connection, replays, number, account_seq=number, endpoint_seq=number, completed_at=at)
+        insert(connection, audit_log, number, account_seq=number, at=at or NEW)
+        insert(connection, idempotency_keys, number, account_seq=number, event_seq=number, created_at=at or NEW)
+        insert(connection, idempotent_creates, number, account_seq=number, created_at=at or NEW)
+        insert(connection, notices, number, account_seq=number, created_at=at or NEW)
+        insert(connection, sessions, number, account_seq=number, ends_at=at or NEW)
+        insert(connection, links, number, account_seq=number, expires_at=at or NEW)
+        insert(connection, invitations, number, account_seq=number, expires_at=at or NEW)
+        insert(connection, rollups, number, at=(at or NEW) - HOUR_MS)
 
     assert prune(connection) == dict.fromkeys(KINDS, 1)
     for table in (kept.table for kept in RETENTION_RULES):
-        assert len(left(connection, table)) == 1
+        assert len(remaining(connection, table)) == 1
     assert seqs(connection, deliveries.c.event_seq) == [2]

@@ -18,7 +18,7 @@ KEY, NEW_KEY = b"k" * 32, b"n" * 32
 VALUES: dict[Column, str] = {"secret": "whsec_a", "previous_secret": "whsec_b", "headers": '{"x-jwt": "c"}'}
 
 
-def as_0_1_1_encrypts(value: str, endpoint_id: bytes, key: bytes = KEY) -> bytes:
+def encrypt_as_0_1_1(value: str, endpoint_id: bytes, key: bytes = KEY) -> bytes:
     """Encrypt in the form that releases up to 0.1.1 read and write."""
     nonce = os.urandom(12)
     return b"\x01" + nonce + AESGCM(key).encrypt(nonce, value.encode(), endpoint_id)
@@ -36,7 +36,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 def endpoint(connection: sa.Connection, number: int, key: bytes = KEY) -> bytes:
     """Store an endpoint like the earlier release. Return its ID."""
     endpoint_id = number.to_bytes(16, "big")
-    values = {column: as_0_1_1_encrypts(f"{text}{number}", endpoint_id, key) for column, text in VALUES.items()}
+    values = {column: encrypt_as_0_1_1(f"{text}{number}", endpoint_id, key) for column, text in VALUES.items()}
     endpoints.create(
         connection,
         endpoint_id=endpoint_id,
@@ -58,7 +58,7 @@ def stored(connection: sa.Connection, column: Column) -> dict[bytes, Any]:
     return {endpoint_id: value for endpoint_id, value in rows}  # noqa: C416 - rows are not tuples to mypy
 
 
-def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
+def decrypt_all(connection: sa.Connection, cipher: Cipher) -> list[str]:
     """Return all values in plain text."""
     return sorted(
         cipher.decrypt(value, endpoint_id, column)
@@ -85,12 +85,12 @@ def test_a_value_cannot_be_moved_to_another_column_or_endpoint() -> None:
                 reader.decrypt(b"\x01" + value[1:], b"e" * 16, column)
 
 
-def test_values_of_an_earlier_release_are_read_and_written_until_the_upgrade_is_finished(
+def test_earlier_values_are_read_and_written_until_the_upgrade_ends(
     connection: sa.Connection,
 ) -> None:
     cipher = Cipher(KEY, accepts_unbound=accepts_unbound(connection))
     endpoint_id = endpoint(connection, 1)
-    assert opened(connection, cipher) == sorted(f"{text}1" for text in VALUES.values())
+    assert decrypt_all(connection, cipher) == sorted(f"{text}1" for text in VALUES.values())
     assert not must_bind(connection, cipher)
     nonce_and_rest = cipher.encrypt("a", endpoint_id, "secret", bound=False)
     assert AESGCM(KEY).decrypt(nonce_and_rest[1:13], nonce_and_rest[13:], endpoint_id) == b"a"
@@ -99,10 +99,10 @@ def test_values_of_an_earlier_release_are_read_and_written_until_the_upgrade_is_
     assert must_bind(connection, cipher)
     assert not finish(connection, cipher)
     assert not accepts_unbound(connection)
-    assert opened(connection, Cipher(KEY)) == sorted(f"{text}1" for text in VALUES.values())
+    assert decrypt_all(connection, Cipher(KEY)) == sorted(f"{text}1" for text in VALUES.values())
 
 
-def test_after_the_upgrade_a_value_that_was_moved_is_rejected(connection: sa.Connection) -> None:
+def test_a_moved_value_is_rejected_after_the_upgrade(connection: sa.Connection) -> None:
     endpoint_id = endpoint(connection, 1)
     earlier = stored(connection, "headers")[endpoint_id]
     finish(connection, Cipher(KEY, accepts_unbound=True))
@@ -119,7 +119,7 @@ def test_the_upgrade_resumes_after_an_interruption(connection: sa.Connection, mo
     for number in range(10):
         endpoint(connection, number)
     endpoints.delete(connection, None, (5).to_bytes(16, "big"), now=3)
-    before = opened(connection, cipher)
+    before = decrypt_all(connection, cipher)
 
     first = bind_batch(connection, cipher, 0)
     assert first is not None
@@ -127,15 +127,15 @@ def test_the_upgrade_resumes_after_an_interruption(connection: sa.Connection, mo
     assert [value[:1] for value in stored(connection, "secret").values()] == [b"\x02"] * 3 + [b"\x01"] * 2 + [b""] + [
         b"\x01"
     ] * 4
-    assert opened(connection, cipher) == before
+    assert decrypt_all(connection, cipher) == before
     # Meanwhile, a server of this release still writes the earlier form, also to an upgraded endpoint.
     connection.execute(
-        sa.update(table).where(table.c.seq == 2).values(secret=as_0_1_1_encrypts("late", b"\0" * 15 + b"\1"))
+        sa.update(table).where(table.c.seq == 2).values(secret=encrypt_as_0_1_1("late", b"\0" * 15 + b"\1"))
     )
     assert finish(connection, cipher)
     after = stored(connection, "secret")
     assert {after[owner] == value for owner, value in done.items() if owner != b"\0" * 15 + b"\1"} == {True}
-    assert opened(connection, Cipher(KEY)) == sorted([*(text for text in before if text != "whsec_a1"), "late"])
+    assert decrypt_all(connection, Cipher(KEY)) == sorted([*(text for text in before if text != "whsec_a1"), "late"])
 
 
 def test_a_value_that_cannot_be_decrypted_stops_the_upgrade(connection: sa.Connection) -> None:
@@ -155,4 +155,4 @@ def test_a_new_key_finishes_the_upgrade(connection: sa.Connection) -> None:
     assert reencrypt(connection, old, new).changed == 5
     assert not accepts_unbound(connection)
     texts = [f"{text}1" for text in VALUES.values()] + ["whsec_a2", "whsec_b2"]
-    assert opened(connection, Cipher(NEW_KEY)) == sorted(texts)
+    assert decrypt_all(connection, Cipher(NEW_KEY)) == sorted(texts)

@@ -30,12 +30,12 @@ def account_seq(connection: sa.Connection) -> int:
     return seq
 
 
-def numbers(connection: sa.Connection, account_seq: int | None, wanted: EndpointFilter) -> list[int]:
+def matching_indexes(connection: sa.Connection, account_seq: int | None, endpoint_filter: EndpointFilter) -> list[int]:
     """Return the indexes of matching URLS, page by page."""
     found: list[int] = []
     before: tuple[int, ...] | None = None
     while True:
-        page = endpoints.page(connection, account_seq, wanted, limit=1, before=before)
+        page = endpoints.page(connection, account_seq, endpoint_filter, limit=1, before=before)
         found += [URLS.index(each.url) for each in page.items]
         before = page.next_key
         if before is None:
@@ -58,17 +58,17 @@ def numbers(connection: sa.Connection, account_seq: int | None, wanted: Endpoint
 def test_a_text_is_searched_literally(
     connection: sa.Connection, account_seq: int, text: str, expected: list[int]
 ) -> None:
-    assert numbers(connection, account_seq, EndpointFilter(text=text)) == expected
-    assert numbers(connection, None, EndpointFilter(text=text)) == expected
-    assert numbers(connection, account_seq + 1, EndpointFilter(text=text)) == []
+    assert matching_indexes(connection, account_seq, EndpointFilter(text=text)) == expected
+    assert matching_indexes(connection, None, EndpointFilter(text=text)) == expected
+    assert matching_indexes(connection, account_seq + 1, EndpointFilter(text=text)) == []
 
 
 def test_endpoints_are_filtered_by_state_and_failing(connection: sa.Connection, account_seq: int) -> None:
     endpoints.deactivate(connection, 2, EndpointState.PAUSED, None, now=5)
     connection.execute(sa.update(table).where(table.c.seq == 3).values(failing_since=4))
 
-    assert numbers(connection, account_seq, EndpointFilter(EndpointState.ENABLED)) == [2, 0]
-    assert numbers(connection, account_seq, EndpointFilter(EndpointState.PAUSED)) == [1]
-    assert numbers(connection, account_seq, EndpointFilter(EndpointState.DISABLED)) == []
-    assert numbers(connection, account_seq, EndpointFilter(EndpointState.ENABLED, failing=True)) == [2]
-    assert numbers(connection, account_seq, EndpointFilter(EndpointState.PAUSED, failing=True)) == []
+    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.ENABLED)) == [2, 0]
+    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.PAUSED)) == [1]
+    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.DISABLED)) == []
+    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.ENABLED, failing=True)) == [2]
+    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.PAUSED, failing=True)) == []

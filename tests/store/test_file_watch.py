@@ -35,13 +35,13 @@ def test_a_file_that_grew_in_another_thread_was_not_truncated(
 ) -> None:
     watch = FileWatch(database)
     stat = Path.stat
-    looks = 0
+    reads = 0
 
     def slow(path: Path, **options: bool) -> os.stat_result:
-        nonlocal looks
+        nonlocal reads
         found = stat(path, **options)
-        looks += 1
-        if looks == interrupted_after:
+        reads += 1
+        if reads == interrupted_after:
             database.write_bytes(b"x" * 8192)
             assert watch.change() is None
         return found
@@ -62,9 +62,9 @@ def test_a_directory_replaced_by_a_file_has_lost_the_database(database: Path) ->
 def test_an_unreadable_file_is_unavailable_and_not_lost(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = FileWatch(database)
 
-    def fails(_path: Path) -> os.stat_result:
+    def deny(_path: Path) -> os.stat_result:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "stat", fails)
+    monkeypatch.setattr(Path, "stat", deny)
     with pytest.raises(Unavailable, match="cannot be examined"):
         watch.check()

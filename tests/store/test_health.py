@@ -10,17 +10,19 @@ from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.outbox import EmailResult
 from uplift_server.store.records import DisabledReason, EndpointState
 
-from .test_nouns import new_account, new_endpoint
+from .test_store_functions import new_account, new_endpoint
 
 
 def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa.Connection) -> None:
-    def waits(endpoint_seq: int = 2, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED) -> bool:
+    def is_waiting(
+        endpoint_seq: int = 2, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED
+    ) -> bool:
         return outbox.is_unsent(connection, endpoint_seq, kind, since=since)
 
     def settle(seq: int, sent_at: int | None = None) -> None:
         outbox.settle(connection, [EmailResult(seq, 1, sent_at=sent_at)])
 
-    assert not waits()
+    assert not is_waiting()
     for number, at in enumerate((10, 30, 30), 1):
         outbox.add(
             connection,
@@ -31,15 +33,15 @@ def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa
             facts={},
             now=at,
         )
-    assert waits()
-    assert not waits(endpoint_seq=3)
-    assert not waits(kind=NotificationKind.ENDPOINT_DISABLED)
+    assert is_waiting()
+    assert not is_waiting(endpoint_seq=3)
+    assert not is_waiting(kind=NotificationKind.ENDPOINT_DISABLED)
     settle(1, sent_at=12)
-    assert waits(since=30)  # this email was about an earlier failure
+    assert is_waiting(since=30)  # this email was about an earlier failure
     settle(2)
-    assert waits(since=30)
+    assert is_waiting(since=30)
     settle(3)
-    assert not waits(since=30)  # all of them failed
+    assert not is_waiting(since=30)  # all of them failed
 
 
 def test_server_values_are_replaced_by_prefix(connection: sa.Connection) -> None:
@@ -54,19 +56,26 @@ def test_server_values_are_replaced_by_prefix(connection: sa.Connection) -> None
 
 def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connection: sa.Connection) -> None:
     account = new_account(connection, 1)
-    on, off, gone = (new_endpoint(connection, account.seq, number) for number in (1, 2, 3))
-    endpoints.deactivate(connection, off.seq, EndpointState.PAUSED, None, now=5)
-    endpoints.delete(connection, None, gone.id, now=5)
-    rows = [HealthRow(each.seq, 7, 3, 2, 6, Outcome.TIMEOUT, 9) for each in (on, off)]
+    enabled, paused, deleted = (new_endpoint(connection, account.seq, number) for number in (1, 2, 3))
+    endpoints.deactivate(connection, paused.seq, EndpointState.PAUSED, None, now=5)
+    endpoints.delete(connection, None, deleted.id, now=5)
+    rows = [HealthRow(each.seq, 7, 3, 2, 6, Outcome.TIMEOUT, 9) for each in (enabled, paused)]
     health.save(connection, rows)
     health.save(connection, [])
-    assert [health.set_warned_at(connection, each.seq, 8) for each in (on, off, gone)] == [True, False, False]
-    stored = endpoints.get(connection, None, on.id)
+    assert [health.set_warned_at(connection, each.seq, 8) for each in (enabled, paused, deleted)] == [
+        True,
+        False,
+        False,
+    ]
+    stored = endpoints.get(connection, None, enabled.id)
     assert stored is not None
     assert stored.health == Health(7, 3, 2, 6, Outcome.TIMEOUT, 9, 8)
-    assert [health.disable(connection, each.seq, DisabledReason.FAILING, now=9) for each in (off, gone)] == [None, None]
-    disabled = health.disable(connection, on.seq, DisabledReason.FAILING, now=9)
+    assert [health.disable(connection, each.seq, DisabledReason.FAILING, now=9) for each in (paused, deleted)] == [
+        None,
+        None,
+    ]
+    disabled = health.disable(connection, enabled.seq, DisabledReason.FAILING, now=9)
     assert disabled is not None
     assert (disabled.state, disabled.disabled_reason) == (EndpointState.DISABLED, DisabledReason.FAILING)
     assert (disabled.state_since, disabled.health) == (9, stored.health)
-    assert health.disable(connection, on.seq, DisabledReason.FAILING, now=10) is None
+    assert health.disable(connection, enabled.seq, DisabledReason.FAILING, now=10) is None

@@ -1,6 +1,6 @@
 """A random walk through the table of transitions, compared with a model after each step.
 
-The walk includes lost leases, settlements that come late or twice, commands with a wrong fence, and restarts.
+The walk includes lost leases, late and repeated settlements, commands with a wrong fence, and restarts.
 """
 
 import random
@@ -40,7 +40,7 @@ from uplift_server.store.schema import deliveries
 
 from .bench import NOW, Bench, settled
 from .delivery_model import Call, Row, changed
-from .test_statistics import ACCOUNT_OF, GONE, _furnish
+from .test_statistics import ACCOUNT_OF, DELETED_ENDPOINT, add_accounts
 
 STEPS_MIN, STEPS_MAX = 200, 3000
 SCHEDULE = RetrySchedule((2000,))
@@ -61,7 +61,7 @@ class Walk:
         self.expires_at: dict[Key, int | None] = {}
         self.leases: list[tuple[LeasedDelivery, Row]] = []
         """Each lease with its row at that time. A lease stays here for some time after its end."""
-        self.taken: set[Transition] = set()
+        self.covered: set[Transition] = set()
         self.steps: list[Callable[[], Awaitable[object]]] = [
             *[self.accept] * 3, *[self.lease] * 3, *[self.settle] * 8, self.return_lease, self.expire_leases,
             *[self.hold] * 2, self.drop, *[self.release] * 2, *[self.delete_endpoint] * 2, *[self.cancel] * 2,
@@ -83,7 +83,7 @@ class Walk:
         row = self.rows.get(key, Row())
         step = transition(row.state, event, facts)
         if step is not None:
-            self.taken.add(step)
+            self.covered.add(step)
             self.rows[key] = changed(row, step, call)
         return step
 
@@ -91,17 +91,17 @@ class Walk:
         return (self.expires_at[key] or self.now + 1) <= self.now
 
     def facts(self, key: Key) -> set[Fact]:
-        return self.rows[key].remembering() | ({Fact.EXPIRED} if self.is_expired(key) else set())
+        return self.rows[key].remembered_facts() | ({Fact.EXPIRED} if self.is_expired(key) else set())
 
     def in_state(self, *states: State, endpoint: int | None = None) -> list[Key]:
         found = (key for key, row in sorted(self.rows.items()) if row.state in states)
         return [key for key in found if endpoint in (None, key[1])]
 
-    def a_call(self, trigger: Trigger = Trigger.SCHEDULE, replay_seq: int | None = None) -> Call:
+    def random_call(self, trigger: Trigger = Trigger.SCHEDULE, replay_seq: int | None = None) -> Call:
         owner = self.random.choice(OWNERS)
         return Call(self.now, owner, self.now + LEASE_MS, trigger=trigger, replay_seq=replay_seq)
 
-    def note(self, leased: LeasedDelivery) -> None:
+    def record_lease(self, leased: LeasedDelivery) -> None:
         """Record a lease, which must match the model's row."""
         row = self.rows[leased.event_seq, leased.endpoint_seq]
         assert (leased.fence, leased.lease_until, leased.trigger) == (row.fence, row.due_at, row.trigger)
@@ -122,7 +122,7 @@ class Walk:
                 self.rows[key] = replace(self.rows[key], due_at=stored.due_at)
 
     async def adopt_replays(self) -> None:
-        """Copy which ended deliveries a replay still has. Its own rules decide that."""
+        """Copy which ended deliveries a replay still has, because replays have their own rules."""
         for stored in await self.bench.rows(deliveries):
             if stored.status in ENDED:
                 key = (stored.event_seq, stored.endpoint_seq)
@@ -131,9 +131,9 @@ class Walk:
     # ---- operations of users
 
     async def accept(self) -> None:
-        endpoint = self.random.choice((1, 2, GONE, GONE))
+        endpoint = self.random.choice((1, 2, DELETED_ENDPOINT, DELETED_ENDPOINT))
         facts = self.random.choice(({Fact.CAPACITY, Fact.ENABLED}, {Fact.ENABLED}, set()))
-        call = self.a_call()
+        call = self.random_call()
         expires_at = self.random.choice((None, None, None, self.now + 10_000, self.now + 30_000))
         model = changed(Row(), found, call) if (found := transition(State.NEW, Event.ACCEPT, facts)) else Row()
         assert model.status is not None
@@ -144,7 +144,7 @@ class Walk:
         self.expires_at[key] = expires_at
         self.expect(key, Event.ACCEPT, facts, call)
         if model.lease_owner:
-            self.note(
+            self.record_lease(
                 LeasedDelivery(
                     stored.seq, endpoint, 1, self.now + LEASE_MS, 0, 0, Trigger.SCHEDULE, event.id, 1, self.now,
                     expires_at, event.body,
@@ -155,7 +155,7 @@ class Walk:
         event = self.bench.event(
             test_deliveries.new_delivery(endpoint := self.random.choice((1, 2))), created_at=self.now
         )
-        call = self.a_call(Trigger.TEST)
+        call = self.random_call(Trigger.TEST)
         until = self.now + LEASE_MS
         leased = await self.bench.database.append_then(
             event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=until, process_id=call.process_id)
@@ -163,7 +163,7 @@ class Walk:
         key = (leased.event_seq, endpoint)
         self.expires_at[key] = None
         self.expect(key, Event.TEST, set(), call)
-        self.note(leased)
+        self.record_lease(leased)
 
     async def hold(self) -> None:
         endpoint = self.random.choice((1, 2))
@@ -198,22 +198,24 @@ class Walk:
 
     async def delete_endpoint(self) -> None:
         await self.end_process()
-        await self.bench.database.write(lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=self.now, limit=ALL))
-        self.expect_all(Event.DELETE_ENDPOINT, self.in_state(State.WAITING, State.HELD, endpoint=GONE))
+        await self.bench.database.write(
+            lambda c: endpoint_backlog.cancel_waiting(c, DELETED_ENDPOINT, now=self.now, limit=ALL)
+        )
+        self.expect_all(Event.DELETE_ENDPOINT, self.in_state(State.WAITING, State.HELD, endpoint=DELETED_ENDPOINT))
 
     def expect_all(self, event: Event, keys: list[Key]) -> None:
         for key in keys:
             self.expect(key, event, self.facts(key), Call(self.now))
 
     async def cancel(self) -> None:
-        key, fence, facts = self.a_command()
+        key, fence, facts = self.random_command()
         done = await self.unless_conflict(lambda c: endpoint_backlog.cancel(c, *key, fence=fence, now=self.now))
         assert done == (self.expect(key, Event.CANCEL, facts, Call(self.now)) is not None)
 
     async def resend(self) -> None:
-        """By the owner of the endpoint, which may hold the lease, or by another process, which leases nothing."""
-        key, fence, facts = self.a_command()
-        call = self.a_call(Trigger.RESEND)
+        """Resend through the owner, which may hold the lease, or through another process, which leases nothing."""
+        key, fence, facts = self.random_command()
+        call = self.random_call(Trigger.RESEND)
         by_owner = self.random.random() < 0.7
         held, process_id = (fence, call.process_id) if by_owner else (None, 0)
         facts |= {Fact.OWNER} if by_owner else set()
@@ -229,12 +231,12 @@ class Walk:
         done = await self.unless_conflict(resend)
         assert done == (self.expect(key, Event.RESEND, facts, call) is not None)
         if done and by_owner:
-            self.note(found[-1])
+            self.record_lease(found[-1])
 
     async def lease_resend(self) -> None:
         """The owner leases a resend of another process before the other deliveries of the endpoint."""
         key = self.random.choice(self.in_state(State.WAITING) or sorted(self.rows))
-        call = self.a_call()
+        call = self.random_call()
         leased = await self.bench.database.write(
             lambda c: delivery_store.lease_resend(c, *key, lease_until=self.now + LEASE_MS, process_id=call.process_id)
         )
@@ -242,9 +244,9 @@ class Walk:
         assert (leased is not None) == (row.state is State.WAITING and row.trigger is Trigger.RESEND)
         if leased is not None:
             self.expect(key, Event.LEASE, {Fact.DUE}, call)
-            self.note(leased)
+            self.record_lease(leased)
 
-    def a_command(self) -> tuple[Key, int, set[Fact]]:
+    def random_command(self) -> tuple[Key, int, set[Fact]]:
         """Return any delivery, and a fence that may be wrong."""
         state = self.random.choice((State.WAITING, State.LEASED, State.HELD, State.CANCELLED, State.FAILED))
         key = self.random.choice(self.in_state(state) or sorted(self.rows))
@@ -262,7 +264,7 @@ class Walk:
     # ---- leases and settlements
 
     async def lease(self) -> None:
-        endpoint, limit, call = self.random.choice(list(ACCOUNT_OF)), self.random.choice((1, 3)), self.a_call()
+        endpoint, limit, call = self.random.choice(list(ACCOUNT_OF)), self.random.choice((1, 3)), self.random_call()
         due = [(self.rows[key].due_at or 0, *key) for key in self.in_state(State.WAITING, endpoint=endpoint)]
         keys = [(event, endpoint) for at, event, _ in sorted(due) if at <= self.now][:limit]
         until = self.now + LEASE_MS
@@ -270,7 +272,7 @@ class Walk:
         assert [(each.event_seq, each.endpoint_seq) for each in leased] == keys
         for key, each in zip(keys, leased, strict=True):
             self.expect(key, Event.LEASE, {Fact.DUE}, call)
-            self.note(each)
+            self.record_lease(each)
 
     async def settle(self) -> None:
         """Settle some leases in one batch. Some have expired, and some are settled again later."""
@@ -284,7 +286,7 @@ class Walk:
                 continue
             event, facts, call, verdict = self.outcome(leased, row)
             for _ in range(5):
-                if transition(self.rows[key].state, event, facts) not in self.taken:
+                if transition(self.rows[key].state, event, facts) not in self.covered:
                     break
                 event, facts, call, verdict = self.outcome(leased, row)
             if self.rows[key].fence != row.fence or self.rows[key].attempts_made != row.attempts_made:
@@ -300,12 +302,16 @@ class Walk:
         """Return the outcome that a process writes for a lease, by the rules."""
         event = self.random.choice((Event.SUCCEED, Event.FAIL, Event.FAIL, Event.FAIL, Event.SKIP, Event.SKIP))
         before = previous(leased.resume_status, leased.resume_due_at or leased.lease_until)
-        off, deleted = self.random.random() < 0.4, self.random.random() < 0.2
-        facts = row.remembering() | ({Fact.OFF} if off else set()) | ({Fact.DELETED} if deleted else set())
+        is_inactive, is_deleted = self.random.random() < 0.4, self.random.random() < 0.2
+        facts = (
+            row.remembered_facts() | ({Fact.OFF} if is_inactive else set()) | ({Fact.DELETED} if is_deleted else set())
+        )
         # Without a due time, a returned pending delivery is due at the end of the lease.
         remembered = replace(row, resume_due_at=None if before is None else before.due_at)
         if event is Event.SKIP:
-            verdict = after_skip(before=before, deleted=deleted, off=off, expires_at=leased.expires_at, now_ms=self.now)
+            verdict = after_skip(
+                before=before, deleted=is_deleted, off=is_inactive, expires_at=leased.expires_at, now_ms=self.now
+            )
             facts |= {Fact.EXPIRED} if (leased.expires_at or self.now + 1) <= self.now else set()
             return event, facts, Call(self.now, leased=remembered), verdict
         outcome = Outcome.DELIVERED if event is Event.SUCCEED else Outcome.SERVER_ERROR
@@ -315,7 +321,7 @@ class Walk:
         scheduled = max(1, leased.scheduled_attempts + (leased.trigger is Trigger.SCHEDULE))
         delay_ms = SCHEDULE.delay_ms(scheduled, 0.5)
         verdict = after_failure(
-            before=before, off=off, scheduled_attempts=scheduled, schedule=SCHEDULE, now_ms=self.now,
+            before=before, off=is_inactive, scheduled_attempts=scheduled, schedule=SCHEDULE, now_ms=self.now,
             expires_at=leased.expires_at, retry_after_ms=None, draw=0.5,
         )  # fmt: skip
         if delay_ms is None:
@@ -361,11 +367,11 @@ class Walk:
         last = max((event for event, _ in self.rows), default=0)
         choice = ReplaySelection(endpoint, ENDED, (), None, None, self.now)
         new = NewReplay(self.random.randbytes(16), ACCOUNT_OF[endpoint], choice, (), 50, 0, last, 1, last)
-        await self.unless_conflict(lambda c: void(replays.create(c, new)))
+        await self.unless_conflict(lambda c: ignore(replays.create(c, new)))
         for job in await self.unfinished():
             if job.state is ReplayState.PAUSED:
-                await self.put(job, ReplayState.RUNNING)
-            call = self.a_call(Trigger.REPLAY, job.seq)
+                await self.change_state(job, ReplayState.RUNNING)
+            call = self.random_call(Trigger.REPLAY, job.seq)
             ahead = await self.bench.database.read_replay_batch(
                 job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999
             )
@@ -376,7 +382,7 @@ class Walk:
             for leased in released.leased:
                 key = (leased.event_seq, leased.endpoint_seq)
                 assert self.expect(key, Event.REPLAY, self.facts(key), call) is not None
-                self.note(leased)
+                self.record_lease(leased)
         await self.adopt_replays()
 
     async def stop_replay(self) -> None:
@@ -385,20 +391,20 @@ class Walk:
             state = self.random.choice((ReplayState.PAUSED, ReplayState.CANCELLED))
             if state is job.state:
                 continue
-            await self.put(job, state)
-            in_hand = [key for key in self.in_state(State.WAITING) if self.rows[key].replay_seq == job.seq]
-            self.expect_all(Event.STOP_REPLAY, in_hand)
+            await self.change_state(job, state)
+            waiting = [key for key in self.in_state(State.WAITING) if self.rows[key].replay_seq == job.seq]
+            self.expect_all(Event.STOP_REPLAY, waiting)
         await self.adopt_replays()
 
-    async def put(self, job: Replay, state: ReplayState) -> None:
-        await self.unless_conflict(lambda c: void(replays.change_state(c, None, job.id, state, now=self.now)))
+    async def change_state(self, job: Replay, state: ReplayState) -> None:
+        await self.unless_conflict(lambda c: ignore(replays.change_state(c, None, job.id, state, now=self.now)))
 
     async def unfinished(self) -> list[Replay]:
         found = await self.bench.database.read(replays.unfinished)
         return [job for job in found if job.state is not ReplayState.CANCELLED]
 
 
-def void(_result: object) -> None:
+def ignore(_result: object) -> None:
     """Ignore a result."""
 
 
@@ -433,11 +439,11 @@ def settlement(leased: LeasedDelivery, event: Event, verdict: NextState, now: in
 
 
 async def test_every_row_follows_the_table_of_transitions(any_bench: Bench) -> None:
-    await any_bench.database.write(_furnish)
+    await any_bench.database.write(add_accounts)
     walk = Walk(any_bench, seed=2)
     await walk.accept()
     for step in range(STEPS_MAX):
         await walk.step()
-        if step >= STEPS_MIN and walk.taken == set(TRANSITIONS):
+        if step >= STEPS_MIN and walk.covered == set(TRANSITIONS):
             return
-    assert walk.taken == set(TRANSITIONS), "the walk did not take every row of the table"
+    assert walk.covered == set(TRANSITIONS), "the walk did not cover every transition"

@@ -22,7 +22,7 @@ from uplift_server.store.sqlite.connection import bound, connect
 NOW = 1_764_000_000_000
 
 
-def described(path: Path) -> dict[str, dict[str, object]]:
+def describe(path: Path) -> dict[str, dict[str, object]]:
     """Return SQLite's description of every table, index and trigger."""
     with closing(sqlite3.connect(path)) as raw:
         named = dict(raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'").fetchall())
@@ -46,7 +46,7 @@ def described(path: Path) -> dict[str, dict[str, object]]:
         }
 
 
-def make(path: Path, revision: str) -> None:
+def create_file(path: Path, revision: str) -> None:
     """Create a file with this revision."""
     with closing(connect(path, read_only=False, create=True)) as raw, bound(raw) as connection:
         raw.execute("BEGIN")
@@ -62,8 +62,8 @@ def copies(folder: Path) -> list[str]:
 def test_an_empty_file_gets_the_tables_of_the_migrations(tmp_path: Path) -> None:
     """Compared by SQLite's descriptions, with partial indexes, and by Alembic."""
     assert upgrade(tmp_path / "models.db", now_ms=NOW) is None
-    make(tmp_path / "migrated.db", HEAD)
-    assert described(tmp_path / "migrated.db") == described(tmp_path / "models.db")
+    create_file(tmp_path / "migrated.db", HEAD)
+    assert describe(tmp_path / "migrated.db") == describe(tmp_path / "models.db")
     assert current(tmp_path / "migrated.db") == current(tmp_path / "models.db") == HEAD
 
     migrated = sa.create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
@@ -92,7 +92,7 @@ def test_the_revision_is_known_before_and_after(tmp_path: Path) -> None:
 def test_an_older_file_is_copied_and_keeps_its_data(tmp_path: Path) -> None:
     """The copy opens as the old database, with rows that were still in the write-ahead log."""
     path = tmp_path / "uplift.db"
-    make(path, "0001")
+    create_file(path, "0001")
     live = sqlite3.connect(path)
     live.execute("INSERT INTO event_types VALUES (1, 'a', '', '', NULL, NULL, '', 0, 1, 1, NULL, NULL)")
     live.execute(
@@ -112,12 +112,12 @@ def test_an_older_file_is_copied_and_keeps_its_data(tmp_path: Path) -> None:
             assert raw.execute("SELECT event_seq, due_at FROM deliveries").fetchall() == [(7, 10)]
             assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
     upgrade(tmp_path / "models.db", now_ms=NOW)
-    assert described(path) == described(tmp_path / "models.db")
+    assert describe(path) == describe(tmp_path / "models.db")
 
 
 def test_an_upgrade_erases_encrypted_values_of_deleted_endpoints(tmp_path: Path) -> None:
     path = tmp_path / "uplift.db"
-    make(path, "0002")
+    create_file(path, "0002")
     with closing(sqlite3.connect(path)) as raw:
         for seq, deleted_at in ((1, None), (2, 9)):
             raw.execute(
@@ -133,9 +133,9 @@ def test_an_upgrade_erases_encrypted_values_of_deleted_endpoints(tmp_path: Path)
     assert rows == [(b"\x01", b"\x02", b"\x03"), (b"", None, None)]
 
 
-def test_only_an_upgraded_file_accepts_values_that_are_not_bound_to_their_column(tmp_path: Path) -> None:
+def test_only_an_upgraded_file_accepts_unbound_values(tmp_path: Path) -> None:
     upgrade(tmp_path / "fresh.db", now_ms=NOW)
-    make(tmp_path / "earlier.db", "0010")
+    create_file(tmp_path / "earlier.db", "0010")
     assert [accepts_unbound(tmp_path / name) for name in ("fresh.db", "earlier.db")] == [False, True]
     upgrade(tmp_path / "earlier.db", now_ms=NOW)
     assert accepts_unbound(tmp_path / "earlier.db")
@@ -144,48 +144,48 @@ def test_only_an_upgraded_file_accepts_values_that_are_not_bound_to_their_column
 def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All statements of an upgrade are in one transaction."""
     path = tmp_path / "uplift.db"
-    make(path, "0001")
-    before = described(path)
-    whole = schema_version.run
+    create_file(path, "0001")
+    before = describe(path)
+    original = schema_version.run
 
     def run_and_fail(connection: sa.Connection) -> None:
-        whole(connection)
+        original(connection)
         raise RuntimeError("the last statement failed")
 
     monkeypatch.setattr(schema_version, "run", run_and_fail)
     with pytest.raises(RuntimeError):
         upgrade(path, now_ms=NOW)
-    assert described(path) == before
+    assert describe(path) == before
     assert current(path) == "0001"
-    # A supervisor tries again every second.
+    # A supervisor retries every second, so no copy may remain.
     assert copies(tmp_path) == []
 
 
 def test_an_upgrade_on_a_full_disk_raises_and_leaves_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "uplift.db"
-    make(path, "0001")
-    before = described(path)
-    whole = schema_version.run
+    create_file(path, "0001")
+    before = describe(path)
+    original = schema_version.run
 
-    def run_out_of_room(connection: sa.Connection) -> None:
+    def run_on_full_disk(connection: sa.Connection) -> None:
         connection.exec_driver_sql("PRAGMA max_page_count = 1")
-        whole(connection)
+        original(connection)
 
-    monkeypatch.setattr(schema_version, "run", run_out_of_room)
+    monkeypatch.setattr(schema_version, "run", run_on_full_disk)
     with pytest.raises(Unavailable, match="database or disk is full"):
         upgrade(path, now_ms=NOW)
-    assert described(path) == before
+    assert describe(path) == before
     assert copies(tmp_path) == []
 
 
 def test_an_interrupted_copy_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partial copy is useless as a backup."""
     path = tmp_path / "uplift.db"
-    make(path, "0001")
-    whole = copying.copy_into
+    create_file(path, "0001")
+    original = copying.copy_into
 
     def copy_some(source: sqlite3.Connection, target: Path) -> None:
-        whole(source, target)
+        original(source, target)
         assert copies(tmp_path) == ["uplift.db.before.part"]
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -198,10 +198,10 @@ def test_an_interrupted_copy_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
 def test_tables_are_created_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty file stays empty."""
     path = tmp_path / "uplift.db"
-    whole = schema_version.create
+    original = schema_version.create
 
     def create_and_fail(connection: sa.Connection) -> None:
-        whole(connection)
+        original(connection)
         raise RuntimeError("the last statement failed")
 
     monkeypatch.setattr(schema_version, "create", create_and_fail)
@@ -211,7 +211,7 @@ def test_tables_are_created_completely_or_not_at_all(tmp_path: Path, monkeypatch
 
 
 def test_a_newer_file_is_rejected_unchanged(tmp_path: Path) -> None:
-    """The text has both revisions and how to fix it."""
+    """The error names both revisions and how to fix it."""
     path = tmp_path / "uplift.db"
     upgrade(path, now_ms=NOW)
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
@@ -226,9 +226,9 @@ def test_a_foreign_file_is_rejected(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
     with closing(sqlite3.connect(foreign, isolation_level=None)) as raw:
         raw.execute("CREATE TABLE notes (text)")
-    for ask in (lambda: upgrade(foreign, now_ms=NOW), lambda: current(foreign)):
+    for access in (lambda: upgrade(foreign, now_ms=NOW), lambda: current(foreign)):
         with pytest.raises(UnknownSchema, match="is not a database of this server"):
-            ask()
+            access()
     text = tmp_path / "text.db"
     text.write_text("not a database, but longer than the header of one: " * 10)
     with pytest.raises(Unavailable, match="not a database"):

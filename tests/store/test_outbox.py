@@ -8,10 +8,10 @@ from uplift_server.store import outbox
 from uplift_server.store.outbox import EmailResult
 from uplift_server.store.schema import notices as table
 
-from .test_nouns import add_notice, new_account, new_endpoint
+from .test_store_functions import add_unsent_email, new_account, new_endpoint
 
 
-def test_emails_are_due_until_they_are_sent_or_given_up(connection: sa.Connection) -> None:
+def test_emails_are_due_until_they_are_sent_or_failed(connection: sa.Connection) -> None:
     def add(at: int, *numbers: int) -> None:
         outbox.add(
             connection,
@@ -41,7 +41,7 @@ def test_emails_are_due_until_they_are_sent_or_given_up(connection: sa.Connectio
         EmailResult(2, 1, due_at=50, last_error="busy"),
         EmailResult(3, 4, last_error="unknown"),
     ]
-    for _ in range(2):  # a repeated call is harmless
+    for _ in range(2):  # a repeated call changes nothing
         outbox.settle(connection, results)
         assert due(49) == []
         assert [(each.seq, each.attempts_made) for each in outbox.due(connection, now=50, limit=9)] == [(2, 1)]
@@ -70,12 +70,12 @@ def test_the_outbox_is_filtered_by_state(connection: sa.Connection) -> None:
         ],
     )
 
-    def seqs(wanted: NotificationState | None) -> list[int]:
+    def seqs(state: NotificationState | None) -> list[int]:
         found: list[int] = []
         before = None
         for _ in range(4):
-            page = outbox.page(connection, wanted, limit=2, before=before)
-            assert all(each.state is wanted for each in page.items if wanted is not None)
+            page = outbox.page(connection, state, limit=2, before=before)
+            assert all(each.state is state for each in page.items if state is not None)
             found += [each.seq for each in page.items]
             before = page.next_key
             if before is None:
@@ -86,10 +86,10 @@ def test_the_outbox_is_filtered_by_state(connection: sa.Connection) -> None:
     assert seqs(NotificationState.WAITING) == [4, 5, 6, 3]
     assert seqs(NotificationState.SENT) == [1]
     assert seqs(NotificationState.GIVEN_UP) == [2]
-    [given_up] = outbox.page(connection, NotificationState.GIVEN_UP, limit=9).items
-    assert (given_up.account_id, given_up.endpoint_id) == (account.id, endpoint.id)
-    assert (given_up.recipient, given_up.attempts_made, given_up.last_error) == ("2@x.example", 9, "unknown recipient")
-    assert "hush" not in repr(given_up)
+    [failed] = outbox.page(connection, NotificationState.GIVEN_UP, limit=9).items
+    assert (failed.account_id, failed.endpoint_id) == (account.id, endpoint.id)
+    assert (failed.recipient, failed.attempts_made, failed.last_error) == ("2@x.example", 9, "unknown recipient")
+    assert "hush" not in repr(failed)
     [of_operator, _] = outbox.page(connection, None, limit=2).items
     assert (of_operator.account_id, of_operator.endpoint_id) == (None, None)
 
@@ -99,7 +99,7 @@ def test_an_outbox_longer_than_one_scan_is_read_completely(
 ) -> None:
     monkeypatch.setattr(outbox, "WINDOW_ROWS", 3)
     for number in range(1, 11):
-        add_notice(connection, number, now=1)
+        add_unsent_email(connection, number, now=1)
     outbox.settle(connection, [EmailResult(number, 1, sent_at=9) for number in (1, 5)])
     found, before, pages = [], None, 0
     while True:
@@ -119,17 +119,17 @@ def test_an_outbox_longer_than_one_scan_is_read_completely(
         EmailResult(1, 1, last_error="unknown"),
         EmailResult(1, 1, sent_at=40),
     ],
-    ids=["put off", "put off later", "given up", "sent"],
+    ids=["postponed", "postponed later", "failed", "sent"],
 )
 def test_a_late_result_does_not_change_a_sent_email(connection: sa.Connection, late: EmailResult) -> None:
-    owe(connection)
+    add_due_email(connection)
     outbox.settle(connection, [EmailResult(1, 2, sent_at=30)])
     outbox.settle(connection, [late])
     assert stored(connection) == (2, 30, None, None)
 
 
-def test_a_late_failure_is_ignored_and_a_late_success_is_not(connection: sa.Connection) -> None:
-    owe(connection)
+def test_a_late_failure_is_ignored_but_a_late_success_is_stored(connection: sa.Connection) -> None:
+    add_due_email(connection)
     outbox.settle(connection, [EmailResult(1, 2, due_at=90, last_error="away")])
     outbox.settle(connection, [EmailResult(1, 1, due_at=50, last_error="busy")])
     assert stored(connection) == (2, None, 90, "away")
@@ -138,13 +138,13 @@ def test_a_late_failure_is_ignored_and_a_late_success_is_not(connection: sa.Conn
 
 
 def test_a_late_result_does_not_revive_a_failed_email(connection: sa.Connection) -> None:
-    owe(connection)
+    add_due_email(connection)
     outbox.settle(connection, [EmailResult(1, 1, last_error="unknown")])
     outbox.settle(connection, [EmailResult(1, 2, due_at=50, last_error="busy")])
     assert stored(connection) == (1, None, None, "unknown")
 
 
-def owe(connection: sa.Connection) -> None:
+def add_due_email(connection: sa.Connection) -> None:
     """Add a due email."""
     outbox.add(
         connection,

@@ -55,7 +55,7 @@ Verb = Callable[[sa.Connection], Any]
 SPAN = {"created_after": 5, "created_before": 90_000_000}
 
 
-def fed(connection: sa.Connection, unwanted: list[int]) -> object:
+def stream_events(connection: sa.Connection, unwanted: list[int]) -> object:
     return listening.next_events(
         connection, 1, unwanted, STREAM_POSITION_MAX, after=0, limit=9, body_bytes_max=9999, now=9
     )  # fmt: skip
@@ -69,16 +69,16 @@ LIST_VERBS: dict[str, Verb] = {
     "keys": lambda c: keys.page(c, 1, limit=50, before=(9,)),
     "keys live": lambda c: keys.list_live(c, after=3),
     "key": lambda c: keys.get(c, 1, b"x"),
-    "what happened last in an account": lambda c: changes.newest_seqs(c, 1),
-    "what was counted of it last": lambda c: changes.hourly_counts(c, 1),
-    "who listens": lambda c: changes.listen_sessions_seen(c, 1),
-    "what a stream is fed": lambda c: fed(c, []),
-    "what a stream of few types is fed": lambda c: fed(c, list(range(2, 40))),
-    "how far an account's replays are": lambda c: changes.unfinished_replays(c, 1),
+    "newest changes of an account": lambda c: changes.newest_seqs(c, 1),
+    "hourly counts of an account": lambda c: changes.hourly_counts(c, 1),
+    "listen sessions": lambda c: changes.listen_sessions_seen(c, 1),
+    "stream events": lambda c: stream_events(c, []),
+    "stream events of few types": lambda c: stream_events(c, list(range(2, 40))),
+    "unfinished replays of an account": lambda c: changes.unfinished_replays(c, 1),
     "endpoints by their numbers": lambda c: endpoints.find(c, [1, 2]),
     "person": lambda c: people.find(c, "x"),
     "person by id": lambda c: people.find_by_id(c, b"x"),
-    "places of a person": lambda c: people.memberships(c, 1),
+    "memberships of a person": lambda c: people.memberships(c, 1),
     "members": lambda c: members.page(c, 1, limit=50, before=(9,)),
     "member": lambda c: members.get(c, 1, b"x"),
     "member with an address": lambda c: members.find(c, 1, "x"),
@@ -106,12 +106,12 @@ LIST_VERBS: dict[str, Verb] = {
     ),
     "event": lambda c: events.find(c, 1, b"\x01"),
     "events between ids": lambda c: events.find_in_id_range(c, 1, b"\x01", b"\xff", limit=50),
-    "event of anybody": lambda c: events.find(c, None, b"\x01"),
+    "event of any account": lambda c: events.find(c, None, b"\x01"),
     "events of all with an id": lambda c: events.find_in_all_accounts(c, b"\x01", limit=5),
     "events of all under a key": lambda c: events.find_by_idempotency_key(c, "k", limit=5),
-    "instants": lambda c: event_times.bounds(c, after=5, before=90_000_000),
+    "event times": lambda c: event_times.bounds(c, after=5, before=90_000_000),
     "delivery": lambda c: deliveries.find(c, 1, b"x", b"y"),
-    "delivery of anybody": lambda c: deliveries.find(c, None, b"x", b"y"),
+    "delivery of any account": lambda c: deliveries.find(c, None, b"x", b"y"),
     "deliveries of an event": lambda c: deliveries.page_of_event(c, 1, limit=50, before=(9,)),
     "attempts": lambda c: deliveries.page_of_attempts(c, 1, 1, limit=50, before=(9,)),
     "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), limit=50, before=(9,)),
@@ -120,13 +120,13 @@ LIST_VERBS: dict[str, Verb] = {
     "test event": lambda c: test_deliveries.is_test(c, 1),
     "test's outcome": lambda c: test_deliveries.get_result(c, 1, b"x", b"y"),
     "last failure": lambda c: health.last_failure(c, 1, 1),
-    "how many are held": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, inactive=[1]),
+    "held counts": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, inactive=[1]),
     "traces of events": lambda c: trace_parents.of_events(c, [b"\x01", b"\x02"]),
-    "numbers": lambda c: statistics.by_hour(c, [statistics.ALL_ACCOUNTS, statistics.Scope(1, 1)], since=5),
-    "numbers, counted": lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=9, changes=9),
-    "notices due": lambda c: outbox.due(c, now=9, limit=20),
+    "statistics": lambda c: statistics.by_hour(c, [statistics.ALL_ACCOUNTS, statistics.Scope(1, 1)], since=5),
+    "statistics, counted": lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=9, changes=9),
+    "emails due": lambda c: outbox.due(c, now=9, limit=20),
     "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
-    "outbox, given up": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
+    "outbox, failed": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
     "outbox, waiting": lambda c: outbox.page(c, NotificationState.WAITING, limit=50, before=(9, 9)),
     "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
     "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),
@@ -134,7 +134,7 @@ LIST_VERBS: dict[str, Verb] = {
     "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
     "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
     "replay, of types": lambda c: releases.count(c, replace(CHOICE, type_seqs=(1,), **SPAN), first=2, last=8, rows=3),
-    "replay, given back": lambda c: replays.return_unattempted(c, 1),
+    "replay, returned": lambda c: replays.return_unattempted(c, 1),
     "repeat": lambda c: idempotency.create_once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
     ),
@@ -142,7 +142,7 @@ LIST_VERBS: dict[str, Verb] = {
 CHOICE = ReplaySelection(1, (Status.FAILED,), (), None, None, 90_000_000)
 FILTERS = {
     "": DeliveryFilter(),
-    "in an instant": DeliveryFilter(**SPAN),
+    "in a period": DeliveryFilter(**SPAN),
     "pending": DeliveryFilter(Status.PENDING),
     "failed": DeliveryFilter(Status.FAILED),
     "held, of a type": DeliveryFilter(Status.HELD, type_seq=1, **SPAN),
@@ -150,10 +150,10 @@ FILTERS = {
     "to an endpoint": DeliveryFilter(endpoint_seq=1),
     "to an endpoint, failed, of a type": DeliveryFilter(Status.FAILED, 1, 1, **SPAN),
 }
-for name, wanted in FILTERS.items():
-    for whose, account in (("mine", 1), ("all", None)):
-        LIST_VERBS[f"deliveries {whose} {name}"] = lambda c, wanted=wanted, account=account: deliveries.page(
-            c, account, wanted, limit=50, before=(9, 9)
+for name, delivery_filter in FILTERS.items():
+    for whose, account in (("of an account", 1), ("all", None)):
+        LIST_VERBS[f"deliveries {whose} {name}"] = lambda c, delivery_filter=delivery_filter, account=account: (
+            deliveries.page(c, account, delivery_filter, limit=50, before=(9, 9))
         )
 
 
@@ -238,14 +238,14 @@ def test_a_replay_batch_is_read_in_order_without_a_sort(raw: sqlite3.Connection)
     assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
 
 
-GONE = 99
+DELETED_ENDPOINT = 99
 """Return a deleted endpoint."""
 
-UPKEEP: dict[str, list[Verb]] = {
+MAINTENANCE: dict[str, list[Verb]] = {
     "deliveries_held": [
         endpoint_backlog.endpoints_with_held,
         lambda c: endpoint_backlog.cancel_held(c, 1, through=5, now=1, limit=9),
-        lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=1, limit=9),
+        lambda c: endpoint_backlog.cancel_waiting(c, DELETED_ENDPOINT, now=1, limit=9),
         lambda c: backlog.count(c, now=1, limit=9),
     ],
     **{
@@ -254,13 +254,13 @@ UPKEEP: dict[str, list[Verb]] = {
     },
     "deliveries_due": [
         lambda c: backlog.count(c, now=1, limit=9),
-        lambda c: endpoint_backlog.hold_waiting(c, GONE, now=1, limit=9),
-        lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=1, limit=9),
+        lambda c: endpoint_backlog.hold_waiting(c, DELETED_ENDPOINT, now=1, limit=9),
+        lambda c: endpoint_backlog.cancel_waiting(c, DELETED_ENDPOINT, now=1, limit=9),
     ],
 }
 
 
-@pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in UPKEEP.items() for verb in verbs])
+@pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in MAINTENANCE.items() for verb in verbs])
 def test_the_backlog_is_found_by_its_index(raw: sqlite3.Connection, index: str, verb: Verb) -> None:
     with bound(raw) as connection:
         plans: list[str] = []
@@ -301,7 +301,7 @@ def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, 
         column: bytes([number]) if isinstance(column.type, sa.LargeBinary) else number
         for column, number in numbered.items()
     }
-    key, place = (tuple(values[column] for column in columns) for columns in (kept.key, kept.order))
+    key, position = (tuple(values[column] for column in columns) for columns in (kept.key, kept.order))
     with bound(raw) as connection:
         plans: list[str] = []
 
@@ -310,7 +310,7 @@ def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, 
             plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", first))
 
         sa.event.listen(connection, "before_cursor_execute", explain)
-        cleanup.find_expired(connection, kept, before=1, after=place)
+        cleanup.find_expired(connection, kept, before=1, after=position)
         assert plans[0].startswith(f"SEARCH {kept.name} USING "), plans
         assert OLD_BY[kept.name] in plans[0], plans
         cleanup.find_expired(connection, kept, before=1, after=None)

@@ -41,14 +41,16 @@ def stored(connection: sa.Connection) -> int:
     return server_values.get(connection, ["n"]).get("n", 0)
 
 
-def one_more(connection: sa.Connection) -> None:
+def increment(connection: sa.Connection) -> None:
     """Write a value that depends on the stored one."""
     server_values.lock(connection, "n")
     server_values.replace(connection, "n", {"n": stored(connection) + 1})
 
 
-async def test_values_with_a_lock_depend_on_each_other(database: PostgresDatabase, other: PostgresDatabase) -> None:
-    await asyncio.gather(*(each.write(one_more) for _ in range(20) for each in (database, other)))
+async def test_locked_values_are_incremented_once_per_write(
+    database: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    await asyncio.gather(*(each.write(increment) for _ in range(20) for each in (database, other)))
     assert await database.read(stored) == 40
 
 
@@ -57,7 +59,7 @@ async def test_transactions_are_measured_and_reads_are_not(database: PostgresDat
     assert await database.due_endpoints() == []
     assert (await database.read(lambda c: database_state.read(c, now=1, limit=9))).leased == 0
     assert sum(database.measures.commits.counts) == before
-    await database.write(one_more)
+    await database.write(increment)
     with pytest.raises(Rejected):
         await database.write(lambda c: c.exec_driver_sql("SELECT 1 / 0"))
     assert sum(database.measures.commits.counts) == database.measures.writes == before + 1
@@ -65,12 +67,12 @@ async def test_transactions_are_measured_and_reads_are_not(database: PostgresDat
 
 
 async def test_a_write_continues_after_its_caller_is_cancelled(database: PostgresDatabase) -> None:
-    task = asyncio.create_task(database.write(one_more))
+    task = asyncio.create_task(database.write(increment))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await database.write(one_more)
+    await database.write(increment)
     async with asyncio.timeout(9):
         while await database.read(stored) != 2:
             await asyncio.sleep(0.01)
@@ -98,7 +100,7 @@ async def test_invalid_rows_are_rejected(database: PostgresDatabase) -> None:
         await database.write(lambda c: c.execute(sa.insert(table).values(name="n", value="no number")))
     with pytest.raises(Rejected, match="duplicate key"):
         await database.write(lambda c: c.execute(sa.insert(table), [{"name": "n", "value": 1}] * 2))
-    await database.write(one_more)
+    await database.write(increment)
     assert await database.read(stored) == 1
 
 
@@ -124,10 +126,10 @@ async def break_all(url: str) -> None:
 
 async def test_a_broken_connection_is_replaced(database: PostgresDatabase, postgres_url: str) -> None:
     await asyncio.gather(*(database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.05)")) for _ in range(3)))
-    await database.write(one_more)
+    await database.write(increment)
     await break_all(postgres_url)
     assert await database.read(stored) == 1
-    await database.write(one_more)
+    await database.write(increment)
     assert await database.read(stored) == 2
 
 
@@ -135,8 +137,8 @@ async def test_a_connection_to_a_standby_is_replaced(other: PostgresDatabase) ->
     """Like after a failover that made the old server a standby."""
     await other.write(lambda c: c.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
     with pytest.raises(Unavailable, match="read-only"):
-        await other.write(one_more)
-    await other.write(one_more)
+        await other.write(increment)
+    await other.write(increment)
     assert await other.read(stored) == 1
 
 
@@ -157,7 +159,7 @@ async def test_through_a_pooler_servers_are_counted_by_heartbeats(postgres_url: 
 
 async def test_a_write_fails_if_its_connection_breaks(database: PostgresDatabase, postgres_url: str) -> None:
     def slow(connection: sa.Connection) -> None:
-        one_more(connection)
+        increment(connection)
         connection.exec_driver_sql("SELECT pg_sleep(5)")
 
     task = asyncio.create_task(database.write(slow))
@@ -165,7 +167,7 @@ async def test_a_write_fails_if_its_connection_breaks(database: PostgresDatabase
     await break_all(postgres_url)
     with pytest.raises(Unavailable):
         await task
-    await database.write(one_more)
+    await database.write(increment)
     assert await database.read(stored) == 1
 
 
@@ -175,15 +177,15 @@ async def test_operations_work_again_after_an_outage() -> None:
         url = await asyncio.to_thread(server.new_database)
         database = PostgresDatabase(url)
         await database.open()
-        await database.write(one_more)
+        await database.write(increment)
         await asyncio.to_thread(server.stop, "immediate")
         for _ in range(3):
             with pytest.raises(Unavailable):
-                await database.write(one_more)
+                await database.write(increment)
             with pytest.raises(Unavailable):
                 await database.read(stored)
         await asyncio.to_thread(server.start)
-        await database.write(one_more)
+        await database.write(increment)
         assert await database.read(stored) == 2
         await database.close()
     finally:
@@ -191,11 +193,11 @@ async def test_operations_work_again_after_an_outage() -> None:
 
 
 async def test_a_missing_database_is_unavailable(postgres_server: PostgresServer) -> None:
-    for url, said in (
+    for url, message in (
         (postgres_server.url("nowhere"), "nowhere"),
         ("postgresql://nobody@127.0.0.1:1/none", "127.0.0.1"),
     ):
-        with pytest.raises(Unavailable, match=said):
+        with pytest.raises(Unavailable, match=message):
             await PostgresDatabase(url).open()
 
 
@@ -225,16 +227,16 @@ async def test_priority_reads_do_not_wait_for_other_reads(database: PostgresData
 
 
 async def test_a_process_with_a_fast_clock_reclaims_no_lease(database: PostgresDatabase) -> None:
-    """Like after a failover to a machine with another time."""
+    """The clock differs after a failover to another machine."""
     bench = Bench(database, lambda: None)  # type: ignore[arg-type, return-value]
     await bench.append(bench.event(due(1)))
-    ours = int(await database.read(processes.database_now))
-    assert len(await bench.lease(1, until=ours + 30_000)) == 1
-    assert await database.reclaim(now=ours + 120_000) == 0
+    database_time = int(await database.read(processes.database_now))
+    assert len(await bench.lease(1, until=database_time + 30_000)) == 1
+    assert await database.reclaim(now=database_time + 120_000) == 0
     assert len(await bench.lease(1)) == 0
-    await database.reclaim(now=ours + 120_000, process_id=OWNER)
-    assert len(await bench.lease(1, now=ours + 60_000, until=ours - 1_000)) == 1
-    assert await database.reclaim(now=ours + 120_000) == 1
+    await database.reclaim(now=database_time + 120_000, process_id=OWNER)
+    assert len(await bench.lease(1, now=database_time + 60_000, until=database_time - 1_000)) == 1
+    assert await database.reclaim(now=database_time + 120_000) == 1
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ async def test_a_delivery_that_another_process_leases_is_skipped(
 
 @pytest.mark.parametrize("ignored", ["", ", ".join(Opener("postgresql://x/x")._settings)], ids=["strict", "lenient"])
 async def test_an_undeclared_pooler_is_rejected(postgres_server: PostgresServer, ignored: str) -> None:
-    """Also one that accepts and ignores settings of connections."""
+    """This includes a pooler that accepts and ignores connection settings."""
     pooler = Pooler(postgres_server.directory, ignored=ignored)
     url = pooler.url(postgres_server.new_database(empty=True)).partition("?")[0]
     try:

@@ -44,13 +44,13 @@ def authority() -> trustme.CA:
 
 @contextmanager
 def encrypted(
-    server: PostgresServer, authority: trustme.CA, *, wants: str, certificate: trustme.LeafCert | None = None
+    server: PostgresServer, authority: trustme.CA, *, client_auth: str, certificate: trustme.LeafCert | None = None
 ) -> Iterator[Address]:
-    """A database at `localhost` that requires TLS. `wants` is the required client authentication."""
+    """A database at `localhost` that requires TLS. `client_auth` is the required client authentication."""
     certificate = certificate or authority.issue_cert("localhost")
     pooler = Pooler(
         server.directory,
-        client_tls_sslmode=wants,
+        client_tls_sslmode=client_auth,
         client_tls_cert_file=certificate.cert_chain_pems[0].bytes(),
         client_tls_key_file=certificate.private_key_pem.bytes(),
         client_tls_ca_file=authority.cert_pem.bytes(),
@@ -66,7 +66,7 @@ def encrypted(
 @pytest.fixture(scope="module")
 def address(postgres_server: PostgresServer, authority: trustme.CA) -> Iterator[Address]:
     """The address of a database that trusts every client."""
-    with encrypted(postgres_server, authority, wants="require") as address:
+    with encrypted(postgres_server, authority, client_auth="require") as address:
         yield address
 
 
@@ -133,7 +133,7 @@ async def test_a_revoked_certificate_is_rejected(
     certificate = authority.issue_cert("localhost")
     revoked = home / ".postgresql" / "root.crl"
     revoked.parent.mkdir()
-    with encrypted(postgres_server, authority, wants="require", certificate=certificate) as address:
+    with encrypted(postgres_server, authority, client_auth="require", certificate=certificate) as address:
         for parameters in ("sslmode=verify-full", "sslmode=verify-full&sslrootcert=system"):
             revoked.write_bytes(revocations(authority))
             await reach(address(parameters))
@@ -186,10 +186,10 @@ async def test_an_expired_or_future_certificate_is_a_temporary_error(
     postgres_server: PostgresServer, authority: trustme.CA
 ) -> None:
     """The URL is right: the certificate must be renewed, or a clock corrected."""
-    for begins, ends, remedy in ((-2, -1, "renew the certificate"), (1, 2, "correct the clock of this machine")):
+    for begins, ends, fix in ((-2, -1, "renew the certificate"), (1, 2, "correct the clock of this machine")):
         certificate = authority.issue_cert("localhost", not_before=NOW + begins * DAY, not_after=NOW + ends * DAY)
-        with encrypted(postgres_server, authority, wants="require", certificate=certificate) as address:
-            with pytest.raises(Unavailable, match=f"its certificate is not valid: .*; .*{remedy}") as raised:
+        with encrypted(postgres_server, authority, client_auth="require", certificate=certificate) as address:
+            with pytest.raises(Unavailable, match=f"its certificate is not valid: .*; .*{fix}") as raised:
                 await reach(address("sslmode=verify-full"))
             assert not isinstance(raised.value, Misaddressed)
 
@@ -201,7 +201,7 @@ async def test_the_client_certificate_is_sent(
     certificate, key = home / "own.crt", home / "own.key"
     own.cert_chain_pems[0].write_to_path(certificate)
     own.private_key_pem.write_to_path(key)
-    with encrypted(postgres_server, authority, wants="verify-ca") as address:
+    with encrypted(postgres_server, authority, client_auth="verify-ca") as address:
         with pytest.raises(Unavailable) as raised:
             await reach(address("sslmode=verify-full"))
         # PgBouncer reports the error after the handshake.
@@ -241,7 +241,7 @@ async def _setting(url: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("user", "remedy"),
+    ("user", "fix"),
     [
         ("keyed", "correct the user and password"),
         ("keyed:wrong", "correct the user and password"),
@@ -250,8 +250,8 @@ async def _setting(url: str, name: str) -> str:
         ("closed", "allow the connection"),
     ],
 )
-async def test_rejected_users_get_a_fix(plain: Address, user: str, remedy: str) -> None:
-    with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{remedy}"):
+async def test_rejected_users_get_a_fix(plain: Address, user: str, fix: str) -> None:
+    with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{fix}"):
         await reach(plain("sslmode=disable", user=user))
     await reach(plain("sslmode=prefer", user="keyed:right"))
 

@@ -58,7 +58,7 @@ async def test_the_second_host_replaces_a_silent_first_one(network: UnreliableNe
     assert await seconds_to_open(opener) < NEXT_HOST_AFTER_SECONDS
 
 
-async def test_a_slow_first_host_can_win(network: UnreliableNetwork) -> None:
+async def test_a_slow_first_host_is_used_if_the_second_fails(network: UnreliableNetwork) -> None:
     network.hold()
     asyncio.get_running_loop().call_later(NEXT_HOST_AFTER_SECONDS + 0.5, network.restore)
     assert (
@@ -74,7 +74,7 @@ async def test_heartbeats_continue_with_silent_hosts(network: UnreliableNetwork,
     await bus.close()
 
 
-async def test_hosts_that_refuse_connections_cost_no_time(network: UnreliableNetwork) -> None:
+async def test_hosts_that_refuse_connections_are_skipped_immediately(network: UnreliableNetwork) -> None:
     assert await seconds_to_open(Opener(url_with_hosts(network.url, free_port(), free_port()))) < SOON_S
 
 
@@ -97,9 +97,9 @@ async def test_a_host_that_closes_connections_is_skipped(network: UnreliableNetw
 def _close_all(listener: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while True:
-            taken, _ = listener.accept()
-            taken.recv(100)
-            taken.close()
+            accepted, _ = listener.accept()
+            accepted.recv(100)
+            accepted.close()
 
 
 async def test_late_connections_are_closed(network: UnreliableNetwork, postgres_server: PostgresServer) -> None:
@@ -128,13 +128,13 @@ def standby() -> Iterator[UnreliableNetwork]:
     server.close()
 
 
-@pytest.mark.parametrize("wanted", ["", "target_session_attrs=any", "target_session_attrs=read-write"])
+@pytest.mark.parametrize("parameters", ["", "target_session_attrs=any", "target_session_attrs=read-write"])
 async def test_a_standby_is_never_used(
-    network: UnreliableNetwork, standby: UnreliableNetwork, wanted: str, monkeypatch: pytest.MonkeyPatch
+    network: UnreliableNetwork, standby: UnreliableNetwork, parameters: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a short outage of the primary, connections go to it again."""
     monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", 1.0)
-    opener = Opener(url_with_hosts(standby.url, urlsplit(network.url).port, last=wanted))
+    opener = Opener(url_with_hosts(standby.url, urlsplit(network.url).port, last=parameters))
     assert await seconds_to_open(opener) < SOON_S
     network.hold()
     with pytest.raises(TimeoutError):
@@ -160,44 +160,44 @@ async def test_an_error_of_all_hosts_is_raised_in_time(
 ) -> None:
     monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", 1.0)
     parts = urlsplit(url_with_hosts(network.url, silent, silent))
-    nobody = parts._replace(netloc=parts.netloc.rpartition(",")[0]).geturl()
+    silent_url = parts._replace(netloc=parts.netloc.rpartition(",")[0]).geturl()
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        await Opener(nobody).raw()
+        await Opener(silent_url).raw()
     assert time.monotonic() - began < 1.0 + SOON_S
 
 
 async def test_a_cancellation_while_late_attempts_are_cancelled_is_kept() -> None:
     """A loop that misses its only cancellation would never end."""
-    entered, let_go, terminated = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    entered, may_end, terminated = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def connect(place: Any) -> Any:
-        if place["host"] == "two":
+    async def connect(host: Any) -> Any:
+        if host["host"] == "two":
             return SimpleNamespace(terminate=terminated.set)
         try:
             await asyncio.sleep(60)
         finally:
             entered.set()
-            await let_go.wait()
+            await may_end.wait()
 
-    asking = asyncio.ensure_future(Hosts("postgresql://one,two/db").connect(connect))
+    connecting = asyncio.ensure_future(Hosts("postgresql://one,two/db").connect(connect))
     await entered.wait()
-    asking.cancel()
+    connecting.cancel()
     await asyncio.sleep(0)
-    let_go.set()
+    may_end.set()
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await connecting
     assert terminated.is_set()
 
 
 async def test_hosts_can_be_parameters_or_socket_directories(network: UnreliableNetwork, postgres_url: str) -> None:
     port = urlsplit(network.url).port
     name = urlsplit(postgres_url).path
-    socket_there = urlsplit(postgres_url).query.removeprefix("host=")
+    socket_directory = urlsplit(postgres_url).query.removeprefix("host=")
     for query in (
         f"host=127.0.0.1,127.0.0.1&port={free_port()},{port}",
         f"host=127.0.0.1:{free_port()},127.0.0.1:{port}",
-        f"host=[::1]:{free_port()},{socket_there}",
+        f"host=[::1]:{free_port()},{socket_directory}",
     ):
         assert await seconds_to_open(Opener(f"postgresql://postgres@{name}?{query}")) < SOON_S, query
 
@@ -221,8 +221,8 @@ async def test_ports_that_do_not_match_the_hosts_are_reported() -> None:
 )
 def test_hosts_are_read_as_the_driver_reads_them(url: str, hosts: list[Any]) -> None:
     more = {"target_session_attrs": "primary"}
-    wanted = [
+    parameters = [
         each if each == {} else {"host": each[0], **({} if each[1] is None else {"port": each[1]}), **more}
         for each in hosts
     ]
-    assert Hosts(url).known == wanted
+    assert Hosts(url).known == parameters

@@ -12,13 +12,13 @@ from tests.postgres import PostgresServer
 from uplift_server.store import cleanup, statistics
 from uplift_server.store.postgres.connection import Opener
 
-from .parted import PARTITIONS, index_of_all, parted
+from .many_partitions import PARTITIONS, partition_statements, table_index
 from .postgres_connection import connected
-from .test_plans import LIST_VERBS, OLD_BY, UPKEEP, Verb
+from .test_plans import LIST_VERBS, MAINTENANCE, OLD_BY, Verb
 
 ROWS_SORTED_MAX = 1200
 """Rows of a page, and the rows that are read for it."""
-LOOKED_AT_MAX = 1000
+ROWS_READ_MAX = 1000
 """Rows that one search for a batch of expired rows reads in each table."""
 ROWS = 60_000
 # Enough rows to make a scan of the table more expensive than its indexes.
@@ -82,7 +82,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
 
     async def fill() -> None:
         raw = await Opener(url, no_timeouts=True).raw()
-        await raw.execute(parted(ROWS, request.param) + FILL + ANALYZE)
+        await raw.execute(partition_statements(ROWS, request.param) + FILL + ANALYZE)
         marks = [(name, 10**15) for name in (statistics.EVENTS_COUNTED, statistics.ATTEMPTS_COUNTED)]
         await raw.executemany("INSERT INTO marks VALUES ($1, $2)", marks)
         await raw.close()
@@ -96,14 +96,14 @@ def explained(
     connection: sa.Connection, verb: Verb, *, analyze: bool = False
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return the statements of a function with their plans; with `analyze`, also with row counts."""
-    how = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
+    options = "ANALYZE, FORMAT JSON" if analyze else "FORMAT JSON"
     found: list[tuple[str, list[dict[str, Any]]]] = []
 
     def explain(c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, many: bool) -> None:
         if statement.startswith("EXPLAIN"):
             return
         values = parameters[0] if many else parameters
-        [(plan,)] = c.exec_driver_sql(f"EXPLAIN ({how}) {statement}", values).all()
+        [(plan,)] = c.exec_driver_sql(f"EXPLAIN ({options}) {statement}", values).all()
         [plan] = json.loads(plan) if isinstance(plan, str) else plan
         found.append((statement, list(steps(plan["Plan"]))))
 
@@ -142,12 +142,12 @@ def test_every_query_uses_an_index(connection: sa.Connection, name: str) -> None
             check(statement, plan)
 
 
-@pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in UPKEEP.items() for verb in verbs])
+@pytest.mark.parametrize(("index", "verb"), [(index, verb) for index, verbs in MAINTENANCE.items() for verb in verbs])
 def test_waiting_rows_are_found_by_their_own_index(connection: sa.Connection, index: str, verb: Verb) -> None:
     indexes = set()
     for statement, plan in explained(connection, verb):
         check(statement, plan)
-        indexes |= {index_of_all(step.get("Index Name")) for step in plan}
+        indexes |= {table_index(step.get("Index Name")) for step in plan}
     assert index in indexes
 
 
@@ -157,8 +157,8 @@ def test_waiting_rows_are_found_by_their_own_index(connection: sa.Connection, in
 )
 def test_expired_rows_are_found_by_their_own_index(connection: sa.Connection, kept: cleanup.RetentionRule) -> None:
     index = {"events": "events_pkey"}.get(kept.name, OLD_BY[kept.name])
-    (look, plan), *_ = explained(connection, lambda c: cleanup.find_expired(c, kept, before=100, after=None))
-    assert index in {index_of_all(step.get("Index Name")) for step in plan}, (look, plan)
+    (find, plan), *_ = explained(connection, lambda c: cleanup.find_expired(c, kept, before=100, after=None))
+    assert index in {table_index(step.get("Index Name")) for step in plan}, (find, plan)
 
 
 @pytest.mark.parametrize("kept", cleanup.RETENTION_RULES, ids=lambda kept: kept.name)
@@ -170,4 +170,4 @@ def test_finding_expired_rows_reads_little_more_than_a_batch(
         connection, lambda c: cleanup.find_expired(c, kept, before=10**15, after=None), analyze=True
     )
     read = [step["Actual Loops"] * (step["Actual Rows"] + step.get("Rows Removed by Filter", 0)) for step in plan]
-    assert max(read) <= LOOKED_AT_MAX, [(step["Node Type"], step.get("Relation Name")) for step in plan]
+    assert max(read) <= ROWS_READ_MAX, [(step["Node Type"], step.get("Relation Name")) for step in plan]

@@ -31,8 +31,8 @@ from uplift_server.store.replays import NewReplay, ReplaySelection
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .bench import NOW, Bench, due
-from .pauses import pauses
-from .test_nouns import new_account, new_endpoint, new_event, new_type
+from .slow_statements import slow_statements
+from .test_store_functions import new_account, new_endpoint, new_event, new_type
 
 Databases = tuple[PostgresDatabase, PostgresDatabase]
 
@@ -90,7 +90,7 @@ async def test_concurrent_creates_keep_the_limit_of_endpoints(
     databases: Databases, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uplift_server.store.endpoints.ENDPOINTS_PER_ACCOUNT_MAX", 1)
-    async with pauses(postgres_url, "INSERT ON endpoints"):
+    async with slow_statements(postgres_url, "INSERT ON endpoints"):
         creates = (
             each.write(partial(new_endpoint, account_seq=1, number=number)) for number, each in enumerate(databases, 1)
         )
@@ -105,7 +105,7 @@ async def test_concurrent_creates_keep_the_limit_of_replays(
     monkeypatch.setattr("uplift_server.store.replays.REPLAYS_UNFINISHED_PER_ACCOUNT_MAX", 1)
     for number in (1, 2):
         await databases[0].write(partial(new_endpoint, account_seq=1, number=number))
-    async with pauses(postgres_url, "INSERT ON replays"):
+    async with slow_statements(postgres_url, "INSERT ON replays"):
         creates = (each.write(partial(new_replay, number=number)) for number, each in enumerate(databases, 1))
         results = await asyncio.gather(*creates, return_exceptions=True)
         assert [isinstance(each, Conflict) for each in results].count(True) == 1
@@ -116,7 +116,7 @@ async def test_concurrent_creates_keep_the_limit_of_replays(
 async def test_an_account_is_deleted_with_an_endpoint_that_is_just_created(
     databases: Databases, postgres_url: str
 ) -> None:
-    async with pauses(postgres_url, "INSERT ON endpoints"):
+    async with slow_statements(postgres_url, "INSERT ON endpoints"):
         create = asyncio.create_task(databases[0].write(partial(new_endpoint, account_seq=1, number=1)))
         await asyncio.sleep(0.1)
         deleted = await databases[1].write(lambda c: accounts.delete(c, bytes([1]) * 16, now=9))
@@ -124,9 +124,9 @@ async def test_an_account_is_deleted_with_an_endpoint_that_is_just_created(
         assert deleted.endpoint_seqs == [(await create).seq]
 
 
-async def test_concurrent_updates_of_an_endpoint_keep_each_other(databases: Databases, postgres_url: str) -> None:
+async def test_concurrent_updates_of_an_endpoint_are_both_stored(databases: Databases, postgres_url: str) -> None:
     endpoint = await databases[0].write(lambda c: new_endpoint(c, 1, 1))
-    async with pauses(postgres_url, "UPDATE ON endpoints"):
+    async with slow_statements(postgres_url, "UPDATE ON endpoints"):
 
         def append(connection: sa.Connection) -> object:
             return endpoints.update(
@@ -140,7 +140,7 @@ async def test_concurrent_updates_of_an_endpoint_keep_each_other(databases: Data
 
 async def test_an_endpoint_is_deleted_once(databases: Databases, postgres_url: str) -> None:
     endpoint = await databases[0].write(lambda c: new_endpoint(c, 1, 1))
-    async with pauses(postgres_url, "UPDATE ON endpoints"):
+    async with slow_statements(postgres_url, "UPDATE ON endpoints"):
         deleted = await asyncio.gather(
             *(each.write(lambda c: endpoints.delete(c, 1, endpoint.id, now=2)) for each in databases)
         )
@@ -155,7 +155,7 @@ async def test_deliveries_are_held_before_or_after_an_endpoint_is_enabled(
     await databases[0].write(lambda c: endpoints.deactivate(c, endpoint.seq, EndpointState.PAUSED, None, now=2))
     bench = Bench(databases[0], lambda: asyncio.sleep(0))
     await bench.append(bench.event(due(endpoint.seq)))
-    async with pauses(postgres_url, "UPDATE ON deliveries"):
+    async with slow_statements(postgres_url, "UPDATE ON deliveries"):
         holding = asyncio.create_task(
             databases[0].write(lambda c: endpoint_backlog.hold_waiting(c, endpoint.seq, now=NOW, limit=9))
         )
@@ -165,14 +165,14 @@ async def test_deliveries_are_held_before_or_after_an_endpoint_is_enabled(
 
 
 async def test_concurrent_puts_of_an_event_type_create_it_once(databases: Databases, postgres_url: str) -> None:
-    async with pauses(postgres_url, "INSERT ON event_types"):
+    async with slow_statements(postgres_url, "INSERT ON event_types"):
         await asyncio.gather(*(each.write(new_type) for each in databases))
         assert [each.name for each in await databases[0].read(event_types.list_live)] == ["t"]
 
 
 async def test_concurrent_values_replace_each_other(databases: Databases, postgres_url: str) -> None:
     """A reader finds the values of one write, never of both."""
-    async with pauses(postgres_url, "INSERT ON marks"):
+    async with slow_statements(postgres_url, "INSERT ON marks"):
         for _ in range(2):
             await asyncio.gather(
                 *(
@@ -184,7 +184,7 @@ async def test_concurrent_values_replace_each_other(databases: Databases, postgr
 
 
 async def test_a_database_gets_one_id(databases: Databases, postgres_url: str) -> None:
-    async with pauses(postgres_url, "INSERT ON marks"):
+    async with slow_statements(postgres_url, "INSERT ON marks"):
         found: list[str | None] = []
 
         def ensure(connection: sa.Connection) -> None:
@@ -201,7 +201,7 @@ async def test_a_batch_of_statistics_is_stored_once(databases: Databases, postgr
         await databases[0].write(partial(new_event, seq=number, account_seq=1, created_at=NOW))
         counted = await databases[0].read(lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=9, changes=9))
         assert counted is not None
-        async with pauses(postgres_url, "INSERT ON marks"):
+        async with slow_statements(postgres_url, "INSERT ON marks"):
             saved = await asyncio.gather(*(each.write(partial(statistics.save, counted=counted)) for each in databases))
         assert sorted(saved) == [False, True]
 
@@ -209,11 +209,11 @@ async def test_a_batch_of_statistics_is_stored_once(databases: Databases, postgr
 async def test_a_one_time_link_is_used_once(databases: Databases, postgres_url: str) -> None:
     link = Link(b"l" * 16, 1, None, Role.MEMBER, None, NOW + 1)
     await databases[0].write(lambda c: sessions.add_link(c, link))
-    async with pauses(postgres_url, "DELETE ON links"):
-        taken = await asyncio.gather(
+    async with slow_statements(postgres_url, "DELETE ON links"):
+        results = await asyncio.gather(
             *(each.write(lambda c: sessions.consume_link(c, link.id, now=NOW)) for each in databases)
         )
-        assert taken.count(None) == 1
+        assert results.count(None) == 1
 
 
 async def test_a_named_lock_lasts_until_the_transaction_ends(databases: Databases, raw: Raw) -> None:

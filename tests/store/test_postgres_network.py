@@ -80,14 +80,14 @@ async def test_operations_time_out_and_later_ones_succeed(
 
 
 async def test_a_cancelled_read_ends_immediately(network: UnreliableNetwork, database: PostgresDatabase) -> None:
-    def cut_amid(connection: sa.Connection) -> None:
+    def cut_during_read(connection: sa.Connection) -> None:
         network.lose()
         connection.exec_driver_sql("SELECT 1")
 
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await database.read(cut_amid)
+            await database.read(cut_during_read)
     assert time.monotonic() - began < SOON_S
 
 

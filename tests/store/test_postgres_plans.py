@@ -27,7 +27,7 @@ from uplift_server.store.schema_partitions import NUMBERS
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled
-from .parted import PARTITIONS, index_of_all, last_number, parted
+from .many_partitions import PARTITIONS, last_number, partition_statements, table_index
 
 ROWS = 100_000
 PAGES_MAX = 800
@@ -73,9 +73,9 @@ def filled(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
     """
     empty, filled, many = (postgres_server.new_database(untouched=True) for _ in range(3))
     postgres_server.execute(REPLAY_ROW, name_of(empty))
-    postgres_server.execute(parted(ROWS, 1) + FILL + REPLAY_ROW, name_of(filled))
-    postgres_server.execute(parted(ROWS, PARTITIONS) + FILL + REPLAY_ROW + "ANALYZE", name_of(many))
-    urls = {"empty": empty, "filled": filled, "parted": many}
+    postgres_server.execute(partition_statements(ROWS, 1) + FILL + REPLAY_ROW, name_of(filled))
+    postgres_server.execute(partition_statements(ROWS, PARTITIONS) + FILL + REPLAY_ROW + "ANALYZE", name_of(many))
+    urls = {"empty": empty, "filled": filled, "partitioned": many}
     for kind, known in (("analyzed", "ANALYZE"), ("misled", ONE_ROW)):
         name = f"{name_of(filled)}_{kind}"
         postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE {name_of(filled)}")
@@ -110,7 +110,7 @@ class Plans:
 
     def indexes(self) -> set[str]:
         """Return the used indexes."""
-        return {str(index_of_all(node["Index Name"])) for node in self.nodes() if "Index Name" in node}
+        return {str(table_index(node["Index Name"])) for node in self.nodes() if "Index Name" in node}
 
     def rows(self) -> int:
         """Return the largest number of rows that a node read."""
@@ -124,7 +124,7 @@ class Plans:
         return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
 
 
-@pytest.fixture(params=["empty", "filled", "analyzed", "misled", "parted"])
+@pytest.fixture(params=["empty", "filled", "analyzed", "misled", "partitioned"])
 async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Raw]:
     """A connection with the settings of hot operations, in a transaction that is rolled back."""
     raw = await Opener(filled[request.param], settings=HOT_SETTINGS).raw()
@@ -136,7 +136,7 @@ async def raw(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIt
     await raw.close()
 
 
-@pytest.fixture(params=["analyzed", "parted"])
+@pytest.fixture(params=["analyzed", "partitioned"])
 async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     """A connection with the settings of ordinary operations. Statistics count all but the newest rows."""
     pair = await Opener(filled[request.param]).pair()
@@ -177,10 +177,10 @@ async def _release(raw: Raw) -> object:
 async def _release_replay(raw: Raw) -> object:
     ahead = await read_replay_batch(raw, REPLAY, first=1, rows=100, limit=10, body_bytes_max=1 << 20)
     first = await release_replay(raw, 1, CHOICE, ahead, REPLAY_LEASE)
-    given_back = [
+    unattempted = [
         settled(each, Status.FAILED)._replace(attempt=None, attempts_made=each.attempts_made) for each in first.leased
     ]
-    await settle(raw, given_back, ())
+    await settle(raw, unattempted, ())
     return await release_replay(raw, 1, CHOICE, ReplayBatch([], 0), REPLAY_LEASE)
 
 
@@ -227,7 +227,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("raw", ["parted"], indirect=True)
+@pytest.mark.parametrize("raw", ["partitioned"], indirect=True)
 @pytest.mark.parametrize(("event_id", "partitions"), [(bytes(16), 1), (uuid7(NOW, bytes(10)), PARTITIONS)])
 async def test_chosen_ids_are_searched_in_one_partition(raw: Raw, event_id: bytes, partitions: int) -> None:
     """A search in every partition would read a page of each from disk."""

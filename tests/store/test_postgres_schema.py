@@ -100,7 +100,7 @@ async def test_an_upgrade_keeps_rows_and_erases_secrets_of_deleted_endpoints(emp
     assert await upgrade(empty) is None
 
 
-async def test_processes_that_start_together_take_turns(empty: str, another: str) -> None:
+async def test_concurrent_starts_create_the_schema_once(empty: str, another: str) -> None:
     assert await asyncio.gather(*(upgrade(empty) for _ in range(4))) == [None] * 4
     await create_schema(another, "0003")
     assert sorted(map(str, await asyncio.gather(*(upgrade(another) for _ in range(3))))) == ["0003", "None", "None"]
@@ -109,10 +109,10 @@ async def test_processes_that_start_together_take_turns(empty: str, another: str
 async def test_a_failed_upgrade_changes_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await create_schema(empty, "0001")
     before = await run(empty, *DESCRIBED)
-    whole = history.run
+    original = history.run
 
     def run_and_fail(connection: sa.Connection) -> None:
-        whole(connection)
+        original(connection)
         raise RuntimeError("the last statement failed")
 
     monkeypatch.setattr(schema_version.schema_version, "run", run_and_fail)
@@ -132,9 +132,9 @@ async def test_a_newer_schema_is_rejected(empty: str) -> None:
 
 async def test_a_database_of_another_program_is_rejected(empty: str) -> None:
     await run(empty, "CREATE TABLE notes (text text)")
-    for ask in (upgrade, current):
+    for access in (upgrade, current):
         with pytest.raises(UnknownSchema, match=r"another program.*UPLIFT_DATABASE_URL"):
-            await ask(empty)
+            await access(empty)
 
 
 async def test_an_old_postgresql_is_rejected(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,25 +15,25 @@ NOW = 1_764_000_000_000
 QUIET = Heartbeat(delivers=True, view=7, in_flight=0, in_flight_max=1000, waiting=0)
 
 
-def joined(connection: sa.Connection, role: ProcessRole = ProcessRole.ALL) -> int:
+def join(connection: sa.Connection, role: ProcessRole = ProcessRole.ALL) -> int:
     return processes.join(connection, role, host="a", pid=17, version="1", now=NOW)
 
 
 def test_a_heartbeat_is_stored_and_returns_all_processes(connection: sa.Connection) -> None:
-    first, second = joined(connection), joined(connection, ProcessRole.API)
+    first, second = join(connection), join(connection, ProcessRole.API)
     assert first != second
-    told = Heartbeat(delivers=True, view=2**63 - 1, in_flight=3, in_flight_max=1000, waiting=40)
-    known = processes.record_heartbeat(connection, first, told, now=NOW + 5)
-    assert [(each.seq, each.role, each.seen_at, each.delivers, each.view) for each in known] == [
+    heartbeat = Heartbeat(delivers=True, view=2**63 - 1, in_flight=3, in_flight_max=1000, waiting=40)
+    listed = processes.record_heartbeat(connection, first, heartbeat, now=NOW + 5)
+    assert [(each.seq, each.role, each.seen_at, each.delivers, each.view) for each in listed] == [
         (first, ProcessRole.ALL, NOW + 5, True, 2**63 - 1),
         (second, ProcessRole.API, NOW, False, 0),
     ]
-    assert (known[0].in_flight, known[0].in_flight_max, known[0].waiting) == (3, 1000, 40)
-    assert known == processes.list_all(connection)
+    assert (listed[0].in_flight, listed[0].in_flight_max, listed[0].waiting) == (3, 1000, 40)
+    assert listed == processes.list_all(connection)
 
 
-def test_an_evicted_process_learns_it_and_loses_its_jobs(connection: sa.Connection) -> None:
-    first, second = joined(connection), joined(connection)
+def test_an_evicted_process_gets_an_error_and_loses_its_jobs(connection: sa.Connection) -> None:
+    first, second = join(connection), join(connection)
     assert singleton_jobs.take(connection, list(SingletonJob), process_id=first, now=NOW) == set(SingletonJob)
     processes.remove(connection, first)
     processes.remove(connection, first)
@@ -66,7 +66,7 @@ def test_a_job_belongs_to_one_process_until_its_lease_expires(connection: sa.Con
 
 
 def test_a_heartbeat_just_before_an_eviction_prevents_it(connection: sa.Connection) -> None:
-    first, second = joined(connection), joined(connection)
+    first, second = join(connection), join(connection)
     assert processes.record_heartbeat(connection, first, QUIET, now=NOW + 7)
     assert singleton_jobs.take(connection, [SingletonJob.STATISTICS], process_id=first, now=NOW + 7) == {
         SingletonJob.STATISTICS

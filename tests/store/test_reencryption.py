@@ -13,7 +13,7 @@ from uplift_server.store.reencryption import Reencrypted, reencrypt
 from uplift_server.store.schema import accounts, metadata
 from uplift_server.store.schema import endpoints as table
 
-OLD, NEW, OTHER = (Cipher(letter * 32) for letter in (b"o", b"n", b"x"))
+OLD, NEW, OTHER = (Cipher(byte * 32) for byte in (b"o", b"n", b"x"))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> Any:
     """Store an endpoint with a secret. Every third has a previous secret, every fifth has custom headers."""
     endpoint_id = number.to_bytes(16, "big")
-    made = endpoints.create(
+    created = endpoints.create(
         connection,
         endpoint_id=endpoint_id,
         account_seq=1,
@@ -41,21 +41,21 @@ def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> An
         now=1,
     )
     if number % 3 == 0:
-        pair = made.secrets.rotated(cipher.encrypt(f"new secret {number}", endpoint_id, "secret"), 2, 1000)
+        pair = created.secrets.rotated(cipher.encrypt(f"new secret {number}", endpoint_id, "secret"), 2, 1000)
         pair = replace(pair, previous=cipher.encrypt(f"secret {number}", endpoint_id, "previous_secret"))
-        made = endpoints.set_secrets(connection, made, pair, now=2)
-    return made
+        created = endpoints.set_secrets(connection, created, pair, now=2)
+    return created
 
 
-def sealed(connection: sa.Connection) -> list[tuple[bytes, bytes, Column]]:
+def encrypted_values(connection: sa.Connection) -> list[tuple[bytes, bytes, Column]]:
     """Return every encrypted value, with the endpoint's ID and the column."""
     rows = connection.execute(sa.select(table.c.id, *(table.c[name] for name in COLUMNS)).order_by(table.c.seq))
     return [(value, row[0], column) for row in rows for column, value in zip(COLUMNS, row[1:], strict=True) if value]
 
 
-def opened(connection: sa.Connection, cipher: Cipher) -> list[str]:
+def decrypt_all(connection: sa.Connection, cipher: Cipher) -> list[str]:
     """Return the plain text of every encrypted value."""
-    return [cipher.decrypt(*each) for each in sealed(connection)]
+    return [cipher.decrypt(*each) for each in encrypted_values(connection)]
 
 
 def test_values_are_decrypted_with_the_new_key_only(connection: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,13 +63,13 @@ def test_values_are_decrypted_with_the_new_key_only(connection: sa.Connection, m
     count = 20
     for number in range(count):
         endpoint(connection, number)
-    # Its values are erased with it.
+    # The values of an endpoint are erased with it.
     endpoints.delete(connection, None, (15).to_bytes(16, "big"), now=3)
-    before = opened(connection, OLD)
+    before = decrypt_all(connection, OLD)
     assert len(before) == count + len(range(0, count, 3)) + len(range(0, count, 5)) - 3
     assert reencrypt(connection, OLD, NEW) == Reencrypted(len(before), len(before))
-    assert opened(connection, NEW) == before
-    for each in sealed(connection):
+    assert decrypt_all(connection, NEW) == before
+    for each in encrypted_values(connection):
         with pytest.raises(WrongSecretKey):
             OLD.decrypt(*each)
     # Nothing else has changed.
@@ -82,9 +82,9 @@ def test_values_encrypted_with_the_new_key_stay(connection: sa.Connection) -> No
     endpoint(connection, 0)
     reencrypt(connection, OLD, NEW)
     endpoint(connection, 15)
-    done = sealed(connection)[:3]
+    before = encrypted_values(connection)[:3]
     assert reencrypt(connection, OLD, NEW) == Reencrypted(6, 3)
-    assert sealed(connection)[:3] == done
+    assert encrypted_values(connection)[:3] == before
     assert reencrypt(connection, OLD, NEW) == reencrypt(connection, NEW, NEW) == Reencrypted(6, 0)
 
 

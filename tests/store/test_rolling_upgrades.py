@@ -1,4 +1,4 @@
-"""Schema upgrades while servers of the earlier release run: in order, or not at all."""
+"""Schema upgrades while servers of the earlier release run. A wrong order is rejected."""
 
 import ast
 import asyncio
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.postgres import PostgresServer
 from tests.store import later_releases
-from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, TAKES
+from tests.store.later_releases import ADDS, MIGRATIONS, NEEDS, REMOVES
 
 from uplift_server import __version__
 from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
@@ -47,7 +47,7 @@ async def test_additive_migrations_run_beside_servers(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     await serve(url, "0.1.0")
-    later_releases.come(monkeypatch, tmp_path, ADDS)
+    later_releases.pretend_release(monkeypatch, tmp_path, ADDS)
     assert await upgrade(url) == HEAD
     assert await current(url) == ADDS
 
@@ -58,7 +58,7 @@ async def test_breaking_migrations_wait_for_earlier_servers(
     await serve(url, "0.1.0", seen_ms_ago=HEARTBEAT_EXPIRES_MS + 1000)
     await serve(url, NEEDS)
     await serve(url, "7.1.9")
-    later_releases.come(monkeypatch, tmp_path, TAKES)
+    later_releases.pretend_release(monkeypatch, tmp_path, REMOVES)
     with pytest.raises(Unavailable, match=r"needs release 7\.2\.0: 7\.1\.9 on a\.example \(process 17\); upgrade"):
         await upgrade(url)
     assert await current(url) == HEAD
@@ -67,15 +67,15 @@ async def test_breaking_migrations_wait_for_earlier_servers(
     await raw.execute("DELETE FROM processes WHERE version = '7.1.9'")
     await raw.close()
     assert await upgrade(url) == HEAD
-    assert await current(url) == TAKES
+    assert await current(url) == REMOVES
 
 
 async def test_a_suspended_server_stops_after_a_breaking_migration(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It was evicted, and learns this before it sends anything."""
+    """The server was evicted. It stops before it sends a request."""
     await serve(url, "7.1.9", seen_ms_ago=HEARTBEAT_EXPIRES_MS + 1000)
-    later_releases.come(monkeypatch, tmp_path, TAKES)
+    later_releases.pretend_release(monkeypatch, tmp_path, REMOVES)
     assert await upgrade(url) == HEAD
     pair = await Opener(url).pair()
     assert await pair.sql.run_sync(processes.list_all) == []
@@ -86,18 +86,20 @@ async def test_a_suspended_server_stops_after_a_breaking_migration(
 
 
 async def test_the_encryption_upgrade_waits_for_and_blocks_earlier_servers(url: str) -> None:
-    assert release_order(encryption_upgrade.FIRST_RELEASE) <= release_order(__version__), "it would bar this release"
+    assert release_order(encryption_upgrade.FIRST_RELEASE) <= release_order(__version__), (
+        "the upgrade would block this release"
+    )
     await serve(url, "0.1.1")
     await serve(url, __version__)
     pair = await Opener(url).pair()
 
-    async def bar() -> bool:
+    async def block() -> bool:
         async with pair.transaction():
             return await pair.sql.run_sync(encryption_upgrade.block_earlier_releases)
 
-    assert not await bar()
+    assert not await block()
     await pair.raw.execute("UPDATE processes SET seen_at = seen_at - 10000 WHERE version = '0.1.1'")
-    assert await bar()
+    assert await block()
     await pair.close()
     with pytest.raises(UnknownSchema, match=r"no longer works with release 0\.1\.1"):
         await serve(url, "0.1.1")
@@ -135,7 +137,7 @@ async def test_a_server_starts_only_on_its_own_schema(
     """A new server before the upgrade, and an old server after it, fail with the next step."""
     await prepare(url)
     with monkeypatch.context() as later:
-        later_releases.come(later, tmp_path, ADDS)
+        later_releases.pretend_release(later, tmp_path, ADDS)
         with pytest.raises(UnknownSchema, match=f"has the schema {HEAD}, but this release needs {ADDS}; run `uplift"):
             await prepare(url)
         assert await current(url) == HEAD
@@ -150,7 +152,7 @@ async def test_a_server_starts_only_on_its_own_schema(
 async def test_a_locked_table_stops_the_upgrade_without_blocking_others(
     url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    later_releases.come(monkeypatch, tmp_path, ADDS)
+    later_releases.pretend_release(monkeypatch, tmp_path, ADDS)
     monkeypatch.setattr(schema_version, "TABLE_LOCK_MS_MAX", 100)
     raw = await Opener(url).raw()
     async with raw.transaction():
@@ -162,8 +164,8 @@ async def test_a_locked_table_stops_the_upgrade_without_blocking_others(
     assert await upgrade(url) == HEAD
 
 
-def takes_away(source: str) -> bool:
-    """Whether a migration may break running servers. A person must review everything except additions."""
+def is_breaking(source: str) -> bool:
+    """Return whether a migration may break running servers. A person must review everything except additions."""
     calls = {
         node.func.attr
         for node in ast.walk(ast.parse(source))
@@ -173,13 +175,13 @@ def takes_away(source: str) -> bool:
 
 
 def test_breaking_migrations_define_the_needed_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    later_releases.come(monkeypatch, tmp_path, TAKES)
-    made_up = sorted((tmp_path / "migrations" / "versions").glob("9*.py"))
-    assert [takes_away(each.read_text()) for each in made_up] == [False, True]
+    later_releases.pretend_release(monkeypatch, tmp_path, REMOVES)
+    fictional = sorted((tmp_path / "migrations" / "versions").glob("9*.py"))
+    assert [is_breaking(each.read_text()) for each in fictional] == [False, True]
 
     for path in sorted((MIGRATIONS / "versions").glob("[0-9]*.py")):
         source = path.read_text()
-        if path.name >= FIRST_WITH_RULES and takes_away(source):
+        if path.name >= FIRST_WITH_RULES and is_breaking(source):
             needed = re.search('^needs_release = "(.+)"$', source, re.MULTILINE)
-            assert needed, f"{path.name}: which release do servers need afterwards?"
-            assert release_order(needed[1]) <= release_order(__version__), f"{path.name} bars this release"
+            assert needed, f"{path.name} does not define needs_release"
+            assert release_order(needed[1]) <= release_order(__version__), f"{path.name} blocks this release"

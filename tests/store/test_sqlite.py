@@ -1,4 +1,4 @@
-"""The SQLite engine: the conformance suite, and its own promises."""
+"""The SQLite engine: the conformance suite, locks, commits and full disks."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ async def test_conforms(check: Check, bench: Bench) -> None:
     await check(bench)
 
 
-async def test_a_second_process_gets_the_holder_of_the_file(bench: Bench, tmp_path: Path) -> None:
+async def test_a_second_process_is_rejected_with_the_id_of_the_first(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=rf"another server \(process {os.getpid()}\) is using .*UPLIFT_DATABASE_URL"):
         SqliteDatabase(tmp_path / "uplift.db").lock()
 
@@ -85,30 +85,30 @@ def test_a_lock_created_by_root_belongs_to_the_database_owner(tmp_path: Path, is
 
 def test_a_link_instead_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     """Otherwise, a user who can write to the directory could make root overwrite or give away any file."""
-    precious = tmp_path / "precious"
-    precious.write_text("kept")
+    target = tmp_path / "precious"
+    target.write_text("kept")
     lock = FileLock(tmp_path / "uplift.db")
-    lock.path.symlink_to(precious)
+    lock.path.symlink_to(target)
     with pytest.raises(Misaddressed, match=r"uplift\.db\.lock is a link; delete it while no server is running"):
         lock.acquire()
-    assert precious.read_text() == "kept"
+    assert target.read_text() == "kept"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
     """It may be a hard link to any file."""
-    precious = tmp_path / "precious"
-    precious.write_text("kept")
+    target = tmp_path / "precious"
+    target.write_text("kept")
     path = tmp_path / "own" / "uplift.db"
     path.parent.mkdir()
     path.touch()
     for each in (path, path.parent):
         os.chown(each, 4321, 4322)
     lock = FileLock(path)
-    lock.path.hardlink_to(precious)
+    lock.path.hardlink_to(target)
     with pytest.raises(Misaddressed, match=r"who does not own the database; delete it while no server is running"):
         lock.acquire()
-    assert precious.read_text() == "kept"
+    assert target.read_text() == "kept"
     lock.path.unlink()
     # Like the lock of the server itself. A copy with hard links adds a name.
     lock.path.touch()
@@ -181,14 +181,14 @@ async def test_a_full_disk_rejects_writes_and_recovers(bench: Bench, tmp_path: P
     await bench.append(bench.event(due(1)))
     size = (await bench.database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())) or 0
     await limited(bench, tmp_path, size + 3)
-    refused = 0
+    rejected = 0
     for _ in range(50):
         try:
             await bench.append(bench.event(due(1), data=b'{"pad":"%b"}' % (b"x" * 4000)))
         except Unavailable:
-            refused += 1
-    assert refused > 0
-    stored = 50 - refused + 1
+            rejected += 1
+    assert rejected > 0
+    stored = 50 - rejected + 1
     assert await bench.count(events) == stored
     assert len(await bench.lease(1)) <= stored
     await limited(bench, tmp_path, size + 10_000)
@@ -266,7 +266,7 @@ async def test_a_slow_read_is_logged_with_its_name(bench: Bench, monkeypatch: py
     with structlog.testing.capture_logs() as long:
         await bench.database.read(lambda c: c.exec_driver_sql(many).scalar())
     assert quick == []
-    (told,) = long
-    assert told["event"] == "slow read"
-    assert told["read"].endswith("test_sqlite.test_a_slow_read_is_logged_with_its_name")
-    assert 20 <= told["duration_ms"] < 10_000
+    (line,) = long
+    assert line["event"] == "slow read"
+    assert line["read"].endswith("test_sqlite.test_a_slow_read_is_logged_with_its_name")
+    assert 20 <= line["duration_ms"] < 10_000

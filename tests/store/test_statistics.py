@@ -30,11 +30,11 @@ from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.statistics import ALL_ACCOUNTS, Scope
 
 from .bench import NOW, OWNER, Bench, due, settled, stored_leased
-from .test_migrations import make
+from .test_migrations import create_file
 from .test_sqlite import sqlite_bench
 
 ACCOUNT_OF = {1: 1, 2: 1, 3: 2}
-GONE = 3
+DELETED_ENDPOINT = 3
 """This endpoint is deleted, so its waiting deliveries can be cancelled."""
 Tally = Counter[tuple[str, int, int, int, object]]
 (EVENTS,) = (kept for kept in cleanup.RETENTION_RULES if kept.table is events)
@@ -42,11 +42,11 @@ Tally = Counter[tuple[str, int, int, int, object]]
 
 @pytest.fixture
 async def bench(any_bench: Bench) -> Bench:
-    await any_bench.database.write(_furnish)
+    await any_bench.database.write(add_accounts)
     return any_bench
 
 
-def _furnish(connection: sa.Connection) -> None:
+def add_accounts(connection: sa.Connection) -> None:
     """Create accounts and endpoints for replays."""
     times = {"created_at": NOW, "updated_at": NOW}
     for seq in (1, 2):
@@ -54,29 +54,29 @@ def _furnish(connection: sa.Connection) -> None:
         connection.execute(sa.insert(accounts).values(**values))
     values = {"url": "https://x", "description": "", "event_types": "[]", "secret": b"s", "secret_created_at": NOW}
     for seq, account in ACCOUNT_OF.items():
-        gone = NOW if seq == GONE else None
+        deleted_at = NOW if seq == DELETED_ENDPOINT else None
         connection.execute(
             sa.insert(endpoints).values(
-                seq=seq, id=bytes([seq]) * 16, account_seq=account, state=0, deleted_at=gone, **values, **times
+                seq=seq, id=bytes([seq]) * 16, account_seq=account, state=0, deleted_at=deleted_at, **values, **times
             )
         )
 
 
-async def count_all(bench: Bench, *, rows: int = 10_000, notes: int = 10_000) -> int:
-    """Count until nothing is left. Return the number of batches."""
-    bites = 0
-    while (found := await bite(bench, rows=rows, notes=notes)) is not None:
+async def count_all(bench: Bench, *, rows: int = 10_000, changes: int = 10_000) -> int:
+    """Count all rows. Return the number of batches."""
+    batches = 0
+    while (found := await read_batch(bench, rows=rows, changes=changes)) is not None:
         assert await bench.database.write(lambda c: statistics.save(c, found))
-        bites += 1
+        batches += 1
         if not found.more:
             break
-    return bites
+    return batches
 
 
-async def bite(bench: Bench, *, rows: int, notes: int) -> statistics.Counted | None:
+async def read_batch(bench: Bench, *, rows: int, changes: int) -> statistics.Counted | None:
     """Read the next batch."""
     stream_position = await bench.database.stream_position()
-    return await bench.database.read(lambda c: statistics.count(c, stream_position, rows=rows, changes=notes))
+    return await bench.database.read(lambda c: statistics.count(c, stream_position, rows=rows, changes=changes))
 
 
 async def tables(bench: Bench) -> Tally:
@@ -87,17 +87,17 @@ async def tables(bench: Bench) -> Tally:
     for row in await bench.rows(deliveries):
         account_of[row.event_seq, row.endpoint_seq] = row.account_seq
         if row.trigger != Trigger.TEST:
-            place = (row.account_seq, row.endpoint_seq, created[row.event_seq] // HOUR_MS)
-            tally["deliveries", *place, None] += 1
-            tally["status", *place, Status(row.status).text] += 1
+            hour_key = (row.account_seq, row.endpoint_seq, created[row.event_seq] // HOUR_MS)
+            tally["deliveries", *hour_key, None] += 1
+            tally["status", *hour_key, Status(row.status).text] += 1
     for row in await bench.rows(attempts):
         if row.trigger != Trigger.TEST:
             account = account_of[row.event_seq, row.endpoint_seq]
-            place = (account, row.endpoint_seq, row.started_at // HOUR_MS)
-            tally["attempts", *place, None] += 1
-            tally["outcome", *place, Outcome(row.outcome)] += 1
-            tally["first", *place, None] += row.number == 1
-            tally["first delivered", *place, None] += row.number == 1 and row.outcome == Outcome.DELIVERED
+            hour_key = (account, row.endpoint_seq, row.started_at // HOUR_MS)
+            tally["attempts", *hour_key, None] += 1
+            tally["outcome", *hour_key, Outcome(row.outcome)] += 1
+            tally["first", *hour_key, None] += row.number == 1
+            tally["first delivered", *hour_key, None] += row.number == 1 and row.outcome == Outcome.DELIVERED
     return +tally
 
 
@@ -109,18 +109,18 @@ async def counted(bench: Bench) -> Tally:
     tally: Tally = Counter()
     for scope, hours in found.items():
         for at, each in hours:
-            place = (*scope, at // HOUR_MS)
+            hour_key = (*scope, at // HOUR_MS)
             assert min(each.deliveries, each.delivered, each.failed, each.held, each.cancelled) >= 0
             assert each.delivered + each.failed + each.held + each.cancelled <= each.deliveries
             assert sum(each.durations.values()) == each.attempts == sum(each.outcomes.values())
-            tally["deliveries", *place, None] = each.deliveries
+            tally["deliveries", *hour_key, None] = each.deliveries
             for status in Status:
-                tally["status", *place, status.text] = getattr(each, status.text)
-            tally["attempts", *place, None] = each.attempts
-            tally["first", *place, None] = each.first_attempts
-            tally["first delivered", *place, None] = each.first_delivered
+                tally["status", *hour_key, status.text] = getattr(each, status.text)
+            tally["attempts", *hour_key, None] = each.attempts
+            tally["first", *hour_key, None] = each.first_attempts
+            tally["first delivered", *hour_key, None] = each.first_delivered
             for outcome, count in each.outcomes.items():
-                tally["outcome", *place, outcome] = count
+                tally["outcome", *hour_key, outcome] = count
     return +tally
 
 
@@ -147,9 +147,9 @@ class Machine:
         """Counted rows that retention has deleted."""
         self.steps: list[Callable[[], Awaitable[object]]] = [
             self.accept, self.accept, self.lease, self.lease, self.settle, self.settle, self.settle, self.settle,
-            self.release, self.reclaim, self.hold, self.drop, self.let_go, self.cancel_deleted, self.cancel,
-            self.resend, self.replay, self.replay_more, self.pause_replay, self.test, self.count_meanwhile,
-            self.count_meanwhile, self.remove_old,
+            self.release, self.reclaim, self.hold, self.drop, self.release_held, self.cancel_deleted, self.cancel,
+            self.resend, self.replay, self.replay_more, self.pause_replay, self.test, self.count_during_operation,
+            self.count_during_operation, self.delete_old,
         ]  # fmt: skip
 
     async def step(self) -> None:
@@ -159,22 +159,22 @@ class Machine:
     # ---- operations
 
     async def accept(self) -> None:
-        owed = []
+        new_deliveries = []
         account = self.random.choice((1, 1, 2))
         for endpoint, owner in ACCOUNT_OF.items():
             if owner == account:
                 leased = NewDelivery(endpoint, Status.PENDING, self.now + 30_000, OWNER)
                 due = NewDelivery(endpoint, Status.PENDING, self.now)
-                owed.append(self.random.choice((leased, due, due, NewDelivery(endpoint, Status.HELD, None))))
+                new_deliveries.append(self.random.choice((leased, due, due, NewDelivery(endpoint, Status.HELD, None))))
         expires_at = self.random.choice((None, None, self.now + 3_600_000))
-        event = self.bench.event(*owed, account=account, created_at=self.now, expires_at=expires_at)
+        event = self.bench.event(*new_deliveries, account=account, created_at=self.now, expires_at=expires_at)
         [stored] = await self.bench.append(event)
         self.leased += [
             LeasedDelivery(
                 stored.seq, each.endpoint_seq, 1, self.now + 30_000, 0, 0, Trigger.SCHEDULE, event.id, 1, self.now,
                 expires_at, event.body,
             )
-            for each in owed if each.lease_owner
+            for each in new_deliveries if each.lease_owner
         ]  # fmt: skip
 
     async def lease(self) -> None:
@@ -186,12 +186,12 @@ class Machine:
         self.random.shuffle(self.leased)
         batch = {}
         for leased in self.leased[: self.random.randint(1, 4)]:
-            batch[leased.event_seq, leased.endpoint_seq] = self.end_of(leased)
+            batch[leased.event_seq, leased.endpoint_seq] = self.random_settlement(leased)
             if self.random.random() < 0.9:
                 self.leased.remove(leased)
         await self.database.settle(list(batch.values()))
 
-    def end_of(self, leased: LeasedDelivery) -> Settlement:
+    def random_settlement(self, leased: LeasedDelivery) -> Settlement:
         status = self.random.choice(list(Status))
         before = previous_state(leased)
         if self.random.random() < 0.2:
@@ -241,23 +241,23 @@ class Machine:
             lambda c: endpoint_backlog.cancel_held(c, endpoint, through=10**9, now=self.now, limit=2)
         )
 
-    async def let_go(self) -> None:
+    async def release_held(self) -> None:
         await self.database.release_held([HeldRequest(endpoint, 0, 3) for endpoint in ACCOUNT_OF], now=self.now)
 
     async def cancel_deleted(self) -> None:
-        await self.database.write(lambda c: endpoint_backlog.cancel_waiting(c, GONE, now=self.now, limit=3))
+        await self.database.write(lambda c: endpoint_backlog.cancel_waiting(c, DELETED_ENDPOINT, now=self.now, limit=3))
 
     async def cancel(self) -> None:
         row = await self.any_delivery()
         if row is not None:
-            await self.refusable(
+            await self.unless_conflict(
                 lambda c: endpoint_backlog.cancel(c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now)
             )
 
     async def resend(self) -> None:
         row = await self.any_delivery()
         if row is not None:
-            found = await self.refusable(
+            found = await self.unless_conflict(
                 lambda c: delivery_store.start_resend(
                     c, row.event_seq, row.endpoint_seq, fence=row.fence, now=self.now,
                     lease_until=self.now + 30_000, process_id=OWNER,
@@ -272,7 +272,7 @@ class Machine:
         choice = ReplaySelection(endpoint, statuses, (), None, None, self.now)
         last = max((row.seq for row in await self.bench.rows(events)), default=0)
         new = NewReplay(self.random.randbytes(16), 1, choice, (), 50, 0, last, 1, last)
-        await self.refusable(lambda c: replays.create(c, new))
+        await self.unless_conflict(lambda c: replays.create(c, new))
         await self.replay_more()
 
     async def replay_more(self) -> None:
@@ -287,7 +287,7 @@ class Machine:
     async def pause_replay(self) -> None:
         for job in await self.running():
             state = self.random.choice((ReplayState.PAUSED, ReplayState.CANCELLED))
-            await self.refusable(lambda c: replays.change_state(c, None, job.id, state, now=self.now))  # noqa: B023
+            await self.unless_conflict(lambda c: replays.change_state(c, None, job.id, state, now=self.now))  # noqa: B023
 
     async def running(self) -> list[Replay]:
         return [each for each in await self.database.read(replays.unfinished) if each.state is ReplayState.RUNNING]
@@ -295,27 +295,27 @@ class Machine:
     async def test(self) -> None:
         endpoint = self.random.choice((1, 2))
         event = self.bench.event(test_deliveries.new_delivery(endpoint), created_at=self.now)
-        begun = await self.database.append_then(
+        test_delivery = await self.database.append_then(
             event, lambda c, seq: test_deliveries.begin(c, event, seq, lease_until=self.now + 30_000, process_id=OWNER)
         )
-        self.leased.append(begun)
+        self.leased.append(test_delivery)
 
-    async def count_meanwhile(self) -> None:
+    async def count_during_operation(self) -> None:
         """Count one batch of any size during another operation. Sometimes, the batch is never written."""
-        rows, notes = self.random.choice((1, 2, 5, 1000)), self.random.choice((1, 3, 1000))
-        found = await bite(self.bench, rows=rows, notes=notes)
+        rows, changes = self.random.choice((1, 2, 5, 1000)), self.random.choice((1, 3, 1000))
+        found = await read_batch(self.bench, rows=rows, changes=changes)
         for _ in range(self.random.randint(0, 2)):
             await self.random.choice((self.accept, self.settle, self.lease, self.hold, self.resend, self.cancel))()
         if found is not None and self.random.random() < 0.9:
             assert await self.database.write(lambda c: statistics.save(c, found))
             assert not await self.database.write(lambda c: statistics.save(c, found))
 
-    async def remove_old(self) -> None:
+    async def delete_old(self) -> None:
         before = self.now - 30 * 60_000
-        stood = await tables(self.bench)
-        seen = await self.database.read(lambda c: cleanup.find_expired(c, EVENTS, before=before, after=None))
-        await self.database.write(lambda c: cleanup.delete_expired(c, EVENTS, seen.keys, before=before))
-        self.removed += stood - await tables(self.bench)
+        stored_before = await tables(self.bench)
+        expired = await self.database.read(lambda c: cleanup.find_expired(c, EVENTS, before=before, after=None))
+        await self.database.write(lambda c: cleanup.delete_expired(c, EVENTS, expired.keys, before=before))
+        self.removed += stored_before - await tables(self.bench)
 
     # ---- choices
 
@@ -323,7 +323,7 @@ class Machine:
         rows = await self.bench.rows(deliveries)
         return self.random.choice(rows) if rows else None
 
-    async def refusable(self, body: Callable[[sa.Connection], object]) -> LeasedDelivery | None:
+    async def unless_conflict(self, body: Callable[[sa.Connection], object]) -> LeasedDelivery | None:
         try:
             result = await self.database.write(body)
         except Conflict:
@@ -337,7 +337,7 @@ async def test_statistics_match_the_tables(bench: Bench, seed: int) -> None:
     for _ in range(12):
         for _ in range(25):
             await machine.step()
-        await count_all(bench, rows=machine.random.choice((1, 7, 1000)), notes=machine.random.choice((1, 7, 1000)))
+        await count_all(bench, rows=machine.random.choice((1, 7, 1000)), changes=machine.random.choice((1, 7, 1000)))
         assert await bench.rows(delivery_changes) == []
         exact = await tables(bench) + machine.removed
         assert await counted(bench) == with_sums(exact)
@@ -349,7 +349,7 @@ async def test_statistics_match_the_tables(bench: Bench, seed: int) -> None:
 async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
     """Earlier deliveries are not counted, but all later attempts are."""
     path = tmp_path / "uplift.db"
-    make(path, "0004")
+    create_file(path, "0004")
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         for seq, status in ((1, Status.HELD), (2, Status.PENDING), (3, Status.DELIVERED)):
             raw.execute("INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, x'')", (seq, bytes([seq]), NOW))
@@ -368,12 +368,12 @@ async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
         await bench.database.release_held([HeldRequest(1, 0, 10)], now=NOW)
         await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
         await count_all(bench)
-        found = await fleet(bench)
+        found = await read_totals(bench)
         assert (found.deliveries, found.delivered, found.failed, found.held) == (0, 0, 0, 0)
         assert (found.attempts, found.first_attempts, found.first_delivered) == (2, 2, 1)
         await bench.append(bench.event(due(1), NewDelivery(2, Status.HELD, None)))
         await count_all(bench)
-        found = await fleet(bench)
+        found = await read_totals(bench)
         assert (found.deliveries, found.pending, found.held, found.attempts) == (2, 1, 1, 2)
 
 
@@ -399,16 +399,16 @@ async def test_durations_are_counted_in_the_class_between_its_bounds(bench: Benc
     )
     await count_all(bench)
     expected = Counter(bisect_right(DURATION_BOUNDS_US, us) for us in durations)
-    assert (await fleet(bench)).durations == expected
+    assert (await read_totals(bench)).durations == expected
 
 
 async def test_a_batch_is_written_once(bench: Bench) -> None:
     await bench.append(bench.event(due(1)))
-    found = await bite(bench, rows=9, notes=9)
+    found = await read_batch(bench, rows=9, changes=9)
     assert found is not None
     assert [await bench.database.write(lambda c: statistics.save(c, found)) for _ in range(3)] == [True, False, False]
-    assert (await fleet(bench)).deliveries == 1
-    assert await bite(bench, rows=9, notes=9) is None
+    assert (await read_totals(bench)).deliveries == 1
+    assert await read_batch(bench, rows=9, changes=9) is None
 
 
 async def test_only_rare_status_changes_are_recorded(bench: Bench) -> None:
@@ -420,7 +420,7 @@ async def test_only_rare_status_changes_are_recorded(bench: Bench) -> None:
     assert await bench.rows(delivery_changes) == []
 
 
-async def fleet(bench: Bench) -> Statistics:
+async def read_totals(bench: Bench) -> Statistics:
     """Return the statistics of all accounts."""
     found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
     return total(each for _, each in found[ALL_ACCOUNTS])

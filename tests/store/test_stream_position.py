@@ -54,7 +54,9 @@ async def appending_slowly(url: str, bench: Bench, *events: Any) -> AsyncIterato
         await raw.close()
 
 
-async def forward(bench: Bench, after: int, stream_position: StreamPosition | None = None) -> tuple[list[int], int]:
+async def read_forward(
+    bench: Bench, after: int, stream_position: StreamPosition | None = None
+) -> tuple[list[int], int]:
     """Return the next events of a followed list, and the position to continue at."""
     stream_position = stream_position or await bench.database.stream_position()
     found = await bench.database.read(
@@ -63,7 +65,7 @@ async def forward(bench: Bench, after: int, stream_position: StreamPosition | No
     return [event.seq for event in found.items], found.key[0]
 
 
-async def furnish(bench: Bench) -> None:
+async def add_account(bench: Bench) -> None:
     def insert(connection: sa.Connection) -> None:
         times = {"created_at": NOW, "updated_at": NOW}
         connection.execute(sa.insert(accounts).values(seq=1, id=b"a" * 16, name="a", contact_emails="[]", **times))
@@ -74,17 +76,17 @@ async def furnish(bench: Bench) -> None:
 
 
 async def test_a_followed_list_skips_nothing(bench: Bench, postgres_url: str) -> None:
-    await furnish(bench)
-    assert await forward(bench, 0) == ([], 0)
+    await add_account(bench)
+    assert await read_forward(bench, 0) == ([], 0)
     (first,) = await bench.append(bench.event())
-    assert await forward(bench, 0) == ([first.seq], first.seq)
+    assert await read_forward(bench, 0) == ([first.seq], first.seq)
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
         assert early.seq > late
-        assert await forward(bench, first.seq) == ([], first.seq)
+        assert await read_forward(bench, first.seq) == ([], first.seq)
         # Without the stream position, the late event would be skipped.
-        assert await forward(bench, first.seq, STREAM_POSITION_MAX) == ([early.seq], early.seq)
-    assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
+        assert await read_forward(bench, first.seq, STREAM_POSITION_MAX) == ([early.seq], early.seq)
+    assert await read_forward(bench, first.seq) == ([late, early.seq], early.seq)
 
 
 async def test_a_rolled_back_transaction_does_not_delay_the_position(bench: Bench, postgres_url: str) -> None:
@@ -106,10 +108,10 @@ async def test_an_unrelated_open_transaction_does_not_delay_the_position(bench: 
 
 
 async def test_a_stream_gets_events_committed_after_its_start(bench: Bench, postgres_url: str) -> None:
-    await furnish(bench)
+    await add_account(bench)
     database = bench.database
 
-    async def fed(after: int) -> tuple[list[int], int, bool]:
+    async def read_stream(after: int) -> tuple[list[int], int, bool]:
         stream_position = await database.stream_position()
         found = await database.read(
             lambda c: listening.next_events(
@@ -129,8 +131,8 @@ async def test_a_stream_gets_events_committed_after_its_start(bench: Bench, post
             )
         )  # fmt: skip
         assert session.position < late
-        assert await fed(session.position) == ([], session.position, True)
-    assert await fed(session.position) == ([late, early.seq], early.seq, False)
+        assert await read_stream(session.position) == ([], session.position, True)
+    assert await read_stream(session.position) == ([late, early.seq], early.seq, False)
 
 
 async def test_a_page_shows_late_commits(bench: Bench, postgres_url: str) -> None:
@@ -140,7 +142,7 @@ async def test_a_page_shows_late_commits(bench: Bench, postgres_url: str) -> Non
     assert await bench.database.read(lambda c: changes.newest_seqs(c, 1)) != before
 
 
-async def fleet(bench: Bench) -> Statistics:
+async def read_totals(bench: Bench) -> Statistics:
     found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
     return total(each for _, each in found[ALL_ACCOUNTS])
 
@@ -153,7 +155,7 @@ async def count(bench: Bench, stream_position: StreamPosition | None = None) -> 
 
 
 async def test_an_attempt_beyond_the_stream_position_is_counted_once(bench: Bench, postgres_url: str) -> None:
-    """It is already part of the delivery's status when the delivery is counted."""
+    """The attempt is already part of the delivery's status when the delivery is counted."""
     await bench.append(*(bench.event(stored_leased(1)) for _ in range(3)))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
     await bench.database.settle([settled(replace(leased, event_seq=1), Status.FAILED)])
@@ -162,10 +164,10 @@ async def test_an_attempt_beyond_the_stream_position_is_counted_once(bench: Benc
         [settled(replace(leased, event_seq=2)), settled(replace(leased, event_seq=3), Status.FAILED)]
     )
     assert await count(bench, before)
-    found = await fleet(bench)
+    found = await read_totals(bench)
     assert (found.deliveries, found.delivered, found.failed, found.attempts) == (3, 0, 1, 1)
     assert await count(bench)
-    found = await fleet(bench)
+    found = await read_totals(bench)
     assert (found.deliveries, found.delivered, found.failed, found.attempts) == (3, 1, 2, 3)
     assert not await count(bench)
 
@@ -185,7 +187,7 @@ async def test_late_commits_are_counted(bench: Bench, postgres_url: str) -> None
     await raw.close()
     while await count(bench):
         pass
-    found = await fleet(bench)
+    found = await read_totals(bench)
     assert (found.deliveries, found.delivered, found.failed, found.attempts) == (6, 2, 1, 3)
 
 
@@ -221,63 +223,63 @@ async def test_statistics_are_exact_with_overlapping_writes(bench: Bench, postgr
         for database in (bench.database, other)
         for endpoint in (1, 2, 3)  # type: ignore[arg-type]
     ]
-    bites = 0
+    batches = 0
     while not all(worker.done() for worker in workers):
-        bites += await count(bench)
+        batches += await count(bench)
         await asyncio.sleep(0)
     await asyncio.gather(*workers)
     await other.close()
-    assert bites > 2
+    assert batches > 2
     while await count(bench):
         pass
-    found = await fleet(bench)
+    found = await read_totals(bench)
     statuses = Counter(Status(row.status).text for row in await bench.rows(deliveries))
     assert found.attempts > 10
     assert {name: getattr(found, name) for name in statuses} == dict(statuses)
     assert found.deliveries == statuses.total()
 
 
-async def test_a_late_reading_is_noted_before_the_next_one(
+async def test_a_late_reading_is_recorded_before_the_next_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not show later locks, so rows of their holders would be skipped."""
-    await furnish(bench)
+    """A late reading does not show later locks, so rows of their holders would be skipped."""
+    await add_account(bench)
     (first,) = await bench.append(bench.event())
-    looked, let_go = asyncio.Event(), asyncio.Event()
-    noted: list[int] = []
+    has_read, may_return = asyncio.Event(), asyncio.Event()
+    recorded: list[int] = []
     fetchrow, note = Raw.fetchrow, StreamPositionFinder.note
 
-    async def slowly(raw: Raw, query: str, *arguments: Any) -> Any:
+    async def fetch_slowly(raw: Raw, query: str, *arguments: Any) -> Any:
         row = await fetchrow(raw, query, *arguments)
-        if not looked.is_set():
-            looked.set()
-            await let_go.wait()
+        if not has_read.is_set():
+            has_read.set()
+            await may_return.wait()
         return row
 
-    def noting(lookout: StreamPositionFinder, given: StreamPosition, holders: Sequence[str]) -> None:
-        noted.append(given.events)
-        note(lookout, given, holders)
+    def record(finder: StreamPositionFinder, position: StreamPosition, holders: Sequence[str]) -> None:
+        recorded.append(position.events)
+        note(finder, position, holders)
 
-    monkeypatch.setattr(Raw, "fetchrow", slowly)
-    monkeypatch.setattr(StreamPositionFinder, "note", noting)
-    late_look = asyncio.ensure_future(bench.database.stream_position())
-    await looked.wait()
+    monkeypatch.setattr(Raw, "fetchrow", fetch_slowly)
+    monkeypatch.setattr(StreamPositionFinder, "note", record)
+    late_read = asyncio.ensure_future(bench.database.stream_position())
+    await has_read.wait()
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
-        next_look = asyncio.ensure_future(bench.database.stream_position())
+        next_read = asyncio.ensure_future(bench.database.stream_position())
         # Enough time for a reading that does not wait.
-        await asyncio.wait([next_look], timeout=0.3)
-        let_go.set()
-        await late_look
-        assert await forward(bench, first.seq, await next_look) == ([], first.seq)
-        assert await forward(bench, first.seq) == ([], first.seq)
-    assert await forward(bench, first.seq) == ([late, early.seq], early.seq)
-    assert noted == sorted(noted)
+        await asyncio.wait([next_read], timeout=0.3)
+        may_return.set()
+        await late_read
+        assert await read_forward(bench, first.seq, await next_read) == ([], first.seq)
+        assert await read_forward(bench, first.seq) == ([], first.seq)
+    assert await read_forward(bench, first.seq) == ([late, early.seq], early.seq)
+    assert recorded == sorted(recorded)
 
 
 async def test_the_position_goes_back_if_sequences_do(bench: Bench, postgres_url: str) -> None:
     """After a failover, numbers of the lost server are used again."""
-    await furnish(bench)
+    await add_account(bench)
     *_, last = await bench.append(*(bench.event() for _ in range(3)))
     raw = await Opener(postgres_url).raw()
     await raw.execute("SELECT nextval('events_seq_seq') FROM generate_series(1, 100)")
@@ -287,24 +289,24 @@ async def test_the_position_goes_back_if_sequences_do(bench: Bench, postgres_url
     async with appending_slowly(postgres_url, bench, bench.event()) as late:
         (early,) = await bench.append(bench.event())
         with pytest.raises(Unavailable, match="not known yet"):
-            await forward(bench, last.seq)
-    assert await forward(bench, last.seq) == ([late, early.seq], early.seq)
+            await read_forward(bench, last.seq)
+    assert await read_forward(bench, last.seq) == ([late, early.seq], early.seq)
 
 
 async def test_a_process_without_a_position_waits_for_one(
     bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a position, counting would start with the first event again, and a listen session with all events."""
-    await furnish(bench)
+    await add_account(bench)
     monkeypatch.setattr("uplift_server.store.postgres.database.FIRST_POSITION_EVERY_MS", 5)
     (first,) = await bench.append(bench.event())
     other = PostgresDatabase(postgres_url)
     async with appending_slowly(postgres_url, bench, bench.event()):
         with pytest.raises(Unavailable, match="not known yet"):
             await other.stream_position()
-        waiting_ = asyncio.ensure_future(other.stream_position())
+        reading = asyncio.ensure_future(other.stream_position())
         await asyncio.sleep(0.05)
-    assert (await waiting_).events > first.seq
+    assert (await reading).events > first.seq
     await other.close()
 
 
@@ -313,8 +315,8 @@ async def test_a_process_with_an_older_position_does_not_count_rows_again(bench:
     [leased] = await bench.lease(1, 1)
     await bench.database.settle([settled(leased)])
     assert await count(bench)
-    before = await fleet(bench)
+    before = await read_totals(bench)
     assert not await count(bench, StreamPosition(0, 0, 0))
     assert not await count(bench)
-    assert await fleet(bench) == before
+    assert await read_totals(bench) == before
     assert (before.deliveries, before.attempts) == (3, 1)

@@ -1,4 +1,4 @@
-"""Transfer from a SQLite file to PostgreSQL: complete despite interruptions, and without anything else."""
+"""Transfer from a SQLite file to PostgreSQL: complete despite interruptions, and only into an empty database."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from tests.postgres import PostgresServer
-from tests.store.moved_file import ROWS, TABLES, TEXTS, filled, in_postgres, in_sqlite
+from tests.store.filled_file import ROWS, TABLES, TEXTS, create_file, rows_in_postgres, rows_in_sqlite
 
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.store import processes, schema_version, transfer_tables
@@ -25,7 +25,7 @@ from uplift_server.store.transfer import CannotTransfer, Progress, Transferred, 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A file with rows in every table."""
-    return filled(tmp_path / "uplift.db")
+    return create_file(tmp_path / "uplift.db")
 
 
 @pytest.fixture
@@ -34,15 +34,17 @@ def target(postgres_server: PostgresServer) -> str:
     return postgres_server.new_database(empty=True)
 
 
-async def moved(source: Path, target: str, told: Callable[[Progress], None] = lambda _: None) -> list[Transferred]:
+async def transfer_all(
+    source: Path, target: str, report: Callable[[Progress], None] = lambda _: None
+) -> list[Transferred]:
     """Transfer everything."""
-    return await transfer(source, target, told)
+    return await transfer(source, target, report)
 
 
 async def test_every_row_of_every_table_is_transferred(source: Path, target: str) -> None:
-    found = await moved(source, target)
+    found = await transfer_all(source, target)
 
-    assert await in_postgres(target) == in_sqlite(source)
+    assert await rows_in_postgres(target) == rows_in_sqlite(source)
     assert {each.table: each.rows for each in found} == {table.name: ROWS for table in TABLES}
     nul = next(text for text in TEXTS if "\0" in text)
     assert sum(each.characters_replaced for each in found) > 0
@@ -50,7 +52,7 @@ async def test_every_row_of_every_table_is_transferred(source: Path, target: str
 
 
 async def test_new_rows_are_numbered_after_transferred_rows(source: Path, target: str) -> None:
-    await moved(source, target)
+    await transfer_all(source, target)
     connection = await asyncpg.connect(target)
     try:
         for table in TABLES:
@@ -62,8 +64,8 @@ async def test_new_rows_are_numbered_after_transferred_rows(source: Path, target
 
 
 async def test_transferred_rows_keep_their_age(source: Path, target: str) -> None:
-    """Otherwise, it would be kept twice as long."""
-    await moved(source, target)
+    """Otherwise, the first partition would be kept twice as long."""
+    await transfer_all(source, target)
     connection = await asyncpg.connect(target)
     first = await connection.fetchval("SELECT created_at FROM events ORDER BY seq LIMIT 1")
     assert await connection.fetchval("SELECT begun_at FROM event_partitions") == first
@@ -73,13 +75,13 @@ async def test_transferred_rows_keep_their_age(source: Path, target: str) -> Non
 async def test_an_empty_database_is_transferred(tmp_path: Path, target: str) -> None:
     schema_version.upgrade(tmp_path / "uplift.db", now_ms=0)
 
-    assert {each.rows for each in await moved(tmp_path / "uplift.db", target)} == {0}
+    assert {each.rows for each in await transfer_all(tmp_path / "uplift.db", target)} == {0}
     connection = await asyncpg.connect(target)
     assert await connection.fetchval("SELECT nextval('events_seq_seq')") == 1
     await connection.close()
 
 
-def killed(source: Path, target: str, *, amid: bool) -> int:
+def kill_during_transfer(source: Path, target: str, *, during_batch: bool) -> int:
     """Transfer in a process that is killed during its second batch or after its third. Return how it ended."""
     child = os.fork()
     if child == 0:
@@ -88,18 +90,18 @@ def killed(source: Path, target: str, *, amid: bool) -> int:
 
         async def copied(self: asyncpg.Connection, *arguments: object, **named: object) -> object:
             found = await copy(self, *arguments, **named)
-            if amid and next(steps) == 2:
+            if during_batch and next(steps) == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             return found
 
-        def told(_: Progress) -> None:
-            if not amid and next(steps) == 3:
+        def report(_: Progress) -> None:
+            if not during_batch and next(steps) == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         asyncpg.Connection.copy_records_to_table = copied
         code = 1
         try:
-            asyncio.run(moved(source, target, told))
+            asyncio.run(transfer_all(source, target, report))
             code = 0
         finally:
             os._exit(code)
@@ -111,54 +113,54 @@ def test_a_killed_transfer_continues_without_duplicates(
 ) -> None:
     monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
     kills = 0
-    while (code := killed(source, target, amid=kills % 2 == 0)) == -signal.SIGKILL:
+    while (code := kill_during_transfer(source, target, during_batch=kills % 2 == 0)) == -signal.SIGKILL:
         kills += 1
         with pytest.raises(UnknownSchema, match="transfer from a SQLite file"):
             asyncio.run(postgres_version.upgrade(target))
     assert code == 0
     assert kills > len(TABLES)
-    assert asyncio.run(in_postgres(target)) == in_sqlite(source)
+    assert asyncio.run(rows_in_postgres(target)) == rows_in_sqlite(source)
     asyncio.run(postgres_version.upgrade(target))
 
 
-async def cut_off(source: Path, target: str) -> None:
+async def interrupt_transfer(source: Path, target: str) -> None:
     """Start a transfer that stops after the first batch."""
 
-    class Enough(Exception):
+    class Stopped(Exception):
         pass
 
     def stop(_: Progress) -> None:
-        raise Enough
+        raise Stopped
 
-    with pytest.raises(Enough):
-        await moved(source, target, stop)
+    with pytest.raises(Stopped):
+        await transfer_all(source, target, stop)
 
 
 async def test_a_changed_file_is_detected_by_its_checksum(source: Path, target: str) -> None:
-    await cut_off(source, target)
+    await interrupt_transfer(source, target)
     with closing(sqlite3.connect(source)) as raw:
         raw.execute("UPDATE accounts SET name = 'another' WHERE seq = 3")
         raw.commit()
 
     with pytest.raises(CannotTransfer, match="the copy of accounts differs"):
-        await moved(source, target)
+        await transfer_all(source, target)
     with pytest.raises(UnknownSchema, match="transfer from a SQLite file"):
         await postgres_version.current(target)
 
 
 async def test_a_target_of_another_file_is_rejected(source: Path, target: str, tmp_path: Path) -> None:
-    await cut_off(source, target)
+    await interrupt_transfer(source, target)
     (tmp_path / "other").mkdir()
 
     with pytest.raises(CannotTransfer, match=f"has an unfinished transfer from {source}; continue with that file"):
-        await moved(filled(tmp_path / "other" / "uplift.db"), target)
+        await transfer_all(create_file(tmp_path / "other" / "uplift.db"), target)
 
 
 async def test_a_target_with_rows_is_rejected_unchanged(source: Path, postgres_url: str) -> None:
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("INSERT INTO marks VALUES ('somebody was here', 1)")
     with pytest.raises(CannotTransfer, match="is not empty: its table marks has rows"):
-        await moved(source, postgres_url)
+        await transfer_all(source, postgres_url)
     assert await connection.fetchval("SELECT to_regclass('unfinished_move')") is None
     assert await connection.fetchval("SELECT count(*) FROM accounts") == 0
     await connection.close()
@@ -169,7 +171,7 @@ async def test_a_target_of_another_release_is_rejected_unchanged(source: Path, p
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("UPDATE alembic_version SET version_num = '0007'")
     with pytest.raises(CannotTransfer, match="is not empty: it has the schema 0007 of another release"):
-        await moved(source, postgres_url)
+        await transfer_all(source, postgres_url)
     assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0007"
     await connection.execute(f"UPDATE alembic_version SET version_num = '{schema_version.HEAD}'")
     await connection.close()
@@ -181,21 +183,21 @@ async def test_a_transfer_interrupted_in_the_last_step_continues(
     """The comparison of large tables takes minutes."""
     execute = asyncpg.Connection.execute
 
-    async def cut_off_at_last(self: asyncpg.Connection, query: str, *arguments: object) -> str:
+    async def fail_at_analyze(self: asyncpg.Connection, query: str, *arguments: object) -> str:
         if query == "ANALYZE":
             raise ConnectionResetError
         return await execute(self, query, *arguments)
 
     with monkeypatch.context() as cut:
-        cut.setattr(asyncpg.Connection, "execute", cut_off_at_last)
+        cut.setattr(asyncpg.Connection, "execute", fail_at_analyze)
         with pytest.raises(Unavailable):
-            await moved(source, target)
-    assert {each.rows for each in await moved(source, target)} == {ROWS}
+            await transfer_all(source, target)
+    assert {each.rows for each in await transfer_all(source, target)} == {ROWS}
 
 
 async def test_no_server_starts_on_an_unfinished_target(source: Path, target: str) -> None:
-    """Not even one that has checked the schema before."""
-    await cut_off(source, target)
+    """This includes a server that has already checked the schema."""
+    await interrupt_transfer(source, target)
     pair = await Opener(target).pair()
     with pytest.raises(UnknownSchema, match="transfer from a SQLite file"):
         await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a", pid=17, version="0.1.1", now=0)
@@ -206,7 +208,7 @@ async def test_a_target_of_another_program_is_rejected(source: Path, target: str
     connection = await asyncpg.connect(target)
     await connection.execute("CREATE TABLE orders (id int)")
     with pytest.raises(UnknownSchema, match="another program"):
-        await moved(source, target)
+        await transfer_all(source, target)
     await connection.close()
 
 
@@ -215,25 +217,25 @@ async def test_a_file_of_another_revision_is_rejected(source: Path, target: str)
         raw.execute("UPDATE alembic_version SET version_num = '0006'")
         raw.commit()
     with pytest.raises(CannotTransfer, match="has the schema 0006, but this release needs"):
-        await moved(source, target)
+        await transfer_all(source, target)
 
 
 async def test_the_second_concurrent_transfer_fails(source: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On two machines, with a copy of the file each, no file lock prevents it."""
+    """If two machines have a copy of the file each, no file lock prevents this."""
     monkeypatch.setattr(transfer_tables, "BATCH_ROWS_MAX", 9)
     first = True
 
-    def beside(progress: Progress) -> None:
+    def change_progress(progress: Progress) -> None:
         nonlocal first
         if first:
             first = False
-            postgres(target, "UPDATE unfinished_move SET rows = rows + 1")
+            execute_separately(target, "UPDATE unfinished_move SET rows = rows + 1")
 
     with pytest.raises(CannotTransfer, match="another transfer to the target is running"):
-        await moved(source, target, beside)
+        await transfer_all(source, target, change_progress)
 
 
-def postgres(url: str, statement: str) -> None:
+def execute_separately(url: str, statement: str) -> None:
     """Run a statement on a separate connection, from within a running event loop."""
 
     async def run() -> None:

@@ -14,7 +14,7 @@ from uplift_server.store.postgres.connection import Opener
 
 @pytest.fixture
 async def bench(postgres_server: PostgresServer) -> AsyncIterator[Bench]:
-    """An open, empty database whose partitions no other test gets. It starts at NOW."""
+    """An open, empty database whose partitions no other test uses. It starts at NOW."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     await schema_version.prepare(url)
     raw = await Opener(url).raw()
@@ -27,7 +27,7 @@ async def bench(postgres_server: PostgresServer) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-async def stranger(bench: Bench) -> AsyncIterator[Any]:
+async def other_connection(bench: Bench) -> AsyncIterator[Any]:
     """Another connection to the same database."""
     pair = await bench.database._readers._open()  # type: ignore[attr-defined]
     yield pair.raw

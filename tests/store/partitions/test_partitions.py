@@ -24,38 +24,48 @@ from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids
 
-from .days import DAY, KEEP_MS, begin, count_all, delivered, first_ended, partitions, retained, rows
+from .partition_days import (
+    DAY,
+    KEEP_MS,
+    count_all,
+    find_expired_partition,
+    partitions,
+    rows,
+    run_retention,
+    start_partition,
+    store_delivered,
+)
 
 
 async def test_the_next_partition_starts_when_the_current_one_is_old_enough(bench: Bench) -> None:
-    assert not await begin(bench, NOW + 9 * DAY), "nothing is in it"
-    first = await delivered(bench)
-    assert not await begin(bench, NOW + DAY - 1)
-    assert await begin(bench, NOW + DAY)
+    assert not await start_partition(bench, NOW + 9 * DAY), "a partition started after an empty one"
+    first = await store_delivered(bench)
+    assert not await start_partition(bench, NOW + DAY - 1)
+    assert await start_partition(bench, NOW + DAY)
     assert await partitions(bench) == [(0, 1, False), (1, 2, False)]
-    second = await delivered(bench)
+    second = await store_delivered(bench)
     assert (first, second) == ([1], [NUMBERS])
-    assert not await begin(bench, NOW + DAY + DAY - 1)
-    assert await begin(bench, NOW + 2 * DAY)
-    assert await delivered(bench, 2) == [2 * NUMBERS, 2 * NUMBERS + 1]
+    assert not await start_partition(bench, NOW + DAY + DAY - 1)
+    assert await start_partition(bench, NOW + 2 * DAY)
+    assert await store_delivered(bench, 2) == [2 * NUMBERS, 2 * NUMBERS + 1]
     assert await rows(bench, attempts.c.event_seq) == [1, NUMBERS, 2 * NUMBERS, 2 * NUMBERS + 1]
 
 
-@pytest.mark.parametrize("step", ["made", "jumped"])
-async def test_an_interrupted_start_of_a_partition_is_completed(bench: Bench, step: str, stranger: Any) -> None:
-    await delivered(bench)
-    assert await begin(bench, NOW + DAY)
+@pytest.mark.parametrize("step", ["created", "jumped"])
+async def test_an_interrupted_start_of_a_partition_is_completed(bench: Bench, step: str, other_connection: Any) -> None:
+    await store_delivered(bench)
+    assert await start_partition(bench, NOW + DAY)
     # The state after a crash: the partition exists and numbers may have jumped, but its start is not recorded.
-    await stranger.execute("UPDATE event_partitions SET begun_at = NULL WHERE first_seq > 0")
-    await stranger.execute("UPDATE event_partitions SET ended_at = NULL")
-    if step == "made":
-        await stranger.execute("SELECT setval('events_seq_seq', 1)")
-    [seq] = await delivered(bench)
-    assert seq == (2 if step == "made" else NUMBERS)
-    assert await begin(bench, NOW + DAY + 5)
-    [seq] = await delivered(bench)
+    await other_connection.execute("UPDATE event_partitions SET begun_at = NULL WHERE first_seq > 0")
+    await other_connection.execute("UPDATE event_partitions SET ended_at = NULL")
+    if step == "created":
+        await other_connection.execute("SELECT setval('events_seq_seq', 1)")
+    [seq] = await store_delivered(bench)
+    assert seq == (2 if step == "created" else NUMBERS)
+    assert await start_partition(bench, NOW + DAY + 5)
+    [seq] = await store_delivered(bench)
     assert seq == NUMBERS + (step == "jumped")
-    assert not await begin(bench, NOW + DAY + DAY)
+    assert not await start_partition(bench, NOW + DAY + DAY)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +75,9 @@ async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen:
     first = await bench.append(bench.event(due(1), chosen_id=chosen[0]))
     # Like an event from before partitioning.
     await bench.database.write(lambda c: c.execute(sa.delete(chosen_event_ids)))
-    assert await begin(bench, NOW + DAY)
+    assert await start_partition(bench, NOW + DAY)
     second = await bench.append(bench.event(due(1), chosen_id=chosen[1]))
-    assert await begin(bench, NOW + 2 * DAY)
+    assert await start_partition(bench, NOW + 2 * DAY)
     for known, event_id in zip((first, second), chosen, strict=True):
         again = await bench.append(bench.event(due(1), chosen_id=event_id))
         assert [each.seq for each in again] == [each.seq for each in known]
@@ -76,86 +86,86 @@ async def test_chosen_ids_are_recognized_in_all_partitions(bench: Bench, chosen:
     assert await rows(bench, events.c.seq) == [1, NUMBERS]
 
 
-async def test_generated_ids_that_a_caller_chooses_are_recognized_in_all_partitions(bench: Bench) -> None:
+async def test_reused_generated_ids_are_recognized_in_all_partitions(bench: Bench) -> None:
     """Two events with one ID could not be distinguished."""
-    made = []
+    created = []
     for day in range(1, 4):
-        made += await bench.append(bench.event(due(1)))
-        for event in made:
+        created += await bench.append(bench.event(due(1)))
+        for event in created:
             (again,) = await bench.append(bench.event(due(1), chosen_id=event.id))
             assert (again.seq, again.duplicate) == (event.seq, True)
-        assert await begin(bench, NOW + day * DAY)
+        assert await start_partition(bench, NOW + day * DAY)
     assert await rows(bench, events.c.seq) == [1, NUMBERS, 2 * NUMBERS]
 
 
 async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench) -> None:
-    await delivered(bench, 700)
+    await store_delivered(bench, 700)
     await bench.append(bench.event(chosen_id=uuid7(NOW, bytes(10))))
-    await begin(bench, NOW + DAY)
-    [young] = await delivered(bench, at=NOW + DAY)
-    await begin(bench, NOW + 2 * DAY)
-    await delivered(bench, at=NOW + 2 * DAY)
+    await start_partition(bench, NOW + DAY)
+    [newer] = await store_delivered(bench, at=NOW + DAY)
+    await start_partition(bench, NOW + 2 * DAY)
+    await store_delivered(bench, at=NOW + 2 * DAY)
 
     # All events of the first partition have expired, but it could still get others.
-    assert not (await retained(bench, NOW + KEEP_MS + DAY))["events"]
+    assert not (await run_retention(bench, NOW + KEEP_MS + DAY))["events"]
     assert len(await rows(bench, events.c.seq)) == 703
-    assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 701
+    assert (await run_retention(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 701
     assert await partitions(bench) == [(1, 2, False), (2, 3, False), (3, 4, False)]
     for column in (events.c.seq, attempts.c.event_seq, deliveries.c.event_seq):
-        assert await rows(bench, column) == [young, 2 * NUMBERS]
+        assert await rows(bench, column) == [newer, 2 * NUMBERS]
     assert await rows(bench, chosen_event_ids.c.event_seq) == []
 
 
 async def test_needed_events_are_kept_until_they_are_not_needed(bench: Bench) -> None:
     """Events with open deliveries are moved together, found and delivered as before, and deleted row by row."""
-    open_ones = []
+    open_events = []
     for day in range(3):
-        await delivered(bench, 5, at=NOW + day * DAY)
+        await store_delivered(bench, 5, at=NOW + day * DAY)
         [held] = await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
-        open_ones.append(held)
-        await begin(bench, NOW + (day + 1) * DAY)
-    await delivered(bench, at=NOW + 3 * DAY)
+        open_events.append(held)
+        await start_partition(bench, NOW + (day + 1) * DAY)
+    await store_delivered(bench, at=NOW + 3 * DAY)
 
-    assert (await retained(bench, NOW + KEEP_MS + 3 * DAY + 60_000))["events"] == 15
+    assert (await run_retention(bench, NOW + KEEP_MS + 3 * DAY + 60_000))["events"] == 15
     assert await partitions(bench) == [(0, 3, True), (3, 4, False), (4, 5, False)]
-    assert await rows(bench, deliveries.c.event_seq) == [*(each.seq for each in open_ones), 3 * NUMBERS]
-    assert await rows(bench, events.c.seq) == [*(each.seq for each in open_ones), 3 * NUMBERS]
+    assert await rows(bench, deliveries.c.event_seq) == [*(each.seq for each in open_events), 3 * NUMBERS]
+    assert await rows(bench, events.c.seq) == [*(each.seq for each in open_events), 3 * NUMBERS]
     leased = await bench.lease(2, limit=9)
-    assert [each.event_seq for each in leased] == [each.seq for each in open_ones]
+    assert [each.event_seq for each in leased] == [each.seq for each in open_events]
     await bench.database.settle([settled(each, Status.DELIVERED) for each in leased])
-    await delivered(bench, at=NOW + 3 * DAY)
-    assert (await retained(bench, NOW + KEEP_MS + 3 * DAY + 60_000))["events"] == 3
+    await store_delivered(bench, at=NOW + 3 * DAY)
+    assert (await run_retention(bench, NOW + KEEP_MS + 3 * DAY + 60_000))["events"] == 3
     assert await rows(bench, attempts.c.event_seq) == [3 * NUMBERS, 4 * NUMBERS]
-    await retained(bench, NOW + KEEP_MS + 3 * DAY + 60_000)
+    await run_retention(bench, NOW + KEEP_MS + 3 * DAY + 60_000)
     assert await partitions(bench) == [(3, 4, False), (4, 5, False)]
 
 
 async def test_a_partition_with_many_needed_events_is_deleted_row_by_row(bench: Bench) -> None:
     waiting = [bench.event(due(2)) for _ in range(KEPT_EVENTS_MAX + 1)]
     await bench.append(*waiting)
-    await delivered(bench, 30)
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-    assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 30
+    await store_delivered(bench, 30)
+    await start_partition(bench, NOW + DAY)
+    await store_delivered(bench, at=NOW + DAY)
+    assert (await run_retention(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 30
     assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
     assert len(await rows(bench, events.c.seq)) == len(waiting) + 1
 
 
-async def test_old_or_long_partitions_are_deleted_row_by_row(bench: Bench, stranger: Any) -> None:
-    """Also on time, although their partition is in use or has just ended."""
+async def test_old_or_long_partitions_are_deleted_row_by_row(bench: Bench, other_connection: Any) -> None:
+    """Events expire on time, even if their partition is in use or has just ended."""
     late = NOW + KEEP_MS + 2 * DAY + 1
-    await delivered(bench, 3)
-    await delivered(bench, 3, at=NOW + 20 * DAY)
-    assert (await retained(bench, late))["events"] == 3
+    await store_delivered(bench, 3)
+    await store_delivered(bench, 3, at=NOW + 20 * DAY)
+    assert (await run_retention(bench, late))["events"] == 3
     assert await partitions(bench) == [(0, 1, True), (1, 2, False)]
-    await delivered(bench, at=late)
-    assert not (await retained(bench, late))["events"]
+    await store_delivered(bench, at=late)
+    assert not (await run_retention(bench, late))["events"]
     assert await rows(bench, events.c.seq) == [4, 5, 6, NUMBERS]
-    assert (await retained(bench, NOW + KEEP_MS + 21 * DAY))["events"] == 3
+    assert (await run_retention(bench, NOW + KEEP_MS + 21 * DAY))["events"] == 3
     assert await rows(bench, events.c.seq) == [NUMBERS]
 
 
-async def test_an_upgraded_database_knows_its_oldest_event(postgres_server: PostgresServer) -> None:
+async def test_an_upgrade_records_the_time_of_the_oldest_event(postgres_server: PostgresServer) -> None:
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     pair = await Opener(url).pair()
     async with pair.raw.transaction():
@@ -174,9 +184,9 @@ async def test_an_event_with_an_open_delivery_stays_complete(bench: Bench) -> No
     await bench.append(bench.event(due(1), due(2)))
     [leased] = await bench.lease(1)
     await bench.database.settle([settled(leased, Status.DELIVERED)])
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-    assert not (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
+    await start_partition(bench, NOW + DAY)
+    await store_delivered(bench, at=NOW + DAY)
+    assert not (await run_retention(bench, NOW + KEEP_MS + DAY + 60_000))["events"]
     assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
     assert await rows(bench, deliveries.c.endpoint_seq) == [1, 1, 2]
     assert await rows(bench, attempts.c.event_seq) == [1, NUMBERS]
@@ -186,19 +196,19 @@ async def test_a_partition_with_large_needed_bodies_is_deleted_row_by_row(bench:
     large = b'"' + b"x" * 2**20 + b'"'
     for _ in range(7):
         await bench.append(*(bench.event(due(2), data=large) for _ in range(10)))
-    await delivered(bench)
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-    assert (await retained(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 1
+    await store_delivered(bench)
+    await start_partition(bench, NOW + DAY)
+    await store_delivered(bench, at=NOW + DAY)
+    assert (await run_retention(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 1
     assert await partitions(bench) == [(0, 1, True), (1, 2, False), (2, 3, False)]
 
 
 async def test_used_numbers_of_a_partition_are_counted(bench: Bench) -> None:
     await bench.append(*(bench.event(due(2)) for _ in range(3)))
-    await delivered(bench)
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-    own, partition = await first_ended(bench)
+    await store_delivered(bench)
+    await start_partition(bench, NOW + DAY)
+    await store_delivered(bench, at=NOW + DAY)
+    own, partition = await find_expired_partition(bench)
     last = max(seq for seq in await rows(bench, events.c.seq) if seq < partition.end_seq)
     assert await own.count_seqs(partition) == last - partition.first_seq + 1 > 3
     assert await own.count_seqs(Partition(5 * NUMBERS, 6 * NUMBERS)) == 0
@@ -207,9 +217,9 @@ async def test_used_numbers_of_a_partition_are_counted(bench: Bench) -> None:
 async def test_a_late_attempt_is_counted(bench: Bench) -> None:
     """Also if its partition is about to be dropped."""
     await bench.append(bench.event(due(2)))
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-    own, partition = await first_ended(bench)
+    await start_partition(bench, NOW + DAY)
+    await store_delivered(bench, at=NOW + DAY)
+    own, partition = await find_expired_partition(bench)
     [leased] = await bench.lease(2)
     await bench.database.settle([settled(leased, Status.DELIVERED)])
     assert (await own.delete_ended_deliveries(partition, after=None)).removed == 0
@@ -223,31 +233,31 @@ async def test_a_late_attempt_is_counted(bench: Bench) -> None:
 
 
 async def test_a_clock_that_was_ahead_does_not_block_new_partitions(bench: Bench) -> None:
-    await delivered(bench)
-    assert await begin(bench, NOW + 365 * DAY)
-    await delivered(bench)
-    assert await begin(bench, NOW + DAY)
-    await delivered(bench)
-    assert not await begin(bench, NOW + DAY + 1)
+    await store_delivered(bench)
+    assert await start_partition(bench, NOW + 365 * DAY)
+    await store_delivered(bench)
+    assert await start_partition(bench, NOW + DAY)
+    await store_delivered(bench)
+    assert not await start_partition(bench, NOW + DAY + 1)
 
 
 async def test_a_partition_does_not_end_before_its_last_event(bench: Bench) -> None:
-    await delivered(bench, at=NOW + 9 * DAY)
-    assert await begin(bench, NOW + DAY)
+    await store_delivered(bench, at=NOW + 9 * DAY)
+    assert await start_partition(bench, NOW + DAY)
     await count_all(bench)
-    await delivered(bench, at=NOW + 9 * DAY)
+    await store_delivered(bench, at=NOW + 9 * DAY)
     own = bench.database.partitions
     assert own is not None
     assert await own.list_droppable(before=NOW + 8 * DAY) == []
 
 
 async def test_the_id_of_a_deleted_event_can_be_used_again(bench: Bench) -> None:
-    await delivered(bench)
+    await store_delivered(bench)
     chosen = uuid7(NOW, bytes(10))
     await bench.append(bench.event(chosen_id=chosen))
-    await begin(bench, NOW + DAY)
-    await delivered(bench, at=NOW + DAY)
-    own, partition = await first_ended(bench)
+    await start_partition(bench, NOW + DAY)
+    await store_delivered(bench, at=NOW + DAY)
+    own, partition = await find_expired_partition(bench)
     await own.delete_ended_deliveries(partition, after=None)
     await own.drop(partition)
     [again] = await bench.append(bench.event(chosen_id=chosen, created_at=NOW + DAY))
@@ -256,7 +266,7 @@ async def test_the_id_of_a_deleted_event_can_be_used_again(bench: Bench) -> None
 
 
 async def test_servers_of_earlier_releases_cannot_run_with_partitions(postgres_server: PostgresServer) -> None:
-    """It would not store chosen IDs."""
+    """They would not store chosen IDs."""
     url = await asyncio.to_thread(postgres_server.new_database, empty=True)
     pair = await Opener(url).pair()
     async with pair.raw.transaction():
@@ -272,7 +282,7 @@ async def test_servers_of_earlier_releases_cannot_run_with_partitions(postgres_s
 
 
 async def test_uncounted_rows_stay(bench: Bench) -> None:
-    await delivered(bench)
-    await begin(bench, NOW + DAY)
+    await store_delivered(bench)
+    await start_partition(bench, NOW + DAY)
     assert bench.database.partitions is not None
     assert await bench.database.partitions.list_droppable(before=NOW + 9 * DAY) == []

@@ -1,4 +1,4 @@
-"""The counters of the engine match the events of a test."""
+"""Engine counters match the accepted events, attempts and deliveries."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ from uplift_server.observe.counters import EngineCounters, Histogram, Rejection
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
 
-from .world import SECOND, World, answer
+from .world import SECOND, World, respond
 
 
 def upper(histogram: Histogram) -> list[int | None]:
@@ -33,7 +33,7 @@ def attempts(counters: EngineCounters) -> dict[Outcome, int]:
 
 async def test_events_attempts_and_deliveries_are_counted(place: Place) -> None:
     async with World(place, delays_ms=(5 * SECOND,)) as world:
-        replies = iter([answer(500), answer(200)])
+        replies = iter([respond(500), respond(200)])
         await world.endpoint("one.test", lambda _: next(replies))
         world.sender.latency_ms["one.test"] = 40
         await world.accept()
@@ -66,7 +66,7 @@ async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
         async def full(*_: Any) -> Any:
             raise Unavailable("the disk is full")
 
-        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}")
         world.database.append = full  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             await world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 3)
@@ -74,8 +74,8 @@ async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
         with pytest.raises(Unavailable):
             world.parts.event_ingest.accept(world.account.seq, [draft])
 
-        refused = world.parts.counters.rejected
-        assert {each: refused[each] for each in Rejection} == {
+        rejections = world.parts.counters.rejected
+        assert {each: rejections[each] for each in Rejection} == {
             Rejection.STORE: 3,
             Rejection.STOPPING: 1,
             Rejection.FULL: 0,
@@ -86,7 +86,7 @@ async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
 async def test_every_final_status_is_counted(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
         for host in ("fails.test", "dropped.test", "deleted.test"):
-            endpoint = await world.endpoint(host, lambda _: answer(500))
+            endpoint = await world.endpoint(host, lambda _: respond(500))
             if host == "fails.test":
                 await world.accept(2)
                 await world.run_for(SECOND)
@@ -125,7 +125,7 @@ async def test_the_cause_of_a_delay_is_reported(place: Place) -> None:
         hangs = await world.endpoint("hangs.test", max_in_flight=1)
         world.sender.latency_ms["hangs.test"] = 10 * SECOND
         paced = await world.endpoint("paced.test", rate_limit_per_second=1)
-        fails = await world.endpoint("fails.test", lambda _: answer(500))
+        fails = await world.endpoint("fails.test", lambda _: respond(500))
         idle = await world.endpoint("idle.test")
         assert {world.parts.status.held_up_by(each.seq) for each in (hangs, paced, fails, idle)} == {HeldUpBy.SERVER}
         await world.accept(3)

@@ -15,12 +15,10 @@ from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.store import endpoints
 from uplift_server.store.hot_records import HealthRow, Settlement
 
-from .world import SECOND, World, answer
+from .world import SECOND, World, respond
 
 
-async def test_waiting_deliveries_of_other_accounts_leave_memory_for_an_account(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_accounts_leave_memory_for_an_account(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise its deliveries would wait in the database until attempts of the others time out."""
     monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 400_000)
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 500_000)
@@ -61,7 +59,7 @@ async def test_the_guaranteed_memory_of_accounts_is_small(place: Place, monkeypa
         assert 70_000 <= world.parts.lanes.bytes_held <= 150_000
 
 
-async def test_events_accepted_together_do_not_exceed_the_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_accepted_together_respect_the_memory_limit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies count from the moment that a lane has room for them, not only when they are stored."""
     monkeypatch.setattr(lanes, "LANES_SHARED_BODY_BYTES_MAX", 75_000)
     monkeypatch.setattr(lanes, "LANES_BODY_BYTES_MAX", 100_000)
@@ -75,9 +73,7 @@ async def test_events_accepted_together_do_not_exceed_the_memory(place: Place, m
         assert 70_000 <= world.parts.lanes.bytes_held <= 150_000
 
 
-async def test_waiting_deliveries_of_other_endpoints_leave_memory_for_an_endpoint(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_endpoints_leave_memory_for_an_endpoint(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise three hanging endpoints would stop all endpoints of their account."""
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 50_000)
     monkeypatch.setattr(lanes, "LANE_LITTLE_BODY_BYTES_MAX", 10_000)
@@ -94,7 +90,7 @@ async def test_waiting_deliveries_of_other_endpoints_leave_memory_for_an_endpoin
         assert len(world.sender.times("well.test")) == 13 * 5
 
 
-async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_account_regains_its_share_of_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "ACCOUNT_LANES_BODY_BYTES_MAX", 100_000)
     async with World(place, endpoint_in_flight_max=1) as world:
         kept, deleted, paused = [await world.endpoint(f"{name}.test") for name in ("kept", "deleted", "paused")]
@@ -106,7 +102,7 @@ async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatc
         await world.delete_endpoint(deleted.seq)
         await world.pause(paused.seq)
         await world.settle()
-        world.sender.scripts["kept.test"] = lambda _: answer(200)
+        world.sender.scripts["kept.test"] = lambda _: respond(200)
         await world.run_for(60 * SECOND)
         lane = world.parts.lanes.find(kept.seq)
         assert lane is not None
@@ -114,7 +110,7 @@ async def test_an_account_gets_its_share_of_memory_back(place: Place, monkeypatc
         assert lane.account_share.waiting_bytes == world.parts.lanes.bytes_held == 0
 
 
-async def test_few_attempts_of_an_account_begin_in_one_turn_of_the_event_loop(
+async def test_an_account_starts_few_attempts_per_turn_of_the_event_loop(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests run in between, and every attempt starts on time."""
@@ -186,7 +182,7 @@ async def test_releases_and_outcomes_are_written_in_batches(place: Place) -> Non
         assert sum(world.database.released) >= len(released)
         assert max(world.database.released) <= RELEASE_BATCH_MAX
         for number in range(6):
-            world.sender.scripts[f"hangs{number}.test"] = lambda _: answer(200)
+            world.sender.scripts[f"hangs{number}.test"] = lambda _: respond(200)
         await world.run_for(120 * SECOND)
         assert max(world.database.settled) <= SETTLE_BATCH_MAX
 

@@ -40,7 +40,7 @@ def value(column: sa.Column[Any], at: int) -> Any:
     raise AssertionError(column.type)
 
 
-def filled(path: Path) -> Path:
+def create_file(path: Path) -> Path:
     """Create the file."""
     schema_version.upgrade(path, now_ms=0)
     with closing(sqlite3.connect(path)) as raw:
@@ -53,7 +53,7 @@ def filled(path: Path) -> Path:
     return path
 
 
-def in_sqlite(path: Path) -> dict[str, list[str]]:
+def rows_in_sqlite(path: Path) -> dict[str, list[str]]:
     """Return every row of every table, as expected in PostgreSQL."""
     found = {}
     with closing(sqlite3.connect(path)) as raw:
@@ -71,7 +71,7 @@ def in_sqlite(path: Path) -> dict[str, list[str]]:
     return found
 
 
-async def in_postgres(url: str) -> dict[str, list[str]]:
+async def rows_in_postgres(url: str) -> dict[str, list[str]]:
     """Return every row of every table in PostgreSQL."""
     connection = await asyncpg.connect(url)
     try:

@@ -9,23 +9,23 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import EndpointState
 from uplift_server.store.schema import endpoints as endpoints_table
 
-from .watching import (
+from .failing_owners import (
     DISABLED,
     RECOVERED,
     SLACK,
     WARNED,
     actions,
-    deliver_mails,
+    deliver_emails,
     kinds,
     long_world,
-    owed,
     owner_of,
+    read_emails,
     stored,
 )
 from .world import DAY, HOUR, SECOND, START
 
 
-async def test_restarts_and_kills_keep_all_times_and_repeat_nothing(place: Place) -> None:
+async def test_restarts_and_kills_keep_times_and_repeat_no_email(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -34,31 +34,31 @@ async def test_restarts_and_kills_keep_all_times_and_repeat_nothing(place: Place
             await (world.kill() if day % 2 else world.restart())
             await world.run_for(HOUR)
             if day == 3:
-                await deliver_mails(world)
+                await deliver_emails(world)
         assert await kinds(world) == WARNED + DISABLED
         at = dict(await actions(world, owner.account))
         assert START + 3 * DAY <= at["endpoint.warned"] <= START + 3 * DAY + SLACK
         assert START + 5 * DAY <= at["endpoint.disabled"] <= START + 5 * DAY + 2 * SLACK
-        assert world.directory.endpoints[owner.endpoint.seq].record.state is EndpointState.DISABLED
+        assert world.cache.endpoints[owner.endpoint.seq].record.state is EndpointState.DISABLED
 
 
 async def test_due_deliveries_are_attempted_before_overdue_steps_after_a_start(
     place: Place,
 ) -> None:
     async with long_world(place) as world:
-        back, gone = await owner_of(world), await owner_of(world, "gone.test")
-        await world.accept(1, account=back.account)
-        await world.accept(1, account=gone.account)
+        recovered, failing = await owner_of(world), await owner_of(world, "gone.test")
+        await world.accept(1, account=recovered.account)
+        await world.accept(1, account=failing.account)
         await world.run_for(2 * DAY)
         await world._abandon()
         world.clock.now += 5 * DAY
-        back.receiver.status = 200
+        recovered.receiver.status = 200
         await world._open()
         await world.run_for(SLACK)
         assert await kinds(world) == WARNED
-        assert (await owed(world))[0][2]["endpoint"] == gone.endpoint.id_text
-        # The server was off, so a warned endpoint keeps its two days.
-        await deliver_mails(world)
+        assert (await read_emails(world))[0][2]["endpoint"] == failing.endpoint.id_text
+        # The server was stopped, so a warned endpoint keeps its two days.
+        await deliver_emails(world)
         await world.run_for(2 * DAY - 2 * SLACK)
         assert await kinds(world) == WARNED
         await world.run_for(3 * SLACK)
@@ -77,13 +77,13 @@ async def test_an_unsent_recovery_is_notified_at_the_next_start(place: Place) ->
         assert await kinds(world) == WARNED + RECOVERED
 
 
-async def test_a_pause_during_a_disable_wins(place: Place) -> None:
+async def test_a_pause_during_a_disable_takes_precedence(place: Place) -> None:
     """When the monitor acts, the pause is in the store, but not in the cache."""
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(4 * DAY)
-        await deliver_mails(world)
+        await deliver_emails(world)
         await world.run_for(DAY - HOUR)
         change = sa.update(endpoints_table).values(state=int(EndpointState.PAUSED))
         await world.database.write(lambda c: c.execute(change).rowcount)
@@ -99,10 +99,10 @@ async def test_an_unavailable_database_delays_steps_without_losing_any(place: Pl
         await world.run_for(3 * DAY - 10 * SECOND)
         write = world.database.write
 
-        def refusing(_: Any) -> Any:
+        def unavailable(_: Any) -> Any:
             raise Unavailable("no space is left on the disk")
 
-        world.database.write = refusing  # type: ignore[method-assign,assignment]
+        world.database.write = unavailable  # type: ignore[method-assign,assignment]
         await world.run_for(60 * SECOND)
         world.database.write = write  # type: ignore[method-assign]
         assert await kinds(world) == []
@@ -110,37 +110,37 @@ async def test_an_unavailable_database_delays_steps_without_losing_any(place: Pl
         assert await kinds(world) == WARNED
 
 
-class Losing:
+class LosesResponse:
     """A database that loses one response of an operation."""
 
-    losing = ""
+    lost_operation = ""
     """The name of the operation."""
 
     async def write(self, body: Any) -> Any:
         result = await super().write(body)  # type: ignore[misc]
-        if body.__name__ == self.losing:
-            self.losing = ""
+        if body.__name__ == self.lost_operation:
+            self.lost_operation = ""
             raise Unavailable("the answer was lost")
         return result
 
 
 async def test_a_transition_is_notified_once_after_a_lost_response(place: Place) -> None:
-    async with long_world(place, database=Losing) as world:
+    async with long_world(place, database=LosesResponse) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
-        world.database.losing = "warn"
+        world.database.lost_operation = "warn"
         await world.run_for(3 * DAY + HOUR)
-        assert world.database.losing == ""
+        assert world.database.lost_operation == ""
         assert await kinds(world) == WARNED
-        health = world.directory.endpoints[owner.endpoint.seq].health
+        health = world.cache.endpoints[owner.endpoint.seq].health
         assert (health.warned, health.warned_at) == (True, (await stored(world, owner)).warned_at)
 
         owner.receiver.status = 200
-        world.database.losing = "recover"
+        world.database.lost_operation = "recover"
         await world.accept(1, account=owner.account)
         await world.run_for(HOUR)
-        assert world.database.losing == ""
+        assert world.database.lost_operation == ""
         assert await kinds(world) == WARNED + RECOVERED
-        assert world.directory.endpoints[owner.endpoint.seq].health.warned_at is None
-        told = [action for action, _ in await actions(world, owner.account)]
-        assert told == ["endpoint.warned", "endpoint.recovered"]
+        assert world.cache.endpoints[owner.endpoint.seq].health.warned_at is None
+        recorded = [action for action, _ in await actions(world, owner.account)]
+        assert recorded == ["endpoint.warned", "endpoint.recovered"]

@@ -33,12 +33,14 @@ class Clock:
         await asyncio.sleep(0)
 
 
-async def begin(bench: Bench, now: int) -> bool:
+async def start_partition(bench: Bench, now: int) -> bool:
     assert bench.database.partitions is not None
     return await bench.database.partitions.start_next(now=now, lasts_ms=DAY)
 
 
-async def delivered(bench: Bench, count: int = 1, *, at: int = NOW, status: Status = Status.DELIVERED) -> list[int]:
+async def store_delivered(
+    bench: Bench, count: int = 1, *, at: int = NOW, status: Status = Status.DELIVERED
+) -> list[int]:
     """Store events with a delivery to endpoint 1 each, attempted once. Return their numbers."""
     appended = await bench.append(*(bench.event(due(1), created_at=at) for _ in range(count)))
     leased = await bench.lease(1, limit=count)
@@ -74,7 +76,7 @@ async def count_all(bench: Bench) -> None:
             break
 
 
-async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
+async def find_expired_partition(bench: Bench) -> tuple[Partitions, Partition]:
     """Return the only partition that has fully expired two days after NOW, when everything is counted."""
     await count_all(bench)
     assert bench.database.partitions is not None
@@ -82,7 +84,7 @@ async def first_ended(bench: Bench) -> tuple[Partitions, Partition]:
     return bench.database.partitions, partition
 
 
-async def retained(bench: Bench, now: int) -> Counter[str]:
+async def run_retention(bench: Bench, now: int) -> Counter[str]:
     """Run a pass of retention at a time, after everything is counted."""
     await count_all(bench)
     database = bench.database

@@ -106,7 +106,7 @@ class IgnoresFences:
         )
 
 
-class BelievesTheDead:
+class AcceptsEvictedProcesses:
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), **_: Any
     ) -> Awaitable[frozenset[tuple[int, int]]]:
@@ -156,12 +156,12 @@ class CountsLostAttempts:
         return lost
 
 
-class LeasesForNoReplay:
+class ForgetsReplaysOfLeases:
     async def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
         return [replace(leased, replay_seq=None) for leased in await super().lease_due(requests, **rest)]
 
 
-class ReleasesAnybodysLease:
+class ReleasesOtherLeases:
     async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:  # type: ignore[override]
         for event, endpoint, _ in leases:
             await super().release([(event, endpoint, fence) for fence in range(1, 9)], now=now)
@@ -172,7 +172,7 @@ class ReclaimsLiveLeases:
         return super().reclaim(now=now + 10**6, process_id=process_id, limit=limit)
 
 
-class ReclaimsEverybodys:
+class ReclaimsOtherLeases:
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         return super().reclaim(now=now + 10**9 if process_id else now, limit=limit)
 
@@ -187,7 +187,7 @@ class ListsLeasedEndpoints:
         return [DueEndpoint(4, 0), *await super().due_endpoints(after=after, limit=limit)]
 
 
-class ForgetsWhatIsDueLater:
+class ForgetsLaterDueTimes:
     async def next_due(self, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:  # type: ignore[override]
         return [due for due in await super().next_due(endpoint_seqs) if due.endpoint_seq == 9]
 
@@ -196,19 +196,19 @@ class KeepsHalfWrites:
     async def write(self, body: Callable[[sa.Connection], R]) -> R:
         failure: list[Exception] = []
 
-        def swallowed(connection: sa.Connection) -> Any:
+        def suppress_error(connection: sa.Connection) -> Any:
             try:
                 return body(connection)
             except Exception as error:
                 failure.append(error)
 
-        result: R = await super().write(swallowed)
+        result: R = await super().write(suppress_error)
         if failure:
             raise failure[0]
         return result
 
 
-class Reorders:
+class LeasesOutOfOrder:
     async def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
         return list(reversed(await super().lease_due(requests, **rest)))
 
@@ -220,21 +220,23 @@ class MiscountsFences:
 
 class ReleasesTheNewestFirst:
     async def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:  # type: ignore[override]
-        def newest(connection: sa.Connection, request: HeldRequest) -> int:
+        def before_newest(connection: sa.Connection, request: HeldRequest) -> int:
             own = (deliveries.c.endpoint_seq == request.endpoint_seq, deliveries.c.status == 3)
             seqs = list(connection.scalars(sa.select(deliveries.c.event_seq).where(*own)))
             return max(request.after, *sorted(seqs)[: -request.limit or None], 0)
 
-        late = [request._replace(after=await self.read(lambda c, w=request: newest(c, w))) for request in requests]
+        late = [
+            request._replace(after=await self.read(lambda c, w=request: before_newest(c, w))) for request in requests
+        ]
         return await super().release_held(late, now=now)
 
 
-class ReleasesMoreThanIsTaken:
+class ReleasesExpiredDeliveries:
     async def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:  # type: ignore[override]
         return await super().release_held(requests, now=0)
 
 
-class ReleasesWhatIsKept:
+class ReleasesKeptDeliveries:
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         return super().release_held([request._replace(after=0) for request in requests], now=now)
 
@@ -246,7 +248,7 @@ class StoresEventsAlone:
         return await self.write(lambda c: body(c, result[0].seq))
 
 
-class SendsThemToTheEnd:
+class ReleasesToTheEnd:
     async def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> None:  # type: ignore[override]
         await super().release(leases, now=now)
         for event, endpoint, _ in leases:
@@ -263,7 +265,7 @@ class ForgetsTests:
         return lost
 
 
-class ReplaysWhatHasChanged:
+class ReplaysChangedDeliveries:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
@@ -277,19 +279,19 @@ class ReplaysWithoutLimit:
         return super().release_replay(replay_seq, choice, ahead, lease._replace(outstanding_max=1000))
 
 
-class ReplaysWhatHasExpired:
+class ReplaysExpiredDeliveries:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
         return super().release_replay(replay_seq, choice, ahead, lease._replace(now=0))
 
 
-class LooksAheadTooFar:
+class ReadsAheadTooFar:
     async def read_replay_batch(self, replay: Replay, *, rows: int, **rest: Any) -> ReplayBatch:
         return await super().read_replay_batch(replay, rows=rows + 1, **rest)
 
 
-class LooksAheadToOtherTypes:
+class ReadsAheadOtherTypes:
     async def read_replay_batch(self, replay: Replay, **rest: Any) -> ReplayBatch:
         return await super().read_replay_batch(
             replace(replay, selection=replace(replay.selection, type_seqs=())), **rest
@@ -297,11 +299,11 @@ class LooksAheadToOtherTypes:
 
 
 DEFECTS = [
-    LooksAheadTooFar,
-    LooksAheadToOtherTypes,
-    ReplaysWhatHasChanged,
+    ReadsAheadTooFar,
+    ReadsAheadOtherTypes,
+    ReplaysChangedDeliveries,
     ReplaysWithoutLimit,
-    ReplaysWhatHasExpired,
+    ReplaysExpiredDeliveries,
     ForgetsDeliveries,
     ForgetsKeys,
     SharesKeysBetweenAccounts,
@@ -312,34 +314,34 @@ DEFECTS = [
     IgnoresLimits,
     IgnoresBodySizes,
     IgnoresFences,
-    BelievesTheDead,
+    AcceptsEvictedProcesses,
     KeepsNoAttempts,
     HidesLostLeases,
     ForgetsHealth,
     ForgetsReplays,
     CountsLostAttempts,
-    LeasesForNoReplay,
-    ReleasesAnybodysLease,
+    ForgetsReplaysOfLeases,
+    ReleasesOtherLeases,
     ReleasesTheNewestFirst,
-    ReleasesMoreThanIsTaken,
-    ReleasesWhatIsKept,
+    ReleasesExpiredDeliveries,
+    ReleasesKeptDeliveries,
     ReclaimsLiveLeases,
-    ReclaimsEverybodys,
+    ReclaimsOtherLeases,
     MissesEndpoints,
     ListsLeasedEndpoints,
-    ForgetsWhatIsDueLater,
+    ForgetsLaterDueTimes,
     KeepsHalfWrites,
     StoresEventsAlone,
     ForgetsTests,
-    SendsThemToTheEnd,
-    Reorders,
+    ReleasesToTheEnd,
+    LeasesOutOfOrder,
     MiscountsFences,
 ]
 
 
 @asynccontextmanager
 async def postgres_bench(server: PostgresServer, make: Callable[[str], Database]) -> AsyncIterator[Bench]:
-    """The same as `sqlite_bench` for PostgreSQL."""
+    """A database like `sqlite_bench` on PostgreSQL."""
     url = server.new_database()
 
     async def reopen() -> None:
@@ -358,7 +360,7 @@ async def postgres_bench(server: PostgresServer, make: Callable[[str], Database]
 
 @pytest.mark.parametrize("kind", [SqliteDatabase, PostgresDatabase], ids=["sqlite", "postgresql"])
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
-async def test_a_broken_store_is_caught(
+async def test_a_broken_store_is_detected(
     defect: type, kind: type, tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     broken: Any = type(defect.__name__, (defect, kind), {})

@@ -1,4 +1,4 @@
-"""Changes of this process during a read of cache sync are kept and read again."""
+"""Changes made by this process during a cache sync read persist, and are read again."""
 
 from collections.abc import Callable
 
@@ -14,35 +14,35 @@ from .fleet import Fleet
 from .world import SECOND
 
 
-@pytest.mark.parametrize("is_known", [True, False], ids=["known here", "made elsewhere just now"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["cached", "created by another process"])
 async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -> None:
     """The caller already got a response, so the object stays deleted."""
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)
-        directory = peer.directory
+        cache = peer.cache
         account = await fleet.new_account()
         key, event_type = await fleet.database.write(lambda c: (new_key(c, account.seq), new_event_type(c)))
         endpoint = await fleet.endpoint("a.test", account=account)
         if is_known:
-            directory.put_key(key)
-            directory.put_event_type(event_type)
+            cache.put_key(key)
+            cache.put_event_type(event_type)
         else:
-            directory.drop_endpoint(endpoint.seq)
+            cache.drop_endpoint(endpoint.seq)
         read = fleet.database.read_with_priority
-        gone: list[int] = []
+        deleted: list[int] = []
 
         async def interrupted(body: Callable[..., object]) -> object:
             found = await read(body)
-            if isinstance(found, cache_sync._Read) and found.endpoints and not gone:
+            if isinstance(found, cache_sync._Read) and found.endpoints and not deleted:
                 assert (len(found.keys), len(found.event_types)) == (1, 1)
-                gone.append(endpoint.seq)
+                deleted.append(endpoint.seq)
                 await fleet.database.write(lambda c: keys.revoke(c, account.seq, key.id, now=1))
-                directory.drop_key(key.digest)
+                cache.drop_key(key.digest)
                 await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=1))
-                directory.drop_event_type(event_type.name)
+                cache.drop_event_type(event_type.name)
                 await fleet.database.write(lambda c: endpoints.delete(c, account.seq, endpoint.record.id, now=1))
-                directory.drop_endpoint(endpoint.seq)
+                cache.drop_endpoint(endpoint.seq)
             return found
 
         fleet.database.read_with_priority = interrupted
@@ -50,10 +50,10 @@ async def test_a_deletion_during_a_read_persists(place: Place, is_known: bool) -
         subjects = [("api_keys", key.seq), ("event_types", event_type.seq), ("endpoints", endpoint.seq)]
         await peer.cache_sync._read(subjects)
         for _ in range(2):
-            assert gone == [endpoint.seq]
-            assert key.digest not in directory.keys
-            assert event_type.name not in directory.event_types
-            assert endpoint.seq not in directory.endpoints
+            assert deleted == [endpoint.seq]
+            assert key.digest not in cache.keys
+            assert event_type.name not in cache.event_types
+            assert endpoint.seq not in cache.endpoints
             await peer.cache_sync.sync()
 
 
@@ -62,27 +62,27 @@ async def test_a_change_during_a_read_is_read_again_by_the_next_sync(place: Plac
     async with Fleet(place) as fleet:
         peer = await fleet.start()
         await fleet.run_for(10 * SECOND)
-        directory = peer.directory
+        cache = peer.cache
         event_type = await fleet.database.write(new_event_type)
-        directory.put_event_type(event_type)
+        cache.put_event_type(event_type)
         await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=1))
         read = fleet.database.read_with_priority
-        made: list[EventType] = []
+        created: list[EventType] = []
 
         async def interrupted(body: Callable[..., object]) -> object:
             found = await read(body)
-            if isinstance(found, cache_sync._Read) and found.deleted_event_types and not made:
-                made.append(await fleet.database.write(new_event_type))
-                directory.put_event_type(made[0])
+            if isinstance(found, cache_sync._Read) and found.deleted_event_types and not created:
+                created.append(await fleet.database.write(new_event_type))
+                cache.put_event_type(created[0])
                 await fleet.database.write(lambda c: event_types.delete(c, event_type.name, now=2))
             return found
 
         fleet.database.read_with_priority = interrupted
         await peer.cache_sync._read([("event_types", event_type.seq)])
-        assert made
-        assert event_type.name in directory.event_types
+        assert created
+        assert event_type.name in cache.event_types
         await peer.cache_sync.sync()
-        assert event_type.name not in directory.event_types
+        assert event_type.name not in cache.event_types
 
 
 def new_key(connection: Transaction, account_seq: int) -> ApiKey:

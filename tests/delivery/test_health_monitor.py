@@ -1,4 +1,4 @@
-"""Health transitions over simulated weeks: warned, disabled, recovered (promise 7)."""
+"""Health transitions over simulated weeks: warned, disabled, recovered."""
 
 import pytest
 from tests.engines import Place
@@ -10,9 +10,7 @@ from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store import health
 from uplift_server.store.records import DisabledReason, EndpointState
 
-from .test_engine import resend
-from .test_states import events_sent
-from .watching import (
+from .failing_owners import (
     CONTACTS,
     DISABLED,
     RECOVERED,
@@ -20,17 +18,19 @@ from .watching import (
     SLACK,
     WARNED,
     actions,
-    deliver_mails,
+    deliver_emails,
     kinds,
     long_world,
-    owed,
     owner_of,
+    read_emails,
     stored,
 )
-from .world import DAY, HOUR, SECOND, START, answer
+from .test_engine import resend
+from .test_states import events_sent
+from .world import DAY, HOUR, SECOND, START, respond
 
 
-async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_its_deliveries_held(
+async def test_a_failing_endpoint_is_warned_on_day_3_and_disabled_on_day_5(
     place: Place,
 ) -> None:
     async with long_world(place) as world:
@@ -50,7 +50,7 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         assert await kinds(world) == WARNED
         assert owner.endpoint.health.status == "warned"
         assert world.parts.status.warn_at(owner.endpoint.seq) is None
-        (_, _, facts), _ = await owed(world)
+        (_, _, facts), _ = await read_emails(world)
         warned_at = owner.endpoint.health.warned_at
         assert warned_at is not None
         assert facts["failing_since"] == START
@@ -59,7 +59,7 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         assert facts["cause"].startswith("Your server responded with 503")
         assert facts["remedy"]
         assert facts["endpoint"] == owner.endpoint.id_text
-        await deliver_mails(world)
+        await deliver_emails(world)
         await world.run_for(2 * DAY - 2 * SLACK)
         assert owner.endpoint.record.state is EndpointState.ENABLED
         await world.accept(2, account=owner.account)
@@ -81,23 +81,23 @@ async def test_failing_from_day_0_is_warned_on_day_3_and_disabled_on_day_5_with_
         assert other.endpoint.record.state is EndpointState.ENABLED
 
 
-async def test_the_warning_has_a_cause_although_the_newest_events_were_not_attempted(place: Place) -> None:
+async def test_a_warning_has_a_cause_while_the_circuit_breaker_is_open(place: Place) -> None:
     """Behind an open circuit breaker, most deliveries are not attempted."""
     async with long_world(place, breaker_failures=10) as world:
         owner = await owner_of(world)
         await world.accept(10, account=owner.account)
-        for kinds_owed in (WARNED, WARNED + DISABLED):
-            at = START + (3 if kinds_owed == WARNED else 5) * DAY
+        for expected in (WARNED, WARNED + DISABLED):
+            at = START + (3 if expected == WARNED else 5) * DAY
             await world.run_for(at - SLACK - world.clock.now)
             await world.accept(60, account=owner.account)
             await world.run_for(3 * SLACK)
-            assert await kinds(world) == kinds_owed
-            assert (await owed(world))[-1][2]["cause"].startswith("Your server responded with 503")
-            await deliver_mails(world)
+            assert await kinds(world) == expected
+            assert (await read_emails(world))[-1][2]["cause"].startswith("Your server responded with 503")
+            await deliver_emails(world)
         await world.restart()
-        why = await world.database.read(lambda c: health.last_failure(c, owner.endpoint.seq, None))
-        assert why is not None
-        assert why.status_code == 503
+        failure = await world.database.read(lambda c: health.last_failure(c, owner.endpoint.seq, None))
+        assert failure is not None
+        assert failure.status_code == 503
 
 
 async def test_a_success_on_day_4_prevents_disabling_and_sends_a_recovery_email(place: Place) -> None:
@@ -107,13 +107,13 @@ async def test_a_success_on_day_4_prevents_disabling_and_sends_a_recovery_email(
         await world.run_for(4 * DAY)
         assert await kinds(world) == WARNED
         owner.receiver.status = 204
-        answered_at = world.clock.now
+        recovered_at = world.clock.now
         await world.accept(1, account=owner.account)
         assert owner.endpoint.health.failing_since is None
         await world.run_for(SLACK)
         assert await kinds(world) == WARNED + RECOVERED
-        facts = (await owed(world))[-1][2]
-        assert (facts["failed_since"], facts["recovered_at"]) == (START, answered_at)
+        facts = (await read_emails(world))[-1][2]
+        assert (facts["failed_since"], facts["recovered_at"]) == (START, recovered_at)
         assert owner.endpoint.health.status == "healthy"
         await world.run_for(10 * DAY)
         assert await kinds(world) == WARNED + RECOVERED
@@ -121,7 +121,7 @@ async def test_a_success_on_day_4_prevents_disabling_and_sends_a_recovery_email(
         assert (await stored(world, owner)).warned_at is None
 
 
-async def test_a_success_before_the_warning_sends_no_email_and_restarts_the_clock(place: Place) -> None:
+async def test_a_success_before_the_warning_restarts_the_clock(place: Place) -> None:
     async with long_world(place) as world:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
@@ -135,7 +135,7 @@ async def test_a_success_before_the_warning_sends_no_email_and_restarts_the_cloc
         assert await kinds(world) == []
         await world.run_for(SLACK + SECOND)
         assert await kinds(world) == WARNED
-        assert (await owed(world))[0][2]["failing_since"] == fails_again_at
+        assert (await read_emails(world))[0][2]["failing_since"] == fails_again_at
 
 
 async def test_a_failure_right_after_the_recovery_sends_both_emails(place: Place) -> None:
@@ -145,22 +145,22 @@ async def test_a_failure_right_after_the_recovery_sends_both_emails(place: Place
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + HOUR)
         assert await kinds(world) == WARNED
-        answers = iter([200, 500, 500])
-        world.sender.scripts[owner.host] = lambda _: answer(next(answers, 500))
+        statuses = iter([200, 500, 500])
+        world.sender.scripts[owner.host] = lambda _: respond(next(statuses, 500))
         await world.accept(1, account=owner.account)
         await world.accept(1, account=owner.account)
         fails_again_at = world.clock.now
         assert owner.endpoint.health.failing_since == fails_again_at
         await world.run_for(SLACK)
         assert await kinds(world) == WARNED + RECOVERED
-        assert (await owed(world))[-1][2]["failed_since"] == START
+        assert (await read_emails(world))[-1][2]["failed_since"] == START
         await world.run_for(3 * DAY)
         assert await kinds(world) == WARNED + RECOVERED + WARNED
-        assert (await owed(world))[-1][2]["failing_since"] == fails_again_at
+        assert (await read_emails(world))[-1][2]["failing_since"] == fails_again_at
 
 
 @pytest.mark.parametrize("gap", [DAY, 20 * HOUR])
-async def test_an_endpoint_with_little_traffic_is_treated_alike(place: Place, gap: int) -> None:
+async def test_an_endpoint_with_little_traffic_is_warned_and_disabled(place: Place, gap: int) -> None:
     """One delivery with ten attempts in three days, and then none until day 5."""
     documented = (5 * SECOND, 300 * SECOND, *(n * HOUR for n in (0.5, 2, 5, 10, 14, 20, 24)))
     async with long_world(place, delays_ms=[int(ms) for ms in documented]) as world:
@@ -168,13 +168,13 @@ async def test_an_endpoint_with_little_traffic_is_treated_alike(place: Place, ga
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + SLACK)
         assert await kinds(world) == WARNED
-        await deliver_mails(world)
+        await deliver_emails(world)
         await world.run_for(gap)
         await world.run_for(2 * DAY - gap + SLACK)
         assert await kinds(world) == WARNED + DISABLED
 
 
-async def test_the_fifth_failure_warns(place: Place) -> None:
+async def test_the_fifth_failure_sends_a_warning(place: Place) -> None:
     async with long_world(place, delays_ms=()) as world:
         owner = await owner_of(world)
         for _ in range(4):
@@ -189,7 +189,7 @@ async def test_the_fifth_failure_warns(place: Place) -> None:
         assert warned_at is not None
         # A late warning still gives two full days.
         assert world.parts.status.disable_at(owner.endpoint.seq) == warned_at + 2 * DAY
-        await deliver_mails(world)
+        await deliver_emails(world)
         await world.run_for(2 * DAY - 2 * SLACK)
         assert await kinds(world) == WARNED
         await world.run_for(2 * SLACK)
@@ -200,7 +200,7 @@ async def test_the_fifth_failure_warns(place: Place) -> None:
 async def test_failures_of_the_server_never_count(place: Place, failure: Failure) -> None:
     # Hours instead of days, because the egress is probed every few seconds.
     rule = HealthRule(3 * HOUR, 5 * HOUR)
-    async with long_world(place, watch=HealthSettings(rule, sends_email=True)) as world:
+    async with long_world(place, health_settings=HealthSettings(rule, sends_email=True)) as world:
         owner = await owner_of(world)
         world.sender.scripts[owner.host] = lambda _: Exchange(0, 1, failure=failure, error="the egress proxy is down")
         await world.accept(6, account=owner.account)
@@ -210,7 +210,7 @@ async def test_failures_of_the_server_never_count(place: Place, failure: Failure
         assert world.parts.status.disable_at(owner.endpoint.seq) is None
 
 
-async def test_a_resend_that_succeeds_is_a_recovery(place: Place) -> None:
+async def test_a_successful_resend_is_a_recovery(place: Place) -> None:
     async with long_world(place, delays_ms=[SECOND] * 6) as world:
         owner = await owner_of(world)
         (accepted,) = await world.accept(1, account=owner.account)
@@ -222,11 +222,11 @@ async def test_a_resend_that_succeeds_is_a_recovery(place: Place) -> None:
         assert await kinds(world) == WARNED + RECOVERED
 
 
-@pytest.mark.parametrize(("contacts", "mails"), [((), True), (CONTACTS, False)])
-async def test_without_contacts_or_without_mail_the_same_clock_runs(
-    place: Place, contacts: tuple[str, ...], mails: bool
+@pytest.mark.parametrize(("contacts", "sends_email"), [((), True), (CONTACTS, False)])
+async def test_endpoints_are_disabled_without_contacts_or_email(
+    place: Place, contacts: tuple[str, ...], sends_email: bool
 ) -> None:
-    async with long_world(place, watch=HealthSettings(RULE, sends_email=mails)) as world:
+    async with long_world(place, health_settings=HealthSettings(RULE, sends_email=sends_email)) as world:
         owner = await owner_of(world, contacts=contacts)
         await world.accept(1, account=owner.account)
         await world.run_for(5 * DAY + 2 * SLACK)
@@ -243,7 +243,7 @@ async def test_disabling_waits_for_the_warning_email(place: Place) -> None:
         await world.run_for(5 * DAY + HOUR)
         assert await kinds(world) == WARNED
         assert owner.endpoint.record.state is EndpointState.ENABLED
-        await deliver_mails(world)
+        await deliver_emails(world)
         await world.run_for(2 * 60 * SECOND)
         assert await kinds(world) == WARNED + DISABLED
 
@@ -253,7 +253,7 @@ async def test_a_failed_email_does_not_delay_disabling(place: Place) -> None:
         owner = await owner_of(world)
         await world.accept(1, account=owner.account)
         await world.run_for(4 * DAY)
-        await deliver_mails(world, sent=False)
+        await deliver_emails(world, sent=False)
         await world.run_for(DAY + 2 * SLACK)
         assert owner.endpoint.record.state is EndpointState.DISABLED
 
@@ -263,7 +263,7 @@ async def test_enabling_resets_the_health_without_a_recovery_email(place: Place)
         owner = await owner_of(world)
         accepted = await world.accept(3, account=owner.account)
         await world.run_for(4 * DAY)
-        await deliver_mails(world)
+        await deliver_emails(world)
         await world.run_for(2 * DAY)
         owner.receiver.status = 200
         sent = len(world.sender.sent)
@@ -278,7 +278,7 @@ async def test_enabling_resets_the_health_without_a_recovery_email(place: Place)
         await world.accept(1, account=owner.account)
         await world.run_for(3 * DAY + SLACK)
         assert await kinds(world) == WARNED + DISABLED + WARNED
-        assert (await owed(world))[-1][2]["failing_since"] == fails_at
+        assert (await read_emails(world))[-1][2]["failing_since"] == fails_at
 
 
 @pytest.mark.parametrize("off", ["paused", "deleted"])
@@ -292,15 +292,15 @@ async def test_paused_and_deleted_endpoints_are_not_warned(place: Place, off: st
         assert await kinds(world) == []
 
 
-async def test_a_410_response_disables_at_once_if_configured(place: Place) -> None:
-    async with long_world(place, watch=HealthSettings(RULE, gone_disables=True, sends_email=True)) as world:
+async def test_a_410_response_disables_immediately_if_configured(place: Place) -> None:
+    async with long_world(place, health_settings=HealthSettings(RULE, gone_disables=True, sends_email=True)) as world:
         owner, other = await owner_of(world), await owner_of(world, "other.test")
         owner.receiver.status = 410
         await world.accept(1, account=owner.account)
         await world.accept(1, account=other.account)
         await world.run_for(SLACK)
         assert await kinds(world) == DISABLED
-        facts = (await owed(world))[0][2]
+        facts = (await read_emails(world))[0][2]
         assert facts["reason"] == "gone"
         assert facts["cause"].startswith("Your server responded with 410")
         assert owner.endpoint.record.disabled_reason is DisabledReason.GONE

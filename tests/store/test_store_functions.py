@@ -70,7 +70,7 @@ def new_endpoint(connection: sa.Connection, account_seq: int, number: int) -> An
     )
 
 
-def add_notice(connection: sa.Connection, number: int, *, now: int) -> None:
+def add_unsent_email(connection: sa.Connection, number: int, *, now: int) -> None:
     """Add an unsent email about endpoint 1."""
     outbox.add(
         connection,
@@ -104,9 +104,9 @@ def new_type(connection: sa.Connection, name: str = "t") -> Any:
     )[0]
 
 
-def test_pages_follow_each_other_to_the_end(connection: sa.Connection) -> None:
+def test_pages_cover_the_whole_list(connection: sa.Connection) -> None:
     """Newest first. The last page is marked as the last, even if it is full."""
-    made = [new_account(connection, number) for number in range(1, 7)]
+    created = [new_account(connection, number) for number in range(1, 7)]
     seen = []
     before = None
     for expected in (2, 2, 2):
@@ -115,12 +115,12 @@ def test_pages_follow_each_other_to_the_end(connection: sa.Connection) -> None:
         seen += page.items
         before = page.next_key
     assert before is None
-    assert seen == made[::-1]
-    assert accounts.list_live(connection, after=made[3].seq, limit=1) == [made[4]]
+    assert seen == created[::-1]
+    assert accounts.list_live(connection, after=created[3].seq, limit=1) == [created[4]]
 
 
 def test_an_account_is_deleted_with_its_objects(connection: sa.Connection) -> None:
-    """With its keys and endpoints. Nothing new can be created for it."""
+    """Its keys and endpoints are deleted, too. No object can be created for it."""
     one, two = new_account(connection, 1), new_account(connection, 2)
     key, other_key, operator = (
         new_key(connection, one.seq, 1),
@@ -167,7 +167,7 @@ def test_encrypted_values_are_erased_with_their_endpoint(connection: sa.Connecti
     assert [tuple(row) for row in rows] == [(b"", None, None), (b"sealed anew", b"sealed", b"sealed headers")]
 
 
-def test_keys_and_endpoints_stay_within_their_account(connection: sa.Connection) -> None:
+def test_keys_and_endpoints_are_isolated_by_account(connection: sa.Connection) -> None:
     """With another account number, nothing is found, updated, revoked or deleted."""
     one, two = new_account(connection, 1), new_account(connection, 2)
     key, endpoint = new_key(connection, one.seq, 1), new_endpoint(connection, one.seq, 1)
@@ -233,7 +233,7 @@ def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Conne
     for seq in numbers:
         new_event(connection, seq, account.seq if seq % 2 else other.seq, at[seq])
     for after, before in ((None, None), (100_000, 300_000), (299_999, 300_001), (0, 1), (10**9, None), (None, -5)):
-        wanted = EventFilter(None, after, before)
+        event_filter = EventFilter(None, after, before)
         expected = [
             seq
             for seq in numbers
@@ -241,25 +241,27 @@ def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Conne
         ]
         found, key = [], None
         while True:
-            page = events.page(connection, account.seq, wanted, limit=50, before=key)
+            page = events.page(connection, account.seq, event_filter, limit=50, before=key)
             found += [event.seq for event in page.items]
             key = page.next_key
             if key is None:
                 break
         assert found == expected[::-1]
         followed: list[int] = []
-        place: tuple[int, ...] = (0,)
+        position: tuple[int, ...] = (0,)
         while True:
-            stretch = events.page_forward(connection, account.seq, wanted, STREAM_POSITION_MAX, limit=50, after=place)
-            followed += [event.seq for event in stretch.items]
-            place = stretch.key
-            if not stretch.more:
+            forward_page = events.page_forward(
+                connection, account.seq, event_filter, STREAM_POSITION_MAX, limit=50, after=position
+            )
+            followed += [event.seq for event in forward_page.items]
+            position = forward_page.key
+            if not forward_page.more:
                 break
         assert followed == expected
 
 
 @pytest.mark.parametrize("apart", [1, NUMBERS // 1000])
-def test_lists_with_few_matches_end_their_pages_early(
+def test_pages_with_few_matches_end_early(
     connection: sa.Connection, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
     """A page has a bounded cost with rare matches, and all pages together find every match.
@@ -289,7 +291,7 @@ def test_lists_with_few_matches_end_their_pages_early(
                 break
         return found, pages
 
-    looked_for = [
+    reads = [
         lambda key: events.page(connection, None, EventFilter(rare.seq), limit=5, before=key),
         lambda key: deliveries.page(connection, None, DeliveryFilter(type_seq=rare.seq), limit=5, before=key),
         lambda key: deliveries.page(connection, account.seq, DeliveryFilter(Status.PENDING), limit=5, before=key),
@@ -297,31 +299,31 @@ def test_lists_with_few_matches_end_their_pages_early(
             connection, account.seq, DeliveryFilter(Status.PENDING, endpoint.seq), limit=5, before=key
         ),
     ]
-    for read in looked_for:
+    for read in reads:
         found, pages = walk(read)
         assert found == [300 * apart, 200 * apart, 100 * apart]
         assert 7 <= pages <= 12
-    place: tuple[int, ...] = (0,)
+    position: tuple[int, ...] = (0,)
     followed: list[int] = []
     more = True
-    stretches = 0
+    forward_pages = 0
     while more:
-        stretches += 1
-        assert stretches <= 12
-        stretch = events.page_forward(
-            connection, None, EventFilter(rare.seq), STREAM_POSITION_MAX, limit=5, after=place
+        forward_pages += 1
+        assert forward_pages <= 12
+        forward_page = events.page_forward(
+            connection, None, EventFilter(rare.seq), STREAM_POSITION_MAX, limit=5, after=position
         )
-        followed += [event.seq for event in stretch.items]
-        place, more = stretch.key, stretch.more
-    assert (followed, place) == ([100 * apart, 200 * apart, 300 * apart], (300 * apart,))
+        followed += [event.seq for event in forward_page.items]
+        position, more = forward_page.key, forward_page.more
+    assert (followed, position) == ([100 * apart, 200 * apart, 300 * apart], (300 * apart,))
 
 
-def test_create_once(connection: sa.Connection) -> None:
+def test_a_repeated_create_loads_or_is_rejected(connection: sa.Connection) -> None:
     """A new request creates, a repeat loads, and another request with the key is rejected."""
     request = idempotency.Request(1, "k", "endpoint", b"d" * 32)
     created: list[str] = []
 
-    def once(request: idempotency.Request | None, load: str | None = "loaded") -> tuple[Any, bool]:
+    def create(request: idempotency.Request | None, load: str | None = "loaded") -> tuple[Any, bool]:
         return idempotency.create_once(
             connection,
             request,
@@ -331,53 +333,53 @@ def test_create_once(connection: sa.Connection) -> None:
             load=lambda object_id: load if object_id == b"i" * 16 else None,
         )
 
-    assert once(None) == once(None) == ("created", False)
-    assert once(request) == ("created", False)
-    assert once(request) == ("loaded", True)
+    assert create(None) == create(None) == ("created", False)
+    assert create(request) == ("created", False)
+    assert create(request) == ("loaded", True)
     for other in (replace(request, kind="key"), replace(request, digest=b"e" * 32)):
         with pytest.raises(idempotency.KeyReused):
-            once(other)
+            create(other)
     with pytest.raises(idempotency.KeyReused, match="deleted"):
-        once(request, None)
-    assert once(replace(request, account_seq=2)) == ("created", False)
+        create(request, None)
+    assert create(replace(request, account_seq=2)) == ("created", False)
     assert len(created) == 4
 
 
 def test_expired_previous_secrets_are_erased(connection: sa.Connection) -> None:
-    """Only those of the given endpoints that are not deleted."""
+    """Only the secrets of given endpoints that are not deleted are erased."""
     account = new_account(connection, 1)
-    made = [new_endpoint(connection, account.seq, number) for number in range(1, 5)]
-    for endpoint in made:
-        pair = endpoint.secrets.rotated(b"new", 5, 10 if endpoint is not made[1] else 20, header_new=True)
-        changed = endpoints.set_secrets(connection, endpoint, pair, now=5)
+    created = [new_endpoint(connection, account.seq, number) for number in range(1, 5)]
+    for endpoint in created:
+        secrets = endpoint.secrets.rotated(b"new", 5, 10 if endpoint is not created[1] else 20, header_new=True)
+        changed = endpoints.set_secrets(connection, endpoint, secrets, now=5)
         assert changed == endpoints.get(connection, account.seq, endpoint.id)
-        assert changed.secrets == pair
+        assert changed.secrets == secrets
         assert (changed.updated_at, changed.url) == (5, endpoint.url)
-    endpoints.delete(connection, None, made[2].id, now=6)
-    named = [endpoint.seq for endpoint in made[:3]]
-    assert endpoints.erase_previous_secrets(connection, named, now=14) == []
-    [erased] = endpoints.erase_previous_secrets(connection, named, now=15)
-    assert erased.secrets == made[0].secrets.rotated(b"new", 5, 0)
-    assert erased == endpoints.get(connection, account.seq, made[0].id)
-    assert endpoints.erase_previous_secrets(connection, named, now=15) == []
-    kept = [endpoints.get(connection, None, made[number].id) for number in (1, 3)]
+    endpoints.delete(connection, None, created[2].id, now=6)
+    seqs = [endpoint.seq for endpoint in created[:3]]
+    assert endpoints.erase_previous_secrets(connection, seqs, now=14) == []
+    [erased] = endpoints.erase_previous_secrets(connection, seqs, now=15)
+    assert erased.secrets == created[0].secrets.rotated(b"new", 5, 0)
+    assert erased == endpoints.get(connection, account.seq, created[0].id)
+    assert endpoints.erase_previous_secrets(connection, seqs, now=15) == []
+    kept = [endpoints.get(connection, None, created[number].id) for number in (1, 3)]
     assert [each.previous_secret for each in kept if each is not None] == [b"sealed", b"sealed"]
 
 
 def test_the_backlog_is_counted_up_to_a_limit(connection: sa.Connection) -> None:
-    def owe(event: int, endpoint: int, status: Status, due_at: int | None, process_id: int = 0) -> None:
+    def add_delivery(event: int, endpoint: int, status: Status, due_at: int | None, process_id: int = 0) -> None:
         row = {"event_seq": event, "endpoint_seq": endpoint, "account_seq": 1, "status": status}
         connection.execute(sa.insert(tables.deliveries).values(**row, due_at=due_at, lease_owner=process_id))
 
     assert backlog.count(connection, now=10, limit=9) == (0, 0, 0)
     for event, endpoint in ((1, 1), (2, 1), (3, 7)):
-        owe(event, endpoint, Status.PENDING, 10)
+        add_delivery(event, endpoint, Status.PENDING, 10)
     for event, endpoint in ((4, 1), (5, 8)):
-        owe(event, endpoint, Status.PENDING, 11)
+        add_delivery(event, endpoint, Status.PENDING, 11)
     for event, endpoint in ((6, 2), (7, 2), (8, 9), (9, 9)):
-        owe(event, endpoint, Status.HELD, None)
-    owe(10, 1, Status.PENDING, 10, process_id=1)
-    owe(11, 1, Status.DELIVERED, None)
+        add_delivery(event, endpoint, Status.HELD, None)
+    add_delivery(10, 1, Status.PENDING, 10, process_id=1)
+    add_delivery(11, 1, Status.DELIVERED, None)
     assert backlog.count(connection, now=10, limit=9) == (3, 2, 4)
     assert backlog.count(connection, now=9, limit=9) == (0, 5, 4)
     assert backlog.count(connection, now=11, limit=3) == (3, 0, 3)
@@ -389,7 +391,7 @@ def test_the_database_state_is_read(connection: sa.Connection) -> None:
     assert (empty.pending, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (0, 0, None, None)
     assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
     for number, at in ((1, 40), (2, 50), (3, 60)):
-        add_notice(connection, number, now=at)
+        add_unsent_email(connection, number, now=at)
     outbox.settle(connection, [EmailResult(1, 1, sent_at=9)])
     # For an account, an endpoint, and all. Only these rows count.
     counts = dict.fromkeys(COUNT_FIELDS, 0) | {

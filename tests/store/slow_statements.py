@@ -7,7 +7,7 @@ from uplift_server.store.postgres.connection import Opener
 
 
 @asynccontextmanager
-async def pauses(url: str, *statements: str, seconds: float = 0.3) -> AsyncIterator[None]:
+async def slow_statements(url: str, *statements: str, seconds: float = 0.3) -> AsyncIterator[None]:
     """Delay statements such as `INSERT ON members` before they change rows."""
     raw = await Opener(url).raw()
     await raw.execute(

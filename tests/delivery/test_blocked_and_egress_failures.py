@@ -1,4 +1,4 @@
-"""Attempts that the address policy or the egress prevents do not count against the receiver."""
+"""Attempts that fail at the address policy or the egress do not count against the receiver."""
 
 import pytest
 from tests.engines import Place
@@ -8,7 +8,7 @@ from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.delivery.sending.attempts import EGRESS_WAIT_MS_MIN
 
-from .world import SECOND, World, answer
+from .world import SECOND, World, respond
 
 BLOCKED = {
     "private": "connections to hooks.example are not allowed: loopback (127.0.0.0/8, RFC 1122). "
@@ -20,24 +20,24 @@ BLOCKED = {
     "other version": "there is no egress address for IPv6",
     "proxy's rules": "the egress proxy does not allow a tunnel to 192.0.2.1:22 (status 403)",
 }
-WAY_OUT = {
+EGRESS_FAILURES = {
     "proxy down": "the egress proxy failed: could not connect to 127.0.0.1:3128: connection refused",
-    "proxy refuses us": "the egress proxy rejected the credentials (status 407)",
+    "proxy rejects credentials": "the egress proxy rejected the credentials (status 407)",
     "proxy silent": "the egress proxy did not open a tunnel to 192.0.2.1:443 within 5 s",
-    "address gone": "could not send from the egress address 192.0.2.1: cannot assign requested address",
-    "no descriptors": "could not connect to 192.0.2.1:443: too many open files",
+    "address unassigned": "could not send from the egress address 192.0.2.1: cannot assign requested address",
+    "no file descriptors": "could not connect to 192.0.2.1:443: too many open files",
 }
 
 
-def failed(failure: Failure, text: str) -> Exchange:
+def fail_before_connecting(failure: Failure, text: str) -> Exchange:
     """Return an attempt that failed before a connection."""
     return Exchange(0, 1000, failure=failure, error=text, bytes_sent=False)
 
 
 @pytest.mark.parametrize("error", BLOCKED.values(), ids=BLOCKED)
-async def test_a_blocked_attempt_uses_the_schedule_but_not_the_health(place: Place, error: str) -> None:
+async def test_a_blocked_attempt_does_not_count_for_health(place: Place, error: str) -> None:
     async with World(place, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
-        endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, error))
+        endpoint = await world.endpoint("hooks.test", lambda _: fail_before_connecting(Failure.BLOCKED, error))
         await world.accept(10)
         await world.run_for(30 * SECOND)
         rows = await world.deliveries()
@@ -53,20 +53,20 @@ async def test_a_blocked_attempt_uses_the_schedule_but_not_the_health(place: Pla
         assert ("to https" in explanation.remedy) is ("use https" in error)
 
 
-async def test_a_corrected_host_name_is_delivered_with_a_delay(place: Place) -> None:
+async def test_a_retry_delivers_after_the_address_is_corrected(place: Place) -> None:
     async with World(place, breaker_failures=3, delays_ms=[5 * SECOND] * 3) as world:
-        await world.endpoint("hooks.test", lambda _: failed(Failure.BLOCKED, BLOCKED["private"]))
+        await world.endpoint("hooks.test", lambda _: fail_before_connecting(Failure.BLOCKED, BLOCKED["private"]))
         await world.accept(10)
         await world.run_for(7 * SECOND)
-        world.sender.scripts["hooks.test"] = lambda _: answer(200)
+        world.sender.scripts["hooks.test"] = lambda _: respond(200)
         await world.run_for(10 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 10}
 
 
-@pytest.mark.parametrize("error", WAY_OUT.values(), ids=WAY_OUT)
-async def test_egress_failures_use_no_attempt_and_are_retried_every_minute(place: Place, error: str) -> None:
+@pytest.mark.parametrize("error", EGRESS_FAILURES.values(), ids=EGRESS_FAILURES)
+async def test_egress_failures_use_no_scheduled_attempt(place: Place, error: str) -> None:
     async with World(place, breaker_failures=3, delays_ms=[SECOND] * 2) as world:
-        endpoint = await world.endpoint("hooks.test", lambda _: failed(Failure.EGRESS, error))
+        endpoint = await world.endpoint("hooks.test", lambda _: fail_before_connecting(Failure.EGRESS, error))
         await world.accept(1)
         # Ten times the duration of the schedule.
         await world.run_for(10 * EGRESS_WAIT_MS_MIN)
@@ -78,6 +78,6 @@ async def test_egress_failures_use_no_attempt_and_are_retried_every_minute(place
         explanation = explain(Outcome.CONNECT_ERROR, status_code=None, error=error, location=None)
         assert explanation is not None
         assert explanation.cause.startswith("Uplift Webhooks could not open an outbound connection")
-        world.sender.scripts["hooks.test"] = lambda _: answer(200)
+        world.sender.scripts["hooks.test"] = lambda _: respond(200)
         await world.run_for(2 * EGRESS_WAIT_MS_MIN)
         assert await world.statuses() == {Status.DELIVERED: 1}

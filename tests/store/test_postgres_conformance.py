@@ -65,11 +65,11 @@ async def test_conforms_with_wrong_statistics(check: Check, misled_bench: Bench)
 
 
 async def test_responses_with_unstorable_characters_are_stored(bench: Bench) -> None:
-    """PostgreSQL cannot store NUL and lone surrogates. Their attempts must be stored anyway."""
+    """PostgreSQL cannot store NUL and lone surrogates. The attempts must still be stored."""
     await bench.append(bench.event(due(1)), bench.event(due(1)))
     settlements = [settled(each, Status.FAILED) for each in await bench.lease(1)]
-    said = settlements[0].attempt._replace(error="no\0thing", location="https://\ud800/")  # type: ignore[union-attr]
-    settlements[0] = settlements[0]._replace(attempt=said)
+    attempt = settlements[0].attempt._replace(error="no\0thing", location="https://\ud800/")  # type: ignore[union-attr]
+    settlements[0] = settlements[0]._replace(attempt=attempt)
     assert await bench.database.settle(settlements) == frozenset()
     rows = await bench.rows(attempts)
     assert [(row.error, row.location) for row in rows] == [("no\ufffdthing", "https://\ufffd/"), (None, None)]

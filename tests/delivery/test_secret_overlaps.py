@@ -25,21 +25,21 @@ NEWER = "and-another-one-after-that"
 async def rotate(
     world: World, live: LiveEndpoint, secret: str = NEW, overlap_ms: int = DAY, *, header_new: bool = False
 ) -> None:
-    """Rotate a secret like the service."""
+    """Rotate a secret as the service does."""
     cipher, endpoint_id = Cipher(b"k" * 32), live.record.id
-    sealed = cipher.encrypt(secret, endpoint_id, "secret")
+    encrypted = cipher.encrypt(secret, endpoint_id, "secret")
     now = world.clock.now
 
     def write(connection: Any) -> Endpoint:
         stored = endpoints.get(connection, None, live.record.id)
         assert stored is not None
-        pair = stored.secrets.at(now).rotated(sealed, now, overlap_ms, header_new=header_new)
+        pair = stored.secrets.at(now).rotated(encrypted, now, overlap_ms, header_new=header_new)
         if pair.previous is not None:
             before = cipher.decrypt(pair.previous, endpoint_id, "secret")
             pair = replace(pair, previous=cipher.encrypt(before, endpoint_id, "previous_secret"))
         return endpoints.set_secrets(connection, stored, pair, now=now)
 
-    world.directory.put_endpoint(await world.database.write(write))
+    world.cache.put_endpoint(await world.database.write(write))
 
 
 async def sent(world: World) -> Request:
@@ -57,7 +57,7 @@ def headers(request: Request) -> dict[str, str]:
 
 
 def verified_by(request: Request, secret: str) -> tuple[bool, bool]:
-    """Whether a receiver with one secret verifies it: by Standard Webhooks, and by the Uplift header."""
+    """Return whether a receiver with one secret verifies it: by Standard Webhooks, and by the Uplift header."""
     found = headers(request)
     alone = {"x-uplift-signature-256": found["x-uplift-signature-256"]}
     webhook = Webhook(secret, tolerance_seconds=math.inf, allow_uplift_signature=True)
@@ -144,7 +144,7 @@ async def test_the_previous_secret_is_erased_at_the_end_of_the_overlap(place: Pl
         assert (await stored(world, other)).previous_secret is not None
         await world.run_for(DAY)
         assert (await stored(world, other)).previous_secret is None
-        assert not world.directory.overlaps
+        assert not world.cache.overlaps
 
 
 async def test_an_overlap_that_ended_during_downtime_is_erased_at_the_start(place: Place) -> None:
@@ -177,11 +177,11 @@ async def test_a_failing_database_only_delays_the_erasure(place: Place, monkeypa
         await rotate(world, live)
         await world.run_for(DAY - 1)
 
-        async def refuse(_: Any) -> None:
+        async def unavailable(_: Any) -> None:
             raise Unavailable("the disk is full")
 
         with monkeypatch.context() as failing:
-            failing.setattr(world.database, "write", refuse)
+            failing.setattr(world.database, "write", unavailable)
             await world.run_for(1)
         assert (await stored(world, live)).previous_secret is not None
         request = await sent(world)
@@ -197,14 +197,14 @@ async def test_many_expired_secrets_are_erased_in_batches(place: Place, monkeypa
         batches: list[int] = []
         erase = endpoints.erase_previous_secrets
 
-        def noting(connection: Any, seqs: Any, *, now: int) -> Any:
+        def recording(connection: Any, seqs: Any, *, now: int) -> Any:
             batches.append(len(seqs))
             return erase(connection, seqs, now=now)
 
-        monkeypatch.setattr("uplift_server.delivery.maintenance.secret_expiry.erase_previous_secrets", noting)
+        monkeypatch.setattr("uplift_server.delivery.maintenance.secret_expiry.erase_previous_secrets", recording)
         await world.run_for(DAY)
         assert batches == [BATCH_ENDPOINTS, 1]
-        assert not any(live.record.previous_secret for live in world.directory.endpoints.values())
+        assert not any(live.record.previous_secret for live in world.cache.endpoints.values())
 
 
 async def test_an_endpoint_deleted_during_the_erasure_stays_deleted(place: Place) -> None:
@@ -214,6 +214,6 @@ async def test_an_endpoint_deleted_during_the_erasure_stays_deleted(place: Place
         # Deleted in the store, while the cache does not know it yet.
         await world.database.write(lambda c: endpoints.delete(c, None, live.record.id, now=world.clock.now))
         await world.run_for(DAY)
-        world.directory.drop_endpoint(live.seq)
-        assert not world.directory.overlaps
-        assert not world.directory.endpoints
+        world.cache.drop_endpoint(live.seq)
+        assert not world.cache.overlaps
+        assert not world.cache.endpoints

@@ -16,7 +16,7 @@ from uplift_server.delivery.ingest import BacklogFull, Draft
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseRequest, Settlement
 
 from .test_engine import Failing, resend
-from .world import SECOND, World, answer
+from .world import SECOND, World, respond
 
 LARGE = 200 * 1024
 
@@ -43,10 +43,10 @@ def counts_of(hosts: Sequence[str]) -> list[int]:
 async def test_large_bodies_are_sent_in_turns(place: Place) -> None:
     async with World(place) as world:
         for name in ("one", "two", "three"):
-            await world.endpoint(f"{name}.test", lambda _: answer(500), event_types=())
+            await world.endpoint(f"{name}.test", lambda _: respond(500), event_types=())
         await world.accept(150, pad=LARGE)
         for name in ("one", "two", "three"):
-            world.sender.scripts[f"{name}.test"] = lambda _: answer(200)
+            world.sender.scripts[f"{name}.test"] = lambda _: respond(200)
         before = len(world.sender.sent)
         await world.run_for(20 * SECOND)
         retried = [to for _, to, _ in world.sender.sent[before:]]
@@ -58,10 +58,10 @@ async def test_large_bodies_are_sent_in_turns(place: Place) -> None:
 
 
 class Defective:
-    """A database with a defect that is no driver error."""
+    """A database whose operations fail with a programming error."""
 
     broken = False
-    poison: int | None = None
+    rejected_seq: int | None = None
 
     def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> Awaitable[list[LeasedDelivery]]:
         if self.broken:
@@ -71,7 +71,7 @@ class Defective:
     async def settle(  # type: ignore[override]
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
     ) -> frozenset[tuple[int, int]]:
-        if any(settlement.event_seq == self.poison for settlement in settlements):
+        if any(settlement.event_seq == self.rejected_seq for settlement in settlements):
             raise ZeroDivisionError
         return await super().settle(settlements, health, process_id=process_id)
 
@@ -80,7 +80,7 @@ async def test_a_failed_loop_stops_the_process(place: Place) -> None:
     async with World(place, database=Defective) as world:
         stopped = []
         world.on_loop_failure = lambda _: stopped.append(True)
-        await world.endpoint("one.test", lambda _: answer(500))
+        await world.endpoint("one.test", lambda _: respond(500))
         await world.accept()
         world.database.broken = True
         await world.run_for(10 * SECOND)
@@ -90,7 +90,7 @@ async def test_a_failed_loop_stops_the_process(place: Place) -> None:
 async def test_a_rejected_outcome_does_not_affect_other_outcomes(place: Place) -> None:
     async with World(place, database=Defective) as world:
         await world.endpoint("one.test")
-        world.database.poison = 2
+        world.database.rejected_seq = 2
         await world.accept(3)
         assert [row.status for row in await world.deliveries()] == [Status.DELIVERED, Status.PENDING, Status.DELIVERED]
         await world.restart()
@@ -100,7 +100,7 @@ async def test_a_rejected_outcome_does_not_affect_other_outcomes(place: Place) -
 
 async def test_a_drain_starts_no_attempts(place: Place) -> None:
     async with World(place, database=Failing) as world:
-        await world.endpoint("one.test", lambda _: answer(200))
+        await world.endpoint("one.test", lambda _: respond(200))
         world.sender.latency_ms["one.test"] = 2000
         await world.accept(1)
         world.database.broken = frozenset({"settle"})
@@ -115,7 +115,7 @@ async def test_a_drain_starts_no_attempts(place: Place) -> None:
 
 async def test_attempts_aborted_by_a_stop_do_not_count(place: Place) -> None:
     async with World(place) as world:
-        await world.endpoint("one.test", lambda _: answer(200))
+        await world.endpoint("one.test", lambda _: respond(200))
         world.sender.latency_ms["one.test"] = 60 * SECOND
         await world.accept(3)
         await world.restart()
@@ -138,7 +138,7 @@ async def test_egress_failures_do_not_count_as_attempts_or_for_health(place: Pla
         assert 5 <= row.attempts_made <= 11
         assert endpoint.health.status == "unknown"
         assert world.parts.status.next_probe_at(endpoint.seq) is None
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         await world.run_for(120 * SECOND)
         assert await world.statuses() == {Status.DELIVERED: 1}
 
@@ -146,7 +146,7 @@ async def test_egress_failures_do_not_count_as_attempts_or_for_health(place: Pla
 async def test_registration_event_never_counts_for_health(place: Place) -> None:
     async with World(place, breaker_failures=2) as world:
         await world.add_event_type(WEBHOOK_CREATED)
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         await world.accept(5, event_type=WEBHOOK_CREATED)
         assert endpoint.health.status == "unknown"
         assert world.parts.status.next_probe_at(endpoint.seq) is None
@@ -156,13 +156,13 @@ async def test_registration_event_never_counts_for_health(place: Place) -> None:
 
 async def test_a_resend_ignores_an_open_circuit_breaker(place: Place) -> None:
     async with World(place, breaker_failures=3, delays_ms=[3600 * SECOND]) as world:
-        endpoint = await world.endpoint("one.test", lambda _: answer(500))
+        endpoint = await world.endpoint("one.test", lambda _: respond(500))
         stored = await world.accept(20)
         await world.run_for(300 * SECOND)
         probe_at = world.parts.status.next_probe_at(endpoint.seq)
         assert probe_at is not None
         assert probe_at > world.clock.now
-        world.sender.scripts["one.test"] = lambda _: answer(200)
+        world.sender.scripts["one.test"] = lambda _: respond(200)
         sent = len(world.sender.sent)
         await resend(world, stored[0].seq, endpoint.seq)
         assert world.sender.sent[sent][0] == world.clock.now
@@ -175,7 +175,7 @@ async def test_a_failed_resend_keeps_the_status_delivered(place: Place) -> None:
         endpoint = await world.endpoint("one.test")
         (stored,) = await world.accept()
         (before,) = await world.deliveries()
-        world.sender.scripts["one.test"] = lambda _: answer(500)
+        world.sender.scripts["one.test"] = lambda _: respond(500)
         await world.run_for(SECOND)
         await resend(world, stored.seq, endpoint.seq)
         (row,) = await world.deliveries()
@@ -208,10 +208,10 @@ async def test_events_with_the_same_chosen_id_in_one_request_are_sent_once(place
         other = await world.new_account()
         await world.endpoint("one.test")
         await world.endpoint("two.test", account=other)
-        live = world.directory.event_types["a.b"]
+        live = world.cache.event_types["a.b"]
         same = Draft(live, b'{"n":1}', id=bytes(range(16)))
-        owed = [(world.account.seq, same), (world.account.seq, same), (other.seq, same), (world.account.seq, same)]
-        stored = await world.parts.event_ingest.accept_for(owed)
+        drafts = [(world.account.seq, same), (world.account.seq, same), (other.seq, same), (world.account.seq, same)]
+        stored = await world.parts.event_ingest.accept_for(drafts)
         assert isinstance(stored, list)
         assert [appended.duplicate for appended in stored] == [False, True, False, True]
         await world.settle()
@@ -223,7 +223,7 @@ async def test_a_request_with_too_many_deliveries_is_rejected(place: Place) -> N
     async with World(place) as world:
         for number in range(60):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.directory.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}")
         with pytest.raises(BacklogFull, match="61000 events and deliveries"):
             world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 1000)
         assert world.parts.event_ingest.waiting_events == 0

@@ -1,4 +1,4 @@
-"""The pauses while expired partitions are deleted: long beside traffic, short with a backlog."""
+"""Pauses during the deletion of expired partitions: long during traffic, short with a backlog."""
 
 import asyncio
 from typing import Final
@@ -23,7 +23,7 @@ from uplift_server.store.cleanup import Key
 from uplift_server.store.errors import Rejected
 from uplift_server.store.partitions import Batch, Partition
 
-from .test_retention import pruned
+from .test_retention import prune
 from .world import DAY, MINUTE, SECOND, VirtualClock, World
 
 KEEP_MS = 28 * DAY
@@ -36,7 +36,7 @@ HUGE: Final = 10**12
 
 
 class OldPartitions:
-    """Expired partitions whose batches take a time (ms) and cover one of `numbers` each."""
+    """Expired partitions. Each batch takes `takes_ms` and covers one of `numbers`."""
 
     def __init__(self, clock: VirtualClock, count: int, takes_ms: int, numbers: int, batches: int) -> None:
         self._clock = clock
@@ -48,11 +48,11 @@ class OldPartitions:
         self.pauses: list[int] = []
         """The pauses between two batches of a partition (ms)."""
         self.dropped: list[Partition] = []
-        self.looked = 0
+        self.checks = 0
         """The number of checks for the next partition."""
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
-        self.looked += 1
+        self.checks += 1
         return False
 
     async def list_droppable(self, *, before: int) -> list[Partition]:
@@ -84,14 +84,14 @@ class OldPartitions:
         return Batch(0, None)
 
 
-async def cleaned(place: Place, *, partitions: int, takes_ms: int, numbers: int = HUGE) -> OldPartitions:
+async def clean(place: Place, *, partitions: int, takes_ms: int, numbers: int = HUGE) -> OldPartitions:
     """Run a pass of retention over old partitions."""
     async with World(place) as world:
         old = OldPartitions(world.clock, partitions, takes_ms, numbers, BATCHES)
         world.database.partitions = old
         counters = EngineCounters()
         retention = Retention(world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS)
-        assert await pruned(world, retention) == {"events": 300 * partitions}
+        assert await prune(world, retention) == {"events": 300 * partitions}
         assert len(old.dropped) == partitions
         assert len(old.pauses) == BATCHES * partitions
         assert +counters.removed == {"events": 300 * partitions, "deliveries": 100 * BATCHES * partitions}
@@ -104,23 +104,23 @@ async def test_retention_continues_after_a_defect(place: Place) -> None:
         world.database.partitions = old
         counters = EngineCounters()
         retention = Retention(world.database, LocalShards(), world.clock, counters, retention_ms=KEEP_MS)
-        drop, refused = old.drop, []
+        drop, rejected = old.drop, []
         began_at = world.clock.now + MINUTE
 
-        async def refusing(partition: Partition) -> int:
+        async def drop_or_reject(partition: Partition) -> int:
             # The metric also shows the time of a retention that never completes.
             assert counters.retention_round_at == began_at
-            if not refused:
-                refused.append(partition)
+            if not rejected:
+                rejected.append(partition)
                 raise Rejected("a defect")
             return await drop(partition)
 
-        old.drop = refusing  # type: ignore[method-assign]
+        old.drop = drop_or_reject  # type: ignore[method-assign]
         with capture_logs() as logs:
             running = asyncio.create_task(retention.run(asyncio.Event()))
             await world.run_for(10 * MINUTE)
         running.cancel()
-        assert old.dropped == refused
+        assert old.dropped == rejected
         assert counters.retention_round_at is not None
         assert counters.retention_round_at > began_at
         assert [line["log_level"] for line in logs if line["event"] == "retention failed"] == ["error"]
@@ -130,7 +130,7 @@ async def test_retention_continues_after_a_defect(place: Place) -> None:
     ("takes_ms", "pause_ms"), [(0, PARTITION_PAUSE_MS_MIN), (4, 34), (1000, PARTITION_PAUSE_MS_MAX)]
 )
 async def test_a_longer_batch_gets_a_longer_pause(place: Place, takes_ms: int, pause_ms: int) -> None:
-    old = await cleaned(place, partitions=1, takes_ms=takes_ms)
+    old = await clean(place, partitions=1, takes_ms=takes_ms)
     assert set(old.pauses) == {pause_ms}
 
 
@@ -138,12 +138,12 @@ async def test_a_longer_batch_gets_a_longer_pause(place: Place, takes_ms: int, p
     ("numbers", "pause_ms"), [(PLANNED_MS // 250, 250), (BATCHES, PLANNED_PAUSE_MS_MAX), (0, PLANNED_PAUSE_MS_MAX)]
 )
 async def test_pauses_follow_the_plan_without_a_backlog(place: Place, numbers: int, pause_ms: int) -> None:
-    old = await cleaned(place, partitions=1, takes_ms=4, numbers=numbers)
+    old = await clean(place, partitions=1, takes_ms=4, numbers=numbers)
     assert set(old.pauses) == {pause_ms}
 
 
 async def test_more_expired_partitions_get_shorter_pauses(place: Place) -> None:
-    old = await cleaned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4)
+    old = await clean(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4)
     assert old.pauses == sorted(old.pauses)
     assert set(old.pauses[: 3 * BATCHES]) == {PARTITION_PAUSE_MS_MIN}
     assert set(old.pauses[-BATCHES:]) == {4 * PAUSE_FACTOR * (BEHIND_PARTITIONS - 1) // BEHIND_PARTITIONS}
@@ -151,7 +151,7 @@ async def test_more_expired_partitions_get_shorter_pauses(place: Place) -> None:
 
 async def test_a_backlog_of_partitions_gets_the_shortest_pauses(place: Place) -> None:
     """A backlog ignores the plan."""
-    old = await cleaned(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4, numbers=10_000)
+    old = await clean(place, partitions=BEHIND_PARTITIONS + 2, takes_ms=4, numbers=10_000)
     assert set(old.pauses[: 3 * BATCHES]) == {PARTITION_PAUSE_MS_MIN}
     assert min(old.pauses[3 * BATCHES :]) > PARTITION_PAUSE_MS_MIN
 
@@ -166,8 +166,8 @@ async def test_other_tables_are_cleaned_every_minute_during_a_large_partition(pl
         running = asyncio.create_task(retention.run(stopping))
         took_ms = batches * (PLANNED_PAUSE_MS_MAX + 4)
         await world.run_for(ROUND_EVERY_MS + took_ms + SECOND)
-        assert [len(old.dropped), len(old.pauses)] == [1, batches], "each batch ran once"
-        assert max(old.pauses) == PLANNED_PAUSE_MS_MAX, "and none waited for a pass"
-        assert old.looked >= took_ms // (ROUND_EVERY_MS + SECOND)
+        assert [len(old.dropped), len(old.pauses)] == [1, batches], "a batch did not run exactly once"
+        assert max(old.pauses) == PLANNED_PAUSE_MS_MAX, "a batch waited for the next pass"
+        assert old.checks >= took_ms // (ROUND_EVERY_MS + SECOND)
         stopping.set()
         await running

@@ -19,7 +19,7 @@ from uplift_server.store.records import Account
 from uplift_server.store.schema import endpoints as endpoints_table
 from uplift_server.store.schema import notices as notices_table
 
-from .world import DAY, HOUR, SECOND, World, answer
+from .world import DAY, HOUR, SECOND, World, respond
 
 SLACK = 5 * SECOND
 """The maximum delay of the monitor."""
@@ -44,7 +44,7 @@ class Receiver:
         self.status = 503
 
     def __call__(self, _: Request) -> Exchange | None:
-        return answer(self.status)
+        return respond(self.status)
 
 
 @dataclass
@@ -66,8 +66,8 @@ async def owner_of(world: World, host: str = "one.test", contacts: tuple[str, ..
     return Owner(account, await world.endpoint(host, receiver, account=account), receiver, host)
 
 
-async def owed(world: World) -> list[tuple[NotificationKind, str, dict[str, Any]]]:
-    """The emails so far."""
+async def read_emails(world: World) -> list[tuple[NotificationKind, str, dict[str, Any]]]:
+    """Return all emails, oldest first."""
     query = sa.select(notices_table).order_by(notices_table.c.seq)
     rows = await world.database.read(lambda c: list(c.execute(query).all()))
     found = [(NotificationKind(row.kind), row.recipient, json.loads(row.facts)) for row in rows]
@@ -77,11 +77,12 @@ async def owed(world: World) -> list[tuple[NotificationKind, str, dict[str, Any]
 
 
 async def kinds(world: World) -> list[tuple[NotificationKind, str]]:
-    return [(kind, recipient) for kind, recipient, _ in await owed(world)]
+    """Return the kind and the recipient of all emails, oldest first."""
+    return [(kind, recipient) for kind, recipient, _ in await read_emails(world)]
 
 
-async def deliver_mails(world: World, *, sent: bool = True) -> None:
-    """Deliver all emails, or give them up."""
+async def deliver_emails(world: World, *, sent: bool = True) -> None:
+    """Mark all due emails as sent, or as failed."""
     at = world.clock.now if sent else None
     query = sa.select(notices_table.c.seq).where(notices_table.c.due_at.is_not(None))
     seqs = await world.database.read(lambda c: list(c.scalars(query)))
@@ -100,14 +101,14 @@ async def stored(world: World, owner: Owner) -> sa.Row[Any]:
     return await world.database.read(lambda c: c.execute(query).one())
 
 
-def both(kind: NotificationKind) -> list[tuple[NotificationKind, str]]:
+def to_all_contacts(kind: NotificationKind) -> list[tuple[NotificationKind, str]]:
     return [(kind, contact) for contact in CONTACTS]
 
 
-WARNED = both(NotificationKind.ENDPOINT_WARNED)
+WARNED = to_all_contacts(NotificationKind.ENDPOINT_WARNED)
 
 
-DISABLED = both(NotificationKind.ENDPOINT_DISABLED)
+DISABLED = to_all_contacts(NotificationKind.ENDPOINT_DISABLED)
 
 
-RECOVERED = both(NotificationKind.ENDPOINT_RECOVERED)
+RECOVERED = to_all_contacts(NotificationKind.ENDPOINT_RECOVERED)

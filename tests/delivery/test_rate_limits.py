@@ -14,7 +14,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.sending.http.request import Request
 
 from .test_engine import resend
-from .world import SECOND, START, World, answer
+from .world import SECOND, START, World, respond
 
 
 def most_in_a_second(times: Sequence[int]) -> int:
@@ -62,7 +62,7 @@ async def test_a_limit_of_one_per_second_holds_with_thousands_waiting(place: Pla
 
 async def test_retries_respect_the_limit(place: Place) -> None:
     async with World(place, delays_ms=[5 * SECOND] * 3) as world:
-        await world.endpoint("one.test", lambda _: answer(500), rate_limit_per_second=5)
+        await world.endpoint("one.test", lambda _: respond(500), rate_limit_per_second=5)
         await world.accept(40)
         await world.run_for(90 * SECOND)
         times = world.sender.times("one.test")
@@ -78,12 +78,12 @@ async def test_a_raised_or_removed_limit_takes_effect_immediately(place: Place) 
         await world.run_for(2 * SECOND)
         before = len(world.sender.sent)
         assert before <= 2
-        world.directory.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=20)))
+        world.cache.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=20)))
         await world.run_for(SECOND)
         raised = world.sender.times("one.test")[before:]
         assert 19 <= len(raised) <= 21
         assert most_in_a_second(raised) <= 20
-        world.directory.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=None)))
+        world.cache.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=None)))
         await world.run_for(SECOND)
         assert len(world.sender.sent) == 50
 
@@ -95,7 +95,7 @@ async def test_a_lowered_limit_takes_effect_immediately(place: Place) -> None:
         await world.run_for(SECOND)
         before = len(world.sender.sent)
         assert before >= 18
-        world.directory.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=1)))
+        world.cache.put_endpoint(replace(endpoint.record, settings=EndpointSettings(rate_limit_per_second=1)))
         await world.run_for(10 * SECOND)
         assert 9 <= len(world.sender.sent) - before <= 10
 
@@ -106,11 +106,11 @@ async def test_a_lowered_limit_takes_effect_immediately(place: Place) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_with_429_or_503_pauses_all_deliveries_of_the_endpoint(place: Place, status: int) -> None:
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
-        asked = []
+        requests = []
 
         def script(request: Request) -> object:
-            asked.append(request)
-            return answer(status, retry_after="120") if len(asked) == 1 else answer(200)
+            requests.append(request)
+            return respond(status, retry_after="120") if len(requests) == 1 else respond(200)
 
         await world.endpoint("one.test", script)
         await world.accept(1)
@@ -128,8 +128,8 @@ async def test_retry_after_with_429_or_503_pauses_all_deliveries_of_the_endpoint
 
 async def test_retry_after_with_another_status_delays_only_its_delivery(place: Place) -> None:
     async with World(place, breaker_failures=10) as world:
-        turns = iter([answer(502, retry_after="120")])
-        await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        turns = iter([respond(502, retry_after="120")])
+        await world.endpoint("one.test", lambda _: next(turns, respond(200)))
         await world.accept(1)
         await world.accept(3)
         await world.run_for(119 * SECOND)
@@ -141,8 +141,8 @@ async def test_retry_after_with_another_status_delays_only_its_delivery(place: P
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_of_the_registration_event_pauses_the_endpoint(place: Place, status: int) -> None:
     async with World(place, breaker_failures=10) as world:
-        turns = iter([answer(status, retry_after="120")])
-        endpoint = await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        turns = iter([respond(status, retry_after="120")])
+        endpoint = await world.endpoint("one.test", lambda _: next(turns, respond(200)))
         await world.add_event_type(WEBHOOK_CREATED)
         await world.accept(1, event_type=WEBHOOK_CREATED)
         await world.accept(30)
@@ -157,8 +157,8 @@ async def test_retry_after_of_the_registration_event_pauses_the_endpoint(place: 
 
 async def test_a_delivered_registration_event_ends_the_wait(place: Place) -> None:
     async with World(place, breaker_failures=10) as world:
-        turns = iter([answer(429, retry_after="120")])
-        endpoint = await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        turns = iter([respond(429, retry_after="120")])
+        endpoint = await world.endpoint("one.test", lambda _: next(turns, respond(200)))
         await world.add_event_type(WEBHOOK_CREATED)
         await world.accept(1, event_type=WEBHOOK_CREATED)
         await world.run_for(130 * SECOND)
@@ -170,8 +170,8 @@ async def test_attempts_in_flight_do_not_end_the_wait(place: Place) -> None:
     """A limiter of the receiver may accept some requests while it rejects others."""
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
         world.sender.latency_ms["one.test"] = 500
-        turns = iter([answer(429, retry_after="60")])
-        await world.endpoint("one.test", lambda _: next(turns, answer(200)))
+        turns = iter([respond(429, retry_after="60")])
+        await world.endpoint("one.test", lambda _: next(turns, respond(200)))
         await world.accept(40)
         await world.run_for(59 * SECOND)
         # Four started together. Three of them succeeded.
@@ -182,7 +182,7 @@ async def test_attempts_in_flight_do_not_end_the_wait(place: Place) -> None:
 
 async def test_a_long_retry_after_is_limited_to_the_probe_interval(place: Place) -> None:
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 9) as world:
-        await world.endpoint("one.test", lambda _: answer(429, retry_after="86400"))
+        await world.endpoint("one.test", lambda _: respond(429, retry_after="86400"))
         await world.accept(1)
         await world.run_for(SECOND)
         await world.accept(3)
@@ -194,8 +194,8 @@ async def test_a_long_retry_after_is_limited_to_the_probe_interval(place: Place)
 
 async def test_a_resend_ignores_the_throttling_of_an_endpoint(place: Place) -> None:
     async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
-        turns = iter([answer(429, retry_after="300")])
-        await world.endpoint("one.test", lambda _: next(turns, answer(200)), rate_limit_per_second=1)
+        turns = iter([respond(429, retry_after="300")])
+        await world.endpoint("one.test", lambda _: next(turns, respond(200)), rate_limit_per_second=1)
         await world.accept(3)
         await world.run_for(10 * SECOND)
         assert len(world.sender.sent) == 1

@@ -1,4 +1,4 @@
-"""Replays beside other traffic: released deliveries do not form a burst, and their outcomes need few commits."""
+"""Replays during other traffic: released deliveries form no burst, and their outcomes need few commits."""
 
 from collections import Counter
 from typing import Any
@@ -17,7 +17,7 @@ from uplift_server.store.replays import Replay
 
 from .owner import Owner
 from .test_engine import Failing, resend
-from .test_replays import HOST, counts, failed, in_hand, put_into, replay, sent_events, stored
+from .test_replays import HOST, change_state, count_leased, counts, create_failed, replay, sent_events, stored
 from .world import SECOND, World
 
 RATE = 400
@@ -36,37 +36,40 @@ class Counting:
         return super().settle(settlements, health, process_id=process_id)
 
 
-async def in_the_middle(world: World, count: int) -> tuple[LiveEndpoint, int]:
+async def start_partial_replay(world: World, count: int) -> tuple[LiveEndpoint, int]:
     """Return a replay with some released but unsent deliveries, and some sent ones whose outcome is not written."""
-    endpoint = await failed(world, count)
+    endpoint = await create_failed(world, count)
     job = await replay(world, endpoint, rate=RATE)
-    while len(on_their_way(world, endpoint)) != 20:
+    while len(unsent_events(world, endpoint)) != 20:
         await world.run_for(1)
-    assert await unwritten(world, job) > 0
+    assert await count_unwritten(world, job) > 0
     return endpoint, job
 
 
-def on_their_way(world: World, endpoint: LiveEndpoint) -> set[int]:
-    """Return the events of released, unsent deliveries. Nothing else delays a receiver that responds immediately."""
+def unsent_events(world: World, endpoint: LiveEndpoint) -> set[int]:
+    """Return the events of released, unsent deliveries.
+
+    If the receiver responds immediately, only the rate of the replay delays its deliveries.
+    """
     return world.parts.status.waiting_events(endpoint.seq)
 
 
-async def unwritten(world: World, job: int) -> int:
+async def count_unwritten(world: World, job: int) -> int:
     """Return the number of sent deliveries whose outcome is not written."""
     return len(world.sender.sent) - (await stored(world, job)).delivered
 
 
-def once_each(world: World, count: int) -> bool:
-    """Whether each event was sent exactly once."""
+def are_sent_once(world: World, count: int) -> bool:
+    """Return whether each event was sent exactly once."""
     sent = Counter(sent_events(world))
     return len(sent) == count and set(sent.values()) == {1}
 
 
-async def done(world: World, job: int) -> Replay:
-    """Wait until the replay has completed, with no delivery left."""
+async def completed(world: World, job: int) -> Replay:
+    """Check that the replay has completed, with no delivery left. Return the replay."""
     ended = await stored(world, job)
     assert ended.state is ReplayState.COMPLETED
-    assert await in_hand(world) == 0
+    assert await count_leased(world) == 0
     assert world.parts.lanes.bytes_held == 0
     return ended
 
@@ -74,7 +77,7 @@ async def done(world: World, job: int) -> Replay:
 @pytest.mark.parametrize("rate", [100, 500, 1000])
 async def test_deliveries_released_together_are_sent_one_by_one(place: Place, rate: int) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, rate)
+        endpoint = await create_failed(world, rate)
         await replay(world, endpoint, rate=rate)
         await world.run_for(2 * SECOND)
         times = world.sender.times(HOST)
@@ -87,23 +90,23 @@ async def test_deliveries_released_together_are_sent_one_by_one(place: Place, ra
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
 async def test_queued_deliveries_are_returned_when_the_replay_stops(place: Place, state: ReplayState) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint, job = await in_the_middle(world, 200)
+        endpoint, job = await start_partial_replay(world, 200)
         at, sent = world.clock.now, len(world.sender.sent)
-        await put_into(world, job, state)
+        await change_state(world, job, state)
         assert world.clock.now == at
-        assert on_their_way(world, endpoint) == set()
+        assert unsent_events(world, endpoint) == set()
         # Outcomes do not wait for others: sent deliveries count, and the others have their earlier status.
         assert (await stored(world, job)).delivered == sent
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 200 - sent}
         await world.run_for(5 * SECOND)
         assert len(world.sender.sent) == sent
         if state is ReplayState.PAUSED:
-            await put_into(world, job, ReplayState.RUNNING)
+            await change_state(world, job, ReplayState.RUNNING)
         else:
             job = await replay(world, endpoint, rate=RATE)
         await world.run_for(5 * SECOND)
-        assert once_each(world, 200)
-        await done(world, job)
+        assert are_sent_once(world, 200)
+        await completed(world, job)
 
 
 @pytest.mark.parametrize(
@@ -115,34 +118,34 @@ async def test_queued_deliveries_are_returned_when_the_endpoint_is_paused(
     place: Place, state: EndpointState, reason: DisabledReason | None
 ) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint, job = await in_the_middle(world, 200)
+        endpoint, job = await start_partial_replay(world, 200)
         sent = len(world.sender.sent)
-        await world.switch_off(endpoint.seq, state, reason)
-        assert on_their_way(world, endpoint) == set()
+        await world.deactivate(endpoint.seq, state, reason)
+        assert unsent_events(world, endpoint) == set()
         await world.run_for(5 * SECOND)
         assert len(world.sender.sent) == sent
         assert await world.statuses() == {Status.DELIVERED: sent, Status.FAILED: 200 - sent}
         await world.enable(endpoint.seq, HeldAction.DROP)
         await world.run_for(5 * SECOND)
-        assert once_each(world, 200)
-        assert counts(await done(world, job)) == (200, 200, 0, 0)
+        assert are_sent_once(world, 200)
+        assert counts(await completed(world, job)) == (200, 200, 0, 0)
 
 
 async def test_queued_deliveries_are_returned_when_the_endpoint_is_deleted(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint, job = await in_the_middle(world, 100)
+        endpoint, job = await start_partial_replay(world, 100)
         sent = len(world.sender.sent)
         await world.delete_endpoint(endpoint.seq)
-        assert on_their_way(world, endpoint) == set()
+        assert unsent_events(world, endpoint) == set()
         await world.run_for(2 * SECOND)
         ended = await stored(world, job)
         assert (ended.state, ended.delivered, len(world.sender.sent)) == (ReplayState.CANCELLED, sent, sent)
-        assert (await in_hand(world), world.parts.lanes.bytes_held) == (0, 0)
+        assert (await count_leased(world), world.parts.lanes.bytes_held) == (0, 0)
 
 
 async def test_a_drain_does_not_wait_for_or_send_queued_deliveries(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        _, job = await in_the_middle(world, 200)
+        _, job = await start_partial_replay(world, 200)
         at, sent = world.clock.now, len(world.sender.sent)
         await world.stepping(world.engine.drain())
         assert world.clock.now == at
@@ -151,14 +154,14 @@ async def test_a_drain_does_not_wait_for_or_send_queued_deliveries(place: Place)
         assert not [row for row in await world.deliveries() if row.lease_owner]
         await world.kill()
         await world.run_for(5 * SECOND)
-        assert once_each(world, 200)
-        assert counts(await done(world, job)) == (200, 200, 0, 0)
+        assert are_sent_once(world, 200)
+        assert counts(await completed(world, job)) == (200, 200, 0, 0)
 
 
 async def test_a_kill_loses_nothing_and_repeats_only_unwritten_attempts(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        _, job = await in_the_middle(world, 200)
-        unknown = await unwritten(world, job)
+        _, job = await start_partial_replay(world, 200)
+        unknown = await count_unwritten(world, job)
         before = Counter(sent_events(world))
         await world.kill()
         await world.run_for(5 * SECOND)
@@ -167,25 +170,25 @@ async def test_a_kill_loses_nothing_and_repeats_only_unwritten_attempts(place: P
         # Queued deliveries were never sent, and are sent once.
         assert len(twice) == unknown
         assert set(twice) <= before.keys()
-        assert counts(await done(world, job)) == (200, 200, 0, 0)
+        assert counts(await completed(world, job)) == (200, 200, 0, 0)
 
 
 async def test_a_queued_delivery_can_be_cancelled(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint, job = await in_the_middle(world, 100)
-        chosen = min(on_their_way(world, endpoint))
+        endpoint, job = await start_partial_replay(world, 100)
+        chosen = min(unsent_events(world, endpoint))
         (event_id,) = (row.event_id for row in await world.event_ids() if row.event_seq == chosen)
         cancelled = await Owner(world).cancel(event_id, endpoint.seq)
         assert cancelled.delivery.status is Status.FAILED
-        assert chosen not in on_their_way(world, endpoint)
+        assert chosen not in unsent_events(world, endpoint)
         await world.run_for(3 * SECOND)
-        await done(world, job)
+        await completed(world, job)
         assert len(world.sender.sent) == len(set(sent_events(world)))
 
 
 async def test_a_replay_alone_needs_few_commits(place: Place) -> None:
     async with World(place, delays_ms=(), database=Counting) as world:
-        endpoint = await failed(world, 2 * RATE)
+        endpoint = await create_failed(world, 2 * RATE)
         await replay(world, endpoint, rate=RATE)
         await world.run_for(SECOND)
         batches = world.database.batches
@@ -197,7 +200,7 @@ async def test_a_replay_alone_needs_few_commits(place: Place) -> None:
 
 async def test_other_outcomes_are_written_with_waiting_replay_outcomes(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        _, job = await in_the_middle(world, 100)
+        _, job = await start_partial_replay(world, 100)
         at, sent = world.clock.now, len(world.sender.sent)
         await world.accept(1)
         assert world.clock.now == at
@@ -207,7 +210,7 @@ async def test_other_outcomes_are_written_with_waiting_replay_outcomes(place: Pl
 
 async def test_waiting_replay_outcomes_are_written_soon(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 3)
+        endpoint = await create_failed(world, 3)
         job = await replay(world, endpoint, rate=1)
         while not world.sender.sent:
             await world.run_for(1)
@@ -220,61 +223,61 @@ async def test_waiting_replay_outcomes_are_written_soon(place: Place) -> None:
 @pytest.mark.parametrize("state", [ReplayState.PAUSED, ReplayState.CANCELLED])
 async def test_waiting_outcomes_are_written_when_the_replay_stops(place: Place, state: ReplayState) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 3)
+        endpoint = await create_failed(world, 3)
         job = await replay(world, endpoint, rate=1)
         while not world.sender.sent:
             await world.run_for(1)
-        await put_into(world, job, state)
+        await change_state(world, job, state)
         assert (await stored(world, job)).delivered == 1
 
 
 async def test_a_replay_completes_with_its_last_outcome(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint = await failed(world, 100)
+        endpoint = await create_failed(world, 100)
         job = await replay(world, endpoint, rate=RATE)
         await world.run_for(SECOND)
-        ended = await done(world, job)
+        ended = await completed(world, job)
         assert ended.completed_at is not None
         assert ended.completed_at - world.sender.times(HOST)[-1] <= CHECK_MS + BATCH_WAIT_MS
 
 
 async def test_tests_and_resends_are_written_immediately(place: Place) -> None:
     async with World(place, delays_ms=()) as world:
-        endpoint, job = await in_the_middle(world, 100)
+        endpoint, job = await start_partial_replay(world, 100)
         at = world.clock.now
-        trial = await Owner(world).test(endpoint.seq)
-        assert trial.delivery.status is Status.DELIVERED
+        result = await Owner(world).test(endpoint.seq)
+        assert result.delivery.status is Status.DELIVERED
         last = 100
         await resend(world, last, endpoint.seq)
         (row,) = (row for row in await world.deliveries() if (row.event_seq, row.endpoint_seq) == (last, endpoint.seq))
         assert row.status == Status.DELIVERED
         assert world.clock.now == at
         await world.run_for(3 * SECOND)
-        assert counts(await done(world, job)) == (100, 99, 0, 1)
+        assert counts(await completed(world, job)) == (100, 99, 0, 1)
 
 
 async def test_the_number_of_waiting_outcomes_is_limited(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settler, "SETTLEMENTS_WAITING_MAX", 3)
     async with World(place, delays_ms=(), database=Counting) as world:
-        endpoint = await failed(world, 2 * RATE)
+        endpoint = await create_failed(world, 2 * RATE)
         job = await replay(world, endpoint, rate=RATE)
         world.database.batches.clear()
         await world.run_for(4 * SECOND)
         assert 1 < max(world.database.batches) <= 3
-        assert once_each(world, 2 * RATE)
-        assert counts(await done(world, job)) == (2 * RATE, 2 * RATE, 0, 0)
+        assert are_sent_once(world, 2 * RATE)
+        assert counts(await completed(world, job)) == (2 * RATE, 2 * RATE, 0, 0)
 
 
 async def test_waiting_outcomes_are_kept_while_the_database_is_unavailable(place: Place) -> None:
     async with World(place, delays_ms=(), database=Failing) as world:
-        endpoint, job = await in_the_middle(world, 200)
+        endpoint, job = await start_partial_replay(world, 200)
         world.database.broken = frozenset({"settle"})
         await world.run_for(100)
         sent = len(world.sender.sent)
         await world.run_for(5 * SECOND)
         assert len(world.sender.sent) == sent
-        assert on_their_way(world, endpoint)
+        assert unsent_events(world, endpoint)
         world.database.broken = frozenset()
         await world.run_for(5 * SECOND)
-        assert once_each(world, 200)
-        assert counts(await done(world, job)) == (200, 200, 0, 0)
+        assert are_sent_once(world, 200)
+        assert counts(await completed(world, job)) == (200, 200, 0, 0)

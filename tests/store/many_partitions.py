@@ -8,7 +8,7 @@ from uplift_server.store.schema_partitions import NUMBERS
 PARTITIONS: Final = 12
 
 
-def parted(rows: int, partitions: int) -> str:
+def partition_statements(rows: int, partitions: int) -> str:
     """Return statements that create partitions, and the function `at` from the index of an event to its number."""
     return f"""
 DO $$ BEGIN FOR k IN 1 .. {partitions - 1} LOOP
@@ -30,6 +30,6 @@ def last_number(rows: int, partitions: int) -> int:
     return rows + (partitions - 1) * NUMBERS
 
 
-def index_of_all(name: str | None) -> str | None:
+def table_index(name: str | None) -> str | None:
     """Return the name that the index of a partition has on the whole table."""
     return name and re.sub(r"^(events|attempts)(_\d+_\d+)", r"\1", name)
