@@ -62,20 +62,18 @@ def test_a_key_of_a_concurrent_process_stays(tmp_path: Path, monkeypatch: pytest
     theirs = base64.b64encode(b"t" * 32)
     link = os.link
 
-    def late(draft: Path, path: Path) -> None:
+    def link_late(draft: Path, path: Path) -> None:
         path.write_bytes(theirs)
         link(draft, path)
 
-    monkeypatch.setattr(os, "link", late)
+    monkeypatch.setattr(os, "link", link_late)
     assert secret_key(config) == theirs.decode()
     publish_key(config)
     assert [path.name for path in config.secret_key_path.parent.iterdir()] == ["secret.key"]
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_a_key_without_its_database_stops_the_start_unless_a_new_one_is_requested(
-    tmp_path: Path, content: bytes | None
-) -> None:
+def test_a_key_without_its_database_stops_the_start(tmp_path: Path, content: bytes | None) -> None:
     config = config_in(tmp_path)
     secret_key(config)
     check_database(config)

@@ -48,7 +48,7 @@ def test_ids_are_as_short_as_possible() -> None:
     ("seconds", "text"),
     [(0, "now"), (5, "in 5 s"), (-59, "59 s ago"), (250, "in 4 min"), (-3600, "1 h ago"), (200_000, "in 2 d")],
 )
-def test_times_are_shown_as_distances(seconds: int, text: str) -> None:
+def test_times_are_relative(seconds: int, text: str) -> None:
     assert distance("2025-11-24T16:00:00.000Z", NOW - seconds * 1000) == text
 
 
