@@ -1,4 +1,4 @@
-"""Helpers for tests of commands: responses of a server, and commands with their arguments."""
+"""Helpers to test commands: responses of the API, and functions that run a command."""
 
 import json
 from typing import Any
@@ -81,7 +81,7 @@ def output(*arguments: str, stdin: str | None = None) -> Any:
 
 
 def failure(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
-    """Return the exit code, the cause and how to fix it."""
+    """Return the exit code of a failing command, its cause and its fix."""
     result = run(*arguments, "--json", stdin=stdin)
     error = json.loads(result.stderr)["error"]
     assert result.exit_code == error["exit_code"]

@@ -1,4 +1,4 @@
-"""Calls of the API by commands: what they send, and the error for each kind of response."""
+"""API calls of commands: their requests, and the error for each kind of response."""
 
 import socket
 from collections.abc import Iterator

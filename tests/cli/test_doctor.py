@@ -1,4 +1,4 @@
-"""The doctor finds every problem with its fix, and reports no false ones."""
+"""The doctor reports every problem with its fix, and no false problems."""
 
 import json
 import shutil
@@ -93,7 +93,7 @@ def store_held_delivery(path: Path, endpoint_seq: int, event_seq: int, created_a
 
 
 def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also with a running server."""
+    """The check includes running servers."""
     path = database()
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
@@ -116,7 +116,7 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
 
 
 def test_every_encrypted_value_is_checked() -> None:
-    """Values of all endpoints, including previous secrets and headers."""
+    """The check includes all endpoints, previous secrets and headers."""
     path = database()
     key = parse_key(secret_key(load({})))
     with closing(connect(path, read_only=False)) as raw:
@@ -324,7 +324,7 @@ def test_a_terminal_shows_lines_with_fixes() -> None:
 
 
 def test_a_postgresql_database_is_checked(postgres_url: str) -> None:
-    """Also with running servers, because the database is shared."""
+    """The check includes running servers, because the database is shared."""
     key = "c2VhbHMgd2hhdCBpcyBzdG9yZWQsIHRlc3RzIG9ubHk="
     code, found = examine(UPLIFT_DATABASE_URL=postgres_url, UPLIFT_SECRET_KEY=key)
     assert code == 0

@@ -1,4 +1,4 @@
-"""Rotation of the encryption key: after a kill at any step, the same command finishes it."""
+"""Rotation of the encryption key. After a kill at any step, the same command finishes it."""
 
 import base64
 import json
@@ -75,7 +75,7 @@ while True:
 
 
 def create_database(config: Config, *, encrypted_with: str | None = None) -> None:
-    """A database with endpoints, one with a secret overlap and headers, and its encryption key."""
+    """Create a database with its encryption key and endpoints, one with a previous secret and headers."""
     config.database_path.parent.mkdir(parents=True)
     cipher = Cipher(parse_key(encrypted_with or secret_key(config)))
     schema_version.upgrade(config.database_path, now_ms=0)
@@ -100,7 +100,7 @@ def create_database(config: Config, *, encrypted_with: str | None = None) -> Non
 
 
 def decrypted_values(config: Config, key: str) -> list[str]:
-    """All encrypted values, decrypted with a key."""
+    """Return all encrypted values, decrypted with a key."""
     cipher = Cipher(parse_key(key))
     return sorted(
         cipher.decrypt(each.value, each.endpoint_id, each.column)
@@ -173,7 +173,7 @@ def test_a_key_from_the_environment_is_replaced_from_a_file(config: Config, tmp_
     )
     assert new not in result.stdout + result.stderr
     assert decrypted_values(config, new) == ALL
-    # Repeat it before and after the setting changes.
+    # Repeat the rotation with the old and with the new setting.
     for given in (old, new):
         again = rotate("--new-key-file", str(file), "--json", UPLIFT_SECRET_KEY=given)
         assert json.loads(again.stdout)["sealed_anew"] == 0
@@ -201,7 +201,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
     assert ran.returncode == 0, ran.stderr
     *steps, done = ran.stdout.splitlines()
     assert json.loads(done)["sealed_anew"] == 5
-    # Before the new key is complete, before the commit, before the exchange of the keys, and after it.
+    # Kills before the new key is complete, before the commit, and before and after the key files are swapped.
     assert {"before the commit", "after the commit", "before link", "before fsync"} <= set(steps)
     assert len(steps) >= 10
     next_key = config.next_secret_key_path
@@ -215,7 +215,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
         else:
             assert decrypted_values(config, secret_key(config)) == ALL
         if number == unfinished[-1]:
-            # As a process: the server writes its output from threads until the process ends.
+            # Run a process, because the server writes its output from threads until the process ends.
             serve = [Path(sys.executable).with_name("uplift-server"), "serve"]
             environ = os.environ | {"UPLIFT_PORT": "0"}
             started = subprocess.run(serve, env=environ, capture_output=True, text=True, timeout=100, check=False)

@@ -11,7 +11,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 def listen_error(error: OSError) -> ConfigError | CliError:
-    """The error of a start that could not listen on port 80."""
+    """Return the error of a server that cannot listen on port 80."""
     failure = ConfigError(ConfigProblem("UPLIFT_HOST and UPLIFT_PORT", "cannot be listened on", ""))
     failure.__cause__ = error
     return more_exactly(load({"UPLIFT_HOST": "hooks.example", "UPLIFT_PORT": "80"}), failure)

@@ -1,4 +1,4 @@
-"""Tests of the mail server, with and without an email."""
+"""Commands that check the mail server, with and without a test email."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def smtp_server() -> Iterator[SmtpStub]:
-    """A mail server that listens."""
+    """A running mail server."""
     smtp_server = SmtpStub().open()
     yield smtp_server
     smtp_server.close()

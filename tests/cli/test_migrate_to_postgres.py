@@ -46,7 +46,7 @@ def target(postgres_server: PostgresServer) -> str:
 
 
 def migrate(source: Path, target: str | None, *options: str, **environ: str) -> Result:
-    """The command."""
+    """Run the command."""
     to = [] if target is None else ["--to", target]
     return CliRunner().invoke(app, ["migrate", "--from", f"sqlite:///{source}", *to, *options], env=environ)
 

@@ -35,7 +35,7 @@ def run(*arguments: str, **environ: str) -> Result:
 
 
 def run_serve(**environ: str) -> tuple[int, str]:
-    """Return the exit code and the errors of `serve`, which writes to the streams of its process."""
+    """Run `serve` as a process, because it writes to the streams of its process; return exit code and errors."""
     program = Path(sys.executable).with_name("uplift-server")
     result = subprocess.run(
         [program, "serve"], env={**os.environ, **environ}, capture_output=True, text=True, timeout=60, check=False
@@ -246,7 +246,7 @@ def damage_database(tmp_path: Path) -> None:
 
 
 def exit_code_and_errors(command: str, **environ: str) -> tuple[int, str]:
-    """The exit code and the errors of a command."""
+    """Return the exit code and the errors of a command."""
     if command == "serve":
         return run_serve(**environ)
     result = run(command, **environ)

@@ -1,4 +1,4 @@
-"""The server that a command uses, also when servers start or stop meanwhile."""
+"""The server that a command uses, including servers that start or stop during the command."""
 
 import socket
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def database_in(directory: Path) -> Config:
 
 @contextmanager
 def patched_checks(patched: pytest.MonkeyPatch, *found: bool) -> Iterator[None]:
-    """Each check for a running server returns the next of these."""
+    """Let each check for a running server return the next of these results."""
     left = list(found)
     patched.setattr(reach, "server_runs", lambda _config: left.pop(0))
     yield
@@ -53,11 +53,11 @@ def test_a_server_that_starts_meanwhile_is_used(tmp_path: Path, monkeypatch: pyt
     with patched_checks(monkeypatch, False, True), reach.reach(config) as client:
         assert client is not None
     with patched_checks(monkeypatch, False, False), pytest.raises(Unavailable), reach.reach(config):
-        raise AssertionError("there is nobody to ask")
+        raise AssertionError("there is no server")
 
 
 def test_the_own_error_of_a_command_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if another server has the database when the temporary server ends."""
+    """The error is the same if another server has the database when the temporary server ends."""
     ended = []
 
     @contextmanager

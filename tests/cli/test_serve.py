@@ -40,7 +40,7 @@ def output(place: Place, *arguments: str) -> Any:
 
 @contextmanager
 def serving(place: Place, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A ready server and its ready line."""
+    """Run a server; yield its process and its ready line."""
     directory, environ = place
     process = subprocess.Popen(
         [PROGRAM, "serve", *arguments],
@@ -146,7 +146,7 @@ def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> N
         output(allowed, "account", "create", "Rapids", "--email", "a@b.example")
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         output(allowed, "endpoint", "create", url, "--account", "Rapids")
-        # After the connection, the registration event is in flight without a response.
+        # The registration event is in flight and gets no response.
         silent.settimeout(20)
         connection, _ = silent.accept()
         with connection:
@@ -206,7 +206,7 @@ def database(place: Place) -> Path:
 
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_doctor_finds_that_the_database_was_lost(place: Place, database: Path, lost: Callable[[Path], object]) -> None:
-    """The same as `serve`, with the same fix."""
+    """The doctor reports the same fix as `serve`."""
     lost(database)
     rescued = database.with_name("uplift.db.rescued-2026-11-29T00-00-00Z")
     rescued.touch()

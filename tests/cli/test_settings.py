@@ -272,7 +272,7 @@ def test_the_file_of_a_directory_is_found_if_there_is_one(tmp_path: Path) -> Non
 
 
 def load_or_error(environ: dict[str, str], file: Path | None = None) -> Config | ConfigError:
-    """Any other exception is a failure."""
+    """Return the configuration, or its error. Any other exception fails the test."""
     try:
         return load(environ, file)
     except ConfigError as error:

@@ -29,7 +29,7 @@ class Listing:
 
 @given(st.sets(st.tuples(events, st.binary(min_size=16, max_size=16)), min_size=1, max_size=8))
 def test_a_short_id_finds_its_object(pairs: set[tuple[bytes, bytes]]) -> None:
-    # Every event to every endpoint: these IDs differ only at their end.
+    # IDs of one event and several endpoints differ only at their end.
     found = sorted({ids.delivery_id(event, endpoint) for event, _ in pairs for _, endpoint in pairs})
     for whole, short in short_ids(found).items():
         assert lookup.delivery(Listing(found), short)["id"] == whole  # type: ignore[arg-type]

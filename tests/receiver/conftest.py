@@ -14,7 +14,7 @@ ENVIRONMENT_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "
 
 @pytest.fixture(autouse=True)
 def _without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ignore the proxy of the environment."""
+    """Remove the proxy and API variables from the environment."""
     for name in ENVIRONMENT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
 
 
 class Clock:
-    """Return the time in Unix seconds."""
+    """A clock in Unix seconds that tests set."""
 
     def __init__(self) -> None:
         self.now = 1_764_000_000.0

@@ -1,7 +1,7 @@
 """Fuzzer of malformed requests: `python tests/receiver/fuzz.py [COUNT] [SEED]` counts the results.
 
-The exit code is 1 at the first request with another result than an event or WebhookVerificationError. The output shows
-how to repeat it.
+The fuzzer exits with 1 at the first request whose result is neither an event nor WebhookVerificationError. The output
+shows how to repeat the request.
 """
 
 import base64
@@ -116,7 +116,7 @@ _SIGNED: Final = sign(_BODY, SECRET)
 
 
 def run(count: int, seed: int) -> Counter[str]:
-    """Count the results. Raises AssertionError for an unexpected one."""
+    """Return the number of requests by result. Raise AssertionError for an unexpected result."""
     results: Counter[str] = Counter()
     for number in range(count):
         webhook, body, headers = case(number, seed)

@@ -1,4 +1,4 @@
-"""A server on a real socket with scripted responses. It records its requests."""
+"""A server on a real socket that sends scripted responses and records requests."""
 
 import contextlib
 import json

@@ -43,7 +43,7 @@ def test_empty_responses_are_none_and_none_parameters_are_omitted(api: ScriptedA
     targets = [request.target for request in api.requests]
     assert targets == ["/v1/x?b=c+d%26&after=2026-01-02T03%3A04%3A05%2B00%3A00&yes=true&no=false", "/v1/x"]
     with pytest.raises(ValueError, match="time zone"):
-        client.request("GET", "/v1/x", query={"after": datetime(2026, 1, 2)})  # noqa: DTZ001 - that is the point
+        client.request("GET", "/v1/x", query={"after": datetime(2026, 1, 2)})  # noqa: DTZ001 - without a time zone
     with pytest.raises(ValueError, match="start with"):
         client.request("GET", "v1/x")
 
@@ -66,7 +66,7 @@ def test_timestamps_in_bodies_can_be_datetimes_with_a_time_zone(api: ScriptedApi
     assert (sent["expires_at"], sent["data"], batch["events"][0]["expires_at"]) == (written, {"at": written}, written)
     assert (replay["created_after"], replay["created_before"]) == (written, "2026-02-01T00:00:00Z")
     assert session["since"] == written
-    naive = datetime(2026, 1, 2)  # noqa: DTZ001 - that is the point
+    naive = datetime(2026, 1, 2)  # noqa: DTZ001 - without a time zone
     for call in (
         lambda: client.events.send("a.b", {}, expires_at=naive),
         lambda: client.replays.create("ep_1", created_after=naive),

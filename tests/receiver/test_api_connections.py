@@ -125,14 +125,14 @@ JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         (JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
         (JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: 1\r\n"),
     ],
-    ids=["body", "status", "header", "headers", "interim answers", "chunk size", "trailers"],
+    ids=["body", "status", "header", "headers", "interim responses", "chunk size", "trailers"],
 )
 def test_a_slow_response_times_out(api: ScriptedApi, first: bytes, chunk: bytes) -> None:
     done = threading.Event()
 
     def send_slowly(connection: socket.socket) -> None:
         connection.sendall(first)
-        # The long response has no pauses.
+        # The large chunk is sent without pauses.
         while not done.wait(0.02 if len(chunk) < 100 else 0):
             connection.sendall(chunk)
 
@@ -172,7 +172,8 @@ def test_each_call_on_a_kept_connection_has_the_full_timeout(api: ScriptedApi) -
     api.script = [json_response({}), late]
     with _client_without_retries(api, timeout_seconds=0.6) as client:
         client.request("GET", "/v1/x")
-        time.sleep(0.4)  # longer than the second call could take, if it had the first one's time
+        # The second call would time out if it shared the timeout of the first.
+        time.sleep(0.4)
         assert client.request("GET", "/v1/y") == {}
     assert [request.connection for request in api.requests] == [0, 0]
 

@@ -66,7 +66,7 @@ def test_a_failed_event_is_handled_again(seen: Deduplicator) -> None:
 def test_an_error_during_a_repeat_is_raised_and_keeps_the_event(seen: Deduplicator) -> None:
     _first(seen)
     with pytest.raises(ZeroDivisionError), seen.first_time("e_1"):
-        1 / 0  # noqa: B018 - it fails
+        1 / 0  # noqa: B018 - raises the error
     assert not _first(seen)
 
 
@@ -344,7 +344,7 @@ def test_a_forked_process_can_use_the_deduplicator(tmp_path: Path) -> None:
 
 
 def test_a_fork_neither_uses_nor_closes_the_parents_connection(tmp_path: Path) -> None:
-    """The work of the child process. Coverage does not measure it."""
+    """Runs in this process, because coverage does not measure a forked child."""
     seen = SqliteDeduplicator(tmp_path / "seen.db")
     opened = seen._connection
     assert opened is not None
@@ -373,7 +373,7 @@ def test_a_failed_statement_leaves_no_open_transaction(tmp_path: Path) -> None:
         other.execute("ALTER TABLE uplift_seen RENAME TO elsewhere")
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             _first(seen)
-        # Otherwise, it is locked.
+        # This fails if the deduplicator still holds its lock.
         other.execute("ALTER TABLE elsewhere RENAME TO uplift_seen")
     assert _first(seen)
     seen.close()

@@ -1,4 +1,4 @@
-"""Typed events: classes match the catalog, and no event breaks them."""
+"""Typed events: classes match the catalog and accept any data."""
 
 import dataclasses
 import json

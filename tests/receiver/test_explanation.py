@@ -234,7 +234,7 @@ def _numbers(count: int, depth: int = 1) -> bytes:
     [_numbers(8000), _numbers(8000, 25), _numbers(7500, 480), b'{"id":"a","data":[' + b'{"":1},' * 2300 + b"0]}"],
 )
 def test_the_cost_of_an_explanation_is_bounded(body: bytes) -> None:
-    """Each form of such a body takes milliseconds, and an indented form takes more."""
+    """Each serialization of these bodies takes milliseconds, and an indented one takes longer."""
     assert len(body) < 16.5 * 1024
     webhook = Webhook([SECRET, OTHER])
 

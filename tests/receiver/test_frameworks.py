@@ -169,7 +169,7 @@ def test_no_request_causes_a_500_response(name: str, body: bytes, replaced: dict
     headers = replaced if signed else {"webhook-signature": "v1,x", **replaced}
     latin = {key: value.encode("latin-1").decode("latin-1") for key, value in headers.items()}
     if name not in {"flask", "django", "wsgi"}:
-        # ASGI headers are bytes, which the kit encodes as UTF-8.
+        # The testing kit encodes ASGI headers as UTF-8.
         latin = {key: value.encode("ascii", "ignore").decode() for key, value in latin.items()}
 
     response = Sender(APPLICATIONS[name](lambda event: None), SECRET).post(body, headers=latin)
@@ -290,7 +290,7 @@ async def test_asgi_handles_chunked_bodies_and_disconnects(handled: Handled) -> 
 
 
 class Handler:
-    """The handler is an object with a coroutine, or a function that returns an awaitable."""
+    """A handler object with an async `__call__`."""
 
     def __init__(self) -> None:
         self.handled: list[str] = []

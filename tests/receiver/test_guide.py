@@ -1,4 +1,4 @@
-"""Every example of the integrators' pages works as printed."""
+"""Every example in the guides for integrators works as printed."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def _snippet(page: str, containing: str) -> str:
 
 
 def _run(page: str, containing: str) -> dict[str, Any]:
-    """Run the one snippet that contains a text, and return what it defined."""
+    """Run the snippet that contains a text; return its definitions."""
     namespace: dict[str, Any] = {"__name__": "snippet"}
     exec(compile(_snippet(page, containing), f"{page}.md", "exec"), namespace)
     return namespace
@@ -96,7 +96,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Account:
-    """An account with a key and an endpoint, and a shell in which the pages' commands mean them."""
+    """An account with a key and an endpoint, and a shell for the commands of a page."""
 
     def __init__(self, server: Server, receiver: Receiver, home: Path) -> None:
         self.id, self.operator = server.account()
@@ -116,7 +116,7 @@ class Account:
     def shell(self, page: str, **placeholders: str) -> str:
         """Run all shell blocks of a page in one shell, and return their output.
 
-        Programs that a reader leaves running in a terminal of their own run in the background.
+        Commands that do not exit run in the background.
         """
         values = {
             PUBLIC_URL: self._url,
@@ -222,7 +222,7 @@ def test_the_commands_about_sending_work(account: Account, tmp_path: Path) -> No
     assert [each["type"] for each in batch["data"]] == ["athlete.created", "athlete.updated"]
     assert account.operator.ok("GET", f"/v1/events/{expiring['id']}")["expires_at"] == "2100-01-01T00:00:00.000Z"
     assert event_type["name"] == "session.scheduled"
-    # The registration event of the endpoint, the four above, and one of the program.
+    # The registration event, the four events above, and one from the program.
     assert len(account.api.everything("/v1/events")) == 6
 
 
@@ -323,7 +323,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# Local development runs Flask.
+# The test of local development runs Flask.
 @pytest.mark.parametrize("snippet", [each for each in FRAMEWORKS if "flask" not in each])
 def test_receivers_run_with_the_documented_command(snippet: str, tmp_path: Path) -> None:
     code = _snippet("receiving", snippet)

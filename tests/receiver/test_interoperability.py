@@ -38,7 +38,7 @@ PUBLIC_LIBRARIES: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
-# The server's format for Standard Webhooks libraries. Generated secrets already have it.
+# Secrets in the format for Standard Webhooks libraries. Generated secrets already have it.
 @pytest.mark.parametrize("shown", [SECRET, standard_form(CHOSEN)])
 def test_public_libraries_verify_our_requests(library: str, shown: str) -> None:
     headers = sign(BODY, [SECRET, CHOSEN])

@@ -72,7 +72,7 @@ def test_npm_packages_accept_and_reject_the_vectors(package: str, programs: Call
     outputs = _vector_outputs(programs("node with packages"), package, standard_form)
 
     assert {outputs.pop(each["name"]) for each in VECTORS["verified"]} == {"true"}
-    # They throw a verification error, not because the library is missing.
+    # The packages throw verification errors, not an error of a missing library.
     reasons = {"No matching signature found", "Missing required headers", "Message timestamp too old"}
     reasons |= {"Message timestamp too new", "Invalid Signature Headers"}
     assert {output.removeprefix("error: ") for output in outputs.values()} <= reasons
@@ -121,6 +121,6 @@ def test_the_articles_functions_verify_our_requests(language: str, programs: Cal
     outputs = _outputs(programs(language), right + wrong)
 
     assert outputs[: len(right)] == ["true"] * len(right)
-    # It throws if it cannot compare the signatures.
+    # The functions throw if they cannot compare the signatures.
     assert all(output == "false" or output.startswith("error: ") for output in outputs[len(right) :])
     assert outputs[len(right) :][:2] == ["false", "false"]

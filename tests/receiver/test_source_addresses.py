@@ -1,4 +1,4 @@
-"""Source addresses: published, announced and cached."""
+"""Source addresses: current, upcoming and cached."""
 
 import threading
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def test_a_failure_is_cached_for_a_minute(api: ScriptedApi, client: Client, adva
     with pytest.raises(ApiError, match="first") as again:
         sources.allows(UPLIFT)
     assert len(api.requests) == 1
-    # It is the same failure, and its traceback does not grow.
+    # The traceback of the cached failure does not grow.
     assert len(again.traceback) == len(caught.traceback)
 
 

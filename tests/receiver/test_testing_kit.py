@@ -1,4 +1,4 @@
-"""Testing kit: events, a sender for every kind of receiver, and fixtures of pytest."""
+"""Testing kit: events, a sender for every kind of receiver, and pytest fixtures."""
 
 import json
 import os
@@ -24,7 +24,7 @@ EXAMPLES = Path(testing.__file__).with_name("examples.json")
 
 
 def test_the_examples_match_the_catalog() -> None:
-    """To fix it, write the catalog's examples to the file, by name, with an indent of 2."""
+    """To fix a failure, write the catalog's examples to the file, by name, with an indent of 2."""
     examples = json.loads(json.dumps({each.name: each.example for each in EVENT_TYPES}))
     assert json.loads(EXAMPLES.read_text(encoding="utf-8")) == examples
 
@@ -125,7 +125,7 @@ def test_an_invalid_receiver_is_rejected() -> None:
 
 @pytest.fixture
 def uplift_receiver() -> Any:
-    """Override the fixture, as integrators do."""
+    """Define the fixture, as integrators do."""
     handled: list[AnyEvent] = []
     return APPLICATIONS["flask"](handled.append)
 

@@ -1,4 +1,4 @@
-"""Published test vectors: the server signs them, and every verifier gives their results."""
+"""Published test vectors: the server's signatures and the result of every verifier."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from uplift_webhooks.testing import sign
 Vector = dict[str, Any]
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/vectors.json").read_text(encoding="utf-8"))
 NOW: int = VECTORS["now"]
-# Standard Webhooks libraries accept neither tokens nor secrets without padding. The server shows this format.
+# Standard Webhooks libraries reject tokens and secrets without padding, so they get the format that the server shows.
 PUBLIC_LIBRARIES: dict[str, Callable[[str], Any]] = {
     "standardwebhooks": lambda secret: standardwebhooks.Webhook(standard_form(secret)),
     "svix": lambda secret: svix.webhooks.Webhook(standard_form(secret)),
@@ -131,7 +131,7 @@ def test_public_libraries_reject_the_other_vectors(
 ) -> None:
     set_clock(vector["now"])
 
-    # For an invalid header, they raise the error of their parser.
+    # For an invalid header, the libraries raise the error of their parser.
     with pytest.raises((standardwebhooks.WebhookVerificationError, ValueError)):
         PUBLIC_LIBRARIES[library](vector["secret"]).verify(_bytes(vector), dict(vector["headers"]))
 

@@ -1,4 +1,4 @@
-"""A scripted stream, a scripted local server, and a listener with short waits."""
+"""A scripted server for listeners, a fake local server, and a listener with short waits."""
 
 import asyncio
 import json
@@ -49,12 +49,13 @@ def frame(number: int, *, test: bool = False) -> bytes:
 
 @dataclass
 class ListenServer:
-    """The server's side: sends the events after the requested position, and records responses."""
+    """A server that sends the events after the requested position and records the responses."""
 
     events: list[int]
     scripts: list[Script] = field(default_factory=list)
     """The behavior of each connection, in order. Later connections are normal."""
     positions: list[str | None] = field(default_factory=list)
+    """The position that each connection requested."""
     responses: list[dict[str, Any]] = field(default_factory=list)
     status: int | None = None
     """The status code that rejects the handshake."""

@@ -1,4 +1,4 @@
-"""API calls of commands: IDs in paths, lists, and sessions of this machine."""
+"""API calls of commands: IDs in paths, lists, and the listen session of this machine."""
 
 from collections.abc import Iterator
 from typing import Any

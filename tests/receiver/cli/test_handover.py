@@ -22,7 +22,7 @@ EVENT = EventFrame("p1", "e1", "test.numbered", "2026-01-01T00:00:00.000Z", "dlv
 
 @dataclass
 class ScriptedServer:
-    """A server that responds with the given bytes, in order. None closes the connection."""
+    """A server that sends the given responses in order. None closes the connection."""
 
     responses: list[bytes | None]
     port: int = 0

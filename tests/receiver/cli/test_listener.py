@@ -1,4 +1,4 @@
-"""The listener with a scripted stream: in order, once, also after lost connections and sleep."""
+"""The listener forwards events in order and once, including after lost connections and sleep."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ async def test_the_listener_is_ready_after_the_servers_ready_message() -> None:
 
     async with ListenServer([1], [silent]).serving() as server, listening(server) as (_, progress, _task):
         await wait_until(lambda: server.positions)
-        await asyncio.sleep(0.1)  # enough time for an unexpected event
+        await asyncio.sleep(0.1)  # enough time for an unexpected ready message
         assert progress.lines == []
 
 
@@ -51,7 +51,7 @@ async def test_reconnect_resumes_after_the_last_response_without_duplicates() ->
         assert local.numbers == [*range(12)]
         assert server.positions[0] is None
         assert server.positions[1] in {"p0003", "p0004"}
-        # All have a response, also the events that were forwarded during the disconnection.
+        # Events that were forwarded while disconnected also have a response.
         await wait_until(lambda: {each["place"] for each in server.responses} == {f"p{n:04}" for n in range(12)})
         assert progress.lines.count("ready") == progress.lines.count("reconnected") == 1
         assert progress.reasons == ["the connection was lost"]

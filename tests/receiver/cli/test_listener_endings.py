@@ -115,7 +115,7 @@ async def test_a_session_not_found_on_reconnect_has_expired() -> None:
     async with ListenServer([], [drop]).serving() as server, listening(server) as (local, _, task):
         with pytest.raises(Expired) as expired:
             await asyncio.wait_for(task, WITHIN_SECONDS)
-        # An event that was forwarded during the disconnection is not forwarded again.
+        # An event that was forwarded while disconnected is not forwarded again.
         assert expired.value.behind == f"e{local.numbers[-1]}"
         assert expired.value.begun == {}
 

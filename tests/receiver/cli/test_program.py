@@ -127,7 +127,7 @@ def test_sign_and_verify_agree(tmp_path: Path) -> None:
     (tmp_path / "headers.json").write_text(run("sign", "body.json", "--secret", SECRET, "--json").stdout)
     again = run("verify", "body.json", "--headers", "headers.json", "--secret", SECRET, "--json")
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"verified": True})
-    # A file that a tool saved, with the request line.
+    # Headers that a tool saved with the request line.
     (tmp_path / "head.txt").write_bytes(b"POST /webhook HTTP/1.1\r\n" + signed.stdout.replace("\n", "\r\n").encode())
     assert run("verify", "body.json", "--headers", "head.txt", "--secret", SECRET).exit_code == 0
 

@@ -75,7 +75,7 @@ def test_80_columns_show_the_important_columns() -> None:
     heading, first, _ = table_lines(ENDPOINT, endpoints._COLUMNS, 80)
     assert heading.split() == ["ENDPOINT", "URL", "STATE", "HEALTH"]
     assert "https://" in first
-    # Sentences continue in the next line, between words.
+    # Long sentences wrap between words.
     reason_lines = table_lines(REASON, events._REASONS, 80)
     assert "WHY" not in reason_lines[0]
     assert {word for line in reason_lines for word in line.split()} >= set(REASON["hint"].split())

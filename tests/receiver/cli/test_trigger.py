@@ -1,4 +1,4 @@
-"""`uplift trigger` to a listen session: it waits for the response, and says how to fix failures."""
+"""`uplift trigger` waits for the response of a listen session and reports how to fix failures."""
 
 import json
 from collections.abc import Iterator

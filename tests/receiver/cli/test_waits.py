@@ -35,7 +35,7 @@ async def test_a_timeout_cancels_the_work() -> None:
 
 
 class _StoppedSelector(selectors.DefaultSelector):
-    """The loop of a process after SIGSTOP: a wait ends late, and the result is not processed yet."""
+    """The selector of a process after SIGSTOP: a wait ends late, before the result is processed."""
 
     stop_seconds = 0.0
 
