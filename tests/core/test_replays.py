@@ -83,14 +83,14 @@ def test_idle_time_causes_no_burst() -> None:
 
 
 @given(st.integers(1, 1000), st.lists(st.integers(1, 400), min_size=1, max_size=60))
-def test_no_time_span_exceeds_its_rate(rate: int, waits: list[int]) -> None:
-    rate, now, released = ReplayRate(rate, 0), 0, 0
+def test_no_time_span_exceeds_its_rate(per_second: int, waits: list[int]) -> None:
+    rate, now, released = ReplayRate(per_second, 0), 0, 0
     for wait in waits:
         now += wait
         count = rate.available(now)
         released += count
         rate = rate.after_release(now, count)
-    assert released <= 1 + now * rate / 1000 + 1e-6
+    assert released <= 1 + now * per_second / 1000 + 1e-6
 
 
 def full_lane() -> Lane[int]:
