@@ -83,7 +83,7 @@ def test_the_retry_after_of_a_server_is_shown(api: FakeApi, client: Calls) -> No
     assert caught.value.remedy == "try again in 7 seconds"
 
 
-def test_a_closed_connection_is_opened_again_once(api: FakeApi, client: Calls) -> None:
+def test_a_closed_connection_is_reopened_once(api: FakeApi, client: Calls) -> None:
     responses = iter([{"n": 1}, "hang up", {"n": 2}])
     api.responses = {"POST /prefix/v1/x": lambda _: next(responses)}
     assert [client.post("/v1/x")["n"], client.post("/v1/x")["n"]] == [1, 2]

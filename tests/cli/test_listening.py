@@ -28,7 +28,7 @@ def listen_error(error: OSError) -> ConfigError | CliError:
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "UPLIFT_HOST is hooks.example"),
     ],
 )
-def test_an_address_that_may_appear_soon_is_retried(error: OSError, cause: str) -> None:
+def test_a_temporary_listen_error_is_retried(error: OSError, cause: str) -> None:
     failure = listen_error(error)
     assert isinstance(failure, CliError)
     assert failure.code is ExitCode.TRY_LATER

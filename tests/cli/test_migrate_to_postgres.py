@@ -128,7 +128,7 @@ def test_an_unreadable_file_is_not_reported_as_missing(
     assert "this user cannot read" in result.stderr
 
 
-def test_nothing_is_moved_while_a_server_has_the_file(source: Path, target: str) -> None:
+def test_nothing_is_moved_while_a_server_uses_the_file(source: Path, target: str) -> None:
     lock = FileLock(source)
     lock.acquire()
     result = migrate(source, target)

@@ -42,7 +42,7 @@ def patched_checks(patched: pytest.MonkeyPatch, *found: bool) -> Iterator[None]:
     assert not left
 
 
-def test_a_server_that_starts_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_starts_during_a_command_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def raise_unavailable(_config: Any) -> Iterator[Any]:
         raise Unavailable("another server has the database")
@@ -87,7 +87,9 @@ def test_a_server_is_found_by_a_link_to_its_file(tmp_path: Path) -> None:
     assert not reach.server_runs(by_link)
 
 
-def test_an_unreadable_lock_is_no_server(tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_lock_does_not_mean_a_running_server(
+    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A lock that this user cannot open does not mean that a server runs."""
 
     def raise_unavailable(_: FileLock) -> bool:

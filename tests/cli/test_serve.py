@@ -179,7 +179,7 @@ def test_a_command_works_without_a_server(place: Place) -> None:
     assert {row["check"] for row in map(json.loads, doctor.stdout.splitlines()) if row["result"] == "fail"} == set()
 
 
-def test_doctor_finds_that_the_server_at_the_address_uses_another_database(
+def test_doctor_finds_a_server_with_another_database(
     tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
     places = []
@@ -205,7 +205,7 @@ def database(place: Place) -> Path:
 
 
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_bytes(b"")])
-def test_doctor_finds_that_the_database_was_lost(place: Place, database: Path, lost: Callable[[Path], object]) -> None:
+def test_doctor_finds_a_lost_database(place: Place, database: Path, lost: Callable[[Path], object]) -> None:
     """The doctor reports the same fix as `serve`."""
     lost(database)
     rescued = database.with_name("uplift.db.rescued-2026-11-29T00-00-00Z")

@@ -350,7 +350,7 @@ def test_a_password_with_unescaped_characters_is_hidden(url: str) -> None:
     assert "%40" in error or "%-codes" in error
 
 
-def test_several_sites_may_frame_the_dashboard() -> None:
+def test_several_sites_can_embed_the_dashboard() -> None:
     found = load({"UPLIFT_DASHBOARD_FRAME_ANCESTORS": " https://a.example  https://*.b.example:8443 "})
     assert found.dashboard_frame_ancestors == "https://a.example https://*.b.example:8443"
     assert load({}).dashboard_frame_ancestors is None

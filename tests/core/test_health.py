@@ -128,7 +128,7 @@ def test_excused_time_delays_all_actions() -> None:
     assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, own_fault=False).excused_ms == 0
 
 
-def test_excused_time_of_another_process_counts_for_the_same_failure_only() -> None:
+def test_excused_time_of_a_process_counts_only_for_the_same_failure() -> None:
     health = failing()
     excused = replace(health, excused_ms=DAY_MS)
     assert health.with_excused_time_of(excused) == excused
@@ -138,7 +138,7 @@ def test_excused_time_of_another_process_counts_for_the_same_failure_only() -> N
     assert Health().with_excused_time_of(Health(excused_ms=1)) == Health()
 
 
-def test_a_success_of_another_process_counts_unless_a_later_attempt_failed() -> None:
+def test_a_success_of_a_process_counts_unless_a_later_attempt_failed() -> None:
     health = replace(failing(), warned_at=NOW_MS)
     failed_at = health.last_failure_at or 0
     recovered = Health(0, None, failed_at + 1, failed_at, Outcome.DELIVERED)

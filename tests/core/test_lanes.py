@@ -242,7 +242,7 @@ def test_the_lanes_of_an_account_to_one_host_share_a_limit() -> None:
     assert [endpoint for endpoint, _ in drain(lanes)] == [2]
 
 
-def test_a_slot_for_a_host_goes_to_the_next_lane_if_the_first_cannot_use_it() -> None:
+def test_a_lane_that_cannot_use_a_host_slot_passes_it_on() -> None:
     lanes: Lanes[int] = Lanes(100, 2)
     one, two, three = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2, 3))
     fill(lanes, one, 2)
@@ -256,7 +256,7 @@ def test_a_slot_for_a_host_goes_to_the_next_lane_if_the_first_cannot_use_it() ->
     assert drain(lanes) == [(3, 0)]
 
 
-def test_a_host_allows_as_many_attempts_as_its_endpoint_with_the_highest_limit() -> None:
+def test_the_limit_of_a_host_is_the_highest_limit_of_its_endpoints() -> None:
     lanes: Lanes[int] = Lanes(100, 2)
     one, two = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2))
     fill(lanes, one, 2)

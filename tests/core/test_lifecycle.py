@@ -83,7 +83,7 @@ def test_every_row_of_the_table_applies() -> None:
     assert {row.after for row in TRANSITIONS} == {*State, None} - {State.NEW}
 
 
-def test_only_pending_deliveries_are_due_and_only_failed_ones_have_a_reason() -> None:
+def test_only_pending_deliveries_are_due_and_only_failed_have_a_reason() -> None:
     for row in TRANSITIONS:
         assert (row.due is not None) == (row.after in (State.WAITING, State.LEASED))
         assert (row.reason is not None) == (row.after is State.FAILED)

@@ -28,7 +28,7 @@ def test_the_earliest_of_equal_groups_is_returned() -> None:
     )
 
 
-def test_a_mass_failure_is_at_least_ten_endpoints_and_half_of_those_attempted() -> None:
+def test_a_mass_failure_is_ten_endpoints_and_half_of_those_attempted() -> None:
     assert FailureGroup(NOW, 10).is_mass_failure(20)
     assert not FailureGroup(NOW, 10).is_mass_failure(21)
     assert not FailureGroup(NOW, 9).is_mass_failure(9)

@@ -102,7 +102,7 @@ def full_lane() -> Lane[int]:
     return lane
 
 
-def test_a_replay_has_the_capacity_of_its_lane_and_one_place_in_a_full_one() -> None:
+def test_a_replay_has_the_capacity_of_its_lane_or_one_if_it_is_full() -> None:
     assert replay_capacity(Lane(1, 1), 0) == Lane(1, 1).free_capacity(0)
     lane = full_lane()
     assert replay_capacity(lane, 0) == 1

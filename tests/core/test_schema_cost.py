@@ -87,7 +87,7 @@ def test_nested_unique_items_cost_more_with_each_level() -> None:
     assert not is_affordable(schema, numbers)
 
 
-def test_large_integers_that_must_be_unique_cost_the_square_of_their_number() -> None:
+def test_large_unique_integers_cost_the_square_of_their_number() -> None:
     schema = {"uniqueItems": True}
     assert is_affordable(schema, [2**65 + number for number in range(50)])
     assert not is_affordable(schema, [2**65 + number for number in range(1_000)])

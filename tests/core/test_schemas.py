@@ -62,7 +62,7 @@ def doubling(levels: int) -> Any:
     return {"$ref": f"#/$defs/l{levels - 1}", "$defs": definitions}
 
 
-def test_references_that_double_the_work_at_every_level_are_too_complex() -> None:
+def test_references_that_double_the_work_per_level_are_too_complex() -> None:
     assert code(doubling(5)) is None
     assert code(doubling(30)) == "schema_too_complex"
 
@@ -104,7 +104,7 @@ def test_an_optional_reference_to_itself_is_accepted(keyword: str, other: Any) -
         {"anyOf": [{"allOf": [NODE, NODE]}, {"type": "null"}]},
     ],
 )
-def test_a_recursion_that_may_repeat_work_is_rejected(node: Any) -> None:
+def test_a_recursion_that_can_repeat_work_is_rejected(node: Any) -> None:
     assert code({**NODE, "$defs": {"node": node, "other": {"items": {"type": "string"}}}}) == "schema_recursive"
 
 

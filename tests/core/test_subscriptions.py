@@ -68,7 +68,7 @@ def test_patterns_without_a_match_are_listed_in_order() -> None:
 
 
 @given(st.lists(PATTERNS, max_size=4), st.lists(NAMES, max_size=4))
-def test_a_pattern_is_unknown_exactly_if_it_matches_no_known_type(patterns: list[str], known: list[str]) -> None:
+def test_a_pattern_without_a_known_type_is_unknown(patterns: list[str], known: list[str]) -> None:
     expected = [pattern for pattern in patterns if not any(Subscription([pattern]).matches(name) for name in known)]
 
     assert unknown_patterns(patterns, known) == expected
